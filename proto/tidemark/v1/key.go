@@ -1,0 +1,102 @@
+package tidemarkv1
+
+import (
+	"fmt"
+	"strings"
+)
+
+// JoinKey returns the record key of a file, "workspace/file", or that of the workspace itself when file is empty. Both
+// parts are escaped, so the first "/" always ends the workspace.
+func JoinKey(workspace, file string) string {
+	if file == "" {
+		return EscapePart(workspace)
+	}
+	return EscapePart(workspace) + "/" + EscapePart(file)
+}
+
+// SplitKey is the inverse of JoinKey; file is empty for the key of a workspace.
+func SplitKey(key string) (workspace, file string, err error) {
+	left, right, found := strings.Cut(key, "/")
+	if workspace, err = UnescapePart(left); err != nil {
+		return "", "", fmt.Errorf("workspace part of key %q: %w", key, err)
+	}
+	if !found {
+		return workspace, "", nil
+	}
+	if file, err = UnescapePart(right); err != nil {
+		return "", "", fmt.Errorf("file part of key %q: %w", key, err)
+	}
+	return workspace, file, nil
+}
+
+// EscapePart escapes what a part of a key must not hold: "/", which ends it, "%", which escapes, control bytes, and a
+// leading "_", because goka keeps "__offset" among its keys.
+func EscapePart(part string) string {
+	n := 0
+	for i := range len(part) {
+		if escaped(part, i) {
+			n++
+		}
+	}
+	if n == 0 {
+		return part
+	}
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	b.Grow(len(part) + 2*n)
+	for i := range len(part) {
+		if c := part[i]; escaped(part, i) {
+			b.Write([]byte{'%', hex[c>>4], hex[c&15]})
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func escaped(part string, i int) bool {
+	c := part[i]
+	return c == '/' || c == '%' || c < 0x20 || c == 0x7f || c == '_' && i == 0
+}
+
+// UnescapePart is the inverse of EscapePart. It refuses an escape that EscapePart would not have written, so that a part
+// has one spelling only.
+func UnescapePart(part string) (string, error) {
+	if strings.IndexByte(part, '%') < 0 {
+		if EscapePart(part) != part {
+			return "", fmt.Errorf("%q holds a byte that must be escaped", part)
+		}
+		return part, nil
+	}
+	b := make([]byte, 0, len(part))
+	for i := 0; i < len(part); i++ {
+		if part[i] != '%' {
+			b = append(b, part[i])
+			continue
+		}
+		if i+2 >= len(part) {
+			return "", fmt.Errorf("%q ends inside an escape", part)
+		}
+		hi, lo := unhex(part[i+1]), unhex(part[i+2])
+		if hi < 0 || lo < 0 {
+			return "", fmt.Errorf("%q has a bad escape %q", part, part[i:i+3])
+		}
+		b = append(b, byte(hi<<4|lo))
+		i += 2
+	}
+	s := string(b)
+	if EscapePart(s) != part {
+		return "", fmt.Errorf("%q is not how %q is escaped", part, s)
+	}
+	return s, nil
+}
+
+func unhex(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}

@@ -1,0 +1,124 @@
+// Package topology is the one map of tidemark's streams: every topic, group and table, with its key, partitions and retention.
+//
+// It promises that two processes of one release cannot disagree about a name. It knows no client: package kafka compares the
+// map with a cluster, and codecs turns messages into record bytes.
+package topology
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+)
+
+const day = 24 * time.Hour
+
+// MaxMessageBytes is the largest record any topic takes, and the largest request a producer sends.
+const MaxMessageBytes = 4 << 20
+
+// Key says what a topic's records are keyed by, which is also what decides their partition.
+type Key string
+
+// The keys in use. Both lead to the partition of the workspace.
+const (
+	ByWorkspace Key = "workspace"      // the bare id, hashed as Java's default partitioner hashes it
+	ByFile      Key = "workspace/file" // escaped parts, hashed over the workspace alone
+)
+
+// A Topic is what must be true of one topic in the cluster.
+type Topic struct {
+	Name        string
+	Key         Key
+	Partitions  int
+	Replication int
+	MinISR      int
+	Compact     bool          // cleanup.policy is compact, else delete
+	Retention   time.Duration // retention.ms; zero for a compacted topic
+}
+
+// Config returns the topic's settings by Kafka's names.
+func (t Topic) Config() map[string]string {
+	config := map[string]string{
+		"cleanup.policy":      "delete",
+		"min.insync.replicas": fmt.Sprint(t.MinISR),
+		"max.message.bytes":   fmt.Sprint(MaxMessageBytes),
+	}
+	if t.Compact {
+		config["cleanup.policy"] = "compact"
+	} else {
+		config["retention.ms"] = fmt.Sprint(t.Retention.Milliseconds())
+	}
+	return config
+}
+
+// Sizing is what an installation may choose.
+type Sizing struct {
+	Partitions  int // of every topic: co-partitioning is what keeps a workspace's order without a repartition hop
+	Replication int
+	MinISR      int
+}
+
+// Default is the sizing of a production cluster: it survives one broker lost without losing a write.
+var Default = Sizing{Partitions: 32, Replication: 3, MinISR: 2}
+
+// Single is the sizing for one broker.
+var Single = Sizing{Partitions: 32, Replication: 1, MinISR: 1}
+
+// Streams are tidemark's topics in the order an event travels them, and the groups that move it.
+type Streams struct {
+	Events     Topic // webhooks as received
+	Files      Topic // the state of each file: the table of FilesGroup
+	Index      Topic // what a search index must hold
+	Notify     Topic // what happened, with the state before and after
+	DLQ        Topic // what could not be understood
+	Workspaces Topic // counts by workspace: the table of WorkspacesGroup
+
+	FilesGroup      string
+	WorkspacesGroup string
+}
+
+var prefixForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
+
+// New returns the map for a name prefix and a sizing.
+func New(prefix string, size Sizing) (Streams, error) {
+	if !prefixForm.MatchString(prefix) {
+		return Streams{}, fmt.Errorf("topic prefix %q: want 1 to 100 of letters, digits, '.', '_' and '-', beginning with a letter or digit", prefix)
+	}
+	if size.Partitions < 1 || size.Replication < 1 || size.MinISR < 1 || size.MinISR > size.Replication {
+		return Streams{}, fmt.Errorf("topic sizing %+v: partitions and replication must be at least 1, and min.insync between 1 and the replication", size)
+	}
+	stream := func(name string, key Key, retention time.Duration) Topic {
+		return Topic{Name: prefix + "-" + name, Key: key, Retention: retention,
+			Partitions: size.Partitions, Replication: size.Replication, MinISR: size.MinISR}
+	}
+	compacted := func(name string, key Key) Topic {
+		t := stream(name, key, 0)
+		t.Compact = true
+		return t
+	}
+	return Streams{
+		Events:          stream("events", ByWorkspace, 30*day),
+		Files:           compacted("files-table", ByFile),
+		Index:           compacted("index", ByFile),
+		Notify:          stream("notify", ByFile, 30*day),
+		DLQ:             stream("dlq", ByFile, 90*day),
+		Workspaces:      compacted("workspaces-table", ByFile),
+		FilesGroup:      prefix + "-files",
+		WorkspacesGroup: prefix + "-workspaces",
+	}, nil
+}
+
+// Topics lists the topics in the order an event travels them.
+func (s Streams) Topics() []Topic {
+	return []Topic{s.Events, s.Files, s.Index, s.Notify, s.DLQ, s.Workspaces}
+}
+
+// Find returns the topic of that name, given with or without the prefix.
+func (s Streams) Find(name string) (Topic, bool) {
+	prefix := s.Events.Name[:len(s.Events.Name)-len("events")]
+	for _, t := range s.Topics() {
+		if name == t.Name || prefix+name == t.Name {
+			return t, true
+		}
+	}
+	return Topic{}, false
+}
