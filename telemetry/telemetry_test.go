@@ -1,0 +1,105 @@
+package telemetry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestLoggerWritesTheFormAskedFor(t *testing.T) {
+	for _, test := range []struct {
+		format string
+		want   string
+	}{
+		{LogJSON, `{"level":"WARN","msg":"a message","topic":"t"}`},
+		{LogAuto, `{"level":"WARN","msg":"a message","topic":"t"}`}, // a buffer is no terminal
+		{LogText, `level=WARN msg="a message" topic=t`},
+	} {
+		var buf bytes.Buffer
+		log := NewLogger(&buf, test.format, slog.LevelWarn)
+		log.Info("below the level")
+		log.Warn("a message", "topic", "t")
+		if got := withoutTime(buf.String()); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.format, got, test.want)
+		}
+	}
+}
+
+// withoutTime cuts the one part of a log line that no test can foresee; both forms begin with it.
+func withoutTime(line string) string {
+	line = strings.TrimSpace(line)
+	if rest, isJSON := strings.CutPrefix(line, `{"time":`); isJSON {
+		_, rest, _ = strings.Cut(rest, ",")
+		return "{" + rest
+	}
+	_, rest, _ := strings.Cut(line, " ")
+	return rest
+}
+
+func TestReadyzNamesEveryRoleThatIsNotReady(t *testing.T) {
+	notReady := errors.New("recovering 3 of 32 partitions")
+	var readiness Readiness
+	readiness.Add("ingress", func() error { return nil })
+	readiness.Add("files", func() error { return notReady })
+	server := httptest.NewServer(AdminHandler(NewRegistry(ReadBuild()), &readiness))
+	defer server.Close()
+
+	check := func(wantStatus int, want map[string]any) {
+		t.Helper()
+		status, body := get(t, server.URL+"/readyz")
+		var got map[string]any
+		if err := json.Unmarshal([]byte(body), &got); err != nil {
+			t.Fatalf("body %q: %v", body, err)
+		}
+		if diff := cmp.Diff(want, got); status != wantStatus || diff != "" {
+			t.Errorf("status %d, want %d; body (-want +got):\n%s", status, wantStatus, diff)
+		}
+	}
+	check(503, map[string]any{"ready": false, "reasons": map[string]any{"files": notReady.Error()}})
+	notReady = nil
+	check(200, map[string]any{"ready": true})
+	readiness.Add("files", func() error { return errors.New("replaced") })
+	check(503, map[string]any{"ready": false, "reasons": map[string]any{"files": "replaced"}})
+	readiness.Drain()
+	check(503, map[string]any{"ready": false, "reasons": map[string]any{"files": ErrDraining.Error(), "ingress": ErrDraining.Error()}})
+
+	if status, _ := get(t, server.URL+"/healthz"); status != 200 {
+		t.Errorf("/healthz while draining: %d, want 200: a restart would not help", status)
+	}
+}
+
+func TestMetricsShowBuildProcessAndRuntime(t *testing.T) {
+	server := httptest.NewServer(AdminHandler(NewRegistry(Build{Version: "v1.2.3"}), &Readiness{}))
+	defer server.Close()
+	status, body := get(t, server.URL+"/metrics")
+	if status != 200 {
+		t.Fatalf("status %d: %s", status, body)
+	}
+	for _, want := range []string{`version="v1.2.3"`, "tidemark_build_info{", "go_goroutines ", "process_start_time_seconds "} {
+		if !strings.Contains(body, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+}
+
+func get(t *testing.T, url string) (status int, body string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(data)
+}
