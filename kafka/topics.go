@@ -1,0 +1,272 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/topology"
+)
+
+// The settings of a topic that are no configuration of Kafka's.
+const (
+	partitions  = "partitions"
+	replication = "replication.factor"
+	retention   = "retention.ms"
+)
+
+// A Change is one difference between the cluster and the map of the streams.
+type Change struct {
+	Topic   string
+	Setting string // empty for a missing topic
+	Found   string
+	Wanted  string
+	Create  bool // the topic is missing, and ApplyTopics makes it
+}
+
+// String says the change in one line.
+func (c Change) String() string {
+	if c.Create {
+		return fmt.Sprintf("topic %s: missing, to be created with %s", c.Topic, c.Wanted)
+	}
+	return fmt.Sprintf("topic %s: %s is %s, want %s", c.Topic, c.Setting, c.Found, c.Wanted)
+}
+
+// refused reports whether tidemark does not run with this difference. How long a log is kept is the operator's to choose.
+func (c Change) refused() bool { return c.Setting != retention }
+
+// PlanTopics compares the cluster with the wanted topics, in their order. An empty plan means that nothing differs.
+func PlanTopics(ctx context.Context, c Config, want []topology.Topic) ([]Change, error) {
+	a, err := c.admin()
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	return a.plan(ctx, want)
+}
+
+// CheckTopics returns an error that names every topic and setting that tidemark cannot run with, as found and as wanted.
+func CheckTopics(ctx context.Context, c Config, want []topology.Topic) error {
+	a, err := c.admin()
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	return a.check(ctx, want)
+}
+
+// ApplyTopics creates the topics that are missing and returns those. It alters none: another partition count moves keys and
+// another policy drops records, so a topic that exists and differs is an error for a person to mend. It returns when every
+// broker knows a leader for every partition. Two processes may apply at the same time.
+func ApplyTopics(ctx context.Context, c Config, want []topology.Topic) ([]Change, error) {
+	a, err := c.admin()
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	plan, err := a.plan(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	var created []Change
+	for _, change := range plan {
+		if !change.Create {
+			continue
+		}
+		i := slices.IndexFunc(want, func(t topology.Topic) bool { return t.Name == change.Topic })
+		made, err := a.create(ctx, want[i])
+		if err != nil {
+			return created, err
+		}
+		if made {
+			created = append(created, change)
+		}
+	}
+	if err := a.waitForLeaders(ctx, want); err != nil {
+		return created, err
+	}
+	return created, a.check(ctx, want)
+}
+
+func (a *admin) check(ctx context.Context, want []topology.Topic) error {
+	plan, err := a.plan(ctx, want)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, change := range plan {
+		switch {
+		case change.Create:
+			errs = append(errs, missing(change.Topic))
+		case change.refused():
+			errs = append(errs, errors.New(change.String()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *admin) plan(ctx context.Context, want []topology.Topic) ([]Change, error) {
+	found, _, err := a.topics(ctx, names(want))
+	if err != nil {
+		return nil, err
+	}
+	var existing []string
+	for _, t := range want {
+		if _, ok := found[t.Name]; ok {
+			existing = append(existing, t.Name)
+		}
+	}
+	settings, err := a.settings(ctx, existing)
+	if err != nil {
+		return nil, err
+	}
+	var plan []Change
+	for _, t := range want {
+		f, ok := found[t.Name]
+		if !ok {
+			plan = append(plan, Change{Topic: t.Name, Wanted: describe(t), Create: true})
+			continue
+		}
+		plan = append(plan, compare(t, f, settings[t.Name])...)
+	}
+	return plan, nil
+}
+
+// compare lists what differs in one topic that exists.
+func compare(want topology.Topic, found kmsg.MetadataResponseTopic, settings map[string]string) []Change {
+	var plan []Change
+	differ := func(setting, found, wanted string) {
+		if found != wanted {
+			plan = append(plan, Change{Topic: want.Name, Setting: setting, Found: found, Wanted: wanted})
+		}
+	}
+	differ(partitions, strconv.Itoa(len(found.Partitions)), strconv.Itoa(want.Partitions))
+	for _, p := range found.Partitions {
+		if len(p.Replicas) != want.Replication { // one line for the topic: the others rarely differ
+			differ(replication, strconv.Itoa(len(p.Replicas)), strconv.Itoa(want.Replication))
+			break
+		}
+	}
+	config := want.Config()
+	for _, setting := range slices.Sorted(maps.Keys(config)) {
+		differ(setting, settings[setting], config[setting])
+	}
+	return plan
+}
+
+// settings returns the configuration of topics, by topic and name.
+func (a *admin) settings(ctx context.Context, names []string) (map[string]map[string]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	answers, err := a.DescribeTopicConfigs(ctx, names...)
+	if err != nil {
+		return nil, a.fail("ask for topic settings", err)
+	}
+	settings := map[string]map[string]string{}
+	for _, answer := range answers {
+		switch {
+		case errors.Is(answer.Err, kerr.TopicAuthorizationFailed):
+			return nil, fmt.Errorf("topic %s: this user may not read its settings: grant the ACL operation DescribeConfigs", answer.Name)
+		case answer.Err != nil:
+			return nil, fmt.Errorf("settings of topic %s: %w", answer.Name, answer.Err)
+		}
+		settings[answer.Name] = map[string]string{}
+		for _, c := range answer.Configs {
+			settings[answer.Name][c.Key] = c.MaybeValue()
+		}
+	}
+	return settings, nil
+}
+
+// create makes one topic. One that somebody else made a moment ago is no error: the check that follows judges it.
+func (a *admin) create(ctx context.Context, t topology.Topic) (made bool, err error) {
+	config := map[string]*string{}
+	for name, value := range t.Config() {
+		config[name] = &value
+	}
+	answer, err := a.CreateTopic(ctx, int32(t.Partitions), int16(t.Replication), config, t.Name)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, kerr.TopicAlreadyExists):
+		return false, nil
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return false, fmt.Errorf("topic %s: this user may not create it: grant the ACL operation Create", t.Name)
+	case answer.ErrMessage != "":
+		return false, fmt.Errorf("create topic %s with %s: %w: %s", t.Name, describe(t), err, answer.ErrMessage)
+	default:
+		return false, a.fail("create topic "+t.Name, err)
+	}
+}
+
+// waitForLeaders returns when every broker knows every topic with a leader for each partition: a new topic reaches the
+// brokers one after the other, and a client may ask any of them next.
+func (a *admin) waitForLeaders(ctx context.Context, want []topology.Topic) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	for {
+		waiting, err := a.leaderless(ctx, names(want))
+		if err == nil && waiting == "" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			if err == nil {
+				err = errors.New(waiting)
+			}
+			return a.fail("wait for the topics' leaders", errors.Join(context.Cause(ctx), err))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// leaderless names one thing that some broker does not know yet, or nothing.
+func (a *admin) leaderless(ctx context.Context, names []string) (string, error) {
+	cluster, err := a.metadata(ctx, nil, nil)
+	if err != nil {
+		return "", err
+	}
+	for _, b := range cluster.Brokers {
+		known, err := a.metadata(ctx, a.client.Broker(int(b.NodeID)), names)
+		if err != nil {
+			return "", fmt.Errorf("ask broker %d: %w", b.NodeID, err)
+		}
+		for _, t := range known.Topics {
+			if t.ErrorCode != 0 {
+				return fmt.Sprintf("broker %d, topic %s: %v", b.NodeID, *t.Topic, kerr.ErrorForCode(t.ErrorCode)), nil
+			}
+			for _, p := range t.Partitions {
+				if p.ErrorCode != 0 || p.Leader < 0 {
+					return fmt.Sprintf("broker %d, topic %s, partition %d: no leader", b.NodeID, *t.Topic, p.Partition), nil
+				}
+			}
+		}
+	}
+	return "", nil
+}
+
+// describe says what a topic is to be created with.
+func describe(t topology.Topic) string {
+	s := fmt.Sprintf("%s=%d %s=%d", partitions, t.Partitions, replication, t.Replication)
+	config := t.Config()
+	for _, name := range slices.Sorted(maps.Keys(config)) {
+		s += " " + name + "=" + config[name]
+	}
+	return s
+}
+
+func names(topics []topology.Topic) []string {
+	names := make([]string, len(topics))
+	for i, t := range topics {
+		names[i] = t.Name
+	}
+	return names
+}
