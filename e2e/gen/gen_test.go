@@ -1,0 +1,124 @@
+package gen
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+var base = time.Date(2026, 9, 25, 21, 40, 11, 0, time.UTC)
+
+func TestSameSeedSameBytes(t *testing.T) {
+	a, b := New(Config{Seed: 7, Events: 2000, Base: base}), New(Config{Seed: 7, Events: 2000, Base: base})
+	if !bytes.Equal(flat(a), flat(b)) {
+		t.Error("two histories of one seed differ")
+	}
+	if c := New(Config{Seed: 8, Events: 2000, Base: base}); bytes.Equal(flat(a), flat(c)) {
+		t.Error("another seed gave the same history")
+	}
+}
+
+func flat(h *History) []byte {
+	var b bytes.Buffer
+	for _, w := range h.Workspaces {
+		for _, d := range w.Deliveries {
+			b.Write(d.Body)
+			b.WriteByte('\n')
+		}
+	}
+	return b.Bytes()
+}
+
+// The shares are the ones that the promise is tested with: a generator that drifts would test something else.
+func TestShares(t *testing.T) {
+	const n = 20_000
+	h := New(Config{Seed: 1, Events: n, Base: base})
+	var resent, late, refused, total, undated, withFile int
+	first := map[string]bool{}
+	perFile := map[string]int{}
+	for _, w := range h.Workspaces {
+		for _, d := range w.Deliveries {
+			if d.Refused {
+				refused++
+				continue
+			}
+			total++
+			if d.Resent {
+				resent++
+			} else if first[w.ID+"\x00"+d.EventID] {
+				t.Fatalf("event id %q is used twice", d.EventID)
+			}
+			first[w.ID+"\x00"+d.EventID] = true
+			if d.Late {
+				late++
+			}
+			if !utf8.Valid(d.Body) {
+				t.Fatalf("not UTF-8: %q", d.Body)
+			}
+			var m map[string]any
+			if err := json.Unmarshal(d.Body, &m); err != nil {
+				t.Fatalf("%v: %s", err, d.Body)
+			}
+			if m["canary"] != w.Canary {
+				t.Fatalf("canary of workspace %q is %v", w.ID, m["canary"])
+			}
+			if m["created"] == nil && m["timestamp"] == nil {
+				undated++
+			}
+			name, _ := m["event"].(string)
+			if other, _ := m["eventType"].(string); other != "" {
+				name = other
+			}
+			object, _ := m["object_id"].(string)
+			if other, _ := m["fileId"].(string); other != "" {
+				object = other
+			}
+			if strings.Contains(name, "storage_file_") && object != "" && !d.Resent {
+				withFile++
+				perFile[w.ID+"\x00"+object]++
+			}
+		}
+	}
+	if total-resent != n {
+		t.Errorf("%d first deliveries, want %d", total-resent, n)
+	}
+	between(t, "resends", resent, n*4/100, n*6/100)
+	between(t, "out of order", late, n*15/1000, n*25/1000)
+	between(t, "refused", refused, n*3/1000, n*8/1000)
+	between(t, "undated", undated, n*1/100, n*4/100)
+	hot := 0
+	for range hotFiles {
+		var best string
+		for f, k := range perFile {
+			if k > perFile[best] {
+				best = f
+			}
+		}
+		hot += perFile[best]
+		delete(perFile, best)
+	}
+	between(t, "events on the 50 hottest files", hot, withFile*45/100, withFile*55/100)
+	if len(h.Workspaces[0].Deliveries) < n/3 {
+		t.Errorf("the hot workspace has %d deliveries", len(h.Workspaces[0].Deliveries))
+	}
+}
+
+func between(t *testing.T, what string, n, low, high int) {
+	t.Helper()
+	if n < low || n > high {
+		t.Errorf("%s: %d, want %d to %d", what, n, low, high)
+	}
+}
+
+func TestIDsAreWithinTheProvidersBounds(t *testing.T) {
+	seen := map[string]bool{}
+	for _, id := range workspaceIDs {
+		if id == "" || len(id) > 256 || !utf8.ValidString(id) || seen[id] {
+			t.Errorf("workspace id %q of %d bytes", id, len(id))
+		}
+		seen[id] = true
+	}
+}

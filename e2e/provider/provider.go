@@ -1,0 +1,186 @@
+// Package provider sends webhooks as Fast.io does: signed, in order within a workspace, many workspaces at once, and again
+// with the same event id until the answer is 200.
+//
+// It promises to note what became of every delivery. It does not judge: whether the notes agree with the log is the
+// oracle's question.
+package provider
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"tidemark/e2e/gen"
+)
+
+// An Outcome is what a sender knows of an event: over several attempts Unknown beats Fail, and OK beats both.
+type Outcome int
+
+// The outcomes.
+const (
+	None    Outcome = iota
+	Fail            // answered 4xx
+	Unknown         // timed out, reset, refused, or answered 5xx
+	OK              // answered 200
+)
+
+// A Note is what became of one delivery.
+type Note struct {
+	gen.Delivery
+	Outcome  Outcome
+	Attempts int
+	Status   int    // of the last answer
+	Answer   string // the last answer's body, when it was not 200
+	Position string // as answered with the 200
+	At       time.Time
+}
+
+// A Sender posts histories. Its counters may be read while it runs.
+type Sender struct {
+	URL     func() string // asked before each attempt: a receiver that was killed may come back elsewhere
+	Secret  string
+	Pace    *rate.Limiter
+	Timeout time.Duration // of one attempt
+	Client  *http.Client
+
+	OK, Retries atomic.Int64
+
+	mu       sync.Mutex
+	lastOK   time.Time
+	longest  time.Duration // without a 200
+	latency  []time.Duration
+	resolved int
+}
+
+// Run sends the whole history and returns the notes of each workspace, in the order of its deliveries.
+func (s *Sender) Run(ctx context.Context, h *gen.History) ([][]Note, error) {
+	notes := make([][]Note, len(h.Workspaces))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, w := range h.Workspaces {
+		notes[i] = make([]Note, len(w.Deliveries))
+		group.Go(func() error {
+			for k, d := range w.Deliveries {
+				if err := s.Pace.Wait(ctx); err != nil {
+					return fmt.Errorf("workspace %q, delivery %d: %w", w.ID, k, err)
+				}
+				note, err := s.deliver(ctx, d)
+				notes[i][k] = note
+				if err != nil {
+					return fmt.Errorf("workspace %q, delivery %d (%s): %w", w.ID, k, d.EventID, err)
+				}
+			}
+			return nil
+		})
+	}
+	return notes, group.Wait()
+}
+
+// deliver repeats one webhook until it is answered for good: 200, or 4xx other than 429.
+func (s *Sender) deliver(ctx context.Context, d gen.Delivery) (Note, error) {
+	note := Note{Delivery: d}
+	wait := 20 * time.Millisecond
+	for {
+		begin := time.Now()
+		status, answer, err := s.post(ctx, d)
+		note.Attempts++
+		switch {
+		case err == nil && status == http.StatusOK:
+			note.Outcome, note.Status, note.At = OK, status, time.Now()
+			var ok struct{ Position string }
+			if err := json.Unmarshal(answer, &ok); err != nil {
+				return note, fmt.Errorf("answer 200 with %q: %w", answer, err)
+			}
+			note.Position = ok.Position
+			s.acknowledged(time.Since(begin))
+			return note, nil
+		case err == nil && status >= 400 && status < 500 && status != http.StatusTooManyRequests:
+			note.Status, note.Answer = status, string(answer)
+			note.Outcome = max(note.Outcome, Fail)
+			s.mu.Lock()
+			s.resolved++
+			s.mu.Unlock()
+			return note, nil
+		}
+		note.Outcome, note.Status, note.Answer = Unknown, status, fmt.Sprintf("%s%v", answer, err)
+		s.Retries.Add(1)
+		select {
+		case <-ctx.Done():
+			return note, fmt.Errorf("after %d attempts, the last answered %d %s: %w", note.Attempts, status, note.Answer, ctx.Err())
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, 500*time.Millisecond)
+	}
+}
+
+func (s *Sender) post(ctx context.Context, d gen.Delivery) (status int, answer []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL()+"/webhook/fastio", bytes.NewReader(d.Body))
+	if err != nil {
+		return 0, nil, err
+	}
+	secret := s.Secret
+	if d.Forged {
+		secret += "-forged"
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Fastio-Signature", Sign(secret, d.Body))
+	resp, err := s.Client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	return resp.StatusCode, answer, err
+}
+
+// Sign returns the value of Fastio-Signature for a body.
+func Sign(secret string, body []byte) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write(body)
+	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
+}
+
+func (s *Sender) acknowledged(latency time.Duration) {
+	s.OK.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if !s.lastOK.IsZero() {
+		s.longest = max(s.longest, now.Sub(s.lastOK))
+	}
+	s.lastOK = now
+	s.resolved++
+	s.latency = append(s.latency, latency)
+}
+
+// Resolved counts the deliveries that need no further attempt.
+func (s *Sender) Resolved() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resolved
+}
+
+// Figures returns the longest time without a 200 and the median and 99th percentile of the time to one.
+func (s *Sender) Figures() (longestGap, p50, p99 time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.latency) == 0 {
+		return 0, 0, 0
+	}
+	sorted := slices.Sorted(slices.Values(s.latency))
+	return s.longest, sorted[len(sorted)/2], sorted[len(sorted)*99/100]
+}
