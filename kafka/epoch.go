@@ -1,0 +1,318 @@
+package kafka
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// partitionEpochs are the epochs of one partition: one open, which callbacks fill, and at most one being published.
+type partitionEpochs struct {
+	conf  EpochConfig
+	shelf *shelf
+	send  func(r *kgo.Record, done func(offset int64, err error))
+
+	gate sync.Mutex // held by a running callback, and while the open epoch is swapped
+
+	mu      sync.Mutex
+	room    *sync.Cond // unacked or held went down, or failed
+	waiting int        // callbacks waiting for room
+	open    *epoch
+	overlay map[string]*row // rows of the open and the publishing epoch: what the next callback must see
+	unacked int             // outputs
+	held    int             // bytes in overlay
+	err     error           // the first failure; nothing is published after it
+
+	failed chan struct{} // closed with err
+	dirty  chan struct{} // the open epoch has something in it
+	stop   chan struct{}
+	done   chan struct{}
+}
+
+// An epoch is what is published together.
+type epoch struct {
+	outputs   int             // sent and not acknowledged
+	closed    bool            // no more outputs will come
+	published chan struct{}   // closed when the epoch is closed and its outputs are acknowledged
+	rows      map[string]*row // the newest per key
+	finish    []goka.PromiseFinisher
+	events    int
+}
+
+// A row is a held table record; a nil value deletes.
+type row struct {
+	epoch *epoch
+	value []byte
+}
+
+func newEpoch() *epoch {
+	return &epoch{published: make(chan struct{}), rows: make(map[string]*row)}
+}
+
+func newPartitionEpochs(conf EpochConfig, shelf *shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
+	p := &partitionEpochs{
+		conf: conf, shelf: shelf, send: send,
+		open: newEpoch(), overlay: make(map[string]*row),
+		failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	p.room = sync.NewCond(&p.mu)
+	return p
+}
+
+// enter waits for room and takes the gate. Waiting later, inside a callback, would keep the epoch from ever closing.
+func (p *partitionEpochs) enter() error {
+	p.mu.Lock()
+	p.waiting++
+	for p.err == nil && (p.unacked >= maxUnacked || p.held >= maxHeld) {
+		p.room.Wait()
+	}
+	p.waiting--
+	err := p.err
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	p.gate.Lock()
+	return nil
+}
+
+// output sends a record at once. Its promise is finished with its acknowledgement; the epoch's rows wait for it.
+func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
+	p.mu.Lock()
+	if err := p.err; err != nil {
+		p.mu.Unlock()
+		finish(nil, err)
+		return
+	}
+	e := p.open
+	e.outputs++
+	p.unacked++
+	p.mu.Unlock()
+	p.wake()
+	p.send(r, func(_ int64, err error) {
+		if err != nil {
+			p.fail(err)
+		}
+		p.mu.Lock()
+		e.outputs--
+		p.unacked--
+		if e.outputs == 0 && e.closed {
+			close(e.published)
+		}
+		p.signal()
+		p.mu.Unlock()
+		finish(nil, err)
+	})
+}
+
+// set holds the newest value of a key for the open epoch; nil deletes it.
+func (p *partitionEpochs) set(key string, value []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return p.err
+	}
+	if before := p.open.rows[key]; before != nil {
+		p.held -= len(before.value)
+		p.conf.Metrics.coalesced()
+	}
+	r := &row{epoch: p.open, value: value}
+	p.open.rows[key], p.overlay[key] = r, r
+	p.held += len(value)
+	return nil
+}
+
+// hold keeps the promise of a changelog record, whose value set was given, until the row is published.
+func (p *partitionEpochs) hold(finish goka.PromiseFinisher) {
+	p.mu.Lock()
+	if err := p.err; err != nil {
+		p.mu.Unlock()
+		finish(nil, err)
+		return
+	}
+	p.open.finish = append(p.open.finish, finish)
+	p.mu.Unlock()
+	p.wake()
+}
+
+// get returns a held row; found is false when the key must be looked up in the store.
+func (p *partitionEpochs) get(key string) (value []byte, found bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.overlay[key]
+	if r == nil {
+		return nil, false
+	}
+	return r.value, true
+}
+
+func (p *partitionEpochs) wake() {
+	select {
+	case p.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// signal lets waiting callbacks look again; p.mu is held.
+func (p *partitionEpochs) signal() {
+	if p.waiting > 0 {
+		p.room.Broadcast()
+	}
+}
+
+// fail rejects what is held: no row of it was sent, or none of it will be relied on.
+func (p *partitionEpochs) fail(err error) {
+	p.mu.Lock()
+	if p.err != nil {
+		p.mu.Unlock()
+		return
+	}
+	p.err = err
+	close(p.failed)
+	finish := p.open.finish
+	p.open.finish = nil
+	p.room.Broadcast()
+	p.mu.Unlock()
+	for _, f := range finish {
+		f(nil, err)
+	}
+}
+
+// run closes and publishes one epoch after the other until the partition is given up.
+func (p *partitionEpochs) run() {
+	defer close(p.done)
+	for {
+		select {
+		case <-p.dirty:
+		case <-p.stop:
+			return
+		}
+		timer := time.NewTimer(p.conf.Interval)
+		select {
+		case <-timer.C:
+		case <-p.failed:
+			return
+		}
+		p.publish(p.swap())
+	}
+}
+
+// swap opens the next epoch and returns the one that was open.
+func (p *partitionEpochs) swap() *epoch {
+	p.gate.Lock()
+	defer p.gate.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.open
+	p.open = newEpoch()
+	e.closed = true
+	if e.outputs == 0 {
+		close(e.published)
+	}
+	return e
+}
+
+// publish does in order what Epochs promises. On failure the epoch's promises are finished with the error.
+func (p *partitionEpochs) publish(e *epoch) {
+	begin := time.Now()
+	err := p.wait(e.published)
+	if err == nil && len(e.rows) > 0 {
+		var offset int64
+		if offset, err = p.sendRows(e); err == nil {
+			err = p.storeRows(e, offset)
+		}
+	}
+	if err != nil {
+		p.fail(err)
+	} else if len(e.rows) > 0 {
+		p.conf.Metrics.published(len(e.rows), time.Since(begin))
+	}
+	for _, f := range e.finish {
+		f(nil, err) // nil: goka must not write the offset a second time
+	}
+}
+
+// wait returns when done is closed; with an error when the partition failed, before or after.
+func (p *partitionEpochs) wait(done <-chan struct{}) error {
+	select {
+	case <-done:
+	case <-p.failed:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// sendRows sends the epoch's table records, in the order of their keys, and returns the largest offset acknowledged.
+func (p *partitionEpochs) sendRows(e *epoch) (int64, error) {
+	var (
+		mu   sync.Mutex
+		left = len(e.rows)
+		last int64
+		done = make(chan struct{})
+	)
+	for _, key := range slices.Sorted(maps.Keys(e.rows)) {
+		r := &kgo.Record{Topic: p.conf.Table, Partition: p.shelf.partition, Key: []byte(key), Value: e.rows[key].value}
+		p.send(r, func(offset int64, err error) {
+			if err != nil {
+				p.fail(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			last = max(last, offset)
+			if left--; left == 0 {
+				close(done)
+			}
+		})
+	}
+	if err := p.wait(done); err != nil {
+		return 0, err
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	return last, nil
+}
+
+// storeRows writes the acknowledged rows and their changelog offset to the disk, and drops them from the overlay unless a
+// later epoch holds them.
+func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
+	err := p.shelf.store.Update(p.shelf.partition, offset, func(w *Writer) error {
+		for key, r := range e.rows {
+			if r.value == nil {
+				w.Delete(Rows, []byte(key))
+			} else {
+				w.Set(Rows, []byte(key), r.value)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, r := range e.rows {
+		p.held -= len(r.value)
+		if p.overlay[key] == r {
+			delete(p.overlay, key)
+		}
+	}
+	p.signal()
+	return nil
+}
+
+// close gives the partition up. goka calls it when all promises are finished, or when it will not wait for them any longer.
+func (p *partitionEpochs) close() {
+	p.mu.Lock()
+	pending := len(p.overlay) > 0 || p.unacked > 0
+	p.mu.Unlock()
+	if pending {
+		p.fail(errClosed)
+	}
+	close(p.stop)
+	<-p.done
+}

@@ -1,0 +1,47 @@
+package kafka
+
+import (
+	"errors"
+
+	"github.com/lovoo/goka/storage"
+)
+
+// An epochStorage is what goka reads and writes: the rows that wait in epochs over those on the disk. Nothing written
+// through it reaches the disk before its epoch is published; what goka recovers from the changelog is written by
+// Epochs.recover instead, because it is published already.
+type epochStorage struct {
+	*shelf
+	*partitionEpochs
+	closed func()
+}
+
+func (s *epochStorage) Get(key string) ([]byte, error) {
+	if value, held := s.get(key); held {
+		return value, nil
+	}
+	return s.shelf.Get(key)
+}
+
+func (s *epochStorage) Has(key string) (bool, error) {
+	value, err := s.Get(key)
+	return value != nil, err
+}
+
+func (s *epochStorage) Set(key string, value []byte) error { return s.set(key, value) }
+func (s *epochStorage) Delete(key string) error            { return s.set(key, nil) }
+
+// Close stops the partition's epochs first: they write to the shelf.
+func (s *epochStorage) Close() error {
+	s.closed()
+	s.close()
+	return s.shelf.Close()
+}
+
+var errNoIterator = errors.New("a table with epochs has no iterators: read a view, which holds what is published")
+
+// Iterator and IteratorWithRange are refused: what waits in epochs is not to be shown, and callbacks have no use for them.
+func (s *epochStorage) Iterator() (storage.Iterator, error) { return nil, errNoIterator }
+
+func (s *epochStorage) IteratorWithRange(_, _ []byte) (storage.Iterator, error) {
+	return nil, errNoIterator
+}

@@ -1,0 +1,134 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/IBM/sarama"
+	"github.com/lovoo/goka"
+)
+
+// Prepare readies a record for its callback. It may rewrite the key.
+type Prepare func(record *sarama.ConsumerMessage) (message any)
+
+// inboxSize is how many records of a partition are prepared ahead of their callbacks.
+const inboxSize = 128
+
+// groupBuilder wraps the consumer group that goka uses:
+//   - only the contiguous finished prefix of each partition is committed, and marks of an ended session are ignored;
+//   - records are prepared before goka sees them;
+//   - a rebalance is joined at once, where goka would sleep for 5 s.
+func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.ConsumerGroup, error) {
+	conf := e.conf.Kafka
+	conf.Brokers, conf.ClientID = brokers, clientID
+	config, err := conf.Sarama()
+	if err != nil {
+		return nil, err
+	}
+	inner, err := sarama.NewConsumerGroup(brokers, name, config)
+	if err != nil {
+		return nil, fmt.Errorf("join group %s: %w", name, err)
+	}
+	return &group{ConsumerGroup: inner, epochs: e}, nil
+}
+
+type group struct {
+	sarama.ConsumerGroup
+	epochs *Epochs
+}
+
+// Consume runs session after session until one fails or the context ends.
+func (g *group) Consume(ctx context.Context, topics []string, handler sarama.ConsumerGroupHandler) error {
+	for ctx.Err() == nil {
+		if err := g.ConsumerGroup.Consume(ctx, topics, &sessionHandler{inner: handler, epochs: g.epochs}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A sessionHandler stands between sarama and goka for one session.
+type sessionHandler struct {
+	inner   sarama.ConsumerGroupHandler
+	epochs  *Epochs
+	session *session
+}
+
+func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
+	h.session = newSession(s)
+	return h.inner.Setup(h.session)
+}
+
+// Cleanup lets goka finish what is in flight; its marks still count until it returns.
+func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
+	defer h.session.ended.Store(true)
+	return h.inner.Cleanup(h.session)
+}
+
+func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
+	in := h.epochs.openInbox(c.Partition())
+	ready := &preparedClaim{ConsumerGroupClaim: c, messages: make(chan *sarama.ConsumerMessage, inboxSize)}
+	go func() {
+		defer close(ready.messages)
+		delivered := h.session.prefixes[partitionID{c.Topic(), c.Partition()}]
+		for record := range c.Messages() {
+			delivered.deliver(record.Offset)
+			in.put(record.Offset, h.epochs.conf.Prepare(record))
+			select {
+			case ready.messages <- record:
+			case <-s.Context().Done():
+				return
+			}
+		}
+	}()
+	return h.inner.ConsumeClaim(h.session, ready)
+}
+
+// A preparedClaim delivers what was prepared.
+type preparedClaim struct {
+	sarama.ConsumerGroupClaim
+	messages chan *sarama.ConsumerMessage
+}
+
+func (c *preparedClaim) Messages() <-chan *sarama.ConsumerMessage { return c.messages }
+
+type partitionID struct {
+	topic  string
+	number int32
+}
+
+// A session forwards the marks that are safe to commit.
+type session struct {
+	sarama.ConsumerGroupSession
+	prefixes map[partitionID]*prefix // fixed at Setup
+	ended    atomic.Bool
+}
+
+func newSession(inner sarama.ConsumerGroupSession) *session {
+	s := &session{ConsumerGroupSession: inner, prefixes: make(map[partitionID]*prefix)}
+	for topic, numbers := range inner.Claims() {
+		for _, number := range numbers {
+			s.prefixes[partitionID{topic, number}] = &prefix{}
+		}
+	}
+	return s
+}
+
+// MarkOffset is called by goka with the offset after a finished record.
+func (s *session) MarkOffset(topic string, partition int32, offset int64, metadata string) {
+	p := s.prefixes[partitionID{topic, partition}]
+	if p == nil || s.ended.Load() {
+		return
+	}
+	if commit, grew := p.finish(offset - 1); grew {
+		s.ConsumerGroupSession.MarkOffset(topic, partition, commit, metadata)
+	}
+}
+
+// MarkMessage is the same for a record.
+func (s *session) MarkMessage(record *sarama.ConsumerMessage, metadata string) {
+	s.MarkOffset(record.Topic, record.Partition, record.Offset+1, metadata)
+}
+
+var _ goka.ConsumerGroupBuilder = (*Epochs)(nil).groupBuilder

@@ -1,0 +1,58 @@
+package kafka
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics count what the epochs of one group do. A nil *Metrics counts nothing.
+type Metrics struct {
+	epochs   prometheus.Histogram
+	rows     prometheus.Counter
+	folded   prometheus.Counter
+	restarts prometheus.Counter
+}
+
+// NewMetrics registers the metrics of a group.
+func NewMetrics(r prometheus.Registerer, group string) *Metrics {
+	labels := prometheus.Labels{"group": group}
+	m := &Metrics{
+		epochs: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tidemark_epoch_publish_seconds", ConstLabels: labels,
+			Help:    "Time from the close of an epoch until its rows are in the local store.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		rows: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tidemark_epoch_rows_total", ConstLabels: labels, Help: "Table records published.",
+		}),
+		folded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tidemark_epoch_rows_coalesced_total", ConstLabels: labels,
+			Help: "Table records left out because a newer one of the same key came in the same epoch.",
+		}),
+		restarts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "tidemark_processor_restarts_total", ConstLabels: labels, Help: "Times the processor ended and was built anew.",
+		}),
+	}
+	r.MustRegister(m.epochs, m.rows, m.folded, m.restarts)
+	return m
+}
+
+func (m *Metrics) published(rows int, took time.Duration) {
+	if m != nil {
+		m.epochs.Observe(took.Seconds())
+		m.rows.Add(float64(rows))
+	}
+}
+
+func (m *Metrics) coalesced() {
+	if m != nil {
+		m.folded.Inc()
+	}
+}
+
+func (m *Metrics) restarted() {
+	if m != nil {
+		m.restarts.Inc()
+	}
+}

@@ -1,0 +1,115 @@
+package kafka
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+	"time"
+
+	"github.com/lovoo/goka/storage"
+)
+
+// Builder gives goka the partitions of the store. What goka writes through it is visible at once; a processor's table needs
+// the epochs of EpochGroup in between.
+func (s *Store) Builder() storage.Builder {
+	return func(_ string, partition int32) (storage.Storage, error) {
+		return newShelf(s, partition)
+	}
+}
+
+// A shelf is one partition of a Store, in the shape that goka wants: see storage.Storage.
+type shelf struct {
+	store     *Store
+	partition int32
+	touched   atomic.Int64 // when the partition was last noted as up to date, Unix seconds
+}
+
+func newShelf(s *Store, partition int32) (*shelf, error) {
+	if err := s.prepare(partition); err != nil {
+		return nil, err
+	}
+	return &shelf{store: s, partition: partition}, nil
+}
+
+func (f *shelf) Open() error  { return nil }
+func (f *shelf) Close() error { return f.store.touch(f.partition) }
+
+func (f *shelf) Has(key string) (bool, error) {
+	value, err := f.Get(key)
+	return value != nil, err
+}
+
+func (f *shelf) Get(key string) ([]byte, error) { return f.store.Get(f.partition, Rows, []byte(key)) }
+
+func (f *shelf) Set(key string, value []byte) error {
+	return f.write(func(w *Writer) { w.Set(Rows, []byte(key), value) })
+}
+
+func (f *shelf) Delete(key string) error {
+	return f.write(func(w *Writer) { w.Delete(Rows, []byte(key)) })
+}
+
+// write stores without moving the offset: goka tells it afterwards.
+func (f *shelf) write(write func(w *Writer)) error {
+	offset, err := f.GetOffset(-1)
+	if err != nil {
+		return err
+	}
+	return f.store.Update(f.partition, offset, func(w *Writer) error { write(w); return nil })
+}
+
+// GetOffset returns the changelog offset of the rows; def when none was stored.
+func (f *shelf) GetOffset(def int64) (int64, error) {
+	offset, ok, err := f.store.Offset(f.partition)
+	if err != nil || !ok || offset < 0 {
+		return def, err
+	}
+	return offset, nil
+}
+
+// SetOffset is called by goka after each record it has read. A callback that stored the record with Update has stored the
+// offset as well, so this writes only when there is something new.
+func (f *shelf) SetOffset(offset int64) error {
+	now := f.store.now()
+	if last := f.touched.Load(); now.Sub(time.Unix(last, 0)) >= usedEvery && f.touched.CompareAndSwap(last, now.Unix()) {
+		if err := f.store.touch(f.partition); err != nil {
+			return err
+		}
+	}
+	if stored, ok, err := f.store.Offset(f.partition); err != nil || ok && stored == offset {
+		return err
+	}
+	return f.store.Update(f.partition, offset, func(*Writer) error { return nil })
+}
+
+func (f *shelf) MarkRecovered() error { return nil }
+
+// Iterator walks all rows of the partition in the order of their keys.
+func (f *shelf) Iterator() (storage.Iterator, error) { return f.IteratorWithRange(nil, nil) }
+
+// IteratorWithRange walks [start, limit); without a limit, all keys that begin with start, as goka's own storage does.
+func (f *shelf) IteratorWithRange(start, limit []byte) (storage.Iterator, error) {
+	if len(limit) == 0 {
+		limit = prefixEnd(start)
+	}
+	return &shelfIterator{shelf: f, limit: limit, Scan: f.store.Scan(f.partition, Rows, start, limit)}, nil
+}
+
+type shelfIterator struct {
+	*Scan
+	shelf *shelf
+	limit []byte
+}
+
+func (i *shelfIterator) Value() ([]byte, error) { return i.Scan.Value(), nil }
+func (i *shelfIterator) Release()               { _ = i.Close() } //nolint:errcheck // goka's interface has no room for it
+
+// Seek moves before the first key at or after the one given.
+func (i *shelfIterator) Seek(key []byte) bool {
+	i.Release()
+	i.Scan = i.shelf.store.Scan(i.shelf.partition, Rows, key, i.limit)
+	found := i.iter != nil && i.iter.First()
+	i.started = false
+	return found
+}
+
+func offsetBytes(offset int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(offset)) }

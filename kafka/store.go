@@ -1,0 +1,340 @@
+package kafka
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+)
+
+// A Store keeps the rows of one table's partitions on this instance's disk, in one Pebble database.
+//
+// It is a cache of the table's changelog and may be lost: there is no write-ahead log, so after a kill it stands where it
+// was last flushed, and goka reads the changelog from the offset kept beside the rows. What must be true at every moment is
+// only that rows and offset belong together, so both are always written in one batch. One database for all partitions,
+// rather than one each, shares the block cache and the memtables: 32 partitions cost no more than one.
+type Store struct {
+	dir      string
+	db       *pebble.DB
+	cache    *pebble.Cache
+	log      *slog.Logger
+	maxIdle  time.Duration
+	now      func() time.Time
+	perished atomic.Bool // set once by the first sign of corruption
+}
+
+// A Space separates kinds of keys within a partition of a Store.
+type Space byte
+
+// Rows is the space of the table's own rows, by record key. Spaces from 1 to 253 are the caller's.
+const Rows Space = 0
+
+const (
+	spaceOffset Space = 0xfe // the changelog offset that the rows stand at
+	spaceUsed   Space = 0xff // when the partition was last known to be up to date
+)
+
+// pinFile names what the folder belongs to; a wipeFile asks the next start to begin anew.
+const (
+	pinFile  = "tidemark-pin"
+	wipeFile = "tidemark-wipe"
+)
+
+// deleteRetention is Kafka's default delete.retention.ms: a cache that slept longer may have missed a tombstone for good.
+const deleteRetention = 24 * time.Hour
+
+const usedEvery = time.Minute // how often a busy partition notes the time
+
+// OpenStore opens the store in dir, which must not be shared with another process. The pin names the log that the rows come
+// from ("cluster id/topic id"): a folder of another pin, or one that cannot be read, is wiped, because everything in it can
+// be read again from the changelog.
+func OpenStore(dir, pin string, log *slog.Logger) (*Store, error) {
+	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: time.Now}
+	if reason := s.staleReason(pin); reason != "" {
+		log.Warn("local store wiped, it will be rebuilt from the changelog", "dir", dir, "reason", reason)
+		if err := os.RemoveAll(dir); err != nil {
+			return nil, fmt.Errorf("wipe local store: %w", err)
+		}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make the local store's folder: %w", err)
+	}
+	err := s.open()
+	if err != nil && pebble.IsCorruptionError(err) || errors.Is(err, os.ErrNotExist) {
+		log.Warn("local store wiped, it will be rebuilt from the changelog", "dir", dir, "reason", err.Error())
+		if err := os.RemoveAll(dir); err != nil {
+			return nil, fmt.Errorf("wipe local store: %w", err)
+		}
+		err = s.open()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open local store %s (in use by another process?): %w", dir, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, pinFile), []byte(pin), 0o644); err != nil {
+		return nil, errors.Join(fmt.Errorf("note what the local store belongs to: %w", err), s.db.Close())
+	}
+	return s, nil
+}
+
+// staleReason says why what lies in the folder must not be used; empty when it may be, or when there is nothing.
+func (s *Store) staleReason(pin string) string {
+	if _, err := os.Stat(filepath.Join(s.dir, wipeFile)); err == nil {
+		return "it was found corrupt"
+	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil || len(entries) == 0 {
+		return ""
+	}
+	found, err := os.ReadFile(filepath.Join(s.dir, pinFile))
+	if err != nil {
+		return "it does not say which log it belongs to"
+	}
+	if string(found) != pin {
+		return fmt.Sprintf("it belongs to %s, not %s", found, pin)
+	}
+	return ""
+}
+
+func (s *Store) open() error {
+	s.cache = pebble.NewCache(64 << 20)
+	options := &pebble.Options{
+		Cache:                       s.cache,
+		DisableWAL:                  true,
+		MemTableSize:                32 << 20,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		Logger:                      pebbleLog{s},
+		EventListener:               &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) { s.perish(i.Details) }},
+	}
+	for i := range options.Levels {
+		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open(s.dir, options)
+	if err != nil {
+		s.cache.Unref()
+		return err
+	}
+	s.db = db
+	return nil
+}
+
+// Close writes what is in memory and closes the database.
+func (s *Store) Close() error {
+	defer s.cache.Unref()
+	return errors.Join(s.db.Flush(), s.db.Close())
+}
+
+// perish asks the next start to wipe the folder: nothing that it holds can be trusted any more, and all of it is in the
+// changelog.
+func (s *Store) perish(cause error) {
+	if !s.perished.CompareAndSwap(false, true) {
+		return
+	}
+	s.log.Error("local store is corrupt, the next start will rebuild it", "dir", s.dir, "error", cause)
+	if err := os.WriteFile(filepath.Join(s.dir, wipeFile), nil, 0o644); err != nil {
+		s.log.Error("cannot mark the local store as corrupt: remove its folder by hand", "dir", s.dir, "error", err)
+	}
+}
+
+// failed wraps an error of the database and looks whether it means corruption.
+func (s *Store) failed(doing string, err error) error {
+	if pebble.IsCorruptionError(err) {
+		s.perish(err)
+	}
+	return fmt.Errorf("%s in local store %s: %w", doing, s.dir, err)
+}
+
+// Get returns a copy of the value, nil when there is none.
+func (s *Store) Get(partition int32, space Space, key []byte) ([]byte, error) {
+	return s.get(s.db, storeKey(partition, space, key))
+}
+
+func (s *Store) get(from pebble.Reader, key []byte) ([]byte, error) {
+	value, closer, err := from.Get(key)
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, s.failed("read", err)
+	}
+	copied := append(make([]byte, 0, len(value)), value...)
+	return copied, closer.Close()
+}
+
+// Offset returns the changelog offset of the newest record in the partition's rows; ok is false when none was ever stored.
+func (s *Store) Offset(partition int32) (offset int64, ok bool, err error) {
+	value, err := s.Get(partition, spaceOffset, nil)
+	if err != nil || len(value) != 8 {
+		return 0, false, err
+	}
+	return int64(binary.BigEndian.Uint64(value)), true, nil
+}
+
+// Update applies what write does and the changelog offset that it brings the partition to, all or nothing.
+func (s *Store) Update(partition int32, offset int64, write func(w *Writer) error) error {
+	w := &Writer{store: s, partition: partition, batch: s.db.NewBatch()}
+	defer w.batch.Close() //nolint:errcheck // closing a committed or dropped batch only recycles it
+	if err := write(w); err != nil {
+		return err
+	}
+	w.Set(spaceOffset, nil, offsetBytes(offset))
+	if w.err != nil {
+		return s.failed("write", w.err)
+	}
+	if err := w.batch.Commit(pebble.NoSync); err != nil {
+		return s.failed("write", err)
+	}
+	return nil
+}
+
+// touch notes that the partition is up to date now.
+func (s *Store) touch(partition int32) error {
+	now := binary.BigEndian.AppendUint64(nil, uint64(s.now().UnixMicro()))
+	if err := s.db.Set(storeKey(partition, spaceUsed, nil), now, pebble.NoSync); err != nil {
+		return s.failed("write", err)
+	}
+	return nil
+}
+
+// prepare wipes a partition that was idle for so long that its changelog may have forgotten deletes it never saw.
+func (s *Store) prepare(partition int32) error {
+	value, err := s.Get(partition, spaceUsed, nil)
+	if err != nil {
+		return err
+	}
+	if len(value) == 8 {
+		if idle := s.now().Sub(time.UnixMicro(int64(binary.BigEndian.Uint64(value)))); idle <= s.maxIdle {
+			return nil
+		}
+	}
+	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
+		return s.failed("wipe partition", err)
+	}
+	return s.touch(partition)
+}
+
+// A Writer collects one update of one partition.
+type Writer struct {
+	store     *Store
+	partition int32
+	batch     *pebble.Batch
+	err       error
+}
+
+// Set stores a value under a key.
+func (w *Writer) Set(space Space, key, value []byte) {
+	w.err = errors.Join(w.err, w.batch.Set(storeKey(w.partition, space, key), value, nil))
+}
+
+// Delete removes a key.
+func (w *Writer) Delete(space Space, key []byte) {
+	w.err = errors.Join(w.err, w.batch.Delete(storeKey(w.partition, space, key), nil))
+}
+
+// Get returns what was stored before this update; nil when there was nothing.
+func (w *Writer) Get(space Space, key []byte) ([]byte, error) {
+	return w.store.Get(w.partition, space, key)
+}
+
+// A Scan walks the keys of one space in order. Close it.
+type Scan struct {
+	store   *Store
+	iter    *pebble.Iterator
+	started bool
+	err     error
+}
+
+// Scan returns the keys in [from, to), over the state as of now; to nil means the end of the space.
+func (s *Store) Scan(partition int32, space Space, from, to []byte) *Scan {
+	bounds := &pebble.IterOptions{LowerBound: storeKey(partition, space, from), UpperBound: storeKey(partition, space+1, nil)}
+	if to != nil {
+		bounds.UpperBound = storeKey(partition, space, to)
+	}
+	iter, err := s.db.NewIter(bounds)
+	return &Scan{store: s, iter: iter, err: err}
+}
+
+// Next moves to the next key, and says whether there is one.
+func (s *Scan) Next() bool {
+	if s.err != nil {
+		return false
+	}
+	if !s.started {
+		s.started = true
+		return s.iter.First()
+	}
+	return s.iter.Next()
+}
+
+// Key returns the key without partition and space; valid until the next move.
+func (s *Scan) Key() []byte { return s.iter.Key()[storeKeyHead:] }
+
+// Value returns the value; valid until the next move.
+func (s *Scan) Value() []byte { return s.iter.Value() }
+
+// Err returns what ended the scan early, if anything did.
+func (s *Scan) Err() error {
+	err := s.err
+	if err == nil {
+		err = s.iter.Error()
+	}
+	if err != nil {
+		return s.store.failed("scan", err)
+	}
+	return nil
+}
+
+// Close releases the scan.
+func (s *Scan) Close() error {
+	if s.iter == nil {
+		return nil
+	}
+	return s.iter.Close()
+}
+
+const storeKeyHead = 3
+
+// storeKey orders keys by partition, then space, then key.
+func storeKey(partition int32, space Space, key []byte) []byte {
+	b := make([]byte, 0, storeKeyHead+len(key))
+	b = binary.BigEndian.AppendUint16(b, uint16(partition))
+	b = append(b, byte(space))
+	return append(b, key...)
+}
+
+// prefixEnd returns the first key after all that begin with prefix; nil when there is none.
+func prefixEnd(prefix []byte) []byte {
+	end := bytes.Clone(prefix)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}
+
+// pebbleLog passes on what Pebble finds worth an error; its progress reports are left out.
+type pebbleLog struct{ store *Store }
+
+func (l pebbleLog) Infof(string, ...any) {}
+
+func (l pebbleLog) Errorf(format string, args ...any) {
+	l.store.log.Error("local store", "dir", l.store.dir, "error", fmt.Sprintf(format, args...))
+}
+
+// Fatalf is called by Pebble when it cannot go on; it must not return.
+func (l pebbleLog) Fatalf(format string, args ...any) {
+	panic("local store " + l.store.dir + ": " + fmt.Sprintf(format, args...))
+}
+
+var _ io.Closer = (*Store)(nil)

@@ -1,0 +1,222 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+func openTestStore(t *testing.T, dir, pin string) *Store {
+	t.Helper()
+	s, err := OpenStore(dir, pin, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func put(t *testing.T, s *Store, partition int32, offset int64, pairs ...string) {
+	t.Helper()
+	err := s.Update(partition, offset, func(w *Writer) error {
+		for i := 0; i < len(pairs); i += 2 {
+			w.Set(Rows, []byte(pairs[i]), []byte(pairs[i+1]))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func get(t *testing.T, s *Store, partition int32, key string) string {
+	t.Helper()
+	value, err := s.Get(partition, Rows, []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(value)
+}
+
+func TestStoreKeepsRowsAndOffsetOverAClose(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestStore(t, dir, "c/t")
+	put(t, s, 3, 41, "ws/f", "row")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTestStore(t, dir, "c/t")
+	defer s.Close()
+	if got := get(t, s, 3, "ws/f"); got != "row" {
+		t.Errorf("row is %q", got)
+	}
+	if offset, ok, err := s.Offset(3); offset != 41 || !ok || err != nil {
+		t.Errorf("offset is %d, %t, %v", offset, ok, err)
+	}
+	if _, ok, _ := s.Offset(4); ok {
+		t.Error("another partition has an offset")
+	}
+}
+
+func TestStoreOfAnotherLogIsWiped(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestStore(t, dir, "cluster/old")
+	put(t, s, 0, 1, "k", "v")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTestStore(t, dir, "cluster/new")
+	defer s.Close()
+	if got := get(t, s, 0, "k"); got != "" {
+		t.Errorf("a row of the old log is still there: %q", got)
+	}
+}
+
+func TestUnreadableStoreIsWiped(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestStore(t, dir, "c/t")
+	put(t, s, 0, 1, "k", "v")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	manifests, err := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
+	if err != nil || len(manifests) == 0 {
+		t.Fatalf("no manifest to damage: %v", err)
+	}
+	for _, m := range manifests {
+		if err := os.WriteFile(m, []byte("not a manifest at all"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = openTestStore(t, dir, "c/t")
+	defer s.Close()
+	if got := get(t, s, 0, "k"); got != "" {
+		t.Errorf("read %q from a damaged store", got)
+	}
+}
+
+// A damaged table file shows only when it is read: the read fails, and the next start begins anew.
+func TestDamagedRowsAreFoundAndWiped(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestStore(t, dir, "c/t")
+	for i := range 1000 {
+		put(t, s, 0, int64(i), fmt.Sprintf("key%04d", i), fmt.Sprintf("%0512d", i*i*i))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	damage(t, dir)
+	s = openTestStore(t, dir, "c/t")
+	var failed error
+	for i := range 1000 {
+		if _, err := s.Get(0, Rows, fmt.Appendf(nil, "key%04d", i)); err != nil {
+			failed = err
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Log("closing a damaged store:", err)
+	}
+	if failed == nil {
+		t.Fatal("the damage was not noticed")
+	}
+	s = openTestStore(t, dir, "c/t")
+	defer s.Close()
+	if _, ok, err := s.Offset(0); ok || err != nil {
+		t.Errorf("the store was not wiped: %t, %v", ok, err)
+	}
+}
+
+func damage(t *testing.T, dir string) {
+	t.Helper()
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("no table to damage: %v", err)
+	}
+	for _, name := range tables {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range len(b) / 2 {
+			b[i] ^= 0x55
+		}
+		if err := os.WriteFile(name, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestStoreIsNotShared(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestStore(t, dir, "c/t")
+	defer s.Close()
+	if second, err := OpenStore(dir, "c/t", slog.New(slog.DiscardHandler)); err == nil {
+		second.Close()
+		t.Fatal("a second process could open the same folder")
+	}
+	put(t, s, 0, 1, "still", "here")
+	if got := get(t, s, 0, "still"); got != "here" {
+		t.Errorf("the first owner lost its rows: %q", got)
+	}
+}
+
+func TestIdlePartitionIsWiped(t *testing.T) {
+	s := openTestStore(t, t.TempDir(), "c/t")
+	defer s.Close()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	s.now = func() time.Time { return now }
+	for _, partition := range []int32{0, 1} {
+		shelf, err := newShelf(s, partition)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, partition, 7, "k", "v")
+		if err := shelf.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now = now.Add(deleteRetention - time.Second)
+	if _, err := newShelf(s, 0); err != nil || get(t, s, 0, "k") != "v" {
+		t.Errorf("a partition was wiped too early (%v)", err)
+	}
+	now = now.Add(2 * time.Second)
+	if _, err := newShelf(s, 1); err != nil || get(t, s, 1, "k") != "" {
+		t.Errorf("a partition idle past delete.retention.ms was kept (%v)", err)
+	}
+	if get(t, s, 0, "k") != "v" {
+		t.Error("the wipe reached another partition")
+	}
+}
+
+func TestScanStaysInItsSpaceAndRange(t *testing.T) {
+	s := openTestStore(t, t.TempDir(), "c/t")
+	defer s.Close()
+	put(t, s, 1, 1, "ws1/a", "1", "ws1/b", "2", "ws10/a", "3", "ws2/a", "4")
+	put(t, s, 2, 1, "ws1/z", "5")
+	scan := s.Scan(1, Rows, []byte("ws1/"), prefixEnd([]byte("ws1/")))
+	defer scan.Close()
+	var keys []string
+	for scan.Next() {
+		keys = append(keys, string(scan.Key()))
+	}
+	if err := scan.Err(); err != nil || !slices.Equal(keys, []string{"ws1/a", "ws1/b"}) {
+		t.Errorf("keys %q, %v", keys, err)
+	}
+}
+
+func TestFailedUpdateChangesNothing(t *testing.T) {
+	s := openTestStore(t, t.TempDir(), "c/t")
+	defer s.Close()
+	put(t, s, 0, 1, "k", "v")
+	bad := errors.New("changed my mind")
+	if err := s.Update(0, 2, func(w *Writer) error { w.Delete(Rows, []byte("k")); return bad }); !errors.Is(err, bad) {
+		t.Errorf("error is %v", err)
+	}
+	if offset, _, _ := s.Offset(0); get(t, s, 0, "k") != "v" || offset != 1 {
+		t.Errorf("row %q, offset %d", get(t, s, 0, "k"), offset)
+	}
+}

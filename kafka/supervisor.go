@@ -1,0 +1,179 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/lovoo/goka"
+
+	"tidemark/topology"
+)
+
+// A Group runs one goka processor with epochs for as long as it is told to. goka's processor ends with the first error and
+// cannot run twice; a Group builds the next one, with a growing pause.
+type Group struct {
+	conf GroupConfig
+
+	mu        sync.Mutex
+	processor *goka.Processor // nil between two attempts
+	err       error           // why the last attempt ended
+}
+
+// GroupConfig describes a processor.
+type GroupConfig struct {
+	Kafka   Config
+	Name    string
+	Table   topology.Topic
+	Dir     string // of the local store
+	Log     *slog.Logger
+	Metrics *Metrics
+
+	// Graph is called for each attempt; its callbacks go through Epochs.Callback.
+	Graph       func(e *Epochs) *goka.GroupGraph
+	Prepare     Prepare
+	Older       func(record, stored []byte) bool
+	PartitionOf func(topic, key string, headers goka.Headers) int32
+	Interval    time.Duration // see EpochConfig
+	// Options are added to goka's own, after everything that makes the processor safe.
+	Options []goka.ProcessorOption
+}
+
+// The pause between two attempts, and how long one must have run for the next pause to be short again.
+const (
+	firstPause = 250 * time.Millisecond
+	maxPause   = 15 * time.Second
+	soundRun   = time.Minute
+)
+
+// NewGroup returns a group that does nothing until Run.
+func NewGroup(conf GroupConfig) *Group {
+	return &Group{conf: conf, err: errors.New("not started")}
+}
+
+// Run processes until ctx ends, then lets what is in flight land, commits and returns nil. A failure is logged, shown by
+// Ready, and followed by another attempt.
+func (g *Group) Run(ctx context.Context) error {
+	pause := firstPause
+	for {
+		begin := time.Now()
+		err := g.attempt(ctx)
+		if ctx.Err() != nil {
+			if err != nil {
+				g.conf.Log.Warn("processor did not stop cleanly, what was in flight is processed again", "group", g.conf.Name, "error", err)
+			}
+			return nil
+		}
+		if time.Since(begin) >= soundRun {
+			pause = firstPause
+		}
+		g.set(nil, err)
+		g.conf.Metrics.restarted()
+		g.conf.Log.Error("processor ended, building it anew", "group", g.conf.Name, "pause", pause.String(), "error", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// Ready returns nil while the processor runs with its table recovered, else the reason why it does not.
+func (g *Group) Ready() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.processor == nil:
+		return fmt.Errorf("group %s is not running: %w", g.conf.Name, g.err)
+	case !g.processor.Recovered():
+		return fmt.Errorf("group %s is joining or recovering its table", g.conf.Name)
+	}
+	return nil
+}
+
+func (g *Group) set(p *goka.Processor, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.processor, g.err = p, err
+}
+
+// attempt runs one processor from its start to its end.
+func (g *Group) attempt(ctx context.Context) (err error) {
+	cluster, ids, err := TopicIDs(ctx, g.conf.Kafka, g.conf.Table.Name)
+	if err != nil {
+		return err
+	}
+	store, err := OpenStore(g.conf.Dir, cluster+"/"+ids[g.conf.Table.Name], g.conf.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+
+	epochs := NewEpochs(EpochConfig{
+		Kafka: g.conf.Kafka, Store: store, Table: g.conf.Table.Name, Metrics: g.conf.Metrics,
+		Prepare: g.conf.Prepare, Older: g.conf.Older, PartitionOf: g.conf.PartitionOf, Interval: g.conf.Interval,
+	})
+	options := append(ClientOptions(g.conf.Kafka, g.conf.Log), epochs.Options()...)
+	processor, err := goka.NewProcessor(g.conf.Kafka.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)
+	if err != nil {
+		return fmt.Errorf("build processor: %w", err)
+	}
+	g.set(processor, nil)
+	if err := processor.Run(ctx); err != nil {
+		return err
+	}
+	if ctx.Err() == nil {
+		return errors.New("the processor ended without an error")
+	}
+	return nil
+}
+
+// ClientOptions give a processor safe clients and our hasher; goka's defaults are none of that.
+func ClientOptions(c Config, log *slog.Logger) []goka.ProcessorOption {
+	return []goka.ProcessorOption{
+		goka.WithLogger(gokaLog{log}),
+		goka.WithHasher(FileHasher),
+		goka.WithNilHandling(goka.NilProcess),
+		goka.WithPartitionChannelSize(inboxSize),
+		goka.WithConsumerSaramaBuilder(ConsumerBuilder(c)),
+		goka.WithTopicManagerBuilder(TopicManagerBuilder(c)),
+	}
+}
+
+// ConsumerBuilder reads tables, for processors and views.
+func ConsumerBuilder(c Config) goka.SaramaConsumerBuilder {
+	return func(brokers []string, clientID string) (sarama.Consumer, error) {
+		c.Brokers, c.ClientID = brokers, clientID
+		config, err := c.Sarama()
+		if err != nil {
+			return nil, err
+		}
+		return sarama.NewConsumer(brokers, config)
+	}
+}
+
+// TopicManagerBuilder looks topics up, for processors and views. It does not create them: topics are made beforehand, by
+// ApplyTopics, so that two processes starting together do not race.
+func TopicManagerBuilder(c Config) goka.TopicManagerBuilder {
+	return func(brokers []string) (goka.TopicManager, error) {
+		config, err := c.Sarama()
+		if err != nil {
+			return nil, err
+		}
+		return goka.NewTopicManager(brokers, config, goka.NewTopicManagerConfig())
+	}
+}
+
+// gokaLog passes goka's lines on as details: what matters of them reaches us as an error.
+type gokaLog struct{ log *slog.Logger }
+
+func (l gokaLog) Print(args ...any)   { l.log.Debug("goka", "text", fmt.Sprint(args...)) }
+func (l gokaLog) Println(args ...any) { l.log.Debug("goka", "text", fmt.Sprintln(args...)) }
+func (l gokaLog) Printf(format string, args ...any) {
+	l.log.Debug("goka", "text", fmt.Sprintf(format, args...))
+}

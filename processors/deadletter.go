@@ -1,0 +1,114 @@
+package processors
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/lovoo/goka"
+
+	"tidemark/codecs"
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
+)
+
+// A refusal says why a record goes to the dead letters: a word for machines, and what to mend for people.
+type refusal struct{ reason, detail string }
+
+// Reasons that are found here; codecs.EventError has those of the JSON.
+const (
+	reasonNullValue      = "null_value"
+	reasonKeyMismatch    = "key_mismatch"
+	reasonWrongPartition = "wrong_partition"
+	reasonBeyondWindow   = "beyond_dedupe_window"
+)
+
+var beyondWindow = &refusal{reasonBeyondWindow,
+	"the file's dedupe window is full and this event is older than all of it, so it may be a duplicate; replay it if it is not"}
+
+// Names of headers on records that we read or write.
+const (
+	headerReplay    = "tidemark-replay"
+	headerPartition = "dlq.partition"
+)
+
+// understand decodes a record of the events topic. The JSON decides what it is about; a key, header or partition that says
+// otherwise is not guessed at.
+func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Event, *refusal) {
+	if r.Value == nil {
+		return nil, &refusal{reasonNullValue, "an event needs a value"}
+	}
+	e, err := codecs.ParseEvent(r.Value)
+	if err != nil {
+		var bad *codecs.EventError
+		if errors.As(err, &bad) {
+			return nil, &refusal{bad.Reason, bad.Error()}
+		}
+		return nil, &refusal{codecs.ReasonNotJSON, err.Error()}
+	}
+	if len(r.Key) > 0 && !bytes.Equal(r.Key, []byte(e.GetWorkspaceId())) {
+		return nil, &refusal{reasonKeyMismatch, fmt.Sprintf("the record's key is %q, the JSON's workspace %q", r.Key, e.GetWorkspaceId())}
+	}
+	if want := kafka.Partition(e.GetWorkspaceId(), topic.Partitions); want != r.Partition {
+		return nil, &refusal{reasonWrongPartition, fmt.Sprintf(
+			"workspace %q belongs to partition %d of %d (murmur2 of the key), not %d", e.GetWorkspaceId(), want, topic.Partitions, r.Partition)}
+	}
+	if refused := agree(r.Headers, e); refused != nil {
+		return nil, refused
+	}
+	e.RecordedAt = r.Timestamp.UnixMicro()
+	if e.GetReceivedAt() == 0 {
+		e.ReceivedAt = e.RecordedAt
+	}
+	return e, nil
+}
+
+// agree reads the headers, which only repeat what the JSON says, and the mark of a replay.
+func agree(headers []*sarama.RecordHeader, e *tidemarkv1.Event) *refusal {
+	for _, h := range headers {
+		var want string
+		switch string(h.Key) {
+		case "ce_id":
+			want = e.GetEventId()
+		case "ce_type":
+			want = e.GetEvent()
+		case "ce_subject":
+			want = e.GetFileId()
+		case headerReplay:
+			e.Replayed = true
+			continue
+		default:
+			continue
+		}
+		if string(h.Value) != want {
+			return &refusal{reasonKeyMismatch, fmt.Sprintf("the header %s is %q, the JSON says %q", h.Key, h.Value, want)}
+		}
+	}
+	return nil
+}
+
+// deadLetter keeps the record as it came, with the reason in its headers, in the partition it came from.
+func (f *Files) deadLetter(ctx goka.Context, a *arrival, why *refusal) {
+	f.metrics.dead.WithLabelValues(why.reason).Inc()
+	headers := goka.Headers{
+		"dlq.exception":       []byte("tidemark/" + why.reason),
+		"dlq.message":         []byte(why.detail),
+		"dlq.reason":          []byte(why.reason),
+		"dlq.topic":           []byte(ctx.Topic()),
+		headerPartition:       strconv.AppendInt(nil, int64(ctx.Partition()), 10),
+		"dlq.offset":          strconv.AppendInt(nil, ctx.Offset(), 10),
+		"dlq.first_failed_at": time.Now().UTC().AppendFormat(nil, time.RFC3339Nano),
+	}
+	if a.key == nil {
+		headers["dlq.key_null"] = []byte("true")
+	}
+	var value any // a null value stays one
+	if a.value != nil {
+		value = a.value
+	}
+	ctx.Emit(goka.Stream(f.conf.Streams.DLQ.Name), string(a.key), value, goka.WithCtxEmitHeaders(ctx.Headers().Merged(headers)))
+}

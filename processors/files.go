@@ -1,0 +1,141 @@
+package processors
+
+import (
+	"context"
+	"path/filepath"
+	"strconv"
+
+	"github.com/IBM/sarama"
+	"github.com/lovoo/goka"
+
+	"tidemark/codecs"
+	"tidemark/file"
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
+)
+
+// Files folds each event into the state of its file, and tells what the event did.
+//
+//	events ──▶ fold ──▶ index, notify     sent at once
+//	             │  └─▶ dlq               what cannot be understood
+//	             └────▶ files-table       once those are acknowledged
+type Files struct {
+	conf    Config
+	logID   string // id of the events topic, known once Run has looked it up
+	group   *kafka.Group
+	metrics *fileMetrics
+}
+
+// NewFiles returns the files group, which does nothing until Run.
+func NewFiles(conf Config) *Files {
+	f := &Files{conf: conf, metrics: newFileMetrics(conf.Metrics)}
+	f.group = kafka.NewGroup(kafka.GroupConfig{
+		Kafka:       conf.Kafka,
+		Name:        conf.Streams.FilesGroup,
+		Table:       conf.Streams.Files,
+		Dir:         filepath.Join(conf.Dir, "files"),
+		Log:         conf.Log,
+		Metrics:     kafka.NewMetrics(conf.Metrics, conf.Streams.FilesGroup),
+		Graph:       f.graph,
+		Prepare:     f.prepare,
+		Older:       olderBy(fileVersionField),
+		PartitionOf: partitionOf(conf.Streams),
+		Interval:    conf.epoch(),
+		Options:     conf.Options,
+	})
+	return f
+}
+
+// Run processes until ctx ends. It returns an error only for what an operator must decide: see ErrNewLog.
+func (f *Files) Run(ctx context.Context) error {
+	logID, err := eventsLog(ctx, f.conf)
+	if err != nil || logID == "" {
+		return err
+	}
+	f.logID = logID
+	return f.group.Run(ctx)
+}
+
+// Ready returns nil while the group processes, else the reason why it does not.
+func (f *Files) Ready() error { return f.group.Ready() }
+
+// Duplicates returns how many events were dropped since the start because their id was remembered.
+func (f *Files) Duplicates() int64 { return f.metrics.duplicates.Load() }
+
+func (f *Files) graph(e *kafka.Epochs) *goka.GroupGraph {
+	s := f.conf.Streams
+	return goka.DefineGroup(goka.Group(s.FilesGroup),
+		goka.Input(goka.Stream(s.Events.Name), codecs.Bytes{}, e.Callback(f.fold)),
+		goka.Output(goka.Stream(s.Index.Name), codecs.Index{}),
+		goka.Output(goka.Stream(s.Notify.Name), codecs.Notice{}),
+		goka.Output(goka.Stream(s.DLQ.Name), codecs.Bytes{}),
+		goka.Persist(codecs.Proto[*tidemarkv1.FileState]{New: func() *tidemarkv1.FileState { return new(tidemarkv1.FileState) }}),
+	)
+}
+
+// fold is the callback: what an event does.
+func (f *Files) fold(ctx goka.Context, message any) {
+	a := message.(*arrival)
+	if a.refused != nil {
+		f.deadLetter(ctx, a, a.refused)
+		return
+	}
+	s, at := f.conf.Streams, &tidemarkv1.Position{Partition: ctx.Partition(), Offset: ctx.Offset()}
+	if !file.Touches(a.event) {
+		f.metrics.folded.passed.Inc()
+		ctx.Emit(goka.Stream(s.Notify.Name), ctx.Key(), file.NoticeOf(nil, nil, a.event, at, false))
+		return
+	}
+	before, _ := ctx.Value().(*tidemarkv1.FileState) // nil: a file never seen
+	after, late, verdict := file.Apply(before, a.event, at, f.logID)
+	switch verdict {
+	case file.Applied: // a restart found it in the row, so its outputs are in the log
+		f.metrics.folded.applied.Inc()
+	case file.Duplicate:
+		f.metrics.duplicate()
+	case file.BeyondWindow:
+		f.deadLetter(ctx, a, beyondWindow)
+	case file.Accepted:
+		f.metrics.accepted(late)
+		ctx.Emit(goka.Stream(s.Index.Name), ctx.Key(), file.IndexOf(after))
+		ctx.Emit(goka.Stream(s.Notify.Name), ctx.Key(), file.NoticeOf(before, after, a.event, at, late))
+		ctx.SetValue(after) // held until the outputs are acknowledged
+	}
+}
+
+// An arrival is a record of the events topic, decoded, with what goka's context does not keep of it.
+type arrival struct {
+	event   *tidemarkv1.Event
+	refused *refusal // nil when the event is understood
+	key     []byte   // as received
+	value   []byte
+}
+
+// prepare decodes a record and gives it the key of its row. It runs ahead of the callback, on another goroutine.
+func (f *Files) prepare(r *sarama.ConsumerMessage) any {
+	a := &arrival{key: r.Key, value: r.Value}
+	a.event, a.refused = understand(r, f.conf.Streams.Events)
+	if a.refused != nil {
+		return a
+	}
+	name := ""
+	if file.Touches(a.event) {
+		name = a.event.GetFileId()
+	}
+	r.Key = []byte(tidemarkv1.JoinKey(a.event.GetWorkspaceId(), name))
+	return a
+}
+
+// partitionOf finds the input partition that an output belongs to: its workspace's, or for a dead letter, which keeps its
+// source's key, the one it came from.
+func partitionOf(s topology.Streams) func(topic, key string, headers goka.Headers) int32 {
+	return func(topic, key string, headers goka.Headers) int32 {
+		if topic == s.DLQ.Name {
+			if n, err := strconv.ParseInt(string(headers[headerPartition]), 10, 32); err == nil {
+				return int32(n)
+			}
+		}
+		return kafka.FilePartition([]byte(key), s.Events.Partitions)
+	}
+}

@@ -1,0 +1,42 @@
+// Package processors holds tidemark's goka groups, one file each: a graph and thin callbacks.
+//
+// It promises that every effect of an accepted record is in the log exactly once in effect, in its workspace's order, because
+// each group runs in the epochs of package kafka. The rules of what an event means are in package file, and records meet
+// other parts of tidemark only in topics.
+package processors
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/lovoo/goka"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// Config is what each group needs.
+type Config struct {
+	Kafka   kafka.Config
+	Streams topology.Streams
+	Dir     string // the groups' local stores; each makes a folder of its own in it
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	// AcceptNewLog lets the groups start although the events topic was made anew since the tables were last written.
+	AcceptNewLog bool
+	// Epoch is how long an epoch stays open; 0 means DefaultEpoch.
+	Epoch time.Duration
+	// Options are handed to goka last, for tests that must take something out.
+	Options []goka.ProcessorOption
+}
+
+// DefaultEpoch saves some table records on hot files, and delays commits, not outputs.
+const DefaultEpoch = 20 * time.Millisecond
+
+func (c Config) epoch() time.Duration {
+	if c.Epoch > 0 {
+		return c.Epoch
+	}
+	return DefaultEpoch
+}

@@ -1,0 +1,52 @@
+package processors
+
+import "google.golang.org/protobuf/encoding/protowire"
+
+// Fields of the table rows that are read without decoding a whole row: see proto/tidemark/v1.
+const (
+	fileVersionField      = 11 // FileState.version
+	workspaceVersionField = 31 // WorkspaceState.version
+	logIDField            = 30 // FileState.log_id and WorkspaceState.log_id
+)
+
+// olderBy compares two rows by their version field.
+func olderBy(field protowire.Number) func(record, stored []byte) bool {
+	return func(record, stored []byte) bool { return versionOf(record, field) < versionOf(stored, field) }
+}
+
+// versionOf returns a varint field of a row; 0 when the row has none.
+func versionOf(row []byte, field protowire.Number) uint64 {
+	version, n := protowire.ConsumeVarint(valueOf(row, field, protowire.VarintType))
+	if n < 0 {
+		return 0
+	}
+	return version
+}
+
+// logOf returns the id of the log that a row's position lies in; empty when the row does not say.
+func logOf(row []byte) string {
+	id, n := protowire.ConsumeBytes(valueOf(row, logIDField, protowire.BytesType))
+	if n < 0 {
+		return ""
+	}
+	return string(id)
+}
+
+// valueOf returns the rest of a row from the value of a field on; nil when the row does not have it.
+func valueOf(row []byte, field protowire.Number, kind protowire.Type) []byte {
+	for len(row) > 0 {
+		number, found, n := protowire.ConsumeTag(row)
+		if n < 0 {
+			return nil
+		}
+		row = row[n:]
+		if number == field && found == kind {
+			return row
+		}
+		if n = protowire.ConsumeFieldValue(number, found, row); n < 0 {
+			return nil
+		}
+		row = row[n:]
+	}
+	return nil
+}

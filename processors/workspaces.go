@@ -1,0 +1,105 @@
+package processors
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/IBM/sarama"
+	"github.com/lovoo/goka"
+
+	"tidemark/codecs"
+	"tidemark/file"
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// Workspaces counts what each workspace holds, from the notices of its files. Notices may come more than once and, after a
+// failed send, in another order; each is counted once by its position.
+type Workspaces struct {
+	conf    Config
+	logID   string // id of the events topic, which the notices' positions lie in
+	group   *kafka.Group
+	metrics *workspaceMetrics
+}
+
+// NewWorkspaces returns the workspaces group, which does nothing until Run.
+func NewWorkspaces(conf Config) *Workspaces {
+	w := &Workspaces{conf: conf, metrics: newWorkspaceMetrics(conf.Metrics)}
+	w.group = kafka.NewGroup(kafka.GroupConfig{
+		Kafka:   conf.Kafka,
+		Name:    conf.Streams.WorkspacesGroup,
+		Table:   conf.Streams.Workspaces,
+		Dir:     filepath.Join(conf.Dir, "workspaces"),
+		Log:     conf.Log,
+		Metrics: kafka.NewMetrics(conf.Metrics, conf.Streams.WorkspacesGroup),
+		Graph:   w.graph,
+		Prepare: w.prepare,
+		Older:   olderBy(workspaceVersionField),
+		PartitionOf: func(_, key string, _ goka.Headers) int32 {
+			return kafka.FilePartition([]byte(key), conf.Streams.Workspaces.Partitions)
+		},
+		Interval: conf.epoch(),
+		Options:  conf.Options,
+	})
+	return w
+}
+
+// Run processes until ctx ends. It returns an error only for what an operator must decide: see ErrNewLog.
+func (w *Workspaces) Run(ctx context.Context) error {
+	logID, err := eventsLog(ctx, w.conf)
+	if err != nil || logID == "" {
+		return err
+	}
+	w.logID = logID
+	return w.group.Run(ctx)
+}
+
+// Ready returns nil while the group processes, else the reason why it does not.
+func (w *Workspaces) Ready() error { return w.group.Ready() }
+
+func (w *Workspaces) graph(e *kafka.Epochs) *goka.GroupGraph {
+	s := w.conf.Streams
+	return goka.DefineGroup(goka.Group(s.WorkspacesGroup),
+		goka.Input(goka.Stream(s.Notify.Name), codecs.Bytes{}, e.Callback(w.count)),
+		goka.Persist(codecs.Proto[*tidemarkv1.WorkspaceState]{
+			New: func() *tidemarkv1.WorkspaceState { return new(tidemarkv1.WorkspaceState) },
+		}),
+	)
+}
+
+// A news is a notice, or why it cannot be read.
+type news struct {
+	notice *tidemarkv1.Notice
+	err    error
+}
+
+// prepare decodes a notice and gives it the key of its workspace.
+func (w *Workspaces) prepare(r *sarama.ConsumerMessage) any {
+	message, err := codecs.Notice{}.Decode(r.Value)
+	if err != nil {
+		return &news{err: fmt.Errorf("notice at %s/%d/%d: %w", r.Topic, r.Partition, r.Offset, err)}
+	}
+	n := message.(*tidemarkv1.Notice)
+	r.Key = []byte(tidemarkv1.JoinKey(n.GetWorkspaceId(), ""))
+	return &news{notice: n}
+}
+
+// count is the callback: what a notice does to its workspace's numbers.
+func (w *Workspaces) count(ctx goka.Context, message any) {
+	m := message.(*news)
+	if m.err != nil {
+		// Only a foreign writer puts one here: ours are read by the codec that wrote them. It stays in the topic.
+		w.metrics.unreadable.Inc()
+		w.conf.Log.Warn("a notice was skipped: something else writes to this topic", "error", m.err)
+		return
+	}
+	before, _ := ctx.Value().(*tidemarkv1.WorkspaceState) // nil: a workspace never seen
+	after, done := file.Count(before, m.notice, w.logID)
+	if !done {
+		w.metrics.repeated.Inc()
+		return
+	}
+	w.metrics.counted.Inc()
+	ctx.SetValue(after)
+}
