@@ -13,6 +13,7 @@ import (
 // partitionEpochs are the epochs of one partition: one open, which callbacks fill, and at most one being published.
 type partitionEpochs struct {
 	conf  EpochConfig
+	owner []byte
 	shelf *shelf
 	send  func(r *kgo.Record, done func(offset int64, err error))
 
@@ -53,9 +54,9 @@ func newEpoch() *epoch {
 	return &epoch{published: make(chan struct{}), rows: make(map[string]*row)}
 }
 
-func newPartitionEpochs(conf EpochConfig, shelf *shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
+func newPartitionEpochs(conf EpochConfig, owner []byte, shelf *shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
 	p := &partitionEpochs{
-		conf: conf, shelf: shelf, send: send,
+		conf: conf, owner: owner, shelf: shelf, send: send,
 		open: newEpoch(), overlay: make(map[string]*row),
 		failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -254,9 +255,11 @@ func (p *partitionEpochs) sendRows(e *epoch) (int64, error) {
 		left = len(e.rows)
 		last int64
 		done = make(chan struct{})
+
+		headers = []kgo.RecordHeader{{Key: ownerHeader, Value: p.owner}}
 	)
 	for _, key := range slices.Sorted(maps.Keys(e.rows)) {
-		r := &kgo.Record{Topic: p.conf.Table, Partition: p.shelf.partition, Key: []byte(key), Value: e.rows[key].value}
+		r := &kgo.Record{Topic: p.conf.Table, Partition: p.shelf.partition, Key: []byte(key), Value: e.rows[key].value, Headers: headers}
 		p.send(r, func(offset int64, err error) {
 			if err != nil {
 				p.fail(err)

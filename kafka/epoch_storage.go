@@ -12,7 +12,7 @@ import (
 type epochStorage struct {
 	*shelf
 	*partitionEpochs
-	closed func()
+	epochs *Epochs
 }
 
 func (s *epochStorage) Get(key string) ([]byte, error) {
@@ -30,9 +30,19 @@ func (s *epochStorage) Has(key string) (bool, error) {
 func (s *epochStorage) Set(key string, value []byte) error { return s.set(key, value) }
 func (s *epochStorage) Delete(key string) error            { return s.set(key, nil) }
 
+// MarkRecovered is called by goka when the rows are those of the changelog's end; from there on it is read back.
+func (s *epochStorage) MarkRecovered() error {
+	offset, err := s.GetOffset(-1)
+	if err != nil {
+		return err
+	}
+	s.epochs.readback.follow(s.partition, offset+1)
+	return nil
+}
+
 // Close stops the partition's epochs first: they write to the shelf.
 func (s *epochStorage) Close() error {
-	s.closed()
+	s.epochs.forget(s.partition)
 	s.close()
 	return s.shelf.Close()
 }

@@ -69,7 +69,9 @@ func newEpochTest(t *testing.T) *epochTest {
 		t.Fatal(err)
 	}
 	w := &wire{came: make(chan struct{}, 1<<16)}
-	p := newPartitionEpochs(EpochConfig{Store: store, Table: "table", Interval: time.Millisecond}, shelf, w.send)
+	conf := EpochConfig{Store: store, Table: "table", Interval: time.Millisecond,
+		Older: func(record, stored []byte) bool { return string(record) < string(stored) }}
+	p := newPartitionEpochs(conf, []byte("me"), shelf, w.send)
 	go p.run()
 	t.Cleanup(func() {
 		p.close()
@@ -309,4 +311,23 @@ func TestEpochDeletes(t *testing.T) {
 	if err := table.result(t); err != nil || get(t, e.store, 0, "k") != "" {
 		t.Errorf("%v; on the disk %q", err, get(t, e.store, 0, "k"))
 	}
+}
+
+// A paused owner that wakes appends an old row after ours: ours is written again, and only then.
+func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
+	e := newEpochTest(t)
+	put(t, e.store, 0, 1, "k", "v7")
+	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return e.partitionEpochs }}
+	record := func(owner, value string) *kgo.Record {
+		return &kgo.Record{Key: []byte("k"), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte(owner)}}}
+	}
+	r.see(record("me", "v5"))    // our own, read late
+	r.see(record("other", "v8")) // nothing to mend
+	e.wire.quiet(t)
+	r.see(record("other", "v5"))
+	row := e.wire.next(t)
+	if string(row.Value) != "v7" || row.Topic != "table" {
+		t.Fatalf("answered with %s %q", row.Topic, row.Value)
+	}
+	row.done(9, nil)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ import (
 type Epochs struct {
 	conf        EpochConfig
 	client      *kgo.Client // set by goka's start: see producerBuilder
+	readback    *readback   // likewise
+	owner       []byte
 	mu          sync.RWMutex
 	byPartition map[int32]*partitionEpochs
 	inboxes     map[int32]*inbox
@@ -41,6 +44,7 @@ type EpochConfig struct {
 	Kafka   Config
 	Store   *Store // of the group's table
 	Table   string // the group table's topic
+	Log     *slog.Logger
 	Metrics *Metrics
 
 	// Prepare is called once for each record before goka sees it, ahead of its callback and on another goroutine. It may
@@ -63,7 +67,7 @@ const (
 
 // NewEpochs returns the epochs of one processor. They are good for one Run of it.
 func NewEpochs(conf EpochConfig) *Epochs {
-	return &Epochs{conf: conf, byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[int32]*inbox)}
+	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[int32]*inbox)}
 }
 
 // Options are what the processor must be built with, after any other option.
@@ -135,6 +139,10 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 		return nil, err
 	}
 	e.client = client
+	if e.readback, err = startReadback(conf, e.conf.Table, e.owner, e.conf.Log, e.partition); err != nil {
+		client.Close()
+		return nil, err
+	}
 	return &epochProducer{epochs: e}, nil
 }
 
@@ -147,16 +155,20 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	if err != nil {
 		return nil, err
 	}
-	p := newPartitionEpochs(e.conf, shelf, e.send)
+	p := newPartitionEpochs(e.conf, e.owner, shelf, e.send)
 	e.mu.Lock()
 	e.byPartition[partition] = p
 	e.mu.Unlock()
 	go p.run()
-	return &epochStorage{shelf: shelf, partitionEpochs: p, closed: func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		delete(e.byPartition, partition)
-	}}, nil
+	return &epochStorage{shelf: shelf, partitionEpochs: p, epochs: e}, nil
+}
+
+// forget ends a partition's epochs.
+func (e *Epochs) forget(partition int32) {
+	e.readback.leave(partition)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.byPartition, partition)
 }
 
 // recover writes a changelog record, read while goka recovers the table, straight to the disk: it is published already.
@@ -209,4 +221,7 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 	return promise
 }
 
-func (p *epochProducer) Close() error { return closeProducer(p.epochs.client) }
+func (p *epochProducer) Close() error {
+	p.epochs.readback.close()
+	return closeProducer(p.epochs.client)
+}

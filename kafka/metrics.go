@@ -12,6 +12,7 @@ type Metrics struct {
 	rows     prometheus.Counter
 	folded   prometheus.Counter
 	restarts prometheus.Counter
+	answers  prometheus.Counter
 }
 
 // NewMetrics registers the metrics of a group.
@@ -34,7 +35,11 @@ func NewMetrics(r prometheus.Registerer, group string) *Metrics {
 			Name: "tidemark_processor_restarts_total", ConstLabels: labels, Help: "Times the processor ended and was built anew.",
 		}),
 	}
-	r.MustRegister(m.epochs, m.rows, m.folded, m.restarts)
+	m.answers = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "tidemark_table_rewrites_total", ConstLabels: labels,
+		Help: "Rows written again because another owner, paused and woken, had appended an older one after them.",
+	})
+	r.MustRegister(m.epochs, m.rows, m.folded, m.restarts, m.answers)
 	return m
 }
 
@@ -48,6 +53,12 @@ func (m *Metrics) published(rows int, took time.Duration) {
 func (m *Metrics) coalesced() {
 	if m != nil {
 		m.folded.Inc()
+	}
+}
+
+func (m *Metrics) answered() {
+	if m != nil {
+		m.answers.Inc()
 	}
 }
 

@@ -115,7 +115,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 
 	epochs := NewEpochs(EpochConfig{
-		Kafka: g.conf.Kafka, Store: store, Table: g.conf.Table.Name, Metrics: g.conf.Metrics,
+		Kafka: g.conf.Kafka, Store: store, Table: g.conf.Table.Name, Log: g.conf.Log, Metrics: g.conf.Metrics,
 		Prepare: g.conf.Prepare, Older: g.conf.Older, PartitionOf: g.conf.PartitionOf, Interval: g.conf.Interval,
 	})
 	options := append(ClientOptions(g.conf.Kafka, g.conf.Log), epochs.Options()...)

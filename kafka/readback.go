@@ -1,0 +1,116 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// ownerHeader marks the table records of one run of one instance.
+const ownerHeader = "tidemark-owner"
+
+func newOwner() []byte {
+	owner := make([]byte, 8)
+	_, _ = rand.Read(owner) //nolint:errcheck // never fails: see crypto/rand
+	return owner
+}
+
+// A readback reads the changelog partitions that this instance owns, as they grow. Compaction keeps the last record of a
+// key, not the newest: an owner that was paused and wakes may append an old row after its successor's new one, and every
+// table that is recovered later would go back in time. So the successor looks for records that are not its own, and writes
+// its row again when an older one has come after it.
+type readback struct {
+	client *kgo.Client
+	owner  []byte
+	table  string
+	log    *slog.Logger
+	of     func(partition int32) *partitionEpochs
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func startReadback(c Config, table string, owner []byte, log *slog.Logger, of func(int32) *partitionEpochs) (*readback, error) {
+	options, err := c.Franz()
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, kgo.FetchMaxWait(time.Second), kgo.FetchMaxBytes(8<<20))
+	client, err := kgo.NewClient(options...)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &readback{client: client, owner: owner, table: table, log: log, of: of, cancel: cancel, done: make(chan struct{})}
+	go r.run(ctx)
+	return r, nil
+}
+
+// follow reads a partition from an offset on: what lies before it was recovered.
+func (r *readback) follow(partition int32, from int64) {
+	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.table: {partition: kgo.NewOffset().At(from)}})
+}
+
+func (r *readback) leave(partition int32) {
+	r.client.RemoveConsumePartitions(map[string][]int32{r.table: {partition}})
+}
+
+func (r *readback) close() {
+	r.cancel()
+	<-r.done
+	r.client.Close()
+}
+
+func (r *readback) run(ctx context.Context) {
+	defer close(r.done)
+	for ctx.Err() == nil {
+		fetches := r.client.PollFetches(ctx)
+		fetches.EachError(func(topic string, partition int32, err error) {
+			if ctx.Err() == nil {
+				r.log.Warn("cannot read the table back, trying again", "topic", topic, "partition", partition, "error", err)
+			}
+		})
+		fetches.EachRecord(r.see)
+	}
+}
+
+// see answers a record of another owner.
+func (r *readback) see(record *kgo.Record) {
+	for _, h := range record.Headers {
+		if h.Key == ownerHeader && bytes.Equal(h.Value, r.owner) {
+			return
+		}
+	}
+	if p := r.of(record.Partition); p != nil {
+		p.answer(string(record.Key), record.Value)
+	}
+}
+
+// answer writes the row again when a record that came after it is older. A null from elsewhere deletes the row here too.
+func (p *partitionEpochs) answer(key string, value []byte) {
+	p.gate.Lock()
+	defer p.gate.Unlock()
+	row, held := p.get(key)
+	if !held {
+		var err error
+		if row, err = p.shelf.Get(key); err != nil {
+			p.fail(err)
+			return
+		}
+	}
+	switch {
+	case row == nil:
+		return // we hold nothing newer
+	case value == nil:
+		row = nil
+	case !p.conf.Older(value, row):
+		return
+	}
+	p.conf.Metrics.answered()
+	if err := p.set(key, row); err == nil {
+		p.wake()
+	}
+}
