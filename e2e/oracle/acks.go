@@ -1,0 +1,135 @@
+package oracle
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/e2e/gen"
+	"tidemark/e2e/provider"
+)
+
+// JudgeSenders compares what the senders were told with the log: every 200 is in it, where the answer said; no refused
+// webhook is; each workspace's events lie in the order they were sent. foreign are the positions of what others wrote.
+func (m *Model) JudgeSenders(h *gen.History, notes [][]provider.Note, foreign map[string]bool, r *Report) {
+	r.check("acknowledged events lost", "acknowledged events changed", "acknowledged out of order", "never acknowledged",
+		"valid events refused", "refused events accepted", "refused events in the log", "log order is not send order", "records nobody sent")
+	sent := map[string]sentEvent{}
+	for i, w := range h.Workspaces {
+		rank := 0
+		last := int64(-1)
+		for _, n := range notes[i] {
+			key := w.ID + "\x00" + n.EventID
+			if _, again := sent[key]; !again {
+				sent[key] = sentEvent{refused: n.Refused, rank: rank}
+				rank++
+			}
+			m.judgeNote(w, n, &last, r)
+		}
+	}
+	reached := map[string]int{} // by workspace
+	for _, rec := range m.log {
+		at := position(rec.Partition, rec.Offset)
+		if foreign[at] {
+			continue
+		}
+		e, reason := parse(rec.Value, rec.Timestamp)
+		if reason != "" {
+			r.Violate("records nobody sent", "%s: %s %q", at, reason, short(rec.Value))
+			continue
+		}
+		key := e.scope + "\x00" + e.id
+		s, known := sent[key]
+		switch {
+		case !known:
+			r.Violate("records nobody sent", "%s: %q", at, short(rec.Value))
+		case s.refused:
+			r.Violate("refused events in the log", "%s: %q", at, short(rec.Value))
+		case !s.found:
+			if s.rank < reached[e.scope] {
+				r.Violate("log order is not send order", "%q: event %s, sent as number %d, lies after number %d", e.scope, e.id, s.rank, reached[e.scope])
+			}
+			reached[e.scope] = max(reached[e.scope], s.rank)
+			s.found = true
+			sent[key] = s
+		}
+	}
+}
+
+type sentEvent struct {
+	refused, found bool
+	rank           int // in the order of first deliveries
+}
+
+// judgeNote compares one delivery with the record that the answer named.
+func (m *Model) judgeNote(w gen.Workspace, n provider.Note, last *int64, r *Report) {
+	switch {
+	case n.Refused && n.Outcome == provider.OK:
+		r.Violate("refused events accepted", "%q: %s at %s: %q", w.ID, n.EventID, n.Position, short(n.Body))
+		return
+	case n.Refused:
+		return
+	case n.Outcome != provider.OK && n.Status >= 400 && n.Status < 500:
+		r.Violate("valid events refused", "%q: %s: %d %s for %q", w.ID, n.EventID, n.Status, n.Answer, short(n.Body))
+		return
+	case n.Outcome != provider.OK:
+		r.Violate("never acknowledged", "%q: %s after %d attempts: %s", w.ID, n.EventID, n.Attempts, n.Answer)
+		return
+	}
+	rec := m.events[n.Position]
+	if rec == nil {
+		r.Violate("acknowledged events lost", "%q: %s at %q", w.ID, n.EventID, n.Position)
+		return
+	}
+	if d := kept(rec, w, n); d != "" {
+		r.Violate("acknowledged events changed", "%q: %s at %s: %s", w.ID, n.EventID, n.Position, d)
+	}
+	if rec.Offset <= *last {
+		r.Violate("acknowledged out of order", "%q: %s at %s after offset %d", w.ID, n.EventID, n.Position, *last)
+	}
+	*last = rec.Offset
+}
+
+var receivedForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$`)
+
+// kept says how a record differs from what was sent: every member must be there unchanged, with received_at, partition_key
+// and the three canonical names added and nothing else.
+func kept(rec *kgo.Record, w gen.Workspace, n provider.Note) string {
+	sent, err := strictObject(n.Body)
+	if err != nil {
+		return err.Error()
+	}
+	found, err := strictObject(rec.Value)
+	if err != nil {
+		return err.Error()
+	}
+	e, reason := parse(n.Body, rec.Timestamp)
+	if reason != "" {
+		return reason
+	}
+	want := maps.Clone(sent)
+	want["event"], want["event_id"], want["workspace_id"], want["partition_key"] = e.name, e.id, w.ID, w.ID
+	received, _ := found["received_at"].(string)
+	want["received_at"] = received
+	headers := map[string]string{}
+	for _, h := range rec.Headers {
+		headers[h.Key] = string(h.Value)
+	}
+	switch {
+	case !receivedForm.MatchString(received):
+		return fmt.Sprintf("received_at is %q", received)
+	case !reflect.DeepEqual(found, want):
+		return fmt.Sprintf("found %q, sent %q", rec.Value, n.Body)
+	case found["canary"] != w.Canary:
+		return fmt.Sprintf("canary %v", found["canary"])
+	case string(rec.Key) != w.ID:
+		return fmt.Sprintf("record key %q", rec.Key)
+	case headers["ce_specversion"] != "1.0" || headers["ce_id"] != e.id || headers["ce_type"] != e.name || headers["ce_subject"] != e.object ||
+		headers["ce_source"] == "" || headers["content-type"] != "application/json":
+		return fmt.Sprintf("headers %v", headers)
+	}
+	return ""
+}

@@ -1,0 +1,185 @@
+package oracle
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// JudgeAPI reads every workspace and every file over HTTP and compares the answers with the model.
+func (m *Model) JudgeAPI(ctx context.Context, client *http.Client, base string, r *Report) error {
+	r.check("answers wrong", "answers missing", "answers across tenants")
+	begin := time.Now()
+	a := api{ctx: ctx, client: client, base: base}
+	byScope := map[string]map[string]*row{}
+	for _, f := range m.rows {
+		if byScope[f.scope] == nil {
+			byScope[f.scope] = map[string]*row{}
+		}
+		byScope[f.scope][f.object] = f
+	}
+	previous := ""
+	for scope, want := range m.counts {
+		object, err := a.get(workspacePath(scope))
+		if err != nil {
+			return err
+		}
+		if d := toDoc(object).diff(want.doc()); d != "" {
+			r.Violate("answers wrong", "workspace %q: %s", scope, d)
+		}
+		rows := byScope[scope]
+		if len(rows) == 0 {
+			continue
+		}
+		if err := a.judgeListings(scope, rows, r); err != nil {
+			return err
+		}
+		if err := a.judgeFiles(scope, previous, rows, byScope[previous], r); err != nil {
+			return err
+		}
+		previous = scope
+	}
+	r.Fact("api: requests", a.requests)
+	r.Fact("api: ms a request", fmt.Sprintf("%.2f", float64(time.Since(begin).Milliseconds())/float64(max(a.requests, 1))))
+	return nil
+}
+
+type api struct {
+	ctx      context.Context
+	client   *http.Client
+	base     string
+	requests int
+	etag     string // of the last answer
+}
+
+// segment escapes one path segment; dots too, which clients and proxies like to resolve.
+func segment(s string) string { return strings.ReplaceAll(url.PathEscape(s), ".", "%2E") }
+
+func workspacePath(scope string) string { return "/v1/workspaces/" + segment(scope) }
+
+// get returns the object of a 200 answer, and nil for 404.
+func (a *api) get(path string) (map[string]any, error) {
+	a.requests++
+	req, err := http.NewRequestWithContext(a.ctx, http.MethodGet, a.base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: %w", path, err)
+	}
+	a.etag = resp.Header.Get("ETag")
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return strictObject(body)
+	case http.StatusNotFound:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("GET %s: %s: %s", path, resp.Status, body)
+}
+
+// judgeListings pages through all files with small pages, through the active ones, and through one path prefix.
+func (a *api) judgeListings(scope string, rows map[string]*row, r *Report) error {
+	const prefix = "/reports"
+	for _, q := range []struct {
+		query string
+		want  func(*row) bool
+		order func(*row) string
+	}{
+		{"status=all&limit=7", func(*row) bool { return true }, func(r *row) string { return r.object }},
+		{"limit=1000", func(r *row) bool { return r.status == "active" }, func(r *row) string { return r.object }},
+		{"status=all&limit=50&path_prefix=" + url.QueryEscape(prefix),
+			func(r *row) bool { return strings.HasPrefix(r.texts["path"], prefix) }, func(r *row) string { return r.texts["path"] }},
+	} {
+		found, err := a.list(workspacePath(scope) + "/files?" + q.query)
+		if err != nil {
+			return err
+		}
+		var order []string
+		seen := map[string]bool{}
+		for _, object := range found {
+			got := toDoc(object)
+			id, _ := object["file_id"].(string)
+			want := rows[id]
+			if want == nil || !q.want(want) || seen[id] {
+				r.Violate("answers wrong", "%q ?%s: file %q does not belong there, or comes twice", scope, q.query, id)
+				continue
+			}
+			seen[id] = true
+			order = append(order, q.order(want))
+			if d := got.diff(want.doc()); d != "" {
+				r.Violate("answers wrong", "%q ?%s: file %q: %s", scope, q.query, id, d)
+			}
+		}
+		if !slices.IsSorted(order) {
+			r.Violate("answers wrong", "%q ?%s: not in order", scope, q.query)
+		}
+		for id, want := range rows {
+			if q.want(want) && !seen[id] {
+				r.Violate("answers missing", "%q ?%s: file %q", scope, q.query, id)
+			}
+		}
+	}
+	return nil
+}
+
+func (a *api) list(path string) (files []map[string]any, err error) {
+	cursor := ""
+	for range 100_000 {
+		object, err := a.get(path + cursor)
+		if err != nil {
+			return nil, err
+		}
+		page, _ := object["files"].([]any)
+		for _, f := range page {
+			file, _ := f.(map[string]any)
+			files = append(files, file)
+		}
+		next, ok := object["next_cursor"].(string)
+		if !ok {
+			return files, nil
+		}
+		cursor = "&cursor=" + url.QueryEscape(next)
+	}
+	return nil, fmt.Errorf("GET %s: the pages do not end", path)
+}
+
+// judgeFiles gets each file, and asks another workspace for it too.
+func (a *api) judgeFiles(scope, other string, rows, otherRows map[string]*row, r *Report) error {
+	for id, want := range rows {
+		object, err := a.get(workspacePath(scope) + "/files/" + segment(id))
+		if err != nil {
+			return err
+		}
+		if object == nil {
+			r.Violate("answers missing", "%q/%q", scope, id)
+			continue
+		}
+		if d := toDoc(object).diff(want.doc()); d != "" {
+			r.Violate("answers wrong", "%q/%q: %s", scope, id, d)
+		}
+		if a.etag != fmt.Sprintf(`"%d"`, want.version) {
+			r.Violate("answers wrong", "%q/%q: ETag %s of version %d", scope, id, a.etag, want.version)
+		}
+		if other == "" || otherRows[id] != nil || want.version%5 != 0 {
+			continue
+		}
+		if object, err = a.get(workspacePath(other) + "/files/" + segment(id)); err != nil {
+			return err
+		}
+		if object != nil {
+			r.Violate("answers across tenants", "%q/%q is answered in %q", scope, id, other)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,199 @@
+package oracle
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Reasons of the dead letters, as the design words them.
+const (
+	notJSON       = "not_json"
+	missingField  = "missing_field"
+	badField      = "bad_field"
+	fieldTooLarge = "field_too_large"
+	keyMismatch   = "key_mismatch"
+	wrongPart     = "wrong_partition"
+	nullValue     = "null_value"
+	beyondWindow  = "beyond_dedupe_window"
+)
+
+// An event is what a record of the events topic says.
+type event struct {
+	name, id, scope, object string
+
+	texts map[string]string // the state's text fields that it carries
+	size  *int64
+	actor string
+	// member is who joined or left.
+	member string
+
+	occurred *int64 // the sender's time, µs
+	received int64  // µs
+	recorded int64  // the record's time, µs
+}
+
+// Accepted names, in the order they are looked for.
+var (
+	eventNames  = []string{"event", "eventType"}
+	idNames     = []string{"event_id", "eventId"}
+	scopeNames  = []string{"workspace_id", "workspaceId"}
+	objectNames = []string{"object_id", "fileId"}
+	actorNames  = []string{"actor_id", "user_id", "userId", "actorId"}
+	memberNames = []string{"user_id", "member_id", "userId", "memberId"}
+	timeNames   = []string{"created", "timestamp", "occurred_at", "createdAt"}
+	sizeNames   = []string{"size", "fileSize", "file_size"}
+	textNames   = map[string][]string{
+		"name":      {"name", "fileName", "file_name"},
+		"path":      {"path", "filePath", "file_path"},
+		"mime":      {"mime", "mimeType", "mime_type", "content_type"},
+		"hash":      {"hash", "checksum", "sha256"},
+		"parent_id": {"parent_id", "folder_id", "parentId", "folderId"},
+	}
+)
+
+// parse reads a record's value; the reason is empty when it is an event.
+func parse(value []byte, recorded time.Time) (e *event, reason string) {
+	object, err := strictObject(value)
+	if err != nil {
+		return nil, notJSON
+	}
+	e = &event{texts: map[string]string{}, recorded: recorded.UnixMicro()}
+	if e.name, reason = identity(object, eventNames); reason != "" {
+		return nil, reason
+	}
+	if e.id, reason = identity(object, idNames); reason != "" {
+		return nil, reason
+	}
+	if e.scope, reason = scopeOf(object); reason != "" {
+		return nil, reason
+	}
+	if e.object, reason = identity(object, objectNames); reason == badField {
+		return nil, reason
+	}
+	for field, names := range textNames {
+		if e.texts[field] = firstText(object, names); len(e.texts[field]) > 4096 {
+			return nil, fieldTooLarge
+		}
+		if e.texts[field] == "" {
+			delete(e.texts, field)
+		}
+	}
+	for _, name := range sizeNames {
+		if n, ok := object[name].(json.Number); ok {
+			if size, err := n.Int64(); err == nil && size >= 0 {
+				e.size = &size
+				break
+			}
+		}
+	}
+	e.actor, e.member = firstText(object, actorNames), firstText(object, memberNames)
+	if e.member == "" {
+		e.member = e.object
+	}
+	for _, name := range timeNames {
+		if e.occurred = instantOf(object[name]); e.occurred != nil {
+			break
+		}
+	}
+	e.received = e.recorded
+	if at := instantOf(object["received_at"]); at != nil {
+		e.received = *at
+	}
+	return e, ""
+}
+
+func scopeOf(object map[string]any) (string, string) {
+	if scope, reason := identity(object, scopeNames); reason != missingField {
+		return scope, reason
+	}
+	if profile, reason := identity(object, []string{"profile_id"}); reason != missingField {
+		return profile, reason
+	}
+	return identity(object, []string{"share_id"})
+}
+
+// identity finds an id or a name that must be well-formed.
+func identity(object map[string]any, names []string) (value, reason string) {
+	for _, name := range names {
+		v, found := object[name]
+		if !found || v == nil {
+			continue
+		}
+		s, ok := v.(string)
+		if !ok || len(s) > 256 || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return "", badField
+		}
+		if s != "" {
+			return s, ""
+		}
+	}
+	return "", missingField
+}
+
+func firstText(object map[string]any, names []string) string {
+	for _, name := range names {
+		if s, ok := object[name].(string); ok && s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+// layouts are the ways a time is written; without a zone it is UTC.
+var layouts = []string{time.RFC3339Nano, "2006-01-02 15:04:05 UTC", "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05"}
+
+func instantOf(value any) *int64 {
+	s, _ := value.(string)
+	for _, layout := range layouts {
+		if at, err := time.Parse(layout, s); err == nil {
+			us := at.UnixMicro()
+			return &us
+		}
+	}
+	return nil
+}
+
+// believed is the sender's time when it can order the event: absent, or more than 5 minutes after its arrival, it cannot.
+func (e *event) believed() *int64 {
+	if e.occurred == nil || *e.occurred > e.received+(5*time.Minute).Microseconds() {
+		return nil
+	}
+	return e.occurred
+}
+
+// at is when the event happened, as shown to people.
+func (e *event) at() int64 {
+	if e.occurred != nil {
+		return *e.occurred
+	}
+	return e.received
+}
+
+// meaning is what the event means for a file; empty for one without file meaning.
+func (e *event) meaning() string {
+	rest, ok := strings.CutPrefix(e.name, "workspace_storage_")
+	share := false
+	if !ok {
+		if rest, share = strings.CutPrefix(e.name, "share_storage_"); !share {
+			return ""
+		}
+	}
+	switch rest {
+	case "file_added", "file_copied", "file_sync_added":
+		return "added"
+	case "file_restored":
+		return "restored"
+	case "file_updated", "file_sync_updated", "file_moved":
+		return "updated"
+	case "file_version_restored":
+		if share {
+			return ""
+		}
+		return "updated"
+	case "file_deleted":
+		return "deleted"
+	}
+	return ""
+}

@@ -1,0 +1,214 @@
+package oracle
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// Topics names what is read; see the design for what each holds.
+type Topics struct{ Events, Files, Index, Notify, DLQ, Workspaces string }
+
+// Judge compares what a cluster holds with the model of its events topic.
+type Judge struct {
+	Brokers    []string
+	Topics     Topics
+	Partitions int
+	// Workspaces says whether the workspaces table is judged too: a control that runs only the files group has none.
+	Workspaces bool
+	// Compacted says that the index topic may have lost versions to compaction.
+	Compacted bool
+}
+
+// Model reads the events topic and folds it.
+func (j Judge) Model(ctx context.Context) (*Model, error) {
+	records, err := Read(ctx, j.Brokers, j.Topics.Events)
+	if err != nil {
+		return nil, err
+	}
+	return NewModel(j.Topics.Events, j.Partitions, records), nil
+}
+
+// Run judges every derived topic.
+func (j Judge) Run(ctx context.Context, m *Model, r *Report) error {
+	r.Fact("log: records", m.Records)
+	r.Fact("log: folded / without a row / duplicates / dead", fmt.Sprintf("%d / %d / %d / %d", m.Accepted, m.Passed, m.Duplicates, len(m.dead)))
+	r.Fact("log: folded late", m.Late)
+	r.Fact("log: files / workspaces", fmt.Sprintf("%d / %d", len(m.rows), len(m.counts)))
+	steps := []struct {
+		topic string
+		judge func([]*kgo.Record, *Report)
+	}{
+		{j.Topics.Notify, m.judgeNotices},
+		{j.Topics.Files, m.judgeFiles},
+		{j.Topics.Index, func(records []*kgo.Record, r *Report) { m.judgeIndex(records, r, j.Compacted) }},
+		{j.Topics.DLQ, m.judgeDead},
+	}
+	if j.Workspaces {
+		steps = append(steps, struct {
+			topic string
+			judge func([]*kgo.Record, *Report)
+		}{j.Topics.Workspaces, m.judgeWorkspaces})
+	}
+	for _, step := range steps {
+		records, err := Read(ctx, j.Brokers, step.topic)
+		if err != nil {
+			return err
+		}
+		step.judge(records, r)
+	}
+	return nil
+}
+
+// judgeFiles compares the last row of each key: the table is coalesced and compacted, so only the last is promised.
+func (m *Model) judgeFiles(records []*kgo.Record, r *Report) {
+	r.check("rows missing", "rows wrong", "rows unexpected", "rows going back in time")
+	last := map[string]*tidemarkv1.FileState{}
+	for _, rec := range records {
+		state := new(tidemarkv1.FileState)
+		if err := proto.Unmarshal(rec.Value, state); err != nil || rec.Value == nil {
+			r.Violate("rows wrong", "%q at %d:%d: %v", rec.Key, rec.Partition, rec.Offset, err)
+			continue
+		}
+		key := string(rec.Key)
+		if before := last[key]; before != nil && before.GetVersion() > state.GetVersion() {
+			r.Violate("rows going back in time", "%q: version %d after %d", key, state.GetVersion(), before.GetVersion())
+		}
+		last[key] = state
+	}
+	for key, state := range last {
+		want := m.rows[key]
+		if want == nil {
+			r.Violate("rows unexpected", "%q: %v", key, state)
+			continue
+		}
+		if d := stateDoc(state).diff(want.doc()); d != "" {
+			r.Violate("rows wrong", "%q: %s", key, d)
+		}
+		if n := len(state.GetSeen()) / 24; n != len(want.seen) {
+			r.Violate("rows wrong", "%q: %d ids remembered, wanted %d", key, n, len(want.seen))
+		}
+	}
+	for key := range m.rows {
+		if last[key] == nil {
+			r.Violate("rows missing", "%q", key)
+		}
+	}
+	r.Fact("table: records / rows", fmt.Sprintf("%d / %d", len(records), len(last)))
+}
+
+func stateDoc(s *tidemarkv1.FileState) doc {
+	status := map[tidemarkv1.Status]string{tidemarkv1.Status_STATUS_ACTIVE: "active", tidemarkv1.Status_STATUS_TRASHED: "trashed",
+		tidemarkv1.Status_STATUS_ERASED: "erased"}[s.GetStatus()]
+	d := doc{"workspace_id": text(s.GetWorkspaceId()), "file_id": text(s.GetFileId()), "status": text(status),
+		"incomplete": boolean(s.GetIncomplete()), "version": number(s.GetVersion()),
+		"position": text(position(s.GetPosition().GetPartition(), s.GetPosition().GetOffset()))}
+	for name, value := range map[string]string{"name": s.GetName(), "path": s.GetPath(), "parent_id": s.GetParentId(), "mime": s.GetMime(),
+		"hash": s.GetHash(), "actor_id": s.GetActorId(), "last_event": s.GetLastEvent(), "last_event_id": s.GetLastEventId()} {
+		d.put(name, value)
+	}
+	if s.Size != nil {
+		d["size"] = number(s.GetSize())
+	}
+	d.putTime("created_at", s.CreatedAt)
+	d.putTime("updated_at", s.UpdatedAt)
+	d.putTime("deleted_at", s.DeletedAt)
+	return d
+}
+
+// judgeIndex compares every record with the row of its version, and wants the newest version last.
+func (m *Model) judgeIndex(records []*kgo.Record, r *Report, compacted bool) {
+	r.check("index records missing", "index records wrong", "index not at the newest version")
+	seen := map[string]map[int64]bool{}
+	last := map[string]int64{}
+	for _, rec := range records {
+		key := string(rec.Key)
+		object, err := strictObject(rec.Value)
+		if err != nil {
+			r.Violate("index records wrong", "%q: %v", key, err)
+			continue
+		}
+		got := toDoc(object, "file")
+		var version int64
+		if _, err := fmt.Sscanf(got["version"], "number %d", &version); err != nil || m.index[key][version] == nil {
+			r.Violate("index records wrong", "%q: no such version in the model: %s", key, rec.Value)
+			continue
+		}
+		if seen[key] == nil {
+			seen[key] = map[int64]bool{}
+		}
+		seen[key][version], last[key] = true, version
+		row := m.index[key][version]
+		want := doc{"op": text("upsert"), "id": text(key), "workspace_id": text(row.scope), "file_id": text(row.object),
+			"version": number(version), "position": text(row.position)}
+		var file, wantFile doc
+		if row.status == "trashed" {
+			want["op"] = text("delete")
+		} else {
+			wantFile = row.doc()
+		}
+		if f, ok := object["file"].(map[string]any); ok {
+			file = toDoc(f)
+		}
+		if d := got.diff(want) + file.diff(wantFile); d != "" {
+			r.Violate("index records wrong", "%q version %d: %s", key, version, d)
+		}
+	}
+	distinct := 0
+	for key, versions := range m.index {
+		distinct += len(versions)
+		for version := range versions {
+			if !seen[key][version] && !compacted {
+				r.Violate("index records missing", "%q version %d", key, version)
+			}
+		}
+		if newest := m.rows[key].version; last[key] != newest {
+			r.Violate("index not at the newest version", "%q: last is %d of %d", key, last[key], newest)
+		}
+	}
+	r.Fact("index: records / expected", fmt.Sprintf("%d / %d", len(records), distinct))
+}
+
+// judgeDead compares the dead letters by their identity: topic, partition and offset of the source.
+func (m *Model) judgeDead(records []*kgo.Record, r *Report) {
+	r.check("dead letters missing", "dead letters wrong", "dead letters unexpected")
+	seen := map[string]bool{}
+	for _, rec := range records {
+		headers := map[string]string{}
+		for _, h := range rec.Headers {
+			headers[h.Key] = string(h.Value)
+		}
+		at := headers["dlq.partition"] + ":" + headers["dlq.offset"]
+		want := m.dead[at]
+		if want == nil || headers["dlq.topic"] != m.topic {
+			r.Violate("dead letters unexpected", "%s %s: %v %q", headers["dlq.topic"], at, headers, short(rec.Value))
+			continue
+		}
+		seen[at] = true
+		source := want.record
+		_, keyNull := headers["dlq.key_null"]
+		switch {
+		case headers["dlq.reason"] != want.reason:
+			r.Violate("dead letters wrong", "%s: reason %s, wanted %s: %q", at, headers["dlq.reason"], want.reason, short(source.Value))
+		case !bytes.Equal(rec.Value, source.Value) || (rec.Value == nil) != (source.Value == nil):
+			r.Violate("dead letters wrong", "%s: value %q, wanted %q", at, short(rec.Value), short(source.Value))
+		case !bytes.Equal(rec.Key, source.Key) || keyNull != (source.Key == nil):
+			r.Violate("dead letters wrong", "%s: key %q, null %t, wanted %q", at, rec.Key, keyNull, source.Key)
+		case headers["dlq.message"] == "" || headers["dlq.exception"] == "" || headers["dlq.first_failed_at"] == "":
+			r.Violate("dead letters wrong", "%s: headers %v", at, headers)
+		}
+	}
+	for at, d := range m.dead {
+		if !seen[at] {
+			r.Violate("dead letters missing", "%s: %s %q", at, d.reason, short(d.record.Value))
+		}
+	}
+	r.Fact("dead letters: records / expected", fmt.Sprintf("%d / %d", len(records), len(m.dead)))
+}
+
+func short(b []byte) []byte { return b[:min(len(b), 200)] }

@@ -1,0 +1,156 @@
+// Package oracle says what tidemark should have made of a log of events, and where it did not.
+//
+// It promises to share no code with what it judges: it is written from the design's words alone, with plain maps, one event
+// after the other. It may be slow. It reads a cluster but never writes to one.
+package oracle
+
+import (
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A Model is what a log of events should have become.
+type Model struct {
+	topic      string
+	partitions int
+
+	rows    map[string]*row           // by key
+	notices map[string]*notice        // by position
+	index   map[string]map[int64]*row // by key and version
+	dead    map[string]*deadLetter    // by position
+	counts  map[string]*count         // by scope
+	log     []*kgo.Record             // as read
+	events  map[string]*kgo.Record    // the same by position
+
+	Records, Accepted, Passed, Late, Duplicates int
+}
+
+type notice struct {
+	event         *event
+	position      string
+	late          bool
+	before, after *row
+	payload       []byte
+}
+
+type deadLetter struct {
+	record *kgo.Record
+	reason string
+}
+
+// NewModel folds the records of the events topic, which must come in the order of each partition's log.
+func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
+	m := &Model{topic: topic, log: records, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
+		index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{}, events: map[string]*kgo.Record{}}
+	for _, r := range records {
+		m.add(r)
+	}
+	return m
+}
+
+func (m *Model) add(r *kgo.Record) {
+	at := position(r.Partition, r.Offset)
+	m.events[at] = r
+	m.Records++
+	e, reason := m.understand(r)
+	if reason != "" {
+		m.dead[at] = &deadLetter{r, reason}
+		return
+	}
+	if e.meaning() == "" || e.object == "" {
+		m.Passed++
+		m.note(&notice{event: e, position: at, payload: r.Value})
+		return
+	}
+	key := joinKey(e.scope, e.object)
+	before := m.rows[key]
+	if before != nil {
+		duplicate, beyond := before.remembers(e)
+		switch {
+		case duplicate:
+			m.Duplicates++
+			return
+		case beyond && !replayed(r):
+			m.dead[at] = &deadLetter{r, beyondWindow}
+			return
+		}
+	}
+	after, late := before.apply(e, at)
+	m.rows[key] = after
+	if m.index[key] == nil {
+		m.index[key] = map[int64]*row{}
+	}
+	m.index[key][after.version] = after
+	m.Accepted++
+	if late {
+		m.Late++
+	}
+	m.note(&notice{event: e, position: at, late: late, before: before, after: after, payload: r.Value})
+}
+
+func (m *Model) note(n *notice) {
+	m.notices[n.position] = n
+	c := m.counts[n.event.scope]
+	if c == nil {
+		c = &count{scope: n.event.scope, byType: map[string]int64{}, members: map[string]membership{}}
+		m.counts[n.event.scope] = c
+	}
+	c.add(n.event, n.before, n.after, n.position)
+}
+
+// understand decodes a record, or says why it is a dead letter.
+func (m *Model) understand(r *kgo.Record) (*event, string) {
+	if r.Value == nil {
+		return nil, nullValue
+	}
+	e, reason := parse(r.Value, r.Timestamp)
+	if reason != "" {
+		return nil, reason
+	}
+	if len(r.Key) > 0 && string(r.Key) != e.scope {
+		return nil, keyMismatch
+	}
+	if m.partitionOf(e.scope) != int(r.Partition) {
+		return nil, wrongPart
+	}
+	return e, ""
+}
+
+// partitionOf asks the client library that the harness reads with, which follows Java's default partitioner.
+func (m *Model) partitionOf(scope string) int { return Partition(m.topic, scope, m.partitions) }
+
+// Partition is where Kafka's own clients put a record with this key.
+func Partition(topic, key string, partitions int) int {
+	return kgo.StickyKeyPartitioner(nil).ForTopic(topic).Partition(&kgo.Record{Key: []byte(key)}, partitions)
+}
+
+func replayed(r *kgo.Record) bool {
+	for _, h := range r.Headers {
+		if h.Key == "tidemark-replay" {
+			return true
+		}
+	}
+	return false
+}
+
+// joinKey writes a record's key: "workspace/file", each part escaped for "/", "%", control bytes and a leading "_".
+func joinKey(scope, object string) string {
+	if object == "" {
+		return escape(scope)
+	}
+	return escape(scope) + "/" + escape(object)
+}
+
+func escape(part string) string {
+	out := ""
+	for i := range len(part) {
+		c := part[i]
+		if c == '/' || c == '%' || c < ' ' || c == 0x7f || i == 0 && c == '_' {
+			out += fmt.Sprintf("%%%02X", c)
+		} else {
+			out += part[i : i+1]
+		}
+	}
+	return out
+}

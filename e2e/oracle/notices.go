@@ -1,0 +1,129 @@
+package oracle
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// judgeNotices compares every notice with the one its event should have given. An attempt may be repeated, byte for byte; an
+// effect may not.
+func (m *Model) judgeNotices(records []*kgo.Record, r *Report) {
+	r.check("notices missing", "notices wrong", "notices unexpected", "notices two of one event that differ", "notices out of order in a workspace",
+		"notices in another partition than the event")
+	first := map[string][]byte{}
+	reached := map[string]int64{} // by workspace, the offset of the newest event noticed
+	for _, rec := range records {
+		object, err := strictObject(rec.Value)
+		at, _ := object["position"].(string)
+		want := m.notices[at]
+		if err != nil || want == nil {
+			r.Violate("notices unexpected", "%q at %q: %v %q", rec.Key, at, err, short(rec.Value))
+			continue
+		}
+		if before, again := first[at]; again {
+			if !bytes.Equal(before, rec.Value) {
+				r.Violate("notices two of one event that differ", "%s:\n      %s\n      %s", at, before, rec.Value)
+			}
+			continue
+		}
+		first[at] = rec.Value
+		source := m.events[at]
+		if source.Partition != rec.Partition {
+			r.Violate("notices in another partition than the event", "%s lies in %d", at, rec.Partition)
+		}
+		scope := want.event.scope
+		if source.Offset < reached[scope] {
+			r.Violate("notices out of order in a workspace", "%q: %s after offset %d", scope, at, reached[scope])
+		}
+		reached[scope] = max(reached[scope], source.Offset)
+		m.judgeNotice(rec, object, want, r)
+	}
+	for at := range m.notices {
+		if first[at] == nil {
+			r.Violate("notices missing", "%s: %s", at, short(m.events[at].Value))
+		}
+	}
+	r.Fact("notices: records / unique / expected", fmt.Sprintf("%d / %d / %d", len(records), len(first), len(m.notices)))
+}
+
+func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice, r *Report) {
+	e := want.event
+	expected := doc{"op_id": text(joinKey(e.scope, e.id)), "event": text(e.name), "event_id": text(e.id), "workspace_id": text(e.scope),
+		"position": text(want.position), "at": instant(e.at()), "late": boolean(want.late)}
+	expected.put("file_id", e.object)
+	expected.put("actor_id", e.actor)
+	key := joinKey(e.scope, "")
+	if want.after != nil {
+		expected["version"] = number(want.after.version)
+		key = joinKey(e.scope, e.object)
+	}
+	got := toDoc(object, "before", "after", "payload", "payload_omitted")
+	d := got.diff(expected) + nested(object["before"]).diff(want.before.doc()) + nested(object["after"]).diff(want.after.doc())
+	if string(rec.Key) != key {
+		d += fmt.Sprintf("key: found %q, wanted %q", rec.Key, key)
+	}
+	if d != "" {
+		r.Violate("notices wrong", "%s (%s): %s", want.position, e.name, d)
+	}
+	if _, omitted := object["payload_omitted"]; omitted {
+		return
+	}
+	source, err := strictObject(want.payload)
+	if err != nil || !reflect.DeepEqual(object["payload"], any(source)) {
+		r.Violate("notices wrong", "%s: payload is not the record's JSON", want.position)
+	}
+}
+
+func nested(value any) doc {
+	object, ok := value.(map[string]any)
+	if !ok {
+		return nil
+	}
+	return toDoc(object)
+}
+
+// judgeWorkspaces compares the last row of each workspace.
+func (m *Model) judgeWorkspaces(records []*kgo.Record, r *Report) {
+	r.check("workspaces missing", "workspaces wrong", "workspaces unexpected")
+	last := map[string]*tidemarkv1.WorkspaceState{}
+	for _, rec := range records {
+		state := new(tidemarkv1.WorkspaceState)
+		if err := proto.Unmarshal(rec.Value, state); err != nil || rec.Value == nil {
+			r.Violate("workspaces wrong", "%q: %v", rec.Key, err)
+			continue
+		}
+		last[string(rec.Key)] = state
+	}
+	for scope, want := range m.counts {
+		key := joinKey(scope, "")
+		state := last[key]
+		if state == nil {
+			r.Violate("workspaces missing", "%q", scope)
+			continue
+		}
+		delete(last, key)
+		if d := countOf(state).doc().diff(want.doc()); d != "" {
+			r.Violate("workspaces wrong", "%q: %s", scope, d)
+		}
+	}
+	for key := range last {
+		r.Violate("workspaces unexpected", "%q", key)
+	}
+	r.Fact("workspaces: records / expected", fmt.Sprintf("%d / %d", len(records), len(m.counts)))
+}
+
+func countOf(w *tidemarkv1.WorkspaceState) *count {
+	c := &count{scope: w.GetWorkspaceId(), files: w.GetFiles(), bytes: w.GetBytes(), trashed: w.GetTrashed(), events: w.GetEvents(),
+		byType: w.GetByType(), members: map[string]membership{}, last: w.LastEventAt,
+		position: position(w.GetPosition().GetPartition(), w.GetPosition().GetOffset())}
+	for _, m := range w.GetMembers() {
+		c.members[m.GetId()] = membership{in: !m.GetLeft()}
+	}
+	return c
+}

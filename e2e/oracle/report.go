@@ -1,0 +1,107 @@
+package oracle
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Report holds the figures of a run and what was found wrong.
+type Report struct {
+	Title      string
+	Facts      []Fact // in the order they were learnt
+	Violations []Violation
+}
+
+// A Fact is one figure.
+type Fact struct {
+	Name  string
+	Value any
+}
+
+// A Violation counts one way in which the promise was broken. One that was looked for and not found counts zero.
+type Violation struct {
+	Name     string
+	Count    int
+	Examples []string
+}
+
+const examplesKept = 5
+
+// Fact adds a figure.
+func (r *Report) Fact(name string, value any) { r.Facts = append(r.Facts, Fact{name, value}) }
+
+// check declares a violation that will be looked for, so that its zero is printed too.
+func (r *Report) check(names ...string) {
+	for _, name := range names {
+		r.find(name)
+	}
+}
+
+func (r *Report) find(name string) *Violation {
+	i := slices.IndexFunc(r.Violations, func(v Violation) bool { return v.Name == name })
+	if i < 0 {
+		i = len(r.Violations)
+		r.Violations = append(r.Violations, Violation{Name: name})
+	}
+	return &r.Violations[i]
+}
+
+// Violate counts a violation with an example of it.
+func (r *Report) Violate(name, format string, args ...any) {
+	v := r.find(name)
+	v.Count++
+	if len(v.Examples) < examplesKept {
+		v.Examples = append(v.Examples, fmt.Sprintf(format, args...))
+	}
+}
+
+// Count returns how often a violation was found.
+func (r *Report) Count(name string) int { return r.find(name).Count }
+
+// Broken counts all violations.
+func (r *Report) Broken() (n int) {
+	for _, v := range r.Violations {
+		n += v.Count
+	}
+	return n
+}
+
+// String is the report as one table, with examples below it.
+func (r *Report) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "== %s\n", r.Title)
+	for _, f := range r.Facts {
+		fmt.Fprintf(&b, "   %-44s %v\n", f.Name, f.Value)
+	}
+	for _, v := range r.Violations {
+		mark := "ok"
+		if v.Count > 0 {
+			mark = "BROKEN"
+		}
+		fmt.Fprintf(&b, "   %-44s %-8d %s\n", v.Name, v.Count, mark)
+	}
+	for _, v := range r.Violations {
+		for _, example := range v.Examples {
+			fmt.Fprintf(&b, "   %s: %s\n", v.Name, example)
+		}
+	}
+	return b.String()
+}
+
+// JSON is the report as one line.
+func (r *Report) JSON() string {
+	facts, broken := map[string]any{}, map[string]int{}
+	for _, f := range r.Facts {
+		facts[f.Name] = fmt.Sprint(f.Value)
+	}
+	for _, v := range r.Violations {
+		broken[v.Name] = v.Count
+	}
+	raw, err := json.Marshal(map[string]any{"title": r.Title, "facts": facts, "violations": broken})
+	if err != nil {
+		panic(err) // strings and numbers always encode
+	}
+	return string(raw)
+}

@@ -1,0 +1,91 @@
+package oracle
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// A count is what the model holds of a workspace.
+type count struct {
+	scope                         string
+	files, bytes, trashed, events int64
+	byType                        map[string]int64
+	members                       map[string]membership
+	last                          *int64
+	position                      string
+}
+
+type membership struct {
+	in bool
+	at *int64
+}
+
+// add counts one notice: what its event did to a file, to the members, and to the number of events.
+func (c *count) add(e *event, before, after *row, position string) {
+	c.events++
+	c.position = position
+	if at := e.at(); c.last == nil || at > *c.last {
+		c.last = &at
+	}
+	c.weigh(before, -1)
+	c.weigh(after, +1)
+	joined, left := strings.HasPrefix(e.name, "added_member_to_"), strings.HasPrefix(e.name, "removed_member_from_")
+	if (joined || left) && e.member != "" {
+		m := c.members[e.member]
+		if newer(e.believed(), &m.at) {
+			m.in = joined
+		}
+		c.members[e.member] = m
+	}
+}
+
+func (c *count) weigh(r *row, sign int64) {
+	switch {
+	case r == nil:
+	case r.status == "trashed":
+		c.trashed += sign
+	default:
+		c.files += sign
+		if r.size != nil {
+			c.bytes += sign * *r.size
+		}
+		kind := r.texts["mime"]
+		if kind == "" {
+			kind = "unknown"
+		}
+		if c.byType[kind] += sign; c.byType[kind] == 0 {
+			delete(c.byType, kind)
+		}
+	}
+}
+
+// doc is the workspace as the design's JSON shows it; by_type and members are written as JSON with sorted members.
+func (c *count) doc() doc {
+	d := doc{"workspace_id": text(c.scope), "files": number(c.files), "bytes": number(c.bytes), "trashed": number(c.trashed),
+		"events": number(c.events), "position": text(c.position)}
+	d.putTime("last_event_at", c.last)
+	var in []string
+	for id, m := range c.members {
+		if m.in {
+			in = append(in, id)
+		}
+	}
+	slices.Sort(in)
+	putJSON(d, "by_type", maps.Clone(c.byType), len(c.byType) == 0)
+	putJSON(d, "members", in, len(in) == 0)
+	return d
+}
+
+// putJSON adds a nested value. An empty one and an absent one say the same.
+func putJSON(d doc, name string, value any, empty bool) {
+	if empty {
+		return
+	}
+	raw, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // maps of numbers and lists of strings always encode
+	}
+	d[name] = "json " + string(raw)
+}

@@ -1,0 +1,317 @@
+// Package proxy stands between Kafka clients and a cluster, and can make the acknowledgements of writes late.
+//
+// It promises that clients that start at its address stay behind it, because it rewrites the addresses that brokers give
+// out. It changes nothing else, loses nothing, and keeps the order of answers on a connection; it speaks plaintext only.
+package proxy
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A Config says which acknowledgements are late.
+type Config struct {
+	Brokers []string
+	// Late says of a topic whether writes to it are acknowledged late.
+	Late func(topic string) bool
+	// Latency is added to each late acknowledgement.
+	Latency time.Duration
+}
+
+// A Proxy listens for one cluster. Close ends it and its connections.
+type Proxy struct {
+	conf Config
+
+	mu     sync.Mutex
+	local  map[string]*net.TCPAddr // where the proxy of a broker's address listens
+	topics map[[16]byte]string     // names by id, learnt from metadata
+	gate   chan struct{}           // closed: acknowledgements pass
+	close  []io.Closer
+	closed bool
+}
+
+// Start listens on loopback. The broker named first is the one that Addr leads to.
+func Start(c Config) (*Proxy, error) {
+	open := make(chan struct{})
+	close(open)
+	p := &Proxy{conf: c, local: map[string]*net.TCPAddr{}, topics: map[[16]byte]string{}, gate: open}
+	for _, broker := range c.Brokers {
+		if _, err := p.listen(broker); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// Addrs returns the addresses to give to clients in place of the brokers'.
+func (p *Proxy) Addrs() (addrs []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, broker := range p.conf.Brokers {
+		addrs = append(addrs, p.local[broker].String())
+	}
+	return addrs
+}
+
+// Hold keeps back all late acknowledgements until the function that it returns is called.
+func (p *Proxy) Hold() (release func()) {
+	gate := make(chan struct{})
+	p.mu.Lock()
+	p.gate = gate
+	p.mu.Unlock()
+	return sync.OnceFunc(func() { close(gate) })
+}
+
+// Close ends all connections.
+func (p *Proxy) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, c := range p.close {
+		_ = c.Close() // a connection that has ended already says so here
+	}
+}
+
+// listen returns the address that stands for a broker's.
+func (p *Proxy) listen(broker string) (*net.TCPAddr, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if addr := p.local[broker]; addr != nil {
+		return addr, nil
+	}
+	if p.closed {
+		return nil, net.ErrClosed
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p.close = append(p.close, l)
+	addr := l.Addr().(*net.TCPAddr)
+	p.local[broker] = addr
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return // closed
+			}
+			go p.serve(client, broker)
+		}
+	}()
+	return addr, nil
+}
+
+// An exchange is a request whose answer is awaited.
+type exchange struct {
+	key, version int16
+	late         bool
+}
+
+// serve copies one connection until either side ends it.
+func (p *Proxy) serve(client net.Conn, broker string) {
+	server, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(context.Background(), "tcp", broker)
+	if err != nil {
+		_ = client.Close() // the client sees what it would see without a proxy: no broker
+		return
+	}
+	p.mu.Lock()
+	p.close = append(p.close, client, server)
+	p.mu.Unlock()
+	end := func() { _, _ = client.Close(), server.Close() } // either may have ended already
+	pending := make(chan exchange, 4096)
+	go func() {
+		defer end()
+		defer close(pending)
+		p.requests(client, server, pending)
+	}()
+	defer end()
+	p.answers(server, client, pending)
+}
+
+func readFrame(r io.Reader) ([]byte, error) {
+	var size [4]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(size[:])
+	if n > 256<<20 {
+		return nil, fmt.Errorf("frame of %d bytes", n)
+	}
+	frame := make([]byte, 4+n)
+	copy(frame, size[:])
+	_, err := io.ReadFull(r, frame[4:])
+	return frame, err
+}
+
+func (p *Proxy) requests(client, server net.Conn, pending chan<- exchange) {
+	for {
+		frame, err := readFrame(client)
+		if err != nil || len(frame) < 14 {
+			return
+		}
+		x := exchange{key: int16(binary.BigEndian.Uint16(frame[4:])), version: int16(binary.BigEndian.Uint16(frame[6:]))}
+		answered := true
+		if x.key == kmsg.Produce.Int16() {
+			x.late, answered = p.produce(frame, x.version)
+		}
+		if answered {
+			pending <- x
+		}
+		if _, err := server.Write(frame); err != nil {
+			return
+		}
+	}
+}
+
+// produce says whether a write's acknowledgement is late, and whether there will be one.
+func (p *Proxy) produce(frame []byte, version int16) (late, answered bool) {
+	req := kmsg.NewPtrProduceRequest()
+	req.SetVersion(version)
+	body := frame[12:]
+	if n := int16(binary.BigEndian.Uint16(body)); n > 0 {
+		body = body[n:]
+	}
+	body = body[2:]
+	if req.IsFlexible() {
+		body = body[1:] // no client sends tags in a request's header
+	}
+	if err := req.ReadFrom(body); err != nil {
+		return false, true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range req.Topics {
+		name := t.Topic
+		if version >= 13 {
+			name = p.topics[t.TopicID]
+		}
+		late = late || p.conf.Late(name)
+	}
+	return late, req.Acks != 0
+}
+
+type answer struct {
+	frame []byte
+	due   time.Time
+	late  bool
+}
+
+// answers forwards what the server says. A late answer waits, and the ones behind it with it: their order is kept.
+func (p *Proxy) answers(server, client net.Conn, pending <-chan exchange) {
+	queue := make(chan answer, 4096)
+	go func() {
+		defer close(queue)
+		for {
+			frame, err := readFrame(server)
+			if err != nil || len(frame) < 8 {
+				return
+			}
+			x, ok := <-pending
+			if !ok {
+				return
+			}
+			a := answer{frame: frame, late: x.late, due: time.Now()}
+			if x.late {
+				a.due = a.due.Add(p.conf.Latency)
+			}
+			if a.frame, err = p.rewrite(frame, x); err != nil {
+				return
+			}
+			queue <- a
+		}
+	}()
+	broken := false
+	for a := range queue {
+		if broken {
+			continue // drain, so that the reader can end
+		}
+		if a.late {
+			time.Sleep(time.Until(a.due))
+			p.mu.Lock()
+			gate := p.gate
+			p.mu.Unlock()
+			<-gate
+		}
+		if _, err := client.Write(a.frame); err != nil {
+			broken = true
+			_ = server.Close() // unblocks the reader
+		}
+	}
+}
+
+var errAnswer = errors.New("answer not understood")
+
+// rewrite replaces the brokers' addresses in an answer. Produce and Fetch may name brokers too, but only after a leader
+// moved, and then a client asks for metadata as well.
+func (p *Proxy) rewrite(frame []byte, x exchange) ([]byte, error) {
+	switch kmsg.Key(x.key) {
+	case kmsg.Metadata, kmsg.FindCoordinator, kmsg.DescribeCluster:
+	default:
+		return frame, nil
+	}
+	resp := kmsg.ResponseForKey(x.key)
+	resp.SetVersion(x.version)
+	head := 8
+	if resp.IsFlexible() {
+		head++
+	}
+	if len(frame) < head {
+		return nil, errAnswer
+	}
+	if err := resp.ReadFrom(frame[head:]); err != nil {
+		return nil, err
+	}
+	if err := p.readdress(resp); err != nil {
+		return nil, err
+	}
+	out := resp.AppendTo(append([]byte(nil), frame[:head]...))
+	binary.BigEndian.PutUint32(out, uint32(len(out)-4))
+	return out, nil
+}
+
+func (p *Proxy) readdress(resp kmsg.Response) error {
+	move := func(host *string, port *int32) error {
+		if *host == "" { // a coordinator that is not known
+			return nil
+		}
+		addr, err := p.listen(net.JoinHostPort(*host, fmt.Sprint(*port)))
+		if err != nil {
+			return err
+		}
+		*host, *port = addr.IP.String(), int32(addr.Port)
+		return nil
+	}
+	var failed error
+	switch r := resp.(type) {
+	case *kmsg.MetadataResponse:
+		for i := range r.Brokers {
+			failed = errors.Join(failed, move(&r.Brokers[i].Host, &r.Brokers[i].Port))
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, t := range r.Topics {
+			if t.Topic != nil {
+				p.topics[t.TopicID] = *t.Topic
+			}
+		}
+	case *kmsg.FindCoordinatorResponse:
+		failed = move(&r.Host, &r.Port)
+		for i := range r.Coordinators {
+			failed = errors.Join(failed, move(&r.Coordinators[i].Host, &r.Coordinators[i].Port))
+		}
+	case *kmsg.DescribeClusterResponse:
+		for i := range r.Brokers {
+			failed = errors.Join(failed, move(&r.Brokers[i].Host, &r.Brokers[i].Port))
+		}
+	}
+	return failed
+}
