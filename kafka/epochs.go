@@ -163,6 +163,15 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	return &epochStorage{shelf: shelf, partitionEpochs: p, epochs: e}, nil
 }
 
+// abandon gives up on everything in flight.
+func (e *Epochs) abandon() {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, p := range e.byPartition {
+		p.fail(errClosed)
+	}
+}
+
 // forget ends a partition's epochs.
 func (e *Epochs) forget(partition int32) {
 	e.readback.leave(partition)

@@ -50,6 +50,10 @@ const (
 	soundRun   = time.Minute
 )
 
+// drainTimeout is how long a stopping processor waits for what is in flight, for example while no broker answers. What does
+// not land by then is processed again.
+const drainTimeout = 15 * time.Second
+
 // NewGroup returns a group that does nothing until Run.
 func NewGroup(conf GroupConfig) *Group {
 	return &Group{conf: conf, err: errors.New("not started")}
@@ -124,6 +128,8 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 		return fmt.Errorf("build processor: %w", err)
 	}
 	g.set(processor, nil)
+	stopping := context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, epochs.abandon) })
+	defer stopping()
 	if err := processor.Run(ctx); err != nil {
 		return err
 	}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sort"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// An input makes the events: workspaces by Zipf's law, a fifth added, a tenth deleted, the rest updated, and one in twenty
+// sent again with the same id and body.
+type input struct {
+	random     *rand.Rand
+	cumulative []float64
+	workspaces []string
+	files      [][]file
+	total, max int
+	recent     []event
+	at         time.Time
+}
+
+type file struct{ id, name, path, mime string }
+
+type event struct {
+	workspace string
+	value     []byte
+}
+
+var kinds = []struct{ extension, mime string }{
+	{"pdf", "application/pdf"}, {"docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"},
+	{"png", "image/png"}, {"txt", "text/plain"},
+}
+
+var folders = []string{"a", "finance", "2026", "reports", "shared", "archive", "q1", "drafts"}
+
+func newInput(seed uint64, workspaces, files int) *input {
+	in := &input{random: rand.New(rand.NewPCG(seed, seed)), max: files, at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	sum := 0.0
+	for i := range workspaces {
+		sum += 1 / float64(i+1)
+		in.cumulative = append(in.cumulative, sum)
+		in.workspaces = append(in.workspaces, "ws"+in.id(18))
+	}
+	in.files = make([][]file, workspaces)
+	return in
+}
+
+func (in *input) id(n int) string {
+	const letters = "0123456789abcdefghijklmnopqrstuv"
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = letters[in.random.IntN(len(letters))]
+	}
+	return string(b)
+}
+
+// next returns the next event, and whether it is sent for the first time.
+func (in *input) next() (e event, first bool) {
+	if len(in.recent) > 100 && in.random.Float64() < 0.05 {
+		return in.recent[in.random.IntN(len(in.recent))], false
+	}
+	w := sort.SearchFloat64s(in.cumulative, in.random.Float64()*in.cumulative[len(in.cumulative)-1])
+	kind := "updated"
+	if x := in.random.Float64(); x < 0.2 {
+		kind = "added"
+	} else if x < 0.3 {
+		kind = "deleted"
+	}
+	var f file
+	if here := in.files[w]; len(here) == 0 || kind == "added" && in.total < in.max {
+		f, kind = in.newFile(), "added"
+		in.files[w] = append(here, f)
+		in.total++
+	} else {
+		f = here[in.random.IntN(len(here))]
+	}
+	in.at = in.at.Add(time.Duration(1+in.random.IntN(5)) * time.Millisecond)
+	e = event{in.workspaces[w], in.body(kind, in.workspaces[w], f)}
+	if len(in.recent) < 500 {
+		in.recent = append(in.recent, e)
+	} else {
+		in.recent[in.random.IntN(len(in.recent))] = e
+	}
+	return e, true
+}
+
+func (in *input) newFile() file {
+	k := kinds[in.random.IntN(len(kinds))]
+	folder := func() string { return folders[in.random.IntN(len(folders))] }
+	name := fmt.Sprintf("report-%d.%s", in.random.IntN(100_000), k.extension)
+	return file{"2" + in.id(28), name, "/" + folder() + "/" + folder() + "/" + folder() + "/" + name, k.mime}
+}
+
+// body is about 480 bytes, as the provider's are.
+func (in *input) body(kind, workspace string, f file) []byte {
+	return fmt.Appendf(nil, `{"event":"workspace_storage_file_%s","event_id":"evt_%s","workspace_id":"%s","object_id":"%s","name":"%s","path":"%s",`+
+		`"size":%d,"hash":"sha256:%016x%016x%016x%016x","mime":"%s","actor_id":"usr_%d","created":"%s","received_at":"%s"}`,
+		kind, in.id(26), workspace, f.id, f.name, f.path, in.random.IntN(50_000_000),
+		in.random.Uint64(), in.random.Uint64(), in.random.Uint64(), in.random.Uint64(), f.mime, in.random.IntN(500),
+		in.at.Format("2006-01-02T15:04:05.000Z"), in.at.Add(137*time.Millisecond).Format("2006-01-02T15:04:05.000Z"))
+}
+
+// fill produces the events and returns how many of them are no repeats, and how many files they name.
+func (s setup) fill(ctx context.Context, topic topology.Topic) (unique, files int, err error) {
+	config := kafka.Config{Brokers: s.brokers, ClientID: "bench"}
+	options, err := config.Franz()
+	if err != nil {
+		return 0, 0, err
+	}
+	client, err := kgo.NewClient(append(options, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(20*time.Millisecond))...)
+	if err != nil {
+		return 0, 0, fmt.Errorf("start producer: %w", err)
+	}
+	defer client.Close()
+	var failed atomic.Int64
+	in := newInput(s.seed, s.workspaces, s.files)
+	for range s.events {
+		e, first := in.next()
+		if first {
+			unique++
+		}
+		r := &kgo.Record{Topic: topic.Name, Partition: kafka.Partition(e.workspace, topic.Partitions), Key: []byte(e.workspace), Value: e.value}
+		client.Produce(ctx, r, func(_ *kgo.Record, err error) {
+			if err != nil {
+				failed.Add(1)
+			}
+		})
+	}
+	if err := client.Flush(ctx); err != nil {
+		return 0, 0, fmt.Errorf("produce input: %w", err)
+	}
+	if n := failed.Load(); n > 0 {
+		return 0, 0, fmt.Errorf("%d of %d events were not taken", n, s.events)
+	}
+	return unique, in.total, nil
+}
+
+// per rounds a quotient to something readable.
+func per(a, b float64) float64 {
+	if b == 0 {
+		return math.NaN()
+	}
+	f, err := strconv.ParseFloat(strconv.FormatFloat(a/b, 'g', 4, 64), 64)
+	if err != nil {
+		return a / b
+	}
+	return f
+}

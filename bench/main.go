@@ -1,0 +1,96 @@
+// Command bench measures tidemark on one machine, against a real cluster.
+//
+//	go run ./bench processor [-events N] [-files N]   events/s and CPU seconds per million events of the files group
+//	go run ./bench recovery  [-events N] [-files N]   seconds until an instance with an empty disk is ready
+//	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
+//
+// It runs the real binary as a process of its own, counts what is in the output topics before it believes a rate, and prints
+// one JSON object a line. It makes no claim about absolute speed: compare figures of one machine and one hour.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+)
+
+// A setup is what every measurement needs.
+type setup struct {
+	brokers    []string
+	binary     string
+	dir        string
+	partitions int
+	events     int
+	files      int
+	workspaces int
+	seed       uint64
+	groups     string
+
+	seconds     int
+	connections int
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	measurements := map[string]func(context.Context, setup) (result, error){
+		"processor": processor, "recovery": recovery, "ingress": ingress,
+	}
+	if len(args) == 0 || measurements[args[0]] == nil {
+		return errors.New("usage: bench processor|recovery|ingress [flags]")
+	}
+	var s setup
+	flags := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
+	brokers := flags.String("brokers", os.Getenv("KAFKA_BROKERS"), "the cluster; default $KAFKA_BROKERS")
+	flags.StringVar(&s.binary, "binary", "", "a tidemark binary; built from this source when empty")
+	flags.IntVar(&s.partitions, "partitions", 8, "of each topic")
+	flags.IntVar(&s.events, "events", 1_000_000, "to fold")
+	flags.IntVar(&s.files, "files", 200_000, "at most")
+	flags.IntVar(&s.workspaces, "workspaces", 1000, "chosen by Zipf's law")
+	flags.Uint64Var(&s.seed, "seed", 42, "of the input")
+	flags.StringVar(&s.groups, "groups", "files", "what tidemark process runs: files, workspaces or files,workspaces")
+	flags.IntVar(&s.seconds, "seconds", 15, "of ingress load")
+	flags.IntVar(&s.connections, "connections", 32, "of ingress load")
+	if err := flags.Parse(args[1:]); err != nil {
+		return err
+	}
+	if s.brokers = strings.Split(*brokers, ","); *brokers == "" {
+		return errors.New("no cluster: set -brokers or KAFKA_BROKERS, for example after `make kafka-start`")
+	}
+	dir, err := os.MkdirTemp("", "tidemark-bench")
+	if err != nil {
+		return fmt.Errorf("make a folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	s.dir = dir
+	if s.binary == "" {
+		s.binary = filepath.Join(dir, "tidemark")
+		build := exec.CommandContext(ctx, "go", "build", "-o", s.binary, "./cmd/tidemark")
+		build.Stderr = os.Stderr
+		if err := build.Run(); err != nil {
+			return fmt.Errorf("build tidemark: %w", err)
+		}
+	}
+	figures, err := measurements[args[0]](ctx, s)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(figures)
+}
+
+// A result is one line of figures, by name with its unit.
+type result map[string]any

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A process is a running tidemark.
+type process struct {
+	cmd   *exec.Cmd
+	admin string
+	log   string
+}
+
+// start runs a tidemark command on the measurement's topics.
+func (s setup) start(ctx context.Context, c *cluster, data string, args ...string) (*process, error) {
+	admin, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{admin: admin, log: filepath.Join(s.dir, args[0]+".log")}
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	defer log.Close()
+	p.cmd = exec.CommandContext(ctx, s.binary, append(args, "--data", data, "--admin-addr", admin)...)
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.Env = append(os.Environ(),
+		"TIDEMARK_BROKERS="+strings.Join(s.brokers, ","),
+		"TIDEMARK_TOPIC_PREFIX="+strings.TrimSuffix(c.streams.Events.Name, "-events"),
+		fmt.Sprintf("TIDEMARK_PARTITIONS=%d", s.partitions), "TIDEMARK_REPLICATION=1", "TIDEMARK_MIN_INSYNC=1")
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start tidemark: %w", err)
+	}
+	return p, nil
+}
+
+// stop ends the process as an operator does, and fails when it does not leave well.
+func (p *process) stop() error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop tidemark: %w", err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		tail, _ := os.ReadFile(p.log) //nolint:errcheck // only to show why it failed
+		return fmt.Errorf("tidemark failed: %w\n%s", err, tail[max(0, len(tail)-2000):])
+	}
+	return nil
+}
+
+// kill ends what an early return left behind.
+func (p *process) kill() { _ = p.cmd.Process.Kill() } //nolint:errcheck // it may have ended already
+
+// ready says whether every role of the process is.
+func (p *process) ready() (bool, error) {
+	if p.cmd.ProcessState != nil {
+		return false, errors.New("tidemark ended")
+	}
+	answer, err := http.Get("http://" + p.admin + "/readyz")
+	if err != nil {
+		return false, nil // not listening yet
+	}
+	defer answer.Body.Close()
+	return answer.StatusCode == http.StatusOK, nil
+}
+
+// A usage is what the process has taken of the machine since its start.
+type usage struct {
+	cpu    time.Duration
+	peakMB int
+}
+
+func (u usage) minus(before usage) usage { return usage{u.cpu - before.cpu, u.peakMB} }
+
+// usage reads /proc: user and system time in ticks of 10 ms, and the peak of resident memory.
+func (p *process) usage() usage {
+	var u usage
+	dir := fmt.Sprintf("/proc/%d/", p.cmd.Process.Pid)
+	if b, err := os.ReadFile(dir + "stat"); err == nil {
+		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		for _, field := range fields[11:13] { // utime, stime: see proc(5)
+			ticks, _ := strconv.Atoi(field) //nolint:errcheck // the kernel writes numbers
+			u.cpu += time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	if b, err := os.ReadFile(dir + "status"); err == nil {
+		_, peak, _ := strings.Cut(string(b), "VmHWM:")
+		kb, _ := strconv.Atoi(strings.Fields(peak)[0]) //nolint:errcheck // likewise
+		u.peakMB = kb / 1024
+	}
+	return u
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
