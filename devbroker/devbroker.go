@@ -136,7 +136,7 @@ func lock(dir string) (unlock func() error, err error) {
 		return nil, fmt.Errorf("data folder of the embedded broker: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := os.ReadFile(path) //nolint:errcheck // the number only helps to find the process
+		holder, _ := os.ReadFile(path) // the number only helps to find it
 		return nil, errors.Join(fmt.Errorf("data folder %q is in use by process %s: stop it, or choose another folder", dir, holder), f.Close())
 	}
 	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -37,8 +38,11 @@ func (c Config) admin() (*admin, error) {
 	return &admin{Client: kadm.NewClient(client), client: client, brokers: c.Brokers, last: last}, nil
 }
 
-// fail names the cluster, and the broken connection behind an error that only says that time ran out.
+// fail names the cluster, and the cause that an error hides which only says that time ran out or a connection ended.
 func (a *admin) fail(doing string, err error) error {
+	if errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "missing?") { // there kgo guesses itself
+		err = fmt.Errorf("%w: the broker hangs up: it wants TLS, or a login, or refuses the one it got", err)
+	}
 	if cause := a.last.get(); cause != nil && !strings.Contains(err.Error(), cause.Error()) {
 		err = errors.Join(err, fmt.Errorf("last connection: %w", cause))
 	}
@@ -52,7 +56,7 @@ func (a *admin) metadata(ctx context.Context, broker *kgo.Broker, names []string
 	request.Topics = make([]kmsg.MetadataRequestTopic, 0, len(names)) // none, not nil: nil asks for all
 	for _, name := range names {
 		t := kmsg.NewMetadataRequestTopic()
-		t.Topic = kmsg.StringPtr(name)
+		t.Topic = new(name)
 		request.Topics = append(request.Topics, t)
 	}
 	if broker == nil {

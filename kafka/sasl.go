@@ -23,8 +23,11 @@ const (
 type SASLConfig struct {
 	Mechanism string
 	User      string
-	Password  string
+	Password  string `json:"-"`
 }
+
+// String keeps the password out of messages.
+func (a SASLConfig) String() string { return fmt.Sprintf("{%s %s}", a.Mechanism, a.User) }
 
 // LogValue keeps the password out of logs.
 func (a SASLConfig) LogValue() slog.Value {

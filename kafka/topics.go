@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -255,12 +256,12 @@ func (a *admin) leaderless(ctx context.Context, names []string) (string, error) 
 
 // describe says what a topic is to be created with.
 func describe(t topology.Topic) string {
-	s := fmt.Sprintf("%s=%d %s=%d", partitions, t.Partitions, replication, t.Replication)
+	settings := []string{fmt.Sprintf("%s=%d", partitions, t.Partitions), fmt.Sprintf("%s=%d", replication, t.Replication)}
 	config := t.Config()
 	for _, name := range slices.Sorted(maps.Keys(config)) {
-		s += " " + name + "=" + config[name]
+		settings = append(settings, name+"="+config[name])
 	}
-	return s
+	return strings.Join(settings, " ")
 }
 
 func names(topics []topology.Topic) []string {
