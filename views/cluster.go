@@ -1,0 +1,176 @@
+package views
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// brokers is the cluster that is there. It consumes nothing: it asks for offsets, and now and then for one record's time.
+type brokers struct {
+	client  *kgo.Client
+	admin   *kadm.Client
+	streams topology.Streams
+}
+
+func connect(conf kafka.Config, streams topology.Streams) (*brokers, error) {
+	opts, err := conf.Franz()
+	if err != nil {
+		return nil, err
+	}
+	client, err := kgo.NewClient(append(opts, kgo.MetadataMinAge(time.Second), kgo.RetryTimeout(pollTimeout))...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka client: %w", err)
+	}
+	return &brokers{client: client, admin: kadm.NewClient(client), streams: streams}, nil
+}
+
+func (b *brokers) close() { b.client.Close() }
+
+// read asks in the order that a reading promises.
+func (b *brokers) read(ctx context.Context) (r reading, err error) {
+	s := b.streams
+	if r.filesCommit, err = b.committed(ctx, s.FilesGroup, s.Events.Name); err != nil {
+		return r, err
+	}
+	starts, err := b.admin.ListStartOffsets(ctx, s.Events.Name, s.Notify.Name, s.DLQ.Name)
+	if err != nil {
+		return r, fmt.Errorf("list start offsets: %w", err)
+	}
+	ends, err := b.admin.ListEndOffsets(ctx, s.Events.Name, s.Files.Name, s.Notify.Name, s.DLQ.Name)
+	if err != nil {
+		return r, fmt.Errorf("list end offsets: %w", err)
+	}
+	if r.notifyCommit, err = b.committed(ctx, s.WorkspacesGroup, s.Notify.Name); err != nil {
+		return r, err
+	}
+	last, err := b.admin.ListEndOffsets(ctx, s.Workspaces.Name)
+	if err != nil {
+		return r, fmt.Errorf("list end offsets: %w", err)
+	}
+	r.eventsStart = b.offsets(starts, s.Events.Name)
+	r.notifyStart = b.offsets(starts, s.Notify.Name)
+	r.eventsEnd = b.offsets(ends, s.Events.Name)
+	r.filesEnd = b.offsets(ends, s.Files.Name)
+	r.notifyEnd = b.offsets(ends, s.Notify.Name)
+	r.workspacesEnd = b.offsets(last, s.Workspaces.Name)
+	r.deadLettered = between(b.offsets(starts, s.DLQ.Name), b.offsets(ends, s.DLQ.Name))
+	return r, nil
+}
+
+// committed returns the group's offsets by partition; unknown where it has none.
+func (b *brokers) committed(ctx context.Context, group, topic string) ([]int64, error) {
+	all, err := b.admin.FetchOffsets(ctx, group)
+	if err != nil {
+		return nil, fmt.Errorf("fetch offsets of group %s: %w", group, err)
+	}
+	offsets := make([]int64, b.streams.Events.Partitions)
+	for i := range offsets {
+		offsets[i] = unknown
+		if o, ok := all.Lookup(topic, int32(i)); ok && o.Err == nil {
+			offsets[i] = o.At
+		}
+	}
+	return offsets, nil
+}
+
+// offsets returns a topic's offsets by partition; unknown where the leader did not tell.
+func (b *brokers) offsets(listed kadm.ListedOffsets, topic string) []int64 {
+	offsets := make([]int64, b.streams.Events.Partitions)
+	for i := range offsets {
+		offsets[i] = unknown
+		if o, ok := listed.Lookup(topic, int32(i)); ok && o.Err == nil {
+			offsets[i] = o.Offset
+		}
+	}
+	return offsets
+}
+
+func between(starts, ends []int64) int64 {
+	var n int64
+	for i := range starts {
+		if starts[i] == unknown || ends[i] == unknown {
+			return unknown
+		}
+		n += ends[i] - starts[i]
+	}
+	return n
+}
+
+// times fetches the batch that holds each offset, all of one broker in one request. A broker sends at least the first batch
+// that does not fit; those left over are asked for again by the next poll.
+func (b *brokers) times(ctx context.Context, of []eventAt) map[eventAt]time.Time {
+	found := map[eventAt]time.Time{}
+	if len(of) == 0 {
+		return found
+	}
+	listed, err := b.admin.ListTopics(ctx, b.streams.Events.Name)
+	if err != nil {
+		return found // counted from when they were missed, until a poll succeeds
+	}
+	topic := listed[b.streams.Events.Name]
+	wanted := map[int32]eventAt{}
+	requests := map[int32]*kmsg.FetchRequest{} // by leader
+	for _, e := range of {
+		leader := topic.Partitions[e.partition].Leader
+		if leader < 0 || topic.Partitions[e.partition].Err != nil {
+			continue
+		}
+		if requests[leader] == nil {
+			requests[leader] = fetch(topic)
+		}
+		p := kmsg.NewFetchRequestTopicPartition()
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = e.partition, e.offset, fetchPartitionBytes
+		requests[leader].Topics[0].Partitions = append(requests[leader].Topics[0].Partitions, p)
+		wanted[e.partition] = e
+	}
+	for leader, request := range requests {
+		response, err := b.client.Broker(int(leader)).RetriableRequest(ctx, request)
+		fetched, ok := response.(*kmsg.FetchResponse)
+		if err != nil || !ok {
+			continue
+		}
+		for _, t := range fetched.Topics {
+			for i := range t.Partitions {
+				e := wanted[t.Partitions[i].Partition]
+				if at, ok := firstTime(topic.Topic, e, &t.Partitions[i]); ok {
+					found[e] = at
+				}
+			}
+		}
+	}
+	return found
+}
+
+// A batch of the webhooks' ingress fits into the first; a larger one is sent alone.
+const (
+	fetchPartitionBytes = 256 << 10
+	fetchBytes          = 8 << 20
+)
+
+// fetch returns a request for records of a topic, so far of no partition.
+func fetch(topic kadm.TopicDetail) *kmsg.FetchRequest {
+	r := kmsg.NewPtrFetchRequest()
+	r.MaxBytes, r.MinBytes, r.MaxWaitMillis = fetchBytes, 1, 100
+	t := kmsg.NewFetchRequestTopic()
+	t.Topic, t.TopicID = topic.Topic, topic.ID // newer versions look at the id only
+	r.Topics = append(r.Topics, t)
+	return r
+}
+
+// firstTime returns the time of the first record at or after the offset.
+func firstTime(topic string, e eventAt, p *kmsg.FetchResponseTopicPartition) (time.Time, bool) {
+	records, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: e.offset, Topic: topic, Partition: e.partition},
+		p, kgo.DefaultDecompressor(), nil)
+	if records.Err != nil || len(records.Records) == 0 {
+		return time.Time{}, false
+	}
+	return records.Records[0].Timestamp, true
+}

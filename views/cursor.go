@@ -1,0 +1,64 @@
+package views
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"net/http"
+)
+
+// A cursor is the index key of the last file of a page, after workspace and status, with a sum over itself and the query it
+// belongs to. It holds no state of ours: what is written or trashed between two pages does not move the others.
+const sumSize = 8
+
+// maxCursor is longer than any cursor of ours: a file id and a path of the largest size, every byte of it escaped.
+const maxCursor = 16 << 10
+
+var errBadCursor = errors.New("not a cursor of this query")
+
+// A query is what a cursor is bound to.
+type query struct {
+	workspace string
+	status    string
+	prefix    string // of the path; "" lists by file id
+}
+
+func (q query) byPath() bool { return q.prefix != "" }
+
+// sum ties a position to the query. It guards against mistakes, not against attack: a forged cursor shows only what another
+// page of the same query does.
+func (q query) sum(tail []byte) []byte {
+	h := sha256.New()
+	for _, part := range [][]byte{[]byte(q.workspace), []byte(q.status), []byte(q.prefix), tail} {
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
+		h.Write(part)
+	}
+	return h.Sum(nil)[:sumSize]
+}
+
+// encodeCursor returns the cursor after the file at tail.
+func (q query) encodeCursor(tail []byte) string {
+	return base64.RawURLEncoding.EncodeToString(append(q.sum(tail), tail...))
+}
+
+// decodeCursor returns where a page after the cursor begins, exclusive.
+func (q query) decodeCursor(cursor string) (tail []byte, err error) {
+	if len(cursor) > maxCursor {
+		return nil, errBadCursor
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	if err != nil || len(b) <= sumSize || !bytes.Equal(b[:sumSize], q.sum(b[sumSize:])) {
+		return nil, errBadCursor
+	}
+	if tail = b[sumSize:]; q.byPath() && !bytes.HasPrefix(tail, appendPath(nil, q.prefix)) {
+		return nil, errBadCursor
+	}
+	return tail, nil
+}
+
+func badCursor() error {
+	return &problem{status: http.StatusBadRequest, code: codeBadCursor, field: "cursor",
+		detail: "use next_cursor of the page before, with the same workspace, status and path_prefix; or leave it out to begin anew"}
+}

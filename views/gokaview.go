@@ -1,0 +1,132 @@
+package views
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/lovoo/goka"
+	"github.com/lovoo/goka/storage"
+
+	"tidemark/codecs"
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// attempt runs one goka view from its start to its end. It never returns nil while ctx lives.
+func (t *table) attempt(ctx context.Context, conf kafka.Config, streams topology.Streams) (err error) {
+	if err := t.open(ctx, conf, streams); err != nil {
+		return err
+	}
+	var clients clients
+	defer func() { err = errors.Join(err, clients.close()) }()
+	view, err := goka.NewView(conf.Brokers, goka.Table(t.topic.Name), codecs.Bytes{},
+		goka.WithViewLogger(gokaLog{t.log}),
+		goka.WithViewClientID(conf.ClientID),
+		goka.WithViewHasher(kafka.FileHasher),
+		goka.WithViewCallback(t.update),
+		goka.WithViewStorageBuilder(t.storage),
+		goka.WithViewConsumerSaramaBuilder(clients.consumers(conf)),
+		goka.WithViewTopicManagerBuilder(clients.managers(conf)),
+		goka.WithViewAutoReconnect(),
+		goka.WithViewBackoffBuilder(func() (goka.Backoff, error) {
+			return goka.NewSimpleBackoff(200*time.Millisecond, 2*time.Second), nil
+		}),
+	)
+	if err != nil {
+		return fmt.Errorf("build view: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go t.attend(ctx, cancel)
+	t.because(nil)
+	if err := view.Run(ctx); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return errors.New("the view ended without an error")
+}
+
+// attend ends the view when it stalls.
+func (t *table) attend(ctx context.Context, cancel context.CancelCauseFunc) {
+	select { // a reason from before this view began is not one any more
+	case <-t.restart:
+	default:
+	}
+	select {
+	case reason := <-t.restart:
+		cancel(errors.New("the view reads nothing any more: " + reason))
+	case <-ctx.Done():
+	}
+}
+
+// storage opens a partition for goka, and notes where its changelog is read on.
+func (t *table) storage(topic string, partition int32) (storage.Storage, error) {
+	if int(partition) >= t.topic.Partitions {
+		return nil, fmt.Errorf("topic %s has a partition %d, but %d were configured", topic, partition, t.topic.Partitions)
+	}
+	var opened storage.Storage
+	err := t.read(func(s *kafka.Store) (err error) {
+		if opened, err = s.Builder()(topic, partition); err != nil {
+			return err
+		}
+		next := int64(0)
+		if offset, ok, err := s.Offset(partition); err != nil {
+			return err
+		} else if ok {
+			next = offset + 1
+		}
+		t.frontiers[partition].opened(next)
+		return nil
+	})
+	return opened, err
+}
+
+// clients are the connections of one goka view, which does not close them itself.
+type clients struct{ opened []interface{ Close() error } }
+
+func (c *clients) consumers(conf kafka.Config) goka.SaramaConsumerBuilder {
+	build := kafka.ConsumerBuilder(conf)
+	return func(brokers []string, clientID string) (sarama.Consumer, error) {
+		consumer, err := build(brokers, clientID)
+		if err == nil {
+			c.opened = append(c.opened, consumer)
+		}
+		return consumer, err
+	}
+}
+
+func (c *clients) managers(conf kafka.Config) goka.TopicManagerBuilder {
+	build := kafka.TopicManagerBuilder(conf)
+	return func(brokers []string) (goka.TopicManager, error) {
+		manager, err := build(brokers)
+		if err == nil {
+			c.opened = append(c.opened, manager)
+		}
+		return manager, err
+	}
+}
+
+func (c *clients) close() error {
+	var errs error
+	for _, client := range c.opened {
+		if err := client.Close(); err != nil && !errors.Is(err, sarama.ErrClosedClient) { // goka closes some of them
+			errs = errors.Join(errs, err)
+		}
+	}
+	return errs
+}
+
+// gokaLog passes goka's lines on as details: what matters of them reaches us as an error.
+type gokaLog struct{ log *slog.Logger }
+
+func (l gokaLog) Print(args ...any)   { l.log.Debug("goka", "text", fmt.Sprint(args...)) }
+func (l gokaLog) Println(args ...any) { l.log.Debug("goka", "text", fmt.Sprintln(args...)) }
+func (l gokaLog) Printf(format string, args ...any) {
+	l.log.Debug("goka", "text", fmt.Sprintf(format, args...))
+}

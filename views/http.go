@@ -1,0 +1,213 @@
+package views
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"tidemark/kafka"
+)
+
+// headerLag is on every answer of which the age is known.
+const headerLag = "Tidemark-Lag-Seconds"
+
+// writeSlack is what an answer may take to write, once any waiting is over.
+const writeSlack = 30 * time.Second
+
+// methods is all that any resource here allows.
+const methods = "GET, HEAD"
+
+// An answer is what a handler returns.
+type answer struct {
+	status      int // 0 is 200
+	contentType string
+	etag        string
+	body        []byte
+}
+
+// A call is one request on its way to an answer.
+type call struct {
+	ctx    context.Context
+	header http.Header
+	query  url.Values
+
+	workspace, file string
+	lag             time.Duration
+	lagKnown        bool
+}
+
+// A route is one resource. Its parameters are all that it takes: a misspelt one would silently ask for something else.
+type route struct {
+	template   string
+	parameters []string
+	handle     func(c *call) (*answer, error)
+}
+
+func (s *Server) routeList() []route {
+	return []route{
+		{"/v1/workspaces/{workspace}", []string{"at_least", "wait"}, s.getWorkspace},
+		{"/v1/workspaces/{workspace}/files", []string{"path_prefix", "status", "limit", "cursor", "at_least", "wait"}, s.listFiles},
+		{"/v1/workspaces/{workspace}/files/{file}", []string{"at_least", "wait"}, s.getFile},
+		{"/v1/status", []string{"at_least", "wait"}, s.getStatus},
+		{"/openapi.json", nil, s.getOpenAPI},
+	}
+}
+
+// routes returns the handler of all resources. Ids are escaped once in a path, and may hold "/", "%" and "..".
+func (s *Server) routes() http.Handler {
+	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	for _, r := range s.routeList() {
+		router.Handle(r.template, s.serve(r)).Methods(http.MethodGet, http.MethodHead)
+	}
+	router.NotFoundHandler = s.serve(route{template: "none", handle: func(*call) (*answer, error) {
+		return nil, &problem{status: http.StatusNotFound, code: codeUnknownPath,
+			detail: "there is no such resource: see /openapi.json, and escape '/' in an id as %2F"}
+	}})
+	refuse := s.serve(route{template: "none", handle: func(*call) (*answer, error) {
+		return nil, &problem{status: http.StatusMethodNotAllowed, code: codeMethod, detail: "use GET: this API only reads"}
+	}})
+	router.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", methods)
+		refuse.ServeHTTP(w, r)
+	})
+	return router
+}
+
+// serve is the one place that writes answers, counts them and logs what went wrong.
+func (s *Server) serve(r route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		begin := time.Now()
+		c := &call{ctx: request.Context(), header: request.Header}
+		a, err := s.prepare(c, r, request)
+		if err == nil {
+			s.allowTime(w, c)
+			a, err = r.handle(c)
+		}
+		if err != nil {
+			a = s.explain(w.Header(), r, err)
+		}
+		if a.status == 0 {
+			a.status = http.StatusOK
+		}
+		if !c.lagKnown {
+			c.lag, c.lagKnown = s.lagFor(c, s.files)
+		}
+		s.write(w, c, a)
+		s.metrics.request(r.template, a.status, time.Since(begin))
+	})
+}
+
+// prepare reads what all routes read: ids and parameters.
+func (s *Server) prepare(c *call, r route, request *http.Request) (*answer, error) {
+	for name, target := range map[string]*string{"workspace": &c.workspace, "file": &c.file} {
+		var err error
+		if *target, err = url.PathUnescape(mux.Vars(request)[name]); err != nil {
+			return nil, &problem{status: http.StatusNotFound, code: codeUnknownPath, detail: "the path holds a broken escape"}
+		}
+	}
+	if r.template == "none" {
+		return nil, nil
+	}
+	var err error
+	if c.query, err = url.ParseQuery(request.URL.RawQuery); err != nil {
+		return nil, &problem{status: http.StatusBadRequest, code: codeBadField, detail: "the query string cannot be read: " + err.Error()}
+	}
+	known := map[string]bool{}
+	for _, name := range r.parameters {
+		known[name] = true
+	}
+	for name, values := range c.query {
+		if !known[name] {
+			return nil, &problem{status: http.StatusBadRequest, code: codeBadField, field: name,
+				detail: fmt.Sprintf("there is no parameter %q here; there are: %s", name, strings.Join(r.parameters, ", "))}
+		}
+		if len(values) > 1 {
+			return nil, &problem{status: http.StatusBadRequest, code: codeBadField, field: name, detail: "give " + name + " once"}
+		}
+	}
+	return nil, nil
+}
+
+// allowTime lets a request that waits outlive the server's write timeout, and no other.
+func (s *Server) allowTime(w http.ResponseWriter, c *call) {
+	b, err := parseBarrier(c.query)
+	if err != nil || b.position == nil {
+		return // without waiting the server's own timeout is right
+	}
+	// A writer without deadlines, as in tests, has no timeout to outlive.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(b.wait + writeSlack))
+}
+
+// explain turns an error into an answer.
+func (s *Server) explain(header http.Header, r route, err error) *answer {
+	var p *problem
+	switch {
+	case errors.As(err, &p):
+	case errors.Is(err, context.Canceled):
+		return &answer{status: statusGone} // nobody reads it
+	case errors.Is(err, errClosed):
+		p = &problem{status: http.StatusServiceUnavailable, code: codeRecovering, detail: "the server is stopping: try another", retryAfter: 1}
+	default:
+		s.conf.Log.Error("request failed", "route", r.template, "error", err)
+		p = &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "this is a fault of the server: its log says more"}
+	}
+	if p.retryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(p.retryAfter))
+	}
+	return &answer{status: p.status, contentType: "application/problem+json", body: p.body()}
+}
+
+// statusGone is how a client that did not wait is counted.
+const statusGone = 499
+
+func (s *Server) write(w http.ResponseWriter, c *call, a *answer) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-cache")
+	if c.lagKnown {
+		h.Set(headerLag, seconds(c.lag))
+	}
+	if a.etag != "" {
+		h.Set("ETag", a.etag)
+	}
+	if a.status != http.StatusNotModified {
+		if a.contentType == "" {
+			a.contentType = "application/json"
+		}
+		h.Set("Content-Type", a.contentType)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	}
+	w.WriteHeader(a.status)
+	w.Write(a.body)
+}
+
+// seconds returns a duration as clients see it: seconds, to the millisecond.
+func seconds(d time.Duration) string {
+	return strconv.FormatFloat(float64(d.Milliseconds())/1000, 'f', -1, 64)
+}
+
+// partition returns where a workspace's records lie.
+func (s *Server) partition(workspace string) int32 {
+	return kafka.Partition(workspace, s.conf.Streams.Events.Partitions)
+}
+
+// lagFor returns the age of what the call is answered from: that of its workspace's partition, or the greatest of all.
+func (s *Server) lagFor(c *call, t *table) (age time.Duration, known bool) {
+	now := time.Now()
+	if c.workspace != "" {
+		l, known := s.progress.lag(t, s.partition(c.workspace), now)
+		return l.age, known
+	}
+	for i := range t.frontiers {
+		l, ok := s.progress.lag(t, int32(i), now)
+		age, known = max(age, l.age), known || ok
+	}
+	return age, known
+}

@@ -1,0 +1,87 @@
+package views
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics count what moves. No label holds an id of a workspace or file: there is no end of those.
+type metrics struct {
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+	skipped  *prometheus.CounterVec
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidemark_views_requests_total",
+			Help: "Answered requests by route and status; 499 is a client that left.",
+		}, []string{"route", "status"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tidemark_views_request_seconds",
+			Help:    "Time to answer a request, waiting for at_least included.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
+		}, []string{"route"}),
+		skipped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tidemark_views_skipped_records_total",
+			Help: "Table records without effect: older than what is held, or not written by tidemark.",
+		}, []string{"table", "reason"}),
+	}
+	r.MustRegister(m.requests, m.duration, m.skipped)
+	return m
+}
+
+func (m *metrics) request(route string, status int, took time.Duration) {
+	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
+	m.duration.WithLabelValues(route).Observe(took.Seconds())
+}
+
+// watch adds what is read off the server when it is asked for.
+func (m *metrics) watch(r prometheus.Registerer, s *Server) {
+	for _, t := range []*table{s.files, s.workspaces} {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "tidemark_views_recovered",
+			Help:        "1 once the local copy of the table was complete.",
+			ConstLabels: prometheus.Labels{"table": t.name},
+		}, func() float64 {
+			if t.recovered.Load() {
+				return 1
+			}
+			return 0
+		}))
+		r.MustRegister(&lagCollector{server: s, table: t})
+	}
+}
+
+var (
+	lagSeconds = prometheus.NewDesc("tidemark_views_lag_seconds",
+		"Age of the oldest event that the local copy does not hold; 0 if none.", []string{"table", "partition"}, nil)
+	lagRecords = prometheus.NewDesc("tidemark_views_lag_records",
+		"Events that the local copy is not known to hold.", []string{"table", "partition"}, nil)
+)
+
+// A lagCollector reports the lag of one table by partition, for the partitions of which anything is known.
+type lagCollector struct {
+	server *Server
+	table  *table
+}
+
+// Describe sends nothing: two collectors share the descriptions.
+func (c *lagCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c *lagCollector) Collect(out chan<- prometheus.Metric) {
+	now := time.Now()
+	for i := range c.table.frontiers {
+		l, known := c.server.progress.lag(c.table, int32(i), now)
+		if !known {
+			continue
+		}
+		partition := strconv.Itoa(i)
+		out <- prometheus.MustNewConstMetric(lagSeconds, prometheus.GaugeValue, l.age.Seconds(), c.table.name, partition)
+		out <- prometheus.MustNewConstMetric(lagRecords, prometheus.GaugeValue, float64(l.records), c.table.name, partition)
+	}
+}

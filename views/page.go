@@ -1,0 +1,160 @@
+package views
+
+import (
+	"bytes"
+
+	"google.golang.org/protobuf/proto"
+
+	"tidemark/codecs"
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// maxPageBytes ends a page early when its rows are unusually large; the cursor goes on from there.
+const maxPageBytes = 4 << 20
+
+// The values of status.
+const (
+	statusActive  = "active"
+	statusTrashed = "trashed"
+	statusAll     = "all"
+)
+
+// statusBytes are the parts of the index that each value of status reads.
+var statusBytes = map[string][]byte{statusActive: {active}, statusTrashed: {trashed}, statusAll: {active, trashed}}
+
+// A page is one answer of a listing.
+type page struct {
+	files []byte // JSON array elements, with commas
+	count int
+	next  []byte // of the cursor; nil at the end
+	steps int    // entries looked at, so that a test can hold us to "a page costs what it returns"
+}
+
+// list returns the first limit files of the query after the position.
+func list(s *kafka.Store, partition int32, q query, from []byte, limit int) (page, error) {
+	var p page
+	scans, err := openScans(s, partition, q, from)
+	defer func() { scans.close() }()
+	for err == nil {
+		scan := scans.least()
+		if scan == nil {
+			p.next = nil
+			return p, nil
+		}
+		p.steps++
+		if p.count == limit || len(p.files) > maxPageBytes {
+			return p, nil // there is more, and next says from where
+		}
+		var moved bool
+		if moved, err = p.add(s, partition, q, scan); err != nil {
+			break
+		}
+		if !moved {
+			err = scan.move()
+			continue
+		}
+		// The scans show a moment just past, and the file has left its place since. Look from here on at the present, so that
+		// a file which only moved further on is not missed.
+		here := bytes.Clone(scan.tail)
+		scans.close()
+		scans, err = openScans(s, partition, q, here)
+	}
+	return p, err
+}
+
+// add appends the file that the scan stands at; moved says that it does not belong there any more.
+func (p *page) add(s *kafka.Store, partition int32, q query, scan *statusScan) (moved bool, err error) {
+	if p.count > 0 && bytes.Equal(scan.tail, p.next) {
+		return false, nil // trashed or restored between the openings of the two scans: it is in both
+	}
+	file := string(scan.tail)
+	if q.byPath() {
+		var ok bool
+		if file, ok = cutFile(scan.tail); !ok {
+			return false, nil // no key of ours
+		}
+	}
+	value, err := s.Get(partition, kafka.Rows, []byte(tidemarkv1.JoinKey(q.workspace, file)))
+	if err != nil || value == nil {
+		return value == nil, err
+	}
+	var row tidemarkv1.FileState
+	if err := proto.Unmarshal(value, &row); err != nil {
+		return false, err
+	}
+	if status := statusByte(row.GetStatus()); status != scan.status && (q.status != statusAll || status == 0) {
+		return true, nil
+	}
+	if q.byPath() && !bytes.Equal(appendPathAndFile(nil, row.GetPath(), file), scan.tail) {
+		return true, nil
+	}
+	if p.count > 0 {
+		p.files = append(p.files, ',')
+	}
+	p.files = codecs.AppendFile(p.files, &row)
+	p.count++
+	p.next = bytes.Clone(scan.tail)
+	return false, nil
+}
+
+// A statusScan walks the index entries of one status.
+type statusScan struct {
+	scan   *kafka.Scan
+	status byte
+	head   int    // length of workspace and status in a key
+	tail   []byte // of the key it stands at; nil past the end
+}
+
+// statusScans are those of one page.
+type statusScans []*statusScan
+
+func openScans(s *kafka.Store, partition int32, q query, from []byte) (statusScans, error) {
+	var scans statusScans
+	workspace := tidemarkv1.EscapePart(q.workspace)
+	for _, status := range statusBytes[q.status] {
+		space, begin := byID, indexPrefix(workspace, status)
+		head := len(begin)
+		if q.byPath() {
+			space, begin = byPath, appendPath(begin, q.prefix)
+		}
+		end := prefixEnd(begin)
+		if from != nil {
+			begin = after(append(indexPrefix(workspace, status), from...))
+		}
+		scan := &statusScan{scan: s.Scan(partition, space, begin, end), status: status, head: head}
+		scans = append(scans, scan)
+		if err := scan.move(); err != nil {
+			return scans, err
+		}
+	}
+	return scans, nil
+}
+
+// move steps to the next entry.
+func (s *statusScan) move() error {
+	s.tail = nil
+	if !s.scan.Next() {
+		return s.scan.Err()
+	}
+	s.tail = s.scan.Key()[s.head:]
+	return nil
+}
+
+// least returns the scan that stands at the smallest entry, nil when all are past their end.
+func (all statusScans) least() *statusScan {
+	var least *statusScan
+	for _, s := range all {
+		if s.tail != nil && (least == nil || bytes.Compare(s.tail, least.tail) < 0) {
+			least = s
+		}
+	}
+	return least
+}
+
+// close ends the scans; what could fail was told by move.
+func (all statusScans) close() {
+	for _, s := range all {
+		_ = s.scan.Close()
+	}
+}

@@ -1,0 +1,310 @@
+package views
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// How often the brokers are asked: at rest, and while somebody waits or a copy is being read for the first time.
+const (
+	pollEvery   = 400 * time.Millisecond
+	pollHurried = 40 * time.Millisecond
+	pollTimeout = 5 * time.Second
+	// silenceAfter is how old the last answer of the brokers may be before its age counts as age of the copies.
+	silenceAfter = 2 * time.Second
+)
+
+// unknown stands for an offset that a broker did not tell.
+const unknown = -1
+
+// A reading is what the brokers said at one moment, by partition. The order of the questions is part of the meaning: commits
+// before the ends of what their groups write, so that everything committed lies before those ends.
+type reading struct {
+	began time.Time
+
+	filesCommit   []int64 // next event of the files group
+	eventsStart   []int64
+	eventsEnd     []int64
+	filesEnd      []int64 // of the files table
+	notifyStart   []int64
+	notifyEnd     []int64
+	notifyCommit  []int64 // next notice of the workspaces group, asked after notifyEnd
+	workspacesEnd []int64 // of the workspaces table, asked after notifyCommit
+
+	deadLettered int64 // entries in the dead letter queue, unknown if not told
+}
+
+// An eventAt is an offset of the events topic whose time is asked for.
+type eventAt struct {
+	partition int32
+	offset    int64
+}
+
+// A cluster answers these questions.
+type cluster interface {
+	read(ctx context.Context) (reading, error)
+	// times returns when the first record at or after each offset was written; those it cannot tell are left out.
+	times(ctx context.Context, of []eventAt) map[eventAt]time.Time
+}
+
+// progress follows how far events, groups and copies are, so that an answer can tell its age.
+type progress struct {
+	files, workspaces *table
+	log               *slog.Logger
+	waiters           atomic.Int64
+	kick              chan struct{}
+
+	mu       sync.Mutex
+	last     reading   // of the last poll that was answered; its slices are not changed any more
+	since    time.Time // the start of the first poll
+	heard    []time.Time
+	polled   chan struct{}      // closed and replaced after each poll
+	oldest   []map[int32]record // by table, files first: the oldest event not in the copy, by partition
+	notices  [][]goal           // by partition: goals of the workspaces copy that still wait for the workspaces group
+	failing  bool
+	timesDue time.Time
+}
+
+// A record is an event that a copy does not hold.
+type record struct {
+	offset int64
+	at     time.Time
+}
+
+func newProgress(files, workspaces *table, log *slog.Logger) *progress {
+	n := files.topic.Partitions
+	return &progress{
+		files: files, workspaces: workspaces, log: log,
+		kick: make(chan struct{}, 1), polled: make(chan struct{}),
+		heard: make([]time.Time, n), notices: make([][]goal, n),
+		oldest: []map[int32]record{{}, {}},
+	}
+}
+
+// run polls until ctx ends.
+func (p *progress) run(ctx context.Context, c cluster) {
+	for ctx.Err() == nil {
+		p.poll(ctx, c)
+		pause := pollEvery
+		if p.waiters.Load() > 0 || !p.files.recovered.Load() || !p.workspaces.recovered.Load() {
+			pause = pollHurried
+		}
+		select {
+		case <-time.After(pause):
+		case <-p.kick:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (p *progress) poll(ctx context.Context, c cluster) {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	began := time.Now()
+	r, err := c.read(ctx)
+	p.mu.Lock()
+	if p.since.IsZero() {
+		p.since = began
+	}
+	if failing := err != nil; failing != p.failing {
+		p.failing = failing
+		if failing {
+			p.log.Warn("brokers do not answer: answers may be stale, their age is told", "error", err)
+		} else {
+			p.log.Info("brokers answer again")
+		}
+	}
+	var late [][]eventAt
+	if err == nil {
+		r.began = began
+		late = p.take(r)
+	}
+	close(p.polled)
+	p.polled = make(chan struct{})
+	p.mu.Unlock()
+	for i, of := range late {
+		p.note(i, of, c.times(ctx, of), began)
+	}
+}
+
+// take draws the conclusions of a reading. It returns, by table, the events whose time is to be asked for.
+func (p *progress) take(r reading) [][]eventAt {
+	p.last = r
+	late := make([][]eventAt, 2)
+	due := r.began.After(p.timesDue)
+	if due {
+		p.timesDue = r.began.Add(pollEvery / 2)
+	}
+	for i := range p.heard {
+		partition := int32(i)
+		end := r.eventsEnd[i]
+		if end == unknown || r.eventsStart[i] == unknown || r.filesEnd[i] == unknown || r.workspacesEnd[i] == unknown {
+			continue // its leader did not answer: what we know of it grows old
+		}
+		p.heard[i] = r.began
+		p.files.watch(partition, r.filesEnd[i], r.began)
+		p.workspaces.watch(partition, r.workspacesEnd[i], r.began)
+		p.promise(r, partition)
+		for t, table := range []*table{p.files, p.workspaces} {
+			first := p.first(table, partition)
+			if first >= end {
+				delete(p.oldest[t], partition)
+			} else if known, ok := p.oldest[t][partition]; due && (!ok || known.offset != first) {
+				late[t] = append(late[t], eventAt{partition, first})
+			}
+		}
+	}
+	return late
+}
+
+// promise tells the copies what they will hold once they have read up to the ends just seen.
+func (p *progress) promise(r reading, partition int32) {
+	i := int(partition)
+	if _, held := p.files.frontiers[i].state(); held > r.eventsEnd[i] {
+		p.log.Error("the events topic ends before what was read of it: was it recreated?", "partition", partition,
+			"end", r.eventsEnd[i], "held", held)
+		p.files.frontiers[i].forgetLog()
+		p.workspaces.frontiers[i].forgetLog()
+		p.notices[i] = nil
+	}
+	done := max(r.filesCommit[i], r.eventsStart[i]) // before the start there is nothing to hold
+	p.files.frontiers[i].promise(goal{held: done, next: r.filesEnd[i]})
+	if r.notifyEnd[i] == unknown || r.notifyStart[i] == unknown {
+		return
+	}
+	counted := max(r.notifyCommit[i], r.notifyStart[i])
+	waiting := p.notices[i]
+	switch n := len(waiting); {
+	case n > 0 && waiting[n-1].held >= done:
+	case n >= maxGoals:
+		waiting[n-1] = goal{held: done, next: r.notifyEnd[i]}
+	default:
+		waiting = append(waiting, goal{held: done, next: r.notifyEnd[i]})
+	}
+	for len(waiting) > 0 && waiting[0].next <= counted {
+		p.workspaces.frontiers[i].promise(goal{held: waiting[0].held, next: r.workspacesEnd[i]})
+		waiting = waiting[1:]
+	}
+	p.notices[i] = waiting
+}
+
+// first returns the first event that the table's copy is not known to hold.
+func (p *progress) first(t *table, partition int32) int64 {
+	_, held := t.frontiers[partition].state()
+	return max(held, p.last.eventsStart[partition])
+}
+
+// note keeps when the oldest missing events were written. One whose time could not be told counts from when it was missed.
+func (p *progress) note(table int, of []eventAt, times map[eventAt]time.Time, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range of {
+		at, ok := times[e]
+		if !ok {
+			if _, known := p.oldest[table][e.partition]; known {
+				continue // an older one: the age told is too high rather than too low
+			}
+			at = now
+		}
+		p.oldest[table][e.partition] = record{e.offset, at}
+	}
+}
+
+// A lag is how far a copy is behind the events of one partition.
+type lag struct {
+	held    int64 // first event not known to be in the copy; unknown before the first poll
+	records int64
+	age     time.Duration // of the oldest event that is not in the copy
+}
+
+// lag tells how far the table's copy is behind; ok is false while nothing is known of the partition.
+func (p *progress) lag(t *table, partition int32, now time.Time) (l lag, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	heard := p.heard[partition]
+	if heard.IsZero() {
+		return lag{held: unknown}, false
+	}
+	_, held := t.frontiers[partition].state()
+	l = lag{held: held, records: max(0, p.last.eventsEnd[partition]-p.first(t, partition))}
+	if l.records > 0 {
+		i := 0
+		if t == p.workspaces {
+			i = 1
+		}
+		if oldest, known := p.oldest[i][partition]; known {
+			l.age = max(0, now.Sub(oldest.at))
+		} else {
+			l.age = max(0, now.Sub(heard)) // seen for the first time by the last poll
+		}
+	}
+	if quiet := now.Sub(heard); quiet > silenceAfter {
+		l.age = max(l.age, quiet) // what came since then is not known
+	}
+	return l, true
+}
+
+// silence returns for how long the brokers have not answered, 0 while they do.
+func (p *progress) silence(now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := p.last.began
+	if last.IsZero() {
+		last = p.since
+	}
+	if quiet := now.Sub(last); !last.IsZero() && quiet > silenceAfter {
+		return quiet
+	}
+	return 0
+}
+
+// deadLettered returns how many entries the dead letter queue holds, if known.
+func (p *progress) deadLettered() (n int64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last.deadLettered, !p.last.began.IsZero() && p.last.deadLettered != unknown
+}
+
+// hurry makes polls frequent until the function it returns is called.
+func (p *progress) hurry() (done func()) {
+	p.waiters.Add(1)
+	p.wake()
+	return func() { p.waiters.Add(-1) }
+}
+
+func (p *progress) wake() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+var errBeyondEnd = errors.New("beyond the end of the log")
+
+// reaches returns nil once the events log is known to hold the offset, and errBeyondEnd if brokers asked now say that it
+// does not.
+func (p *progress) reaches(ctx context.Context, partition int32, offset int64) error {
+	asked := time.Now()
+	for {
+		p.mu.Lock()
+		heard, polled := p.heard[partition], p.polled
+		known := !heard.IsZero() && offset < p.last.eventsEnd[partition]
+		p.mu.Unlock()
+		switch {
+		case known:
+			return nil
+		case !heard.Before(asked):
+			return errBeyondEnd
+		}
+		p.wake()
+		select {
+		case <-polled:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

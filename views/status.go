@@ -1,0 +1,84 @@
+package views
+
+import (
+	"encoding/json"
+	"time"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// A statusReport is the answer of /v1/status.
+type statusReport struct {
+	Ready        bool              `json:"ready"`
+	Reason       string            `json:"reason,omitempty"` // why not
+	Partitions   []partitionStatus `json:"partitions"`
+	Duplicates   *int64            `json:"duplicates,omitempty"`    // known only beside the files processor
+	DeadLettered *int64            `json:"dead_lettered,omitempty"` // entries that the queue still keeps
+}
+
+// A partitionStatus tells how far the copies are: of the two the one that is further behind.
+type partitionStatus struct {
+	Partition  int32   `json:"partition"`
+	Position   string  `json:"position,omitempty"` // the last event held; absent while there is none
+	LagRecords int64   `json:"lag_records"`
+	LagSeconds float64 `json:"lag_seconds"`
+	Ready      bool    `json:"ready"`
+}
+
+// getStatus answers even when nothing else is answered: that is when it is needed.
+func (s *Server) getStatus(c *call) (*answer, error) {
+	b, err := parseBarrier(c.query)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.await(c.ctx, b, []*table{s.files, s.workspaces}, "", nil); err != nil {
+		return nil, err
+	}
+	report := s.report(time.Now())
+	c.lagKnown = true
+	for _, p := range report.Partitions {
+		c.lag = max(c.lag, time.Duration(p.LagSeconds*float64(time.Second)))
+	}
+	body, err := json.Marshal(report)
+	if err != nil {
+		return nil, err
+	}
+	return &answer{body: body}, nil
+}
+
+func (s *Server) report(now time.Time) statusReport {
+	report := statusReport{Partitions: make([]partitionStatus, len(s.files.frontiers))}
+	for i := range report.Partitions {
+		report.Partitions[i] = s.partitionStatus(int32(i), now)
+	}
+	if err := s.Ready(); err != nil {
+		report.Reason = err.Error()
+	} else {
+		report.Ready = true
+	}
+	if s.conf.Duplicates != nil {
+		n := s.conf.Duplicates()
+		report.Duplicates = &n
+	}
+	if n, ok := s.progress.deadLettered(); ok {
+		report.DeadLettered = &n
+	}
+	return report
+}
+
+func (s *Server) partitionStatus(partition int32, now time.Time) partitionStatus {
+	status := partitionStatus{Partition: partition, Ready: true}
+	for i, t := range []*table{s.files, s.workspaces} {
+		l, known := s.progress.lag(t, partition, now)
+		position := ""
+		if l.held > 0 {
+			position = (&tidemarkv1.Position{Partition: partition, Offset: l.held - 1}).Text()
+		}
+		if i == 0 || l.records >= status.LagRecords {
+			status.Position, status.LagRecords = position, l.records
+		}
+		status.LagSeconds = max(status.LagSeconds, float64(l.age.Milliseconds())/1000)
+		status.Ready = status.Ready && known && t.progress[partition].caught.Load()
+	}
+	return status
+}

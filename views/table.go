@@ -1,0 +1,244 @@
+package views
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lovoo/goka"
+	"github.com/lovoo/goka/storage"
+
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// A table keeps the local copy of one table topic: its rows, what apply derives from them, and how far it has read.
+type table struct {
+	name    string // in metrics and messages
+	topic   topology.Topic
+	dir     string
+	apply   func(w *kafka.Writer, key string, value []byte) (change, error)
+	metrics *metrics
+	log     *slog.Logger
+
+	frontiers []*frontier // by partition
+	rows      rowBells
+	logID     atomic.Pointer[string] // of the events topic, once known
+	recovered atomic.Bool            // the copy was complete at least once since the start
+
+	mu     sync.RWMutex // held for writing while the store opens or closes
+	store  *kafka.Store // nil while closed
+	reason error        // why the copy is not recovered
+
+	restart  chan string // a reason to build the goka view anew
+	told     sync.Map    // causes of skipped records that were logged already
+	progress []standing  // by partition; touched by the progress loop alone
+}
+
+// A standing is how a partition was found at the last look.
+type standing struct {
+	next   int64
+	since  time.Time // when it was first found there
+	target int64     // where the changelog ended at the first look; the copy is complete once it has read that far
+	seen   bool
+	caught atomic.Bool
+}
+
+// stallAfter is how long a partition may be behind without moving. sarama closes a partition's channel on an error that it
+// cannot retry, and goka may take that for an orderly end: the view looks alive and reads nothing any more.
+const stallAfter = 30 * time.Second
+
+// errClosed is what a read finds before the store is open and after it is closed.
+var errClosed = errors.New("the local copy is closed")
+
+func newTable(name string, topic topology.Topic, dir string, apply func(*kafka.Writer, string, []byte) (change, error), m *metrics, log *slog.Logger) *table {
+	t := &table{
+		name: name, topic: topic, dir: dir, apply: apply, metrics: m, log: log.With("table", name),
+		reason: errors.New("not started"), restart: make(chan string, 1), progress: make([]standing, topic.Partitions),
+	}
+	for range topic.Partitions {
+		t.frontiers = append(t.frontiers, newFrontier())
+	}
+	return t
+}
+
+// ready returns nil once the copy was complete, else what it waits for.
+func (t *table) ready() error {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	switch {
+	case t.store != nil && t.recovered.Load():
+		return nil
+	case t.reason != nil:
+		return fmt.Errorf("topic %s: %w", t.topic.Name, t.reason)
+	}
+	return fmt.Errorf("topic %s: the local copy is still being read", t.topic.Name)
+}
+
+func (t *table) because(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.reason = err
+}
+
+// read calls f with the open store.
+func (t *table) read(f func(s *kafka.Store) error) error {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.store == nil {
+		return errClosed
+	}
+	return f(t.store)
+}
+
+// update is goka's callback for each record of the topic. Row, index and offset are written together: whatever kills the
+// process, they belong together afterwards.
+func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
+	partition := ctx.Partition()
+	var done change
+	if kafka.FilePartition([]byte(key), t.topic.Partitions) != partition {
+		done.skipped = skipPartition
+	} else if err := t.read(func(s *kafka.Store) error {
+		return s.Update(partition, ctx.Offset(), func(w *kafka.Writer) (err error) {
+			done, err = t.apply(w, key, value)
+			return err
+		})
+	}); err != nil {
+		return fmt.Errorf("apply %s %d:%d: %w", t.topic.Name, partition, ctx.Offset(), err)
+	}
+	if done.skipped != "" {
+		t.skipped(done, partition, ctx.Offset())
+	}
+	if id := t.logID.Load(); id == nil || *id != done.logID {
+		done.events = nil // offsets of another log say nothing
+	}
+	t.frontiers[partition].applied(ctx.Offset()+1, done.events)
+	t.rows.ring(key)
+	return nil
+}
+
+// skipped counts a record without effect. Older versions are how the log looks after a failover; anything else was written
+// by a stranger, which is told once for each cause.
+func (t *table) skipped(c change, partition int32, offset int64) {
+	t.metrics.skipped.WithLabelValues(t.name, c.skipped).Inc()
+	if c.skipped == skipOlder {
+		return
+	}
+	if _, before := t.told.LoadOrStore(c.skipped, true); !before {
+		t.log.Warn("record skipped: not written by this program; further ones are only counted",
+			"topic", t.topic.Name, "partition", partition, "offset", offset, "cause", c.skipped, "error", c.detail)
+	}
+}
+
+// watch looks how far the copy is, given where the changelog ends, and asks for a new goka view if it has stopped moving.
+func (t *table) watch(partition int32, end int64, now time.Time) {
+	next, _ := t.frontiers[partition].state()
+	if next < 0 {
+		return // the store is not open yet
+	}
+	last := &t.progress[partition]
+	if !last.seen {
+		last.seen, last.target, last.since = true, end, now
+	}
+	if next >= last.target && !last.caught.Swap(true) {
+		t.caughtUp()
+	}
+	if next >= end || next != last.next {
+		last.next, last.since = next, now
+		return
+	}
+	if now.Sub(last.since) < stallAfter {
+		return
+	}
+	last.since = now
+	select {
+	case t.restart <- fmt.Sprintf("partition %d stands at %d of %d", partition, next, end):
+	default: // asked for already
+	}
+}
+
+// caughtUp notes that one more partition is complete. goka's own "running" is not asked: it is a race between partitions.
+func (t *table) caughtUp() {
+	for i := range t.progress {
+		if !t.progress[i].caught.Load() {
+			return
+		}
+	}
+	t.recovered.Store(true)
+	t.log.Info("local copy is complete", "topic", t.topic.Name)
+}
+
+// run keeps the copy up to date until ctx ends.
+func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Streams) error {
+	pause := firstPause
+	for {
+		begin := time.Now()
+		err := t.attempt(ctx, conf, streams)
+		if ctx.Err() != nil {
+			t.because(errors.New("stopping"))
+			return t.close()
+		}
+		var fatal *storeError
+		if errors.As(err, &fatal) {
+			return fatal
+		}
+		if time.Since(begin) > soundRun {
+			pause = firstPause
+		}
+		t.because(err)
+		t.log.Warn("view ended, building it anew", "topic", t.topic.Name, "pause", pause.String(), "error", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+// The pause between two attempts, and how long one must have run for the next pause to be short again.
+const (
+	firstPause = 100 * time.Millisecond
+	maxPause   = 5 * time.Second
+	soundRun   = time.Minute
+)
+
+// A storeError is a local store that cannot be opened: waiting does not mend it.
+type storeError struct{ error }
+
+func (e *storeError) Unwrap() error { return e.error }
+
+// open opens the store, once; it stays open over all attempts, so that what was read can be answered meanwhile.
+func (t *table) open(ctx context.Context, conf kafka.Config, streams topology.Streams) error {
+	if t.read(func(*kafka.Store) error { return nil }) == nil {
+		return nil
+	}
+	cluster, ids, err := kafka.TopicIDs(ctx, conf, t.topic.Name, streams.Events.Name)
+	if err != nil {
+		return err
+	}
+	logID := ids[streams.Events.Name]
+	t.logID.Store(&logID)
+	store, err := kafka.OpenStore(t.dir, cluster+"/"+ids[t.topic.Name]+"/"+layout, t.log)
+	if err != nil {
+		return &storeError{err}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.store = store
+	return nil
+}
+
+func (t *table) close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.store == nil {
+		return nil
+	}
+	store := t.store
+	t.store = nil
+	return store.Close()
+}
