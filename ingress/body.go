@@ -1,0 +1,76 @@
+package ingress
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// MaxBody is the largest webhook body taken.
+const MaxBody = 512 << 10
+
+// freeBody is what a body may hold without a share of the gate for large ones: so many large bodies, sent slowly by
+// someone without a secret, cannot keep an ordinary event out.
+const freeBody = 16 << 10
+
+// readBody reads the whole body. What Content-Length says is only used to refuse early: a body is measured as it is read,
+// and memory is taken as it arrives. The caller calls release when it is done with the body.
+func readBody(w http.ResponseWriter, r *http.Request, large *gate) (body []byte, release func(), p *problem) {
+	release = func() {}
+	if r.ContentLength > MaxBody {
+		return nil, release, tooLarge()
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, MaxBody) // also has the server hang up on what is left
+	body = make([]byte, 0, min(max(r.ContentLength+1, 512), freeBody))
+	entered := false
+	for {
+		if len(body) == cap(body) {
+			if len(body) >= freeBody && !entered {
+				if err := large.enter(MaxBody); err != nil {
+					return nil, release, busy("too many large bodies are being read: send it again after Retry-After")
+				}
+				entered, release = true, func() { large.leave(MaxBody) }
+			}
+			body = slices.Grow(body, min(len(body), MaxBody))
+		}
+		n, err := r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if err == io.EOF {
+			return body, release, nil
+		}
+		if err != nil {
+			return nil, release, unread(err)
+		}
+	}
+}
+
+func unread(err error) *problem {
+	var tooBig *http.MaxBytesError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &tooBig):
+		return tooLarge()
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return refuse(http.StatusRequestTimeout, "body_timeout", "the body did not arrive in time: send it in one go")
+	}
+	return refuse(http.StatusBadRequest, "body_incomplete", "the body ended before its announced length: send all of it")
+}
+
+func tooLarge() *problem {
+	return refuse(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over 524288 bytes: send one event a request, without file contents")
+}
+
+// identity says whether the body is sent as it is. A compressed one would be signed in one form and stored in another.
+func identity(h http.Header) bool {
+	for _, value := range h["Content-Encoding"] {
+		for coding := range strings.SplitSeq(value, ",") {
+			if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+				return false
+			}
+		}
+	}
+	return true
+}

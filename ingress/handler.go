@@ -1,0 +1,191 @@
+package ingress
+
+import (
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"tidemark/codecs"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/gorilla/mux"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// Path is where webhooks are posted.
+const Path = "/webhook/fastio"
+
+// A log takes events for good. The handler needs no more of Kafka than this.
+type eventLog interface {
+	// Append must not block. It calls done exactly once, maybe before it returns or long after: with where the record lies,
+	// or why it may not have landed.
+	Append(key string, value []byte, headers map[string][]byte, done func(at *tidemarkv1.Position, err error))
+}
+
+func (s *Server) routes() http.Handler {
+	router := mux.NewRouter().SkipClean(true) // a redirect would lose the body
+	router.HandleFunc(Path, s.answer(s.receive)).Methods(http.MethodPost)
+	router.MethodNotAllowedHandler = s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem) {
+		return nil, refuse(http.StatusMethodNotAllowed, "method_not_allowed", "webhooks are sent with POST").with("Allow", http.MethodPost)
+	})
+	router.NotFoundHandler = s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem) {
+		return nil, refuse(http.StatusNotFound, "not_found", "nothing is here: webhooks are posted to "+Path)
+	})
+	return router
+}
+
+// answer writes what handle returns: the one place that counts, logs and writes an outcome.
+func (s *Server) answer(handle func(http.ResponseWriter, *http.Request) ([]byte, *problem)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, problem := handle(w, r)
+		if problem != nil {
+			s.metrics.requests.WithLabelValues(problem.Code).Inc()
+			s.log.DebugContext(r.Context(), "webhook refused", "status", problem.Status, "code", problem.Code, "field", problem.Field)
+			problem.write(w, s.log)
+			return
+		}
+		s.metrics.requests.WithLabelValues(accepted).Inc()
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(body)
+	}
+}
+
+// receive checks a webhook, in the order that docs/design.md fixes, and appends it.
+func (s *Server) receive(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
+	body, release, problem := readBody(w, r, s.large)
+	defer release()
+	if problem != nil {
+		return nil, problem
+	}
+	s.metrics.bytes.Add(float64(len(body)))
+	if !identity(r.Header) {
+		return nil, refuse(http.StatusUnsupportedMediaType, "content_encoding", "the body is encoded: send it as it is, without Content-Encoding").with("Accept-Encoding", "identity")
+	}
+	now := s.now()
+	signer, problem := verify(s.scheme, s.secrets, r.Header, body, now)
+	if problem != nil {
+		return nil, problem
+	}
+	event, err := codecs.ParseEvent(body)
+	if err != nil {
+		return nil, s.unfit(err)
+	}
+	if !signer.covers(event.GetWorkspaceId()) {
+		return nil, refuse(http.StatusForbidden, "workspace_not_allowed", "the secret that signed this is bound to another workspace: sign with one of this workspace").on("workspace_id")
+	}
+	if wait := s.limiter.take(event.GetWorkspaceId(), now); wait > 0 {
+		return nil, refuse(http.StatusTooManyRequests, "rate_limited", "this workspace sends faster than is allowed: send it again after Retry-After").retry(wait)
+	}
+	value, err := codecs.WithEnvelope(body, event, now)
+	if err != nil {
+		return nil, s.unfit(err)
+	}
+	at, problem := s.append(event, value, r.Header)
+	if problem != nil {
+		return nil, problem
+	}
+	return receipt(event.GetEventId(), at)
+}
+
+// unfit turns an error of the codecs into a refusal. Any that is not about the event is ours.
+func (s *Server) unfit(err error) *problem {
+	if fault, ok := errors.AsType[*codecs.EventError](err); ok {
+		return refuse(http.StatusBadRequest, fault.Reason, fault.Error()).on(fault.Field)
+	}
+	s.log.Error("read a webhook", "error", err)
+	return internal()
+}
+
+func internal() *problem {
+	return refuse(http.StatusInternalServerError, "internal", "the event could not be handled; the log of this server says why")
+}
+
+func busy(detail string) *problem {
+	return refuse(http.StatusServiceUnavailable, "busy", detail).retry(retryBusy)
+}
+
+// How long a refused sender is asked to wait.
+const (
+	retryBusy  = time.Second
+	retryNoAck = 5 * time.Second
+)
+
+// What an append's sender and its acknowledgement agree on, whichever comes first.
+const (
+	waiting int32 = iota
+	answered
+	abandoned
+)
+
+var errNoAck = errors.New("no acknowledgement in time")
+
+// append hands the event to the log and waits for its acknowledgement. The place in flight is held until the record's
+// fate is known, even when the sender has long been answered 503.
+func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) (*tidemarkv1.Position, *problem) {
+	if err := s.flight.enter(len(value)); errors.Is(err, errClosed) {
+		return nil, refuse(http.StatusServiceUnavailable, "draining", "this server is shutting down: send it again after Retry-After").
+			with("Connection", "close").retry(retryBusy)
+	} else if err != nil {
+		return nil, busy("too many events wait for the log: send it again after Retry-After")
+	}
+	type ack struct {
+		at  *tidemarkv1.Position
+		err error
+	}
+	var state atomic.Int32
+	acks := make(chan ack, 1)
+	start := time.Now()
+	s.events.Append(e.GetWorkspaceId(), value, recordHeaders(e, request), func(at *tidemarkv1.Position, err error) {
+		s.flight.leave(len(value))
+		s.settled(start, err, !state.CompareAndSwap(waiting, answered))
+		acks <- ack{at, err}
+	})
+	timeout := time.NewTimer(s.ackTimeout)
+	defer timeout.Stop()
+	var a ack
+	select {
+	case a = <-acks:
+	case <-timeout.C:
+		if state.CompareAndSwap(waiting, abandoned) {
+			s.health.appended(errNoAck)
+			return nil, unacknowledged("no_ack", "the event is not acknowledged yet and may still land: send it again after Retry-After, a copy has no effect")
+		}
+		a = <-acks // it came in the same moment
+	}
+	if a.err != nil {
+		return nil, unacknowledged("log_unavailable", "the event could not be written: send it again after Retry-After, a copy has no effect")
+	}
+	return a.at, nil
+}
+
+func unacknowledged(code, detail string) *problem {
+	return refuse(http.StatusServiceUnavailable, code, detail).retry(retryNoAck)
+}
+
+// settled notes the fate of one append.
+func (s *Server) settled(start time.Time, err error, late bool) {
+	s.health.appended(err)
+	outcome := failed
+	if err == nil {
+		s.metrics.ackSeconds.Observe(time.Since(start).Seconds())
+		outcome = landed
+	}
+	if late {
+		s.metrics.late.WithLabelValues(outcome).Inc()
+	}
+}
+
+// receipt is the answer to an accepted event.
+func receipt(eventID string, at *tidemarkv1.Position) ([]byte, *problem) {
+	b := make([]byte, 0, 64+len(eventID))
+	b = append(b, `{"event_id":`...)
+	b, err := jsontext.AppendQuote(b, eventID)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "bad_field", "the event id is not valid UTF-8").on("event_id")
+	}
+	b = append(b, `,"position":"`...)
+	b = at.AppendText(b)
+	return append(b, "\"}\n"...), nil
+}

@@ -1,0 +1,88 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+const (
+	checkEvery   = 2 * time.Second // a check's answer is good for so long
+	checkTimeout = 5 * time.Second // and may take so long
+	checkWait    = time.Second     // but readiness answers sooner
+	failureHolds = 5 * time.Second // after a failed append, unless one succeeds
+)
+
+// health says whether events can be appended now, from what became of the last ones and from a check of its own: without
+// the check an instance that gets no traffic would never learn that its broker is back.
+type health struct {
+	check func(context.Context) error
+	log   *slog.Logger
+
+	mu        sync.Mutex
+	checking  chan struct{} // closed when the check under way ends; nil without one
+	checkedAt time.Time
+	checked   error
+	failedAt  time.Time
+	failed    error // of the last append
+}
+
+func newHealth(check func(context.Context) error, log *slog.Logger) *health {
+	return &health{check: check, log: log, checked: errors.New("the broker has not been reached yet")}
+}
+
+// appended notes what became of an append. Only a change is logged: while a broker is away every request fails alike.
+func (h *health) appended(err error) {
+	h.mu.Lock()
+	before := h.failed
+	h.failed = err
+	if err != nil {
+		h.failedAt = time.Now()
+	}
+	h.mu.Unlock()
+	switch {
+	case err != nil && before == nil:
+		h.log.Warn("events are not acknowledged: answering 503", "error", err)
+	case err == nil && before != nil:
+		h.log.Info("events are acknowledged again")
+	}
+}
+
+// ready returns nil or why not. It waits a moment for a check that is due, so that its answer is fresh.
+func (h *health) ready() error {
+	h.mu.Lock()
+	if h.checking == nil && time.Since(h.checkedAt) >= checkEvery {
+		h.checking = make(chan struct{})
+		go h.run(h.checking)
+	}
+	pending := h.checking
+	h.mu.Unlock()
+	if pending != nil {
+		select {
+		case <-pending:
+		case <-time.After(checkWait):
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.checked != nil {
+		return h.checked
+	}
+	if h.failed != nil && time.Since(h.failedAt) < failureHolds {
+		return fmt.Errorf("the last event failed: %w", h.failed)
+	}
+	return nil
+}
+
+func (h *health) run(done chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
+	defer cancel()
+	err := h.check(ctx)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.checked, h.checkedAt, h.checking = err, time.Now(), nil
+	close(done)
+}

@@ -1,0 +1,162 @@
+// Package ingress takes Fast.io's webhooks over HTTP and appends them to the events topic.
+//
+// It answers 200 only when the brokers have acknowledged the event, and then says where it lies; anything else tells the
+// sender what to mend, or to send it again. What was sent reaches the topic byte for byte, with what the envelope adds.
+// It bounds what it holds: bodies being read, events in flight, workspaces whose rate it knows. It does not decide what an
+// event means, nor whether it came before: a retry is appended again and dropped by who reads the topic.
+package ingress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/lovoo/goka"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The defaults of Config, and the longest it may wait for an acknowledgement: the sender gives up after 3 s.
+const (
+	DefaultMaxInFlight      = 4096
+	DefaultMaxInFlightBytes = 64 << 20
+	MaxAckTimeout           = 2500 * time.Millisecond
+
+	maxLargeBytes = 64 << 20 // of bodies over freeBody being read at once
+)
+
+// Config is what a Server needs.
+type Config struct {
+	Scheme  Scheme
+	Secrets []Secret // all are active; at least one
+
+	Brokers  []string
+	Topic    string // of the events
+	Producer goka.ProducerBuilder
+	// Check tells whether the topic can be written now, or why not. Readiness asks it, at most every two seconds.
+	Check func(context.Context) error
+
+	// Rate is how many events a second a workspace may send; 0: any. Burst is how many at once; 0: twice the rate.
+	Rate  float64
+	Burst int
+
+	MaxInFlight      int           // events not yet acknowledged; 0: DefaultMaxInFlight
+	MaxInFlightBytes int64         // 0: DefaultMaxInFlightBytes
+	AckTimeout       time.Duration // 0: MaxAckTimeout
+
+	Now     func() time.Time // nil: the wall clock
+	Log     *slog.Logger
+	Metrics prometheus.Registerer // nil: metrics are not exported
+}
+
+// A Server is the ingress role. It does nothing until it is asked.
+type Server struct {
+	scheme     Scheme
+	secrets    []Secret
+	ackTimeout time.Duration
+	now        func() time.Time
+
+	events  eventLog
+	close   func(context.Context) error
+	flight  *gate
+	large   *gate // bodies over freeBody
+	limiter *limiter
+	health  *health
+	metrics *metrics
+	log     *slog.Logger
+	handler http.Handler
+}
+
+// New returns a Server, or says which setting is wrong. It connects to nothing: the producer is built when it is first
+// needed, and again until that succeeds.
+func New(c Config) (*Server, error) {
+	if c.Topic == "" || c.Producer == nil || c.Check == nil {
+		return nil, errors.New("ingress: Topic, Producer and Check must be set")
+	}
+	events := newEmitterLog(c.Brokers, c.Topic, c.Producer)
+	check := c.Check
+	c.Check = func(ctx context.Context) error {
+		if _, err := events.open(); err != nil {
+			return err
+		}
+		return check(ctx)
+	}
+	return newServer(c, events, events.Close)
+}
+
+func newServer(c Config, events eventLog, closeEvents func(context.Context) error) (*Server, error) {
+	if len(c.Secrets) == 0 {
+		return nil, errors.New("no webhook secret given: set at least one")
+	}
+	for i, secret := range c.Secrets {
+		if err := secret.check(); err != nil {
+			return nil, fmt.Errorf("webhook secret %d %w", i+1, err)
+		}
+	}
+	if c.Rate < 0 || math.IsNaN(c.Rate) || math.IsInf(c.Rate, 0) || c.Burst < 0 {
+		return nil, fmt.Errorf("rate %v with burst %d: want numbers from 0", c.Rate, c.Burst)
+	}
+	if c.AckTimeout < 0 || c.AckTimeout > MaxAckTimeout {
+		return nil, fmt.Errorf("wait of %v for an acknowledgement: want at most %v, as the sender gives up after 3 s", c.AckTimeout, MaxAckTimeout)
+	}
+	if c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 {
+		return nil, fmt.Errorf("bounds of %d events and %d bytes in flight: want numbers from 0", c.MaxInFlight, c.MaxInFlightBytes)
+	}
+	c.setDefaults()
+	flight := newGate(c.MaxInFlight, c.MaxInFlightBytes)
+	m, err := newMetrics(c.Metrics, flight)
+	if err != nil {
+		return nil, fmt.Errorf("register the ingress metrics: %w", err)
+	}
+	s := &Server{
+		scheme: c.Scheme, secrets: slices.Clone(c.Secrets), ackTimeout: c.AckTimeout, now: c.Now,
+		events: events, close: closeEvents,
+		flight: flight, large: newGate(maxLargeBytes/MaxBody, maxLargeBytes),
+		limiter: newLimiter(c.Rate, c.Burst),
+		health:  newHealth(c.Check, c.Log), metrics: m, log: c.Log,
+	}
+	s.handler = s.routes()
+	return s, nil
+}
+
+func (c *Config) setDefaults() {
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = DefaultMaxInFlight
+	}
+	if c.MaxInFlightBytes == 0 {
+		c.MaxInFlightBytes = DefaultMaxInFlightBytes
+	}
+	if c.AckTimeout == 0 {
+		c.AckTimeout = MaxAckTimeout
+	}
+	if c.Burst == 0 {
+		c.Burst = max(1, int(min(2*c.Rate, math.MaxInt32)))
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Handler serves the webhook endpoint.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Ready returns nil when events can be taken, else the reason.
+func (s *Server) Ready() error {
+	if s.flight.draining() {
+		return errClosed
+	}
+	return s.health.ready()
+}
+
+// Close takes no more events, waits until the fate of each one in flight is known, and closes the producer; ctx bounds the
+// wait. Requests still being answered should be finished first: http.Server's Shutdown does that.
+func (s *Server) Close(ctx context.Context) error {
+	return errors.Join(s.flight.drain(ctx), s.close(ctx))
+}

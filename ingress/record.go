@@ -1,0 +1,73 @@
+package ingress
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// recordHeaders returns the headers of an event's record: CloudEvents 1.0 in Kafka's binary mode, and the trace it belongs to.
+//
+// Its ce_source is the URI-reference "fastio/" and the workspace's id, percent-escaped: with ce_id it names an event, and event
+// ids are promised to be unique in their workspace only.
+func recordHeaders(e *tidemarkv1.Event, request http.Header) map[string][]byte {
+	h := map[string][]byte{
+		"ce_specversion": []byte("1.0"),
+		"ce_id":          []byte(e.GetEventId()),
+		"ce_source":      []byte("fastio/" + url.PathEscape(e.GetWorkspaceId())),
+		"ce_type":        []byte(e.GetEvent()),
+		"content-type":   []byte("application/json"),
+		"traceparent":    traceparent(request),
+	}
+	if e.GetFileId() != "" {
+		h["ce_subject"] = []byte(e.GetFileId())
+	}
+	if e.OccurredAt != nil {
+		at := time.UnixMicro(e.GetOccurredAt()).UTC()
+		if year := at.Year(); year >= 0 && year <= 9999 { // RFC 3339 knows no others
+			h["ce_time"] = at.AppendFormat(nil, time.RFC3339Nano)
+		}
+	}
+	return h
+}
+
+// traceparent returns the request's own when it is valid (W3C Trace Context), else a new one, not sampled: nothing was
+// recorded of it here.
+func traceparent(h http.Header) []byte {
+	if t := only(h, "Traceparent"); validTraceparent(t) {
+		return []byte("00" + t[2:55])
+	}
+	var ids [24]byte
+	for i := 0; i < len(ids); i += 8 {
+		binary.BigEndian.PutUint64(ids[i:], rand.Uint64())
+	}
+	ids[0] |= 1 // neither id may be all zeros
+	ids[16] |= 1
+	b := make([]byte, 0, 55)
+	b = append(b, "00-"...)
+	b = hex.AppendEncode(b, ids[:16])
+	b = append(b, '-')
+	b = hex.AppendEncode(b, ids[16:])
+	return append(b, "-00"...)
+}
+
+// validTraceparent also takes versions to come, whose first four parts are those of version 00.
+func validTraceparent(t string) bool {
+	if len(t) < 55 || len(t) > 55 && (t[:2] == "00" || t[55] != '-') {
+		return false
+	}
+	for i := range 55 {
+		dash := i == 2 || i == 35 || i == 52
+		if dash != (t[i] == '-') || !dash && !strings.ContainsRune("0123456789abcdef", rune(t[i])) {
+			return false
+		}
+	}
+	const zeros = "00000000000000000000000000000000"
+	return t[:2] != "ff" && t[3:35] != zeros && t[36:52] != zeros[:16]
+}

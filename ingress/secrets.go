@@ -1,0 +1,121 @@
+package ingress
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	minSecretBytes = 24
+	maxIDBytes     = 256
+	whsec          = "whsec_" // what a secret of standard-webhooks begins with
+)
+
+// A Secret is one active signing secret, bound to a workspace or good for all.
+type Secret struct {
+	workspace string // empty: for all
+	key       []byte
+}
+
+// Workspace returns the workspace that the secret is bound to; empty for none.
+func (s Secret) Workspace() string { return s.workspace }
+
+// Format prints what may be shown of a secret whatever the verb, so that a stray %v cannot print its key.
+func (s Secret) Format(f fmt.State, _ rune) {
+	text := "secret for every workspace"
+	if s.workspace != "" {
+		text = fmt.Sprintf("secret for workspace %q", s.workspace)
+	}
+	_, _ = io.WriteString(f, text) // Format cannot report, and the fmt package's buffer does not fail
+}
+
+func (s Secret) check() error {
+	if len(s.key) < minSecretBytes {
+		return fmt.Errorf("is of %d bytes, want at least %d: make a longer one", len(s.key), minSecretBytes)
+	}
+	return nil
+}
+
+// ParseSecrets reads a comma-separated list of secrets, none of them bound to a workspace. Space around an entry does not
+// count. Its errors name the entry by number and never quote it.
+func ParseSecrets(scheme Scheme, list string) ([]Secret, error) {
+	if strings.TrimSpace(list) == "" {
+		return nil, errors.New("no webhook secret given: set at least one")
+	}
+	var secrets []Secret
+	for i, entry := range strings.Split(list, ",") {
+		secret, err := parseSecret(scheme, "", entry)
+		if err != nil {
+			return nil, fmt.Errorf("webhook secret %d of the list %w", i+1, err)
+		}
+		secrets = append(secrets, secret)
+	}
+	return secrets, nil
+}
+
+// ReadSecretsFile reads secrets from a file, one a line: `secret`, or `workspace=secret` for one bound to a workspace. A
+// line splits at its first "=" unless only "=" follows it, as base64 ends so. Blank lines, and space around a line or
+// around the "=", do not count. Its errors name the line by number and never quote it.
+func ReadSecretsFile(scheme Scheme, path string) ([]Secret, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the webhook secrets file: %w", err)
+	}
+	var secrets []Secret
+	n := 0
+	for line := range strings.Lines(strings.TrimPrefix(string(data), "\ufeff")) {
+		n++
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		secret, err := parseLine(scheme, line)
+		if err != nil {
+			return nil, fmt.Errorf("webhook secrets file %s, line %d: the secret %w", path, n, err)
+		}
+		secrets = append(secrets, secret)
+	}
+	if len(secrets) == 0 {
+		return nil, fmt.Errorf("webhook secrets file %s holds no secret: write one a line", path)
+	}
+	return secrets, nil
+}
+
+func parseLine(scheme Scheme, line string) (Secret, error) {
+	line = strings.TrimSpace(line)
+	workspace, rest, found := strings.Cut(line, "=")
+	if !found || strings.Trim(rest, "=") == "" {
+		return parseSecret(scheme, "", line)
+	}
+	workspace = strings.TrimSpace(workspace)
+	if workspace == "" || len(workspace) > maxIDBytes || !utf8.ValidString(workspace) || strings.ContainsFunc(workspace, unicode.IsControl) {
+		return Secret{}, fmt.Errorf("has no workspace id of 1 to %d bytes before its \"=\"", maxIDBytes)
+	}
+	return parseSecret(scheme, workspace, rest)
+}
+
+// parseSecret returns errors that go on after "the secret".
+func parseSecret(scheme Scheme, workspace, text string) (Secret, error) {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return Secret{}, errors.New("is empty: remove it or write one")
+	}
+	secret := Secret{workspace: workspace, key: []byte(text)}
+	if scheme.Name() == StandardWebhooks {
+		encoded, found := strings.CutPrefix(text, whsec)
+		if !found {
+			return Secret{}, fmt.Errorf("does not begin with %q, as those of %s do", whsec, StandardWebhooks)
+		}
+		key, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(encoded, "="))
+		if err != nil { // the error would quote a byte of the secret
+			return Secret{}, fmt.Errorf("is not base64 after %q", whsec)
+		}
+		secret.key = key
+	}
+	return secret, secret.check()
+}
