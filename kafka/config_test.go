@@ -180,6 +180,33 @@ func TestSecuredRefuses(t *testing.T) {
 	}
 }
 
+func TestScramOnKafka(t *testing.T) {
+	brokers := os.Getenv("KAFKA_SASL_BROKERS")
+	if brokers == "" {
+		t.Skip("KAFKA_SASL_BROKERS is not set: deploy/kafka/kafka.sh starts a broker that knows logins")
+	}
+	c := kafka.Config{
+		Brokers: strings.Split(brokers, ","),
+		SASL:    kafka.SASLConfig{Mechanism: kafka.ScramSHA512, User: "tidemark", Password: "tidemark-secret"},
+	}
+	if _, _, err := kafka.TopicIDs(t.Context(), c); err != nil {
+		t.Errorf("franz-go: %v", err)
+	}
+	s, err := c.Sarama()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := sarama.NewClient(c.Brokers, s)
+	if err != nil {
+		t.Fatalf("sarama: %v", err)
+	}
+	client.Close()
+	c.SASL.Password = "no"
+	if _, _, err := kafka.TopicIDs(t.Context(), c); err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
+		t.Errorf("wrong password: got %v, want the login named", err)
+	}
+}
+
 // An authority signs test certificates.
 type authority struct {
 	cert *x509.Certificate

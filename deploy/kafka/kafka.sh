@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# One real Apache Kafka broker (KRaft) on free loopback ports, from its published jars. No Docker, no root.
+#
+#   kafka.sh jars              fetch the jars once, print their folder
+#   kafka.sh start             start the broker, print `export KAFKA_BROKERS=..`; a running one is left as it is
+#   kafka.sh stop | wipe       end it; wipe also forgets its data
+#   kafka.sh env               print the exports again
+#   kafka.sh run COMMAND ..    a fresh broker for one command, gone afterwards
+#   kafka.sh tool CLASS ..     one of Kafka's own commands, with KAFKA_BROKERS as its --bootstrap-server
+#
+# Needs java 17 or newer, and mvn the first time. Jars and state are kept in .cache/kafka of the checkout, or in
+# TIDEMARK_KAFKA_STATE. KAFKA_BROKERS is a listener without a login; KAFKA_SASL_BROKERS wants SCRAM-SHA-512, user tidemark,
+# password tidemark-secret.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+version=4.1.0
+cache=$(cd "$here/../.." && pwd)/.cache/kafka
+jars=$cache/jars-$version
+state=${TIDEMARK_KAFKA_STATE:-$cache/broker}
+
+say() { printf 'kafka: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+need_java() {
+	command -v java >/dev/null || die 'java is missing: install a JRE, version 17 or newer (Debian: apt install openjdk-17-jre-headless)'
+	local spec
+	spec=$(java -XshowSettings:properties -version 2>&1 | sed -n 's/^ *java.specification.version = //p')
+	[ "${spec%%.*}" -ge 17 ] 2>/dev/null || die "java is version ${spec:-unknown}: Kafka $version needs 17 or newer"
+}
+
+fetch() {
+	need_java
+	[ -e "$jars/complete" ] && return
+	command -v mvn >/dev/null || die 'mvn is missing: install Maven (Debian: apt install maven) to fetch the jars'
+	say "fetching Apache Kafka $version, about 50 MB"
+	mkdir -p "$jars"
+	mvn --quiet --batch-mode -Dstyle.color=never --file "$here/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+		-DoutputDirectory="$jars" >&2
+	touch "$jars/complete" # only a whole copy counts
+}
+
+kafka_class() { # LEVEL CLASS ARG..
+	local level=$1
+	shift
+	java -Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dtidemark.level="$level" \
+		-Dlog4j2.configurationFile="$here/log4j2.properties" -cp "$jars/*" "$@"
+}
+
+# Below the range the kernel hands out to clients, so that none of those takes it before the broker does.
+free_port() {
+	local port
+	while :; do
+		port=$((20000 + RANDOM % 12000))
+		(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+	done
+	echo "$port"
+}
+
+configure() { # PLAIN SASL CONTROLLER, three ports; written at each start, the data stays
+	cat >"$state/server.properties" <<-CONF
+		process.roles=broker,controller
+		node.id=1
+		controller.quorum.voters=1@127.0.0.1:$3
+		controller.listener.names=CONTROLLER
+		inter.broker.listener.name=PLAINTEXT
+		listeners=PLAINTEXT://127.0.0.1:$1,SASL_PLAINTEXT://127.0.0.1:$2,CONTROLLER://127.0.0.1:$3
+		listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+		sasl.enabled.mechanisms=SCRAM-SHA-512
+		listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+		log.dirs=$state/data
+		# A name that nobody created is an error, as in production.
+		auto.create.topics.enable=false
+		# The internal topics want three brokers and many partitions otherwise.
+		offsets.topic.replication.factor=1
+		offsets.topic.num.partitions=4
+		transaction.state.log.replication.factor=1
+		transaction.state.log.min.isr=1
+		transaction.state.log.num.partitions=4
+		share.coordinator.state.topic.replication.factor=1
+		share.coordinator.state.topic.min.isr=1
+		group.initial.rebalance.delay.ms=0
+		# The cleaner takes this much at once when it starts, by default half of the heap below.
+		log.cleaner.dedupe.buffer.size=16777216
+		# Tests make many partitions, and each reserves room for its indexes.
+		log.index.size.max.bytes=1048576
+	CONF
+}
+
+# A pid may have gone to another program since: ours has our file on its command line.
+alive() { [ -s "$state/pid" ] && grep -qsaF "$state/server.properties" "/proc/$(<"$state/pid")/cmdline"; }
+
+# An open port is not yet a broker: ask for its API versions, and wait for bytes.
+answers() { # PORT
+	local n
+	n=$(timeout 2 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0" && printf "\0\0\0\12\0\22\0\0\0\0\0\1\377\377" >&3 && head -c 4 <&3 | wc -c' "$1" 2>/dev/null) && [ "$n" -eq 4 ]
+}
+
+start() {
+	if alive; then
+		say "runs already, pid $(<"$state/pid")"
+		return
+	fi
+	fetch
+	local plain sasl controller begin=$SECONDS
+	plain=$(free_port) sasl=$(free_port) controller=$(free_port)
+	mkdir -p "$state"
+	configure "$plain" "$sasl" "$controller"
+	if [ ! -e "$state/data/meta.properties" ]; then
+		kafka_class warn kafka.tools.StorageTool format --config "$state/server.properties" \
+			--cluster-id "$(kafka_class error kafka.tools.StorageTool random-uuid)" \
+			--add-scram 'SCRAM-SHA-512=[name=tidemark,password=tidemark-secret]' >"$state/log" 2>&1 ||
+			{ cat "$state/log" >&2; die 'the data folder could not be formatted'; }
+	fi
+	# Its own session: Ctrl-C in a terminal reaches the tests, and the broker is ended after them.
+	setsid java -Xms128m "-Xmx${KAFKA_HEAP:-512m}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:+ExitOnOutOfMemoryError \
+		-Dlog4j2.configurationFile="$here/log4j2.properties" -cp "$jars/*" \
+		kafka.Kafka "$state/server.properties" >>"$state/log" 2>&1 </dev/null &
+	echo $! >"$state/pid"
+	printf 'export KAFKA_BROKERS=127.0.0.1:%s\nexport KAFKA_SASL_BROKERS=127.0.0.1:%s\n' "$plain" "$sasl" >"$state/env"
+	until answers "$plain"; do
+		sleep 0.2
+		if ! kill -0 "$(<"$state/pid")" 2>/dev/null; then
+			tail -20 "$state/log" >&2
+			die 'the broker ended; its last lines are above'
+		fi
+		[ $((SECONDS - begin)) -lt 90 ] || { stop; die "no answer in 90 s, see $state/log"; }
+	done
+	say "Apache Kafka $version on 127.0.0.1:$plain after $((SECONDS - begin)) s, pid $(<"$state/pid"), state in $state"
+}
+
+stop() {
+	if alive; then
+		local pid begin=$SECONDS
+		pid=$(<"$state/pid")
+		kill "$pid"
+		while alive; do
+			sleep 0.1
+			[ $((SECONDS - begin)) -lt 20 ] || kill -9 "$pid" 2>/dev/null || true
+		done
+	fi
+	rm -f "$state/pid" "$state/env"
+}
+
+wipe() {
+	stop
+	if [ -e "$state/server.properties" ]; then rm -rf "$state"; fi # only a folder that start made
+}
+
+case "${1:-help}" in
+jars) fetch && echo "$jars" ;;
+start) start && cat "$state/env" ;;
+stop) stop ;;
+wipe) wipe ;;
+env) alive || die 'not running: kafka.sh start'; cat "$state/env" ;;
+run)
+	shift
+	[ $# -gt 0 ] || die 'run what?'
+	state=$(mktemp -d)/broker
+	trap 'wipe; rmdir "$(dirname "$state")"' EXIT
+	trap 'exit 130' INT TERM
+	start
+	source "$state/env"
+	"$@"
+	;;
+tool)
+	shift
+	[ $# -gt 0 ] || die 'which class? for example org.apache.kafka.tools.TopicCommand --list'
+	fetch
+	[ -n "${KAFKA_BROKERS:-}" ] || source "$state/env"
+	kafka_class warn "$1" --bootstrap-server "$KAFKA_BROKERS" "${@:2}"
+	;;
+*) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+esac
