@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// apiFlags say where the query API is.
+type apiFlags struct {
+	APIURL  string        `help:"Address of the query API." name:"api-url" default:"http://127.0.0.1:8080" placeholder:"URL"`
+	AtLeast string        `help:"Wait until the answer holds this position, as send and the ingress print it." placeholder:"P:OFFSET" env:"-"`
+	Wait    time.Duration `help:"How long to wait for --at-least." default:"5s" placeholder:"TIME" env:"-"`
+}
+
+// query asks the API for a path made of segments, each escaped by itself.
+func (f apiFlags) query(ctx context.Context, values url.Values, segments ...string) ([]byte, error) {
+	if f.AtLeast != "" {
+		values.Set("at_least", f.AtLeast)
+		values.Set("wait", f.Wait.String())
+	}
+	address := strings.TrimRight(f.APIURL, "/") + "/v1"
+	for _, s := range segments {
+		address += "/" + escapeSegment(s)
+	}
+	if len(values) > 0 {
+		address += "?" + values.Encode()
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.Wait+30*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, usagef("--api-url: %w", err)
+	}
+	answer, _, err := do(request)
+	return answer, err
+}
+
+// escapeSegment keeps an id that is "." or ".." from being read as a step in the path.
+func escapeSegment(s string) string {
+	if s == "." || s == ".." {
+		return strings.ReplaceAll(s, ".", "%2E")
+	}
+	return url.PathEscape(s)
+}
+
+// maxAnswer bounds what is read of an answer: a page of 1,000 files with every field at its longest.
+const maxAnswer = 64 << 20
+
+// do sends the request and returns the body of a 200; any other answer is an error that says what the server said.
+func do(request *http.Request) ([]byte, http.Header, error) {
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		var broken *url.Error
+		if errors.As(err, &broken) {
+			err = broken.Err // the address is said below
+		}
+		return nil, nil, fmt.Errorf("%s %s: %w", request.Method, request.URL.Redacted(), err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the answer of %s: %w", request.URL.Redacted(), err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, nil, refusal(response, body)
+	}
+	return body, response.Header, nil
+}
+
+// refusal puts a problem document, or what came in its place, into words.
+func refusal(response *http.Response, body []byte) error {
+	var problem struct {
+		Title  string `json:"title"`
+		Detail string `json:"detail"`
+		Code   string `json:"code"`
+		Field  string `json:"field"`
+	}
+	if err := json.Unmarshal(body, &problem); err != nil || problem.Title == "" {
+		return fmt.Errorf("%s: %s", response.Status, cell(strings.TrimSpace(string(body[:min(len(body), 500)]))))
+	}
+	text := response.Status
+	for _, part := range []string{problem.Code, problem.Field} {
+		if part != "" {
+			text += ", " + cell(part)
+		}
+	}
+	if problem.Detail == "" {
+		problem.Detail = problem.Title
+	}
+	text += ": " + cell(problem.Detail)
+	if after := response.Header.Get("Retry-After"); after != "" {
+		text += " (try again in " + cell(after) + " s)"
+	}
+	return errors.New(text)
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"tidemark/devbroker"
+	"tidemark/ingress"
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// A devCommand runs everything in one process.
+type devCommand struct {
+	Brokers   []string `help:"Use this cluster instead of the embedded broker." placeholder:"HOST:PORT" group:"Kafka"`
+	KafkaAddr string   `help:"Address of the embedded broker, on loopback." default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"Kafka"`
+	securityFlags
+	sizingFlags
+	Data string `help:"Folder of the embedded broker, the local stores and the secret." default:"./.tidemark" placeholder:"DIR"`
+	ingestFlags
+	processFlags
+	serveFlags
+	adminFlags
+	logFlags
+}
+
+// Run starts the broker and every role, prints what a newcomer needs and "ready", and drains when ctx ends:
+//
+//	ingress ─▶ api ─▶ files ─▶ workspaces ─▶ views ─▶ admin ─▶ broker
+func (c *devCommand) Run(ctx context.Context, con console) (err error) {
+	streams, err := c.streams()
+	if err != nil {
+		return err
+	}
+	signer, err := c.signer()
+	if err != nil {
+		return err
+	}
+	h, err := newHost(ctx, c.logger(con.err), c.adminFlags)
+	if err != nil {
+		return err
+	}
+	progress := newProgress(con.err)
+	config, stop, err := c.connect(ctx, h, progress)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+
+	fit := newCluster(func(ctx context.Context) error { return applyTopics(ctx, config, streams, progress) }, h.log)
+	h.readiness.Add("topics", fit.Ready)
+	webhooks, err := c.ingress(ctx, h, fit, config, streams, signer.scheme, signer.secrets)
+	if err != nil {
+		return err
+	}
+	groups, files := c.processors(h, fit, config, streams, c.Data)
+	api, copies, err := c.views(ctx, h, fit, config, streams, c.Data, files.Duplicates)
+	if err != nil {
+		return err
+	}
+	welcome := welcome{
+		webhooks: "http://" + dialable(webhooks.addr) + "/webhook/fastio",
+		api:      "http://" + dialable(api.addr),
+		admin:    "http://" + dialable(h.admin.Addr().String()),
+		brokers:  config.Brokers, embedded: len(c.Brokers) == 0, signer: signer,
+	}
+	announce := service{name: "announcement", run: func(ctx context.Context) error {
+		if !progress.awaitReady(ctx, h.readiness) {
+			return nil
+		}
+		if err := welcome.print(con.out); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		progress.say("draining", "press Ctrl-C again to end at once")
+		return nil
+	}}
+	services := append([]service{announce, webhooks, api}, groups...)
+	return h.run(ctx, append(services, copies, service{name: "topics", run: fit.run})...)
+}
+
+// connect returns how to reach the cluster that was given, else starts the embedded broker; stop closes that.
+func (c *devCommand) connect(ctx context.Context, h *host, progress *progress) (config kafka.Config, stop func() error, err error) {
+	stop = func() error { return nil }
+	brokers := c.Brokers
+	if len(brokers) == 0 {
+		dir := filepath.Join(c.Data, "broker")
+		// It outlives ctx: the roles commit to it while they drain.
+		broker, err := devbroker.Start(context.WithoutCancel(ctx), devbroker.Config{Dir: dir, Addr: c.KafkaAddr, Log: h.log.With("role", "broker")})
+		if err != nil {
+			return config, nil, fmt.Errorf("--kafka-addr %s, --data %s: %w", c.KafkaAddr, c.Data, err)
+		}
+		progress.say("broker", "embedded, on "+broker.Addr()+", data in "+dir)
+		brokers, stop = []string{broker.Addr()}, broker.Close
+	}
+	if config, err = c.securityFlags.config(brokers); err != nil {
+		return config, nil, errors.Join(err, stop())
+	}
+	return config, stop, nil
+}
+
+func applyTopics(ctx context.Context, config kafka.Config, streams topology.Streams, progress *progress) error {
+	created, err := kafka.ApplyTopics(ctx, config, streams.Topics())
+	if err != nil {
+		return err
+	}
+	if len(created) > 0 {
+		progress.say("topics", fmt.Sprintf("%d created", len(created)))
+	}
+	return nil
+}
+
+// A signer is what dev knows about signing: what the ingress accepts, and what the printed example is signed with.
+type signer struct {
+	scheme  ingress.Scheme
+	secrets []ingress.Secret
+	made    string // the secret dev made, empty if one was given
+	path    string // where that is kept
+}
+
+// signer takes the secrets given, else the one kept in the data folder, which the first start makes.
+func (c *devCommand) signer() (signer, error) {
+	scheme, err := c.scheme()
+	if err != nil {
+		return signer{}, err
+	}
+	secrets, err := c.secrets(scheme)
+	if !errors.Is(err, errNoSecrets) {
+		return signer{scheme: scheme, secrets: secrets}, err
+	}
+	made, err := makeDevSecret(c.Data, scheme)
+	if err != nil {
+		return signer{}, err
+	}
+	path := devSecretFile(c.Data, scheme)
+	secrets, err = ingress.ReadSecretsFile(scheme, path)
+	return signer{scheme: scheme, secrets: secrets, made: made, path: path}, err
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidemark/telemetry"
+)
+
+// adminFlags say where a process shows how it is.
+type adminFlags struct {
+	AdminAddr string `help:"Address of /healthz, /readyz and /metrics." default:"127.0.0.1:9600" placeholder:"HOST:PORT"`
+}
+
+// A host is what every long-running process has, whatever its roles: a log, metrics, readiness and the admin address.
+type host struct {
+	log       *slog.Logger
+	registry  *prometheus.Registry
+	readiness *telemetry.Readiness
+	admin     net.Listener
+}
+
+// newHost opens the admin address. A process whose roles never ran closes it by ending.
+func newHost(ctx context.Context, log *slog.Logger, flags adminFlags) (*host, error) {
+	admin, err := listen(ctx, "--admin-addr", flags.AdminAddr)
+	if err != nil {
+		return nil, err
+	}
+	return &host{log: log, registry: telemetry.NewRegistry(telemetry.ReadBuild()), readiness: &telemetry.Readiness{}, admin: admin}, nil
+}
+
+// run runs the services until ctx ends, and drains: readiness first, then the services in their order, the admin address last.
+func (h *host) run(ctx context.Context, services ...service) error {
+	services = append(services, service{name: "admin", run: func(ctx context.Context) error {
+		return serveHTTP(ctx, h.admin, httpServer(telemetry.AdminHandler(h.registry, h.readiness), h.log), h.log)
+	}})
+	begin := time.Now()
+	drain := func() {
+		begin = time.Now()
+		h.readiness.Drain()
+		h.log.Info("draining")
+	}
+	err := runServices(ctx, drain, services...)
+	h.log.Info("left", "drained_in", time.Since(begin).Round(time.Millisecond).String())
+	return err
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tidemark/ingress"
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// ingestFlags are the settings of the ingress role.
+type ingestFlags struct {
+	webhookFlags
+	IngressAddr    string        `help:"Address for webhooks." default:":5000" placeholder:"HOST:PORT"`
+	WorkspaceRate  float64       `help:"Events a second that one workspace may send; 0 for any." default:"0" placeholder:"N" group:"Webhooks"`
+	WorkspaceBurst int           `help:"Events that it may send at once; 0 for twice the rate." default:"0" placeholder:"N" group:"Webhooks"`
+	MaxInFlight    int           `help:"Events not yet acknowledged by Kafka, past which the answer is 503; 0 for 4096." default:"0" placeholder:"N" group:"Webhooks"`
+	IngressLinger  time.Duration `help:"How long an event waits for others to share its batch." default:"1ms" placeholder:"TIME" group:"Webhooks"`
+}
+
+// An ingestCommand receives webhooks.
+type ingestCommand struct {
+	clusterFlags
+	sizingFlags
+	ingestFlags
+	adminFlags
+	logFlags
+}
+
+// Run receives webhooks until ctx ends.
+func (c *ingestCommand) Run(ctx context.Context, con console) error {
+	config, err := c.clusterFlags.config()
+	if err != nil {
+		return err
+	}
+	streams, err := c.streams()
+	if err != nil {
+		return err
+	}
+	scheme, err := c.scheme()
+	if err != nil {
+		return err
+	}
+	secrets, err := c.secrets(scheme)
+	if err != nil {
+		return err
+	}
+	h, err := newHost(ctx, c.logger(con.err), c.adminFlags)
+	if err != nil {
+		return err
+	}
+	fit := h.awaitTopics(config, streams.Events)
+	role, err := c.ingress(ctx, h, fit, config, streams, scheme, secrets)
+	if err != nil {
+		return err
+	}
+	return h.run(ctx, role, service{name: "topics", run: fit.run})
+}
+
+// awaitTopics returns the door that opens when the topics are fit; readiness tells why it is shut.
+func (h *host) awaitTopics(config kafka.Config, topics ...topology.Topic) *cluster {
+	c := newCluster(func(ctx context.Context) error { return kafka.CheckTopics(ctx, config, topics) }, h.log)
+	h.readiness.Add("topics", c.Ready)
+	return c
+}
+
+// ingress builds the role, which takes requests from fit on:
+//
+//	ctx ends ──▶ requests finished ──▶ events in flight acknowledged, producer closed
+func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config kafka.Config, streams topology.Streams, scheme ingress.Scheme, secrets []ingress.Secret) (service, error) {
+	server, err := ingress.New(ingress.Config{
+		Scheme: scheme, Secrets: secrets,
+		Brokers: config.Brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, f.IngressLinger),
+		Check: func(ctx context.Context) error {
+			return kafka.CheckTopics(ctx, config, []topology.Topic{streams.Events})
+		},
+		Rate: f.WorkspaceRate, Burst: f.WorkspaceBurst, MaxInFlight: f.MaxInFlight,
+		Log: h.log.With("role", "ingress"), Metrics: h.registry,
+	})
+	if err != nil {
+		return service{}, err
+	}
+	listener, err := listen(ctx, "--ingress-addr", f.IngressAddr)
+	if err != nil {
+		return service{}, err
+	}
+	h.readiness.Add("ingress", fit.ready(server.Ready))
+	return service{name: "ingress", addr: listener.Addr().String(), run: func(ctx context.Context) error {
+		bounded := ingress.HTTPServer("", fit.gate(server.Handler()), h.log)
+		return errors.Join(serveHTTP(ctx, listener, bounded, h.log), closeIngress(ctx, server))
+	}}, nil
+}
+
+func closeIngress(ctx context.Context, server *ingress.Server) error {
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	return server.Close(limit)
+}

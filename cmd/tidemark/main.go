@@ -1,0 +1,140 @@
+// Command tidemark turns Fast.io file webhooks into the current state of every file, kept in Kafka and queryable over HTTP.
+//
+// It promises one binary in which every command agrees on topics, keys and settings; results go to stdout and logs to stderr.
+// It holds no rule of the domain and no Kafka client of its own making: it reads settings and wires the packages that do.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes scripts rely on.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// A console is where a command reads and writes: results on out, all else on err.
+type console struct {
+	out io.Writer
+	err io.Writer
+}
+
+// cli is the whole command line. A setting is declared in the command that uses it, or in a group that the command embeds.
+type cli struct {
+	Config configFile `help:"YAML file of settings, named like the flags. Flags and environment win over it." placeholder:"FILE"`
+
+	Dev     devCommand     `cmd:"" help:"Run everything in one process, on an embedded broker unless --brokers is given." set:"replication=1" set:"min_insync=1" set:"log_level=warn"`
+	Ingest  ingestCommand  `cmd:"" help:"Receive webhooks, verify them and put them into the events topic."`
+	Process processCommand `cmd:"" help:"Fold events into the state of every file and workspace."`
+	Serve   serveCommand   `cmd:"" help:"Answer queries over HTTP."`
+	Topics  topicsCommand  `cmd:"" help:"Compare the cluster's topics with what tidemark needs."`
+	Send    sendCommand    `cmd:"" help:"Sign a test event and post it to the ingress."`
+	Get     getCommand     `cmd:"" help:"Show the state of one file."`
+	Ls      lsCommand      `cmd:"" help:"List the files of a workspace."`
+	Tail    tailCommand    `cmd:"" help:"Print the records of a topic."`
+	Version versionCommand `cmd:"" help:"Print which build this is."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal ends the process at once
+	os.Exit(run(ctx, os.Args[1:], console{out: os.Stdout, err: os.Stderr}))
+}
+
+// run is main without the process: it parses args, runs the command and returns the exit code.
+func run(ctx context.Context, args []string, con console) int {
+	helped := false
+	parser, err := newParser(&cli{}, con, func(int) { helped = true })
+	if err != nil {
+		return fail(con, err)
+	}
+	unsetEmpty()
+	parsed, err := parser.Parse(args)
+	if helped { // --help has printed; parsing goes on and may miss arguments that nobody wanted
+		return exitOK
+	}
+	if err != nil {
+		return fail(con, err)
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return fail(con, parsed.Run(con))
+}
+
+func newParser(grammar *cli, con console, exit func(int)) (*kong.Kong, error) {
+	return kong.New(grammar,
+		kong.Name("tidemark"),
+		kong.Description("tidemark turns Fast.io file webhooks into the current state of every file, kept in Kafka and queryable over HTTP."),
+		kong.Writers(con.out, con.err),
+		kong.Exit(exit),
+		kong.DefaultEnvars("TIDEMARK"),
+		kong.Vars{"replication": "3", "min_insync": "2", "log_level": "info"}, // dev sets its own
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
+	)
+}
+
+// unsetEmpty makes an empty variable an absent one, as compose files and CI systems mean it when they pass ${NAME:-}.
+func unsetEmpty() {
+	for _, pair := range os.Environ() {
+		if name, value, _ := strings.Cut(pair, "="); value == "" && strings.HasPrefix(name, "TIDEMARK_") {
+			os.Unsetenv(name)
+		}
+	}
+}
+
+// A usageError is a command line, environment or file that says something impossible.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+// usagef builds a usageError.
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// fail is the one place that reports an error and turns it into an exit code.
+func fail(con console, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(con.err, "tidemark: %v\n", err)
+	var (
+		usage  usageError
+		parse  *kong.ParseError
+		noFile *fs.PathError
+	)
+	switch {
+	case errors.As(err, &noFile): // also when parsing met it: a file that is not there is no misuse
+		return exitFailed
+	case errors.As(err, &parse):
+		fmt.Fprintf(con.err, "See: %s --help\n", strings.TrimSpace("tidemark "+commandOf(parse.Context)))
+		return exitUsage
+	case errors.As(err, &usage):
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// commandOf returns the command as far as it was understood.
+func commandOf(ctx *kong.Context) string {
+	if ctx == nil {
+		return ""
+	}
+	var names []string
+	for _, step := range ctx.Path {
+		if step.Command != nil {
+			names = append(names, step.Command.Name)
+		}
+	}
+	return strings.Join(names, " ")
+}

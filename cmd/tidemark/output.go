@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The forms of a result.
+const (
+	asTable = "table"
+	asJSON  = "json"
+	asYAML  = "yaml"
+)
+
+// outputFlags say in which form a command prints its result.
+type outputFlags struct {
+	Output string `help:"Form of the result: table, json or yaml." short:"o" enum:"table,json,yaml" default:"table" placeholder:"FORM" env:"-"`
+}
+
+// print writes v in the form asked for; table writes the one for people.
+func (f outputFlags) print(w io.Writer, v any, table func(*tabwriter.Writer)) error {
+	switch f.Output {
+	case asJSON:
+		return printJSON(w, v)
+	case asYAML:
+		return printYAML(w, v)
+	}
+	columns := newTable(w)
+	table(columns)
+	return columns.Flush()
+}
+
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
+
+// printYAML goes by way of JSON, so both forms have the same names in the same order.
+func printYAML(w io.Writer, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	node, err := yamlNode(decoder)
+	if err != nil {
+		return fmt.Errorf("turn JSON into YAML: %w", err)
+	}
+	encoder := yaml.NewEncoder(w)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(node); err != nil {
+		return err
+	}
+	return encoder.Close()
+}
+
+// yamlNode reads one JSON value. Decoding into a map would lose the order, and YAML's own parser the pairs of surrogate escapes.
+func yamlNode(decoder *json.Decoder) (*yaml.Node, error) {
+	token, err := decoder.Token()
+	if err != nil {
+		return nil, err
+	}
+	delim, nested := token.(json.Delim)
+	if !nested {
+		if number, ok := token.(json.Number); ok {
+			return &yaml.Node{Kind: yaml.ScalarNode, Value: number.String()}, nil
+		}
+		node := &yaml.Node{}
+		return node, node.Encode(token)
+	}
+	node := &yaml.Node{Kind: yaml.MappingNode}
+	if delim == '[' {
+		node.Kind = yaml.SequenceNode
+	}
+	for decoder.More() { // in an object names and values take turns, as they do in a mapping node
+		child, err := yamlNode(decoder)
+		if err != nil {
+			return nil, err
+		}
+		node.Content = append(node.Content, child)
+	}
+	_, err = decoder.Token()
+	return node, err
+}
+
+// cell makes a stranger's text safe for a terminal and for a column: what cannot be printed is quoted.
+func cell(s string) string {
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return strconv.Quote(s)
+		}
+	}
+	return s
+}

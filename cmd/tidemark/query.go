@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"text/tabwriter"
+)
+
+// A getCommand shows the state of one file.
+type getCommand struct {
+	apiFlags
+	outputFlags
+	Workspace string `arg:"" help:"Workspace of the file." name:"ws"`
+	File      string `arg:"" help:"Id of the file."`
+}
+
+// Run asks the API and prints its answer.
+func (c *getCommand) Run(ctx context.Context, con console) error {
+	if c.Workspace == "" || c.File == "" {
+		return usagef("the ids of the workspace and of the file must not be empty")
+	}
+	answer, err := c.query(ctx, url.Values{}, "workspaces", c.Workspace, "files", c.File)
+	if err != nil {
+		return err
+	}
+	return c.printObject(con.out, answer)
+}
+
+// An lsCommand lists the files of a workspace.
+type lsCommand struct {
+	apiFlags
+	outputFlags
+	Workspace  string `arg:"" help:"Workspace to list." name:"ws"`
+	PathPrefix string `help:"Only files whose path begins so, ordered by path." placeholder:"PATH" env:"-"`
+	Status     string `help:"Which files: active, trashed or all." enum:"active,trashed,all" default:"active" placeholder:"STATUS" env:"-"`
+	Limit      int    `help:"At most so many files; 0 for all." default:"0" placeholder:"N" env:"-"`
+	Cursor     string `help:"Go on where a listing with --limit ended." placeholder:"CURSOR" env:"-"`
+}
+
+// pageSize is the most that the API gives at a time.
+const pageSize = 1000
+
+// A page is one answer of the listing.
+type page struct {
+	Files      []json.RawMessage `json:"files"`
+	NextCursor *string           `json:"next_cursor"`
+}
+
+// Run follows the cursor to the end, or to the limit. Each page is printed as it comes.
+func (c *lsCommand) Run(ctx context.Context, con console) error {
+	if c.Workspace == "" {
+		return usagef("the id of the workspace must not be empty")
+	}
+	if c.Limit < 0 {
+		return usagef("--limit %d: want 0 or more", c.Limit)
+	}
+	list := &listing{form: c.Output, table: newTable(con.out), out: con.out}
+	var cursor *string
+	if c.Cursor != "" {
+		cursor = &c.Cursor
+	}
+	for left := c.Limit; ; {
+		values := url.Values{"status": {c.Status}, "limit": {strconv.Itoa(pageSize)}}
+		if c.Limit > 0 {
+			values.Set("limit", strconv.Itoa(min(left, pageSize)))
+		}
+		if c.PathPrefix != "" {
+			values.Set("path_prefix", c.PathPrefix)
+		}
+		if cursor != nil {
+			values.Set("cursor", *cursor)
+		}
+		answer, err := c.query(ctx, values, "workspaces", c.Workspace, "files")
+		if err != nil {
+			return err
+		}
+		var p page
+		if err := json.Unmarshal(answer, &p); err != nil {
+			return fmt.Errorf("read the listing: %w", err)
+		}
+		if err := list.add(p.Files); err != nil {
+			return err
+		}
+		cursor = p.NextCursor
+		left -= len(p.Files)
+		if cursor == nil || c.Limit > 0 && left <= 0 {
+			return list.end(cursor, con.err)
+		}
+	}
+}
+
+// A listing prints files as pages come in: as an object like the API's own answer, or as a table.
+type listing struct {
+	form  string
+	out   io.Writer
+	table *tabwriter.Writer
+	page  page
+	begun bool
+}
+
+func (l *listing) add(files []json.RawMessage) error {
+	if l.form != asTable {
+		l.page.Files = append(l.page.Files, files...)
+		return nil
+	}
+	if !l.begun {
+		fmt.Fprintln(l.table, "FILE\tPATH\tSIZE\tTYPE\tSTATUS\tVERSION\tUPDATED")
+		l.begun = true
+	}
+	for _, data := range files {
+		var f struct {
+			ID      string `json:"file_id"`
+			Name    string `json:"name"`
+			Path    string `json:"path"`
+			Size    *int64 `json:"size"`
+			Mime    string `json:"mime"`
+			Status  string `json:"status"`
+			Version uint64 `json:"version"`
+			Updated string `json:"updated_at"`
+		}
+		if err := json.Unmarshal(data, &f); err != nil {
+			return fmt.Errorf("read a file of the listing: %w", err)
+		}
+		size := "-"
+		if f.Size != nil {
+			size = strconv.FormatInt(*f.Size, 10)
+		}
+		fmt.Fprintf(l.table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(f.ID), dash(f.Path, f.Name), size, dash(f.Mime), cell(f.Status), f.Version, dash(f.Updated))
+	}
+	return l.table.Flush()
+}
+
+// end prints what is left, and tells people how to go on; the other forms carry the cursor.
+func (l *listing) end(cursor *string, notes io.Writer) error {
+	if l.form == asTable {
+		if cursor != nil {
+			fmt.Fprintf(notes, "There are more: go on with --cursor %s\n", *cursor)
+		}
+		return nil
+	}
+	l.page.NextCursor = cursor
+	if l.page.Files == nil {
+		l.page.Files = []json.RawMessage{}
+	}
+	if l.form == asYAML {
+		return printYAML(l.out, l.page)
+	}
+	return printJSON(l.out, l.page)
+}
+
+// dash returns the first text there is.
+func dash(texts ...string) string {
+	for _, s := range texts {
+		if s != "" {
+			return cell(s)
+		}
+	}
+	return "-"
+}
+
+// printObject prints a JSON object from the wire; as a table it has one line a field, in the object's order.
+func (f outputFlags) printObject(w io.Writer, object []byte) error {
+	if f.Output != asTable {
+		return f.print(w, json.RawMessage(object), nil)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
+		return fmt.Errorf("the answer is no JSON object: %s", cell(string(object[:min(len(object), 500)])))
+	}
+	table := newTable(w)
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return fmt.Errorf("read the answer: %w", err)
+		}
+		var value json.RawMessage
+		if err := decoder.Decode(&value); err != nil {
+			return fmt.Errorf("read the answer: %w", err)
+		}
+		text := string(value)
+		var s string
+		if json.Unmarshal(value, &s) == nil && text != "null" {
+			text = s
+		}
+		fmt.Fprintf(table, "%s\t%s\n", cell(fmt.Sprint(name)), cell(text))
+	}
+	return table.Flush()
+}

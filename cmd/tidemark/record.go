@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+	"unicode/utf8"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A record is one Kafka record as scripts read it. Text that is not UTF-8, and a value that is not JSON, go into the fields
+// named *_base64 instead.
+type record struct {
+	Topic       string            `json:"topic"`
+	Partition   int32             `json:"partition"`
+	Offset      int64             `json:"offset"`
+	Timestamp   string            `json:"timestamp"`
+	Key         *string           `json:"key"` // null: the record has none
+	KeyBase64   string            `json:"key_base64,omitempty"`
+	Headers     map[string]string `json:"headers"` // of one given twice the last
+	Value       json.RawMessage   `json:"value,omitempty"`
+	ValueBase64 *string           `json:"value_base64,omitempty"`
+
+	HeadersBase64 map[string]string `json:"headers_base64,omitempty"`
+}
+
+func newRecord(r *kgo.Record) record {
+	out := record{
+		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset,
+		Timestamp: r.Timestamp.UTC().Format(time.RFC3339Nano), Headers: map[string]string{},
+	}
+	if key := string(r.Key); r.Key != nil && utf8.ValidString(key) {
+		out.Key = &key
+	} else {
+		out.KeyBase64 = base64.StdEncoding.EncodeToString(r.Key)
+	}
+	for _, h := range r.Headers {
+		if utf8.Valid(h.Value) {
+			out.Headers[h.Key] = string(h.Value)
+			continue
+		}
+		if out.HeadersBase64 == nil {
+			out.HeadersBase64 = map[string]string{}
+		}
+		out.HeadersBase64[h.Key] = base64.StdEncoding.EncodeToString(h.Value)
+	}
+	switch {
+	case r.Value == nil:
+		out.Value = json.RawMessage("null")
+	case utf8.Valid(r.Value) && json.Valid(r.Value):
+		out.Value = r.Value
+	default:
+		text := base64.StdEncoding.EncodeToString(r.Value)
+		out.ValueBase64 = &text
+	}
+	return out
+}
+
+// A recordPrinter prints records as they come: in JSON one object a line, in YAML one document each.
+type recordPrinter struct {
+	w    io.Writer
+	form string
+	json *json.Encoder
+}
+
+func newRecordPrinter(w io.Writer, form string) *recordPrinter {
+	encoder := json.NewEncoder(w) // which writes one line whatever the value's own layout
+	encoder.SetEscapeHTML(false)
+	return &recordPrinter{w: w, form: form, json: encoder}
+}
+
+func (p *recordPrinter) print(r *kgo.Record) error {
+	out := newRecord(r)
+	switch p.form {
+	case asJSON:
+		return p.json.Encode(out)
+	case asYAML:
+		if _, err := fmt.Fprintln(p.w, "---"); err != nil {
+			return err
+		}
+		return printYAML(p.w, out)
+	}
+	value := cell(string(bytes.TrimSpace(out.Value)))
+	if out.ValueBase64 != nil {
+		value = fmt.Sprintf("(%d bytes) %s", len(r.Value), *out.ValueBase64)
+	}
+	_, err := fmt.Fprintf(p.w, "%d:%d  %s  %s  %s\n", r.Partition, r.Offset, out.Timestamp, dash(string(r.Key)), value)
+	return err
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"tidemark/ingress"
+)
+
+// A sendCommand signs a test event as Fast.io would and posts it.
+type sendCommand struct {
+	webhookFlags
+	outputFlags
+	URL       string `help:"Where to post." name:"url" default:"http://127.0.0.1:5000/webhook/fastio"`
+	Data      string `help:"Data folder of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
+	Workspace string `help:"Workspace of the event." default:"123" placeholder:"ID" env:"-"`
+	File      string `help:"File of the event; empty for an event without one." default:"2hello" placeholder:"ID" env:"-"`
+	Event     string `help:"Name of the event." default:"workspace_storage_file_added" placeholder:"NAME" env:"-"`
+	EventID   string `help:"Id of the event (default: a new one); the same id again is a duplicate." placeholder:"ID" env:"-"`
+	Name      string `help:"Name of the file." placeholder:"NAME" env:"-"`
+	Path      string `help:"Path of the file." placeholder:"PATH" env:"-"`
+	Size      *int64 `help:"Size of the file in bytes." placeholder:"BYTES" env:"-"`
+	Mime      string `help:"Type of the file." placeholder:"TYPE" env:"-"`
+	At        string `help:"Time of the event, RFC 3339 (default: now)." placeholder:"TIME" env:"-"`
+	Body      string `help:"Post this JSON instead, or that of a file: @FILE, @- for stdin. The other knobs of the event do not count." placeholder:"JSON" env:"-"`
+}
+
+// sendTimeout is longer than the 2.5 s that the ingress waits for an acknowledgement.
+const sendTimeout = 15 * time.Second
+
+// Run posts the event and prints the answer; any answer but 200 is a failure.
+func (c *sendCommand) Run(ctx context.Context, con console) error {
+	scheme, err := c.scheme()
+	if err != nil {
+		return err
+	}
+	body, id, err := c.body(os.Stdin)
+	if err != nil {
+		return err
+	}
+	secret, err := c.secret(scheme, workspaceOf(body))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL, bytes.NewReader(body))
+	if err != nil {
+		return usagef("--url: %w", err)
+	}
+	request.Header = ingress.Sign(scheme, secret, body, id, time.Now())
+	request.Header.Set("Content-Type", "application/json")
+	answer, _, err := do(request)
+	if err != nil {
+		return err
+	}
+	return c.printAnswer(con.out, answer)
+}
+
+// body returns what to post and the id to sign, which only standard-webhooks wants.
+func (c *sendCommand) body(stdin io.Reader) (body []byte, id string, err error) {
+	if c.EventID == "" {
+		var random [10]byte
+		rand.Read(random[:]) // never fails
+		c.EventID = "evt_" + hex.EncodeToString(random[:])
+	}
+	if c.Body != "" {
+		body, err = readBody(c.Body, stdin)
+		return body, c.EventID, err
+	}
+	at := time.Now()
+	if c.At != "" {
+		if at, err = time.Parse(time.RFC3339, c.At); err != nil {
+			return nil, "", usagef("--at: want a time like 2026-01-31T09:30:00Z: %w", err)
+		}
+	}
+	body, err = json.Marshal(struct {
+		Event     string `json:"event"`
+		Workspace string `json:"workspace_id"`
+		EventID   string `json:"event_id"`
+		File      string `json:"object_id,omitempty"`
+		Name      string `json:"name,omitempty"`
+		Path      string `json:"path,omitempty"`
+		Size      *int64 `json:"size,omitempty"`
+		Mime      string `json:"mime,omitempty"`
+		Created   string `json:"created"`
+	}{c.Event, c.Workspace, c.EventID, c.File, c.Name, c.Path, c.Size, c.Mime, at.UTC().Format(time.RFC3339)})
+	return body, c.EventID, err
+}
+
+func readBody(arg string, stdin io.Reader) ([]byte, error) {
+	name, isFile := strings.CutPrefix(arg, "@")
+	switch {
+	case !isFile:
+		return []byte(arg), nil
+	case name == "-":
+		return io.ReadAll(stdin)
+	}
+	body, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read the body: %w", err)
+	}
+	return body, nil
+}
+
+// workspaceOf looks into the body for the workspace, to choose a secret by. Bodies that the ingress would refuse are posted
+// all the same: that is how to see the refusal.
+func workspaceOf(body []byte) string {
+	var scope struct {
+		Snake string `json:"workspace_id"`
+		Camel string `json:"workspaceId"`
+	}
+	if err := json.Unmarshal(body, &scope); err != nil || scope.Snake == "" {
+		return scope.Camel
+	}
+	return scope.Snake
+}
+
+// secret chooses the one bound to the workspace, else the first that is bound to none. Given none, dev's own is used.
+func (c *sendCommand) secret(scheme ingress.Scheme, workspace string) (ingress.Secret, error) {
+	secrets, err := c.secrets(scheme)
+	if errors.Is(err, errNoSecrets) {
+		path := devSecretFile(c.Data, scheme)
+		if secrets, err = ingress.ReadSecretsFile(scheme, path); errors.Is(err, fs.ErrNotExist) {
+			return ingress.Secret{}, fmt.Errorf("%w, or start tidemark dev, which makes one: %w", errNoSecrets, err)
+		}
+	}
+	if err != nil {
+		return ingress.Secret{}, err
+	}
+	chosen := -1
+	for i, s := range secrets {
+		switch {
+		case s.Workspace() == workspace && workspace != "":
+			return s, nil
+		case s.Workspace() == "" && chosen < 0:
+			chosen = i
+		}
+	}
+	if chosen < 0 {
+		return ingress.Secret{}, fmt.Errorf("every webhook secret is bound to another workspace than %q", workspace)
+	}
+	return secrets[chosen], nil
+}
+
+func (c *sendCommand) printAnswer(w io.Writer, answer []byte) error {
+	return c.printObject(w, answer)
+}

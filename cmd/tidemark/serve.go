@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"tidemark/kafka"
+	"tidemark/topology"
+	"tidemark/views"
+)
+
+// serveFlags are the settings of the query API.
+type serveFlags struct {
+	APIAddr      string        `help:"Address of the query API." name:"api-addr" default:":8080" placeholder:"HOST:PORT"`
+	MaxStaleness time.Duration `help:"Age of an answer past which there is none while the brokers are away; 0 for any." default:"0" placeholder:"TIME"`
+}
+
+// A serveCommand answers queries.
+type serveCommand struct {
+	clusterFlags
+	sizingFlags
+	dataFlags
+	serveFlags
+	adminFlags
+	logFlags
+}
+
+// Run answers until ctx ends.
+func (c *serveCommand) Run(ctx context.Context, con console) error {
+	config, err := c.clusterFlags.config()
+	if err != nil {
+		return err
+	}
+	streams, err := c.streams()
+	if err != nil {
+		return err
+	}
+	h, err := newHost(ctx, c.logger(con.err), c.adminFlags)
+	if err != nil {
+		return err
+	}
+	fit := h.awaitTopics(config, streams.Events, streams.Files, streams.Notify, streams.Workspaces)
+	api, copies, err := c.views(ctx, h, fit, config, streams, c.Data, nil)
+	if err != nil {
+		return err
+	}
+	return h.run(ctx, api, copies, service{name: "topics", run: fit.run})
+}
+
+// views builds the API and the copies of the tables it answers from, which are kept up to date from fit on.
+func (f serveFlags) views(ctx context.Context, h *host, fit *cluster, config kafka.Config, streams topology.Streams, data string, duplicates func() int64) (api, copies service, err error) {
+	server, err := views.New(views.Config{
+		Kafka: config, Streams: streams, Dir: filepath.Join(data, "views"),
+		Log: h.log.With("role", "serve"), Metrics: h.registry,
+		MaxStaleness: f.MaxStaleness, Duplicates: duplicates,
+	})
+	if err != nil {
+		return service{}, service{}, err
+	}
+	listener, err := listen(ctx, "--api-addr", f.APIAddr)
+	if err != nil {
+		return service{}, service{}, err
+	}
+	h.readiness.Add("views", fit.ready(server.Ready))
+	api = service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
+		return serveHTTP(ctx, listener, httpServer(fit.gate(server.Handler()), h.log), h.log)
+	}}
+	return api, service{name: "views", run: fit.then(server.Run)}, nil
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"tidemark/kafka"
+)
+
+// topicsCommand groups what is done to the cluster before the roles run on it.
+type topicsCommand struct {
+	Plan  topicsPlanCommand  `cmd:"" help:"Show how the cluster's topics differ from what tidemark needs."`
+	Apply topicsApplyCommand `cmd:"" help:"Create the topics that are missing. Existing ones are never altered."`
+	Acls  topicsAclsCommand  `cmd:"" help:"Show the ACLs that each role needs."`
+}
+
+// A topicsPlanCommand compares and changes nothing.
+type topicsPlanCommand struct {
+	clusterFlags
+	sizingFlags
+	outputFlags
+}
+
+// Run prints the differences.
+func (c *topicsPlanCommand) Run(ctx context.Context, con console) error {
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	streams, err := c.streams()
+	if err != nil {
+		return err
+	}
+	plan, err := kafka.PlanTopics(ctx, config, streams.Topics())
+	if err != nil {
+		return err
+	}
+	if c.Output == asTable && len(plan) == 0 {
+		fmt.Fprintln(con.out, "Nothing to do: every topic is there as it must be.")
+		return nil
+	}
+	return c.printChanges(con.out, plan)
+}
+
+// A topicsApplyCommand creates what is missing.
+type topicsApplyCommand struct {
+	clusterFlags
+	sizingFlags
+	outputFlags
+}
+
+// Run prints what was created. A topic that exists and differs is an error.
+func (c *topicsApplyCommand) Run(ctx context.Context, con console) error {
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	streams, err := c.streams()
+	if err != nil {
+		return err
+	}
+	created, err := kafka.ApplyTopics(ctx, config, streams.Topics())
+	if len(created) == 0 && err == nil && c.Output == asTable {
+		fmt.Fprintln(con.out, "Nothing to do: every topic is there as it must be.")
+		return nil
+	}
+	if len(created) > 0 || err == nil { // also those made before another could not be
+		err = errors.Join(err, c.printChanges(con.out, created))
+	}
+	return err
+}
+
+func (f outputFlags) printChanges(w io.Writer, changes []kafka.Change) error {
+	type row struct {
+		Action  string `json:"action"` // create, or mend: what no command does
+		Topic   string `json:"topic"`
+		Setting string `json:"setting,omitempty"`
+		Found   string `json:"found,omitempty"`
+		Wanted  string `json:"wanted"`
+	}
+	rows := make([]row, 0, len(changes))
+	for _, c := range changes {
+		action := "mend"
+		if c.Create {
+			action = "create"
+		}
+		rows = append(rows, row{action, c.Topic, c.Setting, c.Found, c.Wanted})
+	}
+	return f.print(w, rows, func(table *tabwriter.Writer) {
+		fmt.Fprintln(table, "ACTION\tTOPIC\tSETTING\tFOUND\tWANTED")
+		for _, r := range rows {
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Action, r.Topic, dash(r.Setting), dash(r.Found), r.Wanted)
+		}
+	})
+}
+
+// A topicsAclsCommand shows the ACLs of every role.
+type topicsAclsCommand struct {
+	prefixFlags
+	Output    string `help:"Form of the result: table, json, yaml, or commands for Kafka's own kafka-acls." short:"o" enum:"table,json,yaml,commands" default:"table" placeholder:"FORM" env:"-"`
+	Principal string `help:"Principal of a role; {role} stands for its name." default:"User:tidemark-{role}" env:"-"`
+	Bootstrap string `help:"Broker address that the commands name." default:"localhost:9092" env:"-"`
+}
+
+// Run prints the ACLs: as a table with the commands below it, or in one of the forms alone.
+func (c *topicsAclsCommand) Run(con console) error {
+	streams, err := sizingFlags{prefixFlags: c.prefixFlags, Partitions: 1, Replication: 1, MinInsync: 1}.streams()
+	if err != nil {
+		return err
+	}
+	acls := aclsOf(streams)
+	for i := range acls {
+		acls[i].Principal = strings.ReplaceAll(c.Principal, "{role}", acls[i].Role)
+	}
+	if c.Output != "commands" {
+		err := outputFlags{Output: c.Output}.print(con.out, acls, func(table *tabwriter.Writer) {
+			fmt.Fprintln(table, "ROLE\tPRINCIPAL\tRESOURCE\tNAME\tOPERATIONS")
+			for _, a := range acls {
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", a.Role, a.Principal, a.Resource, a.Name, strings.Join(a.Operations, ", "))
+			}
+		})
+		if err != nil || c.Output != asTable {
+			return err
+		}
+		fmt.Fprintln(con.out)
+	}
+	for _, a := range acls {
+		fmt.Fprintln(con.out, a.command(c.Bootstrap))
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"tidemark/ingress"
+)
+
+// webhookFlags say how webhooks are signed. They are the sender's as well as the receiver's.
+type webhookFlags struct {
+	WebhookSecretsFile     string `help:"File of the active secrets, one a line: secret, or workspace=secret; or set TIDEMARK_WEBHOOK_SECRETS, separated by commas." placeholder:"FILE" group:"Webhooks"`
+	WebhookScheme          string `help:"How webhooks are signed: fastio, fastio-v1, fastio-x or standard-webhooks." default:"fastio" enum:"fastio,fastio-v1,fastio-x,standard-webhooks" placeholder:"NAME" aliases:"scheme" group:"Webhooks"`
+	WebhookTimestampHeader string `help:"Header of the signed time, for fastio-x (default X-Fastio-Timestamp)." placeholder:"NAME" group:"Webhooks"`
+}
+
+const secretsVariable = "TIDEMARK_WEBHOOK_SECRETS"
+
+// errNoSecrets is returned when neither the file nor the variable is given.
+var errNoSecrets = fmt.Errorf("no webhook secret is given: set %s or --webhook-secrets-file", secretsVariable)
+
+func (f webhookFlags) scheme() (ingress.Scheme, error) {
+	scheme, err := ingress.ParseScheme(f.WebhookScheme, f.WebhookTimestampHeader)
+	if err != nil {
+		return scheme, usageError{err}
+	}
+	return scheme, nil
+}
+
+// secrets reads the secrets that were given, errNoSecrets if none were.
+func (f webhookFlags) secrets(scheme ingress.Scheme) ([]ingress.Secret, error) {
+	list := os.Getenv(secretsVariable)
+	switch {
+	case list != "" && f.WebhookSecretsFile != "":
+		return nil, usagef("--webhook-secrets-file and %s are both given: drop one", secretsVariable)
+	case list != "":
+		secrets, err := ingress.ParseSecrets(scheme, list)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", secretsVariable, err)
+		}
+		return secrets, nil
+	case f.WebhookSecretsFile != "":
+		return ingress.ReadSecretsFile(scheme, f.WebhookSecretsFile)
+	}
+	return nil, errNoSecrets
+}
+
+// devSecretFile is where dev keeps the secret it made, for send and for its own next start. A secret of standard-webhooks
+// has another form, so each form has a file of its own.
+func devSecretFile(data string, scheme ingress.Scheme) string {
+	if scheme.Name() == ingress.StandardWebhooks {
+		return filepath.Join(data, "webhook-secret-standard")
+	}
+	return filepath.Join(data, "webhook-secret")
+}
+
+// makeDevSecret returns the secret kept in the data folder, and makes it when there is none.
+func makeDevSecret(data string, scheme ingress.Scheme) (string, error) {
+	path := devSecretFile(data, scheme)
+	kept, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(kept)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the webhook secret: %w", err)
+	}
+	var random [30]byte
+	rand.Read(random[:]) // never fails
+	secret := "tidemark_" + base64.RawURLEncoding.EncodeToString(random[:])
+	if scheme.Name() == ingress.StandardWebhooks {
+		secret = "whsec_" + base64.StdEncoding.EncodeToString(random[:])
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return "", fmt.Errorf("make the data folder: %w", err)
+	}
+	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keep the webhook secret: %w", err)
+	}
+	return secret, nil
+}

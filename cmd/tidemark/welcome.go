@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"tidemark/ingress"
+	"tidemark/telemetry"
+)
+
+// A progress tells a person who waits what is going on.
+type progress struct {
+	w     io.Writer
+	begin time.Time
+	mu    sync.Mutex // topics and roles report from goroutines of their own
+}
+
+func newProgress(w io.Writer) *progress { return &progress{w: w, begin: time.Now()} }
+
+func (p *progress) say(what, text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.w, "%6.1f s  %-10s  %s\n", time.Since(p.begin).Seconds(), what, text)
+}
+
+// How often readiness is asked, and how often the reason of a role that keeps us waiting is repeated.
+const (
+	askEvery   = 50 * time.Millisecond
+	remindEach = 5 * time.Second
+)
+
+// awaitReady tells of each role as it becomes ready, and returns true once all are; false if ctx ends before.
+func (p *progress) awaitReady(ctx context.Context, readiness *telemetry.Readiness) bool {
+	ticker := time.NewTicker(askEvery)
+	defer ticker.Stop()
+	told := map[string]bool{}
+	reminded := time.Now()
+	for {
+		waiting := 0
+		remind := time.Since(reminded) >= remindEach
+		for _, s := range readiness.States() {
+			switch {
+			case s.Err == nil && !told[s.Role]:
+				told[s.Role] = true
+				p.say(s.Role, "ready")
+			case s.Err != nil:
+				waiting++
+				if told[s.Role] = false; remind {
+					p.say(s.Role, "waiting: "+s.Err.Error())
+				}
+			}
+		}
+		if waiting == 0 {
+			return true
+		}
+		if remind {
+			reminded = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
+		}
+	}
+}
+
+// A welcome is what dev prints once it is ready.
+type welcome struct {
+	webhooks, api, admin string // URLs
+	brokers              []string
+	embedded             bool
+	signer               signer
+}
+
+// print writes the addresses, an example to paste, and "ready" as the last line, which scripts wait for.
+func (w welcome) print(out io.Writer) error {
+	var b bytes.Buffer
+	table := newTable(&b)
+	fmt.Fprintf(table, "\nWebhooks\t%s\nQuery API\t%s/v1/status\nMetrics\t%s/metrics\n", w.webhooks, w.api, w.admin)
+	kafka := strings.Join(w.brokers, ",")
+	if w.embedded {
+		kafka += "  (embedded: for development; acknowledged records survive a crash of the process, not of the machine)"
+	}
+	fmt.Fprintf(table, "Kafka\t%s\n", kafka)
+	if w.signer.made != "" {
+		fmt.Fprintf(table, "Secret\t%s  (kept in %s)\n", w.signer.made, w.signer.path)
+	} else {
+		fmt.Fprintf(table, "Secret\tas given\n")
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(&b, "\nSend a webhook, and look at the file:\n\n  %s\n  %s\n\nready\n", w.example(), w.lookup())
+	_, err := out.Write(b.Bytes())
+	return err
+}
+
+// exampleBody has no time, so its signature in the scheme fastio holds for ever: the line works with curl alone.
+const (
+	exampleWorkspace = "123"
+	exampleFile      = "2hello"
+	exampleID        = "evt_hello"
+	exampleRest      = `"name":"hello.txt","path":"/hello.txt","size":11,"mime":"text/plain"}`
+)
+
+func (w welcome) example() string {
+	secret, ok := w.exampleSecret()
+	if !ok || w.signer.scheme.Name() != ingress.Fastio { // the other schemes sign the time: a printed signature would expire
+		return "tidemark send --url " + w.webhooks
+	}
+	body := fmt.Sprintf(`{"event":"workspace_storage_file_added","workspace_id":%q,"event_id":%q,"object_id":%q,`+exampleRest,
+		exampleWorkspace, exampleID, exampleFile)
+	headers := ingress.Sign(w.signer.scheme, secret, []byte(body), exampleID, time.Time{})
+	line := "curl -sS " + quote(w.webhooks)
+	for _, name := range sortedNames(headers) {
+		line += " -H " + quote(name+": "+headers.Get(name))
+	}
+	return line + " -d " + quote(body)
+}
+
+// exampleSecret is one that may sign the example's workspace.
+func (w welcome) exampleSecret() (ingress.Secret, bool) {
+	for _, s := range w.signer.secrets {
+		if s.Workspace() == "" || s.Workspace() == exampleWorkspace {
+			return s, true
+		}
+	}
+	return ingress.Secret{}, false
+}
+
+func (w welcome) lookup() string {
+	return "curl -sS " + quote(w.api+"/v1/workspaces/"+exampleWorkspace+"/files/"+exampleFile)
+}
+
+func sortedNames(h http.Header) []string {
+	names := make([]string, 0, len(h))
+	for name := range h {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// dialable turns the address of a listener on every interface into one that a client here can use.
+func dialable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil { // not seen: listeners print what SplitHostPort reads
+		return addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
