@@ -375,7 +375,7 @@ type FileState struct {
 	Mime        string                 `protobuf:"bytes,7,opt,name=mime,proto3" json:"mime,omitempty"`
 	Hash        string                 `protobuf:"bytes,8,opt,name=hash,proto3" json:"hash,omitempty"`
 	Status      Status                 `protobuf:"varint,9,opt,name=status,proto3,enum=tidemark.v1.Status" json:"status,omitempty"`
-	// incomplete says that no added, copied, sync_added or restored event was seen yet.
+	// incomplete says that no added, copied or sync_added event was seen yet: what came before the first event is not known.
 	Incomplete bool `protobuf:"varint,10,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
 	// version counts the folded events; it never goes back.
 	Version int64 `protobuf:"varint,11,opt,name=version,proto3" json:"version,omitempty"`
@@ -394,9 +394,12 @@ type FileState struct {
 	PlaceAt   *int64 `protobuf:"varint,31,opt,name=place_at,json=placeAt,proto3,oneof" json:"place_at,omitempty"`
 	ContentAt *int64 `protobuf:"varint,32,opt,name=content_at,json=contentAt,proto3,oneof" json:"content_at,omitempty"`
 	StatusAt  *int64 `protobuf:"varint,33,opt,name=status_at,json=statusAt,proto3,oneof" json:"status_at,omitempty"`
-	// seen is the dedupe window: 24-byte entries, oldest first, each the first 16 bytes of the event id's SHA-256 and the
-	// record's time in microseconds since 1970, big endian.
-	Seen          []byte `protobuf:"bytes,34,opt,name=seen,proto3" json:"seen,omitempty"`
+	// seen is the dedupe window: 24-byte entries, oldest first by the sender's time, then in log order. Each is the first 16
+	// bytes of the event id's SHA-256, then the sender's time and the record's, both in seconds since 1970 as 4 bytes, big
+	// endian. An event without a believable time stands at that of the newest entry.
+	Seen []byte `protobuf:"bytes,34,opt,name=seen,proto3" json:"seen,omitempty"`
+	// last_at is the sender's time of the newest dated event: what last_event, actor_id and updated_at are decided by.
+	LastAt        *int64 `protobuf:"varint,35,opt,name=last_at,json=lastAt,proto3,oneof" json:"last_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -592,6 +595,13 @@ func (x *FileState) GetSeen() []byte {
 	return nil
 }
 
+func (x *FileState) GetLastAt() int64 {
+	if x != nil && x.LastAt != nil {
+		return *x.LastAt
+	}
+	return 0
+}
+
 // IndexOp tells a search index what to hold for a file.
 type IndexOp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -710,8 +720,10 @@ type Notice struct {
 	Payload []byte `protobuf:"bytes,13,opt,name=payload,proto3" json:"payload,omitempty"`
 	// payload_omitted says that the notice would have been over 1 MiB with its payload.
 	PayloadOmitted bool `protobuf:"varint,14,opt,name=payload_omitted,json=payloadOmitted,proto3" json:"payload_omitted,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// member is who joined or left, and when; only in the notice of a membership event.
+	Member        *Member `protobuf:"bytes,15,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Notice) Reset() {
@@ -842,6 +854,13 @@ func (x *Notice) GetPayloadOmitted() bool {
 	return false
 }
 
+func (x *Notice) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
 // WorkspaceState is one row of the workspaces table.
 type WorkspaceState struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -861,8 +880,12 @@ type WorkspaceState struct {
 	LogId string `protobuf:"bytes,30,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
 	// version counts the changes of this row.
 	Version int64 `protobuf:"varint,31,opt,name=version,proto3" json:"version,omitempty"`
-	// applied are the events-topic offsets of the last 1,024 notices counted, oldest first.
-	Applied       []int64 `protobuf:"varint,32,rep,packed,name=applied,proto3" json:"applied,omitempty"`
+	// applied are the events-topic offsets of the 1,024 newest notices counted, in ascending order: each as the unsigned
+	// varint of its distance from the one before, the first from applied_from. The last is that of position. It is bytes
+	// because a hot workspace's row is read and written for every event.
+	Applied       []byte `protobuf:"bytes,32,opt,name=applied,proto3" json:"applied,omitempty"`
+	AppliedFrom   int64  `protobuf:"varint,33,opt,name=applied_from,json=appliedFrom,proto3" json:"applied_from,omitempty"`
+	AppliedCount  int32  `protobuf:"varint,34,opt,name=applied_count,json=appliedCount,proto3" json:"applied_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -974,11 +997,25 @@ func (x *WorkspaceState) GetVersion() int64 {
 	return 0
 }
 
-func (x *WorkspaceState) GetApplied() []int64 {
+func (x *WorkspaceState) GetApplied() []byte {
 	if x != nil {
 		return x.Applied
 	}
 	return nil
+}
+
+func (x *WorkspaceState) GetAppliedFrom() int64 {
+	if x != nil {
+		return x.AppliedFrom
+	}
+	return 0
+}
+
+func (x *WorkspaceState) GetAppliedCount() int32 {
+	if x != nil {
+		return x.AppliedCount
+	}
+	return 0
 }
 
 // Member is one member of a workspace.
@@ -986,8 +1023,10 @@ type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Left  bool                   `protobuf:"varint,2,opt,name=left,proto3" json:"left,omitempty"`
-	// at is the sender's time of the event that set left; microseconds since 1970 UTC.
-	At            int64 `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	// at is the sender's time of the event that set left; microseconds since 1970 UTC, 0 when no dated event did.
+	At int64 `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	// offset is the event's in the events topic: of two events of the same second, the later in the log decides.
+	Offset        int64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1043,6 +1082,13 @@ func (x *Member) GetAt() int64 {
 	return 0
 }
 
+func (x *Member) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 var File_tidemark_v1_tidemark_proto protoreflect.FileDescriptor
 
 const file_tidemark_v1_tidemark_proto_rawDesc = "" +
@@ -1074,7 +1120,7 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\apayload\x18\x10 \x01(\fR\apayload\x12\x1a\n" +
 	"\breplayed\x18\x11 \x01(\bR\breplayedB\a\n" +
 	"\x05_sizeB\x0e\n" +
-	"\f_occurred_at\"\xa2\x06\n" +
+	"\f_occurred_at\"\xcc\x06\n" +
 	"\tFileState\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\tR\x06fileId\x12\x12\n" +
@@ -1106,7 +1152,8 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\n" +
 	"content_at\x18  \x01(\x03H\x05R\tcontentAt\x88\x01\x01\x12 \n" +
 	"\tstatus_at\x18! \x01(\x03H\x06R\bstatusAt\x88\x01\x01\x12\x12\n" +
-	"\x04seen\x18\" \x01(\fR\x04seenB\a\n" +
+	"\x04seen\x18\" \x01(\fR\x04seen\x12\x1c\n" +
+	"\alast_at\x18# \x01(\x03H\aR\x06lastAt\x88\x01\x01B\a\n" +
 	"\x05_sizeB\r\n" +
 	"\v_created_atB\r\n" +
 	"\v_updated_atB\r\n" +
@@ -1114,7 +1161,9 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\t_place_atB\r\n" +
 	"\v_content_atB\f\n" +
 	"\n" +
-	"_status_at\"\xaf\x02\n" +
+	"_status_atB\n" +
+	"\n" +
+	"\b_last_at\"\xaf\x02\n" +
 	"\aIndexOp\x12'\n" +
 	"\x02op\x18\x01 \x01(\x0e2\x17.tidemark.v1.IndexOp.OpR\x02op\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12!\n" +
@@ -1126,7 +1175,7 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tOP_UPSERT\x10\x01\x12\r\n" +
-	"\tOP_DELETE\x10\x02\"\xc8\x03\n" +
+	"\tOP_DELETE\x10\x02\"\xf5\x03\n" +
 	"\x06Notice\x12\x13\n" +
 	"\x05op_id\x18\x01 \x01(\tR\x04opId\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x19\n" +
@@ -1142,9 +1191,10 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\x06before\x18\v \x01(\v2\x16.tidemark.v1.FileStateR\x06before\x12,\n" +
 	"\x05after\x18\f \x01(\v2\x16.tidemark.v1.FileStateR\x05after\x12\x18\n" +
 	"\apayload\x18\r \x01(\fR\apayload\x12'\n" +
-	"\x0fpayload_omitted\x18\x0e \x01(\bR\x0epayloadOmittedB\n" +
+	"\x0fpayload_omitted\x18\x0e \x01(\bR\x0epayloadOmitted\x12+\n" +
+	"\x06member\x18\x0f \x01(\v2\x13.tidemark.v1.MemberR\x06memberB\n" +
 	"\n" +
-	"\b_version\"\xf6\x03\n" +
+	"\b_version\"\xbe\x04\n" +
 	"\x0eWorkspaceState\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x14\n" +
 	"\x05files\x18\x02 \x01(\x03R\x05files\x12\x14\n" +
@@ -1157,15 +1207,18 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\bposition\x18\t \x01(\v2\x15.tidemark.v1.PositionR\bposition\x12\x15\n" +
 	"\x06log_id\x18\x1e \x01(\tR\x05logId\x12\x18\n" +
 	"\aversion\x18\x1f \x01(\x03R\aversion\x12\x18\n" +
-	"\aapplied\x18  \x03(\x03R\aapplied\x1a9\n" +
+	"\aapplied\x18  \x01(\fR\aapplied\x12!\n" +
+	"\fapplied_from\x18! \x01(\x03R\vappliedFrom\x12#\n" +
+	"\rapplied_count\x18\" \x01(\x05R\fappliedCount\x1a9\n" +
 	"\vByTypeEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\x10\n" +
-	"\x0e_last_event_at\"<\n" +
+	"\x0e_last_event_at\"T\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04left\x18\x02 \x01(\bR\x04left\x12\x0e\n" +
-	"\x02at\x18\x03 \x01(\x03R\x02at*Z\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\x03R\x06offset*Z\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATUS_ACTIVE\x10\x01\x12\x12\n" +
@@ -1207,14 +1260,15 @@ var file_tidemark_v1_tidemark_proto_depIdxs = []int32{
 	2,  // 5: tidemark.v1.Notice.position:type_name -> tidemark.v1.Position
 	4,  // 6: tidemark.v1.Notice.before:type_name -> tidemark.v1.FileState
 	4,  // 7: tidemark.v1.Notice.after:type_name -> tidemark.v1.FileState
-	9,  // 8: tidemark.v1.WorkspaceState.by_type:type_name -> tidemark.v1.WorkspaceState.ByTypeEntry
-	8,  // 9: tidemark.v1.WorkspaceState.members:type_name -> tidemark.v1.Member
-	2,  // 10: tidemark.v1.WorkspaceState.position:type_name -> tidemark.v1.Position
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	8,  // 8: tidemark.v1.Notice.member:type_name -> tidemark.v1.Member
+	9,  // 9: tidemark.v1.WorkspaceState.by_type:type_name -> tidemark.v1.WorkspaceState.ByTypeEntry
+	8,  // 10: tidemark.v1.WorkspaceState.members:type_name -> tidemark.v1.Member
+	2,  // 11: tidemark.v1.WorkspaceState.position:type_name -> tidemark.v1.Position
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_tidemark_v1_tidemark_proto_init() }
