@@ -21,8 +21,8 @@ type Judge struct {
 	Partitions int
 	// Workspaces says whether the workspaces table is judged too: a control that runs only the files group has none.
 	Workspaces bool
-	// Compacted says that the index topic may have lost versions to compaction.
-	Compacted bool
+	// Index is what was read of the index topic while it was written: compaction may have removed versions since.
+	Index *Follower
 }
 
 // Model reads the events topic and folds it.
@@ -46,7 +46,6 @@ func (j Judge) Run(ctx context.Context, m *Model, r *Report) error {
 	}{
 		{j.Topics.Notify, m.judgeNotices},
 		{j.Topics.Files, m.judgeFiles},
-		{j.Topics.Index, func(records []*kgo.Record, r *Report) { m.judgeIndex(records, r, j.Compacted) }},
 		{j.Topics.DLQ, m.judgeDead},
 	}
 	if j.Workspaces {
@@ -62,6 +61,11 @@ func (j Judge) Run(ctx context.Context, m *Model, r *Report) error {
 		}
 		step.judge(records, r)
 	}
+	index, err := j.Index.Stop(ctx)
+	if err != nil {
+		return err
+	}
+	m.judgeIndex(index, r)
 	return nil
 }
 
@@ -122,7 +126,7 @@ func stateDoc(s *tidemarkv1.FileState) doc {
 }
 
 // judgeIndex compares every record with the row of its version, and wants the newest version last.
-func (m *Model) judgeIndex(records []*kgo.Record, r *Report, compacted bool) {
+func (m *Model) judgeIndex(records []*kgo.Record, r *Report) {
 	r.check("index records missing", "index records wrong", "index not at the newest version")
 	seen := map[string]map[int64]bool{}
 	last := map[string]int64{}
@@ -163,7 +167,7 @@ func (m *Model) judgeIndex(records []*kgo.Record, r *Report, compacted bool) {
 	for key, versions := range m.index {
 		distinct += len(versions)
 		for version := range versions {
-			if !seen[key][version] && !compacted {
+			if !seen[key][version] {
 				r.Violate("index records missing", "%q version %d", key, version)
 			}
 		}

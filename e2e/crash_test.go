@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"tidemark/e2e/gen"
+	"tidemark/e2e/oracle"
+	"tidemark/e2e/provider"
+)
+
+var (
+	long = flag.Bool("long", false, "run the crash test and its controls in their long form")
+	seed = flag.Uint64("seed", 0, "seed of the crash test's history and faults; 0 chooses one")
+	size = flag.Int("events", 0, "events of the crash test; 0 for the form's own number")
+)
+
+const ackLatency = 30 * time.Millisecond
+
+// TestCrash sends a history while processor and ingress are killed, and judges everything that came of it.
+func TestCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts and kills processes for a minute")
+	}
+	events, p := 4000, plan{processor: 3, ingress: 2, wipe: true, hold: 1500 * time.Millisecond, foreign: true}
+	if *long {
+		events, p = 20_000, plan{processor: 13, ingress: 5, wipe: true, hold: 2500 * time.Millisecond, foreign: true}
+	}
+	if *size > 0 {
+		events = *size
+	}
+	g := newRig(t, ackLatency)
+	g.ingest.start(t)
+	g.process.start(t)
+	g.serve.start(t)
+	g.awaitReady(g.ingest, g.ingestAdmin, 30*time.Second)
+	g.awaitReady(g.process, g.procAdmin, 60*time.Second)
+
+	r := &oracle.Report{Title: "crash test"}
+	h, notes, written := g.traffic(events, p, r)
+	r.Fact("drained after the last event, s", seconds(g.drain(120*time.Second, true)))
+	judge := oracle.Judge{Brokers: g.brokers, Topics: g.topics, Partitions: partitions, Workspaces: true, Index: g.index}
+	model, err := judge.Model(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.judgeViews(model, r)
+	for _, role := range []*program{g.ingest, g.process, g.serve} {
+		took, err := role.term(30 * time.Second)
+		if err != nil {
+			r.Violate("roles that do not leave when told", "%s: %v\n%s", role.name, err, role.tail())
+		}
+		r.Fact(role.name+": left after SIGTERM, s", seconds(took))
+	}
+	if err := judge.Run(t.Context(), model, r); err != nil {
+		t.Fatal(err)
+	}
+	model.JudgeSenders(h, notes, written, r)
+	conclude(t, r)
+}
+
+// conclude prints the report and fails the test when anything is broken.
+func conclude(t *testing.T, r *oracle.Report) {
+	t.Helper()
+	t.Log("\n" + r.String())
+	t.Log(r.JSON())
+	if n := r.Broken(); n > 0 {
+		t.Errorf("%d violations", n)
+	}
+}
+
+// traffic sends a history under chaos and returns it with what the senders noted and the positions others wrote.
+func (g *rig) traffic(events int, p plan, r *oracle.Report) (*gen.History, [][]provider.Note, map[string]bool) {
+	g.t.Helper()
+	s := *seed
+	if s == 0 {
+		s = uint64(time.Now().UnixNano())
+	}
+	h := gen.New(gen.Config{Seed: s, Events: events, Base: time.Now().Truncate(time.Second)})
+	r.Fact("seed", s)
+	r.Fact("broker", broker())
+	r.Fact("events / deliveries", fmt.Sprintf("%d / %d", events, h.Deliveries()))
+
+	pace := rate.NewLimiter(50, 20)
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	defer transport.CloseIdleConnections()
+	sender := &provider.Sender{URL: func() string { return g.ingestURL }, Secret: secret, Pace: pace, Timeout: 5 * time.Second,
+		Client: &http.Client{Transport: transport}}
+	type sent struct {
+		notes [][]provider.Note
+		err   error
+	}
+	sending := make(chan sent, 1)
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
+	defer cancel()
+	go func() {
+		notes, err := sender.Run(ctx, h)
+		sending <- sent{notes, err}
+	}()
+	others := &foreign{rig: g, rnd: rand.New(rand.NewPCG(s, 2)), written: map[string]bool{}}
+	othersCtx, stopOthers := context.WithCancel(ctx)
+	if !p.foreign {
+		stopOthers()
+	}
+	wrote := make(chan error, 1)
+	go func() { wrote <- others.run(othersCtx, 150*time.Millisecond) }()
+
+	c := &chaos{rig: g, plan: p, rnd: rand.New(rand.NewPCG(s, 3)), sender: sender, pace: pace, total: h.Deliveries()}
+	if err := c.run(ctx); err != nil {
+		g.t.Fatalf("seed %d: %v", s, err)
+	}
+	done := <-sending
+	stopOthers()
+	if err := <-wrote; err != nil {
+		g.t.Fatal(err)
+	}
+	if done.err != nil {
+		g.t.Fatalf("seed %d: the senders gave up: %v\n%s", s, done.err, g.ingest.tail())
+	}
+	gap, p50, p99 := sender.Figures()
+	r.Fact("sent in, s", seconds(time.Since(begin)))
+	r.Fact("200s / retries", fmt.Sprintf("%d / %d", sender.OK.Load(), sender.Retries.Load()))
+	r.Fact("time to a 200, p50 / p99, ms", fmt.Sprintf("%.1f / %.1f", ms(p50), ms(p99)))
+	r.Fact("longest time without a 200, s", seconds(gap))
+	r.Fact("records written by others", len(others.written))
+	r.Fact("kills: processor / ingress", fmt.Sprintf("%d / %d", c.kills, c.ingressKills))
+	r.Fact("kills with acknowledgements held", c.held)
+	r.Fact("processor: restart to next notice, s", secondsOf(c.recovery))
+	r.Fact("ingress: restart to next 200, s", secondsOf(c.ingressGap))
+	for range c.withoutTraffic {
+		r.Violate("kills without traffic", "see the log")
+	}
+	return h, done.notes, others.written
+}
+
+// judgeViews compares the API with the model, then again after the view lost its disk.
+func (g *rig) judgeViews(m *oracle.Model, r *oracle.Report) {
+	g.t.Helper()
+	client := &http.Client{Timeout: 30 * time.Second}
+	r.Fact("view: caught up after, s", seconds(g.awaitView(60*time.Second)))
+	if err := m.JudgeAPI(g.t.Context(), client, g.apiURL, r); err != nil {
+		g.t.Fatalf("%v\n%s", err, g.serve.tail())
+	}
+	if err := g.serve.kill(); err != nil {
+		g.t.Fatalf("%v\n%s", err, g.serve.tail())
+	}
+	if err := os.RemoveAll(g.data("serve")); err != nil {
+		g.t.Fatal(err)
+	}
+	g.serve.start(g.t)
+	r.Fact("view: wiped, caught up after, s", seconds(g.awaitView(60*time.Second)))
+	if err := m.JudgeAPI(g.t.Context(), client, g.apiURL, r); err != nil {
+		g.t.Fatalf("%v\n%s", err, g.serve.tail())
+	}
+}
+
+func broker() string {
+	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {
+		return brokers
+	}
+	return "embedded"
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f", d.Seconds()) }
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+func secondsOf(all []time.Duration) string {
+	out := ""
+	for _, d := range all {
+		out += seconds(d) + " "
+	}
+	return out
+}
