@@ -2,6 +2,7 @@ package views
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -189,11 +190,27 @@ func applyWorkspace(w *kafka.Writer, key string, value []byte) (change, error) {
 	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id {
 		return change{skipped: skipBadValue, detail: err}, nil
 	}
-	done := change{logID: row.GetLogId(), events: row.GetApplied()}
+	done := change{logID: row.GetLogId(), events: counted(&row)}
 	if stored != nil && row.GetVersion() < before.GetVersion() {
 		done.skipped = skipOlder
 		return done, nil
 	}
 	w.Set(kafka.Rows, []byte(key), value)
 	return done, nil
+}
+
+// counted returns the offsets of the newest events counted in the row.
+func counted(row *tidemarkv1.WorkspaceState) []int64 {
+	offsets := make([]int64, 0, len(row.GetApplied()))
+	offset := row.GetAppliedFrom()
+	for b := row.GetApplied(); len(b) > 0; {
+		distance, n := binary.Uvarint(b)
+		if n <= 0 {
+			break // not as we write it: what follows cannot be read, and need not be
+		}
+		offset += int64(distance)
+		offsets = append(offsets, offset)
+		b = b[n:]
+	}
+	return offsets
 }

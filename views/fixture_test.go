@@ -1,0 +1,236 @@
+package views
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lovoo/goka"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
+
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
+)
+
+const testLog = "log-1"
+
+// A fixture is a server without brokers: records are handed to its tables, readings to its progress.
+type fixture struct {
+	*Server
+	t     *testing.T
+	files []int64 // next changelog offset by partition
+	works []int64
+	now   reading
+}
+
+func newFixture(t *testing.T, edit ...func(*Config)) *fixture {
+	t.Helper()
+	streams, err := topology.New("test", topology.Sizing{Partitions: 4, Replication: 1, MinISR: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := Config{
+		Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Streams: streams, Dir: t.TempDir(),
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+	}
+	for _, e := range edit {
+		e(&conf)
+	}
+	s, err := New(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{Server: s, t: t, files: make([]int64, 4), works: make([]int64, 4), now: zeroReading(4)}
+	for _, table := range []*table{s.files, s.workspaces} {
+		f.open(table)
+	}
+	f.poll()
+	return f
+}
+
+func (f *fixture) open(table *table) {
+	f.t.Helper()
+	store, err := kafka.OpenStore(filepath.Join(f.conf.Dir, table.name), "cluster/topic", slog.New(slog.DiscardHandler))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	id := testLog
+	table.logID.Store(&id)
+	table.store = store
+	f.t.Cleanup(func() { table.close() })
+	for p := range int32(4) {
+		if _, err := table.storage(table.topic.Name, p); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+func zeroReading(n int) reading {
+	zeros := func() []int64 { return make([]int64, n) }
+	return reading{
+		filesCommit: zeros(), eventsStart: zeros(), eventsEnd: zeros(), filesEnd: zeros(),
+		notifyStart: zeros(), notifyEnd: zeros(), notifyCommit: zeros(), workspacesEnd: zeros(),
+	}
+}
+
+// read and times make the fixture the cluster that progress asks.
+func (f *fixture) read(context.Context) (reading, error) {
+	r := zeroReading(4)
+	for _, pair := range [][2][]int64{
+		{r.filesCommit, f.now.filesCommit}, {r.eventsStart, f.now.eventsStart}, {r.eventsEnd, f.now.eventsEnd},
+		{r.filesEnd, f.now.filesEnd}, {r.notifyStart, f.now.notifyStart}, {r.notifyEnd, f.now.notifyEnd},
+		{r.notifyCommit, f.now.notifyCommit}, {r.workspacesEnd, f.now.workspacesEnd},
+	} {
+		copy(pair[0], pair[1])
+	}
+	r.deadLettered = f.now.deadLettered
+	return r, nil
+}
+
+func (f *fixture) times(context.Context, []eventAt) map[eventAt]time.Time { return nil }
+
+func (f *fixture) poll() { f.progress.poll(f.t.Context(), f) }
+
+// put applies a row of the files table as if read from its changelog.
+func (f *fixture) put(row *tidemarkv1.FileState) {
+	f.t.Helper()
+	value, err := proto.Marshal(row)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.record(f.Server.files, f.files, tidemarkv1.JoinKey(row.GetWorkspaceId(), row.GetFileId()), value)
+}
+
+func (f *fixture) putWorkspace(row *tidemarkv1.WorkspaceState) {
+	f.t.Helper()
+	value, err := proto.Marshal(row)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.record(f.workspaces, f.works, tidemarkv1.JoinKey(row.GetWorkspaceId(), ""), value)
+}
+
+func (f *fixture) record(t *table, offsets []int64, key string, value []byte) {
+	f.t.Helper()
+	p := kafka.FilePartition([]byte(key), len(offsets))
+	if err := t.update(updateContext{p, offsets[p]}, nil, key, value); err != nil {
+		f.t.Fatal(err)
+	}
+	offsets[p]++
+}
+
+type updateContext struct {
+	partition int32
+	offset    int64
+}
+
+func (updateContext) Topic() goka.Stream    { return "" }
+func (c updateContext) Partition() int32    { return c.partition }
+func (c updateContext) Offset() int64       { return c.offset }
+func (updateContext) Headers() goka.Headers { return nil }
+func (updateContext) Timestamp() time.Time  { return time.Time{} }
+
+// file returns a row; path "" leaves it out.
+func file(workspace, id, path string, status tidemarkv1.Status, version int64) *tidemarkv1.FileState {
+	return &tidemarkv1.FileState{WorkspaceId: workspace, FileId: id, Path: path, Status: status, Version: version, LogId: testLog}
+}
+
+const (
+	isActive  = tidemarkv1.Status_STATUS_ACTIVE
+	isTrashed = tidemarkv1.Status_STATUS_TRASHED
+	isErased  = tidemarkv1.Status_STATUS_ERASED
+)
+
+// get asks the server.
+func (f *fixture) get(target string, header ...string) *httptest.ResponseRecorder {
+	f.t.Helper()
+	return f.do(http.MethodGet, target, header...)
+}
+
+func (f *fixture) do(method, target string, header ...string) *httptest.ResponseRecorder {
+	f.t.Helper()
+	r := httptest.NewRequest(method, target, nil)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	f.Handler().ServeHTTP(w, r)
+	return w
+}
+
+// code returns what a problem is called, "" for an answer that is none.
+func code(t *testing.T, w *httptest.ResponseRecorder) string {
+	t.Helper()
+	if w.Code < 400 {
+		return ""
+	}
+	var p struct {
+		Type, Title, Detail, Code string
+		Status                    int
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+		t.Fatalf("%d with a body that is no JSON: %s", w.Code, w.Body)
+	}
+	if p.Type != "about:blank" || p.Status != w.Code || p.Title != http.StatusText(w.Code) || p.Detail == "" ||
+		w.Header().Get("Content-Type") != "application/problem+json" {
+		t.Errorf("not a whole problem: %s", w.Body)
+	}
+	return p.Code
+}
+
+// ids lists a page's file ids and its cursor.
+func ids(t *testing.T, w *httptest.ResponseRecorder) (list string, cursor string) {
+	t.Helper()
+	var p struct {
+		Files []struct {
+			FileID string `json:"file_id"`
+		}
+		NextCursor *string `json:"next_cursor"`
+	}
+	if w.Code != http.StatusOK {
+		t.Fatalf("listing answered %d: %s", w.Code, w.Body)
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+		t.Fatal(err)
+	}
+	all := make([]string, len(p.Files))
+	for i := range p.Files {
+		all[i] = p.Files[i].FileID
+	}
+	if p.NextCursor != nil {
+		cursor = *p.NextCursor
+	}
+	return strings.Join(all, " "), cursor
+}
+
+// pages reads a listing to its end.
+func (f *fixture) pages(target string) string {
+	f.t.Helper()
+	var all []string
+	cursor := ""
+	for range 10000 {
+		next := target
+		if cursor != "" {
+			next = fmt.Sprintf("%s&cursor=%s", target, cursor)
+		}
+		var page string
+		page, cursor = ids(f.t, f.get(next))
+		if page != "" {
+			all = append(all, page)
+		}
+		if cursor == "" {
+			return strings.Join(all, " ")
+		}
+	}
+	f.t.Fatal("the pages do not end")
+	return ""
+}

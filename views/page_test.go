@@ -1,0 +1,197 @@
+package views
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+func TestListing(t *testing.T) {
+	f := newFixture(t)
+	for _, row := range []*tidemarkv1.FileState{
+		file("ws1", "c", "/b/1", isActive, 1),
+		file("ws1", "a", "/b/2", isActive, 1),
+		file("ws1", "b", "/a", isTrashed, 1),
+		file("ws1", "d", "/b\x00x", isActive, 1), // between "/b" and "/b/", and no end of a path
+		file("ws1", "e", "", isActive, 1),
+		file("ws1", "f", "/b", isActive, 1),
+		file("ws1", "gone", "/b/0", isErased, 3),
+		file("ws10", "z", "/b/z", isActive, 1),
+		file("ws", "y", "/b/y", isActive, 1),
+		file("a/b", "_x%", "/p", isActive, 1),
+	} {
+		f.put(row)
+	}
+	for _, c := range []struct{ query, want string }{
+		{"ws1/files?limit=2", "a c d e f"},
+		{"ws1/files?limit=1&status=trashed", "b"},
+		{"ws1/files?limit=2&status=all", "a b c d e f"},
+		{"ws1/files?limit=2&path_prefix=/", "f d c a"},
+		{"ws1/files?limit=2&path_prefix=/&status=all", "b f d c a"},
+		{"ws1/files?limit=2&path_prefix=/b/", "c a"},
+		{"ws1/files?limit=2&path_prefix=/b/1", "c"},
+		{"ws1/files?limit=2&path_prefix=/a", ""},
+		{"ws1/files?limit=2&path_prefix=/b%00", "d"},
+		{"ws1/files?limit=2&path_prefix=", "a c d e f"},
+		{"ws10/files?limit=2", "z"},
+		{"ws/files?limit=2&path_prefix=/", "y"},
+		{"a%2Fb/files?limit=2", "_x%"},
+	} {
+		if got := f.pages("/v1/workspaces/" + c.query); got != c.want {
+			t.Errorf("%s lists %q, want %q", c.query, got, c.want)
+		}
+	}
+}
+
+func TestOlderRecordsAndTombstones(t *testing.T) {
+	f := newFixture(t)
+	f.put(file("ws", "a", "/new", isTrashed, 7))
+	f.put(file("ws", "a", "/old", isActive, 5)) // an owner that woke late
+	if got := f.pages("/v1/workspaces/ws/files?status=all&path_prefix=/"); got != "a" {
+		t.Errorf("lists %q", got)
+	}
+	if got := f.pages("/v1/workspaces/ws/files?limit=9"); got != "" {
+		t.Errorf("the older row came back as active: %q", got)
+	}
+	f.put(file("ws", "a", "/moved", isActive, 8))
+	if got := f.pages("/v1/workspaces/ws/files?path_prefix=/new&status=all"); got != "" {
+		t.Errorf("the old path is still listed: %q", got)
+	}
+	f.record(f.Server.files, f.files, "ws/a", nil)
+	if w := f.get("/v1/workspaces/ws/files/a"); code(t, w) != codeUnknownFile {
+		t.Errorf("after a tombstone: %d %s", w.Code, w.Body)
+	}
+	if w := f.get("/v1/workspaces/ws/files"); code(t, w) != codeUnknownWorkspace {
+		t.Errorf("after a tombstone of the only file: %d %s", w.Code, w.Body)
+	}
+	p := kafka.Partition("ws", 4)
+	for _, space := range []kafka.Space{kafka.Rows, byID, byPath} {
+		scan := f.Server.files.store.Scan(p, space, nil, nil)
+		if scan.Next() {
+			t.Errorf("space %d still holds %q", space, scan.Key())
+		}
+		scan.Close()
+	}
+}
+
+func TestStrangersRecordsAreSkipped(t *testing.T) {
+	f := newFixture(t)
+	for _, r := range []struct{ key, value string }{
+		{"ws/a", "not protobuf"}, {"ws/a", ""}, {"ws", "x"}, {"ws/%zz", "x"}, {"", "x"},
+	} {
+		f.record(f.Server.files, f.files, r.key, []byte(r.value))
+	}
+	f.record(f.workspaces, f.works, "ws/a", []byte("x"))
+	f.record(f.workspaces, f.works, "ws", []byte("x"))
+	wrong := (kafka.Partition("ws", 4) + 1) % 4
+	if err := f.Server.files.update(updateContext{wrong, f.files[wrong]}, nil, "ws/a", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	f.put(file("ws", "b", "/b", isActive, 1)) // what follows is read
+	if got := f.pages("/v1/workspaces/ws/files?limit=9"); got != "b" {
+		t.Errorf("lists %q", got)
+	}
+}
+
+// Pages read while files are moved, trashed and restored still list every untouched file exactly once, in order.
+func TestCursorsAreStableUnderWrites(t *testing.T) {
+	for _, order := range []string{"", "&path_prefix=/d/"} {
+		for _, status := range []string{"active", "all"} {
+			f := newFixture(t)
+			random := rand.New(rand.NewPCG(1, 2))
+			var still []string
+			for i := range 300 {
+				id := fmt.Sprintf("f%03d", i)
+				f.put(file("ws", id, "/d/"+id, isActive, 1))
+				if i%3 == 0 {
+					still = append(still, id)
+				}
+			}
+			version := int64(1)
+			disturb := func() {
+				for range 20 {
+					i := random.IntN(300)
+					if i%3 == 0 {
+						continue
+					}
+					version++
+					state := []tidemarkv1.Status{isActive, isTrashed, isErased}[random.IntN(3)]
+					f.put(file("ws", fmt.Sprintf("f%03d", i), fmt.Sprintf("/d/f%03d", random.IntN(300)), state, version))
+				}
+			}
+			var seen []string
+			cursor := ""
+			for {
+				page, next := ids(t, f.get("/v1/workspaces/ws/files?limit=7&status="+status+order+"&cursor="+cursor))
+				for _, id := range strings.Fields(page) {
+					if slices.Contains(still, id) {
+						seen = append(seen, id)
+					}
+				}
+				if cursor = next; cursor == "" {
+					break
+				}
+				disturb()
+			}
+			if !slices.Equal(seen, still) {
+				t.Errorf("%s%s: of %d untouched files %d were listed, or not in order", status, order, len(still), len(seen))
+			}
+		}
+	}
+}
+
+// A page costs what it returns: whatever the table holds, and whatever share of it the filter leaves out.
+func TestPageCost(t *testing.T) {
+	for _, size := range []int{1_000, 20_000} {
+		f := newFixture(t)
+		for i := range size {
+			state := isTrashed
+			if i%100 == 0 {
+				state = isActive
+			}
+			f.put(file("ws", fmt.Sprintf("f%07d", i), fmt.Sprintf("/d%d/f%07d", i%7, i), state, 1))
+		}
+		for _, q := range []query{
+			{workspace: "ws", status: statusActive},
+			{workspace: "ws", status: statusAll},
+			{workspace: "ws", status: statusActive, prefix: "/d3/"},
+			{workspace: "ws", status: statusAll, prefix: "/d3/"},
+		} {
+			first, err := list(f.Server.files.store, kafka.Partition("ws", 4), q, nil, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := list(f.Server.files.store, kafka.Partition("ws", 4), q, first.next, 5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.count == 0 || p.steps > p.count+1 {
+				t.Errorf("of %d rows, %+v: %d steps for %d files", size, q, p.steps, p.count)
+			}
+		}
+	}
+}
+
+// A row that leaves its place in the order between the index and the row being read is not shown where it no longer is.
+func TestPageSeesMovedRows(t *testing.T) {
+	f := newFixture(t)
+	f.put(file("ws", "a", "/a", isActive, 1))
+	f.put(file("ws", "b", "/b", isActive, 1))
+	p := kafka.Partition("ws", 4)
+	q := query{workspace: "ws", status: statusActive, prefix: "/"}
+	scans, err := openScans(f.Server.files.store, p, q, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scans.close()
+	f.put(file("ws", "a", "/c", isActive, 2))
+	var page page
+	if moved, err := page.add(f.Server.files.store, p, q, scans.least()); err != nil || !moved || page.count != 0 {
+		t.Errorf("a file that moved away: moved %v, %d files, %v", moved, page.count, err)
+	}
+}

@@ -1,0 +1,160 @@
+package views
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// mute is a cluster that does not answer.
+type mute struct{}
+
+func (mute) read(context.Context) (reading, error)                  { return reading{}, errors.New("no brokers") }
+func (mute) times(context.Context, []eventAt) map[eventAt]time.Time { return nil }
+
+// at answers as the fixture does, and knows when events were written.
+type at struct {
+	*fixture
+	when map[int64]time.Time // by offset
+}
+
+func (a at) times(_ context.Context, of []eventAt) map[eventAt]time.Time {
+	found := map[eventAt]time.Time{}
+	for _, e := range of {
+		if when, ok := a.when[e.offset]; ok {
+			found[e] = when
+		}
+	}
+	return found
+}
+
+func TestLagIsTheAgeOfTheOldestMissingEvent(t *testing.T) {
+	f := newFixture(t)
+	p := kafka.Partition("ws", 4)
+	now := time.Now()
+	cluster := at{f, map[int64]time.Time{0: now.Add(-time.Hour), 1: now.Add(-time.Minute)}}
+	check := func(name string, records int64, least, most time.Duration) {
+		t.Helper()
+		l, known := f.progress.lag(f.Server.files, p, time.Now())
+		if !known || l.records != records || l.age < least || l.age > most {
+			t.Errorf("%s: %d records, %s old, known %v; want %d, %s to %s", name, l.records, l.age, known, records, least, most)
+		}
+	}
+	poll := func() {
+		f.progress.timesDue = time.Time{}
+		f.progress.poll(t.Context(), cluster)
+	}
+	check("nothing there", 0, 0, 0)
+
+	f.now.eventsEnd[p] = 2
+	poll()
+	check("two events, no processor", 2, time.Hour, time.Hour+time.Minute)
+
+	row := file("ws", "a", "/a", isActive, 1)
+	row.Position = &tidemarkv1.Position{Partition: p, Offset: 0}
+	f.put(row)
+	f.now.filesEnd[p] = 1
+	poll()
+	check("the first has its row, nothing is committed", 1, time.Minute, 2*time.Minute)
+
+	f.now.filesCommit[p] = 2 // the second left no row
+	poll()
+	check("all committed", 0, 0, 0)
+
+	f.now.filesEnd[p], f.now.eventsEnd[p], f.now.filesCommit[p] = 2, 3, 3
+	poll()
+	check("committed, its row not read yet, its time not told", 1, 0, time.Minute)
+}
+
+func TestLagGrowsWhileBrokersAreSilent(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.MaxStaleness = time.Minute })
+	f.put(file("ws", "a", "/a", isActive, 1))
+	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != 200 || w.Header().Get(headerLag) != "0" {
+		t.Fatalf("%d, lag %q", w.Code, w.Header().Get(headerLag))
+	}
+	quiet := func(d time.Duration) {
+		f.progress.mu.Lock()
+		defer f.progress.mu.Unlock()
+		for i := range f.progress.heard {
+			f.progress.heard[i] = time.Now().Add(-d)
+		}
+		f.progress.last.began = time.Now().Add(-d)
+	}
+	quiet(10 * time.Second)
+	f.progress.poll(t.Context(), mute{})
+	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != 200 || w.Header().Get(headerLag) < "10" || w.Header().Get(headerLag) > "11" {
+		t.Errorf("%d, lag %q after 10 s", w.Code, w.Header().Get(headerLag))
+	}
+	if err := f.Ready(); err != nil {
+		t.Errorf("not ready with an answer of allowed age: %v", err)
+	}
+	quiet(2 * time.Minute)
+	if w := f.get("/v1/workspaces/ws/files/a"); code(t, w) != codeStale || w.Header().Get("Retry-After") == "" || w.Header().Get(headerLag) < "120" {
+		t.Errorf("past the allowed age: %d, lag %q", w.Code, w.Header().Get(headerLag))
+	}
+	if f.Ready() == nil {
+		t.Error("ready past the allowed age")
+	}
+}
+
+// The workspaces table holds an event only when the whole chain has let it through.
+func TestWorkspaceChain(t *testing.T) {
+	f := newFixture(t)
+	const p = 1
+	at := func(step string, want int64) {
+		t.Helper()
+		f.poll()
+		if got := held(f.workspaces.frontiers[p]); got != want {
+			t.Errorf("%s: %d held, want %d", step, got, want)
+		}
+	}
+	at("nothing", 0)
+	f.now.eventsEnd[p] = 10
+	at("events", 0)
+	f.now.filesCommit[p], f.now.notifyEnd[p] = 10, 7
+	at("folded, not counted", 0)
+	f.now.notifyCommit[p], f.now.workspacesEnd[p] = 6, 3
+	at("one notice not counted", 0)
+	f.now.notifyEnd[p], f.now.eventsEnd[p] = 9, 12
+	f.now.notifyCommit[p] = 7
+	at("counted, rows not read", 0)
+	if err := f.workspaces.update(updateContext{p, 2}, nil, "none/of ours", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	at("rows read", 10)
+}
+
+func TestCountedNoticesMoveTheFrontier(t *testing.T) {
+	f := newFixture(t)
+	p := kafka.Partition("ws", 4)
+	f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: "ws", Version: 1, LogId: testLog, Applied: []byte{0, 1, 1, 2}})
+	if got := held(f.workspaces.frontiers[p]); got != 3 {
+		t.Errorf("%d held, want 3: notices 0 to 2 are counted, 3 is not", got)
+	}
+	f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: "ws", Version: 2, LogId: "another log", Applied: []byte{0}, AppliedFrom: 3})
+	if got := held(f.workspaces.frontiers[p]); got != 3 {
+		t.Errorf("%d held: an offset of another log was counted", got)
+	}
+}
+
+func TestStalledViewIsBuiltAnew(t *testing.T) {
+	f := newFixture(t)
+	begin := time.Now()
+	f.Server.files.watch(1, 5, begin)
+	f.Server.files.watch(1, 5, begin.Add(stallAfter-time.Second))
+	select {
+	case <-f.Server.files.restart:
+		t.Fatal("given up too early")
+	default:
+	}
+	f.Server.files.watch(1, 5, begin.Add(stallAfter))
+	select {
+	case <-f.Server.files.restart:
+	default:
+		t.Error("a copy that does not move is left alone")
+	}
+}
