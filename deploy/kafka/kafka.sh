@@ -9,7 +9,7 @@
 #   kafka.sh tool CLASS ..     one of Kafka's own commands, with KAFKA_BROKERS as its --bootstrap-server
 #
 # Needs java 17 or newer, and mvn the first time. Jars and state are kept in .cache/kafka of the checkout, or in
-# TIDEMARK_KAFKA_STATE. KAFKA_BROKERS is a listener without a login; KAFKA_SASL_BROKERS wants SCRAM-SHA-512, user tidemark,
+# TIDEMARK_KAFKA_STATE. KAFKA_HEAP and KAFKA_JVM are the broker's -Xmx and other flags. KAFKA_BROKERS is a listener without a login; KAFKA_SASL_BROKERS wants SCRAM-SHA-512, user tidemark,
 # password tidemark-secret.
 set -euo pipefail
 
@@ -112,8 +112,11 @@ start() {
 			--add-scram 'SCRAM-SHA-512=[name=tidemark,password=tidemark-secret]' >"$state/log" 2>&1 ||
 			{ cat "$state/log" >&2; die 'the data folder could not be formatted'; }
 	fi
+	# Serial GC and one compiler tier start fastest; KAFKA_JVM takes their place, for throughput.
+	local flags
+	read -ra flags <<<"${KAFKA_JVM:--XX:+UseSerialGC -XX:TieredStopAtLevel=1}"
 	# Its own session: Ctrl-C in a terminal reaches the tests, and the broker is ended after them.
-	setsid java -Xms128m "-Xmx${KAFKA_HEAP:-512m}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:+ExitOnOutOfMemoryError \
+	setsid java -Xms128m "-Xmx${KAFKA_HEAP:-512m}" "${flags[@]}" -XX:+ExitOnOutOfMemoryError \
 		-Dlog4j2.configurationFile="$here/log4j2.properties" -cp "$jars/*" \
 		kafka.Kafka "$state/server.properties" >>"$state/log" 2>&1 </dev/null &
 	echo $! >"$state/pid"

@@ -1,0 +1,107 @@
+# What a developer runs. `make test` is what CI runs, step by step; each step is a target of its own.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+TOOLS := $(CURDIR)/.cache/bin
+export PATH := $(TOOLS):$(PATH)
+
+# Packages whose tests start a broker: the same tests run on the embedded one and on Apache Kafka. Found, so that none is
+# forgotten. e2e runs the binary and has targets of its own.
+with_broker = go list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
+	| awk '$$1 != "tidemark/e2e" && /tidemark\/devbroker( |$$)/ { print $$1 }'
+without_broker = comm -23 <(go list ./... | grep -v '^tidemark/e2e$$' | sort) <($(with_broker) | sort)
+
+##@ Every day
+
+.PHONY: test
+test: ## all that CI runs, about 10 minutes; prints what ran, what was skipped and how long each took
+	@.ci/steps tools lint generated proto unit integration integration-kafka crash-short crash-short-kafka
+
+.PHONY: build
+build: ## the binary, in bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/tidemark ./cmd/tidemark
+
+.PHONY: generate
+generate: tools ## write the code generated from proto/
+	cd proto && buf generate
+
+.PHONY: fmt
+fmt: tools ## format the code
+	golangci-lint fmt
+
+##@ Steps of `make test`
+
+.PHONY: tools
+tools: ## install the pinned tools into .cache/bin
+	@.ci/tools
+
+.PHONY: lint
+lint: tools ## style, formatting and the arrows between folders
+	golangci-lint run
+	go mod tidy -diff
+
+.PHONY: generated
+generated: tools ## the committed generated code is what proto/ gives
+	@.ci/generated
+
+.PHONY: proto
+proto: tools ## style of the record definitions
+	cd proto && buf lint
+
+.PHONY: unit
+unit: tools ## tests that need no broker
+	@.ci/gotest unit $$($(without_broker))
+
+.PHONY: integration
+integration: tools ## tests on the embedded broker
+	@KAFKA_BROKERS= KAFKA_SASL_BROKERS= .ci/gotest integration $$($(with_broker))
+
+.PHONY: integration-kafka
+integration-kafka: tools ## the same tests on Apache Kafka
+	@NO_SKIP=1 .ci/kafka .ci/gotest integration-kafka $$($(with_broker))
+
+.PHONY: crash-short
+crash-short: tools ## processes are killed under load for a minute, and what came of it is judged
+	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest crash-short ./e2e
+
+.PHONY: crash-short-kafka
+crash-short-kafka: tools ## the same on Apache Kafka
+	@NO_SKIP=1 FORMAT=standard-verbose .ci/kafka .ci/gotest crash-short-kafka -run '^TestCrash$$' ./e2e
+
+##@ Now and then
+
+.PHONY: race
+race: tools ## unit and integration tests under the race detector
+	@KAFKA_BROKERS= KAFKA_SASL_BROKERS= .ci/gotest race -race $$(go list ./... | grep -v '^tidemark/e2e$$')
+
+.PHONY: crash
+crash: tools ## the crash test and its negative controls in their long form, on both brokers
+	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest crash -timeout 60m ./e2e -long
+	@FORMAT=standard-verbose .ci/kafka .ci/gotest crash-kafka -timeout 60m ./e2e -long
+
+.PHONY: bench
+bench: ## figures of this machine, on Apache Kafka: processor, recovery, ingress
+	@KAFKA_HEAP=1g KAFKA_JVM='-XX:+UseG1GC' deploy/kafka/kafka.sh run \
+		bash -c 'for what in processor recovery ingress; do go run ./bench $$what; done'
+
+.PHONY: kafka-start
+kafka-start: ## one Apache Kafka broker; `eval "$(make kafka-start)"` points tests and tidemark at it
+	@deploy/kafka/kafka.sh start
+
+.PHONY: kafka-stop
+kafka-stop: ## stop it, its data stays
+	@deploy/kafka/kafka.sh stop
+
+.PHONY: kafka-wipe
+kafka-wipe: ## stop it and forget its data
+	@deploy/kafka/kafka.sh wipe
+
+.PHONY: clean
+clean: kafka-wipe ## remove what was built and fetched
+	rm -rf bin .cache
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
