@@ -29,6 +29,9 @@ func TestNoAckInTime(t *testing.T) {
 		if took := time.Since(start); took != MaxAckTimeout {
 			t.Errorf("answered after %v", took)
 		}
+		if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "no acknowledgement within 2.5s") {
+			t.Errorf("readiness says %v", err)
+		}
 		if count, size := s.flight.inFlight(); count != 1 || size != int64(len(events.all()[0].value)) {
 			t.Errorf("%d events of %d bytes in flight: the place was given back before the record's fate was known", count, size)
 		}

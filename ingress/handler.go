@@ -119,8 +119,6 @@ const (
 	abandoned
 )
 
-var errNoAck = errors.New("no acknowledgement in time")
-
 // append hands the event to the log and waits for its acknowledgement. The place in flight is held until the record's
 // fate is known, even when the sender has long been answered 503.
 func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) (*tidemarkv1.Position, *problem) {
@@ -139,7 +137,7 @@ func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) 
 	start := time.Now()
 	s.events.Append(e.GetWorkspaceId(), value, recordHeaders(e, request), func(at *tidemarkv1.Position, err error) {
 		s.flight.leave(len(value))
-		s.settled(start, err, !state.CompareAndSwap(waiting, answered))
+		s.settle(start, err, !state.CompareAndSwap(waiting, answered))
 		acks <- ack{at, err}
 	})
 	timeout := time.NewTimer(s.ackTimeout)
@@ -149,7 +147,7 @@ func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) 
 	case a = <-acks:
 	case <-timeout.C:
 		if state.CompareAndSwap(waiting, abandoned) {
-			s.health.appended(errNoAck)
+			s.health.appended(s.noAck)
 			return nil, unacknowledged("no_ack", "the event is not acknowledged yet and may still land: send it again after Retry-After, a copy has no effect")
 		}
 		a = <-acks // it came in the same moment
@@ -164,9 +162,8 @@ func unacknowledged(code, detail string) *problem {
 	return refuse(http.StatusServiceUnavailable, code, detail).retry(retryNoAck)
 }
 
-// settled notes the fate of one append.
-func (s *Server) settled(start time.Time, err error, late bool) {
-	s.health.appended(err)
+// settle notes the fate of one append. One that comes late says nothing of the broker's health: that it was late is known.
+func (s *Server) settle(start time.Time, err error, late bool) {
 	outcome := failed
 	if err == nil {
 		s.metrics.ackSeconds.Observe(time.Since(start).Seconds())
@@ -174,7 +171,9 @@ func (s *Server) settled(start time.Time, err error, late bool) {
 	}
 	if late {
 		s.metrics.late.WithLabelValues(outcome).Inc()
+		return
 	}
+	s.health.appended(err)
 }
 
 // receipt is the answer to an accepted event.

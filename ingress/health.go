@@ -14,6 +14,7 @@ const (
 	checkTimeout = 5 * time.Second // and may take so long
 	checkWait    = time.Second     // but readiness answers sooner
 	failureHolds = 5 * time.Second // after a failed append, unless one succeeds
+	tellEvery    = 10 * time.Second
 )
 
 // health says whether events can be appended now, from what became of the last ones and from a check of its own: without
@@ -28,26 +29,30 @@ type health struct {
 	checked   error
 	failedAt  time.Time
 	failed    error // of the last append
+	toldAt    time.Time
+	told      bool // of a failure, and not yet of its end
 }
 
 func newHealth(check func(context.Context) error, log *slog.Logger) *health {
 	return &health{check: check, log: log, checked: errors.New("the broker has not been reached yet")}
 }
 
-// appended notes what became of an append. Only a change is logged: while a broker is away every request fails alike.
+// appended notes what became of an append. It logs a failure now and then and the next success: while a broker is away
+// every request fails alike, and while one partition is, every other one.
 func (h *health) appended(err error) {
 	h.mu.Lock()
-	before := h.failed
+	defer h.mu.Unlock()
 	h.failed = err
-	if err != nil {
-		h.failedAt = time.Now()
+	if err == nil {
+		if h.told {
+			h.told = false
+			h.log.Info("events are acknowledged again")
+		}
+		return
 	}
-	h.mu.Unlock()
-	switch {
-	case err != nil && before == nil:
+	if h.failedAt = time.Now(); h.failedAt.Sub(h.toldAt) >= tellEvery {
+		h.told, h.toldAt = true, h.failedAt
 		h.log.Warn("events are not acknowledged: answering 503", "error", err)
-	case err == nil && before != nil:
-		h.log.Info("events are acknowledged again")
 	}
 }
 

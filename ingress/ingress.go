@@ -58,6 +58,7 @@ type Server struct {
 	scheme     Scheme
 	secrets    []Secret
 	ackTimeout time.Duration
+	noAck      error // what readiness says after an acknowledgement that did not come in time
 	now        func() time.Time
 
 	events  eventLog
@@ -114,6 +115,7 @@ func newServer(c Config, events eventLog, closeEvents func(context.Context) erro
 	}
 	s := &Server{
 		scheme: c.Scheme, secrets: slices.Clone(c.Secrets), ackTimeout: c.AckTimeout, now: c.Now,
+		noAck:  fmt.Errorf("append to %s: no acknowledgement within %v", c.Topic, c.AckTimeout),
 		events: events, close: closeEvents,
 		flight: flight, large: newGate(maxLargeBytes/MaxBody, maxLargeBytes),
 		limiter: newLimiter(c.Rate, c.Burst),
