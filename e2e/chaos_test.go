@@ -7,9 +7,9 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"tidemark/e2e/provider"
+
+	"golang.org/x/time/rate"
 )
 
 // A plan says how often what is killed.

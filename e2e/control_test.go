@@ -53,6 +53,7 @@ func TestControls(t *testing.T) {
 }
 
 func runControl(t *testing.T, mistake string) *oracle.Report {
+	t.Helper()
 	events, p := 1200, plan{processor: 2, hold: 2500 * time.Millisecond, always: true}
 	if *long {
 		events, p.processor = 8000, 8
@@ -61,8 +62,10 @@ func runControl(t *testing.T, mistake string) *oracle.Report {
 	if mistake != "" {
 		g.process.path = build(t, "tidemark/e2e/control")
 		g.process.name = "control " + mistake
-		g.process.args = []string{"-brokers", g.proxy.Addrs()[0], "-topic-prefix", g.prefix, "-partitions", fmt.Sprint(partitions),
-			"-data", g.data("process"), "-mistake", mistake}
+		g.process.args = []string{
+			"-brokers", g.proxy.Addrs()[0], "-topic-prefix", g.prefix, "-partitions", fmt.Sprint(partitions),
+			"-data", g.data("process"), "-mistake", mistake,
+		}
 		g.process.log = filepath.Join(g.dir, "control.log")
 	}
 	g.ingest.start(t)

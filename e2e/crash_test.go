@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/provider"
+
+	"golang.org/x/time/rate"
 )
 
 var (
@@ -92,8 +92,10 @@ func (g *rig) traffic(events int, p plan, r *oracle.Report) (*gen.History, [][]p
 	pace := rate.NewLimiter(50, 20)
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	defer transport.CloseIdleConnections()
-	sender := &provider.Sender{URL: func() string { return g.ingestURL }, Secret: secret, Pace: pace, Timeout: 5 * time.Second,
-		Client: &http.Client{Transport: transport}}
+	sender := &provider.Sender{
+		URL: func() string { return g.ingestURL }, Secret: secret, Pace: pace, Timeout: 5 * time.Second,
+		Client: &http.Client{Transport: transport},
+	}
 	type sent struct {
 		notes [][]provider.Note
 		err   error

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"tidemark/e2e/oracle"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // foreign writes records straight to the events topic, as another producer would: good ones without our headers, and ones

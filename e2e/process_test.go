@@ -22,27 +22,24 @@ var builds struct {
 }
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if builds.dir != "" {
-		_ = os.RemoveAll(builds.dir) // a folder in the temp folder; its loss or stay is no result
+	dir, err := os.MkdirTemp("", "tidemark-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	builds.dir, builds.paths = dir, map[string]string{}
+	code := m.Run()
+	_ = os.RemoveAll(dir) // a folder in the temp folder; its loss or stay is no result
 	os.Exit(code)
 }
 
 // build returns the path of a program of this module, built once.
-func build(t testing.TB, pkg string) string {
+func build(t *testing.T, pkg string) string {
 	t.Helper()
 	builds.Lock()
 	defer builds.Unlock()
 	if path := builds.paths[pkg]; path != "" {
 		return path
-	}
-	if builds.dir == "" {
-		dir, err := os.MkdirTemp("", "tidemark-e2e-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		builds.dir, builds.paths = dir, map[string]string{}
 	}
 	path := filepath.Join(builds.dir, filepath.Base(pkg))
 	if out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
@@ -67,7 +64,7 @@ type program struct {
 }
 
 // start runs the program in a folder of its own.
-func (p *program) start(t testing.TB) {
+func (p *program) start(t *testing.T) {
 	t.Helper()
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -163,7 +160,7 @@ func (p *program) tail() string {
 }
 
 // freeAddr returns a loopback address that nobody listens on at the moment.
-func freeAddr(t testing.TB) string {
+func freeAddr(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -13,12 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"tidemark/devbroker"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/proxy"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 const (
@@ -28,7 +28,7 @@ const (
 
 // A rig is a cluster behind a proxy, and the programs of one installation on it.
 type rig struct {
-	t      testing.TB
+	t      *testing.T
 	dir    string // logs and local stores
 	prefix string
 	topics oracle.Topics
@@ -46,12 +46,14 @@ type rig struct {
 
 // newRig has a cluster and topics ready, and starts no role. Writes to every topic but the events are acknowledged late: in
 // that window a crash tells who commits or keeps what is not yet in the log.
-func newRig(t testing.TB, latency time.Duration) *rig {
+func newRig(t *testing.T, latency time.Duration) *rig {
 	t.Helper()
 	name := fmt.Sprintf("e2e-%d-%d", os.Getpid(), time.Now().UnixNano()%1e9)
 	g := &rig{t: t, dir: artifacts(t), prefix: name, brokers: devbroker.ForTest(t)}
-	g.topics = oracle.Topics{Events: name + "-events", Files: name + "-files-table", Index: name + "-index", Notify: name + "-notify",
-		DLQ: name + "-dlq", Workspaces: name + "-workspaces-table"}
+	g.topics = oracle.Topics{
+		Events: name + "-events", Files: name + "-files-table", Index: name + "-index", Notify: name + "-notify",
+		DLQ: name + "-dlq", Workspaces: name + "-workspaces-table",
+	}
 	late := map[string]bool{g.topics.Files: true, g.topics.Index: true, g.topics.Notify: true, g.topics.DLQ: true, g.topics.Workspaces: true}
 	var err error
 	if g.proxy, err = proxy.Start(proxy.Config{Brokers: g.brokers, Late: func(topic string) bool { return late[topic] }, Latency: latency}); err != nil {
@@ -82,9 +84,9 @@ func newRig(t testing.TB, latency time.Duration) *rig {
 }
 
 // artifacts is where logs stay when the test fails, and are removed when it passes.
-func artifacts(t testing.TB) string {
+func artifacts(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tidemark-"+strings.ReplaceAll(t.Name(), "/", "-")+"-")
+	dir, err := os.MkdirTemp("", "tidemark-"+strings.ReplaceAll(t.Name(), "/", "-")+"-") //nolint:usetesting // what failed must stay to be looked at
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,8 +114,10 @@ func (g *rig) wire() {
 	g.ingestAdmin, g.procAdmin, g.serveAdmin = freeAddr(g.t), freeAddr(g.t), freeAddr(g.t)
 	g.ingestURL, g.apiURL = "http://"+ingress, "http://"+api
 	role := func(name string, args ...string) *program {
-		p := &program{name: name, path: build(g.t, "tidemark/cmd/tidemark"), args: append(g.flags(name), args...),
-			env: []string{"TIDEMARK_WEBHOOK_SECRETS=" + secret}, log: filepath.Join(g.dir, name+".log")}
+		p := &program{
+			name: name, path: build(g.t, "tidemark/cmd/tidemark"), args: append(g.flags(name), args...),
+			env: []string{"TIDEMARK_WEBHOOK_SECRETS=" + secret}, log: filepath.Join(g.dir, name+".log"),
+		}
 		g.t.Cleanup(func() {
 			if p.alive() {
 				_ = p.kill() // it was alive: nothing to learn from the kill

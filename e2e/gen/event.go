@@ -39,12 +39,34 @@ type lot struct {
 
 // What happens to a file, by how much is known of it.
 var (
-	onHot = []lot{{"file_updated", 50}, {"file_moved", 10}, {"file_deleted", 9}, {"file_added", 8}, {"file_restored", 7},
-		{"file_version_restored", 4}, {"file_sync_updated", 6}, {"file_sync_added", 3}, {"file_copied", 3}}
-	onNew = []lot{{"file_added", 70}, {"file_updated", 8}, {"file_copied", 6}, {"file_sync_added", 6}, {"file_deleted", 4},
-		{"file_moved", 3}, {"file_restored", 3}}
-	onKnown = []lot{{"file_updated", 50}, {"file_deleted", 20}, {"file_moved", 12}, {"file_restored", 8}, {"file_sync_updated", 6},
-		{"file_added", 4}}
+	onHot = []lot{
+		{"file_updated", 50},
+		{"file_moved", 10},
+		{"file_deleted", 9},
+		{"file_added", 8},
+		{"file_restored", 7},
+		{"file_version_restored", 4},
+		{"file_sync_updated", 6},
+		{"file_sync_added", 3},
+		{"file_copied", 3},
+	}
+	onNew = []lot{
+		{"file_added", 70},
+		{"file_updated", 8},
+		{"file_copied", 6},
+		{"file_sync_added", 6},
+		{"file_deleted", 4},
+		{"file_moved", 3},
+		{"file_restored", 3},
+	}
+	onKnown = []lot{
+		{"file_updated", 50},
+		{"file_deleted", 20},
+		{"file_moved", 12},
+		{"file_restored", 8},
+		{"file_sync_updated", 6},
+		{"file_added", 4},
+	}
 )
 
 func (g *generator) draw(lots []lot) string {
@@ -97,7 +119,7 @@ func (g *generator) file(f *fileSim, created time.Time, lots []lot) event {
 	often := map[bool]float64{true: 0.9, false: 0.4}[fresh || moved]
 	add(often, "name", f.name)
 	add(often, "path", strings.TrimSuffix(f.dir, "/")+"/"+f.name)
-	add(often/2, "parent_id", node(2, len(f.dir), rand.New(rand.NewPCG(uint64(len(f.dir)), 1))))
+	add(often/2, "parent_id", node(len(f.dir), rand.New(rand.NewPCG(uint64(len(f.dir)), 1))))
 	if !moved && what != "file_deleted" && what != "file_restored" {
 		add(0.9, "size", g.size())
 		add(0.6, "mime", pick(g.rnd, []string{"application/pdf", "text/plain", "image/png", "application/vnd.ms-excel"}))
@@ -125,9 +147,9 @@ func (g *generator) other(s *scope, created time.Time) event {
 	user := fmt.Sprintf("usr_%d", g.rnd.IntN(12))
 	switch g.rnd.IntN(9) {
 	case 0:
-		e.name, e.object = "workspace_storage_folder_created", node(2, g.serial, g.rnd)
+		e.name, e.object = "workspace_storage_folder_created", node(g.serial, g.rnd)
 	case 1:
-		e.name, e.object = "comment_created", node(2, g.serial, g.rnd)
+		e.name, e.object = "comment_created", node(g.serial, g.rnd)
 		e.fields = []field{{"text", "looks <good> & \"fine\" 👍"}}
 	case 2, 3:
 		e.name, e.fields = "added_member_to_workspace", []field{{"user_id", user}}
@@ -138,7 +160,7 @@ func (g *generator) other(s *scope, created time.Time) event {
 	case 6:
 		e.name = "workspace_updated"
 	case 7:
-		e.name, e.object = "something_new_v9", node(2, g.serial, g.rnd)
+		e.name, e.object = "something_new_v9", node(g.serial, g.rnd)
 		e.fields = []field{{"name", "not a file"}, {"size", 77}}
 	case 8:
 		e.name = "workspace_storage_file_added" // names no file: kept, noticed, and no state
@@ -151,7 +173,7 @@ func (g *generator) other(s *scope, created time.Time) event {
 
 // refused makes a webhook that the receiver must not take.
 func (g *generator) refused(s *scope) Delivery {
-	e := event{scope: s, name: "workspace_storage_file_added", id: g.eventID(), object: node(2, g.serial, g.rnd), created: g.config.Base}
+	e := event{scope: s, name: "workspace_storage_file_added", id: g.eventID(), object: node(g.serial, g.rnd), created: g.config.Base}
 	d := Delivery{EventID: e.id, Refused: true}
 	switch g.rnd.IntN(5) {
 	case 0:
@@ -171,9 +193,11 @@ func (g *generator) refused(s *scope) Delivery {
 }
 
 // second names the fields in the provider's other shape.
-var second = map[string]string{"event": "eventType", "workspace_id": "workspaceId", "event_id": "eventId", "object_id": "fileId",
+var second = map[string]string{
+	"event": "eventType", "workspace_id": "workspaceId", "event_id": "eventId", "object_id": "fileId",
 	"name": "fileName", "path": "filePath", "size": "fileSize", "mime": "mimeType", "hash": "checksum", "parent_id": "parentId",
-	"user_id": "userId", "created": "timestamp"}
+	"user_id": "userId", "created": "timestamp",
+}
 
 // body writes the event in one of the two shapes.
 func (e event) body(g *generator) []byte {

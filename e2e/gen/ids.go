@@ -39,13 +39,13 @@ func fileID(serial int, rnd *rand.Rand) string {
 	case 5:
 		return fmt.Sprintf("%d%%", serial)
 	}
-	return node(2, serial, rnd)
+	return node(serial, rnd)
 }
 
 const nodeLetters = "abcdefghijklmnopqrstuvwxyz234567"
 
-func node(kind, serial int, rnd *rand.Rand) string {
-	b := fmt.Appendf(nil, "%d%06d", kind, serial)
+func node(serial int, rnd *rand.Rand) string {
+	b := fmt.Appendf(nil, "2%06d", serial)
 	for len(b) < 29 {
 		b = append(b, nodeLetters[rnd.IntN(len(nodeLetters))])
 	}

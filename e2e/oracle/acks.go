@@ -6,14 +6,14 @@ import (
 	"reflect"
 	"regexp"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-
 	"tidemark/e2e/gen"
 	"tidemark/e2e/provider"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // JudgeSenders compares what the senders were told with the log: every 200 is in it, where the answer said; no refused
-// webhook is; each workspace's events lie in the order they were sent. foreign are the positions of what others wrote.
+// webhook is; each workspace's events lie in the order they were sent. Foreign are the positions of what others wrote.
 func (m *Model) JudgeSenders(h *gen.History, notes [][]provider.Note, foreign map[string]bool, r *Report) {
 	r.check("acknowledged events lost", "acknowledged events changed", "acknowledged out of order", "never acknowledged",
 		"valid events refused", "refused events accepted", "refused events in the log", "log order is not send order", "records nobody sent")

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,8 +74,8 @@ func (a *api) get(path string) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
+	err = errors.Join(err, resp.Body.Close())
 	if err != nil {
 		return nil, fmt.Errorf("GET %s: %w", path, err)
 	}
@@ -98,8 +99,10 @@ func (a *api) judgeListings(scope string, rows map[string]*row, r *Report) error
 	}{
 		{"status=all&limit=7", func(*row) bool { return true }, func(r *row) string { return r.object }},
 		{"limit=1000", func(r *row) bool { return r.status == "active" }, func(r *row) string { return r.object }},
-		{"status=all&limit=50&path_prefix=" + url.QueryEscape(prefix),
-			func(r *row) bool { return strings.HasPrefix(r.texts["path"], prefix) }, func(r *row) string { return r.texts["path"] }},
+		{
+			"status=all&limit=50&path_prefix=" + url.QueryEscape(prefix),
+			func(r *row) bool { return strings.HasPrefix(r.texts["path"], prefix) }, func(r *row) string { return r.texts["path"] },
+		},
 	} {
 		found, err := a.list(workspacePath(scope) + "/files?" + q.query)
 		if err != nil {

@@ -163,8 +163,10 @@ func (r *row) doc() doc {
 	if r == nil {
 		return nil
 	}
-	d := doc{"workspace_id": text(r.scope), "file_id": text(r.object), "status": text(r.status),
-		"incomplete": boolean(r.incomplete), "version": number(r.version), "position": text(r.position)}
+	d := doc{
+		"workspace_id": text(r.scope), "file_id": text(r.object), "status": text(r.status),
+		"incomplete": boolean(r.incomplete), "version": number(r.version), "position": text(r.position),
+	}
 	for name, value := range r.texts {
 		d.put(name, value)
 	}

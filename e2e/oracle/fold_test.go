@@ -14,8 +14,10 @@ import (
 func logOf(base time.Time, bodies ...string) []*kgo.Record {
 	var records []*kgo.Record
 	for i, body := range bodies {
-		records = append(records, &kgo.Record{Topic: "events", Partition: int32(Partition("events", "w", 8)), Offset: int64(i), Key: []byte("w"),
-			Value: []byte(body), Timestamp: base.Add(time.Duration(i) * time.Second)})
+		records = append(records, &kgo.Record{
+			Topic: "events", Partition: int32(Partition("events", "w", 8)), Offset: int64(i), Key: []byte("w"),
+			Value: []byte(body), Timestamp: base.Add(time.Duration(i) * time.Second),
+		})
 	}
 	return records
 }
@@ -64,18 +66,36 @@ func TestFoldFollowsTheDesign(t *testing.T) {
 		bodies []string
 		want   []string
 	}{
-		{"a late added does not bring a deleted file back", []string{body("1", "deleted", "20", ""), body("2", "added", "10", `,"size":3`)},
-			[]string{"v1 trashed incomplete", "v2 trashed late 3B"}},
-		{"an update never resurrects", []string{body("1", "added", "01", ""), body("2", "deleted", "02", ""), body("3", "updated", "03", `,"size":9`)},
-			[]string{"v1 active", "v2 trashed", "v3 trashed 9B"}},
-		{"an old size does not replace a new one, a name of its own time does", []string{body("1", "updated", "05", `,"size":5`), body("2", "updated", "03", `,"size":3,"name":"n"`)},
-			[]string{"v1 active incomplete 5B", "v2 active incomplete late n 5B"}},
-		{"equal times go by the log", []string{body("1", "added", "05", `,"size":5`), body("2", "updated", "05", `,"size":3`)},
-			[]string{"v1 active 5B", "v2 active 3B"}},
-		{"undated counts as newest and dates nothing", []string{body("1", "added", "05", `,"size":5`), body("2", "updated", "", `,"size":7`), body("3", "updated", "05", `,"size":6`)},
-			[]string{"v1 active 5B", "v2 active 7B", "v3 active 6B"}},
-		{"the same id again is dropped", []string{body("1", "added", "05", ""), body("2", "updated", "06", ""), body("1", "added", "05", "")},
-			[]string{"v1 active", "v2 active", "-"}},
+		{
+			"a late added does not bring a deleted file back",
+			[]string{body("1", "deleted", "20", ""), body("2", "added", "10", `,"size":3`)},
+			[]string{"v1 trashed incomplete", "v2 trashed late 3B"},
+		},
+		{
+			"an update never resurrects",
+			[]string{body("1", "added", "01", ""), body("2", "deleted", "02", ""), body("3", "updated", "03", `,"size":9`)},
+			[]string{"v1 active", "v2 trashed", "v3 trashed 9B"},
+		},
+		{
+			"an old size does not replace a new one, a name of its own time does",
+			[]string{body("1", "updated", "05", `,"size":5`), body("2", "updated", "03", `,"size":3,"name":"n"`)},
+			[]string{"v1 active incomplete 5B", "v2 active incomplete late n 5B"},
+		},
+		{
+			"equal times go by the log",
+			[]string{body("1", "added", "05", `,"size":5`), body("2", "updated", "05", `,"size":3`)},
+			[]string{"v1 active 5B", "v2 active 3B"},
+		},
+		{
+			"undated counts as newest and dates nothing",
+			[]string{body("1", "added", "05", `,"size":5`), body("2", "updated", "", `,"size":7`), body("3", "updated", "05", `,"size":6`)},
+			[]string{"v1 active 5B", "v2 active 7B", "v3 active 6B"},
+		},
+		{
+			"the same id again is dropped",
+			[]string{body("1", "added", "05", ""), body("2", "updated", "06", ""), body("1", "added", "05", "")},
+			[]string{"v1 active", "v2 active", "-"},
+		},
 		{"a size of another type is absent", []string{body("1", "added", "05", `,"size":"5"`)}, []string{"v1 active"}},
 	} {
 		states, _ := history(t, test.bodies...)

@@ -107,13 +107,19 @@ func (m *Model) judgeFiles(records []*kgo.Record, r *Report) {
 }
 
 func stateDoc(s *tidemarkv1.FileState) doc {
-	status := map[tidemarkv1.Status]string{tidemarkv1.Status_STATUS_ACTIVE: "active", tidemarkv1.Status_STATUS_TRASHED: "trashed",
-		tidemarkv1.Status_STATUS_ERASED: "erased"}[s.GetStatus()]
-	d := doc{"workspace_id": text(s.GetWorkspaceId()), "file_id": text(s.GetFileId()), "status": text(status),
+	status := map[tidemarkv1.Status]string{
+		tidemarkv1.Status_STATUS_ACTIVE: "active", tidemarkv1.Status_STATUS_TRASHED: "trashed",
+		tidemarkv1.Status_STATUS_ERASED: "erased",
+	}[s.GetStatus()]
+	d := doc{
+		"workspace_id": text(s.GetWorkspaceId()), "file_id": text(s.GetFileId()), "status": text(status),
 		"incomplete": boolean(s.GetIncomplete()), "version": number(s.GetVersion()),
-		"position": text(position(s.GetPosition().GetPartition(), s.GetPosition().GetOffset()))}
-	for name, value := range map[string]string{"name": s.GetName(), "path": s.GetPath(), "parent_id": s.GetParentId(), "mime": s.GetMime(),
-		"hash": s.GetHash(), "actor_id": s.GetActorId(), "last_event": s.GetLastEvent(), "last_event_id": s.GetLastEventId()} {
+		"position": text(position(s.GetPosition().GetPartition(), s.GetPosition().GetOffset())),
+	}
+	for name, value := range map[string]string{
+		"name": s.GetName(), "path": s.GetPath(), "parent_id": s.GetParentId(), "mime": s.GetMime(),
+		"hash": s.GetHash(), "actor_id": s.GetActorId(), "last_event": s.GetLastEvent(), "last_event_id": s.GetLastEventId(),
+	} {
 		d.put(name, value)
 	}
 	if s.Size != nil {
@@ -148,8 +154,10 @@ func (m *Model) judgeIndex(records []*kgo.Record, r *Report) {
 		}
 		seen[key][version], last[key] = true, version
 		row := m.index[key][version]
-		want := doc{"op": text("upsert"), "id": text(key), "workspace_id": text(row.scope), "file_id": text(row.object),
-			"version": number(version), "position": text(row.position)}
+		want := doc{
+			"op": text("upsert"), "id": text(key), "workspace_id": text(row.scope), "file_id": text(row.object),
+			"version": number(version), "position": text(row.position),
+		}
 		var file, wantFile doc
 		if row.status == "trashed" {
 			want["op"] = text("delete")

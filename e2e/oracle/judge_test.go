@@ -39,8 +39,10 @@ func notified(t *testing.T, m *Model) []*kgo.Record {
 		if n == nil {
 			continue
 		}
-		object := doc{"op_id": text(joinKey("w", n.event.id)), "event": text(n.event.name), "event_id": text(n.event.id), "workspace_id": text("w"),
-			"file_id": text("f"), "version": number(n.after.version), "position": text(n.position), "late": boolean(n.late), "at": instant(n.event.at())}.wire()
+		object := doc{
+			"op_id": text(joinKey("w", n.event.id)), "event": text(n.event.name), "event_id": text(n.event.id), "workspace_id": text("w"),
+			"file_id": text("f"), "version": number(n.after.version), "position": text(n.position), "late": boolean(n.late), "at": instant(n.event.at()),
+		}.wire()
 		object["before"], object["after"], object["payload"] = nil, n.after.doc().wire(), json.RawMessage(source.Value)
 		if n.before != nil {
 			object["before"] = n.before.doc().wire()
@@ -59,8 +61,10 @@ func indexed(t *testing.T, m *Model) []*kgo.Record {
 	var records []*kgo.Record
 	for v := int64(1); v <= int64(len(m.index["w/f"])); v++ {
 		row := m.index["w/f"][v]
-		object := doc{"op": text("upsert"), "id": text("w/f"), "workspace_id": text("w"), "file_id": text("f"), "version": number(v),
-			"position": text(row.position)}.wire()
+		object := doc{
+			"op": text("upsert"), "id": text("w/f"), "workspace_id": text("w"), "file_id": text("f"), "version": number(v),
+			"position": text(row.position),
+		}.wire()
 		if object["file"] = row.doc().wire(); row.status == "trashed" {
 			object["op"] = "delete"
 			delete(object, "file")
@@ -74,8 +78,10 @@ func indexed(t *testing.T, m *Model) []*kgo.Record {
 	return records
 }
 
-var story = []string{body("1", "added", "01", `,"size":5,"name":"a"`), body("2", "updated", "02", `,"size":6`), body("3", "deleted", "03", ""),
-	body("4", "restored", "04", ""), body("2", "updated", "02", `,"size":6`)}
+var story = []string{
+	body("1", "added", "01", `,"size":5,"name":"a"`), body("2", "updated", "02", `,"size":6`), body("3", "deleted", "03", ""),
+	body("4", "restored", "04", ""), body("2", "updated", "02", `,"size":6`),
+}
 
 // TestNoticesAreJudged breaks a right stream in every way that matters, and wants each way named.
 func TestNoticesAreJudged(t *testing.T) {
@@ -147,9 +153,11 @@ func TestIndexIsJudged(t *testing.T) {
 func TestRowsAreJudged(t *testing.T) {
 	_, m := history(t, story...)
 	row := m.rows["w/f"]
-	right := &tidemarkv1.FileState{WorkspaceId: "w", FileId: "f", Name: "a", Size: row.size, Status: tidemarkv1.Status_STATUS_ACTIVE, Version: 4,
+	right := &tidemarkv1.FileState{
+		WorkspaceId: "w", FileId: "f", Name: "a", Size: row.size, Status: tidemarkv1.Status_STATUS_ACTIVE, Version: 4,
 		Position: &tidemarkv1.Position{Partition: m.log[3].Partition, Offset: 3}, LastEvent: row.lastEvent, LastEventId: "4", CreatedAt: row.created,
-		UpdatedAt: row.updated, Seen: make([]byte, 4*24)}
+		UpdatedAt: row.updated, Seen: make([]byte, 4*24),
+	}
 	record := func(change func(*tidemarkv1.FileState)) *kgo.Record {
 		state := proto.CloneOf(right)
 		change(state)

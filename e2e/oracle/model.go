@@ -6,6 +6,7 @@ package oracle
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -41,8 +42,10 @@ type deadLetter struct {
 
 // NewModel folds the records of the events topic, which must come in the order of each partition's log.
 func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
-	m := &Model{topic: topic, log: records, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
-		index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{}, events: map[string]*kgo.Record{}}
+	m := &Model{
+		topic: topic, log: records, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
+		index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{}, events: map[string]*kgo.Record{},
+	}
 	for _, r := range records {
 		m.add(r)
 	}
@@ -143,14 +146,14 @@ func joinKey(scope, object string) string {
 }
 
 func escape(part string) string {
-	out := ""
+	var out strings.Builder
 	for i := range len(part) {
 		c := part[i]
 		if c == '/' || c == '%' || c < ' ' || c == 0x7f || i == 0 && c == '_' {
-			out += fmt.Sprintf("%%%02X", c)
+			fmt.Fprintf(&out, "%%%02X", c)
 		} else {
-			out += part[i : i+1]
+			out.WriteString(part[i : i+1])
 		}
 	}
-	return out
+	return out.String()
 }

@@ -54,8 +54,10 @@ func (m *Model) judgeNotices(records []*kgo.Record, r *Report) {
 
 func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice, r *Report) {
 	e := want.event
-	expected := doc{"op_id": text(joinKey(e.scope, e.id)), "event": text(e.name), "event_id": text(e.id), "workspace_id": text(e.scope),
-		"position": text(want.position), "at": instant(e.at()), "late": boolean(want.late)}
+	expected := doc{
+		"op_id": text(joinKey(e.scope, e.id)), "event": text(e.name), "event_id": text(e.id), "workspace_id": text(e.scope),
+		"position": text(want.position), "at": instant(e.at()), "late": boolean(want.late),
+	}
 	expected.put("file_id", e.object)
 	expected.put("actor_id", e.actor)
 	key := joinKey(e.scope, "")
@@ -119,9 +121,11 @@ func (m *Model) judgeWorkspaces(records []*kgo.Record, r *Report) {
 }
 
 func countOf(w *tidemarkv1.WorkspaceState) *count {
-	c := &count{scope: w.GetWorkspaceId(), files: w.GetFiles(), bytes: w.GetBytes(), trashed: w.GetTrashed(), events: w.GetEvents(),
+	c := &count{
+		scope: w.GetWorkspaceId(), files: w.GetFiles(), bytes: w.GetBytes(), trashed: w.GetTrashed(), events: w.GetEvents(),
 		byType: w.GetByType(), members: map[string]membership{}, last: w.LastEventAt,
-		position: position(w.GetPosition().GetPartition(), w.GetPosition().GetOffset())}
+		position: position(w.GetPosition().GetPartition(), w.GetPosition().GetOffset()),
+	}
 	for _, m := range w.GetMembers() {
 		c.members[m.GetId()] = membership{in: !m.GetLeft()}
 	}

@@ -63,8 +63,10 @@ func (c *count) weigh(r *row, sign int64) {
 
 // doc is the workspace as the design's JSON shows it; by_type and members are written as JSON with sorted members.
 func (c *count) doc() doc {
-	d := doc{"workspace_id": text(c.scope), "files": number(c.files), "bytes": number(c.bytes), "trashed": number(c.trashed),
-		"events": number(c.events), "position": text(c.position)}
+	d := doc{
+		"workspace_id": text(c.scope), "files": number(c.files), "bytes": number(c.bytes), "trashed": number(c.trashed),
+		"events": number(c.events), "position": text(c.position),
+	}
 	d.putTime("last_event_at", c.last)
 	var in []string
 	for id, m := range c.members {

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,10 +21,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tidemark/e2e/gen"
+
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
-
-	"tidemark/e2e/gen"
 )
 
 // An Outcome is what a sender knows of an event: over several attempts Unknown beats Fail, and OK beats both.
@@ -142,9 +143,8 @@ func (s *Sender) post(ctx context.Context, d gen.Delivery) (status int, answer [
 	if err != nil {
 		return 0, nil, err
 	}
-	defer resp.Body.Close()
 	answer, err = io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	return resp.StatusCode, answer, err
+	return resp.StatusCode, answer, errors.Join(err, resp.Body.Close())
 }
 
 // Sign returns the value of Fastio-Signature for a body.

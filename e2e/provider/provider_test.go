@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"tidemark/e2e/gen"
+
+	"golang.org/x/time/rate"
 )
 
 // A receiver that fails often must still get every event, in order, with a signature over the bytes it reads.
