@@ -157,3 +157,16 @@ func escape(part string) string {
 	}
 	return out.String()
 }
+
+// States returns what each file has become, by key, without what depends on where and when its events were written.
+func (m *Model) States() map[string]string {
+	states := map[string]string{}
+	for key, r := range m.rows {
+		d := r.doc()
+		for _, name := range []string{"position", "created_at", "updated_at", "deleted_at"} {
+			delete(d, name)
+		}
+		states[key] = d.diff(nil)
+	}
+	return states
+}

@@ -1,0 +1,268 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"tidemark/e2e/gen"
+	"tidemark/e2e/oracle"
+	"tidemark/e2e/provider"
+)
+
+// missing skips a test for want of another language, loudly; in CI that is a failure.
+func missing(t *testing.T, format string, args ...any) {
+	t.Helper()
+	why := fmt.Sprintf(format, args...)
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s, and CI may not pass without it", why)
+	}
+	t.Skipf("NOT TESTED: %s", why)
+}
+
+// python returns an interpreter that has what the recipe imports, in a folder that git ignores.
+func python(t *testing.T) string {
+	t.Helper()
+	wanted, err := os.ReadFile("recipe/requirements.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := filepath.Abs("../.cache/recipe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, stamp := filepath.Join(dir, "bin", "python"), filepath.Join(dir, "requirements.txt")
+	if have, err := os.ReadFile(stamp); err == nil && bytes.Equal(have, wanted) {
+		return program
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, command := range [][]string{
+		{"python3", "-m", "venv", "--clear", dir},
+		{program, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "recipe/requirements.txt"},
+	} {
+		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			missing(t, "Python 3 with venv and the packages of recipe/requirements.txt: %s: %v\n%s", strings.Join(command, " "), err, out)
+		}
+	}
+	if err := os.WriteFile(stamp, wanted, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+// plain is a history that a program which knows one shape only can send: the recipe reads workspace_id and event_id.
+func plain(events int) *gen.History {
+	h := gen.New(gen.Config{Seed: 11, Events: events, Base: time.Now().Truncate(time.Second)})
+	for i := range h.Workspaces {
+		w := &h.Workspaces[i]
+		w.Deliveries = slices.DeleteFunc(w.Deliveries, func(d gen.Delivery) bool {
+			var e struct {
+				Event string `json:"event"`
+				ID    string `json:"event_id"`
+				Scope string `json:"workspace_id"`
+			}
+			return d.Refused || json.Unmarshal(d.Body, &e) != nil || e.Event == "" || e.ID == "" || e.Scope == ""
+		})
+	}
+	h.Workspaces = slices.DeleteFunc(h.Workspaces, func(w gen.Workspace) bool { return len(w.Deliveries) == 0 })
+	return h
+}
+
+// send posts a history at full speed.
+func send(t *testing.T, url string, h *gen.History) [][]provider.Note {
+	t.Helper()
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	defer transport.CloseIdleConnections()
+	s := &provider.Sender{URL: func() string { return url }, Secret: secret, Pace: rate.NewLimiter(rate.Inf, 0), Timeout: 10 * time.Second,
+		Client: &http.Client{Transport: transport}}
+	notes, err := s.Run(t.Context(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range notes {
+		for _, n := range notes[i] {
+			if n.Outcome != provider.OK {
+				t.Fatalf("%s: %d %s", n.EventID, n.Status, n.Answer)
+			}
+		}
+	}
+	return notes
+}
+
+// settle waits for the processor, stops it, and returns the judge's model once everything derived has been judged by it.
+func (g *rig) settle() *oracle.Model {
+	g.t.Helper()
+	g.drain(60*time.Second, true)
+	if _, err := g.process.term(30 * time.Second); err != nil {
+		g.t.Fatalf("%v\n%s", err, g.process.tail())
+	}
+	judge := oracle.Judge{Brokers: g.brokers, Topics: g.topics, Partitions: partitions, Workspaces: true, Index: g.index}
+	model, err := judge.Model(g.t.Context())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	r := &oracle.Report{Title: g.t.Name()}
+	if err := judge.Run(g.t.Context(), model, r); err != nil {
+		g.t.Fatal(err)
+	}
+	conclude(g.t, r)
+	return model
+}
+
+// byIngress sends a history through our own ingress: what the other producers' state is compared with.
+func byIngress(t *testing.T, h *gen.History) (*rig, *oracle.Model) {
+	t.Helper()
+	g := newRig(t, 0)
+	g.ingest.start(t)
+	g.process.start(t)
+	g.awaitReady(g.ingest, g.ingestAdmin, 30*time.Second)
+	send(t, g.ingestURL, h)
+	return g, g.settle()
+}
+
+func TestRecipeConsumer(t *testing.T) {
+	interpreter := python(t)
+	h := plain(300)
+	g, _ := byIngress(t, h)
+	out, err := exec.Command(interpreter, "recipe/consumer.py", g.brokers[0], g.topics.Events, g.prefix+"-recipe").Output()
+	if err != nil {
+		t.Fatalf("consumer.py: %v\n%s\n%s", err, out, stderrOf(err))
+	}
+	seen := map[string]int{}
+	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+		var line struct {
+			Key, Event  string
+			WorkspaceID string `json:"workspace_id"`
+			EventID     string `json:"event_id"`
+			ReceivedAt  string `json:"received_at"`
+			Partition   string `json:"partition_key"`
+		}
+		raw := lines.Bytes()
+		if err := json.Unmarshal(bytes.Replace(raw, []byte(`"partition":`), []byte(`"n":`), 1), &line); err != nil {
+			t.Fatalf("%v: %s", err, raw)
+		}
+		if line.Event == "" || line.Key != line.WorkspaceID || line.Partition != line.WorkspaceID || !strings.HasSuffix(line.ReceivedAt, "Z") {
+			t.Errorf("not what the recipe reads: %s", raw)
+		}
+		seen[line.WorkspaceID+"\x00"+line.EventID]++
+	}
+	total := 0
+	for _, w := range h.Workspaces {
+		for _, d := range w.Deliveries {
+			total++
+			if seen[w.ID+"\x00"+d.EventID] == 0 {
+				t.Errorf("workspace %q: %s was not seen", w.ID, d.EventID)
+			}
+		}
+	}
+	t.Logf("%d deliveries, %d distinct events seen by kafka-python", total, len(seen))
+}
+
+func stderrOf(err error) []byte {
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		return exit.Stderr
+	}
+	return nil
+}
+
+func TestRecipeFlaskProducer(t *testing.T) {
+	interpreter := python(t)
+	h := plain(400)
+	g := newRig(t, 0)
+	g.process.start(t)
+	addr := freeAddr(t)
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := filepath.Abs("recipe/producer.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flask := &program{name: "flask", path: interpreter, args: []string{script, g.brokers[0], g.topics.Events, port},
+		env: []string{"WEBHOOK_SECRET=" + secret}, log: filepath.Join(g.dir, "flask.log")}
+	flask.start(t)
+	t.Cleanup(func() {
+		if flask.alive() {
+			_ = flask.kill() // it was alive: nothing to learn from the kill
+		}
+	})
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			_ = conn.Close() // it was only asked whether someone listens
+			break
+		}
+		if time.Now().After(end) || !flask.alive() {
+			t.Fatalf("flask does not listen: %v\n%s", err, flask.tail())
+		}
+	}
+	send(t, "http://"+addr, h)
+	theirs := g.settle()
+	_, ours := byIngress(t, h)
+	sameState(t, ours, theirs)
+}
+
+// sameState compares what two producers' events became, apart from what must differ: where they lie and when they came.
+func sameState(t *testing.T, ours, theirs *oracle.Model) {
+	t.Helper()
+	a, b := ours.States(), theirs.States()
+	if len(a) == 0 || len(a) != len(b) {
+		t.Errorf("%d files by our ingress, %d by the other producer", len(a), len(b))
+	}
+	for key, state := range a {
+		if b[key] != state {
+			t.Errorf("%s:\n ours   %s\n theirs %s", key, state, b[key])
+		}
+	}
+	t.Logf("%d files are the same", len(a))
+}
+
+func TestRecipeJavaProducer(t *testing.T) {
+	for _, name := range []string{"java", "bash"} {
+		if _, err := exec.LookPath(name); err != nil {
+			missing(t, "%s: %v", name, err)
+		}
+	}
+	if out, err := exec.Command("../deploy/kafka/kafka.sh", "jars").CombinedOutput(); err != nil {
+		missing(t, "Apache Kafka's jars: %v\n%s", err, out)
+	}
+	h := plain(400)
+	var lines bytes.Buffer
+	for _, w := range h.Workspaces {
+		for _, d := range w.Deliveries {
+			lines.WriteString(w.ID + "\t")
+			if err := json.Compact(&lines, d.Body); err != nil { // the console producer reads lines
+				t.Fatal(err)
+			}
+			lines.WriteByte('\n')
+		}
+	}
+	g := newRig(t, 0)
+	g.process.start(t)
+	java := exec.Command("../deploy/kafka/kafka.sh", "tool", "org.apache.kafka.tools.ConsoleProducer", "--topic", g.topics.Events,
+		"--property", "parse.key=true", "--property", "key.separator=\t")
+	java.Env = append(os.Environ(), "KAFKA_BROKERS="+g.brokers[0], "JAVA_TOOL_OPTIONS=-Dfile.encoding=UTF-8")
+	java.Stdin = &lines
+	if out, err := java.CombinedOutput(); err != nil {
+		t.Fatalf("ConsoleProducer: %v\n%s", err, out)
+	}
+	theirs := g.settle()
+	_, ours := byIngress(t, h)
+	sameState(t, ours, theirs)
+}
