@@ -25,10 +25,11 @@ func (f apiFlags) query(ctx context.Context, values url.Values, segments ...stri
 		values.Set("at_least", f.AtLeast)
 		values.Set("wait", f.Wait.String())
 	}
-	address := strings.TrimRight(f.APIURL, "/") + "/v1"
-	for _, s := range segments {
-		address += "/" + escapeSegment(s)
+	path := make([]string, len(segments))
+	for i, s := range segments {
+		path[i] = escapeSegment(s)
 	}
+	address := strings.TrimRight(f.APIURL, "/") + "/v1/" + strings.Join(path, "/")
 	if len(values) > 0 {
 		address += "?" + values.Encode()
 	}
@@ -38,8 +39,7 @@ func (f apiFlags) query(ctx context.Context, values url.Values, segments ...stri
 	if err != nil {
 		return nil, usagef("--api-url: %w", err)
 	}
-	answer, _, err := do(request)
-	return answer, err
+	return do(request)
 }
 
 // escapeSegment keeps an id that is "." or ".." from being read as a step in the path.
@@ -54,24 +54,23 @@ func escapeSegment(s string) string {
 const maxAnswer = 64 << 20
 
 // do sends the request and returns the body of a 200; any other answer is an error that says what the server said.
-func do(request *http.Request) ([]byte, http.Header, error) {
+func do(request *http.Request) (body []byte, err error) {
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		var broken *url.Error
-		if errors.As(err, &broken) {
+		if broken, ok := errors.AsType[*url.Error](err); ok {
 			err = broken.Err // the address is said below
 		}
-		return nil, nil, fmt.Errorf("%s %s: %w", request.Method, request.URL.Redacted(), err)
+		return nil, fmt.Errorf("%s %s: %w", request.Method, request.URL.Redacted(), err)
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the answer of %s: %w", request.URL.Redacted(), err)
+		return nil, fmt.Errorf("read the answer of %s: %w", request.URL.Redacted(), err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, nil, refusal(response, body)
+		return nil, refusal(response, body)
 	}
-	return body, response.Header, nil
+	return body, nil
 }
 
 // refusal puts a problem document, or what came in its place, into words.
@@ -85,16 +84,16 @@ func refusal(response *http.Response, body []byte) error {
 	if err := json.Unmarshal(body, &problem); err != nil || problem.Title == "" {
 		return fmt.Errorf("%s: %s", response.Status, cell(strings.TrimSpace(string(body[:min(len(body), 500)]))))
 	}
-	text := response.Status
+	parts := []string{response.Status}
 	for _, part := range []string{problem.Code, problem.Field} {
 		if part != "" {
-			text += ", " + cell(part)
+			parts = append(parts, cell(part))
 		}
 	}
 	if problem.Detail == "" {
 		problem.Detail = problem.Title
 	}
-	text += ": " + cell(problem.Detail)
+	text := strings.Join(parts, ", ") + ": " + cell(problem.Detail)
 	if after := response.Header.Get("Retry-After"); after != "" {
 		text += " (try again in " + cell(after) + " s)"
 	}

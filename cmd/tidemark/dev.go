@@ -95,7 +95,7 @@ func (c *devCommand) connect(ctx context.Context, h *host, progress *progress) (
 		progress.say("broker", "embedded, on "+broker.Addr()+", data in "+dir)
 		brokers, stop = []string{broker.Addr()}, broker.Close
 	}
-	if config, err = c.securityFlags.config(brokers); err != nil {
+	if config, err = c.config(brokers); err != nil {
 		return config, nil, errors.Join(err, stop())
 	}
 	return config, stop, nil

@@ -42,9 +42,9 @@ func (h *host) run(ctx context.Context, services ...service) error {
 	drain := func() {
 		begin = time.Now()
 		h.readiness.Drain()
-		h.log.Info("draining")
+		h.log.InfoContext(ctx, "draining")
 	}
 	err := runServices(ctx, drain, services...)
-	h.log.Info("left", "drained_in", time.Since(begin).Round(time.Millisecond).String())
+	h.log.InfoContext(ctx, "left", "drained_in", time.Since(begin).Round(time.Millisecond).String())
 	return err
 }

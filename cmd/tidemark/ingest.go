@@ -31,7 +31,7 @@ type ingestCommand struct {
 
 // Run receives webhooks until ctx ends.
 func (c *ingestCommand) Run(ctx context.Context, con console) error {
-	config, err := c.clusterFlags.config()
+	config, err := c.config()
 	if err != nil {
 		return err
 	}

@@ -31,11 +31,16 @@ type console struct {
 	err io.Writer
 }
 
+// note tells a person something that is no result.
+func (c console) note(format string, args ...any) {
+	_, _ = fmt.Fprintf(c.err, format+"\n", args...) // if it fails there is nobody left to tell
+}
+
 // cli is the whole command line. A setting is declared in the command that uses it, or in a group that the command embeds.
 type cli struct {
 	Config configFile `help:"YAML file of settings, named like the flags. Flags and environment win over it." placeholder:"FILE"`
 
-	Dev     devCommand     `cmd:"" help:"Run everything in one process, on an embedded broker unless --brokers is given." set:"replication=1" set:"min_insync=1" set:"log_level=warn"`
+	Dev     devCommand     `kong:"cmd,help='Run everything in one process, on an embedded broker unless --brokers is given.',set='replication=1',set='min_insync=1',set='log_level=warn'"`
 	Ingest  ingestCommand  `cmd:"" help:"Receive webhooks, verify them and put them into the events topic."`
 	Process processCommand `cmd:"" help:"Fold events into the state of every file and workspace."`
 	Serve   serveCommand   `cmd:"" help:"Answer queries over HTTP."`
@@ -60,7 +65,9 @@ func run(ctx context.Context, args []string, con console) int {
 	if err != nil {
 		return fail(con, err)
 	}
-	unsetEmpty()
+	if err := unsetEmpty(); err != nil {
+		return fail(con, err)
+	}
 	parsed, err := parser.Parse(args)
 	if helped { // --help has printed; parsing goes on and may miss arguments that nobody wanted
 		return exitOK
@@ -85,12 +92,15 @@ func newParser(grammar *cli, con console, exit func(int)) (*kong.Kong, error) {
 }
 
 // unsetEmpty makes an empty variable an absent one, as compose files and CI systems mean it when they pass ${NAME:-}.
-func unsetEmpty() {
+func unsetEmpty() error {
 	for _, pair := range os.Environ() {
 		if name, value, _ := strings.Cut(pair, "="); value == "" && strings.HasPrefix(name, "TIDEMARK_") {
-			os.Unsetenv(name)
+			if err := os.Unsetenv(name); err != nil {
+				return fmt.Errorf("unset %s: %w", name, err)
+			}
 		}
 	}
+	return nil
 }
 
 // A usageError is a command line, environment or file that says something impossible.
@@ -107,19 +117,15 @@ func fail(con console, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(con.err, "tidemark: %v\n", err)
-	var (
-		usage  usageError
-		parse  *kong.ParseError
-		noFile *fs.PathError
-	)
-	switch {
-	case errors.As(err, &noFile): // also when parsing met it: a file that is not there is no misuse
+	con.note("tidemark: %v", err)
+	if _, noFile := errors.AsType[*fs.PathError](err); noFile { // also when parsing met it: a missing file is no misuse
 		return exitFailed
-	case errors.As(err, &parse):
-		fmt.Fprintf(con.err, "See: %s --help\n", strings.TrimSpace("tidemark "+commandOf(parse.Context)))
+	}
+	if parse, misread := errors.AsType[*kong.ParseError](err); misread {
+		con.note("See: %s --help", strings.TrimSpace("tidemark "+commandOf(parse.Context)))
 		return exitUsage
-	case errors.As(err, &usage):
+	}
+	if _, misuse := errors.AsType[usageError](err); misuse {
 		return exitUsage
 	}
 	return exitFailed

@@ -24,20 +24,27 @@ type outputFlags struct {
 	Output string `help:"Form of the result: table, json or yaml." short:"o" enum:"table,json,yaml" default:"table" placeholder:"FORM" env:"-"`
 }
 
-// print writes v in the form asked for; table writes the one for people.
-func (f outputFlags) print(w io.Writer, v any, table func(*tabwriter.Writer)) error {
+// print writes v in the form asked for. table writes the one for people: lines of cells separated by tabs.
+func (f outputFlags) print(w io.Writer, v any, table func(*bytes.Buffer)) error {
 	switch f.Output {
 	case asJSON:
 		return printJSON(w, v)
 	case asYAML:
 		return printYAML(w, v)
 	}
-	columns := newTable(w)
-	table(columns)
-	return columns.Flush()
+	var lines bytes.Buffer
+	table(&lines)
+	return align(w, &lines)
 }
 
-func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }
+// align writes lines of cells separated by tabs as columns.
+func align(w io.Writer, lines *bytes.Buffer) error {
+	columns := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	if _, err := columns.Write(lines.Bytes()); err != nil {
+		return err
+	}
+	return columns.Flush()
+}
 
 func printJSON(w io.Writer, v any) error {
 	encoder := json.NewEncoder(w)

@@ -33,7 +33,7 @@ type processCommand struct {
 
 // Run processes until ctx ends.
 func (c *processCommand) Run(ctx context.Context, con console) error {
-	config, err := c.clusterFlags.config()
+	config, err := c.config()
 	if err != nil {
 		return err
 	}

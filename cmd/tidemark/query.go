@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/url"
 	"strconv"
-	"text/tabwriter"
 )
 
 // A getCommand shows the state of one file.
@@ -59,7 +58,7 @@ func (c *lsCommand) Run(ctx context.Context, con console) error {
 	if c.Limit < 0 {
 		return usagef("--limit %d: want 0 or more", c.Limit)
 	}
-	list := &listing{form: c.Output, table: newTable(con.out), out: con.out}
+	list := &listing{form: c.Output, out: con.out}
 	var cursor *string
 	if c.Cursor != "" {
 		cursor = &c.Cursor
@@ -89,7 +88,7 @@ func (c *lsCommand) Run(ctx context.Context, con console) error {
 		cursor = p.NextCursor
 		left -= len(p.Files)
 		if cursor == nil || c.Limit > 0 && left <= 0 {
-			return list.end(cursor, con.err)
+			return list.end(cursor, con)
 		}
 	}
 }
@@ -98,7 +97,6 @@ func (c *lsCommand) Run(ctx context.Context, con console) error {
 type listing struct {
 	form  string
 	out   io.Writer
-	table *tabwriter.Writer
 	page  page
 	begun bool
 }
@@ -108,8 +106,9 @@ func (l *listing) add(files []json.RawMessage) error {
 		l.page.Files = append(l.page.Files, files...)
 		return nil
 	}
+	var table bytes.Buffer
 	if !l.begun {
-		fmt.Fprintln(l.table, "FILE\tPATH\tSIZE\tTYPE\tSTATUS\tVERSION\tUPDATED")
+		fmt.Fprintln(&table, "FILE\tPATH\tSIZE\tTYPE\tSTATUS\tVERSION\tUPDATED")
 		l.begun = true
 	}
 	for _, data := range files {
@@ -130,16 +129,16 @@ func (l *listing) add(files []json.RawMessage) error {
 		if f.Size != nil {
 			size = strconv.FormatInt(*f.Size, 10)
 		}
-		fmt.Fprintf(l.table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(f.ID), dash(f.Path, f.Name), size, dash(f.Mime), cell(f.Status), f.Version, dash(f.Updated))
+		fmt.Fprintf(&table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(f.ID), dash(f.Path, f.Name), size, dash(f.Mime), cell(f.Status), f.Version, dash(f.Updated))
 	}
-	return l.table.Flush()
+	return align(l.out, &table)
 }
 
 // end prints what is left, and tells people how to go on; the other forms carry the cursor.
-func (l *listing) end(cursor *string, notes io.Writer) error {
+func (l *listing) end(cursor *string, con console) error {
 	if l.form == asTable {
 		if cursor != nil {
-			fmt.Fprintf(notes, "There are more: go on with --cursor %s\n", *cursor)
+			con.note("There are more: go on with --cursor %s", *cursor)
 		}
 		return nil
 	}
@@ -172,7 +171,7 @@ func (f outputFlags) printObject(w io.Writer, object []byte) error {
 	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
 		return fmt.Errorf("the answer is no JSON object: %s", cell(string(object[:min(len(object), 500)])))
 	}
-	table := newTable(w)
+	var table bytes.Buffer
 	for decoder.More() {
 		name, err := decoder.Token()
 		if err != nil {
@@ -187,7 +186,7 @@ func (f outputFlags) printObject(w io.Writer, object []byte) error {
 		if json.Unmarshal(value, &s) == nil && text != "null" {
 			text = s
 		}
-		fmt.Fprintf(table, "%s\t%s\n", cell(fmt.Sprint(name)), cell(text))
+		fmt.Fprintf(&table, "%s\t%s\n", cell(fmt.Sprint(name)), cell(text))
 	}
-	return table.Flush()
+	return align(w, &table)
 }

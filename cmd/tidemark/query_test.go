@@ -89,6 +89,7 @@ func TestARefusalSaysWhatTheServerSaid(t *testing.T) {
 
 // pages answers a listing of n files, as many at a time as asked for.
 func pages(t *testing.T, n int) func(http.ResponseWriter, *http.Request) {
+	t.Helper()
 	return func(w http.ResponseWriter, r *http.Request) {
 		var from, limit int
 		if c := r.FormValue("cursor"); c != "" {

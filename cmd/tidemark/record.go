@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
@@ -62,17 +63,19 @@ func newRecord(r *kgo.Record) record {
 
 // A recordPrinter prints records as they come: in JSON one object a line, in YAML one document each.
 type recordPrinter struct {
-	w    io.Writer
+	w    *bufio.Writer
 	form string
 	json *json.Encoder
 }
 
 func newRecordPrinter(w io.Writer, form string) *recordPrinter {
-	encoder := json.NewEncoder(w) // which writes one line whatever the value's own layout
+	buffer := bufio.NewWriter(w)
+	encoder := json.NewEncoder(buffer) // which writes one line whatever the value's own layout
 	encoder.SetEscapeHTML(false)
-	return &recordPrinter{w: w, form: form, json: encoder}
+	return &recordPrinter{w: buffer, form: form, json: encoder}
 }
 
+// print may hold the record back until flush.
 func (p *recordPrinter) print(r *kgo.Record) error {
 	out := newRecord(r)
 	switch p.form {
@@ -91,3 +94,5 @@ func (p *recordPrinter) print(r *kgo.Record) error {
 	_, err := fmt.Fprintf(p.w, "%d:%d  %s  %s  %s\n", r.Partition, r.Offset, out.Timestamp, dash(string(r.Key)), value)
 	return err
 }
+
+func (p *recordPrinter) flush() error { return p.w.Flush() }

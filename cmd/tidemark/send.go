@@ -61,11 +61,11 @@ func (c *sendCommand) Run(ctx context.Context, con console) error {
 	}
 	request.Header = ingress.Sign(scheme, secret, body, id, time.Now())
 	request.Header.Set("Content-Type", "application/json")
-	answer, _, err := do(request)
+	answer, err := do(request)
 	if err != nil {
 		return err
 	}
-	return c.printAnswer(con.out, answer)
+	return c.printObject(con.out, answer)
 }
 
 // body returns what to post and the id to sign, which only standard-webhooks wants.
@@ -152,8 +152,4 @@ func (c *sendCommand) secret(scheme ingress.Scheme, workspace string) (ingress.S
 		return ingress.Secret{}, fmt.Errorf("every webhook secret is bound to another workspace than %q", workspace)
 	}
 	return secrets[chosen], nil
-}
-
-func (c *sendCommand) printAnswer(w io.Writer, answer []byte) error {
-	return c.printObject(w, answer)
 }

@@ -19,6 +19,7 @@ type sink struct {
 }
 
 func newSink(t *testing.T) (*sink, string) {
+	t.Helper()
 	s := &sink{}
 	url, _ := api(t, func(w http.ResponseWriter, r *http.Request) {
 		var err error

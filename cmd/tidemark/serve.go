@@ -28,7 +28,7 @@ type serveCommand struct {
 
 // Run answers until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, con console) error {
-	config, err := c.clusterFlags.config()
+	config, err := c.config()
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -34,12 +35,11 @@ type settings map[string]any
 // readSettings decodes the file strictly: a key that no command knows, a repeated one and a value of another shape are errors
 // that name the key and the line.
 func readSettings(path string, app *kong.Application) (settings, error) {
-	f, err := os.Open(path)
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the settings: %w", err)
 	}
-	defer f.Close()
-	values, err := decodeSettings(f, settingNames(app.Node))
+	values, err := decodeSettings(bytes.NewReader(data), settingNames(app.Node))
 	if err != nil {
 		return nil, fmt.Errorf("settings file %s: %w", path, err)
 	}

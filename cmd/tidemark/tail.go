@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -67,11 +68,11 @@ func (c *tailCommand) topic() (topology.Topic, error) {
 	}
 	topic, known := streams.Find(c.Topic)
 	if !known {
-		names := ""
+		var names []string
 		for _, t := range streams.Topics() {
-			names += " " + t.Name
+			names = append(names, t.Name)
 		}
-		return topology.Topic{}, usagef("topic %q is not one of tidemark's:%s", c.Topic, names)
+		return topology.Topic{}, usagef("topic %q is not one of tidemark's: %s", c.Topic, strings.Join(names, ", "))
 	}
 	return topic, nil
 }
@@ -165,8 +166,11 @@ func (c *tailCommand) follow(ctx context.Context, client *kgo.Client, begin, end
 				return err
 			}
 			if printed++; printed == c.Limit {
-				return nil
+				return out.flush()
 			}
+		}
+		if err := out.flush(); err != nil { // somebody may be watching
+			return err
 		}
 	}
 	return nil

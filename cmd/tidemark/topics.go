@@ -1,12 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"tidemark/kafka"
 )
@@ -40,8 +40,7 @@ func (c *topicsPlanCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	if c.Output == asTable && len(plan) == 0 {
-		fmt.Fprintln(con.out, "Nothing to do: every topic is there as it must be.")
-		return nil
+		return nothingToDo(con.out)
 	}
 	return c.printChanges(con.out, plan)
 }
@@ -65,12 +64,16 @@ func (c *topicsApplyCommand) Run(ctx context.Context, con console) error {
 	}
 	created, err := kafka.ApplyTopics(ctx, config, streams.Topics())
 	if len(created) == 0 && err == nil && c.Output == asTable {
-		fmt.Fprintln(con.out, "Nothing to do: every topic is there as it must be.")
-		return nil
+		return nothingToDo(con.out)
 	}
 	if len(created) > 0 || err == nil { // also those made before another could not be
 		err = errors.Join(err, c.printChanges(con.out, created))
 	}
+	return err
+}
+
+func nothingToDo(w io.Writer) error {
+	_, err := fmt.Fprintln(w, "Nothing to do: every topic is there as it must be.")
 	return err
 }
 
@@ -90,7 +93,7 @@ func (f outputFlags) printChanges(w io.Writer, changes []kafka.Change) error {
 		}
 		rows = append(rows, row{action, c.Topic, c.Setting, c.Found, c.Wanted})
 	}
-	return f.print(w, rows, func(table *tabwriter.Writer) {
+	return f.print(w, rows, func(table *bytes.Buffer) {
 		fmt.Fprintln(table, "ACTION\tTOPIC\tSETTING\tFOUND\tWANTED")
 		for _, r := range rows {
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Action, r.Topic, dash(r.Setting), dash(r.Found), r.Wanted)
@@ -117,7 +120,7 @@ func (c *topicsAclsCommand) Run(con console) error {
 		acls[i].Principal = strings.ReplaceAll(c.Principal, "{role}", acls[i].Role)
 	}
 	if c.Output != "commands" {
-		err := outputFlags{Output: c.Output}.print(con.out, acls, func(table *tabwriter.Writer) {
+		err := outputFlags{Output: c.Output}.print(con.out, acls, func(table *bytes.Buffer) {
 			fmt.Fprintln(table, "ROLE\tPRINCIPAL\tRESOURCE\tNAME\tOPERATIONS")
 			for _, a := range acls {
 				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", a.Role, a.Principal, a.Resource, a.Name, strings.Join(a.Operations, ", "))
@@ -126,10 +129,14 @@ func (c *topicsAclsCommand) Run(con console) error {
 		if err != nil || c.Output != asTable {
 			return err
 		}
-		fmt.Fprintln(con.out)
+	}
+	var commands bytes.Buffer
+	if c.Output == asTable {
+		fmt.Fprintln(&commands)
 	}
 	for _, a := range acls {
-		fmt.Fprintln(con.out, a.command(c.Bootstrap))
+		fmt.Fprintln(&commands, a.command(c.Bootstrap))
 	}
-	return nil
+	_, err = con.out.Write(commands.Bytes())
+	return err
 }

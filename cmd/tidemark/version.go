@@ -1,8 +1,8 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
-	"text/tabwriter"
 
 	"tidemark/telemetry"
 )
@@ -15,7 +15,7 @@ type versionCommand struct {
 // Run prints the build.
 func (c *versionCommand) Run(con console) error {
 	build := telemetry.ReadBuild()
-	return c.print(con.out, build, func(w *tabwriter.Writer) {
+	return c.print(con.out, build, func(w *bytes.Buffer) {
 		revision := build.Revision
 		if build.Modified {
 			revision += " (modified)"

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,7 +26,7 @@ func newProgress(w io.Writer) *progress { return &progress{w: w, begin: time.Now
 func (p *progress) say(what, text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.w, "%6.1f s  %-10s  %s\n", time.Since(p.begin).Seconds(), what, text)
+	_, _ = fmt.Fprintf(p.w, "%6.1f s  %-10s  %s\n", time.Since(p.begin).Seconds(), what, text) // if it fails, whoever watched has left
 }
 
 // How often readiness is asked, and how often the reason of a role that keeps us waiting is repeated.
@@ -82,20 +80,19 @@ type welcome struct {
 
 // print writes the addresses, an example to paste, and "ready" as the last line, which scripts wait for.
 func (w welcome) print(out io.Writer) error {
-	var b bytes.Buffer
-	table := newTable(&b)
-	fmt.Fprintf(table, "\nWebhooks\t%s\nQuery API\t%s/v1/status\nMetrics\t%s/metrics\n", w.webhooks, w.api, w.admin)
+	var b, table bytes.Buffer
+	fmt.Fprintf(&table, "\nWebhooks\t%s\nQuery API\t%s/v1/status\nMetrics\t%s/metrics\n", w.webhooks, w.api, w.admin)
 	kafka := strings.Join(w.brokers, ",")
 	if w.embedded {
 		kafka += "  (embedded: for development; acknowledged records survive a crash of the process, not of the machine)"
 	}
-	fmt.Fprintf(table, "Kafka\t%s\n", kafka)
+	fmt.Fprintf(&table, "Kafka\t%s\n", kafka)
 	if w.signer.made != "" {
-		fmt.Fprintf(table, "Secret\t%s  (kept in %s)\n", w.signer.made, w.signer.path)
+		fmt.Fprintf(&table, "Secret\t%s  (kept in %s)\n", w.signer.made, w.signer.path)
 	} else {
-		fmt.Fprintf(table, "Secret\tas given\n")
+		fmt.Fprintf(&table, "Secret\tas given\n")
 	}
-	if err := table.Flush(); err != nil {
+	if err := align(&b, &table); err != nil {
 		return err
 	}
 	fmt.Fprintf(&b, "\nSend a webhook, and look at the file:\n\n  %s\n  %s\n\nready\n", w.example(), w.lookup())
@@ -108,6 +105,7 @@ const (
 	exampleWorkspace = "123"
 	exampleFile      = "2hello"
 	exampleID        = "evt_hello"
+	signatureHeader  = "Fastio-Signature"
 	exampleRest      = `"name":"hello.txt","path":"/hello.txt","size":11,"mime":"text/plain"}`
 )
 
@@ -119,11 +117,7 @@ func (w welcome) example() string {
 	body := fmt.Sprintf(`{"event":"workspace_storage_file_added","workspace_id":%q,"event_id":%q,"object_id":%q,`+exampleRest,
 		exampleWorkspace, exampleID, exampleFile)
 	headers := ingress.Sign(w.signer.scheme, secret, []byte(body), exampleID, time.Time{})
-	line := "curl -sS " + quote(w.webhooks)
-	for _, name := range sortedNames(headers) {
-		line += " -H " + quote(name+": "+headers.Get(name))
-	}
-	return line + " -d " + quote(body)
+	return fmt.Sprintf("curl -sS %s -H %s -d %s", quote(w.webhooks), quote(signatureHeader+": "+headers.Get(signatureHeader)), quote(body))
 }
 
 // exampleSecret is one that may sign the example's workspace.
@@ -138,15 +132,6 @@ func (w welcome) exampleSecret() (ingress.Secret, bool) {
 
 func (w welcome) lookup() string {
 	return "curl -sS " + quote(w.api+"/v1/workspaces/"+exampleWorkspace+"/files/"+exampleFile)
-}
-
-func sortedNames(h http.Header) []string {
-	names := make([]string, 0, len(h))
-	for name := range h {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // dialable turns the address of a listener on every interface into one that a client here can use.
