@@ -8,9 +8,11 @@
 #   kafka.sh run COMMAND ..    a fresh broker for one command, gone afterwards
 #   kafka.sh tool CLASS ..     one of Kafka's own commands, with KAFKA_BROKERS as its --bootstrap-server
 #
-# Needs java 17 or newer, and mvn the first time. Jars and state are kept in .cache/kafka of the checkout, or in
-# TIDEMARK_KAFKA_STATE. KAFKA_HEAP and KAFKA_JVM are the broker's -Xmx and other flags. KAFKA_BROKERS is a listener without a login; KAFKA_SASL_BROKERS wants SCRAM-SHA-512, user tidemark,
-# password tidemark-secret.
+# Needs java 17 or newer, and mvn the first time. Jars and state are kept in .cache/kafka of the checkout.
+#
+#   KAFKA_BROKERS        what it prints: a listener without a login
+#   KAFKA_SASL_BROKERS   one that wants SCRAM-SHA-512, user tidemark, password tidemark-secret
+#   KAFKA_HEAP, KAFKA_JVM, TIDEMARK_KAFKA_STATE   its -Xmx, its other JVM flags, another folder than .cache/kafka/broker
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
