@@ -3,7 +3,7 @@ package oracle
 import (
 	"fmt"
 	"maps"
-	"time"
+	"slices"
 )
 
 // A row is what the model holds of a file.
@@ -28,29 +28,29 @@ type row struct {
 	seen []seenID
 }
 
+// A seenID is one event id of the window. Times are whole seconds, as the sender's are.
 type seenID struct {
-	id string
-	at int64 // of the record
+	id             string
+	sent, recorded int64
 }
 
 const (
 	windowIDs = 256
-	windowAge = 7 * 24 * time.Hour
+	windowAge = 7 * 24 * 60 * 60
 )
 
+const second = 1_000_000 // in µs
+
 // remembers reports whether an event id is in the window, and whether an unknown one is too old to be told from one that
-// was forgotten.
+// was forgotten: the window holds the newest ids by the sender's time.
 func (r *row) remembers(e *event) (duplicate, beyond bool) {
 	for _, s := range r.seen {
 		if s.id == e.id {
 			return true, false
 		}
 	}
-	if len(r.seen) < windowIDs {
-		return false, false
-	}
 	at := e.believed()
-	return false, at != nil && *at < r.seen[0].at
+	return false, len(r.seen) == windowIDs && at != nil && *at/second < r.seen[0].sent
 }
 
 // apply folds an accepted event into a copy of the row; nil is a file never seen. It reports whether the event came late.
@@ -134,18 +134,27 @@ func newer(when *int64, held **int64) bool {
 	return true
 }
 
+// remember adds the event to the window, which is ordered by the sender's time; an event without one stands at the newest's.
 func (r *row) remember(e *event) {
-	kept := make([]seenID, 0, windowIDs)
+	new := seenID{id: e.id, recorded: e.recorded / second}
+	var kept []seenID
 	for _, s := range r.seen {
-		if s.at >= e.recorded-windowAge.Microseconds() {
+		if s.recorded >= new.recorded-windowAge {
 			kept = append(kept, s)
 		}
 	}
-	kept = append(kept, seenID{e.id, e.recorded})
-	if len(kept) > windowIDs {
-		kept = kept[len(kept)-windowIDs:]
+	switch at := e.believed(); {
+	case at != nil:
+		new.sent = *at / second
+	case len(kept) > 0:
+		new.sent = kept[len(kept)-1].sent
 	}
-	r.seen = kept
+	place := len(kept)
+	for place > 0 && kept[place-1].sent > new.sent {
+		place--
+	}
+	kept = slices.Insert(kept, place, new)
+	r.seen = kept[max(0, len(kept)-windowIDs):]
 }
 
 func pickTexts(from map[string]string, names ...string) map[string]string {

@@ -1,0 +1,96 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"tidemark/devbroker"
+)
+
+// TestScripts runs the real binary as a person does. Beside testscript's own, the scripts have the commands
+//
+//	exits N PROGRAM ARG..   run the program and want this exit code
+//	addr NAME..             set variables to loopback addresses that are free
+//	broker NAME             start a broker and set a variable to its address
+//	await FILE TEXT         wait until the file holds the text
+func TestScripts(t *testing.T) {
+	binary := build(t, "tidemark/cmd/tidemark")
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+env.Getenv("PATH"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "addr": addrs, "broker": startBroker, "await": await,
+		},
+	})
+}
+
+func usage(ts *testscript.TestScript, neg, ok bool, form string) {
+	if neg || !ok {
+		ts.Fatalf("usage: %s", form)
+	}
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) >= 2, "exits N PROGRAM ARG..")
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	code := 0
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if code != want {
+		ts.Fatalf("%s exits %d, want %d", strings.Join(args[1:], " "), code, want)
+	}
+}
+
+func addrs(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) > 0, "addr NAME..")
+	for _, name := range args {
+		addr, err := freeAddress()
+		ts.Check(err)
+		ts.Setenv(name, addr)
+	}
+}
+
+func startBroker(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "broker NAME")
+	b, err := devbroker.Start(context.Background(), devbroker.Config{})
+	ts.Check(err)
+	ts.Defer(func() {
+		if err := b.Close(); err != nil {
+			ts.Logf("close the broker: %v", err)
+		}
+	})
+	ts.Setenv(args[0], b.Addr())
+}
+
+const patience = 60 * time.Second
+
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 2, "await FILE TEXT")
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		data, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && strings.Contains(string(data), args[1]) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s does not hold %q after %v: %v\n%s", args[0], args[1], patience, err, data)
+		}
+	}
+}
