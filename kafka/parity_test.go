@@ -28,6 +28,7 @@ func TestParity(t *testing.T) {
 	keys := oddKeys(10_000)
 	for name, command := range map[string]func(*testing.T, string, string) *exec.Cmd{
 		"java": func(t *testing.T, brokers, topic string) *exec.Cmd {
+			t.Helper()
 			if _, err := exec.LookPath("javac"); err != nil {
 				t.Skip("a JDK is missing: apt install openjdk-17-jdk-headless")
 			}
@@ -35,9 +36,11 @@ func TestParity(t *testing.T) {
 			return exec.Command("java", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(jars, "*"), "testdata/parity/Produce.java", brokers, topic)
 		},
 		"kafka-python": func(t *testing.T, brokers, topic string) *exec.Cmd {
+			t.Helper()
 			return exec.Command(fetched(t, "../.ci/python"), "testdata/parity/produce.py", "kafka-python", brokers, topic)
 		},
 		"confluent-kafka": func(t *testing.T, brokers, topic string) *exec.Cmd {
+			t.Helper()
 			return exec.Command(fetched(t, "../.ci/python"), "testdata/parity/produce.py", "confluent-kafka", brokers, topic)
 		},
 	} {
