@@ -17,11 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/provider"
+
+	"golang.org/x/time/rate"
 )
 
 // missing skips a test for want of another language, loudly; in CI that is a failure.
@@ -88,8 +88,10 @@ func send(t *testing.T, url string, h *gen.History) [][]provider.Note {
 	t.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	defer transport.CloseIdleConnections()
-	s := &provider.Sender{URL: func() string { return url }, Secret: secret, Pace: rate.NewLimiter(rate.Inf, 0), Timeout: 10 * time.Second,
-		Client: &http.Client{Transport: transport}}
+	s := &provider.Sender{
+		URL: func() string { return url }, Secret: secret, Pace: rate.NewLimiter(rate.Inf, 0), Timeout: 10 * time.Second,
+		Client: &http.Client{Transport: transport},
+	}
 	notes, err := s.Run(t.Context(), h)
 	if err != nil {
 		t.Fatal(err)
@@ -194,8 +196,10 @@ func TestRecipeFlaskProducer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flask := &program{name: "flask", path: interpreter, args: []string{script, g.brokers[0], g.topics.Events, port},
-		env: []string{"WEBHOOK_SECRET=" + secret}, log: filepath.Join(g.dir, "flask.log")}
+	flask := &program{
+		name: "flask", path: interpreter, args: []string{script, g.brokers[0], g.topics.Events, port},
+		env: []string{"WEBHOOK_SECRET=" + secret}, log: filepath.Join(g.dir, "flask.log"),
+	}
 	flask.start(t)
 	t.Cleanup(func() {
 		if flask.alive() {
@@ -234,14 +238,7 @@ func sameState(t *testing.T, ours, theirs *oracle.Model) {
 }
 
 func TestRecipeJavaProducer(t *testing.T) {
-	for _, name := range []string{"java", "bash"} {
-		if _, err := exec.LookPath(name); err != nil {
-			missing(t, "%s: %v", name, err)
-		}
-	}
-	if out, err := exec.Command("../deploy/kafka/kafka.sh", "jars").CombinedOutput(); err != nil {
-		missing(t, "Apache Kafka's jars: %v\n%s", err, out)
-	}
+	needKafkaTools(t)
 	h := plain(400)
 	var lines bytes.Buffer
 	for _, w := range h.Workspaces {
@@ -255,9 +252,7 @@ func TestRecipeJavaProducer(t *testing.T) {
 	}
 	g := newRig(t, 0)
 	g.process.start(t)
-	java := exec.Command("../deploy/kafka/kafka.sh", "tool", "org.apache.kafka.tools.ConsoleProducer", "--topic", g.topics.Events,
-		"--property", "parse.key=true", "--property", "key.separator=\t")
-	java.Env = append(os.Environ(), "KAFKA_BROKERS="+g.brokers[0], "JAVA_TOOL_OPTIONS=-Dfile.encoding=UTF-8")
+	java := console(g.brokers[0], g.topics.Events)
 	java.Stdin = &lines
 	if out, err := java.CombinedOutput(); err != nil {
 		t.Fatalf("ConsoleProducer: %v\n%s", err, out)

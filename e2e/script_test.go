@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rogpeppe/go-internal/testscript"
-
 	"tidemark/devbroker"
+
+	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // TestScripts runs the real binary as a person does. Beside testscript's own, the scripts have the commands
