@@ -44,6 +44,7 @@ func aclsOf(s topology.Streams) []acl {
 	topic(serve, s.Events, read)
 	topic(serve, s.Files, read)
 	topic(serve, s.Notify, describe)
+	topic(serve, s.DLQ, describe)
 	topic(serve, s.Workspaces, read)
 	group(serve, s.FilesGroup, describe)
 	group(serve, s.WorkspacesGroup, describe)

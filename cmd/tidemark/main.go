@@ -87,8 +87,24 @@ func newParser(grammar *cli, con console, exit func(int)) (*kong.Kong, error) {
 		kong.Exit(exit),
 		kong.DefaultEnvars("TIDEMARK"),
 		kong.Vars{"replication": "3", "min_insync": "2", "log_level": "info"}, // dev sets its own
+		kong.ValueFormatter(explain),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 	)
+}
+
+// explain is the help of a flag: what it does, its default and its variable. kong leaves the default out.
+func explain(value *kong.Value) string {
+	var notes []string
+	if value.HasDefault && value.Default != "" {
+		notes = append(notes, "default "+value.Default)
+	}
+	for _, env := range value.Tag.Envs {
+		notes = append(notes, "$"+env)
+	}
+	if len(notes) == 0 {
+		return value.Help
+	}
+	return strings.TrimSuffix(value.Help, ".") + " (" + strings.Join(notes, ", ") + ")."
 }
 
 // unsetEmpty makes an empty variable an absent one, as compose files and CI systems mean it when they pass ${NAME:-}.

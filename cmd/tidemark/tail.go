@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/topology"
@@ -20,7 +21,7 @@ type tailCommand struct {
 	outputFlags
 	Topic     string `arg:"" help:"Topic, with or without the prefix: events, files-table, index, notify, dlq or workspaces-table."`
 	From      string `help:"Where to begin in each partition: start, end, or an offset." default:"end" placeholder:"WHERE" env:"-"`
-	Partition int32  `help:"Only this partition." default:"-1" placeholder:"N" env:"-"`
+	Partition *int32 `help:"Only this partition." placeholder:"N" env:"-"`
 	UntilEnd  bool   `help:"Stop at the end of the topic as it is now." env:"-"`
 	Limit     int    `help:"Stop after so many records; 0 for no limit." default:"0" placeholder:"N" env:"-"`
 }
@@ -98,11 +99,12 @@ func (c *tailCommand) bounds(ctx context.Context, admin *kadm.Client, topic stri
 	if err != nil {
 		return nil, nil, err
 	}
-	if c.Partition >= 0 {
-		if _, known := ends[c.Partition]; !known {
-			return nil, nil, usagef("--partition %d: topic %s has partitions 0 to %d", c.Partition, topic, len(ends)-1)
+	if c.Partition != nil {
+		only := *c.Partition
+		if _, known := ends[only]; !known {
+			return nil, nil, usagef("--partition %d: topic %s has partitions 0 to %d", only, topic, len(ends)-1)
 		}
-		starts, ends = bound{c.Partition: starts[c.Partition]}, bound{c.Partition: ends[c.Partition]}
+		starts, ends = bound{only: starts[only]}, bound{only: ends[only]}
 	}
 	switch c.From {
 	case "start":
@@ -126,14 +128,14 @@ func listed(topic string) func(kadm.ListedOffsets, error) (bound, error) {
 		if err == nil {
 			err = offsets.Error()
 		}
+		if errors.Is(err, kerr.UnknownTopicOrPartition) {
+			return nil, fmt.Errorf("topic %s does not exist: create it with `tidemark topics apply`", topic)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("look up topic %s: %w", topic, err)
 		}
 		b := bound{}
 		offsets.Each(func(o kadm.ListedOffset) { b[o.Partition] = o.Offset })
-		if len(b) == 0 {
-			return nil, fmt.Errorf("topic %s does not exist: create it with `tidemark topics apply`", topic)
-		}
 		return b, nil
 	}
 }

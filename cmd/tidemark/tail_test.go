@@ -100,6 +100,9 @@ func TestTailPrintsOneObjectALine(t *testing.T) {
 			t.Errorf("%q: %d records, want %d", test.args, got, test.want)
 		}
 	}
+	if _, errs, code := tidemark(t, append(args(), "--topic-prefix", "nowhere")...); code != exitFailed || !strings.Contains(errs, "nowhere-events does not exist") {
+		t.Errorf("a topic that is not there: exit %d, %s", code, errs)
+	}
 	for _, wrong := range [][]string{args("--from", "middle"), args("--partition", "9"), args("--limit", "-1")} {
 		if _, errs, code := tidemark(t, wrong...); code != exitUsage {
 			t.Errorf("%q: exit %d, %s; want %d", wrong, code, errs, exitUsage)

@@ -17,7 +17,7 @@ import (
 type webhookFlags struct {
 	WebhookSecretsFile     string `help:"File of the active secrets, one a line: secret, or workspace=secret; or set TIDEMARK_WEBHOOK_SECRETS, separated by commas." placeholder:"FILE" group:"Webhooks"`
 	WebhookScheme          string `help:"How webhooks are signed: fastio, fastio-v1, fastio-x or standard-webhooks." default:"fastio" enum:"fastio,fastio-v1,fastio-x,standard-webhooks" placeholder:"NAME" aliases:"scheme" group:"Webhooks"`
-	WebhookTimestampHeader string `help:"Header of the signed time, for fastio-x (default X-Fastio-Timestamp)." placeholder:"NAME" group:"Webhooks"`
+	WebhookTimestampHeader string `help:"Header of the signed time, for fastio-x; X-Fastio-Timestamp if left out." placeholder:"NAME" group:"Webhooks"`
 }
 
 const secretsVariable = "TIDEMARK_WEBHOOK_SECRETS"
