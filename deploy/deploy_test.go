@@ -1,0 +1,257 @@
+// Package deploy holds no code: its tests keep the files that others run in step with the program.
+package deploy
+
+import (
+	"encoding/json"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+const root = ".."
+
+func loadCompose(t *testing.T, env ...string) (*types.Project, error) {
+	t.Helper()
+	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "docker-compose.yml")}, cli.WithName("tidemark"), cli.WithEnv(env))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return options.LoadProject(t.Context())
+}
+
+func TestCompose(t *testing.T) {
+	project, err := loadCompose(t, "TIDEMARK_WEBHOOK_SECRETS=a-secret-that-is-long-enough")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"grafana", "ingest", "kafka", "process", "prometheus", "serve", "topics"}
+	if got := slices.Sorted(maps.Keys(project.Services)); !slices.Equal(got, want) {
+		t.Errorf("services %v, want %v", got, want)
+	}
+	ports := map[string]string{}
+	for name, service := range project.Services {
+		for _, p := range service.Ports {
+			if other, taken := ports[p.Published]; taken {
+				t.Errorf("%s and %s both want port %s", name, other, p.Published)
+			}
+			ports[p.Published] = name
+			if p.HostIP != "127.0.0.1" {
+				t.Errorf("%s: port %s is open to the network", name, p.Published)
+			}
+		}
+		for _, v := range service.Volumes {
+			if v.Type != types.VolumeTypeBind {
+				continue
+			}
+			if _, err := os.Stat(v.Source); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	for _, role := range []string{"ingest", "process", "serve"} {
+		if on := project.Services[role].DependsOn["topics"]; on.Condition != types.ServiceConditionCompletedSuccessfully {
+			t.Errorf("%s starts before the topics are there", role)
+		}
+	}
+	if on := project.Services["topics"].DependsOn["kafka"]; on.Condition != types.ServiceConditionHealthy {
+		t.Error("topics are applied before Kafka answers")
+	}
+}
+
+func TestComposeWantsASecret(t *testing.T) {
+	if _, err := loadCompose(t); err == nil || !strings.Contains(err.Error(), "TIDEMARK_WEBHOOK_SECRETS") {
+		t.Errorf("without a webhook secret: got %v, want it asked for", err)
+	}
+}
+
+// A variable that no flag reads would be ignored without a word.
+func TestComposeSetsWhatTheProgramReads(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "tidemark")
+	if out, err := exec.Command("go", "build", "-o", binary, filepath.Join(root, "cmd", "tidemark")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	project, err := loadCompose(t, "TIDEMARK_WEBHOOK_SECRETS=a-secret-that-is-long-enough")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for name, service := range project.Services {
+		if service.Build == nil {
+			continue
+		}
+		help, err := exec.Command(binary, append(slices.Clone([]string(service.Command)), "--help")...).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: tidemark %v --help: %v\n%s", name, service.Command, err, help)
+		}
+		for variable := range service.Environment {
+			asked++
+			if !strings.Contains(string(help), variable) {
+				t.Errorf("%s: tidemark %v does not read %s", name, service.Command, variable)
+			}
+		}
+	}
+	if asked == 0 {
+		t.Error("compose sets nothing")
+	}
+}
+
+// Every metric that a rule or a panel asks for is one that the program has.
+func TestMetricsExist(t *testing.T) {
+	known := metricNames(t)
+	for _, file := range []string{"prometheus/rules.yml", "prometheus/rules_test.yml", "grafana/dashboards/tidemark.json"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		used := regexp.MustCompile(`\btidemark_[a-z_]+`).FindAllString(string(text), -1)
+		if len(used) == 0 {
+			t.Errorf("%s asks for nothing", file)
+		}
+		for _, name := range used {
+			if !known[name] && !known[strings.TrimSuffix(name, "_bucket")] {
+				t.Errorf("%s asks for %s, which no package has", file, name)
+			}
+		}
+	}
+}
+
+// metricNames reads them off the metrics.go of each package: whole, or as a name below a subsystem.
+func metricNames(t *testing.T) map[string]bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, "*", "metrics.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	word := regexp.MustCompile(`"([a-z_]+)"`)
+	subsystem := regexp.MustCompile(`Subsystem: "([a-z]+)"`)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		prefix := ""
+		if m := subsystem.FindSubmatch(text); m != nil {
+			prefix = "tidemark_" + string(m[1]) + "_"
+		}
+		for _, m := range word.FindAllStringSubmatch(string(text), -1) {
+			names[prefix+m[1]] = true
+		}
+	}
+	return names
+}
+
+func TestDashboardIsWhole(t *testing.T) {
+	text, err := os.ReadFile("grafana/dashboards/tidemark.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			ID         int
+			Type       string
+			Title      string
+			Datasource struct{ UID string }
+			Targets    []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	sources, err := os.ReadFile("grafana/provisioning/datasources/prometheus.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int]bool{}
+	for _, p := range dashboard.Panels {
+		if seen[p.ID] {
+			t.Errorf("panel %q: number %d is taken", p.Title, p.ID)
+		}
+		seen[p.ID] = true
+		if p.Type == "row" {
+			continue
+		}
+		if p.Datasource.UID == "" || !strings.Contains(string(sources), "uid: "+p.Datasource.UID) {
+			t.Errorf("panel %q: data source %q is not provisioned", p.Title, p.Datasource.UID)
+		}
+		if len(p.Targets) == 0 {
+			t.Errorf("panel %q shows nothing", p.Title)
+		}
+	}
+}
+
+// The rules are run against made-up series where promtool is installed (Debian: apt install prometheus).
+func TestPrometheusRules(t *testing.T) {
+	if _, err := exec.LookPath("promtool"); err != nil {
+		t.Skip("promtool is not installed")
+	}
+	for _, args := range [][]string{{"check", "config", "prometheus.yml"}, {"test", "rules", "rules_test.yml"}} {
+		cmd := exec.Command("promtool", args...)
+		cmd.Dir = "prometheus"
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// The image must build with the Go that go.mod asks for: its own images forbid fetching another one.
+func TestDockerfileHasTheGoOfTheModule(t *testing.T) {
+	find := func(file, pattern string) string {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(pattern).FindSubmatch(text)
+		if m == nil {
+			t.Fatalf("%s has no %s", file, pattern)
+		}
+		return string(m[1])
+	}
+	module, image := find(filepath.Join(root, "go.mod"), `(?m)^go (\S+)$`), find("Dockerfile", `FROM golang:([0-9.]+)`)
+	if module != image {
+		t.Errorf("go.mod wants Go %s, the Dockerfile has %s", module, image)
+	}
+}
+
+// A script that lost its executable bit, or that bash cannot read, fails on somebody else's machine only.
+func TestScripts(t *testing.T) {
+	scripts := 0
+	for _, dir := range []string{".", filepath.Join(root, ".ci")} {
+		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if err != nil || !strings.HasPrefix(string(text), "#!") {
+				return err
+			}
+			scripts++
+			info, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			if info.Mode()&0o111 == 0 {
+				t.Errorf("%s is not executable", path)
+			}
+			if out, err := exec.Command("bash", "-n", path).CombinedOutput(); err != nil {
+				t.Errorf("%s: %s", path, out)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if scripts < 5 {
+		t.Errorf("only %d scripts found", scripts)
+	}
+}
