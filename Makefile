@@ -17,7 +17,7 @@ without_broker = comm -23 <(go list ./... | grep -v '^tidemark/e2e$$' | sort) <(
 
 .PHONY: test
 test: ## all that CI runs, about 10 minutes; prints what ran, what was skipped and how long each took
-	@.ci/steps tools lint generated proto unit integration integration-kafka crash-short crash-short-kafka
+	@.ci/steps tools lint generated proto unit integration integration-kafka e2e e2e-kafka
 
 .PHONY: build
 build: ## the binary, in bin/
@@ -62,13 +62,13 @@ integration: tools ## tests on the embedded broker
 integration-kafka: tools ## the same tests on Apache Kafka
 	@NO_SKIP=1 .ci/kafka .ci/gotest integration-kafka $$($(with_broker))
 
-.PHONY: crash-short
-crash-short: tools ## processes are killed under load for a minute, and what came of it is judged
-	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest crash-short ./e2e
+.PHONY: e2e
+e2e: tools ## the binary as people and other clients use it; crash test and its controls, short
+	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest e2e ./e2e
 
-.PHONY: crash-short-kafka
-crash-short-kafka: tools ## the same on Apache Kafka
-	@NO_SKIP=1 FORMAT=standard-verbose .ci/kafka .ci/gotest crash-short-kafka -run '^TestCrash$$' ./e2e
+.PHONY: e2e-kafka
+e2e-kafka: tools ## crash test, foreign clients and parity on Apache Kafka
+	@NO_SKIP=1 FORMAT=standard-verbose .ci/kafka .ci/gotest e2e-kafka -skip '^(TestControls|TestScripts)$$' ./e2e
 
 ##@ Now and then
 
