@@ -2,10 +2,12 @@ package views
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -68,7 +70,7 @@ func (b *brokers) read(ctx context.Context) (r reading, err error) {
 // committed returns the group's offsets by partition; unknown where it has none.
 func (b *brokers) committed(ctx context.Context, group, topic string) ([]int64, error) {
 	all, err := b.admin.FetchOffsets(ctx, group)
-	if err != nil {
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // a group that never ran: some brokers say so, others send nothing
 		return nil, fmt.Errorf("fetch offsets of group %s: %w", group, err)
 	}
 	offsets := make([]int64, b.streams.Events.Partitions)

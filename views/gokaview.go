@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -17,12 +19,12 @@ import (
 )
 
 // attempt runs one goka view from its start to its end. It never returns nil while ctx lives.
-func (t *table) attempt(ctx context.Context, conf kafka.Config, streams topology.Streams) (err error) {
+func (t *table) attempt(ctx context.Context, conf kafka.Config, streams topology.Streams) error {
 	if err := t.open(ctx, conf, streams); err != nil {
 		return err
 	}
 	var clients clients
-	defer func() { err = errors.Join(err, clients.close()) }()
+	defer clients.cut()
 	view, err := goka.NewView(conf.Brokers, goka.Table(t.topic.Name), codecs.Bytes{},
 		goka.WithViewLogger(gokaLog{t.log}),
 		goka.WithViewClientID(conf.ClientID),
@@ -41,7 +43,7 @@ func (t *table) attempt(ctx context.Context, conf kafka.Config, streams topology
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go t.attend(ctx, cancel)
+	go t.attend(ctx, cancel, &clients)
 	t.because(nil)
 	if err := view.Run(ctx); err != nil {
 		return err
@@ -52,8 +54,9 @@ func (t *table) attempt(ctx context.Context, conf kafka.Config, streams topology
 	return errors.New("the view ended without an error")
 }
 
-// attend ends the view when it stalls.
-func (t *table) attend(ctx context.Context, cancel context.CancelCauseFunc) {
+// attend ends the view when it stalls, and helps it to an end: without a broker goka would sit in sarama's retries for a
+// minute or two. Nothing is lost by cutting them, because a view only reads.
+func (t *table) attend(ctx context.Context, cancel context.CancelCauseFunc, clients *clients) {
 	select { // a reason from before this view began is not one any more
 	case <-t.restart:
 	default:
@@ -63,6 +66,7 @@ func (t *table) attend(ctx context.Context, cancel context.CancelCauseFunc) {
 		cancel(errors.New("the view reads nothing any more: " + reason))
 	case <-ctx.Done():
 	}
+	clients.cut()
 }
 
 // storage opens a partition for goka, and notes where its changelog is read on.
@@ -88,38 +92,63 @@ func (t *table) storage(topic string, partition int32) (storage.Storage, error) 
 }
 
 // clients are the connections of one goka view, which does not close them itself.
-type clients struct{ opened []interface{ Close() error } }
+type clients struct {
+	mu     sync.Mutex
+	opened []io.Closer
+}
+
+func (c *clients) add(client io.Closer, err error) {
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opened = append(c.opened, client)
+}
 
 func (c *clients) consumers(conf kafka.Config) goka.SaramaConsumerBuilder {
-	build := kafka.ConsumerBuilder(conf)
-	return func(brokers []string, clientID string) (sarama.Consumer, error) {
-		consumer, err := build(brokers, clientID)
-		if err == nil {
-			c.opened = append(c.opened, consumer)
+	return func(brokers []string, _ string) (sarama.Consumer, error) {
+		config, err := viewConfig(conf)
+		if err != nil {
+			return nil, err
 		}
+		consumer, err := sarama.NewConsumer(brokers, config)
+		c.add(consumer, err)
 		return consumer, err
 	}
 }
 
 func (c *clients) managers(conf kafka.Config) goka.TopicManagerBuilder {
-	build := kafka.TopicManagerBuilder(conf)
 	return func(brokers []string) (goka.TopicManager, error) {
-		manager, err := build(brokers)
-		if err == nil {
-			c.opened = append(c.opened, manager)
+		config, err := viewConfig(conf)
+		if err != nil {
+			return nil, err
 		}
+		manager, err := goka.NewTopicManager(brokers, config, goka.NewTopicManagerConfig())
+		c.add(manager, err)
 		return manager, err
 	}
 }
 
-func (c *clients) close() error {
-	var errs error
-	for _, client := range c.opened {
-		if err := client.Close(); err != nil && !errors.Is(err, sarama.ErrClosedClient) { // goka closes some of them
-			errs = errors.Join(errs, err)
-		}
+// viewConfig returns settings for a view, which tries again for ever by itself: sarama's own retries, a minute long and deaf to
+// the end of a context, would only delay that.
+func viewConfig(conf kafka.Config) (*sarama.Config, error) {
+	config, err := conf.Sarama()
+	if err != nil {
+		return nil, err
 	}
-	return errs
+	config.Metadata.Retry.Max = 1
+	config.Consumer.Return.Errors = true // without it goka takes a failed partition for one that has ended
+	return config, nil
+}
+
+// cut closes all connections; some may be closed already, by goka or by an earlier cut, which is all that can go wrong here.
+func (c *clients) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, client := range c.opened {
+		_ = client.Close()
+	}
 }
 
 // gokaLog passes goka's lines on as details: what matters of them reaches us as an error.

@@ -22,7 +22,7 @@ const (
 
 // begin refuses what cannot be answered truly, waits for at_least, and notes how old the answer will be: before anything is
 // read, so that the age told is never less than the true one.
-func (s *Server) begin(c *call, t *table, key string, enough func() (bool, error)) error {
+func (s *Server) begin(c *call, key string, enough func() (bool, error)) error {
 	b, err := parseBarrier(c.query)
 	if err != nil {
 		return err
@@ -33,10 +33,10 @@ func (s *Server) begin(c *call, t *table, key string, enough func() (bool, error
 				detail: fmt.Sprintf("the local copy of the %s table is still being read: try again shortly", t.name)}
 		}
 	}
-	if err := s.await(c.ctx, b, []*table{t}, key, enough); err != nil {
+	if err := s.await(c.ctx, b, []*table{c.table}, key, enough); err != nil {
 		return err
 	}
-	c.lag, c.lagKnown = s.lagFor(c, t)
+	c.lag, c.lagKnown = s.lagFor(c)
 	if limit := s.conf.MaxStaleness; limit > 0 && c.lagKnown && c.lag > limit {
 		return &problem{status: http.StatusServiceUnavailable, code: codeStale, retryAfter: 5,
 			detail: fmt.Sprintf("the answer would be %s old, and at most %s is allowed: see /v1/status", c.lag.Round(time.Second), limit)}
@@ -58,7 +58,7 @@ func (s *Server) row(t *table, workspace, file string, into proto.Message) (bool
 }
 
 func (s *Server) getWorkspace(c *call) (*answer, error) {
-	if err := s.begin(c, s.workspaces, "", nil); err != nil {
+	if err := s.begin(c, "", nil); err != nil {
 		return nil, err
 	}
 	var row tidemarkv1.WorkspaceState
@@ -91,7 +91,7 @@ func (s *Server) getFile(c *call) (*answer, error) {
 		return found && logID != nil && row.GetLogId() == *logID &&
 			p.GetPartition() == want.GetPartition() && p.GetOffset() >= want.GetOffset(), err
 	}
-	if err := s.begin(c, s.files, tidemarkv1.JoinKey(c.workspace, c.file), enough); err != nil {
+	if err := s.begin(c, tidemarkv1.JoinKey(c.workspace, c.file), enough); err != nil {
 		return nil, err
 	}
 	var row tidemarkv1.FileState
@@ -125,7 +125,7 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.begin(c, s.files, "", nil); err != nil {
+	if err := s.begin(c, "", nil); err != nil {
 		return nil, err
 	}
 	var p page

@@ -39,6 +39,7 @@ type call struct {
 	query  url.Values
 
 	workspace, file string
+	table           *table // that it is answered from
 	lag             time.Duration
 	lagKnown        bool
 }
@@ -46,17 +47,18 @@ type call struct {
 // A route is one resource. Its parameters are all that it takes: a misspelt one would silently ask for something else.
 type route struct {
 	template   string
+	table      *table
 	parameters []string
 	handle     func(c *call) (*answer, error)
 }
 
 func (s *Server) routeList() []route {
 	return []route{
-		{"/v1/workspaces/{workspace}", []string{"at_least", "wait"}, s.getWorkspace},
-		{"/v1/workspaces/{workspace}/files", []string{"path_prefix", "status", "limit", "cursor", "at_least", "wait"}, s.listFiles},
-		{"/v1/workspaces/{workspace}/files/{file}", []string{"at_least", "wait"}, s.getFile},
-		{"/v1/status", []string{"at_least", "wait"}, s.getStatus},
-		{"/openapi.json", nil, s.getOpenAPI},
+		{"/v1/workspaces/{workspace}", s.workspaces, []string{"at_least", "wait"}, s.getWorkspace},
+		{"/v1/workspaces/{workspace}/files", s.files, []string{"path_prefix", "status", "limit", "cursor", "at_least", "wait"}, s.listFiles},
+		{"/v1/workspaces/{workspace}/files/{file}", s.files, []string{"at_least", "wait"}, s.getFile},
+		{"/v1/status", s.workspaces, []string{"at_least", "wait"}, s.getStatus},
+		{"/openapi.json", s.files, nil, s.getOpenAPI},
 	}
 }
 
@@ -66,11 +68,11 @@ func (s *Server) routes() http.Handler {
 	for _, r := range s.routeList() {
 		router.Handle(r.template, s.serve(r)).Methods(http.MethodGet, http.MethodHead)
 	}
-	router.NotFoundHandler = s.serve(route{template: "none", handle: func(*call) (*answer, error) {
+	router.NotFoundHandler = s.serve(route{template: "none", table: s.files, handle: func(*call) (*answer, error) {
 		return nil, &problem{status: http.StatusNotFound, code: codeUnknownPath,
 			detail: "there is no such resource: see /openapi.json, and escape '/' in an id as %2F"}
 	}})
-	refuse := s.serve(route{template: "none", handle: func(*call) (*answer, error) {
+	refuse := s.serve(route{template: "none", table: s.files, handle: func(*call) (*answer, error) {
 		return nil, &problem{status: http.StatusMethodNotAllowed, code: codeMethod, detail: "use GET: this API only reads"}
 	}})
 	router.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -84,10 +86,11 @@ func (s *Server) routes() http.Handler {
 func (s *Server) serve(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		begin := time.Now()
-		c := &call{ctx: request.Context(), header: request.Header}
-		a, err := s.prepare(c, r, request)
+		c := &call{ctx: request.Context(), header: request.Header, table: r.table}
+		var a *answer
+		err := prepare(c, r, request)
+		allowTime(w, c)
 		if err == nil {
-			s.allowTime(w, c)
 			a, err = r.handle(c)
 		}
 		if err != nil {
@@ -97,7 +100,7 @@ func (s *Server) serve(r route) http.Handler {
 			a.status = http.StatusOK
 		}
 		if !c.lagKnown {
-			c.lag, c.lagKnown = s.lagFor(c, s.files)
+			c.lag, c.lagKnown = s.lagFor(c)
 		}
 		s.write(w, c, a)
 		s.metrics.request(r.template, a.status, time.Since(begin))
@@ -105,19 +108,19 @@ func (s *Server) serve(r route) http.Handler {
 }
 
 // prepare reads what all routes read: ids and parameters.
-func (s *Server) prepare(c *call, r route, request *http.Request) (*answer, error) {
+func prepare(c *call, r route, request *http.Request) error {
 	for name, target := range map[string]*string{"workspace": &c.workspace, "file": &c.file} {
 		var err error
 		if *target, err = url.PathUnescape(mux.Vars(request)[name]); err != nil {
-			return nil, &problem{status: http.StatusNotFound, code: codeUnknownPath, detail: "the path holds a broken escape"}
+			return &problem{status: http.StatusNotFound, code: codeUnknownPath, detail: "the path holds a broken escape"}
 		}
 	}
 	if r.template == "none" {
-		return nil, nil
+		return nil
 	}
 	var err error
 	if c.query, err = url.ParseQuery(request.URL.RawQuery); err != nil {
-		return nil, &problem{status: http.StatusBadRequest, code: codeBadField, detail: "the query string cannot be read: " + err.Error()}
+		return &problem{status: http.StatusBadRequest, code: codeBadField, detail: "the query string cannot be read: " + err.Error()}
 	}
 	known := map[string]bool{}
 	for _, name := range r.parameters {
@@ -125,24 +128,23 @@ func (s *Server) prepare(c *call, r route, request *http.Request) (*answer, erro
 	}
 	for name, values := range c.query {
 		if !known[name] {
-			return nil, &problem{status: http.StatusBadRequest, code: codeBadField, field: name,
+			return &problem{status: http.StatusBadRequest, code: codeBadField, field: name,
 				detail: fmt.Sprintf("there is no parameter %q here; there are: %s", name, strings.Join(r.parameters, ", "))}
 		}
 		if len(values) > 1 {
-			return nil, &problem{status: http.StatusBadRequest, code: codeBadField, field: name, detail: "give " + name + " once"}
+			return &problem{status: http.StatusBadRequest, code: codeBadField, field: name, detail: "give " + name + " once"}
 		}
 	}
-	return nil, nil
+	return nil
 }
 
-// allowTime lets a request that waits outlive the server's write timeout, and no other.
-func (s *Server) allowTime(w http.ResponseWriter, c *call) {
-	b, err := parseBarrier(c.query)
-	if err != nil || b.position == nil {
-		return // without waiting the server's own timeout is right
+// allowTime bounds what a slow reader may take, and lets a request that waits outlive a server's own write timeout.
+func allowTime(w http.ResponseWriter, c *call) {
+	limit := writeSlack
+	if b, err := parseBarrier(c.query); err == nil && b.position != nil {
+		limit += b.wait
 	}
-	// A writer without deadlines, as in tests, has no timeout to outlive.
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(b.wait + writeSlack))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit)) // a writer without deadlines, as in tests, needs none
 }
 
 // explain turns an error into an answer.
@@ -199,14 +201,14 @@ func (s *Server) partition(workspace string) int32 {
 }
 
 // lagFor returns the age of what the call is answered from: that of its workspace's partition, or the greatest of all.
-func (s *Server) lagFor(c *call, t *table) (age time.Duration, known bool) {
+func (s *Server) lagFor(c *call) (age time.Duration, known bool) {
 	now := time.Now()
 	if c.workspace != "" {
-		l, known := s.progress.lag(t, s.partition(c.workspace), now)
+		l, known := s.progress.lag(c.table, s.partition(c.workspace), now)
 		return l.age, known
 	}
-	for i := range t.frontiers {
-		l, ok := s.progress.lag(t, int32(i), now)
+	for i := range c.table.frontiers {
+		l, ok := s.progress.lag(c.table, int32(i), now)
 		age, known = max(age, l.age), known || ok
 	}
 	return age, known

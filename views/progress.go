@@ -106,6 +106,9 @@ func (p *progress) poll(ctx context.Context, c cluster) {
 	defer cancel()
 	began := time.Now()
 	r, err := c.read(ctx)
+	if errors.Is(err, context.Canceled) {
+		return // stopping
+	}
 	p.mu.Lock()
 	if p.since.IsZero() {
 		p.since = began
