@@ -26,13 +26,13 @@ const testLog = "log-1"
 // A fixture is a server without brokers: records are handed to its tables, readings to its progress.
 type fixture struct {
 	*Server
-	t     *testing.T
+	t     testing.TB
 	files []int64 // next changelog offset by partition
 	works []int64
 	now   reading
 }
 
-func newFixture(t *testing.T, edit ...func(*Config)) *fixture {
+func newFixture(t testing.TB, edit ...func(*Config)) *fixture {
 	t.Helper()
 	streams, err := topology.New("test", topology.Sizing{Partitions: 4, Replication: 1, MinISR: 1})
 	if err != nil {
@@ -168,7 +168,7 @@ func (f *fixture) do(method, target string, header ...string) *httptest.Response
 }
 
 // code returns what a problem is called, "" for an answer that is none.
-func code(t *testing.T, w *httptest.ResponseRecorder) string {
+func code(t testing.TB, w *httptest.ResponseRecorder) string {
 	t.Helper()
 	if w.Code < 400 {
 		return ""
@@ -188,7 +188,7 @@ func code(t *testing.T, w *httptest.ResponseRecorder) string {
 }
 
 // ids lists a page's file ids and its cursor.
-func ids(t *testing.T, w *httptest.ResponseRecorder) (list string, cursor string) {
+func ids(t testing.TB, w *httptest.ResponseRecorder) (list string, cursor string) {
 	t.Helper()
 	var p struct {
 		Files []struct {

@@ -38,6 +38,11 @@ type reading struct {
 	deadLettered int64 // entries in the dead letter queue, unknown if not told
 }
 
+// tells reports whether the leaders of a partition answered all that its lag is made of.
+func (r reading) tells(i int) bool {
+	return r.eventsStart[i] != unknown && r.eventsEnd[i] != unknown && r.filesEnd[i] != unknown && r.workspacesEnd[i] != unknown
+}
+
 // An eventAt is an offset of the events topic whose time is asked for.
 type eventAt struct {
 	partition int32
@@ -136,6 +141,7 @@ func (p *progress) poll(ctx context.Context, c cluster) {
 
 // take draws the conclusions of a reading. It returns, by table, the events whose time is to be asked for.
 func (p *progress) take(r reading) [][]eventAt {
+	before := p.last
 	p.last = r
 	late := make([][]eventAt, 2)
 	due := r.began.After(p.timesDue)
@@ -144,9 +150,11 @@ func (p *progress) take(r reading) [][]eventAt {
 	}
 	for i := range p.heard {
 		partition := int32(i)
-		end := r.eventsEnd[i]
-		if end == unknown || r.eventsStart[i] == unknown || r.filesEnd[i] == unknown || r.workspacesEnd[i] == unknown {
-			continue // its leader did not answer: what we know of it grows old
+		if !r.tells(i) {
+			if !p.heard[i].IsZero() { // it stands as it was told last, and grows old
+				r.eventsStart[i], r.eventsEnd[i] = before.eventsStart[i], before.eventsEnd[i]
+			}
+			continue
 		}
 		p.heard[i] = r.began
 		p.files.watch(partition, r.filesEnd[i], r.began)
@@ -154,7 +162,7 @@ func (p *progress) take(r reading) [][]eventAt {
 		p.promise(r, partition)
 		for t, table := range []*table{p.files, p.workspaces} {
 			first := p.first(table, partition)
-			if first >= end {
+			if first >= r.eventsEnd[i] {
 				delete(p.oldest[t], partition)
 			} else if known, ok := p.oldest[t][partition]; due && (!ok || known.offset != first) {
 				late[t] = append(late[t], eventAt{partition, first})
@@ -201,7 +209,8 @@ func (p *progress) first(t *table, partition int32) int64 {
 	return max(held, p.last.eventsStart[partition])
 }
 
-// note keeps when the oldest missing events were written. One whose time could not be told counts from when it was missed.
+// note keeps when the oldest missing events were written. One whose time could not be told counts from when it was missed,
+// until it can be.
 func (p *progress) note(table int, of []eventAt, times map[eventAt]time.Time, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -211,7 +220,7 @@ func (p *progress) note(table int, of []eventAt, times map[eventAt]time.Time, no
 			if _, known := p.oldest[table][e.partition]; known {
 				continue // an older one: the age told is too high rather than too low
 			}
-			at = now
+			e.offset, at = unknown, now
 		}
 		p.oldest[table][e.partition] = record{e.offset, at}
 	}

@@ -158,3 +158,38 @@ func TestStalledViewIsBuiltAnew(t *testing.T) {
 		t.Error("a copy that does not move is left alone")
 	}
 }
+
+// One leader that does not answer neither hides what was missing before nor stops the others.
+func TestLagOfALeaderlessPartition(t *testing.T) {
+	f := newFixture(t)
+	const p = 2
+	f.now.eventsEnd[p] = 2
+	f.progress.timesDue = time.Time{}
+	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: time.Now().Add(-time.Hour)}})
+	f.now.eventsEnd[p], f.now.eventsEnd[0] = unknown, 1
+	f.poll()
+	if l, _ := f.progress.lag(f.Server.files, p, time.Now()); l.records != 2 || l.age < time.Hour {
+		t.Errorf("%d records, %s old", l.records, l.age)
+	}
+	if l, _ := f.progress.lag(f.Server.files, 0, time.Now()); l.records != 1 {
+		t.Errorf("%d records in the next partition", l.records)
+	}
+	if l, _ := f.progress.lag(f.Server.files, p, time.Now().Add(2*time.Hour)); l.age < 3*time.Hour {
+		t.Errorf("%s old two hours later", l.age)
+	}
+}
+
+// A time that could not be told is asked for again.
+func TestLagCorrectsAGuess(t *testing.T) {
+	f := newFixture(t)
+	f.now.eventsEnd[0] = 1
+	f.poll() // the fixture knows no times
+	if l, _ := f.progress.lag(f.Server.files, 0, time.Now()); l.age > time.Minute {
+		t.Errorf("guessed %s", l.age)
+	}
+	f.progress.timesDue = time.Time{}
+	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: time.Now().Add(-time.Hour)}})
+	if l, _ := f.progress.lag(f.Server.files, 0, time.Now()); l.age < time.Hour {
+		t.Errorf("%s once the time was told", l.age)
+	}
+}

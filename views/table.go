@@ -184,7 +184,8 @@ func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Str
 		}
 		var fatal *storeError
 		if errors.As(err, &fatal) {
-			return fatal
+			t.because(err)
+			return err
 		}
 		if time.Since(begin) > soundRun {
 			pause = firstPause
