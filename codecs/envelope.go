@@ -1,0 +1,100 @@
+package codecs
+
+import (
+	"time"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// WithEnvelope returns value, of which e was parsed, as the events topic carries it: with received_at and partition_key in
+// place of any that the sender wrote, and with event, event_id and workspace_id where only another spelling carried them.
+// What it adds stands at the end of the object; every other byte stays as the sender wrote it.
+func WithEnvelope(value []byte, e *tidemarkv1.Event, receivedAt time.Time) ([]byte, error) {
+	w := splice{value: value, out: make([]byte, 0, len(value)+192+len(e.GetWorkspaceId()))}
+	var has struct{ event, eventID, workspace bool }
+	var s scanner
+	s.init(value)
+	for s.open(); s.next(); {
+		name, start, kind := s.name, s.start, s.kind
+		s.value()
+		keep := true
+		switch string(name) {
+		case "received_at", "partition_key":
+			keep = false
+		case "event":
+			keep = kind != 'n' // a null counts as absent, and the name must not stand there twice
+			has.event = keep
+		case "event_id":
+			keep = kind != 'n'
+			has.eventID = keep
+		case "workspace_id":
+			keep = kind != 'n'
+			has.workspace = keep
+		}
+		w.member(start, s.at, keep)
+	}
+	if err := s.end(); err != nil {
+		return nil, err
+	}
+	if w.tail == 0 {
+		return nil, missing("event", "the object is empty")
+	}
+	if !has.event {
+		w.add("event", e.GetEvent())
+	}
+	if !has.workspace {
+		w.add("workspace_id", e.GetWorkspaceId())
+	}
+	if !has.eventID {
+		w.add("event_id", e.GetEventId())
+	}
+	w.name("received_at")
+	w.out = appendMicros(w.out, receivedAt.UnixMicro())
+	w.add("partition_key", e.GetWorkspaceId())
+	return append(w.out, value[w.tail:]...), nil
+}
+
+// A splice copies the members of an object but some, and adds others behind the last.
+type splice struct {
+	value, out []byte
+	kept       bool // a member was copied or added
+	from       int  // of the value, what is not copied yet
+	tail       int  // where what follows the last member begins
+}
+
+// member says that the next member lies in value[start:end]. Whatever is left out takes exactly one comma with it: the one
+// before it, or at the beginning, where there is none, the one behind it.
+func (w *splice) member(start, end int, keep bool) {
+	w.tail = end
+	if w.from == 0 { // the first: what is before it opens the object
+		w.out = append(w.out, w.value[:start]...)
+		w.from = start
+	}
+	switch {
+	case !keep:
+		if w.kept {
+			w.from = end
+		}
+	case w.kept:
+		w.out = append(w.out, w.value[w.from:end]...)
+		w.from = end
+	default:
+		w.out = append(w.out, w.value[start:end]...)
+		w.from, w.kept = end, true
+	}
+}
+
+func (w *splice) name(name string) {
+	if w.kept {
+		w.out = append(w.out, ',')
+	}
+	w.kept = true
+	w.out = append(w.out, '"')
+	w.out = append(w.out, name...)
+	w.out = append(w.out, '"', ':')
+}
+
+func (w *splice) add(name, value string) {
+	w.name(name)
+	w.out = appendString(w.out, value)
+}

@@ -1,0 +1,331 @@
+package codecs
+
+import (
+	"bytes"
+	"fmt"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+const (
+	maxID   = 256     // bytes
+	maxText = 4 << 10 // bytes of a field of the state
+	maxSize = 1 << 53 // up to here every JSON reader agrees on a number
+)
+
+// ParseEvent decodes one value of the events topic, or the body of a webhook. The event's payload aliases value.
+//
+// Names are taken by exact case. What an event is and about whom must be well-formed in every spelling that is there: event,
+// event_id, the scope, and the object if there is one. Ids are strings: readers lose the last digits of long numbers. Of the
+// other fields, one of another type than expected, an empty one, a time that cannot be read and a size that is not written as
+// a whole number from 0 to 2^53 count as absent; so does null, anywhere.
+//
+// A received_at in the JSON is taken over; RecordedAt and Replayed are the caller's to fill in. Errors are *EventError.
+func ParseEvent(value []byte) (*tidemarkv1.Event, error) {
+	if value == nil {
+		return nil, &EventError{Reason: ReasonNullValue, Detail: "an event needs a value: send a JSON object"}
+	}
+	var d draft
+	if err := d.scan(value); err != nil {
+		return nil, err
+	}
+	for _, check := range [...]func() *EventError{d.identify, d.place, d.describe} {
+		if err := check(); err != nil {
+			return nil, err
+		}
+	}
+	return d.event(value), nil
+}
+
+// A text is what one slot was given.
+type text struct {
+	raw     []byte
+	kind    byte // as of scanner.kind; 0 when nothing was given
+	rank    uint8
+	escaped bool // raw is not decoded yet
+}
+
+func (t *text) decode() {
+	if t.escaped {
+		t.raw, t.escaped = appendUnescaped(nil, t.raw), false
+	}
+}
+
+// A draft is an event on its way from names and values to a message.
+type draft struct {
+	texts [lastText + 1]text
+	// wrongObject is the kind of an object's id that is not a string.
+	wrongObject byte
+
+	size, occurred, received instant
+	scope                    text
+}
+
+// An instant is a number that may be absent; rank is that of the spelling it came by.
+type instant struct {
+	n    int64
+	set  bool
+	rank uint8
+}
+
+func (d *draft) scan(value []byte) error {
+	var s scanner
+	s.init(value)
+	for s.open(); s.next(); {
+		known, kind := lookup(s.name), s.kind
+		raw := s.value()
+		if known == nil || s.err != nil || kind == 'n' {
+			continue
+		}
+		t := text{raw: raw, kind: kind, escaped: kind == '"' && s.escaped}
+		for i, at := range known.at {
+			if at != none {
+				t.rank = known.rank[i]
+				d.take(at, t)
+			}
+		}
+	}
+	return s.end()
+}
+
+func (d *draft) take(at slot, t text) {
+	switch {
+	case at < atObject:
+		d.texts[at] = t
+	case at == atSize:
+		if n, ok := parseSize(t); ok {
+			d.size.take(n, t.rank)
+		}
+	case at == atOccurred:
+		if us, ok := t.time(); ok {
+			d.occurred.take(us, t.rank)
+		}
+	case at == atReceived:
+		if us, ok := t.time(); ok {
+			d.received.take(us, t.rank)
+		}
+	case t.kind != '"':
+		if at == atObject {
+			d.wrongObject = t.kind
+		}
+	case len(t.raw) > 0 && (d.texts[at].kind == 0 || t.rank < d.texts[at].rank):
+		d.texts[at] = t
+	}
+}
+
+func (i *instant) take(n int64, rank uint8) {
+	if !i.set || rank < i.rank {
+		*i = instant{n, true, rank}
+	}
+}
+
+// parseSize reads a number of bytes: digits only, so that no reader takes another one for it.
+func parseSize(t text) (int64, bool) {
+	if t.kind != '0' || len(t.raw) > 16 {
+		return 0, false
+	}
+	n := number(t.raw)
+	return int64(n), 0 <= n && n <= maxSize
+}
+
+func (t *text) time() (us int64, ok bool) {
+	switch t.kind {
+	case '"':
+		t.decode()
+		return parseTime(t.raw)
+	case '0':
+		return parseUnix(t.raw)
+	}
+	return 0, false
+}
+
+// identify checks what happened and which event it is.
+func (d *draft) identify() *EventError {
+	if _, err := d.agree("event", "send the name of what happened as a string, for example workspace_storage_file_added",
+		atEvent, atEventType, atEventSnake); err != nil {
+		return err
+	}
+	_, err := d.agree("event_id", "send the event's id as a string; a retry must carry the same one", atEventID, atEventIDCamel)
+	return err
+}
+
+// agree returns what the slots carry, which must be one well-formed id, and moves it to the first of them. The advice is for
+// a sender who gave none; when it is empty, none is fine.
+func (d *draft) agree(field, advice string, at ...slot) (found text, err *EventError) {
+	for _, slot := range at {
+		t := &d.texts[slot]
+		if t.kind == 0 {
+			continue
+		}
+		if err := wantString(field, t.kind); err != nil {
+			return text{}, err
+		}
+		t.decode()
+		if found.kind != 0 && !bytes.Equal(found.raw, t.raw) {
+			return text{}, bad(field, "two spellings of it carry different values, %.40q and %.40q: send one", found.raw, t.raw)
+		}
+		found = *t
+	}
+	if found.kind == 0 {
+		if advice != "" {
+			return text{}, missing(field, advice)
+		}
+		return text{}, nil
+	}
+	if len(found.raw) == 0 {
+		return text{}, bad(field, "must not be empty")
+	}
+	if err := wantID(field, found.raw); err != nil {
+		return text{}, err
+	}
+	d.texts[at[0]] = found
+	return found, nil
+}
+
+// place checks whose event it is and what it is about. Of a workspace, a share and an organisation the first decides: an
+// event of a share may carry its workspace too. A profile stands for what profile_type says; without one, for the workspace.
+func (d *draft) place() *EventError {
+	profile := d.profileKind()
+	for _, kind := range &scopes {
+		at := kind.slots[:2]
+		if profile == kind.profile {
+			at = kind.slots[:]
+		}
+		found, err := d.agree("workspace_id", "", at...)
+		if err != nil {
+			return err
+		}
+		if found.kind != 0 {
+			d.scope = found
+			return d.object()
+		}
+	}
+	found, err := d.agree("workspace_id", "send the id of the workspace as a string, or share_id, org_id, or profile_id with profile_type",
+		atProfile, atProfileCamel)
+	if err != nil {
+		return err
+	}
+	d.scope = found
+	return d.object()
+}
+
+// scopes are what an event may belong to, the deciding one first.
+var scopes = [...]struct {
+	profile string // the profile_type that means it
+	slots   [4]slot
+}{
+	{"workspace", [4]slot{atWorkspace, atWorkspaceCamel, atProfile, atProfileCamel}},
+	{"share", [4]slot{atShare, atShareCamel, atProfile, atProfileCamel}},
+	{"org", [4]slot{atOrg, atOrgCamel, atProfile, atProfileCamel}},
+}
+
+func (d *draft) profileKind() string {
+	for _, at := range [...]slot{atProfileType, atProfileTypeCamel} {
+		if t := &d.texts[at]; t.kind == '"' {
+			t.decode()
+			return string(t.raw)
+		}
+	}
+	return "workspace"
+}
+
+func (d *draft) object() *EventError {
+	if d.wrongObject != 0 {
+		return wantString("object_id", d.wrongObject)
+	}
+	return d.wantID(atObject, "object_id")
+}
+
+// describe checks the fields of the state and the people.
+func (d *draft) describe() *EventError {
+	for at := atName; at <= lastText; at++ {
+		t := &d.texts[at]
+		if len(t.raw) <= maxText {
+			continue
+		}
+		t.decode()
+		if len(t.raw) > maxText {
+			return &EventError{Reason: ReasonFieldTooLarge, Field: stateNames[at-atName],
+				Detail: fmt.Sprintf("%d bytes are more than %d", len(t.raw), maxText)}
+		}
+	}
+	for _, at := range [...]slot{atParent, atActor, atMember} {
+		if err := d.wantID(at, stateNames[at-atName]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var stateNames = [...]string{"name", "path", "parent_id", "mime", "hash", "actor_id", "member_id"}
+
+func (d *draft) wantID(at slot, field string) *EventError {
+	t := &d.texts[at]
+	t.decode()
+	return wantID(field, t.raw)
+}
+
+func wantString(field string, kind byte) *EventError {
+	switch kind {
+	case '"':
+		return nil
+	case '0':
+		return bad(field, "is a number: send it as a string, as readers lose the last digits of long numbers")
+	}
+	return bad(field, "must be a string")
+}
+
+func wantID(field string, id []byte) *EventError {
+	if len(id) > maxID {
+		return bad(field, "%d bytes are more than %d", len(id), maxID)
+	}
+	for i, c := range id {
+		if c < ' ' || c == 0x7f || c == 0xc2 && id[i+1] < 0xa0 { // the last are U+0080 to U+009F
+			return bad(field, "must not hold control characters: %q does", id)
+		}
+	}
+	return nil
+}
+
+// A room holds an event and what its optional fields point to, so that they are one allocation.
+type room struct {
+	event          tidemarkv1.Event
+	size, occurred int64
+}
+
+// event makes the message. All its texts are parts of one string.
+func (d *draft) event(value []byte) *tidemarkv1.Event {
+	r := new(room)
+	e := &r.event
+	e.Payload = value
+	e.ReceivedAt = d.received.n
+	if d.size.set {
+		r.size = d.size.n
+		e.Size = &r.size
+	}
+	if d.occurred.set {
+		r.occurred = d.occurred.n
+		e.OccurredAt = &r.occurred
+	}
+	texts := [...]*text{&d.texts[atEvent], &d.texts[atEventID], &d.scope, &d.texts[atObject], &d.texts[atName], &d.texts[atPath],
+		&d.texts[atParent], &d.texts[atMime], &d.texts[atHash], &d.texts[atActor], &d.texts[atMember]}
+	into := [len(texts)]*string{&e.Event, &e.EventId, &e.WorkspaceId, &e.FileId, &e.Name, &e.Path,
+		&e.ParentId, &e.Mime, &e.Hash, &e.ActorId, &e.MemberId}
+	var local [768]byte
+	var ends [len(texts)]int
+	plain := local[:0]
+	for i, t := range texts {
+		if t.escaped {
+			plain = appendUnescaped(plain, t.raw)
+		} else {
+			plain = append(plain, t.raw...)
+		}
+		ends[i] = len(plain)
+	}
+	all, from := string(plain), 0
+	for i, end := range ends {
+		*into[i] = all[from:end]
+		from = end
+	}
+	return e
+}

@@ -1,0 +1,124 @@
+package codecs
+
+import (
+	"fmt"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// Index is the JSON of *tidemarkv1.IndexOp. It satisfies goka.Codec.
+type Index struct{}
+
+// Encode returns the JSON of value, which must be a *tidemarkv1.IndexOp.
+func (Index) Encode(value any) ([]byte, error) {
+	op, ok := value.(*tidemarkv1.IndexOp)
+	if !ok {
+		return nil, fmt.Errorf("encode index record: got a %T, want a *tidemarkv1.IndexOp", value)
+	}
+	return AppendIndex(make([]byte, 0, 768), op), nil
+}
+
+// Decode returns a *tidemarkv1.IndexOp.
+func (Index) Decode(data []byte) (any, error) {
+	op, err := parseIndex(data)
+	if err != nil {
+		return nil, fmt.Errorf("decode index record: %w", err)
+	}
+	return op, nil
+}
+
+// ops are the words of tidemarkv1.IndexOp_Op, by number.
+var ops = [...]string{"", "upsert", "delete"}
+
+// AppendIndex appends the JSON of an index record.
+func AppendIndex(b []byte, op *tidemarkv1.IndexOp) []byte {
+	o := object{b: append(b, '{')}
+	o.text("op", word(ops[:], op.GetOp()))
+	o.text("id", op.GetId())
+	o.text("workspace_id", op.GetWorkspaceId())
+	o.text("file_id", op.GetFileId())
+	o.int("version", op.GetVersion())
+	o.position(op.GetPosition())
+	if op.GetFile() != nil {
+		o.name("file")
+		o.b = AppendFile(o.b, op.GetFile())
+	}
+	return append(o.b, '}')
+}
+
+// Notice is the JSON of *tidemarkv1.Notice. It satisfies goka.Codec.
+type Notice struct{}
+
+// MaxNotice is how large a notice may be with its payload; a larger one leaves the payload out and says so.
+const MaxNotice = 1 << 20
+
+// Encode returns the JSON of value, which must be a *tidemarkv1.Notice.
+func (Notice) Encode(value any) ([]byte, error) {
+	n, ok := value.(*tidemarkv1.Notice)
+	if !ok {
+		return nil, fmt.Errorf("encode notice: got a %T, want a *tidemarkv1.Notice", value)
+	}
+	return AppendNotice(make([]byte, 0, 1536+len(n.GetPayload())), n), nil
+}
+
+// Decode returns a *tidemarkv1.Notice, whose payload aliases data.
+func (Notice) Decode(data []byte) (any, error) {
+	n, err := parseNotice(data)
+	if err != nil {
+		return nil, fmt.Errorf("decode notice: %w", err)
+	}
+	return n, nil
+}
+
+// AppendNotice appends the JSON of a notice. Its payload must be valid JSON.
+func AppendNotice(b []byte, n *tidemarkv1.Notice) []byte {
+	start := len(b)
+	o := object{b: append(b, '{')}
+	o.text("op_id", n.GetOpId())
+	o.text("event", n.GetEvent())
+	o.text("event_id", n.GetEventId())
+	o.text("workspace_id", n.GetWorkspaceId())
+	o.text("file_id", n.GetFileId())
+	if n.Version != nil {
+		o.int("version", n.GetVersion())
+	}
+	o.position(n.GetPosition())
+	o.bool("late", n.GetLate())
+	o.text("actor_id", n.GetActorId())
+	if m := n.GetMember(); m != nil {
+		o.name("member")
+		o.b = appendMember(o.b, m)
+	}
+	o.name("at")
+	o.b = appendTime(o.b, n.GetAt())
+	if n.GetAfter() != nil {
+		if n.GetBefore() == nil {
+			o.null("before")
+		} else {
+			o.name("before")
+			o.b = AppendFile(o.b, n.GetBefore())
+		}
+		o.name("after")
+		o.b = AppendFile(o.b, n.GetAfter())
+	}
+	const around = len(`,"payload":}`)
+	switch payload := n.GetPayload(); {
+	case n.GetPayloadOmitted(), len(o.b)-start+around+len(payload) > MaxNotice:
+		o.bool("payload_omitted", true)
+	case len(payload) > 0:
+		o.name("payload")
+		o.b = append(o.b, payload...)
+	}
+	return append(o.b, '}')
+}
+
+// appendMember writes a member without the event's offset, which the notice's position has.
+func appendMember(b []byte, m *tidemarkv1.Member) []byte {
+	o := object{b: append(b, '{')}
+	o.text("id", m.GetId())
+	o.bool("left", m.GetLeft())
+	if at := m.GetAt(); at != 0 {
+		o.time("at", &at)
+	}
+	return append(o.b, '}')
+}

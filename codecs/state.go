@@ -1,0 +1,161 @@
+package codecs
+
+import (
+	"slices"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// statuses are the words of tidemarkv1.Status, by number.
+var statuses = [...]string{"", "active", "trashed", "erased"}
+
+// word returns the word of a number, none for one that this build does not know.
+func word[N ~int32](words []string, n N) string {
+	if n < 0 || int(n) >= len(words) {
+		return ""
+	}
+	return words[n]
+}
+
+// AppendFile appends the JSON of a file, as clients see it: without the bookkeeping of the fold, unknown fields absent.
+func AppendFile(b []byte, s *tidemarkv1.FileState) []byte {
+	o := object{b: append(b, '{')}
+	o.text("workspace_id", s.GetWorkspaceId())
+	o.text("file_id", s.GetFileId())
+	o.text("name", s.GetName())
+	o.text("path", s.GetPath())
+	o.text("parent_id", s.GetParentId())
+	if s.Size != nil {
+		o.int("size", s.GetSize())
+	}
+	o.text("mime", s.GetMime())
+	o.text("hash", s.GetHash())
+	o.text("status", word(statuses[:], s.GetStatus()))
+	o.bool("incomplete", s.GetIncomplete())
+	o.int("version", s.GetVersion())
+	o.position(s.GetPosition())
+	o.text("actor_id", s.GetActorId())
+	o.text("last_event", s.GetLastEvent())
+	o.text("last_event_id", s.GetLastEventId())
+	o.time("created_at", s.CreatedAt)
+	o.time("updated_at", s.UpdatedAt)
+	if o.time("deleted_at", s.DeletedAt); s.DeletedAt == nil {
+		o.null("deleted_at") // known: it is not deleted
+	}
+	return append(o.b, '}')
+}
+
+// AppendWorkspace appends the JSON of a workspace, as clients see it. Types and members are sorted; of the members, those who
+// left are not shown.
+func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
+	o := object{b: append(b, '{')}
+	o.text("workspace_id", w.GetWorkspaceId())
+	o.int("files", w.GetFiles())
+	o.int("bytes", w.GetBytes())
+	o.int("trashed", w.GetTrashed())
+	o.name("by_type")
+	types := object{b: append(o.b, '{')}
+	mimes := make([]string, 0, len(w.GetByType()))
+	for mime := range w.GetByType() {
+		mimes = append(mimes, mime)
+	}
+	slices.Sort(mimes)
+	for _, mime := range mimes {
+		types.any(mime)
+		types.b = appendInt(types.b, w.GetByType()[mime])
+	}
+	o.b = append(types.b, '}')
+	o.name("members")
+	o.b = appendMembers(o.b, w.GetMembers())
+	o.int("events", w.GetEvents())
+	o.time("last_event_at", w.LastEventAt)
+	o.position(w.GetPosition())
+	return append(o.b, '}')
+}
+
+func appendMembers(b []byte, members []*tidemarkv1.Member) []byte {
+	in := make([]string, 0, len(members))
+	for _, m := range members {
+		if !m.GetLeft() {
+			in = append(in, m.GetId())
+		}
+	}
+	slices.Sort(in)
+	b = append(b, '[')
+	for i, id := range in {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, id)
+	}
+	return append(b, ']')
+}
+
+// An object appends the members of one JSON object, whose brace is already in b.
+type object struct {
+	b     []byte
+	begun bool
+}
+
+// name begins a member whose name needs no escapes: one of ours.
+func (o *object) name(name string) {
+	if o.begun {
+		o.b = append(o.b, ',')
+	}
+	o.begun = true
+	o.b = append(o.b, '"')
+	o.b = append(o.b, name...)
+	o.b = append(o.b, '"', ':')
+}
+
+// any begins a member of any name.
+func (o *object) any(name string) {
+	if o.begun {
+		o.b = append(o.b, ',')
+	}
+	o.begun = true
+	o.b = append(appendString(o.b, name), ':')
+}
+
+// text adds a text that is absent when empty.
+func (o *object) text(name, value string) {
+	if value != "" {
+		o.name(name)
+		o.b = appendString(o.b, value)
+	}
+}
+
+func (o *object) int(name string, value int64) {
+	o.name(name)
+	o.b = appendInt(o.b, value)
+}
+
+func (o *object) bool(name string, value bool) {
+	o.name(name)
+	if value {
+		o.b = append(o.b, "true"...)
+	} else {
+		o.b = append(o.b, "false"...)
+	}
+}
+
+func (o *object) null(name string) {
+	o.name(name)
+	o.b = append(o.b, "null"...)
+}
+
+// time adds a time that is absent when nil.
+func (o *object) time(name string, us *int64) {
+	if us != nil {
+		o.name(name)
+		o.b = appendTime(o.b, *us)
+	}
+}
+
+func (o *object) position(p *tidemarkv1.Position) {
+	if p != nil {
+		o.name("position")
+		o.b = append(o.b, '"')
+		o.b = append(p.AppendText(o.b), '"')
+	}
+}

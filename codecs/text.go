@@ -1,0 +1,193 @@
+package codecs
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"unicode/utf8"
+)
+
+const (
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
+// special marks, in each byte's highest bit, the bytes of x that a string cannot simply be passed over for: controls,
+// quote, backslash and what is not ASCII. Bytes above the lowest mark may be marked wrongly.
+func special(x uint64) uint64 {
+	return ((x - ones*0x20) | ((x ^ ones*'"') - ones) | ((x ^ ones*'\\') - ones) | x) & highs
+}
+
+// text passes the string whose quote is the next byte and returns what is between its quotes.
+func (s *scanner) text() (raw []byte, escaped bool) {
+	b, i := s.b, s.at+1
+	start := i
+	for {
+		for i+8 <= len(b) {
+			mark := special(binary.LittleEndian.Uint64(b[i:]))
+			if mark != 0 {
+				i += bits.TrailingZeros64(mark) / 8
+				break
+			}
+			i += 8
+		}
+		if i >= len(b) {
+			s.at = len(b)
+			s.fail("a string does not end")
+			return nil, false
+		}
+		switch c := b[i]; {
+		case c == '"':
+			s.at = i + 1
+			return b[start:i], escaped
+		case c == '\\':
+			escaped = true
+			s.at = i
+			if i = s.escape(i); s.err != nil {
+				return nil, false
+			}
+		case c < ' ':
+			s.at = i
+			s.fail("the control character %#U in a string must be escaped", c)
+			return nil, false
+		case c < utf8.RuneSelf:
+			i++
+		default:
+			r, n := utf8.DecodeRune(b[i:])
+			if r == utf8.RuneError && n == 1 {
+				s.at = i
+				s.fail("the byte %#x is not UTF-8", c)
+				return nil, false
+			}
+			i += n
+		}
+	}
+}
+
+// escape checks the escape at i and returns what lies behind it.
+func (s *scanner) escape(i int) int {
+	r, n := unescape(s.b[i:])
+	switch {
+	case n == 0:
+		s.fail("a bad escape in a string")
+	case r == utf8.RuneError && n < 0:
+		s.fail("a lone surrogate in a string")
+	}
+	return i + n
+}
+
+// unescape decodes the escape that b begins with, of n bytes: n is 0 when there is none, and -1 when it is half of a pair
+// of surrogates.
+func unescape(b []byte) (r rune, n int) {
+	if len(b) < 2 {
+		return 0, 0
+	}
+	switch b[1] {
+	case '"', '\\', '/':
+		return rune(b[1]), 2
+	case 'b':
+		return '\b', 2
+	case 'f':
+		return '\f', 2
+	case 'n':
+		return '\n', 2
+	case 'r':
+		return '\r', 2
+	case 't':
+		return '\t', 2
+	case 'u':
+	default:
+		return 0, 0
+	}
+	r, ok := hex4(b)
+	if !ok {
+		return 0, 0
+	}
+	switch {
+	case 0xDC00 <= r && r < 0xE000:
+		return utf8.RuneError, -1
+	case r < 0xD800 || r >= 0xE000:
+		return r, 6
+	}
+	low, ok := hex4(b[6:])
+	if !ok || low < 0xDC00 || low >= 0xE000 {
+		return utf8.RuneError, -1
+	}
+	return 0x10000 + (r-0xD800)<<10 + (low - 0xDC00), 12
+}
+
+// hex4 reads the four digits of the \u that b begins with.
+func hex4(b []byte) (r rune, ok bool) {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return 0, false
+	}
+	for _, c := range b[2:6] {
+		switch {
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c && c <= 'f':
+			c -= 'a' - 10
+		case 'A' <= c && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, false
+		}
+		r = r<<4 | rune(c)
+	}
+	return r, true
+}
+
+// appendUnescaped appends the decoded form of raw, which a scanner has passed.
+func appendUnescaped(b, raw []byte) []byte {
+	for i := 0; i < len(raw); {
+		if raw[i] != '\\' {
+			b = append(b, raw[i])
+			i++
+			continue
+		}
+		r, n := unescape(raw[i:])
+		b = utf8.AppendRune(b, r)
+		i += n
+	}
+	return b
+}
+
+// appendString appends s in quotes, escaping only what JSON demands. What is not UTF-8 becomes U+FFFD: only a row that
+// something else wrote could hold it.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if r == utf8.RuneError && n == 1 {
+				b = append(append(b, s[from:i]...), "\ufffd"...)
+				from = i + 1
+			}
+			i += n
+			continue
+		}
+		if c >= ' ' && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		b = append(b, s[from:i]...)
+		switch c {
+		case '"', '\\':
+			b = append(b, '\\', c)
+		case '\n':
+			b = append(b, '\\', 'n')
+		case '\r':
+			b = append(b, '\\', 'r')
+		case '\t':
+			b = append(b, '\\', 't')
+		default:
+			const hex = "0123456789abcdef"
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+		i++
+		from = i
+	}
+	b = append(b, s[from:]...)
+	return append(b, '"')
+}
