@@ -39,7 +39,7 @@ tools: ## install the pinned tools into .cache/bin
 
 .PHONY: lint
 lint: tools ## style, formatting and the arrows between folders
-	golangci-lint run
+	golangci-lint run --allow-parallel-runners
 	go mod tidy -diff
 
 .PHONY: generated

@@ -3,6 +3,7 @@ package deploy
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -150,29 +151,35 @@ func metricNames(t *testing.T) map[string]bool {
 	return names
 }
 
-func TestDashboardIsWhole(t *testing.T) {
+// A panel of the dashboard, as far as it matters here.
+type panel struct {
+	ID         int
+	Type       string
+	Title      string
+	Datasource struct{ UID string }
+	Targets    []struct{ Expr string }
+}
+
+func panels(t *testing.T) []panel {
+	t.Helper()
 	text, err := os.ReadFile("grafana/dashboards/tidemark.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var dashboard struct {
-		Panels []struct {
-			ID         int
-			Type       string
-			Title      string
-			Datasource struct{ UID string }
-			Targets    []struct{ Expr string }
-		}
-	}
+	var dashboard struct{ Panels []panel }
 	if err := json.Unmarshal(text, &dashboard); err != nil {
 		t.Fatal(err)
 	}
+	return dashboard.Panels
+}
+
+func TestDashboardIsWhole(t *testing.T) {
 	sources, err := os.ReadFile("grafana/provisioning/datasources/prometheus.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := map[int]bool{}
-	for _, p := range dashboard.Panels {
+	for _, p := range panels(t) {
 		if seen[p.ID] {
 			t.Errorf("panel %q: number %d is taken", p.Title, p.ID)
 		}
@@ -189,12 +196,26 @@ func TestDashboardIsWhole(t *testing.T) {
 	}
 }
 
-// The rules are run against made-up series where promtool is installed (Debian: apt install prometheus).
-func TestPrometheusRules(t *testing.T) {
+// Where promtool is installed (Debian: apt install prometheus), the rules are run against made-up series, and the panels'
+// questions are read as rules.
+func TestPrometheus(t *testing.T) {
 	if _, err := exec.LookPath("promtool"); err != nil {
 		t.Skip("promtool is not installed")
 	}
-	for _, args := range [][]string{{"check", "config", "prometheus.yml"}, {"test", "rules", "rules_test.yml"}} {
+	var questions strings.Builder
+	questions.WriteString("groups: [{name: panels, rules: [\n")
+	for _, p := range panels(t) {
+		for _, target := range p.Targets {
+			expr := strings.ReplaceAll(target.Expr, "$__rate_interval", "1m")
+			fmt.Fprintf(&questions, "{record: 'panel:%d:%d', expr: '%s'},\n", p.ID, questions.Len(), expr)
+		}
+	}
+	questions.WriteString("]}]\n")
+	file := filepath.Join(t.TempDir(), "panels.yml")
+	if err := os.WriteFile(file, []byte(questions.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"check", "config", "prometheus.yml"}, {"test", "rules", "rules_test.yml"}, {"check", "rules", file}} {
 		cmd := exec.Command("promtool", args...)
 		cmd.Dir = "prometheus"
 		if out, err := cmd.CombinedOutput(); err != nil {
