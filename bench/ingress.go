@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-const benchSecret = "a secret of the bench, long enough"
+const benchSecret = "a secret of the bench that is long enough"
 
 // ingress sends signed webhooks over keep-alive connections, each waiting for its 200, as the provider's senders do.
 func ingress(ctx context.Context, s setup) (result, error) {
