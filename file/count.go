@@ -1,0 +1,113 @@
+package file
+
+import (
+	"maps"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// untyped is the type of files whose MIME type is not known.
+const untyped = "unknown"
+
+// Count folds a notice into the numbers of its workspace; before is nil for a workspace never seen, logID the id of the events
+// topic. done is false, and after is before, when the notice must not count: its position was counted already, or it has none.
+//
+// Notices may come more than once, and in another order after a failed send: 10, 12, 11, 12. Each is counted once, and the
+// sum does not depend on the order.
+func Count(before *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID string) (after *tidemarkv1.WorkspaceState, done bool) {
+	if n.GetPosition() == nil || n.GetWorkspaceId() == "" {
+		return before, false
+	}
+	after = cloneWorkspace(before, n, logID)
+	if !countOffset(after, n.GetPosition().GetOffset()) {
+		return before, false
+	}
+	if after.GetPosition() == nil || n.GetPosition().GetOffset() > after.GetPosition().GetOffset() {
+		after.Position = n.GetPosition()
+	}
+	after.Version++
+	after.Events++
+	if at := n.GetAt(); after.LastEventAt == nil || at > after.GetLastEventAt() {
+		after.LastEventAt = &at
+	}
+	weigh(after, n.GetBefore(), n.GetAfter())
+	if n.GetMember() != nil {
+		after.Members = enter(after.GetMembers(), n.GetMember(), n.GetPosition().GetOffset())
+	}
+	return after, true
+}
+
+// weigh takes a file as it was out of the numbers and puts it in as it is.
+func weigh(w *tidemarkv1.WorkspaceState, before, after *tidemarkv1.FileState) {
+	was, is := before.GetStatus(), after.GetStatus()
+	if was == tidemarkv1.Status_STATUS_TRASHED {
+		w.Trashed--
+	}
+	if is == tidemarkv1.Status_STATUS_TRASHED {
+		w.Trashed++
+	}
+	changed := map[string]int64{}
+	if was == tidemarkv1.Status_STATUS_ACTIVE {
+		w.Files--
+		w.Bytes -= before.GetSize()
+		changed[typeOf(before)]--
+	}
+	if is == tidemarkv1.Status_STATUS_ACTIVE {
+		w.Files++
+		w.Bytes += after.GetSize()
+		changed[typeOf(after)]++
+	}
+	maps.DeleteFunc(changed, func(_ string, by int64) bool { return by == 0 })
+	if len(changed) == 0 {
+		return
+	}
+	w.ByType = maps.Clone(w.GetByType()) // the row before has the same map
+	if w.ByType == nil {
+		w.ByType = make(map[string]int64)
+	}
+	for mime, by := range changed {
+		if w.ByType[mime] += by; w.ByType[mime] == 0 {
+			delete(w.ByType, mime)
+		}
+	}
+}
+
+func typeOf(s *tidemarkv1.FileState) string {
+	if s.GetMime() == "" {
+		return untyped
+	}
+	return s.GetMime()
+}
+
+// cloneWorkspace copies a row as clone does that of a file, and readies it for the log: offsets of another log say nothing
+// in this one.
+func cloneWorkspace(w *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID string) *tidemarkv1.WorkspaceState {
+	if w == nil {
+		return &tidemarkv1.WorkspaceState{WorkspaceId: n.GetWorkspaceId(), LogId: logID}
+	}
+	c := &tidemarkv1.WorkspaceState{
+		WorkspaceId:  w.WorkspaceId,
+		Files:        w.Files,
+		Bytes:        w.Bytes,
+		Trashed:      w.Trashed,
+		ByType:       w.ByType,
+		Members:      w.Members,
+		Events:       w.Events,
+		LastEventAt:  w.LastEventAt,
+		Position:     w.Position,
+		LogId:        w.LogId,
+		Version:      w.Version,
+		Applied:      w.Applied,
+		AppliedFrom:  w.AppliedFrom,
+		AppliedCount: w.AppliedCount,
+	}
+	if unknown := w.ProtoReflect().GetUnknown(); len(unknown) > 0 {
+		c.ProtoReflect().SetUnknown(unknown[:len(unknown):len(unknown)])
+	}
+	if c.LogId != logID || c.GetPosition().GetPartition() != n.GetPosition().GetPartition() {
+		c.LogId, c.Position = logID, nil
+		c.Applied, c.AppliedFrom, c.AppliedCount = nil, 0, 0
+		c.Members = forgetOffsets(c.Members)
+	}
+	return c
+}
