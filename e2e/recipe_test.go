@@ -84,7 +84,7 @@ func plain(events int) *gen.History {
 }
 
 // send posts a history at full speed.
-func send(t *testing.T, url string, h *gen.History) [][]provider.Note {
+func send(t *testing.T, url string, h *gen.History) {
 	t.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	defer transport.CloseIdleConnections()
@@ -103,7 +103,6 @@ func send(t *testing.T, url string, h *gen.History) [][]provider.Note {
 			}
 		}
 	}
-	return notes
 }
 
 // settle waits for the processor, stops it, and returns the judge's model once everything derived has been judged by it.

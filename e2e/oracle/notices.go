@@ -65,8 +65,8 @@ func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice
 		expected["version"] = number(want.after.version)
 		key = joinKey(e.scope, e.object)
 	}
-	got := toDoc(object, "before", "after", "payload", "payload_omitted")
-	d := got.diff(expected) + nested(object["before"]).diff(want.before.doc()) + nested(object["after"]).diff(want.after.doc())
+	got := toDoc(object, "before", "after", "payload", "payload_omitted", "member")
+	d := got.diff(expected) + memberDoc(object).diff(e.membership()) + nested(object["before"]).diff(want.before.doc()) + nested(object["after"]).diff(want.after.doc())
 	if string(rec.Key) != key {
 		d += fmt.Sprintf("key: found %q, wanted %q", rec.Key, key)
 	}
@@ -80,6 +80,15 @@ func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice
 	if err != nil || !reflect.DeepEqual(object["payload"], any(source)) {
 		r.Violate("notices wrong", "%s: payload is not the record's JSON", want.position)
 	}
+}
+
+// memberDoc is who the notice says has joined or left.
+func memberDoc(object map[string]any) doc {
+	member, ok := object["member"].(map[string]any)
+	if !ok {
+		return nil
+	}
+	return toDoc(member)
 }
 
 func nested(value any) doc {

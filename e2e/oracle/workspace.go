@@ -31,14 +31,29 @@ func (c *count) add(e *event, before, after *row, position string) {
 	}
 	c.weigh(before, -1)
 	c.weigh(after, +1)
-	joined, left := strings.HasPrefix(e.name, "added_member_to_"), strings.HasPrefix(e.name, "removed_member_from_")
-	if (joined || left) && e.member != "" {
+	if joined, left := e.joins(); joined || left {
 		m := c.members[e.member]
 		if newer(e.believed(), &m.at) {
 			m.in = joined
 		}
 		c.members[e.member] = m
 	}
+}
+
+// joins says whether the event's member comes or goes.
+func (e *event) joins() (joined, left bool) {
+	return e.member != "" && strings.HasPrefix(e.name, "added_member_to_"), e.member != "" && strings.HasPrefix(e.name, "removed_member_from_")
+}
+
+// membership is what the notice says of the member.
+func (e *event) membership() doc {
+	joined, left := e.joins()
+	if !joined && !left {
+		return nil
+	}
+	d := doc{"id": text(e.member), "left": boolean(left)}
+	d.putTime("at", e.believed())
+	return d
 }
 
 func (c *count) weigh(r *row, sign int64) {
