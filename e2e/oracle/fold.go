@@ -87,7 +87,9 @@ func (r *row) apply(e *event, position string) (after *row, late bool) {
 	if newer(when, &after.newestAt) {
 		at := e.at()
 		after.lastEvent, after.lastID, after.updated = e.name, e.id, &at
-		after.actor = e.actor
+		if e.actor != "" {
+			after.actor = e.actor
+		}
 	}
 	after.version++
 	after.position = position

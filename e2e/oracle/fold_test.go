@@ -110,17 +110,22 @@ func TestFoldFollowsTheDesign(t *testing.T) {
 
 func TestBeyondTheWindow(t *testing.T) {
 	var bodies []string
-	for i := range windowIDs + 1 {
-		bodies = append(bodies, body(fmt.Sprintf("e%d", i), "updated", "", ""))
+	dated := func(id string, at int) string {
+		return body(id, "updated", "", fmt.Sprintf(`,"created":%q`, base.Add(time.Duration(at)*time.Second).Format(time.RFC3339)))
 	}
-	// Record 1 is the oldest that is remembered; it was recorded a second after base.
-	bodies = append(bodies, body("old", "updated", "00", ""), body("e0", "updated", "00", ""), body("e1", "updated", "00", ""), body("new", "updated", "01", ""))
+	for i := range windowIDs + 1 { // e1 is the oldest that is remembered
+		bodies = append(bodies, dated(fmt.Sprintf("e%d", i), i))
+	}
+	bodies = append(bodies, dated("old", 0), dated("e0", 0), dated("e1", 1), dated("new", 1), body("undated", "updated", "", ""))
 	_, m := history(t, bodies...)
 	if m.Duplicates != 1 {
 		t.Errorf("%d duplicates, want e1 alone", m.Duplicates)
 	}
 	if len(m.dead) != 2 {
 		t.Errorf("%d dead letters, want old and e0", len(m.dead))
+	}
+	if n := len(m.rows["w/f"].seen); n != windowIDs {
+		t.Errorf("%d ids are remembered", n)
 	}
 }
 

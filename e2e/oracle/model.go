@@ -24,7 +24,11 @@ type Model struct {
 	log     []*kgo.Record             // as read
 	events  map[string]*kgo.Record    // the same by position
 
+	folded map[string]bool // by key and event id
+
 	Records, Accepted, Passed, Late, Duplicates int
+	// Twice counts ids that a row had forgotten and folded again: undated ones, and those of the second its window was cut at.
+	Twice int
 }
 
 type notice struct {
@@ -42,10 +46,9 @@ type deadLetter struct {
 
 // NewModel folds the records of the events topic, which must come in the order of each partition's log.
 func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
-	m := &Model{
-		topic: topic, log: records, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
-		index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{}, events: map[string]*kgo.Record{},
-	}
+	m := &Model{topic: topic, log: records, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
+		index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{},
+		events: map[string]*kgo.Record{}, folded: map[string]bool{}}
 	for _, r := range records {
 		m.add(r)
 	}
@@ -86,6 +89,11 @@ func (m *Model) add(r *kgo.Record) {
 	}
 	m.index[key][after.version] = after
 	m.Accepted++
+	if id := key + "\x00" + e.id; m.folded[id] {
+		m.Twice++
+	} else {
+		m.folded[id] = true
+	}
 	if late {
 		m.Late++
 	}
