@@ -59,6 +59,8 @@ func (q query) decodeCursor(cursor string) (tail []byte, err error) {
 }
 
 func badCursor() error {
-	return &problem{status: http.StatusBadRequest, code: codeBadCursor, field: "cursor",
-		detail: "use next_cursor of the page before, with the same workspace, status and path_prefix; or leave it out to begin anew"}
+	return &problem{
+		status: http.StatusBadRequest, code: codeBadCursor, field: "cursor",
+		detail: "use next_cursor of the page before, with the same workspace, status and path_prefix; or leave it out to begin anew",
+	}
 }

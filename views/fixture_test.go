@@ -32,14 +32,14 @@ type fixture struct {
 	now   reading
 }
 
-func newFixture(t testing.TB, edit ...func(*Config)) *fixture {
-	t.Helper()
+func newFixture(tb testing.TB, edit ...func(*Config)) *fixture {
+	tb.Helper()
 	streams, err := topology.New("test", topology.Sizing{Partitions: 4, Replication: 1, MinISR: 1})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	conf := Config{
-		Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Streams: streams, Dir: t.TempDir(),
+		Kafka: kafka.Config{Brokers: []string{"127.0.0.1:1"}}, Streams: streams, Dir: tb.TempDir(),
 		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	}
 	for _, e := range edit {
@@ -47,9 +47,9 @@ func newFixture(t testing.TB, edit ...func(*Config)) *fixture {
 	}
 	s, err := New(conf)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	f := &fixture{Server: s, t: t, files: make([]int64, 4), works: make([]int64, 4), now: zeroReading(4)}
+	f := &fixture{Server: s, t: tb, files: make([]int64, 4), works: make([]int64, 4), now: zeroReading(4)}
 	for _, table := range []*table{s.files, s.workspaces} {
 		f.open(table)
 	}
@@ -86,9 +86,14 @@ func zeroReading(n int) reading {
 func (f *fixture) read(context.Context) (reading, error) {
 	r := zeroReading(4)
 	for _, pair := range [][2][]int64{
-		{r.filesCommit, f.now.filesCommit}, {r.eventsStart, f.now.eventsStart}, {r.eventsEnd, f.now.eventsEnd},
-		{r.filesEnd, f.now.filesEnd}, {r.notifyStart, f.now.notifyStart}, {r.notifyEnd, f.now.notifyEnd},
-		{r.notifyCommit, f.now.notifyCommit}, {r.workspacesEnd, f.now.workspacesEnd},
+		{r.filesCommit, f.now.filesCommit},
+		{r.eventsStart, f.now.eventsStart},
+		{r.eventsEnd, f.now.eventsEnd},
+		{r.filesEnd, f.now.filesEnd},
+		{r.notifyStart, f.now.notifyStart},
+		{r.notifyEnd, f.now.notifyEnd},
+		{r.notifyCommit, f.now.notifyCommit},
+		{r.workspacesEnd, f.now.workspacesEnd},
 	} {
 		copy(pair[0], pair[1])
 	}
@@ -168,8 +173,8 @@ func (f *fixture) do(method, target string, header ...string) *httptest.Response
 }
 
 // code returns what a problem is called, "" for an answer that is none.
-func code(t testing.TB, w *httptest.ResponseRecorder) string {
-	t.Helper()
+func code(tb testing.TB, w *httptest.ResponseRecorder) string {
+	tb.Helper()
 	if w.Code < 400 {
 		return ""
 	}
@@ -178,18 +183,18 @@ func code(t testing.TB, w *httptest.ResponseRecorder) string {
 		Status                    int
 	}
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
-		t.Fatalf("%d with a body that is no JSON: %s", w.Code, w.Body)
+		tb.Fatalf("%d with a body that is no JSON: %s", w.Code, w.Body)
 	}
 	if p.Type != "about:blank" || p.Status != w.Code || p.Title != http.StatusText(w.Code) || p.Detail == "" ||
 		w.Header().Get("Content-Type") != "application/problem+json" {
-		t.Errorf("not a whole problem: %s", w.Body)
+		tb.Errorf("not a whole problem: %s", w.Body)
 	}
 	return p.Code
 }
 
 // ids lists a page's file ids and its cursor.
-func ids(t testing.TB, w *httptest.ResponseRecorder) (list string, cursor string) {
-	t.Helper()
+func ids(tb testing.TB, w *httptest.ResponseRecorder) (list string, cursor string) {
+	tb.Helper()
 	var p struct {
 		Files []struct {
 			FileID string `json:"file_id"`
@@ -197,10 +202,10 @@ func ids(t testing.TB, w *httptest.ResponseRecorder) (list string, cursor string
 		NextCursor *string `json:"next_cursor"`
 	}
 	if w.Code != http.StatusOK {
-		t.Fatalf("listing answered %d: %s", w.Code, w.Body)
+		tb.Fatalf("listing answered %d: %s", w.Code, w.Body)
 	}
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	all := make([]string, len(p.Files))
 	for i := range p.Files {

@@ -29,8 +29,10 @@ func (s *Server) begin(c *call, key string, enough func() (bool, error)) error {
 	}
 	for _, t := range []*table{s.files, s.workspaces} {
 		if !t.recovered.Load() {
-			return &problem{status: http.StatusServiceUnavailable, code: codeRecovering, retryAfter: 1,
-				detail: fmt.Sprintf("the local copy of the %s table is still being read: try again shortly", t.name)}
+			return &problem{
+				status: http.StatusServiceUnavailable, code: codeRecovering, retryAfter: 1,
+				detail: fmt.Sprintf("the local copy of the %s table is still being read: try again shortly", t.name),
+			}
 		}
 	}
 	if err := s.await(c.ctx, b, []*table{c.table}, key, enough); err != nil {
@@ -38,8 +40,10 @@ func (s *Server) begin(c *call, key string, enough func() (bool, error)) error {
 	}
 	c.lag, c.lagKnown = s.lagFor(c)
 	if limit := s.conf.MaxStaleness; limit > 0 && c.lagKnown && c.lag > limit {
-		return &problem{status: http.StatusServiceUnavailable, code: codeStale, retryAfter: 5,
-			detail: fmt.Sprintf("the answer would be %s old, and at most %s is allowed: see /v1/status", c.lag.Round(time.Second), limit)}
+		return &problem{
+			status: http.StatusServiceUnavailable, code: codeStale, retryAfter: 5,
+			detail: fmt.Sprintf("the answer would be %s old, and at most %s is allowed: see /v1/status", c.lag.Round(time.Second), limit),
+		}
 	}
 	return nil
 }
@@ -73,8 +77,10 @@ func (s *Server) getWorkspace(c *call) (*answer, error) {
 }
 
 func unknownWorkspace() error {
-	return &problem{status: http.StatusNotFound, code: codeUnknownWorkspace,
-		detail: "no event of this workspace was seen: check the id, or wait for its first event with at_least"}
+	return &problem{
+		status: http.StatusNotFound, code: codeUnknownWorkspace,
+		detail: "no event of this workspace was seen: check the id, or wait for its first event with at_least",
+	}
 }
 
 func (s *Server) getFile(c *call) (*answer, error) {
@@ -100,8 +106,10 @@ func (s *Server) getFile(c *call) (*answer, error) {
 		return nil, err
 	}
 	if !found || statusByte(row.GetStatus()) == 0 {
-		return nil, &problem{status: http.StatusNotFound, code: codeUnknownFile,
-			detail: "no event of this file was seen, or it was erased: check both ids, or wait for its first event with at_least"}
+		return nil, &problem{
+			status: http.StatusNotFound, code: codeUnknownFile,
+			detail: "no event of this file was seen, or it was erased: check both ids, or wait for its first event with at_least",
+		}
 	}
 	etag := strconv.Quote(strconv.FormatInt(row.GetVersion(), 10))
 	if matches(c.header.Values("If-None-Match"), etag) {

@@ -69,8 +69,10 @@ func (s *Server) routes() http.Handler {
 		router.Handle(r.template, s.serve(r)).Methods(http.MethodGet, http.MethodHead)
 	}
 	router.NotFoundHandler = s.serve(route{template: "none", table: s.files, handle: func(*call) (*answer, error) {
-		return nil, &problem{status: http.StatusNotFound, code: codeUnknownPath,
-			detail: "there is no such resource: see /openapi.json, and escape '/' in an id as %2F"}
+		return nil, &problem{
+			status: http.StatusNotFound, code: codeUnknownPath,
+			detail: "there is no such resource: see /openapi.json, and escape '/' in an id as %2F",
+		}
 	}})
 	refuse := s.serve(route{template: "none", table: s.files, handle: func(*call) (*answer, error) {
 		return nil, &problem{status: http.StatusMethodNotAllowed, code: codeMethod, detail: "use GET: this API only reads"}
@@ -128,8 +130,10 @@ func prepare(c *call, r route, request *http.Request) error {
 	}
 	for name, values := range c.query {
 		if !known[name] {
-			return &problem{status: http.StatusBadRequest, code: codeBadField, field: name,
-				detail: fmt.Sprintf("there is no parameter %q here; there are: %s", name, strings.Join(r.parameters, ", "))}
+			return &problem{
+				status: http.StatusBadRequest, code: codeBadField, field: name,
+				detail: fmt.Sprintf("there is no parameter %q here; there are: %s", name, strings.Join(r.parameters, ", ")),
+			}
 		}
 		if len(values) > 1 {
 			return &problem{status: http.StatusBadRequest, code: codeBadField, field: name, detail: "give " + name + " once"}

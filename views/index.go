@@ -3,6 +3,7 @@ package views
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -81,7 +82,7 @@ func cutFile(tail []byte) (file string, ok bool) {
 }
 
 // after returns the first key that can follow key.
-func after(key []byte) []byte { return append(key[:len(key):len(key)], 0) }
+func after(key []byte) []byte { return append(slices.Clip(key), 0) }
 
 // prefixEnd returns the first key after all that begin with prefix. Our prefixes hold a "/", so there is one.
 func prefixEnd(prefix []byte) []byte {

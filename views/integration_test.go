@@ -83,8 +83,10 @@ func (r *rig) event(workspace string) *tidemarkv1.Position {
 // row writes a row of the files table, as folded from an event at p.
 func (r *rig) row(workspace, file, path string, version int64, p *tidemarkv1.Position) {
 	r.t.Helper()
-	value, err := proto.Marshal(&tidemarkv1.FileState{WorkspaceId: workspace, FileId: file, Path: path, Version: version,
-		Status: tidemarkv1.Status_STATUS_ACTIVE, Position: p, LogId: r.logID})
+	value, err := proto.Marshal(&tidemarkv1.FileState{
+		WorkspaceId: workspace, FileId: file, Path: path, Version: version,
+		Status: tidemarkv1.Status_STATUS_ACTIVE, Position: p, LogId: r.logID,
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -111,8 +113,10 @@ type running struct {
 
 func (r *rig) serve() *running {
 	r.t.Helper()
-	s, err := views.New(views.Config{Kafka: r.conf, Streams: r.streams, Dir: r.dir, Log: slog.New(slog.DiscardHandler),
-		Metrics: prometheus.NewRegistry()})
+	s, err := views.New(views.Config{
+		Kafka: r.conf, Streams: r.streams, Dir: r.dir, Log: slog.New(slog.DiscardHandler),
+		Metrics: prometheus.NewRegistry(),
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -189,6 +193,11 @@ func TestViewFollowsItsTable(t *testing.T) {
 	up := r.serve()
 	if got := up.version("ws", "a", p); got != 1 {
 		t.Errorf("version %d after recovery", got)
+	}
+	r.row("ws1", "a", "/a", 4, nil)
+	r.until("a row of another workspace", func() bool { return up.version("ws1", "a", nil) == 4 })
+	if got := up.version("ws", "a", nil); got != 1 {
+		t.Errorf("another workspace's row made it version %d", got)
 	}
 	p = r.event("ws")
 	r.row("ws", "a", "/a", 2, p)

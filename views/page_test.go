@@ -128,7 +128,7 @@ func TestCursorsAreStableUnderWrites(t *testing.T) {
 			cursor := ""
 			for {
 				page, next := ids(t, f.get("/v1/workspaces/ws/files?limit=7&status="+status+order+"&cursor="+cursor))
-				for _, id := range strings.Fields(page) {
+				for id := range strings.FieldsSeq(page) {
 					if slices.Contains(still, id) {
 						seen = append(seen, id)
 					}

@@ -14,7 +14,7 @@ const (
 	pollEvery   = 400 * time.Millisecond
 	pollHurried = 40 * time.Millisecond
 	pollTimeout = 5 * time.Second
-	// silenceAfter is how old the last answer of the brokers may be before its age counts as age of the copies.
+	// The last answer of the brokers may be this old before its age counts as that of the copies.
 	silenceAfter = 2 * time.Second
 )
 
@@ -121,9 +121,9 @@ func (p *progress) poll(ctx context.Context, c cluster) {
 	if failing := err != nil; failing != p.failing {
 		p.failing = failing
 		if failing {
-			p.log.Warn("brokers do not answer: answers may be stale, their age is told", "error", err)
+			p.log.WarnContext(ctx, "brokers do not answer: answers may be stale, their age is told", "error", err)
 		} else {
-			p.log.Info("brokers answer again")
+			p.log.InfoContext(ctx, "brokers answer again")
 		}
 	}
 	var late [][]eventAt

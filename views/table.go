@@ -48,7 +48,7 @@ type standing struct {
 	caught atomic.Bool
 }
 
-// stallAfter is how long a partition may be behind without moving. sarama closes a partition's channel on an error that it
+// stallAfter is how long a partition may be behind without moving. The client closes a partition's channel on an error that it
 // cannot retry, and goka may take that for an orderly end: the view looks alive and reads nothing any more.
 const stallAfter = 30 * time.Second
 
@@ -161,7 +161,7 @@ func (t *table) watch(partition int32, end int64, now time.Time) {
 	}
 }
 
-// caughtUp notes that one more partition is complete. goka's own "running" is not asked: it is a race between partitions.
+// caughtUp notes that one more partition is complete. The "running" of goka is not asked: it is a race between partitions.
 func (t *table) caughtUp() {
 	for i := range t.progress {
 		if !t.progress[i].caught.Load() {
@@ -182,8 +182,7 @@ func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Str
 			t.because(errors.New("stopping"))
 			return t.close()
 		}
-		var fatal *storeError
-		if errors.As(err, &fatal) {
+		if _, fatal := errors.AsType[*storeError](err); fatal {
 			t.because(err)
 			return err
 		}
@@ -191,7 +190,7 @@ func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Str
 			pause = firstPause
 		}
 		t.because(err)
-		t.log.Warn("view ended, building it anew", "topic", t.topic.Name, "pause", pause.String(), "error", err)
+		t.log.WarnContext(ctx, "view ended, building it anew", "topic", t.topic.Name, "pause", pause.String(), "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -26,8 +26,10 @@ var waitForm = regexp.MustCompile(`^(([0-9]|[1-5][0-9]|60)s?|([0-9]{1,4}|[1-5][0
 // parseWait reads the form of waitForm.
 func parseWait(s string) (time.Duration, error) {
 	if !waitForm.MatchString(s) {
-		return 0, &problem{status: http.StatusBadRequest, code: codeBadField, field: "wait",
-			detail: "wait must be whole seconds, such as 5 or 5s, or milliseconds, such as 500ms, and at most 60 seconds"}
+		return 0, &problem{
+			status: http.StatusBadRequest, code: codeBadField, field: "wait",
+			detail: "wait must be whole seconds, such as 5 or 5s, or milliseconds, such as 500ms, and at most 60 seconds",
+		}
 	}
 	unit := time.Second
 	if strings.HasSuffix(s, "ms") {
@@ -137,8 +139,10 @@ func (s *Server) gaveUp(ctx context.Context, b barrier, err error) error {
 	case ctx.Err() == nil && !errors.Is(err, errStopping):
 		return err
 	}
-	return &problem{status: http.StatusServiceUnavailable, code: codeNotReached, field: "at_least", retryAfter: 1,
-		detail: fmt.Sprintf("position %s was not reached within %s: try again, or raise wait (at most 60s)", b.position.Text(), b.wait)}
+	return &problem{
+		status: http.StatusServiceUnavailable, code: codeNotReached, field: "at_least", retryAfter: 1,
+		detail: fmt.Sprintf("position %s was not reached within %s: try again, or raise wait (at most 60s)", b.position.Text(), b.wait),
+	}
 }
 
 // rowBells wakes those who wait for a row.
