@@ -57,15 +57,15 @@ func aclsOf(s topology.Streams) []acl {
 
 // command returns the line that grants the ACL with Kafka's own tool.
 func (a acl) command(bootstrap string) string {
-	parts := []string{"kafka-acls.sh --bootstrap-server", quote(bootstrap), "--add --allow-principal", quote(a.Principal)}
+	parts := []string{"kafka-acls.sh --bootstrap-server", shellWord(bootstrap), "--add --allow-principal", shellWord(a.Principal)}
 	for _, operation := range a.Operations {
 		parts = append(parts, "--operation", operation)
 	}
-	return strings.Join(append(parts, "--"+a.Resource, quote(a.Name)), " ")
+	return strings.Join(append(parts, "--"+a.Resource, shellWord(a.Name)), " ")
 }
 
-// quote makes s one word for a shell.
-func quote(s string) string {
+// shellWord makes s one word for a shell.
+func shellWord(s string) string {
 	plain := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.:/@%+=,", r)
 	}

@@ -14,17 +14,33 @@ import (
 
 // apiFlags say where the query API is.
 type apiFlags struct {
-	APIURL  string        `help:"Address of the query API." name:"api-url" default:"http://127.0.0.1:8080" placeholder:"URL"`
+	APIURL string `help:"Address of the query API." name:"api-url" default:"http://127.0.0.1:8080" placeholder:"URL"`
+}
+
+// readFlags say how new an answer must be.
+type readFlags struct {
+	apiFlags
 	AtLeast string        `help:"Wait until the answer holds this position, as send and the ingress print it." placeholder:"P:OFFSET" env:"-"`
 	Wait    time.Duration `help:"How long to wait for --at-least." default:"5s" placeholder:"TIME" env:"-"`
 }
 
+// values are the query parameters to begin with.
+func (f readFlags) values() url.Values {
+	if f.AtLeast == "" {
+		return url.Values{}
+	}
+	return atLeast(f.AtLeast, f.Wait)
+}
+
+func atLeast(position string, wait time.Duration) url.Values {
+	return url.Values{"at_least": {position}, "wait": {fmt.Sprintf("%dms", wait.Milliseconds())}}
+}
+
+// maxWait is the longest that the API waits for a position.
+const maxWait = 60 * time.Second
+
 // query asks the API for a path made of segments, each escaped by itself.
 func (f apiFlags) query(ctx context.Context, values url.Values, segments ...string) ([]byte, error) {
-	if f.AtLeast != "" {
-		values.Set("at_least", f.AtLeast)
-		values.Set("wait", f.Wait.String())
-	}
 	path := make([]string, len(segments))
 	for i, s := range segments {
 		path[i] = escapeSegment(s)
@@ -33,7 +49,7 @@ func (f apiFlags) query(ctx context.Context, values url.Values, segments ...stri
 	if len(values) > 0 {
 		address += "?" + values.Encode()
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.Wait+30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, maxWait+15*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {

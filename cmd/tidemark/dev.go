@@ -64,7 +64,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		webhooks: "http://" + dialable(webhooks.addr) + "/webhook/fastio",
 		api:      "http://" + dialable(api.addr),
 		admin:    "http://" + dialable(h.admin.Addr().String()),
-		brokers:  config.Brokers, embedded: len(c.Brokers) == 0, signer: signer,
+		brokers:  config.Brokers, partitions: streams.Events.Partitions, embedded: len(c.Brokers) == 0, signer: signer,
 	}
 	announce := service{name: "announcement", run: func(ctx context.Context) error {
 		if !progress.awaitReady(ctx, h.readiness) {

@@ -125,7 +125,7 @@ func (d *devProcess) stop(t *testing.T) {
 func (d *devProcess) send(t *testing.T, data string, args ...string) string {
 	t.Helper()
 	var answer struct{ Position string }
-	out := succeed(t, append([]string{"send", "--data", data, "--url", d.webhooks, "-o", "json"}, args...)...)
+	out := succeed(t, append([]string{"send", "--data", data, "--url", d.webhooks, "--api-url", d.api, "-o", "json"}, args...)...)
 	if err := json.Unmarshal([]byte(out), &answer); err != nil || answer.Position == "" {
 		t.Fatalf("send answered %s: %v", out, err)
 	}
@@ -154,6 +154,7 @@ func (d *devProcess) get(t *testing.T, workspace, file, atLeast string) (s fileS
 func TestDev(t *testing.T) {
 	data, prefix := t.TempDir(), fmt.Sprintf("cmd%08x", rand.Uint32())
 	d := startDev(t, data, prefix)
+	d.pasteExample(t)
 
 	at := d.send(t, data, "--workspace", "w/1", "--file", "2abc", "--event-id", "e1", "--name", "q3.pdf", "--path", "/r/q3.pdf", "--size", "12")
 	if got, want := d.get(t, "w/1", "2abc", at), (fileState{"q3.pdf", "/r/q3.pdf", 12, "active", 1, at}); got != want {
@@ -170,10 +171,9 @@ func TestDev(t *testing.T) {
 	tail := func() string {
 		return succeed(t, "tail", "notify", "--topic-prefix", prefix, "--brokers", d.brokers, "--from", "start", "--until-end", "-o", "json")
 	}
-	if out := tail(); strings.Count(out, "\n") != 2 {
+	if out := tail(); strings.Count(out, "\n") != 3 { // the example's too
 		t.Errorf("notices:\n%s", out)
 	}
-	d.pasteExample(t)
 	if status, body := d.ask(t, d.admin+"/readyz"); status != 200 {
 		t.Errorf("/readyz: %d %s", status, body)
 	}
@@ -194,7 +194,7 @@ func TestDev(t *testing.T) {
 	if _, errs, code := tidemark(t, "get", "w/1", "nowhere", "--api-url", d.api, "--at-least", duplicate); code != exitFailed || !strings.Contains(errs, "404") {
 		t.Errorf("a file never seen: exit %d, %s", code, errs)
 	}
-	if out := tail(); strings.Count(out, "\n") != 3 { // the example's too
+	if out := tail(); strings.Count(out, "\n") != 3 {
 		t.Errorf("notices after a restart:\n%s", out)
 	}
 	d.stop(t)
@@ -224,7 +224,6 @@ func (d *devProcess) pasteExample(t *testing.T) {
 	if out := paste(lines[0][1]); json.Unmarshal([]byte(out), &answer) != nil || answer.ID != exampleID {
 		t.Fatalf("the example's webhook was answered %s", out)
 	}
-	d.get(t, exampleWorkspace, exampleFile, answer.Position) // waits
 	if out := paste(lines[1][1]); !strings.Contains(out, `"name":"hello.txt"`) {
 		t.Errorf("the example's query was answered %s", out)
 	}

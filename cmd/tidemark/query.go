@@ -6,13 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/url"
 	"strconv"
 )
 
 // A getCommand shows the state of one file.
 type getCommand struct {
-	apiFlags
+	readFlags
 	outputFlags
 	Workspace string `arg:"" help:"Workspace of the file." name:"ws"`
 	File      string `arg:"" help:"Id of the file."`
@@ -23,7 +22,7 @@ func (c *getCommand) Run(ctx context.Context, con console) error {
 	if c.Workspace == "" || c.File == "" {
 		return usagef("the ids of the workspace and of the file must not be empty")
 	}
-	answer, err := c.query(ctx, url.Values{}, "workspaces", c.Workspace, "files", c.File)
+	answer, err := c.query(ctx, c.values(), "workspaces", c.Workspace, "files", c.File)
 	if err != nil {
 		return err
 	}
@@ -32,7 +31,7 @@ func (c *getCommand) Run(ctx context.Context, con console) error {
 
 // An lsCommand lists the files of a workspace.
 type lsCommand struct {
-	apiFlags
+	readFlags
 	outputFlags
 	Workspace  string `arg:"" help:"Workspace to list." name:"ws"`
 	PathPrefix string `help:"Only files whose path begins so, ordered by path." placeholder:"PATH" env:"-"`
@@ -64,7 +63,9 @@ func (c *lsCommand) Run(ctx context.Context, con console) error {
 		cursor = &c.Cursor
 	}
 	for left := c.Limit; ; {
-		values := url.Values{"status": {c.Status}, "limit": {strconv.Itoa(pageSize)}}
+		values := c.values()
+		values.Set("status", c.Status)
+		values.Set("limit", strconv.Itoa(pageSize))
 		if c.Limit > 0 {
 			values.Set("limit", strconv.Itoa(min(left, pageSize)))
 		}

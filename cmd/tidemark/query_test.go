@@ -62,7 +62,7 @@ deleted_at: null
 func TestIdsAndPositionsReachTheAPIAsTheyAre(t *testing.T) {
 	url, asked := api(t, func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(aFile)) })
 	succeed(t, "get", "..", "a/b%2F?c", "--api-url", url+"/", "--at-least", "7:12", "--wait", "2s")
-	if want := "/v1/workspaces/%2E%2E/files/a%2Fb%252F%3Fc?at_least=7%3A12&wait=2s"; (*asked)[0] != want {
+	if want := "/v1/workspaces/%2E%2E/files/a%2Fb%252F%3Fc?at_least=7%3A12&wait=2000ms"; (*asked)[0] != want {
 		t.Errorf("asked %s, want %s", (*asked)[0], want)
 	}
 }

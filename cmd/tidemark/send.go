@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"tidemark/ingress"
@@ -21,19 +22,21 @@ import (
 // A sendCommand signs a test event as Fast.io would and posts it.
 type sendCommand struct {
 	webhookFlags
+	apiFlags
 	outputFlags
-	URL       string `help:"Where to post." name:"url" default:"http://127.0.0.1:5000/webhook/fastio"`
-	Data      string `help:"Data folder of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
-	Workspace string `help:"Workspace of the event." default:"123" placeholder:"ID" env:"-"`
-	File      string `help:"File of the event; empty for an event without one." default:"2hello" placeholder:"ID" env:"-"`
-	Event     string `help:"Name of the event." default:"workspace_storage_file_added" placeholder:"NAME" env:"-"`
-	EventID   string `help:"Id of the event ; a new one if left out, the same id again is a duplicate." placeholder:"ID" env:"-"`
-	Name      string `help:"Name of the file." placeholder:"NAME" env:"-"`
-	Path      string `help:"Path of the file." placeholder:"PATH" env:"-"`
-	Size      *int64 `help:"Size of the file in bytes." placeholder:"BYTES" env:"-"`
-	Mime      string `help:"Type of the file." placeholder:"TYPE" env:"-"`
-	At        string `help:"Time of the event, RFC 3339; now if left out." placeholder:"TIME" env:"-"`
-	Body      string `help:"Post this JSON instead, or that of a file: @FILE, @- for stdin. The other knobs of the event do not count." placeholder:"JSON" env:"-"`
+	URL       string        `help:"Where to post." name:"url" default:"http://127.0.0.1:5000/webhook/fastio"`
+	Data      string        `help:"Data folder of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
+	Workspace string        `help:"Workspace of the event." default:"123" placeholder:"ID" env:"-"`
+	File      string        `help:"File of the event; empty for an event without one." default:"2hello" placeholder:"ID" env:"-"`
+	Event     string        `help:"Name of the event." default:"workspace_storage_file_added" placeholder:"NAME" env:"-"`
+	EventID   string        `help:"Id of the event ; a new one if left out, the same id again is a duplicate." placeholder:"ID" env:"-"`
+	Name      string        `help:"Name of the file." placeholder:"NAME" env:"-"`
+	Path      string        `help:"Path of the file." placeholder:"PATH" env:"-"`
+	Size      *int64        `help:"Size of the file in bytes." placeholder:"BYTES" env:"-"`
+	Mime      string        `help:"Type of the file." placeholder:"TYPE" env:"-"`
+	At        string        `help:"Time of the event, RFC 3339; now if left out." placeholder:"TIME" env:"-"`
+	Body      string        `help:"Post this JSON instead, or that of a file: @FILE, @- for stdin. The other knobs of the event do not count." placeholder:"JSON" env:"-"`
+	Wait      time.Duration `help:"Wait so long until the query API holds the event, if there is one; 0 not to." default:"5s" placeholder:"TIME" env:"-"`
 }
 
 // sendTimeout is longer than the 2.5 s that the ingress waits for an acknowledgement.
@@ -53,19 +56,42 @@ func (c *sendCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
+	answer, err := c.post(ctx, ingress.Sign(scheme, secret, body, id, time.Now()), body)
+	if err != nil {
+		return err
+	}
+	if err := c.printObject(con.out, answer); err != nil {
+		return err
+	}
+	c.awaitVisible(ctx, con, answer)
+	return nil
+}
+
+func (c *sendCommand) post(ctx context.Context, signature http.Header, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL, bytes.NewReader(body))
 	if err != nil {
-		return usagef("--url: %w", err)
+		return nil, usagef("--url: %w", err)
 	}
-	request.Header = ingress.Sign(scheme, secret, body, id, time.Now())
+	request.Header = signature
 	request.Header.Set("Content-Type", "application/json")
-	answer, err := do(request)
-	if err != nil {
-		return err
+	return do(request)
+}
+
+// awaitVisible returns when a get would see the event. Without an API there is nothing to wait for, and the event is in the
+// log in any case: no outcome of this is a failure of send.
+func (c *sendCommand) awaitVisible(ctx context.Context, con console, answer []byte) {
+	var accepted struct {
+		Position string `json:"position"`
 	}
-	return c.printObject(con.out, answer)
+	if err := json.Unmarshal(answer, &accepted); err != nil || accepted.Position == "" || c.Wait <= 0 {
+		return
+	}
+	_, err := c.query(ctx, atLeast(accepted.Position, c.Wait), "status")
+	if err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+		con.note("The event is in the log, but %s does not show it: %v", c.APIURL, err)
+	}
 }
 
 // body returns what to post and the id to sign, which only standard-webhooks wants.

@@ -151,3 +151,32 @@ func TestSendUsesTheSecretThatDevMade(t *testing.T) {
 		t.Errorf("signed with %s, want dev's secret", byDev)
 	}
 }
+
+func TestSendWaitsUntilTheAPIHoldsTheEvent(t *testing.T) {
+	t.Setenv(secretsVariable, testSecret)
+	_, url := newSink(t)
+	behind := false
+	query, asked := api(t, func(w http.ResponseWriter, _ *http.Request) {
+		if behind {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		io.WriteString(w, `{}`)
+	})
+	if _, errs, code := tidemark(t, "send", "--url", url, "--api-url", query); code != exitOK || errs != "" {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+	if want := []string{"/v1/status?at_least=7%3A1234&wait=5000ms"}; !cmp.Equal(want, *asked) {
+		t.Errorf("asked %q, want %q", *asked, want)
+	}
+	behind = true
+	if out, errs, code := tidemark(t, "send", "--url", url, "--api-url", query); code != exitOK || out == "" || !strings.Contains(errs, "does not show it: 503") {
+		t.Errorf("an API that is behind: exit %d, %q, %q", code, out, errs)
+	}
+	if _, errs, code := tidemark(t, "send", "--url", url, "--api-url", "http://127.0.0.1:1"); code != exitOK || errs != "" {
+		t.Errorf("without an API: exit %d, %s", code, errs)
+	}
+	succeed(t, "send", "--url", url, "--api-url", query, "--wait", "0")
+	if len(*asked) != 2 {
+		t.Errorf("--wait 0 asks the API all the same: %q", *asked)
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"tidemark/ingress"
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/telemetry"
 )
 
@@ -74,6 +76,7 @@ func (p *progress) awaitReady(ctx context.Context, readiness *telemetry.Readines
 type welcome struct {
 	webhooks, api, admin string // URLs
 	brokers              []string
+	partitions           int
 	embedded             bool
 	signer               signer
 }
@@ -82,11 +85,11 @@ type welcome struct {
 func (w welcome) print(out io.Writer) error {
 	var b, table bytes.Buffer
 	fmt.Fprintf(&table, "\nWebhooks\t%s\nQuery API\t%s/v1/status\nMetrics\t%s/metrics\n", w.webhooks, w.api, w.admin)
-	kafka := strings.Join(w.brokers, ",")
+	brokers := strings.Join(w.brokers, ",")
 	if w.embedded {
-		kafka += "  (embedded: for development; acknowledged records survive a crash of the process, not of the machine)"
+		brokers += "  (embedded: for development; acknowledged records survive a crash of the process, not of the machine)"
 	}
-	fmt.Fprintf(&table, "Kafka\t%s\n", kafka)
+	fmt.Fprintf(&table, "Kafka\t%s\n", brokers)
 	if w.signer.made != "" {
 		fmt.Fprintf(&table, "Secret\t%s  (kept in %s)\n", w.signer.made, w.signer.path)
 	} else {
@@ -117,7 +120,7 @@ func (w welcome) example() string {
 	body := fmt.Sprintf(`{"event":"workspace_storage_file_added","workspace_id":%q,"event_id":%q,"object_id":%q,`+exampleRest,
 		exampleWorkspace, exampleID, exampleFile)
 	headers := ingress.Sign(w.signer.scheme, secret, []byte(body), exampleID, time.Time{})
-	return fmt.Sprintf("curl -sS %s -H %s -d %s", quote(w.webhooks), quote(signatureHeader+": "+headers.Get(signatureHeader)), quote(body))
+	return fmt.Sprintf("curl -sS %s -H %s -d %s", shellWord(w.webhooks), shellWord(signatureHeader+": "+headers.Get(signatureHeader)), shellWord(body))
 }
 
 // exampleSecret is one that may sign the example's workspace.
@@ -130,8 +133,10 @@ func (w welcome) exampleSecret() (ingress.Secret, bool) {
 	return ingress.Secret{}, false
 }
 
+// lookup waits for the first event of the example's partition: pasted together with the webhook it would be too early else.
 func (w welcome) lookup() string {
-	return "curl -sS " + quote(w.api+"/v1/workspaces/"+exampleWorkspace+"/files/"+exampleFile)
+	first := tidemarkv1.Position{Partition: kafka.Partition(exampleWorkspace, w.partitions)}
+	return "curl -sS " + shellWord(w.api+"/v1/workspaces/"+exampleWorkspace+"/files/"+exampleFile+"?at_least="+first.Text())
 }
 
 // dialable turns the address of a listener on every interface into one that a client here can use.
