@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -28,11 +29,8 @@ func TestControls(t *testing.T) {
 		{"commit-early", []string{"notices missing"}},
 		{"", nil},
 	} {
-		name := c.mistake
-		if name == "" {
-			name = "none: the product"
-		}
-		t.Run(name, func(t *testing.T) {
+		t.Run(cmp.Or(c.mistake, "product"), func(t *testing.T) {
+			t.Parallel() // most of their time they wait for the group to notice a death
 			r := runControl(t, c.mistake)
 			t.Log("\n" + r.String())
 			t.Log(r.JSON())
@@ -72,7 +70,7 @@ func runControl(t *testing.T, mistake string) *oracle.Report {
 	g.process.start(t)
 	g.awaitReady(g.ingest, g.ingestAdmin, 30*time.Second)
 
-	r := &oracle.Report{Title: "control: " + mistake}
+	r := &oracle.Report{Title: "control: " + cmp.Or(mistake, "none, the product")}
 	h, notes, written := g.traffic(events, p, r)
 	r.Fact("drained after the last event, s", seconds(g.drain(120*time.Second, false)))
 	if _, err := g.process.term(70 * time.Second); err != nil && mistake == "" {

@@ -136,7 +136,8 @@ func toDoc(object map[string]any, except ...string) doc {
 // diff says in which members two docs differ.
 func (d doc) diff(want doc) string {
 	var parts []string
-	names := maps.Clone(want)
+	names := doc{}
+	maps.Copy(names, want)
 	maps.Copy(names, d)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if got, wanted := d[name], want[name]; got != wanted {

@@ -27,7 +27,10 @@ type Violation struct {
 	Examples []string
 }
 
-const examplesKept = 5
+const (
+	examplesKept = 5
+	exampleBytes = 700 // of each, printed
+)
 
 // Fact adds a figure.
 func (r *Report) Fact(name string, value any) { r.Facts = append(r.Facts, Fact{name, value}) }
@@ -84,7 +87,7 @@ func (r *Report) String() string {
 	}
 	for _, v := range r.Violations {
 		for _, example := range v.Examples {
-			fmt.Fprintf(&b, "   %s: %s\n", v.Name, example)
+			fmt.Fprintf(&b, "   %s: %s\n", v.Name, strings.ToValidUTF8(example[:min(len(example), exampleBytes)], "…"))
 		}
 	}
 	return b.String()
