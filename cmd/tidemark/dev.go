@@ -9,6 +9,7 @@ import (
 	"tidemark/devbroker"
 	"tidemark/ingress"
 	"tidemark/kafka"
+	"tidemark/processors"
 	"tidemark/topology"
 )
 
@@ -55,7 +56,9 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if err != nil {
 		return err
 	}
-	groups, files := c.processors(h, fit, config, streams, c.Data)
+	conf := c.groups(h, config, streams, c.Data)
+	files := processors.NewFiles(conf)
+	groups := []service{h.group(fit, "files", files), h.group(fit, "workspaces", processors.NewWorkspaces(conf))}
 	api, copies, err := c.views(ctx, h, fit, config, streams, c.Data, files.Duplicates)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"tidemark/kafka"
@@ -27,6 +28,7 @@ type processCommand struct {
 	sizingFlags
 	dataFlags
 	processFlags
+	Groups []string `help:"Which groups to run here: files, workspaces or both." enum:"files,workspaces" default:"files,workspaces" placeholder:"NAME"`
 	adminFlags
 	logFlags
 }
@@ -46,22 +48,31 @@ func (c *processCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	fit := h.awaitTopics(config, streams.Topics()...)
-	roles, _ := c.processors(h, fit, config, streams, c.Data)
+	conf := c.groups(h, config, streams, c.Data)
+	var roles []service
+	if slices.Contains(c.Groups, "files") { // first to stop: it feeds the other
+		roles = append(roles, h.group(fit, "files", processors.NewFiles(conf)))
+	}
+	if slices.Contains(c.Groups, "workspaces") {
+		roles = append(roles, h.group(fit, "workspaces", processors.NewWorkspaces(conf)))
+	}
 	return h.run(ctx, append(roles, service{name: "topics", run: fit.run})...)
 }
 
-// processors builds both groups, which process from fit on, and returns the files group too. That stops first: it feeds the other.
-func (f processFlags) processors(h *host, fit *cluster, config kafka.Config, streams topology.Streams, data string) ([]service, *processors.Files) {
-	conf := processors.Config{
+// groups is what both groups are built with.
+func (f processFlags) groups(h *host, config kafka.Config, streams topology.Streams, data string) processors.Config {
+	return processors.Config{
 		Kafka: config, Streams: streams, Dir: filepath.Join(data, "processors"),
 		Log: h.log.With("role", "process"), Metrics: h.registry,
 		AcceptNewLog: f.AcceptNewLog, Epoch: f.Epoch,
 	}
-	files, workspaces := processors.NewFiles(conf), processors.NewWorkspaces(conf)
-	h.readiness.Add("files", fit.ready(files.Ready))
-	h.readiness.Add("workspaces", fit.ready(workspaces.Ready))
-	return []service{
-		{name: "files", run: fit.then(files.Run)},
-		{name: "workspaces", run: fit.then(workspaces.Run)},
-	}, files
+}
+
+// group is the service of a group, which processes from fit on.
+func (h *host) group(fit *cluster, name string, group interface {
+	Run(ctx context.Context) error
+	Ready() error
+}) service {
+	h.readiness.Add(name, fit.ready(group.Ready))
+	return service{name: name, run: fit.then(group.Run)}
 }
