@@ -53,6 +53,8 @@ func newProducer(c Config, more ...kgo.Opt) (*kgo.Client, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordDeliveryTimeout(deliveryTimeout),
 		kgo.ProducerBatchMaxBytes(topology.MaxMessageBytes),
+		// franz-go would choose snappy, which kafka-python and others cannot read without a library of its own.
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
 		// The callers bound what is in flight before they produce: blocking here would be inside a callback.
 		kgo.MaxBufferedRecords(1<<20),
 		kgo.MetadataMinAge(250*time.Millisecond),
