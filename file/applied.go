@@ -15,7 +15,7 @@ const maxApplied = 1024
 // there, and for one older than all of a full memory: that one was counted and let go, or else cannot be told from such.
 func countOffset(w *tidemarkv1.WorkspaceState, offset int64) bool {
 	last := w.GetAppliedFrom()
-	if w.GetPosition() != nil {
+	if w.GetAppliedCount() > 0 {
 		last = w.GetPosition().GetOffset()
 	}
 	if w.GetAppliedCount() == 0 || offset > last { // nearly always
@@ -48,7 +48,7 @@ func append1(w *tidemarkv1.WorkspaceState, offset, last int64) {
 	if w.GetAppliedCount() >= maxApplied {
 		distance, n := binary.Uvarint(old)
 		w.AppliedFrom += int64(distance)
-		old = old[n:]
+		old = old[max(n, 0):]
 	} else {
 		w.AppliedCount++
 	}

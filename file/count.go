@@ -2,6 +2,7 @@ package file
 
 import (
 	"maps"
+	"slices"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -9,8 +10,9 @@ import (
 // untyped is the type of files whose MIME type is not known.
 const untyped = "unknown"
 
-// Count folds a notice into the numbers of its workspace; before is nil for a workspace never seen, logID the id of the events
-// topic. done is false, and after is before, when the notice must not count: its position was counted already, or it has none.
+// Count folds a notice into the numbers of its workspace; before is nil for a workspace never seen, and logID is the id of the
+// events topic. When the notice must not count, since its position was counted already or it has none, done is false and after
+// is before.
 //
 // Notices may come more than once, and in another order after a failed send: 10, 12, 11, 12. Each is counted once, and the
 // sum does not depend on the order.
@@ -39,41 +41,47 @@ func Count(before *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID string
 
 // weigh takes a file as it was out of the numbers and puts it in as it is.
 func weigh(w *tidemarkv1.WorkspaceState, before, after *tidemarkv1.FileState) {
-	was, is := before.GetStatus(), after.GetStatus()
-	if was == tidemarkv1.Status_STATUS_TRASHED {
+	if before.GetStatus() == tidemarkv1.Status_STATUS_TRASHED {
 		w.Trashed--
 	}
-	if is == tidemarkv1.Status_STATUS_TRASHED {
+	if after.GetStatus() == tidemarkv1.Status_STATUS_TRASHED {
 		w.Trashed++
 	}
-	changed := map[string]int64{}
-	if was == tidemarkv1.Status_STATUS_ACTIVE {
+	was, is := typeOf(before), typeOf(after)
+	if was != is {
+		w.ByType = maps.Clone(w.GetByType()) // the row before has the same map
+		if w.ByType == nil {
+			w.ByType = make(map[string]int64)
+		}
+	}
+	if was != "" {
 		w.Files--
 		w.Bytes -= before.GetSize()
-		changed[typeOf(before)]--
+		addType(w, was, is, -1)
 	}
-	if is == tidemarkv1.Status_STATUS_ACTIVE {
+	if is != "" {
 		w.Files++
 		w.Bytes += after.GetSize()
-		changed[typeOf(after)]++
-	}
-	maps.DeleteFunc(changed, func(_ string, by int64) bool { return by == 0 })
-	if len(changed) == 0 {
-		return
-	}
-	w.ByType = maps.Clone(w.GetByType()) // the row before has the same map
-	if w.ByType == nil {
-		w.ByType = make(map[string]int64)
-	}
-	for mime, by := range changed {
-		if w.ByType[mime] += by; w.ByType[mime] == 0 {
-			delete(w.ByType, mime)
-		}
+		addType(w, is, was, +1)
 	}
 }
 
+// addType adds to the number of a type, unless the same file is taken out of it and put into it.
+func addType(w *tidemarkv1.WorkspaceState, mime, other string, by int64) {
+	if mime == other {
+		return
+	}
+	if w.ByType[mime] += by; w.ByType[mime] == 0 {
+		delete(w.ByType, mime)
+	}
+}
+
+// typeOf is what an active file is counted as; any other file counts as nothing.
 func typeOf(s *tidemarkv1.FileState) string {
-	if s.GetMime() == "" {
+	switch {
+	case s.GetStatus() != tidemarkv1.Status_STATUS_ACTIVE:
+		return ""
+	case s.GetMime() == "":
 		return untyped
 	}
 	return s.GetMime()
@@ -102,7 +110,7 @@ func cloneWorkspace(w *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID st
 		AppliedCount: w.AppliedCount,
 	}
 	if unknown := w.ProtoReflect().GetUnknown(); len(unknown) > 0 {
-		c.ProtoReflect().SetUnknown(unknown[:len(unknown):len(unknown)])
+		c.ProtoReflect().SetUnknown(slices.Clip(unknown))
 	}
 	if c.LogId != logID || c.GetPosition().GetPartition() != n.GetPosition().GetPartition() {
 		c.LogId, c.Position = logID, nil

@@ -24,19 +24,18 @@ const (
 	Applied
 	// Duplicate events have an id that the row remembers.
 	Duplicate
-	// BeyondWindow events are older than all that the row remembers, so they cannot be told from duplicates.
+	// BeyondWindow events are not newer than anything that a full row remembers, so they cannot be told from duplicates.
 	BeyondWindow
 )
 
 // Apply answers three questions, in this order, and then folds e into before: was its position applied, is its id remembered,
-// is it older than what can be remembered? before is nil for a file never seen; logID is the id of the topic that at lies in.
-// late says that the event changed less than it carried, as newer ones came before it. Unless the verdict is Accepted, after
-// is before.
+// and is it older than what can be remembered? Of a file never seen, before is nil; at lies in the topic of the id logID. The
+// event came late when it changed less than it carried, as newer ones came before it. Unless the verdict is Accepted, after is
+// before.
 //
 // An event without file meaning must not come here: see Touches.
 func Apply(before *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Position, logID string) (after *tidemarkv1.FileState, late bool, v Verdict) {
-	if before != nil && before.GetLogId() == logID && before.GetPosition().GetPartition() == at.GetPartition() &&
-		before.GetPosition() != nil && at.GetOffset() <= before.GetPosition().GetOffset() {
+	if passed(before, at, logID) {
 		return before, false, Applied
 	}
 	when, dated := believed(e)
@@ -50,6 +49,13 @@ func Apply(before *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Pos
 	f.after.LogId, f.after.Position = logID, at
 	f.after.Version++
 	return f.after, f.groups(), Accepted
+}
+
+// passed says whether the row holds the event at a position already. Positions of another log cannot be compared: a recreated
+// topic starts again.
+func passed(row *tidemarkv1.FileState, at *tidemarkv1.Position, logID string) bool {
+	last := row.GetPosition()
+	return last != nil && row.GetLogId() == logID && last.GetPartition() == at.GetPartition() && at.GetOffset() <= last.GetOffset()
 }
 
 // A meaning is what an event does to its file.

@@ -1,6 +1,10 @@
 package file
 
-import tidemarkv1 "tidemark/proto/tidemark/v1"
+import (
+	"slices"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
 
 // A fold puts one event into a row.
 type fold struct {
@@ -149,7 +153,7 @@ func clone(s *tidemarkv1.FileState) *tidemarkv1.FileState {
 		LastAt:      s.LastAt,
 	}
 	if unknown := s.ProtoReflect().GetUnknown(); len(unknown) > 0 {
-		c.ProtoReflect().SetUnknown(unknown[:len(unknown):len(unknown)])
+		c.ProtoReflect().SetUnknown(slices.Clip(unknown))
 	}
 	return c
 }

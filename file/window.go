@@ -9,9 +9,11 @@ import (
 )
 
 // The dedupe window of a row: its ids, at most windowIDs and windowSeconds old by the record's time. It keeps the newest by
-// the sender's time, so an id that it let go for want of room is never newer than those it holds: an event older than all of
-// them may be a duplicate, one that is not older cannot (but for events of the very second at which the window was cut, and
-// those without a time).
+// the sender's time, so an id that it let go for want of room is never newer than those it holds. When it is full, an event that
+// is not newer than the oldest of them may therefore be a duplicate; one that is newer cannot.
+//
+// Two kinds of event are folded though they may be duplicates of something let go, because nothing tells them from new ones and
+// new ones are what they mostly are: those without a time, and those of a second that fills the whole window.
 const (
 	windowIDs     = 256
 	windowSeconds = 7 * 24 * 3600
@@ -76,7 +78,7 @@ func search(seen []byte, id entry, byAge bool) finding {
 	switch {
 	case !byAge:
 		f.sent = max(f.sent, f.newest)
-	case f.live >= windowIDs && f.sent < f.oldest:
+	case f.live >= windowIDs && (f.sent < f.oldest || f.sent == f.oldest && f.oldest < f.newest):
 		f.verdict = BeyondWindow
 	}
 	return f
