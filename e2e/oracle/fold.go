@@ -50,7 +50,11 @@ func (r *row) remembers(e *event) (duplicate, beyond bool) {
 		}
 	}
 	at := e.believed()
-	return false, len(r.seen) == windowIDs && at != nil && *at/second < r.seen[0].sent
+	if len(r.seen) < windowIDs || at == nil {
+		return false, false
+	}
+	oldest, newest := r.seen[0].sent, r.seen[windowIDs-1].sent
+	return false, *at/second < oldest || *at/second == oldest && oldest < newest // one of that second may have been forgotten
 }
 
 // apply folds an accepted event into a copy of the row; nil is a file never seen. It reports whether the event came late.

@@ -116,13 +116,13 @@ func TestBeyondTheWindow(t *testing.T) {
 	for i := range windowIDs + 1 { // e1 is the oldest that is remembered
 		bodies = append(bodies, dated(fmt.Sprintf("e%d", i), i))
 	}
-	bodies = append(bodies, dated("old", 0), dated("e0", 0), dated("e1", 1), dated("new", 1), body("undated", "updated", "", ""))
+	bodies = append(bodies, dated("old", 0), dated("e0", 0), dated("e1", 1), dated("same second", 1), dated("new", 2), body("undated", "updated", "", ""))
 	_, m := history(t, bodies...)
 	if m.Duplicates != 1 {
 		t.Errorf("%d duplicates, want e1 alone", m.Duplicates)
 	}
-	if len(m.dead) != 2 {
-		t.Errorf("%d dead letters, want old and e0", len(m.dead))
+	if len(m.dead) != 3 {
+		t.Errorf("%d dead letters, want old, e0 and same second", len(m.dead))
 	}
 	if n := len(m.rows["w/f"].seen); n != windowIDs {
 		t.Errorf("%d ids are remembered", n)
