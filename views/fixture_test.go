@@ -14,6 +14,7 @@ import (
 
 	"github.com/lovoo/goka"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/proto"
 
 	"tidemark/kafka"
@@ -154,6 +155,16 @@ const (
 	isTrashed = tidemarkv1.Status_STATUS_TRASHED
 	isErased  = tidemarkv1.Status_STATUS_ERASED
 )
+
+// skips returns how many records of a table were skipped for a reason.
+func (f *fixture) skips(table, reason string) float64 {
+	f.t.Helper()
+	var m dto.Metric
+	if err := f.metrics.skipped.WithLabelValues(table, reason).Write(&m); err != nil {
+		f.t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
+}
 
 // get asks the server.
 func (f *fixture) get(target string, header ...string) *httptest.ResponseRecorder {

@@ -203,6 +203,16 @@ func TestAtLeastIsNotFooledByAnotherLog(t *testing.T) {
 	if code(t, w) != codeNotReached {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
+	// Nor does one of another partition.
+	row.Version, row.LogId = 5, testLog
+	f.put(row)
+	other := &tidemarkv1.Position{Partition: (p + 1) % 4, Offset: 8}
+	f.now.eventsEnd[other.GetPartition()] = 9
+	f.poll()
+	w = f.get("/v1/workspaces/ws/files/a?wait=50ms&at_least=" + other.Text())
+	if code(t, w) != codeNotReached {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
 }
 
 func TestAtLeastOfARecordWithoutARow(t *testing.T) {

@@ -22,6 +22,7 @@ func TestListing(t *testing.T) {
 		file("ws1", "f", "/b", isActive, 1),
 		file("ws1", "gone", "/b/0", isErased, 3),
 		file("ws10", "z", "/b/z", isActive, 1),
+		file("ws1a", "z", "/b/z", isActive, 1),
 		file("ws", "y", "/b/y", isActive, 1),
 		file("a/b", "_x%", "/p", isActive, 1),
 	} {
@@ -91,6 +92,14 @@ func TestStrangersRecordsAreSkipped(t *testing.T) {
 	wrong := (kafka.Partition("ws", 4) + 1) % 4
 	if err := f.Server.files.update(updateContext{wrong, f.files[wrong]}, nil, "ws/a", []byte("x")); err != nil {
 		t.Fatal(err)
+	}
+	for reason, want := range map[string]float64{skipBadKey: 3, skipBadValue: 2, skipPartition: 1} {
+		if got := f.skips("files", reason); got != want {
+			t.Errorf("%g records of the files table counted as %s, want %g", got, reason, want)
+		}
+	}
+	if key, value := f.skips("workspaces", skipBadKey), f.skips("workspaces", skipBadValue); key != 1 || value != 1 {
+		t.Errorf("of the workspaces table %g keys and %g values counted", key, value)
 	}
 	f.put(file("ws", "b", "/b", isActive, 1)) // what follows is read
 	if got := f.pages("/v1/workspaces/ws/files?limit=9"); got != "b" {
@@ -174,6 +183,33 @@ func TestPageCost(t *testing.T) {
 				t.Errorf("of %d rows, %+v: %d steps for %d files", size, q, p.steps, p.count)
 			}
 		}
+	}
+}
+
+// A file trashed while the two scans of a page are opened is in both, and listed once.
+func TestPageListsAFileOnce(t *testing.T) {
+	f := newFixture(t)
+	p := kafka.Partition("ws", 4)
+	q := query{workspace: "ws", status: statusAll}
+	store := f.Server.files.store
+	open := func(status tidemarkv1.Status, version int64) statusScans {
+		f.put(file("ws", "a", "/a", status, version))
+		scans, err := openScans(store, p, q, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(scans.close)
+		return scans
+	}
+	earlier, later := open(isActive, 1), open(isTrashed, 2)
+	var page page
+	for _, scan := range []*statusScan{earlier[0], later[1]} {
+		if moved, err := page.add(store, p, q, scan); moved || err != nil {
+			t.Errorf("moved %v, %v", moved, err)
+		}
+	}
+	if page.count != 1 {
+		t.Errorf("listed %d times", page.count)
 	}
 }
 
