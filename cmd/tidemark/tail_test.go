@@ -114,7 +114,7 @@ func TestTailPrintsOneObjectALine(t *testing.T) {
 func TestTailUntilEndPassesAbortedTransactions(t *testing.T) {
 	brokers := devbroker.ForTest(t)
 	streams := streamsForTest(t, brokers)
-	produce(t, brokers, &kgo.Record{Topic: streams.Index.Name, Partition: 1, Value: []byte(`1`)})
+	produce(t, brokers, &kgo.Record{Topic: streams.Index.Name, Partition: 1, Key: []byte("k"), Value: []byte(`1`)})
 	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.TransactionalID(streams.Index.Name), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func TestTailUntilEndPassesAbortedTransactions(t *testing.T) {
 	if err := client.BeginTransaction(); err != nil {
 		t.Fatal(err)
 	}
-	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: streams.Index.Name, Partition: 1, Value: []byte(`2`)}).FirstErr(); err != nil {
+	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: streams.Index.Name, Partition: 1, Key: []byte("k"), Value: []byte(`2`)}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	if err := client.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
