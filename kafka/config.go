@@ -98,7 +98,7 @@ func saramaConsumer(s *sarama.Config) {
 	s.Consumer.Return.Errors = true
 	s.Consumer.Offsets.Initial = sarama.OffsetOldest // Newest skips what came before the first commit
 	s.Consumer.Offsets.AutoCommit.Enable = true
-	s.Consumer.Offsets.AutoCommit.Interval = time.Second
+	s.Consumer.Offsets.AutoCommit.Interval = 250 * time.Millisecond // who waits for an event that leaves no row waits for this
 	s.Consumer.Offsets.Retry.Max = 10
 	s.Consumer.Fetch.Default = topology.MaxMessageBytes // one round trip for the largest record
 	s.Consumer.Fetch.MaxBytes = 8 * topology.MaxMessageBytes
