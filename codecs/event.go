@@ -245,8 +245,10 @@ func (d *draft) describe() *EventError {
 		}
 		t.decode()
 		if len(t.raw) > maxText {
-			return &EventError{Reason: ReasonFieldTooLarge, Field: stateNames[at-atName],
-				Detail: fmt.Sprintf("%d bytes are more than %d", len(t.raw), maxText)}
+			return &EventError{
+				Reason: ReasonFieldTooLarge, Field: stateNames[at-atName],
+				Detail: fmt.Sprintf("%d bytes are more than %d", len(t.raw), maxText),
+			}
 		}
 	}
 	for _, at := range [...]slot{atParent, atActor, atMember} {
@@ -307,10 +309,14 @@ func (d *draft) event(value []byte) *tidemarkv1.Event {
 		r.occurred = d.occurred.n
 		e.OccurredAt = &r.occurred
 	}
-	texts := [...]*text{&d.texts[atEvent], &d.texts[atEventID], &d.scope, &d.texts[atObject], &d.texts[atName], &d.texts[atPath],
-		&d.texts[atParent], &d.texts[atMime], &d.texts[atHash], &d.texts[atActor], &d.texts[atMember]}
-	into := [len(texts)]*string{&e.Event, &e.EventId, &e.WorkspaceId, &e.FileId, &e.Name, &e.Path,
-		&e.ParentId, &e.Mime, &e.Hash, &e.ActorId, &e.MemberId}
+	texts := [...]*text{
+		&d.texts[atEvent], &d.texts[atEventID], &d.scope, &d.texts[atObject], &d.texts[atName], &d.texts[atPath],
+		&d.texts[atParent], &d.texts[atMime], &d.texts[atHash], &d.texts[atActor], &d.texts[atMember],
+	}
+	into := [len(texts)]*string{
+		&e.Event, &e.EventId, &e.WorkspaceId, &e.FileId, &e.Name, &e.Path,
+		&e.ParentId, &e.Mime, &e.Hash, &e.ActorId, &e.MemberId,
+	}
 	var local [768]byte
 	var ends [len(texts)]int
 	plain := local[:0]

@@ -225,8 +225,10 @@ func (s *scanner) listedName(r nameRef) []byte {
 }
 
 // kinds maps the first byte of a value to its kind.
-var kinds = [256]byte{'"': '"', '{': '{', '[': '[', 't': 't', 'f': 'f', 'n': 'n', '-': '0',
-	'0': '0', '1': '0', '2': '0', '3': '0', '4': '0', '5': '0', '6': '0', '7': '0', '8': '0', '9': '0'}
+var kinds = [256]byte{
+	'"': '"', '{': '{', '[': '[', 't': 't', 'f': 'f', 'n': 'n', '-': '0',
+	'0': '0', '1': '0', '2': '0', '3': '0', '4': '0', '5': '0', '6': '0', '7': '0', '8': '0', '9': '0',
+}
 
 // value passes the value that begins at the next byte and returns its bytes; those of a string without the quotes.
 func (s *scanner) value() []byte {

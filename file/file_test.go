@@ -20,8 +20,10 @@ var noon = time.Date(2026, 9, 25, 12, 0, 0, 0, time.UTC).UnixMicro()
 // randomEvent is the i-th event of a file, dated near the i-th second; some are undated or out of order.
 func randomEvent(r *rand.Rand, i int) *tidemarkv1.Event {
 	names := []string{"file_added", "file_updated", "file_updated", "file_moved", "file_deleted", "file_restored", "file_copied"}
-	e := &tidemarkv1.Event{Event: "workspace_storage_" + names[r.IntN(len(names))], EventId: fmt.Sprintf("e%d", i), WorkspaceId: "ws",
-		FileId: "f", RecordedAt: noon + int64(i)*1e6, Payload: []byte(`{}`)}
+	e := &tidemarkv1.Event{
+		Event: "workspace_storage_" + names[r.IntN(len(names))], EventId: fmt.Sprintf("e%d", i), WorkspaceId: "ws",
+		FileId: "f", RecordedAt: noon + int64(i)*1e6, Payload: []byte(`{}`),
+	}
 	if r.IntN(10) > 0 {
 		at := noon + int64(i-r.IntN(20))*1e6
 		e.OccurredAt = &at
@@ -94,6 +96,7 @@ func TestResendsChangeNothing(t *testing.T) {
 }
 
 func stripped(t *testing.T, s *tidemarkv1.FileState) string {
+	t.Helper()
 	c := proto.CloneOf(s)
 	c.Position = nil
 	return bytesOf(t, c)
@@ -242,6 +245,7 @@ func TestNoticeOf(t *testing.T) {
 }
 
 func benchmarkApply(b *testing.B, events int) {
+	b.Helper()
 	r := rand.New(rand.NewPCG(1, 1))
 	var row *tidemarkv1.FileState
 	for i := range events {

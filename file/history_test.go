@@ -10,10 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"tidemark/codecs"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 
-	"tidemark/codecs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -45,8 +46,11 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	return &world{t: t, rows: map[string]*tidemarkv1.FileState{}, log: "first", offset: -1,
-		recorded: time.Date(2026, 9, 25, 21, 59, 59, 0, time.UTC)}
+	t.Helper()
+	return &world{
+		t: t, rows: map[string]*tidemarkv1.FileState{}, log: "first", offset: -1,
+		recorded: time.Date(2026, 9, 25, 21, 59, 59, 0, time.UTC),
+	}
 }
 
 func TestHistories(t *testing.T) {
@@ -95,6 +99,7 @@ func section(a *txtar.Archive, name string) string {
 
 // play returns, by name of a section, a line for each event.
 func play(t *testing.T, events string) map[string]string {
+	t.Helper()
 	w := newWorld(t)
 	var states, workspace strings.Builder
 	for line := range strings.Lines(strings.TrimRight(events, "\n")) {
@@ -172,8 +177,10 @@ func (w *world) event(e *tidemarkv1.Event, at *tidemarkv1.Position) string {
 
 // erase makes the stub of a row.
 func erase(s *tidemarkv1.FileState) *tidemarkv1.FileState {
-	return &tidemarkv1.FileState{WorkspaceId: s.GetWorkspaceId(), FileId: s.GetFileId(), Status: tidemarkv1.Status_STATUS_ERASED,
-		Version: s.GetVersion() + 1, Position: s.GetPosition(), LogId: s.GetLogId(), StatusAt: s.StatusAt, Seen: s.GetSeen()}
+	return &tidemarkv1.FileState{
+		WorkspaceId: s.GetWorkspaceId(), FileId: s.GetFileId(), Status: tidemarkv1.Status_STATUS_ERASED,
+		Version: s.GetVersion() + 1, Position: s.GetPosition(), LogId: s.GetLogId(), StatusAt: s.StatusAt, Seen: s.GetSeen(),
+	}
 }
 
 func showFile(s *tidemarkv1.FileState) string {
@@ -185,9 +192,16 @@ func showFile(s *tidemarkv1.FileState) string {
 		words = append(words, fmt.Sprintf("%dB", s.GetSize()))
 	}
 	for _, f := range []struct{ name, value string }{
-		{"name", s.GetName()}, {"path", s.GetPath()}, {"parent", s.GetParentId()}, {"mime", s.GetMime()}, {"hash", s.GetHash()},
-		{"actor", s.GetActorId()}, {"last", s.GetLastEventId()},
-		{"created", clockOf(s.CreatedAt)}, {"updated", clockOf(s.UpdatedAt)}, {"deleted", clockOf(s.DeletedAt)},
+		{"name", s.GetName()},
+		{"path", s.GetPath()},
+		{"parent", s.GetParentId()},
+		{"mime", s.GetMime()},
+		{"hash", s.GetHash()},
+		{"actor", s.GetActorId()},
+		{"last", s.GetLastEventId()},
+		{"created", clockOf(s.CreatedAt)},
+		{"updated", clockOf(s.UpdatedAt)},
+		{"deleted", clockOf(s.DeletedAt)},
 	} {
 		if f.value != "" {
 			words = append(words, f.name+"="+f.value)
