@@ -140,6 +140,7 @@ func TestRecipeConsumer(t *testing.T) {
 	interpreter := python(t)
 	h := plain(300)
 	g, _ := byIngress(t, h)
+	begin := time.Now()
 	out, err := exec.Command(interpreter, "recipe/consumer.py", g.brokers[0], g.topics.Events, g.prefix+"-recipe").Output()
 	if err != nil {
 		t.Fatalf("consumer.py: %v\n%s\n%s", err, out, stderrOf(err))
@@ -171,7 +172,7 @@ func TestRecipeConsumer(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d deliveries, %d distinct events seen by kafka-python", total, len(seen))
+	t.Logf("%d deliveries, %d distinct events seen by kafka-python in %v", total, len(seen), time.Since(begin).Round(time.Millisecond))
 }
 
 func stderrOf(err error) []byte {

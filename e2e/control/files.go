@@ -3,12 +3,13 @@ package main
 import (
 	"log/slog"
 
-	"github.com/lovoo/goka"
-
 	"tidemark/codecs"
 	"tidemark/file"
-	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
+
+	"github.com/lovoo/goka"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
 // files is the files group with a mistake in it.

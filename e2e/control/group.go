@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/IBM/sarama"
-	"github.com/lovoo/goka"
-
 	"tidemark/codecs"
 	"tidemark/file"
 	"tidemark/kafka"
+
+	"github.com/IBM/sarama"
+	"github.com/lovoo/goka"
+
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 

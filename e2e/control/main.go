@@ -18,11 +18,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lovoo/goka"
-	"github.com/lovoo/goka/storage"
-
 	"tidemark/kafka"
 	"tidemark/topology"
+
+	"github.com/lovoo/goka"
+	"github.com/lovoo/goka/storage"
 )
 
 // A mistake is one way of getting it wrong. All of them publish in goka's own order: the row goes to the local store first,
@@ -79,7 +79,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	log.Info("starting", "mistake", *name, "cluster", cluster)
+	log.InfoContext(ctx, "starting", "mistake", *name, "cluster", cluster)
 	f := &files{streams: streams, mistake: mistakes[i], logID: ids[streams.Events.Name], log: log}
 	options := append(kafka.ClientOptions(conf, log),
 		goka.WithProducerBuilder(f.producer(kafka.ProducerBuilder(conf, 2*time.Millisecond))),

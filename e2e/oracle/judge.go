@@ -221,7 +221,12 @@ func (m *Model) judgeDead(records []*kgo.Record, r *Report) {
 			r.Violate("dead letters missing", "%s: %s %q", at, d.reason, short(d.record.Value))
 		}
 	}
+	reasons := map[string]int{}
+	for _, d := range m.dead {
+		reasons[d.reason]++
+	}
 	r.Fact("dead letters: records / expected", fmt.Sprintf("%d / %d", len(records), len(m.dead)))
+	r.Fact("dead letters: expected by reason", reasons)
 }
 
 func short(b []byte) []byte { return b[:min(len(b), 200)] }

@@ -46,9 +46,11 @@ type deadLetter struct {
 
 // NewModel folds the records of the events topic, which must come in the order of each partition's log.
 func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
-	m := &Model{topic: topic, log: records, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
+	m := &Model{
+		topic: topic, log: records, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
 		index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{},
-		events: map[string]*kgo.Record{}, folded: map[string]bool{}}
+		events: map[string]*kgo.Record{}, folded: map[string]bool{},
+	}
 	for _, r := range records {
 		m.add(r)
 	}
