@@ -72,7 +72,7 @@ func (d *draft) scan(value []byte) error {
 	var s scanner
 	s.init(value)
 	for s.open(); s.next(); {
-		known, kind := lookup(s.name), s.kind
+		known, kind := lookup(s.name, s.hash), s.kind
 		raw := s.value()
 		if known == nil || s.err != nil || kind == 'n' {
 			continue

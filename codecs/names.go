@@ -100,17 +100,21 @@ var spellings = func() (table [256]spelling) {
 	return table
 }()
 
+// hashName tells most names of one object apart.
 func hashName(name []byte) uint8 {
 	n := len(name)
+	if n == 0 {
+		return 0
+	}
 	return uint8(n*31) + name[0]*7 + name[n/2]*13 + name[n-1]*3
 }
 
 // lookup returns what is known of a name, nil if it is not one that is read.
-func lookup(name []byte) *spelling {
+func lookup(name []byte, hash uint8) *spelling {
 	if len(name) == 0 {
 		return nil
 	}
-	for h := hashName(name); ; h++ {
+	for h := hash; ; h++ {
 		switch e := &spellings[h]; e.name {
 		case string(name):
 			return e

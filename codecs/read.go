@@ -1,8 +1,10 @@
 package codecs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -93,8 +95,8 @@ func (r *reader) bool(name string) bool {
 	return false
 }
 
-// time returns nil for null.
-func (r *reader) time(name string) *int64 {
+// time reads a time into room and returns it, nil for null.
+func (r *reader) time(name string, room *int64) *int64 {
 	if r.null() {
 		return nil
 	}
@@ -102,19 +104,48 @@ func (r *reader) time(name string) *int64 {
 	if !ok {
 		r.wrong(name, "a time")
 	}
-	return &us
+	*room = us
+	return room
 }
 
-func (r *reader) position(name string) *tidemarkv1.Position {
-	p, err := tidemarkv1.ParsePosition(r.text(name))
-	if err != nil && r.err == nil {
-		r.wrong(name, err.Error())
+// position reads a position into room and returns it.
+func (r *reader) position(name string, room *tidemarkv1.Position) *tidemarkv1.Position {
+	partition, offset, ok := parsePosition(r.bytes(name))
+	if !ok {
+		r.wrong(name, "a position, for example 7:1234")
 	}
-	return p
+	room.Partition, room.Offset = partition, offset
+	return room
+}
+
+// parsePosition reads what Position.AppendText writes, without an allocation; tidemarkv1.ParsePosition has the same rules.
+func parsePosition(b []byte) (partition int32, offset int64, ok bool) {
+	left, right, _ := bytes.Cut(b, []byte(":"))
+	if p := plainNumber(left); p >= 0 && p <= math.MaxInt32 {
+		offset = int64(plainNumber(right))
+		return int32(p), offset, offset >= 0
+	}
+	return 0, 0, false
+}
+
+// plainNumber reads digits without leading zeros; -1 when there is anything else.
+func plainNumber(b []byte) int {
+	if len(b) == 0 || len(b) > 18 || b[0] == '0' && len(b) > 1 {
+		return -1
+	}
+	return number(b)
+}
+
+// A noticeRoom holds a notice and what its optional fields point to, so that they are one allocation.
+type noticeRoom struct {
+	notice      tidemarkv1.Notice
+	version, at int64
+	position    tidemarkv1.Position
 }
 
 func parseNotice(data []byte) (*tidemarkv1.Notice, error) {
-	r, n := newReader(data), new(tidemarkv1.Notice)
+	r, room := newReader(data), new(noticeRoom)
+	n := &room.notice
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "op_id":
@@ -128,10 +159,10 @@ func parseNotice(data []byte) (*tidemarkv1.Notice, error) {
 		case "file_id":
 			n.FileId = r.text("file_id")
 		case "version":
-			version := r.int("version")
-			n.Version = &version
+			room.version = r.int("version")
+			n.Version = &room.version
 		case "position":
-			n.Position = r.position("position")
+			n.Position = r.position("position", &room.position)
 		case "late":
 			n.Late = r.bool("late")
 		case "actor_id":
@@ -139,8 +170,8 @@ func parseNotice(data []byte) (*tidemarkv1.Notice, error) {
 		case "member":
 			n.Member = r.member()
 		case "at":
-			if at := r.time("at"); at != nil {
-				n.At = *at
+			if r.time("at", &room.at) != nil {
+				n.At = room.at
 			}
 		case "before":
 			n.Before = r.file("before")
@@ -167,7 +198,7 @@ func (r *reader) member() *tidemarkv1.Member {
 	if r.null() {
 		return nil
 	}
-	m := new(tidemarkv1.Member)
+	m, at := new(tidemarkv1.Member), int64(0)
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "id":
@@ -175,8 +206,8 @@ func (r *reader) member() *tidemarkv1.Member {
 		case "left":
 			m.Left = r.bool("member.left")
 		case "at":
-			if at := r.time("member.at"); at != nil {
-				m.At = *at
+			if r.time("member.at", &at) != nil {
+				m.At = at
 			}
 		default:
 			r.value()
@@ -200,7 +231,7 @@ func parseIndex(data []byte) (*tidemarkv1.IndexOp, error) {
 		case "version":
 			op.Version = r.int("version")
 		case "position":
-			op.Position = r.position("position")
+			op.Position = r.position("position", new(tidemarkv1.Position))
 		case "file":
 			op.File = r.file("file")
 		default:
@@ -220,12 +251,20 @@ func (r *reader) word(name string, words []string) int {
 	return i
 }
 
+// A fileRoom is to a file what a noticeRoom is to a notice.
+type fileRoom struct {
+	file                            tidemarkv1.FileState
+	size, created, updated, deleted int64
+	position                        tidemarkv1.Position
+}
+
 // file reads a file, nil for null.
 func (r *reader) file(name string) *tidemarkv1.FileState {
 	if r.null() {
 		return nil
 	}
-	s := new(tidemarkv1.FileState)
+	room := new(fileRoom)
+	s := &room.file
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "workspace_id":
@@ -239,8 +278,8 @@ func (r *reader) file(name string) *tidemarkv1.FileState {
 		case "parent_id":
 			s.ParentId = r.text(name)
 		case "size":
-			size := r.int(name)
-			s.Size = &size
+			room.size = r.int(name)
+			s.Size = &room.size
 		case "mime":
 			s.Mime = r.text(name)
 		case "hash":
@@ -252,7 +291,7 @@ func (r *reader) file(name string) *tidemarkv1.FileState {
 		case "version":
 			s.Version = r.int(name)
 		case "position":
-			s.Position = r.position(name)
+			s.Position = r.position(name, &room.position)
 		case "actor_id":
 			s.ActorId = r.text(name)
 		case "last_event":
@@ -260,11 +299,11 @@ func (r *reader) file(name string) *tidemarkv1.FileState {
 		case "last_event_id":
 			s.LastEventId = r.text(name)
 		case "created_at":
-			s.CreatedAt = r.time(name)
+			s.CreatedAt = r.time(name, &room.created)
 		case "updated_at":
-			s.UpdatedAt = r.time(name)
+			s.UpdatedAt = r.time(name, &room.updated)
 		case "deleted_at":
-			s.DeletedAt = r.time(name)
+			s.DeletedAt = r.time(name, &room.deleted)
 		default:
 			r.value()
 		}

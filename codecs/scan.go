@@ -26,6 +26,7 @@ type scanner struct {
 	err error
 
 	name    []byte // of the current member, decoded
+	hash    uint8  // of the name
 	start   int    // of the current member: its name's quote
 	kind    byte   // of the current value: '"' '0' 't' 'f' 'n' '{' '[', or 0 when the byte begins none
 	escaped bool   // the value just taken is a string with escapes
@@ -55,7 +56,10 @@ type names struct {
 const fewNames = 32
 
 // A nameRef is where a name lies: in the value, or, with the highest bit of at set, decoded in scratch.
-type nameRef struct{ at, n uint32 }
+type nameRef struct {
+	at, n uint32
+	hash  uint8
+}
 
 const inScratch = 1 << 31
 
@@ -180,17 +184,18 @@ func (s *scanner) member(seen *names, first bool) bool {
 
 // fresh sets the name and says whether its object has not had it yet.
 func (s *scanner) fresh(seen *names, raw []byte, escaped bool) bool {
-	ref := nameRef{at: uint32(s.start + 1), n: uint32(len(raw))}
-	s.name = raw
+	s.name, s.hash = raw, hashName(raw)
+	ref := nameRef{at: uint32(s.start + 1), n: uint32(len(raw)), hash: s.hash}
 	if escaped {
 		from := len(s.scratch)
 		s.scratch = appendUnescaped(s.scratch, raw)
 		s.name = s.scratch[from:]
-		ref = nameRef{at: uint32(from) | inScratch, n: uint32(len(s.name))}
+		s.hash = hashName(s.name)
+		ref = nameRef{at: uint32(from) | inScratch, n: uint32(len(s.name)), hash: s.hash}
 	}
 	if seen.many == nil {
 		for _, other := range s.listed[seen.from:s.names] {
-			if other.n == ref.n && bytes.Equal(s.listedName(other), s.name) {
+			if other.n == ref.n && other.hash == ref.hash && bytes.Equal(s.listedName(other), s.name) {
 				return s.twice()
 			}
 		}
