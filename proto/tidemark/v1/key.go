@@ -1,3 +1,5 @@
+// Package tidemarkv1 holds the records of tidemark, generated from tidemark.proto, and the two texts that name a record: its
+// key and its position. It promises that each has one spelling, and knows nothing of what the records mean.
 package tidemarkv1
 
 import (
