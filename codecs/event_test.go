@@ -207,6 +207,10 @@ func TestParseEventRefuses(t *testing.T) {
 			t.Errorf("%.200s: says %q", test.value, got.Error())
 		}
 	}
+	endless := strings.Repeat("n", 1<<20)
+	if _, err := ParseEvent([]byte(`{"` + endless + `":1,"` + endless + `":2}`)); err == nil || len(err.Error()) > 300 {
+		t.Error("an error repeats all that the sender wrote") // it goes into a header
+	}
 	var got *EventError
 	if _, err := ParseEvent(nil); !errors.As(err, &got) || got.Reason != ReasonNullValue {
 		t.Errorf("a null value: %v", err)

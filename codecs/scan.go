@@ -217,7 +217,7 @@ func (s *scanner) fresh(seen *names, raw []byte, escaped bool) bool {
 }
 
 func (s *scanner) twice() bool {
-	s.fail("the name %q comes twice in one object", s.name)
+	s.fail("the name %.60q comes twice in one object", s.name)
 	return false
 }
 
