@@ -39,7 +39,7 @@ func (j Judge) Run(ctx context.Context, m *Model, r *Report) error {
 	r.Fact("log: records", m.Records)
 	r.Fact("log: folded / without a row / duplicates / dead", fmt.Sprintf("%d / %d / %d / %d", m.Accepted, m.Passed, m.Duplicates, len(m.dead)))
 	r.Fact("log: folded late", m.Late)
-	r.Fact("log: ids that a row forgot and folded again", m.Twice)
+	r.Fact("log: ids forgotten and folded again: undated / tied", fmt.Sprintf("%d / %d", m.TwiceUndated, m.TwiceTied))
 	r.Fact("log: files / workspaces", fmt.Sprintf("%d / %d", len(m.rows), len(m.counts)))
 	steps := []struct {
 		topic string

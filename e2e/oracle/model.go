@@ -27,8 +27,9 @@ type Model struct {
 	folded map[string]bool // by key and event id
 
 	Records, Accepted, Passed, Late, Duplicates int
-	// Twice counts ids that a row had forgotten and folded again: undated ones, and those of the second its window was cut at.
-	Twice int
+	// TwiceUndated and TwiceTied count ids that a row had forgotten and folded again: those without a time, and those of the
+	// second that its window was cut at. The window cannot tell them; any other would be a mistake of the model.
+	TwiceUndated, TwiceTied int
 }
 
 type notice struct {
@@ -91,8 +92,10 @@ func (m *Model) add(r *kgo.Record) {
 	}
 	m.index[key][after.version] = after
 	m.Accepted++
-	if id := key + "\x00" + e.id; m.folded[id] {
-		m.Twice++
+	if id := key + "\x00" + e.id; m.folded[id] && e.believed() == nil {
+		m.TwiceUndated++
+	} else if m.folded[id] {
+		m.TwiceTied++
 	} else {
 		m.folded[id] = true
 	}

@@ -76,14 +76,14 @@ func (r *Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "== %s\n", r.Title)
 	for _, f := range r.Facts {
-		fmt.Fprintf(&b, "   %-44s %v\n", f.Name, f.Value)
+		fmt.Fprintf(&b, "   %-52s %v\n", f.Name, f.Value)
 	}
 	for _, v := range r.Violations {
 		mark := "ok"
 		if v.Count > 0 {
 			mark = "BROKEN"
 		}
-		fmt.Fprintf(&b, "   %-44s %-8d %s\n", v.Name, v.Count, mark)
+		fmt.Fprintf(&b, "   %-52s %-8d %s\n", v.Name, v.Count, mark)
 	}
 	for _, v := range r.Violations {
 		for _, example := range v.Examples {
