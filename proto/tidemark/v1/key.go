@@ -25,6 +25,9 @@ func SplitKey(key string) (workspace, file string, err error) {
 	if !found {
 		return workspace, "", nil
 	}
+	if right == "" {
+		return "", "", fmt.Errorf("key %q names no file after its %q", key, "/")
+	}
 	if file, err = UnescapePart(right); err != nil {
 		return "", "", fmt.Errorf("file part of key %q: %w", key, err)
 	}
