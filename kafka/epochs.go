@@ -47,6 +47,9 @@ type EpochConfig struct {
 	Log     *slog.Logger
 	Metrics *Metrics
 
+	// InstanceID, when it is set, makes this a static member of the group: a restart under the same id takes its partitions
+	// back at once, where the group would wait for the session of a killed one to expire.
+	InstanceID string
 	// Prepare is called once for each record before goka sees it, ahead of its callback and on another goroutine. It may
 	// rewrite the record's key; what it returns is handed to the callback.
 	Prepare Prepare

@@ -26,6 +26,7 @@ func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.C
 	if err != nil {
 		return nil, err
 	}
+	config.Consumer.Group.InstanceId = e.conf.InstanceID
 	inner, err := sarama.NewConsumerGroup(brokers, name, config)
 	if err != nil {
 		return nil, fmt.Errorf("join group %s: %w", name, err)

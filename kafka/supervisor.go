@@ -33,6 +33,8 @@ type GroupConfig struct {
 	Log     *slog.Logger
 	Metrics *Metrics
 
+	InstanceID string // see EpochConfig
+
 	// Graph is called for each attempt; its callbacks go through Epochs.Callback.
 	Graph       func(e *Epochs) *goka.GroupGraph
 	Prepare     Prepare
@@ -120,7 +122,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 
 	epochs := NewEpochs(EpochConfig{
 		Kafka: g.conf.Kafka, Store: store, Table: g.conf.Table.Name, Log: g.conf.Log, Metrics: g.conf.Metrics,
-		Prepare: g.conf.Prepare, Older: g.conf.Older, PartitionOf: g.conf.PartitionOf, Interval: g.conf.Interval,
+		InstanceID: g.conf.InstanceID, Prepare: g.conf.Prepare, Older: g.conf.Older, PartitionOf: g.conf.PartitionOf, Interval: g.conf.Interval,
 	})
 	options := append(ClientOptions(g.conf.Kafka, g.conf.Log), epochs.Options()...)
 	processor, err := goka.NewProcessor(g.conf.Kafka.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)

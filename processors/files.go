@@ -36,6 +36,7 @@ func NewFiles(conf Config) *Files {
 		Table:       conf.Streams.Files,
 		Dir:         filepath.Join(conf.Dir, "files"),
 		Log:         conf.Log,
+		InstanceID:  conf.InstanceID,
 		Metrics:     kafka.NewMetrics(conf.Metrics, conf.Streams.FilesGroup),
 		Graph:       f.graph,
 		Prepare:     f.prepare,

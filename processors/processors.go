@@ -23,6 +23,8 @@ type Config struct {
 	Dir     string // the groups' local stores; each makes a folder of its own in it
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
+	// InstanceID makes both groups static members: see kafka.EpochConfig.
+	InstanceID string
 	// AcceptNewLog lets the groups start although the events topic was made anew since the tables were last written.
 	AcceptNewLog bool
 	// Epoch is how long an epoch stays open; 0 means DefaultEpoch.

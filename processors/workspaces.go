@@ -27,15 +27,16 @@ type Workspaces struct {
 func NewWorkspaces(conf Config) *Workspaces {
 	w := &Workspaces{conf: conf, metrics: newWorkspaceMetrics(conf.Metrics)}
 	w.group = kafka.NewGroup(kafka.GroupConfig{
-		Kafka:   conf.Kafka,
-		Name:    conf.Streams.WorkspacesGroup,
-		Table:   conf.Streams.Workspaces,
-		Dir:     filepath.Join(conf.Dir, "workspaces"),
-		Log:     conf.Log,
-		Metrics: kafka.NewMetrics(conf.Metrics, conf.Streams.WorkspacesGroup),
-		Graph:   w.graph,
-		Prepare: w.prepare,
-		Older:   olderBy(workspaceVersionField),
+		Kafka:      conf.Kafka,
+		Name:       conf.Streams.WorkspacesGroup,
+		Table:      conf.Streams.Workspaces,
+		Dir:        filepath.Join(conf.Dir, "workspaces"),
+		Log:        conf.Log,
+		InstanceID: conf.InstanceID,
+		Metrics:    kafka.NewMetrics(conf.Metrics, conf.Streams.WorkspacesGroup),
+		Graph:      w.graph,
+		Prepare:    w.prepare,
+		Older:      olderBy(workspaceVersionField),
 		PartitionOf: func(_, key string, _ goka.Headers) int32 {
 			return kafka.FilePartition([]byte(key), conf.Streams.Workspaces.Partitions)
 		},

@@ -56,6 +56,9 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.InstanceID == "" && len(c.Brokers) == 0 {
+		c.InstanceID = "dev" // the data folder's lock keeps a second one away
+	}
 	conf := c.groups(h, config, streams, c.Data)
 	files := processors.NewFiles(conf)
 	groups := []service{h.group(fit, "files", files), h.group(fit, "workspaces", processors.NewWorkspaces(conf))}

@@ -18,6 +18,7 @@ type dataFlags struct {
 
 // processFlags are the settings of the processors.
 type processFlags struct {
+	InstanceID   string        `help:"Name of this instance, unique and the same after a restart: it then takes its partitions back at once, where a killed one's are free only after its session's 10 s." name:"instance-id" placeholder:"NAME"`
 	AcceptNewLog bool          `help:"Start although the events topic was deleted and made anew."`
 	Epoch        time.Duration `help:"How long table rows are gathered before they are published." default:"20ms" placeholder:"TIME"`
 }
@@ -47,7 +48,7 @@ func (c *processCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	fit := h.awaitTopics(config, streams.Topics()...)
+	fit := h.await(processRole, config, streams)
 	conf := c.groups(h, config, streams, c.Data)
 	var roles []service
 	if slices.Contains(c.Groups, "files") { // first to stop: it feeds the other
@@ -64,7 +65,7 @@ func (f processFlags) groups(h *host, config kafka.Config, streams topology.Stre
 	return processors.Config{
 		Kafka: config, Streams: streams, Dir: filepath.Join(data, "processors"),
 		Log: h.log.With("role", "process"), Metrics: h.registry,
-		AcceptNewLog: f.AcceptNewLog, Epoch: f.Epoch,
+		InstanceID: f.InstanceID, AcceptNewLog: f.AcceptNewLog, Epoch: f.Epoch,
 	}
 }
 
