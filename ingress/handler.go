@@ -75,8 +75,10 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request) ([]byte, *probl
 	if !signer.covers(event.GetWorkspaceId()) {
 		return nil, refuse(http.StatusForbidden, "workspace_not_allowed", "the secret that signed this is bound to another workspace: sign with one of this workspace").on("workspace_id")
 	}
-	if wait := s.limiter.take(event.GetWorkspaceId(), now); wait > 0 {
-		return nil, refuse(http.StatusTooManyRequests, "rate_limited", "this workspace sends faster than is allowed: send it again after Retry-After").retry(wait)
+	quota := s.limiter.take(event.GetWorkspaceId(), now)
+	s.limiter.tell(w.Header(), quota)
+	if quota.wait > 0 {
+		return nil, refuse(http.StatusTooManyRequests, "rate_limited", "this workspace sends faster than is allowed: send it again after Retry-After").retry(quota.wait)
 	}
 	value, err := codecs.WithEnvelope(body, event, now)
 	if err != nil {

@@ -240,14 +240,14 @@ func TestLimiterForgets(t *testing.T) {
 		t.Errorf("%d buckets, %d in the list, want 100", len(l.buckets), l.recent.Len())
 	}
 	l.take("999", noon)
-	if wait := l.take("999", noon); wait == 0 {
+	if q := l.take("999", noon); q.wait == 0 {
 		t.Error("the bucket used last was dropped")
 	}
 	l.take("new", noon.Add(2*time.Second))
 	if len(l.buckets) != 1 {
 		t.Errorf("%d buckets, want only the one that is not full", len(l.buckets))
 	}
-	if wait := (*limiter)(nil).take("x", noon); wait != 0 {
+	if q := (*limiter)(nil).take("x", noon); q.wait != 0 {
 		t.Error("no limiter limits")
 	}
 }

@@ -2,6 +2,10 @@ package ingress
 
 import (
 	"container/list"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -11,6 +15,9 @@ import (
 // maxBuckets bounds the limiter's memory, to some 30 MB: who holds a secret for every workspace can name any number.
 const maxBuckets = 100_000
 
+// policyName is what the answers' RateLimit fields call the one policy there is.
+const policyName = `"workspace"`
+
 // A limiter keeps a token bucket per workspace, of those seen lately: a bucket that has had time to fill is dropped, as a
 // new one is full too. Past maxBuckets the one unused longest goes, which errs on the sender's side.
 type limiter struct {
@@ -18,6 +25,8 @@ type limiter struct {
 	burst int
 	fill  time.Duration // after which an unused bucket is full
 	max   int
+
+	policy string // what RateLimit-Policy says
 
 	mu      sync.Mutex
 	buckets map[string]*list.Element
@@ -39,24 +48,62 @@ func newLimiter(perSecond float64, burst int) *limiter {
 	return &limiter{
 		rate: rate.Limit(perSecond), burst: burst, max: maxBuckets,
 		fill:    time.Duration(fill * float64(time.Second)),
+		policy:  policy(perSecond, burst),
 		buckets: map[string]*list.Element{}, recent: list.New(),
 	}
 }
 
-// take takes a token; without one it returns how long until there is one.
-func (l *limiter) take(workspace string, now time.Time) time.Duration {
+// policy says a token bucket in the words of RateLimit-Policy, which knows windows only: so many requests in so many seconds,
+// never more than the bucket gives in the long run.
+func policy(perSecond float64, burst int) string {
+	window := max(1, math.Ceil(float64(burst)/perSecond))
+	quota := max(float64(burst), math.Floor(perSecond)) // a bucket smaller than a second's worth fills up within the second
+	return fmt.Sprintf("%s;q=%.0f;w=%.0f", policyName, min(quota, maxInteger), min(window, maxInteger))
+}
+
+// maxInteger is the largest integer of a structured field (RFC 9651).
+const maxInteger = 999_999_999_999_999
+
+// A quota is what a workspace has left after it was asked for a token.
+type quota struct {
+	wait time.Duration // until there is a token; 0: one was taken
+	left int           // tokens, all at once
+	next time.Duration // until there is one more
+}
+
+// take takes a token; without one it says how long until there is one.
+func (l *limiter) take(workspace string, now time.Time) quota {
 	if l == nil {
-		return 0
+		return quota{}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.bucket(workspace, now).ReserveN(now, 1)
+	tokens := l.bucket(workspace, now)
+	r := tokens.ReserveN(now, 1)
 	wait := r.DelayFrom(now)
 	if wait > 0 {
 		r.CancelAt(now)
+		return quota{wait: wait, next: wait}
 	}
-	return wait
+	whole, part := math.Modf(max(0, tokens.TokensAt(now)))
+	return quota{left: int(whole), next: time.Duration((1 - part) / float64(l.rate) * float64(time.Second))}
 }
+
+// tell writes what is left into an answer's header, in the fields of draft-ietf-httpapi-ratelimit-headers-11.
+func (l *limiter) tell(h http.Header, q quota) {
+	if l == nil {
+		return
+	}
+	h["Ratelimit-Policy"] = []string{l.policy}
+	b := append(make([]byte, 0, len(policyName)+32), policyName+";r="...)
+	b = strconv.AppendInt(b, int64(q.left), 10)
+	b = append(b, ";t="...)
+	b = strconv.AppendInt(b, int64(wholeSeconds(q.next)), 10)
+	h["Ratelimit"] = []string{string(b)}
+}
+
+// wholeSeconds rounds up: a sender that comes back then finds what it waited for.
+func wholeSeconds(d time.Duration) int { return max(1, int(math.Ceil(d.Seconds()))) }
 
 func (l *limiter) bucket(workspace string, now time.Time) *rate.Limiter {
 	if e, ok := l.buckets[workspace]; ok {

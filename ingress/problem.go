@@ -3,7 +3,6 @@ package ingress
 import (
 	"encoding/json"
 	"log/slog"
-	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -56,7 +55,7 @@ func (p *problem) write(w http.ResponseWriter, log *slog.Logger) {
 		h.Set(p.header[0], p.header[1])
 	}
 	if p.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(p.retryAfter.Seconds())))))
+		h.Set("Retry-After", strconv.Itoa(wholeSeconds(p.retryAfter)))
 	}
 	w.WriteHeader(p.Status)
 	w.Write(append(body, '\n'))
