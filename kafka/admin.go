@@ -24,14 +24,15 @@ type admin struct {
 	last    *lastConnect
 }
 
-func (c Config) admin() (*admin, error) {
+func (c Config) admin(more ...kgo.Opt) (*admin, error) {
 	opts, err := c.Franz()
 	if err != nil {
 		return nil, err
 	}
 	last := &lastConnect{}
 	// Shorter than the client's own 30 s: who asks is starting up, and somebody is watching.
-	client, err := kgo.NewClient(append(opts, kgo.RetryTimeout(10*time.Second), kgo.WithHooks(last))...)
+	opts = append(opts, kgo.RetryTimeout(10*time.Second), kgo.WithHooks(last))
+	client, err := kgo.NewClient(append(opts, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 
+	"tidemark/kafka"
 	"tidemark/topology"
 )
 
@@ -15,13 +16,18 @@ type acl struct {
 	Operations []string `json:"operations"`
 }
 
+// The roles that ACLs are for: the commands of that name, and whoever runs topics plan and apply.
+const (
+	ingestRole  = "ingest"
+	processRole = "process"
+	serveRole   = "serve"
+	topicsRole  = "topics"
+)
+
 // aclsOf lists the ACLs by role, in the order an event travels. Every role also reads the settings of the topics it uses,
 // because it refuses to start on wrong ones. Read and Write imply Describe.
 func aclsOf(s topology.Streams) []acl {
-	const (
-		ingest, process, serve, topics         = "ingest", "process", "serve", "topics"
-		read, write, describe, configs, create = "Read", "Write", "Describe", "DescribeConfigs", "Create"
-	)
+	const read, write, describe, configs, create = "Read", "Write", "Describe", "DescribeConfigs", "Create"
 	var acls []acl
 	topic := func(role string, t topology.Topic, operations ...string) {
 		acls = append(acls, acl{Role: role, Resource: "topic", Name: t.Name, Operations: append(operations, configs)})
@@ -30,29 +36,47 @@ func aclsOf(s topology.Streams) []acl {
 		acls = append(acls, acl{Role: role, Resource: "group", Name: name, Operations: operations})
 	}
 
-	topic(ingest, s.Events, write)
+	topic(ingestRole, s.Events, write)
 
-	topic(process, s.Events, read)
-	topic(process, s.Files, read, write)
-	topic(process, s.Index, write)
-	topic(process, s.Notify, read, write)
-	topic(process, s.DLQ, write)
-	topic(process, s.Workspaces, read, write)
-	group(process, s.FilesGroup, read)
-	group(process, s.WorkspacesGroup, read)
+	topic(processRole, s.Events, read)
+	topic(processRole, s.Files, read, write)
+	topic(processRole, s.Index, write)
+	topic(processRole, s.Notify, read, write)
+	topic(processRole, s.DLQ, write)
+	topic(processRole, s.Workspaces, read, write)
+	group(processRole, s.FilesGroup, read)
+	group(processRole, s.WorkspacesGroup, read)
 
-	topic(serve, s.Events, read)
-	topic(serve, s.Files, read)
-	topic(serve, s.Notify, describe)
-	topic(serve, s.DLQ, describe)
-	topic(serve, s.Workspaces, read)
-	group(serve, s.FilesGroup, describe)
-	group(serve, s.WorkspacesGroup, describe)
+	topic(serveRole, s.Events, read)
+	topic(serveRole, s.Files, read)
+	topic(serveRole, s.Notify, describe)
+	topic(serveRole, s.DLQ, describe)
+	topic(serveRole, s.Workspaces, read)
+	group(serveRole, s.FilesGroup, describe)
+	group(serveRole, s.WorkspacesGroup, describe)
 
 	for _, t := range s.Topics() {
-		topic(topics, t, create, describe)
+		topic(topicsRole, t, create, describe)
 	}
 	return acls
+}
+
+// needsOf returns what a role checks before it begins: the topics it uses, and that it is allowed all that aclsOf says.
+func needsOf(role string, s topology.Streams) (topics []topology.Topic, access []kafka.Access) {
+	for _, a := range aclsOf(s) {
+		if a.Role != role {
+			continue
+		}
+		if a.Resource == "group" {
+			access = append(access, kafka.Access{Group: a.Name, Operations: a.Operations})
+			continue
+		}
+		access = append(access, kafka.Access{Topic: a.Name, Operations: a.Operations})
+		if t, known := s.Find(a.Name); known {
+			topics = append(topics, t)
+		}
+	}
+	return topics, access
 }
 
 // command returns the line that grants the ACL with Kafka's own tool.

@@ -51,7 +51,7 @@ func (c *cluster) run(ctx context.Context) error {
 			return err
 		}
 		c.set(fmt.Errorf("waiting for the brokers: %w", err))
-		c.log.WarnContext(ctx, "no broker answers, trying again", "pause", pause.String(), "error", err)
+		c.log.WarnContext(ctx, "the brokers cannot be asked yet, trying again", "pause", pause.String(), "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -51,7 +51,7 @@ func (c *ingestCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	fit := h.awaitTopics(config, streams.Events)
+	fit := h.await(ingestRole, config, streams)
 	role, err := c.ingress(ctx, h, fit, config, streams, scheme, secrets)
 	if err != nil {
 		return err
@@ -59,9 +59,16 @@ func (c *ingestCommand) Run(ctx context.Context, con console) error {
 	return h.run(ctx, role, service{name: "topics", run: fit.run})
 }
 
-// awaitTopics returns the door that opens when the topics are fit; readiness tells why it is shut.
-func (h *host) awaitTopics(config kafka.Config, topics ...topology.Topic) *cluster {
-	c := newCluster(func(ctx context.Context) error { return kafka.CheckTopics(ctx, config, topics) }, h.log)
+// await returns the door that opens when the topics of a role are fit, and it may do with them what it will; readiness tells
+// why it is shut.
+func (h *host) await(role string, config kafka.Config, streams topology.Streams) *cluster {
+	topics, access := needsOf(role, streams)
+	c := newCluster(func(ctx context.Context) error {
+		if err := kafka.CheckTopics(ctx, config, topics); err != nil {
+			return err
+		}
+		return kafka.CheckAccess(ctx, config, access)
+	}, h.log)
 	h.readiness.Add("topics", c.Ready)
 	return c
 }

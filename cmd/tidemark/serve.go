@@ -40,7 +40,7 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	fit := h.awaitTopics(config, streams.Events, streams.Files, streams.Notify, streams.DLQ, streams.Workspaces)
+	fit := h.await(serveRole, config, streams)
 	api, copies, err := c.views(ctx, h, fit, config, streams, c.Data, nil)
 	if err != nil {
 		return err

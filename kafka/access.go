@@ -1,0 +1,130 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+)
+
+// An Access is what a process does with one topic or one group: the operations that ACLs must allow it, by Kafka's names.
+type Access struct {
+	Topic, Group string // one of the two
+	Operations   []string
+}
+
+// CheckAccess returns an error that names every operation which the cluster's ACLs do not allow this user. A client that is
+// refused later, say when it joins its group, tries again for ever and tells nobody why. Brokers that do not say what they
+// allow are believed to allow it.
+func CheckAccess(ctx context.Context, c Config, want []Access) error {
+	// From version 6 on a group that does not exist yet is an error without a word about what is allowed.
+	versions := kversion.Stable()
+	versions.SetMaxKeyVersion(kmsg.DescribeGroups.Int16(), 5)
+	a, err := c.admin(kgo.MaxVersions(versions))
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	allowed, err := a.allowed(ctx, want)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, w := range want {
+		resource := w.resource()
+		operations, told := allowed[resource]
+		if !told {
+			continue
+		}
+		var missing []string
+		for _, name := range w.Operations {
+			operation, err := kmsg.ParseACLOperation(name)
+			if err != nil {
+				return fmt.Errorf("%s: ACL operation %q: %w", resource, name, err)
+			}
+			if operations&(1<<operation) == 0 {
+				missing = append(missing, name)
+			}
+		}
+		if len(missing) > 0 {
+			list := strings.Join(missing, ", ")
+			errs = append(errs, fmt.Errorf("%s: this user may not %s: grant the ACL operation %s", resource, list, list))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w Access) resource() string {
+	if w.Group != "" {
+		return "group " + w.Group
+	}
+	return "topic " + w.Topic
+}
+
+// allowed returns a bit for each operation, by resource, of those the brokers tell about.
+func (a *admin) allowed(ctx context.Context, want []Access) (map[string]int32, error) {
+	allowed := map[string]int32{}
+	note := func(resource string, operations int32) {
+		if operations != math.MinInt32 && operations != 0 { // not told: whoever may describe a resource has one bit at least
+			allowed[resource] = operations
+		}
+	}
+	topics, groups := kmsg.NewPtrMetadataRequest(), kmsg.NewPtrDescribeGroupsRequest()
+	topics.AllowAutoTopicCreation = false
+	topics.IncludeTopicAuthorizedOperations, groups.IncludeAuthorizedOperations = true, true
+	topics.Topics = []kmsg.MetadataRequestTopic{} // none, not nil: nil asks for all
+	for _, w := range want {
+		if w.Group != "" {
+			groups.Groups = append(groups.Groups, w.Group)
+			continue
+		}
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = kmsg.StringPtr(w.Topic)
+		topics.Topics = append(topics.Topics, t)
+	}
+	metadata, err := topics.RequestWith(ctx, a.client)
+	if err != nil {
+		return nil, a.fail("ask what is allowed", err)
+	}
+	for _, t := range metadata.Topics {
+		if t.Topic != nil {
+			note("topic "+*t.Topic, t.AuthorizedOperations)
+		}
+	}
+	if len(groups.Groups) == 0 {
+		return allowed, nil
+	}
+	for _, shard := range a.client.RequestSharded(ctx, groups) { // one for each coordinator, and for each group without one
+		switch response := shard.Resp.(type) {
+		case *kmsg.DescribeGroupsResponse:
+			for _, g := range response.Groups {
+				if !refused(kerr.ErrorForCode(g.ErrorCode), allowed, g.Group) {
+					note("group "+g.Group, g.AuthorizedOperations)
+				}
+			}
+		default:
+			request, ok := shard.Req.(*kmsg.DescribeGroupsRequest)
+			if !ok || !refused(shard.Err, allowed, request.Groups...) {
+				return nil, a.fail("ask what is allowed", shard.Err)
+			}
+		}
+	}
+	return allowed, nil
+}
+
+// refused notes groups of which nothing is allowed, if err says that.
+func refused(err error, allowed map[string]int32, groups ...string) bool {
+	if !errors.Is(err, kerr.GroupAuthorizationFailed) {
+		return false
+	}
+	for _, group := range groups {
+		allowed["group "+group] = 0
+	}
+	return true
+}
