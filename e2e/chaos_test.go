@@ -53,7 +53,7 @@ func (c *chaos) run(ctx context.Context) error {
 			}
 		}
 	}
-	estimate := 6 * time.Second
+	estimate := 5 * time.Second
 	for i, processor := range order {
 		c.adapt(order[i:], estimate)
 		begin := time.Now()

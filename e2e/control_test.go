@@ -30,7 +30,7 @@ func TestControls(t *testing.T) {
 		{"", nil},
 	} {
 		t.Run(cmp.Or(c.mistake, "product"), func(t *testing.T) {
-			t.Parallel() // most of their time they wait for the group to notice a death
+			t.Parallel() // most of their time they wait
 			r := runControl(t, c.mistake)
 			t.Log("\n" + r.String())
 			t.Log(r.JSON())
@@ -52,9 +52,9 @@ func TestControls(t *testing.T) {
 
 func runControl(t *testing.T, mistake string) *oracle.Report {
 	t.Helper()
-	events, p := 1200, plan{processor: 2, hold: 2500 * time.Millisecond, always: true}
+	events, p := 1200, plan{processor: 3, hold: 2500 * time.Millisecond, always: true}
 	if *long {
-		events, p.processor = 8000, 8
+		events, p.processor = 8000, 10
 	}
 	g := newRig(t, ackLatency)
 	if mistake != "" {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,26 +26,38 @@ var (
 
 const ackLatency = 30 * time.Millisecond
 
-// TestCrash sends a history while processor and ingress are killed, and judges everything that came of it.
+// TestCrash sends a history while processor and ingress are killed, and judges everything that came of it. A processor with
+// an instance id takes its partitions back at once; one without waits for its dead self's session to expire, and has more to
+// catch up with.
 func TestCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts and kills processes for a minute")
 	}
-	events, p := 4000, plan{processor: 3, ingress: 2, wipe: true, hold: 1500 * time.Millisecond, foreign: true}
-	if *long {
-		events, p = 20_000, plan{processor: 13, ingress: 5, wipe: true, hold: 2500 * time.Millisecond, foreign: true}
+	usual := plan{processor: 8, ingress: 3, wipe: true, hold: 1500 * time.Millisecond, foreign: true}
+	if !*long {
+		t.Run("instance", func(t *testing.T) { crash(t, 4000, usual, "--instance-id", "e2e") })
+		return
 	}
+	usual.processor, usual.ingress, usual.hold = 13, 5, 2500*time.Millisecond
+	t.Run("anonymous", func(t *testing.T) { crash(t, 20_000, usual) })
+	usual.processor = 24
+	t.Run("instance", func(t *testing.T) { crash(t, 20_000, usual, "--instance-id", "e2e") })
+}
+
+func crash(t *testing.T, events int, p plan, flags ...string) {
+	t.Helper()
 	if *size > 0 {
 		events = *size
 	}
 	g := newRig(t, ackLatency)
+	g.process.args = append(g.process.args, flags...)
 	g.ingest.start(t)
 	g.process.start(t)
 	g.serve.start(t)
 	g.awaitReady(g.ingest, g.ingestAdmin, 30*time.Second)
 	g.awaitReady(g.process, g.procAdmin, 60*time.Second)
 
-	r := &oracle.Report{Title: "crash test"}
+	r := &oracle.Report{Title: strings.Join(append([]string{"crash test"}, flags...), " ")}
 	h, notes, written := g.traffic(events, p, r)
 	r.Fact("drained after the last event, s", seconds(g.drain(120*time.Second, true)))
 	judge := oracle.Judge{Brokers: g.brokers, Topics: g.topics, Partitions: partitions, Workspaces: true, Index: g.index}

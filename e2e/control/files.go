@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 
 	"tidemark/codecs"
@@ -26,6 +27,7 @@ func (f *files) graph() *goka.GroupGraph {
 		goka.Input(goka.Stream(s.Events.Name), codecs.Bytes{}, f.fold),
 		goka.Output(goka.Stream(s.Index.Name), codecs.Index{}),
 		goka.Output(goka.Stream(s.Notify.Name), codecs.Notice{}),
+		goka.Output(goka.Stream(s.DLQ.Name), codecs.Bytes{}),
 		goka.Persist(codecs.Proto[*tidemarkv1.FileState]{New: func() *tidemarkv1.FileState { return new(tidemarkv1.FileState) }}),
 	)
 }
@@ -50,10 +52,30 @@ func (f *files) fold(ctx goka.Context, message any) {
 	if verdict == file.Applied && f.mistake.redo {
 		after, verdict = before, file.Accepted
 	}
-	if verdict != file.Accepted {
+	switch verdict {
+	case file.BeyondWindow:
+		f.deadLetter(ctx, message.([]byte))
 		return
+	case file.Applied, file.Duplicate:
+		return
+	case file.Accepted:
 	}
 	ctx.Emit(goka.Stream(f.streams.Index.Name), ctx.Key(), file.IndexOf(after))
 	ctx.Emit(goka.Stream(f.streams.Notify.Name), ctx.Key(), file.NoticeOf(before, after, e, at, late))
 	ctx.SetValue(after)
+}
+
+// deadLetter says only that the event is beyond the window: no other dead letter comes to a control. The key that the group
+// was given is the file's; the source's was the workspace.
+func (f *files) deadLetter(ctx goka.Context, value []byte) {
+	workspace, _, err := tidemarkv1.SplitKey(ctx.Key())
+	if err != nil {
+		ctx.Fail(err)
+		return
+	}
+	ctx.Emit(goka.Stream(f.streams.DLQ.Name), workspace, value, goka.WithCtxEmitHeaders(goka.Headers{
+		"dlq.exception": []byte("control"), "dlq.message": []byte("beyond the window"), "dlq.reason": []byte("beyond_dedupe_window"),
+		"dlq.topic": []byte(ctx.Topic()), "dlq.partition": fmt.Append(nil, ctx.Partition()), "dlq.offset": fmt.Append(nil, ctx.Offset()),
+		"dlq.first_failed_at": fmt.Append(nil, ctx.Timestamp()),
+	}))
 }

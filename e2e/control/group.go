@@ -24,6 +24,7 @@ func (f *files) group(conf kafka.Config) goka.ConsumerGroupBuilder {
 		if err != nil {
 			return nil, err
 		}
+		config.Consumer.Group.InstanceId = "control" // a restart takes its partitions back at once: less to wait for
 		inner, err := sarama.NewConsumerGroup(brokers, name, config)
 		if err != nil {
 			return nil, fmt.Errorf("join group %s: %w", name, err)
