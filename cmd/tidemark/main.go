@@ -49,6 +49,7 @@ type cli struct {
 	Get     getCommand     `cmd:"" help:"Show the state of one file."`
 	Ls      lsCommand      `cmd:"" help:"List the files of a workspace."`
 	Tail    tailCommand    `cmd:"" help:"Print the records of a topic."`
+	Why     whyCommand     `cmd:"" help:"List the events behind a file's row, and what became of each."`
 	Version versionCommand `cmd:"" help:"Print which build this is."`
 }
 

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"tidemark/codecs"
+	"tidemark/topology"
+	"tidemark/trail"
+)
+
+// A whyCommand lists the events behind a row.
+type whyCommand struct {
+	clusterFlags
+	prefixFlags
+	outputFlags
+	Workspace string `arg:"" help:"Workspace of the file." name:"ws"`
+	File      string `arg:"" help:"Id of the file."`
+	Since     string `help:"Only events written since: a time (2026-01-31T09:00:00Z), a day, or how long ago (36h). Left out: all that are kept." default:"" placeholder:"TIME" env:"-"`
+}
+
+// errUnknownFile is returned when no topic knows the file; what was looked at is said before.
+var errUnknownFile = errors.New("no event, dead letter or row of this file was found")
+
+// Run reads the topics and prints events as their verdicts are known, then the row.
+func (c *whyCommand) Run(ctx context.Context, con console) error {
+	if c.Workspace == "" || c.File == "" {
+		return usagef("the ids of the workspace and of the file must not be empty")
+	}
+	since, err := parseSince(c.Since, time.Now())
+	if err != nil {
+		return err
+	}
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	streams, err := topology.New(c.TopicPrefix, topology.Single)
+	if err != nil {
+		return usageError{err}
+	}
+	out := &trailPrinter{form: c.Output, w: bufio.NewWriter(con.out)}
+	found, err := trail.Follow(ctx, trail.Search{
+		Kafka: config, Streams: streams, Workspace: c.Workspace, File: c.File, Since: since,
+		Progress: func(topic string, done, total int64) {
+			con.note("reading %s: %d of %d offsets, %d %%", topic, done, total, 100*done/max(total, 1))
+		},
+	}, out.event)
+	if err != nil {
+		return errors.Join(err, out.w.Flush())
+	}
+	if found.Events == 0 && found.Row == nil {
+		con.note("Looked for file %s of workspace %s in:", cell(c.File), cell(c.Workspace))
+		for _, span := range found.Looked {
+			con.note("  %s", span)
+		}
+		return errUnknownFile
+	}
+	if err := out.finding(found); err != nil {
+		return err
+	}
+	if found.Agreement == trail.Disagrees {
+		return errors.New(found.Why)
+	}
+	return nil
+}
+
+// parseSince reads a time, a day, or how long ago; nothing is the beginning.
+func parseSince(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	for _, form := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(form, text); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, usagef("--since %q: want a time such as 2026-01-31T09:00:00Z, a day such as 2026-01-31, or how long ago, such as 36h", text)
+}
+
+// A trailPrinter prints the events of a file and its row: in JSON one object a line, in YAML one document each.
+type trailPrinter struct {
+	form  string
+	w     *bufio.Writer
+	table bytes.Buffer // the file's own events, for columns that fit
+}
+
+func (p *trailPrinter) event(e trail.Event) error {
+	if p.form != asTable {
+		return p.object(struct {
+			Kind string `json:"kind"`
+			trail.Event
+		}{"event", e})
+	}
+	if p.table.Len() == 0 {
+		fmt.Fprintln(&p.table, "POSITION\tEVENT ID\tEVENT\tSENT\tRECEIVED\tVERDICT\tVERSION\tDETAIL")
+	}
+	sent, version, verdict := "-", "-", string(e.Verdict)
+	if e.SentAt != nil {
+		sent = e.SentAt.Format(time.RFC3339Nano)
+	}
+	if e.Version != nil {
+		version = strconv.FormatInt(*e.Version, 10)
+	}
+	if e.Reason != "" {
+		verdict += ": " + cell(e.Reason)
+	}
+	_, err := fmt.Fprintf(&p.table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Position, dash(e.EventID), dash(e.Event), sent,
+		e.ReceivedAt.Format(time.RFC3339Nano), verdict, version, dash(e.Detail))
+	return err
+}
+
+func (p *trailPrinter) finding(f trail.Finding) error {
+	var row json.RawMessage
+	if f.Row != nil {
+		row = codecs.AppendFile(nil, f.Row)
+	}
+	if p.form != asTable {
+		err := p.object(struct {
+			Kind      string          `json:"kind"`
+			Row       json.RawMessage `json:"row"` // null: there is none
+			Agreement trail.Agreement `json:"agrees"`
+			Why       string          `json:"detail"`
+			Commit    int64           `json:"committed"`
+			Looked    []trail.Span    `json:"looked_at"`
+		}{"row", row, f.Agreement, f.Why, f.Commit, f.Looked})
+		return errors.Join(err, p.w.Flush())
+	}
+	if err := align(p.w, &p.table); err != nil {
+		return err
+	}
+	fmt.Fprintln(p.w)
+	if row == nil {
+		fmt.Fprintln(p.w, "The table has no row of this file.")
+	} else if err := (outputFlags{Output: asTable}).printObject(p.w, row); err != nil {
+		return err
+	}
+	agrees := map[trail.Agreement]string{trail.Agrees: "Agrees with the notices", trail.Disagrees: "DISAGREES with the notices", trail.Unknown: "Not compared with the notices"}
+	fmt.Fprintf(p.w, "\n%s: %s.\n", agrees[f.Agreement], cell(strings.TrimSuffix(f.Why, ".")))
+	return p.w.Flush()
+}
+
+func (p *trailPrinter) object(v any) error {
+	if p.form == asYAML {
+		if _, err := io.WriteString(p.w, "---\n"); err != nil {
+			return err
+		}
+		return printYAML(p.w, v)
+	}
+	encoder := json.NewEncoder(p.w)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return err
+	}
+	return p.w.Flush() // somebody may be watching
+}

@@ -1,0 +1,91 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// A GroupLag is how far a group has come in a topic.
+type GroupLag struct {
+	Group, Topic string
+	State        string // by Kafka's names; "Dead" for a group that does not exist
+	Members      int
+	Partitions   []PartitionLag // in order
+}
+
+// A PartitionLag is how far a group has come in one partition.
+type PartitionLag struct {
+	Partition int32
+	Start     int64 // of what the log still has
+	Commit    int64 // what the group reads next; -1: it has committed nothing
+	End       int64
+}
+
+// Records is how many are left to read.
+func (p PartitionLag) Records() int64 { return max(0, p.End-max(p.Commit, p.Start)) }
+
+// Total is how many records are left to read.
+func (l GroupLag) Total() (n int64) {
+	for _, p := range l.Partitions {
+		n += p.Records()
+	}
+	return n
+}
+
+// Lags asks how far a group has come. The commits are asked for first: what is told as left to read was there then.
+func Lags(ctx context.Context, c Config, group, topic string) (GroupLag, error) {
+	lag := GroupLag{Group: group, Topic: topic, State: "Dead"}
+	a, err := c.admin()
+	if err != nil {
+		return lag, err
+	}
+	defer a.Close()
+	described, err := a.DescribeGroups(ctx, group)
+	if err != nil {
+		return lag, a.fail("ask for group "+group, err)
+	}
+	switch g := described[group]; {
+	case errors.Is(g.Err, kerr.GroupIDNotFound):
+	case errors.Is(g.Err, kerr.GroupAuthorizationFailed):
+		return lag, fmt.Errorf("group %s: this user may not describe it: grant the ACL operation Describe", group)
+	case g.Err != nil:
+		return lag, a.fail("ask for group "+group, g.Err)
+	case g.State != "":
+		lag.State, lag.Members = g.State, len(g.Members)
+	}
+	commits, err := a.FetchOffsets(ctx, group)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // a group that never ran: some brokers say so, others send nothing
+		return lag, a.fail("ask for the commits of group "+group, err)
+	}
+	starts, err := a.ListStartOffsets(ctx, topic)
+	if err != nil {
+		return lag, a.fail("ask for the offsets of "+topic, err)
+	}
+	ends, err := a.ListCommittedOffsets(ctx, topic)
+	if err != nil {
+		return lag, a.fail("ask for the offsets of "+topic, err)
+	}
+	if err := errors.Join(starts.Error(), ends.Error()); err != nil {
+		if errors.Is(err, kerr.UnknownTopicOrPartition) {
+			return lag, missing(topic)
+		}
+		return lag, a.fail("ask for the offsets of "+topic, err)
+	}
+	ends.Each(func(o kadm.ListedOffset) {
+		p := PartitionLag{Partition: o.Partition, Commit: -1, End: o.Offset}
+		if start, ok := starts.Lookup(topic, o.Partition); ok {
+			p.Start = start.Offset
+		}
+		if commit, ok := commits.Lookup(topic, o.Partition); ok && commit.Err == nil {
+			p.Commit = commit.At
+		}
+		lag.Partitions = append(lag.Partitions, p)
+	})
+	slices.SortFunc(lag.Partitions, func(x, y PartitionLag) int { return int(x.Partition - y.Partition) })
+	return lag, nil
+}

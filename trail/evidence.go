@@ -1,0 +1,294 @@
+package trail
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/codecs"
+	"tidemark/file"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// An evidence is what the topics say about the file.
+type evidence struct {
+	workspace, file string
+	key             string // of its row
+	otherKey        string // of notices of the workspace's events that touch no row
+	quoted          []byte // its id as JSON
+	quotedWorkspace []byte
+	partition       int32
+	logID           string // id of the events topic
+	eventsTopic     string
+	commit          int64
+	since           time.Time
+
+	notices     map[place]told
+	last        *tidemarkv1.Notice // of the highest version, without its payload
+	noticesFrom int64
+	dead        map[grave]*deadLetter
+	row         *tidemarkv1.FileState
+
+	accepted map[string]string // position of an accepted event by its id
+	tell     func(Event) error
+	told     int
+}
+
+// A place is where a notice says its event lies. The id tells apart events of a log that was made anew.
+type place struct {
+	offset int64
+	id     string
+}
+
+type told struct {
+	version *int64
+	late    bool
+}
+
+// A grave is where a dead letter says its record lies; the sum tells apart logs, as the record may have no id.
+type grave struct {
+	partition int32
+	offset    int64
+	sum       [sha256.Size]byte
+}
+
+type deadLetter struct {
+	event   Event
+	claimed bool // its record was found
+}
+
+func newEvidence(s Search, partition int32, logID string, commit int64) *evidence {
+	return &evidence{
+		workspace: s.Workspace, file: s.File, key: tidemarkv1.JoinKey(s.Workspace, s.File), otherKey: tidemarkv1.JoinKey(s.Workspace, ""),
+		partition: partition,
+		quoted:    quote(s.File), quotedWorkspace: quote(s.Workspace),
+		logID: logID, eventsTopic: s.Streams.Events.Name, commit: commit, since: s.Since,
+		notices: map[place]told{}, dead: map[grave]*deadLetter{}, accepted: map[string]string{},
+	}
+}
+
+// quote is how JSON most often writes s.
+func quote(s string) []byte {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(s); err != nil { // a string: cannot fail
+		return []byte(s)
+	}
+	return bytes.TrimSpace(b.Bytes())
+}
+
+// notice takes a record of the notices.
+func (e *evidence) notice(r *kgo.Record) error {
+	if key := string(r.Key); key != e.key && (key != e.otherKey || !e.mentioned(r.Value)) || r.Value == nil {
+		return nil
+	}
+	value, err := codecs.Notice{}.Decode(r.Value)
+	if err != nil {
+		return fmt.Errorf("%s, partition %d, offset %d: %w", r.Topic, r.Partition, r.Offset, err)
+	}
+	n, ok := value.(*tidemarkv1.Notice)
+	if !ok || n.GetFileId() != e.file || n.GetPosition().GetPartition() != e.partition {
+		return nil
+	}
+	e.notices[place{n.GetPosition().GetOffset(), n.GetEventId()}] = told{n.Version, n.GetLate()}
+	if n.Version != nil && n.GetVersion() >= e.last.GetVersion() {
+		n.Payload = nil // aliases the record
+		e.last = n
+	}
+	return nil
+}
+
+// deadLetter takes a record of the dead letters.
+func (e *evidence) deadLetter(r *kgo.Record) error {
+	header := map[string]string{}
+	for _, h := range r.Headers {
+		header[h.Key] = string(h.Value)
+	}
+	about := e.about(r.Value, r.Key)
+	if about == nil || header["dlq.topic"] != e.eventsTopic {
+		return nil
+	}
+	partition, err1 := strconv.ParseInt(header["dlq.partition"], 10, 32)
+	offset, err2 := strconv.ParseInt(header["dlq.offset"], 10, 64)
+	if err := cmp.Or(err1, err2); err != nil {
+		return fmt.Errorf("%s, partition %d, offset %d: where its record lies: %w", r.Topic, r.Partition, r.Offset, err)
+	}
+	about.Position = (&tidemarkv1.Position{Partition: int32(partition), Offset: offset}).Text()
+	about.Verdict, about.Reason, about.Detail = DeadLettered, header["dlq.reason"], header["dlq.message"]
+	if about.ReceivedAt.IsZero() {
+		about.ReceivedAt = r.Timestamp.UTC()
+	}
+	at := grave{int32(partition), offset, sha256.Sum256(r.Value)}
+	if e.dead[at] == nil { // the same record dead-lettered again is the same entry
+		e.dead[at] = &deadLetter{event: *about}
+	}
+	return nil
+}
+
+// rowRecord takes a record of the table.
+func (e *evidence) rowRecord(r *kgo.Record) error {
+	if string(r.Key) != e.key {
+		return nil
+	}
+	if r.Value == nil {
+		e.row = nil
+		return nil
+	}
+	row := new(tidemarkv1.FileState)
+	value, err := codecs.Proto[*tidemarkv1.FileState]{New: func() *tidemarkv1.FileState { return row }}.Decode(r.Value)
+	if err != nil || value == nil {
+		return fmt.Errorf("%s, partition %d, offset %d: %w", r.Topic, r.Partition, r.Offset, err)
+	}
+	if row.GetVersion() >= e.row.GetVersion() { // a paused owner may append an older one, which every reader ignores
+		e.row = row
+	}
+	return nil
+}
+
+// mentioned says whether JSON may hold the file's id: as it is, or behind escapes.
+func (e *evidence) mentioned(value []byte) bool {
+	return bytes.Contains(value, []byte(e.file)) || bytes.IndexByte(value, '\\') >= 0
+}
+
+// about returns what a record says of itself when it is about the file, else nil. One that cannot be understood is, when it
+// names the file and the workspace.
+func (e *evidence) about(value, key []byte) *Event {
+	if !e.mentioned(value) { // nearly always
+		return nil
+	}
+	event, err := codecs.ParseEvent(value)
+	if err == nil {
+		if event.GetWorkspaceId() != e.workspace || event.GetFileId() != e.file {
+			return nil
+		}
+		found := &Event{EventID: event.GetEventId(), Event: event.GetEvent(), ReceivedAt: micros(event.GetReceivedAt())}
+		if event.OccurredAt != nil {
+			at := micros(event.GetOccurredAt())
+			found.SentAt = &at
+		}
+		if !file.Touches(event) {
+			found.Detail = "has no meaning for the file's state"
+		}
+		return found
+	}
+	if !bytes.Contains(value, e.quoted) || string(key) != e.workspace && !bytes.Contains(value, e.quotedWorkspace) {
+		return nil
+	}
+	var loose struct {
+		EventID string `json:"event_id"`
+		Event   string `json:"event"`
+	}
+	_ = json.Unmarshal(value, &loose) // it could not be read before; what can be shown is shown
+	return &Event{EventID: loose.EventID, Event: loose.Event, Detail: err.Error()}
+}
+
+func micros(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+// event takes a record of the events, and tells its verdict.
+func (e *evidence) event(r *kgo.Record) error {
+	found := e.about(r.Value, r.Key)
+	if found == nil {
+		return nil
+	}
+	found.Position = (&tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}).Text()
+	if found.ReceivedAt.IsZero() {
+		found.ReceivedAt = r.Timestamp.UTC()
+	}
+	e.judge(found, r)
+	e.told++
+	return e.tell(*found)
+}
+
+func (e *evidence) judge(found *Event, r *kgo.Record) {
+	if letter := e.dead[grave{r.Partition, r.Offset, sha256.Sum256(r.Value)}]; letter != nil {
+		letter.claimed = true
+		found.Verdict, found.Reason, found.Detail = DeadLettered, letter.event.Reason, letter.event.Detail
+		return
+	}
+	first, known := e.accepted[found.EventID]
+	if notice, ok := e.notices[place{r.Offset, found.EventID}]; ok {
+		switch found.Version = notice.version; {
+		case notice.version == nil:
+			found.Verdict = Passed
+		case notice.late:
+			found.Verdict, found.Detail = Late, "newer events came before it and kept what they set"
+		default:
+			found.Verdict = Accepted
+		}
+		if !known {
+			e.accepted[found.EventID] = found.Position
+		}
+		return
+	}
+	switch {
+	case r.Offset >= e.commit:
+		found.Verdict, found.Detail = Pending, "not folded yet"
+		if known {
+			found.Detail = "not folded yet; a copy of " + first
+		}
+	case known:
+		found.Verdict, found.Detail = Duplicate, "a copy of "+first
+	case e.remembered(found.EventID):
+		found.Verdict, found.Detail = Duplicate, "the row remembers its id: the first copy is older than what was read"
+	default:
+		found.Verdict, found.Detail = NoTrace, e.noTrace()
+	}
+}
+
+func (e *evidence) noTrace() string {
+	switch {
+	case !e.since.IsZero():
+		return "may be a copy of an event from before --since: look again without it"
+	case e.noticesFrom > 0:
+		return fmt.Sprintf("its notice, or that of its first copy, may have expired: the notices begin at offset %d", e.noticesFrom)
+	}
+	return "no notice, no dead letter and no earlier copy: this should not be"
+}
+
+// The window of a row as tidemark.proto describes it: entries that begin with part of the id's hash.
+const (
+	seenEntry = 24
+	seenHash  = 16
+)
+
+// remembered says whether the row has the id in its window.
+func (e *evidence) remembered(id string) bool {
+	sum := sha256.Sum256([]byte(id))
+	for entry := range slices.Chunk(e.row.GetSeen(), seenEntry) {
+		if len(entry) == seenEntry && bytes.Equal(entry[:seenHash], sum[:seenHash]) {
+			return true
+		}
+	}
+	return false
+}
+
+// rest tells the dead letters whose records were not met.
+func (e *evidence) rest() error {
+	var left []*deadLetter
+	for _, letter := range e.dead {
+		if !letter.claimed && !letter.event.ReceivedAt.Before(e.since) {
+			left = append(left, letter)
+		}
+	}
+	slices.SortFunc(left, func(a, b *deadLetter) int { return a.event.ReceivedAt.Compare(b.event.ReceivedAt) })
+	for _, letter := range left {
+		e.told++
+		if err := e.tell(letter.event); err != nil {
+			return err
+		}
+	}
+	return nil
+}
