@@ -36,7 +36,7 @@ func newHost(ctx context.Context, log *slog.Logger, flags adminFlags) (*host, er
 // run runs the services until ctx ends, and drains: readiness first, then the services in their order, the admin address last.
 func (h *host) run(ctx context.Context, services ...service) error {
 	services = append(services, service{name: "admin", run: func(ctx context.Context) error {
-		return serveHTTP(ctx, h.admin, httpServer(telemetry.AdminHandler(h.registry, h.readiness), h.log), h.log)
+		return serveHTTP(ctx, h.admin, httpServer(telemetry.AdminHandler(h.registry, h.readiness), h.log), h.log.With("role", "admin"))
 	}})
 	begin := time.Now()
 	drain := func() {

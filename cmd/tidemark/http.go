@@ -44,6 +44,7 @@ func httpServer(handler http.Handler, log *slog.Logger) *http.Server {
 //
 //	Serve ──▶ ctx ends ──▶ Shutdown: no new requests, the open ones finish ──▶ Close: what is left is cut
 func serveHTTP(ctx context.Context, l net.Listener, server *http.Server, log *slog.Logger) error {
+	log.InfoContext(ctx, "listening", "addr", l.Addr().String())
 	group, over := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -96,7 +96,7 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config 
 	h.readiness.Add("ingress", fit.ready(server.Ready))
 	return service{name: "ingress", addr: listener.Addr().String(), run: func(ctx context.Context) error {
 		bounded := ingress.HTTPServer("", fit.gate(server.Handler()), h.log)
-		return errors.Join(serveHTTP(ctx, listener, bounded, h.log), closeIngress(ctx, server))
+		return errors.Join(serveHTTP(ctx, listener, bounded, h.log.With("role", "ingress")), closeIngress(ctx, server))
 	}}, nil
 }
 

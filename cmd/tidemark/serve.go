@@ -64,7 +64,7 @@ func (f serveFlags) views(ctx context.Context, h *host, fit *cluster, config kaf
 	}
 	h.readiness.Add("views", fit.ready(server.Ready))
 	api = service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
-		return serveHTTP(ctx, listener, httpServer(fit.gate(server.Handler()), h.log), h.log)
+		return serveHTTP(ctx, listener, httpServer(fit.gate(server.Handler()), h.log), h.log.With("role", "api"))
 	}}
 	return api, service{name: "views", run: fit.then(server.Run)}, nil
 }
