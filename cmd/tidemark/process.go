@@ -69,11 +69,14 @@ func (f processFlags) groups(h *host, config kafka.Config, streams topology.Stre
 	}
 }
 
-// group is the service of a group, which processes from fit on.
-func (h *host) group(fit *cluster, name string, group interface {
+// A group is either of the two groups of package processors.
+type group interface {
 	Run(ctx context.Context) error
 	Ready() error
-}) service {
-	h.readiness.Add(name, fit.ready(group.Ready))
-	return service{name: name, run: fit.then(group.Run)}
+}
+
+// group is the service of g, which processes from fit on.
+func (h *host) group(fit *cluster, name string, g group) service {
+	h.readiness.Add(name, fit.ready(g.Ready))
+	return service{name: name, run: fit.then(g.Run)}
 }
