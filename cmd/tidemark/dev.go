@@ -59,6 +59,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if c.InstanceID == "" && len(c.Brokers) == 0 {
 		c.InstanceID = "dev" // the data folder's lock keeps a second one away
 	}
+	h.serveDeadLetters(fit, config, streams)
 	conf := c.groups(h, config, streams, c.Data)
 	files := processors.NewFiles(conf)
 	groups := []service{h.group(fit, "files", files), h.group(fit, "workspaces", processors.NewWorkspaces(conf))}

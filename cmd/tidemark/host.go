@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,7 +14,7 @@ import (
 
 // adminFlags say where a process shows how it is.
 type adminFlags struct {
-	AdminAddr string `help:"Address of /healthz, /readyz and /metrics." default:"127.0.0.1:9600" placeholder:"HOST:PORT"`
+	AdminAddr string `help:"Address of /healthz, /readyz, /metrics, and /dlq where events are folded." default:"127.0.0.1:9600" placeholder:"HOST:PORT"`
 }
 
 // A host is what every long-running process has, whatever its roles: a log, metrics, readiness and the admin address.
@@ -22,6 +23,7 @@ type host struct {
 	registry  *prometheus.Registry
 	readiness *telemetry.Readiness
 	admin     net.Listener
+	dead      http.Handler // of the dead letters, in a process that makes some
 }
 
 // newHost opens the admin address. A process whose roles never ran closes it by ending.
@@ -36,7 +38,7 @@ func newHost(ctx context.Context, log *slog.Logger, flags adminFlags) (*host, er
 // run runs the services until ctx ends, and drains: readiness first, then the services in their order, the admin address last.
 func (h *host) run(ctx context.Context, services ...service) error {
 	services = append(services, service{name: "admin", run: func(ctx context.Context) error {
-		return serveHTTP(ctx, h.admin, httpServer(telemetry.AdminHandler(h.registry, h.readiness), h.log), h.log.With("role", "admin"))
+		return serveHTTP(ctx, h.admin, httpServer(h.adminHandler(), h.log), h.log.With("role", "admin"))
 	}})
 	begin := time.Now()
 	drain := func() {

@@ -25,8 +25,9 @@ const (
 	exitUsage  = 2
 )
 
-// A console is where a command reads and writes: results on out, all else on err.
+// A console is where a command reads and writes: results on out, all else on err. Only a command that asks a person reads in.
 type console struct {
+	in  io.Reader
 	out io.Writer
 	err io.Writer
 }
@@ -50,13 +51,14 @@ type cli struct {
 	Ls      lsCommand      `cmd:"" help:"List the files of a workspace."`
 	Tail    tailCommand    `cmd:"" help:"Print the records of a topic."`
 	Why     whyCommand     `cmd:"" help:"List the events behind a file's row, and what became of each."`
+	Dlq     dlqCommand     `cmd:"" help:"Look at what could not be folded, and replay or drop it."`
 	Version versionCommand `cmd:"" help:"Print which build this is."`
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second signal ends the process at once
-	os.Exit(run(ctx, os.Args[1:], console{out: os.Stdout, err: os.Stderr}))
+	os.Exit(run(ctx, os.Args[1:], console{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 }
 
 // run is main without the process: it parses args, runs the command and returns the exit code.

@@ -49,6 +49,7 @@ func (c *processCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	fit := h.await(processRole, config, streams)
+	h.serveDeadLetters(fit, config, streams)
 	conf := c.groups(h, config, streams, c.Data)
 	var roles []service
 	if slices.Contains(c.Groups, "files") { // first to stop: it feeds the other

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/deadletters"
+	"tidemark/topology"
+)
+
+// dlqCommand groups what is done about events that could not be folded.
+type dlqCommand struct {
+	List   dlqListCommand   `cmd:"" help:"Show what could not be folded, by reason or one by one."`
+	Show   dlqShowCommand   `cmd:"" help:"Show one dead letter whole."`
+	Replay dlqReplayCommand `cmd:"" help:"Put dead letters back into the events topic. Without --yes, only say what would be done."`
+	Drop   dlqDropCommand   `cmd:"" help:"Let dead letters go: they are not listed or replayed any more. Asks first."`
+}
+
+// deadFlags say whose dead letters.
+type deadFlags struct {
+	clusterFlags
+	prefixFlags
+	outputFlags
+}
+
+func (f deadFlags) queue() (*deadletters.Queue, error) {
+	config, err := f.config()
+	if err != nil {
+		return nil, err
+	}
+	streams, err := topology.New(f.TopicPrefix, topology.Single)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return deadletters.New(config, streams), nil
+}
+
+// filterFlags select dead letters.
+type filterFlags struct {
+	Reason    []string `help:"Only those with this reason; several with commas between." placeholder:"REASON" env:"-"`
+	Workspace string   `help:"Only those of this workspace." placeholder:"WS" env:"-"`
+	EventID   string   `help:"Only those of this event." name:"event-id" placeholder:"ID" env:"-"`
+	Since     string   `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, or how long ago, like 2h." placeholder:"TIME" env:"-"`
+	Entries   []string `arg:"" optional:"" help:"Only these: positions of source records, like 7:1234." name:"entry"`
+}
+
+func (f filterFlags) filter(q *deadletters.Queue) (deadletters.Filter, error) {
+	filter := deadletters.Filter{Reasons: f.Reason, WorkspaceID: f.Workspace, EventID: f.EventID}
+	for _, text := range f.Entries {
+		source, err := deadletters.ParseSource(text, q.Events())
+		if err != nil {
+			return filter, usageError{err}
+		}
+		filter.Sources = append(filter.Sources, source)
+	}
+	if f.Since != "" {
+		since, err := parseTime(f.Since, time.Now())
+		if err != nil {
+			return filter, usagef("--since %w", err)
+		}
+		filter.Since = since
+	}
+	return filter, nil
+}
+
+// parseTime reads a time, or how long ago it was.
+func parseTime(s string, now time.Time) (time.Time, error) {
+	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return at, fmt.Errorf("%q: want a time like 2026-11-24T12:00:00Z, or how long ago, like 90m", s)
+	}
+	return at, nil
+}
+
+// A dlqListCommand shows dead letters.
+type dlqListCommand struct {
+	deadFlags
+	filterFlags
+	Each     bool `help:"One by one, not by reason. The forms json and yaml always are: one record each." env:"-"`
+	Resolved bool `help:"Also those that were replayed or dropped." env:"-"`
+}
+
+// Run prints groups for people, and single records for programs.
+func (c *dlqListCommand) Run(ctx context.Context, con console) error {
+	queue, err := c.queue()
+	if err != nil {
+		return err
+	}
+	filter, err := c.filter(queue)
+	if err != nil {
+		return err
+	}
+	filter.All = c.Resolved
+	entries, err := queue.Entries(ctx, filter)
+	if err != nil {
+		return err
+	}
+	if c.Output != asTable {
+		return queue.Records(ctx, entries, func(e *deadletters.Entry, r *kgo.Record) error {
+			return c.printEntry(con.out, queue, e, r)
+		})
+	}
+	if len(entries) == 0 {
+		_, err := fmt.Fprintln(con.out, "There are no dead letters that match.")
+		return err
+	}
+	if c.Each {
+		return printEach(con.out, queue, entries)
+	}
+	return c.print(con.out, nil, func(table *bytes.Buffer) {
+		fmt.Fprintln(table, "REASON\tENTRIES\tRECORDS\tFIRST\tLAST\tEXAMPLE\tWHAT TO MEND")
+		for _, g := range deadletters.Groups(entries) {
+			fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%s\t%s\n", dash(g.Reason), g.Entries, g.Records,
+				clock(g.First), clock(g.Last), g.Example.Source.Text(queue.Events()), dash(g.Example.Message))
+		}
+	})
+}
+
+// clock is a time in a table.
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func printEach(w io.Writer, queue *deadletters.Queue, entries []*deadletters.Entry) error {
+	var table bytes.Buffer
+	fmt.Fprintln(&table, "ENTRY\tREASON\tFAILED\tTIMES\tWORKSPACE\tEVENT ID\tRESOLVED\tWHAT TO MEND")
+	for _, e := range entries {
+		resolved := e.Resolved
+		if e.ReplayedTo != "" {
+			resolved += " to " + e.ReplayedTo
+		}
+		fmt.Fprintf(&table, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", e.Source.Text(queue.Events()), dash(e.Reason), clock(e.First), e.Times,
+			dash(e.WorkspaceID), dash(e.EventID), dash(resolved), dash(e.Message))
+	}
+	return align(w, &table)
+}
+
+// A deadRecord is the record of a dead letter as tail shows it, and what is known of the entry.
+type deadRecord struct {
+	record
+	Entry any `json:"entry"`
+}
+
+func (f outputFlags) printEntry(w io.Writer, queue *deadletters.Queue, e *deadletters.Entry, r *kgo.Record) error {
+	entry := deadRecord{newRecord(r), queue.Describe(e)}
+	if f.Output == asYAML {
+		if _, err := fmt.Fprintln(w, "---"); err != nil {
+			return err
+		}
+		return printYAML(w, entry)
+	}
+	encoder := json.NewEncoder(w) // one line whatever the value's own layout
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(entry)
+}
+
+// A dlqShowCommand shows one dead letter.
+type dlqShowCommand struct {
+	deadFlags
+	Entry string `arg:"" help:"Position of its source record in the events topic, like 7:1234, as list prints it."`
+}
+
+// Run prints the entry, its headers and its value.
+func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
+	queue, err := c.queue()
+	if err != nil {
+		return err
+	}
+	source, err := deadletters.ParseSource(c.Entry, queue.Events())
+	if err != nil {
+		return usageError{err}
+	}
+	entry, r, err := queue.Find(ctx, source)
+	if err != nil {
+		return err
+	}
+	if c.Output != asTable {
+		return c.printEntry(con.out, queue, entry, r)
+	}
+	var table, value bytes.Buffer
+	line := func(name, text string) { fmt.Fprintf(&table, "%s\t%s\n", name, dash(text)) }
+	line("Entry", entry.Source.Text(queue.Events()))
+	line("Reason", entry.Reason)
+	line("What to mend", entry.Message)
+	line("Workspace", entry.WorkspaceID)
+	line("Event id", entry.EventID)
+	line("Failed", fmt.Sprintf("%d times, first %s, last %s", entry.Times, clock(entry.First), clock(entry.Last)))
+	line("Resolved", strings.TrimSuffix(entry.Resolved+" to "+entry.ReplayedTo, " to "))
+	line("Kept at", entry.Place()+" in "+r.Topic)
+	line("Key", string(r.Key))
+	for _, h := range r.Headers {
+		line("Header", h.Key+": "+string(h.Value))
+	}
+	if err := align(con.out, &table); err != nil {
+		return err
+	}
+	if json.Indent(&value, r.Value, "", "  ") != nil { // no JSON, which may be why it is here: byte for byte, safe for a terminal
+		value.Reset()
+		fmt.Fprintf(&value, "%d bytes: %q", len(r.Value), r.Value)
+	}
+	_, err = fmt.Fprintf(con.out, "\n%s\n", value.Bytes())
+	return err
+}
+
+// A dlqReplayCommand puts dead letters back.
+type dlqReplayCommand struct {
+	deadFlags
+	filterFlags
+	Yes   bool    `help:"Do it." env:"-"`
+	Rate  float64 `help:"Records a second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
+	Force bool    `help:"Also those that are still no events and will be dead-lettered again." env:"-"`
+}
+
+// Run replays, or says what would be.
+func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
+	if c.Rate < 0 {
+		return usagef("--rate %v: want 0 or more", c.Rate)
+	}
+	queue, err := c.queue()
+	if err != nil {
+		return err
+	}
+	filter, err := c.filter(queue)
+	if err != nil {
+		return err
+	}
+	result, err := queue.Replay(ctx, filter, deadletters.Options{Yes: c.Yes, Rate: c.Rate, Force: c.Force})
+	return c.report(con, queue, result, err, "replayed", "replay")
+}
+
+// A dlqDropCommand lets dead letters go.
+type dlqDropCommand struct {
+	deadFlags
+	filterFlags
+	Yes bool `help:"Do not ask." env:"-"`
+}
+
+// Run drops once somebody said yes.
+func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
+	if !c.Yes && !isTerminal(con.in) {
+		return usagef("there is no terminal to ask on: say --yes if the dead letters are to go")
+	}
+	queue, err := c.queue()
+	if err != nil {
+		return err
+	}
+	filter, err := c.filter(queue)
+	if err != nil {
+		return err
+	}
+	if !c.Yes {
+		entries, err := queue.Entries(ctx, filter)
+		if err != nil {
+			return err
+		}
+		if len(entries) == 0 {
+			con.note("There are no dead letters that match.")
+			return nil
+		}
+		con.note("Drop %d dead letters? They will not be listed or replayed any more. [y/N]", len(entries))
+		if !agreed(con.in) {
+			return fmt.Errorf("dropped nothing")
+		}
+	}
+	result, err := queue.Drop(ctx, filter, deadletters.Options{Yes: true})
+	return c.report(con, queue, result, err, "dropped", "drop")
+}
+
+// agreed reads one line. Anything but yes is no.
+func agreed(in io.Reader) bool {
+	answer, _ := bufio.NewReader(in).ReadString('\n') // nothing to read is a no
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return true
+	}
+	return false
+}
+
+// isTerminal takes any character device for a terminal. /dev/null is one too, and answers nothing, which is a no.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// report prints what was done, also when an error cut it short.
+func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadletters.Result, err error, done, do string) error {
+	if result == nil {
+		return err
+	}
+	if f.Output != asTable {
+		if printed := f.print(con.out, queue.DescribeResult(result), nil); err == nil {
+			err = printed
+		}
+		return err
+	}
+	var table bytes.Buffer
+	if len(result.Tallies) > 0 {
+		fmt.Fprintf(&table, "REASON\t%s\tLEFT\tWHY\n", strings.ToUpper(done))
+		for _, t := range result.Tallies {
+			why := t.Why
+			if t.Left > 0 {
+				why = t.LeftOne.Source.Text(queue.Events()) + ": " + why
+			}
+			fmt.Fprintf(&table, "%s\t%d\t%d\t%s\n", dash(t.Reason), t.Done, t.Left, dash(why))
+		}
+	}
+	if printed := align(con.out, &table); err == nil {
+		err = printed
+	}
+	switch {
+	case result.DryRun && result.Done > 0:
+		con.note("Nothing was done: --yes would %s %d of %d.", do, result.Done, result.Done+result.Left)
+	case result.DryRun:
+		con.note("There is nothing to %s.", do)
+	default:
+		con.note("%d %s, %d left as they are.", result.Done, done, result.Left)
+	}
+	return err
+}

@@ -1,0 +1,255 @@
+package deadletters
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka"
+)
+
+// A Handler serves the dead letters over HTTP, on an address that is not for the public:
+//
+//	GET  /dlq           by reason; ?each=true one by one
+//	GET  /dlq/{entry}   one of them, with its record
+//	POST /dlq/replay    a dry run unless the body says "dry_run": false
+//	POST /dlq/drop      the same
+type Handler struct {
+	queue  *Queue
+	record func(*kgo.Record) any
+	log    *slog.Logger
+	mux    *http.ServeMux
+}
+
+// NewHandler returns the handler; record gives the form in which a record is shown.
+func NewHandler(queue *Queue, record func(*kgo.Record) any, log *slog.Logger) *Handler {
+	h := &Handler{queue: queue, record: record, log: log, mux: http.NewServeMux()}
+	h.mux.HandleFunc("GET /dlq", h.answer(h.list))
+	h.mux.HandleFunc("GET /dlq/{entry...}", h.answer(h.show))
+	h.mux.HandleFunc("POST /dlq/replay", h.answer(h.replay))
+	h.mux.HandleFunc("POST /dlq/drop", h.answer(h.drop))
+	h.mux.HandleFunc("/", h.answer(func(r *http.Request) (any, error) {
+		return nil, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed", detail: "GET /dlq and /dlq/P:OFFSET, POST /dlq/replay and /dlq/drop are what there is"}
+	}))
+	return h
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// A problem is a refusal, in the form of RFC 9457.
+type problem struct {
+	status              int
+	code, field, detail string
+}
+
+func (p *problem) Error() string { return p.detail }
+
+func bad(field, format string, args ...any) *problem {
+	return &problem{http.StatusBadRequest, "bad_field", field, fmt.Sprintf(format, args...)}
+}
+
+// answer is the one place that writes answers and counts what went wrong.
+func (h *Handler) answer(call func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		status, contentType := http.StatusOK, "application/json"
+		body, err := call(r)
+		if err != nil {
+			p := h.problemOf(r, err)
+			if p.status == http.StatusServiceUnavailable {
+				w.Header().Set("Retry-After", "2")
+			}
+			status, contentType = p.status, "application/problem+json"
+			body = struct {
+				Type   string `json:"type"`
+				Title  string `json:"title"`
+				Status int    `json:"status"`
+				Detail string `json:"detail"`
+				Code   string `json:"code"`
+				Field  string `json:"field,omitempty"`
+				Done   any    `json:"result,omitempty"` // what was done before it went wrong
+			}{"about:blank", http.StatusText(p.status), p.status, p.detail, p.code, p.field, body}
+		}
+		w.Header().Set("Content-Type", contentType)
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(status)
+		encoder := json.NewEncoder(w)
+		encoder.SetEscapeHTML(false)
+		if err := encoder.Encode(body); err != nil {
+			h.log.DebugContext(r.Context(), "a client left before its answer about the dead letters", "error", err)
+		}
+	}
+}
+
+func (h *Handler) problemOf(r *http.Request, err error) *problem {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
+	switch {
+	case errors.Is(err, ErrNoEntry):
+		return &problem{status: http.StatusNotFound, code: "not_found", detail: err.Error()}
+	case kafka.Away(err):
+		return &problem{status: http.StatusServiceUnavailable, code: "brokers_away", detail: err.Error()}
+	}
+	h.log.ErrorContext(r.Context(), "a request about the dead letters failed", "path", r.URL.Path, "error", err)
+	return &problem{status: http.StatusInternalServerError, code: "internal", detail: err.Error()}
+}
+
+func (h *Handler) list(r *http.Request) (any, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, bad("", "the query string cannot be read: %v", err)
+	}
+	var ask request
+	each, limit := false, 100
+	for name, values := range query {
+		value := values[len(values)-1]
+		switch name {
+		case "reason":
+			ask.Reasons = values
+		case "entry":
+			ask.Entries = values
+		case "workspace_id":
+			ask.WorkspaceID = value
+		case "event_id":
+			ask.EventID = value
+		case "since":
+			ask.Since = value
+		case "each":
+			each, err = strconv.ParseBool(value)
+		case "resolved":
+			ask.all, err = strconv.ParseBool(value)
+		case "limit":
+			if limit, err = strconv.Atoi(value); err == nil && (limit < 1 || limit > 1000) {
+				err = errors.New("want 1 to 1000")
+			}
+		default:
+			return nil, bad(name, "there is no parameter %q", name)
+		}
+		if err != nil {
+			return nil, bad(name, "%s=%q: %v", name, value, err)
+		}
+	}
+	filter, err := ask.filter(h.queue.Events())
+	if err != nil {
+		return nil, err
+	}
+	entries, err := h.queue.Entries(r.Context(), filter)
+	if err != nil {
+		return nil, err
+	}
+	if !each {
+		return map[string]any{"entries": len(entries), "reasons": h.queue.describeGroups(entries)}, nil
+	}
+	listed := []*entryJSON{}
+	for _, e := range entries[:min(limit, len(entries))] {
+		listed = append(listed, h.queue.describe(e))
+	}
+	return map[string]any{"entries": listed, "total": len(entries)}, nil
+}
+
+func (h *Handler) show(r *http.Request) (any, error) {
+	source, err := ParseSource(r.PathValue("entry"), h.queue.Events())
+	if err != nil {
+		return nil, bad("entry", "%v", err)
+	}
+	entry, record, err := h.queue.Find(r.Context(), source)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"entry": h.queue.describe(entry), "record": h.record(record)}, nil
+}
+
+// A request is the body of a POST.
+type request struct {
+	Reasons     []string `json:"reasons"`
+	WorkspaceID string   `json:"workspace_id"`
+	EventID     string   `json:"event_id"`
+	Entries     []string `json:"entries"`
+	Since       string   `json:"since"`
+	DryRun      *bool    `json:"dry_run"` // absent is true
+	Rate        float64  `json:"rate"`    // replay only
+	Force       bool     `json:"force"`   // replay only
+
+	all bool
+}
+
+func (q *request) filter(events string) (Filter, error) {
+	f := Filter{Reasons: q.Reasons, WorkspaceID: q.WorkspaceID, EventID: q.EventID, All: q.all}
+	for _, text := range q.Entries {
+		source, err := ParseSource(text, events)
+		if err != nil {
+			return f, bad("entries", "%v", err)
+		}
+		f.Sources = append(f.Sources, source)
+	}
+	if q.Since != "" {
+		since, err := time.Parse(time.RFC3339, q.Since)
+		if err != nil {
+			return f, bad("since", "since %q: want a time like 2026-11-24T12:00:00Z", q.Since)
+		}
+		f.Since = since
+	}
+	return f, nil
+}
+
+const maxRequest = 1 << 20
+
+// read reads the body of a POST. It must say that it is JSON: a page in a browser cannot, without asking first whether it may.
+func (h *Handler) read(r *http.Request) (q request, f Filter, err error) {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return q, f, &problem{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", detail: "send JSON with Content-Type: application/json"}
+	}
+	decoder := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxRequest))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&q); err != nil {
+		return q, f, bad("", "the body is no request: %v", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return q, f, bad("", "the body holds more than one JSON object")
+	}
+	if q.Rate < 0 {
+		return q, f, bad("rate", "rate %v: want records a second, 0 for no limit", q.Rate)
+	}
+	f, err = q.filter(h.queue.Events())
+	return q, f, err
+}
+
+func (q *request) options() Options {
+	return Options{Yes: q.DryRun != nil && !*q.DryRun, Rate: q.Rate, Force: q.Force}
+}
+
+func (h *Handler) replay(r *http.Request) (any, error) {
+	q, filter, err := h.read(r)
+	if err != nil {
+		return nil, err
+	}
+	return h.result(h.queue.Replay(r.Context(), filter, q.options()))
+}
+
+func (h *Handler) drop(r *http.Request) (any, error) {
+	q, filter, err := h.read(r)
+	if err != nil {
+		return nil, err
+	}
+	if q.Rate != 0 || q.Force {
+		return nil, bad("rate", "rate and force are of a replay")
+	}
+	return h.result(h.queue.Drop(r.Context(), filter, q.options()))
+}
+
+func (h *Handler) result(result *Result, err error) (any, error) {
+	if result == nil {
+		return nil, err
+	}
+	return h.queue.DescribeResult(result), err
+}

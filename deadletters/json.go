@@ -1,0 +1,72 @@
+package deadletters
+
+import "time"
+
+// entryJSON is an entry as machines read it.
+type entryJSON struct {
+	Entry       string    `json:"entry"` // position of the source record
+	Reason      string    `json:"reason"`
+	Message     string    `json:"message,omitempty"`
+	WorkspaceID string    `json:"workspace_id,omitempty"`
+	EventID     string    `json:"event_id,omitempty"`
+	First       time.Time `json:"first_failed_at"`
+	Last        time.Time `json:"last_failed_at"`
+	Times       int       `json:"times"`
+	DLQPosition string    `json:"dlq_position"`
+	Resolved    string    `json:"resolved,omitempty"`
+	ReplayedTo  string    `json:"replayed_to,omitempty"`
+}
+
+// Describe returns the entry for encoding as JSON.
+func (q *Queue) Describe(e *Entry) any { return q.describe(e) }
+
+func (q *Queue) describe(e *Entry) *entryJSON {
+	if e == nil {
+		return nil
+	}
+	return &entryJSON{
+		Entry: e.Source.Text(q.Events()), Reason: e.Reason, Message: e.Message, WorkspaceID: e.WorkspaceID, EventID: e.EventID,
+		First: e.First, Last: e.Last, Times: e.Times, DLQPosition: e.Place(), Resolved: e.Resolved, ReplayedTo: e.ReplayedTo,
+	}
+}
+
+type groupJSON struct {
+	Reason  string     `json:"reason"`
+	Entries int        `json:"entries"`
+	Records int        `json:"records"`
+	First   time.Time  `json:"first_failed_at"`
+	Last    time.Time  `json:"last_failed_at"`
+	Example *entryJSON `json:"example"`
+}
+
+func (q *Queue) describeGroups(entries []*Entry) []groupJSON {
+	groups := []groupJSON{}
+	for _, g := range Groups(entries) {
+		groups = append(groups, groupJSON{g.Reason, g.Entries, g.Records, g.First, g.Last, q.describe(g.Example)})
+	}
+	return groups
+}
+
+type tallyJSON struct {
+	Reason  string     `json:"reason"`
+	Done    int        `json:"done"`
+	Left    int        `json:"left,omitempty"`
+	Why     string     `json:"why,omitempty"`
+	LeftOne *entryJSON `json:"left_example,omitempty"`
+}
+
+type resultJSON struct {
+	DryRun  bool        `json:"dry_run"`
+	Done    int         `json:"done"`
+	Left    int         `json:"left"`
+	Reasons []tallyJSON `json:"reasons"`
+}
+
+// DescribeResult returns the result for encoding as JSON.
+func (q *Queue) DescribeResult(r *Result) any {
+	out := resultJSON{DryRun: r.DryRun, Done: r.Done, Left: r.Left, Reasons: []tallyJSON{}}
+	for _, t := range r.Tallies {
+		out.Reasons = append(out.Reasons, tallyJSON{t.Reason, t.Done, t.Left, t.Why, q.describe(t.LeftOne)})
+	}
+	return out
+}
