@@ -18,7 +18,6 @@ func Away(err error) bool {
 		certificate *tls.CertificateVerificationError
 		unknown     x509.UnknownAuthorityError
 		host        x509.HostnameError
-		alert       tls.AlertError
 		noTLS       tls.RecordHeaderError
 		network     net.Error
 		answered    *kerr.Error
@@ -26,7 +25,7 @@ func Away(err error) bool {
 	switch {
 	case err == nil,
 		errors.As(err, &certificate), errors.As(err, &unknown), errors.As(err, &host),
-		errors.As(err, &alert), errors.As(err, &noTLS):
+		remoteAlert(err) != "", errors.As(err, &noTLS):
 		return false
 	case errors.As(err, &answered):
 		return answered.Retriable // for example a coordinator or a leader that is just being chosen

@@ -1,0 +1,195 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// The steps of a connection, in their order.
+const (
+	StepDNS   = "dns"
+	StepTCP   = "tcp"
+	StepTLS   = "tls"
+	StepKafka = "kafka" // does it speak Kafka at all
+	StepLogin = "login"
+)
+
+// A Contact is a connection to a broker that was made in every step.
+type Contact struct {
+	Address string
+	TLS     string // version, or empty
+	Login   string // who with which mechanism, or empty
+	Took    time.Duration
+}
+
+// A Fault is the step at which a connection to a broker failed, its cause, and what mends it.
+type Fault struct {
+	Address, Step, Cause, Mend string
+	Err                        error
+}
+
+// Error says step and cause.
+func (f *Fault) Error() string { return fmt.Sprintf("%s: %s: %s", f.Address, f.Step, f.Cause) }
+
+// Unwrap returns what the step failed with; nil when the broker said it in its protocol.
+func (f *Fault) Unwrap() error { return f.Err }
+
+// probeTimeout bounds a whole probe.
+const probeTimeout = 5 * time.Second
+
+// Probe makes a connection to one broker step by step, as the clients do in one go, and returns a *Fault that tells which step
+// failed: clients say that they ran out of brokers or of time, whatever the cause was. It changes nothing.
+func Probe(ctx context.Context, c Config, address string) (Contact, error) {
+	contact := Contact{Address: address}
+	if err := c.validate(); err != nil {
+		return contact, err
+	}
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	p := &probe{config: c, address: address}
+	defer p.close()
+	version, err := p.open(ctx)
+	if err != nil {
+		return contact, err
+	}
+	contact.TLS = version
+	if c.SASL.Mechanism == "" {
+		err = p.anonymous(ctx)
+	} else {
+		contact.Login, err = p.login(ctx)
+	}
+	contact.Took = time.Since(begin)
+	return contact, err
+}
+
+// open connects up to the first answer, and returns the version of TLS.
+func (p *probe) open(ctx context.Context) (version string, err error) {
+	if p.conn, err = p.dial(ctx); err != nil {
+		return "", err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := p.conn.SetDeadline(deadline); err != nil {
+			return "", err
+		}
+	}
+	if p.config.TLS.Enabled {
+		if version, err = p.handshake(ctx, p.conn); err != nil {
+			return "", err
+		}
+	}
+	if _, err := p.ask(kmsg.NewPtrApiVersionsRequest()); err != nil {
+		return "", p.unheard(ctx, err)
+	}
+	return version, nil
+}
+
+func (p *probe) close() {
+	if p.conn != nil {
+		_ = p.conn.Close() // the answers are here
+	}
+}
+
+// A probe is one connection being made.
+type probe struct {
+	config  Config
+	address string
+	conn    net.Conn
+	wanted  bool // the broker asked for a client certificate
+	asked   int32
+}
+
+func (p *probe) fault(step string, err error, mend, cause string, args ...any) *Fault {
+	return &Fault{Address: p.address, Step: step, Cause: fmt.Sprintf(cause, args...), Mend: mend, Err: err}
+}
+
+// dial finds the host and connects to its port.
+func (p *probe) dial(ctx context.Context) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(p.address)
+	if err != nil {
+		return nil, p.fault(StepDNS, err, "write the address as host:port", "%q is no address: %v", p.address, err)
+	}
+	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		cause := "the name server did not answer"
+		var dns *net.DNSError
+		if errors.As(err, &dns) && dns.IsNotFound {
+			cause = "nobody knows this host name"
+		}
+		return nil, p.fault(StepDNS, err, "correct --brokers or advertised.listeners, or make the name known here", "%s: %s", host, cause)
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.address)
+	if err == nil {
+		return conn, nil
+	}
+	if isTimeout(err) || ctx.Err() != nil {
+		return nil, p.fault(StepTCP, err, "open the firewall to this port, or correct the address",
+			"no answer from %v port %s: a firewall drops the packets, or the host is down", addresses, port)
+	}
+	return nil, p.fault(StepTCP, err, "start the broker, or correct the port",
+		"%v port %s is closed: nothing listens there (%v)", addresses, port, rootCause(err))
+}
+
+func isTimeout(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) && network.Timeout() || errors.Is(err, context.DeadlineExceeded)
+}
+
+// rootCause is the innermost error, which says it in the fewest words.
+func rootCause(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}
+
+// unheard tells why a broker did not answer the first request, which it answers to anyone.
+func (p *probe) unheard(ctx context.Context, err error) error {
+	switch {
+	case p.wanted && p.config.TLS.CertFile == "":
+		return p.noCertificate(err)
+	case p.config.TLS.Enabled && (p.wanted || remoteAlert(err) != "") && !isTimeout(err):
+		return p.refusedTLS(err)
+	case !p.config.TLS.Enabled && (errors.Is(err, errTLSAnswer) || p.speaksTLS(ctx)):
+		return p.fault(StepTLS, err, "set --kafka-tls, and --kafka-ca-file if the authority is your own", "this port speaks TLS, and TLS is off here")
+	case errors.Is(err, errNotKafka):
+		return p.fault(StepKafka, err, "correct the port: Kafka's is often 9092", "something else than Kafka answers on this port")
+	case isTimeout(err) || ctx.Err() != nil:
+		return p.fault(StepKafka, err, "look at the broker's log: it may hang, or this port may not be Kafka's", "connected, but no answer within %v", probeTimeout)
+	}
+	return p.fault(StepKafka, err, "look at the broker's log: it says why it hung up", "the broker hangs up on the first request (%v)", rootCause(err))
+}
+
+// speaksPlainly says whether a Kafka broker without TLS listens where a handshake failed.
+func (p *probe) speaksPlainly(ctx context.Context) bool {
+	config := p.config
+	config.TLS = TLSConfig{}
+	other := &probe{config: config, address: p.address}
+	defer other.close()
+	_, err := other.open(ctx)
+	return err == nil
+}
+
+// speaksTLS says whether a TLS server listens where a plain client got no answer.
+func (p *probe) speaksTLS(ctx context.Context) bool {
+	conn, err := p.dial(ctx)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	if deadline, ok := ctx.Deadline(); ok && conn.SetDeadline(deadline) != nil {
+		return false
+	}
+	other := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) // nothing is sent over it
+	err = other.HandshakeContext(ctx)
+	return err == nil || remoteAlert(err) != ""
+}
