@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 
 	"tidemark/codecs"
@@ -140,15 +139,21 @@ func (p *trailPrinter) finding(f trail.Finding) error {
 	if err := align(p.w, &p.table); err != nil {
 		return err
 	}
-	fmt.Fprintln(p.w)
-	if row == nil {
-		fmt.Fprintln(p.w, "The table has no row of this file.")
-	} else if err := (outputFlags{Output: asTable}).printObject(p.w, row); err != nil {
+	text := "\nThe table has no row of this file.\n"
+	if row != nil {
+		text = "\n"
+	}
+	if _, err := io.WriteString(p.w, text); err != nil {
 		return err
 	}
+	if row != nil {
+		if err := (outputFlags{Output: asTable}).printObject(p.w, row); err != nil {
+			return err
+		}
+	}
 	agrees := map[trail.Agreement]string{trail.Agrees: "Agrees with the notices", trail.Disagrees: "DISAGREES with the notices", trail.Unknown: "Not compared with the notices"}
-	fmt.Fprintf(p.w, "\n%s: %s.\n", agrees[f.Agreement], cell(strings.TrimSuffix(f.Why, ".")))
-	return p.w.Flush()
+	_, err := fmt.Fprintf(p.w, "\n%s: %s.\n", agrees[f.Agreement], cell(f.Why))
+	return errors.Join(err, p.w.Flush())
 }
 
 func (p *trailPrinter) object(v any) error {
