@@ -197,6 +197,8 @@ func Committed(ctx context.Context, c Config, group, topic string) (map[int32]ka
 		err = fetched.Error()
 	}
 	switch {
+	case errors.Is(err, kerr.GroupIDNotFound): // a group that never ran: some brokers say so, others send nothing
+		return nil, nil
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
 		return nil, fmt.Errorf("group %s: this user may not see what it committed: grant the ACL operation Describe", group)
 	case err != nil:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -112,14 +113,19 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 	for _, h := range r.Headers {
 		header[h.Key] = string(h.Value)
 	}
+	resolved := header["dlq.resolved"] // such a record is a marker behind its entry
 	about := e.about(r.Value, r.Key)
-	if about == nil || header["dlq.topic"] != e.eventsTopic {
+	if about == nil && resolved == "" || header["dlq.topic"] != e.eventsTopic {
 		return nil
 	}
 	partition, err1 := strconv.ParseInt(header["dlq.partition"], 10, 32)
 	offset, err2 := strconv.ParseInt(header["dlq.offset"], 10, 64)
 	if err := cmp.Or(err1, err2); err != nil {
 		return fmt.Errorf("%s, partition %d, offset %d: where its record lies: %w", r.Topic, r.Partition, r.Offset, err)
+	}
+	if resolved != "" {
+		e.resolve(int32(partition), offset, strings.TrimSpace(resolved+" "+header["dlq.replayed_to"]))
+		return nil
 	}
 	about.Position = (&tidemarkv1.Position{Partition: int32(partition), Offset: offset}).Text()
 	about.Verdict, about.Reason, about.Detail = DeadLettered, header["dlq.reason"], header["dlq.message"]
@@ -131,6 +137,15 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 		e.dead[at] = &deadLetter{event: *about}
 	}
 	return nil
+}
+
+// resolve notes what an operator did with a dead letter.
+func (e *evidence) resolve(partition int32, offset int64, as string) {
+	for at, letter := range e.dead {
+		if at.partition == partition && at.offset == offset {
+			letter.event.Detail += " (" + as + ")"
+		}
+	}
 }
 
 // rowRecord takes a record of the table.

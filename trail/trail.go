@@ -93,53 +93,36 @@ type Search struct {
 // Follow calls tell with each event of the file in the order of the log, and returns what else there is of it. A dead letter
 // whose source is in another partition, or gone, is told last.
 func Follow(ctx context.Context, s Search, tell func(Event) error) (f Finding, err error) {
-	r, err := newReader(s)
+	name := s.Streams.Events.Name
+	extent, err := kafka.Extent(ctx, s.Kafka, name)
 	if err != nil {
 		return f, err
 	}
-	defer r.close()
-	events, err := r.topic(ctx, s.Streams.Events.Name)
+	partition := kafka.Partition(s.Workspace, len(extent))
+	_, ids, err := kafka.TopicIDs(ctx, s.Kafka, name)
 	if err != nil {
 		return f, err
 	}
-	partition := kafka.Partition(s.Workspace, events.partitions)
 	// The commit first: all that it covers has its notice in what is read after it.
-	commit, err := r.commit(ctx, s.Streams.FilesGroup, s.Streams.Events.Name, partition)
+	commits, err := kafka.Committed(ctx, s.Kafka, s.Streams.FilesGroup, name)
 	if err != nil {
 		return f, err
 	}
-	e := newEvidence(s, partition, events.id, commit)
-	notices, err := r.span(ctx, s.Streams.Notify.Name, partition, s.since())
+	commit := int64(-1)
+	if o, ok := commits[partition]; ok {
+		commit = o.At
+	}
+	e := newEvidence(s, partition, ids[name], commit)
+	looked, err := e.gather(ctx, s)
 	if err != nil {
 		return f, err
 	}
-	if err := r.read(ctx, notices, e.notice); err != nil {
-		return f, err
-	}
-	e.noticesFrom = notices.bounds[partition].from
-	dead, err := r.spans(ctx, s.Streams.DLQ.Name, s.since())
-	if err != nil {
-		return f, err
-	}
-	if err := r.read(ctx, dead, e.deadLetter); err != nil {
-		return f, err
-	}
-	table, err := r.span(ctx, s.Streams.Files.Name, partition, time.Time{})
-	if err != nil {
-		return f, err
-	}
-	if err := r.read(ctx, table, e.rowRecord); err != nil {
-		return f, err
-	}
-	if err := r.catchUp(ctx, e, notices, table); err != nil {
-		return f, err
-	}
-	log, err := r.span(ctx, s.Streams.Events.Name, partition, s.Since)
+	log, err := s.one(ctx, name, partition, s.Since)
 	if err != nil {
 		return f, err
 	}
 	e.tell = tell
-	if err := r.read(ctx, log, e.event); err != nil {
+	if err := log.read(ctx, e.event); err != nil {
 		return f, err
 	}
 	if err := e.rest(); err != nil {
@@ -147,7 +130,7 @@ func Follow(ctx context.Context, s Search, tell func(Event) error) (f Finding, e
 	}
 	f = Finding{Row: e.row, Commit: commit, Events: e.told}
 	f.Agreement, f.Why = e.agreement()
-	f.Looked = []Span{log.looked(), notices.looked(), dead.looked(), table.looked()}
+	f.Looked = append([]Span{log.looked()}, looked...)
 	return f, nil
 }
 
@@ -159,9 +142,39 @@ func (s Search) since() time.Time {
 	return s.Since.Add(-time.Minute)
 }
 
+// gather reads all but the events: what tells their verdicts.
+func (e *evidence) gather(ctx context.Context, s Search) ([]Span, error) {
+	notices, err := s.one(ctx, s.Streams.Notify.Name, e.partition, s.since())
+	if err != nil {
+		return nil, err
+	}
+	e.noticesFrom = notices.spans[e.partition].From
+	if err := notices.read(ctx, e.notice); err != nil {
+		return nil, err
+	}
+	dead, err := s.all(ctx, s.Streams.DLQ.Name, s.since())
+	if err != nil {
+		return nil, err
+	}
+	if err := dead.read(ctx, e.deadLetter); err != nil {
+		return nil, err
+	}
+	table, err := s.one(ctx, s.Streams.Files.Name, e.partition, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	if err := table.read(ctx, e.rowRecord); err != nil {
+		return nil, err
+	}
+	if err := e.catchUp(ctx, notices, table); err != nil {
+		return nil, err
+	}
+	return []Span{notices.looked(), dead.looked(), table.looked()}, nil
+}
+
 // catchUp reads on when a processor has written between the readings of the notices and of the table: a row comes a moment
 // after its notice.
-func (r *reader) catchUp(ctx context.Context, e *evidence, notices, table *reading) error {
+func (e *evidence) catchUp(ctx context.Context, notices, table *reading) error {
 	if agreement, _ := e.agreement(); agreement == Agrees || e.row == nil && len(e.notices) == 0 {
 		return nil
 	}
@@ -170,8 +183,8 @@ func (r *reader) catchUp(ctx context.Context, e *evidence, notices, table *readi
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := r.on(ctx, table, e.rowRecord); err != nil { // the table first: its rows' notices are older than they
+	if err := table.on(ctx, e.rowRecord); err != nil { // the table first: its rows' notices are older than they
 		return err
 	}
-	return r.on(ctx, notices, e.notice)
+	return notices.on(ctx, e.notice)
 }
