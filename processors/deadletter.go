@@ -27,8 +27,10 @@ const (
 	reasonBeyondWindow   = "beyond_dedupe_window"
 )
 
-var beyondWindow = &refusal{reasonBeyondWindow,
-	"the file's dedupe window is full and this event is older than all of it, so it may be a duplicate; replay it if it is not"}
+var beyondWindow = &refusal{
+	reasonBeyondWindow,
+	"the file's dedupe window is full and this event is older than all of it, so it may be a duplicate; replay it if it is not",
+}
 
 // Names of headers on records that we read or write.
 const (
@@ -44,8 +46,7 @@ func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Ev
 	}
 	e, err := codecs.ParseEvent(r.Value)
 	if err != nil {
-		var bad *codecs.EventError
-		if errors.As(err, &bad) {
+		if bad, ok := errors.AsType[*codecs.EventError](err); ok {
 			return nil, &refusal{bad.Reason, bad.Error()}
 		}
 		return nil, &refusal{codecs.ReasonNotJSON, err.Error()}
@@ -94,6 +95,9 @@ func agree(headers []*sarama.RecordHeader, e *tidemarkv1.Event) *refusal {
 // deadLetter keeps the record as it came, with the reason in its headers, in the partition it came from.
 func (f *Files) deadLetter(ctx goka.Context, a *arrival, why *refusal) {
 	f.metrics.dead.WithLabelValues(why.reason).Inc()
+	if f.conf.TableOnly {
+		return
+	}
 	headers := goka.Headers{
 		"dlq.exception":       []byte("tidemark/" + why.reason),
 		"dlq.message":         []byte(why.detail),

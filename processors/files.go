@@ -66,26 +66,33 @@ func (f *Files) Duplicates() int64 { return f.metrics.duplicates.Load() }
 
 func (f *Files) graph(e *kafka.Epochs) *goka.GroupGraph {
 	s := f.conf.Streams
-	return goka.DefineGroup(goka.Group(s.FilesGroup),
+	edges := []goka.Edge{
 		goka.Input(goka.Stream(s.Events.Name), codecs.Bytes{}, e.Callback(f.fold)),
-		goka.Output(goka.Stream(s.Index.Name), codecs.Index{}),
-		goka.Output(goka.Stream(s.Notify.Name), codecs.Notice{}),
-		goka.Output(goka.Stream(s.DLQ.Name), codecs.Bytes{}),
 		goka.Persist(codecs.Proto[*tidemarkv1.FileState]{New: func() *tidemarkv1.FileState { return new(tidemarkv1.FileState) }}),
-	)
+	}
+	if !f.conf.TableOnly {
+		edges = append(edges,
+			goka.Output(goka.Stream(s.Index.Name), codecs.Index{}),
+			goka.Output(goka.Stream(s.Notify.Name), codecs.Notice{}),
+			goka.Output(goka.Stream(s.DLQ.Name), codecs.Bytes{}))
+	}
+	return goka.DefineGroup(goka.Group(s.FilesGroup), edges...)
 }
 
 // fold is the callback: what an event does.
 func (f *Files) fold(ctx goka.Context, message any) {
 	a := message.(*arrival)
-	if a.refused != nil {
+	switch {
+	case a.passedBy:
+		return
+	case a.refused != nil:
 		f.deadLetter(ctx, a, a.refused)
 		return
 	}
 	s, at := f.conf.Streams, &tidemarkv1.Position{Partition: ctx.Partition(), Offset: ctx.Offset()}
 	if !file.Touches(a.event) {
 		f.metrics.folded.passed.Inc()
-		ctx.Emit(goka.Stream(s.Notify.Name), ctx.Key(), file.NoticeOf(nil, nil, a.event, at, false))
+		f.emit(ctx, s.Notify, file.NoticeOf(nil, nil, a.event, at, false))
 		return
 	}
 	before, _ := ctx.Value().(*tidemarkv1.FileState) // nil: a file never seen
@@ -99,9 +106,16 @@ func (f *Files) fold(ctx goka.Context, message any) {
 		f.deadLetter(ctx, a, beyondWindow)
 	case file.Accepted:
 		f.metrics.accepted(late)
-		ctx.Emit(goka.Stream(s.Index.Name), ctx.Key(), file.IndexOf(after))
-		ctx.Emit(goka.Stream(s.Notify.Name), ctx.Key(), file.NoticeOf(before, after, a.event, at, late))
+		f.emit(ctx, s.Index, file.IndexOf(after))
+		f.emit(ctx, s.Notify, file.NoticeOf(before, after, a.event, at, late))
 		ctx.SetValue(after) // held until the outputs are acknowledged
+	}
+}
+
+// emit publishes an output under the event's key.
+func (f *Files) emit(ctx goka.Context, to topology.Topic, message any) {
+	if !f.conf.TableOnly {
+		ctx.Emit(goka.Stream(to.Name), ctx.Key(), message)
 	}
 }
 
@@ -111,6 +125,8 @@ type arrival struct {
 	refused *refusal // nil when the event is understood
 	key     []byte   // as received
 	value   []byte
+
+	passedBy bool // not admitted
 }
 
 // prepare decodes a record and gives it the key of its row. It runs ahead of the callback, on another goroutine.
@@ -125,6 +141,9 @@ func (f *Files) prepare(r *sarama.ConsumerMessage) any {
 		name = a.event.GetFileId()
 	}
 	r.Key = []byte(tidemarkv1.JoinKey(a.event.GetWorkspaceId(), name))
+	if f.conf.Admit != nil {
+		a.passedBy = !f.conf.Admit(a.event, &tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset})
+	}
 	return a
 }
 

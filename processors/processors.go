@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
 
@@ -29,6 +30,12 @@ type Config struct {
 	AcceptNewLog bool
 	// Epoch is how long an epoch stays open; 0 means DefaultEpoch.
 	Epoch time.Duration
+	// TableOnly lets the files group write its table and nothing else: no index, no notice, no dead letter. A table that is built
+	// to be compared must not tell anybody what happened once more.
+	TableOnly bool
+	// Admit says which events the files group folds; nil folds all. It is called once for each, ahead of the fold, in the order
+	// of the event's partition, and may wait.
+	Admit func(e *tidemarkv1.Event, at *tidemarkv1.Position) bool
 	// Options are handed to goka last, for tests that must take something out.
 	Options []goka.ProcessorOption
 }

@@ -52,6 +52,9 @@ type cli struct {
 	Tail    tailCommand    `cmd:"" help:"Print the records of a topic."`
 	Why     whyCommand     `cmd:"" help:"List the events behind a file's row, and what became of each."`
 	Dlq     dlqCommand     `cmd:"" help:"Look at what could not be folded, and replay or drop it."`
+	Replay  replayCommand  `cmd:"" help:"Send events of the past through again: into their topic, or into a table to compare."`
+	Diff    diffCommand    `cmd:"" help:"Compare the tables of two groups row by row."`
+	Doctor  doctorCommand  `cmd:"" help:"Check all that an event passes, and name the cause of what fails."`
 	Version versionCommand `cmd:"" help:"Print which build this is."`
 }
 

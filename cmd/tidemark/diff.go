@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"tidemark/comparison"
+	"tidemark/topology"
+)
+
+// A diffCommand compares the tables of two groups.
+type diffCommand struct {
+	clusterFlags
+	prefixFlags
+	outputFlags
+	A         string   `arg:"" help:"Group whose table to compare, with or without the prefix: files, or the NAME of a replay." name:"group"`
+	B         string   `arg:"" help:"Group to compare it with." name:"other"`
+	Workspace string   `help:"Only the rows of this workspace." placeholder:"WS" env:"-"`
+	Ignore    []string `help:"Fields that may differ. The default is what differs when a log was made anew or a rebuild did not begin with the first event; none to compare all." default:"log_id,seen" placeholder:"FIELD" env:"-"`
+}
+
+// Run prints the rows that differ. It fails when any does, and when nothing could be compared.
+func (c *diffCommand) Run(ctx context.Context, con console) error {
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	streams, err := topology.New(c.TopicPrefix, topology.Single)
+	if err != nil {
+		return usageError{err}
+	}
+	a, err := comparison.TableOf(streams, c.A)
+	if err != nil {
+		return usageError{err}
+	}
+	b, err := comparison.TableOf(streams, c.B)
+	if err != nil {
+		return usageError{err}
+	}
+	ignore := c.Ignore
+	if len(ignore) == 1 && ignore[0] == "none" {
+		ignore = nil
+	}
+	compare := &comparison.Comparison{Kafka: config, A: a, B: b, Ignore: ignore, WorkspaceID: c.Workspace}
+	out := bufio.NewWriter(con.out)
+	summary, err := compare.Run(ctx, func(d comparison.Difference) error { return c.printDifference(out, d, a, b) })
+	if flushed := out.Flush(); err == nil {
+		err = flushed
+	}
+	if errors.Is(err, comparison.ErrField) {
+		return usagef("--ignore: %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	con.note("%d rows are equal, %d differ, %d were not compared because one group has read further.", summary.Equal, summary.Different, summary.Moving)
+	switch {
+	case summary.Different > 0:
+		return fmt.Errorf("%s and %s differ", a.Topic, b.Topic)
+	case summary.Equal == 0 && summary.Moving > 0:
+		return fmt.Errorf("no row could be compared: let both groups read to the same place first")
+	}
+	return nil
+}
+
+// printDifference prints one object a line, one document each, or a line for each field.
+func (c *diffCommand) printDifference(out *bufio.Writer, d comparison.Difference, a, b comparison.Table) error {
+	switch c.Output {
+	case asJSON:
+		encoder := json.NewEncoder(out)
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(d)
+	case asYAML:
+		if _, err := fmt.Fprintln(out, "---"); err != nil {
+			return err
+		}
+		return printYAML(out, d)
+	}
+	if d.OnlyIn != "" {
+		_, err := fmt.Fprintf(out, "%s  only in %s\n", cell(d.Key), d.OnlyIn)
+		return err
+	}
+	var lines strings.Builder
+	fmt.Fprintf(&lines, "%s\n", cell(d.Key))
+	for _, f := range d.Fields {
+		fmt.Fprintf(&lines, "  %s: %s in %s, %s in %s\n", f.Name, shown(f.A), a.Group, shown(f.B), b.Group)
+	}
+	_, err := out.WriteString(lines.String())
+	return err
+}
+
+// shown is the value of a field for people.
+func shown(v any) string {
+	if v == nil {
+		return "absent"
+	}
+	text, err := json.Marshal(v)
+	if err != nil { // texts, numbers, and lists of them: it cannot
+		return fmt.Sprint(v)
+	}
+	return cell(string(text))
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidemark/kafka"
+	"tidemark/processors"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/replay"
+	"tidemark/topology"
+)
+
+// A replayCommand sends events of the past through tidemark again.
+type replayCommand struct {
+	clusterFlags
+	sizingFlags
+	dataFlags
+	From      string     `help:"Begin there: start, a time like 2026-11-24T12:00:00Z, how long ago, like 2h, or positions, like 7:1234,8:56." default:"start" placeholder:"WHERE" env:"-"`
+	To        string     `help:"Stop before that: end, or as --from." default:"end" placeholder:"WHERE" env:"-"`
+	Workspace string     `help:"Only the events of this workspace." placeholder:"WS" env:"-"`
+	Event     []string   `help:"Only events of these types; several with commas between." placeholder:"TYPE" env:"-"`
+	Group     string     `help:"Fold into a table of this name, to compare with the live one, and send nothing." placeholder:"NAME" env:"-"`
+	Rate      float64    `help:"Events a second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
+	Yes       bool       `help:"Put the events into the topic. Without, and without --group, only say what would be done." env:"-"`
+	Fresh     bool       `help:"Forget a replay into the topic that was cut short." env:"-"`
+	LogLevel  slog.Level `help:"Least level that the group of --group logs." default:"error" placeholder:"LEVEL" env:"-"`
+}
+
+// Run replays into the topic or into a group of its own.
+func (c *replayCommand) Run(ctx context.Context, con console) error {
+	if c.Rate < 0 {
+		return usagef("--rate %v: want 0 or more", c.Rate)
+	}
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	streams, err := c.streams()
+	if err != nil {
+		return err
+	}
+	selection := replay.Selection{From: c.From, To: c.To, WorkspaceID: c.Workspace, Events: c.Event}
+	if c.Group != "" {
+		if c.Yes || c.Fresh {
+			return usagef("--yes and --fresh are of a replay into the topic, --group sends nothing")
+		}
+		err = c.rebuild(ctx, con, config, streams, selection)
+	} else {
+		err = c.again(ctx, con, config, streams, selection)
+	}
+	if wrong, ok := errors.AsType[*replay.BadBound](err); ok {
+		return usagef("--%w", wrong)
+	}
+	return err
+}
+
+// again puts events into the topic once more.
+func (c *replayCommand) again(ctx context.Context, con console, config kafka.Config, streams topology.Streams, selection replay.Selection) error {
+	a := &replay.Again{Kafka: config, Events: streams.Events.Name, Group: replay.ReplayGroup(streams), Select: selection, Rate: c.Rate}
+	spans, wentOn, err := a.Spans(ctx, c.Fresh)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("%d records of %s (%s) in %d partitions", spans.Len(), streams.Events.Name, selection, len(spans))
+	if wentOn {
+		what += ", the rest of a replay that was cut short"
+	}
+	if !c.Yes {
+		con.note("Nothing was done: --yes would look at %s, and send those selected again.", what)
+		return nil
+	}
+	con.note("Looking at %s.", what)
+	bar := newBar(con.err)
+	a.Report = bar.show
+	count, err := a.Run(ctx, spans)
+	bar.end()
+	if _, printed := fmt.Fprintf(con.out, "%d sent again, %d not selected, %d are dead letters where they lie\n", count.Sent, count.Unwanted, count.Unfit); err == nil {
+		err = printed
+	}
+	if count.Why != "" {
+		con.note("The first that is a dead letter is %s. See `tidemark dlq`.", count.Why)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("cut short with about %d records to go: start it again with the same flags to go on", count.Remaining)
+	}
+	return err
+}
+
+// rebuild folds events into a table of another group.
+func (c *replayCommand) rebuild(ctx context.Context, con console, config kafka.Config, streams topology.Streams, selection replay.Selection) error {
+	target, err := replay.Target(streams, c.Group)
+	if err != nil {
+		return usagef("--group: %w", err)
+	}
+	dir := filepath.Join(c.Data, "replay", c.Group)
+	bar := newBar(con.err)
+	b := &replay.Rebuild{Kafka: config, Streams: target, Dir: dir, Select: selection, Rate: c.Rate, Report: bar.show}
+	b.Fold = func(ctx context.Context, admit func(*tidemarkv1.Event, *tidemarkv1.Position) bool) error {
+		conf := processors.Config{
+			Kafka: config, Streams: target, Dir: dir, Metrics: prometheus.NewRegistry(), TableOnly: true, Admit: admit,
+			Log: logFlags{LogLevel: c.LogLevel, LogFormat: "auto"}.logger(con.err),
+		}
+		return processors.NewFiles(conf).Run(ctx)
+	}
+	con.note("Folding %s (%s) into %s.", streams.Events.Name, selection, target.Files.Name)
+	err = b.Run(ctx)
+	bar.end()
+	if ctx.Err() != nil {
+		return fmt.Errorf("cut short: start it again with the same flags to go on")
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(con.out, "%s holds what was asked for. Compare: tidemark diff files %s\n", target.Files.Name, c.Group)
+	return err
+}
+
+// A bar shows how far something is: in place on a terminal, else a line now and then.
+type bar struct {
+	w        io.Writer
+	terminal bool
+	begun    time.Time
+	shown    time.Time
+	last     replay.Progress
+}
+
+func newBar(w io.Writer) *bar { return &bar{w: w, terminal: isTerminal(w), begun: time.Now()} }
+
+// How often a bar is drawn, and how often a line is written where there is none.
+const (
+	drawEvery = 100 * time.Millisecond
+	lineEvery = 5 * time.Second
+)
+
+func (b *bar) show(p replay.Progress) {
+	b.last = p
+	every := lineEvery
+	if b.terminal {
+		every = drawEvery
+	}
+	if time.Since(b.shown) >= every {
+		b.draw()
+	}
+}
+
+func (b *bar) draw() {
+	b.shown = time.Now()
+	share := 1.0
+	if b.last.Total > 0 {
+		share = float64(b.last.Done) / float64(b.last.Total)
+	}
+	spent := time.Since(b.begun)
+	text := fmt.Sprintf("%3.0f %%  %d of %d  %.0f/s", 100*share, b.last.Done, b.last.Total, float64(b.last.Done)/spent.Seconds())
+	if share > 0 && share < 1 {
+		text += "  " + time.Duration(float64(spent)*(1-share)/share).Round(time.Second).String() + " to go"
+	}
+	if !b.terminal {
+		_, _ = fmt.Fprintln(b.w, text) // if it fails, whoever watched has left
+		return
+	}
+	const width = 30
+	full := int(share * width)
+	_, _ = fmt.Fprintf(b.w, "\r\x1b[K[%s%s] %s", strings.Repeat("=", full), strings.Repeat(" ", width-full), text) // the same
+}
+
+// end draws the last state, and leaves the line.
+func (b *bar) end() {
+	if b.last.Total == 0 {
+		return
+	}
+	b.draw()
+	if b.terminal {
+		_, _ = fmt.Fprintln(b.w) // if it fails, whoever watched has left
+	}
+}

@@ -1,0 +1,330 @@
+// Package comparison tells in what two tables of the same kind differ.
+//
+// It promises to compare the newest row of every key, partition by partition, in memory that grows with the keys of one partition
+// and not with their rows, and never to call a row different because one of the two groups has read further than the other:
+// such rows are counted apart. It changes nothing.
+package comparison
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
+)
+
+// Bookkeeping are the fields that legitimately differ between a live table and one that was rebuilt: the id of the log, when the
+// events topic was made anew since, and the dedupe window, which begins with the first event that a group has read.
+var Bookkeeping = []string{"log_id", "seen"}
+
+// A Table is the table of a group that folds files.
+type Table struct {
+	Group string
+	Topic string
+	Input string // the topic whose offsets the group commits
+}
+
+// TableOf returns the table of a group, named with or without the prefix.
+func TableOf(s topology.Streams, group string) (Table, error) {
+	prefix := strings.TrimSuffix(s.Events.Name, "events")
+	if !strings.HasPrefix(group, prefix) {
+		group = prefix + group
+	}
+	if group == s.WorkspacesGroup {
+		return Table{}, fmt.Errorf("the table of %s holds workspaces: only tables of files can be compared", group)
+	}
+	return Table{Group: group, Topic: group + "-table", Input: s.Events.Name}, nil
+}
+
+// A Comparison compares two tables.
+type Comparison struct {
+	Kafka       kafka.Config
+	A, B        Table
+	Ignore      []string // fields
+	WorkspaceID string   // only its rows; empty is all
+}
+
+// A Difference is a row that differs.
+type Difference struct {
+	Partition   int32   `json:"partition"`
+	Key         string  `json:"key"`
+	WorkspaceID string  `json:"workspace_id"`
+	FileID      string  `json:"file_id,omitempty"`
+	OnlyIn      string  `json:"only_in,omitempty"` // the group that alone has the row
+	Fields      []Field `json:"fields,omitempty"`
+}
+
+// A Field is one in which two rows differ, as its JSON values; null is absent.
+type Field struct {
+	Name string `json:"field"`
+	A    any    `json:"a"`
+	B    any    `json:"b"`
+}
+
+// A Summary counts what was compared.
+type Summary struct {
+	Equal     int `json:"equal"`
+	Different int `json:"different"`
+	// Moving rows were not compared: one of the groups has folded an event that the other has not come to.
+	Moving int `json:"moving"`
+}
+
+// ErrField says that no row has a field of that name.
+var ErrField = errors.New("no such field")
+
+// Run hands each difference to each, by partition and key.
+func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Summary, error) {
+	fields := (&tidemarkv1.FileState{}).ProtoReflect().Descriptor().Fields()
+	for _, name := range c.Ignore {
+		if fields.ByName(protoreflect.Name(name)) == nil {
+			return nil, fmt.Errorf("%w: %q", ErrField, name)
+		}
+	}
+	common, err := c.frontier(ctx) // before the tables: what a group has committed is in its table by now
+	if err != nil {
+		return nil, err
+	}
+	a, err := kafka.Extent(ctx, c.Kafka, c.A.Topic)
+	if err != nil {
+		return nil, err
+	}
+	b, err := kafka.Extent(ctx, c.Kafka, c.B.Topic)
+	if err != nil {
+		return nil, err
+	}
+	if len(a) != len(b) {
+		return nil, fmt.Errorf("%s has %d partitions, %s has %d: their keys lie apart", c.A.Topic, len(a), c.B.Topic, len(b))
+	}
+	summary := &Summary{}
+	for partition := range int32(len(a)) {
+		if c.WorkspaceID != "" && partition != kafka.Partition(c.WorkspaceID, len(a)) {
+			continue
+		}
+		p := &part{Comparison: c, partition: partition, a: a[partition], b: b[partition], frontier: common[partition], summary: summary, seed: maphash.MakeSeed()}
+		if err := p.run(ctx, each); err != nil {
+			return summary, err
+		}
+	}
+	return summary, nil
+}
+
+// frontier returns up to where both groups have read, by partition.
+func (c *Comparison) frontier(ctx context.Context) (map[int32]int64, error) {
+	a, err := kafka.Committed(ctx, c.Kafka, c.A.Group, c.A.Input)
+	if err != nil {
+		return nil, err
+	}
+	b, err := kafka.Committed(ctx, c.Kafka, c.B.Group, c.B.Input)
+	if err != nil {
+		return nil, err
+	}
+	for _, missing := range []struct {
+		table Table
+		none  bool
+	}{{c.A, len(a) == 0}, {c.B, len(b) == 0}} {
+		if missing.none {
+			return nil, fmt.Errorf("group %s has committed nothing in %s: it does not exist, never ran, or was idle for so long that the brokers forgot it",
+				missing.table.Group, missing.table.Input)
+		}
+	}
+	common := map[int32]int64{}
+	for partition, o := range a {
+		if other, both := b[partition]; both {
+			common[partition] = min(o.At, other.At)
+		}
+	}
+	return common, nil
+}
+
+type row = *tidemarkv1.FileState
+
+// A part is the comparison of one partition.
+type part struct {
+	*Comparison
+	partition int32
+	a, b      kafka.Span
+	frontier  int64
+	summary   *Summary
+	seed      maphash.Seed
+}
+
+// A sum stands for a row of which only equality matters.
+type sum struct {
+	version int64
+	offset  int64 // of its position
+	content uint64
+}
+
+func (p *part) run(ctx context.Context, each func(Difference) error) error {
+	a, err := p.sums(ctx, p.A.Topic, p.a)
+	if err != nil {
+		return err
+	}
+	b, err := p.sums(ctx, p.B.Topic, p.b)
+	if err != nil {
+		return err
+	}
+	var differ []odd
+	for key, left := range a {
+		right, both := b[key]
+		switch {
+		case both && left.content == right.content:
+			p.summary.Equal++
+		case left.offset >= p.frontier || both && right.offset >= p.frontier:
+			p.summary.Moving++
+		case both:
+			differ = append(differ, odd{key: key})
+		default:
+			differ = append(differ, odd{key, p.A.Group})
+		}
+	}
+	for key, right := range b {
+		if _, both := a[key]; both {
+			continue
+		}
+		if right.offset >= p.frontier {
+			p.summary.Moving++
+		} else {
+			differ = append(differ, odd{key, p.B.Group})
+		}
+	}
+	clear(a)
+	clear(b)
+	slices.SortFunc(differ, func(x, y odd) int { return strings.Compare(x.key, y.key) })
+	for odds := range slices.Chunk(differ, 10_000) { // whose rows are kept in memory
+		if err := p.explain(ctx, odds, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// An odd is a key whose rows differ.
+type odd struct {
+	key    string
+	onlyIn string // the group that alone has the row
+}
+
+// newest reads a table's partition and hands over what may be the newest row of each key, later ones last; a nil row is deleted.
+func (p *part) newest(ctx context.Context, topic string, span kafka.Span, each func(key string, r row) error) error {
+	return kafka.Read(ctx, p.Kafka, topic, kafka.Spans{p.partition: span}, func(record *kgo.Record) error {
+		if workspace, _, err := tidemarkv1.SplitKey(string(record.Key)); p.WorkspaceID != "" && (err != nil || workspace != p.WorkspaceID) {
+			return nil
+		}
+		if record.Value == nil {
+			return each(string(record.Key), nil)
+		}
+		r := new(tidemarkv1.FileState)
+		if err := proto.Unmarshal(record.Value, r); err != nil {
+			return fmt.Errorf("%s, partition %d, offset %d, key %q: this is no row: %w", topic, record.Partition, record.Offset, record.Key, err)
+		}
+		return each(string(record.Key), r)
+	})
+}
+
+func (p *part) sums(ctx context.Context, topic string, span kafka.Span) (map[string]sum, error) {
+	sums := map[string]sum{}
+	err := p.newest(ctx, topic, span, func(key string, r row) error {
+		if r == nil {
+			delete(sums, key)
+			return nil
+		}
+		if known, there := sums[key]; there && r.GetVersion() < known.version { // a late writer's: views pass it over too
+			return nil
+		}
+		content, err := p.content(r)
+		sums[key] = sum{r.GetVersion(), r.GetPosition().GetOffset(), content}
+		return err
+	})
+	return sums, err
+}
+
+// content is the hash of what is compared of a row.
+func (p *part) content(r row) (uint64, error) {
+	m := r.ProtoReflect()
+	for _, name := range p.Ignore {
+		if field := m.Descriptor().Fields().ByName(protoreflect.Name(name)); field != nil {
+			m.Clear(field)
+		}
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(r)
+	if err != nil {
+		return 0, fmt.Errorf("encode a row: %w", err)
+	}
+	return maphash.Bytes(p.seed, b), nil
+}
+
+// explain reads the rows of some keys again and says in what they differ.
+func (p *part) explain(ctx context.Context, odds []odd, each func(Difference) error) error {
+	wanted := make(map[string]bool, len(odds))
+	for _, o := range odds {
+		wanted[o.key] = true
+	}
+	a, err := p.rows(ctx, p.A.Topic, p.a, wanted)
+	if err != nil {
+		return err
+	}
+	b, err := p.rows(ctx, p.B.Topic, p.b, wanted)
+	if err != nil {
+		return err
+	}
+	for _, o := range odds {
+		d := Difference{Partition: p.partition, Key: o.key, OnlyIn: o.onlyIn}
+		if d.WorkspaceID, d.FileID, err = tidemarkv1.SplitKey(o.key); err != nil {
+			d.WorkspaceID, d.FileID = "", "" // a foreign writer's
+		}
+		left, right := a[o.key], b[o.key]
+		if (left == nil) != (o.onlyIn == p.B.Group) || (right == nil) != (o.onlyIn == p.A.Group) {
+			p.summary.Moving++ // a newer row came, and compaction took the one that was to be compared
+			continue
+		}
+		if o.onlyIn == "" {
+			d.Fields = p.fields(left, right)
+		}
+		p.summary.Different++
+		if err := each(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *part) rows(ctx context.Context, topic string, span kafka.Span, wanted map[string]bool) (map[string]row, error) {
+	rows := map[string]row{}
+	err := p.newest(ctx, topic, span, func(key string, r row) error {
+		switch known := rows[key]; {
+		case !wanted[key]:
+		case r == nil:
+			delete(rows, key)
+		case known == nil || r.GetVersion() >= known.GetVersion():
+			rows[key] = r
+		}
+		return nil
+	})
+	return rows, err
+}
+
+// fields lists the fields in which two rows differ, in the order of the row's definition.
+func (p *part) fields(a, b row) []Field {
+	left, right := a.ProtoReflect(), b.ProtoReflect()
+	var found []Field
+	for i := range left.Descriptor().Fields().Len() {
+		field := left.Descriptor().Fields().Get(i)
+		if slices.Contains(p.Ignore, string(field.Name())) {
+			continue
+		}
+		if left.Has(field) != right.Has(field) || !left.Get(field).Equal(right.Get(field)) {
+			found = append(found, Field{string(field.Name()), show(left, field), show(right, field)})
+		}
+	}
+	return found
+}

@@ -1,0 +1,248 @@
+package replay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
+)
+
+// Rebuild folds events into a table of another group, up to where the topic ended when the run began.
+type Rebuild struct {
+	Kafka   kafka.Config
+	Streams topology.Streams // of Target
+	Dir     string           // where the run keeps what it was asked for, beside the group's local store
+	Select  Selection
+	Rate    float64 // events a second; 0 is no limit
+	Report  func(Progress)
+
+	// Fold runs the group until its context ends. It asks admit for each event.
+	Fold func(ctx context.Context, admit func(*tidemarkv1.Event, *tidemarkv1.Position) bool) error
+}
+
+var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,59}$`)
+
+// Target returns the streams of a group of another name: the events are the live ones, group and table its own. The table is
+// called as goka calls it, so that the same code can run on it.
+func Target(s topology.Streams, name string) (topology.Streams, error) {
+	prefix := strings.TrimSuffix(s.Events.Name, "events")
+	group := prefix + name
+	table := group + "-table"
+	taken := slices.ContainsFunc(s.Topics(), func(t topology.Topic) bool { return t.Name == table })
+	if !nameForm.MatchString(name) || taken || group == ReplayGroup(s) {
+		return s, fmt.Errorf("group %q: want a name of its own, of letters, digits, '.', '_' and '-'", name)
+	}
+	s.FilesGroup, s.Files.Name = group, table
+	return s, nil
+}
+
+// ReplayGroup is the group under which replays into the topic keep their place.
+func ReplayGroup(s topology.Streams) string {
+	return strings.TrimSuffix(s.Events.Name, "events") + "replay"
+}
+
+// ErrOtherSelection says that the table holds what another selection gave.
+var ErrOtherSelection = errors.New("the table was begun with another selection")
+
+// Run makes the table's topic, folds what is selected, and returns once that is in the table. When ctx ends before, it returns
+// its error; started again it goes on. The group then has committed exactly what its table holds.
+func (b *Rebuild) Run(ctx context.Context) error {
+	if err := b.resume(ctx); err != nil {
+		return err
+	}
+	if _, err := kafka.ApplyTopics(ctx, b.Kafka, []topology.Topic{b.Streams.Files}); err != nil {
+		return err
+	}
+	spans, err := b.Select.Spans(ctx, b.Kafka, b.Streams.Events.Name, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := b.keep(spans); err != nil {
+		return err
+	}
+	begin, err := b.begin(ctx, spans)
+	if err != nil {
+		return err
+	}
+	pace := rate.NewLimiter(rate.Inf, 1)
+	if b.Rate > 0 {
+		pace = rate.NewLimiter(rate.Limit(b.Rate), max(1, int(math.Ceil(b.Rate/100))))
+	}
+	admit := func(e *tidemarkv1.Event, at *tidemarkv1.Position) bool {
+		span, in := spans[at.GetPartition()]
+		if !in || at.GetOffset() < span.From || at.GetOffset() >= span.To || !b.Select.Wants(e) {
+			return false
+		}
+		_ = pace.Wait(ctx) // when ctx ends the group is leaving, and what is here already is folded or comes again
+		return true
+	}
+	folding, stop := context.WithCancel(ctx)
+	defer stop()
+	group, folding := errgroup.WithContext(folding)
+	reached := false
+	group.Go(func() error { return b.Fold(folding, admit) })
+	group.Go(func() error {
+		defer stop()
+		reached, err = b.watch(folding, spans, begin)
+		return err
+	})
+	err = group.Wait()
+	if err == nil || ctx.Err() != nil {
+		err = errors.Join(err, b.clamp(context.WithoutCancel(ctx), spans))
+	}
+	if err == nil && !reached {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// A rebuilding is what a run keeps in its folder: what it was asked for, and what that meant.
+type rebuilding struct {
+	Select Selection   `json:"select"`
+	Spans  kafka.Spans `json:"spans"`
+}
+
+func (b *Rebuild) path() string { return filepath.Join(b.Dir, "rebuild.json") }
+
+// resume refuses to go on with a table that another selection gave, since it would be of neither, and ends what an earlier run
+// was killed before it could end.
+func (b *Rebuild) resume(ctx context.Context) error {
+	data, err := os.ReadFile(b.path())
+	if errors.Is(err, fs.ErrNotExist) {
+		committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
+		if err == nil && len(committed) > 0 {
+			err = fmt.Errorf("group %s was begun from another data folder than %s: use that one, or another name", b.Streams.FilesGroup, b.Dir)
+		}
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("read the selection: %w", err)
+	}
+	var kept rebuilding
+	if err := json.Unmarshal(data, &kept); err != nil {
+		return fmt.Errorf("read the selection in %s: %w", b.path(), err)
+	}
+	if kept.Select.String() != b.Select.String() {
+		return fmt.Errorf("%s: %w: %s. Go on with that, or choose another --group", b.Streams.FilesGroup, ErrOtherSelection, kept.Select)
+	}
+	return b.clamp(ctx, kept.Spans)
+}
+
+// keep writes down what the run is about to do, before it does.
+func (b *Rebuild) keep(spans kafka.Spans) error {
+	data, err := json.Marshal(rebuilding{b.Select, spans})
+	if err == nil {
+		err = os.MkdirAll(b.Dir, 0o750)
+	}
+	if err == nil {
+		err = os.WriteFile(b.path()+".new", data, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(b.path()+".new", b.path())
+	}
+	if err != nil {
+		return fmt.Errorf("keep the selection: %w", err)
+	}
+	return nil
+}
+
+// begin commits where the group begins in partitions that it has not read, and returns where it stands in all. Partitions
+// without a selected event are passed over.
+func (b *Rebuild) begin(ctx context.Context, spans kafka.Spans) (map[int32]int64, error) {
+	topic := b.Streams.Events.Name
+	extent, err := kafka.Extent(ctx, b.Kafka, topic)
+	if err != nil {
+		return nil, err
+	}
+	committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, topic)
+	if err != nil {
+		return nil, err
+	}
+	stand := map[int32]int64{}
+	var first []kadm.Offset
+	for partition, whole := range extent {
+		if o, begun := committed[partition]; begun {
+			stand[partition] = o.At
+			continue
+		}
+		stand[partition] = whole.To
+		if span, in := spans[partition]; in {
+			stand[partition] = span.From
+		}
+		first = append(first, kadm.Offset{Topic: topic, Partition: partition, At: stand[partition], LeaderEpoch: -1})
+	}
+	return stand, kafka.Commit(ctx, b.Kafka, b.Streams.FilesGroup, first...)
+}
+
+// watchEvery is how often the group's commits are looked up: it commits about as often.
+const watchEvery = 500 * time.Millisecond
+
+// watch returns once the group has committed all of spans.
+func (b *Rebuild) watch(ctx context.Context, spans kafka.Spans, begin map[int32]int64) (reached bool, err error) {
+	total := int64(0)
+	for partition, span := range spans {
+		total += max(0, span.To-begin[partition])
+	}
+	for {
+		committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
+		if ctx.Err() != nil {
+			return false, nil
+		}
+		if err != nil && !kafka.Away(err) {
+			return false, err
+		}
+		left := int64(0)
+		for partition, span := range spans {
+			at := begin[partition]
+			if o, ok := committed[partition]; ok {
+				at = o.At
+			}
+			left += max(0, span.To-at)
+		}
+		if err == nil {
+			if b.Report != nil {
+				b.Report(Progress{Done: total - left, Total: total})
+			}
+			if left == 0 {
+				return true, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-time.After(watchEvery):
+		}
+	}
+}
+
+// clamp takes back what was committed beyond the selection: those events were passed over, so a comparison must not count them
+// as folded.
+func (b *Rebuild) clamp(ctx context.Context, spans kafka.Spans) error {
+	committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
+	if err != nil {
+		return err
+	}
+	var back []kadm.Offset
+	for partition, span := range spans {
+		if o, ok := committed[partition]; ok && o.At > span.To {
+			back = append(back, kadm.Offset{Topic: b.Streams.Events.Name, Partition: partition, At: span.To, LeaderEpoch: -1})
+		}
+	}
+	return kafka.Commit(ctx, b.Kafka, b.Streams.FilesGroup, back...)
+}

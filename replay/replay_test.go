@@ -1,0 +1,409 @@
+package replay_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"tidemark/comparison"
+	"tidemark/devbroker"
+	"tidemark/kafka"
+	"tidemark/processors"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/replay"
+	"tidemark/topology"
+)
+
+const partitions = 4
+
+type bench struct {
+	conf   kafka.Config
+	s      topology.Streams
+	client *kgo.Client
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	s, err := topology.New(fmt.Sprintf("r%d", time.Now().UnixNano()), topology.Sizing{Partitions: partitions, Replication: 1, MinISR: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{conf: kafka.Config{Brokers: devbroker.ForTest(t)}, s: s}
+	if _, err := kafka.ApplyTopics(t.Context(), b.conf, s.Topics()); err != nil {
+		t.Fatal(err)
+	}
+	if b.client, err = kafka.NewProducer(b.conf); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.client.Close)
+	return b
+}
+
+func (b *bench) put(t *testing.T, records ...*kgo.Record) {
+	t.Helper()
+	if err := b.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// record is an event where it belongs.
+func (b *bench) record(kind, workspace, id, file string, second int) *kgo.Record {
+	value := fmt.Sprintf(`{"event":"workspace_storage_file_%s","workspace_id":%q,"event_id":%q,"object_id":%q,"size":%d,"created":"%s","received_at":"2026-11-24T13:00:00Z"}`,
+		kind, workspace, id, file, second, time.Date(2026, 11, 24, 12, 0, second, 0, time.UTC).Format(time.RFC3339))
+	return &kgo.Record{Topic: b.s.Events.Name, Partition: kafka.Partition(workspace, partitions), Key: []byte(workspace), Value: []byte(value)}
+}
+
+func (b *bench) records(t *testing.T, topic topology.Topic) []*kgo.Record {
+	t.Helper()
+	spans, err := kafka.Extent(t.Context(), b.conf, topic.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var records []*kgo.Record
+	if err := kafka.Read(t.Context(), b.conf, topic.Name, spans, func(r *kgo.Record) error {
+		records = append(records, r)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+func (b *bench) files(s topology.Streams, dir string, change func(*processors.Config)) *processors.Files {
+	conf := processors.Config{Kafka: b.conf, Streams: s, Dir: dir, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
+	if change != nil {
+		change(&conf)
+	}
+	return processors.NewFiles(conf)
+}
+
+// live folds with the live group until it has committed all that is in the topic.
+func (b *bench) live(t *testing.T, dir string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- b.files(b.s, dir, nil).Run(ctx) }()
+	for ; ; time.Sleep(50 * time.Millisecond) {
+		spans, err := kafka.Extent(t.Context(), b.conf, b.s.Events.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		committed, err := kafka.Committed(t.Context(), b.conf, b.s.FilesGroup, b.s.Events.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for partition, o := range committed {
+			if o.At >= spans[partition].To {
+				delete(spans, partition)
+			}
+		}
+		if spans.Len() == 0 {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("not folded: %v", spans)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *bench) rebuild(t *testing.T, ctx context.Context, dir, name string, sel replay.Selection, change func(*replay.Rebuild)) (topology.Streams, error) {
+	t.Helper()
+	target, err := replay.Target(b.s, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &replay.Rebuild{Kafka: b.conf, Streams: target, Dir: dir, Select: sel}
+	r.Fold = func(ctx context.Context, admit func(*tidemarkv1.Event, *tidemarkv1.Position) bool) error {
+		return b.files(target, dir, func(c *processors.Config) { c.TableOnly, c.Admit = true, admit }).Run(ctx)
+	}
+	if change != nil {
+		change(r)
+	}
+	return target, r.Run(ctx)
+}
+
+func (b *bench) diff(t *testing.T, c comparison.Comparison) (comparison.Summary, []comparison.Difference) {
+	t.Helper()
+	c.Kafka = b.conf
+	if c.Ignore == nil {
+		c.Ignore = comparison.Bookkeeping
+	}
+	var found []comparison.Difference
+	summary, err := c.Run(t.Context(), func(d comparison.Difference) error {
+		found = append(found, d)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *summary, found
+}
+
+func (b *bench) table(t *testing.T, group string) comparison.Table {
+	t.Helper()
+	table, err := comparison.TableOf(b.s, group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// A rebuilt table is equal to the live one to the last bit of bookkeeping, and nobody hears of it; a row that was changed by
+// hand, one that is missing and one that is too many are found.
+func TestRebuiltTableIsTheLiveOne(t *testing.T) {
+	b := newBench(t)
+	for i := range 300 {
+		workspace := fmt.Sprint("w", i%7)
+		b.put(t, b.record([]string{"added", "updated", "deleted"}[i%3], workspace, fmt.Sprint("e", i%250), fmt.Sprint("f", i%20), (i*37)%60)) // resends, too late ones
+	}
+	b.put(t, &kgo.Record{Topic: b.s.Events.Name, Partition: 1, Key: []byte("w0"), Value: []byte("no event")})
+	b.live(t, t.TempDir())
+	notices, index, dead := len(b.records(t, b.s.Notify)), len(b.records(t, b.s.Index)), len(b.records(t, b.s.DLQ))
+	if dead != 1 || notices == 0 {
+		t.Fatalf("%d notices, %d dead letters", notices, dead)
+	}
+
+	// Cut short, and started again.
+	dir := t.TempDir()
+	cut, cancel := context.WithCancel(t.Context())
+	_, err := b.rebuild(t, cut, dir, "rebuilt", replay.Selection{}, func(r *replay.Rebuild) {
+		r.Rate = 100
+		r.Report = func(p replay.Progress) {
+			if p.Done > 20 {
+				cancel()
+			}
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("cut short: %v", err)
+	}
+	if _, err := b.rebuild(t, t.Context(), dir, "rebuilt", replay.Selection{WorkspaceID: "w1"}, nil); !errors.Is(err, replay.ErrOtherSelection) {
+		t.Errorf("another selection on the same table: %v", err)
+	}
+	if _, err := b.rebuild(t, t.Context(), t.TempDir(), "rebuilt", replay.Selection{}, nil); err == nil {
+		t.Error("went on without knowing what the table holds")
+	}
+	target, err := b.rebuild(t, t.Context(), dir, "rebuilt", replay.Selection{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, i, d := len(b.records(t, b.s.Notify)), len(b.records(t, b.s.Index)), len(b.records(t, b.s.DLQ)); n != notices || i != index || d != dead {
+		t.Errorf("the rebuild told others: %d, %d, %d records", n-notices, i-index, d-dead)
+	}
+	compare := comparison.Comparison{A: b.table(t, "files"), B: b.table(t, "rebuilt"), Ignore: []string{}}
+	summary, found := b.diff(t, compare)
+	if len(found) > 0 || summary.Different != 0 || summary.Moving != 0 || summary.Equal < 50 {
+		t.Fatalf("%+v, %+v", summary, found)
+	}
+
+	b.plant(t, target.Files)
+	summary, found = b.diff(t, comparison.Comparison{A: compare.A, B: compare.B})
+	slices.SortFunc(found, func(x, y comparison.Difference) int { return strings.Compare(x.Key, y.Key) })
+	for i := range found {
+		found[i].Partition = 0
+	}
+	want := []comparison.Difference{
+		{Key: "w1/f1", WorkspaceID: "w1", FileID: "f1", OnlyIn: b.s.FilesGroup},
+		{Key: "w2/f2", WorkspaceID: "w2", FileID: "f2", Fields: []comparison.Field{{Name: "size", A: found[1].Fields[0].A, B: int64(999)}, {Name: "status", A: found[1].Fields[1].A, B: "erased"}}},
+		{Key: "w3/many", WorkspaceID: "w3", FileID: "many", OnlyIn: target.FilesGroup},
+	}
+	if diff := cmp.Diff(want, found); diff != "" || summary.Different != 3 {
+		t.Errorf("%+v (-want +got):\n%s", summary, diff)
+	}
+	if _, found := b.diff(t, comparison.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w2", Ignore: []string{"size", "status"}}); len(found) > 0 {
+		t.Errorf("what is ignored was found: %+v", found)
+	}
+
+	// What only one group has read yet is no difference.
+	b.put(t, b.record("updated", "w5", "later", "f5", 59), b.record("added", "w5", "later2", "new", 59))
+	b.live(t, t.TempDir())
+	if summary, found := b.diff(t, comparison.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5"}); len(found) > 0 || summary.Moving != 2 {
+		t.Errorf("%+v, %+v", summary, found)
+	}
+	if _, err := b.rebuild(t, t.Context(), dir, "rebuilt", replay.Selection{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if summary, found := b.diff(t, comparison.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5", Ignore: []string{}}); len(found) > 0 || summary.Moving != 0 {
+		t.Errorf("once it has caught up: %+v, %+v", summary, found)
+	}
+}
+
+// plant changes, deletes and adds a row of a table.
+func (b *bench) plant(t *testing.T, table topology.Topic) {
+	t.Helper()
+	for _, r := range b.records(t, table) {
+		if string(r.Key) != "w2/f2" {
+			continue
+		}
+		row := &tidemarkv1.FileState{}
+		if err := proto.Unmarshal(r.Value, row); err != nil {
+			t.Fatal(err)
+		}
+		row.Size, row.Status = proto.Int64(999), tidemarkv1.Status_STATUS_ERASED
+		value, err := proto.Marshal(row)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.put(t, &kgo.Record{Topic: table.Name, Partition: r.Partition, Key: r.Key, Value: value})
+	}
+	added, err := proto.Marshal(&tidemarkv1.FileState{WorkspaceId: "w3", FileId: "many", Position: &tidemarkv1.Position{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.put(t,
+		&kgo.Record{Topic: table.Name, Partition: kafka.Partition("w1", partitions), Key: []byte("w1/f1")},
+		&kgo.Record{Topic: table.Name, Partition: kafka.Partition("w3", partitions), Key: []byte("w3/many"), Value: added})
+}
+
+// A rebuild up to a time or position folds nothing behind it, and says so in what its group committed.
+func TestRebuildStopsWhereItShould(t *testing.T) {
+	b := newBench(t)
+	for i := range 30 {
+		b.put(t, b.record("updated", "w", fmt.Sprint("e", i), "f", i))
+	}
+	home := kafka.Partition("w", partitions)
+	target, err := b.rebuild(t, t.Context(), t.TempDir(), "half", replay.Selection{To: fmt.Sprintf("%d:20", home)}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := b.records(t, target.Files)
+	row := &tidemarkv1.FileState{}
+	if err := proto.Unmarshal(rows[len(rows)-1].Value, row); err != nil {
+		t.Fatal(err)
+	}
+	if row.GetVersion() != 20 || row.GetPosition().GetOffset() != 19 {
+		t.Errorf("the row is %v", row)
+	}
+	committed, err := kafka.Committed(t.Context(), b.conf, target.FilesGroup, b.s.Events.Name)
+	if err != nil || committed[home].At != 20 {
+		t.Errorf("committed %v, %v", committed, err)
+	}
+	for _, name := range []string{"files", "workspaces", "replay", "", "a b"} {
+		if _, err := replay.Target(b.s, name); err == nil {
+			t.Errorf("%q is a group that could be overwritten", name)
+		}
+	}
+}
+
+func (b *bench) again(sel replay.Selection) *replay.Again {
+	return &replay.Again{Kafka: b.conf, Events: b.s.Events.Name, Group: replay.ReplayGroup(b.s), Select: sel}
+}
+
+// What is put into the topic again is what was selected, once, in order, however often the run was cut.
+func TestReplayIntoTheTopic(t *testing.T) {
+	b := newBench(t)
+	for i := range 60 {
+		b.put(t, b.record([]string{"added", "updated"}[i%2], fmt.Sprint("w", i%2), fmt.Sprintf("e%02d", i), "f", i%60))
+	}
+	home := kafka.Partition("w1", partitions)
+	b.put(t, &kgo.Record{Topic: b.s.Events.Name, Partition: home, Key: []byte("w1"), Value: []byte("no event")})
+	stray := b.record("updated", "w1", "stray", "f", 1)
+	stray.Partition = (home + 1) % partitions
+	b.put(t, stray)
+
+	sel := replay.Selection{WorkspaceID: "w1", Events: []string{"workspace_storage_file_updated"}}
+	a := b.again(sel)
+	spans, wentOn, err := a.Spans(t.Context(), false)
+	if err != nil || wentOn || len(spans) != 1 {
+		t.Fatalf("%v, %t, %v", spans, wentOn, err)
+	}
+	cut, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	a.Rate = 20
+	first, err := a.Run(cut, spans)
+	if err == nil || first.Sent == 0 || first.Sent > 20 || first.Remaining == 0 {
+		t.Fatalf("cut short: %+v, %v", first, err)
+	}
+	if _, _, err := b.again(replay.Selection{}).Spans(t.Context(), false); !errors.Is(err, replay.ErrUnfinished) {
+		t.Errorf("another replay, while one waits: %v", err)
+	}
+	a = b.again(sel)
+	if spans, wentOn, err = a.Spans(t.Context(), false); err != nil || !wentOn {
+		t.Fatalf("%v, %t, %v", spans, wentOn, err)
+	}
+	second, err := a.Run(t.Context(), spans)
+	if err != nil || first.Sent+second.Sent != 30 || first.Unfit+second.Unfit != 1 || second.Remaining != 0 {
+		t.Fatalf("%+v and %+v, %v", first, second, err)
+	}
+	var ids []string
+	for _, r := range b.records(t, b.s.Events) {
+		for _, h := range r.Headers {
+			if h.Key == replay.Header {
+				var e struct {
+					ID string `json:"event_id"`
+				}
+				if err := json.Unmarshal(r.Value, &e); err != nil {
+					t.Fatal(err)
+				}
+				ids = append(ids, e.ID)
+			}
+		}
+	}
+	var want []string
+	for i := 1; i < 60; i += 2 {
+		want = append(want, fmt.Sprintf("e%02d", i))
+	}
+	if diff := cmp.Diff(want, ids); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// It is over: the same words begin anew.
+	if _, wentOn, err := b.again(sel).Spans(t.Context(), false); err != nil || wentOn {
+		t.Errorf("%t, %v", wentOn, err)
+	}
+}
+
+func TestSelectionNamesPlaces(t *testing.T) {
+	b := newBench(t)
+	for i := range 8 {
+		r := b.record("updated", fmt.Sprint("w", i), fmt.Sprint("e", i), "f", i)
+		r.Partition = int32(i % 2)
+		b.put(t, r)
+	}
+	middle := time.Now()
+	time.Sleep(5 * time.Millisecond)
+	for i := range 6 {
+		r := b.record("updated", "w", fmt.Sprint("x", i), "f", i)
+		r.Partition = int32(i % 2)
+		b.put(t, r)
+	}
+	at := middle.UTC().Add(2 * time.Millisecond).Format(time.RFC3339Nano)
+	for _, test := range []struct {
+		from, to string
+		want     kafka.Spans
+	}{
+		{"", "", kafka.Spans{0: {From: 0, To: 7}, 1: {From: 0, To: 7}}},
+		{"start", "end", kafka.Spans{0: {From: 0, To: 7}, 1: {From: 0, To: 7}}},
+		{at, "", kafka.Spans{0: {From: 4, To: 7}, 1: {From: 4, To: 7}}},
+		{"", at, kafka.Spans{0: {From: 0, To: 4}, 1: {From: 0, To: 4}}},
+		{"1h", "0:3", kafka.Spans{0: {From: 0, To: 3}}},
+		{"1:2,0:99", "end", kafka.Spans{1: {From: 2, To: 7}}},
+		{"0:5", "1:5", kafka.Spans{}},
+	} {
+		got, err := replay.Selection{From: test.from, To: test.to}.Spans(t.Context(), b.conf, b.s.Events.Name, time.Now())
+		if diff := cmp.Diff(test.want, got); err != nil || diff != "" {
+			t.Errorf("from %q to %q: %v (-want +got):\n%s", test.from, test.to, err, diff)
+		}
+	}
+	for _, wrong := range []replay.Selection{{From: "end"}, {To: "start"}, {From: "yesterday"}, {From: "9:1"}, {To: "1:2,1:3"}, {From: "-2h"}} {
+		_, err := wrong.Spans(t.Context(), b.conf, b.s.Events.Name, time.Now())
+		if _, bad := errors.AsType[*replay.BadBound](err); !bad {
+			t.Errorf("%v: %v", wrong, err)
+		}
+	}
+}
