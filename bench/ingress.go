@@ -40,8 +40,10 @@ func ingress(ctx context.Context, s setup) (result, error) {
 	if err := await(ctx, p.ready); err != nil {
 		return nil, err
 	}
-	load := &load{url: "http://" + addr + "/webhook/fastio", in: newInput(s.seed, s.workspaces, s.files),
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: s.connections}}}
+	load := &load{
+		url: "http://" + addr + "/webhook/fastio", in: newInput(s.seed, s.workspaces, s.files),
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: s.connections}},
+	}
 	load.run(ctx, s.connections, 2*time.Second) // warm up
 	load.took, load.refused = nil, 0
 	before := p.usage()
@@ -105,7 +107,7 @@ func (l *load) send(ctx context.Context) {
 	}
 	accepted := err == nil && answer.StatusCode == http.StatusOK
 	if err == nil {
-		_, _ = io.Copy(io.Discard, answer.Body) //nolint:errcheck // only to use the connection again
+		_, _ = io.Copy(io.Discard, answer.Body) // only to use the connection again
 		answer.Body.Close()
 	}
 	l.mu.Lock()

@@ -36,8 +36,10 @@ type event struct {
 }
 
 var kinds = []struct{ extension, mime string }{
-	{"pdf", "application/pdf"}, {"docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"},
-	{"png", "image/png"}, {"txt", "text/plain"},
+	{"pdf", "application/pdf"},
+	{"docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"},
+	{"png", "image/png"},
+	{"txt", "text/plain"},
 }
 
 var folders = []string{"a", "finance", "2026", "reports", "shared", "archive", "q1", "drafts"}

@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("make a folder: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // in the temporary folder: at worst it stays
 	s.dir = dir
 	if s.binary == "" {
 		s.binary = filepath.Join(dir, "tidemark")

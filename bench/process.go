@@ -33,7 +33,7 @@ func (s setup) start(ctx context.Context, c *cluster, data string, args ...strin
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the child has its own
 	p.cmd = exec.CommandContext(ctx, s.binary, append(args, "--data", data, "--admin-addr", admin)...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = append(os.Environ(),
@@ -52,14 +52,14 @@ func (p *process) stop() error {
 		return fmt.Errorf("stop tidemark: %w", err)
 	}
 	if err := p.cmd.Wait(); err != nil {
-		tail, _ := os.ReadFile(p.log) //nolint:errcheck // only to show why it failed
+		tail, _ := os.ReadFile(p.log) // only to show why it failed
 		return fmt.Errorf("tidemark failed: %w\n%s", err, tail[max(0, len(tail)-2000):])
 	}
 	return nil
 }
 
 // kill ends what an early return left behind.
-func (p *process) kill() { _ = p.cmd.Process.Kill() } //nolint:errcheck // it may have ended already
+func (p *process) kill() { _ = p.cmd.Process.Kill() } // it may have ended already
 
 // ready says whether every role of the process is.
 func (p *process) ready() (bool, error) {
@@ -89,13 +89,13 @@ func (p *process) usage() usage {
 	if b, err := os.ReadFile(dir + "stat"); err == nil {
 		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 		for _, field := range fields[11:13] { // utime, stime: see proc(5)
-			ticks, _ := strconv.Atoi(field) //nolint:errcheck // the kernel writes numbers
+			ticks, _ := strconv.Atoi(field) // the kernel writes numbers
 			u.cpu += time.Duration(ticks) * 10 * time.Millisecond
 		}
 	}
 	if b, err := os.ReadFile(dir + "status"); err == nil {
 		_, peak, _ := strings.Cut(string(b), "VmHWM:")
-		kb, _ := strconv.Atoi(strings.Fields(peak)[0]) //nolint:errcheck // likewise
+		kb, _ := strconv.Atoi(strings.Fields(peak)[0]) // likewise
 		u.peakMB = kb / 1024
 	}
 	return u

@@ -85,7 +85,7 @@ func (a *admin) allowed(ctx context.Context, want []Access) (map[string]int32, e
 			continue
 		}
 		t := kmsg.NewMetadataRequestTopic()
-		t.Topic = kmsg.StringPtr(w.Topic)
+		t.Topic = new(w.Topic)
 		topics.Topics = append(topics.Topics, t)
 	}
 	metadata, err := topics.RequestWith(ctx, a.client)

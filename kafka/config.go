@@ -82,6 +82,18 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	return s, nil
 }
 
+// SaramaReader returns the configuration for who only reads, and is built anew when that fails: sarama's look-ups of
+// metadata, which are deaf to the end of a context, then give up within a second, where a producer must outlast an election.
+func (c Config) SaramaReader() (*sarama.Config, error) {
+	s, err := c.Sarama()
+	if err != nil {
+		return nil, err
+	}
+	s.Metadata.Retry.Max = 3
+	s.Metadata.Retry.BackoffFunc = func(int, int) time.Duration { return 250 * time.Millisecond }
+	return s, nil
+}
+
 func saramaProducer(s *sarama.Config) {
 	s.Producer.RequiredAcks = sarama.WaitForAll
 	s.Producer.Idempotent = true

@@ -41,7 +41,6 @@ type epoch struct {
 	published chan struct{}   // closed when the epoch is closed and its outputs are acknowledged
 	rows      map[string]*row // the newest per key
 	finish    []goka.PromiseFinisher
-	events    int
 }
 
 // A row is a held table record; a nil value deletes.

@@ -69,8 +69,10 @@ func newEpochTest(t *testing.T) *epochTest {
 		t.Fatal(err)
 	}
 	w := &wire{came: make(chan struct{}, 1<<16)}
-	conf := EpochConfig{Store: store, Table: "table", Interval: time.Millisecond,
-		Older: func(record, stored []byte) bool { return string(record) < string(stored) }}
+	conf := EpochConfig{
+		Store: store, Table: "table", Interval: time.Millisecond,
+		Older: func(record, stored []byte) bool { return string(record) < string(stored) },
+	}
 	p := newPartitionEpochs(conf, []byte("me"), shelf, w.send)
 	go p.run()
 	t.Cleanup(func() {

@@ -22,7 +22,7 @@ const inboxSize = 128
 func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.ConsumerGroup, error) {
 	conf := e.conf.Kafka
 	conf.Brokers, conf.ClientID = brokers, clientID
-	config, err := conf.Sarama()
+	config, err := conf.SaramaReader()
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ func ProducerBuilder(c Config, linger time.Duration) goka.ProducerBuilder {
 		byKey := kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
 			return func(r *kgo.Record, n int) int {
 				h := hasher()
-				_, _ = h.Write(r.Key) //nolint:errcheck // a hash never fails: see hash.Hash
+				_, _ = h.Write(r.Key) // a hash never fails: see hash.Hash
 				return int(h.Sum32() % uint32(n))
 			}
 		})

@@ -15,7 +15,7 @@ const ownerHeader = "tidemark-owner"
 
 func newOwner() []byte {
 	owner := make([]byte, 8)
-	_, _ = rand.Read(owner) //nolint:errcheck // never fails: see crypto/rand
+	_, _ = rand.Read(owner) // never fails: see crypto/rand
 	return owner
 }
 
@@ -70,7 +70,7 @@ func (r *readback) run(ctx context.Context) {
 		fetches := r.client.PollFetches(ctx)
 		fetches.EachError(func(topic string, partition int32, err error) {
 			if ctx.Err() == nil {
-				r.log.Warn("cannot read the table back, trying again", "topic", topic, "partition", partition, "error", err)
+				r.log.WarnContext(ctx, "cannot read the table back, trying again", "topic", topic, "partition", partition, "error", err)
 			}
 		})
 		fetches.EachRecord(r.see)

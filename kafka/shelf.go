@@ -101,7 +101,7 @@ type shelfIterator struct {
 }
 
 func (i *shelfIterator) Value() ([]byte, error) { return i.Scan.Value(), nil }
-func (i *shelfIterator) Release()               { _ = i.Close() } //nolint:errcheck // goka's interface has no room for it
+func (i *shelfIterator) Release()               { _ = i.Close() } // goka's interface has no room for it
 
 // Seek moves before the first key at or after the one given.
 func (i *shelfIterator) Seek(key []byte) bool {

@@ -70,7 +70,7 @@ func (g *Group) Run(ctx context.Context) error {
 		err := g.attempt(ctx)
 		if ctx.Err() != nil {
 			if err != nil {
-				g.conf.Log.Warn("processor did not stop cleanly, what was in flight is processed again", "group", g.conf.Name, "error", err)
+				g.conf.Log.WarnContext(ctx, "processor did not stop cleanly, what was in flight is processed again", "group", g.conf.Name, "error", err)
 			}
 			return nil
 		}
@@ -79,7 +79,7 @@ func (g *Group) Run(ctx context.Context) error {
 		}
 		g.set(nil, err)
 		g.conf.Metrics.restarted()
-		g.conf.Log.Error("processor ended, building it anew", "group", g.conf.Name, "pause", pause.String(), "error", err)
+		g.conf.Log.ErrorContext(ctx, "processor ended, building it anew", "group", g.conf.Name, "pause", pause.String(), "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -157,7 +157,7 @@ func ClientOptions(c Config, log *slog.Logger) []goka.ProcessorOption {
 func ConsumerBuilder(c Config) goka.SaramaConsumerBuilder {
 	return func(brokers []string, clientID string) (sarama.Consumer, error) {
 		c.Brokers, c.ClientID = brokers, clientID
-		config, err := c.Sarama()
+		config, err := c.SaramaReader()
 		if err != nil {
 			return nil, err
 		}
@@ -169,7 +169,7 @@ func ConsumerBuilder(c Config) goka.SaramaConsumerBuilder {
 // ApplyTopics, so that two processes starting together do not race.
 func TopicManagerBuilder(c Config) goka.TopicManagerBuilder {
 	return func(brokers []string) (goka.TopicManager, error) {
-		config, err := c.Sarama()
+		config, err := c.SaramaReader()
 		if err != nil {
 			return nil, err
 		}

@@ -26,7 +26,7 @@ func eventsLog(ctx context.Context, conf Config) (string, error) {
 		if ctx.Err() != nil {
 			return "", nil
 		}
-		conf.Log.Warn("cannot look up the events topic, trying again", "pause", pause.String(), "error", err)
+		conf.Log.WarnContext(ctx, "cannot look up the events topic, trying again", "pause", pause.String(), "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -57,9 +57,9 @@ func (b *bench) apply(t *testing.T) {
 }
 
 // send produces an event's JSON as a foreign producer does: keyed by the bare workspace, no headers.
-func (b *bench) send(t *testing.T, workspace, value string, headers ...kgo.RecordHeader) {
+func (b *bench) send(t *testing.T, workspace, value string) {
 	t.Helper()
-	b.put(t, &kgo.Record{Key: []byte(workspace), Value: []byte(value), Partition: kafka.Partition(workspace, 4), Headers: headers})
+	b.put(t, &kgo.Record{Key: []byte(workspace), Value: []byte(value), Partition: kafka.Partition(workspace, 4)})
 }
 
 func (b *bench) put(t *testing.T, r *kgo.Record) {

@@ -87,8 +87,10 @@ func New(prefix string, size Sizing) (Streams, error) {
 		return Streams{}, fmt.Errorf("topic sizing %+v: partitions and replication must be at least 1, and min.insync between 1 and the replication", size)
 	}
 	stream := func(name string, key Key, retention time.Duration) Topic {
-		return Topic{Name: prefix + "-" + name, Key: key, Retention: retention,
-			Partitions: size.Partitions, Replication: size.Replication, MinISR: size.MinISR}
+		return Topic{
+			Name: prefix + "-" + name, Key: key, Retention: retention,
+			Partitions: size.Partitions, Replication: size.Replication, MinISR: size.MinISR,
+		}
 	}
 	compacted := func(name string, key Key) Topic {
 		t := stream(name, key, 0)

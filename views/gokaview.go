@@ -108,7 +108,7 @@ func (c *clients) add(client io.Closer, err error) {
 
 func (c *clients) consumers(conf kafka.Config) goka.SaramaConsumerBuilder {
 	return func(brokers []string, _ string) (sarama.Consumer, error) {
-		config, err := viewConfig(conf)
+		config, err := conf.SaramaReader()
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +120,7 @@ func (c *clients) consumers(conf kafka.Config) goka.SaramaConsumerBuilder {
 
 func (c *clients) managers(conf kafka.Config) goka.TopicManagerBuilder {
 	return func(brokers []string) (goka.TopicManager, error) {
-		config, err := viewConfig(conf)
+		config, err := conf.SaramaReader()
 		if err != nil {
 			return nil, err
 		}
@@ -128,18 +128,6 @@ func (c *clients) managers(conf kafka.Config) goka.TopicManagerBuilder {
 		c.add(manager, err)
 		return manager, err
 	}
-}
-
-// viewConfig returns settings for a view, which tries again for ever by itself: sarama's own retries, a minute long and deaf to
-// the end of a context, would only delay that.
-func viewConfig(conf kafka.Config) (*sarama.Config, error) {
-	config, err := conf.Sarama()
-	if err != nil {
-		return nil, err
-	}
-	config.Metadata.Retry.Max = 1
-	config.Consumer.Return.Errors = true // without it goka takes a failed partition for one that has ended
-	return config, nil
 }
 
 // cut closes all connections; some may be closed already, by goka or by an earlier cut, which is all that can go wrong here.
