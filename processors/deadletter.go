@@ -27,6 +27,12 @@ const (
 	reasonBeyondWindow   = "beyond_dedupe_window"
 )
 
+// reasons are all there are.
+var reasons = []string{
+	codecs.ReasonNotJSON, codecs.ReasonMissingField, codecs.ReasonBadField, codecs.ReasonFieldTooLarge,
+	reasonNullValue, reasonKeyMismatch, reasonWrongPartition, reasonBeyondWindow,
+}
+
 var beyondWindow = &refusal{
 	reasonBeyondWindow,
 	"the file's dedupe window is full and this event is older than all of it, so it may be a duplicate; replay it if it is not",

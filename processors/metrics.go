@@ -21,6 +21,9 @@ func newFileMetrics(r prometheus.Registerer) *fileMetrics {
 		Name: "tidemark_dead_letters_total", Help: "Events that went to the dead letters, by reason.",
 	}, []string{"reason"})
 	r.MustRegister(events, dead)
+	for _, reason := range reasons { // a series that begins with its first event has no increase at it
+		dead.WithLabelValues(reason)
+	}
 	m := &fileMetrics{dead: dead}
 	m.folded.accepted = events.WithLabelValues("accepted")
 	m.folded.late = events.WithLabelValues("late")
