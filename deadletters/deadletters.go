@@ -198,9 +198,9 @@ func (s *scan) add(r *kgo.Record) {
 func (q *Queue) print(r *kgo.Record) uint64 {
 	var h maphash.Hash
 	h.SetSeed(q.seed)
-	h.Write(strconv.AppendInt(nil, int64(len(r.Key)), 10)) //nolint:errcheck // a hash never fails
-	h.Write(r.Key)                                         //nolint:errcheck // a hash never fails
-	h.Write(r.Value)                                       //nolint:errcheck // a hash never fails
+	h.Write(strconv.AppendInt(nil, int64(len(r.Key)), 10))
+	h.Write(r.Key)
+	h.Write(r.Value)
 	return h.Sum64()
 }
 

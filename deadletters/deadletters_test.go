@@ -78,15 +78,15 @@ func (b *bench) put(t *testing.T, records ...*kgo.Record) {
 	}
 }
 
-// send puts an event where it belongs.
-func (b *bench) send(t *testing.T, workspace, value string) {
+// send puts an event of the workspace w where it belongs.
+func (b *bench) send(t *testing.T, value string) {
 	t.Helper()
-	b.put(t, &kgo.Record{Key: []byte(workspace), Value: []byte(value), Partition: kafka.Partition(workspace, partitions)})
+	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(value), Partition: kafka.Partition("w", partitions)})
 }
 
-func event(workspace, id, file string, second int) string {
-	return fmt.Sprintf(`{"event":"workspace_storage_file_updated","workspace_id":%q,"event_id":%q,"object_id":%q,"created":"%s","received_at":"2026-11-24T13:00:00Z"}`,
-		workspace, id, file, time.Date(2026, 11, 24, 12, 0, second, 0, time.UTC).Format(time.RFC3339))
+func event(id, file string, second int) string {
+	return fmt.Sprintf(`{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":%q,"object_id":%q,"created":"%s","received_at":"2026-11-24T13:00:00Z"}`,
+		id, file, time.Date(2026, 11, 24, 12, 0, second, 0, time.UTC).Format(time.RFC3339))
 }
 
 func (b *bench) all(t *testing.T, topic topology.Topic) []*kgo.Record {
@@ -164,17 +164,17 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	b.fold(t)
 	home := kafka.Partition("w", partitions)
 	for i := range 256 { // fills the window of w/f
-		b.send(t, "w", event("w", fmt.Sprintf("e%d", i), "f", 100+i))
+		b.send(t, event(fmt.Sprintf("e%d", i), "f", 100+i))
 	}
-	old := event("w", "old", "f", 1)
-	b.send(t, "w", old)
-	astray := event("w", "astray", "g", 2)
+	old := event("old", "f", 1)
+	b.send(t, old)
+	astray := event("astray", "g", 2)
 	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(astray), Partition: (home + 1) % partitions})
-	contradicted := event("w", "contradicted", "h", 3)
+	contradicted := event("contradicted", "h", 3)
 	b.put(t, &kgo.Record{Key: []byte("other"), Value: []byte(contradicted), Partition: home, Headers: []kgo.RecordHeader{
 		{Key: "ce_id", Value: []byte("another")}, {Key: "ce_type", Value: []byte("workspace_storage_file_updated")}, {Key: "traceparent", Value: []byte("t")},
 	}})
-	b.send(t, "w", "{not json")
+	b.send(t, "{not json")
 	b.await(t, b.s.DLQ, 4)
 	b.await(t, b.s.Notify, 256)
 
@@ -218,9 +218,9 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	}
 
 	// Sent again by the provider, and replayed once more from a copy: nothing is folded twice.
-	b.send(t, "w", astray)
+	b.send(t, astray)
 	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(old), Partition: home, Headers: []kgo.RecordHeader{{Key: "tidemark-replay"}}})
-	b.send(t, "w", event("w", "last", "i", 4))
+	b.send(t, event("last", "i", 4))
 	b.await(t, b.s.Notify, 260)
 	if again := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true}); again.Done != 0 || again.Left != 1 {
 		t.Errorf("a second replay: %+v", again)
@@ -243,8 +243,10 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 // dead is a record as package processors dead-letters it.
 func (b *bench) dead(partition int32, offset int64, workspace, value, reason string, second int) *kgo.Record {
 	return &kgo.Record{Topic: b.s.DLQ.Name, Partition: partition, Key: []byte(workspace), Value: []byte(value), Headers: []kgo.RecordHeader{
-		{Key: "dlq.reason", Value: []byte(reason)}, {Key: "dlq.message", Value: []byte("mend it")},
-		{Key: "dlq.topic", Value: []byte(b.s.Events.Name)}, {Key: "dlq.partition", Value: fmt.Append(nil, partition)},
+		{Key: "dlq.reason", Value: []byte(reason)},
+		{Key: "dlq.message", Value: []byte("mend it")},
+		{Key: "dlq.topic", Value: []byte(b.s.Events.Name)},
+		{Key: "dlq.partition", Value: fmt.Append(nil, partition)},
 		{Key: "dlq.offset", Value: fmt.Append(nil, offset)},
 		{Key: "dlq.first_failed_at", Value: []byte(time.Date(2026, 11, 24, 12, 0, second, 0, time.UTC).Format(time.RFC3339))},
 	}}
@@ -253,10 +255,10 @@ func (b *bench) dead(partition int32, offset int64, workspace, value, reason str
 func TestEntriesAreSourceRecords(t *testing.T) {
 	b := newBench(t)
 	b.put(t,
-		b.dead(1, 5, "w", event("w", "a", "f", 1), "wrong_partition", 10),
-		b.dead(1, 7, "w", event("w", "b", "f", 1), "wrong_partition", 12),
-		b.dead(1, 5, "w", event("w", "a", "f", 1), "wrong_partition", 30), // again, after a crash
-		b.dead(0, 9, "w", event("w", "c", "f", 1), "wrong_partition", 11),
+		b.dead(1, 5, "w", event("a", "f", 1), "wrong_partition", 10),
+		b.dead(1, 7, "w", event("b", "f", 1), "wrong_partition", 12),
+		b.dead(1, 5, "w", event("a", "f", 1), "wrong_partition", 30), // again, after a crash
+		b.dead(0, 9, "w", event("c", "f", 1), "wrong_partition", 11),
 		b.dead(2, 1, "v", `{"event_id":"d","workspace_id":7}`, "missing_field", 20),
 		&kgo.Record{Topic: b.s.DLQ.Name, Partition: 3, Key: []byte("x"), Value: []byte("by hand")},
 	)
@@ -285,8 +287,8 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	if err != nil || result.Done != 1 {
 		t.Fatalf("%+v, %v", result, err)
 	}
-	b.put(t, b.dead(1, 5, "w", event("w", "a", "f", 1), "wrong_partition", 40))     // a crash before the commit: the same record still
-	b.put(t, b.dead(1, 7, "w", event("w", "other", "f", 1), "wrong_partition", 50)) // of a log made anew, at the same offset
+	b.put(t, b.dead(1, 5, "w", event("a", "f", 1), "wrong_partition", 40))     // a crash before the commit: the same record still
+	b.put(t, b.dead(1, 7, "w", event("other", "f", 1), "wrong_partition", 50)) // of a log made anew, at the same offset
 	expect(t, "after a drop", b.entries(t, deadletters.Filter{WorkspaceID: "w"}), []string{
 		"0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1", "1:7 wrong_partition w/other x1",
 	})
@@ -314,7 +316,7 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 func TestReplayGoesOn(t *testing.T) {
 	b := newBench(t)
 	for i := range 40 {
-		b.put(t, b.dead(int32(i%3), int64(i), "w", event("w", fmt.Sprintf("e%02d", i), "f", 1), "wrong_partition", i))
+		b.put(t, b.dead(int32(i%3), int64(i), "w", event(fmt.Sprintf("e%02d", i), "f", 1), "wrong_partition", i))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()

@@ -14,6 +14,7 @@ import (
 	"tidemark/devbroker"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // TestScripts runs the real binary as a person does. Beside testscript's own, the scripts have the commands
@@ -22,6 +23,8 @@ import (
 //	addr NAME..             set variables to loopback addresses that are free
 //	broker NAME             start a broker and set a variable to its address
 //	await FILE TEXT         wait until the file holds the text
+//	retry N PROGRAM ARG..   run the program until it exits so; its last output is stdout
+//	produce TOPIC PARTITION KEY VALUE    put a record into a topic at $TIDEMARK_BROKERS, wherever it belongs
 func TestScripts(t *testing.T) {
 	binary := build(t, "tidemark/cmd/tidemark")
 	testscript.Run(t, testscript.Params{
@@ -32,7 +35,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "addr": addrs, "broker": startBroker, "await": await,
+			"exits": exits, "addr": addrs, "broker": startBroker, "await": await, "retry": retry, "produce": produceRecord,
 		},
 	})
 }
@@ -93,4 +96,34 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s does not hold %q after %v: %v\n%s", args[0], args[1], patience, err, data)
 		}
 	}
+}
+
+func retry(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) >= 2, "retry N PROGRAM ARG..")
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		code := 0
+		if exit := new(exec.ExitError); errors.As(err, &exit) {
+			code = exit.ExitCode()
+		}
+		if code == want {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s exits %d, want %d after %v", strings.Join(args[1:], " "), code, want, patience)
+		}
+	}
+}
+
+func produceRecord(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 4, "produce TOPIC PARTITION KEY VALUE")
+	partition, err := strconv.ParseInt(args[1], 10, 32)
+	ts.Check(err)
+	client, err := kgo.NewClient(kgo.SeedBrokers(ts.Getenv("TIDEMARK_BROKERS")), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	ts.Check(err)
+	defer client.Close()
+	record := &kgo.Record{Topic: args[0], Partition: int32(partition), Key: []byte(args[2]), Value: []byte(args[3])}
+	ts.Check(client.ProduceSync(context.Background(), record).FirstErr())
 }

@@ -45,15 +45,15 @@ func Target(s topology.Streams, name string) (topology.Streams, error) {
 	group := prefix + name
 	table := group + "-table"
 	taken := slices.ContainsFunc(s.Topics(), func(t topology.Topic) bool { return t.Name == table })
-	if !nameForm.MatchString(name) || taken || group == ReplayGroup(s) {
+	if !nameForm.MatchString(name) || taken || group == Group(s) {
 		return s, fmt.Errorf("group %q: want a name of its own, of letters, digits, '.', '_' and '-'", name)
 	}
 	s.FilesGroup, s.Files.Name = group, table
 	return s, nil
 }
 
-// ReplayGroup is the group under which replays into the topic keep their place.
-func ReplayGroup(s topology.Streams) string {
+// Group is the group under which replays into the topic keep their place.
+func Group(s topology.Streams) string {
 	return strings.TrimSuffix(s.Events.Name, "events") + "replay"
 }
 

@@ -132,7 +132,7 @@ func parseBound(name, text string, now time.Time) (bounds, error) {
 		return b, nil
 	}
 	b.offsets = map[int32]int64{}
-	for _, position := range strings.Split(text, ",") {
+	for position := range strings.SplitSeq(text, ",") {
 		p, err := tidemarkv1.ParsePosition(position)
 		if err != nil {
 			return b, &BadBound{name, text, "want a time like 2026-11-24T12:00:00Z, how long ago, like 2h, or positions, like 7:1234,8:56"}

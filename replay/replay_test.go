@@ -122,7 +122,7 @@ func (b *bench) live(t *testing.T, dir string) {
 	}
 }
 
-func (b *bench) rebuild(t *testing.T, ctx context.Context, dir, name string, sel replay.Selection, change func(*replay.Rebuild)) (topology.Streams, error) {
+func (b *bench) rebuild(ctx context.Context, t *testing.T, dir, name string, sel replay.Selection, change func(*replay.Rebuild)) (topology.Streams, error) {
 	t.Helper()
 	target, err := replay.Target(b.s, name)
 	if err != nil {
@@ -182,7 +182,7 @@ func TestRebuiltTableIsTheLiveOne(t *testing.T) {
 	// Cut short, and started again.
 	dir := t.TempDir()
 	cut, cancel := context.WithCancel(t.Context())
-	_, err := b.rebuild(t, cut, dir, "rebuilt", replay.Selection{}, func(r *replay.Rebuild) {
+	_, err := b.rebuild(cut, t, dir, "rebuilt", replay.Selection{}, func(r *replay.Rebuild) {
 		r.Rate = 100
 		r.Report = func(p replay.Progress) {
 			if p.Done > 20 {
@@ -193,13 +193,13 @@ func TestRebuiltTableIsTheLiveOne(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("cut short: %v", err)
 	}
-	if _, err := b.rebuild(t, t.Context(), dir, "rebuilt", replay.Selection{WorkspaceID: "w1"}, nil); !errors.Is(err, replay.ErrOtherSelection) {
+	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{WorkspaceID: "w1"}, nil); !errors.Is(err, replay.ErrOtherSelection) {
 		t.Errorf("another selection on the same table: %v", err)
 	}
-	if _, err := b.rebuild(t, t.Context(), t.TempDir(), "rebuilt", replay.Selection{}, nil); err == nil {
+	if _, err := b.rebuild(t.Context(), t, t.TempDir(), "rebuilt", replay.Selection{}, nil); err == nil {
 		t.Error("went on without knowing what the table holds")
 	}
-	target, err := b.rebuild(t, t.Context(), dir, "rebuilt", replay.Selection{}, nil)
+	target, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestRebuiltTableIsTheLiveOne(t *testing.T) {
 	if summary, found := b.diff(t, comparison.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5"}); len(found) > 0 || summary.Moving != 2 {
 		t.Errorf("%+v, %+v", summary, found)
 	}
-	if _, err := b.rebuild(t, t.Context(), dir, "rebuilt", replay.Selection{}, nil); err != nil {
+	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if summary, found := b.diff(t, comparison.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5", Ignore: []string{}}); len(found) > 0 || summary.Moving != 0 {
@@ -278,7 +278,7 @@ func TestRebuildStopsWhereItShould(t *testing.T) {
 		b.put(t, b.record("updated", "w", fmt.Sprint("e", i), "f", i))
 	}
 	home := kafka.Partition("w", partitions)
-	target, err := b.rebuild(t, t.Context(), t.TempDir(), "half", replay.Selection{To: fmt.Sprintf("%d:20", home)}, nil)
+	target, err := b.rebuild(t.Context(), t, t.TempDir(), "half", replay.Selection{To: fmt.Sprintf("%d:20", home)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func TestRebuildStopsWhereItShould(t *testing.T) {
 }
 
 func (b *bench) again(sel replay.Selection) *replay.Again {
-	return &replay.Again{Kafka: b.conf, Events: b.s.Events.Name, Group: replay.ReplayGroup(b.s), Select: sel}
+	return &replay.Again{Kafka: b.conf, Events: b.s.Events.Name, Group: replay.Group(b.s), Select: sel}
 }
 
 // What is put into the topic again is what was selected, once, in order, however often the run was cut.

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"tidemark/kafka"
+	"tidemark/replay"
 	"tidemark/topology"
 )
 
@@ -16,11 +17,13 @@ type acl struct {
 	Operations []string `json:"operations"`
 }
 
-// The roles that ACLs are for: the commands of that name, and whoever runs topics plan and apply.
+// The roles that ACLs are for: the commands of that name, whoever runs dlq, replay and diff, or asks process to, and whoever
+// runs topics plan and apply.
 const (
 	ingestRole  = "ingest"
 	processRole = "process"
 	serveRole   = "serve"
+	operateRole = "operate"
 	topicsRole  = "topics"
 )
 
@@ -54,6 +57,12 @@ func aclsOf(s topology.Streams) []acl {
 	topic(serveRole, s.Workspaces, read)
 	group(serveRole, s.FilesGroup, describe)
 	group(serveRole, s.WorkspacesGroup, describe)
+
+	topic(operateRole, s.Events, read, write)
+	topic(operateRole, s.Files, read)
+	topic(operateRole, s.DLQ, read, write)
+	group(operateRole, s.FilesGroup, describe)
+	group(operateRole, replay.Group(s), read)
 
 	for _, t := range s.Topics() {
 		topic(topicsRole, t, create, describe)

@@ -65,7 +65,7 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 
 // again puts events into the topic once more.
 func (c *replayCommand) again(ctx context.Context, con console, config kafka.Config, streams topology.Streams, selection replay.Selection) error {
-	a := &replay.Again{Kafka: config, Events: streams.Events.Name, Group: replay.ReplayGroup(streams), Select: selection, Rate: c.Rate}
+	a := &replay.Again{Kafka: config, Events: streams.Events.Name, Group: replay.Group(streams), Select: selection, Rate: c.Rate}
 	spans, wentOn, err := a.Spans(ctx, c.Fresh)
 	if err != nil {
 		return err
