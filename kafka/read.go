@@ -78,11 +78,15 @@ func (a *admin) lookedUp(topic string, listed kadm.ListedOffsets, err error) err
 	case err == nil && len(listed[topic]) == 0, errors.Is(err, kerr.UnknownTopicOrPartition):
 		return missing(topic)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return fmt.Errorf("topic %s: this user may not read it: grant the ACL operation Read", topic)
+		return unreadable(topic)
 	case err != nil:
 		return a.fail("look up topic "+topic, err)
 	}
 	return nil
+}
+
+func unreadable(topic string) error {
+	return fmt.Errorf("topic %s: this user may not read it: grant the ACL operation Read", topic)
 }
 
 // silence is how long nothing may come before Read asks whether retention has taken what it waits for.
@@ -132,7 +136,11 @@ func (r *reading) run(ctx context.Context, each func(*kgo.Record) error) error {
 			return ctx.Err()
 		}
 		for _, failed := range fetches.Errors() {
-			if !errors.Is(failed.Err, context.DeadlineExceeded) {
+			switch {
+			case errors.Is(failed.Err, context.DeadlineExceeded):
+			case errors.Is(failed.Err, kerr.TopicAuthorizationFailed):
+				return unreadable(failed.Topic)
+			default:
 				return r.admin.fail(fmt.Sprintf("read partition %d of %s", failed.Partition, failed.Topic), failed.Err)
 			}
 		}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/devbroker"
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// deadForTest puts a dead letter into the topic of them.
+func deadForTest(t *testing.T, config kafka.Config, streams topology.Streams) {
+	t.Helper()
+	client, err := kafka.NewProducer(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	header := func(key, value string) kgo.RecordHeader { return kgo.RecordHeader{Key: key, Value: []byte(value)} }
+	r := &kgo.Record{
+		Topic: streams.DLQ.Name, Partition: 1, Key: []byte("w"),
+		Value:   []byte(`{"event":"workspace_storage_file_added","event_id":"e","workspace_id":"w","object_id":"f"}`),
+		Headers: []kgo.RecordHeader{header("dlq.reason", "wrong_partition"), header("dlq.topic", streams.Events.Name), header("dlq.partition", "1"), header("dlq.offset", "5")},
+	}
+	if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The ACLs of operate are enough for what its tools do, and who lacks one is told which.
+func TestTheACLsOfOperateSuffice(t *testing.T) {
+	streams, err := topology.New("fastio", topology.Sizing{Partitions: 2, Replication: 1, MinISR: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := guardedBroker(t, streams).ListenAddrs()[0]
+	t.Setenv(passwordVariable, "topics")
+	succeed(t, as("topics", addr, "topics", "apply")...)
+	deadForTest(t, kafka.Config{Brokers: []string{addr}, SASL: kafka.SASLConfig{Mechanism: "PLAIN", User: "root", Password: "root"}}, streams)
+
+	by := func(role string, args ...string) []string {
+		t.Setenv(passwordVariable, role)
+		return append(args, "--brokers", addr, "--kafka-sasl-mechanism", "SCRAM-SHA-256", "--kafka-sasl-user", role)
+	}
+	if _, errs, code := tidemark(t, by("serve", "dlq", "list")...); code != exitFailed || !strings.Contains(errs, "grant the ACL operation Read") {
+		t.Errorf("list as serve: exit %d\n%s", code, errs)
+	}
+	if out := succeed(t, by("operate", "dlq", "list", "--each")...); !strings.Contains(out, "1:5") {
+		t.Errorf("list:\n%s", out)
+	}
+	succeed(t, by("operate", "dlq", "replay", "--yes")...)
+	if out := succeed(t, by("operate", "replay", "--yes", "--replication", "1", "--min-insync", "1", "--partitions", "2")...); !strings.HasPrefix(out, "1 sent again") {
+		t.Errorf("replay:\n%s", out)
+	}
+	if _, errs, code := tidemark(t, by("operate", "diff", "files", "files")...); code != exitFailed || !strings.Contains(errs, "has committed nothing") {
+		t.Errorf("diff of a group that never ran: exit %d\n%s", code, errs)
+	}
+}
+
+// A terminal that says nothing has not said yes.
+func TestDropAsks(t *testing.T) {
+	brokers := devbroker.ForTest(t)
+	streams := streamsForTest(t, brokers)
+	deadForTest(t, kafka.Config{Brokers: brokers}, streams)
+	where := []string{"--brokers", strings.Join(brokers, ","), "--topic-prefix", strings.TrimSuffix(streams.DLQ.Name, "-dlq")}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	var out, errs bytes.Buffer
+	args := append([]string{"dlq", "drop"}, where...)
+	if code := run(context.Background(), args, console{in: null, out: &out, err: &errs}); code != exitFailed || !strings.Contains(errs.String(), "Drop 1 dead letters?") {
+		t.Errorf("exit %d\n%s", code, &errs)
+	}
+	if code := run(context.Background(), args, console{in: strings.NewReader("yes\n"), out: &out, err: &errs}); code != exitUsage {
+		t.Errorf("a pipe is no terminal: exit %d\n%s", code, &errs)
+	}
+	if out := succeed(t, append([]string{"dlq", "list", "--each"}, where...)...); !strings.Contains(out, "1:5") {
+		t.Errorf("it was dropped:\n%s", out)
+	}
+	for in, want := range map[string]bool{"y\n": true, "YES": true, "\n": false, "no\n": false, "": false, "yesterday\n": false} {
+		if got := agreed(strings.NewReader(in)); got != want {
+			t.Errorf("%q counts as %t", in, got)
+		}
+	}
+	succeed(t, append(append([]string{"dlq", "drop"}, where...), "--yes")...)
+	if out := succeed(t, append([]string{"dlq", "list"}, where...)...); !strings.Contains(out, "no dead letters") {
+		t.Errorf("not dropped:\n%s", out)
+	}
+}

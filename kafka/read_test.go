@@ -1,0 +1,121 @@
+package kafka_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/devbroker"
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+func topicForTest(t *testing.T) (kafka.Config, topology.Topic, *kgo.Client) {
+	t.Helper()
+	streams, err := topology.New(fmt.Sprintf("k%d", time.Now().UnixNano()), topology.Sizing{Partitions: 3, Replication: 1, MinISR: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := kafka.Config{Brokers: devbroker.ForTest(t)}
+	if _, err := kafka.ApplyTopics(t.Context(), conf, []topology.Topic{streams.Events}); err != nil {
+		t.Fatal(err)
+	}
+	client, err := kafka.NewProducer(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return conf, streams.Events, client
+}
+
+func TestReadHandsOverSpans(t *testing.T) {
+	conf, topic, client := topicForTest(t)
+	for i := range 20 {
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic.Name, Partition: int32(i % 2), Value: fmt.Append(nil, i/2)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	extent, err := kafka.Extent(t.Context(), conf, topic.Name)
+	if diff := cmp.Diff(kafka.Spans{0: {From: 0, To: 10}, 1: {From: 0, To: 10}, 2: {}}, extent); err != nil || diff != "" || extent.Len() != 20 {
+		t.Fatalf("%v (-want +got):\n%s", err, diff)
+	}
+	read := func(spans kafka.Spans) map[int32]string {
+		found := map[int32]string{}
+		if err := kafka.Read(t.Context(), conf, topic.Name, spans, func(r *kgo.Record) error {
+			found[r.Partition] += string(r.Value)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	for _, test := range []struct {
+		spans kafka.Spans
+		want  map[int32]string
+	}{
+		{extent, map[int32]string{0: "0123456789", 1: "0123456789"}},
+		{kafka.Spans{0: {From: 3, To: 5}, 1: {From: 9, To: 10}}, map[int32]string{0: "34", 1: "9"}},
+		{kafka.Spans{2: {}}, map[int32]string{}},
+	} {
+		if diff := cmp.Diff(test.want, read(test.spans)); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", test.spans, diff)
+		}
+	}
+	enough := errors.New("enough")
+	if err := kafka.Read(t.Context(), conf, topic.Name, extent, func(*kgo.Record) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("an error of the caller's: %v", err)
+	}
+	gone, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := kafka.Read(gone, conf, topic.Name, kafka.Spans{0: {From: 0, To: 99}}, func(*kgo.Record) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("waiting for what is not there: %v", err)
+	}
+	if _, err := kafka.Extent(t.Context(), conf, topic.Name+"x"); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("a missing topic: %v", err)
+	}
+}
+
+// What retention takes while it is waited for does not keep a reader waiting for ever.
+func TestReadPassesOverWhatIsGone(t *testing.T) {
+	conf, topic, client := topicForTest(t)
+	for range 5 {
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic.Name, Value: []byte("v")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	offsets := kadm.Offsets{}
+	offsets.AddOffset(topic.Name, 0, 5, -1)
+	if _, err := kadm.NewClient(client).DeleteRecords(t.Context(), offsets); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := kafka.Read(ctx, conf, topic.Name, kafka.Spans{0: {From: 0, To: 5}}, func(r *kgo.Record) error {
+		return fmt.Errorf("read %d", r.Offset)
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCommits(t *testing.T) {
+	conf, topic, _ := topicForTest(t)
+	group := topic.Name + "-group"
+	if committed, err := kafka.Committed(t.Context(), conf, group, topic.Name); err != nil || len(committed) != 0 {
+		t.Fatalf("before: %v, %v", committed, err)
+	}
+	want := kadm.Offset{Topic: topic.Name, Partition: 1, At: 7, LeaderEpoch: -1, Metadata: "why"}
+	if err := kafka.Commit(t.Context(), conf, group, want); err != nil {
+		t.Fatal(err)
+	}
+	committed, err := kafka.Committed(t.Context(), conf, group, topic.Name)
+	if got := committed[1]; err != nil || len(committed) != 1 || got.At != want.At || got.Metadata != want.Metadata {
+		t.Errorf("%v, %v", committed, err)
+	}
+}
