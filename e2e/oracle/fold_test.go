@@ -131,21 +131,21 @@ func TestBeyondTheWindow(t *testing.T) {
 
 func TestReasons(t *testing.T) {
 	deep := strings.Repeat("[", 40) + strings.Repeat("]", 40)
-	for value, want := range map[string]string{
-		`{`:                              notJSON,
-		"\xff":                           notJSON,
-		`[1]`:                            notJSON,
-		`{"a":1,"a":2}`:                  notJSON,
-		`{"d":` + deep + `}`:             notJSON,
-		body("1", "added", "", "") + "x": notJSON,
-		`{"event_id":"1"}`:               missingField,
-		`{"event":"x","event_id":"1"}`:   missingField,
-		`{"event":"x","event_id":"1","workspace_id":"` + "w\u007f" + `"}`: badField,
-		body("1", "added", "", `,"name":"`+strings.Repeat("n", 4097)+`"`): fieldTooLarge,
-		body("1", "added", "", ""):                                        "",
+	for _, test := range []struct{ value, want string }{
+		{"{", notJSON},
+		{"\xff", notJSON},
+		{`[1]`, notJSON},
+		{`{"a":1,"a":2}`, notJSON},
+		{`{"d":` + deep + `}`, notJSON},
+		{body("1", "added", "", "") + "x", notJSON},
+		{`{"event_id":"1"}`, missingField},
+		{`{"event":"x","event_id":"1"}`, missingField},
+		{`{"event":"x","event_id":"1","workspace_id":"` + "w\u007f" + `"}`, badField},
+		{body("1", "added", "", `,"name":"`+strings.Repeat("n", 4097)+`"`), fieldTooLarge},
+		{body("1", "added", "", ""), ""},
 	} {
-		if _, reason := parse([]byte(value), base); reason != want {
-			t.Errorf("%.80s: reason %q, want %q", value, reason, want)
+		if _, reason := parse([]byte(test.value), base); reason != test.want {
+			t.Errorf("%.80s: reason %q, want %q", test.value, reason, test.want)
 		}
 	}
 	m := NewModel("events", 8, nil)
