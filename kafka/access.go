@@ -93,7 +93,11 @@ func (a *admin) allowed(ctx context.Context, want []Access) (map[string]int32, e
 		return nil, a.fail("ask what is allowed", err)
 	}
 	for _, t := range metadata.Topics {
-		if t.Topic != nil {
+		switch {
+		case t.Topic == nil:
+		case t.ErrorCode == kerr.TopicAuthorizationFailed.Code:
+			allowed["topic "+*t.Topic] = 0
+		default:
 			note("topic "+*t.Topic, t.AuthorizedOperations)
 		}
 	}

@@ -20,10 +20,10 @@ type GroupLag struct {
 
 // A PartitionLag is how far a group has come in one partition.
 type PartitionLag struct {
-	Partition int32
-	Start     int64 // of what the log still has
-	Commit    int64 // what the group reads next; -1: it has committed nothing
-	End       int64
+	Partition int32 `json:"partition"`
+	Start     int64 `json:"start"`  // of what the log still has
+	Commit    int64 `json:"commit"` // what the group reads next; -1: it has committed nothing
+	End       int64 `json:"end"`
 }
 
 // Records is how many are left to read.

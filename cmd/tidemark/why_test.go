@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -72,28 +73,31 @@ func verdicts(lines []whyLine) (found []string) {
 	return found
 }
 
-// fold runs the files group until it has committed all of the events topic.
+// fold runs both groups until they have committed all that there is.
 func fold(t *testing.T, brokers []string, streams topology.Streams) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
 	config := kafka.Config{Brokers: brokers}
-	group := processors.NewFiles(processors.Config{Kafka: config, Streams: streams, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()})
-	go func() { ended <- group.Run(ctx) }()
+	conf := processors.Config{Kafka: config, Streams: streams, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
+	files, workspaces := processors.NewFiles(conf), processors.NewWorkspaces(conf)
+	go func() { ended <- files.Run(ctx) }()
+	go func() { ended <- workspaces.Run(ctx) }()
 	defer func() {
 		stop()
-		if err := <-ended; err != nil {
+		if err := errors.Join(<-ended, <-ended); err != nil {
 			t.Error(err)
 		}
 	}()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		lag, err := kafka.Lags(t.Context(), config, streams.FilesGroup, streams.Events.Name)
-		if err == nil && lag.Total() == 0 && lag.Members > 0 {
-			return
-		}
+	done := func(group, topic string) bool {
+		lag, err := kafka.Lags(t.Context(), config, group, topic)
+		return err == nil && lag.Total() == 0 && lag.Members > 0
+	}
+	for deadline := time.Now().Add(30 * time.Second); !done(streams.FilesGroup, streams.Events.Name) || !done(streams.WorkspacesGroup, streams.Notify.Name); {
 		if time.Now().After(deadline) {
-			t.Fatalf("not folded: %+v %v", lag, err)
+			t.Fatal("not folded")
 		}
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// A doctorCommand walks everything that an event passes, and names what is wrong.
+type doctorCommand struct {
+	clusterFlags
+	sizingFlags
+	webhookFlags
+	outputFlags
+	Role       []string      `help:"Roles that this Kafka user is for: ingest, process, serve. Without it, what each role lacks is a warning." enum:"ingest,process,serve" placeholder:"NAME" env:"-"`
+	IngressURL string        `help:"Webhook address to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" env:"-"`
+	ReadyURL   []string      `help:"Admin addresses of processes to ask for /readyz." name:"ready-url" placeholder:"URL" env:"-"`
+	Watch      time.Duration `help:"How long to watch whether commits move." default:"5s" placeholder:"TIME" env:"-"`
+	Since      string        `help:"How far back dead letters and events are looked at: a time, a day, or how long ago." default:"24h" placeholder:"TIME" env:"-"`
+}
+
+// The bounds that keep the doctor from hanging: of one question, and of all.
+const (
+	questionTimeout = 12 * time.Second
+	doctorTimeout   = 55 * time.Second
+)
+
+// How a check came out.
+const (
+	fine    = "ok"
+	warning = "warn"
+	failing = "fail"
+	skipped = "skip" // another failure is in the way
+)
+
+// A finding is one line of the doctor's report.
+type finding struct {
+	Check  string `json:"check"`
+	Status string `json:"status"`
+	What   string `json:"what"`         // what was found, or the cause
+	Mend   string `json:"do,omitempty"` // what to do about it
+	Detail any    `json:"detail,omitempty"`
+
+	unsigned bool // an ingress that refuses the signature
+}
+
+// A check returns what it found; its context bounds it.
+type check struct {
+	name string
+	run  func(ctx context.Context) []finding
+}
+
+// errUnhealthy is returned when a check fails; the findings say what.
+var errUnhealthy = errors.New("at least one check failed")
+
+// Run makes all checks and prints each as it is done, in their order.
+func (c *doctorCommand) Run(ctx context.Context, con console) error {
+	streams, err := c.streams()
+	if err != nil {
+		return err
+	}
+	since, err := parseSince(c.Since, time.Now())
+	if err != nil {
+		return err
+	}
+	if c.Watch < 0 || c.Watch > 20*time.Second {
+		return usagef("--watch %v: want 0s to 20s", c.Watch)
+	}
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
+	defer cancel()
+	report := &report{form: c.Output, w: bufio.NewWriter(con.out)}
+	report.take(ctx, c.signatureChecks())
+	brokers := &brokersCheck{config: config}
+	report.take(ctx, []check{{"brokers", brokers.run}})
+	reachable := config
+	reachable.Brokers = brokers.good
+	report.take(ctx, append(c.clusterChecks(reachable, streams, since), c.urlChecks()...))
+	if err := report.end(); err != nil {
+		return err
+	}
+	if report.counts[failing] > 0 {
+		return errUnhealthy
+	}
+	return nil
+}
+
+// clusterChecks are those that need a broker; without one they say so.
+func (c *doctorCommand) clusterChecks(config kafka.Config, streams topology.Streams, since time.Time) []check {
+	d := &clusterDoctor{config: config, streams: streams, since: since, watch: c.Watch, roles: c.Role}
+	checks := []check{
+		{"advertised", d.advertised},
+		{"topics", d.topics},
+		{"replicas", d.replicas},
+		{"acls", d.acls},
+		{"events", d.events},
+		{"files group", d.group(streams.FilesGroup, streams.Events.Name, "events are not folded: files stay as they were")},
+		{"workspaces group", d.group(streams.WorkspacesGroup, streams.Notify.Name, "counts of workspaces stay as they were")},
+		{"dead letters", d.deadLetters},
+	}
+	if len(config.Brokers) == 0 {
+		for i := range checks {
+			checks[i].run = func(context.Context) []finding {
+				return []finding{{Status: skipped, What: "not checked: no broker can be talked to"}}
+			}
+		}
+	}
+	return checks
+}
+
+// A report prints findings.
+type report struct {
+	form   string
+	w      *bufio.Writer
+	counts map[string]int
+	err    error // the first that printing failed with
+}
+
+// take runs checks beside each other, each within its bound, and prints them in their order.
+func (r *report) take(ctx context.Context, checks []check) {
+	results := make([]chan []finding, len(checks))
+	for i, c := range checks {
+		results[i] = make(chan []finding, 1)
+		go func() {
+			bounded, cancel := context.WithTimeout(ctx, questionTimeout+20*time.Second)
+			defer cancel()
+			results[i] <- c.run(bounded)
+		}()
+	}
+	for i, c := range checks {
+		var found []finding
+		select {
+		case found = <-results[i]:
+		case <-ctx.Done():
+			found = []finding{{Status: failing, What: "not done in time", Mend: "look at what failed before it, and try again"}}
+		}
+		for _, f := range found {
+			f.Check = c.name
+			r.print(f)
+		}
+	}
+}
+
+func (r *report) print(f finding) {
+	if r.counts == nil {
+		r.counts = map[string]int{}
+	}
+	r.counts[f.Status]++
+	var err error
+	switch r.form {
+	case asJSON:
+		encoder := json.NewEncoder(r.w)
+		encoder.SetEscapeHTML(false)
+		err = encoder.Encode(f)
+	case asYAML:
+		if _, err = io.WriteString(r.w, "---\n"); err == nil {
+			err = printYAML(r.w, f)
+		}
+	default:
+		_, err = fmt.Fprintf(r.w, "%-4s  %-16s  %s\n", f.Status, f.Check, line(f.What))
+		if f.Mend != "" && err == nil {
+			_, err = fmt.Fprintf(r.w, "%24s%s\n", "→ ", line(f.Mend))
+		}
+	}
+	r.err = errors.Join(r.err, err, r.w.Flush())
+}
+
+// line makes text of strangers one line that a terminal can take.
+func line(s string) string { return cell(strings.Join(strings.Fields(s), " ")) }
+
+func (r *report) end() error {
+	if r.form == asTable {
+		_, err := fmt.Fprintf(r.w, "\n%d ok, %d to look at, %d failed, %d not checked\n", r.counts[fine], r.counts[warning], r.counts[failing], r.counts[skipped])
+		r.err = errors.Join(r.err, err, r.w.Flush())
+	}
+	return r.err
+}

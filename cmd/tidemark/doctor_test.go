@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/devbroker"
+	"tidemark/ingress"
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// A diagnosis is what the doctor printed, by check.
+type diagnosis map[string][]finding
+
+// examine runs the doctor on a cluster of tests.
+func examine(t *testing.T, want int, brokers string, streams topology.Streams, more ...string) diagnosis {
+	t.Helper()
+	begin := time.Now()
+	args := append([]string{
+		"doctor", "-o", "json", "--brokers", brokers, "--topic-prefix", prefixOf(streams), "--watch", "500ms",
+		"--partitions", "3", "--replication", "1", "--min-insync", "1",
+	}, more...)
+	out, errs, code := tidemark(t, args...)
+	if code != want {
+		t.Errorf("exit %d, want %d\n%s%s", code, want, out, errs)
+	}
+	found := diagnosis{}
+	for l := range strings.Lines(out) {
+		var f finding
+		if err := json.Unmarshal([]byte(l), &f); err != nil {
+			t.Fatalf("line %q: %v", l, err)
+		}
+		if f.Status != fine && f.Status != skipped && f.Mend == "" {
+			t.Errorf("does not say what to do: %s", l)
+		}
+		found[f.Check] = append(found[f.Check], f)
+	}
+	t.Logf("in %v", time.Since(begin).Round(time.Millisecond))
+	return found
+}
+
+// says wants a finding of a check with a status and a text.
+func (d diagnosis) says(t *testing.T, check, status, text string) {
+	t.Helper()
+	for _, f := range d[check] {
+		if f.Status == status && strings.Contains(f.What, text) {
+			return
+		}
+	}
+	t.Errorf("%s: %+v; want %s with %q", check, d[check], status, text)
+}
+
+const unbound = "an-unbound-secret-of-32-bytes-xx"
+
+func TestDoctorOfAHealthyInstallation(t *testing.T) {
+	t.Setenv(secretsVariable, unbound)
+	brokers := devbroker.ForTest(t)
+	streams := streamsForTest(t, brokers)
+	config := kafka.Config{Brokers: brokers}
+	scheme, err := ingress.ParseScheme("standard-webhooks", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := "whsec_" + strings.Repeat("YWJj", 12)
+	t.Setenv(secretsVariable, secret)
+	secrets, err := ingress.ParseSecrets(scheme, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	role, err := ingress.New(ingress.Config{
+		Scheme: scheme, Secrets: secrets, Brokers: brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, time.Millisecond),
+		Check: func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := role.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	front := httptest.NewServer(role.Handler())
+	t.Cleanup(front.Close)
+	ready := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/readyz" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		fmt.Fprint(w, `{"ready":true}`)
+	}))
+	t.Cleanup(ready.Close)
+	produce(t, brokers, &kgo.Record{
+		Topic: streams.Events.Name, Partition: kafka.Partition("ws", 3), Key: []byte("ws"),
+		Value: []byte(`{"event":"workspace_storage_file_added","event_id":"e1","workspace_id":"ws","object_id":"f"}`),
+	})
+	fold(t, brokers, streams)
+
+	d := examine(t, exitOK, strings.Join(brokers, ","), streams, "--scheme", "standard-webhooks", "--ingress-url", front.URL, "--ready-url", ready.URL)
+	d.says(t, "signature", fine, "1 active, scheme standard-webhooks")
+	d.says(t, "brokers", fine, "without TLS, without a login")
+	d.says(t, "topics", fine, "all 6")
+	d.says(t, "replicas", fine, "all 18 partitions")
+	d.says(t, "acls", fine, "process")
+	d.says(t, "events", fine, "1 since")
+	d.says(t, "files group", warning, "nobody is in the group") // fold has left it
+	d.says(t, "dead letters", fine, "none open")
+	d.says(t, "ingress", fine, "takes signatures of secret 1 of 1")
+	d.says(t, "readiness", fine, "ready")
+	if extent, err := kafka.Extent(t.Context(), config, streams.Events.Name); err != nil || extent.Len() != 1 {
+		t.Errorf("the doctor wrote into the events topic: %v, %v", extent, err)
+	}
+
+	// Another secret, another scheme, nobody there, somebody else there.
+	t.Setenv(secretsVariable, unbound)
+	d = examine(t, exitFailed, strings.Join(brokers, ","), streams, "--ingress-url", front.URL, "--ready-url", "http://127.0.0.1:1")
+	d.says(t, "ingress", failing, "refuses the signature of secret 1 of 1: signature_missing")
+	d.says(t, "readiness", failing, "connection refused")
+	d = examine(t, exitFailed, strings.Join(brokers, ","), streams, "--ingress-url", ready.URL, "--ready-url", front.URL)
+	d.says(t, "ingress", failing, "not as tidemark does")
+	d.says(t, "readiness", failing, "answers 404")
+}
+
+func TestDoctorOfSecrets(t *testing.T) {
+	for text, want := range map[string]string{
+		"short":  "of 5 bytes, want at least 24",
+		unbound:  "1 active, scheme fastio",
+		",":      "is empty",
+		"\u00a0": "no webhook secret",
+	} {
+		t.Setenv(secretsVariable, text)
+		status := failing
+		if text == unbound {
+			status = fine
+		}
+		examine(t, exitFailed, "127.0.0.1:1", topology.Streams{Events: topology.Topic{Name: "x-events"}}).says(t, "signature", status, want)
+	}
+}
+
+// Nothing answers anywhere: still an answer, in time.
+func TestDoctorWithEverythingAway(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and answers none
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	begin := time.Now()
+	d := examine(t, exitFailed, "127.0.0.1:1,kafka.invalid:9092,"+silent.Addr().String(), topology.Streams{Events: topology.Topic{Name: "x-events"}},
+		"--ingress-url", "http://"+silent.Addr().String(), "--ready-url", "http://"+silent.Addr().String())
+	if took := time.Since(begin); took > 30*time.Second {
+		t.Errorf("took %v", took)
+	}
+	d.says(t, "brokers", failing, "is closed")
+	d.says(t, "brokers", failing, "kafka.invalid")
+	d.says(t, "brokers", failing, "no answer within 5s")
+	d.says(t, "topics", skipped, "no broker can be talked to")
+	d.says(t, "ingress", failing, silent.Addr().String())
+	d.says(t, "readiness", failing, silent.Addr().String())
+}
+
+func TestDoctorOfTopicsAndFlow(t *testing.T) {
+	brokers := devbroker.ForTest(t)
+	streams := streamsForTest(t, brokers)
+	addr := strings.Join(brokers, ",")
+	d := examine(t, exitFailed, addr, streams, "--partitions", "4")
+	d.says(t, "topics", failing, streams.Events.Name+": partitions is 3, want 4")
+	d.says(t, "events", warning, "no events arrive")
+	nowhere := topology.Streams{Events: topology.Topic{Name: "nowhere-events"}}
+	d = examine(t, exitFailed, addr, nowhere)
+	d.says(t, "topics", failing, "nowhere-dlq does not exist")
+
+	// A dead processor: events wait, and nobody reads them. Some cannot be decoded, many are sent again.
+	partition := kafka.Partition("ws", 3)
+	record := func(value string) *kgo.Record {
+		return &kgo.Record{Topic: streams.Events.Name, Partition: partition, Key: []byte("ws"), Value: []byte(value)}
+	}
+	event := record(`{"event":"workspace_storage_file_added","event_id":"e1","workspace_id":"ws","object_id":"f"}`)
+	produce(t, brokers, event)
+	fold(t, brokers, streams)
+	produce(t, brokers, event, event, record(`{"event":`), record(`not json`), record(`{"event":"e","event_id":"e2"}`))
+	d = examine(t, exitFailed, addr, streams)
+	d.says(t, "files group", failing, "lag 5 and nobody in the group")
+	d.says(t, "events", warning, "schema: of the newest 6, 2 not_json, 1 missing_field cannot be decoded")
+	d.says(t, "events", warning, "duplicates: of the newest 6, 2 repeat another's id")
+	fold(t, brokers, streams)
+	d = examine(t, exitOK, addr, streams)
+	d.says(t, "dead letters", warning, "2 not_json, 1 missing_field since")
+
+	// A group that stays where it is although somebody is in it; one whose topic ends before its commit.
+	produce(t, brokers, event)
+	idle, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumerGroup(streams.FilesGroup), kgo.ConsumeTopics(streams.Events.Name), kgo.DisableAutoCommit())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	idle.PollFetches(t.Context())
+	d = examine(t, exitFailed, addr, streams)
+	d.says(t, "files group", failing, "did not move")
+	idle.Close()
+	commit(t, brokers, streams.WorkspacesGroup, streams.Notify.Name, partition, 99)
+	d = examine(t, exitFailed, addr, streams)
+	d.says(t, "workspaces group", failing, "and the group has committed 99")
+}
+
+// Retention took away what nobody had read.
+func TestDoctorOfLostEvents(t *testing.T) {
+	found := lost(kafka.GroupLag{Topic: "events", Partitions: []kafka.PartitionLag{{Partition: 0, Start: 10, Commit: 10, End: 20}, {Partition: 1, Start: 10, Commit: 4, End: 20}, {Partition: 2, Start: 5, Commit: -1, End: 5}}})
+	if len(found) != 1 || found[0].Status != failing || !strings.Contains(found[0].What, "events/1 kept nothing before offset 10, and the group had read up to 4 only: 6 records are gone") {
+		t.Errorf("%+v", found)
+	}
+}
+
+func TestDoctorOfLoginsAndACLs(t *testing.T) {
+	streams, err := topology.New("fastio", topology.Sizing{Partitions: 3, Replication: 1, MinISR: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := guardedBroker(t, streams).ListenAddrs()[0]
+	t.Setenv(passwordVariable, "topics")
+	succeed(t, append(as("topics", addr, "topics", "apply"), "--partitions", "3")...)
+	login := func(user string, more ...string) []string {
+		return append([]string{"--kafka-sasl-mechanism", "SCRAM-SHA-256", "--kafka-sasl-user", user}, more...)
+	}
+	t.Setenv(passwordVariable, "process")
+	examine(t, exitOK, addr, streams, login("process", "--role", "process")...).says(t, "acls", fine, "`tidemark process`")
+	d := examine(t, exitFailed, addr, streams, login("process", "--role", "process", "--role", "ingest")...)
+	d.says(t, "acls", fine, "`tidemark process`")
+	d.says(t, "acls", failing, "`tidemark ingest` would be refused: topic fastio-events: this user may not Write")
+	examine(t, exitFailed, addr, streams, login("serf")...).says(t, "brokers", failing, "unknown user")
+	t.Setenv(passwordVariable, "wrong")
+	examine(t, exitFailed, addr, streams, login("process")...).says(t, "brokers", failing, "wrong password")
+	t.Setenv(passwordVariable, "nobody")
+	d = examine(t, exitFailed, addr, streams, login("nobody")...)
+	d.says(t, "brokers", fine, "nobody with SCRAM-SHA-256")
+	d.says(t, "topics", failing, "grant the ACL operation Describe")
+	d.says(t, "acls", warning, "`tidemark ingest` would be refused")
+	t.Setenv(passwordVariable, "")
+	examine(t, exitFailed, addr, streams).says(t, "brokers", failing, "the broker wants a login, and none is set here")
+}
+
+func TestDoctorForPeople(t *testing.T) {
+	out, _, code := tidemark(t, "doctor", "--brokers", "127.0.0.1:1")
+	if code != exitFailed || !strings.Contains(out, "fail  brokers           127.0.0.1:1: tcp: ") || !strings.Contains(out, "                      → start the broker") || !strings.Contains(out, "\n0 ok, 1 to look at, 1 failed, 8 not checked\n") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	if out, _, code = tidemark(t, "doctor", "--brokers", "127.0.0.1:1", "-o", "yaml"); code != exitFailed || !strings.HasPrefix(out, "---\ncheck: signature\nstatus: warn\n") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+}
