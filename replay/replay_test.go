@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
@@ -278,7 +279,8 @@ func TestRebuildStopsWhereItShould(t *testing.T) {
 		b.put(t, b.record("updated", "w", fmt.Sprint("e", i), "f", i))
 	}
 	home := kafka.Partition("w", partitions)
-	target, err := b.rebuild(t.Context(), t, t.TempDir(), "half", replay.Selection{To: fmt.Sprintf("%d:20", home)}, nil)
+	dir, sel := t.TempDir(), replay.Selection{To: fmt.Sprintf("%d:20", home)}
+	target, err := b.rebuild(t.Context(), t, dir, "half", sel, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,6 +295,17 @@ func TestRebuildStopsWhereItShould(t *testing.T) {
 	committed, err := kafka.Committed(t.Context(), b.conf, target.FilesGroup, b.s.Events.Name)
 	if err != nil || committed[home].At != 20 {
 		t.Errorf("committed %v, %v", committed, err)
+	}
+	// A run that was killed had committed what it passed over: the next one takes that back.
+	beyond := kadm.Offset{Topic: b.s.Events.Name, Partition: home, At: 30, LeaderEpoch: -1}
+	if err := kafka.Commit(t.Context(), b.conf, target.FilesGroup, beyond); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.rebuild(t.Context(), t, dir, "half", sel, nil); err != nil {
+		t.Fatal(err)
+	}
+	if committed, err = kafka.Committed(t.Context(), b.conf, target.FilesGroup, b.s.Events.Name); err != nil || committed[home].At != 20 {
+		t.Errorf("after a kill: committed %v, %v", committed, err)
 	}
 	for _, name := range []string{"files", "workspaces", "replay", "", "a b"} {
 		if _, err := replay.Target(b.s, name); err == nil {

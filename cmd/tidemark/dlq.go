@@ -235,6 +235,9 @@ func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	result, err := queue.Replay(ctx, filter, deadletters.Options{Yes: c.Yes, Rate: c.Rate, Force: c.Force})
+	if ctx.Err() != nil {
+		err = fmt.Errorf("cut short: start it again with the same flags to go on")
+	}
 	return c.report(con, queue, result, err, "replayed", "replay")
 }
 

@@ -131,6 +131,7 @@ type bar struct {
 	begun    time.Time
 	shown    time.Time
 	last     replay.Progress
+	drawn    replay.Progress
 }
 
 func newBar(w io.Writer) *bar { return &bar{w: w, terminal: isTerminal(w), begun: time.Now()} }
@@ -142,7 +143,9 @@ const (
 )
 
 func (b *bar) show(p replay.Progress) {
-	b.last = p
+	if b.last = p; p.Total == 0 {
+		return
+	}
 	every := lineEvery
 	if b.terminal {
 		every = drawEvery
@@ -153,11 +156,8 @@ func (b *bar) show(p replay.Progress) {
 }
 
 func (b *bar) draw() {
-	b.shown = time.Now()
-	share := 1.0
-	if b.last.Total > 0 {
-		share = float64(b.last.Done) / float64(b.last.Total)
-	}
+	b.shown, b.drawn = time.Now(), b.last
+	share := float64(b.last.Done) / float64(b.last.Total)
 	spent := time.Since(b.begun)
 	text := fmt.Sprintf("%3.0f %%  %d of %d  %.0f/s", 100*share, b.last.Done, b.last.Total, float64(b.last.Done)/spent.Seconds())
 	if share > 0 && share < 1 {
@@ -174,11 +174,10 @@ func (b *bar) draw() {
 
 // end draws the last state, and leaves the line.
 func (b *bar) end() {
-	if b.last.Total == 0 {
-		return
+	if b.last.Total > 0 && b.drawn != b.last {
+		b.draw()
 	}
-	b.draw()
-	if b.terminal {
+	if b.terminal && !b.shown.IsZero() {
 		_, _ = fmt.Fprintln(b.w) // if it fails, whoever watched has left
 	}
 }
