@@ -17,6 +17,7 @@ type ingestFlags struct {
 	WorkspaceRate  float64       `help:"Events a second that one workspace may send; 0 for any." default:"0" placeholder:"N" group:"Webhooks"`
 	WorkspaceBurst int           `help:"Events that it may send at once; 0 for twice the rate." default:"0" placeholder:"N" group:"Webhooks"`
 	MaxInFlight    int           `help:"Events not yet acknowledged by Kafka, past which the answer is 503; 0 for 4096." default:"0" placeholder:"N" group:"Webhooks"`
+	MaxConnections int           `help:"Connections open at a time, past which new ones wait; 0 for 8192." default:"0" placeholder:"N" group:"Webhooks"`
 	IngressLinger  time.Duration `help:"How long an event waits for others to share its batch." default:"1ms" placeholder:"TIME" group:"Webhooks"`
 }
 
