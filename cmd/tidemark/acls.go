@@ -17,8 +17,8 @@ type acl struct {
 	Operations []string `json:"operations"`
 }
 
-// The roles that ACLs are for: the commands of that name, whoever runs dlq, replay and diff, or asks process to, and whoever
-// runs topics plan and apply.
+// The roles that ACLs are for: the commands of that name, whoever runs dlq, replay, diff, why and doctor, or asks process
+// for dead letters, and whoever runs topics plan and apply.
 const (
 	ingestRole  = "ingest"
 	processRole = "process"
@@ -60,8 +60,12 @@ func aclsOf(s topology.Streams) []acl {
 
 	topic(operateRole, s.Events, read, write)
 	topic(operateRole, s.Files, read)
+	topic(operateRole, s.Index, describe)
+	topic(operateRole, s.Notify, read)
 	topic(operateRole, s.DLQ, read, write)
+	topic(operateRole, s.Workspaces, describe)
 	group(operateRole, s.FilesGroup, describe)
+	group(operateRole, s.WorkspacesGroup, describe)
 	group(operateRole, replay.Group(s), read)
 
 	for _, t := range s.Topics() {

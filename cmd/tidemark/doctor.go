@@ -20,7 +20,7 @@ type doctorCommand struct {
 	sizingFlags
 	webhookFlags
 	outputFlags
-	Role       []string      `help:"Roles that this Kafka user is for: ingest, process, serve. Without it, what each role lacks is a warning." enum:"ingest,process,serve" placeholder:"NAME" env:"-"`
+	Role       []string      `help:"Roles that this Kafka user is for: ingest, process, serve, operate. Without it, what each role lacks is a warning." enum:"ingest,process,serve,operate" placeholder:"NAME" env:"-"`
 	IngressURL string        `help:"Webhook address to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" env:"-"`
 	ReadyURL   []string      `help:"Admin addresses of processes to ask for /readyz." name:"ready-url" placeholder:"URL" env:"-"`
 	Watch      time.Duration `help:"How long to watch whether commits move." default:"5s" placeholder:"TIME" env:"-"`

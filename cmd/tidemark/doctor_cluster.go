@@ -218,7 +218,7 @@ func (d *clusterDoctor) acls(ctx context.Context) []finding {
 func (d *clusterDoctor) may(ctx context.Context, role string, access []kafka.Access) finding {
 	err := patiently(ctx, func() error { return kafka.CheckAccess(ctx, d.config, access) })
 	if err == nil {
-		return finding{Status: fine, What: "this user may do all that `tidemark " + role + "` does"}
+		return finding{Status: fine, What: "this user may do all that " + role + " does"}
 	}
 	var lacks []string
 	for _, each := range separate(err) {
@@ -227,9 +227,9 @@ func (d *clusterDoctor) may(ctx context.Context, role string, access []kafka.Acc
 	status, mend := warning, "no fault if another user runs this role (say which with --role); else grant it: `tidemark topics acls` prints the commands"
 	switch {
 	case !strings.Contains(err.Error(), "grant the ACL"): // the question was not answered
-		return failed(fmt.Errorf("ask what `tidemark %s` may do: %w", role, err))
+		return failed(fmt.Errorf("ask what %s may do: %w", role, err))
 	case len(d.roles) > 0:
 		status, mend = failing, "grant it: `tidemark topics acls` prints the commands"
 	}
-	return finding{Status: status, What: "`tidemark " + role + "` would be refused: " + some(lacks), Mend: mend, Detail: lacks}
+	return finding{Status: status, What: role + " would be refused: " + some(lacks), Mend: mend, Detail: lacks}
 }

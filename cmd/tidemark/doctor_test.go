@@ -232,18 +232,26 @@ func TestDoctorOfLoginsAndACLs(t *testing.T) {
 		return append([]string{"--kafka-sasl-mechanism", "SCRAM-SHA-256", "--kafka-sasl-user", user}, more...)
 	}
 	t.Setenv(passwordVariable, "process")
-	examine(t, exitOK, addr, streams, login("process", "--role", "process")...).says(t, "acls", fine, "`tidemark process`")
+	examine(t, exitOK, addr, streams, login("process", "--role", "process")...).says(t, "acls", fine, "all that process does")
 	d := examine(t, exitFailed, addr, streams, login("process", "--role", "process", "--role", "ingest")...)
-	d.says(t, "acls", fine, "`tidemark process`")
-	d.says(t, "acls", failing, "`tidemark ingest` would be refused: topic fastio-events: this user may not Write")
+	d.says(t, "acls", fine, "all that process does")
+	d.says(t, "acls", failing, "ingest would be refused: topic fastio-events: this user may not Write")
 	examine(t, exitFailed, addr, streams, login("serf")...).says(t, "brokers", failing, "unknown user")
+	t.Setenv(passwordVariable, "operate") // who looks after it may look at everything
+	d = examine(t, exitOK, addr, streams, login("operate", "--role", "operate")...)
+	d.says(t, "acls", fine, "all that operate does")
+	d.says(t, "workspaces group", warning, "nobody is in the group")
+	_, errs, code := tidemark(t, append([]string{"why", "ws", "f", "--brokers", addr}, login("operate")...)...)
+	if code != exitFailed || !strings.Contains(errs, errUnknownFile.Error()) {
+		t.Errorf("why: exit %d, %s", code, errs)
+	}
 	t.Setenv(passwordVariable, "wrong")
 	examine(t, exitFailed, addr, streams, login("process")...).says(t, "brokers", failing, "wrong password")
 	t.Setenv(passwordVariable, "nobody")
 	d = examine(t, exitFailed, addr, streams, login("nobody")...)
 	d.says(t, "brokers", fine, "nobody with SCRAM-SHA-256")
 	d.says(t, "topics", failing, "grant the ACL operation Describe")
-	d.says(t, "acls", warning, "`tidemark ingest` would be refused")
+	d.says(t, "acls", warning, "ingest would be refused")
 	t.Setenv(passwordVariable, "")
 	examine(t, exitFailed, addr, streams).says(t, "brokers", failing, "the broker wants a login, and none is set here")
 }
