@@ -41,7 +41,7 @@ func ingress(ctx context.Context, s setup) (result, error) {
 		return nil, err
 	}
 	load := &load{
-		url: "http://" + addr + "/webhook/fastio", in: newInput(s.seed, s.workspaces, s.files),
+		url: "http://" + addr + "/webhook/fastio", in: newInput(s),
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: s.connections}},
 	}
 	load.run(ctx, s.connections, 2*time.Second) // warm up

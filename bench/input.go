@@ -16,7 +16,7 @@ import (
 	"tidemark/topology"
 )
 
-// An input makes the events: workspaces by Zipf's law, a fifth added, a tenth deleted, the rest updated, and one in twenty
+// An input makes the events: workspaces by Zipf's law, a fifth added unless told otherwise, a tenth deleted, the rest updated, and one in twenty
 // sent again with the same id and body.
 type input struct {
 	random     *rand.Rand
@@ -24,6 +24,7 @@ type input struct {
 	workspaces []string
 	files      [][]file
 	total, max int
+	added      float64
 	recent     []event
 	at         time.Time
 }
@@ -44,15 +45,15 @@ var kinds = []struct{ extension, mime string }{
 
 var folders = []string{"a", "finance", "2026", "reports", "shared", "archive", "q1", "drafts"}
 
-func newInput(seed uint64, workspaces, files int) *input {
-	in := &input{random: rand.New(rand.NewPCG(seed, seed)), max: files, at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+func newInput(s setup) *input {
+	in := &input{random: rand.New(rand.NewPCG(s.seed, s.seed)), max: s.files, added: s.added, at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	sum := 0.0
-	for i := range workspaces {
+	for i := range s.workspaces {
 		sum += 1 / float64(i+1)
 		in.cumulative = append(in.cumulative, sum)
 		in.workspaces = append(in.workspaces, "ws"+in.id(18))
 	}
-	in.files = make([][]file, workspaces)
+	in.files = make([][]file, s.workspaces)
 	return in
 }
 
@@ -72,9 +73,9 @@ func (in *input) next() (e event, first bool) {
 	}
 	w := sort.SearchFloat64s(in.cumulative, in.random.Float64()*in.cumulative[len(in.cumulative)-1])
 	kind := "updated"
-	if x := in.random.Float64(); x < 0.2 {
+	if x := in.random.Float64(); x < in.added {
 		kind = "added"
-	} else if x < 0.3 {
+	} else if x < in.added+0.1 {
 		kind = "deleted"
 	}
 	var f file
@@ -124,7 +125,7 @@ func (s setup) fill(ctx context.Context, topic topology.Topic) (unique, files in
 	}
 	defer client.Close()
 	var failed atomic.Int64
-	in := newInput(s.seed, s.workspaces, s.files)
+	in := newInput(s)
 	for range s.events {
 		e, first := in.next()
 		if first {

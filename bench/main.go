@@ -3,6 +3,7 @@
 //	go run ./bench processor [-events N] [-files N]   events/s and CPU seconds per million events of the files group
 //	go run ./bench recovery  [-events N] [-files N]   seconds until an instance with an empty disk is ready
 //	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
+//	go run ./bench overload  [-seconds S] [-slow N]   what a hot workspace, a broker away and slow clients do to the ingress
 //
 // It runs the real binary as a process of its own, counts what is in the output topics before it believes a rate, and prints
 // one JSON object a line. It makes no claim about absolute speed: compare figures of one machine and one hour.
@@ -30,11 +31,13 @@ type setup struct {
 	events     int
 	files      int
 	workspaces int
+	added      float64
 	seed       uint64
 	groups     string
 
 	seconds     int
 	connections int
+	slowClients int
 }
 
 func main() {
@@ -48,10 +51,10 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	measurements := map[string]func(context.Context, setup) (result, error){
-		"processor": processor, "recovery": recovery, "ingress": ingress,
+		"processor": processor, "recovery": recovery, "ingress": ingress, "overload": overloaded,
 	}
 	if len(args) == 0 || measurements[args[0]] == nil {
-		return errors.New("usage: bench processor|recovery|ingress [flags]")
+		return errors.New("usage: bench processor|recovery|ingress|overload [flags]")
 	}
 	var s setup
 	flags := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
@@ -60,15 +63,17 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&s.partitions, "partitions", 8, "of each topic")
 	flags.IntVar(&s.events, "events", 1_000_000, "to fold")
 	flags.IntVar(&s.files, "files", 200_000, "at most")
+	flags.Float64Var(&s.added, "added", 0.2, "share of events that add a file, as long as there may be more")
 	flags.IntVar(&s.workspaces, "workspaces", 1000, "chosen by Zipf's law")
 	flags.Uint64Var(&s.seed, "seed", 42, "of the input")
 	flags.StringVar(&s.groups, "groups", "files", "what tidemark process runs: files, workspaces or files,workspaces")
 	flags.IntVar(&s.seconds, "seconds", 15, "of ingress load")
 	flags.IntVar(&s.connections, "connections", 32, "of ingress load")
+	flags.IntVar(&s.slowClients, "slow", 2000, "clients of overload that send a byte a second")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
-	if s.brokers = strings.Split(*brokers, ","); *brokers == "" {
+	if s.brokers = strings.Split(*brokers, ","); *brokers == "" && args[0] != "overload" { // which has its own, to take away
 		return errors.New("no cluster: set -brokers or KAFKA_BROKERS, for example after `make kafka-start`")
 	}
 	dir, err := os.MkdirTemp("", "tidemark-bench")

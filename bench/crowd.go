@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A crowd sends events at a rate, whether or not the answers come as fast: as a provider does whose events happen.
+type crowd struct {
+	client      *http.Client
+	urls        []string // in turn
+	name        string
+	workspaces  int
+	rate        int     // events a second
+	outstanding int     // at most so many unanswered; what would be more is counted
+	large       float64 // share of events of 256 KiB
+	sent        atomic.Int64
+}
+
+// A tally is what became of a crowd's events.
+type tally struct {
+	mu     sync.Mutex
+	codes  map[string]int
+	took   map[string][]time.Duration // by code
+	unsent int
+	lasted time.Duration
+}
+
+// run sends for a while, and returns when all is answered.
+func (c *crowd) run(ctx context.Context, howLong time.Duration) *tally {
+	t := &tally{codes: map[string]int{}, took: map[string][]time.Duration{}}
+	var open sync.WaitGroup
+	places := make(chan struct{}, c.outstanding)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	begin, due := time.Now(), 0
+	for elapsed := time.Duration(0); elapsed < howLong && ctx.Err() == nil; elapsed = time.Since(begin) {
+		<-tick.C
+		for ; due < int(time.Since(begin).Seconds()*float64(c.rate)); due++ {
+			select {
+			case places <- struct{}{}:
+				open.Go(func() {
+					c.send(ctx, t)
+					<-places
+				})
+			default:
+				t.unsent++
+			}
+		}
+	}
+	t.lasted = time.Since(begin)
+	open.Wait()
+	return t
+}
+
+// together runs two crowds beside each other.
+func together(ctx context.Context, howLong time.Duration, a, b *crowd) (ofA, ofB *tally) {
+	var both sync.WaitGroup
+	both.Go(func() { ofA = a.run(ctx, howLong) })
+	both.Go(func() { ofB = b.run(ctx, howLong) })
+	both.Wait()
+	return ofA, ofB
+}
+
+var padding = strings.Repeat("x", 256<<10)
+
+func (c *crowd) send(ctx context.Context, t *tally) {
+	n := c.sent.Add(1)
+	pad := padding[:200]
+	if c.large > 0 && n%int64(1/c.large) == 0 {
+		pad = padding
+	}
+	body := fmt.Appendf(nil, `{"event":"workspace_storage_file_updated","event_id":"evt_%s","workspace_id":"%s-%d","object_id":"2f%d","name":"a.pdf","size":%d,"pad":"%s"}`,
+		rand.Text(), c.name, n%int64(c.workspaces), n%997, n, pad)
+	mac := hmac.New(sha256.New, []byte(benchSecret))
+	mac.Write(body)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.urls[n%int64(len(c.urls))], bytes.NewReader(body))
+	if err != nil {
+		return // an address that the bench chose itself
+	}
+	request.Header.Set("Fastio-Signature", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	begin := time.Now()
+	answer, err := c.client.Do(request)
+	code := "no_answer"
+	if err == nil {
+		code = fmt.Sprint(answer.StatusCode)
+		_, _ = io.Copy(io.Discard, answer.Body) // only to use the connection again
+		_ = answer.Body.Close()
+	}
+	took := time.Since(begin)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.codes[code]++
+	t.took[code] = append(t.took[code], took)
+}
+
+// figures are the counts by code, the rate of what was accepted, and how long answers took.
+func (t *tally) figures() result {
+	var all []time.Duration
+	total := 0
+	for code, took := range t.took {
+		all = append(all, took...)
+		total += t.codes[code]
+	}
+	f := result{
+		"answers": t.codes, "accepted_per_s": per(float64(t.codes["200"]), t.lasted.Seconds()),
+		"refused_share": per(float64(total-t.codes["200"]), float64(max(total, 1))), "p99_ms": quantile(all, 0.99), "max_ms": quantile(all, 1),
+	}
+	if took := t.took["200"]; len(took) > 0 {
+		f["p50_ms_of_200"], f["p99_ms_of_200"] = quantile(took, 0.50), quantile(took, 0.99)
+	}
+	if t.unsent > 0 {
+		f["not_sent_for_want_of_answers"] = t.unsent
+	}
+	return f
+}
+
+// quantile returns the milliseconds that a share of them did not exceed.
+func quantile(of []time.Duration, share float64) float64 {
+	if len(of) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(of))
+	i := min(int(share*float64(len(sorted))), len(sorted)-1)
+	return per(float64(sorted[i].Microseconds()), 1000)
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A trickle is many clients that send a byte a second, and come again when they are cut off.
+type trickle struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	cut    atomic.Int64 // connections that the server ended
+	failed atomic.Int64 // connections that could not be made
+	held   atomic.Int64 // how long the ended ones lasted at most, in ms
+}
+
+// startTrickle begins so many clients; how says what they are slow with.
+func startTrickle(ctx context.Context, address, how string, clients int) *trickle {
+	ctx, cancel := context.WithCancel(ctx)
+	t := &trickle{cancel: cancel}
+	u, err := url.Parse(address)
+	if err != nil {
+		return t // an address that the bench chose itself
+	}
+	for range clients {
+		t.done.Go(func() {
+			for ctx.Err() == nil {
+				begin := time.Now()
+				t.one(ctx, u, how)
+				select { // a slow client comes again slowly: who does not is a flood
+				case <-time.After(time.Until(begin.Add(time.Second))):
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+	return t
+}
+
+func (t *trickle) one(ctx context.Context, u *url.URL, how string) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		t.failed.Add(1)
+		return
+	}
+	defer func() { _ = conn.Close() }() // it is over
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	begin := time.Now()
+	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: bench\r\n", u.Path)
+	if how != "headers" {
+		head += "Content-Length: 400000\r\n\r\n{"
+	}
+	if how == "large_body" { // past what a body may hold without a share of the gate for large ones
+		head += strings.Repeat(" ", 100<<10)
+	}
+	if _, err := conn.Write([]byte(head)); err != nil {
+		t.failed.Add(1)
+		return
+	}
+	ended := make(chan struct{})
+	go func() { // the server answers 408, or hangs up
+		defer close(ended)
+		buffer := make([]byte, 512)
+		for {
+			if _, err := conn.Read(buffer); err != nil {
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case <-ended:
+			if ctx.Err() == nil {
+				t.cut.Add(1)
+				ms := time.Since(begin).Milliseconds()
+				for old := t.held.Load(); ms > old && !t.held.CompareAndSwap(old, ms); old = t.held.Load() {
+				}
+			}
+			return
+		case <-time.After(time.Second):
+			_, _ = conn.Write([]byte("x")) // an error shows as an end
+		}
+	}
+}
+
+// stop ends the clients and adds their figures.
+func (t *trickle) stop(f result) {
+	t.cancel()
+	t.done.Wait()
+	f["slow_clients_cut"], f["slow_clients_not_let_in"], f["longest_held_ms"] = t.cut.Load(), t.failed.Load(), t.held.Load()
+}
+
+// A memory watches what a process holds.
+type memory struct {
+	stop, done  chan struct{}
+	most, first int // MB resident
+}
+
+// watch begins to look, four times a second.
+func (p *process) watch() *memory {
+	m := &memory{stop: make(chan struct{}), done: make(chan struct{}), first: p.residentMB()}
+	go func() {
+		defer close(m.done)
+		for {
+			m.most = max(m.most, p.residentMB())
+			select {
+			case <-m.stop:
+				return
+			case <-time.After(250 * time.Millisecond):
+			}
+		}
+	}()
+	return m
+}
+
+// add ends the watch and adds its figures.
+func (m *memory) add(f result) {
+	close(m.stop)
+	<-m.done
+	f["rss_mb_before"], f["rss_mb_most"] = m.first, m.most
+}
+
+// residentMB reads /proc; 0 of a process that has ended.
+func (p *process) residentMB() int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(b), "VmRSS:")
+	fields := strings.Fields(after)
+	if len(fields) == 0 {
+		return 0
+	}
+	kb, err := strconv.Atoi(fields[0])
+	if err != nil {
+		return 0
+	}
+	return kb / 1024
+}
