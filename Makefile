@@ -67,7 +67,7 @@ e2e: tools ## the binary as people and other clients use it; crash test and its 
 	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest e2e ./e2e
 
 .PHONY: e2e-kafka
-e2e-kafka: tools ## crash test, foreign clients and parity on Apache Kafka
+e2e-kafka: tools ## crash test and foreign clients on Apache Kafka
 	@NO_SKIP=1 FORMAT=standard-verbose .ci/kafka .ci/gotest e2e-kafka -skip '^(TestControls|TestScripts)$$' ./e2e
 
 ##@ Now and then

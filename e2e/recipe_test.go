@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -34,35 +33,17 @@ func missing(t *testing.T, format string, args ...any) {
 	t.Skipf("NOT TESTED: %s", why)
 }
 
-// python returns an interpreter that has what the recipe imports, in a folder that git ignores.
+// python returns an interpreter that has the clients of .ci/requirements.txt.
 func python(t *testing.T) string {
 	t.Helper()
-	wanted, err := os.ReadFile("recipe/requirements.txt")
+	cmd := exec.Command("../.ci/python")
+	var why strings.Builder
+	cmd.Stderr = &why
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatal(err)
+		missing(t, "Python 3 with the clients of .ci/requirements.txt: %v\n%s", err, why.String())
 	}
-	dir, err := filepath.Abs("../.cache/recipe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, stamp := filepath.Join(dir, "bin", "python"), filepath.Join(dir, "requirements.txt")
-	if have, err := os.ReadFile(stamp); err == nil && bytes.Equal(have, wanted) {
-		return program
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	for _, command := range [][]string{
-		{"python3", "-m", "venv", "--clear", dir},
-		{program, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "recipe/requirements.txt"},
-	} {
-		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
-			missing(t, "Python 3 with venv and the packages of recipe/requirements.txt: %s: %v\n%s", strings.Join(command, " "), err, out)
-		}
-	}
-	if err := os.WriteFile(stamp, wanted, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return program
+	return strings.TrimSpace(string(out))
 }
 
 // plain is a history that a program which knows one shape only can send: the recipe reads workspace_id and event_id.
@@ -260,4 +241,25 @@ func TestRecipeJavaProducer(t *testing.T) {
 	theirs := g.settle()
 	_, ours := byIngress(t, h)
 	sameState(t, ours, theirs)
+}
+
+// needKafkaTools skips when there is no Java or no way to fetch Kafka's own tools.
+func needKafkaTools(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"java", "bash"} {
+		if _, err := exec.LookPath(name); err != nil {
+			missing(t, "%s: %v", name, err)
+		}
+	}
+	if out, err := exec.Command("../deploy/kafka/kafka.sh", "jars").CombinedOutput(); err != nil {
+		missing(t, "Apache Kafka's jars: %v\n%s", err, out)
+	}
+}
+
+// console is Kafka's console producer; it reads lines of key, tab, value.
+func console(broker, topic string) *exec.Cmd {
+	cmd := exec.Command("../deploy/kafka/kafka.sh", "tool", "org.apache.kafka.tools.ConsoleProducer", "--topic", topic,
+		"--property", "parse.key=true", "--property", "key.separator=\t")
+	cmd.Env = append(os.Environ(), "KAFKA_BROKERS="+broker, "JAVA_TOOL_OPTIONS=-Dfile.encoding=UTF-8")
+	return cmd
 }
