@@ -23,6 +23,9 @@ func readBody(w http.ResponseWriter, r *http.Request, large *gate) (body []byte,
 	if r.ContentLength > MaxBody {
 		return nil, release, tooLarge()
 	}
+	if r.ContentLength > freeBody && large.full(MaxBody) {
+		return nil, release, crowded()
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBody) // also has the server hang up on what is left
 	body = make([]byte, 0, min(max(r.ContentLength+1, 512), freeBody))
 	entered := false
@@ -30,7 +33,7 @@ func readBody(w http.ResponseWriter, r *http.Request, large *gate) (body []byte,
 		if len(body) == cap(body) {
 			if len(body) >= freeBody && !entered {
 				if err := large.enter(MaxBody); err != nil {
-					return nil, release, busy("too many large bodies are being read: send it again after Retry-After")
+					return nil, release, crowded()
 				}
 				entered, release = true, func() { large.leave(MaxBody) }
 			}
@@ -45,6 +48,10 @@ func readBody(w http.ResponseWriter, r *http.Request, large *gate) (body []byte,
 			return nil, release, unread(err)
 		}
 	}
+}
+
+func crowded() *problem {
+	return busy("too many large bodies are being read: send it again after Retry-After")
 }
 
 func unread(err error) *problem {

@@ -35,7 +35,7 @@ func (g *gate) enter(size int) error {
 	if g.closed {
 		return errClosed
 	}
-	if g.count > 0 && (g.count >= g.maxCount || g.bytes+int64(size) > g.maxBytes) {
+	if g.noRoom(size) {
 		return errFull
 	}
 	g.count++
@@ -57,6 +57,18 @@ func (g *gate) inFlight() (count int, bytes int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.count, g.bytes
+}
+
+// full says whether size bytes would not be let in now.
+func (g *gate) full(size int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.noRoom(size)
+}
+
+// noRoom is full for who holds the lock.
+func (g *gate) noRoom(size int) bool {
+	return g.count > 0 && (g.count >= g.maxCount || g.bytes+int64(size) > g.maxBytes)
 }
 
 // drain lets nothing more in and waits until all has left, or ctx ends.

@@ -195,6 +195,9 @@ func TestLargeBodiesAreBounded(t *testing.T) {
 	}
 	large := minimal[:len(minimal)-1] + `,"pad":"` + strings.Repeat("x", freeBody) + `"}`
 	refused(t, serve(s, post(t, large)), http.StatusServiceUnavailable, "busy", "")
+	unread := post(t, large) // which says how large it is: nothing of it is read
+	unread.Body = io.NopCloser(iotest.ErrReader(errors.New("read")))
+	refused(t, serve(s, unread), http.StatusServiceUnavailable, "busy", "")
 	took(t, serve(s, post(t, minimal)), "evt1", "7:0")
 	s.large.leave(MaxBody)
 	took(t, serve(s, post(t, large)), "evt1", "7:1")
