@@ -160,6 +160,9 @@ func (d *clusterDoctor) replicas(ctx context.Context) []finding {
 	if err != nil {
 		return []finding{failed(err)}
 	}
+	if state.Partitions == 0 {
+		return []finding{{Status: skipped, What: "not checked: there is no topic"}}
+	}
 	var offline, refusing, weak []string
 	for _, w := range state.Weak {
 		switch {
