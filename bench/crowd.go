@@ -7,8 +7,10 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -35,6 +37,7 @@ type tally struct {
 	codes  map[string]int
 	took   map[string][]time.Duration // by code
 	unsent int
+	errors []string // of those without an answer, each once
 	lasted time.Duration
 }
 
@@ -94,7 +97,9 @@ func (c *crowd) send(ctx context.Context, t *tally) {
 	begin := time.Now()
 	answer, err := c.client.Do(request)
 	code := "no_answer"
-	if err == nil {
+	if err != nil {
+		t.complain(err)
+	} else {
 		code = fmt.Sprint(answer.StatusCode)
 		_, _ = io.Copy(io.Discard, answer.Body) // only to use the connection again
 		_ = answer.Body.Close()
@@ -104,6 +109,20 @@ func (c *crowd) send(ctx context.Context, t *tally) {
 	defer t.mu.Unlock()
 	t.codes[code]++
 	t.took[code] = append(t.took[code], took)
+}
+
+// complain keeps the first few causes.
+func (t *tally) complain(err error) {
+	var inner *net.OpError
+	text := err.Error()
+	if errors.As(err, &inner) {
+		text = inner.Op + ": " + inner.Err.Error() // without the port, which differs
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.errors) < 5 && !slices.Contains(t.errors, text) {
+		t.errors = append(t.errors, text)
+	}
 }
 
 // figures are the counts by code, the rate of what was accepted, and how long answers took.
@@ -120,6 +139,9 @@ func (t *tally) figures() result {
 	}
 	if took := t.took["200"]; len(took) > 0 {
 		f["p50_ms_of_200"], f["p99_ms_of_200"] = quantile(took, 0.50), quantile(took, 0.99)
+	}
+	if len(t.errors) > 0 {
+		f["no_answer_because"] = t.errors
 	}
 	if t.unsent > 0 {
 		f["not_sent_for_want_of_answers"] = t.unsent

@@ -38,6 +38,7 @@ type setup struct {
 	seconds     int
 	connections int
 	slowClients int
+	parts       string
 }
 
 func main() {
@@ -69,6 +70,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&s.groups, "groups", "files", "what tidemark process runs: files, workspaces or files,workspaces")
 	flags.IntVar(&s.seconds, "seconds", 15, "of ingress load")
 	flags.IntVar(&s.connections, "connections", 32, "of ingress load")
+	flags.StringVar(&s.parts, "parts", "", "of overload: hot_workspace, two_instances, slow_clients, broker_away; all when empty")
 	flags.IntVar(&s.slowClients, "slow", 2000, "clients of overload that send a byte a second")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -58,6 +59,9 @@ func overloaded(ctx context.Context, s setup) (result, error) {
 		name string
 		run  func(context.Context) (result, error)
 	}{{"hot_workspace", o.hot}, {"two_instances", o.instances}, {"slow_clients", o.slow}, {"broker_away", o.away}} {
+		if s.parts != "" && !slices.Contains(strings.Split(s.parts, ","), part.name) {
+			continue
+		}
 		if figures[part.name], err = part.run(ctx); err != nil {
 			return nil, fmt.Errorf("%s: %w", part.name, err)
 		}

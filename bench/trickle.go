@@ -60,7 +60,7 @@ func (t *trickle) one(ctx context.Context, u *url.URL, how string) {
 		head += "Content-Length: 400000\r\n\r\n{"
 	}
 	if how == "large_body" { // past what a body may hold without a share of the gate for large ones
-		head += strings.Repeat(" ", 100<<10)
+		head += strings.Repeat(" ", 20<<10)
 	}
 	if _, err := conn.Write([]byte(head)); err != nil {
 		t.failed.Add(1)
