@@ -113,9 +113,8 @@ func (c *crowd) send(ctx context.Context, t *tally) {
 
 // complain keeps the first few causes.
 func (t *tally) complain(err error) {
-	var inner *net.OpError
 	text := err.Error()
-	if errors.As(err, &inner) {
+	if inner, ok := errors.AsType[*net.OpError](err); ok {
 		text = inner.Op + ": " + inner.Err.Error() // without the port, which differs
 	}
 	t.mu.Lock()

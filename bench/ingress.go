@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -32,7 +31,7 @@ func ingress(ctx context.Context, s setup) (result, error) {
 	if err := os.Setenv("TIDEMARK_WEBHOOK_SECRETS", benchSecret); err != nil {
 		return nil, err
 	}
-	p, err := s.start(ctx, c, filepath.Join(s.dir, "ingest"), "ingest", "--ingress-addr", addr)
+	p, err := s.start(ctx, c, "ingest", "--ingress-addr", addr)
 	if err != nil {
 		return nil, err
 	}

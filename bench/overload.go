@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,7 +71,7 @@ func overloaded(ctx context.Context, s setup) (result, error) {
 // startBroker starts the broker on the data that it has, and waits for it.
 func (o *overload) startBroker(ctx context.Context) (err error) {
 	any := "127.0.0.1:0"
-	o.broker, err = o.launch(ctx, "broker", "dev", "--data", filepath.Join(o.dir, "broker"), "--kafka-addr", o.kafka, "--ingress-addr", any, "--api-addr", any)
+	o.broker, err = o.launch(ctx, "broker", alone(), "dev", "--data", filepath.Join(o.dir, "broker"), "--kafka-addr", o.kafka, "--ingress-addr", any, "--api-addr", any)
 	if err != nil {
 		return err
 	}
@@ -85,7 +84,7 @@ func (o *overload) instance(ctx context.Context, name string, flags ...string) (
 	if err != nil {
 		return nil, "", err
 	}
-	p, err = o.launch(ctx, name, append([]string{
+	p, err = o.launch(ctx, name, alone(), append([]string{
 		"ingest", "--brokers", o.kafka, "--ingress-addr", addr, "--topic-prefix", "overload",
 		"--replication", "1", "--min-insync", "1", "--partitions", fmt.Sprint(o.partitions),
 	}, flags...)...)
@@ -95,29 +94,14 @@ func (o *overload) instance(ctx context.Context, name string, flags ...string) (
 	return p, "http://" + addr + "/webhook/fastio", await(ctx, p.ready)
 }
 
-// launch runs a tidemark command with its own admin address and log.
-func (o *overload) launch(ctx context.Context, name string, args ...string) (*process, error) {
-	admin, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	p := &process{admin: admin, log: filepath.Join(o.dir, name+".log")}
-	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	defer func() { _ = log.Close() }() // the child has its own
-	p.cmd = exec.CommandContext(ctx, o.binary, append(args, "--admin-addr", admin)...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	for _, pair := range os.Environ() { // what is measured is set here alone
+// alone is the environment without settings of tidemark: what is measured is set by flags alone.
+func alone() (env []string) {
+	for _, pair := range os.Environ() {
 		if !strings.HasPrefix(pair, "TIDEMARK_") || strings.HasPrefix(pair, "TIDEMARK_WEBHOOK_SECRETS=") {
-			p.cmd.Env = append(p.cmd.Env, pair)
+			env = append(env, pair)
 		}
 	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start tidemark: %w", err)
-	}
-	return p, nil
+	return env
 }
 
 // phase is how long each load lasts.
@@ -186,7 +170,7 @@ func (o *overload) away(ctx context.Context) (result, error) {
 	}
 	during("3_broker_wakes")
 	o.broker.kill()
-	_ = o.broker.cmd.Wait() // it was killed
+	<-o.broker.ended
 	during("4_broker_gone")
 	if err := o.startBroker(ctx); err != nil {
 		return nil, err

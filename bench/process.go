@@ -20,29 +20,39 @@ type process struct {
 	cmd   *exec.Cmd
 	admin string
 	log   string
+	ended chan struct{} // closed when the process has ended, with err
+	err   error
 }
 
 // start runs a tidemark command on the measurement's topics.
-func (s setup) start(ctx context.Context, c *cluster, data string, args ...string) (*process, error) {
+func (s setup) start(ctx context.Context, c *cluster, args ...string) (*process, error) {
+	return s.launch(ctx, args[0], append(os.Environ(),
+		"TIDEMARK_BROKERS="+strings.Join(s.brokers, ","),
+		"TIDEMARK_TOPIC_PREFIX="+strings.TrimSuffix(c.streams.Events.Name, "-events"),
+		fmt.Sprintf("TIDEMARK_PARTITIONS=%d", s.partitions), "TIDEMARK_REPLICATION=1", "TIDEMARK_MIN_INSYNC=1"), args...)
+}
+
+// launch runs a tidemark command with an admin address and a log of its own.
+func (s setup) launch(ctx context.Context, name string, env []string, args ...string) (*process, error) {
 	admin, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	p := &process{admin: admin, log: filepath.Join(s.dir, args[0]+".log")}
+	p := &process{admin: admin, log: filepath.Join(s.dir, name+".log"), ended: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	defer func() { _ = log.Close() }() // the child has its own
-	p.cmd = exec.CommandContext(ctx, s.binary, append(args, "--data", data, "--admin-addr", admin)...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = append(os.Environ(),
-		"TIDEMARK_BROKERS="+strings.Join(s.brokers, ","),
-		"TIDEMARK_TOPIC_PREFIX="+strings.TrimSuffix(c.streams.Events.Name, "-events"),
-		fmt.Sprintf("TIDEMARK_PARTITIONS=%d", s.partitions), "TIDEMARK_REPLICATION=1", "TIDEMARK_MIN_INSYNC=1")
+	p.cmd = exec.CommandContext(ctx, s.binary, append(args, "--admin-addr", admin)...)
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = log, log, env
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start tidemark: %w", err)
 	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
 	return p, nil
 }
 
@@ -51,11 +61,20 @@ func (p *process) stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop tidemark: %w", err)
 	}
-	if err := p.cmd.Wait(); err != nil {
-		tail, _ := os.ReadFile(p.log) // only to show why it failed
-		return fmt.Errorf("tidemark failed: %w\n%s", err, tail[max(0, len(tail)-2000):])
+	<-p.ended
+	return p.failure()
+}
+
+// failure says how the process ended, with the end of its log when it did not end well.
+func (p *process) failure() error {
+	if p.err == nil {
+		return nil
 	}
-	return nil
+	tail, err := os.ReadFile(p.log)
+	if err != nil {
+		return fmt.Errorf("tidemark failed: %w, and its log cannot be read: %w", p.err, err)
+	}
+	return fmt.Errorf("tidemark failed: %w\n%s", p.err, tail[max(0, len(tail)-2000):])
 }
 
 // kill ends what an early return left behind.
@@ -63,8 +82,10 @@ func (p *process) kill() { _ = p.cmd.Process.Kill() } // it may have ended alrea
 
 // ready says whether every role of the process is.
 func (p *process) ready() (bool, error) {
-	if p.cmd.ProcessState != nil {
-		return false, errors.New("tidemark ended")
+	select {
+	case <-p.ended:
+		return false, errors.Join(errors.New("tidemark ended before it was ready"), p.failure())
+	default:
 	}
 	answer, err := http.Get("http://" + p.admin + "/readyz")
 	if err != nil {

@@ -66,7 +66,7 @@ func processor(ctx context.Context, s setup) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.start(ctx, c, filepath.Join(s.dir, "data"), "process", "--groups", s.groups)
+	p, err := s.start(ctx, c, "process", "--groups", s.groups, "--data", filepath.Join(s.dir, "data"))
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func recovery(ctx context.Context, s setup) (result, error) {
 		return nil, err
 	}
 	data := filepath.Join(s.dir, "data")
-	p, err := s.start(ctx, c, data, "process", "--groups", s.groups)
+	p, err := s.start(ctx, c, "process", "--groups", s.groups, "--data", data)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func recovery(ctx context.Context, s setup) (result, error) {
 			}
 		}
 		begin := time.Now()
-		again, err := s.start(ctx, c, data, "process", "--groups", s.groups)
+		again, err := s.start(ctx, c, "process", "--groups", s.groups, "--data", data)
 		if err != nil {
 			return nil, err
 		}
