@@ -15,39 +15,9 @@
 #   KAFKA_HEAP, KAFKA_JVM, TIDEMARK_KAFKA_STATE   its -Xmx, its other JVM flags, another folder than .cache/kafka/broker
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-version=4.1.0
-cache=$(cd "$here/../.." && pwd)/.cache/kafka
-jars=$cache/jars-$version
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 state=${TIDEMARK_KAFKA_STATE:-$cache/broker}
-
-say() { printf 'kafka: %s\n' "$*" >&2; }
-die() { say "$*"; exit 1; }
-
-need_java() {
-	command -v java >/dev/null || die 'java is missing: install a JRE, version 17 or newer (Debian: apt install openjdk-17-jre-headless)'
-	local spec
-	spec=$(java -XshowSettings:properties -version 2>&1 | sed -n 's/^ *java.specification.version = //p')
-	[ "${spec%%.*}" -ge 17 ] 2>/dev/null || die "java is version ${spec:-unknown}: Kafka $version needs 17 or newer"
-}
-
-fetch() {
-	need_java
-	[ -e "$jars/complete" ] && return
-	command -v mvn >/dev/null || die 'mvn is missing: install Maven (Debian: apt install maven) to fetch the jars'
-	say "fetching Apache Kafka $version, about 50 MB"
-	mkdir -p "$jars"
-	mvn --quiet --batch-mode -Dstyle.color=never --file "$here/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
-		-DoutputDirectory="$jars" >&2
-	touch "$jars/complete" # only a whole copy counts
-}
-
-kafka_class() { # LEVEL CLASS ARG..
-	local level=$1
-	shift
-	java -Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dtidemark.level="$level" \
-		-Dlog4j2.configurationFile="$here/log4j2.properties" -cp "$jars/*" "$@"
-}
+alive() { alive_in "$state"; }
 
 # Below the range the kernel hands out to clients, so that none of those takes it before the broker does.
 free_port() {
@@ -89,15 +59,6 @@ configure() { # PLAIN SASL CONTROLLER, three ports; written at each start, the d
 	CONF
 }
 
-# A pid may have gone to another program since: ours has our file on its command line.
-alive() { [ -s "$state/pid" ] && grep -qsaF "$state/server.properties" "/proc/$(<"$state/pid")/cmdline"; }
-
-# An open port is not yet a broker: ask for its API versions, and wait for bytes.
-answers() { # PORT
-	local n
-	n=$(timeout 2 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0" && printf "\0\0\0\12\0\22\0\0\0\0\0\1\377\377" >&3 && head -c 4 <&3 | wc -c' "$1" 2>/dev/null) && [ "$n" -eq 4 ]
-}
-
 start() {
 	if alive; then
 		say "runs already, pid $(<"$state/pid")"
@@ -114,14 +75,7 @@ start() {
 			--add-scram 'SCRAM-SHA-512=[name=tidemark,password=tidemark-secret]' >"$state/log" 2>&1 ||
 			{ cat "$state/log" >&2; die 'the data folder could not be formatted'; }
 	fi
-	# Serial GC and one compiler tier start fastest; KAFKA_JVM takes their place, for throughput.
-	local flags
-	read -ra flags <<<"${KAFKA_JVM:--XX:+UseSerialGC -XX:TieredStopAtLevel=1}"
-	# Its own session: Ctrl-C in a terminal reaches the tests, and the broker is ended after them.
-	setsid java -Xms128m "-Xmx${KAFKA_HEAP:-512m}" "${flags[@]}" -XX:+ExitOnOutOfMemoryError \
-		-Dlog4j2.configurationFile="$here/log4j2.properties" -cp "$jars/*" \
-		kafka.Kafka "$state/server.properties" >>"$state/log" 2>&1 </dev/null &
-	echo $! >"$state/pid"
+	launch "$state"
 	printf 'export KAFKA_BROKERS=127.0.0.1:%s\nexport KAFKA_SASL_BROKERS=127.0.0.1:%s\n' "$plain" "$sasl" >"$state/env"
 	until answers "$plain"; do
 		sleep 0.2
