@@ -16,6 +16,9 @@ type Config struct {
 	Seed   uint64
 	Events int       // distinct events that should be accepted; resends come on top
 	Base   time.Time // the sender's time of the first event
+	// Spread adds this many plain workspaces, and leaves the hot one a tenth of what it has without: each workspace waits for
+	// its acknowledgements, so a long history in few of them takes long.
+	Spread int
 }
 
 // Span is how far the sender's times reach past Base. It stays below five minutes, past which an event dated ahead of its
@@ -104,7 +107,7 @@ type generator struct {
 }
 
 func (g *generator) scopes() {
-	for i, id := range workspaceIDs {
+	for i, id := range append(slices.Clip(workspaceIDs), plainIDs(len(workspaceIDs), g.config.Spread)...) {
 		s := &scope{id: id, canary: g.token("canary")}
 		switch i % 8 { // the first, the hot one, is a plain workspace
 		case 3:
@@ -116,7 +119,7 @@ func (g *generator) scopes() {
 	}
 	for i := range hotFiles {
 		s := g.all[0]
-		if i%5 >= 3 { // 30 in the hot workspace, 20 spread over others
+		if i%5 >= 3 || g.config.Spread > 0 && i%10 > 0 { // 30 in the hot workspace, 20 spread over others
 			s = g.all[1+i%(len(g.all)-1)]
 		}
 		g.hot = append(g.hot, g.newFile(s))
@@ -156,7 +159,11 @@ func (g *generator) append(s *scope, e event) {
 }
 
 func (g *generator) scope() *scope {
-	if g.chance(hotWorkspace) {
+	share := hotWorkspace
+	if g.config.Spread > 0 {
+		share /= 10
+	}
+	if g.chance(share) {
 		return g.all[0]
 	}
 	return pick(g.rnd, g.all[1:])

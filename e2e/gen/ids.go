@@ -11,10 +11,10 @@ var workspaceIDs = append([]string{
 	"4821930571648203911", "ws1", "ws10", "ws1/", "ws%2F1", "ws%", "_ws", "__offset", "..", ".", "ws 1", "123",
 	"wörkspace-ünïcode", "工作区-七", "🙂🙃", "ws1?x=1&y=2#z", "a+b;c,d=e", `ws"quoted"\back`, "<ws>&amp;",
 	strings.Repeat("long-", 51) + "x", "-", "ws:1", "48219305716482039112", "~user", "null",
-}, plainIDs(15)...)
+}, plainIDs(0, 15)...)
 
-func plainIDs(n int) (ids []string) {
-	for i := range n {
+func plainIDs(from, n int) (ids []string) {
+	for i := from; i < from+n; i++ {
 		ids = append(ids, fmt.Sprintf("48219305716482%05d", i*7919))
 	}
 	return ids

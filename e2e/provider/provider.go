@@ -49,6 +49,15 @@ type Note struct {
 	At       time.Time
 }
 
+// An Attempt is one request and what came of it.
+type Attempt struct {
+	URL      string
+	Status   int // 0 without an answer
+	Position string
+	Took     time.Duration
+	Err      error
+}
+
 // A Sender posts histories. Its counters may be read while it runs.
 type Sender struct {
 	URL     func() string // asked before each attempt: a receiver that was killed may come back elsewhere
@@ -56,6 +65,7 @@ type Sender struct {
 	Pace    *rate.Limiter
 	Timeout time.Duration // of one attempt
 	Client  *http.Client
+	Saw     func(Attempt) // called after each attempt, from many goroutines; may be nil
 
 	OK, Retries atomic.Int64
 
@@ -95,15 +105,21 @@ func (s *Sender) deliver(ctx context.Context, d gen.Delivery) (Note, error) {
 	wait := 20 * time.Millisecond
 	for {
 		begin := time.Now()
-		status, answer, err := s.post(ctx, d)
+		to := s.URL()
+		status, answer, err := s.post(ctx, to, d)
 		note.Attempts++
-		switch {
-		case err == nil && status == http.StatusOK:
-			note.Outcome, note.Status, note.At = OK, status, time.Now()
-			var ok struct{ Position string }
+		var ok struct{ Position string }
+		if err == nil && status == http.StatusOK {
 			if err := json.Unmarshal(answer, &ok); err != nil {
 				return note, fmt.Errorf("answer 200 with %q: %w", answer, err)
 			}
+		}
+		if s.Saw != nil {
+			s.Saw(Attempt{URL: to, Status: status, Position: ok.Position, Took: time.Since(begin), Err: err})
+		}
+		switch {
+		case err == nil && status == http.StatusOK:
+			note.Outcome, note.Status, note.At = OK, status, time.Now()
 			note.Position = ok.Position
 			s.acknowledged(time.Since(begin))
 			return note, nil
@@ -126,10 +142,10 @@ func (s *Sender) deliver(ctx context.Context, d gen.Delivery) (Note, error) {
 	}
 }
 
-func (s *Sender) post(ctx context.Context, d gen.Delivery) (status int, answer []byte, err error) {
+func (s *Sender) post(ctx context.Context, to string, d gen.Delivery) (status int, answer []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL()+"/webhook/fastio", bytes.NewReader(d.Body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to+"/webhook/fastio", bytes.NewReader(d.Body))
 	if err != nil {
 		return 0, nil, err
 	}

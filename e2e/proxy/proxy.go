@@ -1,11 +1,15 @@
-// Package proxy stands between Kafka clients and a cluster, and can make the acknowledgements of writes late.
+// Package proxy stands between Kafka clients and a cluster, and makes go wrong between them what it is told to.
 //
 // It promises that clients that start at its address stay behind it, because it rewrites the addresses that brokers give
-// out. It changes nothing else, loses nothing, and keeps the order of answers on a connection; it speaks plaintext only.
+// out. It changes nothing else, loses nothing but what a Fault takes, and keeps the order of answers on a connection. It
+// reads Kafka's frames, under TLS too when it is given keys, so a fault can meet the acknowledgements of one topic and leave
+// heartbeats alone. A client's own certificate does not reach the broker through it.
 package proxy
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,7 +24,12 @@ import (
 // A Config says which acknowledgements are late.
 type Config struct {
 	Brokers []string
-	// Late says of a topic whether writes to it are acknowledged late.
+	// Listen names where to listen for a broker; one that it does not name is given a free port. Brokers that advertise these
+	// addresses themselves are left alone.
+	Listen map[string]string
+	// Server is for the clients, Client for the brokers; nil is plaintext.
+	Server, Client *tls.Config
+	// Late says of a topic whether writes to it are acknowledged late; nil is none.
 	Late func(topic string) bool
 	// Latency is added to each late acknowledgement.
 	Latency time.Duration
@@ -34,7 +43,9 @@ type Proxy struct {
 	local  map[string]*net.TCPAddr // where the proxy of a broker's address listens
 	topics map[[16]byte]string     // names by id, learnt from metadata
 	gate   chan struct{}           // closed: acknowledgements pass
-	close  []io.Closer
+	faults []*Fault
+	links  map[*link]struct{}
+	close  []io.Closer // listeners
 	closed bool
 }
 
@@ -42,7 +53,7 @@ type Proxy struct {
 func Start(c Config) (*Proxy, error) {
 	open := make(chan struct{})
 	close(open)
-	p := &Proxy{conf: c, local: map[string]*net.TCPAddr{}, topics: map[[16]byte]string{}, gate: open}
+	p := &Proxy{conf: c, local: map[string]*net.TCPAddr{}, topics: map[[16]byte]string{}, gate: open, links: map[*link]struct{}{}}
 	for _, broker := range c.Brokers {
 		if _, err := p.listen(broker); err != nil {
 			p.Close()
@@ -77,7 +88,10 @@ func (p *Proxy) Close() {
 	defer p.mu.Unlock()
 	p.closed = true
 	for _, c := range p.close {
-		_ = c.Close() // a connection that has ended already says so here
+		_ = c.Close() // a listener: nothing depends on how it ends
+	}
+	for l := range p.links {
+		l.end()
 	}
 }
 
@@ -91,7 +105,12 @@ func (p *Proxy) listen(broker string) (*net.TCPAddr, error) {
 	if p.closed {
 		return nil, net.ErrClosed
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	for _, ours := range p.local {
+		if ours.String() == broker {
+			return ours, nil
+		}
+	}
+	l, err := net.Listen("tcp", cmp.Or(p.conf.Listen[broker], "127.0.0.1:0"))
 	if err != nil {
 		return nil, err
 	}
@@ -112,29 +131,49 @@ func (p *Proxy) listen(broker string) (*net.TCPAddr, error) {
 
 // An exchange is a request whose answer is awaited.
 type exchange struct {
-	key, version int16
-	late         bool
+	Request
+	version int16
+	late    bool
 }
 
 // serve copies one connection until either side ends it.
 func (p *Proxy) serve(client net.Conn, broker string) {
+	if !p.connecting(broker) {
+		_ = client.Close() // refused
+		return
+	}
 	server, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(context.Background(), "tcp", broker)
 	if err != nil {
 		_ = client.Close() // the client sees what it would see without a proxy: no broker
 		return
 	}
+	if p.conf.Server != nil {
+		client = tls.Server(client, p.conf.Server)
+	}
+	if p.conf.Client != nil {
+		server = tls.Client(server, p.conf.Client)
+	}
+	l := &link{broker: broker, client: client, server: server}
+	l.moved.Store(time.Now().UnixNano())
 	p.mu.Lock()
-	p.close = append(p.close, client, server)
+	p.links[l] = struct{}{}
+	if p.closed {
+		defer l.end()
+	}
 	p.mu.Unlock()
-	end := func() { _, _ = client.Close(), server.Close() } // either may have ended already
+	defer func() {
+		p.mu.Lock()
+		delete(p.links, l)
+		p.mu.Unlock()
+	}()
 	pending := make(chan exchange, 4096)
 	go func() {
-		defer end()
+		defer l.end()
 		defer close(pending)
-		p.requests(client, server, pending)
+		p.requests(l, pending)
 	}()
-	defer end()
-	p.answers(server, client, pending)
+	defer l.end()
+	p.answers(l, pending)
 }
 
 func readFrame(r io.Reader) ([]byte, error) {
@@ -152,30 +191,33 @@ func readFrame(r io.Reader) ([]byte, error) {
 	return frame, err
 }
 
-func (p *Proxy) requests(client, server net.Conn, pending chan<- exchange) {
+func (p *Proxy) requests(l *link, pending chan<- exchange) {
 	for {
-		frame, err := readFrame(client)
+		frame, err := readFrame(l.client)
 		if err != nil || len(frame) < 14 {
 			return
 		}
-		x := exchange{key: int16(binary.BigEndian.Uint16(frame[4:])), version: int16(binary.BigEndian.Uint16(frame[6:]))}
+		l.moved.Store(time.Now().UnixNano())
+		x := exchange{version: int16(binary.BigEndian.Uint16(frame[6:]))}
+		x.Broker, x.Key = l.broker, int16(binary.BigEndian.Uint16(frame[4:]))
 		answered := true
-		if x.key == kmsg.Produce.Int16() {
-			x.late, answered = p.produce(frame, x.version)
+		if x.Key == kmsg.Produce.Int16() {
+			answered = p.produce(frame, &x)
 		}
+		p.forwarding(x.Request)
 		if answered {
 			pending <- x
 		}
-		if _, err := server.Write(frame); err != nil {
+		if _, err := l.server.Write(frame); err != nil {
 			return
 		}
 	}
 }
 
-// produce says whether a write's acknowledgement is late, and whether there will be one.
-func (p *Proxy) produce(frame []byte, version int16) (late, answered bool) {
+// produce notes the topics of a write and whether its acknowledgement is late, and says whether there will be one.
+func (p *Proxy) produce(frame []byte, x *exchange) (answered bool) {
 	req := kmsg.NewPtrProduceRequest()
-	req.SetVersion(version)
+	req.SetVersion(x.version)
 	body := frame[12:]
 	if n := int16(binary.BigEndian.Uint16(body)); n > 0 {
 		body = body[n:]
@@ -185,33 +227,34 @@ func (p *Proxy) produce(frame []byte, version int16) (late, answered bool) {
 		body = body[1:] // no client sends tags in a request's header
 	}
 	if err := req.ReadFrom(body); err != nil {
-		return false, true
+		return true
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range req.Topics {
 		name := t.Topic
-		if version >= 13 {
+		if x.version >= 13 {
 			name = p.topics[t.TopicID]
 		}
-		late = late || p.conf.Late(name)
+		x.Topics = append(x.Topics, name)
+		x.late = x.late || p.conf.Late != nil && p.conf.Late(name)
 	}
-	return late, req.Acks != 0
+	return req.Acks != 0
 }
 
 type answer struct {
 	frame []byte
-	due   time.Time
-	late  bool
+	of    exchange
+	came  time.Time
 }
 
 // answers forwards what the server says. A late answer waits, and the ones behind it with it: their order is kept.
-func (p *Proxy) answers(server, client net.Conn, pending <-chan exchange) {
+func (p *Proxy) answers(l *link, pending <-chan exchange) {
 	queue := make(chan answer, 4096)
 	go func() {
 		defer close(queue)
 		for {
-			frame, err := readFrame(server)
+			frame, err := readFrame(l.server)
 			if err != nil || len(frame) < 8 {
 				return
 			}
@@ -219,10 +262,7 @@ func (p *Proxy) answers(server, client net.Conn, pending <-chan exchange) {
 			if !ok {
 				return
 			}
-			a := answer{frame: frame, late: x.late, due: time.Now()}
-			if x.late {
-				a.due = a.due.Add(p.conf.Latency)
-			}
+			a := answer{frame: frame, of: x, came: time.Now()}
 			if a.frame, err = p.rewrite(frame, x); err != nil {
 				return
 			}
@@ -234,16 +274,22 @@ func (p *Proxy) answers(server, client net.Conn, pending <-chan exchange) {
 		if broken {
 			continue // drain, so that the reader can end
 		}
-		if a.late {
-			time.Sleep(time.Until(a.due))
+		if a.of.late {
+			time.Sleep(time.Until(a.came.Add(p.conf.Latency)))
 			p.mu.Lock()
 			gate := p.gate
 			p.mu.Unlock()
 			<-gate
 		}
-		if _, err := client.Write(a.frame); err != nil {
+		if !p.answering(a.of.Request, a.came) {
 			broken = true
-			_ = server.Close() // unblocks the reader
+			l.end()
+			continue
+		}
+		l.moved.Store(time.Now().UnixNano())
+		if _, err := l.client.Write(a.frame); err != nil {
+			broken = true
+			l.end() // unblocks the reader
 		}
 	}
 }
@@ -253,12 +299,12 @@ var errAnswer = errors.New("answer not understood")
 // rewrite replaces the brokers' addresses in an answer. Produce and Fetch may name brokers too, but only after a leader
 // moved, and then a client asks for metadata as well.
 func (p *Proxy) rewrite(frame []byte, x exchange) ([]byte, error) {
-	switch kmsg.Key(x.key) {
+	switch kmsg.Key(x.Key) {
 	case kmsg.Metadata, kmsg.FindCoordinator, kmsg.DescribeCluster:
 	default:
 		return frame, nil
 	}
-	resp := kmsg.ResponseForKey(x.key)
+	resp := kmsg.ResponseForKey(x.Key)
 	resp.SetVersion(x.version)
 	head := 8
 	if resp.IsFlexible() {
