@@ -81,6 +81,14 @@ crash: tools ## the crash test and its negative controls in their long form, on 
 	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest crash -timeout 60m ./e2e -long
 	@FORMAT=standard-verbose .ci/kafka .ci/gotest crash-kafka -timeout 60m ./e2e -long
 
+.PHONY: faults
+faults: ## hurt an installation on three Apache Kafka brokers for an hour, with negative controls; report in .cache/faults
+	@go run ./faults
+
+.PHONY: faults-short
+faults-short: ## the same with a dozen faults, within 6 minutes
+	@go run ./faults -short
+
 .PHONY: bench
 bench: ## figures of this machine, on Apache Kafka: processor, recovery, ingress
 	@KAFKA_HEAP=1g KAFKA_JVM='-XX:+UseG1GC' deploy/kafka/kafka.sh run \

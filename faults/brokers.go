@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// killBroker ends the node that leads the quorum, or any, without warning, and brings it back later.
+func killBroker(controller bool) func(context.Context, *run) (figures, error) {
+	return func(ctx context.Context, r *run) (figures, error) {
+		victim := 1 + r.rnd.IntN(nodes)
+		if controller {
+			var err error
+			if victim, err = r.controller(ctx); err != nil {
+				return nil, err
+			}
+		}
+		led, err := r.ledBy(ctx, victim)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.node("kill", victim); err != nil {
+			return nil, err
+		}
+		killed := time.Now()
+		took, err := r.traffic.next200(ctx, killed.Add(100*time.Millisecond), led, 60*time.Second)
+		if err != nil {
+			return nil, err
+		}
+		if err := sleep(ctx, r.between(time.Second, 8*time.Second)); err != nil {
+			return nil, err
+		}
+		return figures{"s to the next 200": round(took)}, r.node("start", victim)
+	}
+}
+
+// pauseBroker stops a node with its connections open.
+func pauseBroker(ctx context.Context, r *run) (figures, error) {
+	victim := 1 + r.rnd.IntN(nodes)
+	led, err := r.ledBy(ctx, victim)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.node("pause", victim); err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	err = sleep(ctx, r.between(3*time.Second, 15*time.Second)) // the brokers give each other 9 s
+	if err = errors.Join(err, r.node("cont", victim)); err != nil {
+		return nil, err
+	}
+	took, err := r.traffic.next200(ctx, begin.Add(100*time.Millisecond), led, 60*time.Second)
+	return figures{"s to the next 200": round(took)}, err
+}
+
+// killTwo leaves one broker of three: below min.insync.replicas, so nothing may be acknowledged.
+func killTwo(ctx context.Context, r *run) (figures, error) {
+	left := 1 + r.rnd.IntN(nodes)
+	for n := 1; n <= nodes; n++ {
+		if n != left {
+			if err := r.node("kill", n); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := sleep(ctx, 500*time.Millisecond); err != nil { // what was on its way has arrived
+		return nil, err
+	}
+	w, end := r.traffic.watch()
+	outage := 60 * time.Second
+	if r.quick {
+		outage = 12 * time.Second
+	}
+	if err := sleep(ctx, outage); err != nil {
+		return nil, err
+	}
+	end()
+	if n := len(w.ok); n > 0 {
+		return nil, fmt.Errorf("%d webhooks were answered 200 with one broker of three", n)
+	}
+	for n := 1; n <= nodes; n++ {
+		if n != left {
+			if err := r.node("start", n); err != nil {
+				return nil, err
+			}
+		}
+	}
+	back := time.Now()
+	all, err := r.ledBy(ctx, 0)
+	for p := range int32(partitions) {
+		all = append(all, p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	took, err := r.traffic.next200(ctx, back, all, 90*time.Second)
+	return figures{"503 p99 ms": p99(w.slow), "503s": float64(w.refused), "s from back to 200 everywhere": round(took)}, err
+}
+
+// loneLeader stops a leader's followers and then kills it: what it acknowledged alone is lost.
+func loneLeader(ctx context.Context, r *run) (figures, error) {
+	victim := 1 + r.rnd.IntN(nodes)
+	led, err := r.ledBy(ctx, victim)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for n := 1; n <= nodes; n++ {
+		if n != victim {
+			errs = append(errs, r.node("pause", n))
+		}
+	}
+	errs = append(errs, sleep(ctx, r.between(1500*time.Millisecond, 2500*time.Millisecond)), r.node("kill", victim))
+	for n := 1; n <= nodes; n++ {
+		if n != victim {
+			errs = append(errs, r.node("cont", n))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	took, err := r.traffic.next200(ctx, time.Now(), led, 60*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	return figures{"s to the next 200": round(took)}, r.node("start", victim)
+}
+
+// moveLeaders gives the partitions of every topic other leaders again and again.
+func moveLeaders(ctx context.Context, r *run) (figures, error) {
+	w, end := r.traffic.watch()
+	defer end()
+	rounds := 8
+	if r.quick {
+		rounds = 3
+	}
+	moved := 0
+	for range rounds {
+		found, err := r.admin.ListTopics(ctx, r.topics.Events, r.topics.Files, r.topics.Notify, r.topics.Index)
+		if err != nil {
+			return nil, err
+		}
+		var assign kadm.AlterPartitionAssignmentsReq
+		elect := kadm.TopicsSet{}
+		found.EachPartition(func(p kadm.PartitionDetail) {
+			assign.Assign(p.Topic, p.Partition, append(p.Replicas[1:], p.Replicas[0]))
+			elect.Add(p.Topic, p.Partition)
+			moved++
+		})
+		if _, err := r.admin.AlterPartitionAssignments(ctx, assign); err != nil {
+			return nil, err
+		}
+		if _, err := r.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, elect); err != nil {
+			return nil, err
+		}
+		if err := sleep(ctx, 1500*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+	end()
+	return figures{"leaders moved": float64(moved), "longest s without a 200": round(w.gap)}, nil
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"tidemark/e2e/proxy"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A cluster is three brokers, the proxy in front of them, and the judge's own way to them, which meets no fault of the proxy.
+type cluster struct {
+	script string
+	state  string
+	base   int
+	extra  string
+
+	plain, proxied, proxies []string
+	certs                   string
+	proxy                   *proxy.Proxy
+	client                  *kgo.Client
+	admin                   *kadm.Client
+}
+
+const nodes = 3
+
+func (c *cluster) run(args ...string) (string, error) {
+	cmd := exec.Command(c.script, args...)
+	cmd.Env = append(os.Environ(), "TIDEMARK_CLUSTER_STATE="+c.state, "BASE="+strconv.Itoa(c.base), "EXTRA="+c.extra)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("cluster.sh %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out), nil
+}
+
+// up starts brokers and proxy.
+func (c *cluster) up() error {
+	out, err := c.run("up")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(out) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		switch name {
+		case "KAFKA_PLAINTEXT":
+			c.plain = strings.Split(value, ",")
+		case "KAFKA_PROXIED":
+			c.proxied = strings.Split(value, ",")
+		case "KAFKA_PROXIES":
+			c.proxies = strings.Split(value, ",")
+		case "KAFKA_CERTS":
+			c.certs = value
+		}
+	}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(c.certs, "broker.pem"), filepath.Join(c.certs, "broker.key"))
+	if err != nil {
+		return err
+	}
+	pem, err := os.ReadFile(filepath.Join(c.certs, "ca.pem"))
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	listen := map[string]string{}
+	for i, broker := range c.proxied {
+		listen[broker] = c.proxies[i]
+	}
+	c.proxy, err = proxy.Start(proxy.Config{
+		Brokers: c.proxied, Listen: listen,
+		Server: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
+		Client: &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12},
+	})
+	if err != nil {
+		return err
+	}
+	c.client, err = kgo.NewClient(kgo.SeedBrokers(c.plain...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(100*time.Millisecond))
+	if err != nil {
+		return err
+	}
+	c.admin = kadm.NewClient(c.client)
+	return nil
+}
+
+// down ends what up started and forgets the data.
+func (c *cluster) down() error {
+	if c.proxy != nil {
+		c.proxy.Close()
+	}
+	if c.client != nil {
+		c.client.Close()
+	}
+	_, err := c.run("wipe")
+	return err
+}
+
+func (c *cluster) node(verb string, n int) error {
+	_, err := c.run(verb, strconv.Itoa(n))
+	return err
+}
+
+// controller returns the node that leads the quorum.
+func (c *cluster) controller(ctx context.Context) (int, error) {
+	req := kmsg.NewPtrDescribeQuorumRequest()
+	topic := kmsg.NewDescribeQuorumRequestTopic()
+	topic.Topic = "__cluster_metadata"
+	topic.Partitions = append(topic.Partitions, kmsg.NewDescribeQuorumRequestTopicPartition())
+	req.Topics = append(req.Topics, topic)
+	resp, err := req.RequestWith(ctx, c.client)
+	if err != nil {
+		return 0, err
+	}
+	if len(resp.Topics) == 0 || len(resp.Topics[0].Partitions) == 0 {
+		return 0, errors.New("the quorum does not tell its leader")
+	}
+	return int(resp.Topics[0].Partitions[0].LeaderID), nil
+}
+
+// leaders returns the leader of each partition of a topic.
+func (c *cluster) leaders(ctx context.Context, topic string) (map[int32]int, error) {
+	found, err := c.admin.ListTopics(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	leaders := map[int32]int{}
+	for _, p := range found[topic].Partitions {
+		leaders[p.Partition] = int(p.Leader)
+	}
+	return leaders, nil
+}
+
+// whole waits until no partition of any topic lacks a replica.
+func (c *cluster) whole(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		short := ""
+		found, err := c.admin.ListTopicsWithInternal(ctx)
+		for name, t := range found {
+			for _, p := range t.Partitions {
+				if len(p.ISR) < nodes || p.Leader < 0 {
+					short = fmt.Sprintf("%s/%d has %v", name, p.Partition, p.ISR)
+				}
+			}
+		}
+		switch {
+		case err != nil:
+			short = err.Error()
+		case short == "":
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("replicas are missing: %s: %w", short, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// end sums a topic's end offsets; -1 when they cannot be had now.
+func (c *cluster) end(ctx context.Context, topic string) int64 {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	ends, err := c.admin.ListEndOffsets(ctx, topic)
+	if err != nil || ends.Error() != nil {
+		return -1
+	}
+	var sum int64
+	ends.Each(func(o kadm.ListedOffset) { sum += o.Offset })
+	return sum
+}
+
+// lag is how many records of a topic a group has not committed.
+func (c *cluster) lag(ctx context.Context, group, topic string) (lag int64, err error) {
+	ends, err := c.admin.ListEndOffsets(ctx, topic)
+	if err = errors.Join(err, ends.Error()); err != nil {
+		return 0, err
+	}
+	committed, err := c.admin.FetchOffsets(ctx, group)
+	if err != nil {
+		return 0, err
+	}
+	ends.Each(func(o kadm.ListedOffset) {
+		at, _ := committed.Lookup(topic, o.Partition)
+		lag += max(0, o.Offset-max(0, at.At))
+	})
+	return lag, nil
+}

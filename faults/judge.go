@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"tidemark/e2e/oracle"
+)
+
+// judge waits until everything has drained, ends the roles and compares all topics, and the query API, with the model.
+func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
+	took, err := r.drain(ctx, 180*time.Second, whole)
+	if err != nil {
+		return err
+	}
+	to.Fact("drained after the last event, s", fmt.Sprintf("%.1f", took.Seconds()))
+	judge := oracle.Judge{Brokers: r.plain, Topics: r.topics, Partitions: partitions, Workspaces: whole, Index: r.index}
+	model, err := judge.Model(ctx)
+	if err != nil {
+		return err
+	}
+	say("drained; %d events are in the log", model.Records)
+	if whole {
+		if err := r.judgeView(ctx, model, to); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.all() {
+		if !p.alive() {
+			continue
+		}
+		if _, err := p.term(90 * time.Second); err != nil && whole {
+			to.Violate("roles that do not leave when told", "%s: %v\n%s", p.name, err, p.tail())
+		}
+	}
+	if err := judge.Run(ctx, model, to); err != nil {
+		return err
+	}
+	model.JudgeSenders(r.traffic.history, r.traffic.notes, r.foreign.written, to)
+	return nil
+}
+
+// drain waits until the groups have committed all there is to read.
+func (r *run) drain(ctx context.Context, limit time.Duration, whole bool) (time.Duration, error) {
+	begin := time.Now()
+	for {
+		files, err := r.lag(ctx, r.prefix+"-files", r.topics.Events)
+		var spaces int64
+		if whole && err == nil {
+			spaces, err = r.lag(ctx, r.prefix+"-workspaces", r.topics.Notify)
+		}
+		if err == nil && files+spaces == 0 {
+			return time.Since(begin), nil
+		}
+		if time.Since(begin) > limit {
+			return 0, fmt.Errorf("not drained after %v: %d events and %d notices are not committed (%w)\n%s", limit, files, spaces, err, r.process[0].tail())
+		}
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// judgeView compares the query API with the model, then again after it has lost its disk.
+func (r *run) judgeView(ctx context.Context, model *oracle.Model, to *oracle.Report) error {
+	client := &http.Client{Timeout: 60 * time.Second}
+	for _, when := range []string{"caught up", "wiped, caught up"} {
+		took, err := r.viewCaughtUp(ctx, 180*time.Second)
+		if err != nil {
+			return err
+		}
+		to.Fact("view: "+when+" after, s", fmt.Sprintf("%.1f", took.Seconds()))
+		if err := model.JudgeAPI(ctx, client, r.serve.url, to); err != nil {
+			return fmt.Errorf("%w\n%s", err, r.serve.tail())
+		}
+		if when == "caught up" {
+			data := r.serve.args[indexOf(r.serve.args, "--data")+1]
+			if err := errors.Join(r.serve.kill(), wipe(data), r.serve.start()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func indexOf(args []string, flag string) int {
+	for i, a := range args {
+		if a == flag {
+			return i
+		}
+	}
+	return -1
+}
+
+func (r *run) viewCaughtUp(ctx context.Context, limit time.Duration) (time.Duration, error) {
+	begin, last := time.Now(), ""
+	for time.Since(begin) < limit {
+		resp, err := http.Get(r.serve.url + "/v1/status")
+		if err == nil {
+			var status struct {
+				Ready      bool
+				Partitions []struct {
+					LagRecords int64 `json:"lag_records"`
+				}
+			}
+			err = errors.Join(json.NewDecoder(resp.Body).Decode(&status), resp.Body.Close())
+			lag := int64(0)
+			for _, p := range status.Partitions {
+				lag += p.LagRecords
+			}
+			if err == nil && status.Ready && lag == 0 {
+				return time.Since(begin), nil
+			}
+			last = fmt.Sprintf("%s ready %t lag %d", resp.Status, status.Ready, lag)
+		}
+		if err != nil {
+			last = err.Error()
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+	return 0, fmt.Errorf("the view does not catch up within %v: %s\n%s", limit, last, r.serve.tail())
+}

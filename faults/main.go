@@ -1,0 +1,184 @@
+// Command faults hurts a real installation while traffic flows, and judges everything that came of it.
+//
+// It promises that the judged are the released binary's processes, on three Apache Kafka brokers with TLS, logins and ACLs,
+// behind a proxy; that the plan of faults and the history follow from the seed; that a fault counts only when it met
+// traffic; and that the judge is e2e/oracle, which shares no code with what it judges. It ends what it started.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"tidemark/e2e/gen"
+	"tidemark/e2e/oracle"
+)
+
+type options struct {
+	seed     uint64
+	events   int
+	scale    float64
+	short    bool
+	base     int
+	report   string
+	rows     map[int]bool
+	controls bool
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	o, err := parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	if err := faultsRun(ctx, o); err != nil {
+		fmt.Fprintf(os.Stderr, "faults: seed %d: %v\n", o.seed, err)
+		os.Exit(1)
+	}
+}
+
+func parse(args []string) (o options, err error) {
+	flags := flag.NewFlagSet("faults", flag.ContinueOnError)
+	flags.Uint64Var(&o.seed, "seed", 0, "seed of history and faults; 0 chooses one")
+	flags.IntVar(&o.events, "events", 0, "events that are sent; 0 for the form's own number")
+	flags.Float64Var(&o.scale, "scale", 1, "share of the long form's faults")
+	flags.BoolVar(&o.short, "short", false, "the form that CI runs: 200,000 events, a dozen faults")
+	flags.IntVar(&o.base, "base", 19090, "first port of the brokers")
+	flags.StringVar(&o.report, "report", ".cache/faults", "folder for report.md and report.json")
+	flags.BoolVar(&o.controls, "controls", true, "run the negative controls too")
+	rows := flags.String("rows", "", "rows of the matrix to do, separated by commas; all others are left out")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	o.rows = map[int]bool{}
+	for _, text := range strings.FieldsFunc(*rows, func(r rune) bool { return r == ',' }) {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return o, fmt.Errorf("-rows: %w", err)
+		}
+		o.rows[n] = true
+	}
+	if o.seed == 0 {
+		o.seed = uint64(time.Now().UnixNano())
+	}
+	if o.events == 0 {
+		o.events = 2_000_000
+		if o.short {
+			o.events = 200_000
+		}
+	}
+	return o, nil
+}
+
+func say(format string, args ...any) {
+	fmt.Printf(time.Now().Format("15:04:05 ")+format+"\n", args...)
+}
+
+func faultsRun(ctx context.Context, o options) (err error) {
+	dir, err := os.MkdirTemp("", "tidemark-faults-")
+	if err != nil {
+		return err
+	}
+	binary, err := build(dir, "tidemark/cmd/tidemark")
+	if err != nil {
+		return err
+	}
+	c := &cluster{script: "deploy/kafka/cluster.sh", state: filepath.Join(dir, "kafka"), base: o.base}
+	say("seed %d, logs and stores in %s", o.seed, dir)
+	defer func() {
+		if err = errors.Join(err, c.down()); err == nil { // what failed stays to be looked at
+			err = os.RemoveAll(dir)
+		}
+	}()
+	if err := c.up(); err != nil {
+		return err
+	}
+	all := &report{Seed: o.seed, Short: o.short, Began: time.Now()}
+	if err := mainRun(ctx, o, c, dir, binary, all); err != nil {
+		return errors.Join(err, all.write(o.report))
+	}
+	if o.controls {
+		if err := controls(ctx, o, c, dir, binary, all); err != nil {
+			return errors.Join(err, all.write(o.report))
+		}
+	}
+	if err := all.write(o.report); err != nil {
+		return err
+	}
+	say("report in %s", o.report)
+	return all.verdict()
+}
+
+// mainRun hits the product.
+func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all *report) error {
+	g, err := newRig(ctx, c, dir, "main", binary)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	if err := g.start(ctx); err != nil {
+		return err
+	}
+	say("all roles are ready")
+	judged := &oracle.Report{Title: "product"}
+	h := gen.New(gen.Config{Seed: o.seed, Events: o.events, Base: time.Now().Truncate(time.Second), Spread: 200})
+	r := &run{
+		rig: g, rnd: rand.New(rand.NewPCG(o.seed, 3)), traffic: newTraffic(h, g.ingress), quick: o.short, begin: time.Now(), peak: map[string]float64{}, say: say,
+		foreign: &foreign{rig: g, rnd: rand.New(rand.NewPCG(o.seed, 2)), written: map[string]bool{}},
+	}
+	faults := plan(r.rnd, o.short, o.rows, o.scale)
+	say("%d deliveries, %d faults", h.Deliveries(), len(faults))
+	hurt := func(ctx context.Context) error { return r.do(ctx, faults) }
+	err = r.pour(ctx, hurt, judged)
+	all.Hits, all.Peak = r.hits, r.peak
+	if err != nil {
+		return err
+	}
+	err = r.judge(ctx, true, judged)
+	all.Product = judged
+	return err
+}
+
+// pour sends the history while hurt hurts, then lets everything drain.
+func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged *oracle.Report) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	writing, stopWriting := context.WithCancel(ctx)
+	defer stopWriting()
+	wrote := make(chan error, 1)
+	weighing := make(chan struct{})
+	go func() { wrote <- r.foreign.run(writing, 100*time.Millisecond) }()
+	go func() { defer close(weighing); r.weigh(writing) }()
+	go r.traffic.run(ctx)
+	if err := hurt(ctx); err != nil {
+		cancel()
+		<-r.traffic.done
+		stopWriting()
+		return errors.Join(err, <-wrote)
+	}
+	say("no more faults; %d of %d deliveries are done", r.traffic.sender.Resolved(), r.traffic.history.Deliveries())
+	<-r.traffic.done
+	stopWriting()
+	<-weighing
+	if err := errors.Join(r.traffic.err, <-wrote); err != nil {
+		return err
+	}
+	gap, p50, p99 := r.traffic.sender.Figures()
+	judged.Fact("sent in, s", fmt.Sprintf("%.0f", time.Since(r.begin).Seconds()))
+	judged.Fact("200s / attempts without one", fmt.Sprintf("%d / %d", r.traffic.sender.OK.Load(), r.traffic.sender.Retries.Load()))
+	judged.Fact("time to a 200, p50 / p99, ms", fmt.Sprintf("%.1f / %.1f", float64(p50.Microseconds())/1000, float64(p99.Microseconds())/1000))
+	judged.Fact("longest time without a 200, s", fmt.Sprintf("%.1f", gap.Seconds()))
+	judged.Fact("records written by others, a third of them poison", len(r.foreign.written))
+	return nil
+}

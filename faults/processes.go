@@ -1,0 +1,334 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"tidemark/e2e/proxy"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A gap is a moment between two steps of an epoch, made seconds wide by holding what would end it.
+type gap struct {
+	name   string
+	effect proxy.Effect
+	key    kmsg.Key
+	topics func(r *rig) []string
+}
+
+func outputs(r *rig) []string { return []string{r.topics.Index, r.topics.Notify} }
+func rows(r *rig) []string    { return []string{r.topics.Files, r.topics.Workspaces} }
+
+var gaps = []gap{
+	{"outputs not sent", proxy.HoldRequests, kmsg.Produce, outputs},
+	{"outputs not acked", proxy.HoldAnswers, kmsg.Produce, outputs},
+	{"rows not sent", proxy.HoldRequests, kmsg.Produce, rows},
+	{"rows not acked", proxy.HoldAnswers, kmsg.Produce, rows},
+	{"offsets not sent", proxy.HoldRequests, kmsg.OffsetCommit, nil},
+	{"offsets not acked", proxy.HoldAnswers, kmsg.OffsetCommit, nil},
+}
+
+func (g gap) fault(r *rig) *proxy.Fault {
+	var of []string
+	if g.topics != nil {
+		of = g.topics(r)
+	}
+	return &proxy.Fault{Effect: g.effect, Match: func(q proxy.Request) bool { return q.Key == g.key.Int16() && (of == nil || overlap(q.Topics, of)) }}
+}
+
+func overlap(topics, of []string) bool {
+	return slices.ContainsFunc(topics, func(t string) bool { return slices.Contains(of, t) })
+}
+
+// restart starts a killed processor and waits until it folds again.
+func (r *run) restart(ctx context.Context, p *program) (time.Duration, error) {
+	if err := p.start(); err != nil {
+		return 0, err
+	}
+	return awaitReady(ctx, p, 120*time.Second)
+}
+
+// killProcessor kills one at a random moment, or all of them.
+func killProcessor(ctx context.Context, r *run) (figures, error) {
+	victims := r.process[:1+r.rnd.IntN(2)]
+	if r.rnd.IntN(2) == 0 {
+		victims = r.process[len(r.process)-1:]
+	}
+	for _, p := range victims {
+		if err := p.kill(); err != nil {
+			return nil, err
+		}
+	}
+	var worst time.Duration
+	for _, p := range victims {
+		if err := p.start(); err != nil {
+			return nil, err
+		}
+	}
+	begin := time.Now()
+	for _, p := range victims {
+		if _, err := awaitReady(ctx, p, 120*time.Second); err != nil {
+			return nil, err
+		}
+		worst = time.Since(begin)
+	}
+	return figures{"recovery s": round(worst), "killed": float64(len(victims))}, nil
+}
+
+// killInGap kills a processor while one step of its epochs is held open.
+func killInGap(g gap) func(context.Context, *run) (figures, error) {
+	return func(ctx context.Context, r *run) (figures, error) {
+		f := g.fault(r.rig)
+		lift := r.proxy.Inject(f)
+		defer lift()
+		if err := sleep(ctx, r.between(300*time.Millisecond, 2*time.Second)); err != nil {
+			return nil, err
+		}
+		for end := time.Now().Add(5 * time.Second); f.Hits.Load() == 0 && time.Now().Before(end); {
+			if err := sleep(ctx, 5*time.Millisecond); err != nil {
+				return nil, err
+			}
+		}
+		p := pick(r.rnd, r.process)
+		if err := p.kill(); err != nil {
+			return nil, err
+		}
+		met := f.Hits.Load()
+		lift()
+		took, err := r.restart(ctx, p)
+		return figures{"recovery s": round(took), "held": float64(met)}, err
+	}
+}
+
+// pauseProcessor stops a processor, past its session or not, and lets it wake.
+func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
+	return func(ctx context.Context, r *run) (figures, error) {
+		p := pick(r.rnd, r.process)
+		d := r.between(2*time.Second, 7*time.Second)
+		if past {
+			d = r.between(12*time.Second, 20*time.Second) // the session is 10 s
+		}
+		release := func() {}
+		if past && r.rnd.IntN(2) == 0 { // half of them wake with rows on their way
+			release = r.proxy.Inject(gaps[2].fault(r.rig))
+			if err := sleep(ctx, 300*time.Millisecond); err != nil {
+				release()
+				return nil, err
+			}
+		}
+		if err := p.signal(syscall.SIGSTOP); err != nil {
+			return nil, err
+		}
+		release()
+		err := sleep(ctx, d)
+		if err = errors.Join(err, p.signal(syscall.SIGCONT)); err != nil {
+			return nil, err
+		}
+		if err := sleep(ctx, time.Second); err != nil {
+			return nil, err
+		}
+		took, err := awaitReady(ctx, p, 120*time.Second)
+		return figures{"paused s": round(d), "recovery s": round(took + time.Second)}, err
+	}
+}
+
+// killIngress kills an instance, most times with acknowledgements of events on their way to it.
+func killIngress(ctx context.Context, r *run) (figures, error) {
+	p := pick(r.rnd, r.ingress)
+	var held int64
+	if r.rnd.IntN(4) > 0 {
+		f := &proxy.Fault{Effect: proxy.HoldAnswers, Match: func(q proxy.Request) bool { return overlap(q.Topics, []string{r.topics.Events}) }}
+		lift := r.proxy.Inject(f)
+		defer lift()
+		if err := sleep(ctx, 50*time.Millisecond+r.upTo(300*time.Millisecond)); err != nil {
+			return nil, err
+		}
+		held = f.Hits.Load()
+	}
+	if err := p.kill(); err != nil {
+		return nil, err
+	}
+	if err := p.start(); err != nil {
+		return nil, err
+	}
+	took, err := awaitReady(ctx, p, 60*time.Second)
+	return figures{"recovery s": round(took), "acks held": float64(held)}, err
+}
+
+// storm joins and leaves members again and again, so that the group goes between two and four.
+func storm(ctx context.Context, r *run) (figures, error) {
+	stall := r.stalls(ctx, r.topics.Notify)
+	rounds := 3
+	if r.quick {
+		rounds = 1
+	}
+	for range rounds {
+		var extra []*program
+		for i := range 2 {
+			p := r.newProcess(fmt.Sprint(3 + i)) // no instance id: it leaves at once
+			if err := p.start(); err != nil {
+				return nil, err
+			}
+			extra = append(extra, p)
+		}
+		var errs []error
+		errs = append(errs, sleep(ctx, r.between(8*time.Second, 15*time.Second)))
+		for i, p := range extra { // one leaves, one dies
+			if i == 0 {
+				_, err := p.term(90 * time.Second)
+				errs = append(errs, err)
+			} else {
+				errs = append(errs, p.kill())
+			}
+			errs = append(errs, os.RemoveAll(p.data))
+		}
+		if err := errors.Join(errs...); err != nil {
+			return nil, err
+		}
+		if err := sleep(ctx, r.between(3*time.Second, 15*time.Second)); err != nil {
+			return nil, err
+		}
+	}
+	return figures{"longest s without a notice": round(stall())}, nil
+}
+
+// rolling ends and starts every role in turn, each taken out of rotation first.
+func rolling(ctx context.Context, r *run) (figures, error) {
+	w, end := r.traffic.watch()
+	defer end()
+	var slowest time.Duration
+	for _, p := range r.all() {
+		p.out.Store(true)
+		if err := sleep(ctx, 200*time.Millisecond); err != nil { // requests that were given to it are answered
+			return nil, err
+		}
+		took, err := p.term(90 * time.Second)
+		if err != nil {
+			return nil, fmt.Errorf("%s after SIGTERM: %w\n%s", p.name, err, p.tail())
+		}
+		slowest = max(slowest, took)
+		if _, err := r.restart(ctx, p); err != nil {
+			return nil, err
+		}
+		p.out.Store(false)
+	}
+	end()
+	if w.refused+w.broken > 0 {
+		return nil, fmt.Errorf("a rolling restart cost %d 5xx and %d connections", w.refused, w.broken)
+	}
+	return figures{"slowest drain s": round(slowest), "5xx": float64(w.refused), "requests": float64(len(w.ok))}, nil
+}
+
+// spoil kills a processor, does something to its store, and starts it again.
+func spoil(how func(dir string) error) func(context.Context, *run) (figures, error) {
+	return func(ctx context.Context, r *run) (figures, error) {
+		p := pick(r.rnd, r.process)
+		if err := p.kill(); err != nil {
+			return nil, err
+		}
+		if err := how(p.data); err != nil {
+			return nil, err
+		}
+		took, err := r.restart(ctx, p)
+		return figures{"rebuilt s": round(took)}, err
+	}
+}
+
+func wipe(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries { // the folder itself may be a disk
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
+}
+
+// tables are a store's files with rows in them; a store that has none yet is not hurt.
+func tables(dir string, do func(path string, size int64) error) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".sst" {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil || info.Size() == 0 {
+			return err
+		}
+		return do(path, info.Size())
+	})
+}
+
+func flipBits(dir string) error {
+	return tables(dir, func(path string, size int64) (err error) {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		for at := int64(0); at < size; at += max(size/16, 1) {
+			var b [1]byte
+			_, _ = f.ReadAt(b[:], at) // within the file
+			if _, err := f.WriteAt([]byte{b[0] ^ 0x10}, at); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func truncate(dir string) error {
+	return tables(dir, func(path string, size int64) error { return os.Truncate(path, size/2) })
+}
+
+// fillDisk starts a processor on a disk without room, and makes room later.
+func fillDisk(ctx context.Context, r *run) (figures, error) {
+	if r.tmpfs == "" {
+		return figures{"not run: no tmpfs here": 1}, nil
+	}
+	p := r.process[0]
+	if err := p.kill(); err != nil {
+		return nil, err
+	}
+	filler, err := os.Create(filepath.Join(r.tmpfs, "filler"))
+	if err != nil {
+		return nil, err
+	}
+	defer filler.Close() //nolint:errcheck // closed twice on the good way
+	block := make([]byte, 1<<16)
+	_, _ = rand.Read(block) // never fails: see crypto/rand
+	for err == nil {
+		_, err = filler.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		return nil, err
+	}
+	if err := p.start(); err != nil {
+		return nil, err
+	}
+	if err := sleep(ctx, r.between(6*time.Second, 10*time.Second)); err != nil {
+		return nil, err
+	}
+	died := 0.0
+	if !p.alive() {
+		died = 1
+	}
+	if err := os.Remove(filler.Name()); err != nil {
+		return nil, err
+	}
+	_ = filler.Close() // removed: the room is free once nobody has it open
+	begin := time.Now()
+	if died == 1 { // as its supervisor would
+		if err := p.start(); err != nil {
+			return nil, err
+		}
+	}
+	_, err = awaitReady(ctx, p, 120*time.Second)
+	return figures{"recovery s": round(time.Since(begin)), "ended by itself": died}, err
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A program is a command line that is started, hurt and started again. It logs to one file over all its lives.
+type program struct {
+	name, path string
+	args, env  []string
+	log        string
+	admin      string // address of /readyz and /metrics
+	url        string // what it serves, if anything
+	data       string // folder of its local store, if it has one
+	out        atomic.Bool
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // of Wait, once done is closed
+}
+
+func (p *program) start() error {
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close() //nolint:errcheck // the child has its own copy
+	cmd := exec.Command(p.path, p.args...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}, p.env...)
+	cmd.Dir = filepath.Dir(p.log)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches the harness, which ends its children itself
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.name, err)
+	}
+	done := make(chan struct{})
+	p.mu.Lock()
+	p.cmd, p.done, p.err = cmd, done, nil
+	p.mu.Unlock()
+	go func() {
+		err := cmd.Wait()
+		p.mu.Lock()
+		p.err = err
+		p.mu.Unlock()
+		close(done)
+	}()
+	return nil
+}
+
+func (p *program) state() (cmd *exec.Cmd, done chan struct{}, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd, p.done, p.err
+}
+
+func (p *program) alive() bool {
+	_, done, _ := p.state()
+	if done == nil {
+		return false
+	}
+	select {
+	case <-done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (p *program) signal(s syscall.Signal) error {
+	cmd, _, err := p.state()
+	if !p.alive() {
+		return fmt.Errorf("%s had ended by itself: %w\n%s", p.name, err, p.tail())
+	}
+	return cmd.Process.Signal(s)
+}
+
+// kill ends the program as a crash would, and waits for its end.
+func (p *program) kill() error {
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	_, done, _ := p.state()
+	<-done
+	return nil
+}
+
+// term asks the program to drain, and returns how long that took.
+func (p *program) term(limit time.Duration) (time.Duration, error) {
+	begin := time.Now()
+	if err := p.signal(syscall.SIGTERM); err != nil {
+		return 0, err
+	}
+	_, done, _ := p.state()
+	select {
+	case <-done:
+		_, _, err := p.state()
+		return time.Since(begin), err
+	case <-time.After(limit):
+		return limit, errors.Join(fmt.Errorf("%s did not end within %v", p.name, limit), p.kill())
+	}
+}
+
+func (p *program) tail() string {
+	data, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}
+
+// ready asks the admin address.
+func (p *program) ready() bool {
+	client := http.Client{Timeout: time.Second}
+	resp, err := client.Get("http://" + p.admin + "/readyz")
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close() // only the status is asked for
+	return resp.StatusCode == http.StatusOK
+}
+
+// rss is what the program holds in memory, in MB; 0 when it is not there.
+func (p *program) rss() float64 {
+	cmd, _, _ := p.state()
+	if cmd == nil || !p.alive() {
+		return 0
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(status) {
+		if fields := bytes.Fields(line); len(fields) > 1 && string(fields[0]) == "VmRSS:" {
+			kb, _ := strconv.ParseFloat(string(fields[1]), 64) // the kernel writes a number
+			return kb / 1024
+		}
+	}
+	return 0
+}
+
+// build makes a program of this module.
+func build(dir, pkg string) (string, error) {
+	path := filepath.Join(dir, filepath.Base(pkg))
+	if out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+	}
+	return path, nil
+}
+
+// freeAddr returns a loopback address that nobody listens on at the moment.
+func freeAddr() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err) // without loopback there is nothing to test
+	}
+	defer l.Close()
+	return l.Addr().String()
+}

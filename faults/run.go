@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"golang.org/x/time/rate"
+)
+
+// A fault is one kind of what may go wrong.
+type fault struct {
+	row  int // of the matrix
+	name string
+	// long and short are how often it hits in the two forms of a run.
+	long, short int
+	guess       time.Duration // how long it takes, before that is known
+	hit         func(ctx context.Context, r *run) (figures, error)
+}
+
+// figures are what a hit measured, by name with its unit.
+type figures map[string]float64
+
+// A hit is one fault that was done.
+type hit struct {
+	Row     int     `json:"row"`
+	Fault   string  `json:"fault"`
+	At      float64 `json:"at_s"`
+	Took    float64 `json:"took_s"`
+	Traffic bool    `json:"traffic"` // 200s came in the half second before it
+	Figures figures `json:"figures"`
+}
+
+// A run hits one installation with faults while traffic flows.
+type run struct {
+	*rig
+	rnd     *rand.Rand
+	traffic *traffic
+	foreign *foreign
+	quick   bool
+	begin   time.Time
+	hits    []hit
+	peak    map[string]float64 // RSS in MB, by program
+	say     func(format string, args ...any)
+}
+
+// plan shuffles the faults of a run. Its length is that of the long form scaled by what was asked for.
+func plan(rnd *rand.Rand, quick bool, only map[int]bool, scale float64) (all []*fault) {
+	for _, f := range faults() {
+		n := int(float64(f.long)*scale + 0.5)
+		if quick {
+			n = f.short
+		}
+		if len(only) > 0 {
+			if !only[f.row] {
+				continue
+			}
+			n = max(n, 1)
+		}
+		for range n {
+			all = append(all, f)
+		}
+	}
+	rnd.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
+// do hits with one fault after the other.
+func (r *run) do(ctx context.Context, all []*fault) error {
+	defer r.traffic.pace.SetLimit(rate.Inf)
+	took := map[string]time.Duration{}
+	for _, f := range all {
+		took[f.name] = f.guess
+	}
+	for i, f := range all {
+		r.adapt(all[i:], took)
+		begin := time.Now()
+		if err := r.one(ctx, f); err != nil {
+			return fmt.Errorf("fault %d of %d, %s: %w", i+1, len(all), f.name, err)
+		}
+		took[f.name] = (took[f.name] + time.Since(begin)) / 2
+		h := r.hits[len(r.hits)-1]
+		r.say("%3d/%d %-28s %5.1f s %v", i+1, len(all), f.name, time.Since(begin).Seconds(), h.Figures)
+	}
+	return nil
+}
+
+// adapt sets the senders' rate so that what is left to send lasts for the faults that are left, and a bit more.
+func (r *run) adapt(left []*fault, took map[string]time.Duration) {
+	need := 3 * time.Second
+	for _, f := range left {
+		need += took[f.name] + 500*time.Millisecond
+	}
+	deliveries := max(r.traffic.history.Deliveries()-r.traffic.sender.Resolved(), 1)
+	r.traffic.pace.SetLimit(rate.Limit(max(20, 0.95*float64(deliveries)/need.Seconds())))
+}
+
+// one waits until all is well and traffic flows, and hits.
+func (r *run) one(ctx context.Context, f *fault) error {
+	if err := r.well(ctx, 120*time.Second); err != nil {
+		return err
+	}
+	if err := sleep(ctx, r.upTo(400*time.Millisecond)); err != nil {
+		return err
+	}
+	if err := r.traffic.flows(ctx, 30*time.Second); err != nil {
+		return err
+	}
+	before := r.traffic.sender.OK.Load()
+	if err := sleep(ctx, 300*time.Millisecond); err != nil {
+		return err
+	}
+	h := hit{Row: f.row, Fault: f.name, At: time.Since(r.begin).Seconds(), Traffic: r.traffic.sender.OK.Load() > before}
+	begin := time.Now()
+	var err error
+	h.Figures, err = f.hit(ctx, r)
+	h.Took = time.Since(begin).Seconds()
+	r.hits = append(r.hits, h)
+	return err
+}
+
+// well waits until every role is ready and every partition has its replicas.
+func (r *run) well(ctx context.Context, limit time.Duration) error {
+	for _, p := range r.all() {
+		if _, err := awaitReady(ctx, p, limit); err != nil {
+			return err
+		}
+	}
+	if err := r.whole(ctx, limit); err != nil {
+		return err
+	}
+	return r.spreadLeaders(ctx)
+}
+
+// spreadLeaders gives every node its share of leaders again: who leads nothing is not missed.
+func (r *run) spreadLeaders(ctx context.Context) error {
+	_, err := r.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, nil)
+	return err
+}
+
+// weigh notes the largest memory of each role until ctx ends.
+func (r *run) weigh(ctx context.Context) {
+	for sleep(ctx, 500*time.Millisecond) == nil {
+		for _, p := range r.all() {
+			r.peak[p.name] = max(r.peak[p.name], p.rss())
+		}
+	}
+}
+
+func (r *run) upTo(d time.Duration) time.Duration { return time.Duration(r.rnd.Int64N(int64(d))) }
+
+// between draws a duration; a quick run stays near the shortest.
+func (r *run) between(from, to time.Duration) time.Duration {
+	if r.quick {
+		to = from + (to-from)/4
+	}
+	return from + r.upTo(max(to-from, 1))
+}
+
+func pick[T any](rnd *rand.Rand, from []T) T { return from[rnd.IntN(len(from))] }
+
+// stalls measures the longest time that a topic did not grow, until the function that it returns is called.
+func (r *run) stalls(ctx context.Context, topic string) (stop func() time.Duration) {
+	ctx, cancel := context.WithCancel(ctx)
+	longest := make(chan time.Duration, 1)
+	go func() {
+		var worst time.Duration
+		last, since := r.end(ctx, topic), time.Now()
+		for sleep(ctx, 100*time.Millisecond) == nil {
+			if end := r.end(ctx, topic); end > last {
+				worst = max(worst, time.Since(since))
+				last, since = end, time.Now()
+			}
+		}
+		longest <- max(worst, time.Since(since))
+	}()
+	return func() time.Duration {
+		cancel()
+		return <-longest
+	}
+}
+
+func round(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
+
+func (r *run) ledBy(ctx context.Context, node int) (led []int32, err error) {
+	leaders, err := r.leaders(ctx, r.topics.Events)
+	for _, p := range slices.Sorted(maps.Keys(leaders)) {
+		if leaders[p] == node {
+			led = append(led, p)
+		}
+	}
+	return led, err
+}

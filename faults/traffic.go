@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tidemark/e2e/gen"
+	"tidemark/e2e/oracle"
+	"tidemark/e2e/provider"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/time/rate"
+)
+
+// traffic sends a history to several ingress instances, as a load balancer would pass it on, and sees every answer.
+type traffic struct {
+	history *gen.History
+	sender  *provider.Sender
+	pace    *rate.Limiter
+	next    atomic.Int64
+
+	mu      sync.Mutex
+	last200 map[int32]time.Time // by partition
+	windows map[*window]struct{}
+
+	done  chan struct{} // closed when all is sent
+	notes [][]provider.Note
+	err   error
+}
+
+// A window collects what happened between two moments.
+type window struct {
+	begin    time.Time
+	ok, slow []time.Duration // of 200s, of 503s
+	refused  int             // 5xx
+	broken   int             // no answer
+	gap      time.Duration   // longest time without a 200
+	last     time.Time
+}
+
+func newTraffic(h *gen.History, ingress []*program) *traffic {
+	t := &traffic{history: h, pace: rate.NewLimiter(100, 50), last200: map[int32]time.Time{}, windows: map[*window]struct{}{}, done: make(chan struct{})}
+	t.sender = &provider.Sender{
+		Secret: secret, Pace: t.pace, Timeout: 5 * time.Second, Saw: t.saw,
+		Client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024}},
+		URL: func() string { // the next instance that is in rotation
+			for range ingress {
+				if p := ingress[int(t.next.Add(1))%len(ingress)]; !p.out.Load() {
+					return p.url
+				}
+			}
+			return ingress[0].url
+		},
+	}
+	return t
+}
+
+// run sends everything; its end is told by done.
+func (t *traffic) run(ctx context.Context) {
+	defer close(t.done)
+	t.notes, t.err = t.sender.Run(ctx, t.history)
+}
+
+func (t *traffic) sending() bool {
+	select {
+	case <-t.done:
+		return false
+	default:
+		return true
+	}
+}
+
+func (t *traffic) saw(a provider.Attempt) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a.Status == http.StatusOK {
+		text, _, _ := strings.Cut(a.Position, ":")
+		if n, err := strconv.Atoi(text); err == nil {
+			t.last200[int32(n)] = now
+		}
+	}
+	for w := range t.windows {
+		switch {
+		case a.Status == http.StatusOK:
+			w.ok = append(w.ok, a.Took)
+			w.gap = max(w.gap, now.Sub(w.last))
+			w.last = now
+		case a.Status >= 500:
+			w.refused++
+			w.slow = append(w.slow, a.Took)
+		case a.Status == 0:
+			w.broken++
+		}
+	}
+}
+
+// watch opens a window; the function closes it.
+func (t *traffic) watch() (*window, func()) {
+	now := time.Now()
+	w := &window{begin: now, last: now}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.windows[w] = struct{}{}
+	return w, sync.OnceFunc(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.windows, w)
+		w.gap = max(w.gap, time.Since(w.last))
+	})
+}
+
+func p99(d []time.Duration) float64 {
+	if len(d) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(d))
+	return float64(sorted[len(sorted)*99/100].Microseconds()) / 1000
+}
+
+// flows waits until 200s come.
+func (t *traffic) flows(ctx context.Context, limit time.Duration) error {
+	begin, before := time.Now(), t.sender.OK.Load()
+	for t.sender.OK.Load() < before+3 {
+		switch {
+		case !t.sending():
+			return fmt.Errorf("all is sent (%w)", t.err)
+		case time.Since(begin) > limit:
+			return fmt.Errorf("no traffic for %v", limit)
+		}
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next200 waits until each of the partitions has had a 200 since a moment, and returns how long the last of them took.
+func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int32, limit time.Duration) (time.Duration, error) {
+	for {
+		t.mu.Lock()
+		var waiting []int32
+		latest := since
+		for _, p := range partitions {
+			if at := t.last200[p]; !at.After(since) {
+				waiting = append(waiting, p)
+			}
+		}
+		t.mu.Unlock()
+		if len(waiting) == 0 {
+			latest = time.Now()
+			return latest.Sub(since), nil
+		}
+		if !t.sending() {
+			return time.Since(since), nil // nothing more is asked for
+		}
+		if time.Since(since) > limit {
+			return 0, fmt.Errorf("no 200 in partitions %v for %v", waiting, limit)
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// foreign writes records straight to the events topic, good ones and ones that must become dead letters.
+type foreign struct {
+	rig    *rig
+	rnd    *rand.Rand
+	serial int
+
+	mu      sync.Mutex
+	written map[string]bool // positions
+}
+
+func (f *foreign) run(ctx context.Context, every time.Duration) error {
+	for {
+		if sleep(ctx, every) != nil {
+			return nil
+		}
+		if err := f.write(f.rnd.IntN(6)); err != nil {
+			return err
+		}
+	}
+}
+
+// write puts one record into the topic; kinds from 1 to 4 are poison.
+func (f *foreign) write(kind int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.serial++
+	ws, topic := fmt.Sprintf("foreign-%d", f.serial%6), f.rig.topics.Events
+	value := fmt.Sprintf(`{"event":"workspace_storage_file_updated","workspace_id":%q,"event_id":"foreign-%d","object_id":"f%d","size":%d}`, ws, f.serial, f.serial%10, f.serial)
+	r := &kgo.Record{Topic: topic, Key: []byte(ws), Value: []byte(value)}
+	n := oracle.Partition(topic, ws, partitions)
+	switch kind {
+	case 1:
+		r.Value = []byte("\xff\xfe not text")
+	case 2:
+		r.Value = []byte(value[:len(value)-1])
+	case 3:
+		r.Key = []byte(ws + "-other")
+	case 4:
+		n = (n + 1) % partitions
+	}
+	r.Partition = int32(n)
+	// Not the run's context: a record that is cut off might land all the same, and nobody would know where.
+	done, err := f.rig.client.ProduceSync(context.Background(), r).First()
+	if err != nil {
+		return fmt.Errorf("write a foreign record: %w", err)
+	}
+	f.written[fmt.Sprintf("%d:%d", done.Partition, done.Offset)] = true
+	return nil
+}
