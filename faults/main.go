@@ -31,7 +31,9 @@ type options struct {
 	base     int
 	report   string
 	rows     map[int]bool
+	kinds    string
 	controls bool
+	keep     bool
 }
 
 func main() {
@@ -57,6 +59,8 @@ func parse(args []string) (o options, err error) {
 	flags.IntVar(&o.base, "base", 19090, "first port of the brokers")
 	flags.StringVar(&o.report, "report", ".cache/faults", "folder for report.md and report.json")
 	flags.BoolVar(&o.controls, "controls", true, "run the negative controls too")
+	flags.StringVar(&o.kinds, "faults", "", "do only the faults whose name has this in it")
+	flags.BoolVar(&o.keep, "keep", false, "keep logs and stores of a run that passed too")
 	rows := flags.String("rows", "", "rows of the matrix to do, separated by commas; all others are left out")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -97,7 +101,7 @@ func faultsRun(ctx context.Context, o options) (err error) {
 	c := &cluster{script: "deploy/kafka/cluster.sh", state: filepath.Join(dir, "kafka"), base: o.base}
 	say("seed %d, logs and stores in %s", o.seed, dir)
 	defer func() {
-		if err = errors.Join(err, c.down()); err == nil { // what failed stays to be looked at
+		if err = errors.Join(err, c.down()); err == nil && !o.keep { // what failed stays to be looked at
 			err = os.RemoveAll(dir)
 		}
 	}()
@@ -137,9 +141,10 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 		rig: g, rnd: rand.New(rand.NewPCG(o.seed, 3)), traffic: newTraffic(h, g.ingress), quick: o.short, begin: time.Now(), peak: map[string]float64{}, say: say,
 		foreign: &foreign{rig: g, rnd: rand.New(rand.NewPCG(o.seed, 2)), written: map[string]bool{}},
 	}
-	faults := plan(r.rnd, o.short, o.rows, o.scale)
+	faults := plan(r.rnd, o)
 	say("%d deliveries, %d faults", h.Deliveries(), len(faults))
-	hurt := func(ctx context.Context) error { return r.do(ctx, faults) }
+	judged.Check("faults whose promise was not kept")
+	hurt := func(ctx context.Context) error { return r.do(ctx, faults, judged) }
 	err = r.pour(ctx, hurt, judged)
 	all.Hits, all.Peak = r.hits, r.peak
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"tidemark/e2e/proxy"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/time/rate"
 )
 
 func (r *run) toEvents(q proxy.Request) bool { return overlap(q.Topics, []string{r.topics.Events}) }
@@ -69,9 +70,8 @@ func slowBroker(ctx context.Context, r *run) (figures, error) {
 
 // idle lets connections die of idleness while hardly anything is sent.
 func idle(ctx context.Context, r *run) (figures, error) {
-	before := r.traffic.pace.Limit()
-	r.traffic.pace.SetLimit(1)
-	defer r.traffic.pace.SetLimit(before)
+	r.traffic.trickle.Store(rate.NewLimiter(3, 1))
+	defer r.traffic.trickle.Store(nil)
 	f := &proxy.Fault{Effect: proxy.IdleOut, Delay: time.Second}
 	lift := r.proxy.Inject(f)
 	defer lift()

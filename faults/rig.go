@@ -114,7 +114,11 @@ func (g *rig) newProcess(name string, args ...string) *program {
 }
 
 func (g *rig) all() []*program {
-	return append(append(append([]*program{}, g.ingress...), g.process...), g.serve)
+	all := append(append([]*program{}, g.ingress...), g.process...)
+	if g.serve != nil {
+		all = append(all, g.serve)
+	}
+	return all
 }
 
 // grant allows each role what `tidemark topics acls` says, and no more.

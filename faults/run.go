@@ -6,7 +6,10 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
+
+	"tidemark/e2e/oracle"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"golang.org/x/time/rate"
@@ -48,15 +51,15 @@ type run struct {
 	say     func(format string, args ...any)
 }
 
-// plan shuffles the faults of a run. Its length is that of the long form scaled by what was asked for.
-func plan(rnd *rand.Rand, quick bool, only map[int]bool, scale float64) (all []*fault) {
+// plan shuffles the faults of a run: those of its form, or at least one of each kind that was asked for by name or row.
+func plan(rnd *rand.Rand, o options) (all []*fault) {
 	for _, f := range faults() {
-		n := int(float64(f.long)*scale + 0.5)
-		if quick {
+		n := int(float64(f.long)*o.scale + 0.5)
+		if o.short {
 			n = f.short
 		}
-		if len(only) > 0 {
-			if !only[f.row] {
+		if len(o.rows) > 0 || o.kinds != "" {
+			if !o.rows[f.row] && (o.kinds == "" || !strings.Contains(f.name, o.kinds)) {
 				continue
 			}
 			n = max(n, 1)
@@ -69,8 +72,8 @@ func plan(rnd *rand.Rand, quick bool, only map[int]bool, scale float64) (all []*
 	return all
 }
 
-// do hits with one fault after the other.
-func (r *run) do(ctx context.Context, all []*fault) error {
+// do hits with one fault after the other. One whose promise is not kept is noted, and the next is tried when all is well again.
+func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error {
 	defer r.traffic.pace.SetLimit(rate.Inf)
 	took := map[string]time.Duration{}
 	for _, f := range all {
@@ -79,8 +82,21 @@ func (r *run) do(ctx context.Context, all []*fault) error {
 	for i, f := range all {
 		r.adapt(all[i:], took)
 		begin := time.Now()
+		if err := r.well(ctx, 180*time.Second); err != nil {
+			return fmt.Errorf("before fault %d of %d, %s: %w", i+1, len(all), f.name, err)
+		}
 		if err := r.one(ctx, f); err != nil {
-			return fmt.Errorf("fault %d of %d, %s: %w", i+1, len(all), f.name, err)
+			if ctx.Err() != nil || !r.traffic.sending() {
+				return fmt.Errorf("fault %d of %d, %s: %w", i+1, len(all), f.name, err)
+			}
+			judged.Violate("faults whose promise was not kept", "%d, %s: %v", i+1, f.name, err)
+			r.say("%3d/%d %s: %v", i+1, len(all), f.name, err)
+			for n := 1; n <= nodes; n++ { // what a broken fault left down
+				if err := r.node("start", n); err != nil {
+					return err
+				}
+			}
+			continue
 		}
 		took[f.name] = (took[f.name] + time.Since(begin)) / 2
 		h := r.hits[len(r.hits)-1]
@@ -99,11 +115,8 @@ func (r *run) adapt(left []*fault, took map[string]time.Duration) {
 	r.traffic.pace.SetLimit(rate.Limit(max(20, 0.95*float64(deliveries)/need.Seconds())))
 }
 
-// one waits until all is well and traffic flows, and hits.
+// one waits until traffic flows, and hits.
 func (r *run) one(ctx context.Context, f *fault) error {
-	if err := r.well(ctx, 120*time.Second); err != nil {
-		return err
-	}
 	if err := sleep(ctx, r.upTo(400*time.Millisecond)); err != nil {
 		return err
 	}

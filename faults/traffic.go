@@ -26,6 +26,7 @@ type traffic struct {
 	sender  *provider.Sender
 	pace    *rate.Limiter
 	next    atomic.Int64
+	trickle atomic.Pointer[rate.Limiter] // beside pace: who waits at a low rate is not woken by a higher one
 
 	mu      sync.Mutex
 	last200 map[int32]time.Time // by partition
@@ -52,6 +53,9 @@ func newTraffic(h *gen.History, ingress []*program) *traffic {
 		Secret: secret, Pace: t.pace, Timeout: 5 * time.Second, Saw: t.saw,
 		Client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024}},
 		URL: func() string { // the next instance that is in rotation
+			for l := t.trickle.Load(); l != nil && l == t.trickle.Load() && !l.Allow(); {
+				time.Sleep(20 * time.Millisecond)
+			}
 			for range ingress {
 				if p := ingress[int(t.next.Add(1))%len(ingress)]; !p.out.Load() {
 					return p.url
@@ -185,6 +189,7 @@ type foreign struct {
 	rig    *rig
 	rnd    *rand.Rand
 	serial int
+	tame   bool // no poison: for controls, which do not know what to do with it
 
 	mu      sync.Mutex
 	written map[string]bool // positions
@@ -195,7 +200,11 @@ func (f *foreign) run(ctx context.Context, every time.Duration) error {
 		if sleep(ctx, every) != nil {
 			return nil
 		}
-		if err := f.write(f.rnd.IntN(6)); err != nil {
+		kind := f.rnd.IntN(6)
+		if f.tame {
+			kind = 0
+		}
+		if err := f.write(kind); err != nil {
 			return err
 		}
 	}

@@ -104,8 +104,8 @@ func (s *Sender) deliver(ctx context.Context, d gen.Delivery) (Note, error) {
 	note := Note{Delivery: d}
 	wait := 20 * time.Millisecond
 	for {
-		begin := time.Now()
 		to := s.URL()
+		begin := time.Now()
 		status, answer, err := s.post(ctx, to, d)
 		note.Attempts++
 		var ok struct{ Position string }
