@@ -27,11 +27,11 @@ type cluster struct {
 	base   int
 	extra  string
 
-	plain, proxied, proxies []string
-	certs                   string
-	proxy                   *proxy.Proxy
-	client                  *kgo.Client
-	admin                   *kadm.Client
+	plain, ssl, proxied, proxies []string // ssl wants a client's certificate
+	certs                        string
+	proxy                        *proxy.Proxy
+	client                       *kgo.Client
+	admin                        *kadm.Client
 }
 
 const nodes = 3
@@ -59,6 +59,8 @@ func (c *cluster) up() error {
 		switch name {
 		case "KAFKA_PLAINTEXT":
 			c.plain = strings.Split(value, ",")
+		case "KAFKA_SSL":
+			c.ssl = strings.Split(value, ",")
 		case "KAFKA_PROXIED":
 			c.proxied = strings.Split(value, ",")
 		case "KAFKA_PROXIES":

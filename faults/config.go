@@ -64,9 +64,6 @@ func wrong(ctx context.Context, r *run) (figures, error) {
 		all[slices.Index(all, flag)+1] = value
 		return all
 	}
-	mutual := func(name string) []string {
-		return []string{"--brokers", strings.ReplaceAll(strings.Join(r.plain, ","), fmt.Sprint(r.base/100), fmt.Sprint((r.base+20)/100)), "--kafka-tls", "--kafka-ca-file", file("ca.pem"), "--kafka-cert-file", file(name + ".pem"), "--kafka-key-file", file(name + ".key")}
-	}
 	const password = "TIDEMARK_KAFKA_SASL_PASSWORD=tidemark-process-secret"
 	cases := []struct {
 		name string
@@ -76,7 +73,7 @@ func wrong(ctx context.Context, r *run) (figures, error) {
 	}{
 		{"wrong password", secure, password + "x", "authentication"},
 		{"another authority", replace("--kafka-ca-file", file("otherca.pem")), password, "certificate"},
-		{"stranger's certificate", mutual("stranger"), "", "certificate"},
+		{"stranger's certificate", r.certificate("stranger"), "", "certificate"},
 		{"missing ACL", replace("--kafka-sasl-user", "tidemark-serve"), "TIDEMARK_KAFKA_SASL_PASSWORD=tidemark-serve-secret", "grant"},
 		{"wrong partitions", append(slices.Clone(secure), "--partitions", "7"), password, "partitions"},
 		{"wrong min.insync", append(slices.Clone(secure), "--min-insync", "3"), password, "min.insync.replicas"},

@@ -92,8 +92,20 @@ func (g *rig) security(role string) (flags, env []string) {
 	}, []string{"TIDEMARK_KAFKA_SASL_PASSWORD=tidemark-" + role + "-secret", "TIDEMARK_WEBHOOK_SECRETS=" + secret}
 }
 
+// certificate is another way: straight to the brokers, with a certificate for the user's name.
+func (g *rig) certificate(user string) []string {
+	file := func(name string) string { return filepath.Join(g.certs, name) }
+	return []string{
+		"--brokers", strings.Join(g.ssl, ","), "--kafka-tls", "--kafka-ca-file", file("ca.pem"),
+		"--kafka-cert-file", file(user + ".pem"), "--kafka-key-file", file(user + ".key"),
+	}
+}
+
 func (g *rig) role(command, name string, args ...string) *program {
 	flags, env := g.security(command)
+	if command == "serve" {
+		flags, env = g.certificate("tidemark-serve"), nil
+	}
 	p := &program{name: name, path: g.binary, env: env, log: filepath.Join(g.dir, name+".log"), admin: freeAddr()}
 	p.args = append(append(append([]string{command}, g.sizing()...), flags...), append(args, "--admin-addr", p.admin)...)
 	return p
