@@ -51,7 +51,9 @@ func write(t *testing.T, client *kgo.Client) <-chan error {
 	return done
 }
 
-func toT(r Request) bool { return r.Key == kmsg.Produce.Int16() && len(r.Topics) == 1 && r.Topics[0] == "t" }
+func toT(r Request) bool {
+	return r.Key == kmsg.Produce.Int16() && len(r.Topics) == 1 && r.Topics[0] == "t"
+}
 
 // while injects a fault for a moment in which one record is written, and says what was in the topic before it was lifted.
 func while(t *testing.T, f *Fault) (held int64) {
