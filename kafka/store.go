@@ -10,10 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // A Store keeps the rows of one table's partitions on this instance's disk, in one Pebble database.
@@ -25,6 +27,7 @@ import (
 type Store struct {
 	dir      string
 	db       *pebble.DB
+	lock     *pebble.Lock
 	cache    *pebble.Cache
 	log      *slog.Logger
 	maxIdle  time.Duration
@@ -65,11 +68,8 @@ func OpenStore(dir, pin string, log *slog.Logger) (*Store, error) {
 			return nil, fmt.Errorf("wipe local store: %w", err)
 		}
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the local store's folder: %w", err)
-	}
 	err := s.open()
-	if err != nil && pebble.IsCorruptionError(err) || errors.Is(err, os.ErrNotExist) {
+	if spoiled(err) {
 		log.Warn("local store wiped, it will be rebuilt from the changelog", "dir", dir, "reason", err.Error())
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, fmt.Errorf("wipe local store: %w", err)
@@ -77,10 +77,10 @@ func OpenStore(dir, pin string, log *slog.Logger) (*Store, error) {
 		err = s.open()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open local store %s (in use by another process?): %w", dir, err)
+		return nil, fmt.Errorf("open local store %s: %w", dir, err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, pinFile), []byte(pin), 0o644); err != nil {
-		return nil, errors.Join(fmt.Errorf("note what the local store belongs to: %w", err), s.db.Close())
+		return nil, errors.Join(fmt.Errorf("note what the local store belongs to: %w", err), s.db.Close(), s.lock.Close())
 	}
 	return s, nil
 }
@@ -104,10 +104,30 @@ func (s *Store) staleReason(pin string) string {
 	return ""
 }
 
+var errInUse = errors.New("in use by another process?")
+
+// spoiled tells what is wrong with the folder's content, which is wiped, from what is wrong around it: another process,
+// rights, a full disk. Pebble does not call all of the former corruption: not a table that was cut short, for one.
+func spoiled(err error) bool {
+	if err == nil || errors.Is(err, errInUse) {
+		return false
+	}
+	_, system := errors.AsType[syscall.Errno](err)
+	return !system || pebble.IsCorruptionError(err) || errors.Is(err, os.ErrNotExist)
+}
+
 func (s *Store) open() error {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return fmt.Errorf("make the folder: %w", err)
+	}
+	lock, err := pebble.LockDirectory(s.dir, vfs.Default)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errInUse, err)
+	}
 	s.cache = pebble.NewCache(64 << 20)
 	options := &pebble.Options{
 		Cache:                       s.cache,
+		Lock:                        lock,
 		DisableWAL:                  true,
 		MemTableSize:                32 << 20,
 		MemTableStopWritesThreshold: 4,
@@ -122,16 +142,16 @@ func (s *Store) open() error {
 	db, err := pebble.Open(s.dir, options)
 	if err != nil {
 		s.cache.Unref()
-		return err
+		return errors.Join(err, lock.Close())
 	}
-	s.db = db
+	s.db, s.lock = db, lock
 	return nil
 }
 
 // Close writes what is in memory and closes the database.
 func (s *Store) Close() error {
 	defer s.cache.Unref()
-	return errors.Join(s.db.Flush(), s.db.Close())
+	return errors.Join(s.db.Flush(), s.db.Close(), s.lock.Close())
 }
 
 // perish asks the next start to wipe the folder: nothing that it holds can be trusted any more, and all of it is in the

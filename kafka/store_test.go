@@ -77,25 +77,37 @@ func TestStoreOfAnotherLogIsWiped(t *testing.T) {
 }
 
 func TestUnreadableStoreIsWiped(t *testing.T) {
-	dir := t.TempDir()
-	s := openTestStore(t, dir, "c/t")
-	put(t, s, 0, 1, "k", "v")
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	manifests, err := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
-	if err != nil || len(manifests) == 0 {
-		t.Fatalf("no manifest to damage: %v", err)
-	}
-	for _, m := range manifests {
-		if err := os.WriteFile(m, []byte("not a manifest at all"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s = openTestStore(t, dir, "c/t")
-	defer s.Close()
-	if got := get(t, s, 0, "k"); got != "" {
-		t.Errorf("read %q from a damaged store", got)
+	for _, c := range []struct {
+		name, files string
+		hurt        func(name string) error
+	}{
+		{"manifest overwritten", "MANIFEST-*", func(name string) error { return os.WriteFile(name, []byte("not a manifest at all"), 0o644) }},
+		{"table cut short", "*.sst", func(name string) error { return os.Truncate(name, 100) }},
+		{"table empty", "*.sst", func(name string) error { return os.Truncate(name, 0) }},
+		{"table gone", "*.sst", os.Remove},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := openTestStore(t, dir, "c/t")
+			put(t, s, 0, 1, "k", "v")
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			found, err := filepath.Glob(filepath.Join(dir, c.files))
+			if err != nil || len(found) == 0 {
+				t.Fatalf("nothing to damage: %v", err)
+			}
+			for _, name := range found {
+				if err := c.hurt(name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s = openTestStore(t, dir, "c/t")
+			defer s.Close()
+			if got := get(t, s, 0, "k"); got != "" {
+				t.Errorf("read %q from a damaged store", got)
+			}
+		})
 	}
 }
 
