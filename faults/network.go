@@ -14,6 +14,7 @@ func (r *run) toEvents(q proxy.Request) bool { return overlap(q.Topics, []string
 
 // cutAcks loses the acknowledgements of events that are written: the sender tries again what is in the log already.
 func cutAcks(ctx context.Context, r *run) (figures, error) {
+	busy := r.traffic.busy()
 	f := &proxy.Fault{Effect: proxy.CutAnswers, Match: r.toEvents}
 	lift := r.proxy.Inject(f)
 	defer lift()
@@ -22,7 +23,7 @@ func cutAcks(ctx context.Context, r *run) (figures, error) {
 	}
 	lift()
 	begin := time.Now()
-	took, err := r.traffic.next200(ctx, begin, []int32{0, 1, 2, 3, 4, 5, 6, 7}, 60*time.Second)
+	took, err := r.traffic.next200(ctx, begin, busy, 60*time.Second)
 	return figures{"acks lost": float64(f.Hits.Load()), "s to the next 200": round(took)}, err
 }
 
@@ -89,6 +90,7 @@ func idle(ctx context.Context, r *run) (figures, error) {
 
 // partition cuts one broker off from all clients, silently; the brokers still see each other.
 func partition(ctx context.Context, r *run) (figures, error) {
+	busy := r.traffic.busy()
 	lift := r.proxy.Inject(&proxy.Fault{Effect: proxy.Silence, Brokers: []string{pick(r.rnd, r.proxied)}})
 	defer lift()
 	if err := sleep(ctx, r.between(4*time.Second, 20*time.Second)); err != nil {
@@ -96,12 +98,13 @@ func partition(ctx context.Context, r *run) (figures, error) {
 	}
 	lift()
 	healed := time.Now()
-	took, err := r.traffic.next200(ctx, healed, []int32{0, 1, 2, 3, 4, 5, 6, 7}, 90*time.Second)
+	took, err := r.traffic.next200(ctx, healed, busy, 90*time.Second)
 	return figures{"s from healed to 200 everywhere": round(took)}, err
 }
 
 // reset closes all connections to a broker and refuses new ones for a moment.
 func reset(ctx context.Context, r *run) (figures, error) {
+	busy := r.traffic.busy()
 	f := &proxy.Fault{Effect: proxy.Refuse, Brokers: []string{pick(r.rnd, r.proxied)}}
 	lift := r.proxy.Inject(f)
 	defer lift()
@@ -110,6 +113,6 @@ func reset(ctx context.Context, r *run) (figures, error) {
 	}
 	lift()
 	begin := time.Now()
-	took, err := r.traffic.next200(ctx, begin, []int32{0, 1, 2, 3, 4, 5, 6, 7}, 60*time.Second)
+	took, err := r.traffic.next200(ctx, begin, busy, 60*time.Second)
 	return figures{"refused": float64(f.Hits.Load()), "s to the next 200": round(took)}, err
 }

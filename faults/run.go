@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
@@ -86,7 +84,11 @@ func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error
 			return fmt.Errorf("before fault %d of %d, %s: %w", i+1, len(all), f.name, err)
 		}
 		if err := r.one(ctx, f); err != nil {
-			if ctx.Err() != nil || !r.traffic.sending() {
+			if ctx.Err() == nil && !r.traffic.sending() {
+				r.say("all is sent: %d faults are left out", len(all)-i)
+				return nil
+			}
+			if ctx.Err() != nil {
 				return fmt.Errorf("fault %d of %d, %s: %w", i+1, len(all), f.name, err)
 			}
 			judged.Violate("faults whose promise was not kept", "%d, %s: %v", i+1, f.name, err)
@@ -199,9 +201,10 @@ func (r *run) stalls(ctx context.Context, topic string) (stop func() time.Durati
 
 func round(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
 
+// ledBy are the partitions of events that a node leads and that have traffic.
 func (r *run) ledBy(ctx context.Context, node int) (led []int32, err error) {
 	leaders, err := r.leaders(ctx, r.topics.Events)
-	for _, p := range slices.Sorted(maps.Keys(leaders)) {
+	for _, p := range r.traffic.busy() {
 		if leaders[p] == node {
 			led = append(led, p)
 		}

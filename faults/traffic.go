@@ -50,7 +50,7 @@ type window struct {
 func newTraffic(h *gen.History, ingress []*program) *traffic {
 	t := &traffic{history: h, pace: rate.NewLimiter(100, 50), last200: map[int32]time.Time{}, windows: map[*window]struct{}{}, done: make(chan struct{})}
 	t.sender = &provider.Sender{
-		Secret: secret, Pace: t.pace, Timeout: 5 * time.Second, Saw: t.saw,
+		Secret: secret, Pace: t.pace, Timeout: 5 * time.Second, Even: true, Saw: t.saw,
 		Client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024}},
 		URL: func() string { // the next instance that is in rotation
 			for l := t.trickle.Load(); l != nil && l == t.trickle.Load() && !l.Allow(); {
@@ -145,6 +145,18 @@ func (t *traffic) flows(ctx context.Context, limit time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// busy are the partitions that have had a 200 of late. The others have no senders left.
+func (t *traffic) busy() (busy []int32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for p, at := range t.last200 {
+		if time.Since(at) < 10*time.Second {
+			busy = append(busy, p)
+		}
+	}
+	return busy
 }
 
 // next200 waits until each of the partitions has had a 200 since a moment, and returns how long the last of them took.

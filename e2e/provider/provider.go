@@ -65,6 +65,7 @@ type Sender struct {
 	Pace    *rate.Limiter
 	Timeout time.Duration // of one attempt
 	Client  *http.Client
+	Even    bool          // all workspaces get to their ends together; else each goes as fast as it can
 	Saw     func(Attempt) // called after each attempt, from many goroutines; may be nil
 
 	OK, Retries atomic.Int64
@@ -79,11 +80,15 @@ type Sender struct {
 // Run sends the whole history and returns the notes of each workspace, in the order of its deliveries.
 func (s *Sender) Run(ctx context.Context, h *gen.History) ([][]Note, error) {
 	notes := make([][]Note, len(h.Workspaces))
+	total := float64(h.Deliveries())
 	group, ctx := errgroup.WithContext(ctx)
 	for i, w := range h.Workspaces {
 		notes[i] = make([]Note, len(w.Deliveries))
 		group.Go(func() error {
 			for k, d := range w.Deliveries {
+				for s.Even && float64(k)/float64(len(w.Deliveries)) > float64(s.Resolved())/total+0.1 && ctx.Err() == nil {
+					time.Sleep(20 * time.Millisecond) // the one that is furthest behind never waits here
+				}
 				if err := s.Pace.Wait(ctx); err != nil {
 					return fmt.Errorf("workspace %q, delivery %d: %w", w.ID, k, err)
 				}
