@@ -112,6 +112,9 @@ func saramaConsumer(s *sarama.Config) {
 	s.Consumer.Offsets.AutoCommit.Enable = true
 	s.Consumer.Offsets.AutoCommit.Interval = 250 * time.Millisecond // who waits for an event that leaves no row waits for this
 	s.Consumer.Offsets.Retry.Max = 10
+	// What a transaction has not committed, or never will, is not there. A group also begins only where no commit of its offsets
+	// is undecided any more.
+	s.Consumer.IsolationLevel = sarama.ReadCommitted
 	s.Consumer.Fetch.Default = topology.MaxMessageBytes // one round trip for the largest record
 	s.Consumer.Fetch.MaxBytes = 8 * topology.MaxMessageBytes
 	s.Consumer.Retry.Backoff = 500 * time.Millisecond

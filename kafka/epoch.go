@@ -1,8 +1,6 @@
 package kafka
 
 import (
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -25,8 +23,10 @@ type partitionEpochs struct {
 	open    *epoch
 	overlay map[string]*row // rows of the open and the publishing epoch: what the next callback must see
 	unacked int             // outputs
-	held    int             // bytes in overlay
+	held    int             // bytes of rows, and of outputs that wait for their transaction
 	err     error           // the first failure; nothing is published after it
+
+	shared *transactions // publish the epochs of all partitions; nil: each partition publishes its own
 
 	failed chan struct{} // closed with err
 	dirty  chan struct{} // the open epoch has something in it
@@ -41,6 +41,15 @@ type epoch struct {
 	published chan struct{}   // closed when the epoch is closed and its outputs are acknowledged
 	rows      map[string]*row // the newest per key
 	finish    []goka.PromiseFinisher
+
+	// Of epochs that are published in transactions:
+	records []*kgo.Record    // outputs that are not sent yet
+	next    map[string]int64 // by input topic, the offset after the newest record whose callback has returned
+}
+
+// empty says that nothing has happened in the epoch.
+func (e *epoch) empty() bool {
+	return e.outputs+len(e.records)+len(e.rows)+len(e.finish)+len(e.next) == 0
 }
 
 // A row is a held table record; a nil value deletes.
@@ -50,7 +59,7 @@ type row struct {
 }
 
 func newEpoch() *epoch {
-	return &epoch{published: make(chan struct{}), rows: make(map[string]*row)}
+	return &epoch{published: make(chan struct{}), rows: make(map[string]*row), next: make(map[string]int64)}
 }
 
 func newPartitionEpochs(conf EpochConfig, owner []byte, shelf *shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
@@ -67,7 +76,11 @@ func newPartitionEpochs(conf EpochConfig, owner []byte, shelf *shelf, send func(
 func (p *partitionEpochs) enter() error {
 	p.mu.Lock()
 	p.waiting++
-	for p.err == nil && (p.unacked >= maxUnacked || p.held >= maxHeld) {
+	limit := maxUnacked
+	if p.shared != nil {
+		limit = maxUncommitted
+	}
+	for p.err == nil && (p.unacked >= limit || p.held >= maxHeld) {
 		p.room.Wait()
 	}
 	p.waiting--
@@ -80,7 +93,19 @@ func (p *partitionEpochs) enter() error {
 	return nil
 }
 
-// output sends a record at once. Its promise is finished with its acknowledgement; the epoch's rows wait for it.
+// passed notes that the callback of an input record has returned: all its effects are in the open epoch.
+func (p *partitionEpochs) passed(topic string, offset int64) {
+	if p.shared == nil {
+		return
+	}
+	p.mu.Lock()
+	p.open.next[topic] = offset + 1
+	p.mu.Unlock()
+	p.wake()
+}
+
+// output sends a record at once. Its promise is finished with its acknowledgement; the epoch's rows wait for it. Where epochs
+// are published in transactions it is held until that of its epoch.
 func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 	p.mu.Lock()
 	if err := p.err; err != nil {
@@ -89,8 +114,16 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 		return
 	}
 	e := p.open
-	e.outputs++
 	p.unacked++
+	if p.shared != nil {
+		e.records = append(e.records, r)
+		e.finish = append(e.finish, finish)
+		p.held += len(r.Key) + len(r.Value)
+		p.mu.Unlock()
+		p.wake()
+		return
+	}
+	e.outputs++
 	p.mu.Unlock()
 	p.wake()
 	p.send(r, func(_ int64, err error) {
@@ -180,6 +213,9 @@ func (p *partitionEpochs) fail(err error) {
 	for _, f := range finish {
 		f(nil, err)
 	}
+	if p.shared != nil {
+		p.shared.fail(err) // what other partitions hold may belong together with what this one has lost
+	}
 }
 
 // run closes and publishes one epoch after the other until the partition is given up.
@@ -197,17 +233,23 @@ func (p *partitionEpochs) run() {
 		case <-p.failed:
 			return
 		}
-		p.publish(p.swap())
+		p.gate.Lock()
+		e := p.swap()
+		p.gate.Unlock()
+		if e != nil {
+			p.publish(e)
+		}
 	}
 }
 
-// swap opens the next epoch and returns the one that was open.
+// swap opens the next epoch and returns the one that was open, nil when nothing is in it. The caller holds the gate.
 func (p *partitionEpochs) swap() *epoch {
-	p.gate.Lock()
-	defer p.gate.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.open
+	if e.empty() || p.shared != nil && p.err != nil {
+		return nil
+	}
 	p.open = newEpoch()
 	e.closed = true
 	if e.outputs == 0 {
@@ -254,11 +296,8 @@ func (p *partitionEpochs) sendRows(e *epoch) (int64, error) {
 		left = len(e.rows)
 		last int64
 		done = make(chan struct{})
-
-		headers = []kgo.RecordHeader{{Key: ownerHeader, Value: p.owner}}
 	)
-	for _, key := range slices.Sorted(maps.Keys(e.rows)) {
-		r := &kgo.Record{Topic: p.conf.Table, Partition: p.shelf.partition, Key: []byte(key), Value: e.rows[key].value, Headers: headers}
+	for _, r := range e.tableRecords(p.conf.Table, p.shelf.partition, p.owner) {
 		p.send(r, func(offset int64, err error) {
 			if err != nil {
 				p.fail(err)
@@ -307,8 +346,22 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	return nil
 }
 
+// landed forgets the outputs of an epoch whose transaction is committed.
+func (p *partitionEpochs) landed(e *epoch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unacked -= len(e.records)
+	for _, r := range e.records {
+		p.held -= len(r.Key) + len(r.Value)
+	}
+	p.signal()
+}
+
 // close gives the partition up. goka calls it when all promises are finished, or when it will not wait for them any longer.
 func (p *partitionEpochs) close() {
+	if p.shared != nil {
+		close(p.done) // it does not run
+	}
 	p.mu.Lock()
 	pending := len(p.overlay) > 0 || p.unacked > 0
 	p.mu.Unlock()

@@ -42,6 +42,9 @@ func (s *epochStorage) MarkRecovered() error {
 
 // Close stops the partition's epochs first: they write to the shelf.
 func (s *epochStorage) Close() error {
+	if s.shared != nil {
+		s.shared.flush() // what came of the last records, while the partition can still be found
+	}
 	s.epochs.forget(s.partition)
 	s.close()
 	return s.shelf.Close()

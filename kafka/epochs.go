@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,10 +31,14 @@ import (
 //
 // A failed send rejects everything that is held; none of it was visible. The processor then ends, and whoever supervises it
 // starts it again from the committed prefix.
+//
+// With ExactlyOnce the epochs of all partitions are published together, in transactions: see there.
 type Epochs struct {
 	conf        EpochConfig
-	client      *kgo.Client // set by goka's start: see producerBuilder
-	readback    *readback   // likewise
+	client      *kgo.Client    // set by goka's start: see producerBuilder
+	readback    *readback      // likewise
+	ledger      *clusterLedger // likewise, as the next one only with ExactlyOnce
+	shared      *transactions
 	owner       []byte
 	mu          sync.RWMutex
 	byPartition map[int32]*partitionEpochs
@@ -42,6 +48,7 @@ type Epochs struct {
 // EpochConfig describes the processor whose effects are to be exact.
 type EpochConfig struct {
 	Kafka   Config
+	Group   string
 	Store   *Store // of the group's table
 	Table   string // the group table's topic
 	Log     *slog.Logger
@@ -50,6 +57,8 @@ type EpochConfig struct {
 	// InstanceID, when it is set, makes this a static member of the group: a restart under the same id takes its partitions
 	// back at once, where the group would wait for the session of a killed one to expire.
 	InstanceID string
+	// Guarantee is AtLeastOnce when it is not set.
+	Guarantee Guarantee
 	// Prepare is called once for each record before goka sees it, ahead of its callback and on another goroutine. It may
 	// rewrite the record's key; what it returns is handed to the callback.
 	Prepare Prepare
@@ -65,8 +74,12 @@ type EpochConfig struct {
 // Limits of one partition. A consumer that tells repeats by their positions relies on the first: see file.Count.
 const (
 	maxUnacked = 1000    // outputs sent and not acknowledged
-	maxHeld    = 8 << 20 // bytes of rows not yet in the local store
+	maxHeld    = 8 << 20 // bytes of rows not yet in the local store, and of outputs that wait for their transaction
+	// maxUncommitted takes the place of the first where nothing is seen out of order, or twice.
+	maxUncommitted = 4000
 )
+
+var errNotReturned = errors.New("a callback did not return")
 
 // NewEpochs returns the epochs of one processor. They are good for one Run of it.
 func NewEpochs(conf EpochConfig) *Epochs {
@@ -89,28 +102,37 @@ func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 	return func(ctx goka.Context, _ any) {
 		message, found := e.prepared(ctx)
 		if !found {
-			ctx.DeferCommit()(fmt.Errorf("partition %d: no record was prepared for offset %d", ctx.Partition(), ctx.Offset()))
+			e.refuse(ctx, fmt.Errorf("partition %d: no record was prepared for offset %d", ctx.Partition(), ctx.Offset()))
 			return
 		}
 		p := e.partition(ctx.Partition())
 		if p == nil {
-			ctx.DeferCommit()(fmt.Errorf("partition %d: %w", ctx.Partition(), errClosed))
+			e.refuse(ctx, fmt.Errorf("partition %d: %w", ctx.Partition(), errClosed))
 			return
 		}
 		if err := p.enter(); err != nil {
-			ctx.DeferCommit()(err)
+			e.refuse(ctx, err)
 			return
 		}
 		returned := false
 		defer func() {
 			if !returned { // what the callback did before it panicked is half of an effect
-				p.fail(errors.New("a callback did not return"))
+				p.fail(errNotReturned)
 			}
 			p.gate.Unlock()
 		}()
 		callback(&gatedContext{gokaContext: ctx, epochs: p}, message)
 		returned = true
+		p.passed(string(ctx.Topic()), ctx.Offset())
 	}
+}
+
+// refuse ends the processor without the record's callback. Nothing after it may be committed.
+func (e *Epochs) refuse(ctx goka.Context, err error) {
+	if e.shared != nil {
+		e.shared.fail(err)
+	}
+	ctx.DeferCommit()(err)
 }
 
 // A gatedContext poisons the epoch when the callback fails: while goka is stopping, its Fail returns and the callback goes on.
@@ -137,16 +159,45 @@ func (e *Epochs) partition(number int32) *partitionEpochs {
 func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() hash.Hash32) (goka.Producer, error) {
 	conf := e.conf.Kafka
 	conf.Brokers, conf.ClientID = brokers, clientID
-	client, err := newProducer(conf, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond))
-	if err != nil {
+	if err := e.openProducer(conf); err != nil {
 		return nil, err
 	}
-	e.client = client
+	var err error
 	if e.readback, err = startReadback(conf, e.conf.Table, e.owner, e.conf.Log, e.partition); err != nil {
-		client.Close()
+		e.client.Close()
 		return nil, err
+	}
+	if e.shared != nil {
+		go e.shared.run()
 	}
 	return &epochProducer{epochs: e}, nil
+}
+
+func (e *Epochs) openProducer(conf Config) (err error) {
+	byHand, linger := kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond)
+	if e.conf.Guarantee != ExactlyOnce {
+		e.client, err = newProducer(conf, byHand, linger)
+		return err
+	}
+	with := e.conf
+	with.Kafka = conf
+	if e.ledger, err = openLedger(with, byHand); err != nil {
+		return err
+	}
+	e.client = e.ledger.client
+	e.shared = newTransactions(e.ledger, e.conf, e.owner, e.partitions)
+	return nil
+}
+
+// partitions returns the epochs of all partitions, in their order.
+func (e *Epochs) partitions() []*partitionEpochs {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	all := make([]*partitionEpochs, 0, len(e.byPartition))
+	for _, number := range slices.Sorted(maps.Keys(e.byPartition)) {
+		all = append(all, e.byPartition[number])
+	}
+	return all
 }
 
 // storageBuilder is called by goka when a partition is assigned; the partition's epochs live as long as its storage.
@@ -159,18 +210,36 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 		return nil, err
 	}
 	p := newPartitionEpochs(e.conf, e.owner, shelf, e.send)
+	if e.shared != nil {
+		p.shared, p.dirty = e.shared, e.shared.dirty
+	} else {
+		go p.run()
+	}
 	e.mu.Lock()
 	e.byPartition[partition] = p
 	e.mu.Unlock()
-	go p.run()
+	if e.shared != nil {
+		if err := e.shared.failure(); err != nil {
+			p.fail(err)
+		}
+	}
 	return &epochStorage{shelf: shelf, partitionEpochs: p, epochs: e}, nil
+}
+
+// cause returns why the processor ended. When a transaction fails goka's error repeats that for each record in it.
+func (e *Epochs) cause(err error) error {
+	if e.shared == nil {
+		return err
+	}
+	if first := e.shared.failure(); first != nil && !errors.Is(first, errClosed) && !errors.Is(first, errNotReturned) {
+		return first
+	}
+	return err
 }
 
 // abandon gives up on everything in flight.
 func (e *Epochs) abandon() {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	for _, p := range e.byPartition {
+	for _, p := range e.partitions() {
 		p.fail(errClosed)
 	}
 }
@@ -224,6 +293,9 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 	partition := p.epochs.partition(number)
 	switch {
 	case partition == nil:
+		if p.epochs.shared != nil { // the callback's own partition must not be committed without it
+			p.epochs.shared.fail(errClosed)
+		}
 		finish(nil, fmt.Errorf("output to %s for partition %d: %w", topic, number, errClosed))
 	case topic == p.epochs.conf.Table:
 		partition.hold(finish)
@@ -234,6 +306,9 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 }
 
 func (p *epochProducer) Close() error {
+	if p.epochs.shared != nil {
+		p.epochs.shared.close()
+	}
 	p.epochs.readback.close()
 	return closeProducer(p.epochs.client)
 }

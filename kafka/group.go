@@ -16,7 +16,8 @@ type Prepare func(record *sarama.ConsumerMessage) (message any)
 const inboxSize = 128
 
 // groupBuilder wraps the consumer group that goka uses:
-//   - only the contiguous finished prefix of each partition is committed, and marks of an ended session are ignored;
+//   - only the contiguous finished prefix of each partition is committed, and marks of an ended session are ignored; with
+//     ExactlyOnce all marks are, because transactions commit;
 //   - records are prepared before goka sees them;
 //   - a rebalance is joined at once, where goka would sleep for 5 s.
 func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.ConsumerGroup, error) {
@@ -27,6 +28,7 @@ func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.C
 		return nil, err
 	}
 	config.Consumer.Group.InstanceId = e.conf.InstanceID
+	config.Consumer.Offsets.AutoCommit.Enable = e.conf.Guarantee != ExactlyOnce // which commits in its transactions
 	inner, err := sarama.NewConsumerGroup(brokers, name, config)
 	if err != nil {
 		return nil, fmt.Errorf("join group %s: %w", name, err)
@@ -41,12 +43,33 @@ type group struct {
 
 // Consume runs session after session until one fails or the context ends.
 func (g *group) Consume(ctx context.Context, topics []string, handler sarama.ConsumerGroupHandler) error {
-	for ctx.Err() == nil {
-		if err := g.ConsumerGroup.Consume(ctx, topics, &sessionHandler{inner: handler, epochs: g.epochs}); err != nil {
+	session, stop := g.epochs.whilePublishing(ctx)
+	defer stop()
+	for session.Err() == nil {
+		if err := g.ConsumerGroup.Consume(session, topics, &sessionHandler{inner: handler, epochs: g.epochs}); err != nil {
 			return err
 		}
 	}
+	if ctx.Err() == nil {
+		return context.Cause(session)
+	}
 	return nil
+}
+
+// whilePublishing returns a context that ends with ctx, and when transactions have failed: those in which there are only
+// offsets have no promise that would tell goka.
+func (e *Epochs) whilePublishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	session, cancel := context.WithCancelCause(ctx)
+	if e.shared != nil {
+		go func() {
+			select {
+			case <-e.shared.failed:
+				cancel(e.shared.failure())
+			case <-session.Done():
+			}
+		}()
+	}
+	return session, func() { cancel(nil) }
 }
 
 // A sessionHandler stands between sarama and goka for one session.
@@ -58,12 +81,19 @@ type sessionHandler struct {
 
 func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
 	h.session = newSession(s)
+	if ledger := h.epochs.ledger; ledger != nil {
+		h.session.swallow = true
+		ledger.member.Store(membershipOf(s))
+	}
 	return h.inner.Setup(h.session)
 }
 
 // Cleanup lets goka finish what is in flight; its marks still count until it returns.
 func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 	defer h.session.ended.Store(true)
+	if ledger := h.epochs.ledger; ledger != nil {
+		defer ledger.member.Store(nil)
+	}
 	return h.inner.Cleanup(h.session)
 }
 
@@ -103,6 +133,7 @@ type partitionID struct {
 type session struct {
 	sarama.ConsumerGroupSession
 	prefixes map[partitionID]*prefix // fixed at Setup
+	swallow  bool                    // transactions commit, not marks
 	ended    atomic.Bool
 }
 
@@ -122,7 +153,7 @@ func (s *session) MarkOffset(topic string, partition int32, offset int64, metada
 	if p == nil || s.ended.Load() {
 		return
 	}
-	if commit, grew := p.finish(offset - 1); grew {
+	if commit, grew := p.finish(offset - 1); grew && !s.swallow {
 		s.ConsumerGroupSession.MarkOffset(topic, partition, commit, metadata)
 	}
 }

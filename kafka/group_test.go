@@ -23,14 +23,15 @@ import (
 
 // A counter is the smallest processor with effects: a row per key that counts its events, and an output for each.
 type counter struct {
-	config  kafka.Config
-	streams topology.Streams
-	client  *kgo.Client
+	guarantee kafka.Guarantee
+	config    kafka.Config
+	streams   topology.Streams
+	client    *kgo.Client
 }
 
-func newCounter(t *testing.T) *counter {
+func newCounter(t *testing.T, guarantee kafka.Guarantee) *counter {
 	t.Helper()
-	c := &counter{config: kafka.Config{Brokers: devbroker.ForTest(t), ClientID: "test"}}
+	c := &counter{guarantee: guarantee, config: kafka.Config{Brokers: devbroker.ForTest(t), ClientID: "test"}}
 	var err error
 	size := topology.Sizing{Partitions: 4, Replication: 1, MinISR: 1}
 	if c.streams, err = topology.New(fmt.Sprintf("counter%d", time.Now().UnixNano()), size); err != nil {
@@ -72,7 +73,12 @@ func (c *counter) produce(t *testing.T, n int) {
 }
 
 func (c *counter) group(dir string, count goka.ProcessCallback) *kafka.Group {
+	return c.instance("one", dir, count)
+}
+
+func (c *counter) instance(id, dir string, count goka.ProcessCallback) *kafka.Group {
 	return kafka.NewGroup(kafka.GroupConfig{
+		Guarantee: c.guarantee, InstanceID: id,
 		Kafka: c.config, Name: c.streams.FilesGroup, Table: c.streams.Files, Dir: dir, Log: slog.New(slog.DiscardHandler),
 		Interval: 5 * time.Millisecond,
 		Prepare: func(r *sarama.ConsumerMessage) any {
@@ -150,7 +156,8 @@ func (c *counter) read(t *testing.T, topic string) []*kgo.Record {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader, err := kgo.NewClient(append(options, kgo.ConsumeTopics(topic), kgo.FetchMaxWait(50*time.Millisecond))...)
+	reader, err := kgo.NewClient(append(options, kgo.ConsumeTopics(topic), kgo.FetchMaxWait(50*time.Millisecond),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,8 +201,19 @@ func (c *counter) judge(t *testing.T, events int) {
 	}
 }
 
-func TestGroupOverARestartAndALostStore(t *testing.T) {
-	c := newCounter(t)
+// eachGuarantee runs a test in both modes.
+func eachGuarantee(t *testing.T, test func(t *testing.T, guarantee kafka.Guarantee)) {
+	t.Helper()
+	for _, guarantee := range []kafka.Guarantee{kafka.AtLeastOnce, kafka.ExactlyOnce} {
+		t.Run(string(guarantee), func(t *testing.T) { test(t, guarantee) })
+	}
+}
+
+func TestGroupOverARestartAndALostStore(t *testing.T) { eachGuarantee(t, testRestart) }
+
+func testRestart(t *testing.T, guarantee kafka.Guarantee) {
+	t.Helper()
+	c := newCounter(t, guarantee)
 	dir := t.TempDir()
 	seen := func(n int) func() bool { return func() bool { return len(c.read(t, c.streams.Notify.Name)) >= n } }
 	c.produce(t, 4000)
@@ -211,8 +229,11 @@ func TestGroupOverARestartAndALostStore(t *testing.T) {
 }
 
 // A callback that fails ends the processor; the group builds another, which begins at the committed prefix.
-func TestGroupRecoversFromAFailure(t *testing.T) {
-	c := newCounter(t)
+func TestGroupRecoversFromAFailure(t *testing.T) { eachGuarantee(t, testFailure) }
+
+func testFailure(t *testing.T, guarantee kafka.Guarantee) {
+	t.Helper()
+	c := newCounter(t, guarantee)
 	c.produce(t, 2000)
 	var failures atomic.Int32
 	g := c.group(t.TempDir(), func(ctx goka.Context, message any) {
@@ -234,5 +255,8 @@ func TestGroupRecoversFromAFailure(t *testing.T) {
 	}
 	if total != 2000 {
 		t.Errorf("rows count %d events, want 2000", total)
+	}
+	if guarantee == kafka.ExactlyOnce {
+		c.judge(t, 2000) // what was done before the failure is not there a second time
 	}
 }

@@ -76,8 +76,16 @@ func Lags(ctx context.Context, c Config, group, topic string) (GroupLag, error) 
 		}
 		return lag, a.fail("ask for the offsets of "+topic, err)
 	}
+	read := map[int32]int64{} // a group cannot commit past the marker of a transaction, which nobody hands to it
+	ends.Each(func(o kadm.ListedOffset) { read[o.Partition] = o.Offset })
+	if read, err = LastEnds(ctx, a.client, topic, read); err != nil {
+		return lag, a.fail("look for the last records of "+topic, err)
+	}
 	ends.Each(func(o kadm.ListedOffset) {
 		p := PartitionLag{Partition: o.Partition, Commit: -1, End: o.Offset}
+		if end, found := read[o.Partition]; found {
+			p.End = end
+		}
 		if start, ok := starts.Lookup(topic, o.Partition); ok {
 			p.Start = start.Offset
 		}

@@ -33,7 +33,8 @@ type GroupConfig struct {
 	Log     *slog.Logger
 	Metrics *Metrics
 
-	InstanceID string // see EpochConfig
+	InstanceID string    // see EpochConfig
+	Guarantee  Guarantee // likewise
 
 	// Graph is called for each attempt; its callbacks go through Epochs.Callback.
 	Graph       func(e *Epochs) *goka.GroupGraph
@@ -122,7 +123,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 
 	epochs := NewEpochs(EpochConfig{
 		Kafka: g.conf.Kafka, Store: store, Table: g.conf.Table.Name, Log: g.conf.Log, Metrics: g.conf.Metrics,
-		InstanceID: g.conf.InstanceID, Prepare: g.conf.Prepare, Older: g.conf.Older, PartitionOf: g.conf.PartitionOf, Interval: g.conf.Interval,
+		Group: g.conf.Name, Guarantee: g.conf.Guarantee, InstanceID: g.conf.InstanceID, Prepare: g.conf.Prepare, Older: g.conf.Older, PartitionOf: g.conf.PartitionOf, Interval: g.conf.Interval,
 	})
 	options := append(ClientOptions(g.conf.Kafka, g.conf.Log), epochs.Options()...)
 	processor, err := goka.NewProcessor(g.conf.Kafka.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)
@@ -133,7 +134,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	stopping := context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, epochs.abandon) })
 	defer stopping()
 	if err := processor.Run(ctx); err != nil {
-		return err
+		return epochs.cause(err)
 	}
 	if ctx.Err() == nil {
 		return errors.New("the processor ended without an error")
@@ -162,18 +163,6 @@ func ConsumerBuilder(c Config) goka.SaramaConsumerBuilder {
 			return nil, err
 		}
 		return sarama.NewConsumer(brokers, config)
-	}
-}
-
-// TopicManagerBuilder looks topics up, for processors and views. It does not create them: topics are made beforehand, by
-// ApplyTopics, so that two processes starting together do not race.
-func TopicManagerBuilder(c Config) goka.TopicManagerBuilder {
-	return func(brokers []string) (goka.TopicManager, error) {
-		config, err := c.SaramaReader()
-		if err != nil {
-			return nil, err
-		}
-		return goka.NewTopicManager(brokers, config, goka.NewTopicManagerConfig())
 	}
 }
 

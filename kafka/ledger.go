@@ -1,0 +1,226 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+)
+
+// A clusterLedger holds transactions with a cluster: franz-go produces in them, and the input offsets, which sarama's group
+// has read, are put into them by requests of our own. franz-go's own transactional consumer brings a group with it that goka
+// could not use.
+type clusterLedger struct {
+	client   *kgo.Client
+	group    string
+	id       string // transactional
+	instance string
+	member   atomic.Pointer[membership] // nil between two sessions
+	during   *membership                // of the transaction that is open
+}
+
+// A membership is one session of the consumer group.
+type membership struct {
+	member     string
+	generation int32
+}
+
+func membershipOf(s sarama.ConsumerGroupSession) *membership {
+	return &membership{member: s.MemberID(), generation: s.GenerationID()}
+}
+
+// transactionVersions keep franz-go to the transactions that Kafka 2.5 to 4.1 speak alike, in which partitions and offsets
+// are added to a transaction by name. In those of Kafka 4 (KIP-890) a produce request adds its partition by itself, and whether
+// the client has gone over to them cannot be asked; the requests for our offsets must be of the same kind. Brokers of Kafka 4
+// protect the older kind from late records as well.
+func transactionVersions() *kversion.Versions {
+	v := kversion.Stable()
+	v.SetMaxKeyVersion(kmsg.Produce.Int16(), 11)
+	v.SetMaxKeyVersion(kmsg.EndTxn.Int16(), 4)
+	v.SetMaxKeyVersion(kmsg.TxnOffsetCommit.Int16(), 4)
+	v.SetMaxKeyVersion(kmsg.OffsetCommit.Int16(), 9) // topics by name
+	return v
+}
+
+// openLedger fences whoever used the transactional id before: a transaction of its own that is still open is aborted now.
+func openLedger(conf EpochConfig, more ...kgo.Opt) (*clusterLedger, error) {
+	if conf.InstanceID == "" {
+		return nil, errors.New("exactly_once needs an instance id: unique, and the same after a restart")
+	}
+	l := &clusterLedger{group: conf.Group, instance: conf.InstanceID, id: TransactionalID(conf.Group, conf.InstanceID)}
+	more = append(more, kgo.TransactionalID(l.id), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()))
+	var err error
+	if l.client, err = newProducer(conf.Kafka, more...); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*transactionTimeout)
+	defer cancel()
+	if _, _, err := l.client.ProducerID(ctx); err != nil {
+		l.client.Close()
+		return nil, fmt.Errorf("begin with transactional id %s: %w", l.id, err)
+	}
+	return l, nil
+}
+
+// TransactionalID is the name under which an instance of a group writes transactions. Two instances of one name fence each other.
+func TransactionalID(group, instance string) string { return group + "-" + instance }
+
+func (l *clusterLedger) begin() error {
+	if l.during = l.member.Load(); l.during == nil {
+		return errClosed
+	}
+	return l.client.BeginTransaction()
+}
+
+func (l *clusterLedger) send(r *kgo.Record, done func(offset int64, err error)) {
+	l.client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
+		if err != nil {
+			err = notProduced(r.Topic, err)
+		}
+		done(r.Offset, err)
+	})
+}
+
+func (l *clusterLedger) end(ctx context.Context, commit bool) error {
+	if commit {
+		if err := l.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+			return fmt.Errorf("commit transaction of %s: %w", l.id, err)
+		}
+		return nil
+	}
+	if err := l.client.AbortBufferedRecords(ctx); err != nil {
+		return fmt.Errorf("abort transaction of %s: %w", l.id, err)
+	}
+	if err := l.client.EndTransaction(ctx, kgo.TryAbort); err != nil {
+		return fmt.Errorf("abort transaction of %s: %w", l.id, err)
+	}
+	return nil
+}
+
+func (l *clusterLedger) add(ctx context.Context, next map[partitionID]int64) error {
+	m := l.during // not a later session's: its partitions may be others
+	producer, epoch, err := l.client.ProducerID(ctx)
+	if err != nil {
+		return fmt.Errorf("transaction of %s: %w", l.id, err)
+	}
+	if err := l.addGroup(ctx, producer, epoch); err != nil {
+		return fmt.Errorf("add group %s to the transaction of %s: %w", l.group, l.id, err)
+	}
+	request := kmsg.NewPtrTxnOffsetCommitRequest()
+	request.TransactionalID, request.ProducerID, request.ProducerEpoch = l.id, producer, epoch
+	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.member, m.generation, &l.instance
+	for topic, offsets := range byTopic(next) {
+		t := kmsg.NewTxnOffsetCommitRequestTopic()
+		t.Topic = topic
+		for partition, offset := range offsets {
+			p := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+			p.Partition, p.Offset = partition, offset
+			t.Partitions = append(t.Partitions, p)
+		}
+		request.Topics = append(request.Topics, t)
+	}
+	err = untilDecided(ctx, func() error {
+		response, err := request.RequestWith(ctx, l.client)
+		if err != nil {
+			return err
+		}
+		var refused error
+		for _, t := range response.Topics {
+			for _, p := range t.Partitions {
+				refused = cmp.Or(refused, kerr.ErrorForCode(p.ErrorCode))
+			}
+		}
+		return refused
+	})
+	if err != nil {
+		return fmt.Errorf("add the offsets of group %s to the transaction of %s: %w", l.group, l.id, err)
+	}
+	return nil
+}
+
+// addGroup tells the transaction's coordinator that offsets of the group will be in it.
+func (l *clusterLedger) addGroup(ctx context.Context, producer int64, epoch int16) error {
+	request := kmsg.NewPtrAddOffsetsToTxnRequest()
+	request.TransactionalID, request.ProducerID, request.ProducerEpoch, request.Group = l.id, producer, epoch, l.group
+	return untilDecided(ctx, func() error {
+		response, err := request.RequestWith(ctx, l.client)
+		if err != nil {
+			return err
+		}
+		return kerr.ErrorForCode(response.ErrorCode)
+	})
+}
+
+// commit needs no protection by a transaction, only by the generation.
+func (l *clusterLedger) commit(ctx context.Context, next map[partitionID]int64) error {
+	m := l.member.Load()
+	switch {
+	case m == nil:
+		return errClosed
+	case len(next) == 0:
+		return nil
+	}
+	request := kmsg.NewPtrOffsetCommitRequest()
+	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.member, m.generation, &l.instance
+	for topic, offsets := range byTopic(next) {
+		t := kmsg.NewOffsetCommitRequestTopic()
+		t.Topic = topic
+		for partition, offset := range offsets {
+			p := kmsg.NewOffsetCommitRequestTopicPartition()
+			p.Partition, p.Offset = partition, offset
+			t.Partitions = append(t.Partitions, p)
+		}
+		request.Topics = append(request.Topics, t)
+	}
+	err := untilDecided(ctx, func() error {
+		response, err := request.RequestWith(ctx, l.client)
+		if err != nil {
+			return err
+		}
+		var refused error
+		for _, t := range response.Topics {
+			for _, p := range t.Partitions {
+				refused = cmp.Or(refused, kerr.ErrorForCode(p.ErrorCode))
+			}
+		}
+		return refused
+	})
+	if err != nil {
+		return fmt.Errorf("commit the offsets of group %s: %w", l.group, err)
+	}
+	return nil
+}
+
+// untilDecided asks again while the answer is that something else must come first, or another broker is to be asked.
+func untilDecided(ctx context.Context, ask func() error) error {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+		err := ask()
+		if _, told := errors.AsType[*kerr.Error](err); !told || !kerr.IsRetriable(err) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func byTopic(next map[partitionID]int64) map[string]map[int32]int64 {
+	topics := map[string]map[int32]int64{}
+	for at, offset := range next {
+		if topics[at.topic] == nil {
+			topics[at.topic] = map[int32]int64{}
+		}
+		topics[at.topic][at.number] = offset
+	}
+	return topics
+}

@@ -1,0 +1,139 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/devbroker"
+)
+
+type ledgerTest struct {
+	conf  EpochConfig
+	topic string
+	admin *kadm.Client
+}
+
+func newLedgerTest(t *testing.T) *ledgerTest {
+	t.Helper()
+	name := fmt.Sprintf("ledger%d", time.Now().UnixNano())
+	x := &ledgerTest{topic: name, conf: EpochConfig{
+		Kafka: Config{Brokers: devbroker.ForTest(t), ClientID: "test"}, Group: name, InstanceID: "one", Log: slog.New(slog.DiscardHandler),
+	}}
+	options, err := x.conf.Kafka.Franz()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kgo.NewClient(options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	x.admin = kadm.NewClient(client)
+	if _, err := x.admin.CreateTopic(t.Context(), 1, 1, nil, name); err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func (x *ledgerTest) open(t *testing.T, m *membership) *clusterLedger {
+	t.Helper()
+	l, err := openLedger(x.conf, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.client.Close)
+	l.member.Store(m)
+	return l
+}
+
+// write leaves a transaction open with one record in it.
+func (x *ledgerTest) write(t *testing.T, l *clusterLedger) {
+	t.Helper()
+	if err := l.begin(); err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error, 1)
+	l.send(&kgo.Record{Topic: x.topic, Value: []byte("v")}, func(_ int64, err error) { sent <- err })
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// committed counts what a reader of committed records is handed.
+func (x *ledgerTest) committed(t *testing.T) (n int) {
+	t.Helper()
+	all, err := Extent(t.Context(), x.conf.Kafka, x.topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Read(t.Context(), x.conf.Kafka, x.topic, all, func(*kgo.Record) error { n++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Who is not a member any more can write, but not commit, with outputs or without.
+func TestAFormerMemberCannotCommit(t *testing.T) {
+	x := newLedgerTest(t)
+	l := x.open(t, &membership{member: "one-of-before", generation: 3})
+	next := map[partitionID]int64{{x.topic, 0}: 7}
+	x.write(t, l)
+	if err := l.add(t.Context(), next); !refusedMember(err) {
+		t.Errorf("offsets in a transaction: %v", err)
+	}
+	if err := l.end(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	if err := l.commit(t.Context(), next); !refusedMember(err) {
+		t.Errorf("offsets alone: %v", err)
+	}
+	if n := x.committed(t); n != 0 {
+		t.Errorf("%d records are visible", n)
+	}
+}
+
+func refusedMember(err error) bool {
+	for _, refusal := range []error{kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.FencedInstanceID, kerr.GroupIDNotFound} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
+// A restarted instance aborts what its former self had open, and the former self, should it still live, commits nothing.
+func TestTheNextOfTheSameNameFencesTheFormer(t *testing.T) {
+	x := newLedgerTest(t)
+	nobody := &membership{generation: -1} // a group without members takes offsets from who claims no membership
+	former := x.open(t, nobody)
+	x.write(t, former)
+	next := x.open(t, nobody)
+	if err := former.end(t.Context(), true); !errors.Is(err, kerr.ProducerFenced) && !errors.Is(err, kerr.InvalidProducerEpoch) {
+		t.Errorf("the former committed: %v", err)
+	}
+	x.write(t, next)
+	if err := next.end(t.Context(), true); err != nil {
+		t.Error(err)
+	}
+	for range 100 { // markers are written a moment after the end
+		if x.committed(t) == 1 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("%d records are visible, want the one of the next", x.committed(t))
+}
+
+func TestALedgerNeedsAName(t *testing.T) {
+	conf := EpochConfig{Kafka: Config{Brokers: []string{"127.0.0.1:1"}}, Group: "g"}
+	if _, err := openLedger(conf); err == nil {
+		t.Error("transactions without an instance id")
+	}
+}

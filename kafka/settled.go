@@ -1,0 +1,160 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// LastEnds answers, for partitions of a topic and an end offset of each, where a reader of committed records will stand when
+// it has read all below that end: after the last record it is handed. A transaction ends with a marker that takes an offset
+// and is handed to nobody, and aborted records are skipped, so whoever waits for the end itself may wait for ever.
+//
+// A partition in which a transaction that began below the end is undecided is left out, as is one whose leader does not
+// answer.
+func LastEnds(ctx context.Context, client *kgo.Client, topic string, ends map[int32]int64) (map[int32]int64, error) {
+	if len(ends) == 0 {
+		return nil, nil
+	}
+	admin := kadm.NewClient(client)
+	listed, err := admin.ListTopics(ctx, topic)
+	if err == nil {
+		err = listed.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up the leaders of %s: %w", topic, err)
+	}
+	starts, err := admin.ListStartOffsets(ctx, topic)
+	if err != nil {
+		return nil, fmt.Errorf("look up the start of %s: %w", topic, err)
+	}
+	s := &search{client: client, topic: listed[topic], found: map[int32]int64{}, tails: map[int32]*tail{}}
+	for partition, end := range ends {
+		start, told := starts.Lookup(topic, partition)
+		switch {
+		case !told || start.Err != nil:
+		case start.Offset >= end:
+			s.found[partition] = end
+		default:
+			t := &tail{start: start.Offset, end: end, last: -1}
+			t.widen()
+			s.tails[partition] = t
+		}
+	}
+	for len(s.tails) > 0 {
+		s.round(ctx)
+	}
+	return s.found, ctx.Err()
+}
+
+// A search looks for the last record of some partitions, from their ends backwards.
+type search struct {
+	client *kgo.Client
+	topic  kadm.TopicDetail
+	tails  map[int32]*tail // still searched
+	found  map[int32]int64
+}
+
+// A tail is the end of a partition, of which more and more is read until there is a record in it.
+type tail struct {
+	start, end int64 // of the partition
+	width      int64
+	from, next int64 // read from here, and read next
+	last       int64 // the last record found; -1: none
+}
+
+// widen reads one offset at first: mostly it is a record, and the second to last nearly always.
+func (t *tail) widen() {
+	t.width = max(1, 2*t.width)
+	if t.width > 4 {
+		t.width *= 8
+	}
+	t.from = max(t.start, t.end-t.width)
+	t.next = t.from
+}
+
+// round asks each leader once.
+func (s *search) round(ctx context.Context) {
+	requests := map[int32]*kmsg.FetchRequest{}
+	for partition, t := range s.tails {
+		detail := s.topic.Partitions[partition]
+		if detail.Err != nil || detail.Leader < 0 {
+			delete(s.tails, partition)
+			continue
+		}
+		if requests[detail.Leader] == nil {
+			requests[detail.Leader] = committedFetch(s.topic)
+		}
+		p := kmsg.NewFetchRequestTopicPartition()
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, t.next, 1<<20
+		topics := requests[detail.Leader].Topics
+		topics[0].Partitions = append(topics[0].Partitions, p)
+	}
+	for leader, request := range requests {
+		asked := map[int32]bool{}
+		for _, p := range request.Topics[0].Partitions {
+			asked[p.Partition] = true
+		}
+		response, err := s.client.Broker(int(leader)).RetriableRequest(ctx, request)
+		if fetched, ok := response.(*kmsg.FetchResponse); ok && err == nil {
+			for _, topic := range fetched.Topics {
+				for i := range topic.Partitions {
+					delete(asked, topic.Partitions[i].Partition)
+					s.take(&topic.Partitions[i])
+				}
+			}
+		}
+		for partition := range asked {
+			delete(s.tails, partition)
+		}
+	}
+}
+
+func committedFetch(topic kadm.TopicDetail) *kmsg.FetchRequest {
+	r := kmsg.NewPtrFetchRequest()
+	r.MaxBytes, r.MinBytes, r.MaxWaitMillis, r.IsolationLevel = 64<<20, 0, 0, 1
+	t := kmsg.NewFetchRequestTopic()
+	t.Topic, t.TopicID = topic.Topic, topic.ID // newer versions look at the id only
+	r.Topics = append(r.Topics, t)
+	return r
+}
+
+// take draws the conclusion of an answer.
+func (s *search) take(p *kmsg.FetchResponseTopicPartition) {
+	t := s.tails[p.Partition]
+	if t == nil {
+		return
+	}
+	if p.ErrorCode != 0 || p.LastStableOffset < t.end {
+		delete(s.tails, p.Partition)
+		return
+	}
+	options := kgo.ProcessFetchPartitionOpts{Offset: t.next, Topic: s.topic.Topic, Partition: p.Partition, IsolationLevel: kgo.ReadCommitted()}
+	records, next := kgo.ProcessFetchPartition(options, p, kgo.DefaultDecompressor(), nil)
+	if records.Err != nil {
+		delete(s.tails, p.Partition)
+		return
+	}
+	for _, r := range records.Records {
+		if r.Offset < t.end {
+			t.last = max(t.last, r.Offset)
+		}
+	}
+	if next < t.end && next > t.next {
+		t.next = next
+		return
+	}
+	switch { // read to the end, or there is nothing more in the log
+	case t.last >= 0:
+		s.found[p.Partition] = t.last + 1
+	case t.from <= t.start:
+		s.found[p.Partition] = t.start
+	default:
+		t.widen()
+		return
+	}
+	delete(s.tails, p.Partition)
+}
