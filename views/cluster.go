@@ -20,6 +20,14 @@ type brokers struct {
 	client  *kgo.Client
 	admin   *kadm.Client
 	streams topology.Streams
+
+	ends map[string]map[int32]lastEnd // by topic and partition, as of the last poll
+}
+
+// A lastEnd is the end of a partition, and of what can be read before it once that was looked for.
+type lastEnd struct {
+	end, read int64
+	known     bool
 }
 
 func connect(conf kafka.Config, streams topology.Streams) (*brokers, error) {
@@ -31,7 +39,7 @@ func connect(conf kafka.Config, streams topology.Streams) (*brokers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
-	return &brokers{client: client, admin: kadm.NewClient(client), streams: streams}, nil
+	return &brokers{client: client, admin: kadm.NewClient(client), streams: streams, ends: map[string]map[int32]lastEnd{}}, nil
 }
 
 func (b *brokers) close() { b.client.Close() }
@@ -60,9 +68,15 @@ func (b *brokers) read(ctx context.Context) (r reading, err error) {
 	r.eventsStart = b.offsets(starts, s.Events.Name)
 	r.notifyStart = b.offsets(starts, s.Notify.Name)
 	r.eventsEnd = b.offsets(ends, s.Events.Name)
-	r.filesEnd = b.offsets(ends, s.Files.Name)
-	r.notifyEnd = b.offsets(ends, s.Notify.Name)
-	r.workspacesEnd = b.offsets(last, s.Workspaces.Name)
+	for _, topic := range []struct {
+		listed kadm.ListedOffsets
+		name   string
+		end    *[]int64
+	}{{ends, s.Files.Name, &r.filesEnd}, {ends, s.Notify.Name, &r.notifyEnd}, {last, s.Workspaces.Name, &r.workspacesEnd}} {
+		if *topic.end, err = b.readable(ctx, topic.name, b.offsets(topic.listed, topic.name)); err != nil {
+			return r, err
+		}
+	}
 	r.deadLettered = between(b.offsets(starts, s.DLQ.Name), b.offsets(ends, s.DLQ.Name))
 	return r, nil
 }
@@ -93,6 +107,38 @@ func (b *brokers) offsets(listed kadm.ListedOffsets, topic string) []int64 {
 		}
 	}
 	return offsets
+}
+
+// readable puts what can be read in the place of a topic's ends. After a transaction nobody ever stands at the end itself:
+// see kafka.LastEnds. A partition that grows is left as it is, since whoever reads it gets past that end soon; and so is one
+// with an undecided transaction, whose records must be waited for.
+func (b *brokers) readable(ctx context.Context, topic string, ends []int64) ([]int64, error) {
+	quiet, last := map[int32]int64{}, map[int32]lastEnd{}
+	for i, end := range ends {
+		before := b.ends[topic][int32(i)]
+		if end == unknown || before.end != end {
+			last[int32(i)] = lastEnd{end: end}
+			continue
+		}
+		last[int32(i)] = before
+		if !before.known && end > 0 {
+			quiet[int32(i)] = end
+		}
+	}
+	found, err := kafka.LastEnds(ctx, b.client, topic, quiet)
+	if err != nil {
+		return nil, fmt.Errorf("look for the last records: %w", err)
+	}
+	for partition, read := range found {
+		last[partition] = lastEnd{end: quiet[partition], read: read, known: true}
+	}
+	b.ends[topic] = last
+	for i := range ends {
+		if l := last[int32(i)]; l.known {
+			ends[i] = l.read
+		}
+	}
+	return ends, nil
 }
 
 func between(starts, ends []int64) int64 {

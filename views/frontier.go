@@ -54,17 +54,28 @@ func (f *frontier) applied(next int64, events []int64) {
 func (f *frontier) promise(g goal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch n := len(f.goals); {
-	case g.held <= f.held:
+	if g.held <= f.held {
 		return
-	case n > 0 && f.goals[n-1].held >= g.held: // a group set back: the copy still holds what it holds
-		return
-	case n >= maxGoals:
-		f.goals[n-1] = g
-	default:
-		f.goals = append(f.goals, g)
 	}
+	f.goals = addGoal(f.goals, g)
 	f.reach()
+}
+
+// addGoal adds a goal to those that are waited for, in the order of what they promise.
+func addGoal(goals []goal, g goal) []goal {
+	n := len(goals)
+	for n > 0 && goals[n-1].held <= g.held && goals[n-1].next >= g.next { // it promises less, later
+		n--
+	}
+	goals = goals[:n]
+	switch {
+	case n > 0 && goals[n-1].held >= g.held: // a group set back: the copy still holds what it holds
+	case n >= maxGoals:
+		goals[n-1] = g
+	default:
+		goals = append(goals, g)
+	}
+	return goals
 }
 
 // reach takes the goals that the copy has read up to.

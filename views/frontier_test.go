@@ -116,3 +116,19 @@ func TestFrontierBoundsItsGoals(t *testing.T) {
 		t.Errorf("%d held: the newest goal was lost", held(f))
 	}
 }
+
+// The end of a changelog is told once more when it is known that only a marker lies before it: nobody ever reads that far.
+func TestPromiseIsKeptWhereTheLastRecordEnds(t *testing.T) {
+	f := newFrontier()
+	f.opened(0)
+	f.promise(goal{held: 4, next: 10})
+	f.promise(goal{held: 5, next: 10})
+	f.applied(9, nil)
+	if held(f) >= 4 {
+		t.Fatalf("%d held before the end was reached", held(f))
+	}
+	f.promise(goal{held: 5, next: 9})
+	if held(f) != 5 {
+		t.Errorf("%d held, want 5", held(f))
+	}
+}

@@ -120,11 +120,7 @@ func (c *clients) consumers(conf kafka.Config) goka.SaramaConsumerBuilder {
 
 func (c *clients) managers(conf kafka.Config) goka.TopicManagerBuilder {
 	return func(brokers []string) (goka.TopicManager, error) {
-		config, err := conf.SaramaReader()
-		if err != nil {
-			return nil, err
-		}
-		manager, err := goka.NewTopicManager(brokers, config, goka.NewTopicManagerConfig())
+		manager, err := kafka.ViewTopicManagerBuilder(conf)(brokers)
 		c.add(manager, err)
 		return manager, err
 	}

@@ -188,14 +188,7 @@ func (p *progress) promise(r reading, partition int32) {
 		return
 	}
 	counted := max(r.notifyCommit[i], r.notifyStart[i])
-	waiting := p.notices[i]
-	switch n := len(waiting); {
-	case n > 0 && waiting[n-1].held >= done:
-	case n >= maxGoals:
-		waiting[n-1] = goal{held: done, next: r.notifyEnd[i]}
-	default:
-		waiting = append(waiting, goal{held: done, next: r.notifyEnd[i]})
-	}
+	waiting := addGoal(p.notices[i], goal{held: done, next: r.notifyEnd[i]})
 	for len(waiting) > 0 && waiting[0].next <= counted {
 		p.workspaces.frontiers[i].promise(goal{held: waiting[0].held, next: r.workspacesEnd[i]})
 		waiting = waiting[1:]

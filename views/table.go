@@ -144,6 +144,7 @@ func (t *table) watch(partition int32, end int64, now time.Time) {
 	if !last.seen {
 		last.seen, last.target, last.since = true, end, now
 	}
+	last.target = min(last.target, end) // a marker was the last of it
 	if next >= last.target && !last.caught.Swap(true) {
 		t.caughtUp()
 	}
