@@ -37,6 +37,7 @@ func NewFiles(conf Config) *Files {
 		Dir:         filepath.Join(conf.Dir, "files"),
 		Log:         conf.Log,
 		InstanceID:  conf.InstanceID,
+		Guarantee:   conf.Guarantee,
 		Metrics:     kafka.NewMetrics(conf.Metrics, conf.Streams.FilesGroup),
 		Graph:       f.graph,
 		Prepare:     f.prepare,

@@ -84,12 +84,18 @@ func lastRows(ctx context.Context, conf Config) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	listed := map[int32]int64{}
+	ends.Each(func(o kadm.ListedOffset) { listed[o.Partition] = o.Offset })
+	last, err := kafka.LastEnds(ctx, client, table, listed)
+	if err != nil {
+		return nil, fmt.Errorf("read the files table: %w", err)
+	}
 	from := map[int32]kgo.Offset{}
-	ends.Each(func(o kadm.ListedOffset) {
-		if start, ok := starts.Lookup(table, o.Partition); ok && o.Offset > start.Offset {
-			from[o.Partition] = kgo.NewOffset().At(o.Offset - 1)
+	for partition, end := range last {
+		if start, ok := starts.Lookup(table, partition); ok && end > start.Offset {
+			from[partition] = kgo.NewOffset().At(end - 1)
 		}
-	})
+	}
 	client.AddConsumePartitions(map[string]map[int32]kgo.Offset{table: from})
 	var rows [][]byte
 	seen := map[int32]bool{}
@@ -110,7 +116,7 @@ func logBounds(ctx context.Context, admin *kadm.Client, topic string) (starts, e
 	if starts, err = admin.ListStartOffsets(ctx, topic); err != nil {
 		return nil, nil, fmt.Errorf("look up %s: %w", topic, err)
 	}
-	if ends, err = admin.ListEndOffsets(ctx, topic); err != nil {
+	if ends, err = admin.ListCommittedOffsets(ctx, topic); err != nil {
 		return nil, nil, fmt.Errorf("look up %s: %w", topic, err)
 	}
 	return starts, ends, nil

@@ -26,6 +26,8 @@ type Config struct {
 	Metrics prometheus.Registerer
 	// InstanceID makes both groups static members: see kafka.EpochConfig.
 	InstanceID string
+	// Guarantee is kafka.AtLeastOnce when it is not set.
+	Guarantee kafka.Guarantee
 	// AcceptNewLog lets the groups start although the events topic was made anew since the tables were last written.
 	AcceptNewLog bool
 	// Epoch is how long an epoch stays open; 0 means DefaultEpoch.

@@ -33,6 +33,7 @@ func NewWorkspaces(conf Config) *Workspaces {
 		Dir:        filepath.Join(conf.Dir, "workspaces"),
 		Log:        conf.Log,
 		InstanceID: conf.InstanceID,
+		Guarantee:  conf.Guarantee,
 		Metrics:    kafka.NewMetrics(conf.Metrics, conf.Streams.WorkspacesGroup),
 		Graph:      w.graph,
 		Prepare:    w.prepare,
