@@ -140,18 +140,24 @@ func (g *rig) grant(ctx context.Context) error {
 		return fmt.Errorf("topics acls: %w", err)
 	}
 	var acls []struct {
-		Role, Principal, Resource, Name string
-		Operations                      []string
+		Role, Principal, Resource, Name, Pattern string
+		Operations                               []string
 	}
 	if err := json.Unmarshal(out, &acls); err != nil {
 		return err
 	}
 	for _, a := range acls {
 		b := kadm.NewACLs().Allow(a.Principal).AllowHosts("*").ResourcePatternType(kadm.ACLPatternLiteral)
-		if a.Resource == "group" {
+		switch a.Resource {
+		case "group":
 			b.Groups(a.Name)
-		} else {
+		case "transactional-id":
+			b.TransactionalIDs(a.Name)
+		default:
 			b.Topics(a.Name)
+		}
+		if a.Pattern == "prefixed" {
+			b.ResourcePatternType(kadm.ACLPatternPrefixed)
 		}
 		operations := map[string]kadm.ACLOperation{
 			"Read": kadm.OpRead, "Write": kadm.OpWrite, "Describe": kadm.OpDescribe, "DescribeConfigs": kadm.OpDescribeConfigs, "Create": kadm.OpCreate,

@@ -12,8 +12,9 @@ import (
 type acl struct {
 	Role       string   `json:"role"`
 	Principal  string   `json:"principal"`
-	Resource   string   `json:"resource"` // topic or group
+	Resource   string   `json:"resource"` // topic, group or transactional-id
 	Name       string   `json:"name"`
+	Pattern    string   `json:"pattern,omitempty"` // prefixed: of every name that begins so; else literal
 	Operations []string `json:"operations"`
 }
 
@@ -39,6 +40,11 @@ func aclsOf(s topology.Streams) []acl {
 		acls = append(acls, acl{Role: role, Resource: "group", Name: name, Operations: operations})
 	}
 
+	// With --guarantee exactly_once an instance writes under its group's name, a dash and its own.
+	transactions := func(role, group string) {
+		acls = append(acls, acl{Role: role, Resource: "transactional-id", Name: kafka.TransactionalID(group, ""), Pattern: "prefixed", Operations: []string{write}})
+	}
+
 	topic(ingestRole, s.Events, write)
 
 	topic(processRole, s.Events, read)
@@ -49,10 +55,12 @@ func aclsOf(s topology.Streams) []acl {
 	topic(processRole, s.Workspaces, read, write)
 	group(processRole, s.FilesGroup, read)
 	group(processRole, s.WorkspacesGroup, read)
+	transactions(processRole, s.FilesGroup)
+	transactions(processRole, s.WorkspacesGroup)
 
 	topic(serveRole, s.Events, read)
 	topic(serveRole, s.Files, read)
-	topic(serveRole, s.Notify, describe)
+	topic(serveRole, s.Notify, read) // of its last records only: where they end
 	topic(serveRole, s.DLQ, describe)
 	topic(serveRole, s.Workspaces, read)
 	group(serveRole, s.FilesGroup, describe)
@@ -80,8 +88,11 @@ func needsOf(role string, s topology.Streams) (topics []topology.Topic, access [
 		if a.Role != role {
 			continue
 		}
-		if a.Resource == "group" {
+		switch a.Resource {
+		case "group":
 			access = append(access, kafka.Access{Group: a.Name, Operations: a.Operations})
+			continue
+		case "transactional-id": // no broker tells beforehand, and only exactly_once needs it: its first transaction says so
 			continue
 		}
 		access = append(access, kafka.Access{Topic: a.Name, Operations: a.Operations})
@@ -98,7 +109,11 @@ func (a acl) command(bootstrap string) string {
 	for _, operation := range a.Operations {
 		parts = append(parts, "--operation", operation)
 	}
-	return strings.Join(append(parts, "--"+a.Resource, shellWord(a.Name)), " ")
+	parts = append(parts, "--"+a.Resource, shellWord(a.Name))
+	if a.Pattern != "" {
+		parts = append(parts, "--resource-pattern-type", a.Pattern)
+	}
+	return strings.Join(parts, " ")
 }
 
 // shellWord makes s one word for a shell.

@@ -23,9 +23,12 @@ func guardedBroker(t *testing.T, streams topology.Streams) *kfake.Cluster {
 	t.Helper()
 	granted := map[string][]kfake.ACL{}
 	for _, a := range aclsOf(streams) {
-		resource := kmsg.ACLResourceTypeTopic
-		if a.Resource == "group" {
+		resource, pattern := kmsg.ACLResourceTypeTopic, kmsg.ACLResourcePatternTypeLiteral
+		switch a.Resource {
+		case "group":
 			resource = kmsg.ACLResourceTypeGroup
+		case "transactional-id":
+			resource, pattern = kmsg.ACLResourceTypeTransactionalId, kmsg.ACLResourcePatternTypePrefixed
 		}
 		for _, name := range a.Operations {
 			operation, err := kmsg.ParseACLOperation(name)
@@ -33,7 +36,7 @@ func guardedBroker(t *testing.T, streams topology.Streams) *kfake.Cluster {
 				t.Fatal(err)
 			}
 			granted[a.Role] = append(granted[a.Role], kfake.ACL{
-				Resource: resource, Name: a.Name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: operation, Allow: true,
+				Resource: resource, Name: a.Name, Pattern: pattern, Operation: operation, Allow: true,
 			})
 		}
 	}
@@ -66,6 +69,13 @@ func as(user, addr string, args ...string) []string {
 
 // Each role with its ACLs alone takes an event from the webhook to the answer.
 func TestTheACLsOfEachRoleSuffice(t *testing.T) {
+	for _, guarantee := range []string{"at_least_once", "exactly_once"} {
+		t.Run(guarantee, func(t *testing.T) { testACLs(t, guarantee) })
+	}
+}
+
+func testACLs(t *testing.T, guarantee string) {
+	t.Helper()
 	streams, err := topology.New("fastio", topology.Sizing{Partitions: 2, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +117,7 @@ func TestTheACLsOfEachRoleSuffice(t *testing.T) {
 	}
 	ingress, api := freeAddr(t), freeAddr(t)
 	begin("ingest", "--ingress-addr", ingress)
-	begin("process", "--data", t.TempDir())
+	begin("process", "--data", t.TempDir(), "--instance-id", "one", "--guarantee", guarantee)
 	begin("serve", "--data", t.TempDir(), "--api-addr", api)
 
 	// send waits until the event has come through the whole chain, and says so if it has not.

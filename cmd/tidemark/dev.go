@@ -31,6 +31,12 @@ type devCommand struct {
 //
 //	ingress ─▶ api ─▶ files ─▶ workspaces ─▶ views ─▶ admin ─▶ broker
 func (c *devCommand) Run(ctx context.Context, con console) (err error) {
+	if c.InstanceID == "" && len(c.Brokers) == 0 {
+		c.InstanceID = "dev" // the data folder's lock keeps a second one away
+	}
+	if err := c.check(); err != nil {
+		return err
+	}
 	streams, err := c.streams()
 	if err != nil {
 		return err
@@ -55,9 +61,6 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	webhooks, err := c.ingress(ctx, h, fit, config, streams, signer.scheme, signer.secrets)
 	if err != nil {
 		return err
-	}
-	if c.InstanceID == "" && len(c.Brokers) == 0 {
-		c.InstanceID = "dev" // the data folder's lock keeps a second one away
 	}
 	h.serveDeadLetters(fit, config, streams)
 	conf := c.groups(h, config, streams, c.Data)

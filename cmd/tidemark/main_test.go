@@ -56,3 +56,12 @@ func writeFile(t *testing.T, name, content string) string {
 	}
 	return path
 }
+
+func TestExactlyOnceNeedsANameOfTheInstance(t *testing.T) {
+	for _, role := range [][]string{{"process"}, {"dev", "--brokers", "127.0.0.1:1"}} {
+		_, errs, code := tidemark(t, append(role, "--guarantee", "exactly_once")...)
+		if code != exitUsage || !strings.Contains(errs, "--instance-id") {
+			t.Errorf("%v: exit %d, %s; want %d and the flag that is missing", role, code, errs, exitUsage)
+		}
+	}
+}

@@ -19,8 +19,17 @@ type dataFlags struct {
 // processFlags are the settings of the processors.
 type processFlags struct {
 	InstanceID   string        `help:"Name of this instance, unique and the same after a restart: it then takes its partitions back at once, where a killed one's are free only after its session's 10 s." name:"instance-id" placeholder:"NAME"`
+	Guarantee    string        `help:"What readers of the topics see after a crash: at_least_once may repeat outputs byte for byte, exactly_once publishes in transactions, shows each output once to who reads committed records, and needs --instance-id." enum:"at_least_once,exactly_once" default:"at_least_once" placeholder:"NAME"`
 	AcceptNewLog bool          `help:"Start although the events topic was deleted and made anew."`
 	Epoch        time.Duration `help:"How long table rows are gathered before they are published." default:"20ms" placeholder:"TIME"`
+}
+
+// check refuses what cannot be promised: without a name that lasts, a restarted instance could not end what it left open.
+func (f processFlags) check() error {
+	if f.Guarantee == string(kafka.ExactlyOnce) && f.InstanceID == "" {
+		return usagef("--guarantee exactly_once needs --instance-id: a name of this instance, unique and the same after a restart")
+	}
+	return nil
 }
 
 // A processCommand folds events.
@@ -36,6 +45,9 @@ type processCommand struct {
 
 // Run processes until ctx ends.
 func (c *processCommand) Run(ctx context.Context, con console) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	config, err := c.config()
 	if err != nil {
 		return err
@@ -66,7 +78,7 @@ func (f processFlags) groups(h *host, config kafka.Config, streams topology.Stre
 	return processors.Config{
 		Kafka: config, Streams: streams, Dir: filepath.Join(data, "processors"),
 		Log: h.log.With("role", "process"), Metrics: h.registry,
-		InstanceID: f.InstanceID, AcceptNewLog: f.AcceptNewLog, Epoch: f.Epoch,
+		InstanceID: f.InstanceID, Guarantee: kafka.Guarantee(f.Guarantee), AcceptNewLog: f.AcceptNewLog, Epoch: f.Epoch,
 	}
 }
 
