@@ -133,6 +133,9 @@ func (c *chaos) killProcessor(ctx context.Context, wipe bool) error {
 	// What the dead process had sent may still arrive: let that settle, so that the next growth is the new process's.
 	sleep(ctx, 150*time.Millisecond)
 	before := c.rig.end(notify)
+	if c.rig.once {
+		before += partitions // the marker by which the new process aborts what the dead one had open
+	}
 	begin := time.Now()
 	c.rig.process.start(c.rig.t)
 	if err := c.grows(ctx, notify, before); err != nil {

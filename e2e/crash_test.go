@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,12 +37,14 @@ func TestCrash(t *testing.T) {
 	usual := plan{processor: 8, ingress: 3, wipe: true, hold: 1500 * time.Millisecond, foreign: true}
 	if !*long {
 		t.Run("instance", func(t *testing.T) { crash(t, 4000, usual, "--instance-id", "e2e") })
+		t.Run("exactly_once", func(t *testing.T) { crash(t, 4000, usual, "--instance-id", "e2e", "--guarantee", "exactly_once") })
 		return
 	}
 	usual.processor, usual.ingress, usual.hold = 13, 5, 2500*time.Millisecond
 	t.Run("anonymous", func(t *testing.T) { crash(t, 20_000, usual) })
 	usual.processor = 24
 	t.Run("instance", func(t *testing.T) { crash(t, 20_000, usual, "--instance-id", "e2e") })
+	t.Run("exactly_once", func(t *testing.T) { crash(t, 20_000, usual, "--instance-id", "e2e", "--guarantee", "exactly_once") })
 }
 
 func crash(t *testing.T, events int, p plan, flags ...string) {
@@ -51,6 +54,7 @@ func crash(t *testing.T, events int, p plan, flags ...string) {
 	}
 	g := newRig(t, ackLatency)
 	g.process.args = append(g.process.args, flags...)
+	g.once = slices.Contains(flags, "exactly_once")
 	g.ingest.start(t)
 	g.process.start(t)
 	g.serve.start(t)
@@ -60,7 +64,7 @@ func crash(t *testing.T, events int, p plan, flags ...string) {
 	r := &oracle.Report{Title: strings.Join(append([]string{"crash test"}, flags...), " ")}
 	h, notes, written := g.traffic(events, p, r)
 	r.Fact("drained after the last event, s", seconds(g.drain(120*time.Second, true)))
-	judge := oracle.Judge{Brokers: g.brokers, Topics: g.topics, Partitions: partitions, Workspaces: true, Index: g.index}
+	judge := oracle.Judge{Brokers: g.brokers, Topics: g.topics, Partitions: partitions, Workspaces: true, Index: g.index, Once: g.once}
 	model, err := judge.Model(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"tidemark/devbroker"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/proxy"
+	"tidemark/kafka"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -32,6 +33,7 @@ type rig struct {
 	dir    string // logs and local stores
 	prefix string
 	topics oracle.Topics
+	once   bool // the processors promise exactly_once
 
 	brokers []string // direct, for the oracle
 	proxy   *proxy.Proxy
@@ -174,9 +176,18 @@ func (g *rig) lag(ctx context.Context, group, topic string) (lag int64, err erro
 	if err != nil {
 		return 0, err
 	}
+	read := map[int32]int64{} // a group does not commit past the marker of a transaction
+	ends.Each(func(o kadm.ListedOffset) { read[o.Partition] = o.Offset })
+	if read, err = kafka.LastEnds(ctx, g.client, topic, read); err != nil {
+		return 0, err
+	}
 	ends.Each(func(o kadm.ListedOffset) {
 		at, _ := committed.Lookup(topic, o.Partition)
-		lag += max(0, o.Offset-max(0, at.At))
+		end, decided := read[o.Partition]
+		if !decided {
+			end = o.Offset
+		}
+		lag += max(0, end-max(0, at.At))
 	})
 	return lag, nil
 }

@@ -25,7 +25,8 @@ type Follower struct {
 
 // Follow starts to read a topic from its beginning.
 func Follow(brokers []string, topic string) (*Follower, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords()) // a transaction's marker may be the last record
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +45,9 @@ func (f *Follower) run(ctx context.Context) {
 			f.err = err
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
-			f.records = append(f.records, r)
+			if !r.Attrs.IsControl() {
+				f.records = append(f.records, r)
+			}
 			f.next[r.Partition] = r.Offset + 1
 		})
 		f.mu.Unlock()

@@ -23,6 +23,8 @@ type Judge struct {
 	Workspaces bool
 	// Index is what was read of the index topic while it was written: compaction may have removed versions since.
 	Index *Follower
+	// Once says that no attempt may be seen twice either: what was promised is exactly_once.
+	Once bool
 }
 
 // Model reads the events topic and folds it.
@@ -31,7 +33,9 @@ func (j Judge) Model(ctx context.Context) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewModel(j.Topics.Events, j.Partitions, records), nil
+	m := NewModel(j.Topics.Events, j.Partitions, records)
+	m.once = j.Once
+	return m, nil
 }
 
 // Run judges every derived topic.
@@ -135,6 +139,9 @@ func stateDoc(s *tidemarkv1.FileState) doc {
 // judgeIndex compares every record with the row of its version, and wants the newest version last.
 func (m *Model) judgeIndex(records []*kgo.Record, r *Report) {
 	r.check("index records missing", "index records wrong", "index not at the newest version")
+	if m.once {
+		r.check("index records repeated")
+	}
 	seen := map[string]map[int64]bool{}
 	last := map[string]int64{}
 	for _, rec := range records {
@@ -152,6 +159,9 @@ func (m *Model) judgeIndex(records []*kgo.Record, r *Report) {
 		}
 		if seen[key] == nil {
 			seen[key] = map[int64]bool{}
+		}
+		if m.once && seen[key][version] {
+			r.Violate("index records repeated", "%q version %d", key, version)
 		}
 		seen[key][version], last[key] = true, version
 		row := m.index[key][version]
@@ -190,6 +200,9 @@ func (m *Model) judgeIndex(records []*kgo.Record, r *Report) {
 // judgeDead compares the dead letters by their identity: topic, partition and offset of the source.
 func (m *Model) judgeDead(records []*kgo.Record, r *Report) {
 	r.check("dead letters missing", "dead letters wrong", "dead letters unexpected")
+	if m.once {
+		r.check("dead letters repeated")
+	}
 	seen := map[string]bool{}
 	for _, rec := range records {
 		headers := map[string]string{}
@@ -201,6 +214,9 @@ func (m *Model) judgeDead(records []*kgo.Record, r *Report) {
 		if want == nil || headers["dlq.topic"] != m.topic {
 			r.Violate("dead letters unexpected", "%s %s: %v %q", headers["dlq.topic"], at, headers, short(rec.Value))
 			continue
+		}
+		if m.once && seen[at] {
+			r.Violate("dead letters repeated", "%s", at)
 		}
 		seen[at] = true
 		source := want.record

@@ -115,6 +115,20 @@ func TestNoticesAreJudged(t *testing.T) {
 	}
 }
 
+// TestRepeatsAreFoundWhereNoneMayBe repeats what is right otherwise.
+func TestRepeatsAreFoundWhereNoneMayBe(t *testing.T) {
+	_, m := history(t, story...)
+	m.once = true
+	once, notices, index := &Report{}, &Report{}, &Report{}
+	m.judgeNotices(notified(t, m), once)
+	m.judgeIndex(indexed(t, m), once)
+	expect(t, "nothing", "", once)
+	m.judgeNotices(append(notified(t, m), notified(t, m)[2:]...), notices)
+	expect(t, "a repeated notice", "notices repeated", notices)
+	m.judgeIndex(append(indexed(t, m), indexed(t, m)[2:]...), index)
+	expect(t, "a repeated index record", "index records repeated", index)
+}
+
 func expect(t *testing.T, name, found string, r *Report) {
 	t.Helper()
 	if found == "" && r.Broken() > 0 {

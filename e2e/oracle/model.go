@@ -15,6 +15,7 @@ import (
 type Model struct {
 	topic      string
 	partitions int
+	once       bool // see Judge.Once
 
 	rows    map[string]*row           // by key
 	notices map[string]*notice        // by position

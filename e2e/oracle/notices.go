@@ -11,11 +11,14 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// judgeNotices compares every notice with the one its event should have given. An attempt may be repeated, byte for byte; an
-// effect may not.
+// judgeNotices compares every notice with the one its event should have given. An attempt may be repeated, byte for byte,
+// unless exactly_once was promised; an effect may not.
 func (m *Model) judgeNotices(records []*kgo.Record, r *Report) {
 	r.check("notices missing", "notices wrong", "notices unexpected", "notices two of one event that differ", "notices out of order in a workspace",
 		"notices in another partition than the event")
+	if m.once {
+		r.check("notices repeated")
+	}
 	first := map[string][]byte{}
 	reached := map[string]int64{} // by workspace, the offset of the newest event noticed
 	for _, rec := range records {
@@ -27,6 +30,9 @@ func (m *Model) judgeNotices(records []*kgo.Record, r *Report) {
 			continue
 		}
 		if before, again := first[at]; again {
+			if m.once {
+				r.Violate("notices repeated", "%s", at)
+			}
 			if !bytes.Equal(before, rec.Value) {
 				r.Violate("notices two of one event that differ", "%s:\n      %s\n      %s", at, before, rec.Value)
 			}

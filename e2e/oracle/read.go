@@ -9,10 +9,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Read returns all records of a topic up to its end as of now, ordered by partition and offset.
+// Read returns all committed records of a topic up to its end as of now, ordered by partition and offset.
 func Read(ctx context.Context, brokers []string, topic string) ([]*kgo.Record, error) {
 	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.FetchIsolationLevel(kgo.ReadUncommitted()))
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords()) // a transaction's marker may be the last record
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func Read(ctx context.Context, brokers []string, topic string) ([]*kgo.Record, e
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			end, ok := open[r.Partition]
-			if ok && r.Offset < end {
+			if ok && r.Offset < end && !r.Attrs.IsControl() {
 				all = append(all, r)
 			}
 			if r.Offset >= end-1 {
