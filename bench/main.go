@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // A setup is what every measurement needs.
@@ -34,6 +35,8 @@ type setup struct {
 	added      float64
 	seed       uint64
 	groups     string
+	guarantee  string
+	epoch      time.Duration
 
 	seconds     int
 	connections int
@@ -68,6 +71,8 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&s.workspaces, "workspaces", 1000, "chosen by Zipf's law")
 	flags.Uint64Var(&s.seed, "seed", 42, "of the input")
 	flags.StringVar(&s.groups, "groups", "files", "what tidemark process runs: files, workspaces or files,workspaces")
+	flags.StringVar(&s.guarantee, "guarantee", "at_least_once", "of the groups, or exactly_once")
+	flags.DurationVar(&s.epoch, "epoch", 20*time.Millisecond, "of the groups")
 	flags.IntVar(&s.seconds, "seconds", 15, "of ingress load")
 	flags.IntVar(&s.connections, "connections", 32, "of ingress load")
 	flags.StringVar(&s.parts, "parts", "", "of overload: hot_workspace, two_instances, slow_clients, broker_away; all when empty")
