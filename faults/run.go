@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -86,17 +87,15 @@ func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error
 		if err := r.one(ctx, f); err != nil {
 			if ctx.Err() == nil && !r.traffic.sending() {
 				r.say("all is sent: %d faults are left out", len(all)-i)
-				return nil
+				return r.raise()
 			}
 			if ctx.Err() != nil {
 				return fmt.Errorf("fault %d of %d, %s: %w", i+1, len(all), f.name, err)
 			}
 			judged.Violate("faults whose promise was not kept", "%d, %s: %v", i+1, f.name, err)
 			r.say("%3d/%d %s: %v", i+1, len(all), f.name, err)
-			for n := 1; n <= nodes; n++ { // what a broken fault left down
-				if err := r.node("start", n); err != nil {
-					return err
-				}
+			if err := r.raise(); err != nil {
+				return err
 			}
 			continue
 		}
@@ -105,6 +104,14 @@ func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error
 		r.say("%3d/%d %-28s %5.1f s %v", i+1, len(all), f.name, time.Since(begin).Seconds(), h.Figures)
 	}
 	return nil
+}
+
+// raise starts the nodes that a broken fault left down.
+func (r *run) raise() (err error) {
+	for n := 1; n <= nodes; n++ {
+		err = errors.Join(err, r.node("start", n))
+	}
+	return err
 }
 
 // adapt sets the senders' rate so that what is left to send lasts for the faults that are left, and a bit more.
@@ -134,7 +141,9 @@ func (r *run) one(ctx context.Context, f *fault) error {
 	var err error
 	h.Figures, err = f.hit(ctx, r)
 	h.Took = time.Since(begin).Seconds()
-	r.hits = append(r.hits, h)
+	if !errors.Is(err, errSent) { // what met no traffic to its end has measured nothing
+		r.hits = append(r.hits, h)
+	}
 	return err
 }
 

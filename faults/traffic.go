@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -159,6 +160,8 @@ func (t *traffic) busy() (busy []int32) {
 	return busy
 }
 
+var errSent = errors.New("all was sent before it was over")
+
 // next200 waits until each of the partitions has had a 200 since a moment, and returns how long the last of them took.
 func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int32, limit time.Duration) (time.Duration, error) {
 	for {
@@ -176,7 +179,7 @@ func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int
 			return latest.Sub(since), nil
 		}
 		if !t.sending() {
-			return time.Since(since), nil // nothing more is asked for
+			return 0, errSent
 		}
 		if time.Since(since) > limit {
 			return 0, fmt.Errorf("no 200 in partitions %v for %v", waiting, limit)
