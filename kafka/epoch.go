@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -263,9 +264,12 @@ func (p *partitionEpochs) publish(e *epoch) {
 	begin := time.Now()
 	err := p.wait(e.published)
 	if err == nil && len(e.rows) > 0 {
-		var offset int64
-		if offset, err = p.sendRows(e); err == nil {
-			err = p.storeRows(e, offset)
+		var landed span
+		if landed, err = p.sendRows(e); err == nil {
+			var offset int64
+			if offset, err = p.reached(landed); err == nil {
+				err = p.storeRows(e, offset)
+			}
 		}
 	}
 	if err != nil {
@@ -289,13 +293,35 @@ func (p *partitionEpochs) wait(done <-chan struct{}) error {
 	return p.err
 }
 
-// sendRows sends the epoch's table records, in the order of their keys, and returns the largest offset acknowledged.
-func (p *partitionEpochs) sendRows(e *epoch) (int64, error) {
+// A span is where an epoch's rows landed in the changelog.
+type span struct {
+	first, last int64
+	records     int
+}
+
+// follows says that nothing else landed after the offset and in between.
+func (s span) follows(offset int64) bool {
+	return s.first == offset+1 && s.last-s.first+1 == int64(s.records)
+}
+
+// reached returns the offset up to which every record is on the disk once the rows that landed are. An owner that was paused
+// and wakes may append behind records of its successor that it has never read: from then on the offset stays where it is,
+// until the next recovery reads them.
+func (p *partitionEpochs) reached(landed span) (int64, error) {
+	offset, err := p.shelf.GetOffset(-1)
+	if err != nil || !landed.follows(offset) {
+		return offset, err
+	}
+	return landed.last, nil
+}
+
+// sendRows sends the epoch's table records, in the order of their keys, and returns where they were acknowledged.
+func (p *partitionEpochs) sendRows(e *epoch) (span, error) {
 	var (
-		mu   sync.Mutex
-		left = len(e.rows)
-		last int64
-		done = make(chan struct{})
+		mu     sync.Mutex
+		left   = len(e.rows)
+		landed = span{first: math.MaxInt64, last: -1, records: len(e.rows)}
+		done   = make(chan struct{})
 	)
 	for _, r := range e.tableRecords(p.conf.Table, p.shelf.partition, p.owner) {
 		p.send(r, func(offset int64, err error) {
@@ -304,18 +330,18 @@ func (p *partitionEpochs) sendRows(e *epoch) (int64, error) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			last = max(last, offset)
+			landed.first, landed.last = min(landed.first, offset), max(landed.last, offset)
 			if left--; left == 0 {
 				close(done)
 			}
 		})
 	}
 	if err := p.wait(done); err != nil {
-		return 0, err
+		return span{}, err
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	return last, nil
+	return landed, nil
 }
 
 // storeRows writes the acknowledged rows and their changelog offset to the disk, and drops them from the overlay unless a

@@ -130,6 +130,7 @@ func (e *epochTest) fold(t *testing.T, key, value string) (output, table promise
 
 func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 	e := newEpochTest(t)
+	put(t, e.store, 0, 40) // recovered up to there
 	output, table := e.fold(t, "k", "v1")
 	out := e.wire.next(t)
 	if out.Topic != "out" {
@@ -161,6 +162,26 @@ func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 	}
 	if _, held := e.get("k"); held {
 		t.Error("the row is still held")
+	}
+}
+
+// The offset on the disk says that all records up to it are there. Another owner's records in between are not: an owner that
+// slept while its successor worked would, as the owner again, never read what the successor wrote.
+func TestOffsetDoesNotPassAnotherOwnersRecords(t *testing.T) {
+	e := newEpochTest(t)
+	for _, step := range []struct{ landed, stored int64 }{{0, 0}, {1, 1}, {5, 1}, {6, 1}} {
+		_, table := e.fold(t, "k", "v")
+		e.wire.next(t).done(0, nil)
+		e.wire.next(t).done(step.landed, nil)
+		if err := table.result(t); err != nil {
+			t.Fatal(err)
+		}
+		if offset, ok, err := e.store.Offset(0); offset != step.stored || !ok || err != nil {
+			t.Errorf("a row at %d: the disk is at %d (%t, %v), wanted %d", step.landed, offset, ok, err, step.stored)
+		}
+		if got := get(t, e.store, 0, "k"); got != "v" {
+			t.Errorf("a row at %d: on the disk is %q", step.landed, got)
+		}
 	}
 }
 
