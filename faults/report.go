@@ -102,7 +102,7 @@ func spread(values []float64) string {
 	if len(sorted) == 1 {
 		return fmt.Sprintf("%.4g", most)
 	}
-	return fmt.Sprintf("%.4g, at most %.4g", sorted[len(sorted)/2], most)
+	return fmt.Sprintf("%.4g, at most %.4g", sorted[(len(sorted)-1)/2], most)
 }
 
 func (r *report) markdown() string {
