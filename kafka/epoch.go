@@ -1,9 +1,8 @@
 package kafka
 
 import (
-	"math"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -16,6 +15,9 @@ type partitionEpochs struct {
 	shelf *shelf
 	send  func(r *kgo.Record, done func(offset int64, err error))
 
+	recovered atomic.Bool // the table is
+	edge      edge        // of the mirror, if there is one
+
 	gate sync.Mutex // held by a running callback, and while the open epoch is swapped
 
 	mu      sync.Mutex
@@ -23,6 +25,7 @@ type partitionEpochs struct {
 	waiting int        // callbacks waiting for room
 	open    *epoch
 	overlay map[string]*row // rows of the open and the publishing epoch: what the next callback must see
+	older   map[string]bool // keys whose last record in the changelog is older than the row, while it is being recovered
 	unacked int             // outputs
 	held    int             // bytes of rows, and of outputs that wait for their transaction
 	err     error           // the first failure; nothing is published after it
@@ -65,8 +68,8 @@ func newEpoch() *epoch {
 
 func newPartitionEpochs(conf EpochConfig, owner []byte, shelf *shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
 	p := &partitionEpochs{
-		conf: conf, owner: owner, shelf: shelf, send: send,
-		open: newEpoch(), overlay: make(map[string]*row),
+		conf: conf, owner: owner, shelf: shelf, send: send, edge: unknownEdge(),
+		open: newEpoch(), overlay: make(map[string]*row), older: make(map[string]bool),
 		failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	p.room = sync.NewCond(&p.mu)
@@ -127,9 +130,12 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 	e.outputs++
 	p.mu.Unlock()
 	p.wake()
-	p.send(r, func(_ int64, err error) {
-		if err != nil {
+	p.send(r, func(offset int64, err error) {
+		switch {
+		case err != nil:
 			p.fail(err)
+		case p.conf.Mirror != nil && r.Topic == p.conf.Mirror.Topic:
+			p.edge.landed(offset)
 		}
 		p.mu.Lock()
 		e.outputs--
@@ -184,6 +190,14 @@ func (p *partitionEpochs) get(key string) (value []byte, found bool) {
 	return r.value, true
 }
 
+// current returns the newest row of a key, nil when there is none.
+func (p *partitionEpochs) current(key string) ([]byte, error) {
+	if row, held := p.get(key); held {
+		return row, nil
+	}
+	return p.shelf.Get(key)
+}
+
 func (p *partitionEpochs) wake() {
 	select {
 	case p.dirty <- struct{}{}:
@@ -219,159 +233,6 @@ func (p *partitionEpochs) fail(err error) {
 	}
 }
 
-// run closes and publishes one epoch after the other until the partition is given up.
-func (p *partitionEpochs) run() {
-	defer close(p.done)
-	for {
-		select {
-		case <-p.dirty:
-		case <-p.stop:
-			return
-		}
-		timer := time.NewTimer(p.conf.Interval)
-		select {
-		case <-timer.C:
-		case <-p.failed:
-			return
-		}
-		p.gate.Lock()
-		e := p.swap()
-		p.gate.Unlock()
-		if e != nil {
-			p.publish(e)
-		}
-	}
-}
-
-// swap opens the next epoch and returns the one that was open, nil when nothing is in it. The caller holds the gate.
-func (p *partitionEpochs) swap() *epoch {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	e := p.open
-	if e.empty() || p.shared != nil && p.err != nil {
-		return nil
-	}
-	p.open = newEpoch()
-	e.closed = true
-	if e.outputs == 0 {
-		close(e.published)
-	}
-	return e
-}
-
-// publish does in order what Epochs promises. On failure the epoch's promises are finished with the error.
-func (p *partitionEpochs) publish(e *epoch) {
-	begin := time.Now()
-	err := p.wait(e.published)
-	if err == nil && len(e.rows) > 0 {
-		var landed span
-		if landed, err = p.sendRows(e); err == nil {
-			var offset int64
-			if offset, err = p.reached(landed); err == nil {
-				err = p.storeRows(e, offset)
-			}
-		}
-	}
-	if err != nil {
-		p.fail(err)
-	} else if len(e.rows) > 0 {
-		p.conf.Metrics.published(len(e.rows), time.Since(begin))
-	}
-	for _, f := range e.finish {
-		f(nil, err) // nil: goka must not write the offset a second time
-	}
-}
-
-// wait returns when done is closed; with an error when the partition failed, before or after.
-func (p *partitionEpochs) wait(done <-chan struct{}) error {
-	select {
-	case <-done:
-	case <-p.failed:
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.err
-}
-
-// A span is where an epoch's rows landed in the changelog.
-type span struct {
-	first, last int64
-	records     int
-}
-
-// follows says that nothing else landed after the offset and in between.
-func (s span) follows(offset int64) bool {
-	return s.first == offset+1 && s.last-s.first+1 == int64(s.records)
-}
-
-// reached returns the offset up to which every record is on the disk once the rows that landed are. An owner that was paused
-// and wakes may append behind records of its successor that it has never read: from then on the offset stays where it is,
-// until the next recovery reads them.
-func (p *partitionEpochs) reached(landed span) (int64, error) {
-	offset, err := p.shelf.GetOffset(-1)
-	if err != nil || !landed.follows(offset) {
-		return offset, err
-	}
-	return landed.last, nil
-}
-
-// sendRows sends the epoch's table records, in the order of their keys, and returns where they were acknowledged.
-func (p *partitionEpochs) sendRows(e *epoch) (span, error) {
-	var (
-		mu     sync.Mutex
-		left   = len(e.rows)
-		landed = span{first: math.MaxInt64, last: -1, records: len(e.rows)}
-		done   = make(chan struct{})
-	)
-	for _, r := range e.tableRecords(p.conf.Table, p.shelf.partition, p.owner) {
-		p.send(r, func(offset int64, err error) {
-			if err != nil {
-				p.fail(err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			landed.first, landed.last = min(landed.first, offset), max(landed.last, offset)
-			if left--; left == 0 {
-				close(done)
-			}
-		})
-	}
-	if err := p.wait(done); err != nil {
-		return span{}, err
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	return landed, nil
-}
-
-// storeRows writes the acknowledged rows and their changelog offset to the disk, and drops them from the overlay unless a
-// later epoch holds them.
-func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
-	err := p.shelf.store.Update(p.shelf.partition, offset, func(w *Writer) error {
-		for key, r := range e.rows {
-			if r.value == nil {
-				w.Delete(Rows, []byte(key))
-			} else {
-				w.Set(Rows, []byte(key), r.value)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for key, r := range e.rows {
-		p.held -= len(r.value)
-		if p.overlay[key] == r {
-			delete(p.overlay, key)
-		}
-	}
-	p.signal()
-	return nil
-}
-
 // landed forgets the outputs of an epoch whose transaction is committed.
 func (p *partitionEpochs) landed(e *epoch) {
 	p.mu.Lock()
@@ -390,6 +251,9 @@ func (p *partitionEpochs) close() {
 	}
 	p.mu.Lock()
 	pending := len(p.overlay) > 0 || p.unacked > 0
+	if !pending && p.err == nil {
+		p.err = errClosed // nothing is to be sent any more
+	}
 	p.mu.Unlock()
 	if pending {
 		p.fail(errClosed)

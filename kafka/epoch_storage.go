@@ -16,10 +16,7 @@ type epochStorage struct {
 }
 
 func (s *epochStorage) Get(key string) ([]byte, error) {
-	if value, held := s.get(key); held {
-		return value, nil
-	}
-	return s.shelf.Get(key)
+	return s.current(key)
 }
 
 func (s *epochStorage) Has(key string) (bool, error) {
@@ -37,7 +34,8 @@ func (s *epochStorage) MarkRecovered() error {
 		return err
 	}
 	s.epochs.readback.follow(s.partition, offset+1)
-	return nil
+	s.recovered.Store(true)
+	return s.rewrite()
 }
 
 // Close stops the partition's epochs first: they write to the shelf.

@@ -37,6 +37,7 @@ type Epochs struct {
 	conf        EpochConfig
 	client      *kgo.Client    // set by goka's start: see producerBuilder
 	readback    *readback      // likewise
+	lookout     *lookout       // likewise, unless there is nothing to look out for
 	ledger      *clusterLedger // likewise, as the next one only with ExactlyOnce
 	shared      *transactions
 	owner       []byte
@@ -65,6 +66,8 @@ type EpochConfig struct {
 	// Older says that a record of the table is older than the row that is stored already. Compaction keeps the last record,
 	// not the newest: an owner that was paused may have appended after its successor.
 	Older func(record, stored []byte) bool
+	// Mirror is an output that the newest rows must be found in; nil when there is none.
+	Mirror *Mirror
 	// PartitionOf returns the input partition that an output belongs to.
 	PartitionOf func(topic, key string, headers goka.Headers) int32
 	// Interval is how long an epoch stays open after its first record, unless the one before it takes longer to publish.
@@ -167,6 +170,13 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 		e.client.Close()
 		return nil, err
 	}
+	if e.conf.Mirror != nil && e.conf.Guarantee != ExactlyOnce {
+		if e.lookout, err = startLookout(conf, e.conf.Mirror, e.conf.Log, e.partitions); err != nil {
+			e.readback.close()
+			e.client.Close()
+			return nil, err
+		}
+	}
 	if e.shared != nil {
 		go e.shared.run()
 	}
@@ -254,7 +264,8 @@ func (e *Epochs) forget(partition int32) {
 
 // recover writes a changelog record, read while goka recovers the table, straight to the disk: it is published already.
 func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
-	return e.conf.Store.Update(ctx.Partition(), ctx.Offset(), func(w *Writer) error {
+	older := false
+	err := e.conf.Store.Update(ctx.Partition(), ctx.Offset(), func(w *Writer) error {
 		if value == nil {
 			w.Delete(Rows, []byte(key))
 			return nil
@@ -263,11 +274,15 @@ func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, 
 		if err != nil {
 			return err
 		}
-		if stored == nil || !e.conf.Older(value, stored) {
+		if older = stored != nil && e.conf.Older(value, stored); !older {
 			w.Set(Rows, []byte(key), value)
 		}
 		return nil
 	})
+	if p := e.partition(ctx.Partition()); p != nil && err == nil {
+		p.recalled(key, older)
+	}
+	return err
 }
 
 // send produces to a partition and calls done from the client's goroutine, exactly once.
@@ -309,6 +324,7 @@ func (p *epochProducer) Close() error {
 	if p.epochs.shared != nil {
 		p.epochs.shared.close()
 	}
+	p.epochs.lookout.close()
 	p.epochs.readback.close()
 	return closeProducer(p.epochs.client)
 }

@@ -13,6 +13,7 @@ type Metrics struct {
 	folded   prometheus.Counter
 	restarts prometheus.Counter
 	answers  prometheus.Counter
+	mends    prometheus.Counter
 }
 
 // NewMetrics registers the metrics of a group.
@@ -39,7 +40,11 @@ func NewMetrics(r prometheus.Registerer, group string) *Metrics {
 		Name: "tidemark_table_rewrites_total", ConstLabels: labels,
 		Help: "Rows written again because another owner, paused and woken, had appended an older one after them.",
 	})
-	r.MustRegister(m.epochs, m.rows, m.folded, m.restarts, m.answers)
+	m.mends = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "tidemark_output_rewrites_total", ConstLabels: labels,
+		Help: "Records of a compacted output sent again because another owner, paused and woken, had appended an older one after them.",
+	})
+	r.MustRegister(m.epochs, m.rows, m.folded, m.restarts, m.answers, m.mends)
 	return m
 }
 
@@ -59,6 +64,12 @@ func (m *Metrics) coalesced() {
 func (m *Metrics) answered() {
 	if m != nil {
 		m.answers.Inc()
+	}
+}
+
+func (m *Metrics) mended() {
+	if m != nil {
+		m.mends.Inc()
 	}
 }
 

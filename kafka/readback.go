@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -94,13 +96,10 @@ func (r *readback) see(record *kgo.Record) {
 func (p *partitionEpochs) answer(key string, value []byte) {
 	p.gate.Lock()
 	defer p.gate.Unlock()
-	row, held := p.get(key)
-	if !held {
-		var err error
-		if row, err = p.shelf.Get(key); err != nil {
-			p.fail(err)
-			return
-		}
+	row, err := p.current(key)
+	if err != nil {
+		p.fail(err)
+		return
 	}
 	switch {
 	case row == nil:
@@ -114,4 +113,35 @@ func (p *partitionEpochs) answer(key string, value []byte) {
 	if err := p.set(key, row); err == nil {
 		p.wake()
 	}
+}
+
+// recalled notes whether the record of a key that was recovered last is older than the row.
+func (p *partitionEpochs) recalled(key string, older bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if older {
+		p.older[key] = true
+	} else if len(p.older) > 0 {
+		delete(p.older, key)
+	}
+}
+
+// rewrite writes those rows again which an owner that is gone did not get to.
+func (p *partitionEpochs) rewrite() error {
+	p.mu.Lock()
+	keys := slices.Sorted(maps.Keys(p.older))
+	clear(p.older)
+	p.mu.Unlock()
+	for _, key := range keys {
+		row, err := p.shelf.Get(key)
+		if err != nil {
+			return err
+		}
+		p.conf.Metrics.answered()
+		if err := p.set(key, row); err != nil {
+			return err
+		}
+		p.wake()
+	}
+	return nil
 }

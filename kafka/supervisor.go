@@ -40,6 +40,7 @@ type GroupConfig struct {
 	Graph       func(e *Epochs) *goka.GroupGraph
 	Prepare     Prepare
 	Older       func(record, stored []byte) bool
+	Mirror      *Mirror
 	PartitionOf func(topic, key string, headers goka.Headers) int32
 	Interval    time.Duration // see EpochConfig
 	// Options are added to goka's own, after everything that makes the processor safe.
@@ -123,7 +124,8 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 
 	epochs := NewEpochs(EpochConfig{
 		Kafka: g.conf.Kafka, Store: store, Table: g.conf.Table.Name, Log: g.conf.Log, Metrics: g.conf.Metrics,
-		Group: g.conf.Name, Guarantee: g.conf.Guarantee, InstanceID: g.conf.InstanceID, Prepare: g.conf.Prepare, Older: g.conf.Older, PartitionOf: g.conf.PartitionOf, Interval: g.conf.Interval,
+		Group: g.conf.Name, Guarantee: g.conf.Guarantee, InstanceID: g.conf.InstanceID, Interval: g.conf.Interval,
+		Prepare: g.conf.Prepare, Older: g.conf.Older, Mirror: g.conf.Mirror, PartitionOf: g.conf.PartitionOf,
 	})
 	options := append(ClientOptions(g.conf.Kafka, g.conf.Log), epochs.Options()...)
 	processor, err := goka.NewProcessor(g.conf.Kafka.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)

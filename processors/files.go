@@ -2,11 +2,13 @@ package processors
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"strconv"
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
+	"google.golang.org/protobuf/proto"
 
 	"tidemark/codecs"
 	"tidemark/file"
@@ -42,6 +44,7 @@ func NewFiles(conf Config) *Files {
 		Graph:       f.graph,
 		Prepare:     f.prepare,
 		Older:       olderBy(fileVersionField),
+		Mirror:      indexMirror(conf),
 		PartitionOf: partitionOf(conf.Streams),
 		Interval:    conf.epoch(),
 		Options:     conf.Options,
@@ -110,6 +113,27 @@ func (f *Files) fold(ctx goka.Context, message any) {
 		f.emit(ctx, s.Index, file.IndexOf(after))
 		f.emit(ctx, s.Notify, file.NoticeOf(before, after, a.event, at, late))
 		ctx.SetValue(after) // held until the outputs are acknowledged
+	}
+}
+
+// indexMirror keeps the last record of each key in the index topic that of the row's newest version; nil when there is no index.
+func indexMirror(conf Config) *kafka.Mirror {
+	if conf.TableOnly {
+		return nil
+	}
+	return &kafka.Mirror{
+		Topic: conf.Streams.Index.Name,
+		Older: func(record, row []byte) bool {
+			message, err := codecs.Index{}.Decode(record)
+			return err == nil && message.(*tidemarkv1.IndexOp).GetVersion() < int64(versionOf(row, fileVersionField))
+		},
+		Record: func(row []byte) ([]byte, error) {
+			state := new(tidemarkv1.FileState)
+			if err := proto.Unmarshal(row, state); err != nil {
+				return nil, fmt.Errorf("decode a row of %s: %w", conf.Streams.Files.Name, err)
+			}
+			return codecs.Index{}.Encode(file.IndexOf(state))
+		},
 	}
 }
 

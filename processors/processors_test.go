@@ -347,3 +347,37 @@ func TestRecreatedLogIsRefused(t *testing.T) {
 	b.records(t, b.conf.Streams.Notify, 2)
 	stop()
 }
+
+// An owner that was paused may append the record of an older version after the newest, even while nobody owns the partition.
+// Compaction would keep that one, so the newest is sent again.
+func TestIndexEndsWithTheNewestVersion(t *testing.T) {
+	b := newBench(t)
+	stop := b.start(t)
+	for i := range 3 {
+		b.send(t, "w", event("updated", "w", fmt.Sprint("e", i), "f", ""))
+	}
+	versions := b.records(t, b.conf.Streams.Index, 3)
+	late := func(r *kgo.Record) *kgo.Record {
+		return &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value}
+	}
+	b.put(t, late(versions[0]))
+	b.put(t, late(versions[1]))
+	mended := b.records(t, b.conf.Streams.Index, 6)
+	if got := string(mended[5].Value); got != string(versions[2].Value) {
+		t.Errorf("the last record is %s, want %s", got, versions[2].Value)
+	}
+	stop()
+
+	b.put(t, late(versions[1]))
+	stop = b.start(t)
+	defer stop()
+	mended = b.records(t, b.conf.Streams.Index, 8)
+	if got := string(mended[7].Value); got != string(versions[2].Value) {
+		t.Errorf("after a restart the last record is %s, want %s", got, versions[2].Value)
+	}
+	b.put(t, late(versions[2])) // nothing is wrong with it
+	b.send(t, "w", event("updated", "w", "e9", "f", ""))
+	b.records(t, b.conf.Streams.Notify, 4)
+	time.Sleep(3 * time.Second) // of which a look takes one
+	b.records(t, b.conf.Streams.Index, 10)
+}

@@ -49,7 +49,7 @@ func aclsOf(s topology.Streams) []acl {
 
 	topic(processRole, s.Events, read)
 	topic(processRole, s.Files, read, write)
-	topic(processRole, s.Index, write)
+	topic(processRole, s.Index, read, write)
 	topic(processRole, s.Notify, read, write)
 	topic(processRole, s.DLQ, write)
 	topic(processRole, s.Workspaces, read, write)
