@@ -187,7 +187,8 @@ func (c *cluster) end(ctx context.Context, topic string) int64 {
 	return sum
 }
 
-// lag is how many records of a topic a group has not committed.
+// lag is how many records of a topic a group has not committed. What is never handed to anybody, as the markers of
+// transactions are, does not count; it is looked for at the very end only.
 func (c *cluster) lag(ctx context.Context, group, topic string) (lag int64, err error) {
 	ends, err := c.admin.ListEndOffsets(ctx, topic)
 	if err = errors.Join(err, ends.Error()); err != nil {
@@ -197,9 +198,45 @@ func (c *cluster) lag(ctx context.Context, group, topic string) (lag int64, err 
 	if err != nil {
 		return 0, err
 	}
+	from := map[int32]kgo.Offset{}
+	to := map[int32]int64{}
 	ends.Each(func(o kadm.ListedOffset) {
 		at, _ := committed.Lookup(topic, o.Partition)
-		lag += max(0, o.Offset-max(0, at.At))
+		if next := max(0, at.At); next < o.Offset {
+			lag += o.Offset - next
+			from[o.Partition], to[o.Partition] = kgo.NewOffset().At(next), o.Offset
+		}
 	})
-	return lag, nil
+	if lag == 0 || lag > 50*partitions {
+		return lag, nil
+	}
+	return c.records(ctx, topic, from, to)
+}
+
+// records counts what a reader of committed records is handed between two offsets of each partition.
+func (c *cluster) records(ctx context.Context, topic string, from map[int32]kgo.Offset, to map[int32]int64) (n int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.plain...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	for len(to) > 0 {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return 0, fmt.Errorf("count the last records of %s: %w", topic, err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			end, open := to[r.Partition]
+			if open && r.Offset < end && !r.Attrs.IsControl() {
+				n++
+			}
+			if r.Offset >= end-1 {
+				delete(to, r.Partition)
+			}
+		})
+	}
+	return n, nil
 }

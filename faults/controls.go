@@ -76,7 +76,7 @@ func controls(ctx context.Context, o options, c *cluster, dir, binary string, al
 }
 
 func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, m mistake, n uint64, judged *oracle.Report) error {
-	g, err := newRig(ctx, c, dir, fmt.Sprint("control", n), binary)
+	g, err := newRig(ctx, c, dir, fmt.Sprint("control", n), binary, o.guarantee)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
 		return err
 	}
 	to.Fact("drained after the last event, s", fmt.Sprintf("%.1f", took.Seconds()))
-	judge := oracle.Judge{Brokers: r.plain, Topics: r.topics, Partitions: partitions, Workspaces: whole, Index: r.index}
+	judge := oracle.Judge{Brokers: r.plain, Topics: r.topics, Partitions: partitions, Workspaces: whole, Index: r.index, Once: r.once()}
 	model, err := judge.Model(ctx)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func (r *run) drain(ctx context.Context, limit time.Duration, whole bool) (time.
 			return time.Since(begin), nil
 		}
 		if time.Since(begin) > limit {
-			return 0, fmt.Errorf("not drained after %v: %d events and %d notices are not committed (%w)\n%s", limit, files, spaces, err, r.process[0].tail())
+			return 0, errors.Join(err, fmt.Errorf("not drained after %v: %d events and %d notices are not committed\n%s", limit, files, spaces, r.process[0].tail()))
 		}
 		if err := sleep(ctx, 200*time.Millisecond); err != nil {
 			return 0, err

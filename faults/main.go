@@ -21,6 +21,7 @@ import (
 
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
+	"tidemark/kafka"
 )
 
 type options struct {
@@ -34,6 +35,8 @@ type options struct {
 	kinds    string
 	controls bool
 	keep     bool
+
+	guarantee kafka.Guarantee
 }
 
 func main() {
@@ -60,10 +63,16 @@ func parse(args []string) (o options, err error) {
 	flags.StringVar(&o.report, "report", ".cache/faults", "folder for report.md and report.json")
 	flags.BoolVar(&o.controls, "controls", true, "run the negative controls too")
 	flags.StringVar(&o.kinds, "faults", "", "do only the faults whose name has this in it")
+	guarantee := flags.String("guarantee", string(kafka.AtLeastOnce), "what the processors promise: at_least_once or exactly_once")
 	flags.BoolVar(&o.keep, "keep", false, "keep logs and stores of a run that passed too")
 	rows := flags.String("rows", "", "rows of the matrix to do, separated by commas; all others are left out")
 	if err := flags.Parse(args); err != nil {
 		return o, err
+	}
+	switch o.guarantee = kafka.Guarantee(*guarantee); o.guarantee {
+	case kafka.AtLeastOnce, kafka.ExactlyOnce:
+	default:
+		return o, fmt.Errorf("-guarantee is %q: want %s or %s", *guarantee, kafka.AtLeastOnce, kafka.ExactlyOnce)
 	}
 	o.rows = map[int]bool{}
 	for _, text := range strings.FieldsFunc(*rows, func(r rune) bool { return r == ',' }) {
@@ -99,7 +108,7 @@ func faultsRun(ctx context.Context, o options) (err error) {
 		return err
 	}
 	c := &cluster{script: "deploy/kafka/cluster.sh", state: filepath.Join(dir, "kafka"), base: o.base}
-	say("seed %d, logs and stores in %s", o.seed, dir)
+	say("seed %d, %s, logs and stores in %s", o.seed, o.guarantee, dir)
 	defer func() {
 		if err = errors.Join(err, c.down()); err == nil && !o.keep { // what failed stays to be looked at
 			err = os.RemoveAll(dir)
@@ -108,7 +117,7 @@ func faultsRun(ctx context.Context, o options) (err error) {
 	if err := c.up(); err != nil {
 		return err
 	}
-	all := &report{Seed: o.seed, Short: o.short, Began: time.Now()}
+	all := &report{Seed: o.seed, Guarantee: o.guarantee, Short: o.short, Began: time.Now()}
 	if err := mainRun(ctx, o, c, dir, binary, all); err != nil {
 		return errors.Join(err, all.write(o.report))
 	}
@@ -126,7 +135,7 @@ func faultsRun(ctx context.Context, o options) (err error) {
 
 // mainRun hits the product.
 func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all *report) error {
-	g, err := newRig(ctx, c, dir, "main", binary)
+	g, err := newRig(ctx, c, dir, "main", binary, o.guarantee)
 	if err != nil {
 		return err
 	}
@@ -165,6 +174,8 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 	weighing := make(chan struct{})
 	go func() { wrote <- r.foreign.run(writing, 100*time.Millisecond) }()
 	go func() { defer close(weighing); r.weigh(writing) }()
+	asking := newReader(r)
+	go asking.run(writing)
 	go r.traffic.run(ctx)
 	if err := hurt(ctx); err != nil {
 		cancel()
@@ -176,6 +187,7 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 	<-r.traffic.done
 	stopWriting()
 	<-weighing
+	asking.report(judged)
 	if err := errors.Join(r.traffic.err, <-wrote); err != nil {
 		return err
 	}

@@ -1,9 +1,13 @@
 package main
 
-import "time"
+import (
+	"time"
+
+	"tidemark/kafka"
+)
 
 // faults are all kinds, with how often each hits in a long and in a short run. The rows are those of docs/reliability.md.
-func faults() []*fault {
+func faults(guarantee kafka.Guarantee) []*fault {
 	all := []*fault{
 		{1, "broker kill -9", 20, 1, 20 * time.Second, killBroker(false)},
 		{1, "controller kill -9", 8, 1, 25 * time.Second, killBroker(true)},
@@ -31,12 +35,13 @@ func faults() []*fault {
 		{22, "hostile HTTP", 2, 0, 12 * time.Second, hostile},
 		{24, "rolling SIGTERM", 2, 1, 15 * time.Second, rolling},
 	}
-	for i, g := range gaps {
-		short := 0
-		if i == 1 || i == 3 {
-			short = 1
-		}
-		all = append(all, &fault{9, "kill -9, " + g.name, 20, short, 4 * time.Second, killInGap(g)})
+	gaps := epochGaps
+	if guarantee == kafka.ExactlyOnce {
+		gaps = transactionGaps
+		all = append(all, &fault{7, "coordinator moved in a commit", 5, 1, 12 * time.Second, moveCoordinator})
+	}
+	for _, g := range gaps {
+		all = append(all, &fault{9, "kill -9, " + g.name, 20, g.short, 5 * time.Second, killInGap(g)})
 	}
 	return all
 }

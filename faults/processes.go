@@ -8,46 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
 	"tidemark/e2e/proxy"
-
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
-
-// A gap is a moment between two steps of an epoch, made seconds wide by holding what would end it.
-type gap struct {
-	name   string
-	effect proxy.Effect
-	key    kmsg.Key
-	topics func(r *rig) []string
-}
-
-func outputs(r *rig) []string { return []string{r.topics.Index, r.topics.Notify} }
-func rows(r *rig) []string    { return []string{r.topics.Files, r.topics.Workspaces} }
-
-var gaps = []gap{
-	{"outputs not sent", proxy.HoldRequests, kmsg.Produce, outputs},
-	{"outputs not acked", proxy.HoldAnswers, kmsg.Produce, outputs},
-	{"rows not sent", proxy.HoldRequests, kmsg.Produce, rows},
-	{"rows not acked", proxy.HoldAnswers, kmsg.Produce, rows},
-	{"offsets not sent", proxy.HoldRequests, kmsg.OffsetCommit, nil},
-	{"offsets not acked", proxy.HoldAnswers, kmsg.OffsetCommit, nil},
-}
-
-func (g gap) fault(r *rig) *proxy.Fault {
-	var of []string
-	if g.topics != nil {
-		of = g.topics(r)
-	}
-	return &proxy.Fault{Effect: g.effect, Match: func(q proxy.Request) bool { return q.Key == g.key.Int16() && (of == nil || overlap(q.Topics, of)) }}
-}
-
-func overlap(topics, of []string) bool {
-	return slices.ContainsFunc(topics, func(t string) bool { return slices.Contains(of, t) })
-}
 
 // restart starts a killed processor and waits until it folds again.
 func (r *run) restart(ctx context.Context, p *program) (time.Duration, error) {
@@ -84,31 +49,6 @@ func killProcessor(ctx context.Context, r *run) (figures, error) {
 	return figures{"recovery s": round(worst), "killed": float64(len(victims))}, nil
 }
 
-// killInGap kills a processor while one step of its epochs is held open.
-func killInGap(g gap) func(context.Context, *run) (figures, error) {
-	return func(ctx context.Context, r *run) (figures, error) {
-		f := g.fault(r.rig)
-		lift := r.proxy.Inject(f)
-		defer lift()
-		if err := sleep(ctx, r.between(300*time.Millisecond, 2*time.Second)); err != nil {
-			return nil, err
-		}
-		for end := time.Now().Add(5 * time.Second); f.Hits.Load() == 0 && time.Now().Before(end); {
-			if err := sleep(ctx, 5*time.Millisecond); err != nil {
-				return nil, err
-			}
-		}
-		p := pick(r.rnd, r.process)
-		if err := p.kill(); err != nil {
-			return nil, err
-		}
-		met := f.Hits.Load()
-		lift()
-		took, err := r.restart(ctx, p)
-		return figures{"recovery s": round(took), "held": float64(met)}, err
-	}
-}
-
 // pauseProcessor stops a processor, past its session or not, and lets it wake.
 func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
@@ -119,7 +59,7 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 		}
 		release := func() {}
 		if past && r.rnd.IntN(2) == 0 { // half of them wake with rows on their way
-			release = r.proxy.Inject(gaps[2].fault(r.rig))
+			release = r.proxy.Inject(rowsNotSent.fault(r.rig))
 			if err := sleep(ctx, 300*time.Millisecond); err != nil {
 				release()
 				return nil, err
@@ -174,7 +114,11 @@ func storm(ctx context.Context, r *run) (figures, error) {
 	for range rounds {
 		var extra []*program
 		for i := range 2 {
-			p := r.newProcess(fmt.Sprint(3 + i)) // no instance id: it leaves at once
+			var args []string // without an instance id it leaves at once
+			if r.once() {
+				args = []string{"--instance-id", instance(2 + i)}
+			}
+			p := r.newProcess(fmt.Sprint(3+i), args...)
 			if err := p.start(); err != nil {
 				return nil, err
 			}

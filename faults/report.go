@@ -12,17 +12,19 @@ import (
 	"time"
 
 	"tidemark/e2e/oracle"
+	"tidemark/kafka"
 )
 
 // A report is what a run found, of the product and of its controls.
 type report struct {
-	Seed     uint64
-	Short    bool
-	Began    time.Time
-	Hits     []hit
-	Peak     map[string]float64
-	Product  *oracle.Report
-	Controls []control
+	Seed      uint64
+	Guarantee kafka.Guarantee
+	Short     bool
+	Began     time.Time
+	Hits      []hit
+	Peak      map[string]float64
+	Product   *oracle.Report
+	Controls  []control
 }
 
 // A control is a program that is known to be wrong, and what it was found guilty of.
@@ -111,7 +113,7 @@ func (r *report) markdown() string {
 	if r.Short {
 		form = "short"
 	}
-	fmt.Fprintf(&b, "Seed %d, %s form, %s.\n\n", r.Seed, form, r.Began.UTC().Format("2006-01-02 15:04 UTC"))
+	fmt.Fprintf(&b, "Seed %d, %s, %s form, %s.\n\n", r.Seed, r.Guarantee, form, r.Began.UTC().Format("2006-01-02 15:04 UTC"))
 	counted := 0
 	b.WriteString("| row | fault | hits | chance of a violation, at most | figures: median, largest |\n|---|---|---|---|---|\n")
 	for _, l := range r.lines() {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tidemark/e2e/oracle"
+	"tidemark/kafka"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 )
@@ -26,6 +27,7 @@ const (
 type rig struct {
 	*cluster
 	dir, prefix, binary string
+	guarantee           kafka.Guarantee
 	topics              oracle.Topics
 	index               *oracle.Follower
 
@@ -36,8 +38,8 @@ type rig struct {
 }
 
 // newRig makes topics and ACLs, and starts nothing.
-func newRig(ctx context.Context, c *cluster, dir, prefix, binary string) (*rig, error) {
-	g := &rig{cluster: c, dir: filepath.Join(dir, prefix), prefix: prefix, binary: binary}
+func newRig(ctx context.Context, c *cluster, dir, prefix, binary string, guarantee kafka.Guarantee) (*rig, error) {
+	g := &rig{cluster: c, dir: filepath.Join(dir, prefix), prefix: prefix, binary: binary, guarantee: guarantee}
 	g.topics = oracle.Topics{
 		Events: prefix + "-events", Files: prefix + "-files-table", Index: prefix + "-index", Notify: prefix + "-notify",
 		DLQ: prefix + "-dlq", Workspaces: prefix + "-workspaces-table",
@@ -60,7 +62,7 @@ func newRig(ctx context.Context, c *cluster, dir, prefix, binary string) (*rig, 
 	}
 	for i := range 2 {
 		g.ingress = append(g.ingress, g.newIngress(i))
-		g.process = append(g.process, g.newProcess(fmt.Sprint(i+1), "--instance-id", fmt.Sprint("p", i+1)))
+		g.process = append(g.process, g.newProcess(fmt.Sprint(i+1), "--instance-id", instance(i)))
 	}
 	g.tmpfs = mount(g.process[0].data)
 	api := freeAddr()
@@ -118,8 +120,16 @@ func (g *rig) newIngress(i int) *program {
 	return p
 }
 
+// instance names the i-th of the processors that are always there.
+func instance(i int) string { return fmt.Sprint("p", i+1) }
+
+func (g *rig) once() bool { return g.guarantee == kafka.ExactlyOnce }
+
 func (g *rig) newProcess(name string, args ...string) *program {
 	data := filepath.Join(g.dir, "data-process"+name)
+	if g.once() {
+		args = append(args, "--guarantee", string(kafka.ExactlyOnce), "--epoch", "50ms")
+	}
 	p := g.role("process", "process"+name, append(args, "--data", data)...)
 	p.data = data
 	return p

@@ -52,7 +52,7 @@ type run struct {
 
 // plan shuffles the faults of a run: those of its form, or at least one of each kind that was asked for by name or row.
 func plan(rnd *rand.Rand, o options) (all []*fault) {
-	for _, f := range faults() {
+	for _, f := range faults(o.guarantee) {
 		n := int(float64(f.long)*o.scale + 0.5)
 		if o.short {
 			n = f.short

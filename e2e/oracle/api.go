@@ -63,6 +63,9 @@ func segment(s string) string { return strings.ReplaceAll(url.PathEscape(s), "."
 
 func workspacePath(scope string) string { return "/v1/workspaces/" + segment(scope) }
 
+// FilePath is where the query API has a file.
+func FilePath(scope, object string) string { return workspacePath(scope) + "/files/" + segment(object) }
+
 // get returns the object of a 200 answer, and nil for 404.
 func (a *api) get(path string) (map[string]any, error) {
 	a.requests++
@@ -160,7 +163,7 @@ func (a *api) list(path string) (files []map[string]any, err error) {
 // judgeFiles gets each file, and asks another workspace for it too.
 func (a *api) judgeFiles(scope, other string, rows, otherRows map[string]*row, r *Report) error {
 	for id, want := range rows {
-		object, err := a.get(workspacePath(scope) + "/files/" + segment(id))
+		object, err := a.get(FilePath(scope, id))
 		if err != nil {
 			return err
 		}
@@ -177,7 +180,7 @@ func (a *api) judgeFiles(scope, other string, rows, otherRows map[string]*row, r
 		if other == "" || otherRows[id] != nil || want.version%5 != 0 {
 			continue
 		}
-		if object, err = a.get(workspacePath(other) + "/files/" + segment(id)); err != nil {
+		if object, err = a.get(FilePath(other, id)); err != nil {
 			return err
 		}
 		if object != nil {

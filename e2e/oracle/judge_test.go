@@ -185,17 +185,21 @@ func TestRowsAreJudged(t *testing.T) {
 	old := record(func(s *tidemarkv1.FileState) { s.Version = 3 })
 	for _, test := range []struct {
 		name    string
+		once    bool
 		records []*kgo.Record
 		found   string
 	}{
-		{"right", []*kgo.Record{old, same, same}, ""},
-		{"none", nil, "rows missing"},
-		{"old", []*kgo.Record{old}, "rows wrong"},
-		{"back in time", []*kgo.Record{same, old, same}, "rows going back in time"},
-		{"another size", []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Size = proto.Int64(5) })}, "rows wrong"},
-		{"an id too many", []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Seen = append(s.Seen, make([]byte, 24)...) })}, "rows wrong"},
-		{"another key", []*kgo.Record{same, {Key: []byte("w/g"), Value: same.Value}}, "rows unexpected"},
+		{"right", true, []*kgo.Record{old, same, same}, ""},
+		{"none", false, nil, "rows missing"},
+		{"old", false, []*kgo.Record{old}, "rows wrong"},
+		{"back in time, and again", false, []*kgo.Record{same, old, same}, ""},
+		{"back in time", false, []*kgo.Record{same, same, old}, "rows wrong"},
+		{"back in time, and again, under exactly_once", true, []*kgo.Record{same, old, same}, "rows going back in time"},
+		{"another size", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Size = proto.Int64(5) })}, "rows wrong"},
+		{"an id too many", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Seen = append(s.Seen, make([]byte, 24)...) })}, "rows wrong"},
+		{"another key", false, []*kgo.Record{same, {Key: []byte("w/g"), Value: same.Value}}, "rows unexpected"},
 	} {
+		m.once = test.once
 		r := &Report{}
 		m.judgeFiles(test.records, r)
 		expect(t, test.name, test.found, r)

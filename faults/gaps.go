@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"tidemark/e2e/proxy"
+	"tidemark/kafka"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A gap is a moment between two steps of an epoch, made seconds wide by holding what would end it.
+type gap struct {
+	name   string
+	effect proxy.Effect
+	keys   []kmsg.Key
+	topics func(r *rig) []string
+	short  int // hits in the short form
+}
+
+func outputs(r *rig) []string { return []string{r.topics.Index, r.topics.Notify} }
+func rows(r *rig) []string    { return []string{r.topics.Files, r.topics.Workspaces} }
+func derived(r *rig) []string { return append(outputs(r), rows(r)...) }
+
+var (
+	produce = []kmsg.Key{kmsg.Produce}
+	offsets = []kmsg.Key{kmsg.OffsetCommit}
+	joining = []kmsg.Key{kmsg.AddPartitionsToTxn, kmsg.AddOffsetsToTxn}
+	within  = []kmsg.Key{kmsg.TxnOffsetCommit}
+	ending  = []kmsg.Key{kmsg.EndTxn}
+)
+
+var rowsNotSent = gap{"rows not sent", proxy.HoldRequests, produce, rows, 0}
+
+// epochGaps are those of at_least_once, in the order of an epoch.
+var epochGaps = []gap{
+	{"outputs not sent", proxy.HoldRequests, produce, outputs, 0},
+	{"outputs not acked", proxy.HoldAnswers, produce, outputs, 1},
+	rowsNotSent,
+	{"rows not acked", proxy.HoldAnswers, produce, rows, 1},
+	{"offsets not sent", proxy.HoldRequests, offsets, nil, 0},
+	{"offsets not acked", proxy.HoldAnswers, offsets, nil, 0},
+}
+
+// transactionGaps are those of exactly_once. Outputs and rows are sent together there.
+var transactionGaps = []gap{
+	{"partitions not added", proxy.HoldRequests, joining, nil, 0},
+	{"partitions added, not acked", proxy.HoldAnswers, joining, nil, 0},
+	{"records not sent", proxy.HoldRequests, produce, derived, 0},
+	{"records not acked", proxy.HoldAnswers, produce, derived, 1},
+	{"offsets not sent", proxy.HoldRequests, within, nil, 0},
+	{"offsets not acked", proxy.HoldAnswers, within, nil, 0},
+	{"commit not sent", proxy.HoldRequests, ending, nil, 0},
+	{"commit not acked", proxy.HoldAnswers, ending, nil, 1},
+}
+
+func (g gap) fault(r *rig) *proxy.Fault {
+	var of []string
+	if g.topics != nil {
+		of = g.topics(r)
+	}
+	return &proxy.Fault{Effect: g.effect, Match: func(q proxy.Request) bool {
+		return slices.ContainsFunc(g.keys, func(k kmsg.Key) bool { return k.Int16() == q.Key }) && (of == nil || overlap(q.Topics, of))
+	}}
+}
+
+func overlap(topics, of []string) bool {
+	return slices.ContainsFunc(topics, func(t string) bool { return slices.Contains(of, t) })
+}
+
+// meet waits until a fault has met something, for 5 s at most.
+func meet(ctx context.Context, f *proxy.Fault) error {
+	for end := time.Now().Add(5 * time.Second); f.Hits.Load() == 0 && time.Now().Before(end); {
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// killInGap kills a processor while one step of its epochs is held open.
+func killInGap(g gap) func(context.Context, *run) (figures, error) {
+	return func(ctx context.Context, r *run) (figures, error) {
+		f := g.fault(r.rig)
+		lift := r.proxy.Inject(f)
+		defer lift()
+		if err := sleep(ctx, r.between(300*time.Millisecond, 2*time.Second)); err != nil {
+			return nil, err
+		}
+		if err := meet(ctx, f); err != nil {
+			return nil, err
+		}
+		p := pick(r.rnd, r.process)
+		if err := p.kill(); err != nil {
+			return nil, err
+		}
+		met := f.Hits.Load()
+		lift()
+		took, err := r.restart(ctx, p)
+		return figures{"recovery s": round(took), "held": float64(met)}, err
+	}
+}
+
+// moveCoordinator takes the coordinator of an instance's transactions away while a commit is on its way to it, or its answer
+// on the way back: by kill -9, or by electing another leader of the partition that holds their state.
+func moveCoordinator(ctx context.Context, r *run) (figures, error) {
+	id := kafka.TransactionalID(r.prefix+"-files", instance(r.rnd.IntN(len(r.process))))
+	found, err := r.admin.FindTxnCoordinators(ctx, id)[id], ctx.Err()
+	if err = errors.Join(err, found.Err); err != nil {
+		return nil, fmt.Errorf("coordinator of %s: %w", id, err)
+	}
+	victim := int(found.NodeID)
+	before, err := r.committed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := gap{effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}), keys: ending}.fault(r.rig)
+	f.Brokers = []string{r.proxied[victim-1]}
+	lift := r.proxy.Inject(f)
+	defer lift()
+	if err := meet(ctx, f); err != nil {
+		return nil, err
+	}
+	out := figures{}
+	killed := r.rnd.IntN(2) == 0
+	if killed {
+		err = r.node("kill", victim)
+	} else {
+		err = r.moveFrom(ctx, "__transaction_state", victim)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out["held"] = float64(f.Hits.Load())
+	lift()
+	begin := time.Now()
+	for after := before; after <= before; {
+		if time.Since(begin) > 90*time.Second {
+			return nil, fmt.Errorf("nothing is committed for %v after the coordinator %d went (killed: %t)", time.Since(begin), victim, killed)
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return nil, err
+		}
+		if n, err := r.committed(ctx); err == nil { // else: this coordinator has gone as well
+			after = n
+		}
+	}
+	if killed {
+		out["killed"], out["s to the next commit after a kill"] = 1, round(time.Since(begin))
+		return out, r.node("start", victim)
+	}
+	out["s to the next commit after a move"] = round(time.Since(begin))
+	return out, nil
+}
+
+// committed sums the offsets that the files group has committed.
+func (r *run) committed(ctx context.Context) (sum int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	at, err := r.admin.FetchOffsets(ctx, r.prefix+"-files")
+	at.Each(func(o kadm.OffsetResponse) { sum += max(0, o.At) })
+	return sum, err
+}
+
+// moveFrom elects other leaders for the partitions of a topic that a node leads.
+func (r *run) moveFrom(ctx context.Context, topic string, node int) error {
+	found, err := r.admin.ListTopicsWithInternal(ctx, topic)
+	if err != nil {
+		return err
+	}
+	var assign kadm.AlterPartitionAssignmentsReq
+	elect := kadm.TopicsSet{}
+	for _, p := range found[topic].Partitions {
+		if int(p.Leader) != node {
+			continue
+		}
+		others := slices.DeleteFunc(slices.Clone(p.Replicas), func(n int32) bool { return int(n) == node })
+		assign.Assign(topic, p.Partition, append(others, int32(node)))
+		elect.Add(topic, p.Partition)
+	}
+	if _, err := r.admin.AlterPartitionAssignments(ctx, assign); err != nil {
+		return err
+	}
+	_, err = r.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, elect)
+	return err
+}
