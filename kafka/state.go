@@ -1,22 +1,31 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tidemark/topology"
 )
 
 // A State is how a cluster is, as far as some topics need it.
 type State struct {
-	Brokers    []Broker
-	Partitions int    // of the topics that exist
-	Weak       []Weak // partitions that are not as they should be
+	Brokers    []Broker // those that the cluster counts as up
+	Down       []int32  // ids of brokers that hold replicas and are not among them
+	Partitions int      // of the topics that exist
+	Weak       []Weak   // partitions that are not as they should be
 }
+
+// Single reports whether the cluster has one broker, so that nothing can be replicated. A cluster that has lost all but one is
+// not single: its partitions have replicas elsewhere.
+func (s State) Single() bool { return len(s.Brokers) == 1 && len(s.Down) == 0 }
 
 // A Broker is where a cluster says that one of its brokers is.
 type Broker struct {
@@ -26,12 +35,13 @@ type Broker struct {
 
 // A Weak partition lacks replicas.
 type Weak struct {
-	Topic     string
-	Partition int32
-	Replicas  int
-	InSync    int
-	Offline   bool // it has no leader: nothing can be read or written
-	Refusing  bool // fewer in sync than writes need
+	Topic     string  `json:"topic"`
+	Partition int32   `json:"partition"`
+	Replicas  int     `json:"replicas"`
+	InSync    int     `json:"in_sync"`
+	Lacks     []int32 `json:"lacks"`    // ids of the brokers whose replicas are not in sync
+	Offline   bool    `json:"offline"`  // it has no leader that answers: nothing can be read or written
+	Refusing  bool    `json:"refusing"` // fewer in sync than writes need
 }
 
 // String says the partition in a few words.
@@ -39,11 +49,17 @@ func (w Weak) String() string {
 	if w.Offline {
 		return fmt.Sprintf("%s/%d has no leader", w.Topic, w.Partition)
 	}
-	return fmt.Sprintf("%s/%d has %d of %d replicas in sync", w.Topic, w.Partition, w.InSync, w.Replicas)
+	ids := make([]string, len(w.Lacks))
+	for i, id := range w.Lacks {
+		ids[i] = strconv.Itoa(int(id))
+	}
+	return fmt.Sprintf("%s/%d has %d of %d replicas in sync, not %s", w.Topic, w.Partition, w.InSync, w.Replicas, strings.Join(ids, " and "))
 }
 
-// Describe asks for the brokers and for the replicas of topics. A topic that does not exist is left out.
-func Describe(ctx context.Context, c Config, topics []topology.Topic) (State, error) {
+// Describe asks for the brokers and for the replicas of topics. A topic that does not exist is left out. Brokers known to be
+// away are counted so whatever the cluster says: it takes a while to notice one, and one that has lost the majority of its
+// controllers notices nothing any more.
+func Describe(ctx context.Context, c Config, topics []topology.Topic, away ...int32) (State, error) {
 	var s State
 	a, err := c.admin()
 	if err != nil {
@@ -67,13 +83,35 @@ func Describe(ctx context.Context, c Config, topics []topology.Topic) (State, er
 		}
 		s.Partitions += len(t.Partitions)
 		for _, p := range t.Partitions {
-			w := Weak{Topic: *t.Topic, Partition: p.Partition, Replicas: len(p.Replicas), InSync: len(p.ISR)}
-			w.Offline = p.Leader < 0
-			w.Refusing = w.InSync < min(least[w.Topic], w.Replicas)
-			if w.Offline || w.InSync < w.Replicas {
-				s.Weak = append(s.Weak, w)
-			}
+			s.add(*t.Topic, p, least[*t.Topic], away)
 		}
 	}
+	slices.Sort(s.Down)
+	order := names(topics)
+	slices.SortFunc(s.Weak, func(a, b Weak) int {
+		return cmp.Or(slices.Index(order, a.Topic)-slices.Index(order, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
 	return s, nil
+}
+
+// add notes what is not as it should be of a partition.
+func (s *State) add(topic string, p kmsg.MetadataResponseTopicPartition, least int, away []int32) {
+	w := Weak{Topic: topic, Partition: p.Partition, Replicas: len(p.Replicas)}
+	w.Offline = p.Leader < 0 || slices.Contains(away, p.Leader)
+	for _, id := range p.Replicas {
+		up := slices.ContainsFunc(s.Brokers, func(b Broker) bool { return b.ID == id })
+		if !up && !slices.Contains(s.Down, id) {
+			s.Down = append(s.Down, id)
+		}
+		if up && slices.Contains(p.ISR, id) && !slices.Contains(away, id) { // the last in sync stays so when it goes down
+			w.InSync++
+		} else {
+			w.Lacks = append(w.Lacks, id)
+		}
+	}
+	slices.Sort(w.Lacks)
+	w.Refusing = w.InSync < min(least, w.Replicas)
+	if w.Offline || len(w.Lacks) > 0 {
+		s.Weak = append(s.Weak, w)
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"tidemark/kafka"
 	"tidemark/topology"
 )
 
@@ -20,6 +20,7 @@ type doctorCommand struct {
 	sizingFlags
 	webhookFlags
 	outputFlags
+	Data       string        `help:"Data folder of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
 	Role       []string      `help:"Roles that this Kafka user is for: ingest, process, serve, operate. Without it, what each role lacks is a warning." enum:"ingest,process,serve,operate" placeholder:"NAME" env:"-"`
 	IngressURL string        `help:"Webhook address to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" env:"-"`
 	ReadyURL   []string      `help:"Admin addresses of processes to ask for /readyz." name:"ready-url" placeholder:"URL" env:"-"`
@@ -36,6 +37,7 @@ const (
 // How a check came out.
 const (
 	fine    = "ok"
+	noted   = "note" // worth knowing, and nothing to mend
 	warning = "warn"
 	failing = "fail"
 	skipped = "skip" // another failure is in the way
@@ -63,7 +65,7 @@ var errUnhealthy = errors.New("at least one check failed")
 
 // Run makes all checks and prints each as it is done, in their order.
 func (c *doctorCommand) Run(ctx context.Context, con console) error {
-	streams, err := c.streams()
+	streams, single, err := c.sizes()
 	if err != nil {
 		return err
 	}
@@ -86,7 +88,10 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 	report.take(ctx, []check{{"brokers", brokers.run}})
 	reachable := config
 	reachable.Brokers = brokers.good
-	report.take(ctx, append(c.clusterChecks(reachable, streams, since), c.urlChecks()...))
+	d := &clusterDoctor{config: reachable, streams: streams, single: single, since: since, watch: c.Watch, roles: c.Role}
+	advertised, others := d.checks()
+	report.take(ctx, advertised) // alone: what it finds is in the way of the others
+	report.take(ctx, append(others, c.urlChecks()...))
 	if err := report.end(); err != nil {
 		return err
 	}
@@ -96,27 +101,41 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 	return nil
 }
 
-// clusterChecks are those that need a broker; without one they say so.
-func (c *doctorCommand) clusterChecks(config kafka.Config, streams topology.Streams, since time.Time) []check {
-	d := &clusterDoctor{config: config, streams: streams, since: since, watch: c.Watch, roles: c.Role}
-	checks := []check{
-		{"advertised", d.advertised},
+// sizes returns the streams as the roles have them with these settings. Given none, a single broker cannot have what is the
+// default, and does with what dev asks of it.
+func (c *doctorCommand) sizes() (streams, single topology.Streams, err error) {
+	sized := c.sizingFlags
+	sized.Replication, sized.MinInsync = cmp.Or(c.Replication, topology.Default.Replication), cmp.Or(c.MinInsync, topology.Default.MinISR)
+	if streams, err = sized.streams(); err != nil || c.Replication != 0 || c.MinInsync != 0 {
+		return streams, streams, err
+	}
+	sized.Replication, sized.MinInsync = topology.Single.Replication, topology.Single.MinISR
+	single, err = sized.streams()
+	return streams, single, err
+}
+
+// checks are those that need a broker; without one they say so.
+func (d *clusterDoctor) checks() (advertised, others []check) {
+	advertised = []check{{"advertised", d.advertised}}
+	others = []check{
 		{"topics", d.topics},
 		{"replicas", d.replicas},
 		{"acls", d.acls},
 		{"events", d.events},
-		{"files group", d.group(streams.FilesGroup, streams.Events.Name, "events are not folded: files stay as they were")},
-		{"workspaces group", d.group(streams.WorkspacesGroup, streams.Notify.Name, "counts of workspaces stay as they were")},
+		{"files group", d.group(d.streams.FilesGroup, d.streams.Events.Name, "events are not folded: files stay as they were")},
+		{"workspaces group", d.group(d.streams.WorkspacesGroup, d.streams.Notify.Name, "counts of workspaces stay as they were")},
 		{"dead letters", d.deadLetters},
 	}
-	if len(config.Brokers) == 0 {
-		for i := range checks {
-			checks[i].run = func(context.Context) []finding {
-				return []finding{{Status: skipped, What: "not checked: no broker can be talked to"}}
+	if len(d.config.Brokers) == 0 {
+		for _, checks := range [][]check{advertised, others} {
+			for i := range checks {
+				checks[i].run = func(context.Context) []finding {
+					return []finding{{Status: skipped, What: "not checked: no broker can be talked to"}}
+				}
 			}
 		}
 	}
-	return checks
+	return advertised, others
 }
 
 // A report prints findings.

@@ -63,13 +63,19 @@ func probeOne(ctx context.Context, config kafka.Config, address string) finding 
 type clusterDoctor struct {
 	config  kafka.Config
 	streams topology.Streams
+	single  topology.Streams // what will do when there is but one broker; the same as streams when the sizing was given
 	since   time.Time
 	watch   time.Duration
 	roles   []string
+
+	away []kafka.Broker // those that the cluster names and that cannot be talked to, once advertised has run
 }
 
-// failed turns an error of a question into a finding.
-func failed(err error) finding {
+// failed turns an error of a question into a finding. A broker that cannot be talked to has been told of, and is in the way.
+func (d *clusterDoctor) failed(err error) finding {
+	if len(d.away) > 0 && kafka.Away(err) {
+		return finding{Status: skipped, What: fmt.Sprintf("not checked: %s cannot be talked to", brokerNames(d.away))}
+	}
 	f := finding{Status: failing, What: err.Error(), Mend: "look at the brokers above, and try again"}
 	switch text := f.What; {
 	case strings.Contains(text, "does not exist"):
@@ -105,7 +111,7 @@ func (d *clusterDoctor) advertised(ctx context.Context) []finding {
 	defer cancel()
 	state, err := kafka.Describe(ctx, d.config, nil)
 	if err != nil {
-		return []finding{failed(err)}
+		return []finding{d.failed(err)}
 	}
 	var others []string
 	for _, b := range state.Brokers {
@@ -115,9 +121,11 @@ func (d *clusterDoctor) advertised(ctx context.Context) []finding {
 	}
 	found, good := probeAll(ctx, d.config, others)
 	var bad []finding
-	for _, f := range found {
+	for i, f := range found {
 		if f.Status == failing {
-			f.What = "the cluster names a broker that cannot be talked to from here: " + f.What
+			b := state.Brokers[slices.IndexFunc(state.Brokers, func(b kafka.Broker) bool { return b.Address == others[i] })]
+			d.away = append(d.away, b)
+			f.What = fmt.Sprintf("the cluster names broker %d, which cannot be talked to from here: %s", b.ID, f.What)
 			f.Mend += "; if the address is right inside the cluster only, correct its advertised.listeners"
 			bad = append(bad, f)
 		}
@@ -128,74 +136,12 @@ func (d *clusterDoctor) advertised(ctx context.Context) []finding {
 	return []finding{{Status: fine, What: fmt.Sprintf("each broker of the cluster can be talked to: %d, of which %d at other addresses than --brokers", len(state.Brokers), len(good))}}
 }
 
-// topics compares the topics with what tidemark needs.
-func (d *clusterDoctor) topics(ctx context.Context) []finding {
-	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
-	defer cancel()
-	want := d.streams.Topics()
-	err := kafka.CheckTopics(ctx, d.config, want)
-	if err == nil {
-		return []finding{{Status: fine, What: fmt.Sprintf("all %d are there as they must be, with %d partitions each", len(want), want[0].Partitions)}}
-	}
-	var found []finding
-	for _, each := range separate(err) {
-		found = append(found, failed(each))
-	}
-	return found
-}
-
 // separate returns the errors that were joined.
 func separate(err error) []error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
 	}
 	return []error{err}
-}
-
-// replicas looks for partitions that have lost some.
-func (d *clusterDoctor) replicas(ctx context.Context) []finding {
-	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
-	defer cancel()
-	state, err := kafka.Describe(ctx, d.config, d.streams.Topics())
-	if err != nil {
-		return []finding{failed(err)}
-	}
-	if state.Partitions == 0 {
-		return []finding{{Status: skipped, What: "not checked: there is no topic"}}
-	}
-	var offline, refusing, weak []string
-	for _, w := range state.Weak {
-		switch {
-		case w.Offline:
-			offline = append(offline, w.String())
-		case w.Refusing:
-			refusing = append(refusing, w.String())
-		default:
-			weak = append(weak, w.String())
-		}
-	}
-	var found []finding
-	tell := func(status string, of []string, what, mend string) {
-		if len(of) > 0 {
-			found = append(found, finding{Status: status, What: fmt.Sprintf("%d of %d partitions %s: %s", len(of), state.Partitions, what, some(of)), Mend: mend, Detail: of})
-		}
-	}
-	tell(failing, offline, "are offline", "start the brokers that hold them; what they hold is neither read nor written until then")
-	tell(failing, refusing, "refuse writes", "start the brokers that hold their replicas: fewer are in sync than min.insync.replicas; webhooks to them are answered 503")
-	tell(warning, weak, "are under-replicated", "start the broker that is away, or wait until it has caught up")
-	if len(found) == 0 {
-		return []finding{{Status: fine, What: fmt.Sprintf("all %d partitions have a leader and all their replicas", state.Partitions)}}
-	}
-	return found
-}
-
-// some joins the first few.
-func some(list []string) string {
-	const few = 5
-	if len(list) > few {
-		return strings.Join(list[:few], ", ") + fmt.Sprintf(" and %d more", len(list)-few)
-	}
-	return strings.Join(list, ", ")
 }
 
 // acls asks what this user may do. Who is named with --role must be able to; of the others it is only told.
@@ -230,7 +176,7 @@ func (d *clusterDoctor) may(ctx context.Context, role string, access []kafka.Acc
 	status, mend := warning, "no fault if another user runs this role (say which with --role); else grant it: `tidemark topics acls` prints the commands"
 	switch {
 	case !strings.Contains(err.Error(), "grant the ACL"): // the question was not answered
-		return failed(fmt.Errorf("ask what %s may do: %w", role, err))
+		return d.failed(fmt.Errorf("ask what %s may do: %w", role, err))
 	case len(d.roles) > 0:
 		status, mend = failing, "grant it: `tidemark topics acls` prints the commands"
 	}

@@ -62,7 +62,7 @@ func (d *clusterDoctor) events(ctx context.Context) []finding {
 		seen[id] = true
 	})
 	if err != nil {
-		return []finding{failed(err)}
+		return []finding{d.failed(err)}
 	}
 	if total == 0 {
 		return []finding{{
@@ -126,7 +126,7 @@ func (d *clusterDoctor) deadLetters(ctx context.Context) []finding {
 		}
 	})
 	if err != nil {
-		return []finding{failed(err)}
+		return []finding{d.failed(err)}
 	}
 	for _, reason := range open {
 		reasons[reason]++
@@ -152,7 +152,7 @@ func (d *clusterDoctor) group(name, topic, effect string) func(context.Context) 
 			return err
 		})
 		if err != nil {
-			return []finding{failed(err)}
+			return []finding{d.failed(err)}
 		}
 		if found := lost(before); found != nil {
 			return found
@@ -167,7 +167,7 @@ func (d *clusterDoctor) group(name, topic, effect string) func(context.Context) 
 		bounded, cancel = context.WithTimeout(ctx, questionTimeout)
 		defer cancel()
 		if after, err = kafka.Lags(bounded, d.config, name, topic); err != nil {
-			return []finding{failed(err)}
+			return []finding{d.failed(err)}
 		}
 		return []finding{moving(before, after, d.watch, effect)}
 	}

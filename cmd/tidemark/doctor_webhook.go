@@ -25,9 +25,9 @@ func (c *doctorCommand) signatureChecks() []check {
 		if err != nil {
 			return []finding{{Status: failing, What: err.Error(), Mend: "correct --webhook-scheme"}}
 		}
-		secrets, err := c.secrets(scheme)
+		secrets, err := c.secretsOrDevs(scheme, c.Data)
 		if errors.Is(err, errNoSecrets) {
-			return []finding{{Status: warning, What: "not checked: " + err.Error(), Mend: "give the doctor the secrets of the ingress"}}
+			return []finding{{Status: warning, What: "not checked: " + errNoSecrets.Error(), Mend: "give the doctor the secrets of the ingress"}}
 		}
 		if err != nil { // also those that are too short or of another scheme's form
 			return []finding{{Status: failing, What: err.Error(), Mend: "make a secret of 32 random bytes or more, for example with `openssl rand -hex 32`, and give the sender the same"}}
@@ -78,7 +78,7 @@ func (c *doctorCommand) ingress(ctx context.Context) []finding {
 	if err != nil {
 		return []finding{{Status: failing, What: err.Error(), Mend: "correct --webhook-scheme"}}
 	}
-	secrets, err := c.secrets(scheme)
+	secrets, err := c.secretsOrDevs(scheme, c.Data)
 	if err != nil {
 		secrets = []ingress.Secret{{}} // one that nobody has: it still tells whether an ingress is there
 	}

@@ -76,8 +76,8 @@ type prefixFlags struct {
 type sizingFlags struct {
 	prefixFlags
 	Partitions  int `help:"Partitions of every topic." default:"32" placeholder:"N" group:"Kafka"`
-	Replication int `help:"Replicas of every topic." default:"${replication}" placeholder:"N" group:"Kafka"`
-	MinInsync   int `help:"Replicas that must hold a record before it counts." default:"${min_insync}" placeholder:"N" group:"Kafka"`
+	Replication int `help:"Replicas of every topic${unset}." default:"${replication}" placeholder:"N" group:"Kafka"`
+	MinInsync   int `help:"Replicas that must hold a record before it counts${unset}." default:"${min_insync}" placeholder:"N" group:"Kafka"`
 }
 
 func (f sizingFlags) streams() (topology.Streams, error) {

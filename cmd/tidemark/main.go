@@ -54,7 +54,7 @@ type cli struct {
 	Dlq     dlqCommand     `cmd:"" help:"Look at what could not be folded, and replay or drop it."`
 	Replay  replayCommand  `cmd:"" help:"Send events of the past through again: into their topic, or into a table to compare."`
 	Diff    diffCommand    `cmd:"" help:"Compare the tables of two groups row by row."`
-	Doctor  doctorCommand  `cmd:"" help:"Check all that an event passes, and name the cause of what fails."`
+	Doctor  doctorCommand  `kong:"cmd,help='Check all that an event passes, and name the cause of what fails.',set='replication=0',set='min_insync=0',set='unset=; 0 for what the cluster can have, 3 and 2 or on a single broker 1'"`
 	Version versionCommand `cmd:"" help:"Print which build this is."`
 }
 
@@ -92,7 +92,7 @@ func newParser(grammar *cli, con console, exit func(int)) (*kong.Kong, error) {
 		kong.Writers(con.out, con.err),
 		kong.Exit(exit),
 		kong.DefaultEnvars("TIDEMARK"),
-		kong.Vars{"replication": "3", "min_insync": "2", "log_level": "info"}, // dev sets its own
+		kong.Vars{"replication": "3", "min_insync": "2", "unset": "", "log_level": "info"}, // dev sets its own
 		kong.ValueFormatter(explain),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 	)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -155,13 +154,7 @@ func workspaceOf(body []byte) string {
 
 // secret chooses the one bound to the workspace, else the first that is bound to none. Given none, dev's own is used.
 func (c *sendCommand) secret(scheme ingress.Scheme, workspace string) (ingress.Secret, error) {
-	secrets, err := c.secrets(scheme)
-	if errors.Is(err, errNoSecrets) {
-		path := devSecretFile(c.Data, scheme)
-		if secrets, err = ingress.ReadSecretsFile(scheme, path); errors.Is(err, fs.ErrNotExist) {
-			return ingress.Secret{}, fmt.Errorf("%w, or start tidemark dev, which makes one: %w", errNoSecrets, err)
-		}
-	}
+	secrets, err := c.secretsOrDevs(scheme, c.Data)
 	if err != nil {
 		return ingress.Secret{}, err
 	}

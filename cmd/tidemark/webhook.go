@@ -51,6 +51,19 @@ func (f webhookFlags) secrets(scheme ingress.Scheme) ([]ingress.Secret, error) {
 	return nil, errNoSecrets
 }
 
+// secretsOrDevs reads the secrets that were given, else the one that dev keeps in its data folder, else errNoSecrets.
+func (f webhookFlags) secretsOrDevs(scheme ingress.Scheme, data string) ([]ingress.Secret, error) {
+	secrets, err := f.secrets(scheme)
+	if !errors.Is(err, errNoSecrets) {
+		return secrets, err
+	}
+	secrets, err = ingress.ReadSecretsFile(scheme, devSecretFile(data, scheme))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w, or start tidemark dev, which makes one: %w", errNoSecrets, err)
+	}
+	return secrets, err
+}
+
 // devSecretFile is where dev keeps the secret it made, for send and for its own next start. A secret of standard-webhooks
 // has another form, so each form has a file of its own.
 func devSecretFile(data string, scheme ingress.Scheme) string {
