@@ -50,11 +50,11 @@ func (b *brokers) read(ctx context.Context) (r reading, err error) {
 	if r.filesCommit, err = b.committed(ctx, s.FilesGroup, s.Events.Name); err != nil {
 		return r, err
 	}
-	starts, err := b.admin.ListStartOffsets(ctx, s.Events.Name, s.Notify.Name, s.DLQ.Name)
+	starts, err := b.admin.ListStartOffsets(ctx, s.Events.Name, s.Notify.Name)
 	if err != nil {
 		return r, fmt.Errorf("list start offsets: %w", err)
 	}
-	ends, err := b.admin.ListEndOffsets(ctx, s.Events.Name, s.Files.Name, s.Notify.Name, s.DLQ.Name)
+	ends, err := b.admin.ListEndOffsets(ctx, s.Events.Name, s.Files.Name, s.Notify.Name)
 	if err != nil {
 		return r, fmt.Errorf("list end offsets: %w", err)
 	}
@@ -77,7 +77,6 @@ func (b *brokers) read(ctx context.Context) (r reading, err error) {
 			return r, err
 		}
 	}
-	r.deadLettered = between(b.offsets(starts, s.DLQ.Name), b.offsets(ends, s.DLQ.Name))
 	return r, nil
 }
 
@@ -139,17 +138,6 @@ func (b *brokers) readable(ctx context.Context, topic string, ends []int64) ([]i
 		}
 	}
 	return ends, nil
-}
-
-func between(starts, ends []int64) int64 {
-	var n int64
-	for i := range starts {
-		if starts[i] == unknown || ends[i] == unknown {
-			return unknown
-		}
-		n += ends[i] - starts[i]
-	}
-	return n
 }
 
 // times fetches the batch that holds each offset, all of one broker in one request. A broker sends at least the first batch

@@ -98,7 +98,6 @@ func (f *fixture) read(context.Context) (reading, error) {
 	} {
 		copy(pair[0], pair[1])
 	}
-	r.deadLettered = f.now.deadLettered
 	return r, nil
 }
 

@@ -137,10 +137,17 @@ func TestRecovering(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	f := newFixture(t, func(c *Config) { c.Duplicates = func() int64 { return 3 } })
+	counted := false
+	f := newFixture(t, func(c *Config) {
+		c.Duplicates = func() int64 { return 3 }
+		c.DeadLettered = func() (int64, bool) { return 2, counted }
+	})
 	f.now.eventsEnd[1], f.now.filesCommit[1] = 5, 4 // and nothing is counted
-	f.now.deadLettered = 2
 	f.poll()
+	if w := f.get("/v1/status"); strings.Contains(w.Body.String(), "dead_lettered") {
+		t.Errorf("status before the dead letters were counted: %s", w.Body)
+	}
+	counted = true
 	w := f.get("/v1/status")
 	var s statusReport
 	if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil {

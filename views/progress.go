@@ -34,8 +34,6 @@ type reading struct {
 	notifyEnd     []int64
 	notifyCommit  []int64 // next notice of the workspaces group, asked after notifyEnd
 	workspacesEnd []int64 // of the workspaces table, asked after notifyCommit
-
-	deadLettered int64 // entries in the dead letter queue, unknown if not told
 }
 
 // tells reports whether the leaders of a partition answered all that its lag is made of.
@@ -265,13 +263,6 @@ func (p *progress) silence(now time.Time) time.Duration {
 		return quiet
 	}
 	return 0
-}
-
-// deadLettered returns how many entries the dead letter queue holds, if known.
-func (p *progress) deadLettered() (n int64, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.last.deadLettered, !p.last.began.IsZero() && p.last.deadLettered != unknown
 }
 
 // hurry makes polls frequent until the function it returns is called.

@@ -13,7 +13,7 @@ type statusReport struct {
 	Reason       string            `json:"reason,omitempty"` // why not
 	Partitions   []partitionStatus `json:"partitions"`
 	Duplicates   *int64            `json:"duplicates,omitempty"`    // known only beside the files processor
-	DeadLettered *int64            `json:"dead_lettered,omitempty"` // entries that the queue still keeps
+	DeadLettered *int64            `json:"dead_lettered,omitempty"` // open ones; absent until they were counted
 }
 
 // A partitionStatus tells how far the copies are: of the two the one that is further behind.
@@ -60,8 +60,10 @@ func (s *Server) report(now time.Time) statusReport {
 		n := s.conf.Duplicates()
 		report.Duplicates = &n
 	}
-	if n, ok := s.progress.deadLettered(); ok {
-		report.DeadLettered = &n
+	if s.conf.DeadLettered != nil {
+		if n, ok := s.conf.DeadLettered(); ok {
+			report.DeadLettered = &n
+		}
 	}
 	return report
 }

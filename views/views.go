@@ -33,6 +33,8 @@ type Config struct {
 	MaxStaleness time.Duration
 	// Duplicates returns how many events were dropped as duplicates; nil where the files processor runs elsewhere.
 	Duplicates func() int64
+	// DeadLettered returns how many dead letters are open, if that is known; nil where nobody counts them.
+	DeadLettered func() (n int64, ok bool)
 }
 
 // A Server keeps the copies up to date and answers from them.

@@ -61,7 +61,7 @@ func aclsOf(s topology.Streams) []acl {
 	topic(serveRole, s.Events, read)
 	topic(serveRole, s.Files, read)
 	topic(serveRole, s.Notify, read) // of its last records only: where they end
-	topic(serveRole, s.DLQ, describe)
+	topic(serveRole, s.DLQ, read)    // to count those that are open
 	topic(serveRole, s.Workspaces, read)
 	group(serveRole, s.FilesGroup, describe)
 	group(serveRole, s.WorkspacesGroup, describe)

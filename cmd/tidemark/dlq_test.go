@@ -48,8 +48,8 @@ func TestTheACLsOfOperateSuffice(t *testing.T) {
 		t.Setenv(passwordVariable, role)
 		return append(args, "--brokers", addr, "--kafka-sasl-mechanism", "SCRAM-SHA-256", "--kafka-sasl-user", role)
 	}
-	if _, errs, code := tidemark(t, by("serve", "dlq", "list")...); code != exitFailed || !strings.Contains(errs, "grant the ACL operation Read") {
-		t.Errorf("list as serve: exit %d\n%s", code, errs)
+	if _, errs, code := tidemark(t, by("process", "dlq", "list")...); code != exitFailed || !strings.Contains(errs, "grant the ACL operation Read") {
+		t.Errorf("list as process: exit %d\n%s", code, errs)
 	}
 	if out := succeed(t, by("operate", "dlq", "list", "--each")...); !strings.Contains(out, "1:5") {
 		t.Errorf("list:\n%s", out)

@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"tidemark/deadletters"
 	"tidemark/kafka"
 	"tidemark/topology"
 	"tidemark/views"
@@ -50,10 +53,12 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 
 // views builds the API and the copies of the tables it answers from, which are kept up to date from fit on.
 func (f serveFlags) views(ctx context.Context, h *host, fit *cluster, config kafka.Config, streams topology.Streams, data string, duplicates func() int64) (api, copies service, err error) {
+	log := h.log.With("role", "serve")
+	dead := deadletters.NewCounter(deadletters.New(config, streams), log)
 	server, err := views.New(views.Config{
 		Kafka: config, Streams: streams, Dir: filepath.Join(data, "views"),
-		Log: h.log.With("role", "serve"), Metrics: h.registry,
-		MaxStaleness: f.MaxStaleness, Duplicates: duplicates,
+		Log: log, Metrics: h.registry,
+		MaxStaleness: f.MaxStaleness, Duplicates: duplicates, DeadLettered: dead.Open,
 	})
 	if err != nil {
 		return service{}, service{}, err
@@ -66,5 +71,10 @@ func (f serveFlags) views(ctx context.Context, h *host, fit *cluster, config kaf
 	api = service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
 		return serveHTTP(ctx, listener, httpServer(fit.gate(server.Handler()), h.log), h.log.With("role", "api"))
 	}}
-	return api, service{name: "views", run: fit.then(server.Run)}, nil
+	return api, service{name: "views", run: fit.then(func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return server.Run(ctx) })
+		group.Go(func() error { return dead.Run(ctx) })
+		return group.Wait()
+	})}, nil
 }
