@@ -34,7 +34,8 @@ func killBroker(controller bool) func(context.Context, *run) (figures, error) {
 		if err := sleep(ctx, r.between(time.Second, 8*time.Second)); err != nil {
 			return nil, err
 		}
-		return figures{"s to the next 200": round(took)}, r.node("start", victim)
+		r.revive(victim)
+		return figures{"s to the next 200": round(took)}, nil
 	}
 }
 
@@ -84,10 +85,11 @@ func killTwo(ctx context.Context, r *run) (figures, error) {
 	}
 	for n := 1; n <= nodes; n++ {
 		if n != left {
-			if err := r.node("start", n); err != nil {
-				return nil, err
-			}
+			r.revive(n)
 		}
+	}
+	if err := r.revived(); err != nil {
+		return nil, err
 	}
 	back := time.Now()
 	took, err := r.traffic.next200(ctx, back, busy, 90*time.Second)
@@ -120,7 +122,8 @@ func loneLeader(ctx context.Context, r *run) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	return figures{"s to the next 200": round(took)}, r.node("start", victim)
+	r.revive(victim)
+	return figures{"s to the next 200": round(took)}, nil
 }
 
 // moveLeaders gives the partitions of every topic other leaders again and again.

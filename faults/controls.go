@@ -44,7 +44,13 @@ type controlRun struct {
 	behind *proxy.Proxy // before the plaintext listeners, which is all that a control speaks
 }
 
-const controlHits = 4
+// controlSize is how many events a control gets, and how often it is hit.
+func controlSize(o options) (events, hits int) {
+	if o.short {
+		return 3000, 2
+	}
+	return 6000, 4
+}
 
 // controls hits wrong programs as the product was hit, and notes what they are found guilty of.
 func controls(ctx context.Context, o options, c *cluster, dir, binary string, all *report) error {
@@ -56,7 +62,8 @@ func controls(ctx context.Context, o options, c *cluster, dir, binary string, al
 		if err := tryControl(ctx, o, c, dir, binary, m, uint64(i), judged); err != nil {
 			return fmt.Errorf("control %s: %w", m.name, err)
 		}
-		found := control{Name: m.name, Fault: m.fault, Hits: controlHits, Broken: map[string]int{}}
+		_, hits := controlSize(o)
+		found := control{Name: m.name, Fault: m.fault, Hits: hits, Broken: map[string]int{}}
 		for _, v := range judged.Violations {
 			found.Broken[v.Name] = v.Count
 		}
@@ -82,7 +89,8 @@ func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, 
 	}
 	g.serve = nil
 	defer g.close()
-	h := gen.New(gen.Config{Seed: o.seed + n, Events: 6000, Base: time.Now().Truncate(time.Second)})
+	events, hits := controlSize(o)
+	h := gen.New(gen.Config{Seed: o.seed + n, Events: events, Base: time.Now().Truncate(time.Second)})
 	r := &controlRun{name: m.name, dir: dir, run: &run{
 		rig: g, rnd: rand.New(rand.NewPCG(o.seed+n, 4)), quick: true, begin: time.Now(), peak: map[string]float64{}, say: say,
 		foreign: &foreign{rig: g, rnd: rand.New(rand.NewPCG(o.seed+n, 5)), written: map[string]bool{}},
@@ -102,12 +110,9 @@ func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, 
 	r.traffic = newTraffic(h, g.ingress)
 	hurt := func(ctx context.Context) error {
 		defer r.traffic.pace.SetLimit(2000)
-		for range controlHits {
+		for range hits {
 			r.traffic.pace.SetLimit(150)
-			if err := r.whole(ctx, 120*time.Second); err != nil {
-				return err
-			}
-			if err := r.spreadLeaders(ctx); err != nil {
+			if err := r.settle(ctx, 120*time.Second); err != nil {
 				return err
 			}
 			if err := r.traffic.flows(ctx, 60*time.Second); err != nil {
@@ -117,7 +122,7 @@ func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, 
 				return err
 			}
 		}
-		return nil
+		return r.revived()
 	}
 	if err := r.pour(ctx, hurt, judged); err != nil {
 		return err

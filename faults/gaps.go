@@ -59,7 +59,10 @@ var transactionGaps = []gap{
 	{"commit not acked", proxy.HoldAnswers, ending, nil, 1},
 }
 
-func (g gap) fault(r *rig) *proxy.Fault {
+// fault is its name among the faults.
+func (g gap) fault() string { return "kill -9, " + g.name }
+
+func (g gap) hold(r *rig) *proxy.Fault {
 	var of []string
 	if g.topics != nil {
 		of = g.topics(r)
@@ -80,16 +83,19 @@ func meet(ctx context.Context, f *proxy.Fault) error {
 			return err
 		}
 	}
+	if f.Hits.Load() == 0 {
+		return errMissed
+	}
 	return nil
 }
 
 // killInGap kills a processor while one step of its epochs is held open.
 func killInGap(g gap) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
-		f := g.fault(r.rig)
+		f := g.hold(r.rig)
 		lift := r.proxy.Inject(f)
 		defer lift()
-		if err := sleep(ctx, r.between(300*time.Millisecond, 2*time.Second)); err != nil {
+		if err := sleep(ctx, r.between(300*time.Millisecond, 1200*time.Millisecond)); err != nil {
 			return nil, err
 		}
 		if err := meet(ctx, f); err != nil {
@@ -119,7 +125,7 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := gap{effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}), keys: ending}.fault(r.rig)
+	f := gap{effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}), keys: ending}.hold(r.rig)
 	f.Brokers = []string{r.proxied[victim-1]}
 	lift := r.proxy.Inject(f)
 	defer lift()
@@ -152,7 +158,8 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	}
 	if killed {
 		out["killed"], out["s to the next commit after a kill"] = 1, round(time.Since(begin))
-		return out, r.node("start", victim)
+		r.revive(victim)
+		return out, nil
 	}
 	out["s to the next commit after a move"] = round(time.Since(begin))
 	return out, nil

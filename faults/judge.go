@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"tidemark/e2e/oracle"
@@ -18,6 +19,7 @@ func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
 		return err
 	}
 	to.Fact("drained after the last event, s", fmt.Sprintf("%.1f", took.Seconds()))
+	defer debug.SetGCPercent(debug.SetGCPercent(40)) // two million events and what came of them
 	judge := oracle.Judge{Brokers: r.plain, Topics: r.topics, Partitions: partitions, Workspaces: whole, Index: r.index, Once: r.once()}
 	model, err := judge.Model(ctx)
 	if err != nil {
@@ -37,11 +39,16 @@ func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
 			to.Violate("roles that do not leave when told", "%s: %v\n%s", p.name, err, p.tail())
 		}
 	}
-	if err := judge.Run(ctx, model, to); err != nil {
-		return err
-	}
-	model.JudgeSenders(r.traffic.history, r.traffic.notes, r.foreign.written, to)
-	return nil
+	senders := &oracle.Report{}
+	judged := make(chan struct{})
+	go func() { // beside the topics: of a long history either takes minutes
+		defer close(judged)
+		model.JudgeSenders(r.traffic.history, r.traffic.notes, r.foreign.written, senders)
+	}()
+	err = judge.Run(ctx, model, to)
+	<-judged
+	to.Merge(senders)
+	return err
 }
 
 // drain waits until the groups have committed all there is to read.
@@ -67,7 +74,7 @@ func (r *run) drain(ctx context.Context, limit time.Duration, whole bool) (time.
 
 // judgeView compares the query API with the model, then again after it has lost its disk.
 func (r *run) judgeView(ctx context.Context, model *oracle.Model, to *oracle.Report) error {
-	client := &http.Client{Timeout: 60 * time.Second}
+	client := &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 	for _, when := range []string{"caught up", "wiped, caught up"} {
 		took, err := r.viewCaughtUp(ctx, 180*time.Second)
 		if err != nil {

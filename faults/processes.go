@@ -59,7 +59,7 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 		}
 		release := func() {}
 		if past && r.rnd.IntN(2) == 0 { // half of them wake with rows on their way
-			release = r.proxy.Inject(rowsNotSent.fault(r.rig))
+			release = r.proxy.Inject(rowsNotSent.hold(r.rig))
 			if err := sleep(ctx, 300*time.Millisecond); err != nil {
 				release()
 				return nil, err
@@ -125,7 +125,7 @@ func storm(ctx context.Context, r *run) (figures, error) {
 			extra = append(extra, p)
 		}
 		var errs []error
-		errs = append(errs, sleep(ctx, r.between(8*time.Second, 15*time.Second)))
+		errs = append(errs, sleep(ctx, r.between(5*time.Second, 10*time.Second)))
 		for i, p := range extra { // one leaves, one dies
 			if i == 0 {
 				_, err := p.term(90 * time.Second)
@@ -138,7 +138,7 @@ func storm(ctx context.Context, r *run) (figures, error) {
 		if err := errors.Join(errs...); err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, r.between(3*time.Second, 15*time.Second)); err != nil {
+		if err := sleep(ctx, r.between(3*time.Second, 8*time.Second)); err != nil {
 			return nil, err
 		}
 	}

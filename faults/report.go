@@ -37,7 +37,7 @@ type control struct {
 
 // verdict is an error when the product is guilty, or a control is not.
 func (r *report) verdict() error {
-	if r.Product == nil || r.Product.Broken() > 0 {
+	if r.Product != nil && r.Product.Broken() > 0 {
 		return fmt.Errorf("the product broke its promise:\n%s", r.Product)
 	}
 	for _, c := range r.Controls {
@@ -107,6 +107,22 @@ func spread(values []float64) string {
 	return fmt.Sprintf("%.4g, at most %.4g", sorted[(len(sorted)-1)/2], most)
 }
 
+// aimed compares the hits with what a long run is to have.
+func (r *report) aimed() string {
+	var b strings.Builder
+	b.WriteString("\n| of these | hits | aimed at |\n|---|---|---|\n")
+	for _, a := range aims(r.Guarantee) {
+		n := 0
+		for _, h := range r.Hits {
+			if h.Traffic && a.counts(h.Row, h.Fault) {
+				n++
+			}
+		}
+		fmt.Fprintf(&b, "| %s | %d | %d |\n", a.what, n, a.least)
+	}
+	return b.String()
+}
+
 func (r *report) markdown() string {
 	var b strings.Builder
 	form := "long"
@@ -124,11 +140,14 @@ func (r *report) markdown() string {
 		}
 		bound := "-"
 		if l.hits > 0 && r.Product != nil && r.Product.Broken() == 0 {
-			bound = fmt.Sprintf("%.2g %%", min(100, 300/float64(l.hits)))
+			bound = fmt.Sprintf("%.3g %%", min(100, 300/float64(l.hits)))
 		}
 		fmt.Fprintf(&b, "| %d | %s | %d | %s | %s |\n", l.row, l.fault, l.hits, bound, strings.Join(figs, "; "))
 	}
 	fmt.Fprintf(&b, "\n%d faults met traffic.\n", counted)
+	if !r.Short {
+		b.WriteString(r.aimed())
+	}
 	if r.Product != nil {
 		b.WriteString("\n| found | count |\n|---|---|\n")
 		for _, v := range r.Product.Violations {

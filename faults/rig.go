@@ -76,7 +76,7 @@ func mount(dir string) string {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return ""
 	}
-	if err := exec.Command("mount", "-t", "tmpfs", "-o", "size=512m", "tmpfs", dir).Run(); err != nil {
+	if err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1500m", "tmpfs", dir).Run(); err != nil {
 		return ""
 	}
 	return dir

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ type fault struct {
 	long, short int
 	guess       time.Duration // how long it takes, before that is known
 	hit         func(ctx context.Context, r *run) (figures, error)
+	whole       bool // needs every partition's replicas and its usual leader
 }
 
 // figures are what a hit measured, by name with its unit.
@@ -48,10 +50,14 @@ type run struct {
 	hits    []hit
 	peak    map[string]float64 // RSS in MB, by program
 	say     func(format string, args ...any)
+
+	reviving []<-chan error // nodes on their way back
 }
 
-// plan shuffles the faults of a run: those of its form, or at least one of each kind that was asked for by name or row.
+// plan shuffles the faults of a run: those of its form, or at least one of each kind that was asked for by name or row. Those
+// that need all replicas are spread over the others, so that a broker comes back while these hit.
 func plan(rnd *rand.Rand, o options) (all []*fault) {
+	var patient []*fault
 	for _, f := range faults(o.guarantee) {
 		n := int(float64(f.long)*o.scale + 0.5)
 		if o.short {
@@ -64,24 +70,42 @@ func plan(rnd *rand.Rand, o options) (all []*fault) {
 			n = max(n, 1)
 		}
 		for range n {
-			all = append(all, f)
+			if f.whole {
+				patient = append(patient, f)
+			} else {
+				all = append(all, f)
+			}
 		}
 	}
-	rnd.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	for _, some := range [][]*fault{all, patient} {
+		rnd.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+	}
+	for i, f := range patient {
+		all = slices.Insert(all, len(all)*(i+1)/(len(patient)+1), f)
+	}
 	return all
+}
+
+// lasts is how long faults take.
+func lasts(all []*fault, took map[string]time.Duration) (total time.Duration) {
+	for _, f := range all {
+		d, known := took[f.name]
+		if !known {
+			d = f.guess
+		}
+		total += d + 400*time.Millisecond
+	}
+	return total
 }
 
 // do hits with one fault after the other. One whose promise is not kept is noted, and the next is tried when all is well again.
 func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error {
 	defer r.traffic.pace.SetLimit(rate.Inf)
 	took := map[string]time.Duration{}
-	for _, f := range all {
-		took[f.name] = f.guess
-	}
 	for i, f := range all {
-		r.adapt(all[i:], took)
+		r.adapt(lasts(all[i:], took))
 		begin := time.Now()
-		if err := r.well(ctx, 180*time.Second); err != nil {
+		if err := r.well(ctx, f, 180*time.Second); err != nil {
 			return fmt.Errorf("before fault %d of %d, %s: %w", i+1, len(all), f.name, err)
 		}
 		if err := r.one(ctx, f); err != nil {
@@ -99,15 +123,35 @@ func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error
 			}
 			continue
 		}
-		took[f.name] = (took[f.name] + time.Since(begin)) / 2
+		if last := time.Since(begin); took[f.name] == 0 {
+			took[f.name] = last
+		} else {
+			took[f.name] = (3*took[f.name] + last) / 4
+		}
 		h := r.hits[len(r.hits)-1]
 		r.say("%3d/%d %-28s %5.1f s %v", i+1, len(all), f.name, time.Since(begin).Seconds(), h.Figures)
 	}
-	return nil
+	return r.revived()
+}
+
+// revive starts a node again, which takes a while. Who needs it calls revived.
+func (r *run) revive(n int) {
+	done := make(chan error, 1)
+	r.reviving = append(r.reviving, done)
+	go func() { done <- r.node("start", n) }()
+}
+
+func (r *run) revived() (err error) {
+	for _, done := range r.reviving {
+		err = errors.Join(err, <-done)
+	}
+	r.reviving = nil
+	return err
 }
 
 // raise starts the nodes that a broken fault left down.
-func (r *run) raise() (err error) {
+func (r *run) raise() error {
+	err := r.revived()
 	for n := 1; n <= nodes; n++ {
 		err = errors.Join(err, r.node("start", n))
 	}
@@ -115,46 +159,63 @@ func (r *run) raise() (err error) {
 }
 
 // adapt sets the senders' rate so that what is left to send lasts for the faults that are left, and a bit more.
-func (r *run) adapt(left []*fault, took map[string]time.Duration) {
-	need := 3 * time.Second
-	for _, f := range left {
-		need += took[f.name] + 500*time.Millisecond
-	}
+func (r *run) adapt(need time.Duration) {
+	need += 3 * time.Second
 	deliveries := max(r.traffic.history.Deliveries()-r.traffic.sender.Resolved(), 1)
 	r.traffic.pace.SetLimit(rate.Limit(max(20, 0.95*float64(deliveries)/need.Seconds())))
 }
 
 // one waits until traffic flows, and hits.
 func (r *run) one(ctx context.Context, f *fault) error {
-	if err := sleep(ctx, r.upTo(400*time.Millisecond)); err != nil {
+	if err := sleep(ctx, r.upTo(300*time.Millisecond)); err != nil {
 		return err
 	}
-	if err := r.traffic.flows(ctx, 30*time.Second); err != nil {
+	for range 5 {
+		if err := r.traffic.flows(ctx, 30*time.Second); err != nil {
+			return err
+		}
+		before := r.traffic.sender.OK.Load()
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+		h := hit{Row: f.row, Fault: f.name, At: time.Since(r.begin).Seconds(), Traffic: r.traffic.sender.OK.Load() > before}
+		if !h.Traffic {
+			continue
+		}
+		begin := time.Now()
+		var err error
+		h.Figures, err = f.hit(ctx, r)
+		h.Took = time.Since(begin).Seconds()
+		switch {
+		case errors.Is(err, errMissed):
+			continue
+		case !errors.Is(err, errSent): // what met no traffic to its end has measured nothing
+			r.hits = append(r.hits, h)
+		}
 		return err
 	}
-	before := r.traffic.sender.OK.Load()
-	if err := sleep(ctx, 300*time.Millisecond); err != nil {
-		return err
-	}
-	h := hit{Row: f.row, Fault: f.name, At: time.Since(r.begin).Seconds(), Traffic: r.traffic.sender.OK.Load() > before}
-	begin := time.Now()
-	var err error
-	h.Figures, err = f.hit(ctx, r)
-	h.Took = time.Since(begin).Seconds()
-	if !errors.Is(err, errSent) { // what met no traffic to its end has measured nothing
-		r.hits = append(r.hits, h)
-	}
-	return err
+	return errMissed
 }
 
-// well waits until every role is ready and every partition has its replicas.
-func (r *run) well(ctx context.Context, limit time.Duration) error {
+// errMissed says that a fault found nothing to hit.
+var errMissed = errors.New("there was nothing to hit")
+
+// well waits until every role is ready and, for a fault that needs it, every partition has its replicas.
+func (r *run) well(ctx context.Context, f *fault, limit time.Duration) error {
 	for _, p := range r.all() {
 		if _, err := awaitReady(ctx, p, limit); err != nil {
 			return err
 		}
 	}
-	if err := r.whole(ctx, limit); err != nil {
+	if !f.whole {
+		return nil
+	}
+	return r.settle(ctx, limit)
+}
+
+// settle waits until the nodes are back, have caught up and lead what they are to lead.
+func (r *run) settle(ctx context.Context, limit time.Duration) error {
+	if err := errors.Join(r.revived(), r.whole(ctx, limit)); err != nil {
 		return err
 	}
 	return r.spreadLeaders(ctx)

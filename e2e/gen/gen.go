@@ -16,8 +16,8 @@ type Config struct {
 	Seed   uint64
 	Events int       // distinct events that should be accepted; resends come on top
 	Base   time.Time // the sender's time of the first event
-	// Spread adds this many plain workspaces, and leaves the hot one a tenth of what it has without: each workspace waits for
-	// its acknowledgements, so a long history in few of them takes long.
+	// Spread adds this many plain workspaces, and leaves the hot one a twentieth of what it has without, and one hot file, of
+	// hot files that are less unlike: each workspace waits for its acknowledgements, so a long history in few of them takes long.
 	Spread int
 }
 
@@ -119,7 +119,7 @@ func (g *generator) scopes() {
 	}
 	for i := range hotFiles {
 		s := g.all[0]
-		if i%5 >= 3 || g.config.Spread > 0 && i%10 > 0 { // 30 in the hot workspace, 20 spread over others
+		if i%5 >= 3 || g.config.Spread > 0 && i > 0 { // 30 in the hot workspace, 20 spread over others
 			s = g.all[1+i%(len(g.all)-1)]
 		}
 		g.hot = append(g.hot, g.newFile(s))
@@ -161,7 +161,7 @@ func (g *generator) append(s *scope, e event) {
 func (g *generator) scope() *scope {
 	share := hotWorkspace
 	if g.config.Spread > 0 {
-		share /= 10
+		share /= 20
 	}
 	if g.chance(share) {
 		return g.all[0]
@@ -169,15 +169,19 @@ func (g *generator) scope() *scope {
 	return pick(g.rnd, g.all[1:])
 }
 
-// skewed picks from n with the first ones much more often: some files must outgrow the receiver's memory of ids.
+// skewed picks from n with the first ones more often: some files must outgrow the receiver's memory of ids.
 func (g *generator) skewed(n int) int {
+	flat := 4
+	if g.config.Spread > 0 {
+		flat = 20
+	}
 	total := 0.0
 	for k := range n {
-		total += 1 / float64(k+4)
+		total += 1 / float64(k+flat)
 	}
 	x := g.rnd.Float64() * total
 	for k := range n {
-		if x -= 1 / float64(k+4); x < 0 {
+		if x -= 1 / float64(k+flat); x < 0 {
 			return k
 		}
 	}

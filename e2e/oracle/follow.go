@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -46,7 +47,9 @@ func (f *Follower) run(ctx context.Context) {
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			if !r.Attrs.IsControl() {
-				f.records = append(f.records, r)
+				f.records = append(f.records, &kgo.Record{ // and not what it was fetched with
+					Key: bytes.Clone(r.Key), Value: bytes.Clone(r.Value), Partition: r.Partition, Offset: r.Offset,
+				})
 			}
 			f.next[r.Partition] = r.Offset + 1
 		})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -83,8 +84,8 @@ func strictValue(dec *json.Decoder, depth int) (any, error) {
 type doc map[string]string
 
 func text(s string) string    { return "text " + s }
-func number(n int64) string   { return fmt.Sprintf("number %d", n) }
-func boolean(b bool) string   { return fmt.Sprintf("bool %t", b) }
+func number(n int64) string   { return "number " + strconv.FormatInt(n, 10) }
+func boolean(b bool) string   { return "bool " + strconv.FormatBool(b) }
 func instant(us int64) string { return "time " + time.UnixMicro(us).UTC().Format(time.RFC3339Nano) }
 
 // put adds a text that is absent when empty.
@@ -109,15 +110,15 @@ func toDoc(object map[string]any, except ...string) doc {
 		}
 		switch v := value.(type) {
 		case string:
-			if at, err := time.Parse(time.RFC3339Nano, v); err == nil && (name == "at" || strings.HasSuffix(name, "_at")) {
-				if !strings.HasSuffix(v, "Z") {
-					d[name] = "time not in UTC: " + v
-					continue
-				}
-				d[name] = "time " + at.UTC().Format(time.RFC3339Nano)
+			d[name] = text(v)
+			if name != "at" && !strings.HasSuffix(name, "_at") {
 				continue
 			}
-			d[name] = text(v)
+			if at, err := time.Parse(time.RFC3339Nano, v); err == nil {
+				if d[name] = "time not in UTC: " + v; strings.HasSuffix(v, "Z") {
+					d[name] = "time " + at.UTC().Format(time.RFC3339Nano)
+				}
+			}
 		case json.Number:
 			d[name] = "number " + v.String()
 		case bool:
@@ -135,6 +136,9 @@ func toDoc(object map[string]any, except ...string) doc {
 
 // diff says in which members two docs differ.
 func (d doc) diff(want doc) string {
+	if maps.Equal(d, want) {
+		return ""
+	}
 	var parts []string
 	names := doc{}
 	maps.Copy(names, want)

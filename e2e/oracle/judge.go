@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -47,7 +50,7 @@ func (j Judge) Run(ctx context.Context, m *Model, r *Report) error {
 	r.Fact("log: files / workspaces", fmt.Sprintf("%d / %d", len(m.rows), len(m.counts)))
 	steps := []struct {
 		topic string
-		judge func([]*kgo.Record, *Report)
+		judge func(iter.Seq[*kgo.Record], *Report)
 	}{
 		{j.Topics.Notify, m.judgeNotices},
 		{j.Topics.Files, m.judgeFiles},
@@ -56,34 +59,44 @@ func (j Judge) Run(ctx context.Context, m *Model, r *Report) error {
 	if j.Workspaces {
 		steps = append(steps, struct {
 			topic string
-			judge func([]*kgo.Record, *Report)
+			judge func(iter.Seq[*kgo.Record], *Report)
 		}{j.Topics.Workspaces, m.judgeWorkspaces})
 	}
-	for _, step := range steps {
-		records, err := Read(ctx, j.Brokers, step.topic)
-		if err != nil {
-			return err
+	found := make([]*Report, len(steps)+1)
+	group, ctx := errgroup.WithContext(ctx)
+	for i, step := range steps {
+		found[i] = &Report{}
+		group.Go(func() (failed error) {
+			step.judge(stream(ctx, j.Brokers, step.topic, &failed), found[i])
+			return failed
+		})
+	}
+	found[len(steps)] = &Report{}
+	group.Go(func() error {
+		index, err := j.Index.Stop(ctx)
+		if err == nil {
+			m.judgeIndex(slices.Values(index), found[len(steps)])
 		}
-		step.judge(records, r)
-	}
-	index, err := j.Index.Stop(ctx)
-	if err != nil {
 		return err
+	})
+	err := group.Wait()
+	for _, f := range found {
+		r.Merge(f)
 	}
-	m.judgeIndex(index, r)
-	return nil
+	return err
 }
 
 // judgeFiles compares the last row of each key: the table is coalesced and compacted, so only the last is promised. An owner
 // that slept may append older rows behind its successor's, who then writes its own again; exactly_once fences it.
-func (m *Model) judgeFiles(records []*kgo.Record, r *Report) {
+func (m *Model) judgeFiles(records iter.Seq[*kgo.Record], r *Report) {
 	r.check("rows missing", "rows wrong", "rows unexpected")
 	if m.once {
 		r.check("rows going back in time")
 	}
-	older := 0
+	older, found := 0, 0
 	last := map[string]*tidemarkv1.FileState{}
-	for _, rec := range records {
+	for rec := range records {
+		found++
 		state := new(tidemarkv1.FileState)
 		if err := proto.Unmarshal(rec.Value, state); err != nil || rec.Value == nil {
 			r.Violate("rows wrong", "%q at %d:%d: %v", rec.Key, rec.Partition, rec.Offset, err)
@@ -116,7 +129,7 @@ func (m *Model) judgeFiles(records []*kgo.Record, r *Report) {
 			r.Violate("rows missing", "%q", key)
 		}
 	}
-	r.Fact("table: records / rows", fmt.Sprintf("%d / %d", len(records), len(last)))
+	r.Fact("table: records / rows", fmt.Sprintf("%d / %d", found, len(last)))
 	r.Fact("table: records older than the one before, all written again", older)
 }
 
@@ -146,14 +159,16 @@ func stateDoc(s *tidemarkv1.FileState) doc {
 }
 
 // judgeIndex compares every record with the row of its version, and wants the newest version last.
-func (m *Model) judgeIndex(records []*kgo.Record, r *Report) {
+func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 	r.check("index records missing", "index records wrong", "index not at the newest version")
 	if m.once {
 		r.check("index records repeated")
 	}
 	seen := map[string]map[int64]bool{}
 	last := map[string]int64{}
-	for _, rec := range records {
+	found := 0
+	for rec := range records {
+		found++
 		key := string(rec.Key)
 		object, err := strictObject(rec.Value)
 		if err != nil {
@@ -203,17 +218,19 @@ func (m *Model) judgeIndex(records []*kgo.Record, r *Report) {
 			r.Violate("index not at the newest version", "%q: last is %d of %d", key, last[key], newest)
 		}
 	}
-	r.Fact("index: records / expected", fmt.Sprintf("%d / %d", len(records), distinct))
+	r.Fact("index: records / expected", fmt.Sprintf("%d / %d", found, distinct))
 }
 
 // judgeDead compares the dead letters by their identity: topic, partition and offset of the source.
-func (m *Model) judgeDead(records []*kgo.Record, r *Report) {
+func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 	r.check("dead letters missing", "dead letters wrong", "dead letters unexpected")
 	if m.once {
 		r.check("dead letters repeated")
 	}
 	seen := map[string]bool{}
-	for _, rec := range records {
+	found := 0
+	for rec := range records {
+		found++
 		headers := map[string]string{}
 		for _, h := range rec.Headers {
 			headers[h.Key] = string(h.Value)
@@ -250,7 +267,7 @@ func (m *Model) judgeDead(records []*kgo.Record, r *Report) {
 	for _, d := range m.dead {
 		reasons[d.reason]++
 	}
-	r.Fact("dead letters: records / expected", fmt.Sprintf("%d / %d", len(records), len(m.dead)))
+	r.Fact("dead letters: records / expected", fmt.Sprintf("%d / %d", found, len(m.dead)))
 	r.Fact("dead letters: expected by reason", reasons)
 }
 

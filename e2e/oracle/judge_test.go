@@ -3,6 +3,7 @@ package oracle
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,7 +111,7 @@ func TestNoticesAreJudged(t *testing.T) {
 	} {
 		_, m := history(t, story...)
 		r := &Report{}
-		m.judgeNotices(test.change(notified(t, m)), r)
+		m.judgeNotices(slices.Values(test.change(notified(t, m))), r)
 		expect(t, test.name, test.found, r)
 	}
 }
@@ -120,12 +121,12 @@ func TestRepeatsAreFoundWhereNoneMayBe(t *testing.T) {
 	_, m := history(t, story...)
 	m.once = true
 	once, notices, index := &Report{}, &Report{}, &Report{}
-	m.judgeNotices(notified(t, m), once)
-	m.judgeIndex(indexed(t, m), once)
+	m.judgeNotices(slices.Values(notified(t, m)), once)
+	m.judgeIndex(slices.Values(indexed(t, m)), once)
 	expect(t, "nothing", "", once)
-	m.judgeNotices(append(notified(t, m), notified(t, m)[2:]...), notices)
+	m.judgeNotices(slices.Values(append(notified(t, m), notified(t, m)[2:]...)), notices)
 	expect(t, "a repeated notice", "notices repeated", notices)
-	m.judgeIndex(append(indexed(t, m), indexed(t, m)[2:]...), index)
+	m.judgeIndex(slices.Values(append(indexed(t, m), indexed(t, m)[2:]...)), index)
 	expect(t, "a repeated index record", "index records repeated", index)
 }
 
@@ -159,7 +160,7 @@ func TestIndexIsJudged(t *testing.T) {
 	} {
 		_, m := history(t, story...)
 		r := &Report{}
-		m.judgeIndex(test.change(indexed(t, m)), r)
+		m.judgeIndex(slices.Values(test.change(indexed(t, m))), r)
 		expect(t, test.name, test.found, r)
 	}
 }
@@ -201,7 +202,7 @@ func TestRowsAreJudged(t *testing.T) {
 	} {
 		m.once = test.once
 		r := &Report{}
-		m.judgeFiles(test.records, r)
+		m.judgeFiles(slices.Values(test.records), r)
 		expect(t, test.name, test.found, r)
 	}
 }

@@ -87,6 +87,9 @@ func (m *Model) add(r *kgo.Record) {
 		}
 	}
 	after, late := before.apply(e, at)
+	if before != nil {
+		before.seen = nil // of all versions of a row only the last is asked: a long history would not fit into memory
+	}
 	m.rows[key] = after
 	if m.index[key] == nil {
 		m.index[key] = map[int64]*row{}

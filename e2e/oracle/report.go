@@ -63,6 +63,16 @@ func (r *Report) Violate(name, format string, args ...any) {
 	}
 }
 
+// Merge adds what another judge found.
+func (r *Report) Merge(other *Report) {
+	r.Facts = append(r.Facts, other.Facts...)
+	for _, v := range other.Violations {
+		mine := r.find(v.Name)
+		mine.Count += v.Count
+		mine.Examples = append(mine.Examples, v.Examples[:min(len(v.Examples), examplesKept-len(mine.Examples))]...)
+	}
+}
+
 // Count returns how often a violation was found.
 func (r *Report) Count(name string) int { return r.find(name).Count }
 

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"tidemark/kafka"
+)
+
+// TestLongPlanReachesItsAims also bounds how long it takes.
+func TestLongPlanReachesItsAims(t *testing.T) {
+	for _, guarantee := range []kafka.Guarantee{kafka.AtLeastOnce, kafka.ExactlyOnce} {
+		all := plan(rand.New(rand.NewPCG(1, 3)), options{guarantee: guarantee, scale: 1})
+		for _, a := range aims(guarantee) {
+			n := 0
+			for _, f := range all {
+				if a.counts(f.row, f.name) {
+					n++
+				}
+			}
+			if n < a.least {
+				t.Errorf("%s, %s: %d, want %d", guarantee, a.what, n, a.least)
+			}
+		}
+		if d := lasts(all, nil); d > 55*time.Minute {
+			t.Errorf("%s: %d faults take %v", guarantee, len(all), d)
+		}
+		for i, f := range all[1:] {
+			if f.whole && all[i].whole {
+				t.Errorf("%s: %s follows %s at once", guarantee, f.name, all[i].name)
+			}
+		}
+	}
+}
+
+func TestShortPlan(t *testing.T) {
+	all := plan(rand.New(rand.NewPCG(1, 3)), options{guarantee: kafka.AtLeastOnce, short: true})
+	if len(all) < 12 {
+		t.Errorf("%d faults, want a dozen", len(all))
+	}
+	if d := lasts(all, nil); d > 150*time.Second {
+		t.Errorf("they take %v", d)
+	}
+}
