@@ -92,6 +92,10 @@ func unreadable(topic string) error {
 // silence is how long nothing may come before Read asks whether retention has taken what it waits for.
 const silence = 5 * time.Second
 
+// fetchBytes is how much a broker sends of a partition at a time. With the client's own 1 MiB the reading of a single partition
+// is a request and a pause for each thousand records.
+func fetchBytes(partitions int) int32 { return max(1<<20, 4<<20/int32(partitions)) }
+
 // Read hands the committed records in spans to each, in the order of their partitions, and returns when all were handed over or
 // each returns an error. What retention took away meanwhile is not missed.
 func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*kgo.Record) error) error {
@@ -109,6 +113,7 @@ func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*k
 	a, err := c.admin(
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // a transaction's marker may be the last record: its offset says that the end is reached
+		kgo.FetchMaxPartitionBytes(fetchBytes(len(from))),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
 	)
 	if err != nil {

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tidemark/devbroker"
 	"tidemark/kafka"
@@ -117,5 +120,45 @@ func TestCommits(t *testing.T) {
 	committed, err := kafka.Committed(t.Context(), conf, group, topic.Name)
 	if got := committed[1]; err != nil || len(committed) != 1 || got.At != want.At || got.Metadata != want.Metadata {
 		t.Errorf("%v, %v", committed, err)
+	}
+}
+
+// A partition read alone comes in large pieces, many partitions in small ones: what is in memory stays the same.
+func TestReadAsksForMoreOfFewerPartitions(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(8, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	conf := kafka.Config{Brokers: cluster.ListenAddrs()}
+	client, err := kafka.NewProducer(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	for partition := range int32(8) {
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Partition: partition, Value: []byte("v")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var asked atomic.Int32
+	cluster.ControlKey(int16(kmsg.Fetch), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if fetch, ok := request.(*kmsg.FetchRequest); ok && len(fetch.Topics) > 0 {
+			asked.Store(fetch.Topics[0].Partitions[0].PartitionMaxBytes)
+		}
+		return nil, nil, false
+	})
+	for partitions, want := range map[int32]int32{1: 4 << 20, 8: 1 << 20} {
+		spans := kafka.Spans{}
+		for partition := range partitions {
+			spans[partition] = kafka.Span{From: 0, To: 1}
+		}
+		if err := kafka.Read(t.Context(), conf, "t", spans, func(*kgo.Record) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if got := asked.Load(); got != want {
+			t.Errorf("of %d partitions it asks for %d bytes each, want %d", partitions, got, want)
+		}
 	}
 }
