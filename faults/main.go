@@ -152,7 +152,7 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	}
 	say("all roles are ready")
 	judged := &oracle.Report{Title: "product"}
-	h := gen.New(gen.Config{Seed: o.seed, Events: o.events, Base: time.Now().Truncate(time.Second), Spread: 200})
+	h := gen.New(gen.Config{Seed: o.seed, Events: o.events, Base: time.Now().Truncate(time.Second), Spread: 400})
 	r := &run{
 		rig: g, rnd: rand.New(rand.NewPCG(o.seed, 3)), traffic: newTraffic(h, g.ingress), quick: o.short, begin: time.Now(), peak: map[string]float64{}, say: say,
 		foreign: &foreign{rig: g, rnd: rand.New(rand.NewPCG(o.seed, 2)), written: map[string]bool{}},

@@ -16,8 +16,9 @@ type Config struct {
 	Seed   uint64
 	Events int       // distinct events that should be accepted; resends come on top
 	Base   time.Time // the sender's time of the first event
-	// Spread adds this many plain workspaces, and leaves the hot one a twentieth of what it has without, and one hot file, of
-	// hot files that are less unlike: each workspace waits for its acknowledgements, so a long history in few of them takes long.
+	// Spread adds this many plain workspaces and hot files, which are less unlike then and in workspaces of their own, and leaves
+	// the hot workspace a fortieth of what it has without: each waits for its acknowledgements, so who has a hundredth of a long
+	// history bounds all of them to a hundred events in the time that one takes.
 	Spread int
 }
 
@@ -117,7 +118,7 @@ func (g *generator) scopes() {
 		}
 		g.all = append(g.all, s)
 	}
-	for i := range hotFiles {
+	for i := range hotFiles + g.config.Spread {
 		s := g.all[0]
 		if i%5 >= 3 || g.config.Spread > 0 && i > 0 { // 30 in the hot workspace, 20 spread over others
 			s = g.all[1+i%(len(g.all)-1)]
@@ -161,7 +162,7 @@ func (g *generator) append(s *scope, e event) {
 func (g *generator) scope() *scope {
 	share := hotWorkspace
 	if g.config.Spread > 0 {
-		share /= 20
+		share /= 40
 	}
 	if g.chance(share) {
 		return g.all[0]
@@ -173,7 +174,7 @@ func (g *generator) scope() *scope {
 func (g *generator) skewed(n int) int {
 	flat := 4
 	if g.config.Spread > 0 {
-		flat = 20
+		flat = len(g.hot) * 2 / 5
 	}
 	total := 0.0
 	for k := range n {

@@ -106,6 +106,16 @@ func TestShares(t *testing.T) {
 	}
 }
 
+// A workspace waits for each acknowledgement: with a large share of the events it would bound how fast all are sent.
+func TestSpreadLeavesNoWorkspaceALargeShare(t *testing.T) {
+	h := New(Config{Seed: 1, Events: 100_000, Base: base, Spread: 400})
+	most := 0
+	for _, w := range h.Workspaces {
+		most = max(most, len(w.Deliveries))
+	}
+	between(t, "deliveries of the hottest workspace", most, h.Deliveries()*5/1000, h.Deliveries()*9/1000)
+}
+
 func between(t *testing.T, what string, n, low, high int) {
 	t.Helper()
 	if n < low || n > high {
