@@ -105,15 +105,19 @@ func (c *cluster) up() error {
 	return nil
 }
 
-// down ends what up started and forgets the data.
-func (c *cluster) down() error {
+// down ends what up started; its data and logs stay where they are to be looked at.
+func (c *cluster) down(keep bool) error {
 	if c.proxy != nil {
 		c.proxy.Close()
 	}
 	if c.client != nil {
 		c.client.Close()
 	}
-	_, err := c.run("wipe")
+	verb := "wipe"
+	if keep {
+		verb = "down"
+	}
+	_, err := c.run(verb)
 	return err
 }
 

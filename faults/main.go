@@ -115,7 +115,8 @@ func faultsRun(ctx context.Context, o options) (err error) {
 	}
 	say("seed %d, %s, logs and stores in %s", o.seed, o.guarantee, dir)
 	defer func() {
-		if err = errors.Join(err, c.down()); err == nil && !o.keep { // what failed stays to be looked at
+		keep := err != nil || o.keep // what failed stays to be looked at
+		if err = errors.Join(err, c.down(keep)); !keep && err == nil {
 			err = os.RemoveAll(dir)
 		}
 	}()

@@ -31,7 +31,7 @@ func (c Config) admin(more ...kgo.Opt) (*admin, error) {
 	}
 	last := &lastConnect{}
 	// Shorter than the client's own 30 s: who asks is starting up, and somebody is watching.
-	opts = append(opts, kgo.RetryTimeout(10*time.Second), kgo.WithHooks(last))
+	opts = append(opts, kgo.RetryTimeout(6*time.Second), kgo.WithHooks(last))
 	client, err := kgo.NewClient(append(opts, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)

@@ -137,7 +137,13 @@ func (c Config) Franz() ([]kgo.Opt, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	opts := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.clientID()), kgo.DialTimeout(dialTimeout)}
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.clientID()), kgo.DialTimeout(dialTimeout),
+		// A connection that ends before its first answer may mean wrong TLS or a wrong login, and kgo would give up at once. It
+		// may as well be the one of three brokers that is down behind a load balancer, so the others are asked. Who asked with
+		// wrong settings hears of it when the request's time is over.
+		kgo.AlwaysRetryEOF(),
+	}
 	if c.TLS.Enabled {
 		config, err := c.TLS.client()
 		if err != nil {

@@ -51,9 +51,6 @@ func newProducer(c Config, more ...kgo.Opt) (*kgo.Client, error) {
 	}
 	options = append(options,
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		// A connection that ends before its first answer may mean wrong TLS or a wrong login, and kgo would fail every record at
-		// once. Here those were tried when the process started: it is a broker that is down behind a load balancer.
-		kgo.AlwaysRetryEOF(),
 		kgo.RecordDeliveryTimeout(deliveryTimeout),
 		kgo.ProducerBatchMaxBytes(topology.MaxMessageBytes),
 		// franz-go would choose snappy, which kafka-python and others cannot read without a library of its own.

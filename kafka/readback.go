@@ -40,7 +40,7 @@ func startReadback(c Config, table string, owner []byte, log *slog.Logger, of fu
 	if err != nil {
 		return nil, err
 	}
-	options = append(options, kgo.AlwaysRetryEOF(), kgo.FetchMaxWait(time.Second), kgo.FetchMaxBytes(8<<20),
+	options = append(options, kgo.FetchMaxWait(time.Second), kgo.FetchMaxBytes(8<<20),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	client, err := kgo.NewClient(options...)
 	if err != nil {

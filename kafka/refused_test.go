@@ -90,3 +90,23 @@ func certificate(t *testing.T) (pair tls.Certificate, caFile string) {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, caFile
 }
+
+// While one broker of three is down behind something that takes its connections, the others answer for it.
+func TestQuestionsOutlastDroppedConnections(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.SeedTopics(3, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	p, err := proxy.Start(proxy.Config{Brokers: cluster.ListenAddrs()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	t.Cleanup(p.Inject(&proxy.Fault{Effect: proxy.Refuse, Brokers: cluster.ListenAddrs()[:2]}))
+	for range 10 { // each asks any of the brokers
+		if _, _, err := kafka.TopicIDs(t.Context(), kafka.Config{Brokers: p.Addrs()}, "t"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

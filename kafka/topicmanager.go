@@ -99,11 +99,11 @@ func (m *topicManager) end(ctx context.Context, topic string, partition int32) (
 		list = kadm.NewClient(m.client).ListEndOffsets
 	}
 	listed, err := list(ctx, topic)
-	if err != nil {
-		return 0, fmt.Errorf("look up the end of %s/%d: %w", topic, partition, err)
-	}
 	end, found := listed.Lookup(topic, partition)
-	if !found {
+	switch {
+	case !found && err != nil: // an error about other partitions does not matter
+		return 0, fmt.Errorf("look up the end of %s/%d: %w", topic, partition, err)
+	case !found:
 		return 0, missing(topic)
 	}
 	if errors.Is(end.Err, kerr.UnknownTopicOrPartition) {
