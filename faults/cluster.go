@@ -54,6 +54,19 @@ func (c *cluster) run(args ...string) (string, error) {
 	return string(out), nil
 }
 
+// portsFree refuses ports that the kernel may give to anybody's connection while a broker is down.
+func portsFree(base int) error {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		return nil // another system: whoever chose the ports knows it
+	}
+	var from, to int
+	if _, err := fmt.Sscan(string(text), &from, &to); err == nil && base+60 >= from && base <= to {
+		return fmt.Errorf("-base %d: ports from %d to %d are given to connections, so a broker may not get its own back", base, from, to)
+	}
+	return nil
+}
+
 // up starts brokers and proxy.
 func (c *cluster) up() error {
 	out, err := c.run("up")
@@ -119,6 +132,17 @@ func (c *cluster) down(keep bool) error {
 	}
 	_, err := c.run(verb)
 	return err
+}
+
+// ended are the nodes that do not run.
+func (c *cluster) ended() (down []int, err error) {
+	out, err := c.run("status")
+	for n := 1; n <= nodes; n++ {
+		if strings.Contains(out, fmt.Sprintf("node %d: down", n)) {
+			down = append(down, n)
+		}
+	}
+	return down, err
 }
 
 func (c *cluster) node(verb string, n int) error {

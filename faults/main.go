@@ -84,6 +84,9 @@ func parse(args []string) (o options, err error) {
 		}
 		o.rows[n] = true
 	}
+	if err := portsFree(o.base); err != nil {
+		return o, err
+	}
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano())
 	}
@@ -164,6 +167,7 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	hurt := func(ctx context.Context) error { return r.do(ctx, faults, judged) }
 	err = r.pour(ctx, hurt, judged)
 	all.Hits, all.Peak = r.hits, r.peak
+	judged.Fact("brokers that ended by themselves", r.fallen)
 	if err != nil {
 		return err
 	}

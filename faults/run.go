@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,6 +54,7 @@ type run struct {
 	say     func(format string, args ...any)
 
 	reviving []<-chan error // nodes on their way back
+	fallen   int            // nodes that ended by themselves
 }
 
 // plan shuffles the faults of a run: those of its form, or at least one of each kind that was asked for by name or row. Those
@@ -208,6 +210,22 @@ var errMissed = errors.New("there was nothing to hit")
 
 // well waits until every role is ready and, for a fault that needs it, every partition has its replicas.
 func (r *run) well(ctx context.Context, f *fault, limit time.Duration) error {
+	if len(r.reviving) == 0 {
+		down, err := r.ended()
+		if err != nil {
+			return err
+		}
+		for _, n := range down { // or every fault from here on would be two
+			r.say("node %d had ended by itself: %s", n, filepath.Join(r.state, fmt.Sprint(n), "log"))
+			r.fallen++
+			r.revive(n)
+		}
+		if len(down) > 0 {
+			if err := r.settle(ctx, limit); err != nil {
+				return err
+			}
+		}
+	}
 	for _, p := range r.all() {
 		if _, err := awaitReady(ctx, p, limit); err != nil {
 			return err

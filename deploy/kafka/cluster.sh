@@ -107,9 +107,14 @@ run_node() { # N
 	launch "$state/$1"
 }
 
+listens() { # N, on all of its ports; it opens one after the other, and ends if it cannot
+	local at
+	for at in 0 10 20 30 40; do (exec 3<>"/dev/tcp/127.0.0.1/$(port $((at + $1)))") 2>/dev/null || return 1; done
+}
+
 ready() { # N
 	local begin=$SECONDS
-	until answers "$(port "$1")"; do
+	until listens "$1" && answers "$(port "$1")"; do
 		kill -0 "$(<"$state/$1/pid")" 2>/dev/null || { tail -20 "$state/$1/log" >&2; die "node $1 ended; its last lines are above"; }
 		[ $((SECONDS - begin)) -lt 120 ] || die "node $1 does not answer in 120 s, see $state/$1/log"
 		sleep 0.1
