@@ -167,7 +167,7 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 	}
 	end()
 	if w.refused+w.broken > 0 {
-		return nil, fmt.Errorf("a rolling restart cost %d 5xx and %d connections", w.refused, w.broken)
+		return nil, fmt.Errorf("a rolling restart cost %d 5xx and %d connections %s", w.refused, w.broken, w.why)
 	}
 	return figures{"slowest drain s": round(slowest), "5xx": float64(w.refused), "requests": float64(len(w.ok))}, nil
 }

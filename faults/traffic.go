@@ -44,6 +44,7 @@ type window struct {
 	ok, slow []time.Duration // of 200s, of 503s
 	refused  int             // 5xx
 	broken   int             // no answer
+	why      string          // of the last one
 	gap      time.Duration   // longest time without a 200
 	last     time.Time
 }
@@ -104,6 +105,7 @@ func (t *traffic) saw(a provider.Attempt) {
 			w.slow = append(w.slow, a.Took)
 		case a.Status == 0:
 			w.broken++
+			w.why = fmt.Sprintf("%s after %v: %v", a.URL, a.Took, a.Err)
 		}
 	}
 }
