@@ -151,11 +151,10 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 	defer end()
 	var slowest time.Duration
 	for _, p := range r.all() {
-		p.out.Store(true)
-		if err := sleep(ctx, 200*time.Millisecond); err != nil { // requests that were given to it are answered
-			return nil, err
-		}
+		// A load balancer notices somewhat later, within drainDelay.
+		noticed := time.AfterFunc(r.upTo(drainDelay/2), func() { p.out.Store(true) })
 		took, err := p.term(90 * time.Second)
+		noticed.Stop()
 		if err != nil {
 			return nil, fmt.Errorf("%s after SIGTERM: %w\n%s", p.name, err, p.tail())
 		}

@@ -20,6 +20,7 @@ import (
 
 const (
 	partitions = 8
+	drainDelay = 2 * time.Second // of ingress instances
 	secret     = "fault-secret-of-thirty-two-bytes-or-more"
 )
 
@@ -115,7 +116,7 @@ func (g *rig) role(command, name string, args ...string) *program {
 
 func (g *rig) newIngress(i int) *program {
 	addr := freeAddr()
-	p := g.role("ingest", fmt.Sprint("ingress", i+1), "--ingress-addr", addr)
+	p := g.role("ingest", fmt.Sprint("ingress", i+1), "--ingress-addr", addr, "--drain-delay", drainDelay.String())
 	p.url = "http://" + addr
 	return p
 }

@@ -27,6 +27,7 @@ type ingestCommand struct {
 	sizingFlags
 	ingestFlags
 	adminFlags
+	drainFlags
 	logFlags
 }
 
@@ -52,6 +53,7 @@ func (c *ingestCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
+	h.delay = c.DrainDelay
 	fit := h.await(ingestRole, config, streams)
 	role, err := c.ingress(ctx, h, fit, config, streams, scheme, secrets)
 	if err != nil {
@@ -96,7 +98,7 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config 
 	}
 	h.readiness.Add("ingress", fit.ready(server.Ready))
 	return service{name: "ingress", addr: listener.Addr().String(), run: func(ctx context.Context) error {
-		bounded := ingress.HTTPServer("", fit.gate(server.Handler()), h.log)
+		bounded := ingress.HTTPServer("", h.parting(fit.gate(server.Handler())), h.log)
 		return errors.Join(serveHTTP(ctx, listener, bounded, h.log.With("role", "ingress")), closeIngress(ctx, server))
 	}}, nil
 }

@@ -26,6 +26,7 @@ type serveCommand struct {
 	dataFlags
 	serveFlags
 	adminFlags
+	drainFlags
 	logFlags
 }
 
@@ -43,6 +44,7 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
+	h.delay = c.DrainDelay
 	fit := h.await(serveRole, config, streams)
 	api, copies, err := c.views(ctx, h, fit, config, streams, c.Data, nil)
 	if err != nil {
@@ -69,7 +71,7 @@ func (f serveFlags) views(ctx context.Context, h *host, fit *cluster, config kaf
 	}
 	h.readiness.Add("views", fit.ready(server.Ready))
 	api = service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
-		return serveHTTP(ctx, listener, httpServer(fit.gate(server.Handler()), h.log), h.log.With("role", "api"))
+		return serveHTTP(ctx, listener, httpServer(h.parting(fit.gate(server.Handler())), h.log), h.log.With("role", "api"))
 	}}
 	return api, service{name: "views", run: fit.then(func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A diary notes what happened, in order.
@@ -68,5 +72,53 @@ func TestAFailureWhileDrainingIsReported(t *testing.T) {
 	}}
 	if err := runServices(ctx, func() {}, bad); fmt.Sprint(err) != "ingress: event lost" {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A load balancer needs a while to notice that an instance is leaving. Until then requests are answered as ever, and told to
+// come back on another connection.
+func TestRequestsAreTakenWhileALoadBalancerLearns(t *testing.T) {
+	h, err := newHost(t.Context(), slog.New(slog.DiscardHandler), adminFlags{AdminAddr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.readiness.Add("api", func() error { return nil })
+	h.delay = 500 * time.Millisecond
+	l, err := listen(t.Context(), "--api-addr", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	ctx, stop := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		left <- h.run(ctx, service{name: "api", run: func(ctx context.Context) error {
+			return serveHTTP(ctx, l, httpServer(h.parting(hello), h.log), h.log)
+		}})
+	}()
+	ask := func(addr net.Addr, path string) (status int, closes bool) {
+		resp, err := http.Get("http://" + addr.String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode, resp.Close
+	}
+	if status, closes := ask(l.Addr(), "/"); status != http.StatusNoContent || closes {
+		t.Errorf("before: %d, closes %t", status, closes)
+	}
+	stop()
+	for status := 0; status != http.StatusServiceUnavailable; time.Sleep(time.Millisecond) {
+		status, _ = ask(h.admin.Addr(), "/readyz")
+	}
+	if status, closes := ask(l.Addr(), "/"); status != http.StatusNoContent || !closes {
+		t.Errorf("while leaving: %d, closes %t", status, closes)
+	}
+	if err := <-left; err != nil {
+		t.Error(err)
+	}
+	if resp, err := http.Get("http://" + l.Addr().String()); err == nil {
+		resp.Body.Close()
+		t.Error("answers after it has left")
 	}
 }
