@@ -76,6 +76,9 @@ type Summary struct {
 	Different int `json:"different"`
 	// Moving rows were not compared: one of the groups has folded an event that the other has not come to.
 	Moving int `json:"moving"`
+	// BehindA and BehindB are those of Moving which group A, or B, has not come to.
+	BehindA int `json:"behind_a"`
+	BehindB int `json:"behind_b"`
 }
 
 // ErrField says that no row has a field of that name.
@@ -89,7 +92,7 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 			return nil, fmt.Errorf("%w: %q", ErrField, name)
 		}
 	}
-	common, err := c.frontier(ctx) // before the tables: what a group has committed is in its table by now
+	frontiers, err := c.frontiers(ctx) // before the tables: what a group has committed is in its table by now
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +112,7 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 		if c.WorkspaceID != "" && partition != kafka.Partition(c.WorkspaceID, len(a)) {
 			continue
 		}
-		p := &part{Comparison: c, partition: partition, a: a[partition], b: b[partition], frontier: common[partition], summary: summary, seed: maphash.MakeSeed()}
+		p := &part{Comparison: c, partition: partition, a: a[partition], b: b[partition], frontier: frontiers[partition], summary: summary, seed: maphash.MakeSeed()}
 		if err := p.run(ctx, each); err != nil {
 			return summary, err
 		}
@@ -117,8 +120,14 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 	return summary, nil
 }
 
-// frontier returns up to where both groups have read, by partition.
-func (c *Comparison) frontier(ctx context.Context) (map[int32]int64, error) {
+// A frontier is up to where groups have read a partition.
+type frontier struct{ a, b int64 }
+
+// beyond reports whether one of them has not come to an offset.
+func (f frontier) beyond(offset int64) bool { return offset >= min(f.a, f.b) }
+
+// frontiers returns up to where both groups have read, by partition.
+func (c *Comparison) frontiers(ctx context.Context) (map[int32]frontier, error) {
 	a, err := kafka.Committed(ctx, c.Kafka, c.A.Group, c.A.Input)
 	if err != nil {
 		return nil, err
@@ -136,13 +145,14 @@ func (c *Comparison) frontier(ctx context.Context) (map[int32]int64, error) {
 				missing.table.Group, missing.table.Input)
 		}
 	}
-	common := map[int32]int64{}
+	frontiers := map[int32]frontier{}
 	for partition, o := range a {
-		if other, both := b[partition]; both {
-			common[partition] = min(o.At, other.At)
-		}
+		frontiers[partition] = frontier{a: o.At, b: b[partition].At}
 	}
-	return common, nil
+	for partition, o := range b {
+		frontiers[partition] = frontier{a: a[partition].At, b: o.At}
+	}
+	return frontiers, nil
 }
 
 type row = *tidemarkv1.FileState
@@ -152,7 +162,7 @@ type part struct {
 	*Comparison
 	partition int32
 	a, b      kafka.Span
-	frontier  int64
+	frontier  frontier
 	summary   *Summary
 	seed      maphash.Seed
 }
@@ -179,8 +189,8 @@ func (p *part) run(ctx context.Context, each func(Difference) error) error {
 		switch {
 		case both && left.content == right.content:
 			p.summary.Equal++
-		case left.offset >= p.frontier || both && right.offset >= p.frontier:
-			p.summary.Moving++
+		case p.frontier.beyond(left.offset) || both && p.frontier.beyond(right.offset):
+			p.moving(max(left.offset, right.offset))
 		case both:
 			differ = append(differ, odd{key: key})
 		default:
@@ -191,8 +201,8 @@ func (p *part) run(ctx context.Context, each func(Difference) error) error {
 		if _, both := a[key]; both {
 			continue
 		}
-		if right.offset >= p.frontier {
-			p.summary.Moving++
+		if p.frontier.beyond(right.offset) {
+			p.moving(right.offset)
 		} else {
 			differ = append(differ, odd{key, p.B.Group})
 		}
@@ -206,6 +216,17 @@ func (p *part) run(ctx context.Context, each func(Difference) error) error {
 		}
 	}
 	return nil
+}
+
+// moving counts a row that cannot be compared, and who has not come to its event.
+func (p *part) moving(offset int64) {
+	p.summary.Moving++
+	if offset >= p.frontier.a {
+		p.summary.BehindA++
+	}
+	if offset >= p.frontier.b {
+		p.summary.BehindB++
+	}
 }
 
 // An odd is a key whose rows differ.

@@ -116,7 +116,7 @@ func TestTheNewestRowsAreCompared(t *testing.T) {
 	p.put(t, p.B, row("kept", 1, 1))
 	p.put(t, p.A, row("ahead", 2, 100)) // at the frontier: the other may not have read it
 	p.put(t, p.B, row("ahead", 1, 1), row("new", 1, 100))
-	if summary, lines := p.run(t); lines != "" || summary != (comparison.Summary{Equal: 3, Moving: 2}) {
+	if summary, lines := p.run(t); lines != "" || summary != (comparison.Summary{Equal: 3, Moving: 2, BehindA: 2, BehindB: 2}) {
 		t.Errorf("%+v\n%s", summary, lines)
 	}
 

@@ -60,6 +60,9 @@ type resultJSON struct {
 	Done    int         `json:"done"`
 	Left    int         `json:"left"`
 	Reasons []tallyJSON `json:"reasons"`
+
+	Already []*entryJSON `json:"already,omitempty"` // of the entries that were named: those resolved before
+	Unknown []string     `json:"unknown,omitempty"` // and those that are no dead letters
 }
 
 // DescribeResult returns the result for encoding as JSON.
@@ -67,6 +70,12 @@ func (q *Queue) DescribeResult(r *Result) any {
 	out := resultJSON{DryRun: r.DryRun, Done: r.Done, Left: r.Left, Reasons: []tallyJSON{}}
 	for _, t := range r.Tallies {
 		out.Reasons = append(out.Reasons, tallyJSON{t.Reason, t.Done, t.Left, t.Why, q.describe(t.LeftOne)})
+	}
+	for _, e := range r.Already {
+		out.Already = append(out.Already, q.describe(e))
+	}
+	for _, s := range r.Unknown {
+		out.Unknown = append(out.Unknown, s.Text(q.Events()))
 	}
 	return out
 }

@@ -22,6 +22,8 @@ type Options struct {
 	Yes   bool    // do it; without, only say what would be done
 	Rate  float64 // records a second; 0 is no limit
 	Force bool    // also replay what is still no event, which will be dead-lettered again
+
+	Report func(replay.Progress) // called after each batch, counted in entries
 }
 
 // A Tally is what became of the entries of one reason.
@@ -39,6 +41,42 @@ type Result struct {
 	Done    int
 	Left    int
 	Tallies []Tally // by reason, in the order met
+
+	// Of the positions that the filter named:
+	Already []*Entry // resolved before
+	Unknown []Source // no dead letters, or none any more
+}
+
+// Err returns an error that names the positions at which there is no dead letter; nil when there are none such.
+func (r *Result) Err(events string) error {
+	var errs []error
+	for _, s := range r.Unknown {
+		errs = append(errs, fmt.Errorf("%s: %w", s.Text(events), ErrNoEntry))
+	}
+	return errors.Join(errs...)
+}
+
+// account notes what became of the positions that were named, if any.
+func (r *Result) account(ctx context.Context, q *Queue, named []Source) error {
+	if len(named) == 0 {
+		return nil
+	}
+	entries, err := q.Entries(ctx, Filter{Sources: named, All: true})
+	if err != nil {
+		return err
+	}
+	known := map[Source]bool{}
+	for _, e := range entries {
+		if known[e.Source] = true; e.Resolved != "" {
+			r.Already = append(r.Already, e)
+		}
+	}
+	for _, s := range named {
+		if !known[s] {
+			r.Unknown = append(r.Unknown, s)
+		}
+	}
+	return nil
 }
 
 func (r *Result) count(e *Entry, why string) {
@@ -110,6 +148,9 @@ type plan func(*Entry, *kgo.Record) (again *kgo.Record, why string)
 func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, plan plan) (*Result, error) {
 	result := &Result{DryRun: !o.Yes}
 	f.All = false
+	if err := result.account(ctx, q, f.Sources); err != nil {
+		return result, err
+	}
 	entries, err := q.Entries(ctx, f)
 	if err != nil {
 		return result, err
@@ -135,6 +176,9 @@ func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, pla
 		b := &batch{queue: q, sender: sender, as: as, pace: pace, result: result}
 		if err := b.run(ctx, part, records, plan); err != nil {
 			return result, err
+		}
+		if o.Report != nil {
+			o.Report(replay.Progress{Done: int64(result.Done + result.Left), Total: int64(len(entries))})
 		}
 	}
 	return result, nil

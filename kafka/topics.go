@@ -16,11 +16,12 @@ import (
 	"tidemark/topology"
 )
 
-// The settings of a topic that are no configuration of Kafka's.
+// The settings of a topic that are looked at by name. The first two are no configuration of Kafka's.
 const (
 	partitions  = "partitions"
 	replication = "replication.factor"
 	retention   = "retention.ms"
+	minInsync   = "min.insync.replicas"
 )
 
 // A Change is one difference between the cluster and the map of the streams.
@@ -206,6 +207,36 @@ func (a *admin) create(ctx context.Context, t topology.Topic) (made bool, err er
 	default:
 		return false, a.fail("create topic "+t.Name, err)
 	}
+}
+
+// SizingOf returns how a topic that exists is sized.
+func SizingOf(ctx context.Context, c Config, topic string) (topology.Sizing, error) {
+	var size topology.Sizing
+	a, err := c.admin()
+	if err != nil {
+		return size, err
+	}
+	defer a.Close()
+	found, _, err := a.topics(ctx, []string{topic})
+	if err != nil {
+		return size, err
+	}
+	t, there := found[topic]
+	if !there {
+		return size, missing(topic)
+	}
+	settings, err := a.settings(ctx, []string{topic})
+	if err != nil {
+		return size, err
+	}
+	size.Partitions = len(t.Partitions)
+	for _, p := range t.Partitions {
+		size.Replication = max(size.Replication, len(p.Replicas))
+	}
+	if size.MinISR, err = strconv.Atoi(settings[topic][minInsync]); err != nil {
+		return size, fmt.Errorf("topic %s: %s is %q: %w", topic, minInsync, settings[topic][minInsync], err)
+	}
+	return size, nil
 }
 
 // waitForLeaders returns when every broker knows every topic with a leader for each partition: a new topic reaches the

@@ -157,6 +157,12 @@ func TestReplicationIsCompared(t *testing.T) {
 	if _, err := kafka.ApplyTopics(t.Context(), c, want); err != nil {
 		t.Fatal(err)
 	}
+	if size, err := kafka.SizingOf(t.Context(), c, want[0].Name); err != nil || size != topology.Default {
+		t.Errorf("sized %+v, %v", size, err)
+	}
+	if _, err := kafka.SizingOf(t.Context(), c, "missing"); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("the size of a missing topic: %v", err)
+	}
 	want[0].Replication = 2
 	err = kafka.CheckTopics(t.Context(), c, want)
 	if err == nil || !strings.Contains(err.Error(), "replication.factor is 3, want 2") {

@@ -66,14 +66,19 @@ func (b *Rebuild) Run(ctx context.Context) error {
 	if err := b.resume(ctx); err != nil {
 		return err
 	}
-	if _, err := kafka.ApplyTopics(ctx, b.Kafka, []topology.Topic{b.Streams.Files}); err != nil {
+	table := b.Streams.Files
+	if _, err := kafka.ApplyTopics(ctx, b.Kafka, []topology.Topic{table}); err != nil {
+		return err
+	}
+	_, ids, err := kafka.TopicIDs(ctx, b.Kafka, table.Name)
+	if err != nil {
 		return err
 	}
 	spans, err := b.Select.Spans(ctx, b.Kafka, b.Streams.Events.Name, time.Now())
 	if err != nil {
 		return err
 	}
-	if err := b.keep(spans); err != nil {
+	if err := b.keep(rebuilding{b.Select, spans, ids[table.Name]}); err != nil {
 		return err
 	}
 	begin, err := b.begin(ctx, spans)
@@ -116,6 +121,7 @@ func (b *Rebuild) Run(ctx context.Context) error {
 type rebuilding struct {
 	Select Selection   `json:"select"`
 	Spans  kafka.Spans `json:"spans"`
+	Table  string      `json:"table,omitempty"` // the topic's id
 }
 
 func (b *Rebuild) path() string { return filepath.Join(b.Dir, "rebuild.json") }
@@ -141,12 +147,38 @@ func (b *Rebuild) resume(ctx context.Context) error {
 	if kept.Select.String() != b.Select.String() {
 		return fmt.Errorf("%s: %w: %s. Go on with that, or choose another --group", b.Streams.FilesGroup, ErrOtherSelection, kept.Select)
 	}
+	if err := b.sameTable(ctx, kept.Table); err != nil {
+		return err
+	}
 	return b.clamp(ctx, kept.Spans)
 }
 
+// ErrTableGone says that the topic of the table was deleted, and the commits of its group were not.
+var ErrTableGone = errors.New("the table was deleted, and what its group has read would be missing in a new one")
+
+// sameTable refuses to go on when the table is not the one that the group's commits speak of.
+func (b *Rebuild) sameTable(ctx context.Context, id string) error {
+	committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
+	if err != nil || len(committed) == 0 || id == "" {
+		return err
+	}
+	table := b.Streams.Files
+	plan, err := kafka.PlanTopics(ctx, b.Kafka, []topology.Topic{table})
+	if err != nil {
+		return err
+	}
+	if len(plan) == 0 || !plan[0].Create {
+		_, ids, err := kafka.TopicIDs(ctx, b.Kafka, table.Name)
+		if err != nil || ids[table.Name] == id {
+			return err
+		}
+	}
+	return fmt.Errorf("%s: %w: delete the group %s too, or choose another --group", table.Name, ErrTableGone, b.Streams.FilesGroup)
+}
+
 // keep writes down what the run is about to do, before it does.
-func (b *Rebuild) keep(spans kafka.Spans) error {
-	data, err := json.Marshal(rebuilding{b.Select, spans})
+func (b *Rebuild) keep(r rebuilding) error {
+	data, err := json.Marshal(r)
 	if err == nil {
 		err = os.MkdirAll(b.Dir, 0o750)
 	}

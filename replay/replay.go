@@ -127,15 +127,17 @@ func parseBound(name, text string, now time.Time) (bounds, error) {
 		b.at = now.Add(-ago)
 		return b, nil
 	}
-	if at, err := time.Parse(time.RFC3339, text); err == nil {
-		b.at = at
-		return b, nil
+	for _, form := range []string{time.RFC3339, time.DateOnly} {
+		if at, err := time.Parse(form, text); err == nil {
+			b.at = at
+			return b, nil
+		}
 	}
 	b.offsets = map[int32]int64{}
 	for position := range strings.SplitSeq(text, ",") {
 		p, err := tidemarkv1.ParsePosition(position)
 		if err != nil {
-			return b, &BadBound{name, text, "want a time like 2026-11-24T12:00:00Z, how long ago, like 2h, or positions, like 7:1234,8:56"}
+			return b, &BadBound{name, text, "want a time like 2026-11-24T12:00:00Z, a day like 2026-11-24, how long ago, like 2h, or positions, like 7:1234,8:56"}
 		}
 		if _, twice := b.offsets[p.GetPartition()]; twice {
 			return b, &BadBound{name, text, fmt.Sprintf("partition %d is named twice", p.GetPartition())}

@@ -234,7 +234,7 @@ func TestRebuiltTableIsTheLiveOne(t *testing.T) {
 	// What only one group has read yet is no difference.
 	b.put(t, b.record("updated", "w5", "later", "f5", 59), b.record("added", "w5", "later2", "new", 59))
 	b.live(t, t.TempDir())
-	if summary, found := b.diff(t, comparison.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5"}); len(found) > 0 || summary.Moving != 2 {
+	if summary, found := b.diff(t, comparison.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5"}); len(found) > 0 || summary.Moving != 2 || summary.BehindA != 0 || summary.BehindB != 2 {
 		t.Errorf("%+v, %+v", summary, found)
 	}
 	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{}, nil); err != nil {

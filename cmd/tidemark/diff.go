@@ -58,6 +58,14 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	con.note("%d rows are equal, %d differ, %d were not compared because one group has read further.", summary.Equal, summary.Different, summary.Moving)
+	for _, behind := range []struct {
+		group string
+		rows  int
+	}{{a.Group, summary.BehindA}, {b.Group, summary.BehindB}} {
+		if behind.rows > 0 {
+			con.note("%s has not come to %d of those: let it read on (a replay: start it again), then compare again.", behind.group, behind.rows)
+		}
+	}
 	switch {
 	case summary.Different > 0:
 		return fmt.Errorf("%s and %s differ", a.Topic, b.Topic)

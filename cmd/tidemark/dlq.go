@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -49,7 +50,7 @@ type filterFlags struct {
 	Reason    []string `help:"Only those with this reason; several with commas between." placeholder:"REASON" env:"-"`
 	Workspace string   `help:"Only those of this workspace." placeholder:"WS" env:"-"`
 	EventID   string   `help:"Only those of this event." name:"event-id" placeholder:"ID" env:"-"`
-	Since     string   `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, or how long ago, like 2h." placeholder:"TIME" env:"-"`
+	Since     string   `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, a day, or how long ago, like 2h." placeholder:"TIME" env:"-"`
 	Entries   []string `arg:"" optional:"" help:"Only these: positions of source records, like 7:1234." name:"entry"`
 }
 
@@ -72,16 +73,17 @@ func (f filterFlags) filter(q *deadletters.Queue) (deadletters.Filter, error) {
 	return filter, nil
 }
 
-// parseTime reads a time, or how long ago it was.
+// parseTime reads a time, a day, or how long ago it was.
 func parseTime(s string, now time.Time) (time.Time, error) {
 	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
 		return now.Add(-ago), nil
 	}
-	at, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return at, fmt.Errorf("%q: want a time like 2026-11-24T12:00:00Z, or how long ago, like 90m", s)
+	for _, form := range []string{time.RFC3339, time.DateOnly} {
+		if at, err := time.Parse(form, s); err == nil {
+			return at, nil
+		}
 	}
-	return at, nil
+	return time.Time{}, fmt.Errorf("%q: want a time like 2026-11-24T12:00:00Z, a day like 2026-11-24, or how long ago, like 36h", s)
 }
 
 // A dlqListCommand shows dead letters.
@@ -194,7 +196,7 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 	line("What to mend", entry.Message)
 	line("Workspace", entry.WorkspaceID)
 	line("Event id", entry.EventID)
-	line("Failed", fmt.Sprintf("%d times, first %s, last %s", entry.Times, clock(entry.First), clock(entry.Last)))
+	line("Failed", fmt.Sprintf("%d time(s), first %s, last %s", entry.Times, clock(entry.First), clock(entry.Last)))
 	line("Resolved", strings.TrimSuffix(entry.Resolved+" to "+entry.ReplayedTo, " to "))
 	line("Kept at", entry.Place()+" in "+r.Topic)
 	line("Key", string(r.Key))
@@ -234,7 +236,13 @@ func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	result, err := queue.Replay(ctx, filter, deadletters.Options{Yes: c.Yes, Rate: c.Rate, Force: c.Force})
+	options := deadletters.Options{Yes: c.Yes, Rate: c.Rate, Force: c.Force}
+	bar := newBar(con.err)
+	if c.Yes {
+		options.Report = bar.show
+	}
+	result, err := queue.Replay(ctx, filter, options)
+	bar.end()
 	if ctx.Err() != nil {
 		err = fmt.Errorf("cut short: start it again with the same flags to go on")
 	}
@@ -266,13 +274,11 @@ func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 		if err != nil {
 			return err
 		}
-		if len(entries) == 0 {
-			con.note("There are no dead letters that match.")
-			return nil
-		}
-		con.note("Drop %d dead letters? They will not be listed or replayed any more. [y/N]", len(entries))
-		if !agreed(con.in) {
-			return fmt.Errorf("dropped nothing")
+		if len(entries) > 0 {
+			con.note("Drop %d dead letters? They will not be listed or replayed any more. [y/N]", len(entries))
+			if !agreed(con.in) {
+				return fmt.Errorf("dropped nothing")
+			}
 		}
 	}
 	result, err := queue.Drop(ctx, filter, deadletters.Options{Yes: true})
@@ -304,6 +310,7 @@ func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadl
 	if result == nil {
 		return err
 	}
+	err = errors.Join(err, result.Err(queue.Events()))
 	if f.Output != asTable {
 		if printed := f.print(con.out, queue.DescribeResult(result), nil); err == nil {
 			err = printed
@@ -312,7 +319,11 @@ func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadl
 	}
 	var table bytes.Buffer
 	if len(result.Tallies) > 0 {
-		fmt.Fprintf(&table, "REASON\t%s\tLEFT\tWHY\n", strings.ToUpper(done))
+		if fmt.Fprint(&table, "REASON\t"); result.DryRun {
+			fmt.Fprint(&table, "TO ")
+			done = do
+		}
+		fmt.Fprintf(&table, "%s\tLEFT\tWHY\n", strings.ToUpper(done))
 		for _, t := range result.Tallies {
 			why := t.Why
 			if t.Left > 0 {
@@ -323,6 +334,9 @@ func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadl
 	}
 	if printed := align(con.out, &table); err == nil {
 		err = printed
+	}
+	for _, e := range result.Already {
+		con.note("%s was %s already.", e.Source.Text(queue.Events()), e.Resolved)
 	}
 	switch {
 	case result.DryRun && result.Done > 0:

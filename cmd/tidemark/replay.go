@@ -22,9 +22,9 @@ import (
 // A replayCommand sends events of the past through tidemark again.
 type replayCommand struct {
 	clusterFlags
-	sizingFlags
+	prefixFlags
 	dataFlags
-	From      string     `help:"Begin there: start, a time like 2026-11-24T12:00:00Z, how long ago, like 2h, or positions, like 7:1234,8:56." default:"start" placeholder:"WHERE" env:"-"`
+	From      string     `help:"Begin there: start, a time like 2026-11-24T12:00:00Z, a day, how long ago, like 2h, or positions, like 7:1234,8:56." default:"start" placeholder:"WHERE" env:"-"`
 	To        string     `help:"Stop before that: end, or as --from." default:"end" placeholder:"WHERE" env:"-"`
 	Workspace string     `help:"Only the events of this workspace." placeholder:"WS" env:"-"`
 	Event     []string   `help:"Only events of these types; several with commas between." placeholder:"TYPE" env:"-"`
@@ -44,16 +44,18 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	streams, err := c.streams()
+	streams, err := topology.New(c.TopicPrefix, topology.Single)
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	selection := replay.Selection{From: c.From, To: c.To, WorkspaceID: c.Workspace, Events: c.Event}
 	if c.Group != "" {
 		if c.Yes || c.Fresh {
 			return usagef("--yes and --fresh are of a replay into the topic, --group sends nothing")
 		}
-		err = c.rebuild(ctx, con, config, streams, selection)
+		if streams, err = c.sized(ctx, config, streams); err == nil {
+			err = c.rebuild(ctx, con, config, streams, selection)
+		}
 	} else {
 		err = c.again(ctx, con, config, streams, selection)
 	}
@@ -61,6 +63,15 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 		return usagef("--%w", wrong)
 	}
 	return err
+}
+
+// sized returns the streams as large as the live table is: the one to compare with it is made like it.
+func (c *replayCommand) sized(ctx context.Context, config kafka.Config, streams topology.Streams) (topology.Streams, error) {
+	size, err := kafka.SizingOf(ctx, config, streams.Files.Name)
+	if err != nil {
+		return streams, err
+	}
+	return topology.New(c.TopicPrefix, size)
 }
 
 // again puts events into the topic once more.

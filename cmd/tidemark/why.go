@@ -77,15 +77,11 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
 	}
-	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
-		return now.Add(-ago), nil
+	at, err := parseTime(text, now)
+	if err != nil {
+		return at, usagef("--since %w", err)
 	}
-	for _, form := range []string{time.RFC3339, time.DateOnly} {
-		if t, err := time.Parse(form, text); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, usagef("--since %q: want a time such as 2026-01-31T09:00:00Z, a day such as 2026-01-31, or how long ago, such as 36h", text)
+	return at, nil
 }
 
 // A trailPrinter prints the events of a file and its row: in JSON one object a line, in YAML one document each.
