@@ -20,15 +20,17 @@ type partitionEpochs struct {
 
 	gate sync.Mutex // held by a running callback, and while the open epoch is swapped
 
-	mu      sync.Mutex
-	room    *sync.Cond // unacked or held went down, or failed
-	waiting int        // callbacks waiting for room
-	open    *epoch
-	overlay map[string]*row // rows of the open and the publishing epoch: what the next callback must see
-	older   map[string]bool // keys whose last record in the changelog is older than the row, while it is being recovered
-	unacked int             // outputs
-	held    int             // bytes of rows, and of outputs that wait for their transaction
-	err     error           // the first failure; nothing is published after it
+	mu                       sync.Mutex
+	room                     *sync.Cond // unacked or held went down, or failed
+	waiting                  int        // callbacks waiting for room
+	open                     *epoch
+	overlay                  map[string]*row  // rows of the open and the publishing epoch: what the next callback must see
+	older                    map[string]bool  // keys whose last record in the changelog is older than the row, while it is being recovered
+	unacked                  int              // outputs
+	since                    map[string]int64 // while others' records of the mirror are looked at: where ours landed meanwhile, by key
+	mirrored, mirroredLanded int              // records sent to the mirror, and acknowledged
+	held                     int              // bytes of rows, and of outputs that wait for their transaction
+	err                      error            // the first failure; nothing is published after it
 
 	shared *transactions // publish the epochs of all partitions; nil: each partition publishes its own
 
@@ -68,7 +70,7 @@ func newEpoch() *epoch {
 
 func newPartitionEpochs(conf EpochConfig, owner []byte, shelf *shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
 	p := &partitionEpochs{
-		conf: conf, owner: owner, shelf: shelf, send: send, edge: unknownEdge(),
+		conf: conf, owner: owner, shelf: shelf, send: send, edge: edge{next: -1},
 		open: newEpoch(), overlay: make(map[string]*row), older: make(map[string]bool),
 		failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -128,16 +130,20 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 		return
 	}
 	e.outputs++
+	mirrored := p.conf.Mirror != nil && r.Topic == p.conf.Mirror.Topic
+	if mirrored {
+		p.reflect(r.Key)
+	}
 	p.mu.Unlock()
 	p.wake()
 	p.send(r, func(offset int64, err error) {
-		switch {
-		case err != nil:
+		if err != nil {
 			p.fail(err)
-		case p.conf.Mirror != nil && r.Topic == p.conf.Mirror.Topic:
-			p.edge.landed(offset)
 		}
 		p.mu.Lock()
+		if mirrored && err == nil {
+			p.reflected(r.Key, offset)
+		}
 		e.outputs--
 		p.unacked--
 		if e.outputs == 0 && e.closed {

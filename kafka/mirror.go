@@ -3,6 +3,9 @@ package kafka
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,62 +37,58 @@ const (
 // An edge is the end of one partition of a mirror, as its owner knows it. Only the owner writes there, unless another was paused
 // and has not noticed yet that it lost the partition: then offsets are missing from those that are acknowledged.
 type edge struct {
-	mu   sync.Mutex
-	next int64 // the offset after the newest that is known; -1 until the end was asked for
-	gap  int64 // the first offset that another may have written, to be looked at; -1 when there is none
+	mu     sync.Mutex
+	next   int64  // the offset after the newest that is known; -1 at first
+	others []Span // offsets below next that are not ours and were not looked at yet, ascending
 }
 
-func unknownEdge() edge { return edge{next: -1, gap: -1} }
-
-// landed notes that a record of ours was acknowledged.
+// landed notes that a record of ours was acknowledged. Acknowledgements come in the order of their offsets.
 func (e *edge) landed(offset int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.next < 0 || offset < e.next {
-		return
-	}
-	if offset > e.next {
-		e.suspect(e.next)
-	}
-	e.next = offset + 1
+	e.foreign(offset)
+	e.next = max(e.next, offset+1)
 }
 
 // ended notes where the partition ends while nothing of ours is on its way.
 func (e *edge) ended(end int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.next < 0 {
-		e.next = max(0, end-lookBack)
+	e.foreign(end)
+	e.next = max(e.next, end)
+}
+
+// foreign notes that what is not known below an offset is not ours; e.mu is held.
+func (e *edge) foreign(below int64) {
+	from := e.next
+	if from < 0 {
+		from = max(0, below-lookBack)
 	}
-	if end > e.next {
-		e.suspect(e.next)
-		e.next = end
+	if from < below {
+		e.others = append(e.others, Span{from, below})
 	}
 }
 
-func (e *edge) suspect(from int64) {
-	if e.gap < 0 || from < e.gap {
-		e.gap = from
-	}
-}
-
-// take returns what is to be looked at, up to the end: what is ours there tells which of the others' records are passed.
-func (e *edge) take() Span {
+// take returns what is to be looked at and forgets it, and the known end.
+func (e *edge) take() (others []Span, next int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.gap < 0 {
-		return Span{}
-	}
-	span := Span{e.gap, e.next}
-	e.gap = -1
-	return span
+	others, e.others = e.others, nil
+	return others, e.next
 }
 
-// restore puts back what could not be read.
-func (e *edge) restore(span Span) {
+// restore puts back what could not be looked at.
+func (e *edge) restore(others []Span) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.suspect(span.From)
+	e.others = append(others, e.others...)
+}
+
+// suspicious says whether there is anything to look at.
+func (e *edge) suspicious() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.others) > 0
 }
 
 // A lookout keeps the mirror of the partitions that this instance owns.
@@ -138,7 +137,7 @@ func (l *lookout) run(ctx context.Context, a *admin) {
 	}
 }
 
-// look reads what lies in the gaps, and mends what is older than its row.
+// look reads what others wrote, and mends what is older than its row.
 func (l *lookout) look(ctx context.Context, a *admin) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -155,34 +154,43 @@ func (l *lookout) look(ctx context.Context, a *admin) error {
 	if err = a.lookedUp(l.mirror.Topic, ends, err); err != nil {
 		return err
 	}
-	gaps := Spans{}
+	var looks []*inspection
 	ends.Each(func(end kadm.ListedOffset) {
-		if p := owned[end.Partition]; p != nil {
-			if p.idle() { // else the next acknowledgement tells
-				p.edge.ended(end.Offset)
-			}
-			if gap := p.edge.take(); gap.From < gap.To {
-				gaps[end.Partition] = gap
-			}
+		p := owned[end.Partition]
+		if p == nil {
+			return
+		}
+		if p.idle() { // else the next acknowledgement tells
+			p.edge.ended(end.Offset)
+		}
+		if p.edge.suspicious() {
+			looks = append(looks, p.inspect())
 		}
 	})
-	type place struct {
-		partition int32
-		key       string
+	for _, look := range looks {
+		defer look.end()
 	}
-	last := map[place][]byte{} // only the last record of a key is kept for good
-	err = Read(ctx, l.conf, l.mirror.Topic, gaps, func(r *kgo.Record) error {
-		last[place{r.Partition, string(r.Key)}] = r.Value
+	return l.inspect(ctx, looks)
+}
+
+func (l *lookout) inspect(ctx context.Context, looks []*inspection) error {
+	spans, of := Spans{}, map[int32]*inspection{}
+	for _, look := range looks {
+		if err := look.begin(ctx); err != nil {
+			return err
+		}
+		spans[look.of.shelf.partition] = Span{look.others[0].From, look.next}
+		of[look.of.shelf.partition] = look
+	}
+	err := Read(ctx, l.conf, l.mirror.Topic, spans, func(r *kgo.Record) error {
+		of[r.Partition].last[string(r.Key)] = r // only the last record of a key is kept for good
 		return nil
 	})
 	if err != nil {
-		for partition, gap := range gaps {
-			owned[partition].edge.restore(gap)
-		}
 		return err
 	}
-	for at, value := range last {
-		if err := owned[at.partition].mend(at.key, value); err != nil {
+	for _, look := range looks {
+		if err := look.mend(); err != nil {
 			return err
 		}
 	}
@@ -196,9 +204,73 @@ func (p *partitionEpochs) idle() bool {
 	return p.unacked == 0
 }
 
-// mend sends the mirror's record of a row again when an older one has come after it. A null is left as it is: somebody's hand
-// has deleted there.
-func (p *partitionEpochs) mend(key string, value []byte) error {
+// An inspection is one look at what others wrote to a partition of the mirror.
+type inspection struct {
+	of     *partitionEpochs
+	sent   int    // of our records, when it began
+	others []Span // what others wrote, none of it looked at yet
+	next   int64
+	last   map[string]*kgo.Record // by key
+	done   bool
+}
+
+// inspect begins to note what is sent to the mirror meanwhile: it lands behind what is looked at.
+func (p *partitionEpochs) inspect() *inspection {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.since = map[string]int64{}
+	return &inspection{of: p, sent: p.mirrored, last: map[string]*kgo.Record{}}
+}
+
+// begin waits until all that was sent before has landed, and takes what is to be looked at.
+func (i *inspection) begin(ctx context.Context) error {
+	for {
+		i.of.mu.Lock()
+		landed, err := i.of.mirroredLanded, i.of.err
+		i.of.mu.Unlock()
+		if landed >= i.sent || err != nil { // a partition that is given up is the next owner's to look at
+			i.others, i.next = i.of.edge.take()
+			return nil
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// foreign says whether an offset is of a record that we did not write.
+func (i *inspection) foreign(offset int64) bool {
+	return slices.ContainsFunc(i.others, func(s Span) bool { return s.From <= offset && offset < s.To })
+}
+
+// mend sends the mirror's record of a row again where an older one of another owner has come after it.
+func (i *inspection) mend() error {
+	i.done = true
+	for _, key := range slices.Sorted(maps.Keys(i.last)) {
+		if r := i.last[key]; i.foreign(r.Offset) {
+			if err := i.of.mend(key, r.Offset, r.Value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// end stops noting. What was taken and not looked at is to be looked at again.
+func (i *inspection) end() {
+	i.of.mu.Lock()
+	i.of.since = nil
+	i.of.mu.Unlock()
+	if !i.done {
+		i.of.edge.restore(i.others)
+	}
+}
+
+// mend sends the mirror's record of a row again when the one at an offset is older, and ours has not come after it. A null is
+// left as it is: somebody's hand has deleted there.
+func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
 	if value == nil {
 		return nil
 	}
@@ -206,6 +278,12 @@ func (p *partitionEpochs) mend(key string, value []byte) error {
 		return nil // given up, or about to be: the next owner looks
 	}
 	defer p.gate.Unlock()
+	p.mu.Lock()
+	ours, sent := p.since[key]
+	p.mu.Unlock()
+	if sent && ours > offset {
+		return nil
+	}
 	row, err := p.current(key)
 	if err != nil {
 		return err
@@ -222,4 +300,20 @@ func (p *partitionEpochs) mend(key string, value []byte) error {
 	nobody := func(*sarama.ProducerMessage, error) *goka.Promise { return nil } // when it fails, so does the partition
 	p.output(&kgo.Record{Topic: m.Topic, Partition: p.shelf.partition, Key: []byte(key), Value: record}, nobody)
 	return nil
+}
+
+// reflect notes a record that is sent to the mirror, and reflected where it landed; p.mu is held.
+func (p *partitionEpochs) reflect(key []byte) {
+	p.mirrored++
+	if p.since != nil {
+		p.since[string(key)] = math.MaxInt64 // wherever it lands, it will be behind what is known
+	}
+}
+
+func (p *partitionEpochs) reflected(key []byte, offset int64) {
+	p.mirroredLanded++
+	p.edge.landed(offset)
+	if p.since != nil {
+		p.since[string(key)] = offset
+	}
 }

@@ -1,45 +1,44 @@
 package kafka
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// What others write between our own records, or after them, is a gap; what we write is not.
+// What others write between our own records, or after them, is noticed; what we write is not.
 func TestEdgeFindsWhatOthersWrote(t *testing.T) {
-	e := unknownEdge()
-	e.landed(3) // before the end was asked for
-	e.ended(lookBack + 100)
-	if gap := e.take(); gap != (Span{100, lookBack + 100}) {
-		t.Fatalf("at first %v", gap)
+	found := func(e *edge, next int64, others ...Span) {
+		t.Helper()
+		got, to := e.take()
+		if !slices.Equal(got, others) || to != next {
+			t.Fatalf("%v up to %d, want %v up to %d", got, to, others, next)
+		}
 	}
-	at := int64(lookBack + 100)
+	e := edge{next: -1}
+	e.landed(lookBack + 100) // whoever was the owner before wrote what lies before our first
+	found(&e, lookBack+101, Span{100, lookBack + 100})
+	at := int64(lookBack + 101)
 	e.landed(at)
-	e.landed(at + 1)
-	e.ended(at + 2)
-	if gap := e.take(); gap != (Span{}) {
-		t.Fatalf("ours alone: %v", gap)
-	}
-	e.landed(at + 4) // two of others before it
-	e.landed(at + 5)
-	e.ended(at + 7) // and one after
-	if gap := e.take(); gap != (Span{at + 2, at + 7}) {
-		t.Fatalf("others: %v", gap)
-	}
-	e.landed(at + 6) // it was ours, acknowledged late
-	e.ended(at + 6)  // an answer from a broker that lags
-	if gap := e.take(); gap != (Span{}) {
-		t.Fatalf("known already: %v", gap)
-	}
-	e.restore(Span{1, 2})
-	e.landed(at + 8)
-	e.restore(Span{1, 2})
-	if gap := e.take(); gap != (Span{1, at + 9}) {
-		t.Fatalf("tried again: %v", gap)
-	}
+	e.ended(at + 1)
+	found(&e, at+1)
+	e.landed(at + 3) // two of others before it
+	e.landed(at + 4)
+	e.ended(at + 6) // and one after
+	found(&e, at+6, Span{at + 1, at + 3}, Span{at + 5, at + 6})
+	e.ended(at + 5) // an answer from a broker that lags
+	found(&e, at+6)
+	e.landed(at + 7)
+	e.restore([]Span{{1, 2}})
+	found(&e, at+8, Span{1, 2}, Span{at + 6, at + 7})
+
+	idle := edge{next: -1}
+	idle.ended(50)
+	found(&idle, 50, Span{0, 50})
 }
 
 func mirrored(e *epochTest) {
@@ -56,18 +55,18 @@ func TestOlderOutputOfAnotherOwnerIsMended(t *testing.T) {
 	mirrored(e)
 	put(t, e.store, 0, 1, "k", "v7")
 	for _, value := range []string{"of v7", "of v8"} {
-		if err := e.mend("k", []byte(value)); err != nil {
+		if err := e.mend("k", 5, []byte(value)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := e.mend("k", nil); err != nil { // deleted by hand
+	if err := e.mend("k", 5, nil); err != nil { // deleted by hand
 		t.Fatal(err)
 	}
-	if err := e.mend("never seen", []byte("of v1")); err != nil {
+	if err := e.mend("never seen", 5, []byte("of v1")); err != nil {
 		t.Fatal(err)
 	}
 	e.wire.quiet(t)
-	if err := e.mend("k", []byte("of v6")); err != nil {
+	if err := e.mend("k", 5, []byte("of v6")); err != nil {
 		t.Fatal(err)
 	}
 	sent := e.wire.next(t)
@@ -84,7 +83,7 @@ func TestMendKnowsRowsThatAreNotPublishedYet(t *testing.T) {
 	put(t, e.store, 0, 1, "k", "v7")
 	e.fold(t, "k", "v8")
 	output := e.wire.next(t)
-	if err := e.mend("k", []byte("of v7")); err != nil {
+	if err := e.mend("k", 5, []byte("of v7")); err != nil {
 		t.Fatal(err)
 	}
 	if again := e.wire.next(t); string(again.Value) != "of v8" {
@@ -94,6 +93,53 @@ func TestMendKnowsRowsThatAreNotPublishedYet(t *testing.T) {
 	}
 	output.done(1, nil)
 	e.wire.next(t).done(3, nil) // the row
+}
+
+// Ours that is on its way, or has landed behind the other's, is the last one by itself.
+func TestNothingIsMendedThatOursHasPassed(t *testing.T) {
+	e := newEpochTest(t)
+	mirrored(e)
+	put(t, e.store, 0, 1, "k", "v7")
+	before, _ := e.fold(t, "before", "v1")
+	e.edge.ended(6)
+	look := e.inspect()
+	defer look.end()
+	begun := make(chan error)
+	go func() { begun <- look.begin(t.Context()) }()
+	output := e.wire.next(t)
+	e.fold(t, "k", "v8") // meanwhile
+	select {
+	case <-begun:
+		t.Fatal("begins before what was sent has landed")
+	case <-time.After(20 * time.Millisecond):
+	}
+	output.done(6, nil)
+	if err := <-begun; err != nil || look.next != 7 {
+		t.Fatalf("%v; looks up to %d", err, look.next)
+	}
+	if err := before.result(t); err != nil {
+		t.Fatal(err)
+	}
+	look.last["k"] = &kgo.Record{Offset: 5, Value: []byte("of v6")}      // ours will come after it
+	look.last["before"] = &kgo.Record{Offset: 6, Value: []byte("of v0")} // it is ours
+	if err := look.mend(); err != nil {
+		t.Fatal(err)
+	}
+	newest := e.wire.next(t)
+	for newest.Topic != "out" { // the first one's row
+		newest.done(1, nil)
+		newest = e.wire.next(t)
+	}
+	newest.done(7, nil)
+	row := e.wire.next(t)
+	if row.Topic != "table" {
+		t.Fatalf("sent again: %s %q", row.Topic, row.Value)
+	}
+	row.done(2, nil)
+	if err := e.mend("k", 8, []byte("of v6")); err != nil { // behind ours
+		t.Fatal(err)
+	}
+	e.wire.next(t).done(9, nil)
 }
 
 // A partition that was given up belongs to another: nothing may be sent there any more.
@@ -110,7 +156,7 @@ func TestNothingIsMendedInAPartitionThatWasGivenUp(t *testing.T) {
 	mirrored(&epochTest{partitionEpochs: p})
 	put(t, store, 0, 1, "k", "v7")
 	p.close()
-	if err := p.mend("k", []byte("of v6")); err != nil {
+	if err := p.mend("k", 5, []byte("of v6")); err != nil {
 		t.Fatal(err)
 	}
 	refused := make(promised, 1)
