@@ -185,11 +185,27 @@ func TestOffsetDoesNotPassAnotherOwnersRecords(t *testing.T) {
 	}
 }
 
+// awaitClosed waits until nothing is in the open epoch.
+func (e *epochTest) awaitClosed(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		e.mu.Lock()
+		empty := e.open.empty()
+		e.mu.Unlock()
+		if empty {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("the epoch stays open")
+		}
+	}
+}
+
 func TestEpochSendsTheNewestRowOfAKey(t *testing.T) {
 	e := newEpochTest(t)
 	_, first := e.fold(t, "k", "v1")
 	out := e.wire.next(t)
-	time.Sleep(5 * time.Millisecond) // the first epoch closes and waits for its output
+	e.awaitClosed(t) // the first epoch now waits for its output
 	_, second := e.fold(t, "k", "v2")
 	_, third := e.fold(t, "k", "v3")
 	out.done(0, nil)
