@@ -169,10 +169,21 @@ func freeAddr(t *testing.T) string {
 	return addr
 }
 
+// handed are the addresses given out so far: the kernel may give one again as soon as it is free.
+var handed sync.Map
+
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		addr := l.Addr().String()
+		if err := l.Close(); err != nil {
+			return "", err
+		}
+		if _, given := handed.LoadOrStore(addr, true); !given {
+			return addr, nil
+		}
 	}
-	return l.Addr().String(), l.Close()
 }
