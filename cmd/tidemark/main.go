@@ -59,9 +59,24 @@ type cli struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second signal ends the process at once
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go obey(signals, cancel)
 	os.Exit(run(ctx, os.Args[1:], console{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+}
+
+// obey drains the process at the first signal, and ends it at once at the second, as that signal would have. Both come through
+// one channel, so that the second is not lost however soon it comes.
+func obey(signals chan os.Signal, drain func()) {
+	<-signals
+	drain()
+	second := <-signals
+	signal.Stop(signals)
+	if number, ok := second.(syscall.Signal); ok && syscall.Kill(os.Getpid(), number) == nil {
+		return
+	}
+	os.Exit(1)
 }
 
 // run is main without the process: it parses args, runs the command and returns the exit code.
