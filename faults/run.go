@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -108,13 +107,8 @@ func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error
 	for i, f := range all {
 		r.adapt(lasts(all[i:], took))
 		begin := time.Now()
-		if err := r.well(ctx, f, 120*time.Second); err != nil {
-			// A broker may have ended by itself: it is no part of what is judged, but the run needs it.
-			r.say("before fault %d of %d, %s: %v: starting the nodes that are down", i+1, len(all), f.name, err)
-			judged.Fact("brokers looked after before fault "+strconv.Itoa(i+1), err.Error())
-			if err := errors.Join(r.raise(), r.well(ctx, f, 120*time.Second)); err != nil {
-				return fmt.Errorf("before fault %d of %d, %s: %w", i+1, len(all), f.name, err)
-			}
+		if err := r.well(ctx, f, 180*time.Second); err != nil {
+			return fmt.Errorf("before fault %d of %d, %s: %w", i+1, len(all), f.name, err)
 		}
 		if err := r.one(ctx, f); err != nil {
 			if ctx.Err() == nil && !r.traffic.sending() {

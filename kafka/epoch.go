@@ -16,21 +16,19 @@ type partitionEpochs struct {
 	send  func(r *kgo.Record, done func(offset int64, err error))
 
 	recovered atomic.Bool // the table is
-	edge      edge        // of the mirror, if there is one
 
 	gate sync.Mutex // held by a running callback, and while the open epoch is swapped
 
-	mu                       sync.Mutex
-	room                     *sync.Cond // unacked or held went down, or failed
-	waiting                  int        // callbacks waiting for room
-	open                     *epoch
-	overlay                  map[string]*row  // rows of the open and the publishing epoch: what the next callback must see
-	older                    map[string]bool  // keys whose last record in the changelog is older than the row, while it is being recovered
-	unacked                  int              // outputs
-	since                    map[string]int64 // while others' records of the mirror are looked at: where ours landed meanwhile, by key
-	mirrored, mirroredLanded int              // records sent to the mirror, and acknowledged
-	held                     int              // bytes of rows, and of outputs that wait for their transaction
-	err                      error            // the first failure; nothing is published after it
+	mu      sync.Mutex
+	room    *sync.Cond // unacked or held went down, or failed
+	waiting int        // callbacks waiting for room
+	open    *epoch
+	overlay map[string]*row // rows of the open and the publishing epoch: what the next callback must see
+	older   map[string]bool // keys whose last record in the changelog is older than the row, while it is being recovered
+	unacked int             // outputs
+	held    int             // bytes of rows, and of outputs that wait for their transaction
+	mirror  reflections
+	err     error // the first failure; nothing is published after it
 
 	shared *transactions // publish the epochs of all partitions; nil: each partition publishes its own
 
@@ -70,7 +68,7 @@ func newEpoch() *epoch {
 
 func newPartitionEpochs(conf EpochConfig, owner []byte, shelf *shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
 	p := &partitionEpochs{
-		conf: conf, owner: owner, shelf: shelf, send: send, edge: edge{next: -1},
+		conf: conf, owner: owner, shelf: shelf, send: send, mirror: reflections{edge: edge{next: -1}},
 		open: newEpoch(), overlay: make(map[string]*row), older: make(map[string]bool),
 		failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -132,7 +130,7 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 	e.outputs++
 	mirrored := p.conf.Mirror != nil && r.Topic == p.conf.Mirror.Topic
 	if mirrored {
-		p.reflect(r.Key)
+		p.mirror.send(r.Key)
 	}
 	p.mu.Unlock()
 	p.wake()
@@ -142,7 +140,7 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 		}
 		p.mu.Lock()
 		if mirrored && err == nil {
-			p.reflected(r.Key, offset)
+			p.mirror.land(r.Key, offset)
 		}
 		e.outputs--
 		p.unacked--

@@ -91,6 +91,31 @@ func (e *edge) suspicious() bool {
 	return len(e.others) > 0
 }
 
+// reflections are what a partition's owner knows of its own records in the mirror. All but the edge is guarded by the
+// partition's mu.
+type reflections struct {
+	edge         edge
+	sent, landed int
+	since        map[string]int64 // while others' records are looked at: where ours landed meanwhile, by key
+}
+
+// send notes a record on its way.
+func (r *reflections) send(key []byte) {
+	r.sent++
+	if r.since != nil {
+		r.since[string(key)] = math.MaxInt64 // wherever it lands, it will be behind what is known
+	}
+}
+
+// land notes where one landed.
+func (r *reflections) land(key []byte, offset int64) {
+	r.landed++
+	r.edge.landed(offset)
+	if r.since != nil {
+		r.since[string(key)] = offset
+	}
+}
+
 // A lookout keeps the mirror of the partitions that this instance owns.
 type lookout struct {
 	conf       Config
@@ -161,9 +186,9 @@ func (l *lookout) look(ctx context.Context, a *admin) error {
 			return
 		}
 		if p.idle() { // else the next acknowledgement tells
-			p.edge.ended(end.Offset)
+			p.mirror.edge.ended(end.Offset)
 		}
-		if p.edge.suspicious() {
+		if p.mirror.edge.suspicious() {
 			looks = append(looks, p.inspect())
 		}
 	})
@@ -218,18 +243,18 @@ type inspection struct {
 func (p *partitionEpochs) inspect() *inspection {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.since = map[string]int64{}
-	return &inspection{of: p, sent: p.mirrored, last: map[string]*kgo.Record{}}
+	p.mirror.since = map[string]int64{}
+	return &inspection{of: p, sent: p.mirror.sent, last: map[string]*kgo.Record{}}
 }
 
 // begin waits until all that was sent before has landed, and takes what is to be looked at.
 func (i *inspection) begin(ctx context.Context) error {
 	for {
 		i.of.mu.Lock()
-		landed, err := i.of.mirroredLanded, i.of.err
+		landed, err := i.of.mirror.landed, i.of.err
 		i.of.mu.Unlock()
 		if landed >= i.sent || err != nil { // a partition that is given up is the next owner's to look at
-			i.others, i.next = i.of.edge.take()
+			i.others, i.next = i.of.mirror.edge.take()
 			return nil
 		}
 		select {
@@ -247,7 +272,6 @@ func (i *inspection) foreign(offset int64) bool {
 
 // mend sends the mirror's record of a row again where an older one of another owner has come after it.
 func (i *inspection) mend() error {
-	i.done = true
 	for _, key := range slices.Sorted(maps.Keys(i.last)) {
 		if r := i.last[key]; i.foreign(r.Offset) {
 			if err := i.of.mend(key, r.Offset, r.Value); err != nil {
@@ -255,16 +279,17 @@ func (i *inspection) mend() error {
 			}
 		}
 	}
+	i.done = true
 	return nil
 }
 
 // end stops noting. What was taken and not looked at is to be looked at again.
 func (i *inspection) end() {
 	i.of.mu.Lock()
-	i.of.since = nil
+	i.of.mirror.since = nil
 	i.of.mu.Unlock()
 	if !i.done {
-		i.of.edge.restore(i.others)
+		i.of.mirror.edge.restore(i.others)
 	}
 }
 
@@ -279,7 +304,7 @@ func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
 	}
 	defer p.gate.Unlock()
 	p.mu.Lock()
-	ours, sent := p.since[key]
+	ours, sent := p.mirror.since[key]
 	p.mu.Unlock()
 	if sent && ours > offset {
 		return nil
@@ -300,20 +325,4 @@ func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
 	nobody := func(*sarama.ProducerMessage, error) *goka.Promise { return nil } // when it fails, so does the partition
 	p.output(&kgo.Record{Topic: m.Topic, Partition: p.shelf.partition, Key: []byte(key), Value: record}, nobody)
 	return nil
-}
-
-// reflect notes a record that is sent to the mirror, and reflected where it landed; p.mu is held.
-func (p *partitionEpochs) reflect(key []byte) {
-	p.mirrored++
-	if p.since != nil {
-		p.since[string(key)] = math.MaxInt64 // wherever it lands, it will be behind what is known
-	}
-}
-
-func (p *partitionEpochs) reflected(key []byte, offset int64) {
-	p.mirroredLanded++
-	p.edge.landed(offset)
-	if p.since != nil {
-		p.since[string(key)] = offset
-	}
 }

@@ -101,7 +101,7 @@ func TestNothingIsMendedThatOursHasPassed(t *testing.T) {
 	mirrored(e)
 	put(t, e.store, 0, 1, "k", "v7")
 	before, _ := e.fold(t, "before", "v1")
-	e.edge.ended(6)
+	e.mirror.edge.ended(6)
 	look := e.inspect()
 	defer look.end()
 	begun := make(chan error)
