@@ -62,26 +62,31 @@ func crash(t *testing.T, events int, p plan, flags ...string) {
 	g.awaitReady(g.process, g.procAdmin, 60*time.Second)
 
 	r := &oracle.Report{Title: strings.Join(append([]string{"crash test"}, flags...), " ")}
-	h, notes, written := g.traffic(events, p, r)
+	sent := g.traffic(events, p, r)
 	r.Fact("drained after the last event, s", seconds(g.drain(120*time.Second, true)))
-	judge := oracle.Judge{Brokers: g.brokers, Topics: g.topics, Partitions: partitions, Workspaces: true, Index: g.index, Once: g.once}
-	model, err := judge.Model(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.judgeViews(model, r)
-	for _, role := range []*program{g.ingest, g.process, g.serve} {
+	leave := func(role *program) {
 		took, err := role.term(30 * time.Second)
 		if err != nil {
 			r.Violate("roles that do not leave when told", "%s: %v\n%s", role.name, err, role.tail())
 		}
 		r.Fact(role.name+": left after SIGTERM, s", seconds(took))
 	}
-	if err := judge.Run(t.Context(), model, r); err != nil {
-		t.Fatal(err)
-	}
-	model.JudgeSenders(h, notes, written, r)
+	leave(g.ingest)
+	leave(g.process)
+	g.judgeViews(g.judge(oracle.Judge{Workspaces: true, Sent: sent}, r), r)
+	leave(g.serve)
 	conclude(t, r)
+}
+
+// judge compares all topics with what should have become of the events, which it returns.
+func (g *rig) judge(how oracle.Judge, r *oracle.Report) *oracle.Model {
+	g.t.Helper()
+	how.Brokers, how.Topics, how.Partitions, how.Once = g.brokers, g.topics, partitions, g.once
+	model, err := how.Run(g.t.Context(), r)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return model
 }
 
 // conclude prints the report and fails the test when anything is broken.
@@ -94,8 +99,8 @@ func conclude(t *testing.T, r *oracle.Report) {
 	}
 }
 
-// traffic sends a history under chaos and returns it with what the senders noted and the positions others wrote.
-func (g *rig) traffic(events int, p plan, r *oracle.Report) (*gen.History, [][]provider.Note, map[string]bool) {
+// traffic sends a history under chaos.
+func (g *rig) traffic(events int, p plan, r *oracle.Report) *oracle.Sent {
 	g.t.Helper()
 	s := *seed
 	if s == 0 {
@@ -158,7 +163,7 @@ func (g *rig) traffic(events int, p plan, r *oracle.Report) (*gen.History, [][]p
 	for range c.withoutTraffic {
 		r.Violate("kills without traffic", "see the log")
 	}
-	return h, done.notes, others.written
+	return &oracle.Sent{History: h, Notes: done.notes, Foreign: others.written}
 }
 
 // judgeViews compares the API with the model, then again after the view lost its disk.

@@ -93,15 +93,8 @@ func (g *rig) settle() *oracle.Model {
 	if _, err := g.process.term(30 * time.Second); err != nil {
 		g.t.Fatalf("%v\n%s", err, g.process.tail())
 	}
-	judge := oracle.Judge{Brokers: g.brokers, Topics: g.topics, Partitions: partitions, Workspaces: true, Index: g.index}
-	model, err := judge.Model(g.t.Context())
-	if err != nil {
-		g.t.Fatal(err)
-	}
 	r := &oracle.Report{Title: g.t.Name()}
-	if err := judge.Run(g.t.Context(), model, r); err != nil {
-		g.t.Fatal(err)
-	}
+	model := g.judge(oracle.Judge{Workspaces: true}, r)
 	conclude(g.t, r)
 	return model
 }

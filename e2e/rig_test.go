@@ -38,7 +38,6 @@ type rig struct {
 	brokers []string // direct, for the oracle
 	proxy   *proxy.Proxy
 	client  *kgo.Client
-	index   *oracle.Follower
 	admin   *kadm.Client
 
 	ingest, process, serve             *program
@@ -77,10 +76,6 @@ func newRig(t *testing.T, latency time.Duration) *rig {
 			t.Logf("delete topics: %v", err)
 		}
 	})
-	if g.index, err = oracle.Follow(g.brokers, g.topics.Index); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.index.Close)
 	g.wire()
 	return g
 }

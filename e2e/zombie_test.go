@@ -32,7 +32,7 @@ func TestZombie(t *testing.T) {
 	defer release()
 	r := &oracle.Report{Title: "zombie"}
 	time.AfterFunc(2*time.Second, func() { _ = g.process.cmd.Process.Signal(syscall.SIGSTOP) }) // looked for below
-	h, notes, written := g.traffic(1500, plan{}, r)
+	sent := g.traffic(1500, plan{}, r)
 	waitStopped(t, g.process)
 	release()
 	second.start(t)
@@ -62,15 +62,7 @@ func TestZombie(t *testing.T) {
 			t.Errorf("%s: %v\n%s", p.name, err, p.tail())
 		}
 	}
-	judge := oracle.Judge{Brokers: g.brokers, Topics: g.topics, Partitions: partitions, Workspaces: true, Index: g.index, Once: true}
-	model, err := judge.Model(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := judge.Run(t.Context(), model, r); err != nil {
-		t.Fatal(err)
-	}
-	model.JudgeSenders(h, notes, written, r)
+	g.judge(oracle.Judge{Workspaces: true, Sent: sent}, r)
 	conclude(t, r)
 }
 

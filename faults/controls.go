@@ -11,12 +11,14 @@ import (
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/proxy"
+	"tidemark/kafka"
 )
 
 // A mistake is a program known to be wrong, and what it must be found guilty of: at least one of each group.
 type mistake struct {
 	name, fault string
 	short       bool // also in the short form
+	once        bool // of exactly_once only
 	guilty      [][]string
 	wrong       func(c *controlRun) error // puts it in the place of the product's
 	hit         func(c *controlRun, ctx context.Context) error
@@ -24,17 +26,22 @@ type mistake struct {
 
 var mistakes = []mistake{
 	{
-		"ingress with acks=1", "lone leader kill -9", true,
+		"ingress with acks=1", "lone leader kill -9", true, false,
 		[][]string{{"acknowledged events lost", "acknowledged events changed"}},
 		(*controlRun).acksOne, (*controlRun).killLone,
 	},
 	{
-		"stock-group", "acks held, kill -9", true,
+		"stock-group", "acks held, kill -9", true, false,
 		[][]string{{"notices missing"}, {"rows wrong", "rows missing"}},
 		(*controlRun).wrongGroup, (*controlRun).killHeld,
 	},
-	{"seen-return", "acks held, kill -9", false, [][]string{{"notices missing"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
-	{"seen-redo", "acks held, kill -9", false, [][]string{{"notices wrong"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
+	{"seen-return", "acks held, kill -9", false, false, [][]string{{"notices missing"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
+	{"seen-redo", "acks held, kill -9", false, false, [][]string{{"notices wrong"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
+	{
+		"at_least_once, of which exactly_once is asked", "kill -9, outputs not acked", true, true,
+		[][]string{{"notices repeated"}, {"index records repeated"}},
+		(*controlRun).atLeastOnce, (*controlRun).killBetween,
+	},
 }
 
 type controlRun struct {
@@ -44,26 +51,25 @@ type controlRun struct {
 	behind *proxy.Proxy // before the plaintext listeners, which is all that a control speaks
 }
 
-// controlSize is how many events a control gets, and how often it is hit.
-func controlSize(o options) (events, hits int) {
+// controlHits is how often a control is hit. Its traffic lasts as long as that takes.
+func controlHits(o options) int {
 	if o.short {
-		return 3000, 2
+		return 2
 	}
-	return 6000, 4
+	return 4
 }
 
 // controls hits wrong programs as the product was hit, and notes what they are found guilty of.
 func controls(ctx context.Context, o options, c *cluster, dir, binary string, all *report) error {
 	for i, m := range mistakes {
-		if o.short && !m.short {
+		if o.short && !m.short || m.once && o.guarantee != kafka.ExactlyOnce {
 			continue
 		}
 		judged := &oracle.Report{Title: m.name}
 		if err := tryControl(ctx, o, c, dir, binary, m, uint64(i), judged); err != nil {
 			return fmt.Errorf("control %s: %w", m.name, err)
 		}
-		_, hits := controlSize(o)
-		found := control{Name: m.name, Fault: m.fault, Hits: hits, Broken: map[string]int{}}
+		found := control{Name: m.name, Fault: m.fault, Hits: controlHits(o), Broken: map[string]int{}}
 		for _, v := range judged.Violations {
 			found.Broken[v.Name] = v.Count
 		}
@@ -89,10 +95,9 @@ func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, 
 	}
 	g.serve = nil
 	defer g.close()
-	events, hits := controlSize(o)
-	h := gen.New(gen.Config{Seed: o.seed + n, Events: events, Base: time.Now().Truncate(time.Second)})
+	h := gen.New(gen.Config{Seed: o.seed + n, Events: 100_000, Base: time.Now().Truncate(time.Second)})
 	r := &controlRun{name: m.name, dir: dir, run: &run{
-		rig: g, rnd: rand.New(rand.NewPCG(o.seed+n, 4)), quick: true, begin: time.Now(), peak: map[string]float64{}, say: say,
+		rig: g, once: g.transactional(), rnd: rand.New(rand.NewPCG(o.seed+n, 4)), quick: true, enough: time.Nanosecond, begin: time.Now(), peak: map[string]float64{}, say: say,
 		foreign: &foreign{rig: g, rnd: rand.New(rand.NewPCG(o.seed+n, 5)), written: map[string]bool{}},
 	}}
 	if r.behind, err = proxy.Start(proxy.Config{Brokers: c.plain}); err != nil {
@@ -109,9 +114,8 @@ func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, 
 	}
 	r.traffic = newTraffic(h, g.ingress)
 	hurt := func(ctx context.Context) error {
-		defer r.traffic.pace.SetLimit(2000)
-		for range hits {
-			r.traffic.pace.SetLimit(150)
+		r.traffic.pace.SetLimit(150)
+		for range controlHits(o) {
 			if err := r.settle(ctx, 120*time.Second); err != nil {
 				return err
 			}
@@ -158,6 +162,21 @@ func (c *controlRun) wrongGroup() error {
 	}
 	c.process = []*program{p}
 	return nil
+}
+
+// atLeastOnce has the processors promise less than they are judged by.
+func (c *controlRun) atLeastOnce() error {
+	c.guarantee = kafka.AtLeastOnce
+	for i := range c.process {
+		c.process[i] = c.newProcess(fmt.Sprint(i+1), "--instance-id", instance(i))
+	}
+	return nil
+}
+
+// killBetween is the product's fault of the same name.
+func (c *controlRun) killBetween(ctx context.Context) error {
+	_, err := killInGap(outputsNotAcked)(ctx, c.run)
+	return err
 }
 
 // killLone is the product's fault of the same name.

@@ -35,12 +35,15 @@ var (
 	ending  = []kmsg.Key{kmsg.EndTxn}
 )
 
-var rowsNotSent = gap{"rows not sent", proxy.HoldRequests, produce, rows, 0}
+var (
+	outputsNotAcked = gap{"outputs not acked", proxy.HoldAnswers, produce, outputs, 1}
+	rowsNotSent     = gap{"rows not sent", proxy.HoldRequests, produce, rows, 0}
+)
 
 // epochGaps are those of at_least_once, in the order of an epoch.
 var epochGaps = []gap{
 	{"outputs not sent", proxy.HoldRequests, produce, outputs, 0},
-	{"outputs not acked", proxy.HoldAnswers, produce, outputs, 1},
+	outputsNotAcked,
 	rowsNotSent,
 	{"rows not acked", proxy.HoldAnswers, produce, rows, 1},
 	{"offsets not sent", proxy.HoldRequests, offsets, nil, 0},

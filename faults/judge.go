@@ -7,47 +7,44 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"tidemark/e2e/oracle"
 )
 
-// judge waits until everything has drained, ends the roles and compares all topics, and the query API, with the model.
+// judge waits until everything has drained, ends the roles and compares all topics, and then the query API, with the model.
 func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
 	took, err := r.drain(ctx, 180*time.Second, whole)
 	if err != nil {
 		return err
 	}
 	to.Fact("drained after the last event, s", fmt.Sprintf("%.1f", took.Seconds()))
-	defer debug.SetGCPercent(debug.SetGCPercent(40)) // two million events and what came of them
-	judge := oracle.Judge{Brokers: r.plain, Topics: r.topics, Partitions: partitions, Workspaces: whole, Index: r.index, Once: r.once()}
-	model, err := judge.Model(ctx)
-	if err != nil {
+	leave := func(roles ...*program) {
+		for _, p := range roles {
+			if !p.alive() {
+				continue
+			}
+			if _, err := p.term(90 * time.Second); err != nil && whole {
+				to.Violate("roles that do not leave when told", "%s: %v\n%s", p.name, err, p.tail())
+			}
+		}
+	}
+	leave(slices.Concat(r.ingress, r.process)...)
+	say("drained")
+	begin := time.Now()
+	defer debug.SetGCPercent(debug.SetGCPercent(50)) // two million events and what came of them
+	model, err := oracle.Judge{
+		Brokers: r.plain, Topics: r.topics, Partitions: partitions, Workspaces: whole, Once: r.once,
+		Sent: &oracle.Sent{History: r.traffic.history, Notes: r.traffic.notes, Foreign: r.foreign.written},
+	}.Run(ctx, to)
+	say("the topics are judged, in %.0f s", time.Since(begin).Seconds())
+	if err != nil || !whole {
 		return err
 	}
-	say("drained; %d events are in the log", model.Records)
-	if whole {
-		if err := r.judgeView(ctx, model, to); err != nil {
-			return err
-		}
-	}
-	for _, p := range r.all() {
-		if !p.alive() {
-			continue
-		}
-		if _, err := p.term(90 * time.Second); err != nil && whole {
-			to.Violate("roles that do not leave when told", "%s: %v\n%s", p.name, err, p.tail())
-		}
-	}
-	senders := &oracle.Report{}
-	judged := make(chan struct{})
-	go func() { // beside the topics: of a long history either takes minutes
-		defer close(judged)
-		model.JudgeSenders(r.traffic.history, r.traffic.notes, r.foreign.written, senders)
-	}()
-	err = judge.Run(ctx, model, to)
-	<-judged
-	to.Merge(senders)
+	err = r.judgeView(ctx, model, to)
+	leave(r.serve)
+	say("the query API is judged, in %.0f s with the topics", time.Since(begin).Seconds())
 	return err
 }
 

@@ -29,6 +29,7 @@ type options struct {
 	events   int
 	scale    float64
 	short    bool
+	enough   time.Duration
 	base     int
 	report   string
 	rows     map[int]bool
@@ -60,6 +61,7 @@ func parse(args []string) (o options, err error) {
 	flags.IntVar(&o.events, "events", 0, "events that are sent; 0 for the form's own number")
 	flags.Float64Var(&o.scale, "scale", 1, "share of the long form's faults")
 	flags.BoolVar(&o.short, "short", false, "the form that CI runs: 200,000 events, a dozen faults")
+	flags.DurationVar(&o.enough, "enough", 0, "begin no more deliveries after this time, once all faults are done; 0 for the form's own, which is to send all in the long one")
 	flags.IntVar(&o.base, "base", 19090, "first port of the brokers")
 	flags.StringVar(&o.report, "report", ".cache/faults", "folder for report.md and report.json")
 	flags.BoolVar(&o.product, "product", true, "run the product; without it only the negative controls")
@@ -95,6 +97,9 @@ func parse(args []string) (o options, err error) {
 		if o.short {
 			o.events = 200_000
 		}
+	}
+	if o.enough == 0 && o.short {
+		o.enough = 200 * time.Second // a slow machine must not make a gate of minutes one of hours
 	}
 	return o, nil
 }
@@ -158,7 +163,7 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	judged := &oracle.Report{Title: "product"}
 	h := gen.New(gen.Config{Seed: o.seed, Events: o.events, Base: time.Now().Truncate(time.Second), Spread: 400})
 	r := &run{
-		rig: g, rnd: rand.New(rand.NewPCG(o.seed, 3)), traffic: newTraffic(h, g.ingress), quick: o.short, begin: time.Now(), peak: map[string]float64{}, say: say,
+		rig: g, once: g.transactional(), rnd: rand.New(rand.NewPCG(o.seed, 3)), traffic: newTraffic(h, g.ingress), quick: o.short, enough: o.enough, begin: time.Now(), peak: map[string]float64{}, say: say,
 		foreign: &foreign{rig: g, rnd: rand.New(rand.NewPCG(o.seed, 2)), written: map[string]bool{}},
 	}
 	faults := plan(r.rnd, o)
@@ -196,6 +201,13 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 		return errors.Join(err, <-wrote)
 	}
 	say("no more faults; %d of %d deliveries are done", r.traffic.sender.Resolved(), r.traffic.history.Deliveries())
+	if r.enough > 0 {
+		select {
+		case <-r.traffic.done:
+		case <-time.After(time.Until(r.begin.Add(r.enough))):
+			close(r.traffic.sender.Enough)
+		}
+	}
 	<-r.traffic.done
 	stopWriting()
 	<-weighing
@@ -204,6 +216,7 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 		return err
 	}
 	gap, p50, p99 := r.traffic.sender.Figures()
+	judged.Fact("deliveries done / made", fmt.Sprintf("%d / %d", r.traffic.sender.Resolved(), r.traffic.history.Deliveries()))
 	judged.Fact("sent in, s", fmt.Sprintf("%.0f", time.Since(r.begin).Seconds()))
 	judged.Fact("200s / attempts without one", fmt.Sprintf("%d / %d", r.traffic.sender.OK.Load(), r.traffic.sender.Retries.Load()))
 	judged.Fact("time to a 200, p50 / p99, ms", fmt.Sprintf("%.1f / %.1f", float64(p50.Microseconds())/1000, float64(p99.Microseconds())/1000))

@@ -116,7 +116,7 @@ func storm(ctx context.Context, r *run) (figures, error) {
 		var extra []*program
 		for i := range 2 {
 			var args []string // without an instance id it leaves at once
-			if r.once() {
+			if r.transactional() {
 				args = []string{"--instance-id", instance(2 + i)}
 			}
 			p := r.newProcess(fmt.Sprint(3+i), args...)
@@ -167,9 +167,15 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 		if err != nil {
 			return nil, err
 		}
-		if slices.Contains(r.ingress, p) { // no other role answers webhooks: what is refused then is the brokers' doing
-			requests, refused, broken, why = requests+len(w.ok), refused+w.refused, broken+w.broken, fmt.Sprint(why, w.why)
+		if !slices.Contains(r.ingress, p) { // no other role answers webhooks: what is refused then is the brokers' doing
+			continue
 		}
+		for _, other := range r.ingress {
+			if other != p && w.by[other.url] > 0 {
+				return nil, fmt.Errorf("%w: another instance answered 5xx too, which is the brokers' doing", errMissed)
+			}
+		}
+		requests, refused, broken, why = requests+len(w.ok), refused+w.refused, broken+w.broken, fmt.Sprint(why, w.why)
 	}
 	if refused+broken > 0 {
 		return nil, fmt.Errorf("restarts of the ingress cost %d 5xx and %d connections %s", refused, broken, why)

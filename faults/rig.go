@@ -30,7 +30,6 @@ type rig struct {
 	dir, prefix, binary string
 	guarantee           kafka.Guarantee
 	topics              oracle.Topics
-	index               *oracle.Follower
 
 	ingress, process []*program
 	serve            *program
@@ -55,10 +54,6 @@ func newRig(ctx context.Context, c *cluster, dir, prefix, binary string, guarant
 		return nil, err
 	}
 	if err := g.compactSoon(ctx); err != nil {
-		return nil, err
-	}
-	var err error
-	if g.index, err = oracle.Follow(c.plain, g.topics.Index); err != nil {
 		return nil, err
 	}
 	for i := range 2 {
@@ -124,11 +119,12 @@ func (g *rig) newIngress(i int) *program {
 // instance names the i-th of the processors that are always there.
 func instance(i int) string { return fmt.Sprint("p", i+1) }
 
-func (g *rig) once() bool { return g.guarantee == kafka.ExactlyOnce }
+// transactional says what the processors do.
+func (g *rig) transactional() bool { return g.guarantee == kafka.ExactlyOnce }
 
 func (g *rig) newProcess(name string, args ...string) *program {
 	data := filepath.Join(g.dir, "data-process"+name)
-	if g.once() {
+	if g.transactional() {
 		args = append(args, "--guarantee", string(kafka.ExactlyOnce), "--epoch", "50ms")
 	}
 	p := g.role("process", "process"+name, append(args, "--data", data)...)
@@ -198,7 +194,7 @@ func (g *rig) grant(ctx context.Context) error {
 }
 
 // compactSoon makes the brokers roll and compact the tables every few seconds, so that every recovery of the run meets
-// compacted tails.
+// compacted tails. The index they keep whole, for the judge.
 func (g *rig) compactSoon(ctx context.Context) error {
 	set := func(name, value string) kadm.AlterConfig {
 		return kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: &value}
@@ -206,7 +202,11 @@ func (g *rig) compactSoon(ctx context.Context) error {
 	results, err := g.admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{
 		set("segment.ms", "10000"), set("min.cleanable.dirty.ratio", "0.01"), set("max.compaction.lag.ms", "10000"),
 	}, g.topics.Files, g.topics.Workspaces)
-	for _, r := range results {
+	if err != nil {
+		return err
+	}
+	whole, err := g.admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{set("min.compaction.lag.ms", "86400000")}, g.topics.Index)
+	for _, r := range append(results, whole...) {
 		err = errors.Join(err, r.Err)
 	}
 	return err
@@ -234,7 +234,6 @@ func (g *rig) close() {
 			_ = p.kill() // it was alive: nothing to learn from the kill
 		}
 	}
-	g.index.Close()
 	if g.tmpfs != "" {
 		if err := exec.Command("umount", g.tmpfs).Run(); err != nil {
 			fmt.Fprintf(os.Stderr, "umount %s: %v\n", g.tmpfs, err)

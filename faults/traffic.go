@@ -31,6 +31,7 @@ type traffic struct {
 
 	mu      sync.Mutex
 	last200 map[int32]time.Time // by partition
+	left    map[int32]int       // the same: 200s to come
 	windows map[*window]struct{}
 
 	done  chan struct{} // closed when all is sent
@@ -43,6 +44,7 @@ type window struct {
 	begin    time.Time
 	ok, slow []time.Duration // of 200s, of 503s
 	refused  int             // 5xx
+	by       map[string]int  // the same, by URL
 	broken   int             // no answer
 	why      string          // of the last one
 	gap      time.Duration   // longest time without a 200
@@ -50,9 +52,20 @@ type window struct {
 }
 
 func newTraffic(h *gen.History, ingress []*program) *traffic {
-	t := &traffic{history: h, pace: rate.NewLimiter(100, 50), last200: map[int32]time.Time{}, windows: map[*window]struct{}{}, done: make(chan struct{})}
+	t := &traffic{
+		history: h, pace: rate.NewLimiter(100, 50), last200: map[int32]time.Time{}, left: map[int32]int{}, windows: map[*window]struct{}{},
+		done: make(chan struct{}),
+	}
+	for _, w := range h.Workspaces {
+		p := int32(oracle.Partition("", w.ID, partitions))
+		for _, d := range w.Deliveries {
+			if !d.Refused {
+				t.left[p]++
+			}
+		}
+	}
 	t.sender = &provider.Sender{
-		Secret: secret, Pace: t.pace, Timeout: 5 * time.Second, Even: true, Saw: t.saw,
+		Secret: secret, Pace: t.pace, Timeout: 5 * time.Second, Even: true, Enough: make(chan struct{}), Saw: t.saw,
 		Client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024}},
 		URL: func() string { // the next instance that is in rotation
 			for l := t.trickle.Load(); l != nil && l == t.trickle.Load() && !l.Allow(); {
@@ -92,6 +105,7 @@ func (t *traffic) saw(a provider.Attempt) {
 		text, _, _ := strings.Cut(a.Position, ":")
 		if n, err := strconv.Atoi(text); err == nil {
 			t.last200[int32(n)] = now
+			t.left[int32(n)]--
 		}
 	}
 	for w := range t.windows {
@@ -102,6 +116,7 @@ func (t *traffic) saw(a provider.Attempt) {
 			w.last = now
 		case a.Status >= 500:
 			w.refused++
+			w.by[a.URL]++
 			w.slow = append(w.slow, a.Took)
 		case a.Status == 0:
 			w.broken++
@@ -113,7 +128,7 @@ func (t *traffic) saw(a provider.Attempt) {
 // watch opens a window; the function closes it.
 func (t *traffic) watch() (*window, func()) {
 	now := time.Now()
-	w := &window{begin: now, last: now}
+	w := &window{begin: now, last: now, by: map[string]int{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.windows[w] = struct{}{}
@@ -150,37 +165,40 @@ func (t *traffic) flows(ctx context.Context, limit time.Duration) error {
 	return nil
 }
 
-// busy are the partitions that have had a 200 of late. The others have no senders left.
+// busy are the partitions that have had a 200 of late and will have more.
 func (t *traffic) busy() (busy []int32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for p, at := range t.last200 {
-		if time.Since(at) < 10*time.Second {
+		if time.Since(at) < 10*time.Second && t.left[p] > 0 {
 			busy = append(busy, p)
 		}
 	}
 	return busy
 }
 
+// errSent says that a fault met no traffic to its end, and so has measured nothing.
 var errSent = errors.New("all was sent before it was over")
 
-// next200 waits until each of the partitions has had a 200 since a moment, and returns how long the last of them took.
+// next200 waits until each of the partitions that are still sent to has had a 200 since a moment, and returns how long the
+// last of them took.
 func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int32, limit time.Duration) (time.Duration, error) {
 	for {
 		t.mu.Lock()
 		var waiting []int32
-		latest := since
+		met := 0
 		for _, p := range partitions {
-			if at := t.last200[p]; !at.After(since) {
+			if t.last200[p].After(since) {
+				met++
+			} else if t.left[p] > 0 {
 				waiting = append(waiting, p)
 			}
 		}
 		t.mu.Unlock()
-		if len(waiting) == 0 {
-			latest = time.Now()
-			return latest.Sub(since), nil
+		if len(waiting) == 0 && met > 0 {
+			return time.Since(since), nil
 		}
-		if !t.sending() {
+		if len(waiting) == 0 || !t.sending() {
 			return 0, errSent
 		}
 		if time.Since(since) > limit {

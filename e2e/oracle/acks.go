@@ -12,16 +12,27 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// JudgeSenders compares what the senders were told with the log: every 200 is in it, where the answer said; no refused
-// webhook is; each workspace's events lie in the order they were sent. Foreign are the positions of what others wrote.
-func (m *Model) JudgeSenders(h *gen.History, notes [][]provider.Note, foreign map[string]bool, r *Report) {
+// Sent is what was sent through the ingress, what the senders noted of it, workspace by workspace, and the positions of what
+// others wrote into the topic beside it.
+type Sent struct {
+	History *gen.History
+	Notes   [][]provider.Note
+	Foreign map[string]bool
+}
+
+// judgeSenders compares what the senders of a partition's workspaces were told with its log: every 200 is in it, where the
+// answer said; no refused webhook is; each workspace's events lie in the order they were sent.
+func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 	r.check("acknowledged events lost", "acknowledged events changed", "acknowledged out of order", "never acknowledged",
 		"valid events refused", "refused events accepted", "refused events in the log", "log order is not send order", "records nobody sent")
 	sent := map[string]sentEvent{}
-	for i, w := range h.Workspaces {
+	for i, w := range by.History.Workspaces {
+		if m.partitionOf(w.ID) != partition {
+			continue
+		}
 		rank := 0
 		last := int64(-1)
-		for _, n := range notes[i] {
+		for _, n := range by.Notes[i] {
 			key := w.ID + "\x00" + n.EventID
 			if _, again := sent[key]; !again {
 				sent[key] = sentEvent{refused: n.Refused, rank: rank}
@@ -33,12 +44,12 @@ func (m *Model) JudgeSenders(h *gen.History, notes [][]provider.Note, foreign ma
 	reached := map[string]int{} // by workspace
 	for _, rec := range m.log {
 		at := position(rec.Partition, rec.Offset)
-		if foreign[at] {
+		if by.Foreign[at] {
 			continue
 		}
-		e, reason := parse(rec.Value, rec.Timestamp)
-		if reason != "" {
-			r.Violate("records nobody sent", "%s: %s %q", at, reason, short(rec.Value))
+		e := rec.event
+		if e == nil {
+			r.Violate("records nobody sent", "%s: no event: %q", at, short(rec.Value))
 			continue
 		}
 		key := e.scope + "\x00" + e.id
@@ -84,7 +95,7 @@ func (m *Model) judgeNote(w gen.Workspace, n provider.Note, last *int64, r *Repo
 		r.Violate("acknowledged events lost", "%q: %s at %q", w.ID, n.EventID, n.Position)
 		return
 	}
-	if d := kept(rec, w, n); d != "" {
+	if d := kept(rec.Record, w, n); d != "" {
 		r.Violate("acknowledged events changed", "%q: %s at %s: %s", w.ID, n.EventID, n.Position, d)
 	}
 	if rec.Offset <= *last {
@@ -106,7 +117,7 @@ func kept(rec *kgo.Record, w gen.Workspace, n provider.Note) string {
 	if err != nil {
 		return err.Error()
 	}
-	e, reason := parse(n.Body, rec.Timestamp)
+	e, reason := parseObject(sent, rec.Timestamp)
 	if reason != "" {
 		return reason
 	}

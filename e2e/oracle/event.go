@@ -59,6 +59,10 @@ func parse(value []byte, recorded time.Time) (e *event, reason string) {
 	if err != nil {
 		return nil, notJSON
 	}
+	return parseObject(object, recorded)
+}
+
+func parseObject(object map[string]any, recorded time.Time) (e *event, reason string) {
 	e = &event{texts: map[string]string{}, recorded: recorded.UnixMicro()}
 	if e.name, reason = identity(object, eventNames); reason != "" {
 		return nil, reason

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
+	"runtime"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -17,73 +19,91 @@ import (
 // Topics names what is read; see the design for what each holds.
 type Topics struct{ Events, Files, Index, Notify, DLQ, Workspaces string }
 
-// Judge compares what a cluster holds with the model of its events topic.
+// Judge compares what a cluster holds with what its events topic should have become.
 type Judge struct {
 	Brokers    []string
-	Topics     Topics
+	Topics     Topics // of which the index must not have been compacted yet: every version of a file is looked for
 	Partitions int
 	// Workspaces says whether the workspaces table is judged too: a control that runs only the files group has none.
 	Workspaces bool
-	// Index is what was read of the index topic while it was written: compaction may have removed versions since.
-	Index *Follower
 	// Once says that no attempt may be seen twice either: what was promised is exactly_once.
 	Once bool
+	// Sent is compared with the log of events; nil when it is not known.
+	Sent *Sent
 }
 
-// Model reads the events topic and folds it.
-func (j Judge) Model(ctx context.Context) (*Model, error) {
-	records, err := Read(ctx, j.Brokers, j.Topics.Events)
-	if err != nil {
-		return nil, err
+// Run judges every topic, and returns what files and workspaces should have become. It goes partition by partition: what comes
+// of an event lies in the partition of its number, in every topic.
+func (j Judge) Run(ctx context.Context, r *Report) (*Model, error) {
+	parts, found := make([]*Model, j.Partitions), make([]*Report, j.Partitions)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	whole := NewModel(j.Topics.Events, j.Partitions, nil)
+	for p := range j.Partitions {
+		found[p] = &Report{}
+		group.Go(func() error {
+			var err error
+			parts[p], err = j.judgePartition(ctx, p, found[p])
+			return err
+		})
+	}
+	err := group.Wait()
+	for p, part := range parts {
+		r.Merge(found[p])
+		if part != nil {
+			whole.absorb(part)
+		}
+	}
+	return whole, err
+}
+
+// judgePartition returns what files and workspaces of a partition should have become.
+func (j Judge) judgePartition(ctx context.Context, partition int, r *Report) (*Model, error) {
+	var records []*kgo.Record
+	for rec, err := range read(ctx, j.Brokers, j.Topics.Events, partition) {
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, rec)
 	}
 	m := NewModel(j.Topics.Events, j.Partitions, records)
 	m.once = j.Once
-	return m, nil
-}
-
-// Run judges every derived topic.
-func (j Judge) Run(ctx context.Context, m *Model, r *Report) error {
-	r.Fact("log: records", m.Records)
-	r.Fact("log: folded / without a row / duplicates / dead", fmt.Sprintf("%d / %d / %d / %d", m.Accepted, m.Passed, m.Duplicates, len(m.dead)))
-	r.Fact("log: folded late", m.Late)
-	r.Fact("log: ids forgotten and folded again: undated / tied", fmt.Sprintf("%d / %d", m.TwiceUndated, m.TwiceTied))
-	r.Fact("log: files / workspaces", fmt.Sprintf("%d / %d", len(m.rows), len(m.counts)))
+	m.tell(r)
 	steps := []struct {
 		topic string
 		judge func(iter.Seq[*kgo.Record], *Report)
 	}{
 		{j.Topics.Notify, m.judgeNotices},
 		{j.Topics.Files, m.judgeFiles},
+		{j.Topics.Index, m.judgeIndex},
 		{j.Topics.DLQ, m.judgeDead},
+		{j.Topics.Workspaces, m.judgeWorkspaces},
 	}
-	if j.Workspaces {
-		steps = append(steps, struct {
-			topic string
-			judge func(iter.Seq[*kgo.Record], *Report)
-		}{j.Topics.Workspaces, m.judgeWorkspaces})
+	if !j.Workspaces {
+		steps = steps[:len(steps)-1]
 	}
-	found := make([]*Report, len(steps)+1)
-	group, ctx := errgroup.WithContext(ctx)
-	for i, step := range steps {
-		found[i] = &Report{}
-		group.Go(func() (failed error) {
-			step.judge(stream(ctx, j.Brokers, step.topic, &failed), found[i])
-			return failed
-		})
-	}
-	found[len(steps)] = &Report{}
-	group.Go(func() error {
-		index, err := j.Index.Stop(ctx)
-		if err == nil {
-			m.judgeIndex(slices.Values(index), found[len(steps)])
+	for _, step := range steps {
+		var failed error
+		step.judge(untilError(read(ctx, j.Brokers, step.topic, partition), &failed), r)
+		if failed != nil {
+			return nil, failed
 		}
-		return err
-	})
-	err := group.Wait()
-	for _, f := range found {
-		r.Merge(f)
 	}
-	return err
+	if j.Sent != nil {
+		m.judgeSenders(partition, j.Sent, r)
+	}
+	only := NewModel(m.topic, m.partitions, nil)
+	only.absorb(m)
+	return only, nil
+}
+
+// tell adds what the log holds.
+func (m *Model) tell(r *Report) {
+	r.count("log: records", m.Records)
+	r.count("log: folded / without a row / duplicates / dead", m.Accepted, m.Passed, m.Duplicates, len(m.dead))
+	r.count("log: folded late", m.Late)
+	r.count("log: ids forgotten and folded again: undated / tied", m.TwiceUndated, m.TwiceTied)
+	r.count("log: files / workspaces", len(m.rows), len(m.counts))
 }
 
 // judgeFiles compares the last row of each key: the table is coalesced and compacted, so only the last is promised. An owner
@@ -129,8 +149,8 @@ func (m *Model) judgeFiles(records iter.Seq[*kgo.Record], r *Report) {
 			r.Violate("rows missing", "%q", key)
 		}
 	}
-	r.Fact("table: records / rows", fmt.Sprintf("%d / %d", found, len(last)))
-	r.Fact("table: records older than the one before, all written again", older)
+	r.count("table: records / rows", found, len(last))
+	r.count("table: records older than the one before, all written again", older)
 }
 
 func stateDoc(s *tidemarkv1.FileState) doc {
@@ -218,7 +238,7 @@ func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 			r.Violate("index not at the newest version", "%q: last is %d of %d", key, last[key], newest)
 		}
 	}
-	r.Fact("index: records / expected", fmt.Sprintf("%d / %d", found, distinct))
+	r.count("index: records / expected", found, distinct)
 }
 
 // judgeDead compares the dead letters by their identity: topic, partition and offset of the source.
@@ -270,8 +290,10 @@ func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 	for _, d := range m.dead {
 		reasons[d.reason]++
 	}
-	r.Fact("dead letters: records / expected", fmt.Sprintf("%d / %d", found, len(m.dead)))
-	r.Fact("dead letters: expected by reason", reasons)
+	r.count("dead letters: records / expected", found, len(m.dead))
+	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+		r.count("dead letters: expected for "+reason, reasons[reason])
+	}
 }
 
 func short(b []byte) []byte { return b[:min(len(b), 200)] }

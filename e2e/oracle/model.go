@@ -6,12 +6,13 @@ package oracle
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A Model is what a log of events should have become.
+// A Model is what the logs of some partitions of the events topic should have become.
 type Model struct {
 	topic      string
 	partitions int
@@ -22,8 +23,8 @@ type Model struct {
 	index   map[string]map[int64]*row // by key and version
 	dead    map[string]*deadLetter    // by position
 	counts  map[string]*count         // by scope
-	log     []*kgo.Record             // as read
-	events  map[string]*kgo.Record    // the same by position
+	log     []*entry                  // as read
+	events  map[string]*entry         // the same by position
 
 	folded map[string]bool // by key and event id
 
@@ -31,6 +32,12 @@ type Model struct {
 	// TwiceUndated and TwiceTied count ids that a row had forgotten and folded again: those without a time, and those of the
 	// second that its window was cut at. The window cannot tell them; any other would be a mistake of the model.
 	TwiceUndated, TwiceTied int
+}
+
+// An entry is a record of the log and the event that it holds, nil when it holds none.
+type entry struct {
+	*kgo.Record
+	event *event
 }
 
 type notice struct {
@@ -49,9 +56,9 @@ type deadLetter struct {
 // NewModel folds the records of the events topic, which must come in the order of each partition's log.
 func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
 	m := &Model{
-		topic: topic, log: records, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
+		topic: topic, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
 		index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{},
-		events: map[string]*kgo.Record{}, folded: map[string]bool{},
+		events: map[string]*entry{}, folded: map[string]bool{},
 	}
 	for _, r := range records {
 		m.add(r)
@@ -59,11 +66,19 @@ func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
 	return m
 }
 
+// absorb takes over what files and workspaces have become in other partitions, and no more: a long history with all that came
+// of it would not fit into memory.
+func (m *Model) absorb(part *Model) {
+	maps.Copy(m.rows, part.rows)
+	maps.Copy(m.counts, part.counts)
+}
+
 func (m *Model) add(r *kgo.Record) {
 	at := position(r.Partition, r.Offset)
-	m.events[at] = r
 	m.Records++
 	e, reason := m.understand(r)
+	m.events[at] = &entry{r, e}
+	m.log = append(m.log, m.events[at])
 	if reason != "" {
 		m.dead[at] = &deadLetter{r, reason}
 		return
@@ -119,7 +134,7 @@ func (m *Model) note(n *notice) {
 	c.add(n.event, n.before, n.after, n.position)
 }
 
-// understand decodes a record, or says why it is a dead letter.
+// understand decodes a record, or says why it is a dead letter. One that lies where it does not belong is an event all the same.
 func (m *Model) understand(r *kgo.Record) (*event, string) {
 	if r.Value == nil {
 		return nil, nullValue
@@ -129,10 +144,10 @@ func (m *Model) understand(r *kgo.Record) (*event, string) {
 		return nil, reason
 	}
 	if len(r.Key) > 0 && string(r.Key) != e.scope {
-		return nil, keyMismatch
+		return e, keyMismatch
 	}
 	if m.partitionOf(e.scope) != int(r.Partition) {
-		return nil, wrongPart
+		return e, wrongPart
 	}
 	return e, ""
 }

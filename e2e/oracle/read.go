@@ -1,33 +1,42 @@
 package oracle
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"iter"
-	"slices"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Read returns all committed records of a topic up to its end as of now, ordered by partition and offset.
-func Read(ctx context.Context, brokers []string, topic string) ([]*kgo.Record, error) {
-	var all []*kgo.Record
-	err := each(ctx, brokers, topic, func(r *kgo.Record) bool { all = append(all, r); return true })
-	slices.SortFunc(all, func(a, b *kgo.Record) int {
-		return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
-	})
-	return all, err
+// read gives all committed records of a partition up to its end as of now, in the order of its log. What goes wrong comes
+// last.
+func read(ctx context.Context, brokers []string, topic string, partition int) iter.Seq2[*kgo.Record, error] {
+	return func(yield func(*kgo.Record, error) bool) {
+		if err := each(ctx, brokers, topic, int32(partition), func(r *kgo.Record) bool { return yield(r, nil) }); err != nil {
+			yield(nil, fmt.Errorf("read %s, partition %d: %w", topic, partition, err))
+		}
+	}
 }
 
-// stream gives the same records, each partition's in the order of its log, without holding them. It notes what went wrong.
-func stream(ctx context.Context, brokers []string, topic string, failed *error) iter.Seq[*kgo.Record] {
-	return func(yield func(*kgo.Record) bool) { *failed = each(ctx, brokers, topic, yield) }
+// untilError gives the records only, and notes what went wrong.
+func untilError(records iter.Seq2[*kgo.Record, error], failed *error) iter.Seq[*kgo.Record] {
+	return func(yield func(*kgo.Record) bool) {
+		for r, err := range records {
+			if err != nil {
+				*failed = err
+				return
+			}
+			if !yield(r) {
+				return
+			}
+		}
+	}
 }
 
-func each(ctx context.Context, brokers []string, topic string, yield func(*kgo.Record) bool) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+func each(ctx context.Context, brokers []string, topic string, partition int32, yield func(*kgo.Record) bool) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords()) // a transaction's marker may be the last record
 	if err != nil {
 		return err
@@ -36,33 +45,29 @@ func each(ctx context.Context, brokers []string, topic string, yield func(*kgo.R
 	admin := kadm.NewClient(client)
 	ends, err := admin.ListEndOffsets(ctx, topic)
 	if err != nil {
-		return fmt.Errorf("end of %s: %w", topic, err)
+		return err
 	}
 	starts, err := admin.ListStartOffsets(ctx, topic)
 	if err != nil {
-		return fmt.Errorf("start of %s: %w", topic, err)
+		return err
 	}
-	open := map[int32]int64{} // what is still to be read, up to this offset
-	ends.Each(func(o kadm.ListedOffset) {
-		if begin, _ := starts.Lookup(topic, o.Partition); o.Offset > begin.Offset {
-			open[o.Partition] = o.Offset
-		}
-	})
-	more := true
-	for more && len(open) > 0 {
+	end, ok := ends.Lookup(topic, partition)
+	if !ok || end.Err != nil {
+		return fmt.Errorf("its end is not known: %w", end.Err)
+	}
+	if start, _ := starts.Lookup(topic, partition); start.Offset >= end.Offset {
+		return nil
+	}
+	for {
 		fetches := client.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
-			return fmt.Errorf("read %s: %w", topic, err)
+			return err
 		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			end, ok := open[r.Partition]
-			if more && ok && r.Offset < end && !r.Attrs.IsControl() {
-				more = yield(r)
+		for fetched := fetches.RecordIter(); !fetched.Done(); {
+			r := fetched.Next()
+			if r.Offset < end.Offset && !r.Attrs.IsControl() && !yield(r) || r.Offset >= end.Offset-1 {
+				return nil
 			}
-			if r.Offset >= end-1 {
-				delete(open, r.Partition)
-			}
-		})
+		}
 	}
-	return nil
 }

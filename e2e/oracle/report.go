@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -35,6 +36,34 @@ const (
 // Fact adds a figure.
 func (r *Report) Fact(name string, value any) { r.Facts = append(r.Facts, Fact{name, value}) }
 
+// count adds to the counts of that name: each of several judges brings its part.
+func (r *Report) count(name string, n ...int) {
+	i := slices.IndexFunc(r.Facts, func(f Fact) bool { return f.Name == name })
+	if i < 0 {
+		r.Fact(name, counts(n))
+		return
+	}
+	sum := slices.Clone(r.Facts[i].Value.(counts))
+	for k := range n {
+		sum[k] += n[k]
+	}
+	r.Facts[i].Value = sum
+}
+
+// counts are sums that belong together.
+type counts []int
+
+func (c counts) String() string {
+	texts := make([]string, len(c))
+	for i, n := range c {
+		texts[i] = strconv.Itoa(n)
+	}
+	return strings.Join(texts, " / ")
+}
+
+// MarshalText writes them as they are shown.
+func (c counts) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
 // Check declares a violation that another judge looks for.
 func (r *Report) Check(name string) { r.find(name) }
 
@@ -65,7 +94,13 @@ func (r *Report) Violate(name, format string, args ...any) {
 
 // Merge adds what another judge found.
 func (r *Report) Merge(other *Report) {
-	r.Facts = append(r.Facts, other.Facts...)
+	for _, f := range other.Facts {
+		if n, ok := f.Value.(counts); ok {
+			r.count(f.Name, n...)
+		} else {
+			r.Facts = append(r.Facts, f)
+		}
+	}
 	for _, v := range other.Violations {
 		mine := r.find(v.Name)
 		mine.Count += v.Count

@@ -66,6 +66,7 @@ type Sender struct {
 	Timeout time.Duration // of one attempt
 	Client  *http.Client
 	Even    bool          // all workspaces get to their ends together; else each goes as fast as it can
+	Enough  chan struct{} // closed: no further delivery is begun; nil: all are
 	Saw     func(Attempt) // called after each attempt, from many goroutines; may be nil
 
 	OK, Retries atomic.Int64
@@ -77,7 +78,8 @@ type Sender struct {
 	resolved int
 }
 
-// Run sends the whole history and returns the notes of each workspace, in the order of its deliveries.
+// Run sends the history and returns the notes of each workspace, in the order of its deliveries: of all of them, or of those
+// that were begun when it was enough.
 func (s *Sender) Run(ctx context.Context, h *gen.History) ([][]Note, error) {
 	notes := make([][]Note, len(h.Workspaces))
 	total := float64(h.Deliveries())
@@ -86,8 +88,12 @@ func (s *Sender) Run(ctx context.Context, h *gen.History) ([][]Note, error) {
 		notes[i] = make([]Note, len(w.Deliveries))
 		group.Go(func() error {
 			for k, d := range w.Deliveries {
-				for s.Even && float64(k)/float64(len(w.Deliveries)) > float64(s.Resolved())/total+0.1 && ctx.Err() == nil {
+				for s.Even && float64(k)/float64(len(w.Deliveries)) > float64(s.Resolved())/total+0.1 && ctx.Err() == nil && !s.enough() {
 					time.Sleep(20 * time.Millisecond) // the one that is furthest behind never waits here
+				}
+				if s.enough() {
+					notes[i] = notes[i][:k]
+					return nil
 				}
 				if err := s.Pace.Wait(ctx); err != nil {
 					return fmt.Errorf("workspace %q, delivery %d: %w", w.ID, k, err)
@@ -102,6 +108,15 @@ func (s *Sender) Run(ctx context.Context, h *gen.History) ([][]Note, error) {
 		})
 	}
 	return notes, group.Wait()
+}
+
+func (s *Sender) enough() bool {
+	select {
+	case <-s.Enough:
+		return true
+	default:
+		return false
+	}
 }
 
 // deliver repeats one webhook until it is answered for good: 200, or 4xx other than 429.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,5 +73,37 @@ func TestRetriesUntilOKInOrder(t *testing.T) {
 	}
 	if s.Resolved() != h.Deliveries() {
 		t.Errorf("%d of %d deliveries resolved", s.Resolved(), h.Deliveries())
+	}
+}
+
+// Told that it is enough, a sender finishes what it has begun, and its notes end there.
+func TestEnoughEndsBetweenDeliveries(t *testing.T) {
+	h := gen.New(gen.Config{Seed: 3, Events: 800, Base: time.Unix(1_800_000_000, 0)})
+	var calls atomic.Int64
+	s := Sender{Secret: "s", Pace: rate.NewLimiter(rate.Inf, 0), Timeout: time.Second, Even: true, Enough: make(chan struct{})}
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		n := calls.Add(1)
+		if n == 100 {
+			close(s.Enough)
+		}
+		fmt.Fprintf(w, `{"position":"1:%d"}`, n)
+	}))
+	defer receiver.Close()
+	s.URL, s.Client = func() string { return receiver.URL }, receiver.Client()
+	notes, err := s.Run(t.Context(), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noted := 0
+	for _, all := range notes {
+		noted += len(all)
+		for _, n := range all {
+			if n.Outcome != OK {
+				t.Errorf("%s was begun and not finished: %+v", n.EventID, n)
+			}
+		}
+	}
+	if noted != int(calls.Load()) || noted < 100 || noted > 100+len(h.Workspaces) {
+		t.Errorf("%d noted of %d requests, it was enough after 100", noted, calls.Load())
 	}
 }
