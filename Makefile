@@ -16,8 +16,8 @@ without_broker = comm -23 <(go list ./... | grep -v '^tidemark/e2e$$' | sort) <(
 ##@ Every day
 
 .PHONY: test
-test: ## all that CI runs, about 10 minutes; prints what ran, what was skipped and how long each took
-	@.ci/steps tools lint generated proto unit integration integration-kafka e2e e2e-kafka
+test: ## all that CI runs, about 14 minutes; prints what ran, what was skipped and how long each took
+	@.ci/steps tools lint generated proto unit integration integration-kafka e2e e2e-kafka faults-short
 
 .PHONY: build
 build: ## the binary, in bin/
@@ -70,6 +70,10 @@ e2e: tools ## the binary as people and other clients use it; crash test and its 
 e2e-kafka: tools ## crash test and foreign clients on Apache Kafka
 	@NO_SKIP=1 FORMAT=standard-verbose .ci/kafka .ci/gotest e2e-kafka -skip '^(TestControls|TestScripts)$$' ./e2e
 
+.PHONY: faults-short
+faults-short: ## three brokers, traffic and a dozen faults, and two negative controls: `make faults` within 6 minutes
+	@JARS=1 .ci/kafka go run ./faults -short -seed $${SEED:-1}
+
 ##@ Now and then
 
 .PHONY: race
@@ -84,10 +88,6 @@ crash: tools ## the crash test and its negative controls in their long form, on 
 .PHONY: faults
 faults: ## hurt an installation on three Apache Kafka brokers for an hour, with negative controls; report in .cache/faults
 	@go run ./faults
-
-.PHONY: faults-short
-faults-short: ## the same with a dozen faults, within 6 minutes
-	@go run ./faults -short
 
 .PHONY: bench
 bench: ## figures of this machine, on Apache Kafka: processor, recovery, ingress

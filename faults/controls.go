@@ -17,7 +17,7 @@ import (
 // A mistake is a program known to be wrong, and what it must be found guilty of: at least one of each group.
 type mistake struct {
 	name, fault string
-	short       bool // also in the short form
+	long, short int  // how often it is hit; traffic lasts as long as that takes
 	once        bool // of exactly_once only
 	guilty      [][]string
 	wrong       func(c *controlRun) error // puts it in the place of the product's
@@ -26,19 +26,19 @@ type mistake struct {
 
 var mistakes = []mistake{
 	{
-		"ingress with acks=1", "lone leader kill -9", true, false,
+		"ingress with acks=1", "lone leader kill -9", 4, 1, false,
 		[][]string{{"acknowledged events lost", "acknowledged events changed"}},
 		(*controlRun).acksOne, (*controlRun).killLone,
 	},
 	{
-		"stock-group", "acks held, kill -9", true, false,
+		"stock-group", "acks held, kill -9", 4, 2, false,
 		[][]string{{"notices missing"}, {"rows wrong", "rows missing"}},
 		(*controlRun).wrongGroup, (*controlRun).killHeld,
 	},
-	{"seen-return", "acks held, kill -9", false, false, [][]string{{"notices missing"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
-	{"seen-redo", "acks held, kill -9", false, false, [][]string{{"notices wrong"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
+	{"seen-return", "acks held, kill -9", 4, 0, false, [][]string{{"notices missing"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
+	{"seen-redo", "acks held, kill -9", 4, 0, false, [][]string{{"notices wrong"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
 	{
-		"at_least_once, of which exactly_once is asked", "kill -9, outputs not acked", true, true,
+		"at_least_once, of which exactly_once is asked", "kill -9, outputs not acked", 4, 2, true,
 		[][]string{{"notices repeated"}, {"index records repeated"}},
 		(*controlRun).atLeastOnce, (*controlRun).killBetween,
 	},
@@ -51,25 +51,21 @@ type controlRun struct {
 	behind *proxy.Proxy // before the plaintext listeners, which is all that a control speaks
 }
 
-// controlHits is how often a control is hit. Its traffic lasts as long as that takes.
-func controlHits(o options) int {
-	if o.short {
-		return 2
-	}
-	return 4
-}
-
 // controls hits wrong programs as the product was hit, and notes what they are found guilty of.
 func controls(ctx context.Context, o options, c *cluster, dir, binary string, all *report) error {
 	for i, m := range mistakes {
-		if o.short && !m.short || m.once && o.guarantee != kafka.ExactlyOnce {
+		hits := m.long
+		if o.short {
+			hits = m.short
+		}
+		if hits == 0 || m.once && o.guarantee != kafka.ExactlyOnce {
 			continue
 		}
 		judged := &oracle.Report{Title: m.name}
-		if err := tryControl(ctx, o, c, dir, binary, m, uint64(i), judged); err != nil {
+		if err := tryControl(ctx, o, c, dir, binary, m, hits, uint64(i), judged); err != nil {
 			return fmt.Errorf("control %s: %w", m.name, err)
 		}
-		found := control{Name: m.name, Fault: m.fault, Hits: controlHits(o), Broken: map[string]int{}}
+		found := control{Name: m.name, Fault: m.fault, Hits: hits, Broken: map[string]int{}}
 		for _, v := range judged.Violations {
 			found.Broken[v.Name] = v.Count
 		}
@@ -88,7 +84,7 @@ func controls(ctx context.Context, o options, c *cluster, dir, binary string, al
 	return nil
 }
 
-func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, m mistake, n uint64, judged *oracle.Report) error {
+func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, m mistake, hits int, n uint64, judged *oracle.Report) error {
 	g, err := newRig(ctx, c, dir, fmt.Sprint("control", n), binary, o.guarantee)
 	if err != nil {
 		return err
@@ -115,7 +111,7 @@ func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, 
 	r.traffic = newTraffic(h, g.ingress)
 	hurt := func(ctx context.Context) error {
 		r.traffic.pace.SetLimit(150)
-		for range controlHits(o) {
+		for range hits {
 			if err := r.settle(ctx, 120*time.Second); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -58,12 +59,20 @@ func newProducer(c Config, more ...kgo.Opt) (*kgo.Client, error) {
 		// The callers bound what is in flight before they produce: blocking here would be inside a callback.
 		kgo.MaxBufferedRecords(1<<20),
 		kgo.MetadataMinAge(250*time.Millisecond),
+		kgo.RetryBackoffFn(produceBackoff),
 	)
 	client, err := kgo.NewClient(append(options, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("start producer: %w", err)
 	}
 	return client, nil
+}
+
+// produceBackoff is the wait before a batch is sent again. It is also how often a new leader is asked for: kgo's own wait grows
+// to 5 s, and an ingress would answer 503 for as long after an election that took 9 s.
+func produceBackoff(fails int) time.Duration {
+	wait := min(100*time.Millisecond<<min(max(fails-1, 0), 8), 500*time.Millisecond)
+	return wait*3/4 + rand.N(wait/2) // or all instances ask at once
 }
 
 // closeProducer lets what is in flight land for a moment, then gives up on it: its promises are finished with an error.
