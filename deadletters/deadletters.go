@@ -115,13 +115,14 @@ type Filter struct {
 	All         bool      // also those that are resolved
 }
 
-func (f *Filter) matches(e *Entry) bool {
+// matches takes the set of f.Sources with it.
+func (f *Filter) matches(e *Entry, named map[Source]bool) bool {
 	switch {
 	case e.Resolved != "" && !f.All,
 		len(f.Reasons) > 0 && !slices.Contains(f.Reasons, e.Reason),
 		f.WorkspaceID != "" && f.WorkspaceID != e.WorkspaceID,
 		f.EventID != "" && f.EventID != e.EventID,
-		len(f.Sources) > 0 && !slices.Contains(f.Sources, e.Source),
+		len(named) > 0 && !named[e.Source],
 		!f.Since.IsZero() && e.Last.Before(f.Since):
 		return false
 	}
@@ -145,7 +146,7 @@ func New(conf kafka.Config, streams topology.Streams) *Queue {
 func (q *Queue) Events() string { return q.streams.Events.Name }
 
 // Entries returns the entries that match, in the order in which they are to be replayed: that of their source partition, and
-// across partitions by the time of their first failure. It keeps no values, so it costs some 300 bytes for each entry.
+// across partitions by the time of their first failure. It keeps no values, so it costs some 300 bytes for each entry, and 2 KB at most.
 func (q *Queue) Entries(ctx context.Context, f Filter) ([]*Entry, error) {
 	spans, err := kafka.Extent(ctx, q.kafka, q.streams.DLQ.Name)
 	if err != nil {
@@ -190,7 +191,8 @@ func (s *scan) add(r *kgo.Record) {
 		Source: source, Reason: headers[headerReason], Message: headers[headerMessage], First: failed, Last: failed, Times: 1,
 		at: place{r.Partition, r.Offset}, size: len(r.Key) + len(r.Value), print: print, older: known,
 	}
-	e.WorkspaceID, e.EventID = about(r, headers)
+	workspace, event := about(r, headers)
+	e.WorkspaceID, e.EventID, e.Message = short(workspace), short(event), short(e.Message)
 	s.last[source] = e
 	s.entries = append(s.entries, e)
 }
@@ -246,6 +248,16 @@ func about(r *kgo.Record, headers map[string]string) (workspace, event string) {
 		return s
 	}
 	return text(loose.Workspace, string(r.Key)), text(loose.Event, headers["ce_id"])
+}
+
+// longest is how much is kept of a text that a foreign producer may have made long: no id of an event is longer.
+const longest = 512
+
+func short(text string) string {
+	if len(text) <= longest {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longest], "") + "…"
 }
 
 func earlier(a, b time.Time) time.Time {

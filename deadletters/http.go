@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -28,11 +29,14 @@ type Handler struct {
 	record func(*kgo.Record) any
 	log    *slog.Logger
 	mux    *http.ServeMux
+	calls  chan struct{} // that run: each reads the whole topic and holds its entries
 }
+
+const maxCalls = 4
 
 // NewHandler returns the handler; record gives the form in which a record is shown.
 func NewHandler(queue *Queue, record func(*kgo.Record) any, log *slog.Logger) *Handler {
-	h := &Handler{queue: queue, record: record, log: log, mux: http.NewServeMux()}
+	h := &Handler{queue: queue, record: record, log: log, mux: http.NewServeMux(), calls: make(chan struct{}, maxCalls)}
 	h.mux.HandleFunc("GET /dlq", h.answer(h.list))
 	h.mux.HandleFunc("GET /dlq/{entry...}", h.answer(h.show))
 	h.mux.HandleFunc("POST /dlq/replay", h.answer(h.replay))
@@ -62,7 +66,7 @@ func bad(field, format string, args ...any) *problem {
 func (h *Handler) answer(call func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		status, contentType := http.StatusOK, "application/json"
-		body, err := call(r)
+		body, err := h.bounded(call, r)
 		if err != nil {
 			p := h.problemOf(r, err)
 			if p.status == http.StatusServiceUnavailable {
@@ -87,6 +91,16 @@ func (h *Handler) answer(call func(*http.Request) (any, error)) http.HandlerFunc
 		if err := encoder.Encode(body); err != nil {
 			h.log.DebugContext(r.Context(), "a client left before its answer about the dead letters", "error", err)
 		}
+	}
+}
+
+func (h *Handler) bounded(call func(*http.Request) (any, error), r *http.Request) (any, error) {
+	select {
+	case h.calls <- struct{}{}:
+		defer func() { <-h.calls }()
+		return call(r)
+	default:
+		return nil, &problem{status: http.StatusServiceUnavailable, code: "busy", detail: fmt.Sprintf("%d requests about the dead letters are being answered: ask again later", maxCalls)}
 	}
 }
 
@@ -119,11 +133,11 @@ func (h *Handler) list(r *http.Request) (any, error) {
 		case "entry":
 			ask.Entries = values
 		case "workspace_id":
-			ask.WorkspaceID = value
+			ask.WorkspaceID = &value
 		case "event_id":
-			ask.EventID = value
+			ask.EventID = &value
 		case "since":
-			ask.Since = value
+			ask.Since = &value
 		case "each":
 			each, err = strconv.ParseBool(value)
 		case "resolved":
@@ -172,10 +186,10 @@ func (h *Handler) show(r *http.Request) (any, error) {
 // A request is the body of a POST.
 type request struct {
 	Reasons     []string `json:"reasons"`
-	WorkspaceID string   `json:"workspace_id"`
-	EventID     string   `json:"event_id"`
+	WorkspaceID *string  `json:"workspace_id"`
+	EventID     *string  `json:"event_id"`
 	Entries     []string `json:"entries"`
-	Since       string   `json:"since"`
+	Since       *string  `json:"since"`
 	DryRun      *bool    `json:"dry_run"` // absent is true
 	Rate        float64  `json:"rate"`    // replay only
 	Force       bool     `json:"force"`   // replay only
@@ -184,7 +198,29 @@ type request struct {
 }
 
 func (q *request) filter(events string) (Filter, error) {
-	f := Filter{Reasons: q.Reasons, WorkspaceID: q.WorkspaceID, EventID: q.EventID, All: q.all}
+	f := Filter{Reasons: q.Reasons, All: q.all}
+	for _, list := range []struct {
+		name   string
+		values []string
+	}{{"reasons", q.Reasons}, {"entries", q.Entries}} {
+		if list.values != nil && (len(list.values) == 0 || slices.Contains(list.values, "")) {
+			return f, empty(list.name)
+		}
+	}
+	since := ""
+	for _, text := range []struct {
+		name  string
+		value *string
+		to    *string
+	}{{"workspace_id", q.WorkspaceID, &f.WorkspaceID}, {"event_id", q.EventID, &f.EventID}, {"since", q.Since, &since}} {
+		switch {
+		case text.value == nil:
+		case *text.value == "":
+			return f, empty(text.name)
+		default:
+			*text.to = *text.value
+		}
+	}
 	for _, text := range q.Entries {
 		source, err := ParseSource(text, events)
 		if err != nil {
@@ -192,14 +228,19 @@ func (q *request) filter(events string) (Filter, error) {
 		}
 		f.Sources = append(f.Sources, source)
 	}
-	if q.Since != "" {
-		since, err := time.Parse(time.RFC3339, q.Since)
+	if since != "" {
+		at, err := time.Parse(time.RFC3339, since)
 		if err != nil {
-			return f, bad("since", "since %q: want a time like 2026-11-24T12:00:00Z", q.Since)
+			return f, bad("since", "since %q: want a time like 2026-11-24T12:00:00Z", since)
 		}
-		f.Since = since
+		f.Since = at
 	}
 	return f, nil
+}
+
+// empty refuses a selector that is there and says nothing: a client's empty list is not to select everything.
+func empty(name string) *problem {
+	return bad(name, "%s is empty: leave it out to mean all", name)
 }
 
 const maxRequest = 1 << 20
@@ -251,5 +292,5 @@ func (h *Handler) result(result *Result, err error) (any, error) {
 	if result == nil {
 		return nil, err
 	}
-	return h.queue.DescribeResult(result), err
+	return h.queue.DescribeResult(result), errors.Join(err, result.Err(h.queue.Events()))
 }

@@ -77,6 +77,11 @@ func TestOverHTTP(t *testing.T) {
 		{"POST", "/dlq/drop", `{} {}`, nil, 400, "bad_field"},
 		{"POST", "/dlq/replay", `{"rate":-1}`, nil, 400, "bad_field"},
 		{"POST", "/dlq/replay", `{"entries":["x"]}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/replay", `{"entries":["7:99"],"dry_run":false}`, nil, 404, "not_found"},
+		{"POST", "/dlq/drop", `{"entries":[],"dry_run":false}`, nil, 400, "bad_field"}, // a client's empty list is not all
+		{"POST", "/dlq/drop", `{"reasons":[],"dry_run":false}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/drop", `{"workspace_id":"","dry_run":false}`, nil, 400, "bad_field"},
+		{"GET", "/dlq?workspace_id=", "", nil, 400, "bad_field"},
 	} {
 		if status, answer := ask(t, h, test.method, test.path, test.body, test.headers...); status != test.status || answer["code"] != test.code || answer["detail"] == "" {
 			t.Errorf("%s %s %s: %d %v", test.method, test.path, test.body, status, answer)

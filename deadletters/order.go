@@ -25,6 +25,10 @@ func (s *scan) matching(f Filter) []*Entry {
 		at time.Time
 	}
 	var found []ranked
+	named := make(map[Source]bool, len(f.Sources))
+	for _, source := range f.Sources {
+		named[source] = true
+	}
 	for _, e := range s.entries {
 		at := e.First
 		if len(found) > 0 {
@@ -32,7 +36,7 @@ func (s *scan) matching(f Filter) []*Entry {
 				at = later(at, before.at)
 			}
 		}
-		if f.matches(e) {
+		if f.matches(e, named) {
 			found = append(found, ranked{e, at})
 		}
 	}

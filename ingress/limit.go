@@ -29,6 +29,7 @@ type limiter struct {
 	policy string // what RateLimit-Policy says
 
 	mu      sync.Mutex
+	latest  time.Time // of all that was asked for
 	buckets map[string]*list.Element
 	recent  *list.List // of *bucket, the one used last in front
 }
@@ -78,6 +79,10 @@ func (l *limiter) take(workspace string, now time.Time) quota {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if now.Before(l.latest) { // requests overtake each other on the way here; a bucket set back would give the time between twice
+		now = l.latest
+	}
+	l.latest = now
 	tokens := l.bucket(workspace, now)
 	r := tokens.ReserveN(now, 1)
 	wait := r.DelayFrom(now)

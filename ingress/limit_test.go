@@ -110,3 +110,21 @@ func TestObeyingTheFields(t *testing.T) {
 		}
 	})
 }
+
+// Requests overtake each other between the clock and the bucket: that gives nobody more tokens.
+func TestABucketIsNotSetBack(t *testing.T) {
+	t.Parallel()
+	l := newLimiter(100, 10)
+	begin, taken := time.Unix(1_800_000_000, 0), 0
+	const millis = 1000
+	for ms := range millis {
+		for _, late := range []int{0, 20} {
+			if l.take("w", begin.Add(time.Duration(ms-late)*time.Millisecond)).wait == 0 {
+				taken++
+			}
+		}
+	}
+	if want := 10 + 100*millis/1000; taken > want {
+		t.Errorf("%d tokens in a second, want %d", taken, want)
+	}
+}

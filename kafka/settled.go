@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -56,6 +57,28 @@ type search struct {
 	topic  kadm.TopicDetail
 	tails  map[int32]*tail // still searched
 	found  map[int32]int64
+}
+
+// Settled moves the ends of spans back to where a reader of committed records stands when it has read them: see LastEnds. An
+// end that cannot be told now stays.
+func Settled(ctx context.Context, c Config, topic string, spans Spans) (Spans, error) {
+	a, err := c.admin()
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	ends := map[int32]int64{}
+	for partition, span := range spans {
+		ends[partition] = span.To
+	}
+	if ends, err = LastEnds(ctx, a.client, topic, ends); err != nil {
+		return nil, err
+	}
+	settled := maps.Clone(spans)
+	for partition, end := range ends {
+		settled[partition] = Span{From: spans[partition].From, To: end}
+	}
+	return settled, nil
 }
 
 // A tail is the end of a partition, of which more and more is read until there is a record in it.

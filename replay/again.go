@@ -45,7 +45,7 @@ type place struct {
 }
 
 // Spans returns what the run will look at: the rest of the one that was cut short, or what the selection means now. With fresh,
-// one that was cut short is forgotten.
+// one that was cut short is passed over: Forget it before Run.
 func (a *Again) Spans(ctx context.Context, fresh bool) (spans kafka.Spans, wentOn bool, err error) {
 	committed, err := kafka.Committed(ctx, a.Kafka, a.Group, a.Events)
 	if err != nil {
@@ -67,6 +67,23 @@ func (a *Again) Spans(ctx context.Context, fresh bool) (spans kafka.Spans, wentO
 	}
 	spans, err = a.Select.Spans(ctx, a.Kafka, a.Events, time.Now())
 	return spans, false, err
+}
+
+// Forget gives up a run that was cut short: its place in every partition counts as its end.
+func (a *Again) Forget(ctx context.Context) error {
+	committed, err := kafka.Committed(ctx, a.Kafka, a.Group, a.Events)
+	if err != nil {
+		return err
+	}
+	var ended []kadm.Offset
+	for _, o := range committed {
+		var kept place
+		if err := json.Unmarshal([]byte(o.Metadata), &kept); err == nil && o.At < kept.To {
+			o.At = kept.To
+			ended = append(ended, o)
+		}
+	}
+	return kafka.Commit(ctx, a.Kafka, a.Group, ended...)
 }
 
 // Run sends what is selected in spans. When ctx ends it returns its error; started again with the same selection it goes on.

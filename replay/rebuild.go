@@ -31,6 +31,7 @@ type Rebuild struct {
 	Select  Selection
 	Rate    float64 // events a second; 0 is no limit
 	Report  func(Progress)
+	Now     func() time.Time // nil: the wall clock
 
 	// Fold runs the group until its context ends. It asks admit for each event.
 	Fold func(ctx context.Context, admit func(*tidemarkv1.Event, *tidemarkv1.Position) bool) error
@@ -63,7 +64,8 @@ var ErrOtherSelection = errors.New("the table was begun with another selection")
 // Run makes the table's topic, folds what is selected, and returns once that is in the table. When ctx ends before, it returns
 // its error; started again it goes on. The group then has committed exactly what its table holds.
 func (b *Rebuild) Run(ctx context.Context) error {
-	if err := b.resume(ctx); err != nil {
+	kept, err := b.resume(ctx)
+	if err != nil {
 		return err
 	}
 	table := b.Streams.Files
@@ -74,10 +76,15 @@ func (b *Rebuild) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	spans, err := b.Select.Spans(ctx, b.Kafka, b.Streams.Events.Name, time.Now())
+	now := time.Now
+	if b.Now != nil {
+		now = b.Now
+	}
+	spans, err := b.Select.Spans(ctx, b.Kafka, b.Streams.Events.Name, now())
 	if err != nil {
 		return err
 	}
+	widen(spans, kept)
 	if err := b.keep(rebuilding{b.Select, spans, ids[table.Name]}); err != nil {
 		return err
 	}
@@ -104,6 +111,7 @@ func (b *Rebuild) Run(ctx context.Context) error {
 	group.Go(func() error { return b.Fold(folding, admit) })
 	group.Go(func() error {
 		defer stop()
+		var err error
 		reached, err = b.watch(folding, spans, begin)
 		return err
 	})
@@ -126,31 +134,42 @@ type rebuilding struct {
 
 func (b *Rebuild) path() string { return filepath.Join(b.Dir, "rebuild.json") }
 
-// resume refuses to go on with a table that another selection gave, since it would be of neither, and ends what an earlier run
-// was killed before it could end.
-func (b *Rebuild) resume(ctx context.Context) error {
+// widen lets spans begin and end no later and no earlier than those of the run that is gone on with. What "two hours ago" meant
+// then, and the table does not hold yet, is asked for still.
+func widen(spans, kept kafka.Spans) {
+	for partition, before := range kept {
+		if now, in := spans[partition]; in {
+			before = kafka.Span{From: min(now.From, before.From), To: max(now.To, before.To)}
+		}
+		spans[partition] = before
+	}
+}
+
+// resume returns what an earlier run was to look at. It refuses to go on with a table that another selection gave, since it would
+// be of neither, and ends what that run was killed before it could end.
+func (b *Rebuild) resume(ctx context.Context) (kafka.Spans, error) {
 	data, err := os.ReadFile(b.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
 		if err == nil && len(committed) > 0 {
 			err = fmt.Errorf("group %s was begun from another data folder than %s: use that one, or another name", b.Streams.FilesGroup, b.Dir)
 		}
-		return err
+		return nil, err
 	}
 	if err != nil {
-		return fmt.Errorf("read the selection: %w", err)
+		return nil, fmt.Errorf("read the selection: %w", err)
 	}
 	var kept rebuilding
 	if err := json.Unmarshal(data, &kept); err != nil {
-		return fmt.Errorf("read the selection in %s: %w", b.path(), err)
+		return nil, fmt.Errorf("read the selection in %s: %w", b.path(), err)
 	}
 	if kept.Select.String() != b.Select.String() {
-		return fmt.Errorf("%s: %w: %s. Go on with that, or choose another --group", b.Streams.FilesGroup, ErrOtherSelection, kept.Select)
+		return nil, fmt.Errorf("%s: %w: %s. Go on with that, or choose another --group", b.Streams.FilesGroup, ErrOtherSelection, kept.Select)
 	}
 	if err := b.sameTable(ctx, kept.Table); err != nil {
-		return err
+		return nil, err
 	}
-	return b.clamp(ctx, kept.Spans)
+	return kept.Spans, b.clamp(ctx, kept.Spans)
 }
 
 // ErrTableGone says that the topic of the table was deleted, and the commits of its group were not.
@@ -215,7 +234,7 @@ func (b *Rebuild) begin(ctx context.Context, spans kafka.Spans) (map[int32]int64
 		}
 		stand[partition] = whole.To
 		if span, in := spans[partition]; in {
-			stand[partition] = span.From
+			stand[partition] = max(span.From, whole.From)
 		}
 		first = append(first, kadm.Offset{Topic: topic, Partition: partition, At: stand[partition], LeaderEpoch: -1})
 	}
@@ -227,6 +246,9 @@ const watchEvery = 500 * time.Millisecond
 
 // watch returns once the group has committed all of spans.
 func (b *Rebuild) watch(ctx context.Context, spans kafka.Spans, begin map[int32]int64) (reached bool, err error) {
+	if spans, err = kafka.Settled(ctx, b.Kafka, b.Streams.Events.Name, spans); err != nil {
+		return false, err
+	}
 	total := int64(0)
 	for partition, span := range spans {
 		total += max(0, span.To-begin[partition])

@@ -18,6 +18,8 @@ func (e *evidence) agreement() (Agreement, string) {
 	switch {
 	case row == nil && last == nil:
 		return Unknown, "there is neither a row nor a notice that gave one"
+	case e.pending(row, last):
+		return Unknown, fmt.Sprintf("the notice of %s gave version %d, and the group has not committed it: the row comes after the notice", at(last.GetPosition()), last.GetVersion())
 	case row == nil:
 		return Disagrees, fmt.Sprintf("the table has no row, though the notice of %s gave version %d", at(last.GetPosition()), last.GetVersion())
 	case row.GetLogId() != e.logID && row.GetLogId() != "":
@@ -33,6 +35,12 @@ func (e *evidence) agreement() (Agreement, string) {
 		return Disagrees, fmt.Sprintf("at version %d the row and the notice of %s differ in %s", row.GetVersion(), at(last.GetPosition()), strings.Join(fields, ", "))
 	}
 	return Agrees, fmt.Sprintf("the row is what the notice of %s says, version %d", at(last.GetPosition()), row.GetVersion())
+}
+
+// pending says that the row of the last notice may be on its way. The commit was asked for before anything was read, and what it
+// covers is in the table.
+func (e *evidence) pending(row *tidemarkv1.FileState, last *tidemarkv1.Notice) bool {
+	return last != nil && row.GetVersion() < last.GetVersion() && last.GetPosition().GetOffset() >= e.commit
 }
 
 func at(p *tidemarkv1.Position) string { return p.Text() }

@@ -19,7 +19,7 @@ type diffCommand struct {
 	outputFlags
 	A         string   `arg:"" help:"Group whose table to compare, with or without the prefix: files, or the NAME of a replay." name:"group"`
 	B         string   `arg:"" help:"Group to compare it with." name:"other"`
-	Workspace string   `help:"Only the rows of this workspace." placeholder:"WS" env:"-"`
+	Workspace given    `help:"Only the rows of this workspace." placeholder:"WS" env:"-"`
 	Ignore    []string `help:"Fields that may differ. The default is what differs when a log was made anew or a rebuild did not begin with the first event; none to compare all." default:"log_id,seen" placeholder:"FIELD" env:"-"`
 }
 
@@ -45,7 +45,7 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 	if len(ignore) == 1 && ignore[0] == "none" {
 		ignore = nil
 	}
-	compare := &comparison.Comparison{Kafka: config, A: a, B: b, Ignore: ignore, WorkspaceID: c.Workspace}
+	compare := &comparison.Comparison{Kafka: config, A: a, B: b, Ignore: ignore, WorkspaceID: string(c.Workspace)}
 	out := bufio.NewWriter(con.out)
 	summary, err := compare.Run(ctx, func(d comparison.Difference) error { return c.printDifference(out, d, a, b) })
 	if flushed := out.Flush(); err == nil {
@@ -71,8 +71,17 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 		return fmt.Errorf("%s and %s differ", a.Topic, b.Topic)
 	case summary.Equal == 0 && summary.Moving > 0:
 		return fmt.Errorf("no row could be compared: let both groups read to the same place first")
+	case summary.Equal == 0:
+		return fmt.Errorf("no row could be compared: neither table has one%s", ofWorkspace(c.Workspace))
 	}
 	return nil
+}
+
+func ofWorkspace(workspace given) string {
+	if workspace == "" {
+		return ""
+	}
+	return " of workspace " + cell(string(workspace))
 }
 
 // printDifference prints one object a line, one document each, or a line for each field.

@@ -47,15 +47,15 @@ func (f deadFlags) queue() (*deadletters.Queue, error) {
 
 // filterFlags select dead letters.
 type filterFlags struct {
-	Reason    []string `help:"Only those with this reason; several with commas between." placeholder:"REASON" env:"-"`
-	Workspace string   `help:"Only those of this workspace." placeholder:"WS" env:"-"`
-	EventID   string   `help:"Only those of this event." name:"event-id" placeholder:"ID" env:"-"`
-	Since     string   `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, a day, or how long ago, like 2h." placeholder:"TIME" env:"-"`
-	Entries   []string `arg:"" optional:"" help:"Only these: positions of source records, like 7:1234." name:"entry"`
+	Reason    givenList `help:"Only those with this reason; several with commas between." placeholder:"REASON" env:"-"`
+	Workspace given     `help:"Only those of this workspace." placeholder:"WS" env:"-"`
+	EventID   given     `help:"Only those of this event." name:"event-id" placeholder:"ID" env:"-"`
+	Since     string    `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, a day, or how long ago, like 2h." placeholder:"TIME" env:"-"`
+	Entries   []string  `arg:"" optional:"" help:"Only these: positions of source records, like 7:1234." name:"entry"`
 }
 
 func (f filterFlags) filter(q *deadletters.Queue) (deadletters.Filter, error) {
-	filter := deadletters.Filter{Reasons: f.Reason, WorkspaceID: f.Workspace, EventID: f.EventID}
+	filter := deadletters.Filter{Reasons: f.Reason, WorkspaceID: string(f.Workspace), EventID: string(f.EventID)}
 	for _, text := range f.Entries {
 		source, err := deadletters.ParseSource(text, q.Events())
 		if err != nil {
@@ -246,7 +246,7 @@ func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
 	if ctx.Err() != nil {
 		err = fmt.Errorf("cut short: start it again with the same flags to go on")
 	}
-	return c.report(con, queue, result, err, "replayed", "replay")
+	return c.report(con, queue, result, err, len(c.Entries) > 0, "replayed", "replay")
 }
 
 // A dlqDropCommand lets dead letters go.
@@ -274,15 +274,24 @@ func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 		if err != nil {
 			return err
 		}
-		if len(entries) > 0 {
+		switch named := len(filter.Sources) > 0; {
+		case len(entries) > 0:
 			con.note("Drop %d dead letters? They will not be listed or replayed any more. [y/N]", len(entries))
 			if !agreed(con.in) {
 				return fmt.Errorf("dropped nothing")
 			}
+			for _, e := range entries { // and none that came while the question stood there
+				if !named {
+					filter.Sources = append(filter.Sources, e.Source)
+				}
+			}
+		case !named:
+			con.note("There is nothing to drop.")
+			return nil
 		}
 	}
 	result, err := queue.Drop(ctx, filter, deadletters.Options{Yes: true})
-	return c.report(con, queue, result, err, "dropped", "drop")
+	return c.report(con, queue, result, err, len(c.Entries) > 0, "dropped", "drop")
 }
 
 // agreed reads one line. Anything but yes is no.
@@ -306,7 +315,7 @@ func isTerminal(stream any) bool {
 }
 
 // report prints what was done, also when an error cut it short.
-func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadletters.Result, err error, done, do string) error {
+func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadletters.Result, err error, named bool, done, do string) error {
 	if result == nil {
 		return err
 	}
@@ -343,6 +352,8 @@ func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadl
 		con.note("Nothing was done: --yes would %s %d of %d.", do, result.Done, result.Done+result.Left)
 	case result.DryRun:
 		con.note("There is nothing to %s.", do)
+	case named && result.Left > 0: // who names entries wants these
+		err = errors.Join(err, fmt.Errorf("%d %s, %d of the entries named are left as they are", result.Done, done, result.Left))
 	default:
 		con.note("%d %s, %d left as they are.", result.Done, done, result.Left)
 	}

@@ -14,7 +14,7 @@ import (
 	"tidemark/topology"
 )
 
-// deadForTest puts a dead letter into the topic of them.
+// deadForTest puts two dead letters into the topic of them: of 1:5, which is an event, and of 1:6, which is none.
 func deadForTest(t *testing.T, config kafka.Config, streams topology.Streams) {
 	t.Helper()
 	client, err := kafka.NewProducer(config)
@@ -23,12 +23,16 @@ func deadForTest(t *testing.T, config kafka.Config, streams topology.Streams) {
 	}
 	defer client.Close()
 	header := func(key, value string) kgo.RecordHeader { return kgo.RecordHeader{Key: key, Value: []byte(value)} }
-	r := &kgo.Record{
+	event := &kgo.Record{
 		Topic: streams.DLQ.Name, Partition: 1, Key: []byte("w"),
 		Value:   []byte(`{"event":"workspace_storage_file_added","event_id":"e","workspace_id":"w","object_id":"f"}`),
 		Headers: []kgo.RecordHeader{header("dlq.reason", "wrong_partition"), header("dlq.topic", streams.Events.Name), header("dlq.partition", "1"), header("dlq.offset", "5")},
 	}
-	if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+	none := &kgo.Record{
+		Topic: streams.DLQ.Name, Partition: 1, Key: []byte("w"), Value: []byte("none"),
+		Headers: []kgo.RecordHeader{header("dlq.reason", "not_json"), header("dlq.topic", streams.Events.Name), header("dlq.partition", "1"), header("dlq.offset", "6")},
+	}
+	if err := client.ProduceSync(t.Context(), event, none).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -76,7 +80,7 @@ func TestDropAsks(t *testing.T) {
 	defer null.Close()
 	var out, errs bytes.Buffer
 	args := append([]string{"dlq", "drop"}, where...)
-	if code := run(context.Background(), args, console{in: null, out: &out, err: &errs}); code != exitFailed || !strings.Contains(errs.String(), "Drop 1 dead letters?") {
+	if code := run(context.Background(), args, console{in: null, out: &out, err: &errs}); code != exitFailed || !strings.Contains(errs.String(), "Drop 2 dead letters?") {
 		t.Errorf("exit %d\n%s", code, &errs)
 	}
 	if code := run(context.Background(), args, console{in: strings.NewReader("yes\n"), out: &out, err: &errs}); code != exitUsage {
@@ -85,10 +89,27 @@ func TestDropAsks(t *testing.T) {
 	if out := succeed(t, append([]string{"dlq", "list", "--each"}, where...)...); !strings.Contains(out, "1:5") {
 		t.Errorf("it was dropped:\n%s", out)
 	}
+	for _, empty := range [][]string{{"--workspace", ""}, {"--reason="}, {"--reason", "not_json,"}, {"--event-id", ""}} { // a script's unset variable
+		for _, command := range [][]string{{"dlq", "drop"}, {"dlq", "replay"}} {
+			args := append(append(append(command, where...), "--yes"), empty...)
+			if _, errs, code := tidemark(t, args...); code != exitUsage || !strings.Contains(errs, "leave the flag out to mean all") {
+				t.Errorf("%v: exit %d\n%s", args, code, errs)
+			}
+		}
+	}
+	if _, errs, code := tidemark(t, append(append([]string{"replay", "--workspace="}, where...), "--yes")...); code != exitUsage {
+		t.Errorf("replay of an empty workspace: exit %d\n%s", code, errs)
+	}
+	if _, errs, code := tidemark(t, append(append([]string{"dlq", "replay", "1:6"}, where...), "--yes")...); code != exitFailed || !strings.Contains(errs, "1 of the entries named") {
+		t.Errorf("replay of what is still no event: exit %d\n%s", code, errs)
+	}
 	for in, want := range map[string]bool{"y\n": true, "YES": true, "\n": false, "no\n": false, "": false, "yesterday\n": false} {
 		if got := agreed(strings.NewReader(in)); got != want {
 			t.Errorf("%q counts as %t", in, got)
 		}
+	}
+	if _, errs, code := tidemark(t, append([]string{"dlq", "drop", "--workspace", "nobody"}, append(where, "--yes")...)...); code != exitOK {
+		t.Errorf("exit %d\n%s", code, errs)
 	}
 	succeed(t, append(append([]string{"dlq", "drop"}, where...), "--yes")...)
 	if out := succeed(t, append([]string{"dlq", "list"}, where...)...); !strings.Contains(out, "no dead letters") {

@@ -12,7 +12,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/codecs"
+	"tidemark/deadletters"
 	"tidemark/kafka"
+	"tidemark/replay"
 )
 
 // sampled is how many records of each partition are looked at.
@@ -44,7 +46,7 @@ func (d *clusterDoctor) events(ctx context.Context) []finding {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
 	var newest time.Time
-	seen, again, unread, read := map[string]bool{}, 0, map[string]int{}, 0
+	seen, again, replayed, unread, read := map[string]bool{}, 0, 0, map[string]int{}, 0
 	total, err := d.sample(ctx, d.streams.Events.Name, d.since, func(r *kgo.Record) {
 		read++
 		if r.Timestamp.After(newest) {
@@ -56,7 +58,9 @@ func (d *clusterDoctor) events(ctx context.Context) []finding {
 			return
 		}
 		id := e.GetWorkspaceId() + "\x00" + e.GetEventId()
-		if seen[id] {
+		if slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == replay.Header }) {
+			replayed++ // an operator's doing, and no resend
+		} else if seen[id] {
 			again++
 		}
 		seen[id] = true
@@ -71,6 +75,9 @@ func (d *clusterDoctor) events(ctx context.Context) []finding {
 		}}
 	}
 	found := []finding{{Status: fine, What: fmt.Sprintf("%d since %s, the newest %v ago", total, d.since.UTC().Format(time.RFC3339), time.Since(newest).Round(time.Second))}}
+	if replayed > 0 {
+		found[0].What += fmt.Sprintf("; %d of the newest %d were replayed", replayed, read)
+	}
 	if len(unread) > 0 {
 		found = append(found, finding{
 			Status: warning, What: fmt.Sprintf("schema: of the newest %d, %s cannot be decoded", read, counted(unread)),
@@ -105,40 +112,28 @@ func counted(counts map[string]int) string {
 	return strings.Join(names, ", ")
 }
 
-// deadLetters counts them by reason.
+// deadLetters counts those that are open, by reason.
 func (d *clusterDoctor) deadLetters(ctx context.Context) []finding {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
-	reasons, open, newest := map[string]int{}, map[string]string{}, time.Time{}
-	total, err := d.sample(ctx, d.streams.DLQ.Name, d.since, func(r *kgo.Record) {
-		header := map[string]string{}
-		for _, h := range r.Headers {
-			header[h.Key] = string(h.Value)
-		}
-		at := header["dlq.topic"] + "/" + header["dlq.partition"] + "/" + header["dlq.offset"]
-		if header["dlq.resolved"] != "" { // a marker behind its entry
-			delete(open, at)
-			return
-		}
-		open[at] = header["dlq.reason"]
-		if r.Timestamp.After(newest) {
-			newest = r.Timestamp
-		}
-	})
+	entries, err := deadletters.New(d.config, d.streams).Entries(ctx, deadletters.Filter{Since: d.since})
 	if err != nil {
 		return []finding{d.failed(err)}
 	}
-	for _, reason := range open {
-		reasons[reason]++
-	}
-	if len(reasons) == 0 {
+	if len(entries) == 0 {
 		return []finding{{Status: fine, What: fmt.Sprintf("none open since %s", d.since.UTC().Format(time.RFC3339))}}
 	}
-	what := fmt.Sprintf("%s since %s, the newest %v ago", counted(reasons), d.since.UTC().Format(time.RFC3339), time.Since(newest).Round(time.Second))
-	if total > int64(len(open)) {
-		what += fmt.Sprintf(" (of %d records, the newest %d of each partition were looked at)", total, sampled)
+	reasons, newest := map[string]int{}, time.Time{}
+	for _, e := range entries {
+		reasons[e.Reason]++
+		if e.Last.After(newest) {
+			newest = e.Last
+		}
 	}
-	return []finding{{Status: warning, What: what, Mend: "`tidemark dlq list` and `dlq show` say what to mend in each; `dlq replay` puts them back, `dlq drop` lets them go", Detail: reasons}}
+	return []finding{{
+		Status: warning, What: fmt.Sprintf("%s since %s, the newest %v ago", counted(reasons), d.since.UTC().Format(time.RFC3339), time.Since(newest).Round(time.Second)),
+		Mend: "`tidemark dlq list` and `dlq show` say what to mend in each; `dlq replay` puts them back, `dlq drop` lets them go", Detail: reasons,
+	}}
 }
 
 // group returns the check of a consumer group: how far behind it is, and whether it moves.
