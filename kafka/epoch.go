@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +17,8 @@ type partitionEpochs struct {
 	send  func(r *kgo.Record, done func(offset int64, err error))
 
 	recovered atomic.Bool // the table is
+	found     atomic.Bool // by the last look-up of goka's
+	broken    func(error) // told the first failure, unless that is that the partition was given up
 
 	gate sync.Mutex // held by a running callback, and while the open epoch is swapped
 
@@ -24,7 +27,7 @@ type partitionEpochs struct {
 	waiting int        // callbacks waiting for room
 	open    *epoch
 	overlay map[string]*row // rows of the open and the publishing epoch: what the next callback must see
-	older   map[string]bool // keys whose last record in the changelog is older than the row, while it is being recovered
+	older   map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, in spaceOwed
 	unacked int             // outputs
 	held    int             // bytes of rows, and of outputs that wait for their transaction
 	mirror  reflections
@@ -70,7 +73,7 @@ func newPartitionEpochs(conf EpochConfig, owner []byte, shelf *shelf, send func(
 	p := &partitionEpochs{
 		conf: conf, owner: owner, shelf: shelf, send: send, mirror: reflections{edge: edge{next: -1}},
 		open: newEpoch(), overlay: make(map[string]*row), older: make(map[string]bool),
-		failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		broken: func(error) {}, failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	p.room = sync.NewCond(&p.mu)
 	return p
@@ -235,6 +238,16 @@ func (p *partitionEpochs) fail(err error) {
 	if p.shared != nil {
 		p.shared.fail(err) // what other partitions hold may belong together with what this one has lost
 	}
+	if !errors.Is(err, errClosed) && !errors.Is(err, errNotReturned) { // of the latter goka knows
+		p.broken(err)
+	}
+}
+
+// failure returns why nothing of the partition is published any more.
+func (p *partitionEpochs) failure() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
 }
 
 // landed forgets the outputs of an epoch whose transaction is committed.

@@ -15,8 +15,15 @@ type epochStorage struct {
 	epochs *Epochs
 }
 
+// Get fails the partition when it fails: goka tells its own context only, which lets a callback go on while it is stopping, and
+// what is folded onto no row must not be published.
 func (s *epochStorage) Get(key string) ([]byte, error) {
-	return s.current(key)
+	value, err := s.current(key)
+	if err != nil {
+		s.fail(err)
+	}
+	s.found.Store(value != nil)
+	return value, err
 }
 
 func (s *epochStorage) Has(key string) (bool, error) {
@@ -33,8 +40,9 @@ func (s *epochStorage) MarkRecovered() error {
 	if err != nil {
 		return err
 	}
-	s.epochs.readback.follow(s.partition, offset+1)
-	s.recovered.Store(true)
+	if !s.epochs.recovered(s.partitionEpochs, offset) {
+		return nil
+	}
 	return s.rewrite()
 }
 

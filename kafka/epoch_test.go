@@ -351,22 +351,3 @@ func TestEpochDeletes(t *testing.T) {
 		t.Errorf("%v; on the disk %q", err, get(t, e.store, 0, "k"))
 	}
 }
-
-// A paused owner that wakes appends an old row after ours: ours is written again, and only then.
-func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
-	e := newEpochTest(t)
-	put(t, e.store, 0, 1, "k", "v7")
-	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return e.partitionEpochs }}
-	record := func(owner, value string) *kgo.Record {
-		return &kgo.Record{Key: []byte("k"), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte(owner)}}}
-	}
-	r.see(record("me", "v5"))    // our own, read late
-	r.see(record("other", "v8")) // nothing to mend
-	e.wire.quiet(t)
-	r.see(record("other", "v5"))
-	row := e.wire.next(t)
-	if string(row.Value) != "v7" || row.Topic != "table" {
-		t.Fatalf("answered with %s %q", row.Topic, row.Value)
-	}
-	row.done(9, nil)
-}

@@ -44,6 +44,9 @@ type Epochs struct {
 	mu          sync.RWMutex
 	byPartition map[int32]*partitionEpochs
 	inboxes     map[int32]*inbox
+
+	broke chan struct{} // closed with fault
+	fault error         // the first of any partition; guarded by mu
 }
 
 // EpochConfig describes the processor whose effects are to be exact.
@@ -86,7 +89,7 @@ var errNotReturned = errors.New("a callback did not return")
 
 // NewEpochs returns the epochs of one processor. They are good for one Run of it.
 func NewEpochs(conf EpochConfig) *Epochs {
-	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[int32]*inbox)}
+	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[int32]*inbox), broke: make(chan struct{})}
 }
 
 // Options are what the processor must be built with, after any other option.
@@ -126,6 +129,10 @@ func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 		}()
 		callback(&gatedContext{gokaContext: ctx, epochs: p}, message)
 		returned = true
+		if err := p.failure(); err != nil { // perhaps the callback's own, which it did not hear of
+			e.refuse(ctx, err)
+			return
+		}
 		p.passed(string(ctx.Topic()), ctx.Offset())
 	}
 }
@@ -150,6 +157,16 @@ type gokaContext = goka.Context
 func (c *gatedContext) Fail(err error) {
 	c.epochs.fail(err)
 	c.gokaContext.Fail(err)
+}
+
+// Value fails the epoch when there is a row and goka cannot decode it: while goka is stopping it would be none.
+func (c *gatedContext) Value() any {
+	c.epochs.found.Store(false)
+	value := c.gokaContext.Value()
+	if value == nil && c.epochs.found.Load() {
+		c.Fail(fmt.Errorf("the row of %q cannot be decoded", c.Key()))
+	}
+	return value
 }
 
 func (e *Epochs) partition(number int32) *partitionEpochs {
@@ -220,6 +237,10 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 		return nil, err
 	}
 	p := newPartitionEpochs(e.conf, e.owner, shelf, e.send)
+	p.broken = e.fail
+	if err := p.recall(); err != nil {
+		return nil, err
+	}
 	if e.shared != nil {
 		p.shared, p.dirty = e.shared, e.shared.dirty
 	} else {
@@ -254,20 +275,49 @@ func (e *Epochs) abandon() {
 	}
 }
 
-// forget ends a partition's epochs.
-func (e *Epochs) forget(partition int32) {
-	e.readback.leave(partition)
+// fail notes the first failure of any partition: not every record has a promise that would tell goka.
+func (e *Epochs) fail(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.fault == nil {
+		e.fault = err
+		close(e.broke)
+	}
+}
+
+// recovered notes that a partition's table is, up to an offset, and has it read back from there on. It does not when the partition
+// was given up: then the recovery was cut short, goka waits for nobody, and the next owner reads the rest.
+func (e *Epochs) recovered(p *partitionEpochs, offset int64) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.byPartition[p.shelf.partition] != p {
+		return false
+	}
+	p.recovered.Store(true)
+	e.readback.follow(p.shelf.partition, offset+1)
+	return true
+}
+
+// forget ends a partition's epochs.
+func (e *Epochs) forget(partition int32) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.readback.leave(partition)
 	delete(e.byPartition, partition)
 }
 
 // recover writes a changelog record, read while goka recovers the table, straight to the disk: it is published already.
 func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
-	older := false
+	older, p := false, e.partition(ctx.Partition())
+	owe := func(w *Writer) {
+		if p != nil {
+			p.owe(w, key, older)
+		}
+	}
 	err := e.conf.Store.Update(ctx.Partition(), ctx.Offset(), func(w *Writer) error {
 		if value == nil {
 			w.Delete(Rows, []byte(key))
+			owe(w)
 			return nil
 		}
 		stored, err := w.Get(Rows, []byte(key))
@@ -277,9 +327,10 @@ func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, 
 		if older = stored != nil && e.conf.Older(value, stored); !older {
 			w.Set(Rows, []byte(key), value)
 		}
+		owe(w)
 		return nil
 	})
-	if p := e.partition(ctx.Partition()); p != nil && err == nil {
+	if p != nil && err == nil {
 		p.recalled(key, older)
 	}
 	return err

@@ -56,19 +56,25 @@ func (g *group) Consume(ctx context.Context, topics []string, handler sarama.Con
 	return nil
 }
 
-// whilePublishing returns a context that ends with ctx, and when transactions have failed: those in which there are only
-// offsets have no promise that would tell goka.
+// whilePublishing returns a context that ends with ctx, and when something cannot be published: rows that are written again, and
+// transactions in which there are only offsets, have no promise that would tell goka.
 func (e *Epochs) whilePublishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	session, cancel := context.WithCancelCause(ctx)
+	var transactions chan struct{}
 	if e.shared != nil {
-		go func() {
-			select {
-			case <-e.shared.failed:
-				cancel(e.shared.failure())
-			case <-session.Done():
-			}
-		}()
+		transactions = e.shared.failed
 	}
+	go func() {
+		select {
+		case <-transactions:
+			cancel(e.shared.failure())
+		case <-e.broke:
+			e.mu.RLock()
+			defer e.mu.RUnlock()
+			cancel(e.fault)
+		case <-session.Done():
+		}
+	}()
 	return session, func() { cancel(nil) }
 }
 

@@ -134,12 +134,18 @@ func (p *partitionEpochs) sendRows(e *epoch) (span, error) {
 // storeRows writes the acknowledged rows and their changelog offset to the disk, and drops them from the overlay unless a
 // later epoch holds them.
 func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
+	p.mu.Lock()
+	owing := len(p.older) > 0
+	p.mu.Unlock()
 	err := p.shelf.store.Update(p.shelf.partition, offset, func(w *Writer) error {
 		for key, r := range e.rows {
 			if r.value == nil {
 				w.Delete(Rows, []byte(key))
 			} else {
 				w.Set(Rows, []byte(key), r.value)
+			}
+			if owing {
+				p.owe(w, key, false)
 			}
 		}
 		return nil
@@ -151,6 +157,7 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	defer p.mu.Unlock()
 	for key, r := range e.rows {
 		p.held -= len(r.value)
+		delete(p.older, key)
 		if p.overlay[key] == r {
 			delete(p.overlay, key)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"maps"
 	"slices"
@@ -87,7 +88,7 @@ func (r *readback) see(record *kgo.Record) {
 			return
 		}
 	}
-	if p := r.of(record.Partition); p != nil {
+	if p := r.of(record.Partition); p != nil && p.recovered.Load() {
 		p.answer(string(record.Key), record.Value)
 	}
 }
@@ -126,14 +127,35 @@ func (p *partitionEpochs) recalled(key string, older bool) {
 	}
 }
 
+// recall reads which rows this disk's last owner was to write again and did not get to. Its offset is past the older records, so
+// no recovery from there meets them.
+func (p *partitionEpochs) recall() error {
+	scan := p.shelf.store.Scan(p.shelf.partition, spaceOwed, nil, nil)
+	for scan.Next() {
+		p.older[string(scan.Key())] = true
+	}
+	return errors.Join(scan.Err(), scan.Close())
+}
+
+// owe notes, beside what is written of a key, whether its row is to be written again.
+func (p *partitionEpochs) owe(w *Writer, key string, older bool) {
+	p.mu.Lock()
+	noted := p.older[key]
+	p.mu.Unlock()
+	if older && !noted {
+		w.Set(spaceOwed, []byte(key), nil)
+	} else if noted && !older {
+		w.Delete(spaceOwed, []byte(key))
+	}
+}
+
 // rewrite writes those rows again which an owner that is gone did not get to.
 func (p *partitionEpochs) rewrite() error {
 	p.mu.Lock()
 	keys := slices.Sorted(maps.Keys(p.older))
-	clear(p.older)
 	p.mu.Unlock()
 	for _, key := range keys {
-		row, err := p.shelf.Get(key)
+		row, err := p.current(key)
 		if err != nil {
 			return err
 		}

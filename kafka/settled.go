@@ -8,6 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/topology"
 )
 
 // LastEnds answers, for partitions of a topic and an end offset of each, where a reader of committed records will stand when
@@ -112,9 +114,10 @@ func (s *search) round(ctx context.Context) {
 			requests[detail.Leader] = committedFetch(s.topic)
 		}
 		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, t.next, 1<<20
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, t.next, topology.MaxMessageBytes
 		topics := requests[detail.Leader].Topics
 		topics[0].Partitions = append(topics[0].Partitions, p)
+		requests[detail.Leader].MaxBytes += p.PartitionMaxBytes // or the last of many would be answered with nothing, as at an end
 	}
 	for leader, request := range requests {
 		asked := map[int32]bool{}
@@ -138,7 +141,7 @@ func (s *search) round(ctx context.Context) {
 
 func committedFetch(topic kadm.TopicDetail) *kmsg.FetchRequest {
 	r := kmsg.NewPtrFetchRequest()
-	r.MaxBytes, r.MinBytes, r.MaxWaitMillis, r.IsolationLevel = 64<<20, 0, 0, 1
+	r.MaxBytes, r.MinBytes, r.MaxWaitMillis, r.IsolationLevel = 0, 0, 0, 1
 	t := kmsg.NewFetchRequestTopic()
 	t.Topic, t.TopicID = topic.Topic, topic.ID // newer versions look at the id only
 	r.Topics = append(r.Topics, t)

@@ -38,10 +38,11 @@ type Store struct {
 // A Space separates kinds of keys within a partition of a Store.
 type Space byte
 
-// Rows is the space of the table's own rows, by record key. Spaces from 1 to 253 are the caller's.
+// Rows is the space of the table's own rows, by record key. Spaces from 1 to 252 are the caller's.
 const Rows Space = 0
 
 const (
+	spaceOwed   Space = 0xfd // keys whose rows are to be written into the changelog again: see partitionEpochs.rewrite
 	spaceOffset Space = 0xfe // the changelog offset that the rows stand at
 	spaceUsed   Space = 0xff // when the partition was last known to be up to date
 )

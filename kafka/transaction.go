@@ -194,10 +194,17 @@ func (t *transactions) publish(batch []*closing) error {
 		return err
 	}
 	for _, c := range batch {
-		if len(c.what.rows) > 0 {
-			if err := c.of.storeRows(c.what, c.last); err != nil {
+		if len(c.what.rows) == 0 {
+			continue
+		}
+		offset := c.last
+		if len(next) == 0 { // without offsets nothing fences an owner that was paused: see reached
+			if offset, err = c.of.shelf.GetOffset(-1); err != nil {
 				return err
 			}
+		}
+		if err := c.of.storeRows(c.what, offset); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -305,3 +305,34 @@ func TestFlushPublishesAndWaits(t *testing.T) {
 		t.Error("not on the disk after the flush")
 	}
 }
+
+// Without offsets nothing fences an owner that was paused: what lies before its rows it may never have read.
+func TestRowsAloneDoNotMoveTheOffset(t *testing.T) {
+	x := newTransactionTest(t, 1)
+	put(t, x.store, 0, 1, "k", "v7")
+	p := x.partitions[0]
+	p.answer("k", []byte("v5"))
+	x.goes(t, "begin")
+	x.expect(t, "table/0 k=v7").done(9, nil)
+	x.goes(t, "commit")
+	x.awaitStored(t, p)
+	if offset, ok, err := x.store.Offset(0); offset != 1 || !ok || err != nil {
+		t.Errorf("the disk is at %d (%t, %v), wanted 1", offset, ok, err)
+	}
+}
+
+// awaitStored waits until no row of a partition waits.
+func (x *transactionTest) awaitStored(t *testing.T, p *partitionEpochs) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		p.mu.Lock()
+		left := len(p.overlay)
+		p.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("rows stay held")
+		}
+	}
+}

@@ -1,0 +1,164 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// A paused owner that wakes appends an old row after ours: ours is written again, and only then.
+func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
+	e := newEpochTest(t)
+	put(t, e.store, 0, 1, "k", "v7")
+	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return e.partitionEpochs }}
+	record := func(owner, value string) *kgo.Record {
+		return &kgo.Record{Key: []byte("k"), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte(owner)}}}
+	}
+	r.see(record("other", "v5")) // while the table is recovered: the row may not be the newest yet
+	e.wire.quiet(t)
+	e.recovered.Store(true)
+	r.see(record("me", "v5"))    // our own, read late
+	r.see(record("other", "v8")) // nothing to mend
+	e.wire.quiet(t)
+	r.see(record("other", "v5"))
+	row := e.wire.next(t)
+	if string(row.Value) != "v7" || row.Topic != "table" {
+		t.Fatalf("answered with %s %q", row.Topic, row.Value)
+	}
+	row.done(9, nil)
+}
+
+// What an owner is to write again its next start knows too: the offset on the disk is past the older record.
+func TestOwedRowsOutliveTheOwner(t *testing.T) {
+	e := newEpochTest(t)
+	epochs := NewEpochs(e.conf)
+	epochs.byPartition[0] = e.partitionEpochs
+	for offset, value := range []string{"v7", "v5"} {
+		if err := epochs.recover(recovering{offset: int64(offset)}, nil, "k", []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := &epochTest{newPartitionEpochs(e.conf, []byte("next"), e.shelf, e.wire.send), e.wire, e.store}
+	go next.run()
+	t.Cleanup(next.close)
+	if err := next.recall(); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	row := e.wire.next(t)
+	if string(row.Key) != "k" || string(row.Value) != "v7" {
+		t.Fatalf("wrote %q %q", row.Key, row.Value)
+	}
+	row.done(2, nil)
+	_, table := next.fold(t, "other", "v1") // published after it
+	e.wire.next(t).done(0, nil)
+	e.wire.next(t).done(3, nil)
+	if err := table.result(t); err != nil {
+		t.Fatal(err)
+	}
+	last := newPartitionEpochs(e.conf, nil, e.shelf, e.wire.send)
+	if err := last.recall(); err != nil || len(last.older) > 0 {
+		t.Errorf("still owed: %v, %v", last.older, err)
+	}
+}
+
+// recovering is what goka hands to the update callback.
+type recovering struct {
+	goka.UpdateContext
+	offset int64
+}
+
+func (r recovering) Partition() int32 { return 0 }
+func (r recovering) Offset() int64    { return r.offset }
+
+// Rows that are written again have no promise: that they cannot be is told all the same.
+func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {
+	e := newEpochTest(t)
+	epochs := NewEpochs(e.conf)
+	e.broken = epochs.fail
+	put(t, e.store, 0, 1, "k", "v7")
+	session, stop := epochs.whilePublishing(t.Context())
+	defer stop()
+	e.answer("k", []byte("v5"))
+	refused := errors.New("refused")
+	e.wire.next(t).done(0, refused)
+	<-session.Done()
+	if err := context.Cause(session); !errors.Is(err, refused) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// A recovery that is cut short is over only after goka has closed the partition: it is another's by then.
+func TestAClosedPartitionIsNotReadBack(t *testing.T) {
+	e := newEpochTest(t)
+	epochs := NewEpochs(e.conf)
+	e.recalled("k", true)
+	if err := (&epochStorage{shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}).MarkRecovered(); err != nil {
+		t.Error(err)
+	}
+	e.wire.quiet(t)
+	if e.recovered.Load() {
+		t.Error("counts as recovered")
+	}
+}
+
+// goka tells a failed look-up to its own context, whose Fail returns while it is stopping: the callback then sees no row.
+func TestNothingIsFoldedOntoARowThatCannotBeRead(t *testing.T) {
+	for name, lookUp := range map[string]func(e *epochTest, s *epochStorage) error{
+		"not read": func(e *epochTest, s *epochStorage) error {
+			corrupt := errors.New("bad block")
+			e.fail(corrupt)
+			return corrupt
+		},
+		"not decoded": func(e *epochTest, s *epochStorage) error {
+			_, err := s.Get("k")
+			return errors.Join(err, errors.New("no protobuf"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEpochTest(t)
+			put(t, e.store, 0, 1, "k", "v7")
+			epochs := NewEpochs(e.conf)
+			epochs.byPartition[0] = e.partitionEpochs
+			s := &epochStorage{shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}
+			inner := &stoppingContext{lookUp: func() error { return lookUp(e, s) }}
+			output := make(promised, 1)
+			ctx := &gatedContext{gokaContext: inner, epochs: e.partitionEpochs}
+			if err := e.enter(); err != nil {
+				t.Fatal(err)
+			}
+			if row := ctx.Value(); row != nil {
+				t.Fatalf("the row is %v", row)
+			}
+			e.output(&kgo.Record{Topic: "out", Key: []byte("k"), Value: []byte("v1")}, output.finish)
+			if err := e.set("k", []byte("v1")); err == nil {
+				t.Error("the row was taken")
+			}
+			e.gate.Unlock()
+			if err := output.result(t); err == nil {
+				t.Error("the output was taken")
+			}
+			e.wire.quiet(t)
+		})
+	}
+}
+
+// A stoppingContext is goka's while it stops: Fail returns.
+type stoppingContext struct {
+	gokaContext
+	lookUp func() error
+}
+
+func (c *stoppingContext) Key() string { return "k" }
+func (c *stoppingContext) Fail(error)  {}
+func (c *stoppingContext) Value() any {
+	if err := c.lookUp(); err != nil {
+		c.Fail(err)
+	}
+	return nil
+}
