@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -177,8 +178,15 @@ func (c *controlRun) killBetween(ctx context.Context) error {
 
 // killLone is the product's fault of the same name.
 func (c *controlRun) killLone(ctx context.Context) error {
-	_, err := loneLeader(ctx, c.run)
-	return err
+	for begin := time.Now(); ; {
+		_, err := loneLeader(ctx, c.run)
+		if !errors.Is(err, errMissed) || time.Since(begin) > time.Minute {
+			return err
+		}
+		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // killHeld kills the processor while the acknowledgements of what it derived are held.

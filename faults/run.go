@@ -293,13 +293,16 @@ func (r *run) stalls(ctx context.Context, topic string) (stop func() time.Durati
 
 func round(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
 
-// ledBy are the partitions of events that a node leads and that have traffic.
+// ledBy are the partitions of events that a node leads and that have traffic; without any there is nothing to hit.
 func (r *run) ledBy(ctx context.Context, node int) (led []int32, err error) {
 	leaders, err := r.leaders(ctx, r.topics.Events)
 	for _, p := range r.traffic.busy() {
 		if leaders[p] == node {
 			led = append(led, p)
 		}
+	}
+	if err == nil && len(led) == 0 {
+		err = errMissed
 	}
 	return led, err
 }
