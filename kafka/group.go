@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -39,6 +40,25 @@ func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.C
 type group struct {
 	sarama.ConsumerGroup
 	epochs *Epochs
+}
+
+// Errors passes on what the sessions complain of. A partition whose committed offset is not in the log ends them for good: sarama
+// would join again at once, for ever and for all partitions, and say so to nobody.
+func (g *group) Errors() <-chan error {
+	passed := make(chan error, inboxSize)
+	go func() {
+		defer close(passed)
+		for err := range g.ConsumerGroup.Errors() {
+			if of, ok := errors.AsType[*sarama.ConsumerError](err); ok && errors.Is(of.Err, sarama.ErrOffsetOutOfRange) {
+				g.epochs.fail(fmt.Errorf("%s/%d: what is to be read next is not in the log: input was removed before it was read, or the log was made anew or lost its end; `tidemark doctor` says which: %w", of.Topic, of.Partition, of.Err))
+			}
+			select {
+			case passed <- err:
+			default: // nobody listens
+			}
+		}
+	}()
+	return passed
 }
 
 // Consume runs session after session until one fails or the context ends.

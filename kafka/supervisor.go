@@ -43,6 +43,9 @@ type GroupConfig struct {
 	Mirror      *Mirror
 	PartitionOf func(topic, key string, headers goka.Headers) int32
 	Interval    time.Duration // see EpochConfig
+	// Check says before each attempt why there may be none, which Run then returns; nil when nothing speaks against it, or that
+	// cannot be told now. It may be nil itself.
+	Check func(ctx context.Context) error
 	// Options are added to goka's own, after everything that makes the processor safe.
 	Options []goka.ProcessorOption
 }
@@ -64,10 +67,16 @@ func NewGroup(conf GroupConfig) *Group {
 }
 
 // Run processes until ctx ends, then lets what is in flight land, commits and returns nil. A failure is logged, shown by
-// Ready, and followed by another attempt.
+// Ready, and followed by another attempt, unless Check refuses it.
 func (g *Group) Run(ctx context.Context) error {
 	pause := firstPause
 	for {
+		if g.conf.Check != nil {
+			if err := g.conf.Check(ctx); err != nil {
+				g.set(nil, err)
+				return err
+			}
+		}
 		begin := time.Now()
 		err := g.attempt(ctx)
 		if ctx.Err() != nil {

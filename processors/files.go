@@ -46,6 +46,7 @@ func NewFiles(conf Config) *Files {
 		Older:       olderBy(fileVersionField),
 		Mirror:      indexMirror(conf),
 		PartitionOf: partitionOf(conf.Streams),
+		Check:       func(ctx context.Context) error { return sameLog(ctx, conf, f.logID) },
 		Interval:    conf.epoch(),
 		Options:     conf.Options,
 	})

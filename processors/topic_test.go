@@ -1,10 +1,18 @@
 package processors_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"tidemark/kafka"
+	"tidemark/processors"
 )
 
 // deleteTopic deletes a topic and waits until the cluster has forgotten it.
@@ -26,4 +34,68 @@ func deleteTopic(t *testing.T, b *bench, name string) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Fatalf("%s is still there", name)
+}
+
+// A log that is made anew under a running group is refused as it is at the start.
+func TestLogRecreatedUnderARunningGroup(t *testing.T) {
+	b := newBench(t)
+	conf := b.conf
+	conf.Metrics = prometheus.NewRegistry()
+	ended := make(chan error, 1)
+	go func() { ended <- processors.NewFiles(conf).Run(t.Context()) }()
+	for i := range 5 {
+		b.send(t, "w", event("updated", "w", fmt.Sprint("e", i), "f", ""))
+	}
+	b.records(t, b.conf.Streams.Notify, 5)
+	deleteTopic(t, b, b.conf.Streams.Events.Name)
+	b.apply(t)
+	b.send(t, "w", event("updated", "w", "new", "f", ""))
+	select {
+	case err := <-ended:
+		if !errors.Is(err, processors.ErrNewLog) {
+			t.Errorf("ended with %v", err)
+		}
+	case <-time.After(60 * time.Second):
+		t.Error("the new log is read as if it were the old one")
+	}
+}
+
+// Input that retention took before it was read is for a person to judge, so that person must hear of it.
+func TestLostInputIsNamed(t *testing.T) {
+	b := newBench(t)
+	stop := b.start(t)
+	for i := range 2 {
+		b.send(t, "w", event("updated", "w", fmt.Sprint("e", i), "f", ""))
+	}
+	b.records(t, b.conf.Streams.Notify, 2)
+	stop()
+	for i := range 3 {
+		b.send(t, "w", event("updated", "w", fmt.Sprint("lost", i), "f", ""))
+	}
+	home := kafka.Partition("w", b.conf.Streams.Events.Partitions)
+	gone := kadm.Offsets{}
+	gone.AddOffset(b.conf.Streams.Events.Name, home, 4, -1)
+	if _, err := kadm.NewClient(b.client).DeleteRecords(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	conf := b.conf
+	conf.Metrics = prometheus.NewRegistry()
+	files := processors.NewFiles(conf)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- files.Run(ctx) }()
+	want := fmt.Sprintf("%s/%d: what is to be read next is not in the log", b.conf.Streams.Events.Name, home)
+	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		err := files.Ready()
+		if err != nil && strings.Contains(err.Error(), want) {
+			break
+		}
+		if time.Since(begin) > 30*time.Second {
+			t.Fatalf("says %v", err)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }

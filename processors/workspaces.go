@@ -38,6 +38,7 @@ func NewWorkspaces(conf Config) *Workspaces {
 		Graph:      w.graph,
 		Prepare:    w.prepare,
 		Older:      olderBy(workspaceVersionField),
+		Check:      func(ctx context.Context) error { return sameLog(ctx, conf, w.logID) },
 		PartitionOf: func(_, key string, _ goka.Headers) int32 {
 			return kafka.FilePartition([]byte(key), conf.Streams.Workspaces.Partitions)
 		},
