@@ -83,9 +83,18 @@ func typeOf(s *tidemarkv1.FileState) string {
 		return ""
 	case s.GetMime() == "":
 		return untyped
+	case len(s.GetMime()) > maxTypeBytes:
+		return otherType
 	}
 	return s.GetMime()
 }
+
+// maxTypeBytes is how long a type may be that is counted under its own name, so that a thousand long ones do not make the row
+// larger than a record may be. It asks the type alone: after a failed send notices come in any order.
+const (
+	maxTypeBytes = 255
+	otherType    = "other"
+)
 
 // cloneWorkspace copies a row as clone does that of a file, and readies it for the log: offsets of another log say nothing
 // in this one.

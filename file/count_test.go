@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -177,5 +180,18 @@ func BenchmarkCount(b *testing.B) {
 		if _, done := Count(w, notices[2999], log); !done {
 			b.Fatal("not counted")
 		}
+	}
+}
+
+// A thousand files of types as long as a sender may write them leave the row far below what a record may hold.
+func TestLongTypesAreCountedTogether(t *testing.T) {
+	var w *tidemarkv1.WorkspaceState
+	for i := range 1100 {
+		n := noticeAt(i)
+		n.After = &tidemarkv1.FileState{Status: tidemarkv1.Status_STATUS_ACTIVE, Mime: fmt.Sprintf("type/%d%s", i, strings.Repeat("x", 4000)), Version: 1}
+		w, _ = Count(w, n, log)
+	}
+	if size := proto.Size(w); size > 1<<16 || w.GetByType()[otherType] != 1100 {
+		t.Errorf("%d bytes, %d counted as other", size, w.GetByType()[otherType])
 	}
 }

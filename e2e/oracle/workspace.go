@@ -70,6 +70,9 @@ func (c *count) weigh(r *row, sign int64) {
 		if kind == "" {
 			kind = "unknown"
 		}
+		if len(kind) > 255 {
+			kind = "other"
+		}
 		if c.byType[kind] += sign; c.byType[kind] == 0 {
 			delete(c.byType, kind)
 		}
