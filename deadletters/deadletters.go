@@ -26,7 +26,7 @@ import (
 	"tidemark/topology"
 )
 
-// Headers of the dead letters. The last three are those of a marker.
+// Headers of the dead letters. Those of what was too large to keep give its length; the last three are those of a marker.
 const (
 	headerReason    = "dlq.reason"
 	headerMessage   = "dlq.message"
@@ -35,6 +35,10 @@ const (
 	headerOffset    = "dlq.offset"
 	headerFailedAt  = "dlq.first_failed_at"
 	headerKeyNull   = "dlq.key_null"
+
+	headerValueOmitted   = "dlq.value_omitted"
+	headerKeyOmitted     = "dlq.key_omitted"
+	headerHeadersOmitted = "dlq.headers_omitted"
 
 	headerResolved   = "dlq.resolved"
 	headerResolvedAt = "dlq.resolved_at"
@@ -87,6 +91,9 @@ type Entry struct {
 	Times       int    // how often the same record was dead-lettered
 	Resolved    string // Replayed, Dropped or empty
 	ReplayedTo  string // position in the events topic
+
+	// ValueOmitted is the length of a value that was too large to keep; it lies at Source, until retention takes it.
+	ValueOmitted int64
 
 	at    place // of the first of its records in the topic of the dead letters
 	size  int
@@ -193,6 +200,7 @@ func (s *scan) add(r *kgo.Record) {
 	}
 	workspace, event := about(r, headers)
 	e.WorkspaceID, e.EventID, e.Message = short(workspace), short(event), short(e.Message)
+	e.ValueOmitted, _ = strconv.ParseInt(headers[headerValueOmitted], 10, 64) // of any other it is 0
 	s.last[source] = e
 	s.entries = append(s.entries, e)
 }
@@ -203,6 +211,13 @@ func (q *Queue) print(r *kgo.Record) uint64 {
 	h.Write(strconv.AppendInt(nil, int64(len(r.Key)), 10))
 	h.Write(r.Key)
 	h.Write(r.Value)
+	for _, header := range r.Headers { // all that is known of what was not kept
+		switch header.Key {
+		case headerValueOmitted, headerKeyOmitted, headerHeadersOmitted:
+			h.WriteString(header.Key)
+			h.Write(header.Value)
+		}
+	}
 	return h.Sum64()
 }
 

@@ -15,6 +15,8 @@ type entryJSON struct {
 	DLQPosition string    `json:"dlq_position"`
 	Resolved    string    `json:"resolved,omitempty"`
 	ReplayedTo  string    `json:"replayed_to,omitempty"`
+
+	ValueOmitted int64 `json:"value_omitted,omitempty"` // its length
 }
 
 // Describe returns the entry for encoding as JSON.
@@ -27,6 +29,7 @@ func (q *Queue) describe(e *Entry) *entryJSON {
 	return &entryJSON{
 		Entry: e.Source.Text(q.Events()), Reason: e.Reason, Message: e.Message, WorkspaceID: e.WorkspaceID, EventID: e.EventID,
 		First: e.First, Last: e.Last, Times: e.Times, DLQPosition: e.Place(), Resolved: e.Resolved, ReplayedTo: e.ReplayedTo,
+		ValueOmitted: e.ValueOmitted,
 	}
 }
 

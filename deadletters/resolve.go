@@ -123,7 +123,12 @@ func (q *Queue) again(e *Entry, r *kgo.Record, partitions int, force bool) (agai
 	if e.Source.Topic != q.Events() {
 		return nil, fmt.Sprintf("it came from %s: only records of %s can be replayed", e.Source.Topic, q.Events())
 	}
-	from := "dlq " + e.Source.Text(q.Events())
+	headers := headersOf(r)
+	at := e.Source.Text(q.Events())
+	if length := headers[headerValueOmitted]; length != "" {
+		return nil, fmt.Sprintf("its value of %s bytes was too large to keep: the record lies at %s of %s until retention takes it", length, at, q.Events())
+	}
+	from := "dlq " + at
 	again, _, err := replay.Record(r.Value, r.Headers, q.Events(), partitions, from)
 	switch {
 	case err == nil:
@@ -132,9 +137,11 @@ func (q *Queue) again(e *Entry, r *kgo.Record, partitions int, force bool) (agai
 		return nil, "it would be dead-lettered again: " + err.Error()
 	case int(e.Source.Partition) >= partitions:
 		return nil, fmt.Sprintf("%s has no partition %d", q.Events(), e.Source.Partition)
+	case headers[headerKeyOmitted] != "", headers[headerHeadersOmitted] != "":
+		return nil, fmt.Sprintf("its key or its headers were too large to keep: the record lies at %s of %s until retention takes it", at, q.Events())
 	}
 	key := r.Key
-	if headersOf(r)[headerKeyNull] != "" {
+	if headers[headerKeyNull] != "" {
 		key = nil
 	}
 	return &kgo.Record{

@@ -58,7 +58,7 @@ func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Ev
 		return nil, &refusal{codecs.ReasonNotJSON, err.Error()}
 	}
 	if len(r.Key) > 0 && !bytes.Equal(r.Key, []byte(e.GetWorkspaceId())) {
-		return nil, &refusal{reasonKeyMismatch, fmt.Sprintf("the record's key is %q, the JSON's workspace %q", r.Key, e.GetWorkspaceId())}
+		return nil, &refusal{reasonKeyMismatch, fmt.Sprintf("the record's key is %.256q, the JSON's workspace %q", r.Key, e.GetWorkspaceId())}
 	}
 	if want := kafka.Partition(e.GetWorkspaceId(), topic.Partitions); want != r.Partition {
 		return nil, &refusal{reasonWrongPartition, fmt.Sprintf(
@@ -92,7 +92,7 @@ func agree(headers []*sarama.RecordHeader, e *tidemarkv1.Event) *refusal {
 			continue
 		}
 		if string(h.Value) != want {
-			return &refusal{reasonKeyMismatch, fmt.Sprintf("the header %s is %q, the JSON says %q", h.Key, h.Value, want)}
+			return &refusal{reasonKeyMismatch, fmt.Sprintf("the header %s is %.256q, the JSON says %q", h.Key, h.Value, want)}
 		}
 	}
 	return nil
@@ -104,9 +104,9 @@ func (f *Files) deadLetter(ctx goka.Context, a *arrival, why *refusal) {
 	if f.conf.TableOnly {
 		return
 	}
-	headers := goka.Headers{
+	own := goka.Headers{
 		"dlq.exception":       []byte("tidemark/" + why.reason),
-		"dlq.message":         []byte(why.detail),
+		"dlq.message":         []byte(brief(why.detail)),
 		"dlq.reason":          []byte(why.reason),
 		"dlq.topic":           []byte(ctx.Topic()),
 		headerPartition:       strconv.AppendInt(nil, int64(ctx.Partition()), 10),
@@ -114,11 +114,13 @@ func (f *Files) deadLetter(ctx goka.Context, a *arrival, why *refusal) {
 		"dlq.first_failed_at": time.Now().UTC().AppendFormat(nil, time.RFC3339Nano),
 	}
 	if a.key == nil {
-		headers["dlq.key_null"] = []byte("true")
+		own["dlq.key_null"] = []byte("true")
 	}
+	l := letter{key: a.key, value: a.value, headers: foreign(ctx.Headers()), own: own}
+	l.fit(topology.MaxMessageBytes)
 	var value any // a null value stays one
-	if a.value != nil {
-		value = a.value
+	if l.value != nil {
+		value = l.value
 	}
-	ctx.Emit(goka.Stream(f.conf.Streams.DLQ.Name), string(a.key), value, goka.WithCtxEmitHeaders(ctx.Headers().Merged(headers)))
+	ctx.Emit(goka.Stream(f.conf.Streams.DLQ.Name), string(l.key), value, goka.WithCtxEmitHeaders(l.headers.Merged(l.own)))
 }

@@ -206,7 +206,11 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 	if err := align(con.out, &table); err != nil {
 		return err
 	}
-	if json.Indent(&value, r.Value, "", "  ") != nil { // no JSON, which may be why it is here: byte for byte, safe for a terminal
+	switch {
+	case entry.ValueOmitted > 0:
+		fmt.Fprintf(&value, "The value of %d bytes was too large to keep: the record lies at %s of %s, until retention takes it.",
+			entry.ValueOmitted, entry.Source.Text(entry.Source.Topic), entry.Source.Topic)
+	case json.Indent(&value, r.Value, "", "  ") != nil: // no JSON, which may be why it is here: byte for byte, safe for a terminal
 		value.Reset()
 		fmt.Fprintf(&value, "%d bytes: %q", len(r.Value), r.Value)
 	}

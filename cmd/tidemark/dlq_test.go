@@ -116,3 +116,25 @@ func TestDropAsks(t *testing.T) {
 		t.Errorf("not dropped:\n%s", out)
 	}
 }
+
+// Of a record that was too large to keep, show says where it lies.
+func TestShowOfWhatWasTooLarge(t *testing.T) {
+	config := kafka.Config{Brokers: devbroker.ForTest(t)}
+	streams := streamsForTest(t, config.Brokers)
+	client, err := kafka.NewProducer(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	header := func(key, value string) kgo.RecordHeader { return kgo.RecordHeader{Key: key, Value: []byte(value)} }
+	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: streams.DLQ.Name, Partition: 1, Key: []byte("w"), Headers: []kgo.RecordHeader{
+		header("dlq.reason", "not_json"), header("dlq.topic", streams.Events.Name), header("dlq.partition", "1"), header("dlq.offset", "5"),
+		header("dlq.value_omitted", "6291456"),
+	}}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	out := succeed(t, "dlq", "show", "1:5", "--brokers", config.Brokers[0], "--topic-prefix", strings.TrimSuffix(streams.DLQ.Name, "-dlq"))
+	if want := "The value of 6291456 bytes was too large to keep: the record lies at 1:5 of " + streams.Events.Name; !strings.Contains(out, want) {
+		t.Errorf("show:\n%s", out)
+	}
+}
