@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	maxID   = 256     // bytes
+	// MaxID is how long an id may be, in bytes.
+	MaxID   = 256
 	maxText = 4 << 10 // bytes of a field of the state
 	maxSize = 1 << 53 // up to here every JSON reader agrees on a number
 )
@@ -278,8 +279,8 @@ func wantString(field string, kind byte) *EventError {
 }
 
 func wantID(field string, id []byte) *EventError {
-	if len(id) > maxID {
-		return bad(field, "%d bytes are more than %d", len(id), maxID)
+	if len(id) > MaxID {
+		return bad(field, "%d bytes are more than %d", len(id), MaxID)
 	}
 	for i, c := range id {
 		if c < ' ' || c == 0x7f || c == 0xc2 && id[i+1] < 0xa0 { // the last are U+0080 to U+009F

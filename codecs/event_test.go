@@ -158,7 +158,7 @@ func TestParseEventAbsent(t *testing.T) {
 }
 
 func TestParseEventRefuses(t *testing.T) {
-	long := strings.Repeat("é", maxID/2)
+	long := strings.Repeat("é", MaxID/2)
 	with := func(fields string) string { return `{"event":"e","event_id":"i","workspace_id":"w",` + fields + `}` }
 	for _, test := range []struct{ value, reason, field string }{
 		{`{"event_id":"i","workspace_id":"w"}`, ReasonMissingField, "event"},

@@ -58,7 +58,7 @@ func TestAppendFile(t *testing.T) {
 
 func TestAppendWorkspace(t *testing.T) {
 	w := &tidemarkv1.WorkspaceState{
-		WorkspaceId: "123", Files: 57, Bytes: 1596, Trashed: 2, ByType: map[string]int64{"unknown": 1, "b/c": 12, "a/\"b": 44},
+		WorkspaceId: "123", Files: 57, Bytes: 1596, Trashed: 2, ByType: map[string]int64{"unknown": 1, "b/c": 12, "a/\"b": 44, "gone": 0},
 		Members: []*tidemarkv1.Member{{Id: "usr_2"}, {Id: "gone", Left: true}, {Id: "usr_1"}}, Events: 60,
 		LastEventAt: micros("2026-09-25T21:40:12Z"), Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, LogId: "log", Applied: []byte{1},
 	}
@@ -155,6 +155,26 @@ func TestNoticeOmitsLargePayload(t *testing.T) {
 }
 
 // What a later release may add is passed over.
+// Whatever a file is called, its row and what is told of it are far smaller than a record may be.
+func TestLargestOutputs(t *testing.T) {
+	long, id := strings.Repeat("\x01", maxText), strings.Repeat("\"", MaxID)
+	s := &tidemarkv1.FileState{
+		WorkspaceId: id, FileId: id, Name: long, Path: long, ParentId: id, Size: proto.Int64(maxSize), Mime: long, Hash: long,
+		Status: tidemarkv1.Status_STATUS_TRASHED, Incomplete: true, Version: 1 << 62, Position: &tidemarkv1.Position{Partition: 1 << 30, Offset: 1 << 62},
+		ActorId: id, LastEvent: id, LastEventId: id, CreatedAt: micros("2026-09-25T21:40:11.000001Z"), UpdatedAt: micros("2026-09-25T21:40:11.000001Z"),
+		DeletedAt: micros("2026-09-25T21:40:11.000001Z"), LogId: id, Seen: make([]byte, 256*24),
+	}
+	n := &tidemarkv1.Notice{
+		OpId: id + id + id + id + id + id, Event: id, EventId: id, WorkspaceId: id, FileId: id, Version: proto.Int64(1 << 62), Position: s.Position, Late: true,
+		ActorId: id, At: 1 << 50, Before: s, After: s, Payload: append(append([]byte{'"'}, bytes.Repeat([]byte("x"), MaxNotice)...), '"'), Member: &tidemarkv1.Member{Id: id, At: 1 << 50},
+	}
+	row, told := proto.Size(s), AppendNotice(nil, n)
+	t.Logf("a row of %d bytes, a notice of %d", row, len(told))
+	if row > 1<<15 || len(told) > MaxNotice/4 || !bytes.Contains(told, []byte(`"payload_omitted":true`)) {
+		t.Errorf("a row of %d bytes, a notice of %d", row, len(told))
+	}
+}
+
 func TestReadPassesOverNews(t *testing.T) {
 	b := []byte(`{"news":{"a":[1,{}]},"workspace_id":"w","position":"1:2","after":{"file_id":"f","news":[],"status":"active","incomplete":false,"version":1}}`)
 	n, err := Notice{}.Decode(b)

@@ -56,8 +56,10 @@ func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
 	o.name("by_type")
 	types := object{b: append(o.b, '{')}
 	mimes := make([]string, 0, len(w.GetByType()))
-	for mime := range w.GetByType() {
-		mimes = append(mimes, mime)
+	for mime, n := range w.GetByType() {
+		if n != 0 { // the row keeps those that it has had
+			mimes = append(mimes, mime)
+		}
 	}
 	slices.Sort(mimes)
 	for _, mime := range mimes {

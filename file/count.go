@@ -67,13 +67,28 @@ func weigh(w *tidemarkv1.WorkspaceState, before, after *tidemarkv1.FileState) {
 }
 
 // addType adds to the number of a type, unless the same file is taken out of it and put into it.
+//
+// A type that has a number keeps it, at 0 too, and once there are maxTypes none is added. So a type has its own number from its
+// first notice on or never, and what a file was put into it is taken out of, in whatever order notices come.
 func addType(w *tidemarkv1.WorkspaceState, mime, other string, by int64) {
 	if mime == other {
 		return
 	}
-	if w.ByType[mime] += by; w.ByType[mime] == 0 {
-		delete(w.ByType, mime)
+	if _, known := w.ByType[mime]; !known && mime != untyped && named(w) >= maxTypes {
+		mime = otherType
 	}
+	w.ByType[mime] += by
+}
+
+// named is how many types have a number, without those that always may have one.
+func named(w *tidemarkv1.WorkspaceState) int {
+	n := len(w.GetByType())
+	for _, always := range [...]string{untyped, otherType} {
+		if _, there := w.GetByType()[always]; there {
+			n--
+		}
+	}
+	return n
 }
 
 // typeOf is what an active file is counted as; any other file counts as nothing.
@@ -89,9 +104,10 @@ func typeOf(s *tidemarkv1.FileState) string {
 	return s.GetMime()
 }
 
-// maxTypeBytes is how long a type may be that is counted under its own name, so that a thousand long ones do not make the row
-// larger than a record may be. It asks the type alone: after a failed send notices come in any order.
+// How many types are counted under their own names, and how long such a name may be: no registered type is longer. With all
+// of them, and maxMembers, the row is smaller than a record may be; a larger one would end its group for ever.
 const (
+	maxTypes     = 1000
 	maxTypeBytes = 255
 	otherType    = "other"
 )

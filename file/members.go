@@ -28,8 +28,16 @@ func memberOf(e *tidemarkv1.Event) *tidemarkv1.Member {
 // keepLeft is how long it is remembered that a member left, in microseconds: longer than a webhook is retried.
 const keepLeft = windowSeconds * 1e6
 
+// How many members a row holds, and of how many it remembers that they left. Ids have at most 256 bytes, so that the row stays
+// smaller than a record may be.
+const (
+	maxMembers = 10000
+	maxLeft    = 1000
+)
+
 // enter returns the members, sorted by id, after one of them joined or left. As with files the member's own time decides, an
-// event without one counts as newest, and equal times go by the log. It does not change the members that it is given.
+// event without one counts as newest, and equal times go by the log. Who joins when maxMembers are in is not entered. It does
+// not change the members that it is given.
 func enter(members []*tidemarkv1.Member, m *tidemarkv1.Member, offset int64) []*tidemarkv1.Member {
 	at, found := slices.BinarySearchFunc(members, m.GetId(), func(m *tidemarkv1.Member, id string) int {
 		return strings.Compare(m.GetId(), id)
@@ -44,6 +52,10 @@ func enter(members []*tidemarkv1.Member, m *tidemarkv1.Member, offset int64) []*
 			return members
 		}
 	}
+	inside := found && !members[at].GetLeft()
+	if !m.GetLeft() && !inside && countMembers(members, false) >= maxMembers {
+		return members
+	}
 	after := make([]*tidemarkv1.Member, 0, len(members)+1)
 	for _, other := range members[:at] {
 		after = appendKept(after, other, now)
@@ -55,7 +67,30 @@ func enter(members []*tidemarkv1.Member, m *tidemarkv1.Member, offset int64) []*
 	for _, other := range members[at:] {
 		after = appendKept(after, other, now)
 	}
+	if m.GetLeft() && countMembers(after, true) > maxLeft {
+		after = forgetFirst(after)
+	}
 	return after
+}
+
+func countMembers(members []*tidemarkv1.Member, left bool) (n int) {
+	for _, m := range members {
+		if m.GetLeft() == left {
+			n++
+		}
+	}
+	return n
+}
+
+// forgetFirst takes out of members, which it may change, who left first by the log.
+func forgetFirst(members []*tidemarkv1.Member) []*tidemarkv1.Member {
+	first := -1
+	for i, m := range members {
+		if m.GetLeft() && (first < 0 || m.GetOffset() < members[first].GetOffset()) {
+			first = i
+		}
+	}
+	return slices.Delete(members, first, first+1)
 }
 
 // appendKept forgets who left so long ago that no late event of theirs can come.

@@ -84,6 +84,9 @@ func (w *Workspaces) prepare(r *sarama.ConsumerMessage) any {
 		return &news{err: fmt.Errorf("notice at %s/%d/%d: %w", r.Topic, r.Partition, r.Offset, err)}
 	}
 	n := message.(*tidemarkv1.Notice)
+	if len(n.GetWorkspaceId()) > codecs.MaxID || len(n.GetMember().GetId()) > codecs.MaxID {
+		return &news{err: fmt.Errorf("notice at %s/%d/%d: an id has more than %d bytes", r.Topic, r.Partition, r.Offset, codecs.MaxID)}
+	}
 	r.Key = []byte(tidemarkv1.JoinKey(n.GetWorkspaceId(), ""))
 	return &news{notice: n}
 }

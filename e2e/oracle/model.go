@@ -128,7 +128,7 @@ func (m *Model) note(n *notice) {
 	m.notices[n.position] = n
 	c := m.counts[n.event.scope]
 	if c == nil {
-		c = &count{scope: n.event.scope, byType: map[string]int64{}, members: map[string]membership{}}
+		c = &count{scope: n.event.scope, byType: map[string]int64{}, types: map[string]bool{}, members: map[string]membership{}}
 		m.counts[n.event.scope] = c
 	}
 	c.add(n.event, n.before, n.after, n.position)

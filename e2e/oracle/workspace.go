@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -12,15 +13,25 @@ type count struct {
 	scope                         string
 	files, bytes, trashed, events int64
 	byType                        map[string]int64
+	types                         map[string]bool // that are counted by themselves
 	members                       map[string]membership
 	last                          *int64
 	position                      string
 }
 
 type membership struct {
-	in bool
-	at *int64
+	in    bool
+	at    *int64
+	heard int64 // the workspace's event that said so
 }
+
+// Bounds of a workspace's row.
+const (
+	mostTypes   = 1000
+	mostMembers = 10_000
+	mostLeavers = 1000
+	typeLength  = 255
+)
 
 // add counts one notice: what its event did to a file, to the members, and to the number of events.
 func (c *count) add(e *event, before, after *row, position string) {
@@ -32,11 +43,29 @@ func (c *count) add(e *event, before, after *row, position string) {
 	c.weigh(before, -1)
 	c.weigh(after, +1)
 	if joined, left := e.joins(); joined || left {
-		m := c.members[e.member]
-		if newer(e.believed(), &m.at) {
-			m.in = joined
+		c.enter(e, joined)
+	}
+}
+
+func (c *count) enter(e *event, joined bool) {
+	inside, leavers := 0, []string{}
+	for id, m := range c.members {
+		if m.in {
+			inside++
+		} else if id != e.member {
+			leavers = append(leavers, id)
 		}
-		c.members[e.member] = m
+	}
+	m := c.members[e.member]
+	if joined && !m.in && inside >= mostMembers {
+		return
+	}
+	if newer(e.believed(), &m.at) {
+		m.in, m.heard = joined, c.events
+	}
+	c.members[e.member] = m
+	if !m.in && len(leavers) >= mostLeavers {
+		delete(c.members, slices.MinFunc(leavers, func(a, b string) int { return cmp.Compare(c.members[a].heard, c.members[b].heard) }))
 	}
 }
 
@@ -66,17 +95,25 @@ func (c *count) weigh(r *row, sign int64) {
 		if r.size != nil {
 			c.bytes += sign * *r.size
 		}
-		kind := r.texts["mime"]
-		if kind == "" {
-			kind = "unknown"
-		}
-		if len(kind) > 255 {
-			kind = "other"
-		}
-		if c.byType[kind] += sign; c.byType[kind] == 0 {
-			delete(c.byType, kind)
-		}
+		c.byType[c.kind(r.texts["mime"])] += sign
 	}
+}
+
+// kind is what a type is counted as: a workspace's first types each by themselves for ever, whether files have them or not.
+func (c *count) kind(mime string) string {
+	if mime == "" || mime == "unknown" {
+		return "unknown"
+	}
+	if mime == "other" || len(mime) > typeLength {
+		return "other"
+	}
+	if !c.types[mime] {
+		if len(c.types) == mostTypes {
+			return "other"
+		}
+		c.types[mime] = true
+	}
+	return mime
 }
 
 // doc is the workspace as the design's JSON shows it; by_type and members are written as JSON with sorted members.
@@ -93,7 +130,9 @@ func (c *count) doc() doc {
 		}
 	}
 	slices.Sort(in)
-	putJSON(d, "by_type", maps.Clone(c.byType), len(c.byType) == 0)
+	held := maps.Clone(c.byType)
+	maps.DeleteFunc(held, func(_ string, files int64) bool { return files == 0 })
+	putJSON(d, "by_type", held, len(held) == 0)
 	putJSON(d, "members", in, len(in) == 0)
 	return d
 }

@@ -865,12 +865,13 @@ func (x *Notice) GetMember() *Member {
 type WorkspaceState struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	WorkspaceId string                 `protobuf:"bytes,1,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
-	// files, bytes and by_type count active files; by_type is by MIME type, "unknown" without one.
+	// files, bytes and by_type count active files; by_type is by MIME type, "unknown" without one, "other" for those that are too
+	// long or too many. A type that no file has any more keeps its 0, which is not shown.
 	Files   int64            `protobuf:"varint,2,opt,name=files,proto3" json:"files,omitempty"`
 	Bytes   int64            `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Trashed int64            `protobuf:"varint,4,opt,name=trashed,proto3" json:"trashed,omitempty"`
 	ByType  map[string]int64 `protobuf:"bytes,5,rep,name=by_type,json=byType,proto3" json:"by_type,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	// members holds who is in, and who has left: a late "added" must not bring a member back.
+	// members holds who is in, 10,000 at most, and who has left: a late "added" must not bring a member back.
 	Members     []*Member `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
 	Events      int64     `protobuf:"varint,7,opt,name=events,proto3" json:"events,omitempty"`
 	LastEventAt *int64    `protobuf:"varint,8,opt,name=last_event_at,json=lastEventAt,proto3,oneof" json:"last_event_at,omitempty"` // microseconds since 1970 UTC
