@@ -71,6 +71,8 @@ type EpochConfig struct {
 	Older func(record, stored []byte) bool
 	// Mirror is an output that the newest rows must be found in; nil when there is none.
 	Mirror *Mirror
+	// Check says why a session may not begin; see GroupConfig. It may be nil.
+	Check func(ctx context.Context) error
 	// PartitionOf returns the input partition that an output belongs to.
 	PartitionOf func(topic, key string, headers goka.Headers) int32
 	// Interval is how long an epoch stays open after its first record, unless the one before it takes longer to publish.

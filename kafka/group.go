@@ -105,8 +105,15 @@ type sessionHandler struct {
 	session *session
 }
 
+// Setup asks Check first: an instance that takes over another's partitions does so within one attempt, and where a topic made
+// anew has no commits yet, no offset tells it so.
 func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
 	h.session = newSession(s)
+	if check := h.epochs.conf.Check; check != nil {
+		if err := check(s.Context()); err != nil {
+			return err // the supervisor asks once more, and hears the same
+		}
+	}
 	if ledger := h.epochs.ledger; ledger != nil {
 		h.session.swallow = true
 		ledger.member.Store(membershipOf(s))

@@ -43,8 +43,8 @@ type GroupConfig struct {
 	Mirror      *Mirror
 	PartitionOf func(topic, key string, headers goka.Headers) int32
 	Interval    time.Duration // see EpochConfig
-	// Check says before each attempt why there may be none, which Run then returns; nil when nothing speaks against it, or that
-	// cannot be told now. It may be nil itself.
+	// Check says before each attempt, and before each session in it, why there may be none, which Run then returns; nil when
+	// nothing speaks against it, or that cannot be told now. It may be nil itself.
 	Check func(ctx context.Context) error
 	// Options are added to goka's own, after everything that makes the processor safe.
 	Options []goka.ProcessorOption
@@ -135,6 +135,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 		Kafka: g.conf.Kafka, Store: store, Table: g.conf.Table.Name, Log: g.conf.Log, Metrics: g.conf.Metrics,
 		Group: g.conf.Name, Guarantee: g.conf.Guarantee, InstanceID: g.conf.InstanceID, Interval: g.conf.Interval,
 		Prepare: g.conf.Prepare, Older: g.conf.Older, Mirror: g.conf.Mirror, PartitionOf: g.conf.PartitionOf,
+		Check: g.conf.Check,
 	})
 	options := append(ClientOptions(g.conf.Kafka, g.conf.Log), epochs.Options()...)
 	processor, err := goka.NewProcessor(g.conf.Kafka.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)

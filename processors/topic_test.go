@@ -99,3 +99,49 @@ func TestLostInputIsNamed(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An instance that has read nothing of the old log is told by no offset, when it takes the others' partitions over, that they
+// begin anew.
+func TestLogRecreatedUnderTwoInstances(t *testing.T) {
+	b := newBench(t)
+	type instance struct {
+		ended chan error
+		ready func() error
+	}
+	start := func(id string) instance {
+		conf := b.conf
+		conf.Metrics, conf.InstanceID, conf.Dir = prometheus.NewRegistry(), id, t.TempDir()
+		files := processors.NewFiles(conf)
+		i := instance{ended: make(chan error, 1), ready: files.Ready}
+		go func() { i.ended <- files.Run(t.Context()) }()
+		return i
+	}
+	both := []instance{start("a"), start("b")}
+	group := b.conf.Streams.FilesGroup
+	waitFor(t, func() string {
+		lag, err := kafka.Lags(t.Context(), b.conf.Kafka, group, b.conf.Streams.Events.Name)
+		return fmt.Sprint(lag.Members, err, both[0].ready(), both[1].ready())
+	}, "2 <nil> <nil> <nil>")
+	for i := range 5 {
+		b.send(t, "w", event("updated", "w", fmt.Sprint("e", i), "f", "")) // one partition, of one instance
+	}
+	b.records(t, b.conf.Streams.Notify, 5)
+	waitFor(t, func() string { // a commit that comes later would lie past the new log's end, and be noticed by that
+		lag, err := kafka.Lags(t.Context(), b.conf.Kafka, group, b.conf.Streams.Events.Name)
+		return fmt.Sprint(lag.Total(), err)
+	}, "0 <nil>")
+	deleteTopic(t, b, b.conf.Streams.Events.Name)
+	b.apply(t)
+	b.send(t, "w", event("updated", "w", "new", "f", ""))
+	deadline := time.After(60 * time.Second)
+	for _, i := range both {
+		select {
+		case err := <-i.ended:
+			if !errors.Is(err, processors.ErrNewLog) {
+				t.Errorf("ended with %v", err)
+			}
+		case <-deadline:
+			t.Fatal("the new log is read as if it were the old one")
+		}
+	}
+}
