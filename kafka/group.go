@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
@@ -50,7 +51,7 @@ func (g *group) Errors() <-chan error {
 		defer close(passed)
 		for err := range g.ConsumerGroup.Errors() {
 			if of, ok := errors.AsType[*sarama.ConsumerError](err); ok && errors.Is(of.Err, sarama.ErrOffsetOutOfRange) {
-				g.epochs.fail(fmt.Errorf("%s/%d: what is to be read next is not in the log: input was removed before it was read, or the log was made anew or lost its end; `tidemark doctor` says which: %w", of.Topic, of.Partition, of.Err))
+				g.epochs.fail(g.epochs.outOfRange(of))
 			}
 			select {
 			case passed <- err:
@@ -59,6 +60,20 @@ func (g *group) Errors() <-chan error {
 		}
 	}()
 	return passed
+}
+
+// outOfRange says what is out of range, with the commit, by which a person finds out what is lost.
+func (e *Epochs) outOfRange(of *sarama.ConsumerError) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	next := "the group has committed nothing"
+	committed, err := Committed(ctx, e.conf.Kafka, e.conf.Group, of.Topic)
+	if o, found := committed[of.Partition]; found {
+		next = fmt.Sprintf("the group has committed offset %d", o.At)
+	} else if err != nil {
+		next = fmt.Sprintf("what the group has committed cannot be told: %v", err)
+	}
+	return fmt.Errorf("%s/%d: what is to be read next is not in the log (%s): input was removed before it was read, or the log was made anew or lost its end; `tidemark doctor` says which: %w", of.Topic, of.Partition, next, of.Err)
 }
 
 // Consume runs session after session until one fails or the context ends.
