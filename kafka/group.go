@@ -95,14 +95,8 @@ func (g *group) Consume(ctx context.Context, topics []string, handler sarama.Con
 // transactions in which there are only offsets, have no promise that would tell goka.
 func (e *Epochs) whilePublishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	session, cancel := context.WithCancelCause(ctx)
-	var transactions chan struct{}
-	if e.shared != nil {
-		transactions = e.shared.failed
-	}
 	go func() {
 		select {
-		case <-transactions:
-			cancel(e.shared.failure())
 		case <-e.broke:
 			e.mu.RLock()
 			defer e.mu.RUnlock()

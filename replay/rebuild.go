@@ -134,12 +134,12 @@ type rebuilding struct {
 
 func (b *Rebuild) path() string { return filepath.Join(b.Dir, "rebuild.json") }
 
-// widen lets spans begin and end no later and no earlier than those of the run that is gone on with. What "two hours ago" meant
-// then, and the table does not hold yet, is asked for still.
+// widen lets spans begin no later than those of the run that is gone on with: what "two hours ago" meant then, and the table
+// does not hold yet, is asked for still.
 func widen(spans, kept kafka.Spans) {
 	for partition, before := range kept {
 		if now, in := spans[partition]; in {
-			before = kafka.Span{From: min(now.From, before.From), To: max(now.To, before.To)}
+			before = kafka.Span{From: min(now.From, before.From), To: now.To}
 		}
 		spans[partition] = before
 	}

@@ -138,6 +138,23 @@ func (b *bench) rebuild(ctx context.Context, t *testing.T, dir, name string, sel
 	return target, r.Run(ctx)
 }
 
+// cutShort begins a rebuild, at so many events a second, and ends it when more than done of them are folded.
+func (b *bench) cutShort(t *testing.T, dir, name string, sel replay.Selection, rate float64, done int64) {
+	t.Helper()
+	cut, cancel := context.WithCancel(t.Context())
+	_, err := b.rebuild(cut, t, dir, name, sel, func(r *replay.Rebuild) {
+		r.Rate = rate
+		r.Report = func(p replay.Progress) {
+			if p.Done > done {
+				cancel()
+			}
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("cut short: %v", err)
+	}
+}
+
 func (b *bench) diff(t *testing.T, c comparison.Comparison) (comparison.Summary, []comparison.Difference) {
 	t.Helper()
 	c.Kafka = b.conf
@@ -181,18 +198,7 @@ func TestRebuiltTableIsTheLiveOne(t *testing.T) {
 
 	// Cut short, and started again.
 	dir := t.TempDir()
-	cut, cancel := context.WithCancel(t.Context())
-	_, err := b.rebuild(cut, t, dir, "rebuilt", replay.Selection{}, func(r *replay.Rebuild) {
-		r.Rate = 100
-		r.Report = func(p replay.Progress) {
-			if p.Done > 20 {
-				cancel()
-			}
-		}
-	})
-	if !errors.Is(err, context.Canceled) {
-		t.Fatalf("cut short: %v", err)
-	}
+	b.cutShort(t, dir, "rebuilt", replay.Selection{}, 100, 20)
 	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{WorkspaceID: "w1"}, nil); !errors.Is(err, replay.ErrOtherSelection) {
 		t.Errorf("another selection on the same table: %v", err)
 	}
@@ -322,18 +328,7 @@ func TestRebuildGoesOnFromWhereItBegan(t *testing.T) {
 	}
 	b.transact(t, b.record("updated", "w", "last", "f", 40))
 	dir, sel := t.TempDir(), replay.Selection{From: "20s"}
-	cut, cancel := context.WithCancel(t.Context())
-	_, err := b.rebuild(cut, t, dir, "lately", sel, func(r *replay.Rebuild) {
-		r.Rate = 5
-		r.Report = func(p replay.Progress) {
-			if p.Done > 2 {
-				cancel()
-			}
-		}
-	})
-	if !errors.Is(err, context.Canceled) {
-		t.Fatalf("cut short: %v", err)
-	}
+	b.cutShort(t, dir, "lately", sel, 5, 2)
 	target, err := b.rebuild(t.Context(), t, dir, "lately", sel, func(r *replay.Rebuild) { r.Now = func() time.Time { return time.Now().Add(time.Hour) } })
 	if err != nil {
 		t.Fatal(err)

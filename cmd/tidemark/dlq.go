@@ -50,7 +50,7 @@ type filterFlags struct {
 	Reason    givenList `help:"Only those with this reason; several with commas between." placeholder:"REASON" env:"-"`
 	Workspace given     `help:"Only those of this workspace." placeholder:"WS" env:"-"`
 	EventID   given     `help:"Only those of this event." name:"event-id" placeholder:"ID" env:"-"`
-	Since     string    `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, a day, or how long ago, like 2h." placeholder:"TIME" env:"-"`
+	Since     given     `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, a day, or how long ago, like 2h." placeholder:"TIME" env:"-"`
 	Entries   []string  `arg:"" optional:"" help:"Only these: positions of source records, like 7:1234." name:"entry"`
 }
 
@@ -64,7 +64,7 @@ func (f filterFlags) filter(q *deadletters.Queue) (deadletters.Filter, error) {
 		filter.Sources = append(filter.Sources, source)
 	}
 	if f.Since != "" {
-		since, err := parseTime(f.Since, time.Now())
+		since, err := parseTime(string(f.Since), time.Now())
 		if err != nil {
 			return filter, usagef("--since %w", err)
 		}
@@ -284,8 +284,8 @@ func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 			if !agreed(con.in) {
 				return fmt.Errorf("dropped nothing")
 			}
-			for _, e := range entries { // and none that came while the question stood there
-				if !named {
+			if !named { // then it is these, and none that came while the question stood there
+				for _, e := range entries {
 					filter.Sources = append(filter.Sources, e.Source)
 				}
 			}

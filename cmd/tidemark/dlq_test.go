@@ -89,7 +89,7 @@ func TestDropAsks(t *testing.T) {
 	if out := succeed(t, append([]string{"dlq", "list", "--each"}, where...)...); !strings.Contains(out, "1:5") {
 		t.Errorf("it was dropped:\n%s", out)
 	}
-	for _, empty := range [][]string{{"--workspace", ""}, {"--reason="}, {"--reason", "not_json,"}, {"--event-id", ""}} { // a script's unset variable
+	for _, empty := range [][]string{{"--workspace", ""}, {"--reason="}, {"--reason", "not_json,"}, {"--event-id", ""}, {"--since="}} { // a script's unset variable
 		for _, command := range [][]string{{"dlq", "drop"}, {"dlq", "replay"}} {
 			args := append(append(append(command, where...), "--yes"), empty...)
 			if _, errs, code := tidemark(t, args...); code != exitUsage || !strings.Contains(errs, "leave the flag out to mean all") {
@@ -97,8 +97,10 @@ func TestDropAsks(t *testing.T) {
 			}
 		}
 	}
-	if _, errs, code := tidemark(t, append(append([]string{"replay", "--workspace="}, where...), "--yes")...); code != exitUsage {
-		t.Errorf("replay of an empty workspace: exit %d\n%s", code, errs)
+	for _, empty := range []string{"--workspace=", "--event=", "--from=", "--to="} {
+		if _, errs, code := tidemark(t, append(append([]string{"replay", empty}, where...), "--yes")...); code != exitUsage {
+			t.Errorf("replay %s: exit %d\n%s", empty, code, errs)
+		}
 	}
 	if _, errs, code := tidemark(t, append(append([]string{"dlq", "replay", "1:6"}, where...), "--yes")...); code != exitFailed || !strings.Contains(errs, "1 of the entries named") {
 		t.Errorf("replay of what is still no event: exit %d\n%s", code, errs)

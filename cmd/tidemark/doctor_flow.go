@@ -124,10 +124,10 @@ func (d *clusterDoctor) deadLetters(ctx context.Context) []finding {
 		return []finding{{Status: fine, What: fmt.Sprintf("none open since %s", d.since.UTC().Format(time.RFC3339))}}
 	}
 	reasons, newest := map[string]int{}, time.Time{}
-	for _, e := range entries {
-		reasons[e.Reason]++
-		if e.Last.After(newest) {
-			newest = e.Last
+	for _, g := range deadletters.Groups(entries) {
+		reasons[g.Reason] = g.Entries
+		if g.Last.After(newest) {
+			newest = g.Last
 		}
 	}
 	return []finding{{

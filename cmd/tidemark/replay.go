@@ -24,8 +24,8 @@ type replayCommand struct {
 	clusterFlags
 	prefixFlags
 	dataFlags
-	From      string     `help:"Begin there: start, a time like 2026-11-24T12:00:00Z, a day, how long ago, like 2h, or positions, like 7:1234,8:56." default:"start" placeholder:"WHERE" env:"-"`
-	To        string     `help:"Stop before that: end, or as --from." default:"end" placeholder:"WHERE" env:"-"`
+	From      given      `help:"Begin there: start, a time like 2026-11-24T12:00:00Z, a day, how long ago, like 2h, or positions, like 7:1234,8:56." default:"start" placeholder:"WHERE" env:"-"`
+	To        given      `help:"Stop before that: end, or as --from." default:"end" placeholder:"WHERE" env:"-"`
 	Workspace given      `help:"Only the events of this workspace." placeholder:"WS" env:"-"`
 	Event     givenList  `help:"Only events of these types; several with commas between." placeholder:"TYPE" env:"-"`
 	Group     string     `help:"Fold into a table of this name, to compare with the live one, and send nothing." placeholder:"NAME" env:"-"`
@@ -48,7 +48,7 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return usageError{err}
 	}
-	selection := replay.Selection{From: c.From, To: c.To, WorkspaceID: string(c.Workspace), Events: c.Event}
+	selection := replay.Selection{From: string(c.From), To: string(c.To), WorkspaceID: string(c.Workspace), Events: c.Event}
 	if c.Group != "" {
 		if c.Yes || c.Fresh {
 			return usagef("--yes and --fresh are of a replay into the topic, --group sends nothing")

@@ -59,12 +59,10 @@ func (j Judge) Run(ctx context.Context, r *Report) (*Model, error) {
 
 // judgePartition returns what files and workspaces of a partition should have become.
 func (j Judge) judgePartition(ctx context.Context, partition int, r *Report) (*Model, error) {
-	var records []*kgo.Record
-	for rec, err := range read(ctx, j.Brokers, j.Topics.Events, partition) {
-		if err != nil {
-			return nil, err
-		}
-		records = append(records, rec)
+	var failed error
+	records := slices.Collect(stream(ctx, j.Brokers, j.Topics.Events, partition, &failed))
+	if failed != nil {
+		return nil, failed
 	}
 	m := NewModel(j.Topics.Events, j.Partitions, records)
 	m.once = j.Once
@@ -83,8 +81,7 @@ func (j Judge) judgePartition(ctx context.Context, partition int, r *Report) (*M
 		steps = steps[:len(steps)-1]
 	}
 	for _, step := range steps {
-		var failed error
-		step.judge(untilError(read(ctx, j.Brokers, step.topic, partition), &failed), r)
+		step.judge(stream(ctx, j.Brokers, step.topic, partition, &failed), r)
 		if failed != nil {
 			return nil, failed
 		}

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -9,27 +10,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// read gives all committed records of a partition up to its end as of now, in the order of its log. What goes wrong comes
-// last.
-func read(ctx context.Context, brokers []string, topic string, partition int) iter.Seq2[*kgo.Record, error] {
-	return func(yield func(*kgo.Record, error) bool) {
-		if err := each(ctx, brokers, topic, int32(partition), func(r *kgo.Record) bool { return yield(r, nil) }); err != nil {
-			yield(nil, fmt.Errorf("read %s, partition %d: %w", topic, partition, err))
-		}
-	}
-}
-
-// untilError gives the records only, and notes what went wrong.
-func untilError(records iter.Seq2[*kgo.Record, error], failed *error) iter.Seq[*kgo.Record] {
+// stream gives all committed records of a partition up to its end as of now, in the order of its log. It notes what went wrong.
+func stream(ctx context.Context, brokers []string, topic string, partition int, failed *error) iter.Seq[*kgo.Record] {
 	return func(yield func(*kgo.Record) bool) {
-		for r, err := range records {
-			if err != nil {
-				*failed = err
-				return
-			}
-			if !yield(r) {
-				return
-			}
+		if err := each(ctx, brokers, topic, int32(partition), yield); err != nil {
+			*failed = fmt.Errorf("read %s, partition %d: %w", topic, partition, err)
 		}
 	}
 }
@@ -53,7 +38,7 @@ func each(ctx context.Context, brokers []string, topic string, partition int32, 
 	}
 	end, ok := ends.Lookup(topic, partition)
 	if !ok || end.Err != nil {
-		return fmt.Errorf("its end is not known: %w", end.Err)
+		return errors.Join(errors.New("its end is not known"), end.Err)
 	}
 	if start, _ := starts.Lookup(topic, partition); start.Offset >= end.Offset {
 		return nil
