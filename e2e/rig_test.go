@@ -16,7 +16,7 @@ import (
 	"tidemark/devbroker"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/proxy"
-	"tidemark/kafka"
+	"tidemark/kafka/committed"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -167,17 +167,17 @@ func (g *rig) lag(ctx context.Context, group, topic string) (lag int64, err erro
 	if err != nil {
 		return 0, err
 	}
-	committed, err := g.admin.FetchOffsets(ctx, group)
+	commits, err := g.admin.FetchOffsets(ctx, group)
 	if err != nil {
 		return 0, err
 	}
 	read := map[int32]int64{} // a group does not commit past the marker of a transaction
 	ends.Each(func(o kadm.ListedOffset) { read[o.Partition] = o.Offset })
-	if read, err = kafka.LastEnds(ctx, g.client, topic, read); err != nil {
+	if read, err = committed.Ends(ctx, g.client, topic, read); err != nil {
 		return 0, err
 	}
 	ends.Each(func(o kadm.ListedOffset) {
-		at, _ := committed.Lookup(topic, o.Partition)
+		at, _ := commits.Lookup(topic, o.Partition)
 		end, decided := read[o.Partition]
 		if !decided {
 			end = o.Offset

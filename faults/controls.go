@@ -12,7 +12,7 @@ import (
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/proxy"
-	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 )
 
 // A mistake is a program known to be wrong, and what it must be found guilty of: at least one of each group.
@@ -59,7 +59,7 @@ func controls(ctx context.Context, o options, c *cluster, dir, binary string, al
 		if o.short {
 			hits = m.short
 		}
-		if hits == 0 || m.once && o.guarantee != kafka.ExactlyOnce {
+		if hits == 0 || m.once && o.guarantee != epochs.ExactlyOnce {
 			continue
 		}
 		judged := &oracle.Report{Title: m.name}
@@ -163,7 +163,7 @@ func (c *controlRun) wrongGroup() error {
 
 // atLeastOnce has the processors promise less than they are judged by.
 func (c *controlRun) atLeastOnce() error {
-	c.guarantee = kafka.AtLeastOnce
+	c.guarantee = epochs.AtLeastOnce
 	for i := range c.process {
 		c.process[i] = c.newProcess(fmt.Sprint(i+1), "--instance-id", instance(i))
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"tidemark/e2e/proxy"
-	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -118,7 +118,7 @@ func killInGap(g gap) func(context.Context, *run) (figures, error) {
 // moveCoordinator takes the coordinator of an instance's transactions away while a commit is on its way to it, or its answer
 // on the way back: by kill -9, or by electing another leader of the partition that holds their state.
 func moveCoordinator(ctx context.Context, r *run) (figures, error) {
-	id := kafka.TransactionalID(r.prefix+"-files", instance(r.rnd.IntN(len(r.process))))
+	id := epochs.TransactionalID(r.prefix+"-files", instance(r.rnd.IntN(len(r.process))))
 	found, err := r.admin.FindTxnCoordinators(ctx, id)[id], ctx.Err()
 	if err = errors.Join(err, found.Err); err != nil {
 		return nil, fmt.Errorf("coordinator of %s: %w", id, err)

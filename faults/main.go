@@ -21,7 +21,7 @@ import (
 
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
-	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 )
 
 type options struct {
@@ -38,7 +38,7 @@ type options struct {
 	controls bool
 	keep     bool
 
-	guarantee kafka.Guarantee
+	guarantee epochs.Guarantee
 }
 
 func main() {
@@ -67,16 +67,16 @@ func parse(args []string) (o options, err error) {
 	flags.BoolVar(&o.product, "product", true, "run the product; without it only the negative controls")
 	flags.BoolVar(&o.controls, "controls", true, "run the negative controls too")
 	flags.StringVar(&o.kinds, "faults", "", "do only the faults whose name has this in it")
-	guarantee := flags.String("guarantee", string(kafka.AtLeastOnce), "what the processors promise: at_least_once or exactly_once")
+	guarantee := flags.String("guarantee", string(epochs.AtLeastOnce), "what the processors promise: at_least_once or exactly_once")
 	flags.BoolVar(&o.keep, "keep", false, "keep logs and stores of a run that passed too")
 	rows := flags.String("rows", "", "rows of the matrix to do, separated by commas; all others are left out")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	switch o.guarantee = kafka.Guarantee(*guarantee); o.guarantee {
-	case kafka.AtLeastOnce, kafka.ExactlyOnce:
+	switch o.guarantee = epochs.Guarantee(*guarantee); o.guarantee {
+	case epochs.AtLeastOnce, epochs.ExactlyOnce:
 	default:
-		return o, fmt.Errorf("-guarantee is %q: want %s or %s", *guarantee, kafka.AtLeastOnce, kafka.ExactlyOnce)
+		return o, fmt.Errorf("-guarantee is %q: want %s or %s", *guarantee, epochs.AtLeastOnce, epochs.ExactlyOnce)
 	}
 	o.rows = map[int]bool{}
 	for _, text := range strings.FieldsFunc(*rows, func(r rune) bool { return r == ',' }) {

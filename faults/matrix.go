@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 )
 
 const (
@@ -15,7 +15,7 @@ const (
 
 // faults are all kinds, with how often each hits in a long and in a short run, and how long that takes on two cores. The rows
 // are those of docs/reliability.md.
-func faults(guarantee kafka.Guarantee) []*fault {
+func faults(guarantee epochs.Guarantee) []*fault {
 	all := []*fault{
 		{1, "broker kill -9", 15, 1, 18 * time.Second, killBroker(false), whole},
 		{1, "controller kill -9", 6, 0, 19 * time.Second, killBroker(true), whole},
@@ -44,7 +44,7 @@ func faults(guarantee kafka.Guarantee) []*fault {
 		{24, "rolling SIGTERM", 2, 1, 16 * time.Second, rolling, whole},
 	}
 	gaps := epochGaps
-	if guarantee == kafka.ExactlyOnce {
+	if guarantee == epochs.ExactlyOnce {
 		gaps = transactionGaps
 		all = append(all, &fault{7, "coordinator moved in a commit", 5, 1, 8 * time.Second, moveCoordinator, whole})
 	}
@@ -69,7 +69,7 @@ func named(name string) func(int, string) bool {
 	return func(_ int, fault string) bool { return fault == name }
 }
 
-func aims(guarantee kafka.Guarantee) []aim {
+func aims(guarantee epochs.Guarantee) []aim {
 	all := []aim{
 		{"faults while traffic flows", 120, func(int, string) bool { return true }},
 		{"processor kill -9: rows 8 and 9", 40, inRows(8, 9)},
@@ -82,7 +82,7 @@ func aims(guarantee kafka.Guarantee) []aim {
 		{"outages of 60 s: row 2", 5, inRows(2)},
 	}
 	gaps := epochGaps
-	if guarantee == kafka.ExactlyOnce {
+	if guarantee == epochs.ExactlyOnce {
 		gaps = transactionGaps
 	}
 	for _, g := range gaps {

@@ -5,12 +5,12 @@ import (
 	"testing"
 	"time"
 
-	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 )
 
 // TestLongPlanReachesItsAims also bounds how long it takes.
 func TestLongPlanReachesItsAims(t *testing.T) {
-	for _, guarantee := range []kafka.Guarantee{kafka.AtLeastOnce, kafka.ExactlyOnce} {
+	for _, guarantee := range []epochs.Guarantee{epochs.AtLeastOnce, epochs.ExactlyOnce} {
 		all := plan(rand.New(rand.NewPCG(1, 3)), options{guarantee: guarantee, scale: 1})
 		for _, a := range aims(guarantee) {
 			n := 0
@@ -35,7 +35,7 @@ func TestLongPlanReachesItsAims(t *testing.T) {
 }
 
 func TestShortPlan(t *testing.T) {
-	all := plan(rand.New(rand.NewPCG(1, 3)), options{guarantee: kafka.AtLeastOnce, short: true})
+	all := plan(rand.New(rand.NewPCG(1, 3)), options{guarantee: epochs.AtLeastOnce, short: true})
 	if len(all) < 12 {
 		t.Errorf("%d faults, want a dozen", len(all))
 	}

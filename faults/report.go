@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"tidemark/e2e/oracle"
-	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 )
 
 // A report is what a run found, of the product and of its controls.
 type report struct {
 	Seed      uint64
-	Guarantee kafka.Guarantee
+	Guarantee epochs.Guarantee
 	Short     bool
 	Began     time.Time
 	Hits      []hit

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"tidemark/e2e/oracle"
-	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 )
@@ -28,7 +28,7 @@ const (
 type rig struct {
 	*cluster
 	dir, prefix, binary string
-	guarantee           kafka.Guarantee
+	guarantee           epochs.Guarantee
 	topics              oracle.Topics
 
 	ingress, process []*program
@@ -38,7 +38,7 @@ type rig struct {
 }
 
 // newRig makes topics and ACLs, and starts nothing.
-func newRig(ctx context.Context, c *cluster, dir, prefix, binary string, guarantee kafka.Guarantee) (*rig, error) {
+func newRig(ctx context.Context, c *cluster, dir, prefix, binary string, guarantee epochs.Guarantee) (*rig, error) {
 	g := &rig{cluster: c, dir: filepath.Join(dir, prefix), prefix: prefix, binary: binary, guarantee: guarantee}
 	g.topics = oracle.Topics{
 		Events: prefix + "-events", Files: prefix + "-files-table", Index: prefix + "-index", Notify: prefix + "-notify",
@@ -120,12 +120,12 @@ func (g *rig) newIngress(i int) *program {
 func instance(i int) string { return fmt.Sprint("p", i+1) }
 
 // transactional says what the processors do.
-func (g *rig) transactional() bool { return g.guarantee == kafka.ExactlyOnce }
+func (g *rig) transactional() bool { return g.guarantee == epochs.ExactlyOnce }
 
 func (g *rig) newProcess(name string, args ...string) *program {
 	data := filepath.Join(g.dir, "data-process"+name)
 	if g.transactional() {
-		args = append(args, "--guarantee", string(kafka.ExactlyOnce), "--epoch", "50ms")
+		args = append(args, "--guarantee", string(epochs.ExactlyOnce), "--epoch", "50ms")
 	}
 	p := g.role("process", "process"+name, append(args, "--data", data)...)
 	p.data = data

@@ -9,6 +9,7 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tidemark/kafka/committed"
 	"tidemark/topology"
 )
 
@@ -23,10 +24,9 @@ type Config struct {
 // How long a client waits and tries again. A leader killed without warning is replaced after the session timeout the brokers
 // keep among themselves (9 s) plus the election: 12 s seen, 32 s when a majority was away and came back.
 const (
-	dialTimeout      = 5 * time.Second
-	requestTimeout   = 30 * time.Second
-	retries          = 30 // from 250 ms doubling to 2 s: 56 s together
-	rebalanceTimeout = 90 * time.Second
+	dialTimeout    = 5 * time.Second
+	requestTimeout = 30 * time.Second
+	retries        = 30 // from 250 ms doubling to 2 s: 56 s together
 )
 
 // validate refuses what could only fail later and less clearly.
@@ -54,7 +54,6 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	}
 	s := sarama.NewConfig()
 	s.ClientID = c.clientID()
-	s.Version = sarama.V2_8_0_0 // group epochs and stable offsets; newer brokers speak it too
 	s.ChannelBufferSize = 1024
 	s.Net.DialTimeout = dialTimeout
 	s.Net.MaxOpenRequests = 1 // with more, a retried batch may land behind a later one
@@ -70,7 +69,7 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	s.Metadata.RefreshFrequency = time.Minute
 
 	saramaProducer(s)
-	saramaConsumer(s)
+	committed.ReaderSettings(s, topology.MaxMessageBytes)
 
 	if err := c.TLS.sarama(s); err != nil {
 		return nil, err
@@ -104,27 +103,6 @@ func saramaProducer(s *sarama.Config) {
 	s.Producer.Return.Errors = true
 	// No compression: a consumer in another language needs a library for every codec but gzip, and gzip costs more than it saves.
 	s.Producer.Compression = sarama.CompressionNone
-}
-
-func saramaConsumer(s *sarama.Config) {
-	s.Consumer.Return.Errors = true
-	s.Consumer.Offsets.Initial = sarama.OffsetOldest // Newest skips what came before the first commit
-	s.Consumer.Offsets.AutoCommit.Enable = true
-	s.Consumer.Offsets.AutoCommit.Interval = 250 * time.Millisecond // who waits for an event that leaves no row waits for this
-	s.Consumer.Offsets.Retry.Max = 10
-	// What a transaction has not committed, or never will, is not there. A group also begins only where no commit of its offsets
-	// is undecided any more.
-	s.Consumer.IsolationLevel = sarama.ReadCommitted
-	s.Consumer.Fetch.Default = topology.MaxMessageBytes // one round trip for the largest record
-	s.Consumer.Fetch.MaxBytes = 8 * topology.MaxMessageBytes
-	s.Consumer.Retry.Backoff = 500 * time.Millisecond
-	// Past this a partition whose channel is full is dropped from the fetch and asked for anew; callbacks may wait for acks.
-	s.Consumer.MaxProcessingTime = time.Second
-	s.Consumer.Group.ResetInvalidOffsets = false // an offset out of range is for a person to judge, not to jump over
-	s.Consumer.Group.Session.Timeout = 10 * time.Second
-	s.Consumer.Group.Heartbeat.Interval = 3 * time.Second
-	// A member that leaves waits up to 60 s for acknowledgements; the group must wait longer before it gives its partitions away.
-	s.Consumer.Group.Rebalance.Timeout = rebalanceTimeout
 }
 
 // backoff is the wait before one of sarama's retries.

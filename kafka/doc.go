@@ -1,7 +1,7 @@
-// Package kafka makes goka, sarama and franz-go safe for tidemark: client settings, topic checks, the partition of a key, and
-// groups whose effects happen once.
+// Package kafka reaches the cluster for tidemark: client settings, rights and topics checked with the cause named, the partition of
+// a key, and what can be read of a log.
 //
-// It promises that an input is committed only when all before it is done, that outputs are in the log before the state that
-// proves them, or with it and once where ExactlyOnce is asked for, and that a topic is what package topology says. It knows no event and no file: what a record means is for the
-// packages above.
+// It promises that no client loses or reorders what it is given, and that a topic is what package topology says or the difference is
+// named. It knows no event and no file. What makes a processor's effects exact stands below it, in packages that know nothing of
+// tidemark: committed, localstore, producer and epochs.
 package kafka

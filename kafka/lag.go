@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"tidemark/kafka/committed"
 )
 
 // A GroupLag is how far a group has come in a topic.
@@ -78,7 +80,7 @@ func Lags(ctx context.Context, c Config, group, topic string) (GroupLag, error) 
 	}
 	read := map[int32]int64{} // a group cannot commit past the marker of a transaction, which nobody hands to it
 	ends.Each(func(o kadm.ListedOffset) { read[o.Partition] = o.Offset })
-	if read, err = LastEnds(ctx, a.client, topic, read); err != nil {
+	if read, err = committed.Ends(ctx, a.client, topic, read); err != nil {
 		return lag, a.fail("look for the last records of "+topic, err)
 	}
 	ends.Each(func(o kadm.ListedOffset) {

@@ -4,26 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/committed"
 )
 
-// A Span is a part of a partition: the offsets from From up to To, without To.
-type Span struct{ From, To int64 }
-
-// Spans are the parts of a topic's partitions, by partition.
-type Spans map[int32]Span
-
-// Len returns how many offsets the spans hold. Not each need have a record.
-func (s Spans) Len() (n int64) {
-	for _, span := range s {
-		n += max(0, span.To-span.From)
-	}
-	return n
-}
+type (
+	// A Span is a part of a partition.
+	Span = committed.Span
+	// Spans are the parts of a topic's partitions.
+	Spans = committed.Spans
+)
 
 // Extent returns what of a topic can be read now: from what retention has left up to the last stable offset. An empty
 // partition is there with an empty span, so the number of spans is that of the partitions.
@@ -89,112 +85,45 @@ func unreadable(topic string) error {
 	return fmt.Errorf("topic %s: this user may not read it: grant the ACL operation Read", topic)
 }
 
-// silence is how long nothing may come before Read asks whether retention has taken what it waits for.
-const silence = 5 * time.Second
-
-// fetchBytes is how much a broker sends of a partition at a time. With the client's own 1 MiB the reading of a single partition
-// is a request and a pause for each thousand records.
-func fetchBytes(partitions int) int32 { return max(1<<20, 4<<20/int32(partitions)) }
-
-// Read hands the committed records in spans to each, in the order of their partitions, and returns when all were handed over or
-// each returns an error. What retention took away meanwhile is not missed.
+// Read hands the committed records in spans to each: see committed.Read.
 func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*kgo.Record) error) error {
-	r := &reading{topic: topic, spans: spans, unread: map[int32]bool{}}
-	from := map[int32]kgo.Offset{}
-	for partition, span := range spans {
-		if span.From < span.To {
-			r.unread[partition] = true
-			from[partition] = kgo.NewOffset().At(span.From)
+	var a *admin
+	err := committed.Read(ctx, func(options ...kgo.Opt) (*kgo.Client, error) {
+		var err error
+		if a, err = c.admin(options...); err != nil {
+			return nil, err
 		}
+		return a.client, nil
+	}, topic, spans, each)
+	if failed, ok := errors.AsType[*committed.FetchError](err); ok {
+		if errors.Is(failed, kerr.TopicAuthorizationFailed) {
+			return unreadable(topic)
+		}
+		return a.fail("read", failed)
 	}
-	if len(from) == 0 {
-		return nil
-	}
-	a, err := c.admin(
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // a transaction's marker may be the last record: its offset says that the end is reached
-		kgo.FetchMaxPartitionBytes(fetchBytes(len(from))),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
-	)
+	return err
+}
+
+// Settled moves the ends of spans back to where a reader of committed records stands when it has read them: see committed.Ends. An
+// end that cannot be told now stays.
+func Settled(ctx context.Context, c Config, topic string, spans Spans) (Spans, error) {
+	a, err := c.admin()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer a.Close()
-	r.admin = a
-	return r.run(ctx, each)
-}
-
-// A reading is one call of Read.
-type reading struct {
-	admin  *admin
-	topic  string
-	spans  Spans
-	unread map[int32]bool // the partitions whose spans have not been read to the end
-}
-
-func (r *reading) run(ctx context.Context, each func(*kgo.Record) error) error {
-	for len(r.unread) > 0 {
-		poll, cancel := context.WithTimeout(ctx, silence)
-		fetches := r.admin.client.PollFetches(poll)
-		cancel()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		for _, failed := range fetches.Errors() {
-			switch {
-			case errors.Is(failed.Err, context.DeadlineExceeded):
-			case errors.Is(failed.Err, kerr.TopicAuthorizationFailed):
-				return unreadable(failed.Topic)
-			default:
-				return r.admin.fail(fmt.Sprintf("read partition %d of %s", failed.Partition, failed.Topic), failed.Err)
-			}
-		}
-		if fetches.NumRecords() == 0 {
-			if err := r.forget(ctx); err != nil {
-				return err
-			}
-		}
-		for records := fetches.RecordIter(); !records.Done(); {
-			record := records.Next()
-			if !r.unread[record.Partition] {
-				continue
-			}
-			if span := r.spans[record.Partition]; record.Offset < span.To && !record.Attrs.IsControl() {
-				if err := each(record); err != nil {
-					return err
-				}
-			}
-			if record.Offset+1 >= r.spans[record.Partition].To {
-				r.done(record.Partition)
-			}
-		}
+	ends := map[int32]int64{}
+	for partition, span := range spans {
+		ends[partition] = span.To
 	}
-	return nil
-}
-
-func (r *reading) done(partition int32) {
-	delete(r.unread, partition)
-	r.admin.client.RemoveConsumePartitions(map[string][]int32{r.topic: {partition}})
-}
-
-// forget takes partitions off the list whose span retention has deleted.
-func (r *reading) forget(ctx context.Context) error {
-	now, err := r.admin.extent(ctx, r.topic)
-	if err != nil {
-		return err
+	if ends, err = committed.Ends(ctx, a.client, topic, ends); err != nil {
+		return nil, err
 	}
-	for partition := range r.unread {
-		if now[partition].From >= r.spans[partition].To {
-			r.done(partition)
-		}
+	settled := maps.Clone(spans)
+	for partition, end := range ends {
+		settled[partition] = Span{From: spans[partition].From, To: end}
 	}
-	return nil
-}
-
-// NewProducer returns a producer for callers that choose the partition of each record themselves: acknowledged by all in-sync
-// replicas, idempotent, in order per partition.
-func NewProducer(c Config) (*kgo.Client, error) {
-	return newProducer(c, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	return settled, nil
 }
 
 // Committed returns the offsets that a group has committed in a topic, with their metadata. A group that never committed

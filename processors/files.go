@@ -13,6 +13,7 @@ import (
 	"tidemark/codecs"
 	"tidemark/file"
 	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
@@ -25,30 +26,33 @@ import (
 type Files struct {
 	conf    Config
 	logID   string // id of the events topic, known once Run has looked it up
-	group   *kafka.Group
+	group   *epochs.Group
 	metrics *fileMetrics
 }
 
 // NewFiles returns the files group, which does nothing until Run.
 func NewFiles(conf Config) *Files {
 	f := &Files{conf: conf, metrics: newFileMetrics(conf.Metrics)}
-	f.group = kafka.NewGroup(kafka.GroupConfig{
-		Kafka:       conf.Kafka,
+	f.group = epochs.NewGroup(epochs.GroupConfig{
+		Cluster:     conf.Kafka.Cluster(),
 		Name:        conf.Streams.FilesGroup,
-		Table:       conf.Streams.Files,
+		Table:       conf.Streams.Files.Name,
 		Dir:         filepath.Join(conf.Dir, "files"),
 		Log:         conf.Log,
 		InstanceID:  conf.InstanceID,
 		Guarantee:   conf.Guarantee,
-		Metrics:     kafka.NewMetrics(conf.Metrics, conf.Streams.FilesGroup),
+		Metrics:     epochs.NewMetrics(conf.Metrics, "tidemark", conf.Streams.FilesGroup),
 		Graph:       f.graph,
 		Prepare:     f.prepare,
 		Older:       olderBy(fileVersionField),
 		Mirror:      indexMirror(conf),
 		PartitionOf: partitionOf(conf.Streams),
+		Hasher:      kafka.FileHasher,
 		Check:       func(ctx context.Context) error { return sameLog(ctx, conf, f.logID) },
 		Interval:    conf.epoch(),
 		Options:     conf.Options,
+
+		MaxMessageBytes: topology.MaxMessageBytes,
 	})
 	return f
 }
@@ -69,7 +73,7 @@ func (f *Files) Ready() error { return f.group.Ready() }
 // Duplicates returns how many events were dropped since the start because their id was remembered.
 func (f *Files) Duplicates() int64 { return f.metrics.duplicates.Load() }
 
-func (f *Files) graph(e *kafka.Epochs) *goka.GroupGraph {
+func (f *Files) graph(e *epochs.Epochs) *goka.GroupGraph {
 	s := f.conf.Streams
 	edges := []goka.Edge{
 		goka.Input(goka.Stream(s.Events.Name), codecs.Bytes{}, e.Callback(f.fold)),
@@ -118,11 +122,11 @@ func (f *Files) fold(ctx goka.Context, message any) {
 }
 
 // indexMirror keeps the last record of each key in the index topic that of the row's newest version; nil when there is no index.
-func indexMirror(conf Config) *kafka.Mirror {
+func indexMirror(conf Config) *epochs.Mirror {
 	if conf.TableOnly {
 		return nil
 	}
-	return &kafka.Mirror{
+	return &epochs.Mirror{
 		Topic: conf.Streams.Index.Name,
 		Older: func(record, row []byte) bool {
 			message, err := codecs.Index{}.Decode(record)

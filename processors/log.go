@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka"
+	"tidemark/kafka/committed"
 )
 
 // ErrNewLog refuses to start on an events topic that was made anew: its offsets begin again, so "already folded" cannot be
@@ -96,7 +97,7 @@ func lastRows(ctx context.Context, conf Config) ([][]byte, error) {
 	}
 	listed := map[int32]int64{}
 	ends.Each(func(o kadm.ListedOffset) { listed[o.Partition] = o.Offset })
-	last, err := kafka.LastEnds(ctx, client, table, listed)
+	last, err := committed.Ends(ctx, client, table, listed)
 	if err != nil {
 		return nil, fmt.Errorf("read the files table: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
@@ -24,10 +25,10 @@ type Config struct {
 	Dir     string // the groups' local stores; each makes a folder of its own in it
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
-	// InstanceID makes both groups static members: see kafka.EpochConfig.
+	// InstanceID makes both groups static members: see epochs.Config.
 	InstanceID string
-	// Guarantee is kafka.AtLeastOnce when it is not set.
-	Guarantee kafka.Guarantee
+	// Guarantee is epochs.AtLeastOnce when it is not set.
+	Guarantee epochs.Guarantee
 	// AcceptNewLog lets the groups start although the events topic was made anew since the tables were last written.
 	AcceptNewLog bool
 	// Epoch is how long an epoch stays open; 0 means DefaultEpoch.

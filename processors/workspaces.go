@@ -11,7 +11,9 @@ import (
 	"tidemark/codecs"
 	"tidemark/file"
 	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
 )
 
 // Workspaces counts what each workspace holds, from the notices of its files. Notices may come more than once and, after a
@@ -19,22 +21,22 @@ import (
 type Workspaces struct {
 	conf    Config
 	logID   string // id of the events topic, which the notices' positions lie in
-	group   *kafka.Group
+	group   *epochs.Group
 	metrics *workspaceMetrics
 }
 
 // NewWorkspaces returns the workspaces group, which does nothing until Run.
 func NewWorkspaces(conf Config) *Workspaces {
 	w := &Workspaces{conf: conf, metrics: newWorkspaceMetrics(conf.Metrics)}
-	w.group = kafka.NewGroup(kafka.GroupConfig{
-		Kafka:      conf.Kafka,
+	w.group = epochs.NewGroup(epochs.GroupConfig{
+		Cluster:    conf.Kafka.Cluster(),
 		Name:       conf.Streams.WorkspacesGroup,
-		Table:      conf.Streams.Workspaces,
+		Table:      conf.Streams.Workspaces.Name,
 		Dir:        filepath.Join(conf.Dir, "workspaces"),
 		Log:        conf.Log,
 		InstanceID: conf.InstanceID,
 		Guarantee:  conf.Guarantee,
-		Metrics:    kafka.NewMetrics(conf.Metrics, conf.Streams.WorkspacesGroup),
+		Metrics:    epochs.NewMetrics(conf.Metrics, "tidemark", conf.Streams.WorkspacesGroup),
 		Graph:      w.graph,
 		Prepare:    w.prepare,
 		Older:      olderBy(workspaceVersionField),
@@ -42,8 +44,11 @@ func NewWorkspaces(conf Config) *Workspaces {
 		PartitionOf: func(_, key string, _ goka.Headers) int32 {
 			return kafka.FilePartition([]byte(key), conf.Streams.Workspaces.Partitions)
 		},
+		Hasher:   kafka.FileHasher,
 		Interval: conf.epoch(),
 		Options:  conf.Options,
+
+		MaxMessageBytes: topology.MaxMessageBytes,
 	})
 	return w
 }
@@ -61,7 +66,7 @@ func (w *Workspaces) Run(ctx context.Context) error {
 // Ready returns nil while the group processes, else the reason why it does not.
 func (w *Workspaces) Ready() error { return w.group.Ready() }
 
-func (w *Workspaces) graph(e *kafka.Epochs) *goka.GroupGraph {
+func (w *Workspaces) graph(e *epochs.Epochs) *goka.GroupGraph {
 	s := w.conf.Streams
 	return goka.DefineGroup(goka.Group(s.WorkspacesGroup),
 		goka.Input(goka.Stream(s.Notify.Name), codecs.Bytes{}, e.Callback(w.count)),

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tidemark/kafka"
+	"tidemark/kafka/committed"
 	"tidemark/topology"
 )
 
@@ -109,7 +110,7 @@ func (b *brokers) offsets(listed kadm.ListedOffsets, topic string) []int64 {
 }
 
 // readable puts what can be read in the place of a topic's ends. After a transaction nobody ever stands at the end itself:
-// see kafka.LastEnds. A partition that grows is left as it is, since whoever reads it gets past that end soon; and so is one
+// see committed.Ends. A partition that grows is left as it is, since whoever reads it gets past that end soon; and so is one
 // with an undecided transaction, whose records must be waited for.
 func (b *brokers) readable(ctx context.Context, topic string, ends []int64) ([]int64, error) {
 	quiet, last := map[int32]int64{}, map[int32]lastEnd{}
@@ -124,7 +125,7 @@ func (b *brokers) readable(ctx context.Context, topic string, ends []int64) ([]i
 			quiet[int32(i)] = end
 		}
 	}
-	found, err := kafka.LastEnds(ctx, b.client, topic, quiet)
+	found, err := committed.Ends(ctx, b.client, topic, quiet)
 	if err != nil {
 		return nil, fmt.Errorf("look for the last records: %w", err)
 	}

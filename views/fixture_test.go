@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tidemark/kafka"
+	"tidemark/kafka/localstore"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
@@ -60,7 +61,7 @@ func newFixture(tb testing.TB, edit ...func(*Config)) *fixture {
 
 func (f *fixture) open(table *table) {
 	f.t.Helper()
-	store, err := kafka.OpenStore(filepath.Join(f.conf.Dir, table.name), "cluster/topic", slog.New(slog.DiscardHandler))
+	store, err := localstore.Open(filepath.Join(f.conf.Dir, table.name), "cluster/topic", slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"tidemark/codecs"
 	"tidemark/kafka"
+	"tidemark/kafka/localstore"
 	"tidemark/topology"
 )
 
@@ -75,7 +76,7 @@ func (t *table) storage(topic string, partition int32) (storage.Storage, error) 
 		return nil, fmt.Errorf("topic %s has a partition %d, but %d were configured", topic, partition, t.topic.Partitions)
 	}
 	var opened storage.Storage
-	err := t.read(func(s *kafka.Store) (err error) {
+	err := t.read(func(s *localstore.Store) (err error) {
 		if opened, err = s.Builder()(topic, partition); err != nil {
 			return err
 		}

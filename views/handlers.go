@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tidemark/codecs"
-	"tidemark/kafka"
+	"tidemark/kafka/localstore"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -51,8 +51,8 @@ func (s *Server) begin(c *call, key string, enough func() (bool, error)) error {
 // row reads and decodes a row; false when there is none.
 func (s *Server) row(t *table, workspace, file string, into proto.Message) (bool, error) {
 	var value []byte
-	err := t.read(func(store *kafka.Store) (err error) {
-		value, err = store.Get(s.partition(workspace), kafka.Rows, []byte(tidemarkv1.JoinKey(workspace, file)))
+	err := t.read(func(store *localstore.Store) (err error) {
+		value, err = store.Get(s.partition(workspace), localstore.Rows, []byte(tidemarkv1.JoinKey(workspace, file)))
 		return err
 	})
 	if err != nil || value == nil {
@@ -138,7 +138,7 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	}
 	var p page
 	partition := s.partition(c.workspace)
-	if err := s.files.read(func(store *kafka.Store) (err error) {
+	if err := s.files.read(func(store *localstore.Store) (err error) {
 		p, err = list(store, partition, q, from, limit)
 		return err
 	}); err != nil {
@@ -163,16 +163,16 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 // knows reports whether any event of the workspace left a trace.
 func (s *Server) knows(workspace string, partition int32) (known bool, err error) {
 	key := []byte(tidemarkv1.JoinKey(workspace, ""))
-	if err := s.workspaces.read(func(store *kafka.Store) error {
-		value, err := store.Get(partition, kafka.Rows, key)
+	if err := s.workspaces.read(func(store *localstore.Store) error {
+		value, err := store.Get(partition, localstore.Rows, key)
 		known = value != nil
 		return err
 	}); err != nil || known {
 		return known, err
 	}
 	prefix := append(key, '/')
-	err = s.files.read(func(store *kafka.Store) error {
-		scan := store.Scan(partition, kafka.Rows, prefix, prefixEnd(prefix))
+	err = s.files.read(func(store *localstore.Store) error {
+		scan := store.Scan(partition, localstore.Rows, prefix, prefixEnd(prefix))
 		defer scan.Close() //nolint:errcheck // what could fail is told by Err
 		known = scan.Next()
 		return scan.Err()

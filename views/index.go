@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"tidemark/kafka"
+	"tidemark/kafka/localstore"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -21,8 +21,8 @@ import (
 // The workspace is escaped as in a record key, so "/" ends it and "ws1" does not see "ws10". File and path are plain, because
 // pages are in the order of their bytes; a 0x00 in a path becomes 0x00 0xff, which keeps that order. Entries have no value.
 const (
-	byID   kafka.Space = 1
-	byPath kafka.Space = 2
+	byID   localstore.Space = 1
+	byPath localstore.Space = 2
 )
 
 // layout is part of what a store is pinned to: another layout of the index means reading the table again.
@@ -112,13 +112,13 @@ const (
 )
 
 // applyFile applies a record of the files table to rows and index.
-func applyFile(w *kafka.Writer, key string, value []byte) (change, error) {
+func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 	id, file, err := tidemarkv1.SplitKey(key)
 	if err != nil || file == "" {
 		return change{skipped: skipBadKey, detail: err}, nil
 	}
 	workspace, _, _ := strings.Cut(key, "/") // escaped, as index keys want it
-	stored, err := w.Get(kafka.Rows, []byte(key))
+	stored, err := w.Get(localstore.Rows, []byte(key))
 	if err != nil {
 		return change{}, err
 	}
@@ -130,7 +130,7 @@ func applyFile(w *kafka.Writer, key string, value []byte) (change, error) {
 	}
 	if value == nil {
 		unindex(w, workspace, file, &before)
-		w.Delete(kafka.Rows, []byte(key))
+		w.Delete(localstore.Rows, []byte(key))
 		return change{}, nil
 	}
 	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id || row.GetFileId() != file {
@@ -144,7 +144,7 @@ func applyFile(w *kafka.Writer, key string, value []byte) (change, error) {
 		done.skipped = skipOlder
 		return done, nil
 	}
-	w.Set(kafka.Rows, []byte(key), value)
+	w.Set(localstore.Rows, []byte(key), value)
 	if before.GetStatus() == row.GetStatus() && before.GetPath() == row.GetPath() {
 		return done, nil
 	}
@@ -159,7 +159,7 @@ func applyFile(w *kafka.Writer, key string, value []byte) (change, error) {
 }
 
 // unindex removes the entries of a row. Of no row at all there are none.
-func unindex(w *kafka.Writer, workspace, file string, row *tidemarkv1.FileState) {
+func unindex(w *localstore.Writer, workspace, file string, row *tidemarkv1.FileState) {
 	status := statusByte(row.GetStatus())
 	if status == 0 {
 		return
@@ -171,16 +171,16 @@ func unindex(w *kafka.Writer, workspace, file string, row *tidemarkv1.FileState)
 }
 
 // applyWorkspace applies a record of the workspaces table.
-func applyWorkspace(w *kafka.Writer, key string, value []byte) (change, error) {
+func applyWorkspace(w *localstore.Writer, key string, value []byte) (change, error) {
 	id, file, err := tidemarkv1.SplitKey(key)
 	if err != nil || file != "" {
 		return change{skipped: skipBadKey, detail: err}, nil
 	}
 	if value == nil {
-		w.Delete(kafka.Rows, []byte(key))
+		w.Delete(localstore.Rows, []byte(key))
 		return change{}, nil
 	}
-	stored, err := w.Get(kafka.Rows, []byte(key))
+	stored, err := w.Get(localstore.Rows, []byte(key))
 	if err != nil {
 		return change{}, err
 	}
@@ -196,7 +196,7 @@ func applyWorkspace(w *kafka.Writer, key string, value []byte) (change, error) {
 		done.skipped = skipOlder
 		return done, nil
 	}
-	w.Set(kafka.Rows, []byte(key), value)
+	w.Set(localstore.Rows, []byte(key), value)
 	return done, nil
 }
 

@@ -6,7 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tidemark/codecs"
-	"tidemark/kafka"
+	"tidemark/kafka/localstore"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -32,7 +32,7 @@ type page struct {
 }
 
 // list returns the first limit files of the query after the position.
-func list(s *kafka.Store, partition int32, q query, from []byte, limit int) (page, error) {
+func list(s *localstore.Store, partition int32, q query, from []byte, limit int) (page, error) {
 	var p page
 	scans, err := openScans(s, partition, q, from)
 	defer func() { scans.close() }()
@@ -64,7 +64,7 @@ func list(s *kafka.Store, partition int32, q query, from []byte, limit int) (pag
 }
 
 // add appends the file that the scan stands at; moved says that it does not belong there any more.
-func (p *page) add(s *kafka.Store, partition int32, q query, scan *statusScan) (moved bool, err error) {
+func (p *page) add(s *localstore.Store, partition int32, q query, scan *statusScan) (moved bool, err error) {
 	if p.count > 0 && bytes.Equal(scan.tail, p.next) {
 		return false, nil // trashed or restored between the openings of the two scans: it is in both
 	}
@@ -75,7 +75,7 @@ func (p *page) add(s *kafka.Store, partition int32, q query, scan *statusScan) (
 			return false, nil // no key of ours
 		}
 	}
-	value, err := s.Get(partition, kafka.Rows, []byte(tidemarkv1.JoinKey(q.workspace, file)))
+	value, err := s.Get(partition, localstore.Rows, []byte(tidemarkv1.JoinKey(q.workspace, file)))
 	if err != nil || value == nil {
 		return value == nil, err
 	}
@@ -100,7 +100,7 @@ func (p *page) add(s *kafka.Store, partition int32, q query, scan *statusScan) (
 
 // A statusScan walks the index entries of one status.
 type statusScan struct {
-	scan   *kafka.Scan
+	scan   *localstore.Scan
 	status byte
 	head   int    // length of workspace and status in a key
 	tail   []byte // of the key it stands at; nil past the end
@@ -109,7 +109,7 @@ type statusScan struct {
 // statusScans are those of one page.
 type statusScans []*statusScan
 
-func openScans(s *kafka.Store, partition int32, q query, from []byte) (statusScans, error) {
+func openScans(s *localstore.Store, partition int32, q query, from []byte) (statusScans, error) {
 	var scans statusScans
 	workspace := tidemarkv1.EscapePart(q.workspace)
 	for _, status := range statusBytes[q.status] {

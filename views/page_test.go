@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tidemark/kafka"
+	"tidemark/kafka/localstore"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -71,7 +72,7 @@ func TestOlderRecordsAndTombstones(t *testing.T) {
 		t.Errorf("after a tombstone of the only file: %d %s", w.Code, w.Body)
 	}
 	p := kafka.Partition("ws", 4)
-	for _, space := range []kafka.Space{kafka.Rows, byID, byPath} {
+	for _, space := range []localstore.Space{localstore.Rows, byID, byPath} {
 		scan := f.Server.files.store.Scan(p, space, nil, nil)
 		if scan.Next() {
 			t.Errorf("space %d still holds %q", space, scan.Key())

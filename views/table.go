@@ -13,6 +13,7 @@ import (
 	"github.com/lovoo/goka/storage"
 
 	"tidemark/kafka"
+	"tidemark/kafka/localstore"
 	"tidemark/topology"
 )
 
@@ -21,7 +22,7 @@ type table struct {
 	name    string // in metrics and messages
 	topic   topology.Topic
 	dir     string
-	apply   func(w *kafka.Writer, key string, value []byte) (change, error)
+	apply   func(w *localstore.Writer, key string, value []byte) (change, error)
 	metrics *metrics
 	log     *slog.Logger
 
@@ -30,9 +31,9 @@ type table struct {
 	logID     atomic.Pointer[string] // of the events topic, once known
 	recovered atomic.Bool            // the copy was complete at least once since the start
 
-	mu     sync.RWMutex // held for writing while the store opens or closes
-	store  *kafka.Store // nil while closed
-	reason error        // why the copy is not recovered
+	mu     sync.RWMutex      // held for writing while the store opens or closes
+	store  *localstore.Store // nil while closed
+	reason error             // why the copy is not recovered
 
 	restart  chan string // a reason to build the goka view anew
 	told     sync.Map    // causes of skipped records that were logged already
@@ -55,7 +56,7 @@ const stallAfter = 30 * time.Second
 // errClosed is what a read finds before the store is open and after it is closed.
 var errClosed = errors.New("the local copy is closed")
 
-func newTable(name string, topic topology.Topic, dir string, apply func(*kafka.Writer, string, []byte) (change, error), m *metrics, log *slog.Logger) *table {
+func newTable(name string, topic topology.Topic, dir string, apply func(*localstore.Writer, string, []byte) (change, error), m *metrics, log *slog.Logger) *table {
 	t := &table{
 		name: name, topic: topic, dir: dir, apply: apply, metrics: m, log: log.With("table", name),
 		reason: errors.New("not started"), restart: make(chan string, 1), progress: make([]standing, topic.Partitions),
@@ -86,7 +87,7 @@ func (t *table) because(err error) {
 }
 
 // read calls f with the open store.
-func (t *table) read(f func(s *kafka.Store) error) error {
+func (t *table) read(f func(s *localstore.Store) error) error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if t.store == nil {
@@ -102,8 +103,8 @@ func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, va
 	var done change
 	if kafka.FilePartition([]byte(key), t.topic.Partitions) != partition {
 		done.skipped = skipPartition
-	} else if err := t.read(func(s *kafka.Store) error {
-		return s.Update(partition, ctx.Offset(), func(w *kafka.Writer) (err error) {
+	} else if err := t.read(func(s *localstore.Store) error {
+		return s.Update(partition, ctx.Offset(), func(w *localstore.Writer) (err error) {
 			done, err = t.apply(w, key, value)
 			return err
 		})
@@ -214,7 +215,7 @@ func (e *storeError) Unwrap() error { return e.error }
 
 // open opens the store, once; it stays open over all attempts, so that what was read can be answered meanwhile.
 func (t *table) open(ctx context.Context, conf kafka.Config, streams topology.Streams) error {
-	if t.read(func(*kafka.Store) error { return nil }) == nil {
+	if t.read(func(*localstore.Store) error { return nil }) == nil {
 		return nil
 	}
 	cluster, ids, err := kafka.TopicIDs(ctx, conf, t.topic.Name, streams.Events.Name)
@@ -223,7 +224,7 @@ func (t *table) open(ctx context.Context, conf kafka.Config, streams topology.St
 	}
 	logID := ids[streams.Events.Name]
 	t.logID.Store(&logID)
-	store, err := kafka.OpenStore(t.dir, cluster+"/"+ids[t.topic.Name]+"/"+layout, t.log)
+	store, err := localstore.Open(t.dir, cluster+"/"+ids[t.topic.Name]+"/"+layout, t.log)
 	if err != nil {
 		return &storeError{err}
 	}

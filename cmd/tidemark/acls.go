@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 	"tidemark/replay"
 	"tidemark/topology"
 )
@@ -42,7 +43,7 @@ func aclsOf(s topology.Streams) []acl {
 
 	// With --guarantee exactly_once an instance writes under its group's name, a dash and its own.
 	transactions := func(role, group string) {
-		acls = append(acls, acl{Role: role, Resource: "transactional-id", Name: kafka.TransactionalID(group, ""), Pattern: "prefixed", Operations: []string{write}})
+		acls = append(acls, acl{Role: role, Resource: "transactional-id", Name: epochs.TransactionalID(group, ""), Pattern: "prefixed", Operations: []string{write}})
 	}
 
 	topic(ingestRole, s.Events, write)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 	"tidemark/processors"
 	"tidemark/topology"
 )
@@ -26,7 +27,7 @@ type processFlags struct {
 
 // check refuses what cannot be promised: without a name that lasts, a restarted instance could not end what it left open.
 func (f processFlags) check() error {
-	if f.Guarantee == string(kafka.ExactlyOnce) && f.InstanceID == "" {
+	if f.Guarantee == string(epochs.ExactlyOnce) && f.InstanceID == "" {
 		return usagef("--guarantee exactly_once needs --instance-id: a name of this instance, unique and the same after a restart")
 	}
 	return nil
@@ -78,7 +79,7 @@ func (f processFlags) groups(h *host, config kafka.Config, streams topology.Stre
 	return processors.Config{
 		Kafka: config, Streams: streams, Dir: filepath.Join(data, "processors"),
 		Log: h.log.With("role", "process"), Metrics: h.registry,
-		InstanceID: f.InstanceID, Guarantee: kafka.Guarantee(f.Guarantee), AcceptNewLog: f.AcceptNewLog, Epoch: f.Epoch,
+		InstanceID: f.InstanceID, Guarantee: epochs.Guarantee(f.Guarantee), AcceptNewLog: f.AcceptNewLog, Epoch: f.Epoch,
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 	"tidemark/topology"
 
 	"github.com/lovoo/goka"
@@ -81,7 +82,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	log.InfoContext(ctx, "starting", "mistake", *name, "cluster", cluster)
 	f := &files{streams: streams, mistake: mistakes[i], logID: ids[streams.Events.Name], log: log}
-	options := append(kafka.ClientOptions(conf, log),
+	options := append(epochs.ClientOptions(conf.Cluster(), kafka.FileHasher, log),
 		goka.WithProducerBuilder(f.producer(kafka.ProducerBuilder(conf, 2*time.Millisecond))),
 		goka.WithStorageBuilder(storage.DefaultBuilder(filepath.Join(*dir, "control"))),
 		goka.WithConsumerGroupBuilder(f.group(conf)))

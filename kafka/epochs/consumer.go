@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kadm"
 )
 
 // Prepare readies a record for its callback. It may rewrite the key.
@@ -23,12 +24,11 @@ const inboxSize = 128
 //   - records are prepared before goka sees them;
 //   - a rebalance is joined at once, where goka would sleep for 5 s.
 func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.ConsumerGroup, error) {
-	conf := e.conf.Kafka
-	conf.Brokers, conf.ClientID = brokers, clientID
-	config, err := conf.SaramaReader()
+	config, err := e.conf.Cluster.Sarama()
 	if err != nil {
 		return nil, err
 	}
+	config.ClientID = clientID
 	config.Consumer.Group.InstanceId = e.conf.InstanceID
 	config.Consumer.Offsets.AutoCommit.Enable = e.conf.Guarantee != ExactlyOnce // which commits in its transactions
 	inner, err := sarama.NewConsumerGroup(brokers, name, config)
@@ -67,13 +67,13 @@ func (e *Epochs) outOfRange(of *sarama.ConsumerError) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	next := "the group has committed nothing"
-	committed, err := Committed(ctx, e.conf.Kafka, e.conf.Group, of.Topic)
-	if o, found := committed[of.Partition]; found {
+	fetched, err := kadm.NewClient(e.client).FetchOffsetsForTopics(ctx, e.conf.Group, of.Topic)
+	if o, found := fetched.Lookup(of.Topic, of.Partition); err == nil && found && o.Err == nil && o.At >= 0 {
 		next = fmt.Sprintf("the group has committed offset %d", o.At)
-	} else if err != nil {
+	} else if err := errors.Join(err, o.Err); err != nil {
 		next = fmt.Sprintf("what the group has committed cannot be told: %v", err)
 	}
-	return fmt.Errorf("%s/%d: what is to be read next is not in the log (%s): input was removed before it was read, or the log was made anew or lost its end; `tidemark doctor` says which: %w", of.Topic, of.Partition, next, of.Err)
+	return fmt.Errorf("%s/%d: what is to be read next is not in the log (%s): input was removed before it was read, or the log was made anew or lost its end: %w", of.Topic, of.Partition, next, of.Err)
 }
 
 // Consume runs session after session until one fails or the context ends.

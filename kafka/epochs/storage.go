@@ -1,16 +1,18 @@
-package kafka
+package epochs
 
 import (
 	"errors"
 
 	"github.com/lovoo/goka/storage"
+
+	"tidemark/kafka/localstore"
 )
 
 // An epochStorage is what goka reads and writes: the rows that wait in epochs over those on the disk. Nothing written
 // through it reaches the disk before its epoch is published; what goka recovers from the changelog is written by
 // Epochs.recover instead, because it is published already.
 type epochStorage struct {
-	*shelf
+	*localstore.Shelf
 	*partitionEpochs
 	epochs *Epochs
 }
@@ -51,9 +53,9 @@ func (s *epochStorage) Close() error {
 	if s.shared != nil {
 		s.shared.flush() // what came of the last records, while the partition can still be found
 	}
-	s.epochs.forget(s.partition)
+	s.epochs.forget(s.Partition())
 	s.close()
-	return s.shelf.Close()
+	return s.Shelf.Close()
 }
 
 var errNoIterator = errors.New("a table with epochs has no iterators: read a view, which holds what is published")

@@ -1,9 +1,13 @@
-package kafka_test
+package epochs_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
+	"hash/crc32"
 	"log/slog"
 	"os"
 	"strconv"
@@ -13,38 +17,42 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/devbroker"
-	"tidemark/kafka"
-	tidemarkv1 "tidemark/proto/tidemark/v1"
-	"tidemark/topology"
+	"tidemark/kafka/committed"
+	"tidemark/kafka/epochs"
 )
 
 // A counter is the smallest processor with effects: a row per key that counts its events, and an output for each.
 type counter struct {
-	guarantee kafka.Guarantee
-	config    kafka.Config
-	streams   topology.Streams
+	guarantee epochs.Guarantee
+	cluster   committed.Cluster
 	client    *kgo.Client
+
+	events, table, counts string // topics, with as many partitions each
+	group                 string
 }
 
-func newCounter(t *testing.T, guarantee kafka.Guarantee) *counter {
+const partitions = 4
+
+func newCounter(t *testing.T, guarantee epochs.Guarantee) *counter {
 	t.Helper()
-	c := &counter{guarantee: guarantee, config: kafka.Config{Brokers: devbroker.ForTest(t), ClientID: "test"}}
+	name := fmt.Sprintf("counter%d", time.Now().UnixNano())
+	c := &counter{
+		guarantee: guarantee, cluster: committed.At(devbroker.ForTest(t)...),
+		events: name + "-events", table: name + "-table", counts: name + "-counts", group: name,
+	}
 	var err error
-	size := topology.Sizing{Partitions: 4, Replication: 1, MinISR: 1}
-	if c.streams, err = topology.New(fmt.Sprintf("counter%d", time.Now().UnixNano()), size); err != nil {
+	if c.client, err = kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kafka.ApplyTopics(t.Context(), c.config, c.streams.Topics()); err != nil {
-		t.Fatal(err)
+	answers, err := kadm.NewClient(c.client).CreateTopics(t.Context(), partitions, 1, nil, c.events, c.table, c.counts)
+	if err == nil {
+		err = answers.Error()
 	}
-	options, err := c.config.Franz()
 	if err != nil {
-		t.Fatal(err)
-	}
-	if c.client, err = kgo.NewClient(append(options, kgo.RecordPartitioner(kgo.ManualPartitioner()))...); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.client.Close)
@@ -60,7 +68,7 @@ func (c *counter) produce(t *testing.T, n int) {
 			key = strconv.Itoa(i % 50)
 		}
 		c.client.Produce(t.Context(), &kgo.Record{
-			Topic: c.streams.Events.Name, Partition: kafka.Partition(key, c.streams.Events.Partitions), Key: []byte(key), Value: []byte("x"),
+			Topic: c.events, Partition: partitionOf(key), Key: []byte(key), Value: []byte("x"),
 		}, func(_ *kgo.Record, err error) {
 			if err != nil {
 				t.Error(err)
@@ -72,30 +80,50 @@ func (c *counter) produce(t *testing.T, n int) {
 	}
 }
 
-func (c *counter) group(dir string, count goka.ProcessCallback) *kafka.Group {
+func (c *counter) one(dir string, count goka.ProcessCallback) *epochs.Group {
 	return c.instance("one", dir, count)
 }
 
-func (c *counter) instance(id, dir string, count goka.ProcessCallback) *kafka.Group {
-	return kafka.NewGroup(kafka.GroupConfig{
+func (c *counter) instance(id, dir string, count goka.ProcessCallback) *epochs.Group {
+	return epochs.NewGroup(epochs.GroupConfig{
 		Guarantee: c.guarantee, InstanceID: id,
-		Kafka: c.config, Name: c.streams.FilesGroup, Table: c.streams.Files, Dir: dir, Log: slog.New(slog.DiscardHandler),
+		Cluster: c.cluster, Name: c.group, Table: c.table, Dir: dir, Log: slog.New(slog.DiscardHandler),
 		Interval: 5 * time.Millisecond,
 		Prepare: func(r *sarama.ConsumerMessage) any {
-			r.Key = []byte(tidemarkv1.JoinKey(string(r.Key), "file"))
+			r.Key = append(r.Key, "/row"...)
 			return string(r.Value)
 		},
-		Older: func(record, stored []byte) bool { return number(record) < number(stored) },
-		PartitionOf: func(_, key string, _ goka.Headers) int32 {
-			return kafka.FilePartition([]byte(key), c.streams.Events.Partitions)
-		},
-		Graph: func(e *kafka.Epochs) *goka.GroupGraph {
-			return goka.DefineGroup(goka.Group(c.streams.FilesGroup),
-				goka.Input(goka.Stream(c.streams.Events.Name), raw{}, e.Callback(count)),
-				goka.Output(goka.Stream(c.streams.Notify.Name), raw{}),
+		Older:       func(record, stored []byte) bool { return number(record) < number(stored) },
+		PartitionOf: func(_, key string, _ goka.Headers) int32 { return partitionOf(key) },
+		Hasher:      func() hash.Hash32 { return new(headHasher) },
+		Graph: func(e *epochs.Epochs) *goka.GroupGraph {
+			return goka.DefineGroup(goka.Group(c.group),
+				goka.Input(goka.Stream(c.events), raw{}, e.Callback(count)),
+				goka.Output(goka.Stream(c.counts), raw{}),
 				goka.Persist(raw{}))
 		},
 	})
+}
+
+// A headHasher hashes a key up to its first slash: a row lies in the partition of its events, whose keys are without one.
+type headHasher struct{ key []byte }
+
+func (h *headHasher) Write(b []byte) (int, error) { h.key = append(h.key, b...); return len(b), nil }
+
+func (h *headHasher) Sum(b []byte) []byte { return binary.BigEndian.AppendUint32(b, h.Sum32()) }
+func (h *headHasher) Reset()              { h.key = nil }
+func (h *headHasher) Size() int           { return 4 }
+func (h *headHasher) BlockSize() int      { return 1 }
+
+func (h *headHasher) Sum32() uint32 {
+	head, _, _ := bytes.Cut(h.key, []byte("/"))
+	return crc32.ChecksumIEEE(head) >> 1 // goka's partitions are signed
+}
+
+func partitionOf(key string) int32 {
+	h := new(headHasher)
+	h.key = []byte(key)
+	return int32(h.Sum32() % partitions)
 }
 
 // raw hands bytes on as they are.
@@ -127,12 +155,12 @@ func (c *counter) count(ctx goka.Context, _ any) {
 		return // a restart found it in the row: its output is in the log
 	}
 	after := fmt.Appendf(nil, "%d %d", n+1, ctx.Offset())
-	ctx.Emit(goka.Stream(c.streams.Notify.Name), ctx.Key(), after)
+	ctx.Emit(goka.Stream(c.counts), ctx.Key(), after)
 	ctx.SetValue(after)
 }
 
 // run runs the group until done, which is asked again and again.
-func run(t *testing.T, g *kafka.Group, done func() bool) {
+func run(t *testing.T, g *epochs.Group, done func() bool) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -152,12 +180,8 @@ func run(t *testing.T, g *kafka.Group, done func() bool) {
 // read returns all records of a topic as they stand.
 func (c *counter) read(t *testing.T, topic string) []*kgo.Record {
 	t.Helper()
-	options, err := c.config.Franz()
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader, err := kgo.NewClient(append(options, kgo.ConsumeTopics(topic), kgo.FetchMaxWait(50*time.Millisecond),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()))...)
+	reader, err := kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...), kgo.ConsumeTopics(topic), kgo.FetchMaxWait(50*time.Millisecond),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,14 +203,14 @@ func (c *counter) read(t *testing.T, topic string) []*kgo.Record {
 func (c *counter) judge(t *testing.T, events int) {
 	t.Helper()
 	outputs, last := map[string]int{}, map[string]int{}
-	for _, r := range c.read(t, c.streams.Notify.Name) {
+	for _, r := range c.read(t, c.counts) {
 		n := number(r.Value)
 		if want := outputs[string(r.Key)] + 1; n != want {
 			t.Errorf("output %d of %s says %d", want, r.Key, n)
 		}
 		outputs[string(r.Key)] = n
 	}
-	for _, r := range c.read(t, c.streams.Files.Name) {
+	for _, r := range c.read(t, c.table) {
 		last[string(r.Key)] = number(r.Value)
 	}
 	total := 0
@@ -202,41 +226,41 @@ func (c *counter) judge(t *testing.T, events int) {
 }
 
 // eachGuarantee runs a test in both modes.
-func eachGuarantee(t *testing.T, test func(t *testing.T, guarantee kafka.Guarantee)) {
+func eachGuarantee(t *testing.T, test func(t *testing.T, guarantee epochs.Guarantee)) {
 	t.Helper()
-	for _, guarantee := range []kafka.Guarantee{kafka.AtLeastOnce, kafka.ExactlyOnce} {
+	for _, guarantee := range []epochs.Guarantee{epochs.AtLeastOnce, epochs.ExactlyOnce} {
 		t.Run(string(guarantee), func(t *testing.T) { test(t, guarantee) })
 	}
 }
 
 func TestGroupOverARestartAndALostStore(t *testing.T) { eachGuarantee(t, testRestart) }
 
-func testRestart(t *testing.T, guarantee kafka.Guarantee) {
+func testRestart(t *testing.T, guarantee epochs.Guarantee) {
 	t.Helper()
 	c := newCounter(t, guarantee)
 	dir := t.TempDir()
-	seen := func(n int) func() bool { return func() bool { return len(c.read(t, c.streams.Notify.Name)) >= n } }
+	seen := func(n int) func() bool { return func() bool { return len(c.read(t, c.counts)) >= n } }
 	c.produce(t, 4000)
-	run(t, c.group(dir, c.count), seen(4000))
+	run(t, c.one(dir, c.count), seen(4000))
 	c.produce(t, 1000)
-	run(t, c.group(dir, c.count), seen(5000))
+	run(t, c.one(dir, c.count), seen(5000))
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 	c.produce(t, 1000)
-	run(t, c.group(dir, c.count), seen(6000))
+	run(t, c.one(dir, c.count), seen(6000))
 	c.judge(t, 6000)
 }
 
 // A callback that fails ends the processor; the group builds another, which begins at the committed prefix.
 func TestGroupRecoversFromAFailure(t *testing.T) { eachGuarantee(t, testFailure) }
 
-func testFailure(t *testing.T, guarantee kafka.Guarantee) {
+func testFailure(t *testing.T, guarantee epochs.Guarantee) {
 	t.Helper()
 	c := newCounter(t, guarantee)
 	c.produce(t, 2000)
 	var failures atomic.Int32
-	g := c.group(t.TempDir(), func(ctx goka.Context, message any) {
+	g := c.one(t.TempDir(), func(ctx goka.Context, message any) {
 		if ctx.Offset() == 300 && failures.Add(1) <= 2 {
 			ctx.SetValue([]byte("1000000 1000000")) // half of an effect, which must not survive
 			ctx.Fail(errors.New("not today"))
@@ -244,9 +268,9 @@ func testFailure(t *testing.T, guarantee kafka.Guarantee) {
 		}
 		c.count(ctx, message)
 	})
-	run(t, g, func() bool { return len(c.read(t, c.streams.Notify.Name)) >= 2000 && failures.Load() >= 2 })
+	run(t, g, func() bool { return len(c.read(t, c.counts)) >= 2000 && failures.Load() >= 2 })
 	rows := map[string]int{}
-	for _, r := range c.read(t, c.streams.Files.Name) {
+	for _, r := range c.read(t, c.table) {
 		rows[string(r.Key)] = number(r.Value)
 	}
 	total := 0
@@ -256,7 +280,27 @@ func testFailure(t *testing.T, guarantee kafka.Guarantee) {
 	if total != 2000 {
 		t.Errorf("rows count %d events, want 2000", total)
 	}
-	if guarantee == kafka.ExactlyOnce {
+	if guarantee == epochs.ExactlyOnce {
 		c.judge(t, 2000) // what was done before the failure is not there a second time
 	}
+}
+
+// Partitions that move between instances in the middle of their work move with each effect there once.
+func TestMovedPartitionsAreExact(t *testing.T) {
+	c := newCounter(t, epochs.ExactlyOnce)
+	c.produce(t, 3000)
+	first := c.instance("first", t.TempDir(), c.count)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- first.Run(ctx) }()
+	for len(c.read(t, c.counts)) == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	c.produce(t, 3000)
+	run(t, c.instance("second", t.TempDir(), c.count), func() bool { return len(c.read(t, c.counts)) >= 6000 })
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	c.judge(t, 6000)
 }

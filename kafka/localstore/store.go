@@ -1,4 +1,9 @@
-package kafka
+// Package localstore keeps the rows of a Kafka table, partition by partition, on this instance's disk, for goka.
+//
+// It promises that a partition's rows and the changelog offset they stand at are never apart, and that a folder which belongs to
+// another log, or cannot be read, is begun anew. It refuses to be more than a cache: it is as durable as its last flush, since all
+// of it can be read again from the changelog.
+package localstore
 
 import (
 	"bytes"
@@ -41,16 +46,18 @@ type Space byte
 // Rows is the space of the table's own rows, by record key. Spaces from 1 to 252 are the caller's.
 const Rows Space = 0
 
+// Owed is the space of keys whose rows their owner is to write into the changelog again.
+const Owed Space = 0xfd
+
 const (
-	spaceOwed   Space = 0xfd // keys whose rows are to be written into the changelog again: see partitionEpochs.rewrite
 	spaceOffset Space = 0xfe // the changelog offset that the rows stand at
 	spaceUsed   Space = 0xff // when the partition was last known to be up to date
 )
 
 // pinFile names what the folder belongs to; a wipeFile asks the next start to begin anew.
 const (
-	pinFile  = "tidemark-pin"
-	wipeFile = "tidemark-wipe"
+	pinFile  = "store-pin"
+	wipeFile = "store-wipe"
 )
 
 // deleteRetention is Kafka's default delete.retention.ms: a cache that slept longer may have missed a tombstone for good.
@@ -58,10 +65,10 @@ const deleteRetention = 24 * time.Hour
 
 const usedEvery = time.Minute // how often a busy partition notes the time
 
-// OpenStore opens the store in dir, which must not be shared with another process. The pin names the log that the rows come
+// Open opens the store in dir, which must not be shared with another process. The pin names the log that the rows come
 // from ("cluster id/topic id"): a folder of another pin, or one that cannot be read, is wiped, because everything in it can
 // be read again from the changelog.
-func OpenStore(dir, pin string, log *slog.Logger) (*Store, error) {
+func Open(dir, pin string, log *slog.Logger) (*Store, error) {
 	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: time.Now}
 	if reason := s.staleReason(pin); reason != "" {
 		log.Warn("local store wiped, it will be rebuilt from the changelog", "dir", dir, "reason", reason)

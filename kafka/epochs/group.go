@@ -1,17 +1,20 @@
-package kafka
+package epochs
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/topology"
+	"tidemark/kafka/committed"
+	"tidemark/kafka/localstore"
 )
 
 // A Group runs one goka processor with epochs for as long as it is told to. goka's processor ends with the first error and
@@ -26,14 +29,14 @@ type Group struct {
 
 // GroupConfig describes a processor.
 type GroupConfig struct {
-	Kafka   Config
+	Cluster committed.Cluster
 	Name    string
-	Table   topology.Topic
+	Table   string // the topic of its table
 	Dir     string // of the local store
 	Log     *slog.Logger
 	Metrics *Metrics
 
-	InstanceID string    // see EpochConfig
+	InstanceID string    // see Config
 	Guarantee  Guarantee // likewise
 
 	// Graph is called for each attempt; its callbacks go through Epochs.Callback.
@@ -42,7 +45,10 @@ type GroupConfig struct {
 	Older       func(record, stored []byte) bool
 	Mirror      *Mirror
 	PartitionOf func(topic, key string, headers goka.Headers) int32
-	Interval    time.Duration // see EpochConfig
+	Hasher      func() hash.Hash32 // of keys, by which goka finds their partitions; nil: goka's own
+	Interval    time.Duration      // see Config
+	// MaxMessageBytes: see Config.
+	MaxMessageBytes int32
 	// Check says before each attempt, and before each session in it, why there may be none, which Run then returns; nil when
 	// nothing speaks against it, or that cannot be told now. It may be nil itself.
 	Check func(ctx context.Context) error
@@ -121,24 +127,24 @@ func (g *Group) set(p *goka.Processor, err error) {
 
 // attempt runs one processor from its start to its end.
 func (g *Group) attempt(ctx context.Context) (err error) {
-	cluster, ids, err := TopicIDs(ctx, g.conf.Kafka, g.conf.Table.Name)
+	log, err := g.log(ctx)
 	if err != nil {
 		return err
 	}
-	store, err := OpenStore(g.conf.Dir, cluster+"/"+ids[g.conf.Table.Name], g.conf.Log)
+	store, err := localstore.Open(g.conf.Dir, log, g.conf.Log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	epochs := NewEpochs(EpochConfig{
-		Kafka: g.conf.Kafka, Store: store, Table: g.conf.Table.Name, Log: g.conf.Log, Metrics: g.conf.Metrics,
+	epochs := NewEpochs(Config{
+		Cluster: g.conf.Cluster, Store: store, Table: g.conf.Table, Log: g.conf.Log, Metrics: g.conf.Metrics,
 		Group: g.conf.Name, Guarantee: g.conf.Guarantee, InstanceID: g.conf.InstanceID, Interval: g.conf.Interval,
 		Prepare: g.conf.Prepare, Older: g.conf.Older, Mirror: g.conf.Mirror, PartitionOf: g.conf.PartitionOf,
-		Check: g.conf.Check,
+		Check: g.conf.Check, MaxMessageBytes: g.conf.MaxMessageBytes,
 	})
-	options := append(ClientOptions(g.conf.Kafka, g.conf.Log), epochs.Options()...)
-	processor, err := goka.NewProcessor(g.conf.Kafka.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)
+	options := append(ClientOptions(g.conf.Cluster, g.conf.Hasher, g.conf.Log), epochs.Options()...)
+	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)
 	if err != nil {
 		return fmt.Errorf("build processor: %w", err)
 	}
@@ -154,27 +160,35 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	return nil
 }
 
-// ClientOptions give a processor safe clients and our hasher; goka's defaults are none of that.
-func ClientOptions(c Config, log *slog.Logger) []goka.ProcessorOption {
-	return []goka.ProcessorOption{
-		goka.WithLogger(gokaLog{log}),
-		goka.WithHasher(FileHasher),
-		goka.WithNilHandling(goka.NilProcess),
-		goka.WithPartitionChannelSize(inboxSize),
-		goka.WithConsumerSaramaBuilder(ConsumerBuilder(c)),
-		goka.WithTopicManagerBuilder(TopicManagerBuilder(c)),
+// log names the log of the table: a topic that was deleted and made again has another id.
+func (g *Group) log(ctx context.Context) (string, error) {
+	client, err := Config{Cluster: g.conf.Cluster}.opener()(kgo.RetryTimeout(6 * time.Second)) // a person may be watching
+	if err != nil {
+		return "", err
 	}
+	defer client.Close()
+	metadata, err := kadm.NewClient(client).Metadata(ctx, g.conf.Table)
+	if err == nil {
+		err = metadata.Topics[g.conf.Table].Err
+	}
+	if err != nil {
+		return "", fmt.Errorf("look up the table %s of group %s: %w", g.conf.Table, g.conf.Name, err)
+	}
+	return metadata.Cluster + "/" + metadata.Topics[g.conf.Table].ID.String(), nil
 }
 
-// ConsumerBuilder reads tables, for processors and views.
-func ConsumerBuilder(c Config) goka.SaramaConsumerBuilder {
-	return func(brokers []string, clientID string) (sarama.Consumer, error) {
-		c.Brokers, c.ClientID = brokers, clientID
-		config, err := c.SaramaReader()
-		if err != nil {
-			return nil, err
-		}
-		return sarama.NewConsumer(brokers, config)
+// ClientOptions give a processor safe clients and a hasher; goka's own clients are not safe.
+func ClientOptions(c committed.Cluster, hasher func() hash.Hash32, log *slog.Logger) []goka.ProcessorOption {
+	if hasher == nil {
+		hasher = goka.DefaultHasher()
+	}
+	return []goka.ProcessorOption{
+		goka.WithLogger(gokaLog{log}),
+		goka.WithHasher(hasher),
+		goka.WithNilHandling(goka.NilProcess),
+		goka.WithPartitionChannelSize(inboxSize),
+		goka.WithConsumerSaramaBuilder(committed.Consumer(c)),
+		goka.WithTopicManagerBuilder(committed.TopicManager(c, true)),
 	}
 }
 

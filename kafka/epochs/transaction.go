@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"context"
@@ -76,7 +76,7 @@ const transactionTimeout = 15 * time.Second
 // abortTimeout bounds the attempt to abort at once, for the readers' sake. What it leaves open the next attempt aborts.
 const abortTimeout = 5 * time.Second
 
-func newTransactions(l ledger, conf EpochConfig, owner []byte, partitions func() []*partitionEpochs) *transactions {
+func newTransactions(l ledger, conf Config, owner []byte, partitions func() []*partitionEpochs) *transactions {
 	return &transactions{
 		ledger: l, table: conf.Table, owner: owner, interval: conf.Interval, partitions: partitions, metrics: conf.Metrics,
 		dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), failed: make(chan struct{}),
@@ -176,7 +176,7 @@ func (t *transactions) publish(batch []*closing) error {
 	for _, c := range batch {
 		written = written || len(c.what.records)+len(c.what.rows) > 0
 		for topic, offset := range c.what.next {
-			next[partitionID{topic, c.of.shelf.partition}] = offset
+			next[partitionID{topic, c.of.shelf.Partition()}] = offset
 		}
 	}
 	if !written {
@@ -217,7 +217,7 @@ func (t *transactions) write(ctx context.Context, batch []*closing, next map[par
 		for _, r := range c.what.records {
 			w.send(r, nil)
 		}
-		for _, r := range c.what.tableRecords(t.table, c.of.shelf.partition, t.owner) {
+		for _, r := range c.what.tableRecords(t.table, c.of.shelf.Partition(), t.owner) {
 			w.send(r, c)
 		}
 	}

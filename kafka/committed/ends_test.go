@@ -1,7 +1,6 @@
-package kafka_test
+package committed_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -10,28 +9,35 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/kafka"
+	"tidemark/devbroker"
+	"tidemark/kafka/committed"
 )
 
 // A writer writes transactions to one partition.
 type writer struct {
 	*kgo.Client
-	topic string
+	cluster committed.Cluster
+	topic   string
 }
 
-func (c *counter) writer(t *testing.T) *writer {
+func newWriter(t *testing.T) *writer {
 	t.Helper()
-	options, err := c.config.Franz()
-	if err != nil {
+	w := &writer{cluster: committed.At(devbroker.ForTest(t)...), topic: fmt.Sprintf("ends%d", time.Now().UnixNano())}
+	w.Client = w.client(t, kgo.TransactionalID(w.topic))
+	if _, err := kadm.NewClient(w.Client).CreateTopic(t.Context(), 1, 1, nil, w.topic); err != nil {
 		t.Fatal(err)
 	}
-	client, err := kgo.NewClient(append(options, kgo.TransactionalID(fmt.Sprint(time.Now().UnixNano())),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	return w
+}
+
+func (w *writer) client(t *testing.T, more ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	client, err := kgo.NewClient(append(more, kgo.SeedBrokers(w.cluster.Brokers...))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	return &writer{client, c.streams.Files.Name}
+	return client
 }
 
 // write leaves a transaction with some records open.
@@ -64,7 +70,7 @@ func (w *writer) last(t *testing.T) int64 {
 	}
 	end, _ := ends.Lookup(w.topic, 0)
 	for range 100 {
-		found, err := kafka.LastEnds(t.Context(), w.Client, w.topic, map[int32]int64{0: end.Offset})
+		found, err := committed.Ends(t.Context(), w.Client, w.topic, map[int32]int64{0: end.Offset})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,8 +83,7 @@ func (w *writer) last(t *testing.T) int64 {
 }
 
 func TestLastEndIsAfterTheLastRecordThatIsHandedOver(t *testing.T) {
-	c := newCounter(t, kafka.AtLeastOnce)
-	w := c.writer(t)
+	w := newWriter(t)
 	if got := w.last(t); got != 0 {
 		t.Errorf("empty: %d", got)
 	}
@@ -100,7 +105,7 @@ func TestLastEndIsAfterTheLastRecordThatIsHandedOver(t *testing.T) {
 		t.Errorf("after 40 aborts: %d, want 5", got)
 	}
 	plain := &kgo.Record{Topic: w.topic, Key: []byte("k"), Value: []byte("1 1")}
-	if err := c.client.ProduceSync(t.Context(), plain).FirstErr(); err != nil {
+	if err := w.client(t).ProduceSync(t.Context(), plain).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 	if got := w.last(t); got != plain.Offset+1 {
@@ -111,18 +116,17 @@ func TestLastEndIsAfterTheLastRecordThatIsHandedOver(t *testing.T) {
 // Recovery ends after the last row that is handed over, and not before a transaction below the table's end is decided; a
 // view's does not wait for that.
 func TestTopicManagersTellTheEndThatRecoveryReaches(t *testing.T) {
-	c := newCounter(t, kafka.AtLeastOnce)
-	w := c.writer(t)
+	w := newWriter(t)
 	w.write(t, 2)
 	w.end(t, kgo.TryCommit) // 0, 1, marker 2
 	w.last(t)
 	w.write(t, 2) // 3, 4
-	processor, err := kafka.TopicManagerBuilder(c.config)(c.config.Brokers)
+	processor, err := committed.TopicManager(w.cluster, true)(w.cluster.Brokers)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer processor.Close()
-	view, err := kafka.ViewTopicManagerBuilder(c.config)(c.config.Brokers)
+	view, err := committed.TopicManager(w.cluster, false)(w.cluster.Brokers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,24 +151,4 @@ func TestTopicManagersTellTheEndThatRecoveryReaches(t *testing.T) {
 	if end := <-told; end != 5 {
 		t.Errorf("processor: %d, want 5", end)
 	}
-}
-
-// Partitions that move between instances in the middle of their work move with each effect there once.
-func TestMovedPartitionsAreExact(t *testing.T) {
-	c := newCounter(t, kafka.ExactlyOnce)
-	c.produce(t, 3000)
-	first := c.instance("first", t.TempDir(), c.count)
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- first.Run(ctx) }()
-	for len(c.read(t, c.streams.Notify.Name)) == 0 {
-		time.Sleep(10 * time.Millisecond)
-	}
-	c.produce(t, 3000)
-	run(t, c.instance("second", t.TempDir(), c.count), func() bool { return len(c.read(t, c.streams.Notify.Name)) >= 6000 })
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	c.judge(t, 6000)
 }

@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"bytes"
@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/localstore"
 )
 
 // ownerHeader marks the table records of one run of one instance.
-const ownerHeader = "tidemark-owner"
+const ownerHeader = "epochs-owner"
 
 func newOwner() []byte {
 	owner := make([]byte, 8)
@@ -36,14 +38,8 @@ type readback struct {
 	done   chan struct{}
 }
 
-func startReadback(c Config, table string, owner []byte, log *slog.Logger, of func(int32) *partitionEpochs) (*readback, error) {
-	options, err := c.Franz()
-	if err != nil {
-		return nil, err
-	}
-	options = append(options, kgo.FetchMaxWait(time.Second), kgo.FetchMaxBytes(8<<20),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()))
-	client, err := kgo.NewClient(options...)
+func startReadback(open opener, table string, owner []byte, log *slog.Logger, of func(int32) *partitionEpochs) (*readback, error) {
+	client, err := open(kgo.FetchMaxWait(time.Second), kgo.FetchMaxBytes(8<<20), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +126,7 @@ func (p *partitionEpochs) recalled(key string, older bool) {
 // recall reads which rows this disk's last owner was to write again and did not get to. Its offset is past the older records, so
 // no recovery from there meets them.
 func (p *partitionEpochs) recall() error {
-	scan := p.shelf.store.Scan(p.shelf.partition, spaceOwed, nil, nil)
+	scan := p.shelf.Scan(localstore.Owed, nil, nil)
 	for scan.Next() {
 		p.older[string(scan.Key())] = true
 	}
@@ -138,14 +134,14 @@ func (p *partitionEpochs) recall() error {
 }
 
 // owe notes, beside what is written of a key, whether its row is to be written again.
-func (p *partitionEpochs) owe(w *Writer, key string, older bool) {
+func (p *partitionEpochs) owe(w *localstore.Writer, key string, older bool) {
 	p.mu.Lock()
 	noted := p.older[key]
 	p.mu.Unlock()
 	if older && !noted {
-		w.Set(spaceOwed, []byte(key), nil)
+		w.Set(localstore.Owed, []byte(key), nil)
 	} else if noted && !older {
-		w.Delete(spaceOwed, []byte(key))
+		w.Delete(localstore.Owed, []byte(key))
 	}
 }
 

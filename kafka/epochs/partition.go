@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"errors"
@@ -7,13 +7,15 @@ import (
 
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/localstore"
 )
 
 // partitionEpochs are the epochs of one partition: one open, which callbacks fill, and at most one being published.
 type partitionEpochs struct {
-	conf  EpochConfig
+	conf  Config
 	owner []byte
-	shelf *shelf
+	shelf *localstore.Shelf
 	send  func(r *kgo.Record, done func(offset int64, err error))
 
 	recovered atomic.Bool // the table is
@@ -27,7 +29,7 @@ type partitionEpochs struct {
 	waiting int        // callbacks waiting for room
 	open    *epoch
 	overlay map[string]*row // rows of the open and the publishing epoch: what the next callback must see
-	older   map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, in spaceOwed
+	older   map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, in localstore.Owed
 	unacked int             // outputs
 	held    int             // bytes of rows, and of outputs that wait for their transaction
 	mirror  reflections
@@ -69,7 +71,7 @@ func newEpoch() *epoch {
 	return &epoch{published: make(chan struct{}), rows: make(map[string]*row), next: make(map[string]int64)}
 }
 
-func newPartitionEpochs(conf EpochConfig, owner []byte, shelf *shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
+func newPartitionEpochs(conf Config, owner []byte, shelf *localstore.Shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
 	p := &partitionEpochs{
 		conf: conf, owner: owner, shelf: shelf, send: send, mirror: reflections{edge: edge{next: -1}},
 		open: newEpoch(), overlay: make(map[string]*row), older: make(map[string]bool),

@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"errors"
@@ -12,10 +12,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/devbroker"
+	"tidemark/kafka/committed"
 )
 
 type ledgerTest struct {
-	conf  EpochConfig
+	conf  Config
 	topic string
 	admin *kadm.Client
 }
@@ -23,14 +24,10 @@ type ledgerTest struct {
 func newLedgerTest(t *testing.T) *ledgerTest {
 	t.Helper()
 	name := fmt.Sprintf("ledger%d", time.Now().UnixNano())
-	x := &ledgerTest{topic: name, conf: EpochConfig{
-		Kafka: Config{Brokers: devbroker.ForTest(t), ClientID: "test"}, Group: name, InstanceID: "one", Log: slog.New(slog.DiscardHandler),
+	x := &ledgerTest{topic: name, conf: Config{
+		Cluster: committed.At(devbroker.ForTest(t)...), Group: name, InstanceID: "one", Log: slog.New(slog.DiscardHandler),
 	}}
-	options, err := x.conf.Kafka.Franz()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := kgo.NewClient(options...)
+	client, err := x.conf.opener()()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +41,7 @@ func newLedgerTest(t *testing.T) *ledgerTest {
 
 func (x *ledgerTest) open(t *testing.T, m *membership) *clusterLedger {
 	t.Helper()
-	l, err := openLedger(x.conf, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	l, err := openLedger(x.conf, x.conf.opener(), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,11 +66,13 @@ func (x *ledgerTest) write(t *testing.T, l *clusterLedger) {
 // committed counts what a reader of committed records is handed.
 func (x *ledgerTest) committed(t *testing.T) (n int) {
 	t.Helper()
-	all, err := Extent(t.Context(), x.conf.Kafka, x.topic)
+	ends, err := x.admin.ListCommittedOffsets(t.Context(), x.topic)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Read(t.Context(), x.conf.Kafka, x.topic, all, func(*kgo.Record) error { n++; return nil }); err != nil {
+	end, _ := ends.Lookup(x.topic, 0)
+	all := committed.Spans{0: {From: 0, To: end.Offset}}
+	if err := committed.Read(t.Context(), x.conf.opener(), x.topic, all, func(*kgo.Record) error { n++; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -132,8 +131,8 @@ func TestTheNextOfTheSameNameFencesTheFormer(t *testing.T) {
 }
 
 func TestALedgerNeedsAName(t *testing.T) {
-	conf := EpochConfig{Kafka: Config{Brokers: []string{"127.0.0.1:1"}}, Group: "g"}
-	if _, err := openLedger(conf); err == nil {
+	conf := Config{Cluster: committed.At("127.0.0.1:1"), Group: "g"}
+	if _, err := openLedger(conf, conf.opener()); err == nil {
 		t.Error("transactions without an instance id")
 	}
 }

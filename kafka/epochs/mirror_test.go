@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"slices"
@@ -8,11 +8,13 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/committed"
 )
 
 // What others write between our own records, or after them, is noticed; what we write is not.
 func TestEdgeFindsWhatOthersWrote(t *testing.T) {
-	found := func(e *edge, next int64, others ...Span) {
+	found := func(e *edge, next int64, others ...committed.Span) {
 		t.Helper()
 		got, to := e.take()
 		if !slices.Equal(got, others) || to != next {
@@ -21,7 +23,7 @@ func TestEdgeFindsWhatOthersWrote(t *testing.T) {
 	}
 	e := edge{next: -1}
 	e.landed(lookBack + 100) // whoever was the owner before wrote what lies before our first
-	found(&e, lookBack+101, Span{100, lookBack + 100})
+	found(&e, lookBack+101, committed.Span{From: 100, To: lookBack + 100})
 	at := int64(lookBack + 101)
 	e.landed(at)
 	e.ended(at + 1)
@@ -29,16 +31,16 @@ func TestEdgeFindsWhatOthersWrote(t *testing.T) {
 	e.landed(at + 3) // two of others before it
 	e.landed(at + 4)
 	e.ended(at + 6) // and one after
-	found(&e, at+6, Span{at + 1, at + 3}, Span{at + 5, at + 6})
+	found(&e, at+6, committed.Span{From: at + 1, To: at + 3}, committed.Span{From: at + 5, To: at + 6})
 	e.ended(at + 5) // an answer from a broker that lags
 	found(&e, at+6)
 	e.landed(at + 7)
-	e.restore([]Span{{1, 2}})
-	found(&e, at+8, Span{1, 2}, Span{at + 6, at + 7})
+	e.restore([]committed.Span{{From: 1, To: 2}})
+	found(&e, at+8, committed.Span{From: 1, To: 2}, committed.Span{From: at + 6, To: at + 7})
 
 	idle := edge{next: -1}
 	idle.ended(50)
-	found(&idle, 50, Span{0, 50})
+	found(&idle, 50, committed.Span{From: 0, To: 50})
 }
 
 func mirrored(e *epochTest) {
@@ -53,7 +55,7 @@ func mirrored(e *epochTest) {
 func TestOlderOutputOfAnotherOwnerIsMended(t *testing.T) {
 	e := newEpochTest(t)
 	mirrored(e)
-	put(t, e.store, 0, 1, "k", "v7")
+	put(t, e.store, 1, "k", "v7")
 	for _, value := range []string{"of v7", "of v8"} {
 		if err := e.mend("k", 5, []byte(value)); err != nil {
 			t.Fatal(err)
@@ -80,7 +82,7 @@ func TestOlderOutputOfAnotherOwnerIsMended(t *testing.T) {
 func TestMendKnowsRowsThatAreNotPublishedYet(t *testing.T) {
 	e := newEpochTest(t)
 	mirrored(e)
-	put(t, e.store, 0, 1, "k", "v7")
+	put(t, e.store, 1, "k", "v7")
 	e.fold(t, "k", "v8")
 	output := e.wire.next(t)
 	if err := e.mend("k", 5, []byte("of v7")); err != nil {
@@ -99,7 +101,7 @@ func TestMendKnowsRowsThatAreNotPublishedYet(t *testing.T) {
 func TestNothingIsMendedThatOursHasPassed(t *testing.T) {
 	e := newEpochTest(t)
 	mirrored(e)
-	put(t, e.store, 0, 1, "k", "v7")
+	put(t, e.store, 1, "k", "v7")
 	before, _ := e.fold(t, "before", "v1")
 	e.mirror.edge.ended(6)
 	look := e.inspect()
@@ -144,17 +146,17 @@ func TestNothingIsMendedThatOursHasPassed(t *testing.T) {
 
 // A partition that was given up belongs to another: nothing may be sent there any more.
 func TestNothingIsMendedInAPartitionThatWasGivenUp(t *testing.T) {
-	store := openTestStore(t, t.TempDir(), "c/t")
+	store := openTestStore(t)
 	t.Cleanup(func() { _ = store.Close() })
-	shelf, err := newShelf(store, 0)
+	shelf, err := store.Shelf(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &wire{came: make(chan struct{}, 1<<16)}
-	p := newPartitionEpochs(EpochConfig{Store: store, Table: "table"}, nil, shelf, w.send)
+	p := newPartitionEpochs(Config{Store: store, Table: "table"}, nil, shelf, w.send)
 	go p.run()
 	mirrored(&epochTest{partitionEpochs: p})
-	put(t, store, 0, 1, "k", "v7")
+	put(t, store, 1, "k", "v7")
 	p.close()
 	if err := p.mend("k", 5, []byte("of v6")); err != nil {
 		t.Fatal(err)
@@ -170,8 +172,8 @@ func TestNothingIsMendedInAPartitionThatWasGivenUp(t *testing.T) {
 // An owner may be gone before it has written its row again: whoever recovers the table does.
 func TestRecoveredTableEndsWithTheNewestRow(t *testing.T) {
 	e := newEpochTest(t)
-	put(t, e.store, 0, 1, "k", "v7")
-	put(t, e.store, 0, 2, "other", "v7")
+	put(t, e.store, 1, "k", "v7")
+	put(t, e.store, 2, "other", "v7")
 	e.recalled("k", true)
 	e.recalled("other", true)
 	e.recalled("other", false) // it was written again

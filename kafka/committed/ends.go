@@ -1,24 +1,26 @@
-package kafka
+// Package committed tells what a reader of committed records is handed of a Kafka log: up to where, and what.
+//
+// It promises that whoever waits for an end which it tells gets there, with transactions in the log or without. Markers of
+// transactions and aborted records take offsets that are handed to nobody, so the log's own end is one that a reader may never
+// reach, and goka's recovery waits for the record before it. It refuses to guess: an end that is not decided yet is not told.
+package committed
 
 import (
 	"context"
 	"fmt"
-	"maps"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"tidemark/topology"
 )
 
-// LastEnds answers, for partitions of a topic and an end offset of each, where a reader of committed records will stand when
+// Ends answers, for partitions of a topic and an end offset of each, where a reader of committed records will stand when
 // it has read all below that end: after the last record it is handed. A transaction ends with a marker that takes an offset
 // and is handed to nobody, and aborted records are skipped, so whoever waits for the end itself may wait for ever.
 //
 // A partition in which a transaction that began below the end is undecided is left out, as is one whose leader does not
 // answer.
-func LastEnds(ctx context.Context, client *kgo.Client, topic string, ends map[int32]int64) (map[int32]int64, error) {
+func Ends(ctx context.Context, client *kgo.Client, topic string, ends map[int32]int64) (map[int32]int64, error) {
 	if len(ends) == 0 {
 		return nil, nil
 	}
@@ -53,34 +55,15 @@ func LastEnds(ctx context.Context, client *kgo.Client, topic string, ends map[in
 	return s.found, ctx.Err()
 }
 
+// largestAnswer is how much of a partition is asked for at a time, in bytes. A broker sends the first batch whatever its size.
+const largestAnswer = 4 << 20
+
 // A search looks for the last record of some partitions, from their ends backwards.
 type search struct {
 	client *kgo.Client
 	topic  kadm.TopicDetail
 	tails  map[int32]*tail // still searched
 	found  map[int32]int64
-}
-
-// Settled moves the ends of spans back to where a reader of committed records stands when it has read them: see LastEnds. An
-// end that cannot be told now stays.
-func Settled(ctx context.Context, c Config, topic string, spans Spans) (Spans, error) {
-	a, err := c.admin()
-	if err != nil {
-		return nil, err
-	}
-	defer a.Close()
-	ends := map[int32]int64{}
-	for partition, span := range spans {
-		ends[partition] = span.To
-	}
-	if ends, err = LastEnds(ctx, a.client, topic, ends); err != nil {
-		return nil, err
-	}
-	settled := maps.Clone(spans)
-	for partition, end := range ends {
-		settled[partition] = Span{From: spans[partition].From, To: end}
-	}
-	return settled, nil
 }
 
 // A tail is the end of a partition, of which more and more is read until there is a record in it.
@@ -114,7 +97,7 @@ func (s *search) round(ctx context.Context) {
 			requests[detail.Leader] = committedFetch(s.topic)
 		}
 		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, t.next, topology.MaxMessageBytes
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, t.next, largestAnswer
 		topics := requests[detail.Leader].Topics
 		topics[0].Partitions = append(topics[0].Partitions, p)
 		requests[detail.Leader].MaxBytes += p.PartitionMaxBytes // or the last of many would be answered with nothing, as at an end

@@ -1,4 +1,4 @@
-package kafka
+package localstore
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 
 func openTestStore(t *testing.T, dir, pin string) *Store {
 	t.Helper()
-	s, err := OpenStore(dir, pin, slog.New(slog.DiscardHandler))
+	s, err := Open(dir, pin, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestStoreIsNotShared(t *testing.T) {
 	dir := t.TempDir()
 	s := openTestStore(t, dir, "c/t")
 	defer s.Close()
-	if second, err := OpenStore(dir, "c/t", slog.New(slog.DiscardHandler)); err == nil {
+	if second, err := Open(dir, "c/t", slog.New(slog.DiscardHandler)); err == nil {
 		second.Close()
 		t.Fatal("a second process could open the same folder")
 	}
@@ -182,7 +182,7 @@ func TestIdlePartitionIsWiped(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return now }
 	for _, partition := range []int32{0, 1} {
-		shelf, err := newShelf(s, partition)
+		shelf, err := s.Shelf(partition)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,11 +192,11 @@ func TestIdlePartitionIsWiped(t *testing.T) {
 		}
 	}
 	now = now.Add(deleteRetention - time.Second)
-	if _, err := newShelf(s, 0); err != nil || get(t, s, 0, "k") != "v" {
+	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "v" {
 		t.Errorf("a partition was wiped too early (%v)", err)
 	}
 	now = now.Add(2 * time.Second)
-	if _, err := newShelf(s, 1); err != nil || get(t, s, 1, "k") != "" {
+	if _, err := s.Shelf(1); err != nil || get(t, s, 1, "k") != "" {
 		t.Errorf("a partition idle past delete.retention.ms was kept (%v)", err)
 	}
 	if get(t, s, 0, "k") != "v" {

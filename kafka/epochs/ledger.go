@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"cmp"
@@ -51,14 +51,14 @@ func transactionVersions() *kversion.Versions {
 }
 
 // openLedger fences whoever used the transactional id before: a transaction of its own that is still open is aborted now.
-func openLedger(conf EpochConfig, more ...kgo.Opt) (*clusterLedger, error) {
+func openLedger(conf Config, open opener, more ...kgo.Opt) (*clusterLedger, error) {
 	if conf.InstanceID == "" {
 		return nil, errors.New("exactly_once needs an instance id: unique, and the same after a restart")
 	}
 	l := &clusterLedger{group: conf.Group, instance: conf.InstanceID, id: TransactionalID(conf.Group, conf.InstanceID)}
 	more = append(more, kgo.TransactionalID(l.id), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()))
 	var err error
-	if l.client, err = newProducer(conf.Kafka, more...); err != nil {
+	if l.client, err = open(more...); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*transactionTimeout)

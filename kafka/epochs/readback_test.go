@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 // A paused owner that wakes appends an old row after ours: ours is written again, and only then.
 func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
 	e := newEpochTest(t)
-	put(t, e.store, 0, 1, "k", "v7")
+	put(t, e.store, 1, "k", "v7")
 	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return e.partitionEpochs }}
 	record := func(owner, value string) *kgo.Record {
 		return &kgo.Record{Key: []byte("k"), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte(owner)}}}
@@ -81,7 +81,7 @@ func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := NewEpochs(e.conf)
 	e.broken = epochs.fail
-	put(t, e.store, 0, 1, "k", "v7")
+	put(t, e.store, 1, "k", "v7")
 	session, stop := epochs.whilePublishing(t.Context())
 	defer stop()
 	e.answer("k", []byte("v5"))
@@ -98,7 +98,7 @@ func TestAClosedPartitionIsNotReadBack(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := NewEpochs(e.conf)
 	e.recalled("k", true)
-	if err := (&epochStorage{shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}).MarkRecovered(); err != nil {
+	if err := (&epochStorage{Shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}).MarkRecovered(); err != nil {
 		t.Error(err)
 	}
 	e.wire.quiet(t)
@@ -122,10 +122,10 @@ func TestNothingIsFoldedOntoARowThatCannotBeRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEpochTest(t)
-			put(t, e.store, 0, 1, "k", "v7")
+			put(t, e.store, 1, "k", "v7")
 			epochs := NewEpochs(e.conf)
 			epochs.byPartition[0] = e.partitionEpochs
-			s := &epochStorage{shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}
+			s := &epochStorage{Shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}
 			inner := &stoppingContext{lookUp: func() error { return lookUp(e, s) }}
 			output := make(promised, 1)
 			ctx := &gatedContext{gokaContext: inner, epochs: e.partitionEpochs}

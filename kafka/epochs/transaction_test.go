@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/localstore"
 )
 
 // A script stands in for the cluster: every step of a transaction waits until the test says how it went.
@@ -91,19 +93,19 @@ type transactionTest struct {
 	*script
 	shared     *transactions
 	partitions []*partitionEpochs
-	store      *Store
+	store      *localstore.Store
 }
 
 func newTransactionTest(t *testing.T, partitions int) *transactionTest {
 	t.Helper()
-	x := &transactionTest{script: &script{steps: make(chan step, 1000)}, store: openTestStore(t, t.TempDir(), "c/t")}
-	conf := EpochConfig{
+	x := &transactionTest{script: &script{steps: make(chan step, 1000)}, store: openTestStore(t)}
+	conf := Config{
 		Store: x.store, Table: "table", Interval: time.Millisecond,
 		Older: func(record, stored []byte) bool { return string(record) < string(stored) },
 	}
 	x.shared = newTransactions(x.script, conf, []byte("me"), func() []*partitionEpochs { return x.partitions })
 	for number := range partitions {
-		shelf, err := newShelf(x.store, int32(number))
+		shelf, err := x.store.Shelf(int32(number))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,7 +311,7 @@ func TestFlushPublishesAndWaits(t *testing.T) {
 // Without offsets nothing fences an owner that was paused: what lies before its rows it may never have read.
 func TestRowsAloneDoNotMoveTheOffset(t *testing.T) {
 	x := newTransactionTest(t, 1)
-	put(t, x.store, 0, 1, "k", "v7")
+	put(t, x.store, 1, "k", "v7")
 	p := x.partitions[0]
 	p.answer("k", []byte("v5"))
 	x.goes(t, "begin")

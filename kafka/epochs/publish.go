@@ -1,9 +1,11 @@
-package kafka
+package epochs
 
 import (
 	"math"
 	"sync"
 	"time"
+
+	"tidemark/kafka/localstore"
 )
 
 // run closes and publishes one epoch after the other until the partition is given up.
@@ -110,7 +112,7 @@ func (p *partitionEpochs) sendRows(e *epoch) (span, error) {
 		landed = span{first: math.MaxInt64, last: -1, records: len(e.rows)}
 		done   = make(chan struct{})
 	)
-	for _, r := range e.tableRecords(p.conf.Table, p.shelf.partition, p.owner) {
+	for _, r := range e.tableRecords(p.conf.Table, p.shelf.Partition(), p.owner) {
 		p.send(r, func(offset int64, err error) {
 			if err != nil {
 				p.fail(err)
@@ -137,12 +139,12 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	p.mu.Lock()
 	owing := len(p.older) > 0
 	p.mu.Unlock()
-	err := p.shelf.store.Update(p.shelf.partition, offset, func(w *Writer) error {
+	err := p.shelf.Update(offset, func(w *localstore.Writer) error {
 		for key, r := range e.rows {
 			if r.value == nil {
-				w.Delete(Rows, []byte(key))
+				w.Delete(localstore.Rows, []byte(key))
 			} else {
-				w.Set(Rows, []byte(key), r.value)
+				w.Set(localstore.Rows, []byte(key), r.value)
 			}
 			if owing {
 				p.owe(w, key, false)

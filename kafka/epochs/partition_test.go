@@ -1,7 +1,8 @@
-package kafka
+package epochs
 
 import (
 	"errors"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -9,6 +10,8 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/localstore"
 )
 
 // A wire stands in for the broker: it keeps what is sent until the test acknowledges it.
@@ -55,21 +58,53 @@ func (w *wire) quiet(t *testing.T) {
 	}
 }
 
+func openTestStore(t *testing.T) *localstore.Store {
+	t.Helper()
+	s, err := localstore.Open(t.TempDir(), "c/t", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// put stores rows of partition 0, given as key and value in turn, and the offset they bring it to.
+func put(t *testing.T, s *localstore.Store, offset int64, pairs ...string) {
+	t.Helper()
+	err := s.Update(0, offset, func(w *localstore.Writer) error {
+		for i := 0; i < len(pairs); i += 2 {
+			w.Set(localstore.Rows, []byte(pairs[i]), []byte(pairs[i+1]))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func get(t *testing.T, s *localstore.Store, partition int32, key string) string {
+	t.Helper()
+	value, err := s.Get(partition, localstore.Rows, []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(value)
+}
+
 type epochTest struct {
 	*partitionEpochs
 	wire  *wire
-	store *Store
+	store *localstore.Store
 }
 
 func newEpochTest(t *testing.T) *epochTest {
 	t.Helper()
-	store := openTestStore(t, t.TempDir(), "c/t")
-	shelf, err := newShelf(store, 0)
+	store := openTestStore(t)
+	shelf, err := store.Shelf(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &wire{came: make(chan struct{}, 1<<16)}
-	conf := EpochConfig{
+	conf := Config{
 		Store: store, Table: "table", Interval: time.Millisecond,
 		Older: func(record, stored []byte) bool { return string(record) < string(stored) },
 	}
@@ -130,7 +165,7 @@ func (e *epochTest) fold(t *testing.T, key, value string) (output, table promise
 
 func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 	e := newEpochTest(t)
-	put(t, e.store, 0, 40) // recovered up to there
+	put(t, e.store, 40) // recovered up to there
 	output, table := e.fold(t, "k", "v1")
 	out := e.wire.next(t)
 	if out.Topic != "out" {
@@ -329,7 +364,7 @@ func TestGivenUpPartitionPublishesNothingMore(t *testing.T) {
 // A null deletes the row, on the disk only once the changelog has it.
 func TestEpochDeletes(t *testing.T) {
 	e := newEpochTest(t)
-	put(t, e.store, 0, 1, "k", "v")
+	put(t, e.store, 1, "k", "v")
 	table := make(promised, 1)
 	if err := e.enter(); err != nil {
 		t.Fatal(err)

@@ -1,7 +1,8 @@
-package kafka
+package epochs
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math"
@@ -13,6 +14,8 @@ import (
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/committed"
 )
 
 // A Mirror is an output topic that is compacted like the table: the last record of a key, which is a row's, is to tell of the
@@ -30,16 +33,17 @@ type Mirror struct {
 // How much of the others' records is looked at. An owner looks once a second, and one that sleeps has no more than maxUnacked
 // outputs in hand: so what a dead owner has not looked at lies among the last few thousand.
 const (
-	lookEvery = time.Second
-	lookBack  = 4 * maxUnacked
+	lookEvery   = time.Second
+	lookTimeout = 6 * time.Second // of one question
+	lookBack    = 4 * maxUnacked
 )
 
 // An edge is the end of one partition of a mirror, as its owner knows it. Only the owner writes there, unless another was paused
 // and has not noticed yet that it lost the partition: then offsets are missing from those that are acknowledged.
 type edge struct {
 	mu     sync.Mutex
-	next   int64  // the offset after the newest that is known; -1 at first
-	others []Span // offsets below next that are not ours and were not looked at yet, ascending
+	next   int64            // the offset after the newest that is known; -1 at first
+	others []committed.Span // offsets below next that are not ours and were not looked at yet, ascending
 }
 
 // landed notes that a record of ours was acknowledged. Acknowledgements come in the order of their offsets.
@@ -65,12 +69,12 @@ func (e *edge) foreign(below int64) {
 		from = max(0, below-lookBack)
 	}
 	if from < below {
-		e.others = append(e.others, Span{from, below})
+		e.others = append(e.others, committed.Span{From: from, To: below})
 	}
 }
 
 // take returns what is to be looked at and forgets it, and the known end.
-func (e *edge) take() (others []Span, next int64) {
+func (e *edge) take() (others []committed.Span, next int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	others, e.others = e.others, nil
@@ -78,7 +82,7 @@ func (e *edge) take() (others []Span, next int64) {
 }
 
 // restore puts back what could not be looked at.
-func (e *edge) restore(others []Span) {
+func (e *edge) restore(others []committed.Span) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.others = append(others, e.others...)
@@ -118,7 +122,7 @@ func (r *reflections) land(key []byte, offset int64) {
 
 // A lookout keeps the mirror of the partitions that this instance owns.
 type lookout struct {
-	conf       Config
+	open       opener
 	mirror     *Mirror
 	log        *slog.Logger
 	partitions func() []*partitionEpochs
@@ -126,14 +130,14 @@ type lookout struct {
 	done       chan struct{}
 }
 
-func startLookout(c Config, mirror *Mirror, log *slog.Logger, partitions func() []*partitionEpochs) (*lookout, error) {
-	a, err := c.admin()
+func startLookout(open opener, mirror *Mirror, log *slog.Logger, partitions func() []*partitionEpochs) (*lookout, error) {
+	client, err := open(kgo.RetryTimeout(lookTimeout))
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &lookout{conf: c, mirror: mirror, log: log, partitions: partitions, cancel: cancel, done: make(chan struct{})}
-	go l.run(ctx, a)
+	l := &lookout{open: open, mirror: mirror, log: log, partitions: partitions, cancel: cancel, done: make(chan struct{})}
+	go l.run(ctx, client)
 	return l, nil
 }
 
@@ -145,9 +149,9 @@ func (l *lookout) close() {
 	<-l.done
 }
 
-func (l *lookout) run(ctx context.Context, a *admin) {
+func (l *lookout) run(ctx context.Context, client *kgo.Client) {
 	defer close(l.done)
-	defer a.Close()
+	defer client.Close()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -156,28 +160,31 @@ func (l *lookout) run(ctx context.Context, a *admin) {
 		case <-ctx.Done():
 			return
 		}
-		if err := l.look(ctx, a); err != nil && ctx.Err() == nil {
+		if err := l.look(ctx, kadm.NewClient(client)); err != nil && ctx.Err() == nil {
 			l.log.WarnContext(ctx, "cannot look at what others wrote, trying again", "topic", l.mirror.Topic, "error", err)
 		}
 	}
 }
 
 // look reads what others wrote, and mends what is older than its row.
-func (l *lookout) look(ctx context.Context, a *admin) error {
+func (l *lookout) look(ctx context.Context, admin *kadm.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	owned := map[int32]*partitionEpochs{}
 	for _, p := range l.partitions() {
 		if p.recovered.Load() {
-			owned[p.shelf.partition] = p
+			owned[p.shelf.Partition()] = p
 		}
 	}
 	if len(owned) == 0 {
 		return nil
 	}
-	ends, err := a.ListEndOffsets(ctx, l.mirror.Topic)
-	if err = a.lookedUp(l.mirror.Topic, ends, err); err != nil {
-		return err
+	ends, err := admin.ListEndOffsets(ctx, l.mirror.Topic)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("look up the end of %s: %w", l.mirror.Topic, err)
 	}
 	var looks []*inspection
 	ends.Each(func(end kadm.ListedOffset) {
@@ -199,15 +206,18 @@ func (l *lookout) look(ctx context.Context, a *admin) error {
 }
 
 func (l *lookout) inspect(ctx context.Context, looks []*inspection) error {
-	spans, of := Spans{}, map[int32]*inspection{}
+	spans, of := committed.Spans{}, map[int32]*inspection{}
 	for _, look := range looks {
 		if err := look.begin(ctx); err != nil {
 			return err
 		}
-		spans[look.of.shelf.partition] = Span{look.others[0].From, look.next}
-		of[look.of.shelf.partition] = look
+		spans[look.of.shelf.Partition()] = committed.Span{From: look.others[0].From, To: look.next}
+		of[look.of.shelf.Partition()] = look
 	}
-	err := Read(ctx, l.conf, l.mirror.Topic, spans, func(r *kgo.Record) error {
+	open := func(more ...kgo.Opt) (*kgo.Client, error) {
+		return l.open(append(more, kgo.RetryTimeout(lookTimeout))...)
+	}
+	err := committed.Read(ctx, open, l.mirror.Topic, spans, func(r *kgo.Record) error {
 		of[r.Partition].last[string(r.Key)] = r // only the last record of a key is kept for good
 		return nil
 	})
@@ -232,8 +242,8 @@ func (p *partitionEpochs) idle() bool {
 // An inspection is one look at what others wrote to a partition of the mirror.
 type inspection struct {
 	of     *partitionEpochs
-	sent   int    // of our records, when it began
-	others []Span // what others wrote, none of it looked at yet
+	sent   int              // of our records, when it began
+	others []committed.Span // what others wrote, none of it looked at yet
 	next   int64
 	last   map[string]*kgo.Record // by key
 	done   bool
@@ -267,7 +277,7 @@ func (i *inspection) begin(ctx context.Context) error {
 
 // foreign says whether an offset is of a record that we did not write.
 func (i *inspection) foreign(offset int64) bool {
-	return slices.ContainsFunc(i.others, func(s Span) bool { return s.From <= offset && offset < s.To })
+	return slices.ContainsFunc(i.others, func(s committed.Span) bool { return s.From <= offset && offset < s.To })
 }
 
 // mend sends the mirror's record of a row again where an older one of another owner has come after it.
@@ -323,6 +333,6 @@ func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
 	}
 	p.conf.Metrics.mended()
 	nobody := func(*sarama.ProducerMessage, error) *goka.Promise { return nil } // when it fails, so does the partition
-	p.output(&kgo.Record{Topic: m.Topic, Partition: p.shelf.partition, Key: []byte(key), Value: record}, nobody)
+	p.output(&kgo.Record{Topic: m.Topic, Partition: p.shelf.Partition(), Key: []byte(key), Value: record}, nobody)
 	return nil
 }

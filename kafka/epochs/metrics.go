@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"time"
@@ -16,32 +16,32 @@ type Metrics struct {
 	mends    prometheus.Counter
 }
 
-// NewMetrics registers the metrics of a group.
-func NewMetrics(r prometheus.Registerer, group string) *Metrics {
+// NewMetrics registers the metrics of a group, under names that begin with the namespace.
+func NewMetrics(r prometheus.Registerer, namespace, group string) *Metrics {
 	labels := prometheus.Labels{"group": group}
 	m := &Metrics{
 		epochs: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tidemark_epoch_publish_seconds", ConstLabels: labels,
+			Namespace: namespace, Name: "epoch_publish_seconds", ConstLabels: labels,
 			Help:    "Time from the close of an epoch until its rows are in the local store.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 		}),
 		rows: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "tidemark_epoch_rows_total", ConstLabels: labels, Help: "Table records published.",
+			Namespace: namespace, Name: "epoch_rows_total", ConstLabels: labels, Help: "Table records published.",
 		}),
 		folded: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "tidemark_epoch_rows_coalesced_total", ConstLabels: labels,
+			Namespace: namespace, Name: "epoch_rows_coalesced_total", ConstLabels: labels,
 			Help: "Table records left out because a newer one of the same key came in the same epoch.",
 		}),
 		restarts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "tidemark_processor_restarts_total", ConstLabels: labels, Help: "Times the processor ended and was built anew.",
+			Namespace: namespace, Name: "processor_restarts_total", ConstLabels: labels, Help: "Times the processor ended and was built anew.",
 		}),
 	}
 	m.answers = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "tidemark_table_rewrites_total", ConstLabels: labels,
+		Namespace: namespace, Name: "table_rewrites_total", ConstLabels: labels,
 		Help: "Rows written again because another owner, paused and woken, had appended an older one after them.",
 	})
 	m.mends = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "tidemark_output_rewrites_total", ConstLabels: labels,
+		Namespace: namespace, Name: "output_rewrites_total", ConstLabels: labels,
 		Help: "Records of a compacted output sent again because another owner, paused and woken, had appended an older one after them.",
 	})
 	r.MustRegister(m.epochs, m.rows, m.folded, m.restarts, m.answers, m.mends)

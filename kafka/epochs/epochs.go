@@ -1,4 +1,4 @@
-package kafka
+package epochs
 
 import (
 	"context"
@@ -14,6 +14,10 @@ import (
 	"github.com/lovoo/goka"
 	"github.com/lovoo/goka/storage"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/committed"
+	"tidemark/kafka/localstore"
+	"tidemark/kafka/producer"
 )
 
 // Epochs give the effects of a goka processor exactly once, without changing goka.
@@ -34,7 +38,7 @@ import (
 //
 // With ExactlyOnce the epochs of all partitions are published together, in transactions: see there.
 type Epochs struct {
-	conf        EpochConfig
+	conf        Config
 	client      *kgo.Client    // set by goka's start: see producerBuilder
 	readback    *readback      // likewise
 	lookout     *lookout       // likewise, unless there is nothing to look out for
@@ -49,14 +53,18 @@ type Epochs struct {
 	fault error         // the first of any partition; guarded by mu
 }
 
-// EpochConfig describes the processor whose effects are to be exact.
-type EpochConfig struct {
-	Kafka   Config
+// Config describes the processor whose effects are to be exact.
+type Config struct {
+	Cluster committed.Cluster
 	Group   string
-	Store   *Store // of the group's table
-	Table   string // the group table's topic
+	Store   *localstore.Store // of the group's table
+	Table   string            // the group table's topic
 	Log     *slog.Logger
-	Metrics *Metrics
+	Metrics *Metrics // nil: nothing is counted
+
+	// MaxMessageBytes is the largest batch that is sent, which must not be more than the topics take; zero for 1 MB, which is
+	// what Kafka's topics take unless they are told otherwise.
+	MaxMessageBytes int32
 
 	// InstanceID, when it is set, makes this a static member of the group: a restart under the same id takes its partitions
 	// back at once, where the group would wait for the session of a killed one to expire.
@@ -87,10 +95,32 @@ const (
 	maxUncommitted = 4000
 )
 
-var errNotReturned = errors.New("a callback did not return")
+var (
+	errNotReturned = errors.New("a callback did not return")
+	errClosed      = errors.New("the partition was given up while this was in flight")
+)
+
+func notProduced(topic string, err error) error { return fmt.Errorf("produce to %s: %w", topic, err) }
+
+// An opener makes a client for the cluster, with options of the caller's.
+type opener func(more ...kgo.Opt) (*kgo.Client, error)
+
+// opener adds the options that goka decides.
+func (c Config) opener(always ...kgo.Opt) opener {
+	return func(more ...kgo.Opt) (*kgo.Client, error) {
+		options, err := c.Cluster.Franz()
+		if err != nil {
+			return nil, err
+		}
+		return kgo.NewClient(slices.Concat(options, always, more)...)
+	}
+}
 
 // NewEpochs returns the epochs of one processor. They are good for one Run of it.
-func NewEpochs(conf EpochConfig) *Epochs {
+func NewEpochs(conf Config) *Epochs {
+	if conf.MaxMessageBytes == 0 {
+		conf.MaxMessageBytes = 1_000_000
+	}
 	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[int32]*inbox), broke: make(chan struct{})}
 }
 
@@ -179,18 +209,17 @@ func (e *Epochs) partition(number int32) *partitionEpochs {
 
 // producerBuilder is called by goka once per Run, before any partition is assigned.
 func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() hash.Hash32) (goka.Producer, error) {
-	conf := e.conf.Kafka
-	conf.Brokers, conf.ClientID = brokers, clientID
-	if err := e.openProducer(conf); err != nil {
+	open := e.conf.opener(kgo.SeedBrokers(brokers...), kgo.ClientID(clientID))
+	if err := e.openProducer(open); err != nil {
 		return nil, err
 	}
 	var err error
-	if e.readback, err = startReadback(conf, e.conf.Table, e.owner, e.conf.Log, e.partition); err != nil {
+	if e.readback, err = startReadback(open, e.conf.Table, e.owner, e.conf.Log, e.partition); err != nil {
 		e.client.Close()
 		return nil, err
 	}
 	if e.conf.Mirror != nil && e.conf.Guarantee != ExactlyOnce {
-		if e.lookout, err = startLookout(conf, e.conf.Mirror, e.conf.Log, e.partitions); err != nil {
+		if e.lookout, err = startLookout(open, e.conf.Mirror, e.conf.Log, e.partitions); err != nil {
 			e.readback.close()
 			e.client.Close()
 			return nil, err
@@ -202,15 +231,14 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 	return &epochProducer{epochs: e}, nil
 }
 
-func (e *Epochs) openProducer(conf Config) (err error) {
-	byHand, linger := kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond)
+// openProducer opens the client that publishes, to partitions that are chosen here.
+func (e *Epochs) openProducer(open opener) (err error) {
+	safe := append(producer.Options(e.conf.MaxMessageBytes), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if e.conf.Guarantee != ExactlyOnce {
-		e.client, err = newProducer(conf, byHand, linger)
+		e.client, err = open(append(safe, kgo.ProducerLinger(2*time.Millisecond))...)
 		return err
 	}
-	with := e.conf
-	with.Kafka = conf
-	if e.ledger, err = openLedger(with, byHand); err != nil {
+	if e.ledger, err = openLedger(e.conf, open, safe...); err != nil {
 		return err
 	}
 	e.client = e.ledger.client
@@ -234,7 +262,7 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	if topic != e.conf.Table {
 		return nil, fmt.Errorf("epochs keep the table %s, not %s: joins and lookups need a storage of their own", e.conf.Table, topic)
 	}
-	shelf, err := newShelf(e.conf.Store, partition)
+	shelf, err := e.conf.Store.Shelf(partition)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +284,7 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 			p.fail(err)
 		}
 	}
-	return &epochStorage{shelf: shelf, partitionEpochs: p, epochs: e}, nil
+	return &epochStorage{Shelf: shelf, partitionEpochs: p, epochs: e}, nil
 }
 
 // cause returns why the processor ended. When a transaction fails goka's error repeats that for each record in it.
@@ -292,11 +320,11 @@ func (e *Epochs) fail(err error) {
 func (e *Epochs) recovered(p *partitionEpochs, offset int64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.byPartition[p.shelf.partition] != p {
+	if e.byPartition[p.shelf.Partition()] != p {
 		return false
 	}
 	p.recovered.Store(true)
-	e.readback.follow(p.shelf.partition, offset+1)
+	e.readback.follow(p.shelf.Partition(), offset+1)
 	return true
 }
 
@@ -311,23 +339,23 @@ func (e *Epochs) forget(partition int32) {
 // recover writes a changelog record, read while goka recovers the table, straight to the disk: it is published already.
 func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	older, p := false, e.partition(ctx.Partition())
-	owe := func(w *Writer) {
+	owe := func(w *localstore.Writer) {
 		if p != nil {
 			p.owe(w, key, older)
 		}
 	}
-	err := e.conf.Store.Update(ctx.Partition(), ctx.Offset(), func(w *Writer) error {
+	err := e.conf.Store.Update(ctx.Partition(), ctx.Offset(), func(w *localstore.Writer) error {
 		if value == nil {
-			w.Delete(Rows, []byte(key))
+			w.Delete(localstore.Rows, []byte(key))
 			owe(w)
 			return nil
 		}
-		stored, err := w.Get(Rows, []byte(key))
+		stored, err := w.Get(localstore.Rows, []byte(key))
 		if err != nil {
 			return err
 		}
 		if older = stored != nil && e.conf.Older(value, stored); !older {
-			w.Set(Rows, []byte(key), value)
+			w.Set(localstore.Rows, []byte(key), value)
 		}
 		owe(w)
 		return nil
@@ -368,7 +396,7 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 	case topic == p.epochs.conf.Table:
 		partition.hold(finish)
 	default:
-		partition.output(&kgo.Record{Topic: topic, Partition: number, Key: []byte(key), Value: value, Headers: sortedHeaders(headers)}, finish)
+		partition.output(&kgo.Record{Topic: topic, Partition: number, Key: []byte(key), Value: value, Headers: producer.Headers(headers)}, finish)
 	}
 	return promise
 }
@@ -379,5 +407,5 @@ func (p *epochProducer) Close() error {
 	}
 	p.epochs.lookout.close()
 	p.epochs.readback.close()
-	return closeProducer(p.epochs.client)
+	return producer.Close(p.epochs.client)
 }

@@ -1,0 +1,48 @@
+package kafka
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/committed"
+	"tidemark/kafka/producer"
+	"tidemark/topology"
+)
+
+// Cluster is how the packages below this one reach the cluster.
+func (c Config) Cluster() committed.Cluster {
+	return committed.Cluster{Brokers: c.Brokers, Sarama: c.SaramaReader, Franz: c.Franz}
+}
+
+// ViewTopicManagerBuilder looks topics up for views: see committed.TopicManager.
+func ViewTopicManagerBuilder(c Config) goka.TopicManagerBuilder {
+	return committed.TopicManager(c.Cluster(), false)
+}
+
+// ProducerBuilder returns goka's producer over franz-go (docs/decisions/0003-producer.md). A record waits up to linger for others
+// to share its batch.
+func ProducerBuilder(c Config, linger time.Duration) goka.ProducerBuilder {
+	return producer.Builder(c.producer, linger)
+}
+
+// NewProducer returns a producer for callers that choose the partition of each record themselves: acknowledged by all in-sync
+// replicas, idempotent, in order per partition.
+func NewProducer(c Config) (*kgo.Client, error) {
+	return c.producer(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+}
+
+func (c Config) producer(more ...kgo.Opt) (*kgo.Client, error) {
+	options, err := c.Franz()
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, producer.Options(topology.MaxMessageBytes)...)
+	client, err := kgo.NewClient(append(options, more...)...)
+	if err != nil {
+		return nil, fmt.Errorf("start producer: %w", err)
+	}
+	return client, nil
+}

@@ -1,0 +1,137 @@
+package localstore
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+	"time"
+
+	"github.com/lovoo/goka/storage"
+)
+
+// Builder gives goka the partitions of the store. What goka writes through it is visible at once, with whatever it proves to be
+// done or not: a processor's table needs package epochs in between.
+func (s *Store) Builder() storage.Builder {
+	return func(_ string, partition int32) (storage.Storage, error) {
+		return s.Shelf(partition)
+	}
+}
+
+// A Shelf is one partition of a Store, in the shape that goka wants: see storage.Storage.
+type Shelf struct {
+	store     *Store
+	partition int32
+	touched   atomic.Int64 // when the partition was last noted as up to date, Unix seconds
+}
+
+// Shelf returns a partition, wiped if it has been idle for so long that the changelog may have forgotten a delete.
+func (s *Store) Shelf(partition int32) (*Shelf, error) {
+	if err := s.prepare(partition); err != nil {
+		return nil, err
+	}
+	return &Shelf{store: s, partition: partition}, nil
+}
+
+// Partition is the number of the partition.
+func (f *Shelf) Partition() int32 { return f.partition }
+
+// Update does what Store.Update does, for the partition.
+func (f *Shelf) Update(offset int64, write func(w *Writer) error) error {
+	return f.store.Update(f.partition, offset, write)
+}
+
+// Scan does what Store.Scan does, for the partition.
+func (f *Shelf) Scan(space Space, from, to []byte) *Scan {
+	return f.store.Scan(f.partition, space, from, to)
+}
+
+// Open does nothing: the store is open.
+func (f *Shelf) Open() error { return nil }
+
+// Close notes that the partition was up to date until now.
+func (f *Shelf) Close() error { return f.store.touch(f.partition) }
+
+// Has says whether there is a row.
+func (f *Shelf) Has(key string) (bool, error) {
+	value, err := f.Get(key)
+	return value != nil, err
+}
+
+// Get returns a copy of a row, nil when there is none.
+func (f *Shelf) Get(key string) ([]byte, error) { return f.store.Get(f.partition, Rows, []byte(key)) }
+
+// Set stores a row; the offset stays.
+func (f *Shelf) Set(key string, value []byte) error {
+	return f.write(func(w *Writer) { w.Set(Rows, []byte(key), value) })
+}
+
+// Delete removes a row; the offset stays.
+func (f *Shelf) Delete(key string) error {
+	return f.write(func(w *Writer) { w.Delete(Rows, []byte(key)) })
+}
+
+// write stores without moving the offset: goka tells it afterwards.
+func (f *Shelf) write(write func(w *Writer)) error {
+	offset, err := f.GetOffset(-1)
+	if err != nil {
+		return err
+	}
+	return f.Update(offset, func(w *Writer) error { write(w); return nil })
+}
+
+// GetOffset returns the changelog offset of the rows; def when none was stored.
+func (f *Shelf) GetOffset(def int64) (int64, error) {
+	offset, ok, err := f.store.Offset(f.partition)
+	if err != nil || !ok || offset < 0 {
+		return def, err
+	}
+	return offset, nil
+}
+
+// SetOffset is called by goka after each record it has read. A callback that stored the record with Update has stored the
+// offset as well, so this writes only when there is something new.
+func (f *Shelf) SetOffset(offset int64) error {
+	now := f.store.now()
+	if last := f.touched.Load(); now.Sub(time.Unix(last, 0)) >= usedEvery && f.touched.CompareAndSwap(last, now.Unix()) {
+		if err := f.store.touch(f.partition); err != nil {
+			return err
+		}
+	}
+	if stored, ok, err := f.store.Offset(f.partition); err != nil || ok && stored == offset {
+		return err
+	}
+	return f.Update(offset, func(*Writer) error { return nil })
+}
+
+// MarkRecovered does nothing: rows may be read at any time.
+func (f *Shelf) MarkRecovered() error { return nil }
+
+// Iterator walks all rows of the partition in the order of their keys.
+func (f *Shelf) Iterator() (storage.Iterator, error) { return f.IteratorWithRange(nil, nil) }
+
+// IteratorWithRange walks [start, limit); without a limit, all keys that begin with start, as goka's own storage does.
+func (f *Shelf) IteratorWithRange(start, limit []byte) (storage.Iterator, error) {
+	if len(limit) == 0 {
+		limit = prefixEnd(start)
+	}
+	return &shelfIterator{shelf: f, limit: limit, Scan: f.Scan(Rows, start, limit)}, nil
+}
+
+type shelfIterator struct {
+	*Scan
+	shelf *Shelf
+	limit []byte
+}
+
+func (i *shelfIterator) Value() ([]byte, error) { return i.Scan.Value(), nil }
+func (i *shelfIterator) Release()               { _ = i.Close() } // goka's interface has no room for it
+
+// Seek moves before the first key at or after the one given.
+func (i *shelfIterator) Seek(key []byte) bool {
+	i.Release()
+	i.Scan = i.shelf.Scan(Rows, key, i.limit)
+	found := i.iter != nil && i.iter.First()
+	i.started = false
+	return found
+}
+
+func offsetBytes(offset int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(offset)) }

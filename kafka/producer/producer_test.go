@@ -1,0 +1,106 @@
+package producer_test
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/kafka/producer"
+)
+
+func start(t *testing.T, topic string) (*kfake.Cluster, goka.Producer) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, topic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	open := func(more ...kgo.Opt) (*kgo.Client, error) {
+		return kgo.NewClient(append(producer.Options(1<<20), more...)...)
+	}
+	p, err := producer.Builder(open, time.Millisecond)(cluster.ListenAddrs(), "test", fnv.New32a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cluster, p
+}
+
+// A promise is finished with the record's position, records stand in the log as they were given, and headers in one order.
+func TestRecordsStandInTheirOrder(t *testing.T) {
+	cluster, p := start(t, "t")
+	var mu sync.Mutex
+	var told []string
+	for i := range 100 {
+		p.EmitWithHeaders("t", "key", fmt.Append(nil, i), goka.Headers{"b": []byte("2"), "a": []byte("1")}).Then(func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, fmt.Sprint(i, err))
+		})
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.ConsumeTopics("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	var want, got []string
+	for len(got) < 100 && t.Context().Err() == nil {
+		for _, r := range reader.PollFetches(t.Context()).Records() {
+			got = append(got, fmt.Sprint(string(r.Value), " ", r.Offset, r.Headers[0].Key, r.Headers[1].Key))
+		}
+	}
+	wantTold := make([]string, 100)
+	for i := range 100 {
+		want = append(want, fmt.Sprint(i, " ", int64(i), "a", "b"))
+		wantTold[i] = fmt.Sprint(i, error(nil))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("in the log (-want +got):\n%s", diff)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if diff := cmp.Diff(wantTold, told); diff != "" {
+		t.Errorf("promises (-want +got):\n%s", diff)
+	}
+}
+
+// A record that a broker refuses fails with the topic and the cause, and is not dropped silently.
+func TestARefusedRecordFails(t *testing.T) {
+	cluster, p := start(t, "t")
+	cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		asked := request.(*kmsg.ProduceRequest)
+		answer := asked.ResponseKind().(*kmsg.ProduceResponse)
+		for _, topic := range asked.Topics {
+			a := kmsg.NewProduceResponseTopic()
+			a.Topic, a.TopicID = topic.Topic, topic.TopicID
+			for _, partition := range topic.Partitions {
+				refused := kmsg.NewProduceResponseTopicPartition()
+				refused.Partition, refused.ErrorCode = partition.Partition, kerr.TopicAuthorizationFailed.Code
+				a.Partitions = append(a.Partitions, refused)
+			}
+			answer.Topics = append(answer.Topics, a)
+		}
+		return answer, nil, true
+	})
+	failed := make(chan error, 1)
+	p.Emit("t", "key", []byte("value")).Then(func(err error) { failed <- err })
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; !errors.Is(err, kerr.TopicAuthorizationFailed) {
+		t.Errorf("refused with %v", err)
+	}
+}
