@@ -136,6 +136,9 @@ func faultsRun(ctx context.Context, o options) (err error) {
 		if err := mainRun(ctx, o, c, dir, binary, all); err != nil {
 			return errors.Join(err, all.write(o.report))
 		}
+		if err := all.write(o.report); err != nil { // an hour's work, whatever becomes of the controls
+			return err
+		}
 	}
 	if o.controls {
 		if err := controls(ctx, o, c, dir, binary, all); err != nil {

@@ -1,10 +1,13 @@
 package kafka
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka/committed"
@@ -14,7 +17,15 @@ import (
 
 // Cluster is how the packages below this one reach the cluster.
 func (c Config) Cluster() committed.Cluster {
-	return committed.Cluster{Brokers: c.Brokers, Sarama: c.SaramaReader, Franz: c.Franz}
+	return committed.Cluster{Brokers: c.Brokers, Sarama: c.SaramaReader, Franz: c.Franz, Explain: func(topic string, err error) error {
+		switch {
+		case errors.Is(err, kerr.UnknownTopicOrPartition):
+			return missing(topic)
+		case errors.Is(err, kerr.TopicAuthorizationFailed):
+			return unreadable(topic)
+		}
+		return fmt.Errorf("%w, at %s", err, strings.Join(c.Brokers, ","))
+	}}
 }
 
 // ViewTopicManagerBuilder looks topics up for views: see committed.TopicManager.

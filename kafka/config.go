@@ -65,7 +65,6 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	// sarama fails a batch at once, whatever Producer.Retry says, when the look-up of its leader fails.
 	s.Metadata.Retry.Max = retries
 	s.Metadata.Retry.BackoffFunc = backoff
-	s.Metadata.AllowAutoTopicCreation = false // a typo must not become a topic of one partition
 	s.Metadata.RefreshFrequency = time.Minute
 
 	saramaProducer(s)

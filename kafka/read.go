@@ -96,10 +96,13 @@ func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*k
 		return a.client, nil
 	}, topic, spans, each)
 	if failed, ok := errors.AsType[*committed.FetchError](err); ok {
-		if errors.Is(failed, kerr.TopicAuthorizationFailed) {
+		switch {
+		case errors.Is(failed, kerr.TopicAuthorizationFailed):
 			return unreadable(topic)
+		case failed.Partition < 0:
+			return a.lookedUp(topic, nil, failed.Err)
 		}
-		return a.fail("read", failed)
+		return a.fail(fmt.Sprintf("read partition %d of %s", failed.Partition, topic), failed.Err)
 	}
 	return err
 }

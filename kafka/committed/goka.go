@@ -2,7 +2,6 @@ package committed
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // A Cluster is how the package's clients reach Kafka. Each call of a function makes a value of its own, since goka's builders
@@ -22,6 +22,47 @@ type Cluster struct {
 	Sarama func() (*sarama.Config, error)
 	// Franz returns what reaches the cluster: addresses, TLS, login.
 	Franz func() ([]kgo.Opt, error)
+	// Explain says what a failed question about a topic means to who runs the program, and what mends it; nil: nothing more than
+	// the error.
+	Explain func(topic string, err error) error
+}
+
+// Explained returns the error of a question about a topic as Explain puts it.
+func (c Cluster) Explained(topic string, err error) error {
+	if err == nil || c.Explain == nil {
+		return err
+	}
+	return c.Explain(topic, err)
+}
+
+// LogID names the log that a topic is: the cluster's id and the topic's, which is another one when the topic was deleted and made
+// again. It asks for up to 6 s.
+func (c Cluster) LogID(ctx context.Context, topic string) (string, error) {
+	options, err := c.Franz()
+	if err != nil {
+		return "", err
+	}
+	client, err := kgo.NewClient(append(options, kgo.RetryTimeout(6*time.Second))...) // a person may be watching
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	request := kmsg.NewPtrMetadataRequest() // kadm's would be answered from a cache, or given up sooner
+	t := kmsg.NewMetadataRequestTopic()
+	t.Topic = &topic
+	request.Topics, request.AllowAutoTopicCreation = []kmsg.MetadataRequestTopic{t}, false
+	response, err := request.RequestWith(ctx, client)
+	if err != nil {
+		return "", c.Explained(topic, fmt.Errorf("look up topic %s: %w", topic, err))
+	}
+	found := response.Topics[0]
+	if err := kerr.ErrorForCode(found.ErrorCode); err != nil && found.TopicID == [16]byte{} {
+		return "", c.Explained(topic, fmt.Errorf("look up topic %s: %w", topic, err))
+	}
+	if found.TopicID == [16]byte{} || response.ClusterID == nil {
+		return "", fmt.Errorf("topic %s has no id: Kafka 2.8 or newer is needed", topic)
+	}
+	return *response.ClusterID + "/" + kadm.TopicID(found.TopicID).String(), nil
 }
 
 // At reaches brokers that want neither TLS nor a login.
@@ -40,7 +81,8 @@ func At(brokers ...string) Cluster {
 // ReaderSettings are what reading needs so that nothing is passed over and nothing is handed out that is not committed. A record
 // has at most maxBytes.
 func ReaderSettings(s *sarama.Config, maxBytes int32) {
-	s.Version = sarama.V2_8_0_0 // group epochs and stable offsets; newer brokers speak it too
+	s.Version = sarama.V2_8_0_0               // group epochs and stable offsets; newer brokers speak it too
+	s.Metadata.AllowAutoTopicCreation = false // a typo must not become a topic of one partition
 	s.Consumer.Return.Errors = true
 	s.Consumer.Offsets.Initial = sarama.OffsetOldest // Newest skips what came before the first commit
 	s.Consumer.Offsets.AutoCommit.Enable = true
@@ -89,17 +131,18 @@ func TopicManager(c Cluster, waits bool) goka.TopicManagerBuilder {
 			return nil, err
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		return &topicManager{TopicManager: inner, client: client, waits: waits, ctx: ctx, cancel: cancel}, nil
+		return &topicManager{TopicManager: inner, client: client, cluster: c, waits: waits, ctx: ctx, cancel: cancel}, nil
 	}
 }
 
 type topicManager struct {
 	goka.TopicManager
-	client *kgo.Client
-	waits  bool
-	ctx    context.Context // ends with Close: goka's interface passes none
-	cancel context.CancelFunc
-	once   sync.Once
+	client  *kgo.Client
+	cluster Cluster
+	waits   bool
+	ctx     context.Context // ends with Close: goka's interface passes none
+	cancel  context.CancelFunc
+	once    sync.Once
 }
 
 // patience is how long a table's undecided transactions are waited for. A broker aborts those of an instance that died within
@@ -142,15 +185,15 @@ func (m *topicManager) end(ctx context.Context, topic string, partition int32) (
 	listed, err := list(ctx, topic)
 	end, found := listed.Lookup(topic, partition)
 	switch {
-	case !found && err != nil: // an error about other partitions does not matter
-		return 0, fmt.Errorf("look up the end of %s/%d: %w", topic, partition, err)
-	case !found:
-		return 0, fmt.Errorf("topic %s: %w", topic, kerr.UnknownTopicOrPartition)
+	case found: // an error about other partitions does not matter
+		err = end.Err
+	case err == nil:
+		err = kerr.UnknownTopicOrPartition
 	}
-	if errors.Is(end.Err, kerr.UnknownTopicOrPartition) {
-		return 0, fmt.Errorf("topic %s: %w", topic, kerr.UnknownTopicOrPartition)
+	if err != nil {
+		return 0, m.cluster.Explained(topic, fmt.Errorf("look up the end of %s/%d: %w", topic, partition, err))
 	}
-	return end.Offset, end.Err
+	return end.Offset, nil
 }
 
 func (m *topicManager) Close() error {

@@ -10,9 +10,11 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// Prepare readies a record for its callback. It may rewrite the key.
+// Prepare readies a record for its callback. It may give it another key, not another partition. What is in the old one is not to be
+// written to: it lies in one piece of memory with other records.
 type Prepare func(record *sarama.ConsumerMessage) (message any)
 
 // inboxSize is how many records of a partition are prepared ahead of their callbacks.
@@ -70,7 +72,7 @@ func (e *Epochs) outOfRange(of *sarama.ConsumerError) error {
 	fetched, err := kadm.NewClient(e.client).FetchOffsetsForTopics(ctx, e.conf.Group, of.Topic)
 	if o, found := fetched.Lookup(of.Topic, of.Partition); err == nil && found && o.Err == nil && o.At >= 0 {
 		next = fmt.Sprintf("the group has committed offset %d", o.At)
-	} else if err := errors.Join(err, o.Err); err != nil {
+	} else if err := errors.Join(err, o.Err); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 		next = fmt.Sprintf("what the group has committed cannot be told: %v", err)
 	}
 	return fmt.Errorf("%s/%d: what is to be read next is not in the log (%s): input was removed before it was read, or the log was made anew or lost its end: %w", of.Topic, of.Partition, next, of.Err)
@@ -120,7 +122,7 @@ func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
 	h.session = newSession(s)
 	if check := h.epochs.conf.Check; check != nil {
 		if err := check(s.Context()); err != nil {
-			return err // the supervisor asks once more, and hears the same
+			return err // the Group asks once more, and hears the same
 		}
 	}
 	if ledger := h.epochs.ledger; ledger != nil {
@@ -140,14 +142,17 @@ func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 }
 
 func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
-	in := h.epochs.openInbox(c.Partition())
+	of := partitionID{c.Topic(), c.Partition()}
+	in := h.epochs.openInbox(of)
 	ready := &preparedClaim{ConsumerGroupClaim: c, messages: make(chan *sarama.ConsumerMessage, inboxSize)}
 	go func() {
 		defer close(ready.messages)
-		delivered := h.session.prefixes[partitionID{c.Topic(), c.Partition()}]
+		delivered := h.session.prefixes[of]
 		for record := range c.Messages() {
 			delivered.deliver(record.Offset)
-			in.put(record.Offset, h.epochs.conf.Prepare(record))
+			if prepare := h.epochs.conf.Prepare; prepare != nil {
+				in.put(record.Offset, prepare(record))
+			}
 			select {
 			case ready.messages <- record:
 			case <-s.Context().Done():

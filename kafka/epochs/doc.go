@@ -4,15 +4,18 @@
 //
 // A Group takes the place of goka.NewProcessor and its Run. What it asks of a processor:
 //
-//   - Its callback goes through Epochs.Callback, and has a row to show for every input with an effect: the row says which offset
+//   - Its callbacks go through Epochs.Callback, and has a row to show for every input with an effect: the row says which offset
 //     made it, so that an input that comes again after a restart is recognised. Only AtLeastOnce needs that.
-//   - An output belongs to a partition of the input (PartitionOf), which most do because input, table and outputs are keyed alike.
+//   - An output goes to the partition of the input that it came from, in its own topic (PartitionOf).
 //   - Rows are ordered: Older tells a row that a paused owner appended late from the newest.
-//   - Its topics exist, table and inputs with as many partitions; the table is compacted.
+//   - Its topics exist: inputs, table and outputs with as many partitions, none that takes less than MaxMessageBytes, the table
+//     compacted with a delete.retention.ms of 24 h or more, which is how long a local store may sleep.
+//   - It may read and write its table, read its inputs and the mirror, write its outputs, and with ExactlyOnce write under the
+//     TransactionalID. Brokers are Kafka 2.8 or newer; what was measured is 4.1.
 //
 // What it then promises is a Guarantee's to say: with AtLeastOnce a state that is as if each input had been processed once, in
 // order, and outputs that may be repeated byte for byte; with ExactlyOnce each output once as well, for who reads committed records.
 //
-// It refuses joins, lookups and loops of goka, iterators over the table, and a second table: they would read what is not published.
+// It refuses goka's joins, lookups and loops, and iterators over the table: they would read, or be read, before things are published.
 // Loss of power on all replicas at once is Kafka's to survive.
 package epochs

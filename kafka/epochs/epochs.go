@@ -47,7 +47,7 @@ type Epochs struct {
 	owner       []byte
 	mu          sync.RWMutex
 	byPartition map[int32]*partitionEpochs
-	inboxes     map[int32]*inbox
+	inboxes     map[partitionID]*inbox
 
 	broke chan struct{} // closed with fault
 	fault error         // the first of any partition; guarded by mu
@@ -72,7 +72,7 @@ type Config struct {
 	// Guarantee is AtLeastOnce when it is not set.
 	Guarantee Guarantee
 	// Prepare is called once for each record before goka sees it, ahead of its callback and on another goroutine. It may
-	// rewrite the record's key; what it returns is handed to the callback.
+	// rewrite the record's key; what it returns is handed to the callback. It may be nil.
 	Prepare Prepare
 	// Older says that a record of the table is older than the row that is stored already. Compaction keeps the last record,
 	// not the newest: an owner that was paused may have appended after its successor.
@@ -81,13 +81,16 @@ type Config struct {
 	Mirror *Mirror
 	// Check says why a session may not begin; see GroupConfig. It may be nil.
 	Check func(ctx context.Context) error
-	// PartitionOf returns the input partition that an output belongs to.
+	// PartitionOf returns the partition that an output of the table's record belongs to: that of the input whose callback emits it,
+	// where its topic has to have that partition too. Mostly it follows from the key. A table's record that is said to belong
+	// elsewhere would be committed before it is written.
 	PartitionOf func(topic, key string, headers goka.Headers) int32
-	// Interval is how long an epoch stays open after its first record, unless the one before it takes longer to publish.
+	// Interval is how long an epoch stays open after its first record, unless the one before it takes longer to publish; zero for
+	// 20 ms.
 	Interval time.Duration
 }
 
-// Limits of one partition. A consumer that tells repeats by their positions relies on the first: see file.Count.
+// Limits of one partition. A consumer that tells repeats by their positions may rely on the first.
 const (
 	maxUnacked = 1000    // outputs sent and not acknowledged
 	maxHeld    = 8 << 20 // bytes of rows not yet in the local store, and of outputs that wait for their transaction
@@ -121,7 +124,13 @@ func NewEpochs(conf Config) *Epochs {
 	if conf.MaxMessageBytes == 0 {
 		conf.MaxMessageBytes = 1_000_000
 	}
-	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[int32]*inbox), broke: make(chan struct{})}
+	if conf.Interval == 0 {
+		conf.Interval = 20 * time.Millisecond
+	}
+	if conf.Log == nil {
+		conf.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[partitionID]*inbox), broke: make(chan struct{})}
 }
 
 // Options are what the processor must be built with, after any other option.
@@ -135,13 +144,15 @@ func (e *Epochs) Options() []goka.ProcessorOption {
 }
 
 // Callback wraps the processor's callback, so that an epoch never closes in the middle of one. The message is what Prepare
-// returned for the record.
+// returned for the record, and without a Prepare what goka decoded.
 func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
-	return func(ctx goka.Context, _ any) {
-		message, found := e.prepared(ctx)
-		if !found {
-			e.refuse(ctx, fmt.Errorf("partition %d: no record was prepared for offset %d", ctx.Partition(), ctx.Offset()))
-			return
+	return func(ctx goka.Context, message any) {
+		if e.conf.Prepare != nil {
+			found := false
+			if message, found = e.prepared(ctx); !found {
+				e.refuse(ctx, fmt.Errorf("%s/%d: no record was prepared for offset %d", ctx.Topic(), ctx.Partition(), ctx.Offset()))
+				return
+			}
 		}
 		p := e.partition(ctx.Partition())
 		if p == nil {
@@ -219,7 +230,7 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 		return nil, err
 	}
 	if e.conf.Mirror != nil && e.conf.Guarantee != ExactlyOnce {
-		if e.lookout, err = startLookout(open, e.conf.Mirror, e.conf.Log, e.partitions); err != nil {
+		if e.lookout, err = startLookout(e.conf, open, e.partitions); err != nil {
 			e.readback.close()
 			e.client.Close()
 			return nil, err

@@ -7,7 +7,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/lovoo/goka/codec"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -28,7 +27,10 @@ func ExampleGroup() {
 	client, err := kgo.NewClient(kgo.SeedBrokers(broker.Addr()), kgo.ConsumeTopics("counts"), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	check(err)
 	defer client.Close()
-	_, err = kadm.NewClient(client).CreateTopics(ctx, 1, 1, nil, "visits", "counts", "counter-table")
+	admin := kadm.NewClient(client)
+	_, err = admin.CreateTopics(ctx, 1, 1, nil, "visits", "counts")
+	check(err)
+	_, err = admin.CreateTopic(ctx, 1, 1, map[string]*string{"cleanup.policy": new("compact")}, "counter-table")
 	check(err)
 	dir, err := os.MkdirTemp("", "counter")
 	check(err)
@@ -48,9 +50,8 @@ func ExampleGroup() {
 				goka.Output("counts", new(codec.Int64)),
 				goka.Persist(new(codec.Int64)))
 		},
-		Prepare:     func(r *sarama.ConsumerMessage) any { return string(r.Value) },
 		Older:       func(record, stored []byte) bool { return number64(record) < number64(stored) },
-		PartitionOf: func(string, string, goka.Headers) int32 { return 0 },
+		PartitionOf: func(string, string, goka.Headers) int32 { return 0 }, // there is one
 	})
 	ended := make(chan error)
 	go func() { ended <- group.Run(ctx) }()

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/lovoo/goka"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka/committed"
 	"tidemark/kafka/localstore"
@@ -30,24 +28,24 @@ type Group struct {
 // GroupConfig describes a processor.
 type GroupConfig struct {
 	Cluster committed.Cluster
-	Name    string
-	Table   string // the topic of its table
-	Dir     string // of the local store
-	Log     *slog.Logger
-	Metrics *Metrics
+	Name    string       // of the graph's group
+	Table   string       // the topic of its table, which is goka's name for it
+	Dir     string       // of the local store, and of nothing else
+	Log     *slog.Logger // nil: nothing is logged
+	Metrics *Metrics     // nil: nothing is counted
 
 	InstanceID string    // see Config
 	Guarantee  Guarantee // likewise
 
 	// Graph is called for each attempt; its callbacks go through Epochs.Callback.
 	Graph       func(e *Epochs) *goka.GroupGraph
-	Prepare     Prepare
-	Older       func(record, stored []byte) bool
+	Prepare     Prepare                                             // see Config, as all that follow
+	Older       func(record, stored []byte) bool                    // must be given
+	PartitionOf func(topic, key string, headers goka.Headers) int32 // must be given
 	Mirror      *Mirror
-	PartitionOf func(topic, key string, headers goka.Headers) int32
 	Hasher      func() hash.Hash32 // of keys, by which goka finds their partitions; nil: goka's own
-	Interval    time.Duration      // see Config
-	// MaxMessageBytes: see Config.
+	Interval    time.Duration
+
 	MaxMessageBytes int32
 	// Check says before each attempt, and before each session in it, why there may be none, which Run then returns; nil when
 	// nothing speaks against it, or that cannot be told now. It may be nil itself.
@@ -69,12 +67,19 @@ const drainTimeout = 15 * time.Second
 
 // NewGroup returns a group that does nothing until Run.
 func NewGroup(conf GroupConfig) *Group {
+	if conf.Log == nil {
+		conf.Log = slog.New(slog.DiscardHandler)
+	}
 	return &Group{conf: conf, err: errors.New("not started")}
 }
 
 // Run processes until ctx ends, then lets what is in flight land, commits and returns nil. A failure is logged, shown by
-// Ready, and followed by another attempt, unless Check refuses it.
+// Ready, and followed by another attempt, unless Check refuses it. A configuration that cannot work is an error at once.
 func (g *Group) Run(ctx context.Context) error {
+	if err := g.conf.validate(); err != nil {
+		g.set(nil, err)
+		return err
+	}
 	pause := firstPause
 	for {
 		if g.conf.Check != nil {
@@ -106,6 +111,28 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 }
 
+// validate says why no attempt could succeed, or would keep the promise.
+func (c GroupConfig) validate() error {
+	if c.Graph == nil || c.Older == nil || c.PartitionOf == nil {
+		return fmt.Errorf("group %s: Graph, Older and PartitionOf must be given", c.Name)
+	}
+	if c.Guarantee == ExactlyOnce && c.InstanceID == "" {
+		return fmt.Errorf("group %s: exactly_once needs an instance id: unique, and the same after a restart", c.Name)
+	}
+	graph := c.Graph(NewEpochs(Config{}))
+	switch table := graph.GroupTable(); {
+	case string(graph.Group()) != c.Name:
+		return fmt.Errorf("group %s: the graph is of group %s", c.Name, graph.Group())
+	case table == nil:
+		return fmt.Errorf("group %s: the graph has no table (goka.Persist): by its rows an input that comes again is known", c.Name)
+	case table.Topic() != c.Table:
+		return fmt.Errorf("group %s: the graph's table is %s, not %s", c.Name, table.Topic(), c.Table)
+	case len(graph.JointTables())+len(graph.LookupTables()) > 0, graph.LoopStream() != nil:
+		return fmt.Errorf("group %s: the graph has a join, a lookup or a loop, whose effects would not be exact", c.Name)
+	}
+	return nil
+}
+
 // Ready returns nil while the processor runs with its table recovered, else the reason why it does not.
 func (g *Group) Ready() error {
 	g.mu.Lock()
@@ -127,7 +154,7 @@ func (g *Group) set(p *goka.Processor, err error) {
 
 // attempt runs one processor from its start to its end.
 func (g *Group) attempt(ctx context.Context) (err error) {
-	log, err := g.log(ctx)
+	log, err := g.conf.Cluster.LogID(ctx, g.conf.Table)
 	if err != nil {
 		return err
 	}
@@ -158,23 +185,6 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 		return errors.New("the processor ended without an error")
 	}
 	return nil
-}
-
-// log names the log of the table: a topic that was deleted and made again has another id.
-func (g *Group) log(ctx context.Context) (string, error) {
-	client, err := Config{Cluster: g.conf.Cluster}.opener()(kgo.RetryTimeout(6 * time.Second)) // a person may be watching
-	if err != nil {
-		return "", err
-	}
-	defer client.Close()
-	metadata, err := kadm.NewClient(client).Metadata(ctx, g.conf.Table)
-	if err == nil {
-		err = metadata.Topics[g.conf.Table].Err
-	}
-	if err != nil {
-		return "", fmt.Errorf("look up the table %s of group %s: %w", g.conf.Table, g.conf.Name, err)
-	}
-	return metadata.Cluster + "/" + metadata.Topics[g.conf.Table].ID.String(), nil
 }
 
 // ClientOptions give a processor safe clients and a hasher; goka's own clients are not safe.

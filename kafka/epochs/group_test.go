@@ -10,7 +10,9 @@ import (
 	"hash/crc32"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -85,12 +87,16 @@ func (c *counter) one(dir string, count goka.ProcessCallback) *epochs.Group {
 }
 
 func (c *counter) instance(id, dir string, count goka.ProcessCallback) *epochs.Group {
-	return epochs.NewGroup(epochs.GroupConfig{
+	return epochs.NewGroup(c.conf(id, dir, count))
+}
+
+func (c *counter) conf(id, dir string, count goka.ProcessCallback) epochs.GroupConfig {
+	return epochs.GroupConfig{
 		Guarantee: c.guarantee, InstanceID: id,
 		Cluster: c.cluster, Name: c.group, Table: c.table, Dir: dir, Log: slog.New(slog.DiscardHandler),
 		Interval: 5 * time.Millisecond,
 		Prepare: func(r *sarama.ConsumerMessage) any {
-			r.Key = append(r.Key, "/row"...)
+			r.Key = slices.Concat(r.Key, []byte("/row"))
 			return string(r.Value)
 		},
 		Older:       func(record, stored []byte) bool { return number(record) < number(stored) },
@@ -102,7 +108,7 @@ func (c *counter) instance(id, dir string, count goka.ProcessCallback) *epochs.G
 				goka.Output(goka.Stream(c.counts), raw{}),
 				goka.Persist(raw{}))
 		},
-	})
+	}
 }
 
 // A headHasher hashes a key up to its first slash: a row lies in the partition of its events, whose keys are without one.
@@ -303,4 +309,86 @@ func TestMovedPartitionsAreExact(t *testing.T) {
 		t.Error(err)
 	}
 	c.judge(t, 6000)
+}
+
+// What cannot work, or would not be exact, is refused before anything is read.
+func TestGroupRefusesWhatCannotWork(t *testing.T) {
+	stream := func(callback goka.ProcessCallback) goka.Edge { return goka.Input("in", raw{}, callback) }
+	graph := func(group string, edges ...goka.Edge) func(*epochs.Epochs) *goka.GroupGraph {
+		return func(e *epochs.Epochs) *goka.GroupGraph {
+			none := e.Callback(func(goka.Context, any) {})
+			return goka.DefineGroup(goka.Group(group), append(edges, stream(none))...)
+		}
+	}
+	loop := goka.Loop(raw{}, func(goka.Context, any) {})
+	for _, c := range []struct {
+		name, want string
+		change     func(*epochs.GroupConfig)
+	}{
+		{"no table", "goka.Persist", func(c *epochs.GroupConfig) { c.Graph = graph("g") }},
+		{"another group's graph", "of group h", func(c *epochs.GroupConfig) { c.Graph = graph("h", goka.Persist(raw{})) }},
+		{"another table", "g-table", func(c *epochs.GroupConfig) { c.Table = "other" }},
+		{"a loop", "loop", func(c *epochs.GroupConfig) { c.Graph = graph("g", goka.Persist(raw{}), loop) }},
+		{"a join", "join", func(c *epochs.GroupConfig) { c.Graph = graph("g", goka.Persist(raw{}), goka.Join("t", raw{})) }},
+		{"a lookup", "lookup", func(c *epochs.GroupConfig) { c.Graph = graph("g", goka.Persist(raw{}), goka.Lookup("t", raw{})) }},
+		{"no order of rows", "Older", func(c *epochs.GroupConfig) { c.Older = nil }},
+		{"no name in transactions", "instance id", func(c *epochs.GroupConfig) { c.Guarantee = epochs.ExactlyOnce }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conf := epochs.GroupConfig{
+				Cluster: committed.At("127.0.0.1:1"), Name: "g", Table: "g-table", Dir: t.TempDir(), Graph: graph("g", goka.Persist(raw{})),
+				Older:       func([]byte, []byte) bool { return false },
+				PartitionOf: func(string, string, goka.Headers) int32 { return 0 },
+			}
+			c.change(&conf)
+			group := epochs.NewGroup(conf)
+			if err := group.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want something about %q", err, c.want)
+			}
+			if group.Ready() == nil {
+				t.Error("ready")
+			}
+		})
+	}
+}
+
+// Two inputs of one group hold records at the same partitions and offsets: each callback gets its own.
+func TestGroupOfTwoInputs(t *testing.T) { eachGuarantee(t, testTwoInputs) }
+
+func testTwoInputs(t *testing.T, guarantee epochs.Guarantee) {
+	t.Helper()
+	c := newCounter(t, guarantee)
+	more := c.events + "-more"
+	if _, err := kadm.NewClient(c.client).CreateTopic(t.Context(), partitions, 1, nil, more); err != nil {
+		t.Fatal(err)
+	}
+	for _, topic := range []string{c.events, more} {
+		for i := range 500 {
+			key := fmt.Sprint(topic, i%20)
+			c.client.Produce(t.Context(), &kgo.Record{Topic: topic, Partition: partitionOf(key), Key: []byte(key), Value: []byte(topic)}, func(_ *kgo.Record, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	if err := c.client.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tell := func(ctx goka.Context, message any) {
+		if message != string(ctx.Topic()) {
+			t.Errorf("the callback of %s got a message of %v", ctx.Topic(), message)
+		}
+		c.count(ctx, message)
+	}
+	conf := c.conf("one", t.TempDir(), nil)
+	conf.Graph = func(e *epochs.Epochs) *goka.GroupGraph {
+		return goka.DefineGroup(goka.Group(c.group),
+			goka.Input(goka.Stream(c.events), raw{}, e.Callback(tell)),
+			goka.Input(goka.Stream(more), raw{}, e.Callback(tell)),
+			goka.Output(goka.Stream(c.counts), raw{}),
+			goka.Persist(raw{}))
+	}
+	run(t, epochs.NewGroup(conf), func() bool { return len(c.read(t, c.counts)) >= 1000 })
+	c.judge(t, 1000)
 }

@@ -42,19 +42,19 @@ func (i *inbox) take(offset int64) (message any, found bool) {
 	return nil, false
 }
 
-// openInbox starts a session's inbox of a partition in the place of the last one's.
-func (e *Epochs) openInbox(partition int32) *inbox {
+// openInbox starts a session's inbox of an input's partition in the place of the last one's.
+func (e *Epochs) openInbox(of partitionID) *inbox {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	in := &inbox{}
-	e.inboxes[partition] = in
+	e.inboxes[of] = in
 	return in
 }
 
 // prepared returns what Prepare made of the record that the callback is called for.
 func (e *Epochs) prepared(ctx goka.Context) (message any, found bool) {
 	e.mu.RLock()
-	in := e.inboxes[ctx.Partition()]
+	in := e.inboxes[partitionID{string(ctx.Topic()), ctx.Partition()}]
 	e.mu.RUnlock()
 	if in == nil {
 		return nil, false

@@ -52,9 +52,6 @@ func transactionVersions() *kversion.Versions {
 
 // openLedger fences whoever used the transactional id before: a transaction of its own that is still open is aborted now.
 func openLedger(conf Config, open opener, more ...kgo.Opt) (*clusterLedger, error) {
-	if conf.InstanceID == "" {
-		return nil, errors.New("exactly_once needs an instance id: unique, and the same after a restart")
-	}
 	l := &clusterLedger{group: conf.Group, instance: conf.InstanceID, id: TransactionalID(conf.Group, conf.InstanceID)}
 	more = append(more, kgo.TransactionalID(l.id), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()))
 	var err error

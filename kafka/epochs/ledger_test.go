@@ -129,10 +129,3 @@ func TestTheNextOfTheSameNameFencesTheFormer(t *testing.T) {
 	}
 	t.Errorf("%d records are visible, want the one of the next", x.committed(t))
 }
-
-func TestALedgerNeedsAName(t *testing.T) {
-	conf := Config{Cluster: committed.At("127.0.0.1:1"), Group: "g"}
-	if _, err := openLedger(conf, conf.opener()); err == nil {
-		t.Error("transactions without an instance id")
-	}
-}

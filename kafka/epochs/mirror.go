@@ -2,6 +2,7 @@ package epochs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -123,6 +124,7 @@ func (r *reflections) land(key []byte, offset int64) {
 // A lookout keeps the mirror of the partitions that this instance owns.
 type lookout struct {
 	open       opener
+	explained  func(topic string, err error) error
 	mirror     *Mirror
 	log        *slog.Logger
 	partitions func() []*partitionEpochs
@@ -130,13 +132,13 @@ type lookout struct {
 	done       chan struct{}
 }
 
-func startLookout(open opener, mirror *Mirror, log *slog.Logger, partitions func() []*partitionEpochs) (*lookout, error) {
+func startLookout(conf Config, open opener, partitions func() []*partitionEpochs) (*lookout, error) {
 	client, err := open(kgo.RetryTimeout(lookTimeout))
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &lookout{open: open, mirror: mirror, log: log, partitions: partitions, cancel: cancel, done: make(chan struct{})}
+	l := &lookout{open: open, explained: conf.Cluster.Explained, mirror: conf.Mirror, log: conf.Log, partitions: partitions, cancel: cancel, done: make(chan struct{})}
 	go l.run(ctx, client)
 	return l, nil
 }
@@ -184,7 +186,7 @@ func (l *lookout) look(ctx context.Context, admin *kadm.Client) error {
 		err = ends.Error()
 	}
 	if err != nil {
-		return fmt.Errorf("look up the end of %s: %w", l.mirror.Topic, err)
+		return l.explained(l.mirror.Topic, fmt.Errorf("look up the end of %s: %w", l.mirror.Topic, err))
 	}
 	var looks []*inspection
 	ends.Each(func(end kadm.ListedOffset) {
@@ -221,6 +223,9 @@ func (l *lookout) inspect(ctx context.Context, looks []*inspection) error {
 		of[r.Partition].last[string(r.Key)] = r // only the last record of a key is kept for good
 		return nil
 	})
+	if failed, ok := errors.AsType[*committed.FetchError](err); ok {
+		return l.explained(l.mirror.Topic, failed)
+	}
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -65,59 +66,106 @@ const deleteRetention = 24 * time.Hour
 
 const usedEvery = time.Minute // how often a busy partition notes the time
 
-// Open opens the store in dir, which must not be shared with another process. The pin names the log that the rows come
-// from ("cluster id/topic id"): a folder of another pin, or one that cannot be read, is wiped, because everything in it can
-// be read again from the changelog.
+// Open opens the store in dir, which is the store's alone, and must not be shared with another process. The pin names the log that
+// the rows come from ("cluster id/topic id"): a store of another pin, or one that cannot be read, is wiped, because everything in
+// it can be read again from the changelog. A folder with something else in it is an error.
 func Open(dir, pin string, log *slog.Logger) (*Store, error) {
 	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: time.Now}
-	if reason := s.staleReason(pin); reason != "" {
-		log.Warn("local store wiped, it will be rebuilt from the changelog", "dir", dir, "reason", reason)
-		if err := os.RemoveAll(dir); err != nil {
-			return nil, fmt.Errorf("wipe local store: %w", err)
-		}
-	}
-	err := s.open()
-	if spoiled(err) {
-		log.Warn("local store wiped, it will be rebuilt from the changelog", "dir", dir, "reason", err.Error())
-		if err := os.RemoveAll(dir); err != nil {
-			return nil, fmt.Errorf("wipe local store: %w", err)
-		}
-		err = s.open()
-	}
-	if err != nil {
+	if err := s.acquire(); err != nil {
 		return nil, fmt.Errorf("open local store %s: %w", dir, err)
 	}
+	if err := s.begin(pin); err != nil {
+		return nil, errors.Join(fmt.Errorf("open local store %s: %w", dir, err), s.lock.Close())
+	}
 	if err := os.WriteFile(filepath.Join(dir, pinFile), []byte(pin), 0o644); err != nil {
-		return nil, errors.Join(fmt.Errorf("note what the local store belongs to: %w", err), s.db.Close(), s.lock.Close())
+		return nil, errors.Join(fmt.Errorf("note what the local store belongs to: %w", err), s.Close())
 	}
 	return s, nil
 }
 
-// staleReason says why what lies in the folder must not be used; empty when it may be, or when there is nothing.
-func (s *Store) staleReason(pin string) string {
-	if _, err := os.Stat(filepath.Join(s.dir, wipeFile)); err == nil {
-		return "it was found corrupt"
+// acquire makes the folder and locks it: from here on nobody else has the store open.
+func (s *Store) acquire() (err error) {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return fmt.Errorf("make the folder: %w", err)
 	}
+	if s.lock, err = pebble.LockDirectory(s.dir, vfs.Default); err != nil {
+		return fmt.Errorf("%w: %w", errInUse, err)
+	}
+	return nil
+}
+
+// begin opens the database, on nothing where what is there must not be used.
+func (s *Store) begin(pin string) error {
+	reason, err := s.staleReason(pin)
+	if err != nil {
+		return err
+	}
+	if reason == "" {
+		if err = s.open(); !spoiled(err) {
+			return err
+		}
+		reason = err.Error()
+	}
+	s.log.Warn("local store wiped, it will be rebuilt from the changelog", "dir", s.dir, "reason", reason)
+	if err := s.wipe(); err != nil {
+		return fmt.Errorf("wipe it: %w", err)
+	}
+	return s.open()
+}
+
+// lockFile is Pebble's. It stays when all else is wiped: it is locked.
+const lockFile = "LOCK"
+
+// files lists what is in the folder.
+func (s *Store) files() (names []string, err error) {
 	entries, err := os.ReadDir(s.dir)
-	if err != nil || len(entries) == 0 {
-		return ""
+	for _, e := range entries {
+		if e.Name() != lockFile {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+func (s *Store) wipe() error {
+	names, err := s.files()
+	for _, name := range names {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, name)))
+	}
+	return err
+}
+
+// staleReason says why what lies in the folder must not be used; empty when it may be, or when there is nothing. What was never
+// a store's is an error.
+func (s *Store) staleReason(pin string) (string, error) {
+	names, err := s.files()
+	if err != nil || len(names) == 0 {
+		return "", err
+	}
+	if slices.Contains(names, wipeFile) {
+		return "it was found corrupt", nil
 	}
 	found, err := os.ReadFile(filepath.Join(s.dir, pinFile))
-	if err != nil {
-		return "it does not say which log it belongs to"
+	switch {
+	case err == nil && string(found) == pin:
+		return "", nil
+	case err == nil:
+		return fmt.Sprintf("it belongs to %s, not %s", found, pin), nil
+	case !errors.Is(err, os.ErrNotExist):
+		return "", err
 	}
-	if string(found) != pin {
-		return fmt.Sprintf("it belongs to %s, not %s", found, pin)
+	if database, err := pebble.Peek(s.dir, vfs.Default); err == nil && !database.Exists {
+		return "", fmt.Errorf("the folder holds something else (%s): give it one of its own, or empty it", names[0])
 	}
-	return ""
+	return "it does not say which log it belongs to", nil
 }
 
 var errInUse = errors.New("in use by another process?")
 
-// spoiled tells what is wrong with the folder's content, which is wiped, from what is wrong around it: another process,
-// rights, a full disk. Pebble does not call all of the former corruption: not a table that was cut short, for one.
+// spoiled tells what is wrong with the folder's content, which is wiped, from what is wrong around it: rights, a
+// full disk. Pebble does not call all of the former corruption: not a table that was cut short, for one.
 func spoiled(err error) bool {
-	if err == nil || errors.Is(err, errInUse) {
+	if err == nil {
 		return false
 	}
 	_, system := errors.AsType[syscall.Errno](err)
@@ -125,17 +173,10 @@ func spoiled(err error) bool {
 }
 
 func (s *Store) open() error {
-	if err := os.MkdirAll(s.dir, 0o755); err != nil {
-		return fmt.Errorf("make the folder: %w", err)
-	}
-	lock, err := pebble.LockDirectory(s.dir, vfs.Default)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errInUse, err)
-	}
 	s.cache = pebble.NewCache(64 << 20)
 	options := &pebble.Options{
 		Cache:                       s.cache,
-		Lock:                        lock,
+		Lock:                        s.lock,
 		DisableWAL:                  true,
 		MemTableSize:                32 << 20,
 		MemTableStopWritesThreshold: 4,
@@ -150,9 +191,9 @@ func (s *Store) open() error {
 	db, err := pebble.Open(s.dir, options)
 	if err != nil {
 		s.cache.Unref()
-		return errors.Join(err, lock.Close())
+		return err
 	}
-	s.db, s.lock = db, lock
+	s.db = db
 	return nil
 }
 

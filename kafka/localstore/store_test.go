@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -73,6 +74,51 @@ func TestStoreOfAnotherLogIsWiped(t *testing.T) {
 	defer s.Close()
 	if got := get(t, s, 0, "k"); got != "" {
 		t.Errorf("a row of the old log is still there: %q", got)
+	}
+}
+
+// Nobody's folder is wiped but a store's own, and no store that somebody has open, whatever log it is of.
+func TestOthersFoldersAreLeftAlone(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	foreign := t.TempDir()
+	letter := filepath.Join(foreign, "letter.txt")
+	if err := os.WriteFile(letter, []byte("dear"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(foreign, "c/t", log); err == nil || !strings.Contains(err.Error(), "letter.txt") {
+		t.Errorf("a folder with a letter in it: %v", err)
+	}
+	if _, err := os.Stat(letter); err != nil {
+		t.Error(err)
+	}
+
+	dir := t.TempDir()
+	s := openTestStore(t, dir, "c/t")
+	defer s.Close()
+	put(t, s, 0, 1, "k", "v")
+	if _, err := Open(dir, "c/another", log); !errors.Is(err, errInUse) {
+		t.Errorf("a store that is open: %v", err)
+	}
+	if got := get(t, s, 0, "k"); got != "v" {
+		t.Errorf("its row is %q", got)
+	}
+}
+
+// A store that was begun and killed before it noted its log is begun anew, as is one of another release that noted it elsewhere.
+func TestStoreWithoutItsNoteIsWiped(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestStore(t, dir, "c/t")
+	put(t, s, 0, 1, "k", "v")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, pinFile)); err != nil {
+		t.Fatal(err)
+	}
+	s = openTestStore(t, dir, "c/t")
+	defer s.Close()
+	if got := get(t, s, 0, "k"); got != "" {
+		t.Errorf("read %q", got)
 	}
 }
 

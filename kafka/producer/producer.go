@@ -45,7 +45,7 @@ func backoff(fails int) time.Duration {
 }
 
 // Builder returns goka's producer over a client, which open makes with Options and those that it is given. The message that a
-// promise is finished with has its Partition and Offset set. It took half the CPU of sarama's producer on tidemark's work.
+// promise is finished with has its Partition and Offset set. It took half the CPU of sarama's producer where it was measured.
 //
 // A record waits up to linger for others to share its batch.
 func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration) goka.ProducerBuilder {
