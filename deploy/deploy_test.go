@@ -2,6 +2,7 @@
 package deploy
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -125,13 +126,19 @@ func TestMetricsExist(t *testing.T) {
 	}
 }
 
-// metricNames reads them off the metrics.go of each package: whole, or as a name below a subsystem.
+// metricNames reads them off the metrics.go of each package: whole, as a name below a subsystem, or below a namespace that is
+// given, which is ours.
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, "*", "metrics.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	below, err := filepath.Glob(filepath.Join(root, "*", "*", "metrics.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, below...)
 	names := map[string]bool{}
 	word := regexp.MustCompile(`"([a-z_]+)"`)
 	subsystem := regexp.MustCompile(`Subsystem: "([a-z]+)"`)
@@ -143,6 +150,8 @@ func metricNames(t *testing.T) map[string]bool {
 		prefix := ""
 		if m := subsystem.FindSubmatch(text); m != nil {
 			prefix = "tidemark_" + string(m[1]) + "_"
+		} else if bytes.Contains(text, []byte("Namespace: namespace")) {
+			prefix = "tidemark_"
 		}
 		for _, m := range word.FindAllStringSubmatch(string(text), -1) {
 			names[prefix+m[1]] = true
