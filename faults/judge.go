@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -33,7 +32,6 @@ func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
 	leave(slices.Concat(r.ingress, r.process)...)
 	say("drained")
 	begin := time.Now()
-	defer debug.SetGCPercent(debug.SetGCPercent(50)) // two million events and what came of them
 	model, err := oracle.Judge{
 		Brokers: r.plain, Topics: r.topics, Partitions: partitions, Workspaces: whole, Once: r.once,
 		Sent: &oracle.Sent{History: r.traffic.history, Notes: r.traffic.notes, Foreign: r.foreign.written},

@@ -13,7 +13,7 @@ import (
 )
 
 // Sent is what was sent through the ingress, what the senders noted of it, workspace by workspace, and the positions of what
-// others wrote into the topic beside it.
+// others wrote into the topic beside it. Judging empties it.
 type Sent struct {
 	History *gen.History
 	Notes   [][]provider.Note
@@ -26,10 +26,11 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 	r.check("acknowledged events lost", "acknowledged events changed", "acknowledged out of order", "never acknowledged",
 		"valid events refused", "refused events accepted", "refused events in the log", "log order is not send order", "records nobody sent")
 	sent := map[string]sentEvent{}
-	for i, w := range by.History.Workspaces {
-		if m.partitionOf(w.ID) != partition {
+	for i := range by.History.Workspaces { // others look at theirs meanwhile
+		if m.partitionOf(by.History.Workspaces[i].ID) != partition {
 			continue
 		}
+		w := by.History.Workspaces[i]
 		rank := 0
 		last := int64(-1)
 		for _, n := range by.Notes[i] {
@@ -40,6 +41,7 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 			}
 			m.judgeNote(w, n, &last, r)
 		}
+		by.Notes[i], by.History.Workspaces[i].Deliveries = nil, nil // nobody asks for them again, and they may be gigabytes
 	}
 	reached := map[string]int{} // by workspace
 	for _, rec := range m.log {
