@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"tidemark/kafka/epochs"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -119,14 +119,17 @@ func killInGap(g gap) func(context.Context, *run) (figures, error) {
 // on the way back: by kill -9, or by electing another leader of the partition that holds their state.
 func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	id := epochs.TransactionalID(r.prefix+"-files", instance(r.rnd.IntN(len(r.process))))
-	found, err := r.admin.FindTxnCoordinators(ctx, id)[id], ctx.Err()
-	if err = errors.Join(err, found.Err); err != nil {
+	var victim int
+	var before int64
+	if err := decided(ctx, func() (err error) {
+		found := r.admin.FindTxnCoordinators(ctx, id)[id]
+		victim = int(found.NodeID)
+		return found.Err
+	}); err != nil {
 		return nil, fmt.Errorf("coordinator of %s: %w", id, err)
 	}
-	victim := int(found.NodeID)
-	before, err := r.committed(ctx)
-	if err != nil {
-		return nil, err
+	if err := decided(ctx, func() (err error) { before, err = r.committed(ctx); return err }); err != nil {
+		return nil, fmt.Errorf("commits of the files group: %w", err)
 	}
 	f := gap{effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}), keys: ending}.hold(r.rig)
 	f.Brokers = []string{r.proxied[victim-1]}
@@ -137,6 +140,7 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	}
 	out := figures{}
 	killed := r.rnd.IntN(2) == 0
+	var err error
 	if killed {
 		err = r.node("kill", victim)
 	} else {
@@ -166,6 +170,19 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	}
 	out["s to the next commit after a move"] = round(time.Since(begin))
 	return out, nil
+}
+
+// decided asks again while a coordinator that the last fault took away is being chosen, or reads what it has to know.
+func decided(ctx context.Context, ask func() error) error {
+	for begin := time.Now(); ; {
+		err := ask()
+		if err == nil || !kerr.IsRetriable(err) || time.Since(begin) > 30*time.Second {
+			return err
+		}
+		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // committed sums the offsets that the files group has committed.
