@@ -1,0 +1,105 @@
+package committed
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A Cluster is how the package's clients reach Kafka. Each call of a function makes a value of its own, since goka's builders
+// change what they are given.
+type Cluster struct {
+	Brokers []string // host:port of any of them
+	// Sarama returns settings with ReaderSettings among them.
+	Sarama func() (*sarama.Config, error)
+	// Franz returns what reaches the cluster: addresses, TLS, login.
+	Franz func() ([]kgo.Opt, error)
+	// Explain says what a failed question about a topic means to who runs the program, and what mends it; nil: nothing more than
+	// the error.
+	Explain func(topic string, err error) error
+}
+
+// Explained returns the error of a question about a topic as Explain puts it.
+func (c Cluster) Explained(topic string, err error) error {
+	if err == nil || c.Explain == nil {
+		return err
+	}
+	return c.Explain(topic, err)
+}
+
+// LogID names the log that a topic is: the cluster's id and the topic's, which is another one when the topic was deleted and made
+// again. It asks for up to 6 s.
+func (c Cluster) LogID(ctx context.Context, topic string) (string, error) {
+	options, err := c.Franz()
+	if err != nil {
+		return "", err
+	}
+	client, err := kgo.NewClient(append(options, kgo.RetryTimeout(6*time.Second))...) // a person may be watching
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	request := kmsg.NewPtrMetadataRequest() // kadm's would be answered from a cache, or given up sooner
+	t := kmsg.NewMetadataRequestTopic()
+	t.Topic = &topic
+	request.Topics, request.AllowAutoTopicCreation = []kmsg.MetadataRequestTopic{t}, false
+	response, err := request.RequestWith(ctx, client)
+	if err != nil {
+		return "", c.Explained(topic, fmt.Errorf("look up topic %s: %w", topic, err))
+	}
+	if len(response.Topics) != 1 {
+		return "", fmt.Errorf("look up topic %s: the answer is about %d topics", topic, len(response.Topics))
+	}
+	found := response.Topics[0]
+	if err := kerr.ErrorForCode(found.ErrorCode); err != nil && found.TopicID == [16]byte{} {
+		return "", c.Explained(topic, fmt.Errorf("look up topic %s: %w", topic, err))
+	}
+	if found.TopicID == [16]byte{} || response.ClusterID == nil {
+		return "", fmt.Errorf("topic %s has no id: Kafka 2.8 or newer is needed", topic)
+	}
+	return *response.ClusterID + "/" + kadm.TopicID(found.TopicID).String(), nil
+}
+
+// At reaches brokers that want neither TLS nor a login.
+func At(brokers ...string) Cluster {
+	return Cluster{
+		Brokers: brokers,
+		Sarama: func() (*sarama.Config, error) {
+			s := sarama.NewConfig()
+			ReaderSettings(s, largestAnswer)
+			return s, nil
+		},
+		Franz: func() ([]kgo.Opt, error) { return []kgo.Opt{kgo.SeedBrokers(brokers...)}, nil },
+	}
+}
+
+// ReaderSettings are what reading needs so that nothing is passed over and nothing is handed out that is not committed. A record
+// has at most maxBytes.
+func ReaderSettings(s *sarama.Config, maxBytes int32) {
+	s.Version = sarama.V2_8_0_0               // group epochs and stable offsets; newer brokers speak it too
+	s.Metadata.AllowAutoTopicCreation = false // a typo must not become a topic of one partition
+	s.Consumer.Return.Errors = true
+	s.Consumer.Offsets.Initial = sarama.OffsetOldest // Newest skips what came before the first commit
+	s.Consumer.Offsets.AutoCommit.Enable = true
+	s.Consumer.Offsets.AutoCommit.Interval = 250 * time.Millisecond // who waits for an event that leaves no row waits for this
+	s.Consumer.Offsets.Retry.Max = 10
+	// What a transaction has not committed, or never will, is not there. A group also begins only where no commit of its offsets
+	// is undecided any more.
+	s.Consumer.IsolationLevel = sarama.ReadCommitted
+	s.Consumer.Fetch.Default = maxBytes // one round trip for the largest record
+	s.Consumer.Fetch.MaxBytes = 8 * maxBytes
+	s.Consumer.Retry.Backoff = 500 * time.Millisecond
+	// Past this a partition whose channel is full is dropped from the fetch and asked for anew; callbacks may wait for acks.
+	s.Consumer.MaxProcessingTime = time.Second
+	s.Consumer.Group.ResetInvalidOffsets = false // an offset out of range is for a person to judge, not to jump over
+	s.Consumer.Group.Session.Timeout = 10 * time.Second
+	s.Consumer.Group.Heartbeat.Interval = 3 * time.Second
+	// A member that leaves waits up to 60 s for acknowledgements; the group must wait longer before it gives its partitions away.
+	s.Consumer.Group.Rebalance.Timeout = 90 * time.Second
+}
