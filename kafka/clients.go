@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -23,14 +24,11 @@ func (c Config) Cluster() committed.Cluster {
 			return missing(topic)
 		case errors.Is(err, kerr.TopicAuthorizationFailed):
 			return unreadable(topic)
+		case errors.Is(err, sarama.ErrOffsetOutOfRange):
+			return fmt.Errorf("%w; `tidemark doctor` says which", err)
 		}
 		return fmt.Errorf("%w, at %s", err, strings.Join(c.Brokers, ","))
 	}}
-}
-
-// ViewTopicManagerBuilder looks topics up for views: see committed.TopicManager.
-func ViewTopicManagerBuilder(c Config) goka.TopicManagerBuilder {
-	return committed.TopicManager(c.Cluster(), false)
 }
 
 // ProducerBuilder returns goka's producer over franz-go (docs/decisions/0003-producer.md). A record waits up to linger for others

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"tidemark/kafka"
@@ -272,5 +273,23 @@ func writePEM(t *testing.T, file, kind string, der []byte) {
 	t.Helper()
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What the packages below ask, they ask in vain with a reason that says what to do.
+func TestClusterSaysWhatToDo(t *testing.T) {
+	cluster := kafka.Config{Brokers: []string{"a:1", "b:2"}}.Cluster()
+	for err, want := range map[error]string{
+		kerr.UnknownTopicOrPartition:  "tidemark topics apply",
+		kerr.TopicAuthorizationFailed: "grant the ACL operation Read",
+		sarama.ErrOffsetOutOfRange:    "tidemark doctor",
+		kerr.BrokerNotAvailable:       "a:1,b:2",
+	} {
+		if got := cluster.Explained("t", fmt.Errorf("look up t: %w", err)); !strings.Contains(got.Error(), want) {
+			t.Errorf("%v is explained as %q, want something about %q", err, got, want)
+		}
+	}
+	if cluster.Explained("t", nil) != nil {
+		t.Error("no error is explained as one")
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"tidemark/codecs"
 	"tidemark/kafka"
+	"tidemark/kafka/committed"
 	"tidemark/kafka/localstore"
 	"tidemark/topology"
 )
@@ -121,7 +122,7 @@ func (c *clients) consumers(conf kafka.Config) goka.SaramaConsumerBuilder {
 
 func (c *clients) managers(conf kafka.Config) goka.TopicManagerBuilder {
 	return func(brokers []string) (goka.TopicManager, error) {
-		manager, err := kafka.ViewTopicManagerBuilder(conf)(brokers)
+		manager, err := committed.TopicManager(conf.Cluster(), false)(brokers)
 		c.add(manager, err)
 		return manager, err
 	}

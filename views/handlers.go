@@ -172,7 +172,7 @@ func (s *Server) knows(workspace string, partition int32) (known bool, err error
 	}
 	prefix := append(key, '/')
 	err = s.files.read(func(store *localstore.Store) error {
-		scan := store.Scan(partition, localstore.Rows, prefix, prefixEnd(prefix))
+		scan := store.Scan(partition, localstore.Rows, prefix, localstore.PrefixEnd(prefix))
 		defer scan.Close() //nolint:errcheck // what could fail is told by Err
 		known = scan.Next()
 		return scan.Err()

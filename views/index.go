@@ -84,17 +84,6 @@ func cutFile(tail []byte) (file string, ok bool) {
 // after returns the first key that can follow key.
 func after(key []byte) []byte { return append(slices.Clip(key), 0) }
 
-// prefixEnd returns the first key after all that begin with prefix. Our prefixes hold a "/", so there is one.
-func prefixEnd(prefix []byte) []byte {
-	end := bytes.Clone(prefix)
-	for i := len(end) - 1; i >= 0; i-- {
-		if end[i]++; end[i] != 0 {
-			return end[:i+1]
-		}
-	}
-	return nil
-}
-
 // A change is what one record of a table did to the copy.
 type change struct {
 	skipped string  // why it did nothing, "" if it did something

@@ -118,7 +118,7 @@ func openScans(s *localstore.Store, partition int32, q query, from []byte) (stat
 		if q.byPath() {
 			space, begin = byPath, appendPath(begin, q.prefix)
 		}
-		end := prefixEnd(begin)
+		end := localstore.PrefixEnd(begin)
 		if from != nil {
 			begin = after(append(indexPrefix(workspace, status), from...))
 		}

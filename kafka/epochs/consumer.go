@@ -75,7 +75,7 @@ func (e *Epochs) outOfRange(of *sarama.ConsumerError) error {
 	} else if err := errors.Join(err, o.Err); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
 		next = fmt.Sprintf("what the group has committed cannot be told: %v", err)
 	}
-	return fmt.Errorf("%s/%d: what is to be read next is not in the log (%s): input was removed before it was read, or the log was made anew or lost its end: %w", of.Topic, of.Partition, next, of.Err)
+	return e.conf.Cluster.Explained(of.Topic, fmt.Errorf("%s/%d: what is to be read next is not in the log (%s): input was removed before it was read, or the log was made anew or lost its end: %w", of.Topic, of.Partition, next, of.Err))
 }
 
 // Consume runs session after session until one fails or the context ends.

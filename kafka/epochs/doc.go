@@ -4,7 +4,7 @@
 //
 // A Group takes the place of goka.NewProcessor and its Run. What it asks of a processor:
 //
-//   - Its callbacks go through Epochs.Callback, and has a row to show for every input with an effect: the row says which offset
+//   - Its callbacks go through Epochs.Callback, and leave a row for every input with an effect: the row says which offset
 //     made it, so that an input that comes again after a restart is recognised. Only AtLeastOnce needs that.
 //   - An output goes to the partition of the input that it came from, in its own topic (PartitionOf).
 //   - Rows are ordered: Older tells a row that a paused owner appended late from the newest.

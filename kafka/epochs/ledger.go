@@ -78,12 +78,7 @@ func (l *clusterLedger) begin() error {
 }
 
 func (l *clusterLedger) send(r *kgo.Record, done func(offset int64, err error)) {
-	l.client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
-		if err != nil {
-			err = notProduced(r.Topic, err)
-		}
-		done(r.Offset, err)
-	})
+	send(l.client, r, done)
 }
 
 func (l *clusterLedger) end(ctx context.Context, commit bool) error {

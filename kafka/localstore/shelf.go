@@ -111,7 +111,7 @@ func (f *Shelf) Iterator() (storage.Iterator, error) { return f.IteratorWithRang
 // IteratorWithRange walks [start, limit); without a limit, all keys that begin with start, as goka's own storage does.
 func (f *Shelf) IteratorWithRange(start, limit []byte) (storage.Iterator, error) {
 	if len(limit) == 0 {
-		limit = prefixEnd(start)
+		limit = PrefixEnd(start)
 	}
 	return &shelfIterator{shelf: f, limit: limit, Scan: f.Scan(Rows, start, limit)}, nil
 }

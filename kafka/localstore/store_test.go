@@ -255,7 +255,7 @@ func TestScanStaysInItsSpaceAndRange(t *testing.T) {
 	defer s.Close()
 	put(t, s, 1, 1, "ws1/a", "1", "ws1/b", "2", "ws10/a", "3", "ws2/a", "4")
 	put(t, s, 2, 1, "ws1/z", "5")
-	scan := s.Scan(1, Rows, []byte("ws1/"), prefixEnd([]byte("ws1/")))
+	scan := s.Scan(1, Rows, []byte("ws1/"), PrefixEnd([]byte("ws1/")))
 	defer scan.Close()
 	var keys []string
 	for scan.Next() {

@@ -1,0 +1,74 @@
+package localstore
+
+import (
+	"bytes"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// A Scan walks the keys of one space in order. Close it.
+type Scan struct {
+	store   *Store
+	iter    *pebble.Iterator
+	started bool
+	err     error
+}
+
+// Scan returns the keys in [from, to), over the state as of now; to nil means the end of the space.
+func (s *Store) Scan(partition int32, space Space, from, to []byte) *Scan {
+	bounds := &pebble.IterOptions{LowerBound: storeKey(partition, space, from), UpperBound: storeKey(partition, space+1, nil)}
+	if to != nil {
+		bounds.UpperBound = storeKey(partition, space, to)
+	}
+	iter, err := s.db.NewIter(bounds)
+	return &Scan{store: s, iter: iter, err: err}
+}
+
+// Next moves to the next key, and says whether there is one.
+func (s *Scan) Next() bool {
+	if s.err != nil {
+		return false
+	}
+	if !s.started {
+		s.started = true
+		return s.iter.First()
+	}
+	return s.iter.Next()
+}
+
+// Key returns the key without partition and space; valid until the next move.
+func (s *Scan) Key() []byte { return s.iter.Key()[storeKeyHead:] }
+
+// Value returns the value; valid until the next move.
+func (s *Scan) Value() []byte { return s.iter.Value() }
+
+// Err returns what ended the scan early, if anything did.
+func (s *Scan) Err() error {
+	err := s.err
+	if err == nil {
+		err = s.iter.Error()
+	}
+	if err != nil {
+		return s.store.failed("scan", err)
+	}
+	return nil
+}
+
+// Close releases the scan.
+func (s *Scan) Close() error {
+	if s.iter == nil {
+		return nil
+	}
+	return s.iter.Close()
+}
+
+// PrefixEnd returns the first key after all that begin with prefix; nil when there is none.
+func PrefixEnd(prefix []byte) []byte {
+	end := bytes.Clone(prefix)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}
