@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"tidemark/kafka"
 )
 
 func TestNoAckInTime(t *testing.T) {
@@ -97,6 +99,44 @@ func TestInFlightIsBounded(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A partition that acknowledges nothing keeps its own events out, and nobody else's.
+func TestAPartitionHasItsShare(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const partitions = 8
+		s, events := newTestServer(t, func(c *Config) { c.MaxInFlight, c.Partitions = 16, partitions })
+		of := func(workspace string) *http.Request {
+			return post(t, strings.Replace(minimal, "123", workspace, 1))
+		}
+		events.set(true, nil)
+		var answers sync.WaitGroup
+		for range 4 { // two sixteenths, twice
+			answers.Go(func() { serve(s, of("123")) })
+		}
+		synctest.Wait()
+		refused(t, serve(s, of("123")), http.StatusServiceUnavailable, "busy", "")
+		time.Sleep(MaxAckTimeout) // that nobody waits for them any more frees no place
+		synctest.Wait()
+		refused(t, serve(s, of("123")), http.StatusServiceUnavailable, "busy", "")
+		events.set(false, nil)
+		for i := range 100 {
+			if workspace := fmt.Sprint("w", i); kafka.Partition(workspace, partitions) != kafka.Partition("123", partitions) {
+				if w := serve(s, of(workspace)); w.Code != http.StatusOK {
+					t.Fatalf("a workspace of another partition: %d %s", w.Code, w.Body)
+				}
+			}
+		}
+		events.release()
+		answers.Wait()
+		if w := serve(s, of("123")); w.Code != http.StatusOK {
+			t.Errorf("once it acknowledges again: %d %s", w.Code, w.Body)
+		}
+		if n, bytes := s.flight.inFlight(); n != 0 || bytes != 0 {
+			t.Errorf("%d events of %d bytes in flight at the end", n, bytes)
+		}
+	})
 }
 
 // One event over the bound of bytes passes when it is alone: nothing would ever make room for it.

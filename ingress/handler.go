@@ -124,10 +124,14 @@ const (
 // append hands the event to the log and waits for its acknowledgement. The place in flight is held until the record's
 // fate is known, even when the sender has long been answered 503.
 func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) (*tidemarkv1.Position, *problem) {
-	if err := s.flight.enter(len(value)); errors.Is(err, errClosed) {
+	leave, err := s.flight.enter(e.GetWorkspaceId(), len(value))
+	switch {
+	case errors.Is(err, errClosed):
 		return nil, refuse(http.StatusServiceUnavailable, "draining", "this server is shutting down: send it again after Retry-After").
 			with("Connection", "close").retry(retryBusy)
-	} else if err != nil {
+	case errors.Is(err, errPartitionFull):
+		return nil, busy("too many events wait for the log's partition of this workspace: send it again after Retry-After")
+	case err != nil:
 		return nil, busy("too many events wait for the log: send it again after Retry-After")
 	}
 	type ack struct {
@@ -138,7 +142,7 @@ func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) 
 	acks := make(chan ack, 1)
 	start := time.Now()
 	s.events.Append(e.GetWorkspaceId(), value, recordHeaders(e, request), func(at *tidemarkv1.Position, err error) {
-		s.flight.leave(len(value))
+		leave()
 		s.settle(start, err, !state.CompareAndSwap(waiting, answered))
 		acks <- ack{at, err}
 	})

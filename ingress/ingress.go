@@ -2,7 +2,7 @@
 //
 // It answers 200 only when the brokers have acknowledged the event, and then says where it lies; anything else tells the
 // sender what to mend, or to send it again. What was sent reaches the topic byte for byte, with what the envelope adds.
-// It bounds what it holds: bodies being read, events in flight, workspaces whose rate it knows. It does not decide what an
+// It bounds what it holds: bodies being read, events in flight in all and of each partition, workspaces whose rate it knows. It does not decide what an
 // event means, nor whether it came before: a retry is appended again and dropped by who reads the topic.
 package ingress
 
@@ -44,6 +44,7 @@ type Config struct {
 	Rate  float64
 	Burst int
 
+	Partitions       int           // of the topic, each of which may have its share of the bounds; 0: they are not looked at
 	MaxInFlight      int           // events not yet acknowledged; 0: DefaultMaxInFlight
 	MaxInFlightBytes int64         // 0: DefaultMaxInFlightBytes
 	AckTimeout       time.Duration // 0: MaxAckTimeout
@@ -63,7 +64,7 @@ type Server struct {
 
 	events  eventLog
 	close   func(context.Context) error
-	flight  *gate
+	flight  *flight
 	large   *gate // bodies over freeBody
 	limiter *limiter
 	health  *health
@@ -104,11 +105,11 @@ func newServer(c Config, events eventLog, closeEvents func(context.Context) erro
 	if c.AckTimeout < 0 || c.AckTimeout > MaxAckTimeout {
 		return nil, fmt.Errorf("wait of %v for an acknowledgement: want at most %v, as the sender gives up after 3 s", c.AckTimeout, MaxAckTimeout)
 	}
-	if c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 {
-		return nil, fmt.Errorf("bounds of %d events and %d bytes in flight: want numbers from 0", c.MaxInFlight, c.MaxInFlightBytes)
+	if c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 || c.Partitions < 0 {
+		return nil, fmt.Errorf("bounds of %d events and %d bytes in flight, %d partitions: want numbers from 0", c.MaxInFlight, c.MaxInFlightBytes, c.Partitions)
 	}
 	c.setDefaults()
-	flight := newGate(c.MaxInFlight, c.MaxInFlightBytes)
+	flight := newFlight(c.MaxInFlight, c.MaxInFlightBytes, c.Partitions)
 	m, err := newMetrics(c.Metrics, flight)
 	if err != nil {
 		return nil, fmt.Errorf("register the ingress metrics: %w", err)

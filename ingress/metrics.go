@@ -21,7 +21,7 @@ const (
 )
 
 // newMetrics registers the metrics with r; a nil r leaves them unseen.
-func newMetrics(r prometheus.Registerer, flight *gate) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, flight *flight) (*metrics, error) {
 	opts := func(name, help string) prometheus.Opts {
 		return prometheus.Opts{Namespace: "tidemark", Subsystem: "ingress", Name: name, Help: help}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"tidemark/ingress"
@@ -80,13 +81,17 @@ func (h *host) await(role string, config kafka.Config, streams topology.Streams)
 //
 //	ctx ends ──▶ requests finished ──▶ events in flight acknowledged, producer closed
 func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config kafka.Config, streams topology.Streams, scheme ingress.Scheme, secrets []ingress.Secret) (service, error) {
+	if f.WorkspaceRate < 0 || f.WorkspaceBurst < 0 || f.MaxInFlight < 0 || f.MaxConnections < 0 {
+		return service{}, usagef("--workspace-rate %v, --workspace-burst %d, --max-in-flight %d, --max-connections %d: want 0 or more",
+			f.WorkspaceRate, f.WorkspaceBurst, f.MaxInFlight, f.MaxConnections)
+	}
 	server, err := ingress.New(ingress.Config{
 		Scheme: scheme, Secrets: secrets,
 		Brokers: config.Brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, f.IngressLinger),
 		Check: func(ctx context.Context) error {
 			return kafka.CheckTopics(ctx, config, []topology.Topic{streams.Events})
 		},
-		Rate: f.WorkspaceRate, Burst: f.WorkspaceBurst, MaxInFlight: f.MaxInFlight,
+		Rate: f.WorkspaceRate, Burst: f.WorkspaceBurst, MaxInFlight: f.MaxInFlight, Partitions: streams.Events.Partitions,
 		Log: h.log.With("role", "ingress"), Metrics: h.registry,
 	})
 	if err != nil {
@@ -96,15 +101,23 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config 
 	if err != nil {
 		return service{}, err
 	}
+	listener = ingress.LimitConnections(listener, f.MaxConnections)
 	h.readiness.Add("ingress", fit.ready(server.Ready))
 	return service{name: "ingress", addr: listener.Addr().String(), run: func(ctx context.Context) error {
 		bounded := ingress.HTTPServer("", h.parting(fit.gate(server.Handler())), h.log)
-		return errors.Join(serveHTTP(ctx, listener, bounded, h.log.With("role", "ingress")), closeIngress(ctx, server))
+		return errors.Join(serveHTTP(ctx, listener, bounded, h.log.With("role", "ingress")), closeIngress(ctx, server, h.log.With("role", "ingress")))
 	}}, nil
 }
 
-func closeIngress(ctx context.Context, server *ingress.Server) error {
+// closeIngress waits for the events in flight. Where brokers do not answer, their senders have been told to send them again, and
+// nothing is lost by leaving.
+func closeIngress(ctx context.Context, server *ingress.Server, log *slog.Logger) error {
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
-	return server.Close(limit)
+	err := server.Close(limit)
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.WarnContext(ctx, "left with events that Kafka has not acknowledged; their senders were answered 503", "error", err)
+		return nil
+	}
+	return err
 }
