@@ -80,6 +80,16 @@ func (t *table) ready() error {
 	return fmt.Errorf("topic %s: the local copy is still being read", t.topic.Name)
 }
 
+// corrupt reports whether what the store holds cannot be trusted any more.
+func (t *table) corrupt() bool {
+	perished := false
+	_ = t.read(func(s *localstore.Store) error { // one that is closed is not corrupt
+		perished = s.Perished()
+		return nil
+	})
+	return perished
+}
+
 func (t *table) because(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,6 +147,10 @@ func (t *table) skipped(c change, partition int32, offset int64) {
 
 // watch looks how far the copy is, given where the changelog ends, and asks for a new goka view if it has stopped moving.
 func (t *table) watch(partition int32, end int64, now time.Time) {
+	if t.corrupt() {
+		t.again("the local store is corrupt")
+		return
+	}
 	next, _ := t.frontiers[partition].state()
 	if next < 0 {
 		return // the store is not open yet
@@ -149,6 +163,11 @@ func (t *table) watch(partition int32, end int64, now time.Time) {
 	if next >= last.target && !last.caught.Swap(true) {
 		t.caughtUp()
 	}
+	if next >= end {
+		if err := t.read(func(s *localstore.Store) error { return s.Touch(partition) }); err != nil && !errors.Is(err, errClosed) {
+			t.log.Warn("the local copy cannot note that it is up to date", "partition", partition, "error", err)
+		}
+	}
 	if next >= end || next != last.next {
 		last.next, last.since = next, now
 		return
@@ -157,8 +176,13 @@ func (t *table) watch(partition int32, end int64, now time.Time) {
 		return
 	}
 	last.since = now
+	t.again(fmt.Sprintf("partition %d stands at %d of %d", partition, next, end))
+}
+
+// again asks for a new goka view.
+func (t *table) again(reason string) {
 	select {
-	case t.restart <- fmt.Sprintf("partition %d stands at %d of %d", partition, next, end):
+	case t.restart <- reason:
 	default: // asked for already
 	}
 }
@@ -184,9 +208,12 @@ func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Str
 			t.because(errors.New("stopping"))
 			return t.close()
 		}
+		if t.corrupt() {
+			err = &storeError{fmt.Errorf("the local store %s is corrupt: start again, and it is rebuilt from %s", t.dir, t.topic.Name)}
+		}
 		if _, fatal := errors.AsType[*storeError](err); fatal {
 			t.because(err)
-			return err
+			return errors.Join(err, t.close())
 		}
 		if time.Since(begin) > soundRun {
 			pause = firstPause
@@ -208,7 +235,7 @@ const (
 	soundRun   = time.Minute
 )
 
-// A storeError is a local store that cannot be opened: waiting does not mend it.
+// A storeError is a local store that cannot be opened, or trusted: waiting does not mend it.
 type storeError struct{ error }
 
 func (e *storeError) Unwrap() error { return e.error }

@@ -142,6 +142,9 @@ func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 }
 
 func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
+	if p := h.epochs.partition(c.Partition()); p != nil && s.Context().Err() == nil {
+		p.begun.Do(func() { h.epochs.begin(p) })
+	}
 	of := partitionID{c.Topic(), c.Partition()}
 	in := h.epochs.openInbox(of)
 	ready := &preparedClaim{ConsumerGroupClaim: c, messages: make(chan *sarama.ConsumerMessage, inboxSize)}

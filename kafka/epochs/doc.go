@@ -17,5 +17,7 @@
 // order, and outputs that may be repeated byte for byte; with ExactlyOnce each output once as well, for who reads committed records.
 //
 // It refuses goka's joins, lookups and loops, and iterators over the table: they would read, or be read, before things are published.
+// A callback is refused a Delete with AtLeastOnce, where nothing would order it with the rows of an owner that was paused, and a
+// DeferCommit with ExactlyOnce. Codecs must not fail: goka publishes a null for an output that it cannot encode while it is stopping.
 // Loss of power on all replicas at once is Kafka's to survive.
 package epochs

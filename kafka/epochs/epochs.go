@@ -43,12 +43,14 @@ type Epochs struct {
 	ledger      *clusterLedger // likewise, as the next one only with ExactlyOnce
 	shared      *transactions
 	owner       []byte
+	wrapped     int // callbacks
 	mu          sync.RWMutex
 	byPartition map[int32]*partitionEpochs
 	inboxes     map[partitionID]*inbox
 
-	broke chan struct{} // closed with fault
-	fault error         // the first of any partition; guarded by mu
+	closed chan struct{} // by the producer's Close
+	broke  chan struct{} // closed with fault
+	fault  error         // the first of any partition; guarded by mu
 }
 
 // Limits of one partition. A consumer that tells repeats by their positions may rely on the first.
@@ -67,7 +69,7 @@ var (
 // NewEpochs returns the epochs of one processor. They are good for one Run of it.
 func NewEpochs(conf Config) *Epochs {
 	conf = conf.withDefaults()
-	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[partitionID]*inbox), broke: make(chan struct{})}
+	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[partitionID]*inbox), closed: make(chan struct{}), broke: make(chan struct{})}
 }
 
 // Options are what the processor must be built with, after any other option.
@@ -83,6 +85,7 @@ func (e *Epochs) Options() []goka.ProcessorOption {
 // Callback wraps the processor's callback, so that an epoch never closes in the middle of one. The message is what Prepare
 // returned for the record, and without a Prepare what goka decoded.
 func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
+	e.wrapped++
 	return func(ctx goka.Context, message any) {
 		if e.conf.Prepare != nil {
 			found := false
@@ -125,30 +128,6 @@ func (e *Epochs) refuse(ctx goka.Context, err error) {
 	ctx.DeferCommit()(err)
 }
 
-// A gatedContext poisons the epoch when the callback fails: while goka is stopping, its Fail returns and the callback goes on.
-type gatedContext struct {
-	gokaContext
-	epochs *partitionEpochs
-}
-
-// gokaContext is embedded under this name because the interface has a method Context.
-type gokaContext = goka.Context
-
-func (c *gatedContext) Fail(err error) {
-	c.epochs.fail(err)
-	c.gokaContext.Fail(err)
-}
-
-// Value fails the epoch when there is a row and goka cannot decode it: while goka is stopping it would be none.
-func (c *gatedContext) Value() any {
-	c.epochs.found.Store(false)
-	value := c.gokaContext.Value()
-	if value == nil && c.epochs.found.Load() {
-		c.Fail(fmt.Errorf("the row of %q cannot be decoded", c.Key()))
-	}
-	return value
-}
-
 func (e *Epochs) partition(number int32) *partitionEpochs {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -176,6 +155,7 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 	if e.shared != nil {
 		go e.shared.run()
 	}
+	go e.renew(e.closed)
 	return &epochProducer{epochs: e}, nil
 }
 
@@ -247,9 +227,9 @@ func (e *Epochs) cause(err error) error {
 }
 
 // abandon gives up on everything in flight.
-func (e *Epochs) abandon() {
+func (e *Epochs) abandon(why error) {
 	for _, p := range e.partitions() {
-		p.fail(errClosed)
+		p.fail(why)
 	}
 }
 
@@ -263,16 +243,28 @@ func (e *Epochs) fail(err error) {
 	}
 }
 
-// recovered notes that a partition's table is, up to an offset, and has it read back from there on. It does not when the partition
-// was given up: then the recovery was cut short, goka waits for nobody, and the next owner reads the rest.
-func (e *Epochs) recovered(p *partitionEpochs, offset int64) bool {
+// begin is called once before the first record of a partition, of whichever input: its rows are those of the changelog's end, which
+// is read back from there on. What goka itself calls recovered may have been cut short by the end of the session.
+func (e *Epochs) begin(p *partitionEpochs) {
+	offset, err := p.shelf.GetOffset(-1)
+	if err == nil && e.follow(p, offset+1) {
+		err = p.rewrite()
+	}
+	if err != nil {
+		p.fail(err)
+	}
+}
+
+// follow has a partition's changelog read back from an offset on, unless it was given up.
+func (e *Epochs) follow(p *partitionEpochs, from int64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.byPartition[p.shelf.Partition()] != p {
 		return false
 	}
+	p.readTo.Store(from)
 	p.recovered.Store(true)
-	e.readback.follow(p.shelf.Partition(), offset+1)
+	e.readback.follow(p.shelf.Partition(), from)
 	return true
 }
 
@@ -338,13 +330,12 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 	number := p.epochs.conf.PartitionOf(topic, key, headers)
 	partition := p.epochs.partition(number)
 	switch {
-	case partition == nil:
-		if p.epochs.shared != nil { // the callback's own partition must not be committed without it
-			p.epochs.shared.fail(errClosed)
-		}
-		finish(nil, fmt.Errorf("output to %s for partition %d: %w", topic, number, errClosed))
+	case partition == nil: // the callback's own partition, which cannot be told, must not go on without it
+		err := fmt.Errorf("output to %s for partition %d: %w", topic, number, errClosed)
+		p.epochs.abandon(err)
+		finish(nil, err)
 	case topic == p.epochs.conf.Table:
-		partition.hold(finish)
+		partition.hold(key, finish)
 	default:
 		partition.output(&kgo.Record{Topic: topic, Partition: number, Key: []byte(key), Value: value, Headers: producer.Headers(headers)}, finish)
 	}
@@ -352,6 +343,7 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 }
 
 func (p *epochProducer) Close() error {
+	close(p.epochs.closed)
 	if p.epochs.shared != nil {
 		p.epochs.shared.close()
 	}

@@ -119,8 +119,13 @@ func (c GroupConfig) validate() error {
 	if c.Guarantee == ExactlyOnce && c.InstanceID == "" {
 		return fmt.Errorf("group %s: exactly_once needs an instance id: unique, and the same after a restart", c.Name)
 	}
-	graph := c.Graph(NewEpochs(Config{}))
+	epochs := NewEpochs(Config{})
+	graph := c.Graph(epochs)
 	switch table := graph.GroupTable(); {
+	case c.Guarantee != "" && c.Guarantee != AtLeastOnce && c.Guarantee != ExactlyOnce:
+		return fmt.Errorf("group %s: there is no guarantee %q: want %s or %s", c.Name, c.Guarantee, AtLeastOnce, ExactlyOnce)
+	case epochs.wrapped < len(graph.InputStreams()):
+		return fmt.Errorf("group %s: the graph has %d inputs and %d callbacks from Epochs.Callback: each input needs one of its own", c.Name, len(graph.InputStreams()), epochs.wrapped)
 	case string(graph.Group()) != c.Name:
 		return fmt.Errorf("group %s: the graph is of group %s", c.Name, graph.Group())
 	case table == nil:
@@ -176,7 +181,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 		return fmt.Errorf("build processor: %w", err)
 	}
 	g.set(processor, nil)
-	stopping := context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, epochs.abandon) })
+	stopping := context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, func() { epochs.abandon(errClosed) }) })
 	defer stopping()
 	if err := processor.Run(ctx); err != nil {
 		return epochs.cause(err)

@@ -332,6 +332,12 @@ func TestGroupRefusesWhatCannotWork(t *testing.T) {
 		{"a join", "join", func(c *epochs.GroupConfig) { c.Graph = graph("g", goka.Persist(raw{}), goka.Join("t", raw{})) }},
 		{"a lookup", "lookup", func(c *epochs.GroupConfig) { c.Graph = graph("g", goka.Persist(raw{}), goka.Lookup("t", raw{})) }},
 		{"no order of rows", "Older", func(c *epochs.GroupConfig) { c.Older = nil }},
+		{"a guarantee of no such name", "exactly-once", func(c *epochs.GroupConfig) { c.Guarantee = "exactly-once" }},
+		{"a callback of its own", "Epochs.Callback", func(c *epochs.GroupConfig) {
+			c.Graph = func(*epochs.Epochs) *goka.GroupGraph {
+				return goka.DefineGroup("g", goka.Persist(raw{}), stream(func(goka.Context, any) {}))
+			}
+		}},
 		{"no name in transactions", "instance id", func(c *epochs.GroupConfig) { c.Guarantee = epochs.ExactlyOnce }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -53,7 +53,8 @@ func transactionVersions() *kversion.Versions {
 // openLedger fences whoever used the transactional id before: a transaction of its own that is still open is aborted now.
 func openLedger(conf Config, open opener, more ...kgo.Opt) (*clusterLedger, error) {
 	l := &clusterLedger{group: conf.Group, instance: conf.InstanceID, id: TransactionalID(conf.Group, conf.InstanceID)}
-	more = append(more, kgo.TransactionalID(l.id), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()))
+	more = append(more, kgo.TransactionalID(l.id), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()),
+		kgo.ConcurrentTransactionsBackoff(markersPause))
 	var err error
 	if l.client, err = open(more...); err != nil {
 		return nil, err
@@ -80,6 +81,9 @@ func (l *clusterLedger) begin() error {
 func (l *clusterLedger) send(r *kgo.Record, done func(offset int64, err error)) {
 	send(l.client, r, done)
 }
+
+// flush ends the lingering of records: all that belong together were sent. What becomes of them each is told by itself.
+func (l *clusterLedger) flush(ctx context.Context) { _ = l.client.Flush(ctx) }
 
 func (l *clusterLedger) end(ctx context.Context, commit bool) error {
 	if commit {
@@ -191,11 +195,15 @@ func (l *clusterLedger) commit(ctx context.Context, next map[partitionID]int64) 
 	return nil
 }
 
+// markersPause is how long to wait while the markers of the transaction before are being written; franz-go's own is 20 ms, as long as
+// an epoch.
+const markersPause = 5 * time.Millisecond
+
 // untilDecided asks again while the answer is that something else must come first, or another broker is to be asked.
 func untilDecided(ctx context.Context, ask func() error) error {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
 		err := ask()
-		if _, told := errors.AsType[*kerr.Error](err); !told || !kerr.IsRetriable(err) {
+		if _, told := errors.AsType[*kerr.Error](err); !told || !kerr.IsRetriable(err) && !errors.Is(err, kerr.ConcurrentTransactions) {
 			return err
 		}
 		select {

@@ -2,6 +2,7 @@ package epochs
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -18,11 +19,14 @@ type partitionEpochs struct {
 	shelf *localstore.Shelf
 	send  func(r *kgo.Record, done func(offset int64, err error))
 
-	recovered atomic.Bool // the table is
-	found     atomic.Bool // by the last look-up of goka's
-	broken    func(error) // told the first failure, unless that is that the partition was given up
+	begun     sync.Once    // before the first record
+	recovered atomic.Bool  // the table is
+	readTo    atomic.Int64 // the changelog is read back up to here, and answered
+	found     atomic.Bool  // by the last look-up of goka's
+	broken    func(error)  // told the first failure, unless that is that the partition was given up
 
-	gate sync.Mutex // held by a running callback, and while the open epoch is swapped
+	gate   sync.Mutex // held by a running callback, and while the open epoch is swapped
+	stored bool       // the callback has set its row; guarded by gate
 
 	mu      sync.Mutex
 	room    *sync.Cond // unacked or held went down, or failed
@@ -176,10 +180,15 @@ func (p *partitionEpochs) set(key string, value []byte) error {
 }
 
 // hold keeps the promise of a changelog record, whose value set was given, until the row is published.
-func (p *partitionEpochs) hold(finish goka.PromiseFinisher) {
+func (p *partitionEpochs) hold(key string, finish goka.PromiseFinisher) {
 	p.mu.Lock()
-	if err := p.err; err != nil {
+	err, given := p.err, p.open.rows[key] != nil
+	if err == nil && !given {
+		err = fmt.Errorf("PartitionOf says that the row of %q is of partition %d, and it is not", key, p.shelf.Partition())
+	}
+	if err != nil {
 		p.mu.Unlock()
+		p.fail(err)
 		finish(nil, err)
 		return
 	}

@@ -159,7 +159,7 @@ func (e *epochTest) fold(t *testing.T, key, value string) (output, table promise
 	if err := e.set(key, []byte(value)); err != nil {
 		t.Fatal(err)
 	}
-	e.hold(table.finish)
+	e.hold(key, table.finish)
 	return output, table
 }
 
@@ -361,6 +361,22 @@ func TestGivenUpPartitionPublishesNothingMore(t *testing.T) {
 	}
 }
 
+// A row that PartitionOf puts into a wrong partition would be committed before it is written.
+func TestARowOfAnotherPartitionEndsTheEpoch(t *testing.T) {
+	e := newEpochTest(t)
+	output, table := make(promised, 1), make(promised, 1)
+	if err := e.enter(); err != nil {
+		t.Fatal(err)
+	}
+	e.hold("k", table.finish) // its row was set elsewhere
+	e.output(&kgo.Record{Topic: "out", Key: []byte("k")}, output.finish)
+	e.gate.Unlock()
+	if output.result(t) == nil || table.result(t) == nil || e.failure() == nil {
+		t.Error("the epoch went on")
+	}
+	e.wire.quiet(t)
+}
+
 // A null deletes the row, on the disk only once the changelog has it.
 func TestEpochDeletes(t *testing.T) {
 	e := newEpochTest(t)
@@ -372,7 +388,7 @@ func TestEpochDeletes(t *testing.T) {
 	if err := e.set("k", nil); err != nil {
 		t.Fatal(err)
 	}
-	e.hold(table.finish)
+	e.hold("k", table.finish)
 	e.gate.Unlock()
 	if value, held := e.get("k"); !held || value != nil {
 		t.Errorf("callbacks see %q, %t", value, held)

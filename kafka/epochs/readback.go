@@ -79,14 +79,15 @@ func (r *readback) run(ctx context.Context) {
 
 // see answers a record of another owner.
 func (r *readback) see(record *kgo.Record) {
-	for _, h := range record.Headers {
-		if h.Key == ownerHeader && bytes.Equal(h.Value, r.owner) {
-			return
-		}
+	p := r.of(record.Partition)
+	if p == nil || !p.recovered.Load() {
+		return
 	}
-	if p := r.of(record.Partition); p != nil && p.recovered.Load() {
+	own := slices.ContainsFunc(record.Headers, func(h kgo.RecordHeader) bool { return h.Key == ownerHeader && bytes.Equal(h.Value, r.owner) })
+	if !own {
 		p.answer(string(record.Key), record.Value)
 	}
+	p.readTo.Store(record.Offset + 1) // after the answer, which is in the open epoch
 }
 
 // answer writes the row again when a record that came after it is older. A null from elsewhere deletes the row here too.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -93,18 +94,52 @@ func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {
 	}
 }
 
-// A recovery that is cut short is over only after goka has closed the partition: it is another's by then.
-func TestAClosedPartitionIsNotReadBack(t *testing.T) {
+// A recovery that is cut short by the end of the session is none, though goka says so, and before it closes the partition.
+func TestAHalfReadTableIsNotReadBack(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := NewEpochs(e.conf)
+	epochs.byPartition[0] = e.partitionEpochs
 	e.recalled("k", true)
 	if err := (&epochStorage{Shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}).MarkRecovered(); err != nil {
+		t.Error(err)
+	}
+	over, end := context.WithCancel(t.Context())
+	end()
+	h := &sessionHandler{inner: idle{}, epochs: epochs, session: newSession(fakeSession{ctx: over})}
+	if err := h.ConsumeClaim(fakeSession{ctx: over}, fakeClaim{}); err != nil {
 		t.Error(err)
 	}
 	e.wire.quiet(t)
 	if e.recovered.Load() {
 		t.Error("counts as recovered")
 	}
+}
+
+// idle is a goka that consumes nothing.
+type idle struct{}
+
+func (idle) Setup(sarama.ConsumerGroupSession) error   { return nil }
+func (idle) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+func (idle) ConsumeClaim(sarama.ConsumerGroupSession, sarama.ConsumerGroupClaim) error {
+	return nil
+}
+
+type fakeSession struct {
+	sarama.ConsumerGroupSession
+	ctx context.Context
+}
+
+func (s fakeSession) Claims() map[string][]int32 { return map[string][]int32{"in": {0}} }
+func (s fakeSession) Context() context.Context   { return s.ctx }
+
+type fakeClaim struct{ sarama.ConsumerGroupClaim }
+
+func (fakeClaim) Topic() string    { return "in" }
+func (fakeClaim) Partition() int32 { return 0 }
+func (fakeClaim) Messages() <-chan *sarama.ConsumerMessage {
+	none := make(chan *sarama.ConsumerMessage)
+	close(none)
+	return none
 }
 
 // goka tells a failed look-up to its own context, whose Fail returns while it is stopping: the callback then sees no row.

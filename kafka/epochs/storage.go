@@ -2,6 +2,7 @@ package epochs
 
 import (
 	"errors"
+	"time"
 
 	"github.com/lovoo/goka/storage"
 
@@ -33,20 +34,16 @@ func (s *epochStorage) Has(key string) (bool, error) {
 	return value != nil, err
 }
 
-func (s *epochStorage) Set(key string, value []byte) error { return s.set(key, value) }
-func (s *epochStorage) Delete(key string) error            { return s.set(key, nil) }
-
-// MarkRecovered is called by goka when the rows are those of the changelog's end; from there on it is read back.
-func (s *epochStorage) MarkRecovered() error {
-	offset, err := s.GetOffset(-1)
-	if err != nil {
-		return err
-	}
-	if !s.epochs.recovered(s.partitionEpochs, offset) {
-		return nil
-	}
-	return s.rewrite()
+// Set notes that it was called, for the callback's context.
+func (s *epochStorage) Set(key string, value []byte) error {
+	s.stored = true
+	return s.set(key, value)
 }
+
+func (s *epochStorage) Delete(key string) error { return s.set(key, nil) }
+
+// MarkRecovered does nothing: goka calls it also when the recovery was cut short. See Epochs.begin.
+func (s *epochStorage) MarkRecovered() error { return nil }
 
 // Close stops the partition's epochs first: they write to the shelf.
 func (s *epochStorage) Close() error {
@@ -65,4 +62,28 @@ func (s *epochStorage) Iterator() (storage.Iterator, error) { return nil, errNoI
 
 func (s *epochStorage) IteratorWithRange(_, _ []byte) (storage.Iterator, error) {
 	return nil, errNoIterator
+}
+
+// renewEvery is oftener than the store writes it down.
+const renewEvery = 15 * time.Second
+
+// renew tells the store of the partitions whose rows are kept up to date that they are, records or not, until stop is closed.
+func (e *Epochs) renew(stop <-chan struct{}) {
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-stop:
+			return
+		}
+		for _, p := range e.partitions() {
+			if !p.recovered.Load() {
+				continue
+			}
+			if err := p.shelf.Touch(); err != nil {
+				p.fail(err)
+			}
+		}
+	}
 }

@@ -61,6 +61,8 @@ type ledger interface {
 	begin() error
 	// send produces to a partition and calls done from another goroutine, exactly once.
 	send(r *kgo.Record, done func(offset int64, err error))
+	// flush has what was sent go out, without waiting for more.
+	flush(ctx context.Context)
 	// add puts input offsets into the transaction.
 	add(ctx context.Context, next map[partitionID]int64) error
 	// end commits or aborts the transaction.
@@ -116,6 +118,7 @@ type closing struct {
 	of   *partitionEpochs
 	what *epoch
 	last int64 // changelog offset of its newest row
+	read int64 // up to here what others wrote into the changelog is answered, in this epoch or before
 }
 
 // flush publishes what callbacks have done so far, and returns when it is committed and on the disk, or has failed.
@@ -156,7 +159,7 @@ func (t *transactions) gather() []*closing {
 	var batch []*closing
 	for _, p := range partitions {
 		if e := p.swap(); e != nil {
-			batch = append(batch, &closing{of: p, what: e})
+			batch = append(batch, &closing{of: p, what: e, read: p.readTo.Load()})
 		}
 	}
 	return batch
@@ -197,13 +200,12 @@ func (t *transactions) publish(batch []*closing) error {
 		if len(c.what.rows) == 0 {
 			continue
 		}
-		offset := c.last
-		if len(next) == 0 { // without offsets nothing fences an owner that was paused: see reached
-			if offset, err = c.of.shelf.GetOffset(-1); err != nil {
-				return err
-			}
+		stored, err := c.of.shelf.GetOffset(-1)
+		if err != nil {
+			return err
 		}
-		if err := c.of.storeRows(c.what, offset); err != nil {
+		// Not the last row's: another owner's record may lie before it that is not answered yet, and the next start has to meet it.
+		if err := c.of.storeRows(c.what, max(stored, min(c.last, c.read-1))); err != nil {
 			return err
 		}
 	}
@@ -221,6 +223,7 @@ func (t *transactions) write(ctx context.Context, batch []*closing, next map[par
 			w.send(r, c)
 		}
 	}
+	go t.ledger.flush(ctx)
 	w.acknowledged(nil, 0, nil) // the one that left began with
 	select {
 	case <-w.done:

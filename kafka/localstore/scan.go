@@ -16,12 +16,25 @@ type Scan struct {
 
 // Scan returns the keys in [from, to), over the state as of now; to nil means the end of the space.
 func (s *Store) Scan(partition int32, space Space, from, to []byte) *Scan {
-	bounds := &pebble.IterOptions{LowerBound: storeKey(partition, space, from), UpperBound: storeKey(partition, space+1, nil)}
-	if to != nil {
-		bounds.UpperBound = storeKey(partition, space, to)
-	}
-	iter, err := s.db.NewIter(bounds)
+	iter, err := s.db.NewIter(bounds(partition, space, from, to))
 	return &Scan{store: s, iter: iter, err: err}
+}
+
+// Beside returns other keys, over the same state as s, which is open.
+func (s *Scan) Beside(partition int32, space Space, from, to []byte) *Scan {
+	if s.err != nil {
+		return &Scan{store: s.store, err: s.err}
+	}
+	iter, err := s.iter.Clone(pebble.CloneOptions{IterOptions: bounds(partition, space, from, to)})
+	return &Scan{store: s.store, iter: iter, err: err}
+}
+
+func bounds(partition int32, space Space, from, to []byte) *pebble.IterOptions {
+	b := &pebble.IterOptions{LowerBound: storeKey(partition, space, from), UpperBound: storeKey(partition, space+1, nil)}
+	if to != nil {
+		b.UpperBound = storeKey(partition, space, to)
+	}
+	return b
 }
 
 // Next moves to the next key, and says whether there is one.

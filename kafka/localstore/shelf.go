@@ -3,7 +3,6 @@ package localstore
 import (
 	"encoding/binary"
 	"sync/atomic"
-	"time"
 
 	"github.com/lovoo/goka/storage"
 )
@@ -20,7 +19,7 @@ func (s *Store) Builder() storage.Builder {
 type Shelf struct {
 	store     *Store
 	partition int32
-	touched   atomic.Int64 // when the partition was last noted as up to date, Unix seconds
+	complete  atomic.Bool // goka has read the changelog to its end
 }
 
 // Shelf returns a partition, wiped if it has been idle for so long that the changelog may have forgotten a delete.
@@ -47,8 +46,11 @@ func (f *Shelf) Scan(space Space, from, to []byte) *Scan {
 // Open does nothing: the store is open.
 func (f *Shelf) Open() error { return nil }
 
-// Close notes that the partition was up to date until now.
-func (f *Shelf) Close() error { return f.store.touch(f.partition) }
+// Close does nothing: the store stays open.
+func (f *Shelf) Close() error { return nil }
+
+// Touch does what Store.Touch does, for the partition.
+func (f *Shelf) Touch() error { return f.store.Touch(f.partition) }
 
 // Has says whether there is a row.
 func (f *Shelf) Has(key string) (bool, error) {
@@ -90,9 +92,8 @@ func (f *Shelf) GetOffset(def int64) (int64, error) {
 // SetOffset is called by goka after each record it has read. A callback that stored the record with Update has stored the
 // offset as well, so this writes only when there is something new.
 func (f *Shelf) SetOffset(offset int64) error {
-	now := f.store.now()
-	if last := f.touched.Load(); now.Sub(time.Unix(last, 0)) >= usedEvery && f.touched.CompareAndSwap(last, now.Unix()) {
-		if err := f.store.touch(f.partition); err != nil {
+	if f.complete.Load() {
+		if err := f.Touch(); err != nil {
 			return err
 		}
 	}
@@ -102,8 +103,12 @@ func (f *Shelf) SetOffset(offset int64) error {
 	return f.Update(offset, func(*Writer) error { return nil })
 }
 
-// MarkRecovered does nothing: rows may be read at any time.
-func (f *Shelf) MarkRecovered() error { return nil }
+// MarkRecovered is called by goka once the changelog is read. Rows may be read at any time; from here on the records that come
+// keep the partition up to date. One to which none comes for a day is to be touched by whoever knows that none came.
+func (f *Shelf) MarkRecovered() error {
+	f.complete.Store(true)
+	return nil
+}
 
 // Iterator walks all rows of the partition in the order of their keys.
 func (f *Shelf) Iterator() (storage.Iterator, error) { return f.IteratorWithRange(nil, nil) }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -38,6 +39,10 @@ type Store struct {
 	maxIdle  time.Duration
 	now      func() time.Time
 	perished atomic.Bool // set once by the first sign of corruption
+
+	mu      sync.Mutex
+	touched map[int32]time.Time // by partition
+	flushed time.Time
 }
 
 // A Space separates kinds of keys within a partition of a Store.
@@ -63,13 +68,17 @@ const (
 // deleteRetention is Kafka's default delete.retention.ms: a cache that slept longer may have missed a tombstone for good.
 const deleteRetention = 24 * time.Hour
 
-const usedEvery = time.Minute // how often a busy partition notes the time
+// How often a partition notes the time, and how often what is in memory is written to the disk, where it outlives a kill.
+const (
+	touchEvery = time.Minute
+	flushEvery = time.Hour
+)
 
 // Open opens the store in dir, which is the store's alone, and must not be shared with another process. The pin names the log that
 // the rows come from ("cluster id/topic id"): a store of another pin, or one that cannot be read, is wiped, because everything in
 // it can be read again from the changelog. A folder with something else in it is an error.
 func Open(dir, pin string, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: time.Now}
+	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: time.Now, touched: map[int32]time.Time{}}
 	if err := s.acquire(); err != nil {
 		return nil, fmt.Errorf("open local store %s: %w", dir, err)
 	}
@@ -214,6 +223,9 @@ func (s *Store) perish(cause error) {
 	}
 }
 
+// Perished reports whether the store was found corrupt: opened again, it is wiped.
+func (s *Store) Perished() bool { return s.perished.Load() }
+
 // failed wraps an error of the database and looks whether it means corruption.
 func (s *Store) failed(doing string, err error) error {
 	if pebble.IsCorruptionError(err) {
@@ -265,10 +277,35 @@ func (s *Store) Update(partition int32, offset int64, write func(w *Writer) erro
 	return nil
 }
 
-// touch notes that the partition is up to date now.
-func (s *Store) touch(partition int32) error {
-	now := binary.BigEndian.AppendUint64(nil, uint64(s.now().UnixMicro()))
-	if err := s.db.Set(storeKey(partition, spaceUsed, nil), now, pebble.NoSync); err != nil {
+// Touch notes that the partition holds all of its changelog as of now. Whoever keeps it up to date calls it every minute or so, or
+// oftener, whether records came or not; it writes once a minute, and once an hour to the disk.
+func (s *Store) Touch(partition int32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if now.Sub(s.touched[partition]) < touchEvery {
+		return nil
+	}
+	if err := s.note(partition, now); err != nil {
+		return err
+	}
+	s.touched[partition] = now
+	if s.flushed.IsZero() {
+		s.flushed = now
+	}
+	if now.Sub(s.flushed) < flushEvery {
+		return nil
+	}
+	s.flushed = now
+	if err := s.db.Flush(); err != nil {
+		return s.failed("flush", err)
+	}
+	return nil
+}
+
+// note writes when the partition was last up to date.
+func (s *Store) note(partition int32, at time.Time) error {
+	if err := s.db.Set(storeKey(partition, spaceUsed, nil), binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())), pebble.NoSync); err != nil {
 		return s.failed("write", err)
 	}
 	return nil
@@ -280,15 +317,19 @@ func (s *Store) prepare(partition int32) error {
 	if err != nil {
 		return err
 	}
+	now := s.now()
 	if len(value) == 8 {
-		if idle := s.now().Sub(time.UnixMicro(int64(binary.BigEndian.Uint64(value)))); idle <= s.maxIdle {
+		used := time.UnixMicro(int64(binary.BigEndian.Uint64(value)))
+		if now.Sub(used) <= s.maxIdle {
 			return nil
 		}
+		s.log.Warn("a partition of the local store was not kept up to date for too long, it will be rebuilt from the changelog",
+			"dir", s.dir, "partition", partition, "until", used.UTC().Format(time.RFC3339))
 	}
 	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
 		return s.failed("wipe partition", err)
 	}
-	return s.touch(partition)
+	return s.note(partition, now)
 }
 
 // A Writer collects one update of one partition.

@@ -178,8 +178,8 @@ func TestDamagedRowsAreFoundAndWiped(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Log("closing a damaged store:", err)
 	}
-	if failed == nil {
-		t.Fatal("the damage was not noticed")
+	if failed == nil || !s.Perished() {
+		t.Fatalf("the damage was not noticed: %v", failed)
 	}
 	s = openTestStore(t, dir, "c/t")
 	defer s.Close()
@@ -228,12 +228,11 @@ func TestIdlePartitionIsWiped(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return now }
 	for _, partition := range []int32{0, 1} {
-		shelf, err := s.Shelf(partition)
-		if err != nil {
+		if _, err := s.Shelf(partition); err != nil {
 			t.Fatal(err)
 		}
 		put(t, s, partition, 7, "k", "v")
-		if err := shelf.Close(); err != nil {
+		if err := s.Touch(partition); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -247,6 +246,76 @@ func TestIdlePartitionIsWiped(t *testing.T) {
 	}
 	if get(t, s, 0, "k") != "v" {
 		t.Error("the wipe reached another partition")
+	}
+}
+
+// A recovery that did not get to the end says nothing of what it has not read.
+func TestHalfAReadingIsNotUpToDate(t *testing.T) {
+	s := openTestStore(t, t.TempDir(), "c/t")
+	defer s.Close()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	s.now = func() time.Time { return now }
+	read := func(offset int64) *Shelf {
+		t.Helper()
+		shelf, err := s.Shelf(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, 0, offset, "k", "v")
+		if err := errors.Join(shelf.SetOffset(offset), shelf.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return shelf
+	}
+	read(1)
+	now = now.Add(20 * time.Hour)
+	read(2) // cut short: what was deleted behind it may be forgotten before the next one
+	now = now.Add(20 * time.Hour)
+	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "" {
+		t.Errorf("rows of 40 hours ago were kept (%v)", err)
+	}
+	shelf := read(3)
+	if err := shelf.MarkRecovered(); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(20 * time.Hour)
+	if err := shelf.SetOffset(3); err != nil { // goka read on
+		t.Fatal(err)
+	}
+	now = now.Add(20 * time.Hour)
+	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "v" {
+		t.Errorf("rows of 20 hours ago were wiped (%v)", err)
+	}
+}
+
+// A kill after days of uptime costs what came since the last hour, not everything.
+func TestAKillDoesNotWipeWhatIsKeptUpToDate(t *testing.T) {
+	dir := t.TempDir()
+	s := openTestStore(t, dir, "c/t")
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	s.now = func() time.Time { return now }
+	if _, err := s.Shelf(0); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, 0, 1, "k", "v")
+	for range 3 * 24 * 60 {
+		now = now.Add(time.Minute)
+		if err := s.Touch(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	killed := t.TempDir() // what a kill leaves: the files as they are
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTestStore(t, killed, "c/t")
+	defer s.Close()
+	s.now = func() time.Time { return now }
+	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "v" {
+		t.Errorf("wiped (%v)", err)
 	}
 }
 

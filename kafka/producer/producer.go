@@ -18,8 +18,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// deliveryTimeout is how long a record may wait for its acknowledgement. It outlasts the election of a new leader (9 s of
-// session timeout and a few of metadata), and ends before goka stops waiting for promises (60 s).
+// deliveryTimeout is how long a record may wait to be sent, and to be sent again. It outlasts the election of a new leader (9 s of
+// session timeout and a few of metadata), and ends before goka stops waiting for promises (60 s). One that was on its way when the
+// connection broke may have landed: franz-go keeps it, and what is behind it in its partition, until a broker tells.
 const deliveryTimeout = 45 * time.Second
 
 // Options are what the package's promise needs of a client. A batch has at most maxBytes.
@@ -53,8 +54,9 @@ func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration) g
 		byKey := kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
 			return func(r *kgo.Record, n int) int {
 				h := hasher()
-				_, _ = h.Write(r.Key) // a hash never fails: see hash.Hash
-				return int(h.Sum32() % uint32(n))
+				_, _ = h.Write(r.Key)             // a hash never fails: see hash.Hash
+				at := int32(h.Sum32()) % int32(n) // as goka and sarama do: the sign goes last
+				return int(max(at, -at))
 			}
 		})
 		client, err := open(kgo.SeedBrokers(brokers...), kgo.ClientID(clientID), kgo.RecordPartitioner(byKey), kgo.ProducerLinger(linger))

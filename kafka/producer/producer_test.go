@@ -3,11 +3,13 @@ package producer_test
 import (
 	"errors"
 	"fmt"
+	"hash"
 	"hash/fnv"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/google/go-cmp/cmp"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -102,5 +104,45 @@ func TestARefusedRecordFails(t *testing.T) {
 	}
 	if err := <-failed; !errors.Is(err, kerr.TopicAuthorizationFailed) {
 		t.Errorf("refused with %v", err)
+	}
+}
+
+// signed is a hash whose sums have the high bit set, as half of those of goka's default hash have.
+type signed struct{ hash.Hash32 }
+
+func (signed) Sum32() uint32 { return 0x80000001 }
+
+// A key goes where goka's views and sarama's producer look for it.
+func TestAKeyGoesWhereGokaLooksForIt(t *testing.T) {
+	const partitions = 3
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	open := func(more ...kgo.Opt) (*kgo.Client, error) {
+		return kgo.NewClient(append(producer.Options(1<<20), more...)...)
+	}
+	hasher := func() hash.Hash32 { return signed{fnv.New32a()} }
+	p, err := producer.Builder(open, time.Millisecond)(cluster.ListenAddrs(), "test", hasher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := sarama.NewCustomHashPartitioner(hasher)("t").Partition(&sarama.ProducerMessage{Key: sarama.StringEncoder("k")}, partitions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := make(chan int32, 1)
+	p.Emit("t", "k", nil).ThenWithMessage(func(m *sarama.ProducerMessage, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		at <- m.Partition
+	})
+	if got := <-at; got != want {
+		t.Errorf("in partition %d, want %d", got, want)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
 	}
 }
