@@ -73,7 +73,7 @@ func (b *brokers) read(ctx context.Context) (r reading, err error) {
 		listed kadm.ListedOffsets
 		name   string
 		end    *[]int64
-	}{{ends, s.Files.Name, &r.filesEnd}, {ends, s.Notify.Name, &r.notifyEnd}, {last, s.Workspaces.Name, &r.workspacesEnd}} {
+	}{{ends, s.Events.Name, &r.eventsRead}, {ends, s.Files.Name, &r.filesEnd}, {ends, s.Notify.Name, &r.notifyEnd}, {last, s.Workspaces.Name, &r.workspacesEnd}} {
 		if *topic.end, err = b.readable(ctx, topic.name, b.offsets(topic.listed, topic.name)); err != nil {
 			return r, err
 		}

@@ -79,7 +79,7 @@ func (f *fixture) open(table *table) {
 func zeroReading(n int) reading {
 	zeros := func() []int64 { return make([]int64, n) }
 	return reading{
-		filesCommit: zeros(), eventsStart: zeros(), eventsEnd: zeros(), filesEnd: zeros(),
+		filesCommit: zeros(), eventsStart: zeros(), eventsEnd: zeros(), eventsRead: zeros(), filesEnd: zeros(),
 		notifyStart: zeros(), notifyEnd: zeros(), notifyCommit: zeros(), workspacesEnd: zeros(),
 	}
 }
@@ -91,6 +91,7 @@ func (f *fixture) read(context.Context) (reading, error) {
 		{r.filesCommit, f.now.filesCommit},
 		{r.eventsStart, f.now.eventsStart},
 		{r.eventsEnd, f.now.eventsEnd},
+		{r.eventsRead, f.now.eventsEnd},
 		{r.filesEnd, f.now.filesEnd},
 		{r.notifyStart, f.now.notifyStart},
 		{r.notifyEnd, f.now.notifyEnd},

@@ -145,7 +145,7 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 		return nil, err
 	}
 	if p.count == 0 {
-		if known, err := s.knows(c.workspace, partition); err != nil {
+		if known, err := s.knows(c, partition); err != nil {
 			return nil, err
 		} else if !known {
 			return nil, unknownWorkspace()
@@ -160,9 +160,20 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	return &answer{body: body}, nil
 }
 
-// knows reports whether any event of the workspace left a trace.
-func (s *Server) knows(workspace string, partition int32) (known bool, err error) {
-	key := []byte(tidemarkv1.JoinKey(workspace, ""))
+// knows reports whether any event of the workspace left a trace. That there is none takes both copies to know, so the call's
+// barrier and age are those of the other one too.
+func (s *Server) knows(c *call, partition int32) (known bool, err error) {
+	b, err := parseBarrier(c.query)
+	if err != nil {
+		return false, err
+	}
+	if err := s.await(c.ctx, b, []*table{s.workspaces}, "", nil); err != nil {
+		return false, err
+	}
+	if l, ok := s.progress.lag(s.workspaces, partition, time.Now()); ok {
+		c.lag = max(c.lag, l.age)
+	}
+	key := []byte(tidemarkv1.JoinKey(c.workspace, ""))
 	if err := s.workspaces.read(func(store *localstore.Store) error {
 		value, err := store.Get(partition, localstore.Rows, key)
 		known = value != nil

@@ -281,7 +281,8 @@ func TestStoppingEndsWaits(t *testing.T) {
 	for f.progress.waiters.Load() == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	close(f.stopping)
+	f.Stop()
+	f.Stop() // as Run does when it ends later
 	select {
 	case c := <-got:
 		if c != http.StatusServiceUnavailable {

@@ -250,12 +250,18 @@ func TestAtLeastAndLagOverTheWholeChain(t *testing.T) {
 	n := r.produce(r.streams.Notify.Name, "ws", []byte("{}"), time.Time{})
 	r.commit(r.streams.FilesGroup, r.streams.Events.Name, p)
 	begin := time.Now()
-	if status, body, lag := up.get("/v1/workspaces/ws/files?wait=20s&at_least=" + p.Text()); status != 404 || lag != 0 {
+	if status, body, lag := up.get("/v1/workspaces/ws/files/f?wait=20s&at_least=" + p.Text()); status != 404 || lag != 0 {
 		t.Errorf("committed: %d %s, lag %g", status, body, lag)
 	}
 	t.Logf("a record without a row was held %s after its commit", time.Since(begin))
 	if status, _, lag := up.get("/v1/workspaces/ws?wait=200ms&at_least=" + p.Text()); status != 503 || lag < 3599 {
 		t.Errorf("not counted yet: %d, lag %g", status, lag)
+	}
+	if status, body, _ := up.get("/v1/workspaces/ws/files?wait=200ms&at_least=" + p.Text()); status != 503 { // it may be the first event of a workspace, without a file
+		t.Errorf("whether there is such a workspace is not known yet: %d %s", status, body)
+	}
+	if status, body, lag := up.get("/v1/workspaces/ws/files"); status != 404 || lag < 3599 {
+		t.Errorf("no such workspace, as of an hour ago: %d %s, lag %g", status, body, lag)
 	}
 	value, err := proto.Marshal(&tidemarkv1.WorkspaceState{WorkspaceId: "ws", Files: 1, Version: 1})
 	if err != nil {

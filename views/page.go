@@ -66,7 +66,7 @@ func list(s *localstore.Store, partition int32, q query, from []byte, limit int)
 // add appends the file that the scan stands at; moved says that it does not belong there any more.
 func (p *page) add(s *localstore.Store, partition int32, q query, scan *statusScan) (moved bool, err error) {
 	if p.count > 0 && bytes.Equal(scan.tail, p.next) {
-		return false, nil // trashed or restored between the openings of the two scans: it is in both
+		return false, nil // trashed or restored since, so that the scans were opened anew where it stood: it is in the other one
 	}
 	file := string(scan.tail)
 	if q.byPath() {
@@ -122,7 +122,12 @@ func openScans(s *localstore.Store, partition int32, q query, from []byte) (stat
 		if from != nil {
 			begin = after(append(indexPrefix(workspace, status), from...))
 		}
-		scan := &statusScan{scan: s.Scan(partition, space, begin, end), status: status, head: head}
+		scan := &statusScan{status: status, head: head}
+		if len(scans) == 0 {
+			scan.scan = s.Scan(partition, space, begin, end)
+		} else { // of the same moment, or a file trashed or restored between two openings would be in neither
+			scan.scan = scans[0].scan.Beside(partition, space, begin, end)
+		}
 		scans = append(scans, scan)
 		if err := scan.move(); err != nil {
 			return scans, err

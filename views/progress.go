@@ -29,6 +29,7 @@ type reading struct {
 	filesCommit   []int64 // next event of the files group
 	eventsStart   []int64
 	eventsEnd     []int64
+	eventsRead    []int64 // where the last event before eventsEnd ends that anybody is handed
 	filesEnd      []int64 // of the files table
 	notifyStart   []int64
 	notifyEnd     []int64
@@ -150,7 +151,7 @@ func (p *progress) take(r reading) [][]eventAt {
 		partition := int32(i)
 		if !r.tells(i) {
 			if !p.heard[i].IsZero() { // it stands as it was told last, and grows old
-				r.eventsStart[i], r.eventsEnd[i] = before.eventsStart[i], before.eventsEnd[i]
+				r.eventsStart[i], r.eventsEnd[i], r.eventsRead[i] = before.eventsStart[i], before.eventsEnd[i], before.eventsRead[i]
 			}
 			continue
 		}
@@ -160,7 +161,7 @@ func (p *progress) take(r reading) [][]eventAt {
 		p.promise(r, partition)
 		for t, table := range []*table{p.files, p.workspaces} {
 			first := p.first(table, partition)
-			if first >= r.eventsEnd[i] {
+			if first >= r.eventsRead[i] {
 				delete(p.oldest[t], partition)
 			} else if known, ok := p.oldest[t][partition]; due && (!ok || known.offset != first) {
 				late[t] = append(late[t], eventAt{partition, first})
@@ -233,7 +234,7 @@ func (p *progress) lag(t *table, partition int32, now time.Time) (l lag, ok bool
 		return lag{held: unknown}, false
 	}
 	_, held := t.frontiers[partition].state()
-	l = lag{held: held, records: max(0, p.last.eventsEnd[partition]-p.first(t, partition))}
+	l = lag{held: held, records: max(0, p.last.eventsRead[partition]-p.first(t, partition))}
 	if l.records > 0 {
 		i := 0
 		if t == p.workspaces {

@@ -3,10 +3,15 @@ package views
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"tidemark/kafka"
+	"tidemark/kafka/localstore"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -141,6 +146,29 @@ func TestCountedNoticesMoveTheFrontier(t *testing.T) {
 	}
 }
 
+// marked is a cluster in whose partitions a transaction's marker, which nobody is handed, comes last.
+type marked struct{ *fixture }
+
+func (m marked) read(ctx context.Context) (reading, error) {
+	r, err := m.fixture.read(ctx)
+	for i := range r.eventsRead {
+		r.eventsRead[i] = max(0, r.eventsEnd[i]-1)
+	}
+	return r, err
+}
+
+func TestATransactionsMarkerIsNoLag(t *testing.T) {
+	f := newFixture(t)
+	f.now.eventsEnd[1], f.now.filesCommit[1] = 11, 10
+	f.progress.poll(t.Context(), marked{f})
+	if l, known := f.progress.lag(f.Server.files, 1, time.Now().Add(time.Second)); !known || l.records != 0 || l.age != 0 {
+		t.Errorf("all is folded, and the lag is %+v, known %v", l, known)
+	}
+	if err := f.progress.reaches(t.Context(), 1, 10); err != nil { // the end itself is still the log's
+		t.Error(err)
+	}
+}
+
 func TestStalledViewIsBuiltAnew(t *testing.T) {
 	f := newFixture(t)
 	begin := time.Now()
@@ -156,6 +184,47 @@ func TestStalledViewIsBuiltAnew(t *testing.T) {
 	case <-f.Server.files.restart:
 	default:
 		t.Error("a copy that does not move is left alone")
+	}
+}
+
+// Blocks of the local store that went bad end the view, and then the process: what is left of the copy cannot be trusted.
+func TestACorruptCopyIsGivenUp(t *testing.T) {
+	f := newFixture(t)
+	for i := range 200 {
+		f.put(file("ws", fmt.Sprintf("file%04d", i), strings.Repeat("p", 200), isActive, 1))
+	}
+	if err := f.Server.files.close(); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join(f.conf.Dir, "files", "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("no table to damage: %v", err)
+	}
+	for _, name := range tables {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range len(b) / 4 {
+			b[i] ^= 0x55
+		}
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f.Server.files.store, err = localstore.Open(filepath.Join(f.conf.Dir, "files"), "cluster/topic", f.conf.Log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Server.files.close() }) // which fails, as what it closes is damaged
+	f.get("/v1/workspaces/ws/files/file0000")
+	if !f.Server.files.corrupt() {
+		t.Fatal("the damage was not noticed")
+	}
+	f.poll()
+	select {
+	case <-f.Server.files.restart:
+	default:
+		t.Error("the view goes on")
 	}
 }
 

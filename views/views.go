@@ -1,6 +1,7 @@
 // Package views answers questions about files and workspaces over HTTP, from local copies of the two tables.
 //
-// It promises that an answer is never older than the Tidemark-Lag-Seconds beside it, that a read with at_least holds the
+// It promises that an answer is not older than the Tidemark-Lag-Seconds beside it, but for the 2 s after which it is noticed that
+// the brokers are silent; that a read with at_least holds the
 // effect of that position, and that a page costs what it returns. It refuses to guess: before a copy was complete once, and
 // past the staleness that the operator allows, there is no answer but 503. It writes to no topic.
 package views
@@ -12,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,7 +47,8 @@ type Server struct {
 	progress   *progress
 	metrics    *metrics
 	handler    http.Handler
-	stopping   chan struct{} // closed when Run begins to leave: nobody need wait any longer
+	stopping   chan struct{} // closed by stop: nobody need wait any longer
+	stop       func()
 }
 
 // New returns a Server that does nothing until Run.
@@ -57,6 +60,7 @@ func New(conf Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{conf: conf, stopping: make(chan struct{})}
+	s.stop = sync.OnceFunc(func() { close(s.stopping) })
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)
 	s.workspaces = newTable("workspaces", conf.Streams.Workspaces, filepath.Join(conf.Dir, "workspaces"), applyWorkspace, s.metrics, conf.Log)
@@ -74,12 +78,15 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	defer cluster.close()
 	group, ctx := errgroup.WithContext(ctx)
-	context.AfterFunc(ctx, func() { close(s.stopping) })
+	context.AfterFunc(ctx, s.stop)
 	group.Go(func() error { return s.files.run(ctx, s.conf.Kafka, s.conf.Streams) })
 	group.Go(func() error { return s.workspaces.run(ctx, s.conf.Kafka, s.conf.Streams) })
 	group.Go(func() error { s.progress.run(ctx, cluster); return nil })
 	return group.Wait()
 }
+
+// Stop ends the reads that wait, with 503: an HTTP server that shuts down would wait for them. All others are answered as before.
+func (s *Server) Stop() { s.stop() }
 
 // Handler serves the API. It must not stand behind a router that cleans paths, such as http.ServeMux: ids may be "..".
 func (s *Server) Handler() http.Handler { return s.handler }

@@ -16,7 +16,7 @@ import (
 // serveFlags are the settings of the query API.
 type serveFlags struct {
 	APIAddr      string        `help:"Address of the query API." name:"api-addr" default:":8080" placeholder:"HOST:PORT"`
-	MaxStaleness time.Duration `help:"Age of an answer past which there is none while the brokers are away; 0 for any." default:"0" placeholder:"TIME"`
+	MaxStaleness time.Duration `help:"Age of an answer past which there is none but 503; 0 for any." default:"0" placeholder:"TIME"`
 }
 
 // A serveCommand answers queries.
@@ -71,6 +71,7 @@ func (f serveFlags) views(ctx context.Context, h *host, fit *cluster, config kaf
 	}
 	h.readiness.Add("views", fit.ready(server.Ready))
 	api = service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
+		context.AfterFunc(ctx, server.Stop)
 		return serveHTTP(ctx, listener, httpServer(h.parting(fit.gate(server.Handler())), h.log), h.log.With("role", "api"))
 	}}
 	return api, service{name: "views", run: fit.then(func(ctx context.Context) error {
