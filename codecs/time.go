@@ -40,10 +40,13 @@ func parseTime(b []byte) (us int64, ok bool) {
 	}
 	days := daysBefore(year, month) + day - 1
 	us = int64(days*86400+hour*3600+minute*60+second-offset*60)*1e6 + fraction
-	return us, 0 <= us && us <= maxTime
+	return us, ValidTime(us)
 }
 
 const maxTime = 253402300799_999999 // the last microsecond of 9999
+
+// ValidTime reports whether a time, in microseconds since 1970, can be written and read again.
+func ValidTime(us int64) bool { return 0 <= us && us <= maxTime }
 
 // number reads digits; -1 when there is anything else.
 func number(b []byte) int {

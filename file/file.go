@@ -100,13 +100,20 @@ func Touches(e *tidemarkv1.Event) bool {
 // aheadOfArrival is how far a sender's clock may be ahead, in microseconds.
 const aheadOfArrival = 5 * 60 * 1e6
 
-// believed returns the sender's time if events can be ordered by it: an event without one, or dated too far after its arrival,
-// counts as the newest.
+// believed returns the sender's time if events can be ordered by it: an event without one, or dated too far after its arrival if
+// that is known, counts as the newest.
 func believed(e *tidemarkv1.Event) (us int64, dated bool) {
-	if e.OccurredAt == nil || e.GetOccurredAt() > arrival(e)+aheadOfArrival {
+	if e.OccurredAt == nil || arrival(e) != 0 && e.GetOccurredAt() > arrival(e)+aheadOfArrival {
 		return 0, false
 	}
 	return e.GetOccurredAt(), true
+}
+
+// Dated reports whether an event can be ordered by its sender's time. One that cannot overwrites whatever is there, whenever it
+// is folded.
+func Dated(e *tidemarkv1.Event) bool {
+	_, dated := believed(e)
+	return dated
 }
 
 // happened is the time of an event as clients see it: the sender's, else that of its arrival.

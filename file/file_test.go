@@ -102,6 +102,16 @@ func stripped(t *testing.T, s *tidemarkv1.FileState) string {
 	return bytesOf(t, c)
 }
 
+// An event of which nobody knows when it arrived is ordered by its own time, like any other.
+func TestDatedWithoutAnArrival(t *testing.T) {
+	first, second := noon, noon-1e6
+	row, _, _ := Apply(nil, &tidemarkv1.Event{Event: "workspace_storage_file_added", EventId: "a", WorkspaceId: "ws", FileId: "f", Name: "new", OccurredAt: &first}, at(0), log)
+	row, late, _ := Apply(row, &tidemarkv1.Event{Event: "workspace_storage_file_updated", EventId: "b", WorkspaceId: "ws", FileId: "f", Name: "old", OccurredAt: &second}, at(1), log)
+	if !late || row.GetName() != "new" {
+		t.Errorf("an older event turned the name into %q, late %v", row.GetName(), late)
+	}
+}
+
 func TestSamePositionChangesNothing(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	var row *tidemarkv1.FileState

@@ -67,7 +67,9 @@ func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Ev
 	if refused := agree(r.Headers, e); refused != nil {
 		return nil, refused
 	}
-	e.RecordedAt = r.Timestamp.UnixMicro()
+	if at := r.Timestamp.UnixMicro(); codecs.ValidTime(at) { // else the producer gave none, or one of another unit
+		e.RecordedAt = at
+	}
 	if e.GetReceivedAt() == 0 {
 		e.ReceivedAt = e.RecordedAt
 	}
