@@ -104,6 +104,10 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 	if err != nil {
 		return nil, err
 	}
+	_, ids, err := kafka.TopicIDs(ctx, c.Kafka, c.A.Input)
+	if err != nil {
+		return nil, err
+	}
 	if len(a) != len(b) {
 		return nil, fmt.Errorf("%s has %d partitions, %s has %d: their keys lie apart", c.A.Topic, len(a), c.B.Topic, len(b))
 	}
@@ -112,7 +116,7 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 		if c.WorkspaceID != "" && partition != kafka.Partition(c.WorkspaceID, len(a)) {
 			continue
 		}
-		p := &part{Comparison: c, partition: partition, a: a[partition], b: b[partition], frontier: frontiers[partition], summary: summary, seed: maphash.MakeSeed()}
+		p := &part{Comparison: c, partition: partition, a: a[partition], b: b[partition], frontier: frontiers[partition], log: ids[c.A.Input], summary: summary, seed: maphash.MakeSeed()}
 		if err := p.run(ctx, each); err != nil {
 			return summary, err
 		}
@@ -163,6 +167,7 @@ type part struct {
 	partition int32
 	a, b      kafka.Span
 	frontier  frontier
+	log       string // id of the events topic
 	summary   *Summary
 	seed      maphash.Seed
 }
@@ -170,7 +175,7 @@ type part struct {
 // A sum stands for a row of which only equality matters.
 type sum struct {
 	version int64
-	offset  int64 // of its position
+	offset  int64 // of its position; -1 when that is in another log than the present one
 	content uint64
 }
 
@@ -262,8 +267,13 @@ func (p *part) sums(ctx context.Context, topic string, span kafka.Span) (map[str
 		if known, there := sums[key]; there && r.GetVersion() < known.version { // a late writer's: views pass it over too
 			return nil
 		}
+		offset := r.GetPosition().GetOffset()
+		if id := r.GetLogId(); id != "" && id != p.log {
+			offset = -1 // of a log that is gone: no group will come to it
+		}
+		version := r.GetVersion()
 		content, err := p.content(r)
-		sums[key] = sum{r.GetVersion(), r.GetPosition().GetOffset(), content}
+		sums[key] = sum{version, offset, content}
 		return err
 	})
 	return sums, err

@@ -126,7 +126,8 @@ type count struct {
 // A counted is an entry; of several at one source position each is of another log.
 type counted struct {
 	print    uint64
-	last     place // of its records
+	first    place // of its records
+	last     place
 	resolved bool
 }
 
@@ -142,7 +143,7 @@ func (n *count) add(r *kgo.Record) {
 	entries, at := n.entries[source], place{r.Partition, r.Offset}
 	if headers[headerResolved] != "" {
 		for i := range entries {
-			if !entries[i].resolved {
+			if e := entries[i]; !e.resolved && marks(r, headers, e.first, e.last) {
 				entries[i].resolved = true
 				n.open--
 			}
@@ -154,7 +155,7 @@ func (n *count) add(r *kgo.Record) {
 		entries[newest].last = at
 		return
 	}
-	n.entries[source] = append(entries, counted{print: print, last: at})
+	n.entries[source] = append(entries, counted{print: print, first: at, last: at})
 	n.open++
 }
 

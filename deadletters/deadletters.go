@@ -11,6 +11,7 @@ package deadletters
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"slices"
@@ -26,7 +27,7 @@ import (
 	"tidemark/topology"
 )
 
-// Headers of the dead letters. Those of what was too large to keep give its length; the last three are those of a marker.
+// Headers of the dead letters. Those of what was too large to keep give its length; the last four are those of a marker.
 const (
 	headerReason    = "dlq.reason"
 	headerMessage   = "dlq.message"
@@ -41,6 +42,7 @@ const (
 	headerHeadersOmitted = "dlq.headers_omitted"
 
 	headerResolved   = "dlq.resolved"
+	headerEntry      = "dlq.entry" // offset of the entry's last record before its marker
 	headerResolvedAt = "dlq.resolved_at"
 	headerReplayedTo = "dlq.replayed_to"
 )
@@ -96,6 +98,7 @@ type Entry struct {
 	ValueOmitted int64
 
 	at    place // of the first of its records in the topic of the dead letters
+	last  place // of the last of them
 	size  int
 	print uint64 // of key and value: another record at the same source position is of another log
 	older *Entry // at the same source position, of another log
@@ -122,18 +125,24 @@ type Filter struct {
 	All         bool      // also those that are resolved
 }
 
-// matches takes the set of f.Sources with it.
-func (f *Filter) matches(e *Entry, named map[Source]bool) bool {
-	switch {
-	case e.Resolved != "" && !f.All,
-		len(f.Reasons) > 0 && !slices.Contains(f.Reasons, e.Reason),
-		f.WorkspaceID != "" && f.WorkspaceID != e.WorkspaceID,
-		f.EventID != "" && f.EventID != e.EventID,
-		len(named) > 0 && !named[e.Source],
-		!f.Since.IsZero() && e.Last.Before(f.Since):
-		return false
+// matcher returns what tells whether an entry matches.
+func (f *Filter) matcher() func(*Entry) bool {
+	named := make(map[Source]bool, len(f.Sources))
+	for _, source := range f.Sources {
+		named[source] = true
 	}
-	return true
+	return func(e *Entry) bool {
+		switch {
+		case e.Resolved != "" && !f.All,
+			len(f.Reasons) > 0 && !slices.Contains(f.Reasons, e.Reason),
+			f.WorkspaceID != "" && f.WorkspaceID != e.WorkspaceID,
+			f.EventID != "" && f.EventID != e.EventID,
+			len(named) > 0 && !named[e.Source],
+			!f.Since.IsZero() && e.Last.Before(f.Since):
+			return false
+		}
+		return true
+	}
 }
 
 // A Queue is the dead letters of an installation.
@@ -155,6 +164,57 @@ func (q *Queue) Events() string { return q.streams.Events.Name }
 // Entries returns the entries that match, in the order in which they are to be replayed: that of their source partition, and
 // across partitions by the time of their first failure. It keeps no values, so it costs some 300 bytes for each entry, and 2 KB at most.
 func (q *Queue) Entries(ctx context.Context, f Filter) ([]*Entry, error) {
+	all, err := q.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	matches := f.matcher()
+	return slices.DeleteFunc(all, func(e *Entry) bool { return !matches(e) }), nil
+}
+
+// ErrBadCursor says that a cursor is none, or that retention has taken the entry that it names.
+var ErrBadCursor = errors.New("begin without a cursor: this one is none, or retention has taken the entry it names")
+
+// A Page is a part of a list of entries.
+type Page struct {
+	Entries []*Entry
+	Next    string // cursor of the page after, empty at the end
+	Total   int    // entries that match, on all pages
+}
+
+// Page returns at most limit of the entries that match, in the order of Entries, those behind the cursor if there is one. What is
+// resolved between two pages shifts nothing. Every page costs what Entries costs.
+func (q *Queue) Page(ctx context.Context, f Filter, cursor string, limit int) (*Page, error) {
+	all, err := q.all(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []*Entry
+	matches, begin := f.matcher(), 0
+	if cursor != "" {
+		begin = -1
+	}
+	for _, e := range all {
+		if matches(e) {
+			found = append(found, e)
+		}
+		if cursor != "" && e.Place() == cursor {
+			begin = len(found)
+		}
+	}
+	if begin < 0 {
+		return nil, ErrBadCursor
+	}
+	page := &Page{Entries: found[begin:], Total: len(found)}
+	if len(page.Entries) > limit {
+		page.Entries = page.Entries[:limit]
+		page.Next = page.Entries[limit-1].Place()
+	}
+	return page, nil
+}
+
+// all returns all entries in the order of Entries.
+func (q *Queue) all(ctx context.Context) ([]*Entry, error) {
 	spans, err := kafka.Extent(ctx, q.kafka, q.streams.DLQ.Name)
 	if err != nil {
 		return nil, err
@@ -167,7 +227,7 @@ func (q *Queue) Entries(ctx context.Context, f Filter) ([]*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.matching(f), nil
+	return inOrder(s.entries), nil
 }
 
 // A scan collects entries from records.
@@ -183,7 +243,9 @@ func (s *scan) add(r *kgo.Record) {
 	known := s.last[source]
 	if as := headers[headerResolved]; as != "" {
 		for e := known; e != nil; e = e.older {
-			e.Resolved, e.ReplayedTo = as, headers[headerReplayedTo]
+			if marks(r, headers, e.at, e.last) {
+				e.Resolved, e.ReplayedTo = as, headers[headerReplayedTo]
+			}
 		}
 		return
 	}
@@ -192,17 +254,25 @@ func (s *scan) add(r *kgo.Record) {
 	if known != nil && known.print == print {
 		known.Times++
 		known.First, known.Last = earlier(known.First, failed), later(known.Last, failed)
+		known.last = place{r.Partition, r.Offset}
 		return
 	}
 	e := &Entry{
 		Source: source, Reason: headers[headerReason], Message: headers[headerMessage], First: failed, Last: failed, Times: 1,
-		at: place{r.Partition, r.Offset}, size: len(r.Key) + len(r.Value), print: print, older: known,
+		at: place{r.Partition, r.Offset}, last: place{r.Partition, r.Offset}, size: len(r.Key) + len(r.Value), print: print, older: known,
 	}
 	workspace, event := about(r, headers)
 	e.WorkspaceID, e.EventID, e.Message = short(workspace), short(event), short(e.Message)
 	e.ValueOmitted, _ = strconv.ParseInt(headers[headerValueOmitted], 10, 64) // of any other it is 0
 	s.last[source] = e
 	s.entries = append(s.entries, e)
+}
+
+// marks reports whether a marker is that of the entry whose records lie from first to last: others at the same source position
+// are of another log. A marker that does not say is of all of them, as they were written once.
+func marks(marker *kgo.Record, headers map[string]string, first, last place) bool {
+	entry, err := strconv.ParseInt(headers[headerEntry], 10, 64)
+	return err != nil || marker.Partition == first.partition && first.offset <= entry && entry <= last.offset
 }
 
 func (q *Queue) print(r *kgo.Record) uint64 {

@@ -292,6 +292,16 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	expect(t, "after a drop", b.entries(t, deadletters.Filter{WorkspaceID: "w"}), []string{
 		"0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1", "1:7 wrong_partition w/other x1",
 	})
+	// Of two entries at one position only that is resolved which was selected.
+	if result, err := b.queue.Drop(t.Context(), deadletters.Filter{EventID: "other"}, deadletters.Options{Yes: true}); err != nil || result.Done != 1 {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	expect(t, "after the drop of another log's", b.entries(t, deadletters.Filter{WorkspaceID: "w"}), []string{
+		"0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1",
+	})
+	counter := deadletters.NewCounter(b.queue, slog.New(slog.DiscardHandler))
+	go func() { _ = counter.Run(t.Context()) }() // until the test ends: it gives no other error
+	awaitOpen(t, counter, 4)
 	expect(t, "with what is resolved", b.entries(t, deadletters.Filter{EventID: "a", All: true}), []string{"1:5 wrong_partition w/a x3 dropped"})
 	b.await(t, b.s.Events, 0)
 

@@ -1,11 +1,13 @@
 package deadletters
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -20,7 +22,7 @@ import (
 
 // A Handler serves the dead letters over HTTP, on an address that is not for the public:
 //
-//	GET  /dlq           by reason; ?each=true one by one
+//	GET  /dlq           by reason; ?each=true one by one, in pages of limit
 //	GET  /dlq/{entry}   one of them, with its record
 //	POST /dlq/replay    a dry run unless the body says "dry_run": false
 //	POST /dlq/drop      the same
@@ -111,6 +113,8 @@ func (h *Handler) problemOf(r *http.Request, err error) *problem {
 	switch {
 	case errors.Is(err, ErrNoEntry):
 		return &problem{status: http.StatusNotFound, code: "not_found", detail: err.Error()}
+	case errors.Is(err, ErrBadCursor):
+		return &problem{status: http.StatusBadRequest, code: "bad_cursor", field: "cursor", detail: err.Error()}
 	case kafka.Away(err):
 		return &problem{status: http.StatusServiceUnavailable, code: "brokers_away", detail: err.Error()}
 	}
@@ -124,7 +128,7 @@ func (h *Handler) list(r *http.Request) (any, error) {
 		return nil, bad("", "the query string cannot be read: %v", err)
 	}
 	var ask request
-	each, limit := false, 100
+	each, limit, cursor := false, 100, ""
 	for name, values := range query {
 		value := values[len(values)-1]
 		switch name {
@@ -142,6 +146,8 @@ func (h *Handler) list(r *http.Request) (any, error) {
 			each, err = strconv.ParseBool(value)
 		case "resolved":
 			ask.all, err = strconv.ParseBool(value)
+		case "cursor":
+			cursor = value
 		case "limit":
 			if limit, err = strconv.Atoi(value); err == nil && (limit < 1 || limit > 1000) {
 				err = errors.New("want 1 to 1000")
@@ -157,18 +163,18 @@ func (h *Handler) list(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	entries, err := h.queue.Entries(r.Context(), filter)
+	if !each {
+		entries, err := h.queue.Entries(r.Context(), filter)
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"entries": len(entries), "reasons": h.queue.describeGroups(entries)}, nil
+	}
+	page, err := h.queue.Page(r.Context(), filter, cursor, limit)
 	if err != nil {
 		return nil, err
 	}
-	if !each {
-		return map[string]any{"entries": len(entries), "reasons": h.queue.describeGroups(entries)}, nil
-	}
-	listed := []*entryJSON{}
-	for _, e := range entries[:min(limit, len(entries))] {
-		listed = append(listed, h.queue.describe(e))
-	}
-	return map[string]any{"entries": listed, "total": len(entries)}, nil
+	return h.queue.describePage(page), nil
 }
 
 func (h *Handler) show(r *http.Request) (any, error) {
@@ -250,13 +256,29 @@ func (h *Handler) read(r *http.Request) (q request, f Filter, err error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return q, f, &problem{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", detail: "send JSON with Content-Type: application/json"}
 	}
-	decoder := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxRequest))
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxRequest))
+	if err != nil {
+		return q, f, bad("", "the body cannot be read: %v", err)
+	}
+	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&q); err != nil {
 		return q, f, bad("", "the body is no request: %v", err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return q, f, bad("", "the body holds more than one JSON object")
+	}
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(body, &given); err != nil { // it was an object a moment ago
+		return q, f, bad("", "the body is no request: %v", err)
+	}
+	if given == nil {
+		return q, f, bad("", "the body is null: want an object, {} for all")
+	}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if string(given[name]) == "null" { // what some clients make of an empty list
+			return q, f, empty(name)
+		}
 	}
 	if q.Rate < 0 {
 		return q, f, bad("rate", "rate %v: want records a second, 0 for no limit", q.Rate)

@@ -81,7 +81,11 @@ func TestOverHTTP(t *testing.T) {
 		{"POST", "/dlq/drop", `{"entries":[],"dry_run":false}`, nil, 400, "bad_field"}, // a client's empty list is not all
 		{"POST", "/dlq/drop", `{"reasons":[],"dry_run":false}`, nil, 400, "bad_field"},
 		{"POST", "/dlq/drop", `{"workspace_id":"","dry_run":false}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/drop", `{"entries":null,"dry_run":false}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/drop", `{"workspace_id": null ,"dry_run":false}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/drop", `null`, nil, 400, "bad_field"},
 		{"GET", "/dlq?workspace_id=", "", nil, 400, "bad_field"},
+		{"GET", "/dlq?each=true&cursor=0:99", "", nil, 400, "bad_cursor"},
 	} {
 		if status, answer := ask(t, h, test.method, test.path, test.body, test.headers...); status != test.status || answer["code"] != test.code || answer["detail"] == "" {
 			t.Errorf("%s %s %s: %d %v", test.method, test.path, test.body, status, answer)
@@ -118,5 +122,39 @@ func TestWithoutBrokers(t *testing.T) {
 	h := deadletters.NewHandler(deadletters.New(kafka.Config{Brokers: []string{"127.0.0.1:1"}}, b.s), nil, slog.New(slog.DiscardHandler))
 	if status, answer := ask(t, h, "GET", "/dlq", ""); status != 503 || answer["code"] != "brokers_away" {
 		t.Errorf("%d %v", status, answer)
+	}
+}
+
+func TestPagesOverHTTP(t *testing.T) {
+	b := newBench(t)
+	for i := range 5 {
+		b.put(t, b.dead(1, int64(5+i), "w", event(fmt.Sprint("e", i), "f", 1), "wrong_partition", 20-i)) // later ones failed before
+	}
+	b.put(t, b.dead(2, 7, "v", `no event`, "not_json", 18))
+	h := deadletters.NewHandler(b.queue, nil, slog.New(slog.DiscardHandler))
+	var listed []string
+	for cursor, pages := "", 0; ; pages++ {
+		status, answer := ask(t, h, "GET", "/dlq?each=true&limit=2"+cursor, "")
+		if status != 200 || pages > 3 {
+			t.Fatalf("page %d: %d %v", pages, status, answer)
+		}
+		if want := 6.0 - 3*min(1, float64(pages)); answer["total"] != want {
+			t.Errorf("page %d: total %v, want %v", pages, answer["total"], want)
+		}
+		for _, e := range answer["entries"].([]any) {
+			listed = append(listed, e.(map[string]any)["entry"].(string))
+		}
+		if answer["next_cursor"] == nil {
+			break
+		}
+		cursor = "&cursor=" + answer["next_cursor"].(string)
+		if pages == 0 { // both that were listed, and one that was not: no page may shift
+			if status, answer := ask(t, h, "POST", "/dlq/drop", `{"dry_run":false,"entries":["2:7","1:5","1:7"]}`); status != 200 || answer["done"] != 3.0 {
+				t.Fatalf("%d %v", status, answer)
+			}
+		}
+	}
+	if got := strings.Join(listed, " "); got != "2:7 1:5 1:6 1:8 1:9" {
+		t.Errorf("listed %s", got)
 	}
 }

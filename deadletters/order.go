@@ -13,36 +13,26 @@ import (
 	"tidemark/kafka"
 )
 
-// matching returns the entries that match, in the order of replay.
+// inOrder returns the entries in the order of replay, which does not depend on what is selected of them.
 //
 // A workspace's entries mostly come from one partition, whose order is theirs. Records that a foreign producer put into a wrong
 // partition were ordered with the others by nothing but time, so that decides between partitions: a record counts as no earlier
 // than those before it in its partition.
-func (s *scan) matching(f Filter) []*Entry {
-	slices.SortFunc(s.entries, bySource)
+func inOrder(entries []*Entry) []*Entry {
+	slices.SortFunc(entries, bySource)
 	type ranked struct {
 		*Entry
 		at time.Time
 	}
-	var found []ranked
-	named := make(map[Source]bool, len(f.Sources))
-	for _, source := range f.Sources {
-		named[source] = true
-	}
-	for _, e := range s.entries {
-		at := e.First
-		if len(found) > 0 {
-			if before := found[len(found)-1]; before.Source.Topic == e.Source.Topic && before.Source.Partition == e.Source.Partition {
-				at = later(at, before.at)
-			}
-		}
-		if f.matches(e, named) {
-			found = append(found, ranked{e, at})
+	ranks := make([]ranked, len(entries))
+	for i, e := range entries {
+		ranks[i] = ranked{e, e.First}
+		if i > 0 && entries[i-1].Source.Topic == e.Source.Topic && entries[i-1].Source.Partition == e.Source.Partition {
+			ranks[i].at = later(e.First, ranks[i-1].at)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b ranked) int { return cmp.Or(a.at.Compare(b.at), bySource(a.Entry, b.Entry)) })
-	entries := make([]*Entry, len(found))
-	for i, e := range found {
+	slices.SortStableFunc(ranks, func(a, b ranked) int { return cmp.Or(a.at.Compare(b.at), bySource(a.Entry, b.Entry)) })
+	for i, e := range ranks {
 		entries[i] = e.Entry
 	}
 	return entries

@@ -276,6 +276,7 @@ func (b *batch) marker(s *sending) *kgo.Record {
 		{Key: headerTopic, Value: []byte(e.Source.Topic)},
 		{Key: headerPartition, Value: strconv.AppendInt(nil, int64(e.Source.Partition), 10)},
 		{Key: headerOffset, Value: strconv.AppendInt(nil, e.Source.Offset, 10)},
+		{Key: headerEntry, Value: strconv.AppendInt(nil, e.last.offset, 10)},
 		{Key: headerResolvedAt, Value: time.Now().UTC().AppendFormat(nil, time.RFC3339Nano)},
 	}
 	if s.again != nil {

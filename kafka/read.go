@@ -158,7 +158,10 @@ func Committed(ctx context.Context, c Config, group, topic string) (map[int32]ka
 	return offsets, nil
 }
 
-// Commit sets what a group without members has committed.
+// ErrHasMembers says that a group's commits cannot be set, since it has members that commit.
+var ErrHasMembers = errors.New("it has members")
+
+// Commit sets what a group without members has committed; with members it returns ErrHasMembers.
 func Commit(ctx context.Context, c Config, group string, offsets ...kadm.Offset) error {
 	if len(offsets) == 0 {
 		return nil
@@ -180,7 +183,7 @@ func Commit(ctx context.Context, c Config, group string, offsets ...kadm.Offset)
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
 		return fmt.Errorf("group %s: this user may not commit to it: grant the ACL operation Read", group)
 	case errors.Is(err, kerr.UnknownMemberID):
-		return fmt.Errorf("group %s has members: stop them first", group)
+		return fmt.Errorf("group %s: %w: stop them first, or wait some 10 s for one that was killed", group, ErrHasMembers)
 	case err != nil:
 		return a.fail("commit for group "+group, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
 
+	"tidemark/file"
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -22,6 +24,7 @@ type Again struct {
 	Events string // the topic
 	Group  string // under which the run keeps how far it is; it has no members
 	Select Selection
+	Force  bool           // send what is not safe to repeat too
 	Rate   float64        // events a second; 0 is no limit
 	Report func(Progress) // called after each batch
 }
@@ -32,6 +35,7 @@ type Count struct {
 	Unfit     int    // records that are dead letters where they lie
 	Why       string // of the first of them
 	Unwanted  int    // not selected
+	Unsafe    int    // left out because a second time would not be without effect, see unsafe
 	Remaining int64  // offsets that were not looked at, when it was cut short
 }
 
@@ -42,6 +46,7 @@ var ErrUnfinished = errors.New("another replay was cut short and waits to go on"
 type place struct {
 	To     int64     `json:"to"`
 	Select Selection `json:"select"`
+	Force  bool      `json:"force,omitempty"`
 }
 
 // Spans returns what the run will look at: the rest of the one that was cut short, or what the selection means now. With fresh,
@@ -57,8 +62,12 @@ func (a *Again) Spans(ctx context.Context, fresh bool) (spans kafka.Spans, wentO
 		if err := json.Unmarshal([]byte(o.Metadata), &kept); err != nil || o.At >= kept.To || fresh {
 			continue
 		}
-		if kept.Select.String() != a.Select.String() {
-			return nil, false, fmt.Errorf("%w: %s. Start that again, or forget it with --fresh", ErrUnfinished, kept.Select)
+		if kept.Select.String() != a.Select.String() || kept.Force != a.Force {
+			what := kept.Select.String()
+			if kept.Force {
+				what += ", --force"
+			}
+			return nil, false, fmt.Errorf("%w: %s. Start that again, or forget it with --fresh", ErrUnfinished, what)
 		}
 		spans[partition] = kafka.Span{From: o.At, To: kept.To}
 	}
@@ -66,6 +75,7 @@ func (a *Again) Spans(ctx context.Context, fresh bool) (spans kafka.Spans, wentO
 		return spans, true, nil
 	}
 	spans, err = a.Select.Spans(ctx, a.Kafka, a.Events, time.Now())
+	maps.DeleteFunc(spans, func(_ int32, s kafka.Span) bool { return s.From >= s.To })
 	return spans, false, err
 }
 
@@ -166,6 +176,8 @@ func (r *run) add(ctx context.Context, record *kgo.Record) error {
 		}
 	case !r.Select.Wants(e):
 		r.count.Unwanted++
+	case !r.Force && unsafe(e):
+		r.count.Unsafe++
 	default:
 		if err := r.pace.Wait(ctx); err != nil {
 			return err
@@ -178,6 +190,13 @@ func (r *run) add(ctx context.Context, record *kgo.Record) error {
 		return r.flush(context.WithoutCancel(ctx))
 	}
 	return nil
+}
+
+// unsafe says that nothing tells an event which is folded a second time from a new one: it has no time that newer state could be
+// held against, or no row to remember its id.
+func unsafe(e *tidemarkv1.Event) bool {
+	e.RecordedAt = time.Now().UnixMicro() // as it will be: an event that does not say when it arrived did so then
+	return !file.Dated(e) || !file.Touches(e)
 }
 
 // flush sends the batch and commits what it went past.
@@ -210,7 +229,7 @@ func (r *run) done() (n int64) {
 func (r *run) commit(ctx context.Context) error {
 	offsets := make([]kadm.Offset, 0, len(r.spans))
 	for partition, span := range r.spans {
-		kept, err := json.Marshal(place{To: span.To, Select: r.Select})
+		kept, err := json.Marshal(place{To: span.To, Select: r.Select, Force: r.Force})
 		if err != nil {
 			return fmt.Errorf("keep the place: %w", err)
 		}

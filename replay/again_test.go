@@ -52,6 +52,35 @@ func TestForgottenReplayIsOver(t *testing.T) {
 	}
 }
 
+// What could not be told from new when it came a second time is left out, unless that is asked for.
+func TestWhatIsNotSafeToRepeatIsLeftOut(t *testing.T) {
+	b := newBench(t)
+	of := func(value string) *kgo.Record {
+		return &kgo.Record{Topic: b.s.Events.Name, Partition: kafka.Partition("w", partitions), Key: []byte("w"), Value: []byte(value)}
+	}
+	b.put(t,
+		b.record("updated", "w", "dated", "f", 1),
+		of(`{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"undated","object_id":"f"}`),
+		of(`{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"ahead","object_id":"f","created":"2026-11-24T12:10:00Z","received_at":"2026-11-24T12:00:00Z"}`),
+		of(`{"event":"workspace_storage_file_downloaded","workspace_id":"w","event_id":"rowless","object_id":"f","created":"2026-11-24T12:00:00Z"}`),
+		of(`{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"bare","object_id":"f","created":"2026-11-24T12:00:00Z"}`),
+	)
+	for _, test := range []struct {
+		force        bool
+		sent, unsafe int
+	}{{false, 2, 3}, {true, 7, 0}} { // also the two that the first replay has put there
+		a := b.again(replay.Selection{})
+		a.Force = test.force
+		spans, _, err := a.Spans(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if count, err := a.Run(t.Context(), spans); err != nil || count.Sent != test.sent || count.Unsafe != test.unsafe {
+			t.Errorf("force %t: %+v, %v", test.force, count, err)
+		}
+	}
+}
+
 func (b *bench) again(sel replay.Selection) *replay.Again {
 	return &replay.Again{Kafka: b.conf, Events: b.s.Events.Name, Group: replay.Group(b.s), Select: sel}
 }

@@ -39,10 +39,11 @@ type Rebuild struct {
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,59}$`)
 
-// Target returns the streams of a group of another name: the events are the live ones, group and table its own. The table is
+// Target returns the streams of a group of another name, given with or without the prefix: the events are the live ones, group and table its own. The table is
 // called as goka calls it, so that the same code can run on it.
 func Target(s topology.Streams, name string) (topology.Streams, error) {
 	prefix := strings.TrimSuffix(s.Events.Name, "events")
+	name = strings.TrimPrefix(name, prefix) // as everywhere a group is named
 	group := prefix + name
 	table := group + "-table"
 	taken := slices.ContainsFunc(s.Topics(), func(t topology.Topic) bool { return t.Name == table })
@@ -129,7 +130,7 @@ func (b *Rebuild) Run(ctx context.Context) error {
 type rebuilding struct {
 	Select Selection   `json:"select"`
 	Spans  kafka.Spans `json:"spans"`
-	Table  string      `json:"table,omitempty"` // the topic's id
+	Table  string      `json:"table"` // the topic's id
 }
 
 func (b *Rebuild) path() string { return filepath.Join(b.Dir, "rebuild.json") }
@@ -163,36 +164,37 @@ func (b *Rebuild) resume(ctx context.Context) (kafka.Spans, error) {
 	if err := json.Unmarshal(data, &kept); err != nil {
 		return nil, fmt.Errorf("read the selection in %s: %w", b.path(), err)
 	}
+	if same, err := b.sameTable(ctx, kept.Table); err != nil || !same {
+		return nil, err
+	}
 	if kept.Select.String() != b.Select.String() {
 		return nil, fmt.Errorf("%s: %w: %s. Go on with that, or choose another --group", b.Streams.FilesGroup, ErrOtherSelection, kept.Select)
-	}
-	if err := b.sameTable(ctx, kept.Table); err != nil {
-		return nil, err
 	}
 	return kept.Spans, b.clamp(ctx, kept.Spans)
 }
 
 // ErrTableGone says that the topic of the table was deleted, and the commits of its group were not.
-var ErrTableGone = errors.New("the table was deleted, and what its group has read would be missing in a new one")
+var ErrTableGone = errors.New("the table was deleted, or --data is of another cluster; what its group has read would be missing in a new one")
 
-// sameTable refuses to go on when the table is not the one that the group's commits speak of.
-func (b *Rebuild) sameTable(ctx context.Context, id string) error {
-	committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
-	if err != nil || len(committed) == 0 || id == "" {
-		return err
-	}
+// sameTable reports whether the table is the one that the run of the note wrote. When it is not, the note says nothing of what is
+// asked for now; it refuses to go on when the group's commits speak of the other table.
+func (b *Rebuild) sameTable(ctx context.Context, id string) (bool, error) {
 	table := b.Streams.Files
 	plan, err := kafka.PlanTopics(ctx, b.Kafka, []topology.Topic{table})
 	if err != nil {
-		return err
+		return false, err
 	}
 	if len(plan) == 0 || !plan[0].Create {
 		_, ids, err := kafka.TopicIDs(ctx, b.Kafka, table.Name)
 		if err != nil || ids[table.Name] == id {
-			return err
+			return err == nil, err
 		}
 	}
-	return fmt.Errorf("%s: %w: delete the group %s too, or choose another --group", table.Name, ErrTableGone, b.Streams.FilesGroup)
+	committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
+	if err == nil && len(committed) > 0 {
+		err = fmt.Errorf("%s: %w: delete the group %s too, or choose another --group", table.Name, ErrTableGone, b.Streams.FilesGroup)
+	}
+	return false, err
 }
 
 // keep writes down what the run is about to do, before it does.
@@ -298,5 +300,18 @@ func (b *Rebuild) clamp(ctx context.Context, spans kafka.Spans) error {
 			back = append(back, kadm.Offset{Topic: b.Streams.Events.Name, Partition: partition, At: span.To, LeaderEpoch: -1})
 		}
 	}
-	return kafka.Commit(ctx, b.Kafka, b.Streams.FilesGroup, back...)
+	for begun := time.Now(); ; { // a run that was killed is a member until the brokers give it up
+		err := kafka.Commit(ctx, b.Kafka, b.Streams.FilesGroup, back...)
+		if !errors.Is(err, kafka.ErrHasMembers) || time.Since(begun) > giveUpAfter {
+			return err
+		}
+		select {
+		case <-time.After(watchEvery):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
+
+// giveUpAfter is longer than the brokers take to give up a member of the group that died: its session, and their look-out.
+const giveUpAfter = 20 * time.Second

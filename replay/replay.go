@@ -59,7 +59,8 @@ func (e *BadBound) Error() string {
 	return fmt.Sprintf("%s %q: %s", e.Name, e.Text, e.Why)
 }
 
-// Spans looks up what the selection means in a topic as it is now. Partitions without a selected event may be left out.
+// Spans looks up what the selection means in a topic as it is now. A partition whose selected part holds nothing yet has an empty
+// span, at the offset where that part begins.
 func (s Selection) Spans(ctx context.Context, conf kafka.Config, topic string, now time.Time) (kafka.Spans, error) {
 	extent, err := kafka.Extent(ctx, conf, topic)
 	if err != nil {
@@ -95,7 +96,7 @@ func (s Selection) Spans(ctx context.Context, conf kafka.Config, topic string, n
 		}
 		begin, in := from.of(partition, span.From)
 		end, also := to.of(partition, span.To)
-		if begin, end = max(begin, span.From), min(end, span.To); in && also && begin < end {
+		if begin, end = max(begin, span.From), min(end, span.To); in && also && begin <= end {
 			spans[partition] = kafka.Span{From: begin, To: end}
 		}
 	}

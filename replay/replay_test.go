@@ -376,15 +376,18 @@ func TestSelectionNamesPlaces(t *testing.T) {
 		r.Partition = int32(i % 2)
 		b.put(t, r)
 	}
+	none, later := kafka.Span{}, time.Now().Add(time.Hour).Format(time.RFC3339)
 	at := middle.UTC().Add(2 * time.Millisecond).Format(time.RFC3339Nano)
 	for _, test := range []struct {
 		from, to string
 		want     kafka.Spans
 	}{
-		{"", "", kafka.Spans{0: {From: 0, To: 7}, 1: {From: 0, To: 7}}},
-		{"start", "end", kafka.Spans{0: {From: 0, To: 7}, 1: {From: 0, To: 7}}},
-		{at, "", kafka.Spans{0: {From: 4, To: 7}, 1: {From: 4, To: 7}}},
-		{"", at, kafka.Spans{0: {From: 0, To: 4}, 1: {From: 0, To: 4}}},
+		{"", "", kafka.Spans{0: {From: 0, To: 7}, 1: {From: 0, To: 7}, 2: none, 3: none}},
+		{"start", "end", kafka.Spans{0: {From: 0, To: 7}, 1: {From: 0, To: 7}, 2: none, 3: none}},
+		{at, "", kafka.Spans{0: {From: 4, To: 7}, 1: {From: 4, To: 7}, 2: none, 3: none}},
+		{"", at, kafka.Spans{0: {From: 0, To: 4}, 1: {From: 0, To: 4}, 2: none, 3: none}},
+		{"1h", "1h", kafka.Spans{0: none, 1: none, 2: none, 3: none}},
+		{later, "end", kafka.Spans{0: {From: 7, To: 7}, 1: {From: 7, To: 7}, 2: none, 3: none}},
 		{"1h", "0:3", kafka.Spans{0: {From: 0, To: 3}}},
 		{"1:2,0:99", "end", kafka.Spans{1: {From: 2, To: 7}}},
 		{"0:5", "1:5", kafka.Spans{}},

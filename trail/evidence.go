@@ -62,6 +62,9 @@ type grave struct {
 
 type deadLetter struct {
 	event   Event
+	omitted int64 // length of a value that was too large to keep
+	first   int64 // offsets of its records among the dead letters
+	last    int64
 	claimed bool // its record was found
 }
 
@@ -115,6 +118,10 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 	}
 	resolved := header["dlq.resolved"] // such a record is a marker behind its entry
 	about := e.about(r.Value, r.Key)
+	omitted, _ := strconv.ParseInt(header["dlq.value_omitted"], 10, 64) // of any other it is 0
+	if about == nil && omitted > 0 {                                    // told only if its record is about the file
+		about = &Event{}
+	}
 	if about == nil && resolved == "" || header["dlq.topic"] != e.eventsTopic {
 		return nil
 	}
@@ -124,7 +131,7 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 		return fmt.Errorf("%s, partition %d, offset %d: where its record lies: %w", r.Topic, r.Partition, r.Offset, err)
 	}
 	if resolved != "" {
-		e.resolve(int32(partition), offset, strings.TrimSpace(resolved+" "+header["dlq.replayed_to"]))
+		e.resolve(int32(partition), offset, header["dlq.entry"], strings.TrimSpace(resolved+" "+header["dlq.replayed_to"]))
 		return nil
 	}
 	about.Position = (&tidemarkv1.Position{Partition: int32(partition), Offset: offset}).Text()
@@ -133,16 +140,26 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 		about.ReceivedAt = r.Timestamp.UTC()
 	}
 	at := grave{int32(partition), offset, sha256.Sum256(r.Value)}
-	if e.dead[at] == nil { // the same record dead-lettered again is the same entry
-		e.dead[at] = &deadLetter{event: *about}
+	if omitted > 0 {
+		at = graveOmitted(int32(partition), offset, omitted)
 	}
+	if e.dead[at] == nil { // the same record dead-lettered again is the same entry
+		e.dead[at] = &deadLetter{event: *about, omitted: omitted, first: r.Offset}
+	}
+	e.dead[at].last = r.Offset
 	return nil
 }
 
-// resolve notes what an operator did with a dead letter.
-func (e *evidence) resolve(partition int32, offset int64, as string) {
+// graveOmitted is the grave of a record whose value was too large to keep: its length is all that tells it from another log's.
+func graveOmitted(partition int32, offset, length int64) grave {
+	return grave{partition, offset, sha256.Sum256(strconv.AppendInt([]byte("omitted "), length, 10))}
+}
+
+// resolve notes what an operator did with a dead letter; entry is the offset of one of its records, if the marker says it.
+func (e *evidence) resolve(partition int32, offset int64, entry, as string) {
+	record, err := strconv.ParseInt(entry, 10, 64)
 	for at, letter := range e.dead {
-		if at.partition == partition && at.offset == offset {
+		if at.partition == partition && at.offset == offset && (err != nil || letter.first <= record && record <= letter.last) {
 			letter.event.Detail += " (" + as + ")"
 		}
 	}
@@ -228,7 +245,11 @@ func (e *evidence) event(r *kgo.Record) error {
 }
 
 func (e *evidence) judge(found *Event, r *kgo.Record) {
-	if letter := e.dead[grave{r.Partition, r.Offset, sha256.Sum256(r.Value)}]; letter != nil {
+	letter := e.dead[grave{r.Partition, r.Offset, sha256.Sum256(r.Value)}]
+	if letter == nil {
+		letter = e.dead[graveOmitted(r.Partition, r.Offset, int64(len(r.Value)))]
+	}
+	if letter != nil {
 		letter.claimed = true
 		found.Verdict, found.Reason, found.Detail = DeadLettered, letter.event.Reason, letter.event.Detail
 		return
@@ -294,7 +315,7 @@ func (e *evidence) remembered(id string) bool {
 func (e *evidence) rest() error {
 	var left []*deadLetter
 	for _, letter := range e.dead {
-		if !letter.claimed && !letter.event.ReceivedAt.Before(e.since) {
+		if !letter.claimed && letter.omitted == 0 && !letter.event.ReceivedAt.Before(e.since) {
 			left = append(left, letter)
 		}
 	}

@@ -25,7 +25,7 @@ func deadForTest(t *testing.T, config kafka.Config, streams topology.Streams) {
 	header := func(key, value string) kgo.RecordHeader { return kgo.RecordHeader{Key: key, Value: []byte(value)} }
 	event := &kgo.Record{
 		Topic: streams.DLQ.Name, Partition: 1, Key: []byte("w"),
-		Value:   []byte(`{"event":"workspace_storage_file_added","event_id":"e","workspace_id":"w","object_id":"f"}`),
+		Value:   []byte(`{"event":"workspace_storage_file_added","event_id":"e","workspace_id":"w","object_id":"f","created":"2026-11-24T12:00:00Z"}`),
 		Headers: []kgo.RecordHeader{header("dlq.reason", "wrong_partition"), header("dlq.topic", streams.Events.Name), header("dlq.partition", "1"), header("dlq.offset", "5")},
 	}
 	none := &kgo.Record{

@@ -30,6 +30,7 @@ type replayCommand struct {
 	Event     givenList  `help:"Only events of these types; several with commas between." placeholder:"TYPE" env:"-"`
 	Group     string     `help:"Fold into a table of this name, to compare with the live one, and send nothing." placeholder:"NAME" env:"-"`
 	Rate      float64    `help:"Events a second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
+	Force     bool       `help:"Also send events without a time, which overwrite newer state, and those that touch no file, whose notices and counts come twice." env:"-"`
 	Yes       bool       `help:"Put the events into the topic. Without, and without --group, only say what would be done." env:"-"`
 	Fresh     bool       `help:"Forget a replay into the topic that was cut short." env:"-"`
 	LogLevel  slog.Level `help:"Least level that the group of --group logs." default:"error" placeholder:"LEVEL" env:"-"`
@@ -50,8 +51,8 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 	}
 	selection := replay.Selection{From: string(c.From), To: string(c.To), WorkspaceID: string(c.Workspace), Events: c.Event}
 	if c.Group != "" {
-		if c.Yes || c.Fresh {
-			return usagef("--yes and --fresh are of a replay into the topic, --group sends nothing")
+		if c.Yes || c.Fresh || c.Force {
+			return usagef("--yes, --fresh and --force are of a replay into the topic, --group sends nothing")
 		}
 		if streams, err = c.sized(ctx, config, streams); err == nil {
 			err = c.rebuild(ctx, con, config, streams, selection)
@@ -76,7 +77,7 @@ func (c *replayCommand) sized(ctx context.Context, config kafka.Config, streams 
 
 // again puts events into the topic once more.
 func (c *replayCommand) again(ctx context.Context, con console, config kafka.Config, streams topology.Streams, selection replay.Selection) error {
-	a := &replay.Again{Kafka: config, Events: streams.Events.Name, Group: replay.Group(streams), Select: selection, Rate: c.Rate}
+	a := &replay.Again{Kafka: config, Events: streams.Events.Name, Group: replay.Group(streams), Select: selection, Force: c.Force, Rate: c.Rate}
 	spans, wentOn, err := a.Spans(ctx, c.Fresh)
 	if err != nil {
 		return err
@@ -99,8 +100,11 @@ func (c *replayCommand) again(ctx context.Context, con console, config kafka.Con
 	a.Report = bar.show
 	count, err := a.Run(ctx, spans)
 	bar.end()
-	if _, printed := fmt.Fprintf(con.out, "%d sent again, %d not selected, %d are dead letters where they lie\n", count.Sent, count.Unwanted, count.Unfit); err == nil {
+	if _, printed := fmt.Fprintf(con.out, "%d sent again, %d not selected, %d left out, %d are dead letters where they lie\n", count.Sent, count.Unwanted, count.Unsafe, count.Unfit); err == nil {
 		err = printed
+	}
+	if count.Unsafe > 0 {
+		con.note("Left out are events without a time, which would overwrite newer state, and those that touch no file, whose effects would come twice; --force sends them too.")
 	}
 	if count.Why != "" {
 		con.note("The first that is a dead letter is %s. See `tidemark dlq`.", count.Why)
@@ -117,7 +121,7 @@ func (c *replayCommand) rebuild(ctx context.Context, con console, config kafka.C
 	if err != nil {
 		return usagef("--group: %w", err)
 	}
-	dir := filepath.Join(c.Data, "replay", c.Group)
+	dir := filepath.Join(c.Data, "replay", target.FilesGroup)
 	bar := newBar(con.err)
 	b := &replay.Rebuild{Kafka: config, Streams: target, Dir: dir, Select: selection, Rate: c.Rate, Report: bar.show}
 	b.Fold = func(ctx context.Context, admit func(*tidemarkv1.Event, *tidemarkv1.Position) bool) error {
@@ -132,6 +136,9 @@ func (c *replayCommand) rebuild(ctx context.Context, con console, config kafka.C
 	bar.end()
 	if ctx.Err() != nil {
 		return fmt.Errorf("cut short: start it again with the same flags to go on")
+	}
+	if errors.Is(err, processors.ErrNewLog) {
+		return fmt.Errorf("%s holds rows of an events topic that was deleted and made anew since: choose another --group", target.Files.Name)
 	}
 	if err != nil {
 		return err

@@ -1,0 +1,50 @@
+package trail
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/topology"
+)
+
+// A dead letter whose value was too large to keep is that of the event where it says, and of no other.
+func TestADeadLetterWithoutItsValue(t *testing.T) {
+	streams, err := topology.New("t", topology.Single)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := `{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"e","object_id":"f"}`
+	dead := func(offset int64, length int) *kgo.Record {
+		return &kgo.Record{Topic: streams.DLQ.Name, Offset: offset, Headers: []kgo.RecordHeader{
+			{Key: "dlq.reason", Value: []byte("field_too_large")},
+			{Key: "dlq.topic", Value: []byte(streams.Events.Name)},
+			{Key: "dlq.partition", Value: []byte("0")},
+			{Key: "dlq.offset", Value: fmt.Append(nil, offset)},
+			{Key: "dlq.value_omitted", Value: fmt.Append(nil, length)},
+		}}
+	}
+	e := newEvidence(Search{Workspace: "w", File: "f", Streams: streams}, 0, "log", 10)
+	var told []Event
+	e.tell = func(event Event) error {
+		told = append(told, event)
+		return nil
+	}
+	for _, letter := range []*kgo.Record{dead(5, len(value)), dead(6, len(value)+1), dead(9, 77)} { // the second is of a log that is gone, the third another file's
+		if err := e.deadLetter(letter); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, offset := range []int64{5, 6} {
+		if err := e.event(&kgo.Record{Topic: streams.Events.Name, Offset: offset, Key: []byte("w"), Value: []byte(value)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.rest(); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 2 || told[0].Verdict != DeadLettered || told[0].Reason != "field_too_large" || told[1].Verdict != NoTrace {
+		t.Errorf("told %+v", told)
+	}
+}
