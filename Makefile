@@ -16,7 +16,7 @@ without_broker = comm -23 <(go list ./... | grep -v '^tidemark/e2e$$' | sort) <(
 ##@ Every day
 
 .PHONY: test
-test: ## all that CI runs, about 14 minutes; prints what ran, what was skipped and how long each took
+test: ## all that CI runs, about 13 minutes; prints what ran, what was skipped and how long each took
 	@.ci/steps tools lint generated proto unit integration integration-kafka e2e e2e-kafka faults-short
 
 .PHONY: build
@@ -64,11 +64,11 @@ integration-kafka: tools ## the same tests on Apache Kafka
 
 .PHONY: e2e
 e2e: tools ## the binary as people and other clients use it; crash test and its controls, short
-	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest e2e ./e2e
+	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest e2e -parallel 4 ./e2e
 
 .PHONY: e2e-kafka
 e2e-kafka: tools ## crash test and foreign clients on Apache Kafka
-	@NO_SKIP=1 FORMAT=standard-verbose .ci/kafka .ci/gotest e2e-kafka -skip '^(TestControls|TestScripts)$$' ./e2e
+	@NO_SKIP=1 FORMAT=standard-verbose .ci/kafka .ci/gotest e2e-kafka -parallel 4 -skip '^(TestControls|TestScripts)$$' ./e2e
 
 .PHONY: faults-short
 faults-short: ## three brokers, traffic and a dozen faults, and two negative controls: `make faults` within 6 minutes

@@ -16,6 +16,7 @@ import (
 // Before each kill the acknowledgements of derived records are held back, for all of them alike: what such a program has
 // committed or kept by then, though it is not in the log, is lost with it. Any slow broker does the same.
 func TestControls(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts and kills processes for minutes")
 	}

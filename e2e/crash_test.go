@@ -31,13 +31,20 @@ const ackLatency = 30 * time.Millisecond
 // an instance id takes its partitions back at once; one without waits for its dead self's session to expire, and has more to
 // catch up with.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts and kills processes for a minute")
 	}
 	usual := plan{processor: 8, ingress: 3, wipe: true, hold: 1500 * time.Millisecond, foreign: true}
 	if !*long {
-		t.Run("instance", func(t *testing.T) { crash(t, 4000, usual, "--instance-id", "e2e") })
-		t.Run("exactly_once", func(t *testing.T) { crash(t, 4000, usual, "--instance-id", "e2e", "--guarantee", "exactly_once") })
+		t.Run("instance", func(t *testing.T) {
+			t.Parallel() // most of their time they wait
+			crash(t, 4000, usual, "--instance-id", "e2e")
+		})
+		t.Run("exactly_once", func(t *testing.T) {
+			t.Parallel()
+			crash(t, 4000, usual, "--instance-id", "e2e", "--guarantee", "exactly_once")
+		})
 		return
 	}
 	usual.processor, usual.ingress, usual.hold = 13, 5, 2500*time.Millisecond

@@ -16,6 +16,7 @@ import (
 // instance has taken its partitions and done its work. The owner wakes with half a transaction in hand. A reader of committed
 // records must see nothing of it, then or later, and no row that goes back.
 func TestZombie(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for sessions to expire")
 	}

@@ -54,6 +54,7 @@ type Attempt struct {
 	URL      string
 	Status   int // 0 without an answer
 	Position string
+	Code     string // of the problem, when it was not 200
 	Took     time.Duration
 	Err      error
 }
@@ -128,19 +129,19 @@ func (s *Sender) deliver(ctx context.Context, d gen.Delivery) (Note, error) {
 		begin := time.Now()
 		status, answer, err := s.post(ctx, to, d)
 		note.Attempts++
-		var ok struct{ Position string }
-		if err == nil && status == http.StatusOK {
-			if err := json.Unmarshal(answer, &ok); err != nil {
-				return note, fmt.Errorf("answer 200 with %q: %w", answer, err)
+		var said struct{ Position, Code string }
+		if err == nil {
+			if err := json.Unmarshal(answer, &said); err != nil && status == http.StatusOK { // a proxy's need not be JSON
+				return note, fmt.Errorf("answer %d with %q: %w", status, answer, err)
 			}
 		}
 		if s.Saw != nil {
-			s.Saw(Attempt{URL: to, Status: status, Position: ok.Position, Took: time.Since(begin), Err: err})
+			s.Saw(Attempt{URL: to, Status: status, Position: said.Position, Code: said.Code, Took: time.Since(begin), Err: err})
 		}
 		switch {
 		case err == nil && status == http.StatusOK:
 			note.Outcome, note.Status, note.At = OK, status, time.Now()
-			note.Position = ok.Position
+			note.Position = said.Position
 			s.acknowledged(time.Since(begin))
 			return note, nil
 		case err == nil && status >= 400 && status < 500 && status != http.StatusTooManyRequests:
