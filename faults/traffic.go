@@ -45,6 +45,7 @@ type window struct {
 	ok, slow []time.Duration // of 200s, of 503s
 	refused  int             // 5xx
 	by       map[string]int  // the same, by URL
+	unacked  int             // of them, those that brokers did not acknowledge in time
 	broken   int             // no answer
 	why      string          // of the last one
 	gap      time.Duration   // longest time without a 200
@@ -117,6 +118,9 @@ func (t *traffic) saw(a provider.Attempt) {
 		case a.Status >= 500:
 			w.refused++
 			w.by[a.URL]++
+			if a.Code == "no_ack" {
+				w.unacked++
+			}
 			w.slow = append(w.slow, a.Took)
 		case a.Status == 0:
 			w.broken++
