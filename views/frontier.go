@@ -139,6 +139,14 @@ func (f *frontier) opened(next int64) {
 	f.reach()
 }
 
+// shut forgets where the copy reads next, and what it holds.
+func (f *frontier) shut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next = -1
+	f.clear()
+}
+
 // forgetLog drops all knowledge of events: their log is another one now.
 func (f *frontier) forgetLog() {
 	f.mu.Lock()

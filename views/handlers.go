@@ -27,8 +27,9 @@ func (s *Server) begin(c *call, key string, enough func() (bool, error)) error {
 	if err != nil {
 		return err
 	}
+	c.until = time.Now().Add(b.wait)
 	for _, t := range []*table{s.files, s.workspaces} {
-		if !t.recovered.Load() {
+		if !t.complete() {
 			return &problem{
 				status: http.StatusServiceUnavailable, code: codeRecovering, retryAfter: 1,
 				detail: fmt.Sprintf("the local copy of the %s table is still being read: try again shortly", t.name),
@@ -39,6 +40,11 @@ func (s *Server) begin(c *call, key string, enough func() (bool, error)) error {
 		return err
 	}
 	c.lag, c.lagKnown = s.lagFor(c)
+	return s.fresh(c)
+}
+
+// fresh refuses an answer that is older than the operator allows.
+func (s *Server) fresh(c *call) error {
 	if limit := s.conf.MaxStaleness; limit > 0 && c.lagKnown && c.lag > limit {
 		return &problem{
 			status: http.StatusServiceUnavailable, code: codeStale, retryAfter: 5,
@@ -145,10 +151,8 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 		return nil, err
 	}
 	if p.count == 0 {
-		if known, err := s.knows(c, partition); err != nil {
+		if err := s.mustKnow(c, partition); err != nil {
 			return nil, err
-		} else if !known {
-			return nil, unknownWorkspace()
 		}
 	}
 	body := append(append([]byte(`{"files":[`), p.files...), `],"next_cursor":`...)
@@ -160,19 +164,35 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	return &answer{body: body}, nil
 }
 
-// knows reports whether any event of the workspace left a trace. That there is none takes both copies to know, so the call's
-// barrier and age are those of the other one too.
-func (s *Server) knows(c *call, partition int32) (known bool, err error) {
+// mustKnow refuses a workspace of which no event left a trace. That there is none takes both copies to know, so the barrier and the
+// age of that answer are those of the other one too.
+func (s *Server) mustKnow(c *call, partition int32) error {
+	known, err := s.knows(c, partition)
+	if err != nil || known {
+		return err
+	}
 	b, err := parseBarrier(c.query)
 	if err != nil {
-		return false, err
+		return err
 	}
+	b.wait = time.Until(c.until) // what is left of it
 	if err := s.await(c.ctx, b, []*table{s.workspaces}, "", nil); err != nil {
-		return false, err
+		return err
 	}
 	if l, ok := s.progress.lag(s.workspaces, partition, time.Now()); ok {
 		c.lag = max(c.lag, l.age)
 	}
+	if err := s.fresh(c); err != nil {
+		return err
+	}
+	if known, err = s.knows(c, partition); err == nil && !known {
+		err = unknownWorkspace()
+	}
+	return err
+}
+
+// knows reports whether any event of the workspace left a trace.
+func (s *Server) knows(c *call, partition int32) (known bool, err error) {
 	key := []byte(tidemarkv1.JoinKey(c.workspace, ""))
 	if err := s.workspaces.read(func(store *localstore.Store) error {
 		value, err := store.Get(partition, localstore.Rows, key)

@@ -42,6 +42,7 @@ type call struct {
 	table           *table // that it is answered from
 	lag             time.Duration
 	lagKnown        bool
+	until           time.Time // it waits, at most
 }
 
 // A route is one resource. Its parameters are all that it takes: a misspelt one would silently ask for something else.

@@ -124,7 +124,7 @@ func TestIDsWithSlashesAndDots(t *testing.T) {
 
 func TestRecovering(t *testing.T) {
 	f := newFixture(t)
-	f.workspaces.recovered.Store(false)
+	f.workspaces.lives.Add(1)
 	for _, target := range []string{"/v1/workspaces/ws", "/v1/workspaces/ws/files", "/v1/workspaces/ws/files/a"} {
 		if w := f.get(target); code(t, w) != codeRecovering || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%s: %d %s", target, w.Code, w.Body)
@@ -273,23 +273,27 @@ func TestAtLeastBeyondTheEnd(t *testing.T) {
 }
 
 func TestStoppingEndsWaits(t *testing.T) {
-	f := newFixture(t)
-	f.now.eventsEnd[0] = 1
-	f.poll()
-	got := make(chan int, 1)
-	go func() { got <- f.get("/v1/workspaces/ws/files?wait=60&at_least=0:0").Code }()
-	for f.progress.waiters.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	f.Stop()
-	f.Stop() // as Run does when it ends later
-	select {
-	case c := <-got:
-		if c != http.StatusServiceUnavailable {
-			t.Errorf("answered %d", c)
-		}
-	case <-time.After(5 * time.Second):
-		t.Error("a wait outlives the server")
+	for name, position := range map[string]string{"for the event": "0:0", "for word from the brokers": "0:7"} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.now.eventsEnd[0] = 1
+			f.poll()
+			got := make(chan int, 1)
+			go func() { got <- f.get("/v1/workspaces/ws/files?wait=60&at_least=" + position).Code }()
+			for f.progress.waiters.Load() == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			f.Stop()
+			f.Stop() // as Run does when it ends later
+			select {
+			case c := <-got:
+				if c != http.StatusServiceUnavailable {
+					t.Errorf("answered %d", c)
+				}
+			case <-time.After(5 * time.Second):
+				t.Error("a wait outlives the server")
+			}
+		})
 	}
 }
 

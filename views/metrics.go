@@ -47,7 +47,7 @@ func (m *metrics) watch(r prometheus.Registerer, s *Server) {
 			Help:        "1 once the local copy of the table was complete.",
 			ConstLabels: prometheus.Labels{"table": t.name},
 		}, func() float64 {
-			if t.recovered.Load() {
+			if t.complete() {
 				return 1
 			}
 			return 0

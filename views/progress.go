@@ -94,7 +94,7 @@ func (p *progress) run(ctx context.Context, c cluster) {
 	for ctx.Err() == nil {
 		p.poll(ctx, c)
 		pause := pollEvery
-		if p.waiters.Load() > 0 || !p.files.recovered.Load() || !p.workspaces.recovered.Load() {
+		if p.waiters.Load() > 0 || !p.files.complete() || !p.workspaces.complete() {
 			pause = pollHurried
 		}
 		select {
@@ -126,23 +126,33 @@ func (p *progress) poll(ctx context.Context, c cluster) {
 		}
 	}
 	var late [][]eventAt
+	var whole []copied
 	if err == nil {
 		r.began = began
-		late = p.take(r)
+		late, whole = p.take(r)
 	}
 	close(p.polled)
 	p.polled = make(chan struct{})
 	p.mu.Unlock()
+	for _, c := range whole { // not under the lock, which every request takes: the disk may be slow, or full
+		c.table.touch(c.partition)
+	}
 	for i, of := range late {
 		p.note(i, of, c.times(ctx, of), began)
 	}
 }
 
-// take draws the conclusions of a reading. It returns, by table, the events whose time is to be asked for.
-func (p *progress) take(r reading) [][]eventAt {
+// A copied is a partition of which a copy has all.
+type copied struct {
+	table     *table
+	partition int32
+}
+
+// take draws the conclusions of a reading. It returns, by table, the events whose time is to be asked for, and what is whole.
+func (p *progress) take(r reading) (late [][]eventAt, whole []copied) {
 	before := p.last
 	p.last = r
-	late := make([][]eventAt, 2)
+	late = make([][]eventAt, 2)
 	due := r.began.After(p.timesDue)
 	if due {
 		p.timesDue = r.began.Add(pollEvery / 2)
@@ -156,8 +166,12 @@ func (p *progress) take(r reading) [][]eventAt {
 			continue
 		}
 		p.heard[i] = r.began
-		p.files.watch(partition, r.filesEnd[i], r.began)
-		p.workspaces.watch(partition, r.workspacesEnd[i], r.began)
+		if p.files.watch(partition, r.filesEnd[i], r.began) {
+			whole = append(whole, copied{p.files, partition})
+		}
+		if p.workspaces.watch(partition, r.workspacesEnd[i], r.began) {
+			whole = append(whole, copied{p.workspaces, partition})
+		}
 		p.promise(r, partition)
 		for t, table := range []*table{p.files, p.workspaces} {
 			first := p.first(table, partition)
@@ -168,7 +182,7 @@ func (p *progress) take(r reading) [][]eventAt {
 			}
 		}
 	}
-	return late
+	return late, whole
 }
 
 // promise tells the copies what they will hold once they have read up to the ends just seen.
@@ -283,8 +297,8 @@ func (p *progress) wake() {
 var errBeyondEnd = errors.New("beyond the end of the log")
 
 // reaches returns nil once the events log is known to hold the offset, and errBeyondEnd if brokers asked now say that it
-// does not.
-func (p *progress) reaches(ctx context.Context, partition int32, offset int64) error {
+// does not; errStopping once nobody need wait any longer.
+func (p *progress) reaches(ctx context.Context, stopping <-chan struct{}, partition int32, offset int64) error {
 	asked := time.Now()
 	for {
 		p.mu.Lock()
@@ -300,6 +314,8 @@ func (p *progress) reaches(ctx context.Context, partition int32, offset int64) e
 		p.wake()
 		select {
 		case <-polled:
+		case <-stopping:
+			return errStopping
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -164,7 +165,7 @@ func TestATransactionsMarkerIsNoLag(t *testing.T) {
 	if l, known := f.progress.lag(f.Server.files, 1, time.Now().Add(time.Second)); !known || l.records != 0 || l.age != 0 {
 		t.Errorf("all is folded, and the lag is %+v, known %v", l, known)
 	}
-	if err := f.progress.reaches(t.Context(), 1, 10); err != nil { // the end itself is still the log's
+	if err := f.progress.reaches(t.Context(), nil, 1, 10); err != nil { // the end itself is still the log's
 		t.Error(err)
 	}
 }
@@ -187,8 +188,8 @@ func TestStalledViewIsBuiltAnew(t *testing.T) {
 	}
 }
 
-// Blocks of the local store that went bad end the view, and then the process: what is left of the copy cannot be trusted.
-func TestACorruptCopyIsGivenUp(t *testing.T) {
+// Blocks of the local store that went bad end the view, and the copy is begun anew: what is left of it cannot be trusted.
+func TestACorruptCopyIsBegunAnew(t *testing.T) {
 	f := newFixture(t)
 	for i := range 200 {
 		f.put(file("ws", fmt.Sprintf("file%04d", i), strings.Repeat("p", 200), isActive, 1))
@@ -225,6 +226,23 @@ func TestACorruptCopyIsGivenUp(t *testing.T) {
 	case <-f.Server.files.restart:
 	default:
 		t.Error("the view goes on")
+	}
+	f.Server.files.anew(t.Context()) // as run does once the view has ended
+	f.poll()
+	if w := f.get("/v1/workspaces/ws/files/file0001"); w.Code != http.StatusServiceUnavailable || f.Ready() == nil {
+		t.Errorf("before it is complete again: %d, ready %v", w.Code, f.Ready())
+	}
+	f.open(f.Server.files)
+	f.now.filesEnd[kafka.Partition("ws", 4)] = 1
+	f.poll()
+	if f.Ready() == nil {
+		t.Error("ready with nothing read")
+	}
+	f.files = make([]int64, 4)
+	f.put(file("ws", "again", "/again", isActive, 1))
+	f.poll()
+	if w := f.get("/v1/workspaces/ws/files/again"); w.Code != http.StatusOK || f.Ready() != nil {
+		t.Errorf("complete again: %d, ready %v", w.Code, f.Ready())
 	}
 }
 

@@ -29,7 +29,9 @@ type table struct {
 	frontiers []*frontier // by partition
 	rows      rowBells
 	logID     atomic.Pointer[string] // of the events topic, once known
-	recovered atomic.Bool            // the copy was complete at least once since the start
+	lives     atomic.Int64           // of the copy: it begins another one, with nothing, when what it has cannot be trusted
+	recovered atomic.Int64           // the life in which it was complete once
+	idle      atomic.Bool            // it slept for too long
 
 	mu     sync.RWMutex      // held for writing while the store opens or closes
 	store  *localstore.Store // nil while closed
@@ -42,6 +44,7 @@ type table struct {
 
 // A standing is how a partition was found at the last look.
 type standing struct {
+	life   int64
 	next   int64
 	since  time.Time // when it was first found there
 	target int64     // where the changelog ended at the first look; the copy is complete once it has read that far
@@ -61,6 +64,7 @@ func newTable(name string, topic topology.Topic, dir string, apply func(*localst
 		name: name, topic: topic, dir: dir, apply: apply, metrics: m, log: log.With("table", name),
 		reason: errors.New("not started"), restart: make(chan string, 1), progress: make([]standing, topic.Partitions),
 	}
+	t.lives.Store(1)
 	for range topic.Partitions {
 		t.frontiers = append(t.frontiers, newFrontier())
 	}
@@ -72,7 +76,7 @@ func (t *table) ready() error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	switch {
-	case t.store != nil && t.recovered.Load():
+	case t.store != nil && t.complete():
 		return nil
 	case t.reason != nil:
 		return fmt.Errorf("topic %s: %w", t.topic.Name, t.reason)
@@ -89,6 +93,9 @@ func (t *table) corrupt() bool {
 	})
 	return perished
 }
+
+// complete reports whether the copy was complete once in its present life.
+func (t *table) complete() bool { return t.recovered.Load() == t.lives.Load() }
 
 func (t *table) because(err error) {
 	t.mu.Lock()
@@ -145,38 +152,50 @@ func (t *table) skipped(c change, partition int32, offset int64) {
 	}
 }
 
-// watch looks how far the copy is, given where the changelog ends, and asks for a new goka view if it has stopped moving.
-func (t *table) watch(partition int32, end int64, now time.Time) {
+// watch looks how far the copy is, given where the changelog ends, and asks for a new goka view if it has stopped moving. It says
+// whether the copy has all of the partition.
+func (t *table) watch(partition int32, end int64, now time.Time) (whole bool) {
+	life, last := t.lives.Load(), &t.progress[partition]
+	if last.life != life {
+		last.life, last.seen = life, false
+		last.caught.Store(false)
+	}
 	if t.corrupt() {
 		t.again("the local store is corrupt")
-		return
+		return false
 	}
 	next, _ := t.frontiers[partition].state()
 	if next < 0 {
-		return // the store is not open yet
+		return false // the store is not open yet
 	}
-	last := &t.progress[partition]
 	if !last.seen {
 		last.seen, last.target, last.since = true, end, now
 	}
 	last.target = min(last.target, end) // a marker was the last of it
 	if next >= last.target && !last.caught.Swap(true) {
-		t.caughtUp()
-	}
-	if next >= end {
-		if err := t.read(func(s *localstore.Store) error { return s.Touch(partition) }); err != nil && !errors.Is(err, errClosed) {
-			t.log.Warn("the local copy cannot note that it is up to date", "partition", partition, "error", err)
-		}
+		t.caughtUp(life)
 	}
 	if next >= end || next != last.next {
 		last.next, last.since = next, now
-		return
+		return next >= end
 	}
-	if now.Sub(last.since) < stallAfter {
-		return
+	if now.Sub(last.since) >= stallAfter {
+		last.since = now
+		t.again(fmt.Sprintf("partition %d stands at %d of %d", partition, next, end))
 	}
-	last.since = now
-	t.again(fmt.Sprintf("partition %d stands at %d of %d", partition, next, end))
+	return false
+}
+
+// touch notes in the store that it has all of a partition.
+func (t *table) touch(partition int32) {
+	err := t.read(func(s *localstore.Store) error { return s.Touch(partition) })
+	switch {
+	case errors.Is(err, localstore.ErrIdle): // for example a machine that was suspended
+		t.idle.Store(true)
+		t.again(err.Error())
+	case err != nil && !errors.Is(err, errClosed):
+		t.log.Warn("the local copy cannot note that it is up to date", "partition", partition, "error", err)
+	}
 }
 
 // again asks for a new goka view.
@@ -188,13 +207,13 @@ func (t *table) again(reason string) {
 }
 
 // caughtUp notes that one more partition is complete. The "running" of goka is not asked: it is a race between partitions.
-func (t *table) caughtUp() {
+func (t *table) caughtUp(life int64) {
 	for i := range t.progress {
-		if !t.progress[i].caught.Load() {
+		if p := &t.progress[i]; p.life != life || !p.caught.Load() {
 			return
 		}
 	}
-	t.recovered.Store(true)
+	t.recovered.Store(life)
 	t.log.Info("local copy is complete", "topic", t.topic.Name)
 }
 
@@ -208,12 +227,12 @@ func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Str
 			t.because(errors.New("stopping"))
 			return t.close()
 		}
-		if t.corrupt() {
-			err = &storeError{fmt.Errorf("the local store %s is corrupt: start again, and it is rebuilt from %s", t.dir, t.topic.Name)}
-		}
 		if _, fatal := errors.AsType[*storeError](err); fatal {
 			t.because(err)
-			return errors.Join(err, t.close())
+			return err
+		}
+		if t.corrupt() || t.idle.Swap(false) {
+			t.anew(ctx)
 		}
 		if time.Since(begin) > soundRun {
 			pause = firstPause
@@ -235,7 +254,19 @@ const (
 	soundRun   = time.Minute
 )
 
-// A storeError is a local store that cannot be opened, or trusted: waiting does not mend it.
+// anew closes a store that cannot be trusted any more: opened again it is wiped, and until the copy is complete once more there are
+// no answers. No view runs meanwhile.
+func (t *table) anew(ctx context.Context) {
+	for _, f := range t.frontiers {
+		f.shut()
+	}
+	t.lives.Add(1)
+	if err := t.close(); err != nil {
+		t.log.WarnContext(ctx, "the local store is given up", "topic", t.topic.Name, "error", err)
+	}
+}
+
+// A storeError is a local store that cannot be opened: waiting does not mend it.
 type storeError struct{ error }
 
 func (e *storeError) Unwrap() error { return e.error }

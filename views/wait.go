@@ -89,7 +89,7 @@ func (s *Server) await(ctx context.Context, b barrier, tables []*table, key stri
 		}
 		if !checked {
 			row.close()
-			if err := s.progress.reaches(ctx, partition, offset); err != nil {
+			if err := s.progress.reaches(ctx, s.stopping, partition, offset); err != nil {
 				return s.gaveUp(ctx, b, err)
 			}
 			checked = true

@@ -48,9 +48,10 @@ type Epochs struct {
 	byPartition map[int32]*partitionEpochs
 	inboxes     map[partitionID]*inbox
 
-	closed chan struct{} // by the producer's Close
-	broke  chan struct{} // closed with fault
-	fault  error         // the first of any partition; guarded by mu
+	closed  chan struct{} // by the producer's Close
+	renewed chan struct{} // closed when renew has ended
+	broke   chan struct{} // closed with fault
+	fault   error         // the first of any partition; guarded by mu
 }
 
 // Limits of one partition. A consumer that tells repeats by their positions may rely on the first.
@@ -69,7 +70,7 @@ var (
 // NewEpochs returns the epochs of one processor. They are good for one Run of it.
 func NewEpochs(conf Config) *Epochs {
 	conf = conf.withDefaults()
-	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[partitionID]*inbox), closed: make(chan struct{}), broke: make(chan struct{})}
+	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[partitionID]*inbox), closed: make(chan struct{}), renewed: make(chan struct{}), broke: make(chan struct{})}
 }
 
 // Options are what the processor must be built with, after any other option.
@@ -155,7 +156,7 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 	if e.shared != nil {
 		go e.shared.run()
 	}
-	go e.renew(e.closed)
+	go e.renew()
 	return &epochProducer{epochs: e}, nil
 }
 
@@ -344,6 +345,7 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 
 func (p *epochProducer) Close() error {
 	close(p.epochs.closed)
+	<-p.epochs.renewed
 	if p.epochs.shared != nil {
 		p.epochs.shared.close()
 	}

@@ -67,14 +67,15 @@ func (s *epochStorage) IteratorWithRange(_, _ []byte) (storage.Iterator, error) 
 // renewEvery is oftener than the store writes it down.
 const renewEvery = 15 * time.Second
 
-// renew tells the store of the partitions whose rows are kept up to date that they are, records or not, until stop is closed.
-func (e *Epochs) renew(stop <-chan struct{}) {
+// renew tells the store of the partitions whose rows are kept up to date that they are, records or not, until the producer is closed.
+func (e *Epochs) renew() {
+	defer close(e.renewed)
 	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-		case <-stop:
+		case <-e.closed:
 			return
 		}
 		for _, p := range e.partitions() {

@@ -204,8 +204,12 @@ func (t *transactions) publish(batch []*closing) error {
 		if err != nil {
 			return err
 		}
-		// Not the last row's: another owner's record may lie before it that is not answered yet, and the next start has to meet it.
-		if err := c.of.storeRows(c.what, max(stored, min(c.last, c.read-1))); err != nil {
+		offset := stored
+		if len(next) > 0 { // without offsets nothing fences an owner that was paused: see reached
+			// Not the last row's: another owner's record may lie before it that is not answered yet, and the next start has to meet it.
+			offset = max(stored, min(c.last, c.read-1))
+		}
+		if err := c.of.storeRows(c.what, offset); err != nil {
 			return err
 		}
 	}

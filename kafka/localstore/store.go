@@ -40,9 +40,10 @@ type Store struct {
 	now      func() time.Time
 	perished atomic.Bool // set once by the first sign of corruption
 
-	mu      sync.Mutex
-	touched map[int32]time.Time // by partition
-	flushed time.Time
+	mu       sync.Mutex
+	touched  map[int32]time.Time // by partition
+	flushed  time.Time
+	flushing <-chan struct{} // closed when what was begun then is on the disk
 }
 
 // A Space separates kinds of keys within a partition of a Store.
@@ -74,11 +75,14 @@ const (
 	flushEvery = time.Hour
 )
 
+// wallClock goes on while a machine is suspended, which the monotonic one does not.
+func wallClock() time.Time { return time.Now().Round(0) }
+
 // Open opens the store in dir, which is the store's alone, and must not be shared with another process. The pin names the log that
 // the rows come from ("cluster id/topic id"): a store of another pin, or one that cannot be read, is wiped, because everything in
 // it can be read again from the changelog. A folder with something else in it is an error.
 func Open(dir, pin string, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: time.Now, touched: map[int32]time.Time{}}
+	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{}}
 	if err := s.acquire(); err != nil {
 		return nil, fmt.Errorf("open local store %s: %w", dir, err)
 	}
@@ -277,14 +281,22 @@ func (s *Store) Update(partition int32, offset int64, write func(w *Writer) erro
 	return nil
 }
 
-// Touch notes that the partition holds all of its changelog as of now. Whoever keeps it up to date calls it every minute or so, or
-// oftener, whether records came or not; it writes once a minute, and once an hour to the disk.
+// ErrIdle says that a partition was not kept up to date for so long that its changelog may have forgotten deletes it never saw. The
+// next Shelf of it is empty.
+var ErrIdle = errors.New("was not kept up to date for too long")
+
+// Touch notes that the partition, whose Shelf is in use, holds all of its changelog as of now. Whoever keeps it up to date calls it
+// every minute or so, or oftener, whether records came or not; it writes once a minute, and once an hour to the disk. It does not
+// wait for the disk. After too long a pause it is an ErrIdle.
 func (s *Store) Touch(partition int32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	if now.Sub(s.touched[partition]) < touchEvery {
+	switch pause := now.Sub(s.touched[partition]); {
+	case pause < touchEvery:
 		return nil
+	case pause > s.maxIdle && !s.touched[partition].IsZero():
+		return fmt.Errorf("partition %d of local store %s: %w", partition, s.dir, ErrIdle)
 	}
 	if err := s.note(partition, now); err != nil {
 		return err
@@ -296,10 +308,11 @@ func (s *Store) Touch(partition int32) error {
 	if now.Sub(s.flushed) < flushEvery {
 		return nil
 	}
-	s.flushed = now
-	if err := s.db.Flush(); err != nil {
+	var err error
+	if s.flushing, err = s.db.AsyncFlush(); err != nil {
 		return s.failed("flush", err)
 	}
+	s.flushed = now
 	return nil
 }
 
@@ -317,10 +330,13 @@ func (s *Store) prepare(partition int32) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	now := s.now()
 	if len(value) == 8 {
 		used := time.UnixMicro(int64(binary.BigEndian.Uint64(value)))
 		if now.Sub(used) <= s.maxIdle {
+			s.touched[partition] = used
 			return nil
 		}
 		s.log.Warn("a partition of the local store was not kept up to date for too long, it will be rebuilt from the changelog",
@@ -329,6 +345,7 @@ func (s *Store) prepare(partition int32) error {
 	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
 		return s.failed("wipe partition", err)
 	}
+	s.touched[partition] = now
 	return s.note(partition, now)
 }
 

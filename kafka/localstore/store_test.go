@@ -288,6 +288,28 @@ func TestHalfAReadingIsNotUpToDate(t *testing.T) {
 	}
 }
 
+// Who slept for a day while the store was open does not say that it is up to date, before it is read anew.
+func TestAnOpenPartitionCanBeIdleForTooLong(t *testing.T) {
+	s := openTestStore(t, t.TempDir(), "c/t")
+	defer s.Close()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	s.now = func() time.Time { return now }
+	if _, err := s.Shelf(0); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, 0, 1, "k", "v")
+	now = now.Add(deleteRetention + time.Minute)
+	if err := s.Touch(0); !errors.Is(err, ErrIdle) {
+		t.Errorf("touched: %v", err)
+	}
+	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "" {
+		t.Errorf("kept (%v)", err)
+	}
+	if err := s.Touch(0); err != nil {
+		t.Errorf("read anew: %v", err)
+	}
+}
+
 // A kill after days of uptime costs what came since the last hour, not everything.
 func TestAKillDoesNotWipeWhatIsKeptUpToDate(t *testing.T) {
 	dir := t.TempDir()
@@ -304,6 +326,7 @@ func TestAKillDoesNotWipeWhatIsKeptUpToDate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	<-s.flushing
 	killed := t.TempDir() // what a kill leaves: the files as they are
 	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
