@@ -116,10 +116,22 @@ func TestTheNewestRowsAreCompared(t *testing.T) {
 	p.put(t, p.B, row("kept", 1, 1))
 	p.put(t, p.A, row("ahead", 2, 100)) // at the frontier: the other may not have read it
 	p.put(t, p.B, row("ahead", 1, 1), row("new", 1, 100))
-	if summary, lines := p.run(t); lines != "" || summary != (comparison.Summary{Equal: 3, Moving: 2, BehindA: 2, BehindB: 2}) {
+	gone := row("of a log that is gone", 1, 500) // beyond any commit in the present one
+	gone.LogId = "another"
+	p.put(t, p.A, gone)
+	p.put(t, p.B, gone)
+	if summary, lines := p.run(t); lines != "" || summary != (comparison.Summary{Equal: 4, Moving: 2, BehindA: 2, BehindB: 2}) {
 		t.Errorf("%+v\n%s", summary, lines)
 	}
 
+	newer := row("of a log that is gone", 2, 500)
+	newer.LogId = "another"
+	p.put(t, p.A, newer)
+	if summary, lines := p.run(t); summary.Different != 1 || !strings.Contains(lines, `"field":"version","a":2,"b":1`) {
+		t.Errorf("of a log that is gone: %+v\n%s", summary, lines)
+	}
+
+	p.put(t, p.B, newer)
 	p.Ignore = nil
 	if summary, lines := p.run(t); summary.Different != 1 || !strings.Contains(lines, `"field":"log_id","a":"another","b":null`) {
 		t.Errorf("with nothing ignored: %+v\n%s", summary, lines)

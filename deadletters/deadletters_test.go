@@ -299,6 +299,11 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	expect(t, "after the drop of another log's", b.entries(t, deadletters.Filter{WorkspaceID: "w"}), []string{
 		"0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1",
 	})
+	// A position means the newest: what lies there now, not what lay there in a log that is gone.
+	position := deadletters.Filter{Sources: []deadletters.Source{{Topic: b.s.Events.Name, Partition: 1, Offset: 7}}}
+	if result, err := b.queue.Drop(t.Context(), position, deadletters.Options{Yes: true}); err != nil || result.Done != 0 || len(result.Already) != 1 {
+		t.Fatalf("%+v, %v", result, err)
+	}
 	counter := deadletters.NewCounter(b.queue, slog.New(slog.DiscardHandler))
 	go func() { _ = counter.Run(t.Context()) }() // until the test ends: it gives no other error
 	awaitOpen(t, counter, 4)

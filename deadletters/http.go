@@ -277,7 +277,7 @@ func (h *Handler) read(r *http.Request) (q request, f Filter, err error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if string(given[name]) == "null" { // what some clients make of an empty list
-			return q, f, empty(name)
+			return q, f, bad(name, "%s is null: leave it out", name)
 		}
 	}
 	if q.Rate < 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -56,27 +57,31 @@ func (r *Result) Err(events string) error {
 	return errors.Join(errs...)
 }
 
-// account notes what became of the positions that were named, if any.
-func (r *Result) account(ctx context.Context, q *Queue, named []Source) error {
-	if len(named) == 0 {
-		return nil
-	}
-	entries, err := q.Entries(ctx, Filter{Sources: named, All: true})
+// named returns the entries at the positions that the filter names, of two logs the newest, that match what else it says, and notes
+// what became of the others.
+func (r *Result) named(ctx context.Context, q *Queue, f Filter) ([]*Entry, error) {
+	entries, err := q.Entries(ctx, Filter{Sources: f.Sources, All: true})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	known := map[Source]bool{}
+	newest := map[Source]*Entry{}
 	for _, e := range entries {
-		if known[e.Source] = true; e.Resolved != "" {
-			r.Already = append(r.Already, e)
+		if known := newest[e.Source]; known == nil || known.at.offset < e.at.offset {
+			newest[e.Source] = e
 		}
 	}
-	for _, s := range named {
-		if !known[s] {
+	for _, s := range f.Sources {
+		if newest[s] == nil {
 			r.Unknown = append(r.Unknown, s)
 		}
 	}
-	return nil
+	matches := f.matcher()
+	return slices.DeleteFunc(entries, func(e *Entry) bool {
+		if newest[e.Source] == e && e.Resolved != "" {
+			r.Already = append(r.Already, e)
+		}
+		return newest[e.Source] != e || !matches(e)
+	}), nil
 }
 
 func (r *Result) count(e *Entry, why string) {
@@ -155,10 +160,13 @@ type plan func(*Entry, *kgo.Record) (again *kgo.Record, why string)
 func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, plan plan) (*Result, error) {
 	result := &Result{DryRun: !o.Yes}
 	f.All = false
-	if err := result.account(ctx, q, f.Sources); err != nil {
-		return result, err
+	var entries []*Entry
+	var err error
+	if len(f.Sources) > 0 {
+		entries, err = result.named(ctx, q, f)
+	} else {
+		entries, err = q.Entries(ctx, f)
 	}
-	entries, err := q.Entries(ctx, f)
 	if err != nil {
 		return result, err
 	}

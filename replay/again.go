@@ -16,6 +16,7 @@ import (
 	"tidemark/file"
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
 )
 
 // Again puts events into their topic once more.
@@ -35,7 +36,8 @@ type Count struct {
 	Unfit     int    // records that are dead letters where they lie
 	Why       string // of the first of them
 	Unwanted  int    // not selected
-	Unsafe    int    // left out because a second time would not be without effect, see unsafe
+	Left      int    // left out: see Again.leftOut
+	LeftWhy   string // of the first of them
 	Remaining int64  // offsets that were not looked at, when it was cut short
 }
 
@@ -176,8 +178,10 @@ func (r *run) add(ctx context.Context, record *kgo.Record) error {
 		}
 	case !r.Select.Wants(e):
 		r.count.Unwanted++
-	case !r.Force && unsafe(e):
-		r.count.Unsafe++
+	case r.leftOut(again, e) != "":
+		if r.count.Left++; r.count.LeftWhy == "" {
+			r.count.LeftWhy = from + ": " + r.leftOut(again, e)
+		}
 	default:
 		if err := r.pace.Wait(ctx); err != nil {
 			return err
@@ -192,11 +196,31 @@ func (r *run) add(ctx context.Context, record *kgo.Record) error {
 	return nil
 }
 
-// unsafe says that nothing tells an event which is folded a second time from a new one: it has no time that newer state could be
-// held against, or no row to remember its id.
-func unsafe(e *tidemarkv1.Event) bool {
+// leftOut says why an event that is selected is not sent, or nothing. One that is folded a second time must be told from a new one:
+// by its time, against which newer state is held, and by its id, which its file's row remembers.
+func (a *Again) leftOut(again *kgo.Record, e *tidemarkv1.Event) string {
 	e.RecordedAt = time.Now().UnixMicro() // as it will be: an event that does not say when it arrived did so then
-	return !file.Dated(e) || !file.Touches(e)
+	switch size := sizeOf(again); {
+	case size > topology.MaxMessageBytes:
+		return fmt.Sprintf("its %d bytes, which its producer compressed, are more than a record may have: send it again from its source", size)
+	case a.Force:
+		return ""
+	case !file.Dated(e):
+		return "it has no time, so it would overwrite newer state; --force sends it"
+	case !file.Touches(e):
+		return "it touches no file, whose row would remember it, so its notice and its counts would come twice; --force sends it"
+	}
+	return ""
+}
+
+// sizeOf is a bound on what a record takes in a batch of its own.
+func sizeOf(r *kgo.Record) int {
+	const batch, field = 128, 10 // of the batch and the record themselves; of a length
+	n := batch + len(r.Key) + len(r.Value) + 2*field
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value) + 2*field
+	}
+	return n
 }
 
 // flush sends the batch and commits what it went past.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,8 +67,8 @@ func TestWhatIsNotSafeToRepeatIsLeftOut(t *testing.T) {
 		of(`{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"bare","object_id":"f","created":"2026-11-24T12:00:00Z"}`),
 	)
 	for _, test := range []struct {
-		force        bool
-		sent, unsafe int
+		force      bool
+		sent, left int
 	}{{false, 2, 3}, {true, 7, 0}} { // also the two that the first replay has put there
 		a := b.again(replay.Selection{})
 		a.Force = test.force
@@ -75,9 +76,34 @@ func TestWhatIsNotSafeToRepeatIsLeftOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if count, err := a.Run(t.Context(), spans); err != nil || count.Sent != test.sent || count.Unsafe != test.unsafe {
+		if count, err := a.Run(t.Context(), spans); err != nil || count.Sent != test.sent || count.Left != test.left || (count.LeftWhy == "") != test.force {
 			t.Errorf("force %t: %+v, %v", test.force, count, err)
 		}
+	}
+}
+
+// A foreign producer's record may be larger than any of ours, once it is unpacked: it does not end the replay.
+func TestWhatIsTooLargeIsLeftOut(t *testing.T) {
+	b := newBench(t)
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.conf.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerBatchMaxBytes(32<<20), kgo.BrokerMaxWriteBytes(64<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	large := b.record("updated", "w", "large", "f", 1)
+	large.Value = []byte(strings.Replace(string(large.Value), "{", `{"pad":"`+strings.Repeat(" ", 5<<20)+`",`, 1))
+	if err := client.ProduceSync(t.Context(), large).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	b.put(t, b.record("updated", "w", "next", "f", 2))
+	a := b.again(replay.Selection{})
+	a.Force = true
+	spans, _, err := a.Spans(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if count, err := a.Run(t.Context(), spans); err != nil || count.Sent+count.Unfit+count.Left != 2 || count.Sent != 1 {
+		t.Errorf("%+v, %v", count, err)
 	}
 }
 

@@ -96,6 +96,9 @@ func (s Selection) Spans(ctx context.Context, conf kafka.Config, topic string, n
 		}
 		begin, in := from.of(partition, span.From)
 		end, also := to.of(partition, span.To)
+		if !from.at.IsZero() {
+			begin = min(begin, span.To) // behind an open transaction's records there is nothing to begin with yet
+		}
 		if begin, end = max(begin, span.From), min(end, span.To); in && also && begin <= end {
 			spans[partition] = kafka.Span{From: begin, To: end}
 		}

@@ -62,7 +62,7 @@ type grave struct {
 
 type deadLetter struct {
 	event   Event
-	omitted int64 // length of a value that was too large to keep
+	loose   bool  // of whichever file its record is about: its value was too large to keep, and nothing else tells
 	first   int64 // offsets of its records among the dead letters
 	last    int64
 	claimed bool // its record was found
@@ -119,8 +119,10 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 	resolved := header["dlq.resolved"] // such a record is a marker behind its entry
 	about := e.about(r.Value, r.Key)
 	omitted, _ := strconv.ParseInt(header["dlq.value_omitted"], 10, 64) // of any other it is 0
-	if about == nil && omitted > 0 {                                    // told only if its record is about the file
-		about = &Event{}
+	loose := about == nil && omitted > 0
+	if loose {
+		about = &Event{EventID: header["ce_id"], Event: header["ce_type"]}
+		loose = string(r.Key) != e.workspace || header["ce_subject"] != e.file
 	}
 	if about == nil && resolved == "" || header["dlq.topic"] != e.eventsTopic {
 		return nil
@@ -134,6 +136,9 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 		e.resolve(int32(partition), offset, header["dlq.entry"], strings.TrimSpace(resolved+" "+header["dlq.replayed_to"]))
 		return nil
 	}
+	if loose && int32(partition) != e.partition {
+		return nil // its record is not read, so it is told by nothing
+	}
 	about.Position = (&tidemarkv1.Position{Partition: int32(partition), Offset: offset}).Text()
 	about.Verdict, about.Reason, about.Detail = DeadLettered, header["dlq.reason"], header["dlq.message"]
 	if about.ReceivedAt.IsZero() {
@@ -144,7 +149,7 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 		at = graveOmitted(int32(partition), offset, omitted)
 	}
 	if e.dead[at] == nil { // the same record dead-lettered again is the same entry
-		e.dead[at] = &deadLetter{event: *about, omitted: omitted, first: r.Offset}
+		e.dead[at] = &deadLetter{event: *about, loose: loose, first: r.Offset}
 	}
 	e.dead[at].last = r.Offset
 	return nil
@@ -315,7 +320,7 @@ func (e *evidence) remembered(id string) bool {
 func (e *evidence) rest() error {
 	var left []*deadLetter
 	for _, letter := range e.dead {
-		if !letter.claimed && letter.omitted == 0 && !letter.event.ReceivedAt.Before(e.since) {
+		if !letter.claimed && !letter.loose && !letter.event.ReceivedAt.Before(e.since) {
 			left = append(left, letter)
 		}
 	}

@@ -25,13 +25,17 @@ func TestADeadLetterWithoutItsValue(t *testing.T) {
 			{Key: "dlq.value_omitted", Value: fmt.Append(nil, length)},
 		}}
 	}
+	elsewhere := dead(8, len(value)) // in a partition that is not read; key and header tell
+	elsewhere.Key = []byte("w")
+	elsewhere.Headers = append(elsewhere.Headers, kgo.RecordHeader{Key: "ce_subject", Value: []byte("f")})
+	elsewhere.Headers[2].Value = []byte("1")
 	e := newEvidence(Search{Workspace: "w", File: "f", Streams: streams}, 0, "log", 10)
 	var told []Event
 	e.tell = func(event Event) error {
 		told = append(told, event)
 		return nil
 	}
-	for _, letter := range []*kgo.Record{dead(5, len(value)), dead(6, len(value)+1), dead(9, 77)} { // the second is of a log that is gone, the third another file's
+	for _, letter := range []*kgo.Record{dead(5, len(value)), dead(6, len(value)+1), dead(9, 77), elsewhere} { // the second is of a log that is gone, the third another file's
 		if err := e.deadLetter(letter); err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +48,7 @@ func TestADeadLetterWithoutItsValue(t *testing.T) {
 	if err := e.rest(); err != nil {
 		t.Fatal(err)
 	}
-	if len(told) != 2 || told[0].Verdict != DeadLettered || told[0].Reason != "field_too_large" || told[1].Verdict != NoTrace {
+	if len(told) != 3 || told[2].Position != "1:8" || told[0].Verdict != DeadLettered || told[0].Reason != "field_too_large" || told[1].Verdict != NoTrace {
 		t.Errorf("told %+v", told)
 	}
 }

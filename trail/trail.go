@@ -2,7 +2,7 @@
 //
 // It promises that its answer needs nobody who is running: an event's verdict follows from the notice or dead letter at its
 // position, from the group's commit, and from the ids accepted before it. It reads one partition of each topic, and of the dead
-// letters all, as they are when it begins, and keeps in memory only what is about the file. It changes nothing, joins no group,
+// letters all, as they are when it begins, and keeps in memory only what is about the file, or may be. It changes nothing, joins no group,
 // and decides no rule: what an event does is for package file.
 package trail
 
@@ -91,7 +91,7 @@ type Search struct {
 }
 
 // Follow calls tell with each event of the file in the order of the log, and returns what else there is of it. A dead letter
-// whose source is in another partition, or gone, is told last.
+// whose source is in another partition, or gone, is told last, if anything that was kept of it says that it is the file's.
 func Follow(ctx context.Context, s Search, tell func(Event) error) (f Finding, err error) {
 	name := s.Streams.Events.Name
 	extent, err := kafka.Extent(ctx, s.Kafka, name)

@@ -194,9 +194,9 @@ func atRest(l kafka.GroupLag) finding {
 	return finding{Status: fine, What: fmt.Sprintf("%s: lag 0, %d members", l.Group, l.Members), Detail: l.Partitions}
 }
 
-// littleGrowth is by how many records a lag may grow between two readings, or by what comes in a second, without meaning anything:
-// a group commits a few times a second.
-const littleGrowth = 100
+// littleLag is how many records, or as many as come in a second, a group may be behind without meaning anything: it commits a few
+// times a second.
+const littleLag = 100
 
 // moving compares two readings.
 func moving(before, after kafka.GroupLag, watched time.Duration, effect string) finding {
@@ -224,11 +224,11 @@ func moving(before, after kafka.GroupLag, watched time.Duration, effect string) 
 	case len(stuck) > 0:
 		f.Status, f.What = failing, fmt.Sprintf("%s: lag %d, and the commits of partitions %s did not move in %v, though it has %d members (state %s): %s", after.Group, lag, some(stuck), watched, after.Members, after.State, effect)
 		f.Mend = "ask the processes for /readyz and look at their logs: one recovers its table, cannot write its outputs, or hangs; a restart loses nothing"
-	case written-done > max(int64(float64(written)/watched.Seconds()), littleGrowth):
+	case written > done && float64(lag) > max(float64(written)/watched.Seconds(), littleLag):
 		f.Status, f.What = warning, fmt.Sprintf("%s: lag %d and growing: %d came and %d were read in %v", after.Group, lag, written, done, watched)
 		f.Mend = "start more processes (up to one a partition), or look what slows them: tidemark_epoch_publish_seconds"
 	default:
-		f.Status, f.What = fine, fmt.Sprintf("%s: lag %d, which it keeps up with: %d came and %d were read in %v, %d members", after.Group, lag, written, done, watched, after.Members)
+		f.Status, f.What = fine, fmt.Sprintf("%s: lag %d, little or shrinking: %d came and %d were read in %v, %d members", after.Group, lag, written, done, watched, after.Members)
 	}
 	return f
 }

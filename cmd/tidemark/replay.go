@@ -100,11 +100,11 @@ func (c *replayCommand) again(ctx context.Context, con console, config kafka.Con
 	a.Report = bar.show
 	count, err := a.Run(ctx, spans)
 	bar.end()
-	if _, printed := fmt.Fprintf(con.out, "%d sent again, %d not selected, %d left out, %d are dead letters where they lie\n", count.Sent, count.Unwanted, count.Unsafe, count.Unfit); err == nil {
+	if _, printed := fmt.Fprintf(con.out, "%d sent again, %d not selected, %d left out, %d are dead letters where they lie\n", count.Sent, count.Unwanted, count.Left, count.Unfit); err == nil {
 		err = printed
 	}
-	if count.Unsafe > 0 {
-		con.note("Left out are events without a time, which would overwrite newer state, and those that touch no file, whose effects would come twice; --force sends them too.")
+	if count.LeftWhy != "" {
+		con.note("The first left out is %s.", count.LeftWhy)
 	}
 	if count.Why != "" {
 		con.note("The first that is a dead letter is %s. See `tidemark dlq`.", count.Why)

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"tidemark/kafka"
+)
+
+// A lag is growing when it matters and more came than was read, whatever share of it that is.
+func TestGrowingLag(t *testing.T) {
+	at := func(end, commit int64) kafka.GroupLag {
+		return kafka.GroupLag{Group: "g", State: "Stable", Members: 1, Partitions: []kafka.PartitionLag{{End: end, Commit: commit}}}
+	}
+	for _, test := range []struct {
+		name          string
+		before, after kafka.GroupLag
+		status, says  string
+	}{
+		{"falls behind by a fifth", at(1_000_000, 990_000), at(1_050_000, 1_030_500), warning, "lag 19500 and growing"},
+		{"between two commits", at(10_000, 9_750), at(15_000, 14_749), fine, "lag 251, little"},
+		{"catches up", at(1_000_000, 900_000), at(1_050_000, 980_000), fine, "lag 70000, little or shrinking"},
+		{"stands", at(1000, 900), at(1000, 900), failing, "did not move"},
+		{"has read all", at(1000, 900), at(1000, 1000), fine, "lag 0"},
+	} {
+		if f := moving(test.before, test.after, 5*time.Second, "events wait"); f.Status != test.status || !strings.Contains(f.What, test.says) {
+			t.Errorf("%s: %v, %s", test.name, f.Status, f.What)
+		}
+	}
+}
