@@ -2,6 +2,7 @@
 //
 //	go run ./bench processor [-events N] [-files N]   events/s and CPU seconds per million events of the files group
 //	go run ./bench recovery  [-events N] [-files N]   seconds until an instance with an empty disk is ready
+//	go run ./bench latency   [-seconds S] [-rate N]   milliseconds from an event to its notice, for who reads committed records
 //	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
 //	go run ./bench overload  [-seconds S] [-slow N]   what a hot workspace, a broker away and slow clients do to the ingress
 //
@@ -39,6 +40,7 @@ type setup struct {
 	epoch      time.Duration
 
 	seconds     int
+	rate        float64
 	connections int
 	slowClients int
 	parts       string
@@ -55,10 +57,10 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	measurements := map[string]func(context.Context, setup) (result, error){
-		"processor": processor, "recovery": recovery, "ingress": ingress, "overload": overloaded,
+		"processor": processor, "recovery": recovery, "latency": latency, "ingress": ingress, "overload": overloaded,
 	}
 	if len(args) == 0 || measurements[args[0]] == nil {
-		return errors.New("usage: bench processor|recovery|ingress|overload [flags]")
+		return errors.New("usage: bench processor|recovery|latency|ingress|overload [flags]")
 	}
 	var s setup
 	flags := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
@@ -73,7 +75,8 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&s.groups, "groups", "files", "what tidemark process runs: files, workspaces or files,workspaces")
 	flags.StringVar(&s.guarantee, "guarantee", "at_least_once", "of the groups, or exactly_once")
 	flags.DurationVar(&s.epoch, "epoch", 20*time.Millisecond, "of the groups")
-	flags.IntVar(&s.seconds, "seconds", 15, "of ingress load")
+	flags.IntVar(&s.seconds, "seconds", 15, "of load")
+	flags.Float64Var(&s.rate, "rate", 200, "events a second of latency")
 	flags.IntVar(&s.connections, "connections", 32, "of ingress load")
 	flags.StringVar(&s.parts, "parts", "", "of overload: hot_workspace, two_instances, slow_clients, broker_away; all when empty")
 	flags.IntVar(&s.slowClients, "slow", 2000, "clients of overload that send a byte a second")
