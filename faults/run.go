@@ -106,6 +106,15 @@ func lasts(all []*fault, took map[string]time.Duration) (total time.Duration) {
 func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error {
 	defer r.traffic.pace.SetLimit(rate.Inf)
 	took := map[string]time.Duration{}
+	var missed []string
+	defer func() {
+		if len(missed) > 0 {
+			judged.Fact("faults that showed nothing", strings.Join(missed, "; "))
+		}
+		if len(missed) > len(all)/4 {
+			judged.Violate("faults whose promise was not kept", "%d of %d showed nothing, which is too many to tell", len(missed), len(all))
+		}
+	}()
 	for i, f := range all {
 		r.adapt(lasts(all[i:], took))
 		begin := time.Now()
@@ -120,7 +129,10 @@ func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error
 			if ctx.Err() != nil {
 				return fmt.Errorf("fault %d of %d, %s: %w", i+1, len(all), f.name, err)
 			}
-			if !errors.Is(err, errSent) {
+			switch {
+			case errors.Is(err, errMissed):
+				missed = append(missed, fmt.Sprintf("%d, %s: %v", i+1, f.name, err))
+			case !errors.Is(err, errSent):
 				judged.Violate("faults whose promise was not kept", "%d, %s: %v", i+1, f.name, err)
 			}
 			r.say("%3d/%d %s: %v", i+1, len(all), f.name, err)
@@ -176,6 +188,7 @@ func (r *run) one(ctx context.Context, f *fault) error {
 	if err := sleep(ctx, r.upTo(300*time.Millisecond)); err != nil {
 		return err
 	}
+	missed := errMissed
 	for range 5 {
 		if err := r.traffic.flows(ctx, 30*time.Second); err != nil {
 			return err
@@ -194,16 +207,17 @@ func (r *run) one(ctx context.Context, f *fault) error {
 		h.Took = time.Since(begin).Seconds()
 		switch {
 		case errors.Is(err, errMissed):
+			missed = err
 			continue
 		case !errors.Is(err, errSent):
 			r.hits = append(r.hits, h)
 		}
 		return err
 	}
-	return errMissed
+	return missed
 }
 
-// errMissed says that a fault found nothing to hit.
+// errMissed says that a fault found nothing to hit, or that nothing can be told from its hit.
 var errMissed = errors.New("there was nothing to hit")
 
 // well waits until every role is ready and, for a fault that needs it, every partition has its replicas.
