@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -24,8 +23,7 @@ func latency(ctx context.Context, s setup) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.start(ctx, c, "process", "--groups", s.groups, "--data", filepath.Join(s.dir, "data"),
-		"--guarantee", s.guarantee, "--instance-id", "bench", "--epoch", s.epoch.String())
+	p, err := s.process(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,12 @@ func (s setup) start(ctx context.Context, c *cluster, args ...string) (*process,
 		fmt.Sprintf("TIDEMARK_PARTITIONS=%d", s.partitions), "TIDEMARK_REPLICATION=1", "TIDEMARK_MIN_INSYNC=1"), args...)
 }
 
+// process runs the groups as the flags say.
+func (s setup) process(ctx context.Context, c *cluster) (*process, error) {
+	return s.start(ctx, c, "process", "--groups", s.groups, "--data", filepath.Join(s.dir, "data"),
+		"--guarantee", s.guarantee, "--instance-id", "bench", "--epoch", s.epoch.String())
+}
+
 // launch runs a tidemark command with an admin address and a log of its own.
 func (s setup) launch(ctx context.Context, name string, env []string, args ...string) (*process, error) {
 	admin, err := freeAddr()

@@ -66,8 +66,7 @@ func processor(ctx context.Context, s setup) (result, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.start(ctx, c, "process", "--groups", s.groups, "--data", filepath.Join(s.dir, "data"),
-		"--guarantee", s.guarantee, "--instance-id", "bench", "--epoch", s.epoch.String())
+	p, err := s.process(ctx, c)
 	if err != nil {
 		return nil, err
 	}

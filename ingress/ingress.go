@@ -2,8 +2,8 @@
 //
 // It answers 200 only when the brokers have acknowledged the event, and then says where it lies; anything else tells the
 // sender what to mend, or to send it again. What was sent reaches the topic byte for byte, with what the envelope adds.
-// It bounds what it holds: bodies being read, events in flight in all and of each partition, workspaces whose rate it knows. It does not decide what an
-// event means, nor whether it came before: a retry is appended again and dropped by who reads the topic.
+// It bounds what it holds: bodies being read, events in flight in all and of each partition, workspaces whose rate it knows.
+// It does not decide what an event means, nor whether it came before: a retry is appended again and dropped by who reads the topic.
 package ingress
 
 import (

@@ -165,11 +165,11 @@ func (r *run) add(ctx context.Context, record *kgo.Record) error {
 	}
 	from := (&tidemarkv1.Position{Partition: record.Partition, Offset: record.Offset}).Text()
 	again, e, err := Record(record.Value, record.Headers, r.Events, r.partitions, from)
-	why := ""
+	why, leftOut := "", ""
 	if err != nil {
 		why = err.Error()
 	} else if r.Select.Wants(e) {
-		why = misplaced(record, again)
+		why, leftOut = misplaced(record, again), r.leftOut(again, e)
 	}
 	switch {
 	case why != "":
@@ -178,9 +178,9 @@ func (r *run) add(ctx context.Context, record *kgo.Record) error {
 		}
 	case !r.Select.Wants(e):
 		r.count.Unwanted++
-	case r.leftOut(again, e) != "":
+	case leftOut != "":
 		if r.count.Left++; r.count.LeftWhy == "" {
-			r.count.LeftWhy = from + ": " + r.leftOut(again, e)
+			r.count.LeftWhy = from + ": " + leftOut
 		}
 	default:
 		if err := r.pace.Wait(ctx); err != nil {

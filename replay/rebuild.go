@@ -39,8 +39,8 @@ type Rebuild struct {
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,59}$`)
 
-// Target returns the streams of a group of another name, given with or without the prefix: the events are the live ones, group and table its own. The table is
-// called as goka calls it, so that the same code can run on it.
+// Target returns the streams of a group of another name, given with or without the prefix: the events are the live ones, group and
+// table its own. The table is called as goka calls it, so that the same code can run on it.
 func Target(s topology.Streams, name string) (topology.Streams, error) {
 	prefix := strings.TrimSuffix(s.Events.Name, "events")
 	name = strings.TrimPrefix(name, prefix) // as everywhere a group is named

@@ -81,6 +81,7 @@ func (t *table) storage(topic string, partition int32) (storage.Storage, error) 
 		if opened, err = s.Builder()(topic, partition); err != nil {
 			return err
 		}
+		was, _ := t.frontiers[partition].state()
 		next := int64(0)
 		if offset, ok, err := s.Offset(partition); err != nil {
 			return err
@@ -88,6 +89,9 @@ func (t *table) storage(topic string, partition int32) (storage.Storage, error) 
 			next = offset + 1
 		}
 		t.frontiers[partition].opened(next)
+		if next < was && next == 0 { // wiped, since it slept for too long: no answers before it is complete again
+			t.lives.Add(1)
+		}
 		return nil
 	})
 	return opened, err

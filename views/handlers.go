@@ -1,6 +1,7 @@
 package views
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -175,8 +176,9 @@ func (s *Server) mustKnow(c *call, partition int32) error {
 	if err != nil {
 		return err
 	}
-	b.wait = time.Until(c.until) // what is left of it
-	if err := s.await(c.ctx, b, []*table{s.workspaces}, "", nil); err != nil {
+	ctx, cancel := context.WithDeadline(c.ctx, c.until) // what is left of the wait
+	defer cancel()
+	if err := s.await(ctx, b, []*table{s.workspaces}, "", nil); err != nil {
 		return err
 	}
 	if l, ok := s.progress.lag(s.workspaces, partition, time.Now()); ok {

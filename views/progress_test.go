@@ -246,6 +246,39 @@ func TestACorruptCopyIsBegunAnew(t *testing.T) {
 	}
 }
 
+// A partition that its store has wiped, while the process ran, is answered from when it is complete again.
+func TestAWipedPartitionIsNotAnsweredFrom(t *testing.T) {
+	f := newFixture(t)
+	p := kafka.Partition("ws", 4)
+	f.put(file("ws", "a", "/a", isActive, 1))
+	f.now.filesEnd[p] = 1
+	f.poll()
+	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != http.StatusOK || f.Ready() != nil {
+		t.Fatalf("%d, ready %v", w.Code, f.Ready())
+	}
+	empty, err := localstore.Open(t.TempDir(), "cluster/topic", f.conf.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Server.files.close(); err != nil {
+		t.Fatal(err)
+	}
+	f.Server.files.store = empty
+	if _, err := f.Server.files.storage(f.Server.files.topic.Name, p); err != nil {
+		t.Fatal(err)
+	}
+	f.poll()
+	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != http.StatusServiceUnavailable || f.Ready() == nil {
+		t.Errorf("with nothing read: %d, ready %v", w.Code, f.Ready())
+	}
+	f.files[p] = 0
+	f.put(file("ws", "a", "/a", isActive, 1))
+	f.poll()
+	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != http.StatusOK || f.Ready() != nil {
+		t.Errorf("complete again: %d, ready %v", w.Code, f.Ready())
+	}
+}
+
 // One leader that does not answer neither hides what was missing before nor stops the others.
 func TestLagOfALeaderlessPartition(t *testing.T) {
 	f := newFixture(t)

@@ -1,8 +1,7 @@
 // Package views answers questions about files and workspaces over HTTP, from local copies of the two tables.
 //
 // It promises that an answer is not older than the Tidemark-Lag-Seconds beside it, but for the 2 s after which it is noticed that
-// the brokers are silent; that a read with at_least holds the
-// effect of that position, and that a page costs what it returns. It refuses to guess: before a copy was complete once, and
+// the brokers are silent; that a read with at_least holds the effect of that position; and that a page costs what it returns. It refuses to guess: before a copy was complete once, and
 // past the staleness that the operator allows, there is no answer but 503. It writes to no topic.
 package views
 
