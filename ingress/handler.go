@@ -154,12 +154,12 @@ func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) 
 	case <-timeout.C:
 		if state.CompareAndSwap(waiting, abandoned) {
 			s.health.appended(s.noAck)
-			return nil, unacknowledged("no_ack", "the event is not acknowledged yet and may still land: send it again after Retry-After, a copy has no effect")
+			return nil, unacknowledged("no_ack", "the event is not acknowledged yet and may still land: send it again after Retry-After, a file's event has its effect once")
 		}
 		a = <-acks // it came in the same moment
 	}
 	if a.err != nil {
-		return nil, unacknowledged("log_unavailable", "the event could not be written: send it again after Retry-After, a copy has no effect")
+		return nil, unacknowledged("log_unavailable", "the event could not be written: send it again after Retry-After, a file's event has its effect once")
 	}
 	return a.at, nil
 }

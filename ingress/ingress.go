@@ -1,9 +1,10 @@
 // Package ingress takes Fast.io's webhooks over HTTP and appends them to the events topic.
 //
 // It answers 200 only when the brokers have acknowledged the event, and then says where it lies; anything else tells the
-// sender what to mend, or to send it again. What was sent reaches the topic byte for byte, with what the envelope adds.
+// sender what to mend, or to send it again. What was sent reaches the topic byte for byte, but for what the envelope replaces
+// and adds: see codecs.WithEnvelope.
 // It bounds what it holds: bodies being read, events in flight in all and of each partition, workspaces whose rate it knows.
-// It does not decide what an event means, nor whether it came before: a retry is appended again and dropped by who reads the topic.
+// It does not decide what an event means, nor whether it came before: a retry is appended again, for who reads the topic to drop.
 package ingress
 
 import (

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -49,11 +50,24 @@ func TestReadyzNamesEveryRoleThatIsNotReady(t *testing.T) {
 	var readiness Readiness
 	readiness.Add("ingress", func() error { return nil })
 	readiness.Add("files", func() error { return notReady })
-	server := httptest.NewServer(AdminHandler(NewRegistry(ReadBuild()), &readiness))
+	registry := NewRegistry(ReadBuild())
+	registry.MustRegister(&readiness)
+	server := httptest.NewServer(AdminHandler(registry, &readiness))
 	defer server.Close()
 
 	check := func(wantStatus int, want map[string]any) {
 		t.Helper()
+		reasons, _ := want["reasons"].(map[string]any)
+		_, metrics := get(t, server.URL+"/metrics")
+		for _, role := range []string{"ingress", "files"} {
+			ready := 1
+			if reasons[role] != nil {
+				ready = 0
+			}
+			if line := fmt.Sprintf("tidemark_ready{check=%q} %d\n", role, ready); !strings.Contains(metrics, line) {
+				t.Errorf("/metrics has no %s", line)
+			}
+		}
 		status, body := get(t, server.URL+"/readyz")
 		var got map[string]any
 		if err := json.Unmarshal([]byte(body), &got); err != nil {

@@ -324,6 +324,9 @@ func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadl
 		return err
 	}
 	err = errors.Join(err, result.Err(queue.Events()))
+	if named && !result.DryRun && result.Left > 0 { // who names entries wants these
+		err = errors.Join(err, fmt.Errorf("%d %s, %d of the entries named are left as they are", result.Done, done, result.Left))
+	}
 	if f.Output != asTable {
 		if printed := f.print(con.out, queue.DescribeResult(result), nil); err == nil {
 			err = printed
@@ -356,8 +359,7 @@ func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadl
 		con.note("Nothing was done: --yes would %s %d of %d.", do, result.Done, result.Done+result.Left)
 	case result.DryRun:
 		con.note("There is nothing to %s.", do)
-	case named && result.Left > 0: // who names entries wants these
-		err = errors.Join(err, fmt.Errorf("%d %s, %d of the entries named are left as they are", result.Done, done, result.Left))
+	case named && result.Left > 0: // the error says it
 	default:
 		con.note("%d %s, %d left as they are.", result.Done, done, result.Left)
 	}

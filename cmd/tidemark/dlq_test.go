@@ -102,8 +102,11 @@ func TestDropAsks(t *testing.T) {
 			t.Errorf("replay %s: exit %d\n%s", empty, code, errs)
 		}
 	}
-	if _, errs, code := tidemark(t, append(append([]string{"dlq", "replay", "1:6"}, where...), "--yes")...); code != exitFailed || !strings.Contains(errs, "1 of the entries named") {
-		t.Errorf("replay of what is still no event: exit %d\n%s", code, errs)
+	for _, form := range []string{"table", "json"} {
+		args := append(append([]string{"dlq", "replay", "1:6"}, where...), "--yes", "-o", form)
+		if _, errs, code := tidemark(t, args...); code != exitFailed || !strings.Contains(errs, "1 of the entries named") {
+			t.Errorf("replay of what is still no event, as %s: exit %d\n%s", form, code, errs)
+		}
 	}
 	for in, want := range map[string]bool{"y\n": true, "YES": true, "\n": false, "no\n": false, "": false, "yesterday\n": false} {
 		if got := agreed(strings.NewReader(in)); got != want {

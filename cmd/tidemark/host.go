@@ -40,7 +40,9 @@ func newHost(ctx context.Context, log *slog.Logger, flags adminFlags) (*host, er
 	if err != nil {
 		return nil, err
 	}
-	return &host{log: log, registry: telemetry.NewRegistry(telemetry.ReadBuild()), readiness: &telemetry.Readiness{}, admin: admin}, nil
+	h := &host{log: log, registry: telemetry.NewRegistry(telemetry.ReadBuild()), readiness: &telemetry.Readiness{}, admin: admin}
+	h.registry.MustRegister(h.readiness)
+	return h, nil
 }
 
 // run runs the services until ctx ends, and drains: readiness first, after a delay the services in their order, the admin
