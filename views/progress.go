@@ -296,8 +296,12 @@ func (p *progress) wake() {
 
 var errBeyondEnd = errors.New("beyond the end of the log")
 
-// reaches returns nil once the events log is known to hold the offset, and errBeyondEnd if brokers asked now say that it
-// does not; errStopping once nobody need wait any longer.
+// sureAfter is how long brokers must go on saying that an offset is beyond the end. A leader that slept for longer than its peers
+// wait tells an old end when it wakes, until it has heard that another one leads.
+const sureAfter = time.Second
+
+// reaches returns nil once the events log is known to hold the offset, and errBeyondEnd if brokers asked from now on go on saying
+// that it does not; errStopping once nobody need wait any longer.
 func (p *progress) reaches(ctx context.Context, stopping <-chan struct{}, partition int32, offset int64) error {
 	asked := time.Now()
 	for {
@@ -308,7 +312,7 @@ func (p *progress) reaches(ctx context.Context, stopping <-chan struct{}, partit
 		switch {
 		case known:
 			return nil
-		case !heard.Before(asked):
+		case !heard.Before(asked.Add(sureAfter)):
 			return errBeyondEnd
 		}
 		p.wake()
