@@ -18,8 +18,8 @@ import (
 // A mistake is a program known to be wrong, and what it must be found guilty of: at least one of each group.
 type mistake struct {
 	name, fault string
-	long, short int  // how often it is hit; traffic lasts as long as that takes
-	once        bool // of exactly_once only
+	long, short int              // how often it is hit; traffic lasts as long as that takes
+	only        epochs.Guarantee // that it breaks; empty for both
 	guilty      [][]string
 	wrong       func(c *controlRun) error // puts it in the place of the product's
 	hit         func(c *controlRun, ctx context.Context) error
@@ -27,23 +27,41 @@ type mistake struct {
 
 var mistakes = []mistake{
 	{
-		"ingress with acks=1", "lone leader kill -9", 4, 1, false,
+		"ingress with acks=1", "lone leader kill -9", 4, 1, "",
 		[][]string{{"acknowledged events lost", "acknowledged events changed"}},
 		(*controlRun).acksOne, (*controlRun).killLone,
 	},
 	{
-		"stock-group", "acks held, kill -9", 4, 2, false,
+		"stock-group", "acks held, kill -9", 4, 2, "",
 		[][]string{{"notices missing"}, {"rows wrong", "rows missing"}},
 		(*controlRun).wrongGroup, (*controlRun).killHeld,
 	},
-	{"seen-return", "acks held, kill -9", 4, 0, false, [][]string{{"notices missing"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
-	{"seen-redo", "acks held, kill -9", 4, 0, false, [][]string{{"notices wrong"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
+	{"seen-return", "acks held, kill -9", 4, 0, "", [][]string{{"notices missing"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
+	{"seen-redo", "acks held, kill -9", 4, 0, "", [][]string{{"notices wrong"}}, (*controlRun).wrongGroup, (*controlRun).killHeld},
 	{
-		"at_least_once, of which exactly_once is asked", "kill -9, outputs not acked", 4, 2, true,
+		"at_least_once, of which exactly_once is asked", "kill -9, outputs not acked", 4, 2, epochs.ExactlyOnce,
 		[][]string{{"notices repeated"}, {"index records repeated"}},
-		(*controlRun).atLeastOnce, (*controlRun).killBetween,
+		(*controlRun).atLeastOnce, killedIn(outputsNotAcked),
+	},
+	{
+		"index not looked at", "processor SIGSTOP past session, outputs on their way", 4, 0, epochs.AtLeastOnce,
+		[][]string{{"index not at the newest version"}},
+		as(noMirror), asleepIn(outputsNotSent, 14*time.Second, 18*time.Second, 2*time.Second),
+	},
+	{
+		"uncommitted rows are read", "kill -9, commit not sent", 4, 0, epochs.ExactlyOnce,
+		[][]string{{"notices missing"}, {"rows missing", "rows wrong"}},
+		as(uncommittedRows), killedIn(commitNotSent),
+	},
+	{
+		"generation not told", "processor SIGSTOP past session, transaction begun", 4, 0, epochs.ExactlyOnce,
+		[][]string{{"notices repeated"}},
+		// past the session of 10 s and the successor's first epochs, before the broker may end the transaction after 15 s
+		as(noGeneration), asleepIn(emptyNotAcked, 13500*time.Millisecond, 14500*time.Millisecond, 300*time.Millisecond),
 	},
 }
+
+const controlPace = 150 // deliveries a second
 
 type controlRun struct {
 	*run
@@ -59,7 +77,7 @@ func controls(ctx context.Context, o options, c *cluster, dir, binary string, al
 		if o.short {
 			hits = m.short
 		}
-		if hits == 0 || m.once && o.guarantee != epochs.ExactlyOnce {
+		if !strings.Contains(m.name, o.control) || hits == 0 || m.only != "" && m.only != o.guarantee {
 			continue
 		}
 		judged := &oracle.Report{Title: m.name}
@@ -111,7 +129,7 @@ func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, 
 	}
 	r.traffic = newTraffic(h, g.ingress)
 	hurt := func(ctx context.Context) error {
-		r.traffic.pace.SetLimit(150)
+		r.traffic.pace.SetLimit(controlPace)
 		for range hits {
 			if err := r.settle(ctx, 120*time.Second); err != nil {
 				return err
@@ -170,16 +188,50 @@ func (c *controlRun) atLeastOnce() error {
 	return nil
 }
 
-// killBetween is the product's fault of the same name.
-func (c *controlRun) killBetween(ctx context.Context) error {
-	_, err := killInGap(outputsNotAcked)(ctx, c.run)
-	return err
+// as puts a mutant in the place of the processors.
+func as(m mutant) func(c *controlRun) error {
+	return func(c *controlRun) error {
+		path, err := m.build(c.dir)
+		if err != nil {
+			return err
+		}
+		for _, p := range c.process {
+			p.path = path
+		}
+		return nil
+	}
+}
+
+// killedIn is the product's fault of the gap's name.
+func killedIn(g gap) func(c *controlRun, ctx context.Context) error {
+	return func(c *controlRun, ctx context.Context) error {
+		return insist(ctx, func() error { _, err := killInGap(g)(ctx, c.run); return err })
+	}
+}
+
+// asleepIn is the product's pause past the session, with one step of its epochs held open for some time when it begins. Hardly
+// anything is sent when it ends, or it would soon cover what the sleeper left.
+func asleepIn(g gap, least, most, open time.Duration) func(c *controlRun, ctx context.Context) error {
+	return func(c *controlRun, ctx context.Context) error {
+		return insist(ctx, func() error {
+			d := c.between(least, most)
+			ebb := time.AfterFunc(open+d-500*time.Millisecond, func() { c.traffic.pace.SetLimit(1) })
+			defer func() { ebb.Stop(); c.traffic.pace.SetLimit(controlPace) }()
+			_, err := sleepAndWake(ctx, c.run, pick(c.rnd, c.process), d, &g, open)
+			return err
+		})
+	}
 }
 
 // killLone is the product's fault of the same name.
 func (c *controlRun) killLone(ctx context.Context) error {
+	return insist(ctx, func() error { _, err := loneLeader(ctx, c.run); return err })
+}
+
+// insist hits again, for a minute, until there was something to hit.
+func insist(ctx context.Context, hit func() error) error {
 	for begin := time.Now(); ; {
-		_, err := loneLeader(ctx, c.run)
+		err := hit()
 		if !errors.Is(err, errMissed) || time.Since(begin) > time.Minute {
 			return err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -36,13 +37,17 @@ var (
 )
 
 var (
+	outputsNotSent  = gap{"outputs not sent", proxy.HoldRequests, produce, outputs, 0}
 	outputsNotAcked = gap{"outputs not acked", proxy.HoldAnswers, produce, outputs, 1}
 	rowsNotSent     = gap{"rows not sent", proxy.HoldRequests, produce, rows, 0}
+	// emptyNotAcked is a transaction that has nothing in it yet.
+	emptyNotAcked = gap{"transaction begun", proxy.HoldAnswers, []kmsg.Key{kmsg.AddPartitionsToTxn}, nil, 0}
+	commitNotSent = gap{"commit not sent", proxy.HoldRequests, ending, nil, 0}
 )
 
 // epochGaps are those of at_least_once, in the order of an epoch.
 var epochGaps = []gap{
-	{"outputs not sent", proxy.HoldRequests, produce, outputs, 0},
+	outputsNotSent,
 	outputsNotAcked,
 	rowsNotSent,
 	{"rows not acked", proxy.HoldAnswers, produce, rows, 1},
@@ -58,7 +63,7 @@ var transactionGaps = []gap{
 	{"records not acked", proxy.HoldAnswers, produce, derived, 1},
 	{"offsets not sent", proxy.HoldRequests, within, nil, 0},
 	{"offsets not acked", proxy.HoldAnswers, within, nil, 0},
-	{"commit not sent", proxy.HoldRequests, ending, nil, 0},
+	commitNotSent,
 	{"commit not acked", proxy.HoldAnswers, ending, nil, 1},
 }
 
@@ -79,36 +84,48 @@ func overlap(topics, of []string) bool {
 	return slices.ContainsFunc(topics, func(t string) bool { return slices.Contains(of, t) })
 }
 
-// meet waits until a fault has met something, for 5 s at most.
-func meet(ctx context.Context, f *proxy.Fault) error {
-	for end := time.Now().Add(5 * time.Second); f.Hits.Load() == 0 && time.Now().Before(end); {
+// meet waits until a fault holds something, of a program if one is named, for 5 s at most.
+func meet(ctx context.Context, f *proxy.Fault, of *program) error {
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		if f.Hits.Load() > 0 {
+			if of == nil {
+				return nil
+			}
+			if ports, known := of.ports(); !known || f.Holds(func(port int) bool { return ports[port] }) {
+				return nil
+			}
+		}
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
 	}
-	if f.Hits.Load() == 0 {
-		return errMissed
-	}
-	return nil
+	return errMissed
 }
 
-// killInGap kills a processor while one step of its epochs is held open.
+// killInGap kills a processor while one step of its epochs is held open. What it had not sent never arrives.
 func killInGap(g gap) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		f := g.hold(r.rig)
+		f.Forget = true
 		lift := r.proxy.Inject(f)
 		defer lift()
-		if err := sleep(ctx, r.between(300*time.Millisecond, 1200*time.Millisecond)); err != nil {
-			return nil, err
-		}
-		if err := meet(ctx, f); err != nil {
-			return nil, err
-		}
 		p := pick(r.rnd, r.process)
+		if err := meet(ctx, f, p); err != nil {
+			return nil, err
+		}
+		if err := sleep(ctx, r.upTo(900*time.Millisecond)); err != nil {
+			return nil, err
+		}
+		ports, known := p.ports()
 		if err := p.kill(); err != nil {
 			return nil, err
 		}
 		met := f.Hits.Load()
+		for end := time.Now().Add(2 * time.Second); known && r.proxy.Serves(func(port int) bool { return ports[port] }) && time.Now().Before(end); {
+			if err := sleep(ctx, 5*time.Millisecond); err != nil { // until the proxy has noticed that its connections have ended
+				return nil, err
+			}
+		}
 		lift()
 		took, err := r.restart(ctx, p)
 		return figures{"recovery s": round(took), "held": float64(met)}, err
@@ -135,7 +152,7 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	f.Brokers = []string{r.proxied[victim-1]}
 	lift := r.proxy.Inject(f)
 	defer lift()
-	if err := meet(ctx, f); err != nil {
+	if err := meet(ctx, f, nil); err != nil {
 		return nil, err
 	}
 	out := figures{}
@@ -172,12 +189,16 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	return out, nil
 }
 
-// decided asks again while a coordinator that the last fault took away is being chosen, or reads what it has to know.
+// decided asks again while a coordinator that the last fault took away is being chosen, or reads what it has to know. Who does
+// not get to know it has hit nothing.
 func decided(ctx context.Context, ask func() error) error {
 	for begin := time.Now(); ; {
 		err := ask()
-		if err == nil || !kerr.IsRetriable(err) || time.Since(begin) > 30*time.Second {
+		switch soon := kerr.IsRetriable(err) || errors.Is(err, context.DeadlineExceeded); {
+		case err == nil || ctx.Err() != nil || !soon:
 			return err
+		case time.Since(begin) > 30*time.Second:
+			return fmt.Errorf("%w: %w", errMissed, err)
 		}
 		if err := sleep(ctx, 250*time.Millisecond); err != nil {
 			return err

@@ -21,20 +21,25 @@ func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
 	to.Fact("drained after the last event, s", fmt.Sprintf("%.1f", took.Seconds()))
 	leave := func(roles ...*program) {
 		for _, p := range roles {
-			if !p.alive() {
-				continue
-			}
-			if _, err := p.term(90 * time.Second); err != nil && whole {
+			if _, err := p.term(90 * time.Second); err != nil && whole { // one that ended by itself has not left when told either
 				to.Violate("roles that do not leave when told", "%s: %v\n%s", p.name, err, p.tail())
 			}
 		}
 	}
 	leave(slices.Concat(r.ingress, r.process)...)
 	say("drained")
+	if r.followed != nil {
+		to.Check("files table not followed to its end")
+		if err := r.followed.Finish(ctx, 120*time.Second); err != nil {
+			to.Violate("files table not followed to its end", "%v", err)
+			r.followed = nil
+		}
+	}
 	begin := time.Now()
 	model, err := oracle.Judge{
 		Brokers: r.plain, Topics: r.topics, Partitions: partitions, Workspaces: whole, Once: r.once,
-		Sent: &oracle.Sent{History: r.traffic.history, Notes: r.traffic.notes, Foreign: r.foreign.written},
+		Sent:     &oracle.Sent{History: r.traffic.history, Notes: r.traffic.notes, Foreign: r.foreign.written},
+		Followed: r.followed,
 	}.Run(ctx, to)
 	say("the topics are judged, in %.0f s", time.Since(begin).Seconds())
 	if err != nil || !whole {

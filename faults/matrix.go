@@ -21,20 +21,21 @@ func faults(guarantee epochs.Guarantee) []*fault {
 		{1, "controller kill -9", 6, 0, 19 * time.Second, killBroker(true), whole},
 		{1, "broker SIGSTOP", 4, 0, 13 * time.Second, pauseBroker, whole},
 		{1, "lone leader kill -9", 4, 0, 17 * time.Second, loneLeader, whole},
-		{2, "two brokers down", 5, 0, 78 * time.Second, killTwo, whole},
+		{2, "two brokers down", 6, 0, 78 * time.Second, killTwo, whole},
 		{3, "acks of events cut", 6, 1, 5 * time.Second, cutAcks, anyhow},
 		{4, "ingress kill -9", 24, 2, 2 * time.Second, killIngress, anyhow},
 		{5, "broker 2 s slow", 3, 0, 13 * time.Second, slowBroker, whole},
 		{6, "idle connections closed", 2, 0, 18 * time.Second, idle, whole},
 		{7, "leaders moved", 3, 0, 14 * time.Second, moveLeaders, whole},
 		{8, "processor kill -9", 16, 2, 5 * time.Second, killProcessor, anyhow},
+		{8, "view kill -9", 6, 0, 3 * time.Second, killServe, anyhow},
 		{10, "acks held, then kill -9", 4, 1, 8 * time.Second, holdAcks, anyhow},
 		{11, "processor SIGSTOP past session", 9, 1, 20 * time.Second, pauseProcessor(true), anyhow},
 		{11, "processor SIGSTOP", 8, 0, 6 * time.Second, pauseProcessor(false), anyhow},
 		{12, "rebalance storm", 2, 0, 50 * time.Second, storm, anyhow},
-		{13, "store wiped", 3, 1, 6 * time.Second, spoil(wipe), anyhow},
-		{13, "store bit-flipped", 2, 0, 6 * time.Second, spoil(flipBits), anyhow},
-		{13, "store truncated", 2, 0, 6 * time.Second, spoil(truncate), anyhow},
+		{13, "store wiped", 3, 1, 6 * time.Second, spoil(wipe, false), anyhow},
+		{13, "store bit-flipped", 2, 0, 6 * time.Second, spoil(flipBits, true), anyhow},
+		{13, "store truncated", 2, 0, 6 * time.Second, spoil(truncate, true), anyhow},
 		{14, "disk full", 2, 0, 15 * time.Second, fillDisk, anyhow},
 		{16, "dead letters refused", 2, 0, 14 * time.Second, refuseDLQ, anyhow},
 		{20, "broker cut off", 4, 0, 15 * time.Second, partition, whole},
@@ -49,7 +50,7 @@ func faults(guarantee epochs.Guarantee) []*fault {
 		all = append(all, &fault{7, "coordinator moved in a commit", 5, 1, 8 * time.Second, moveCoordinator, whole})
 	}
 	for _, g := range gaps {
-		all = append(all, &fault{9, g.fault(), 20, g.short, 5 * time.Second, killInGap(g), anyhow})
+		all = append(all, &fault{9, g.fault(), 21, g.short, 5 * time.Second, killInGap(g), anyhow})
 	}
 	return all
 }
@@ -72,7 +73,7 @@ func named(name string) func(int, string) bool {
 func aims(guarantee epochs.Guarantee) []aim {
 	all := []aim{
 		{"faults while traffic flows", 120, func(int, string) bool { return true }},
-		{"processor kill -9: rows 8 and 9", 40, inRows(8, 9)},
+		{"processor kill -9: rows 8 and 9", 40, func(row int, fault string) bool { return row == 9 || fault == "processor kill -9" }},
 		{"ingress kill -9: row 4", 20, inRows(4)},
 		{"broker kill -9: rows 1 and 2", 25, func(row int, fault string) bool { return row == 2 || row == 1 && strings.HasSuffix(fault, "kill -9") }},
 		{"pauses: row 11", 15, inRows(11)},

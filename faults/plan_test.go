@@ -43,3 +43,14 @@ func TestShortPlan(t *testing.T) {
 		t.Errorf("they take %v", d)
 	}
 }
+
+// TestMutantsFitTheCode finds in seconds what a control would find an hour into a run.
+func TestMutantsFitTheCode(t *testing.T) {
+	for _, m := range []mutant{noMirror, uncommittedRows, noGeneration} {
+		for _, e := range m {
+			if _, err := e.source(".."); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}

@@ -60,28 +60,46 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 		if past {
 			d = r.between(12*time.Second, 20*time.Second) // the session is 10 s
 		}
-		release := func() {}
-		if past && r.rnd.IntN(2) == 0 { // half of them wake with rows on their way
-			release = r.proxy.Inject(rowsNotSent.hold(r.rig))
-			if err := sleep(ctx, 300*time.Millisecond); err != nil {
-				release()
-				return nil, err
+		var held *gap
+		if past && r.rnd.IntN(2) == 0 { // half of them wake in the middle of an epoch
+			inMiddle := []gap{rowsNotSent, outputsNotSent}
+			if r.transactional() {
+				inMiddle[1] = emptyNotAcked
 			}
+			g := pick(r.rnd, inMiddle)
+			held = &g
 		}
-		if err := p.signal(syscall.SIGSTOP); err != nil {
-			return nil, err
-		}
-		release()
-		err := sleep(ctx, d)
-		if err = errors.Join(err, p.signal(syscall.SIGCONT)); err != nil {
-			return nil, err
-		}
-		if err := sleep(ctx, time.Second); err != nil {
-			return nil, err
-		}
-		took, err := awaitReady(ctx, p, 120*time.Second)
-		return figures{"paused s": round(d), "recovery s": round(took + time.Second)}, err
+		took, err := sleepAndWake(ctx, r, p, d, held, 300*time.Millisecond)
+		return figures{"paused s": round(d), "recovery s": round(took)}, err
 	}
+}
+
+// sleepAndWake stops a processor for d and says how long it took to be ready again. When it stops, one step of its epochs has been
+// held open for some time, if one is named: it is on its way then, and more waits in the processor's memory.
+func sleepAndWake(ctx context.Context, r *run, p *program, d time.Duration, held *gap, open time.Duration) (time.Duration, error) {
+	release := func() {}
+	if held != nil {
+		f := held.hold(r.rig)
+		release = r.proxy.Inject(f)
+		defer release()
+		if err := errors.Join(meet(ctx, f, p), sleep(ctx, open)); err != nil {
+			return 0, err
+		}
+	}
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return 0, err
+	}
+	release()
+	err := sleep(ctx, d)
+	if err = errors.Join(err, p.signal(syscall.SIGCONT)); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	if err := sleep(ctx, time.Second); err != nil { // it may still say what it said when it stopped
+		return 0, err
+	}
+	_, err = awaitReady(ctx, p, 120*time.Second)
+	return time.Since(begin), err
 }
 
 // killIngress kills an instance, most times with acknowledgements of events on their way to it.
@@ -89,10 +107,10 @@ func killIngress(ctx context.Context, r *run) (figures, error) {
 	p := pick(r.rnd, r.ingress)
 	var held int64
 	if r.rnd.IntN(4) > 0 {
-		f := &proxy.Fault{Effect: proxy.HoldAnswers, Match: func(q proxy.Request) bool { return overlap(q.Topics, []string{r.topics.Events}) }}
+		f := &proxy.Fault{Effect: proxy.HoldAnswers, Match: r.toEvents}
 		lift := r.proxy.Inject(f)
 		defer lift()
-		if err := sleep(ctx, 50*time.Millisecond+r.upTo(300*time.Millisecond)); err != nil {
+		if err := errors.Join(meet(ctx, f, p), sleep(ctx, r.upTo(300*time.Millisecond))); err != nil {
 			return nil, err
 		}
 		held = f.Hits.Load()
@@ -175,13 +193,8 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 		if !slices.Contains(r.ingress, p) { // no other role answers webhooks: what is refused then is the brokers' doing
 			continue
 		}
-		for _, other := range r.ingress {
-			if other != p && w.by[other.url] > 0 {
-				return nil, fmt.Errorf("%w: another instance answered 5xx too, which is the brokers' doing", errMissed)
-			}
-		}
-		if w.unacked > 0 && w.unacked == w.refused && w.broken == 0 {
-			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, which may be the brokers' doing", errMissed, w.unacked)
+		if others := w.refused - w.by[p.url]; w.broken == 0 && w.by[p.url] == w.unacked[p.url] && w.refused > 0 {
+			return nil, fmt.Errorf("%w: %d events were not acknowledged in time and %d refused by another instance, which may be the brokers' doing", errMissed, w.unacked[p.url], others)
 		}
 		requests, refused, broken, why = requests+len(w.ok), refused+w.refused, broken+w.broken, fmt.Sprint(why, w.why)
 	}
@@ -191,17 +204,35 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 	return figures{"slowest drain s": round(slowest), "5xx": float64(refused), "requests": float64(requests)}, nil
 }
 
-// spoil kills a processor, does something to its store, and starts it again.
-func spoil(how func(dir string) error) func(context.Context, *run) (figures, error) {
+// killServe kills the view, which goes on from its own disk.
+func killServe(ctx context.Context, r *run) (figures, error) {
+	if err := errors.Join(r.serve.kill(), r.serve.start()); err != nil {
+		return nil, err
+	}
+	took, err := awaitReady(ctx, r.serve, 180*time.Second)
+	return figures{"recovery s": round(took)}, err
+}
+
+// spoil ends a processor, does something to its store, and starts it again. What has to be there first is not killed: a store
+// writes its files when it is closed, or is large.
+func spoil(how func(dir string) error, there bool) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		p := pick(r.rnd, r.process)
-		if err := p.kill(); err != nil {
+		end := p.kill
+		if there {
+			end = func() error { _, err := p.term(90 * time.Second); return err }
+		}
+		if err := end(); err != nil {
 			return nil, err
 		}
-		if err := how(p.data); err != nil {
-			return nil, err
+		hurt := how(p.data)
+		if hurt != nil && !errors.Is(hurt, errMissed) {
+			return nil, hurt
 		}
 		took, err := r.restart(ctx, p)
+		if err == nil {
+			err = hurt
+		}
 		return figures{"rebuilt s": round(took)}, err
 	}
 }
@@ -214,9 +245,10 @@ func wipe(dir string) error {
 	return err
 }
 
-// tables are a store's files with rows in them; a store that has none yet is not hurt.
+// tables are a store's files with rows in them. A store that has none yet cannot be hurt.
 func tables(dir string, do func(path string, size int64) error) error {
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	hurt := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".sst" {
 			return err
 		}
@@ -224,8 +256,13 @@ func tables(dir string, do func(path string, size int64) error) error {
 		if err != nil || info.Size() == 0 {
 			return err
 		}
+		hurt++
 		return do(path, info.Size())
 	})
+	if err == nil && hurt == 0 {
+		return errMissed
+	}
+	return err
 }
 
 func flipBits(dir string) error {

@@ -153,10 +153,46 @@ func (p *program) rss() float64 {
 	return 0
 }
 
+// ports are the local ports of the program's TCP connections. They are not known where the kernel does not tell (/proc).
+func (p *program) ports() (ports map[int]bool, known bool) {
+	cmd, _, _ := p.state()
+	if cmd == nil || !p.alive() {
+		return nil, false
+	}
+	proc := fmt.Sprintf("/proc/%d/", cmd.Process.Pid)
+	table, err := os.ReadFile(proc + "net/tcp")
+	if err != nil {
+		return nil, false
+	}
+	files, err := os.ReadDir(proc + "fd")
+	if err != nil {
+		return nil, false
+	}
+	own := map[string]bool{} // inodes
+	for _, file := range files {
+		target, _ := os.Readlink(proc + "fd/" + file.Name()) // it may have been closed meanwhile
+		if inode, ok := strings.CutPrefix(target, "socket:["); ok {
+			own[strings.TrimSuffix(inode, "]")] = true
+		}
+	}
+	ports = map[int]bool{}
+	for line := range strings.Lines(string(table)) {
+		fields := strings.Fields(line) // see proc(5): the second is the local address in hexadecimal, the tenth the inode
+		if len(fields) < 10 || !own[fields[9]] {
+			continue
+		}
+		_, port, _ := strings.Cut(fields[1], ":")
+		if n, err := strconv.ParseInt(port, 16, 32); err == nil {
+			ports[int(n)] = true
+		}
+	}
+	return ports, true
+}
+
 // build makes a program of this module.
-func build(dir, pkg string) (string, error) {
+func build(dir, pkg string, flags ...string) (string, error) {
 	path := filepath.Join(dir, filepath.Base(pkg))
-	if out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), pkg)...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
 	}
 	return path, nil

@@ -18,16 +18,21 @@ import (
 )
 
 // A reader asks the query API for files that change often, again and again: whatever breaks, no answer may be older than one
-// that was given before.
+// that was given before, or of another file.
 type reader struct {
 	url   string // empty: there is nobody to ask
-	paths []string
+	files []target
 	done  chan struct{}
 
-	seen              map[string]int64 // version, by path
+	seen              map[target]int64 // version
 	answers, failures int
-	back              []string
+	back, others      []string
 }
+
+// A target is a file to ask for.
+type target struct{ scope, object string }
+
+func (t target) path() string { return oracle.FilePath(t.scope, t.object) }
 
 const (
 	asked    = 50 // files
@@ -35,46 +40,53 @@ const (
 )
 
 func newReader(r *run) *reader {
-	a := &reader{done: make(chan struct{}), seen: map[string]int64{}}
+	a := &reader{done: make(chan struct{}), seen: map[target]int64{}}
 	if r.serve != nil {
-		a.url, a.paths = r.serve.url, hottest(r.traffic.history, asked)
+		a.url, a.files = r.serve.url, hottest(r.traffic.history, asked)
 	}
 	return a
 }
 
 // hottest are the files that most of the first deliveries of each workspace are about.
-func hottest(h *gen.History, n int) []string {
-	times := map[string]int{}
+func hottest(h *gen.History, n int) []target {
+	times := map[target]int{}
 	for _, w := range h.Workspaces {
 		for _, d := range w.Deliveries[:min(len(w.Deliveries), 500)] {
-			var e struct {
-				Event, EventType string
-				ObjectID         string `json:"object_id"`
-				FileID           string
-			}
-			if d.Refused || json.Unmarshal(d.Body, &e) != nil {
-				continue
-			}
-			if id := cmp.Or(e.ObjectID, e.FileID); id != "" && strings.Contains(cmp.Or(e.Event, e.EventType), "_storage_file_") {
-				times[oracle.FilePath(w.ID, id)]++
+			if id := fileOf(d); id != "" {
+				times[target{w.ID, id}]++
 			}
 		}
 	}
-	paths := slices.SortedFunc(maps.Keys(times), func(a, b string) int { return cmp.Or(cmp.Compare(times[b], times[a]), cmp.Compare(a, b)) })
-	return paths[:min(len(paths), n)]
+	files := slices.SortedFunc(maps.Keys(times), func(a, b target) int {
+		return cmp.Or(cmp.Compare(times[b], times[a]), cmp.Compare(a.path(), b.path()))
+	})
+	return files[:min(len(files), n)]
+}
+
+// fileOf is the file that a delivery changes, if it does.
+func fileOf(d gen.Delivery) string {
+	var e struct {
+		Event, EventType string
+		ObjectID         string `json:"object_id"`
+		FileID           string
+	}
+	if d.Refused || json.Unmarshal(d.Body, &e) != nil || !strings.Contains(cmp.Or(e.Event, e.EventType), "_storage_file_") {
+		return ""
+	}
+	return cmp.Or(e.ObjectID, e.FileID)
 }
 
 // run asks until ctx ends.
 func (a *reader) run(ctx context.Context) {
 	defer close(a.done)
 	client := &http.Client{Timeout: 10 * time.Second}
-	for i := 0; len(a.paths) > 0 && sleep(ctx, askEvery) == nil; i++ {
-		a.ask(ctx, client, a.paths[i%len(a.paths)])
+	for i := 0; len(a.files) > 0 && sleep(ctx, askEvery) == nil; i++ {
+		a.ask(ctx, client, a.files[i%len(a.files)])
 	}
 }
 
-func (a *reader) ask(ctx context.Context, client *http.Client, path string) {
-	status, version, err := a.version(ctx, client, path)
+func (a *reader) ask(ctx context.Context, client *http.Client, of target) {
+	status, file, err := getFile(ctx, client, a.url+of.path())
 	switch {
 	case ctx.Err() != nil:
 		return
@@ -83,29 +95,38 @@ func (a *reader) ask(ctx context.Context, client *http.Client, path string) {
 		return
 	}
 	a.answers++
-	if before := a.seen[path]; version < before {
-		a.back = append(a.back, fmt.Sprintf("%s: %d, version %d after %d", path, status, version, before))
+	if before := a.seen[of]; file.Version < before {
+		a.back = append(a.back, fmt.Sprintf("%s: %d, version %d after %d", of.path(), status, file.Version, before))
 	}
-	a.seen[path] = version
+	if status == http.StatusOK && (file.WorkspaceID != of.scope || file.FileID != of.object) {
+		a.others = append(a.others, fmt.Sprintf("%s: %q/%q", of.path(), file.WorkspaceID, file.FileID))
+	}
+	a.seen[of] = file.Version
 }
 
-// version is 0 for a file that is not there yet.
-func (a *reader) version(ctx context.Context, client *http.Client, path string) (status int, version int64, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+path, nil)
+// An answered file is what is looked at of an answer; all of it is empty for a file that is not there yet.
+type answered struct {
+	WorkspaceID string `json:"workspace_id"`
+	FileID      string `json:"file_id"`
+	Position    string
+	Version     int64
+}
+
+func getFile(ctx context.Context, client *http.Client, url string) (status int, file answered, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return 0, 0, err
+		return 0, file, err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, 0, err
+		return 0, file, err
 	}
 	body, err := io.ReadAll(resp.Body)
 	if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode != http.StatusOK {
-		return resp.StatusCode, 0, err
+		return resp.StatusCode, file, err
 	}
-	var file struct{ Version int64 }
 	err = json.Unmarshal(body, &file)
-	return resp.StatusCode, file.Version, err
+	return resp.StatusCode, file, err
 }
 
 // report waits for the end of run.
@@ -114,19 +135,26 @@ func (a *reader) report(to *oracle.Report) {
 	if a.url == "" {
 		return
 	}
-	const name = "versions seen going back over HTTP"
-	to.Check(name)
+	const back, others = "versions seen going back over HTTP", "answers of another file over HTTP"
+	to.Check(back)
 	for _, example := range a.back {
-		to.Violate(name, "%s", example)
+		to.Violate(back, "%s", example)
 	}
-	to.Fact("files asked for over HTTP while faults hit", fmt.Sprintf("%d answers, %d without one, %d of %d files were there", a.answers, a.failures, len(a.there()), len(a.paths)))
+	to.Check(others)
+	for _, example := range a.others {
+		to.Violate(others, "%s", example)
+	}
+	if a.answers == 0 && a.failures > 0 {
+		to.Violate(back, "no answer at all to %d questions", a.failures)
+	}
+	to.Fact("files asked for over HTTP while faults hit", fmt.Sprintf("%d answers, %d without one, %d of %d files were there", a.answers, a.failures, a.there(), len(a.files)))
 }
 
-func (a *reader) there() (paths []string) {
-	for path, version := range a.seen {
+func (a *reader) there() (n int) {
+	for _, version := range a.seen {
 		if version > 0 {
-			paths = append(paths, path)
+			n++
 		}
 	}
-	return paths
+	return n
 }

@@ -38,19 +38,33 @@ type control struct {
 // verdict is an error when the product is guilty, or a control is not.
 func (r *report) verdict() error {
 	if r.Product != nil && r.Product.Broken() > 0 {
-		return fmt.Errorf("the product broke its promise:\n%s", r.Product)
+		return fmt.Errorf("a promise was broken, or the run is less than it is to be:\n%s", r.Product)
 	}
 	for _, c := range r.Controls {
 		if len(c.Missed) > 0 {
 			return fmt.Errorf("control %s was not found guilty of %v: the zeros of this run mean less than they say", c.Name, c.Missed)
 		}
 	}
-	for _, h := range r.Hits {
-		if !h.Traffic {
-			return fmt.Errorf("%s at %.0f s met no traffic", h.Fault, h.At)
+	return nil
+}
+
+// missing are the aims that the hits did not reach.
+func (r *report) missing() (texts []string) {
+	for _, a := range aims(r.Guarantee) {
+		if n := r.count(a); n < a.least {
+			texts = append(texts, fmt.Sprintf("%s: %d of %d", a.what, n, a.least))
 		}
 	}
-	return nil
+	return texts
+}
+
+func (r *report) count(a aim) (n int) {
+	for _, h := range r.Hits {
+		if a.counts(h.Row, h.Fault) {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *report) write(dir string) error {
@@ -85,9 +99,7 @@ func (r *report) lines() []*line {
 			l = &line{row: h.Row, fault: h.Fault, values: map[string][]float64{}}
 			byFault[h.Fault] = l
 		}
-		if h.Traffic {
-			l.hits++
-		}
+		l.hits++
 		for name, v := range h.Figures {
 			l.values[name] = append(l.values[name], v)
 		}
@@ -112,13 +124,7 @@ func (r *report) aimed() string {
 	var b strings.Builder
 	b.WriteString("\n| of these | hits | aimed at |\n|---|---|---|\n")
 	for _, a := range aims(r.Guarantee) {
-		n := 0
-		for _, h := range r.Hits {
-			if h.Traffic && a.counts(h.Row, h.Fault) {
-				n++
-			}
-		}
-		fmt.Fprintf(&b, "| %s | %d | %d |\n", a.what, n, a.least)
+		fmt.Fprintf(&b, "| %s | %d | %d |\n", a.what, r.count(a), a.least)
 	}
 	return b.String()
 }

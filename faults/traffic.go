@@ -34,6 +34,8 @@ type traffic struct {
 	left    map[int32]int       // the same: 200s to come
 	windows map[*window]struct{}
 
+	fresh atomic.Pointer[chan provider.Attempt] // who wants to hear of the next first delivery that is answered 200
+
 	done  chan struct{} // closed when all is sent
 	notes [][]provider.Note
 	err   error
@@ -45,7 +47,7 @@ type window struct {
 	ok, slow []time.Duration // of 200s, of 503s
 	refused  int             // 5xx
 	by       map[string]int  // the same, by URL
-	unacked  int             // of them, those that brokers did not acknowledge in time
+	unacked  map[string]int  // of them, those that brokers did not acknowledge in time
 	broken   int             // no answer
 	why      string          // of the last one
 	gap      time.Duration   // longest time without a 200
@@ -102,6 +104,11 @@ func (t *traffic) saw(a provider.Attempt) {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if d := a.Delivery; a.Status == http.StatusOK && a.Number == 1 && !d.Resent && !d.Late {
+		if c := t.fresh.Swap(nil); c != nil {
+			*c <- a
+		}
+	}
 	if a.Status == http.StatusOK {
 		text, _, _ := strings.Cut(a.Position, ":")
 		if n, err := strconv.Atoi(text); err == nil {
@@ -119,7 +126,7 @@ func (t *traffic) saw(a provider.Attempt) {
 			w.refused++
 			w.by[a.URL]++
 			if a.Code == "no_ack" {
-				w.unacked++
+				w.unacked[a.URL]++
 			}
 			w.slow = append(w.slow, a.Took)
 		case a.Status == 0:
@@ -132,7 +139,7 @@ func (t *traffic) saw(a provider.Attempt) {
 // watch opens a window; the function closes it.
 func (t *traffic) watch() (*window, func()) {
 	now := time.Now()
-	w := &window{begin: now, last: now, by: map[string]int{}}
+	w := &window{begin: now, last: now, by: map[string]int{}, unacked: map[string]int{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.windows[w] = struct{}{}
@@ -158,7 +165,7 @@ func (t *traffic) flows(ctx context.Context, limit time.Duration) error {
 	for t.sender.OK.Load() < before+3 {
 		switch {
 		case !t.sending():
-			return fmt.Errorf("all is sent (%w)", t.err)
+			return errors.Join(errSent, t.err)
 		case time.Since(begin) > limit:
 			return fmt.Errorf("no traffic for %v", limit)
 		}
@@ -239,7 +246,7 @@ func (f *foreign) run(ctx context.Context, every time.Duration) error {
 		if sleep(ctx, every) != nil {
 			return nil
 		}
-		kind := f.rnd.IntN(6)
+		kind := f.rnd.IntN(9)
 		if f.tame {
 			kind = 0
 		}
@@ -249,7 +256,7 @@ func (f *foreign) run(ctx context.Context, every time.Duration) error {
 	}
 }
 
-// write puts one record into the topic; kinds from 1 to 4 are poison.
+// write puts one record into the topic; kinds from 1 to 6 are poison, and 7 has no key, which is allowed where it belongs.
 func (f *foreign) write(kind int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -267,6 +274,12 @@ func (f *foreign) write(kind int) error {
 		r.Key = []byte(ws + "-other")
 	case 4:
 		n = (n + 1) % partitions
+	case 5:
+		r.Value = nil
+	case 6:
+		r.Headers = []kgo.RecordHeader{{Key: "ce_id", Value: []byte("another")}}
+	case 7:
+		r.Key = nil
 	}
 	r.Partition = int32(n)
 	// Not the run's context: a record that is cut off might land all the same, and nobody would know where.

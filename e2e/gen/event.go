@@ -89,7 +89,7 @@ func (g *generator) when(created time.Time) time.Time {
 	case n < 6:
 		return time.Time{}
 	case n < 8:
-		return created.Add(2 * time.Hour)
+		return created.Add(48 * time.Hour)
 	}
 	return created
 }

@@ -2,7 +2,8 @@
 //
 // It promises that the same Config gives the same bytes, that half of the events fall on fifty hot files, and that the
 // history holds what goes wrong in the world: resends near and late, first deliveries out of order, undated and future
-// events, ids made to confuse keys and addresses. It knows the provider's wire format and nothing of tidemark.
+// events, ids made to confuse keys and addresses, ids that two workspaces have and paths that two files have. It knows the
+// provider's wire format and nothing of tidemark.
 package gen
 
 import (
@@ -65,6 +66,7 @@ const (
 	outOfOrder   = 0.02
 	refusals     = 0.005
 	noFile       = 0.10
+	shared       = 0.05 // ids that two workspaces have, paths that two files have
 )
 
 // New makes a history.
@@ -104,7 +106,9 @@ type generator struct {
 	rnd    *rand.Rand
 	all    []*scope
 	hot    []*fileSim
-	serial int // makes ids distinct
+	serial int      // makes ids distinct
+	lent   *fileSim // whose id another workspace's file may have too
+	twin   *event   // whose id another workspace's event may have too
 }
 
 func (g *generator) scopes() {
@@ -127,9 +131,21 @@ func (g *generator) scopes() {
 	}
 }
 
+// newFile makes a file. Some have the id of a file of another workspace, and some lie where another file of theirs lies or lay.
 func (g *generator) newFile(s *scope) *fileSim {
 	g.serial++
-	return &fileSim{scope: s, id: fileID(g.serial, g.rnd), name: fileName(g.serial, g.rnd), dir: pick(g.rnd, dirs)}
+	f := &fileSim{scope: s, id: fileID(g.serial, g.rnd), name: fileName(g.serial, g.rnd), dir: pick(g.rnd, dirs)}
+	if g.lent != nil && g.lent.scope != s && g.chance(shared) {
+		f.id = g.lent.id
+		g.lent = nil
+	} else if g.lent == nil {
+		g.lent = f
+	}
+	if len(s.files) > 0 && g.chance(shared) {
+		at := pick(g.rnd, s.files)
+		f.name, f.dir = at.name, at.dir
+	}
+	return f
 }
 
 // event makes the i-th event and appends it to its workspace.
@@ -156,6 +172,13 @@ func (g *generator) event(i int) {
 
 func (g *generator) append(s *scope, e event) {
 	e.scope = s
+	switch {
+	case g.twin == nil:
+		g.twin = &e
+	case g.twin.scope != s && g.chance(shared):
+		e.id = g.twin.id
+		g.twin = nil
+	}
 	s.deliveries = append(s.deliveries, Delivery{EventID: e.id, Body: e.body(g)})
 }
 

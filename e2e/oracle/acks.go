@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"regexp"
+	"time"
 
 	"tidemark/e2e/gen"
 	"tidemark/e2e/provider"
@@ -24,7 +25,8 @@ type Sent struct {
 // answer said; no refused webhook is; each workspace's events lie in the order they were sent.
 func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 	r.check("acknowledged events lost", "acknowledged events changed", "acknowledged out of order", "never acknowledged",
-		"valid events refused", "refused events accepted", "refused events in the log", "log order is not send order", "records nobody sent")
+		"valid events refused", "refused events accepted", "refused events in the log", "log order is not send order", "records nobody sent",
+		"copies without an answer changed")
 	sent := map[string]sentEvent{}
 	for i := range by.History.Workspaces { // others look at theirs meanwhile
 		if m.partitionOf(by.History.Workspaces[i].ID) != partition {
@@ -36,7 +38,7 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 		for _, n := range by.Notes[i] {
 			key := w.ID + "\x00" + n.EventID
 			if _, again := sent[key]; !again {
-				sent[key] = sentEvent{refused: n.Refused, rank: rank}
+				sent[key] = sentEvent{refused: n.Refused, rank: rank, body: n.Body, canary: w.Canary}
 				rank++
 			}
 			m.judgeNote(w, n, &last, r)
@@ -56,12 +58,16 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 		}
 		key := e.scope + "\x00" + e.id
 		s, known := sent[key]
-		switch {
-		case !known:
-			r.Violate("records nobody sent", "%s: %q", at, short(rec.Value))
-		case s.refused:
-			r.Violate("refused events in the log", "%s: %q", at, short(rec.Value))
-		case !s.found:
+		if !known || s.refused {
+			r.Violate(map[bool]string{true: "refused events in the log", false: "records nobody sent"}[known], "%s: %q", at, short(rec.Value))
+			continue
+		}
+		if !rec.answered { // it was sent again, and this copy may be the one that was folded
+			if d := kept(rec.Record, gen.Workspace{ID: e.scope, Canary: s.canary}, s.body); d != "" {
+				r.Violate("copies without an answer changed", "%q: %s at %s: %s", e.scope, e.id, at, d)
+			}
+		}
+		if !s.found {
 			if s.rank < reached[e.scope] {
 				r.Violate("log order is not send order", "%q: event %s, sent as number %d, lies after number %d", e.scope, e.id, s.rank, reached[e.scope])
 			}
@@ -75,7 +81,13 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 type sentEvent struct {
 	refused, found bool
 	rank           int // in the order of first deliveries
+	body           []byte
+	canary         string
 }
+
+// slack is how far apart what the ingress says of an event's arrival and what its sender saw may lie: an attempt is given up
+// after 5 s, and both may have waited for a processor.
+const slack = 30 * time.Second
 
 // judgeNote compares one delivery with the record that the answer named.
 func (m *Model) judgeNote(w gen.Workspace, n provider.Note, last *int64, r *Report) {
@@ -97,8 +109,14 @@ func (m *Model) judgeNote(w gen.Workspace, n provider.Note, last *int64, r *Repo
 		r.Violate("acknowledged events lost", "%q: %s at %q", w.ID, n.EventID, n.Position)
 		return
 	}
-	if d := kept(rec.Record, w, n); d != "" {
+	rec.answered = true
+	if d := kept(rec.Record, w, n.Body); d != "" {
 		r.Violate("acknowledged events changed", "%q: %s at %s: %s", w.ID, n.EventID, n.Position, d)
+	}
+	if e := rec.event; e != nil {
+		if received := time.UnixMicro(e.received); received.After(n.At) || n.At.Sub(received) > slack || rec.Timestamp.Sub(received).Abs() > slack {
+			r.Violate("acknowledged events changed", "%q: %s at %s: received at %v, recorded at %v, answered at %v", w.ID, n.EventID, n.Position, received, rec.Timestamp, n.At)
+		}
 	}
 	if rec.Offset <= *last {
 		r.Violate("acknowledged out of order", "%q: %s at %s after offset %d", w.ID, n.EventID, n.Position, *last)
@@ -110,8 +128,8 @@ var receivedForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6}
 
 // kept says how a record differs from what was sent: every member must be there unchanged, with received_at, partition_key
 // and the three canonical names added and nothing else.
-func kept(rec *kgo.Record, w gen.Workspace, n provider.Note) string {
-	sent, err := strictObject(n.Body)
+func kept(rec *kgo.Record, w gen.Workspace, body []byte) string {
+	sent, err := strictObject(body)
 	if err != nil {
 		return err.Error()
 	}
@@ -135,7 +153,7 @@ func kept(rec *kgo.Record, w gen.Workspace, n provider.Note) string {
 	case !receivedForm.MatchString(received):
 		return fmt.Sprintf("received_at is %q", received)
 	case !reflect.DeepEqual(found, want):
-		return fmt.Sprintf("found %q, sent %q", rec.Value, n.Body)
+		return fmt.Sprintf("found %q, sent %q", rec.Value, body)
 	case found["canary"] != w.Canary:
 		return fmt.Sprintf("canary %v", found["canary"])
 	case string(rec.Key) != w.ID:

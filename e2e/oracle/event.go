@@ -32,6 +32,7 @@ type event struct {
 	occurred *int64 // the sender's time, µs
 	received int64  // µs
 	recorded int64  // the record's time, µs
+	replayed bool   // by an operator
 }
 
 // Accepted names, in the order they are looked for.

@@ -1,6 +1,8 @@
 package oracle
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -55,6 +57,12 @@ func (r *row) remembers(e *event) (duplicate, beyond bool) {
 	}
 	oldest, newest := r.seen[0].sent, r.seen[windowIDs-1].sent
 	return false, *at/second < oldest || *at/second == oldest && oldest < newest // one of that second may have been forgotten
+}
+
+// filledBySecondOf says that the window is full of events of the same second as this one.
+func (r *row) filledBySecondOf(e *event) bool {
+	at := e.believed()
+	return r != nil && at != nil && len(r.seen) == windowIDs && r.seen[0].sent == *at/second && r.seen[windowIDs-1].sent == *at/second
 }
 
 // apply folds an accepted event into a copy of the row; nil is a file never seen. It reports whether the event came late.
@@ -155,6 +163,9 @@ func (r *row) remember(e *event) {
 	case len(kept) > 0:
 		new.sent = kept[len(kept)-1].sent
 	}
+	if e.replayed && len(kept) > 0 { // its age says nothing
+		new.sent = max(new.sent, kept[len(kept)-1].sent)
+	}
 	place := len(kept)
 	for place > 0 && kept[place-1].sent > new.sent {
 		place--
@@ -194,6 +205,23 @@ func (r *row) doc() doc {
 	d.putTime("created_at", r.created)
 	d.putTime("updated_at", r.updated)
 	d.putTime("deleted_at", r.deleted)
+	return d
+}
+
+// bookkeeping is what later folds go by, in the form of FileState.
+func (r *row) bookkeeping() doc {
+	var seen []byte
+	for _, s := range r.seen {
+		sum := sha256.Sum256([]byte(s.id))
+		seen = append(seen, sum[:16]...)
+		seen = binary.BigEndian.AppendUint32(seen, uint32(s.sent))
+		seen = binary.BigEndian.AppendUint32(seen, uint32(s.recorded))
+	}
+	d := doc{"seen": text(string(seen))}
+	d.putTime("place_at", r.placeAt)
+	d.putTime("content_at", r.contentAt)
+	d.putTime("status_at", r.statusAt)
+	d.putTime("last_at", r.newestAt)
 	return d
 }
 

@@ -2,12 +2,14 @@ package oracle
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
@@ -30,6 +32,8 @@ type Judge struct {
 	Once bool
 	// Sent is compared with the log of events; nil when it is not known.
 	Sent *Sent
+	// Followed has read the files table as it was written; nil when nobody did.
+	Followed *Follower
 }
 
 // Run judges every topic, and returns what files and workspaces should have become. It goes partition by partition: what comes
@@ -86,6 +90,10 @@ func (j Judge) judgePartition(ctx context.Context, partition int, r *Report) (*M
 			return nil, failed
 		}
 	}
+	if j.Followed != nil {
+		m.judgeFollowed(j.Followed.rows[partition], r)
+		j.Followed.rows[partition] = nil // nobody asks for them again
+	}
 	if j.Sent != nil {
 		m.judgeSenders(partition, j.Sent, r)
 	}
@@ -100,7 +108,18 @@ func (m *Model) tell(r *Report) {
 	r.count("log: folded / without a row / duplicates / dead", m.Accepted, m.Passed, m.Duplicates, len(m.dead))
 	r.count("log: folded late", m.Late)
 	r.count("log: ids forgotten and folded again: undated / tied", m.TwiceUndated, m.TwiceTied)
+	never := 0
+	for id := range m.beyond {
+		if _, folded := m.folded[id]; !folded {
+			never++
+		}
+	}
+	r.count("log: ids that always came too late for the window", never)
 	r.count("log: files / workspaces", len(m.rows), len(m.counts))
+	r.check("ids folded twice")
+	for _, at := range m.twice {
+		r.Violate("ids folded twice", "%s: %s", at, short(m.events[at].Value))
+	}
 }
 
 // judgeFiles compares the last row of each key: the table is coalesced and compacted, so only the last is promised. An owner
@@ -134,11 +153,8 @@ func (m *Model) judgeFiles(records iter.Seq[*kgo.Record], r *Report) {
 			r.Violate("rows unexpected", "%q: %v", key, state)
 			continue
 		}
-		if d := stateDoc(state).diff(want.doc()); d != "" {
+		if d := stateDoc(state).diff(want.doc()) + bookkeeping(state).diff(want.bookkeeping()); d != "" {
 			r.Violate("rows wrong", "%q: %s", key, d)
-		}
-		if n := len(state.GetSeen()) / 24; n != len(want.seen) {
-			r.Violate("rows wrong", "%q: %d ids remembered, wanted %d", key, n, len(want.seen))
 		}
 	}
 	for key := range m.rows {
@@ -175,14 +191,24 @@ func stateDoc(s *tidemarkv1.FileState) doc {
 	return d
 }
 
-// judgeIndex compares every record with the row of its version, and wants the newest version last.
+// bookkeeping is what later folds go by: the times of the groups, and the window.
+func bookkeeping(s *tidemarkv1.FileState) doc {
+	d := doc{"seen": text(string(s.GetSeen()))}
+	d.putTime("place_at", s.PlaceAt)
+	d.putTime("content_at", s.ContentAt)
+	d.putTime("status_at", s.StatusAt)
+	d.putTime("last_at", s.LastAt)
+	return d
+}
+
+// judgeIndex compares every record with the row of its version, and wants versions to come in their order, and the newest last.
 func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
-	r.check("index records missing", "index records wrong", "index not at the newest version")
+	r.check("index records missing", "index records wrong", "index not at the newest version", "index versions out of order")
 	if m.once {
 		r.check("index records repeated")
 	}
 	seen := map[string]map[int64]bool{}
-	last := map[string]int64{}
+	last, newest := map[string]int64{}, map[string]int64{}
 	found := 0
 	for rec := range records {
 		found++
@@ -204,6 +230,10 @@ func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 		if m.once && seen[key][version] {
 			r.Violate("index records repeated", "%q version %d", key, version)
 		}
+		if newest[key] > version && !seen[key][version] { // a repeated attempt may be older
+			r.Violate("index versions out of order", "%q: version %d for the first time after %d", key, version, newest[key])
+		}
+		newest[key] = max(newest[key], version)
 		seen[key][version], last[key] = true, version
 		row := m.index[key][version]
 		want := doc{
@@ -231,8 +261,8 @@ func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 				r.Violate("index records missing", "%q version %d", key, version)
 			}
 		}
-		if newest := m.rows[key].version; last[key] != newest {
-			r.Violate("index not at the newest version", "%q: last is %d of %d", key, last[key], newest)
+		if want := m.rows[key].version; last[key] != want {
+			r.Violate("index not at the newest version", "%q: last is %d of %d", key, last[key], want)
 		}
 	}
 	r.count("index: records / expected", found, distinct)
@@ -240,7 +270,7 @@ func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 
 // judgeDead compares the dead letters by their identity: topic, partition and offset of the source.
 func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
-	r.check("dead letters missing", "dead letters wrong", "dead letters unexpected")
+	r.check("dead letters missing", "dead letters wrong", "dead letters unexpected", "dead letters marked by nobody")
 	if m.once {
 		r.check("dead letters repeated")
 	}
@@ -251,8 +281,9 @@ func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 		for _, h := range rec.Headers {
 			headers[h.Key] = string(h.Value)
 		}
-		if _, marker := headers["dlq.resolved"]; marker {
-			continue // an operator's word about a dead letter
+		if _, marker := headers["dlq.resolved"]; marker { // an operator's word about a dead letter, and there was no operator
+			r.Violate("dead letters marked by nobody", "at %d: %v", rec.Offset, headers)
+			continue
 		}
 		found++
 		at := headers["dlq.partition"] + ":" + headers["dlq.offset"]
@@ -275,6 +306,8 @@ func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 			r.Violate("dead letters wrong", "%s: value %q, wanted %q", at, short(rec.Value), short(source.Value))
 		case !bytes.Equal(rec.Key, key) || keyNull != (source.Key == nil):
 			r.Violate("dead letters wrong", "%s: key %q, null %t, wanted %q", at, rec.Key, keyNull, source.Key)
+		case headers["dlq.headers_omitted"] == "" && !slices.EqualFunc(withoutOwn(rec.Headers), withoutOwn(source.Headers), sameHeader):
+			r.Violate("dead letters wrong", "%s: headers %v, its source had %v", at, headers, source.Headers)
 		case headers["dlq.message"] == "" || headers["dlq.exception"] == "" || headers["dlq.first_failed_at"] == "":
 			r.Violate("dead letters wrong", "%s: headers %v", at, headers)
 		}
@@ -293,6 +326,15 @@ func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 		r.count("dead letters: expected for "+reason, reasons[reason])
 	}
 }
+
+// withoutOwn leaves out what tells of the dead letter itself, and sorts the rest.
+func withoutOwn(headers []kgo.RecordHeader) []kgo.RecordHeader {
+	kept := slices.DeleteFunc(slices.Clone(headers), func(h kgo.RecordHeader) bool { return strings.HasPrefix(h.Key, "dlq.") })
+	slices.SortFunc(kept, func(a, b kgo.RecordHeader) int { return cmp.Compare(a.Key, b.Key) })
+	return kept
+}
+
+func sameHeader(a, b kgo.RecordHeader) bool { return a.Key == b.Key && bytes.Equal(a.Value, b.Value) }
 
 // letterHolds is what a dead letter holds of a part of its source: nothing when its headers say so and the source was too large.
 func letterHolds(source *kgo.Record, headers map[string]string, name string, part []byte) []byte {

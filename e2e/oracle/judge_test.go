@@ -107,6 +107,10 @@ func TestNoticesAreJudged(t *testing.T) {
 		{"a duplicate has an effect", func(r []*kgo.Record) []*kgo.Record { return append(r, replace(r[1], `:1"`, `:4"`)) }, "notices unexpected"},
 		{"swapped", func(r []*kgo.Record) []*kgo.Record { r[0], r[1] = r[1], r[0]; return r }, "notices out of order in a workspace"},
 		{"elsewhere", func(r []*kgo.Record) []*kgo.Record { c := *r[0]; c.Partition++; r[0] = &c; return r }, "notices in another partition than the event"},
+		{"the payload is said to be too large", func(r []*kgo.Record) []*kgo.Record {
+			r[0] = replace(r[0], `"late":`, `"payload_omitted":true,"late":`)
+			return r
+		}, "notices wrong"},
 		{"another key", func(r []*kgo.Record) []*kgo.Record { c := *r[0]; c.Key = []byte("v/f"); r[0] = &c; return r }, "notices wrong"},
 	} {
 		_, m := history(t, story...)
@@ -150,6 +154,7 @@ func TestIndexIsJudged(t *testing.T) {
 		{"repeated from the middle", func(r []*kgo.Record) []*kgo.Record { return append(r, r[2:]...) }, ""},
 		{"the last is lost", func(r []*kgo.Record) []*kgo.Record { return r[:len(r)-1] }, "index not at the newest version"},
 		{"one is lost", func(r []*kgo.Record) []*kgo.Record { return append(r[:1], r[2:]...) }, "index records missing"},
+		{"swapped", func(r []*kgo.Record) []*kgo.Record { r[1], r[2] = r[2], r[1]; return r }, "index versions out of order"},
 		{"an old one comes last", func(r []*kgo.Record) []*kgo.Record { return append(r, r[0]) }, "index not at the newest version"},
 		{"a version is of another state", func(r []*kgo.Record) []*kgo.Record { c := *r[1]; c.Value = r[0].Value; r[1] = &c; return r }, "index records missing"},
 		{"a version too many", func(r []*kgo.Record) []*kgo.Record {
@@ -171,7 +176,8 @@ func TestRowsAreJudged(t *testing.T) {
 	right := &tidemarkv1.FileState{
 		WorkspaceId: "w", FileId: "f", Name: "a", Size: row.size, Status: tidemarkv1.Status_STATUS_ACTIVE, Version: 4,
 		Position: &tidemarkv1.Position{Partition: m.log[3].Partition, Offset: 3}, LastEvent: row.lastEvent, LastEventId: "4", CreatedAt: row.created,
-		UpdatedAt: row.updated, Seen: make([]byte, 4*24),
+		UpdatedAt: row.updated, PlaceAt: row.placeAt, ContentAt: row.contentAt, StatusAt: row.statusAt, LastAt: row.newestAt,
+		Seen: []byte(strings.TrimPrefix(row.bookkeeping()["seen"], "text ")),
 	}
 	record := func(change func(*tidemarkv1.FileState)) *kgo.Record {
 		state := proto.CloneOf(right)
@@ -198,11 +204,44 @@ func TestRowsAreJudged(t *testing.T) {
 		{"back in time, and again, under exactly_once", true, []*kgo.Record{same, old, same}, "rows going back in time"},
 		{"another size", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Size = proto.Int64(5) })}, "rows wrong"},
 		{"an id too many", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Seen = append(s.Seen, make([]byte, 24)...) })}, "rows wrong"},
+		{"another id", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Seen[0]++ })}, "rows wrong"},
+		{"the status group's time is lost", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.StatusAt = nil })}, "rows wrong"},
 		{"another key", false, []*kgo.Record{same, {Key: []byte("w/g"), Value: same.Value}}, "rows unexpected"},
 	} {
 		m.once = test.once
 		r := &Report{}
 		m.judgeFiles(slices.Values(test.records), r)
+		expect(t, test.name, test.found, r)
+	}
+}
+
+func TestDeadLettersAreJudged(t *testing.T) {
+	letter := func(change func(*kgo.Record)) []*kgo.Record {
+		r := &kgo.Record{Key: []byte("w"), Value: []byte("no JSON"), Headers: []kgo.RecordHeader{
+			{Key: "mine", Value: []byte("1")}, {Key: "dlq.topic", Value: []byte("events")}, {Key: "dlq.partition", Value: []byte("3")},
+			{Key: "dlq.offset", Value: []byte("0")}, {Key: "dlq.reason", Value: []byte("not_json")}, {Key: "dlq.message", Value: []byte("m")},
+			{Key: "dlq.exception", Value: []byte("e")}, {Key: "dlq.first_failed_at", Value: []byte("t")},
+		}}
+		change(r)
+		return []*kgo.Record{r}
+	}
+	for _, test := range []struct {
+		name    string
+		letters []*kgo.Record
+		found   string
+	}{
+		{"right", letter(func(*kgo.Record) {}), ""},
+		{"none", nil, "dead letters missing"},
+		{"another reason", letter(func(r *kgo.Record) { r.Headers[4].Value = []byte("bad_field") }), "dead letters wrong"},
+		{"another value", letter(func(r *kgo.Record) { r.Value = []byte("JSON") }), "dead letters wrong"},
+		{"another key", letter(func(r *kgo.Record) { r.Key = []byte("v") }), "dead letters wrong"},
+		{"a lost header", letter(func(r *kgo.Record) { r.Headers = r.Headers[1:] }), "dead letters wrong"},
+		{"of a record that is none", letter(func(r *kgo.Record) { r.Headers[3].Value = []byte("1") }), "dead letters unexpected"},
+		{"a mark", letter(func(r *kgo.Record) { r.Headers[0].Key = "dlq.resolved" }), "dead letters marked by nobody"},
+	} {
+		source := &kgo.Record{Topic: "events", Partition: 3, Key: []byte("w"), Value: []byte("no JSON"), Headers: []kgo.RecordHeader{{Key: "mine", Value: []byte("1")}}}
+		m, r := NewModel("events", 8, []*kgo.Record{source}), &Report{}
+		m.judgeDead(slices.Values(test.letters), r)
 		expect(t, test.name, test.found, r)
 	}
 }

@@ -1,6 +1,6 @@
 // Package oracle says what tidemark should have made of a log of events, and where it did not.
 //
-// It promises to share no code with what it judges: it is written from the design's words alone, with plain maps, one event
+// It promises to share no code with what it judges: it is written from the words of the design and of proto/ alone, with plain maps, one event
 // after the other. It may be slow. It reads a cluster but never writes to one.
 package oracle
 
@@ -26,18 +26,22 @@ type Model struct {
 	log     []*entry                  // as read
 	events  map[string]*entry         // the same by position
 
-	folded map[string]bool // by key and event id
+	folded map[string]bool // by key and event id: whether its time was believed when it was folded first
+	beyond map[string]bool // the same: came too late for the window
 
 	Records, Accepted, Passed, Late, Duplicates int
-	// TwiceUndated and TwiceTied count ids that a row had forgotten and folded again: those without a time, and those of the
-	// second that its window was cut at. The window cannot tell them; any other would be a mistake of the model.
+	// TwiceUndated and TwiceTied count ids that a row had forgotten and folded again: those without a time that could be
+	// believed, and those of the second that fills its window. The window cannot tell them. Any other, in twice, is a mistake in
+	// the rules that model and product share.
 	TwiceUndated, TwiceTied int
+	twice                   []string
 }
 
 // An entry is a record of the log and the event that it holds, nil when it holds none.
 type entry struct {
 	*kgo.Record
-	event *event
+	event    *event
+	answered bool // a 200 named its position
 }
 
 type notice struct {
@@ -58,7 +62,7 @@ func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
 	m := &Model{
 		topic: topic, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
 		index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{},
-		events: map[string]*entry{}, folded: map[string]bool{},
+		events: map[string]*entry{}, folded: map[string]bool{}, beyond: map[string]bool{},
 	}
 	for _, r := range records {
 		m.add(r)
@@ -77,7 +81,7 @@ func (m *Model) add(r *kgo.Record) {
 	at := position(r.Partition, r.Offset)
 	m.Records++
 	e, reason := m.understand(r)
-	m.events[at] = &entry{r, e}
+	m.events[at] = &entry{Record: r, event: e}
 	m.log = append(m.log, m.events[at])
 	if reason != "" {
 		m.dead[at] = &deadLetter{r, reason}
@@ -96,12 +100,14 @@ func (m *Model) add(r *kgo.Record) {
 		case duplicate:
 			m.Duplicates++
 			return
-		case beyond && !replayed(r):
+		case beyond && !e.replayed:
 			m.dead[at] = &deadLetter{r, beyondWindow}
+			m.beyond[key+"\x00"+e.id] = true
 			return
 		}
 	}
 	after, late := before.apply(e, at)
+	tied := before.filledBySecondOf(e)
 	if before != nil {
 		before.seen = nil // of all versions of a row only the last is asked: a long history would not fit into memory
 	}
@@ -111,12 +117,16 @@ func (m *Model) add(r *kgo.Record) {
 	}
 	m.index[key][after.version] = after
 	m.Accepted++
-	if id := key + "\x00" + e.id; m.folded[id] && e.believed() == nil {
+	id := key + "\x00" + e.id
+	switch believed, again := m.folded[id]; {
+	case !again:
+		m.folded[id] = e.believed() != nil
+	case !believed || e.believed() == nil:
 		m.TwiceUndated++
-	} else if m.folded[id] {
+	case tied, e.replayed:
 		m.TwiceTied++
-	} else {
-		m.folded[id] = true
+	default:
+		m.twice = append(m.twice, at)
 	}
 	if late {
 		m.Late++
@@ -143,11 +153,17 @@ func (m *Model) understand(r *kgo.Record) (*event, string) {
 	if reason != "" {
 		return nil, reason
 	}
+	e.replayed = replayed(r)
 	if len(r.Key) > 0 && string(r.Key) != e.scope {
 		return e, keyMismatch
 	}
 	if m.partitionOf(e.scope) != int(r.Partition) {
 		return e, wrongPart
+	}
+	for _, h := range r.Headers { // they repeat what the JSON says
+		if says, repeats := map[string]string{"ce_id": e.id, "ce_type": e.name, "ce_subject": e.object}[h.Key]; repeats && says != string(h.Value) {
+			return e, keyMismatch
+		}
 	}
 	return e, ""
 }

@@ -64,6 +64,9 @@ func (m *Model) judgeNotices(records iter.Seq[*kgo.Record], r *Report) {
 	r.count("notices: records / unique / expected", found, len(first), len(m.notices))
 }
 
+// mostNotice is how large a notice with its payload may be, in bytes.
+const mostNotice = 1 << 20
+
 func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice, r *Report) {
 	e := want.event
 	expected := doc{
@@ -86,6 +89,9 @@ func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice
 		r.Violate("notices wrong", "%s (%s): %s", want.position, e.name, d)
 	}
 	if _, omitted := object["payload_omitted"]; omitted {
+		if len(rec.Value)+len(want.payload) <= mostNotice || object["payload"] != nil {
+			r.Violate("notices wrong", "%s: the payload of %d bytes is said to be left out of a notice of %d", want.position, len(want.payload), len(rec.Value))
+		}
 		return
 	}
 	source, err := strictObject(want.payload)

@@ -51,6 +51,10 @@ type Note struct {
 
 // An Attempt is one request and what came of it.
 type Attempt struct {
+	Workspace string
+	Delivery  gen.Delivery
+	Number    int // of the delivery's attempts, from 1
+
 	URL      string
 	Status   int // 0 without an answer
 	Position string
@@ -99,7 +103,7 @@ func (s *Sender) Run(ctx context.Context, h *gen.History) ([][]Note, error) {
 				if err := s.Pace.Wait(ctx); err != nil {
 					return fmt.Errorf("workspace %q, delivery %d: %w", w.ID, k, err)
 				}
-				note, err := s.deliver(ctx, d)
+				note, err := s.deliver(ctx, w.ID, d)
 				notes[i][k] = note
 				if err != nil {
 					return fmt.Errorf("workspace %q, delivery %d (%s): %w", w.ID, k, d.EventID, err)
@@ -121,7 +125,7 @@ func (s *Sender) enough() bool {
 }
 
 // deliver repeats one webhook until it is answered for good: 200, or 4xx other than 429.
-func (s *Sender) deliver(ctx context.Context, d gen.Delivery) (Note, error) {
+func (s *Sender) deliver(ctx context.Context, workspace string, d gen.Delivery) (Note, error) {
 	note := Note{Delivery: d}
 	wait := 20 * time.Millisecond
 	for {
@@ -136,7 +140,10 @@ func (s *Sender) deliver(ctx context.Context, d gen.Delivery) (Note, error) {
 			}
 		}
 		if s.Saw != nil {
-			s.Saw(Attempt{URL: to, Status: status, Position: said.Position, Code: said.Code, Took: time.Since(begin), Err: err})
+			s.Saw(Attempt{
+				Workspace: workspace, Delivery: d, Number: note.Attempts,
+				URL: to, Status: status, Position: said.Position, Code: said.Code, Took: time.Since(begin), Err: err,
+			})
 		}
 		switch {
 		case err == nil && status == http.StatusOK:

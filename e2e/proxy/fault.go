@@ -36,8 +36,28 @@ type Fault struct {
 	Match   func(Request) bool // nil: all
 	Delay   time.Duration
 	Hits    atomic.Int64 // requests, answers or connections that it met
+	// Forget drops held requests whose client has gone when the fault is lifted: it had not sent them yet. Else they arrive, as
+	// what a network delays does.
+	Forget bool
 
 	lifted chan struct{}
+	mu     sync.Mutex
+	held   []int // ports of the clients whose requests or answers wait
+}
+
+// Holds says whether anything of a client waits that has one of the ports.
+func (f *Fault) Holds(client func(port int) bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.held, client)
+}
+
+// hold waits until the fault is lifted.
+func (f *Fault) hold(client int) {
+	f.mu.Lock()
+	f.held = append(f.held, client)
+	f.mu.Unlock()
+	<-f.lifted
 }
 
 func (f *Fault) on(broker string) bool { return f.Brokers == nil || slices.Contains(f.Brokers, broker) }
@@ -103,8 +123,10 @@ func (p *Proxy) reap(f *Fault) {
 // A link is one client's connection with the broker's.
 type link struct {
 	broker         string
+	port           int // the client's
 	client, server net.Conn
 	moved          atomic.Int64 // when anything passed last
+	gone           atomic.Bool  // the client has closed it, or died
 }
 
 func (l *link) end() { _, _ = l.client.Close(), l.server.Close() } // either may have ended already
@@ -128,17 +150,33 @@ func (p *Proxy) connecting(broker string) (allowed bool) {
 	return true
 }
 
-// forwarding holds a request.
-func (p *Proxy) forwarding(r Request) {
-	for _, f := range p.active() {
-		if f.meets(r, HoldRequests, Silence) {
-			<-f.lifted
+// Serves says whether a client that has one of the ports is still there.
+func (p *Proxy) Serves(client func(port int) bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		if !l.gone.Load() && client(l.port) {
+			return true
 		}
 	}
+	return false
+}
+
+// forwarding holds a request.
+func (p *Proxy) forwarding(l *link, r Request) (allowed bool) {
+	for _, f := range p.active() {
+		if !f.meets(r, HoldRequests, Silence) {
+			continue
+		}
+		if f.hold(l.port); f.Forget && l.gone.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // answering holds, delays or cuts an answer that came at a time.
-func (p *Proxy) answering(r Request, came time.Time) (allowed bool) {
+func (p *Proxy) answering(l *link, r Request, came time.Time) (allowed bool) {
 	for _, f := range p.active() {
 		if !f.meets(r, HoldAnswers, DelayAnswers, CutAnswers, Silence) {
 			continue
@@ -152,7 +190,7 @@ func (p *Proxy) answering(r Request, came time.Time) (allowed bool) {
 			case <-f.lifted:
 			}
 		default:
-			<-f.lifted
+			f.hold(l.port)
 		}
 	}
 	return true

@@ -98,6 +98,37 @@ func TestHeldRequestIsNotWritten(t *testing.T) {
 	}
 }
 
+// TestWhoDiedHadNotSentIt kills a client while its request is held.
+func TestWhoDiedHadNotSentIt(t *testing.T) {
+	for forget, want := range map[bool]int64{true: 1, false: 2} {
+		p, client, end := between(t)
+		f := &Fault{Effect: HoldRequests, Match: toT, Forget: forget}
+		lift := p.Inject(f)
+		write(t, client)
+		for begin := time.Now(); !f.Holds(func(int) bool { return true }); {
+			if time.Since(begin) > 10*time.Second {
+				t.Fatal("nothing is held")
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if f.Holds(func(port int) bool { return port == 1 }) {
+			t.Error("it holds what nobody sent")
+		}
+		client.Close()
+		for begin := time.Now(); p.Serves(func(int) bool { return true }); {
+			if time.Since(begin) > 10*time.Second {
+				t.Fatal("its end is not noticed")
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		lift()
+		time.Sleep(300 * time.Millisecond)
+		if n := end(); n != want {
+			t.Errorf("forget %t: %d records, wanted %d", forget, n, want)
+		}
+	}
+}
+
 func TestSilence(t *testing.T) {
 	if n := while(t, &Fault{Effect: Silence}); n != 1 {
 		t.Errorf("%d records under the fault, wanted 1", n)

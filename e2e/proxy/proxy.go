@@ -147,13 +147,14 @@ func (p *Proxy) serve(client net.Conn, broker string) {
 		_ = client.Close() // the client sees what it would see without a proxy: no broker
 		return
 	}
+	port := client.RemoteAddr().(*net.TCPAddr).Port
 	if p.conf.Server != nil {
 		client = tls.Server(client, p.conf.Server)
 	}
 	if p.conf.Client != nil {
 		server = tls.Client(server, p.conf.Client)
 	}
-	l := &link{broker: broker, client: client, server: server}
+	l := &link{broker: broker, port: port, client: client, server: server}
 	l.moved.Store(time.Now().UnixNano())
 	p.mu.Lock()
 	p.links[l] = struct{}{}
@@ -191,12 +192,32 @@ func readFrame(r io.Reader) ([]byte, error) {
 	return frame, err
 }
 
-func (p *Proxy) requests(l *link, pending chan<- exchange) {
-	for {
-		frame, err := readFrame(l.client)
-		if err != nil || len(frame) < 14 {
-			return
+// frames reads what a client sends ahead of what is forwarded, so that its death is noticed while a request is held.
+func (l *link) frames(until <-chan struct{}) <-chan []byte {
+	const ahead = 64 // a client has a handful of requests on its way
+	frames := make(chan []byte, ahead)
+	go func() {
+		defer close(frames)
+		defer l.gone.Store(true)
+		for {
+			frame, err := readFrame(l.client)
+			if err != nil || len(frame) < 14 {
+				return
+			}
+			select {
+			case frames <- frame:
+			case <-until:
+				return
+			}
 		}
+	}()
+	return frames
+}
+
+func (p *Proxy) requests(l *link, pending chan<- exchange) {
+	done := make(chan struct{})
+	defer close(done)
+	for frame := range l.frames(done) {
 		l.moved.Store(time.Now().UnixNano())
 		x := exchange{version: int16(binary.BigEndian.Uint16(frame[6:]))}
 		x.Broker, x.Key = l.broker, int16(binary.BigEndian.Uint16(frame[4:]))
@@ -204,7 +225,9 @@ func (p *Proxy) requests(l *link, pending chan<- exchange) {
 		if x.Key == kmsg.Produce.Int16() {
 			answered = p.produce(frame, &x)
 		}
-		p.forwarding(x.Request)
+		if !p.forwarding(l, x.Request) {
+			return
+		}
 		if answered {
 			pending <- x
 		}
@@ -281,7 +304,7 @@ func (p *Proxy) answers(l *link, pending <-chan exchange) {
 			p.mu.Unlock()
 			<-gate
 		}
-		if !p.answering(a.of.Request, a.came) {
+		if !p.answering(l, a.of.Request, a.came) {
 			broken = true
 			l.end()
 			continue

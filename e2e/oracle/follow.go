@@ -1,0 +1,148 @@
+package oracle
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// A Follower reads the files table while it is written: compaction leaves little more than last rows for who reads it at the end,
+// and rows that were wrong for a moment were answered for a moment.
+type Follower struct {
+	topic  string
+	client *kgo.Client
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+
+	mu    sync.Mutex
+	reads map[int32]int64 // the offset after the last one read
+	rows  [][]sighting    // by partition
+}
+
+// A sighting is one row that who reads committed records was handed.
+type sighting struct {
+	key     string
+	version int64
+	sum     [sha256.Size / 2]byte // of its doc
+}
+
+// Follow begins before anything is written.
+func Follow(brokers []string, topic string, partitions int) (*Follower, error) {
+	from := map[int32]kgo.Offset{}
+	for p := range partitions {
+		from[int32(p)] = kgo.NewOffset().AtStart()
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords()) // as in each
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &Follower{topic: topic, client: client, cancel: cancel, done: make(chan struct{}), reads: map[int32]int64{}, rows: make([][]sighting, partitions)}
+	go f.run(ctx)
+	return f, nil
+}
+
+func (f *Follower) run(ctx context.Context) {
+	defer close(f.done)
+	for ctx.Err() == nil {
+		fetches := f.client.PollFetches(ctx)
+		f.mu.Lock()
+		for fetched := fetches.RecordIter(); !fetched.Done(); {
+			r := fetched.Next()
+			f.reads[r.Partition] = r.Offset + 1
+			if r.Attrs.IsControl() {
+				continue
+			}
+			state := new(tidemarkv1.FileState)
+			if err := proto.Unmarshal(r.Value, state); err != nil {
+				f.err = errors.Join(f.err, fmt.Errorf("%s at %d:%d: %w", f.topic, r.Partition, r.Offset, err))
+				continue
+			}
+			f.rows[r.Partition] = append(f.rows[r.Partition], sighting{string(r.Key), state.GetVersion(), stateDoc(state).sum()})
+		}
+		f.mu.Unlock()
+	}
+}
+
+// Finish waits until all that is in the topic by now has been read, and ends the reading.
+func (f *Follower) Finish(ctx context.Context, limit time.Duration) error {
+	defer f.client.Close()
+	defer func() { f.cancel(); <-f.done }()
+	ends, err := kadm.NewClient(f.client).ListEndOffsets(ctx, f.topic)
+	if err = errors.Join(err, ends.Error()); err != nil {
+		return err
+	}
+	for begin := time.Now(); ; {
+		behind := int64(0)
+		f.mu.Lock()
+		ends.Each(func(end kadm.ListedOffset) { behind += max(0, end.Offset-f.reads[end.Partition]) })
+		err := f.err
+		f.mu.Unlock()
+		if behind == 0 {
+			return err
+		}
+		if time.Since(begin) > limit {
+			return fmt.Errorf("%d records of %s were not read within %v", behind, f.topic, limit)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// sum tells docs apart.
+func (d doc) sum() (sum [sha256.Size / 2]byte) {
+	h := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(d)) {
+		fmt.Fprintf(h, "%s\x00%s\x00", name, d[name])
+	}
+	copy(sum[:], h.Sum(nil))
+	return sum
+}
+
+// judgeFollowed compares every row that was seen with what its version should be. An owner that slept may append older rows
+// behind its successor's; exactly_once fences it.
+func (m *Model) judgeFollowed(rows []sighting, r *Report) {
+	r.check("rows of a version wrong")
+	if m.once {
+		r.check("rows going back in time")
+	}
+	last := map[string]int64{}
+	older := 0
+	for _, s := range rows {
+		switch want := m.index[s.key][s.version]; {
+		case want == nil:
+			r.Violate("rows of a version wrong", "%q: there is no version %d", s.key, s.version)
+		case want.doc().sum() != s.sum:
+			r.Violate("rows of a version wrong", "%q version %d is not as it should be: %v", s.key, s.version, want.doc())
+		}
+		if s.version < last[s.key] {
+			older++
+			if m.once {
+				r.Violate("rows going back in time", "%q: version %d after %d", s.key, s.version, last[s.key])
+			}
+		}
+		last[s.key] = s.version
+	}
+	for key, row := range m.rows {
+		if last[key] != row.version {
+			r.Violate("rows of a version wrong", "%q: the last one seen is version %d of %d", key, last[key], row.version)
+		}
+	}
+	r.count("table: rows seen as they were written / older than the one before", len(rows), older)
+}
