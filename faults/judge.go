@@ -21,7 +21,7 @@ func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
 	to.Fact("drained after the last event, s", fmt.Sprintf("%.1f", took.Seconds()))
 	leave := func(roles ...*program) {
 		for _, p := range roles {
-			if _, err := p.term(90 * time.Second); err != nil && whole { // one that ended by itself has not left when told either
+			if _, err := p.term(); err != nil && whole { // one that ended by itself has not left when told either
 				to.Violate("roles that do not leave when told", "%s: %v\n%s", p.name, err, p.tail())
 			}
 		}

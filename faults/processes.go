@@ -149,7 +149,7 @@ func storm(ctx context.Context, r *run) (figures, error) {
 		errs = append(errs, sleep(ctx, r.between(5*time.Second, 10*time.Second)))
 		for i, p := range extra { // one leaves, one dies
 			if i == 0 {
-				_, err := p.term(90 * time.Second)
+				_, err := p.term()
 				errs = append(errs, err)
 			} else {
 				errs = append(errs, p.kill())
@@ -177,7 +177,7 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 		w, end := r.traffic.watch()
 		// A load balancer notices somewhat later, within drainDelay.
 		noticed := time.AfterFunc(r.upTo(drainDelay/2), func() { p.out.Store(true) })
-		took, err := p.term(90 * time.Second)
+		took, err := p.term()
 		noticed.Stop()
 		if err != nil {
 			end()
@@ -220,7 +220,7 @@ func spoil(how func(dir string) error, there bool) func(context.Context, *run) (
 		p := pick(r.rnd, r.process)
 		end := p.kill
 		if there {
-			end = func() error { _, err := p.term(90 * time.Second); return err }
+			end = func() error { _, err := p.term(); return err }
 		}
 		if err := end(); err != nil {
 			return nil, err

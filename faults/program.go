@@ -98,8 +98,11 @@ func (p *program) kill() error {
 	return nil
 }
 
+// drainLimit is how long the documentation gives a role that was told to leave.
+const drainLimit = 90 * time.Second
+
 // term asks the program to drain, and returns how long that took.
-func (p *program) term(limit time.Duration) (time.Duration, error) {
+func (p *program) term() (time.Duration, error) {
 	begin := time.Now()
 	if err := p.signal(syscall.SIGTERM); err != nil {
 		return 0, err
@@ -109,8 +112,8 @@ func (p *program) term(limit time.Duration) (time.Duration, error) {
 	case <-done:
 		_, _, err := p.state()
 		return time.Since(begin), err
-	case <-time.After(limit):
-		return limit, errors.Join(fmt.Errorf("%s did not end within %v", p.name, limit), p.kill())
+	case <-time.After(drainLimit):
+		return drainLimit, errors.Join(fmt.Errorf("%s did not end within %v", p.name, drainLimit), p.kill())
 	}
 }
 

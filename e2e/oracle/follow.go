@@ -109,7 +109,7 @@ func (f *Follower) Finish(ctx context.Context, limit time.Duration) error {
 func (d doc) sum() (sum [sha256.Size / 2]byte) {
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(d)) {
-		fmt.Fprintf(h, "%s\x00%s\x00", name, d[name])
+		h.Write([]byte(name + "\x00" + d[name] + "\x00"))
 	}
 	copy(sum[:], h.Sum(nil))
 	return sum

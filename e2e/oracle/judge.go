@@ -235,17 +235,8 @@ func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 		}
 		newest[key] = max(newest[key], version)
 		seen[key][version], last[key] = true, version
-		row := m.index[key][version]
-		want := doc{
-			"op": text("upsert"), "id": text(key), "workspace_id": text(row.scope), "file_id": text(row.object),
-			"version": number(version), "position": text(row.position),
-		}
-		var file, wantFile doc
-		if row.status == "trashed" {
-			want["op"] = text("delete")
-		} else {
-			wantFile = row.doc()
-		}
+		want, wantFile := m.index[key][version].indexed(key)
+		var file doc
 		if f, ok := object["file"].(map[string]any); ok {
 			file = toDoc(f)
 		}
@@ -266,6 +257,19 @@ func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 		}
 	}
 	r.count("index: records / expected", found, distinct)
+}
+
+// indexed is what the index is to be told of a row, and the document in it.
+func (r *row) indexed(key string) (told, file doc) {
+	told = doc{
+		"op": text("upsert"), "id": text(key), "workspace_id": text(r.scope), "file_id": text(r.object),
+		"version": number(r.version), "position": text(r.position),
+	}
+	if r.status == "trashed" {
+		told["op"] = text("delete")
+		return told, nil
+	}
+	return told, r.doc()
 }
 
 // judgeDead compares the dead letters by their identity: topic, partition and offset of the source.

@@ -218,9 +218,14 @@ func TestRowsAreJudged(t *testing.T) {
 func TestDeadLettersAreJudged(t *testing.T) {
 	letter := func(change func(*kgo.Record)) []*kgo.Record {
 		r := &kgo.Record{Key: []byte("w"), Value: []byte("no JSON"), Headers: []kgo.RecordHeader{
-			{Key: "mine", Value: []byte("1")}, {Key: "dlq.topic", Value: []byte("events")}, {Key: "dlq.partition", Value: []byte("3")},
-			{Key: "dlq.offset", Value: []byte("0")}, {Key: "dlq.reason", Value: []byte("not_json")}, {Key: "dlq.message", Value: []byte("m")},
-			{Key: "dlq.exception", Value: []byte("e")}, {Key: "dlq.first_failed_at", Value: []byte("t")},
+			{Key: "mine", Value: []byte("1")},
+			{Key: "dlq.topic", Value: []byte("events")},
+			{Key: "dlq.partition", Value: []byte("3")},
+			{Key: "dlq.offset", Value: []byte("0")},
+			{Key: "dlq.reason", Value: []byte("not_json")},
+			{Key: "dlq.message", Value: []byte("m")},
+			{Key: "dlq.exception", Value: []byte("e")},
+			{Key: "dlq.first_failed_at", Value: []byte("t")},
 		}}
 		change(r)
 		return []*kgo.Record{r}
