@@ -17,3 +17,19 @@ func NewRegistry(build Build) *prometheus.Registry {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info)
 	return registry
 }
+
+var readyDesc = prometheus.NewDesc("tidemark_ready", "Whether a check of /readyz passes: 1 or 0.", []string{"check"}, nil)
+
+// Describe makes Readiness a Prometheus collector.
+func (r *Readiness) Describe(descs chan<- *prometheus.Desc) { descs <- readyDesc }
+
+// Collect asks every role, as /readyz does.
+func (r *Readiness) Collect(metrics chan<- prometheus.Metric) {
+	for _, s := range r.States() {
+		ready := 0.0
+		if s.Err == nil {
+			ready = 1
+		}
+		metrics <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, ready, s.Role)
+	}
+}

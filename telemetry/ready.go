@@ -3,8 +3,6 @@ package telemetry
 import (
 	"errors"
 	"sync"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // ErrDraining is every role's reason once the process has begun to leave.
@@ -57,20 +55,4 @@ func (r *Readiness) States() []RoleState {
 		states = append(states, RoleState{Role: name, Err: err})
 	}
 	return states
-}
-
-var readyDesc = prometheus.NewDesc("tidemark_ready", "Whether a check of /readyz passes: 1 or 0.", []string{"check"}, nil)
-
-// Describe makes Readiness a Prometheus collector.
-func (r *Readiness) Describe(descs chan<- *prometheus.Desc) { descs <- readyDesc }
-
-// Collect asks every role, as /readyz does.
-func (r *Readiness) Collect(metrics chan<- prometheus.Metric) {
-	for _, s := range r.States() {
-		ready := 0.0
-		if s.Err == nil {
-			ready = 1
-		}
-		metrics <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, ready, s.Role)
-	}
 }
