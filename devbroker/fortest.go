@@ -2,8 +2,13 @@ package devbroker
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // T is what ForTest needs of a *testing.T or *testing.B.
@@ -34,4 +39,22 @@ func ForTest(t T) []string {
 		}
 	})
 	return []string{b.Addr()}
+}
+
+// AwaitTopics waits until the cluster tells of topics that were just made: a busy broker takes a moment to know them.
+func AwaitTopics(t T, client *kgo.Client, topics ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for {
+		found, err := kadm.NewClient(client).ListTopics(ctx, topics...)
+		if err == nil && found.Error() == nil {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("topics %v are not known: %v", topics, errors.Join(err, found.Error()))
+		}
+	}
 }

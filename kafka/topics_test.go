@@ -105,6 +105,7 @@ func TestTopicsThatDiffer(t *testing.T) {
 		if _, err := kadm.NewClient(client).CreateTopic(t.Context(), partitions, 1, config, topic.Name); err != nil {
 			t.Fatal(err)
 		}
+		devbroker.AwaitTopics(t, client, topic.Name)
 	}
 	keep := s.Events.Config()
 	keep["retention.ms"] = "1000"

@@ -27,6 +27,7 @@ func newWriter(t *testing.T) *writer {
 	if _, err := kadm.NewClient(w.Client).CreateTopic(t.Context(), 1, 1, nil, w.topic); err != nil {
 		t.Fatal(err)
 	}
+	devbroker.AwaitTopics(t, w.Client, w.topic)
 	return w
 }
 
