@@ -61,7 +61,7 @@ func (f *fresh) ask(ctx context.Context, client *http.Client, of target, positio
 		return
 	}
 	f.answers++
-	if status != http.StatusOK || file.FileID != of.object || older(file.Position, position) {
+	if status != http.StatusOK || file.WorkspaceID != of.scope || file.FileID != of.object || older(file.Position, position) {
 		f.stale = append(f.stale, fmt.Sprintf("%s: %d, %q at %q, asked for %q", of.path(), status, file.FileID, file.Position, position))
 	}
 }

@@ -70,7 +70,11 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 			held = &g
 		}
 		took, err := sleepAndWake(ctx, r, p, d, held, 300*time.Millisecond)
-		return figures{"paused s": round(d), "recovery s": round(took)}, err
+		out := figures{"paused s": round(d), "recovery s": round(took)}
+		if held != nil {
+			out["in the middle: "+held.name] = 1
+		}
+		return out, err
 	}
 }
 
