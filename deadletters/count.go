@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka"
+	"tidemark/topology"
 )
 
 // A Counter follows the dead letters and knows how many are open: neither replayed nor dropped, and not expired. It reads the
@@ -141,7 +142,7 @@ func (n *count) add(r *kgo.Record) {
 	headers := headersOf(r)
 	source := sourceOf(r, headers)
 	entries, at := n.entries[source], place{r.Partition, r.Offset}
-	if headers[headerResolved] != "" {
+	if headers[topology.HeaderResolved] != "" {
 		for i := range entries {
 			if e := entries[i]; !e.resolved && marks(r, headers, e.first, e.last) {
 				entries[i].resolved = true

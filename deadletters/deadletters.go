@@ -27,26 +27,6 @@ import (
 	"tidemark/topology"
 )
 
-// Headers of the dead letters. Those of what was too large to keep give its length; the last four are those of a marker.
-const (
-	headerReason    = "dlq.reason"
-	headerMessage   = "dlq.message"
-	headerTopic     = "dlq.topic"
-	headerPartition = "dlq.partition"
-	headerOffset    = "dlq.offset"
-	headerFailedAt  = "dlq.first_failed_at"
-	headerKeyNull   = "dlq.key_null"
-
-	headerValueOmitted   = "dlq.value_omitted"
-	headerKeyOmitted     = "dlq.key_omitted"
-	headerHeadersOmitted = "dlq.headers_omitted"
-
-	headerResolved   = "dlq.resolved"
-	headerEntry      = "dlq.entry" // offset of the entry's last record before its marker
-	headerResolvedAt = "dlq.resolved_at"
-	headerReplayedTo = "dlq.replayed_to"
-)
-
 // What an entry can be resolved as.
 const (
 	Replayed = "replayed"
@@ -241,10 +221,10 @@ func (s *scan) add(r *kgo.Record) {
 	headers := headersOf(r)
 	source := sourceOf(r, headers)
 	known := s.last[source]
-	if as := headers[headerResolved]; as != "" {
+	if as := headers[topology.HeaderResolved]; as != "" {
 		for e := known; e != nil; e = e.older {
 			if marks(r, headers, e.at, e.last) {
-				e.Resolved, e.ReplayedTo = as, headers[headerReplayedTo]
+				e.Resolved, e.ReplayedTo = as, headers[topology.HeaderReplayedTo]
 			}
 		}
 		return
@@ -258,12 +238,12 @@ func (s *scan) add(r *kgo.Record) {
 		return
 	}
 	e := &Entry{
-		Source: source, Reason: headers[headerReason], Message: headers[headerMessage], First: failed, Last: failed, Times: 1,
+		Source: source, Reason: headers[topology.HeaderReason], Message: headers[topology.HeaderMessage], First: failed, Last: failed, Times: 1,
 		at: place{r.Partition, r.Offset}, last: place{r.Partition, r.Offset}, size: len(r.Key) + len(r.Value), print: print, older: known,
 	}
 	workspace, event := about(r, headers)
 	e.WorkspaceID, e.EventID, e.Message = short(workspace), short(event), short(e.Message)
-	e.ValueOmitted, _ = strconv.ParseInt(headers[headerValueOmitted], 10, 64) // of any other it is 0
+	e.ValueOmitted, _ = strconv.ParseInt(headers[topology.HeaderValueOmitted], 10, 64) // of any other it is 0
 	s.last[source] = e
 	s.entries = append(s.entries, e)
 }
@@ -271,7 +251,7 @@ func (s *scan) add(r *kgo.Record) {
 // marks reports whether a marker is that of the entry whose records lie from first to last: others at the same source position
 // are of another log. A marker that does not say is of all of them, as they were written once.
 func marks(marker *kgo.Record, headers map[string]string, first, last place) bool {
-	entry, err := strconv.ParseInt(headers[headerEntry], 10, 64)
+	entry, err := strconv.ParseInt(headers[topology.HeaderEntry], 10, 64)
 	return err != nil || marker.Partition == first.partition && first.offset <= entry && entry <= last.offset
 }
 
@@ -283,7 +263,7 @@ func (q *Queue) print(r *kgo.Record) uint64 {
 	h.Write(r.Value)
 	for _, header := range r.Headers { // all that is known of what was not kept
 		switch header.Key {
-		case headerValueOmitted, headerKeyOmitted, headerHeadersOmitted:
+		case topology.HeaderValueOmitted, topology.HeaderKeyOmitted, topology.HeaderHeadersOmitted:
 			h.WriteString(header.Key)
 			h.Write(header.Value)
 		}
@@ -301,16 +281,16 @@ func headersOf(r *kgo.Record) map[string]string {
 
 // sourceOf reads where a record came from. One that does not say so came from where it is.
 func sourceOf(r *kgo.Record, headers map[string]string) Source {
-	partition, err1 := strconv.ParseInt(headers[headerPartition], 10, 32)
-	offset, err2 := strconv.ParseInt(headers[headerOffset], 10, 64)
-	if headers[headerTopic] == "" || err1 != nil || err2 != nil {
+	partition, err1 := strconv.ParseInt(headers[topology.HeaderPartition], 10, 32)
+	offset, err2 := strconv.ParseInt(headers[topology.HeaderOffset], 10, 64)
+	if headers[topology.HeaderTopic] == "" || err1 != nil || err2 != nil {
 		return Source{r.Topic, r.Partition, r.Offset}
 	}
-	return Source{headers[headerTopic], int32(partition), offset}
+	return Source{headers[topology.HeaderTopic], int32(partition), offset}
 }
 
 func failedAt(r *kgo.Record, headers map[string]string) time.Time {
-	if at, err := time.Parse(time.RFC3339, headers[headerFailedAt]); err == nil {
+	if at, err := time.Parse(time.RFC3339, headers[topology.HeaderFirstFailedAt]); err == nil {
 		return at.UTC()
 	}
 	return r.Timestamp.UTC()
@@ -332,7 +312,7 @@ func about(r *kgo.Record, headers map[string]string) (workspace, event string) {
 		}
 		return s
 	}
-	return text(loose.Workspace, string(r.Key)), text(loose.Event, headers["ce_id"])
+	return text(loose.Workspace, string(r.Key)), text(loose.Event, headers[topology.HeaderEventID])
 }
 
 // longest is how much is kept of a text that a foreign producer may have made long: no id of an event is longer.

@@ -16,10 +16,10 @@ func TestCountForgetsWhatHasExpired(t *testing.T) {
 	n := &count{queue: New(kafka.Config{}, topology.Streams{}), entries: map[Source][]counted{}, unread: map[int32]int64{0: 3, 1: 1}}
 	letter := func(partition int32, offset, source int64, value, resolved string) {
 		headers := []kgo.RecordHeader{
-			{Key: headerTopic, Value: []byte("events")}, {Key: headerPartition, Value: []byte("0")}, {Key: headerOffset, Value: strconv.AppendInt(nil, source, 10)},
+			{Key: topology.HeaderTopic, Value: []byte("events")}, {Key: topology.HeaderPartition, Value: []byte("0")}, {Key: topology.HeaderOffset, Value: strconv.AppendInt(nil, source, 10)},
 		}
 		if resolved != "" {
-			headers = append(headers, kgo.RecordHeader{Key: headerResolved, Value: []byte(resolved)})
+			headers = append(headers, kgo.RecordHeader{Key: topology.HeaderResolved, Value: []byte(resolved)})
 		}
 		n.add(&kgo.Record{Partition: partition, Offset: offset, Value: []byte(value), Headers: headers})
 	}

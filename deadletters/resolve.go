@@ -16,6 +16,7 @@ import (
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/replay"
+	"tidemark/topology"
 )
 
 // Options say how entries are resolved.
@@ -130,7 +131,7 @@ func (q *Queue) again(e *Entry, r *kgo.Record, partitions int, force bool) (agai
 	}
 	headers := headersOf(r)
 	at := e.Source.Text(q.Events())
-	if length := headers[headerValueOmitted]; length != "" {
+	if length := headers[topology.HeaderValueOmitted]; length != "" {
 		return nil, fmt.Sprintf("its value of %s bytes was too large to keep: the record lies at %s of %s until retention takes it", length, at, q.Events())
 	}
 	from := "dlq " + at
@@ -142,11 +143,11 @@ func (q *Queue) again(e *Entry, r *kgo.Record, partitions int, force bool) (agai
 		return nil, "it would be dead-lettered again: " + err.Error()
 	case int(e.Source.Partition) >= partitions:
 		return nil, fmt.Sprintf("%s has no partition %d", q.Events(), e.Source.Partition)
-	case headers[headerKeyOmitted] != "", headers[headerHeadersOmitted] != "":
+	case headers[topology.HeaderKeyOmitted] != "", headers[topology.HeaderHeadersOmitted] != "":
 		return nil, fmt.Sprintf("its key or its headers were too large to keep: the record lies at %s of %s until retention takes it", at, q.Events())
 	}
 	key := r.Key
-	if headers[headerKeyNull] != "" {
+	if headers[topology.HeaderKeyNull] != "" {
 		key = nil
 	}
 	return &kgo.Record{
@@ -280,16 +281,16 @@ func (b *batch) mark(ctx context.Context, sent []*sending) error {
 func (b *batch) marker(s *sending) *kgo.Record {
 	e := s.entry
 	headers := []kgo.RecordHeader{
-		{Key: headerResolved, Value: []byte(b.as)},
-		{Key: headerTopic, Value: []byte(e.Source.Topic)},
-		{Key: headerPartition, Value: strconv.AppendInt(nil, int64(e.Source.Partition), 10)},
-		{Key: headerOffset, Value: strconv.AppendInt(nil, e.Source.Offset, 10)},
-		{Key: headerEntry, Value: strconv.AppendInt(nil, e.last.offset, 10)},
-		{Key: headerResolvedAt, Value: time.Now().UTC().AppendFormat(nil, time.RFC3339Nano)},
+		{Key: topology.HeaderResolved, Value: []byte(b.as)},
+		{Key: topology.HeaderTopic, Value: []byte(e.Source.Topic)},
+		{Key: topology.HeaderPartition, Value: strconv.AppendInt(nil, int64(e.Source.Partition), 10)},
+		{Key: topology.HeaderOffset, Value: strconv.AppendInt(nil, e.Source.Offset, 10)},
+		{Key: topology.HeaderEntry, Value: strconv.AppendInt(nil, e.last.offset, 10)},
+		{Key: topology.HeaderResolvedAt, Value: time.Now().UTC().AppendFormat(nil, time.RFC3339Nano)},
 	}
 	if s.again != nil {
 		e.ReplayedTo = (&tidemarkv1.Position{Partition: s.again.Partition, Offset: s.again.Offset}).Text()
-		headers = append(headers, kgo.RecordHeader{Key: headerReplayedTo, Value: []byte(e.ReplayedTo)})
+		headers = append(headers, kgo.RecordHeader{Key: topology.HeaderReplayedTo, Value: []byte(e.ReplayedTo)})
 	}
 	return &kgo.Record{Topic: b.queue.streams.DLQ.Name, Partition: e.at.partition, Key: s.dead.Key, Headers: headers}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
 )
 
 // recordHeaders returns the headers of an event's record: CloudEvents 1.0 in Kafka's binary mode, and the trace it belongs to.
@@ -18,15 +19,15 @@ import (
 // ids are promised to be unique in their workspace only.
 func recordHeaders(e *tidemarkv1.Event, request http.Header) map[string][]byte {
 	h := map[string][]byte{
-		"ce_specversion": []byte("1.0"),
-		"ce_id":          []byte(e.GetEventId()),
-		"ce_source":      []byte("fastio/" + url.PathEscape(e.GetWorkspaceId())),
-		"ce_type":        []byte(e.GetEvent()),
-		"content-type":   []byte("application/json"),
-		"traceparent":    traceparent(request),
+		"ce_specversion":         []byte("1.0"),
+		topology.HeaderEventID:   []byte(e.GetEventId()),
+		"ce_source":              []byte("fastio/" + url.PathEscape(e.GetWorkspaceId())),
+		topology.HeaderEventType: []byte(e.GetEvent()),
+		"content-type":           []byte("application/json"),
+		"traceparent":            traceparent(request),
 	}
 	if e.GetFileId() != "" {
-		h["ce_subject"] = []byte(e.GetFileId())
+		h[topology.HeaderFileID] = []byte(e.GetFileId())
 	}
 	if e.OccurredAt != nil {
 		at := time.UnixMicro(e.GetOccurredAt()).UTC()

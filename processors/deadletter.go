@@ -21,7 +21,6 @@ type refusal struct{ reason, detail string }
 
 // Reasons that are found here; codecs.EventError has those of the JSON.
 const (
-	reasonNullValue      = "null_value"
 	reasonKeyMismatch    = "key_mismatch"
 	reasonWrongPartition = "wrong_partition"
 	reasonBeyondWindow   = "beyond_dedupe_window"
@@ -30,7 +29,7 @@ const (
 // reasons are all there are.
 var reasons = []string{
 	codecs.ReasonNotJSON, codecs.ReasonMissingField, codecs.ReasonBadField, codecs.ReasonFieldTooLarge,
-	reasonNullValue, reasonKeyMismatch, reasonWrongPartition, reasonBeyondWindow,
+	codecs.ReasonNullValue, reasonKeyMismatch, reasonWrongPartition, reasonBeyondWindow,
 }
 
 var beyondWindow = &refusal{
@@ -38,18 +37,9 @@ var beyondWindow = &refusal{
 	"the file's dedupe window is full and this event is older than all of it, so it may be a duplicate; replay it if it is not",
 }
 
-// Names of headers on records that we read or write.
-const (
-	headerReplay    = "tidemark-replay"
-	headerPartition = "dlq.partition"
-)
-
 // understand decodes a record of the events topic. The JSON decides what it is about; a key, header or partition that says
 // otherwise is not guessed at.
 func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Event, *refusal) {
-	if r.Value == nil {
-		return nil, &refusal{reasonNullValue, "an event needs a value"}
-	}
 	e, err := codecs.ParseEvent(r.Value)
 	if err != nil {
 		if bad, ok := errors.AsType[*codecs.EventError](err); ok {
@@ -81,13 +71,13 @@ func agree(headers []*sarama.RecordHeader, e *tidemarkv1.Event) *refusal {
 	for _, h := range headers {
 		var want string
 		switch string(h.Key) {
-		case "ce_id":
+		case topology.HeaderEventID:
 			want = e.GetEventId()
-		case "ce_type":
+		case topology.HeaderEventType:
 			want = e.GetEvent()
-		case "ce_subject":
+		case topology.HeaderFileID:
 			want = e.GetFileId()
-		case headerReplay:
+		case topology.HeaderReplay:
 			e.Replayed = true
 			continue
 		default:
@@ -107,16 +97,16 @@ func (f *Files) deadLetter(ctx goka.Context, a *arrival, why *refusal) {
 		return
 	}
 	own := goka.Headers{
-		"dlq.exception":       []byte("tidemark/" + why.reason),
-		"dlq.message":         []byte(brief(why.detail)),
-		"dlq.reason":          []byte(why.reason),
-		"dlq.topic":           []byte(ctx.Topic()),
-		headerPartition:       strconv.AppendInt(nil, int64(ctx.Partition()), 10),
-		"dlq.offset":          strconv.AppendInt(nil, ctx.Offset(), 10),
-		"dlq.first_failed_at": time.Now().UTC().AppendFormat(nil, time.RFC3339Nano),
+		topology.HeaderException:     []byte("tidemark/" + why.reason),
+		topology.HeaderMessage:       []byte(brief(why.detail)),
+		topology.HeaderReason:        []byte(why.reason),
+		topology.HeaderTopic:         []byte(ctx.Topic()),
+		topology.HeaderPartition:     strconv.AppendInt(nil, int64(ctx.Partition()), 10),
+		topology.HeaderOffset:        strconv.AppendInt(nil, ctx.Offset(), 10),
+		topology.HeaderFirstFailedAt: time.Now().UTC().AppendFormat(nil, time.RFC3339Nano),
 	}
 	if a.key == nil {
-		own["dlq.key_null"] = []byte("true")
+		own[topology.HeaderKeyNull] = []byte("true")
 	}
 	l := letter{key: a.key, value: a.value, headers: foreign(ctx.Headers()), own: own}
 	l.fit(topology.MaxMessageBytes)

@@ -182,7 +182,7 @@ func (f *Files) prepare(r *sarama.ConsumerMessage) any {
 func partitionOf(s topology.Streams) func(topic, key string, headers goka.Headers) int32 {
 	return func(topic, key string, headers goka.Headers) int32 {
 		if topic == s.DLQ.Name {
-			if n, err := strconv.ParseInt(string(headers[headerPartition]), 10, 32); err == nil {
+			if n, err := strconv.ParseInt(string(headers[topology.HeaderPartition]), 10, 32); err == nil {
 				return int32(n)
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/lovoo/goka"
+
+	"tidemark/topology"
 )
 
 // A letter is a dead letter on its way: what came, and what is said of it.
@@ -28,19 +30,19 @@ func (l *letter) fit(limit int) {
 			return // what we say ourselves is short
 		case value:
 			l.value = nil
-			l.omitted("value", value)
+			l.omitted(topology.HeaderValueOmitted, value)
 		case key:
 			l.key = []byte{}
-			l.omitted("key", key)
+			l.omitted(topology.HeaderKeyOmitted, key)
 		default:
-			l.omitted("headers", textOf(l.headers))
+			l.omitted(topology.HeaderHeadersOmitted, textOf(l.headers))
 			l.headers = nil
 		}
 	}
 }
 
-func (l *letter) omitted(what string, length int) {
-	l.own["dlq."+what+"_omitted"] = strconv.AppendInt(nil, int64(length), 10)
+func (l *letter) omitted(header string, length int) {
+	l.own[header] = strconv.AppendInt(nil, int64(length), 10)
 }
 
 // textOf is how many bytes of names and values headers have.
@@ -59,7 +61,7 @@ func sizeOf(headers goka.Headers) int { return textOf(headers) + 10*len(headers)
 func foreign(headers goka.Headers) goka.Headers {
 	kept := make(goka.Headers, len(headers))
 	for name, value := range headers {
-		if !strings.HasPrefix(name, "dlq.") {
+		if !strings.HasPrefix(name, topology.DeadLetterPrefix) {
 			kept[name] = value
 		}
 	}

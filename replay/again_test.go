@@ -14,6 +14,7 @@ import (
 
 	"tidemark/kafka"
 	"tidemark/replay"
+	"tidemark/topology"
 )
 
 // A replay that is given up hinders none that comes later, wherever it had come to.
@@ -150,7 +151,7 @@ func TestReplayIntoTheTopic(t *testing.T) {
 	var ids []string
 	for _, r := range b.records(t, b.s.Events) {
 		for _, h := range r.Headers {
-			if h.Key == replay.Header {
+			if h.Key == topology.HeaderReplay {
 				var e struct {
 					ID string `json:"event_id"`
 				}

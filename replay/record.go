@@ -9,11 +9,8 @@ import (
 	"tidemark/codecs"
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
 )
-
-// Header marks a record that was put into the events topic again. Its value says where it came from. The fold asks whether the
-// id of such an event is remembered, but not whether it is older than the dedupe window.
-const Header = "tidemark-replay"
 
 // Record returns what puts an event's bytes into the events topic again: keyed and placed as its JSON says, and marked with
 // from. Of the CloudEvents headers those are left out that contradict the JSON, since they would keep it from being folded.
@@ -36,22 +33,22 @@ func Record(value []byte, headers []kgo.RecordHeader, events string, partitions 
 func Headers(headers []kgo.RecordHeader, e *tidemarkv1.Event, from string) []kgo.RecordHeader {
 	kept := make([]kgo.RecordHeader, 0, len(headers)+1)
 	for _, h := range headers {
-		if strings.HasPrefix(h.Key, "dlq.") || h.Key == Header || e != nil && !agrees(h, e) {
+		if strings.HasPrefix(h.Key, topology.DeadLetterPrefix) || h.Key == topology.HeaderReplay || e != nil && !agrees(h, e) {
 			continue
 		}
 		kept = append(kept, h)
 	}
-	return append(kept, kgo.RecordHeader{Key: Header, Value: []byte(from)})
+	return append(kept, kgo.RecordHeader{Key: topology.HeaderReplay, Value: []byte(from)})
 }
 
 // agrees says whether a header repeats what the JSON says, or says something that the JSON does not.
 func agrees(h kgo.RecordHeader, e *tidemarkv1.Event) bool {
 	switch h.Key {
-	case "ce_id":
+	case topology.HeaderEventID:
 		return string(h.Value) == e.GetEventId()
-	case "ce_type":
+	case topology.HeaderEventType:
 		return string(h.Value) == e.GetEvent()
-	case "ce_subject":
+	case topology.HeaderFileID:
 		return string(h.Value) == e.GetFileId()
 	}
 	return true

@@ -16,6 +16,7 @@ import (
 	"tidemark/codecs"
 	"tidemark/file"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
 )
 
 // An evidence is what the topics say about the file.
@@ -116,31 +117,31 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 	for _, h := range r.Headers {
 		header[h.Key] = string(h.Value)
 	}
-	resolved := header["dlq.resolved"] // such a record is a marker behind its entry
+	resolved := header[topology.HeaderResolved] // such a record is a marker behind its entry
 	about := e.about(r.Value, r.Key)
-	omitted, _ := strconv.ParseInt(header["dlq.value_omitted"], 10, 64) // of any other it is 0
+	omitted, _ := strconv.ParseInt(header[topology.HeaderValueOmitted], 10, 64) // of any other it is 0
 	loose := about == nil && omitted > 0
 	if loose {
-		about = &Event{EventID: header["ce_id"], Event: header["ce_type"]}
-		loose = string(r.Key) != e.workspace || header["ce_subject"] != e.file
+		about = &Event{EventID: header[topology.HeaderEventID], Event: header[topology.HeaderEventType]}
+		loose = string(r.Key) != e.workspace || header[topology.HeaderFileID] != e.file
 	}
-	if about == nil && resolved == "" || header["dlq.topic"] != e.eventsTopic {
+	if about == nil && resolved == "" || header[topology.HeaderTopic] != e.eventsTopic {
 		return nil
 	}
-	partition, err1 := strconv.ParseInt(header["dlq.partition"], 10, 32)
-	offset, err2 := strconv.ParseInt(header["dlq.offset"], 10, 64)
+	partition, err1 := strconv.ParseInt(header[topology.HeaderPartition], 10, 32)
+	offset, err2 := strconv.ParseInt(header[topology.HeaderOffset], 10, 64)
 	if err := cmp.Or(err1, err2); err != nil {
 		return fmt.Errorf("%s, partition %d, offset %d: where its record lies: %w", r.Topic, r.Partition, r.Offset, err)
 	}
 	if resolved != "" {
-		e.resolve(int32(partition), offset, header["dlq.entry"], strings.TrimSpace(resolved+" "+header["dlq.replayed_to"]))
+		e.resolve(int32(partition), offset, header[topology.HeaderEntry], strings.TrimSpace(resolved+" "+header[topology.HeaderReplayedTo]))
 		return nil
 	}
 	if loose && int32(partition) != e.partition {
 		return nil // its record is not read, so it is told by nothing
 	}
 	about.Position = (&tidemarkv1.Position{Partition: int32(partition), Offset: offset}).Text()
-	about.Verdict, about.Reason, about.Detail = DeadLettered, header["dlq.reason"], header["dlq.message"]
+	about.Verdict, about.Reason, about.Detail = DeadLettered, header[topology.HeaderReason], header[topology.HeaderMessage]
 	if about.ReceivedAt.IsZero() {
 		about.ReceivedAt = r.Timestamp.UTC()
 	}

@@ -15,6 +15,7 @@ import (
 	"tidemark/deadletters"
 	"tidemark/kafka"
 	"tidemark/replay"
+	"tidemark/topology"
 )
 
 // sampled is how many records of each partition are looked at.
@@ -58,7 +59,7 @@ func (d *clusterDoctor) events(ctx context.Context) []finding {
 			return
 		}
 		id := e.GetWorkspaceId() + "\x00" + e.GetEventId()
-		if slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == replay.Header }) {
+		if slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == topology.HeaderReplay }) {
 			replayed++ // an operator's doing, and no resend
 		} else if seen[id] {
 			again++
