@@ -25,7 +25,7 @@ type PartitionLag struct {
 	Partition int32 `json:"partition"`
 	Start     int64 `json:"start"`  // of what the log still has
 	Commit    int64 `json:"commit"` // what the group reads next; -1: it has committed nothing
-	End       int64 `json:"end"`
+	End       int64 `json:"end"`    // after the last record, or where the group is past that: markers of transactions are behind it
 }
 
 // Records is how many are left to read.
@@ -78,7 +78,7 @@ func Lags(ctx context.Context, c Config, group, topic string) (GroupLag, error) 
 		}
 		return lag, a.fail("ask for the offsets of "+topic, err)
 	}
-	read := map[int32]int64{} // a group cannot commit past the marker of a transaction, which nobody hands to it
+	read := map[int32]int64{} // a marker is handed to nobody, so a group may stand before it, or past it when it looked
 	ends.Each(func(o kadm.ListedOffset) { read[o.Partition] = o.Offset })
 	if read, err = committed.Ends(ctx, a.client, topic, read); err != nil {
 		return lag, a.fail("look for the last records of "+topic, err)
@@ -94,6 +94,7 @@ func Lags(ctx context.Context, c Config, group, topic string) (GroupLag, error) 
 		if commit, ok := commits.Lookup(topic, o.Partition); ok && commit.Err == nil {
 			p.Commit = commit.At
 		}
+		p.End = max(p.End, min(p.Commit, o.Offset))
 		lag.Partitions = append(lag.Partitions, p)
 	})
 	slices.SortFunc(lag.Partitions, func(x, y PartitionLag) int { return int(x.Partition - y.Partition) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -22,7 +23,8 @@ type brokers struct {
 	admin   *kadm.Client
 	streams topology.Streams
 
-	ends map[string]map[int32]lastEnd // by topic and partition, as of the last poll
+	ends    map[string]map[int32]lastEnd // by topic and partition, as of the last poll
+	counted []int64                      // what the workspaces group had committed in the notices then
 }
 
 // A lastEnd is the end of a partition, and of what can be read before it once that was looked for.
@@ -48,7 +50,8 @@ func (b *brokers) close() { b.client.Close() }
 // read asks in the order that a reading promises.
 func (b *brokers) read(ctx context.Context) (r reading, err error) {
 	s := b.streams
-	if r.filesCommit, err = b.committed(ctx, s.FilesGroup, s.Events.Name); err != nil {
+	var filesReach, workspacesReach []int64
+	if r.filesCommit, filesReach, err = b.committed(ctx, s.FilesGroup, s.Events.Name); err != nil {
 		return r, err
 	}
 	starts, err := b.admin.ListStartOffsets(ctx, s.Events.Name, s.Notify.Name)
@@ -59,7 +62,7 @@ func (b *brokers) read(ctx context.Context) (r reading, err error) {
 	if err != nil {
 		return r, fmt.Errorf("list end offsets: %w", err)
 	}
-	if r.notifyCommit, err = b.committed(ctx, s.WorkspacesGroup, s.Notify.Name); err != nil {
+	if r.notifyCommit, workspacesReach, err = b.committed(ctx, s.WorkspacesGroup, s.Notify.Name); err != nil {
 		return r, err
 	}
 	last, err := b.admin.ListEndOffsets(ctx, s.Workspaces.Name)
@@ -68,33 +71,52 @@ func (b *brokers) read(ctx context.Context) (r reading, err error) {
 	}
 	r.eventsStart = b.offsets(starts, s.Events.Name)
 	r.notifyStart = b.offsets(starts, s.Notify.Name)
-	r.eventsEnd = b.offsets(ends, s.Events.Name)
+	r.eventsEnd = notBelow(r.filesCommit, b.offsets(ends, s.Events.Name))
 	for _, topic := range []struct {
-		listed kadm.ListedOffsets
-		name   string
-		end    *[]int64
-	}{{ends, s.Events.Name, &r.eventsRead}, {ends, s.Files.Name, &r.filesEnd}, {ends, s.Notify.Name, &r.notifyEnd}, {last, s.Workspaces.Name, &r.workspacesEnd}} {
-		if *topic.end, err = b.readable(ctx, topic.name, b.offsets(topic.listed, topic.name)); err != nil {
+		name string
+		told []int64
+		end  *[]int64
+	}{
+		{s.Events.Name, slices.Clone(r.eventsEnd), &r.eventsRead},
+		{s.Files.Name, notBelow(filesReach, b.offsets(ends, s.Files.Name)), &r.filesEnd},
+		{s.Notify.Name, notBelow(b.counted, b.offsets(ends, s.Notify.Name)), &r.notifyEnd},
+		{s.Workspaces.Name, notBelow(workspacesReach, b.offsets(last, s.Workspaces.Name)), &r.workspacesEnd},
+	} {
+		if *topic.end, err = b.readable(ctx, topic.name, topic.told); err != nil {
 			return r, err
 		}
 	}
+	b.counted = r.notifyCommit
 	return r, nil
 }
 
-// committed returns the group's offsets by partition; unknown where it has none.
-func (b *brokers) committed(ctx context.Context, group, topic string) ([]int64, error) {
+// notBelow returns the ends that are not below what a commit proves to be there. Others are unknown: their leader is cut off from
+// the other brokers, or has just woken, and tells what it knew.
+func notBelow(proven, ends []int64) []int64 {
+	for i := range proven {
+		if ends[i] < proven[i] {
+			ends[i] = unknown
+		}
+	}
+	return ends
+}
+
+// committed returns the group's offsets by partition, unknown where it has none, and how far its table reaches by them.
+func (b *brokers) committed(ctx context.Context, group, topic string) (offsets, reach []int64, err error) {
 	all, err := b.admin.FetchOffsets(ctx, group)
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // a group that never ran: some brokers say so, others send nothing
-		return nil, fmt.Errorf("fetch offsets of group %s: %w", group, err)
+		return nil, nil, fmt.Errorf("fetch offsets of group %s: %w", group, err)
 	}
-	offsets := make([]int64, b.streams.Events.Partitions)
+	offsets, reach = make([]int64, b.streams.Events.Partitions), make([]int64, b.streams.Events.Partitions)
 	for i := range offsets {
 		offsets[i] = unknown
 		if o, ok := all.Lookup(topic, int32(i)); ok && o.Err == nil {
 			offsets[i] = o.At
+			standing, _ := committed.StandingOf(o.Metadata)
+			reach[i] = standing.Next
 		}
 	}
-	return offsets, nil
+	return offsets, reach, nil
 }
 
 // offsets returns a topic's offsets by partition; unknown where the leader did not tell.

@@ -126,7 +126,7 @@ func (c *clients) consumers(conf kafka.Config) goka.SaramaConsumerBuilder {
 
 func (c *clients) managers(conf kafka.Config) goka.TopicManagerBuilder {
 	return func(brokers []string) (goka.TopicManager, error) {
-		manager, err := committed.TopicManager(conf.Cluster(), false)(brokers)
+		manager, err := committed.TopicManager(conf.Cluster(), nil)(brokers)
 		c.add(manager, err)
 		return manager, err
 	}

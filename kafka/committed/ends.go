@@ -72,6 +72,7 @@ type tail struct {
 	width      int64
 	from, next int64 // read from here, and read next
 	last       int64 // the last record found; -1: none
+	alone      bool  // asked for in a request of its own
 }
 
 // widen reads one offset at first: mostly it is a record, and the second to last nearly always.
@@ -84,30 +85,40 @@ func (t *tail) widen() {
 	t.next = t.from
 }
 
-// round asks each leader once.
+// A question goes to a leader, about one partition only or about all others.
+type question struct {
+	leader int32
+	alone  int32 // the partition; -1: all others
+}
+
+// round asks each leader once, and once more for each partition that is asked for alone.
 func (s *search) round(ctx context.Context) {
-	requests := map[int32]*kmsg.FetchRequest{}
+	requests := map[question]*kmsg.FetchRequest{}
 	for partition, t := range s.tails {
 		detail := s.topic.Partitions[partition]
 		if detail.Err != nil || detail.Leader < 0 {
 			delete(s.tails, partition)
 			continue
 		}
-		if requests[detail.Leader] == nil {
-			requests[detail.Leader] = committedFetch(s.topic)
+		q := question{detail.Leader, -1}
+		if t.alone {
+			q.alone = partition
+		}
+		if requests[q] == nil {
+			requests[q] = committedFetch(s.topic)
 		}
 		p := kmsg.NewFetchRequestTopicPartition()
 		p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, t.next, largestAnswer
-		topics := requests[detail.Leader].Topics
+		topics := requests[q].Topics
 		topics[0].Partitions = append(topics[0].Partitions, p)
-		requests[detail.Leader].MaxBytes += p.PartitionMaxBytes // or the last of many would be answered with nothing, as at an end
+		requests[q].MaxBytes += p.PartitionMaxBytes
 	}
-	for leader, request := range requests {
+	for q, request := range requests {
 		asked := map[int32]bool{}
 		for _, p := range request.Topics[0].Partitions {
 			asked[p.Partition] = true
 		}
-		response, err := s.client.Broker(int(leader)).RetriableRequest(ctx, request)
+		response, err := s.client.Broker(int(q.leader)).RetriableRequest(ctx, request)
 		if fetched, ok := response.(*kmsg.FetchResponse); ok && err == nil {
 			for _, topic := range fetched.Topics {
 				for i := range topic.Partitions {
@@ -154,6 +165,10 @@ func (s *search) take(p *kmsg.FetchResponseTopicPartition) {
 	}
 	if next < t.end && next > t.next {
 		t.next = next
+		return
+	}
+	if next < t.end && !t.alone { // the answer may have been full before it came to this partition: brokers have a limit of their own
+		t.alone = true
 		return
 	}
 	switch { // read to the end, or there is nothing more in the log

@@ -7,7 +7,9 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tidemark/devbroker"
 	"tidemark/kafka/committed"
@@ -122,12 +124,12 @@ func TestTopicManagersTellTheEndThatRecoveryReaches(t *testing.T) {
 	w.end(t, kgo.TryCommit) // 0, 1, marker 2
 	w.last(t)
 	w.write(t, 2) // 3, 4
-	processor, err := committed.TopicManager(w.cluster, true)(w.cluster.Brokers)
+	processor, err := committed.TopicManager(w.cluster, committed.Anywhere)(w.cluster.Brokers)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer processor.Close()
-	view, err := committed.TopicManager(w.cluster, false)(w.cluster.Brokers)
+	view, err := committed.TopicManager(w.cluster, nil)(w.cluster.Brokers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,5 +153,58 @@ func TestTopicManagersTellTheEndThatRecoveryReaches(t *testing.T) {
 	w.end(t, kgo.TryCommit)
 	if end := <-told; end != 5 {
 		t.Errorf("processor: %d, want 5", end)
+	}
+}
+
+// A broker cuts an answer about many partitions off where it gets too large: the rest of them look as if nothing were there.
+func TestEndsBehindAFullAnswer(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(8, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ends := map[int32]int64{}
+	for partition := range int32(8) {
+		for range 3 {
+			if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Partition: partition, Value: []byte("v")}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			ends[partition]++
+		}
+	}
+	full := 0
+	cluster.ControlKey(kmsg.Fetch.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if asked := request.(*kmsg.FetchRequest); len(asked.Topics[0].Partitions) > 1 {
+			full++
+			answer := asked.ResponseKind().(*kmsg.FetchResponse)
+			topic := kmsg.NewFetchResponseTopic()
+			topic.Topic, topic.TopicID = asked.Topics[0].Topic, asked.Topics[0].TopicID
+			for _, p := range asked.Topics[0].Partitions {
+				empty := kmsg.NewFetchResponseTopicPartition()
+				empty.Partition, empty.HighWatermark, empty.LastStableOffset = p.Partition, 3, 3
+				topic.Partitions = append(topic.Partitions, empty)
+			}
+			answer.Topics = append(answer.Topics, topic)
+			return answer, nil, true
+		}
+		return nil, nil, false
+	})
+	found, err := committed.Ends(t.Context(), client, "t", ends)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for partition, end := range ends {
+		if found[partition] != end {
+			t.Errorf("partition %d: %d, want %d", partition, found[partition], end)
+		}
+	}
+	if full == 0 {
+		t.Error("nothing was asked about several partitions at once")
 	}
 }

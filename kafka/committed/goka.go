@@ -13,6 +13,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// A Floor tells where a partition of a table ends at least, by what its reader knows from elsewhere.
+type Floor func(ctx context.Context, table string, partition int32) (int64, error)
+
+// Anywhere is the Floor of who knows nothing.
+func Anywhere(context.Context, string, int32) (int64, error) { return 0, nil }
+
 // TopicManager looks topics up, for goka's processors and views. It creates none: topics are made beforehand, so that two
 // processes starting together do not race.
 //
@@ -20,8 +26,10 @@ import (
 // tells the end of what can be read. A processor has to wait until no transaction is undecided below the table's end as it is:
 // goka asks after the group's offsets were fetched, and the marker that makes offsets visible may be written before the marker
 // that makes the rows visible which belong to them (KAFKA-10167). A row that is not waited for would be folded into once more.
-// A view waits for nobody: what is undecided comes when it is decided.
-func TopicManager(c Cluster, waits bool) goka.TopicManagerBuilder {
+//
+// An end below floor is not taken for one: a leader that was cut off from the others tells what it knew. A view passes nil and
+// waits for nobody: what is undecided, or not told yet, comes later.
+func TopicManager(c Cluster, floor Floor) goka.TopicManagerBuilder {
 	return func(brokers []string) (goka.TopicManager, error) {
 		config, err := c.Sarama()
 		if err != nil {
@@ -41,7 +49,7 @@ func TopicManager(c Cluster, waits bool) goka.TopicManagerBuilder {
 			return nil, err
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		return &topicManager{TopicManager: inner, client: client, cluster: c, waits: waits, ctx: ctx, cancel: cancel}, nil
+		return &topicManager{TopicManager: inner, client: client, cluster: c, floor: floor, ctx: ctx, cancel: cancel}, nil
 	}
 }
 
@@ -49,14 +57,14 @@ type topicManager struct {
 	goka.TopicManager
 	client  *kgo.Client
 	cluster Cluster
-	waits   bool
+	floor   Floor           // nil: nothing is waited for
 	ctx     context.Context // ends with Close: goka's interface passes none
 	cancel  context.CancelFunc
 	once    sync.Once
 }
 
-// patience is how long a table's undecided transactions are waited for. A broker aborts those of an instance that died within
-// their timeout, 15 s in package epochs, and the 10 s of its look-out for them.
+// patience is how long a table's undecided transactions are waited for, and its true end. A broker aborts those of an instance
+// that died within their timeout, 15 s in package epochs, and the 10 s of its look-out for them.
 const patience = time.Minute
 
 // GetOffset returns the newest offset as TopicManager says, and others as they are.
@@ -66,7 +74,7 @@ func (m *topicManager) GetOffset(topic string, partition int32, at int64) (int64
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, patience)
 	defer cancel()
-	end, err := m.end(ctx, topic, partition)
+	end, err := m.risen(ctx, topic, partition)
 	if err != nil {
 		return 0, err
 	}
@@ -86,10 +94,31 @@ func (m *topicManager) GetOffset(topic string, partition int32, at int64) (int64
 	}
 }
 
+// risen returns where the partition ends, once that is not below the floor.
+func (m *topicManager) risen(ctx context.Context, topic string, partition int32) (end int64, err error) {
+	var floor int64
+	if m.floor != nil {
+		if floor, err = m.floor(ctx, topic, partition); err != nil {
+			return 0, err
+		}
+	}
+	for {
+		if end, err = m.end(ctx, topic, partition); err != nil || end >= floor {
+			return end, err
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return 0, fmt.Errorf("%s/%d ends at offset %d, and the group has committed what is in its rows up to %d: its leader is cut off from the other brokers, or the table has lost its end: %w",
+				topic, partition, end, floor, ctx.Err())
+		}
+	}
+}
+
 // end returns where the partition ends, with what is undecided if that is waited for.
 func (m *topicManager) end(ctx context.Context, topic string, partition int32) (int64, error) {
 	list := kadm.NewClient(m.client).ListCommittedOffsets
-	if m.waits {
+	if m.floor != nil {
 		list = kadm.NewClient(m.client).ListEndOffsets
 	}
 	listed, err := list(ctx, topic)

@@ -48,6 +48,8 @@ type Config struct {
 	// Interval is how long an epoch stays open after its first record, unless the one before it takes longer to publish; zero for
 	// 20 ms.
 	Interval time.Duration
+
+	tableLog string // id of the table's log: see committed.Standing
 }
 
 func (c Config) withDefaults() Config {

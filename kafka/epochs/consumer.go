@@ -119,7 +119,7 @@ type sessionHandler struct {
 // Setup asks Check first: an instance that takes over another's partitions does so within one attempt, and where a topic made
 // anew has no commits yet, no offset tells it so.
 func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
-	h.session = newSession(s)
+	h.session = newSession(s, h.epochs)
 	if check := h.epochs.conf.Check; check != nil {
 		if err := check(s.Context()); err != nil {
 			return err // the Group asks once more, and hears the same
@@ -129,7 +129,11 @@ func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
 		h.session.swallow = true
 		ledger.member.Store(membershipOf(s))
 	}
-	return h.inner.Setup(h.session)
+	if err := h.inner.Setup(h.session); err != nil {
+		return err
+	}
+	go h.session.followRest()
+	return nil
 }
 
 // Cleanup lets goka finish what is in flight; its marks still count until it returns.
@@ -142,10 +146,11 @@ func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 }
 
 func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
+	of := partitionID{c.Topic(), c.Partition()}
 	if p := h.epochs.partition(c.Partition()); p != nil && s.Context().Err() == nil {
 		p.begun.Do(func() { h.epochs.begin(p) })
+		h.session.prefixes[of].start(c.InitialOffset(), func(next int64) { h.session.atRest(p, of, next) })
 	}
-	of := partitionID{c.Topic(), c.Partition()}
 	in := h.epochs.openInbox(of)
 	ready := &preparedClaim{ConsumerGroupClaim: c, messages: make(chan *sarama.ConsumerMessage, inboxSize)}
 	go func() {
@@ -182,13 +187,14 @@ type partitionID struct {
 // A session forwards the marks that are safe to commit.
 type session struct {
 	sarama.ConsumerGroupSession
+	epochs   *Epochs
 	prefixes map[partitionID]*prefix // fixed at Setup
 	swallow  bool                    // transactions commit, not marks
 	ended    atomic.Bool
 }
 
-func newSession(inner sarama.ConsumerGroupSession) *session {
-	s := &session{ConsumerGroupSession: inner, prefixes: make(map[partitionID]*prefix)}
+func newSession(inner sarama.ConsumerGroupSession, epochs *Epochs) *session {
+	s := &session{ConsumerGroupSession: inner, epochs: epochs, prefixes: make(map[partitionID]*prefix)}
 	for topic, numbers := range inner.Claims() {
 		for _, number := range numbers {
 			s.prefixes[partitionID{topic, number}] = &prefix{}
@@ -197,14 +203,14 @@ func newSession(inner sarama.ConsumerGroupSession) *session {
 	return s
 }
 
-// MarkOffset is called by goka with the offset after a finished record.
-func (s *session) MarkOffset(topic string, partition int32, offset int64, metadata string) {
+// MarkOffset is called by goka with the offset after a finished record. What it would say with it is replaced: see committed.Standing.
+func (s *session) MarkOffset(topic string, partition int32, offset int64, _ string) {
 	p := s.prefixes[partitionID{topic, partition}]
 	if p == nil || s.ended.Load() {
 		return
 	}
-	if commit, grew := p.finish(offset - 1); grew && !s.swallow {
-		s.ConsumerGroupSession.MarkOffset(topic, partition, commit, metadata)
+	if next, grew := p.finish(offset - 1); grew && !s.swallow {
+		s.ConsumerGroupSession.MarkOffset(topic, partition, next, s.epochs.metadata(partition))
 	}
 }
 

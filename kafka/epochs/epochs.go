@@ -14,6 +14,7 @@ import (
 	"github.com/lovoo/goka/storage"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tidemark/kafka/committed"
 	"tidemark/kafka/localstore"
 	"tidemark/kafka/producer"
 )
@@ -80,6 +81,7 @@ func (e *Epochs) Options() []goka.ProcessorOption {
 		goka.WithStorageBuilder(e.storageBuilder),
 		goka.WithConsumerGroupBuilder(e.groupBuilder),
 		goka.WithUpdateCallback(e.recover),
+		goka.WithTopicManagerBuilder(committed.TopicManager(e.conf.Cluster, e.floor)),
 	}
 }
 
@@ -248,6 +250,7 @@ func (e *Epochs) fail(err error) {
 // is read back from there on. What goka itself calls recovered may have been cut short by the end of the session.
 func (e *Epochs) begin(p *partitionEpochs) {
 	offset, err := p.shelf.GetOffset(-1)
+	p.wrote(offset + 1)
 	if err == nil && e.follow(p, offset+1) {
 		err = p.rewrite()
 	}

@@ -173,7 +173,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 		Cluster: g.conf.Cluster, Store: store, Table: g.conf.Table, Log: g.conf.Log, Metrics: g.conf.Metrics,
 		Group: g.conf.Name, Guarantee: g.conf.Guarantee, InstanceID: g.conf.InstanceID, Interval: g.conf.Interval,
 		Prepare: g.conf.Prepare, Older: g.conf.Older, Mirror: g.conf.Mirror, PartitionOf: g.conf.PartitionOf,
-		Check: g.conf.Check, MaxMessageBytes: g.conf.MaxMessageBytes,
+		Check: g.conf.Check, MaxMessageBytes: g.conf.MaxMessageBytes, tableLog: log,
 	})
 	options := append(ClientOptions(g.conf.Cluster, g.conf.Hasher, g.conf.Log), epochs.Options()...)
 	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)
@@ -203,7 +203,7 @@ func ClientOptions(c committed.Cluster, hasher func() hash.Hash32, log *slog.Log
 		goka.WithNilHandling(goka.NilProcess),
 		goka.WithPartitionChannelSize(inboxSize),
 		goka.WithConsumerSaramaBuilder(committed.Consumer(c)),
-		goka.WithTopicManagerBuilder(committed.TopicManager(c, true)),
+		goka.WithTopicManagerBuilder(committed.TopicManager(c, committed.Anywhere)),
 	}
 }
 

@@ -41,9 +41,14 @@ const partitions = 4
 
 func newCounter(t *testing.T, guarantee epochs.Guarantee) *counter {
 	t.Helper()
+	return newCounterAt(t, guarantee, devbroker.ForTest(t)...)
+}
+
+func newCounterAt(t *testing.T, guarantee epochs.Guarantee, brokers ...string) *counter {
+	t.Helper()
 	name := fmt.Sprintf("counter%d", time.Now().UnixNano())
 	c := &counter{
-		guarantee: guarantee, cluster: committed.At(devbroker.ForTest(t)...),
+		guarantee: guarantee, cluster: committed.At(brokers...),
 		events: name + "-events", table: name + "-table", counts: name + "-counts", group: name,
 	}
 	var err error

@@ -101,7 +101,7 @@ func (l *clusterLedger) end(ctx context.Context, commit bool) error {
 	return nil
 }
 
-func (l *clusterLedger) add(ctx context.Context, next map[partitionID]int64) error {
+func (l *clusterLedger) add(ctx context.Context, next map[partitionID]commit) error {
 	m := l.during // not a later session's: its partitions may be others
 	producer, epoch, err := l.client.ProducerID(ctx)
 	if err != nil {
@@ -116,9 +116,9 @@ func (l *clusterLedger) add(ctx context.Context, next map[partitionID]int64) err
 	for topic, offsets := range byTopic(next) {
 		t := kmsg.NewTxnOffsetCommitRequestTopic()
 		t.Topic = topic
-		for partition, offset := range offsets {
+		for partition, c := range offsets {
 			p := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-			p.Partition, p.Offset = partition, offset
+			p.Partition, p.Offset, p.Metadata = partition, c.offset, &c.metadata
 			t.Partitions = append(t.Partitions, p)
 		}
 		request.Topics = append(request.Topics, t)
@@ -156,7 +156,7 @@ func (l *clusterLedger) addGroup(ctx context.Context, producer int64, epoch int1
 }
 
 // commit needs no protection by a transaction, only by the generation.
-func (l *clusterLedger) commit(ctx context.Context, next map[partitionID]int64) error {
+func (l *clusterLedger) commit(ctx context.Context, next map[partitionID]commit) error {
 	m := l.member.Load()
 	switch {
 	case m == nil:
@@ -169,9 +169,9 @@ func (l *clusterLedger) commit(ctx context.Context, next map[partitionID]int64) 
 	for topic, offsets := range byTopic(next) {
 		t := kmsg.NewOffsetCommitRequestTopic()
 		t.Topic = topic
-		for partition, offset := range offsets {
+		for partition, c := range offsets {
 			p := kmsg.NewOffsetCommitRequestTopicPartition()
-			p.Partition, p.Offset = partition, offset
+			p.Partition, p.Offset, p.Metadata = partition, c.offset, &c.metadata
 			t.Partitions = append(t.Partitions, p)
 		}
 		request.Topics = append(request.Topics, t)
@@ -214,13 +214,13 @@ func untilDecided(ctx context.Context, ask func() error) error {
 	}
 }
 
-func byTopic(next map[partitionID]int64) map[string]map[int32]int64 {
-	topics := map[string]map[int32]int64{}
-	for at, offset := range next {
+func byTopic(next map[partitionID]commit) map[string]map[int32]commit {
+	topics := map[string]map[int32]commit{}
+	for at, c := range next {
 		if topics[at.topic] == nil {
-			topics[at.topic] = map[int32]int64{}
+			topics[at.topic] = map[int32]commit{}
 		}
-		topics[at.topic][at.number] = offset
+		topics[at.topic][at.number] = c
 	}
 	return topics
 }

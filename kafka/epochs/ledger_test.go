@@ -82,7 +82,7 @@ func (x *ledgerTest) committed(t *testing.T) (n int) {
 func TestAFormerMemberCannotCommit(t *testing.T) {
 	x := newLedgerTest(t)
 	l := x.open(t, &membership{member: "one-of-before", generation: 3})
-	next := map[partitionID]int64{{x.topic, 0}: 7}
+	next := map[partitionID]commit{{x.topic, 0}: {offset: 7}}
 	x.write(t, l)
 	if err := l.add(t.Context(), next); !refusedMember(err) {
 		t.Errorf("offsets in a transaction: %v", err)

@@ -9,6 +9,7 @@ import (
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tidemark/kafka/committed"
 	"tidemark/kafka/localstore"
 )
 
@@ -28,16 +29,18 @@ type partitionEpochs struct {
 	gate   sync.Mutex // held by a running callback, and while the open epoch is swapped
 	stored bool       // the callback has set its row; guarded by gate
 
-	mu      sync.Mutex
-	room    *sync.Cond // unacked or held went down, or failed
-	waiting int        // callbacks waiting for room
-	open    *epoch
-	overlay map[string]*row // rows of the open and the publishing epoch: what the next callback must see
-	older   map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, in localstore.Owed
-	unacked int             // outputs
-	held    int             // bytes of rows, and of outputs that wait for their transaction
-	mirror  reflections
-	err     error // the first failure; nothing is published after it
+	mu       sync.Mutex
+	room     *sync.Cond // unacked or held went down, or failed
+	waiting  int        // callbacks waiting for room
+	open     *epoch
+	overlay  map[string]*row // rows of the open and the publishing epoch: what the next callback must see
+	older    map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, in localstore.Owed
+	unacked  int             // outputs
+	held     int             // bytes of rows, and of outputs that wait for their transaction
+	mirror   reflections
+	standing committed.Standing
+	metadata atomic.Value // of a commit of now: the standing's, a string
+	err      error        // the first failure; nothing is published after it
 
 	shared *transactions // publish the epochs of all partitions; nil: each partition publishes its own
 
@@ -77,11 +80,12 @@ func newEpoch() *epoch {
 
 func newPartitionEpochs(conf Config, owner []byte, shelf *localstore.Shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
 	p := &partitionEpochs{
-		conf: conf, owner: owner, shelf: shelf, send: send, mirror: reflections{edge: edge{next: -1}},
+		conf: conf, owner: owner, shelf: shelf, send: send, mirror: reflections{edge: edge{next: -1}}, standing: committed.Standing{Log: conf.tableLog},
 		open: newEpoch(), overlay: make(map[string]*row), older: make(map[string]bool),
 		broken: func(error) {}, failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	p.room = sync.NewCond(&p.mu)
+	p.metadata.Store("")
 	return p
 }
 

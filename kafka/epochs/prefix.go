@@ -13,6 +13,8 @@ import (
 type prefix struct {
 	mu        sync.Mutex
 	delivered []delivery // ascending; the finished head is cut off
+	next      int64      // what is delivered next is not before it; 0 or less: not known
+	commit    func(next int64)
 }
 
 type delivery struct {
@@ -20,11 +22,19 @@ type delivery struct {
 	finished bool
 }
 
+// start says where the partition is read from, if that is known, and what commits an offset of it.
+func (p *prefix) start(next int64, commit func(next int64)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next, p.commit = next, commit
+}
+
 // deliver notes a record that is handed to goka. Offsets must rise.
 func (p *prefix) deliver(offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delivered = append(p.delivered, delivery{offset: offset})
+	p.next = offset + 1
 }
 
 // finish notes that all effects of a record are in the log. It returns the offset to commit, the one after the newest record
@@ -49,4 +59,22 @@ func (p *prefix) finish(offset int64) (commit int64, grew bool) {
 	commit = p.delivered[n-1].offset + 1
 	p.delivered = p.delivered[n:]
 	return commit, true
+}
+
+// at returns what is read next, when all that was delivered is finished.
+func (p *prefix) at() (next int64, finished bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next, p.next > 0 && len(p.delivered) == 0
+}
+
+// rest moves on to an offset before which nothing more will be delivered, unless something was since at returned from.
+func (p *prefix) rest(from, to int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.next != from || len(p.delivered) > 0 {
+		return
+	}
+	p.next = to
+	p.commit(to) // no record is delivered meanwhile: its commit would be the later one
 }

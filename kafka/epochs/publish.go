@@ -55,6 +55,7 @@ func (p *partitionEpochs) publish(e *epoch) {
 	if err == nil && len(e.rows) > 0 {
 		var landed span
 		if landed, err = p.sendRows(e); err == nil {
+			p.wrote(landed.last + 1)
 			var offset int64
 			if offset, err = p.reached(landed); err == nil {
 				err = p.storeRows(e, offset)

@@ -105,7 +105,7 @@ func TestAHalfReadTableIsNotReadBack(t *testing.T) {
 	}
 	over, end := context.WithCancel(t.Context())
 	end()
-	h := &sessionHandler{inner: idle{}, epochs: epochs, session: newSession(fakeSession{ctx: over})}
+	h := &sessionHandler{inner: idle{}, epochs: epochs, session: newSession(fakeSession{ctx: over}, epochs)}
 	if err := h.ConsumeClaim(fakeSession{ctx: over}, fakeClaim{}); err != nil {
 		t.Error(err)
 	}

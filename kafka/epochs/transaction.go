@@ -64,11 +64,17 @@ type ledger interface {
 	// flush has what was sent go out, without waiting for more.
 	flush(ctx context.Context)
 	// add puts input offsets into the transaction.
-	add(ctx context.Context, next map[partitionID]int64) error
+	add(ctx context.Context, next map[partitionID]commit) error
 	// end commits or aborts the transaction.
 	end(ctx context.Context, commit bool) error
 	// commit commits input offsets whose records had no effect, without a transaction.
-	commit(ctx context.Context, next map[partitionID]int64) error
+	commit(ctx context.Context, next map[partitionID]commit) error
+}
+
+// A commit is the offset of the record that is to be read next, and what is said with it: see committed.Standing.
+type commit struct {
+	offset   int64
+	metadata string
 }
 
 // transactionTimeout is after which time a broker aborts the transaction of an instance that died. Until then readers of
@@ -174,21 +180,13 @@ func (t *transactions) publish(batch []*closing) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*transactionTimeout) // a broker decides before that
 	defer cancel()
-	next := map[partitionID]int64{}
-	written := false
-	for _, c := range batch {
-		written = written || len(c.what.records)+len(c.what.rows) > 0
-		for topic, offset := range c.what.next {
-			next[partitionID{topic, c.of.shelf.Partition()}] = offset
-		}
-	}
-	if !written {
-		return t.ledger.commit(ctx, next)
+	if !slices.ContainsFunc(batch, func(c *closing) bool { return len(c.what.records)+len(c.what.rows) > 0 }) {
+		return t.ledger.commit(ctx, commits(batch))
 	}
 	if err := t.ledger.begin(); err != nil {
 		return err
 	}
-	if err := t.write(ctx, batch, next); err != nil {
+	if err := t.write(ctx, batch); err != nil {
 		aborting, cancel := context.WithTimeout(context.Background(), abortTimeout)
 		defer cancel()
 		return errors.Join(err, t.ledger.end(aborting, false))
@@ -196,6 +194,12 @@ func (t *transactions) publish(batch []*closing) error {
 	if err := t.ledger.end(ctx, true); err != nil {
 		return err
 	}
+	return t.store(batch)
+}
+
+// store writes the rows of a committed batch to the disk.
+func (t *transactions) store(batch []*closing) error {
+	fenced := len(commits(batch)) > 0
 	for _, c := range batch {
 		if len(c.what.rows) == 0 {
 			continue
@@ -205,7 +209,7 @@ func (t *transactions) publish(batch []*closing) error {
 			return err
 		}
 		offset := stored
-		if len(next) > 0 { // without offsets nothing fences an owner that was paused: see reached
+		if fenced { // without offsets nothing fences an owner that was paused: see reached
 			// Not the last row's: another owner's record may lie before it that is not answered yet, and the next start has to meet it.
 			offset = max(stored, min(c.last, c.read-1))
 		}
@@ -217,7 +221,7 @@ func (t *transactions) publish(batch []*closing) error {
 }
 
 // write sends everything that belongs to the transaction, and adds the offsets when all of it is acknowledged.
-func (t *transactions) write(ctx context.Context, batch []*closing, next map[partitionID]int64) error {
+func (t *transactions) write(ctx context.Context, batch []*closing) error {
 	w := &writing{ledger: t.ledger, left: 1, done: make(chan struct{})}
 	for _, c := range batch {
 		for _, r := range c.what.records {
@@ -244,10 +248,29 @@ func (t *transactions) write(ctx context.Context, batch []*closing, next map[par
 	t.mu.Lock()
 	err = t.err
 	t.mu.Unlock()
-	if err != nil || len(next) == 0 {
+	if err != nil {
 		return err
 	}
-	return t.ledger.add(ctx, next)
+	for _, c := range batch {
+		if len(c.what.rows) > 0 {
+			c.of.wrote(c.last + 1)
+		}
+	}
+	if next := commits(batch); len(next) > 0 {
+		return t.ledger.add(ctx, next)
+	}
+	return nil
+}
+
+// commits are the input offsets of a batch, with how far the table reaches.
+func commits(batch []*closing) map[partitionID]commit {
+	next := map[partitionID]commit{}
+	for _, c := range batch {
+		for topic, offset := range c.what.next {
+			next[partitionID{topic, c.of.shelf.Partition()}] = commit{offset, c.of.metadata.Load().(string)}
+		}
+	}
+	return next
 }
 
 // A writing waits for the acknowledgements of one transaction's records.

@@ -36,11 +36,11 @@ func (s *script) send(r *kgo.Record, done func(int64, error)) {
 
 func (s *script) flush(context.Context) {}
 
-func (s *script) add(_ context.Context, next map[partitionID]int64) error {
+func (s *script) add(_ context.Context, next map[partitionID]commit) error {
 	return s.ask("add" + offsetsText(next))
 }
 
-func (s *script) commit(_ context.Context, next map[partitionID]int64) error {
+func (s *script) commit(_ context.Context, next map[partitionID]commit) error {
 	return s.ask("commit only" + offsetsText(next))
 }
 
@@ -51,10 +51,10 @@ func (s *script) end(_ context.Context, commit bool) error {
 	return s.ask("abort")
 }
 
-func offsetsText(next map[partitionID]int64) string {
+func offsetsText(next map[partitionID]commit) string {
 	text := ""
 	for _, at := range slices.SortedFunc(maps.Keys(next), func(a, b partitionID) int { return int(a.number - b.number) }) {
-		text += fmt.Sprintf(" %s/%d=%d", at.topic, at.number, next[at])
+		text += fmt.Sprintf(" %s/%d=%d", at.topic, at.number, next[at].offset)
 	}
 	return text
 }
