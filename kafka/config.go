@@ -54,7 +54,7 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	}
 	s := sarama.NewConfig()
 	s.ClientID = c.clientID()
-	s.ChannelBufferSize = 1024
+	s.ChannelBufferSize = 128 // records of each partition that is read, however large they are
 	s.Net.DialTimeout = dialTimeout
 	s.Net.MaxOpenRequests = 1 // with more, a retried batch may land behind a later one
 	// A hung broker is left after this long. A join that waits longer for a slow member fails and is made again, which costs

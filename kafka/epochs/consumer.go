@@ -17,9 +17,6 @@ import (
 // written to: it lies in one piece of memory with other records.
 type Prepare func(record *sarama.ConsumerMessage) (message any)
 
-// inboxSize is how many records of a partition are prepared ahead of their callbacks.
-const inboxSize = 128
-
 // groupBuilder wraps the consumer group that goka uses:
 //   - only the contiguous finished prefix of each partition is committed, and marks of an ended session are ignored; with
 //     ExactlyOnce all marks are, because transactions commit;
@@ -31,6 +28,7 @@ func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.C
 		return nil, err
 	}
 	config.ClientID = clientID
+	config.ChannelBufferSize = fetchAhead
 	config.Consumer.Group.InstanceId = e.conf.InstanceID
 	config.Consumer.Offsets.AutoCommit.Enable = e.conf.Guarantee != ExactlyOnce // which commits in its transactions
 	inner, err := sarama.NewConsumerGroup(brokers, name, config)
@@ -157,10 +155,16 @@ func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.Co
 		defer close(ready.messages)
 		delivered := h.session.prefixes[of]
 		for record := range c.Messages() {
-			delivered.deliver(record.Offset)
-			if prepare := h.epochs.conf.Prepare; prepare != nil {
-				in.put(record.Offset, prepare(record))
+			size, err := in.wait(s.Context(), len(record.Key)+len(record.Value))
+			if err != nil {
+				return
 			}
+			delivered.deliver(record.Offset)
+			var message any
+			if prepare := h.epochs.conf.Prepare; prepare != nil {
+				message = prepare(record)
+			}
+			in.put(record.Offset, size, message)
 			select {
 			case ready.messages <- record:
 			case <-s.Context().Done():

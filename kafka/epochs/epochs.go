@@ -58,7 +58,7 @@ type Epochs struct {
 // Limits of one partition. A consumer that tells repeats by their positions may rely on the first.
 const (
 	maxUnacked = 1000    // outputs sent and not acknowledged
-	maxHeld    = 8 << 20 // bytes of rows not yet in the local store, and of outputs that wait for their transaction
+	maxHeld    = 8 << 20 // bytes of rows not yet in the local store, and of outputs not acknowledged
 	// maxUncommitted takes the place of the first where nothing is seen out of order, or twice.
 	maxUncommitted = 4000
 )
@@ -90,12 +90,13 @@ func (e *Epochs) Options() []goka.ProcessorOption {
 func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 	e.wrapped++
 	return func(ctx goka.Context, message any) {
+		prepared, found := e.prepared(ctx)
+		if !found {
+			e.refuse(ctx, fmt.Errorf("%s/%d: no record was prepared for offset %d", ctx.Topic(), ctx.Partition(), ctx.Offset()))
+			return
+		}
 		if e.conf.Prepare != nil {
-			found := false
-			if message, found = e.prepared(ctx); !found {
-				e.refuse(ctx, fmt.Errorf("%s/%d: no record was prepared for offset %d", ctx.Topic(), ctx.Partition(), ctx.Offset()))
-				return
-			}
+			message = prepared
 		}
 		p := e.partition(ctx.Partition())
 		if p == nil {

@@ -403,3 +403,33 @@ func testTwoInputs(t *testing.T, guarantee epochs.Guarantee) {
 	run(t, epochs.NewGroup(conf), func() bool { return len(c.read(t, c.counts)) >= 1000 })
 	c.judge(t, 1000)
 }
+
+// Large records are not read ahead by their number alone: 30 of them in hand are as much memory as thousands of others.
+func TestReadingAheadIsBoundedInBytes(t *testing.T) {
+	c := newCounter(t, epochs.AtLeastOnce)
+	const each, events, bound = 500_000, 40, 4 << 20
+	for range events {
+		r := &kgo.Record{Topic: c.events, Partition: partitionOf("hot"), Key: []byte("hot"), Value: make([]byte, each)}
+		if err := c.client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ahead, most atomic.Int64
+	conf := c.conf("one", t.TempDir(), func(ctx goka.Context, message any) {
+		time.Sleep(20 * time.Millisecond) // so that reading gets ahead as far as it may
+		ahead.Add(-each)
+		c.count(ctx, message)
+	})
+	conf.Prepare = func(r *sarama.ConsumerMessage) any {
+		r.Key = slices.Concat(r.Key, []byte("/row"))
+		if n := ahead.Add(each); n > most.Load() {
+			most.Store(n)
+		}
+		return nil
+	}
+	run(t, epochs.NewGroup(conf), func() bool { return len(c.read(t, c.counts)) >= events })
+	c.judge(t, events)
+	if n := most.Load(); n > bound+each || n < 4*each { // one of them is in the callback
+		t.Errorf("%d bytes were read ahead, want up to %d", n, bound+each)
+	}
+}

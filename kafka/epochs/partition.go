@@ -36,7 +36,7 @@ type partitionEpochs struct {
 	overlay  map[string]*row // rows of the open and the publishing epoch: what the next callback must see
 	older    map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, in localstore.Owed
 	unacked  int             // outputs
-	held     int             // bytes of rows, and of outputs that wait for their transaction
+	held     int             // bytes of rows, and of outputs
 	mirror   reflections
 	standing committed.Standing
 	metadata atomic.Value // of a commit of now: the standing's, a string
@@ -130,12 +130,12 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 		finish(nil, err)
 		return
 	}
-	e := p.open
+	e, size := p.open, len(r.Key)+len(r.Value)
 	p.unacked++
+	p.held += size
 	if p.shared != nil {
 		e.records = append(e.records, r)
 		e.finish = append(e.finish, finish)
-		p.held += len(r.Key) + len(r.Value)
 		p.mu.Unlock()
 		p.wake()
 		return
@@ -157,6 +157,7 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 		}
 		e.outputs--
 		p.unacked--
+		p.held -= size
 		if e.outputs == 0 && e.closed {
 			close(e.published)
 		}
