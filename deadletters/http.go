@@ -43,9 +43,9 @@ func NewHandler(queue *Queue, record func(*kgo.Record) any, log *slog.Logger) *H
 	h.mux.HandleFunc("GET /dlq/{entry...}", h.answer(h.show))
 	h.mux.HandleFunc("POST /dlq/replay", h.answer(h.replay))
 	h.mux.HandleFunc("POST /dlq/drop", h.answer(h.drop))
-	h.mux.HandleFunc("/", h.answer(func(r *http.Request) (any, error) {
-		return nil, &problem{status: http.StatusMethodNotAllowed, code: "method_not_allowed", detail: "GET /dlq and /dlq/P:OFFSET, POST /dlq/replay and /dlq/drop are what there is"}
-	}))
+	h.mux.HandleFunc("GET /dlq/replay", h.answer(notAllowed)) // or they would be taken for entries
+	h.mux.HandleFunc("GET /dlq/drop", h.answer(notAllowed))
+	h.mux.HandleFunc("/", h.answer(notAllowed))
 	return h
 }
 
@@ -56,12 +56,24 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.Serv
 type problem struct {
 	status              int
 	code, field, detail string
+	allow               string // methods, when it is about the method
 }
 
 func (p *problem) Error() string { return p.detail }
 
 func bad(field, format string, args ...any) *problem {
-	return &problem{http.StatusBadRequest, "bad_field", field, fmt.Sprintf(format, args...)}
+	return &problem{status: http.StatusBadRequest, code: "bad_field", field: field, detail: fmt.Sprintf(format, args...)}
+}
+
+func notAllowed(r *http.Request) (any, error) {
+	p := &problem{
+		status: http.StatusMethodNotAllowed, code: "method_not_allowed", allow: "GET, HEAD",
+		detail: "GET /dlq and /dlq/P:OFFSET, POST /dlq/replay and /dlq/drop are what there is",
+	}
+	if r.URL.Path == "/dlq/replay" || r.URL.Path == "/dlq/drop" {
+		p.allow = "POST"
+	}
+	return nil, p
 }
 
 // answer is the one place that writes answers and counts what went wrong.
@@ -73,6 +85,9 @@ func (h *Handler) answer(call func(*http.Request) (any, error)) http.HandlerFunc
 			p := h.problemOf(r, err)
 			if p.status == http.StatusServiceUnavailable {
 				w.Header().Set("Retry-After", "2")
+			}
+			if p.allow != "" {
+				w.Header().Set("Allow", p.allow)
 			}
 			status, contentType = p.status, "application/problem+json"
 			body = struct {
@@ -159,6 +174,11 @@ func (h *Handler) list(r *http.Request) (any, error) {
 			return nil, bad(name, "%s=%q: %v", name, value, err)
 		}
 	}
+	for _, name := range []string{"limit", "cursor"} {
+		if query.Has(name) && !each {
+			return nil, bad(name, "%s is of a list with each=true: the reasons come all at once", name)
+		}
+	}
 	filter, err := ask.filter(h.queue.Events())
 	if err != nil {
 		return nil, err
@@ -202,6 +222,9 @@ type request struct {
 
 	all bool
 }
+
+// members are a request's names, as they are written.
+var members = []string{"reasons", "workspace_id", "event_id", "entries", "since", "dry_run", "rate", "force"}
 
 func (q *request) filter(events string) (Filter, error) {
 	f := Filter{Reasons: q.Reasons, All: q.all}
@@ -257,6 +280,9 @@ func (h *Handler) read(r *http.Request) (q request, f Filter, err error) {
 		return q, f, &problem{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", detail: "send JSON with Content-Type: application/json"}
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxRequest))
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return q, f, &problem{status: http.StatusRequestEntityTooLarge, code: "body_too_large", detail: fmt.Sprintf("the body has more than %d bytes", maxRequest)}
+	}
 	if err != nil {
 		return q, f, bad("", "the body cannot be read: %v", err)
 	}
@@ -276,11 +302,14 @@ func (h *Handler) read(r *http.Request) (q request, f Filter, err error) {
 		return q, f, bad("", "the body is null: want an object, {} for all")
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if !slices.Contains(members, name) { // which the decoder took for one in another case
+			return q, f, bad(name, "there is no member %q", name)
+		}
 		if string(given[name]) == "null" { // what some clients make of an empty list
 			return q, f, bad(name, "%s is null: leave it out", name)
 		}
 	}
-	if q.Rate < 0 {
+	if q.Rate < 0 { // JSON has no other numbers that are none
 		return q, f, bad("rate", "rate %v: want records a second, 0 for no limit", q.Rate)
 	}
 	f, err = q.filter(h.queue.Events())

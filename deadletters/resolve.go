@@ -182,7 +182,7 @@ func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, pla
 	most := chunkEntries
 	if o.Rate > 0 {
 		pace.SetLimit(rate.Limit(o.Rate))
-		most = min(most, max(1, int(math.Ceil(o.Rate)))) // so that what was sent is marked within a second or so
+		most = int(max(1, min(float64(most), math.Ceil(o.Rate)))) // so that what was sent is marked within a second or so
 	}
 	for _, part := range chunks(entries, most) {
 		records, err := q.records(ctx, part)

@@ -41,6 +41,9 @@ type Count struct {
 	Remaining int64  // offsets that were not looked at, when it was cut short
 }
 
+// ErrLongSelection says that what is selected takes more words than can be kept beside the place of a run.
+var ErrLongSelection = errors.New("the selection is too long to go on with it if it is cut short")
+
 // ErrUnfinished says that another run was cut short: its place would be lost.
 var ErrUnfinished = errors.New("another replay was cut short and waits to go on")
 
@@ -75,6 +78,9 @@ func (a *Again) Spans(ctx context.Context, fresh bool) (spans kafka.Spans, wentO
 	}
 	if len(spans) > 0 {
 		return spans, true, nil
+	}
+	if _, err := a.kept(math.MaxInt64); err != nil { // now, and not when some are sent
+		return nil, false, err
 	}
 	spans, err = a.Select.Spans(ctx, a.Kafka, a.Events, time.Now())
 	maps.DeleteFunc(spans, func(_ int32, s kafka.Span) bool { return s.From >= s.To })
@@ -113,7 +119,7 @@ func (a *Again) Run(ctx context.Context, spans kafka.Spans) (*Count, error) {
 	r.pace = rate.NewLimiter(rate.Inf, 1)
 	if a.Rate > 0 {
 		r.pace.SetLimit(rate.Limit(a.Rate))
-		r.most = min(r.most, max(1, int(math.Ceil(a.Rate))))
+		r.most = int(max(1, min(float64(r.most), math.Ceil(a.Rate))))
 	}
 	for partition, span := range spans {
 		r.next[partition] = span.From
@@ -253,11 +259,26 @@ func (r *run) done() (n int64) {
 func (r *run) commit(ctx context.Context) error {
 	offsets := make([]kadm.Offset, 0, len(r.spans))
 	for partition, span := range r.spans {
-		kept, err := json.Marshal(place{To: span.To, Select: r.Select, Force: r.Force})
+		kept, err := r.kept(span.To)
 		if err != nil {
-			return fmt.Errorf("keep the place: %w", err)
+			return err
 		}
-		offsets = append(offsets, kadm.Offset{Topic: r.Events, Partition: partition, At: r.next[partition], LeaderEpoch: -1, Metadata: string(kept)})
+		offsets = append(offsets, kadm.Offset{Topic: r.Events, Partition: partition, At: r.next[partition], LeaderEpoch: -1, Metadata: kept})
 	}
 	return kafka.Commit(ctx, r.Kafka, r.Group, offsets...)
+}
+
+// maxMetadata is what brokers take with a commit: offset.metadata.max.bytes, if nobody changed it.
+const maxMetadata = 4096
+
+// kept is what is said with the commit of a partition that is read up to an offset.
+func (a *Again) kept(to int64) (string, error) {
+	kept, err := json.Marshal(place{To: to, Select: a.Select, Force: a.Force})
+	if err != nil {
+		return "", fmt.Errorf("keep the place: %w", err)
+	}
+	if len(kept) > maxMetadata {
+		return "", fmt.Errorf("%w: %d bytes, and %d are what a commit has room for: replay in several parts", ErrLongSelection, len(kept), maxMetadata)
+	}
+	return string(kept), nil
 }

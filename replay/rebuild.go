@@ -173,6 +173,9 @@ func (b *Rebuild) resume(ctx context.Context) (kafka.Spans, error) {
 	return kept.Spans, b.clamp(ctx, kept.Spans)
 }
 
+// ErrPassed says that retention took events which a run that was cut short had not read.
+var ErrPassed = errors.New("events of the rest were removed by retention")
+
 // ErrTableGone says that the topic of the table was deleted, and the commits of its group were not.
 var ErrTableGone = errors.New("the table was deleted, or --data is of another cluster; what its group has read would be missing in a new one")
 
@@ -231,6 +234,9 @@ func (b *Rebuild) begin(ctx context.Context, spans kafka.Spans) (map[int32]int64
 	var first []kadm.Offset
 	for partition, whole := range extent {
 		if o, begun := committed[partition]; begun {
+			if span, in := spans[partition]; in && o.At < min(whole.From, span.To) {
+				return nil, fmt.Errorf("%s: %w: partition %d is read up to offset %d, and %s begins at %d now: choose another --group", b.Streams.FilesGroup, ErrPassed, partition, o.At, topic, whole.From)
+			}
 			stand[partition] = o.At
 			continue
 		}

@@ -82,12 +82,8 @@ func (s Selection) Spans(ctx context.Context, conf kafka.Config, topic string, n
 	if err != nil {
 		return nil, err
 	}
-	for _, b := range []bounds{from, to} {
-		for p := range b.offsets {
-			if _, there := extent[p]; !there {
-				return nil, &BadBound{b.name, b.text, fmt.Sprintf("%s has partitions 0 to %d", topic, len(extent)-1)}
-			}
-		}
+	if err := s.check(from, to, topic, extent); err != nil {
+		return nil, err
 	}
 	spans := kafka.Spans{}
 	for partition, span := range extent {
@@ -106,11 +102,46 @@ func (s Selection) Spans(ctx context.Context, conf kafka.Config, topic string, n
 	return spans, nil
 }
 
+// check refuses positions that cannot be meant: what they select is nothing, and nothing done would look like success.
+func (s Selection) check(from, to bounds, topic string, extent kafka.Spans) error {
+	for _, b := range []bounds{from, to} {
+		for p, offset := range b.positions() {
+			span, there := extent[p]
+			switch home := kafka.Partition(s.WorkspaceID, len(extent)); {
+			case !there:
+				return &BadBound{b.name, b.text, fmt.Sprintf("%s has partitions 0 to %d", topic, len(extent)-1)}
+			case offset > span.To:
+				return &BadBound{b.name, b.text, fmt.Sprintf("partition %d of %s ends at offset %d", p, topic, span.To)}
+			case s.WorkspaceID != "" && p != home:
+				return &BadBound{b.name, b.text, fmt.Sprintf("the events of workspace %s are in partition %d", s.WorkspaceID, home)}
+			}
+		}
+	}
+	for p, end := range to.positions() {
+		begin, also := from.positions()[p]
+		switch {
+		case from.positions() != nil && !also:
+			return &BadBound{to.name, to.text, fmt.Sprintf("--from does not name partition %d", p)}
+		case also && begin > end:
+			return &BadBound{to.name, to.text, fmt.Sprintf("--from begins behind it in partition %d", p)}
+		}
+	}
+	return nil
+}
+
 // bounds are one end of the selection, by partition.
 type bounds struct {
 	name, text string
 	at         time.Time       // when it is a time
 	offsets    map[int32]int64 // nil: the end of the topic that the name says
+}
+
+// positions are the offsets that the selection names; nil when it names none.
+func (b bounds) positions() map[int32]int64 {
+	if !b.at.IsZero() {
+		return nil
+	}
+	return b.offsets
 }
 
 // of returns the bound of a partition, or false when the selection names other partitions only.

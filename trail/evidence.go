@@ -35,6 +35,7 @@ type evidence struct {
 	notices     map[place]told
 	last        *tidemarkv1.Notice // of the highest version, without its payload
 	noticesFrom int64
+	noticed     time.Time // when the first notice that was read was written
 	dead        map[grave]*deadLetter
 	row         *tidemarkv1.FileState
 
@@ -71,9 +72,9 @@ type deadLetter struct {
 
 func newEvidence(s Search, partition int32, logID string, commit int64) *evidence {
 	return &evidence{
-		workspace: s.Workspace, file: s.File, key: tidemarkv1.JoinKey(s.Workspace, s.File), otherKey: tidemarkv1.JoinKey(s.Workspace, ""),
+		workspace: s.WorkspaceID, file: s.FileID, key: tidemarkv1.JoinKey(s.WorkspaceID, s.FileID), otherKey: tidemarkv1.JoinKey(s.WorkspaceID, ""),
 		partition: partition,
-		quoted:    quote(s.File), quotedWorkspace: quote(s.Workspace),
+		quoted:    quote(s.FileID), quotedWorkspace: quote(s.WorkspaceID),
 		logID: logID, eventsTopic: s.Streams.Events.Name, commit: commit, since: s.Since,
 		notices: map[place]told{}, dead: map[grave]*deadLetter{}, accepted: map[string]string{},
 	}
@@ -92,6 +93,9 @@ func quote(s string) []byte {
 
 // notice takes a record of the notices.
 func (e *evidence) notice(r *kgo.Record) error {
+	if e.noticed.IsZero() {
+		e.noticed = r.Timestamp
+	}
 	if key := string(r.Key); key != e.key && (key != e.otherKey || !e.mentioned(r.Value)) || r.Value == nil {
 		return nil
 	}
@@ -283,11 +287,21 @@ func (e *evidence) judge(found *Event, r *kgo.Record) {
 		}
 	case known:
 		found.Verdict, found.Detail = Duplicate, "a copy of "+first
+	case e.row.GetLogId() == e.logID && e.row.GetPosition().GetOffset() == r.Offset && e.row.GetLastEventId() == found.EventID:
+		found.Verdict, found.Detail = Accepted, "the row is as this event left it; its notice has expired"
+		e.accepted[found.EventID] = found.Position
+	case e.expired(r) && e.remembered(found.EventID):
+		found.Verdict, found.Detail = NoTrace, "the row remembers its id: it was accepted, or is a copy of one that was; the notice that would tell has expired"
 	case e.remembered(found.EventID):
 		found.Verdict, found.Detail = Duplicate, "the row remembers its id: the first copy is older than what was read"
 	default:
 		found.Verdict, found.Detail = NoTrace, e.noTrace()
 	}
+}
+
+// expired says whether the notice of an event may have been removed by retention: it was written after the event.
+func (e *evidence) expired(r *kgo.Record) bool {
+	return e.since.IsZero() && e.noticesFrom > 0 && (e.noticed.IsZero() || r.Timestamp.Before(e.noticed))
 }
 
 func (e *evidence) noTrace() string {

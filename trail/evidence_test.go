@@ -1,11 +1,16 @@
 package trail
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
 
@@ -29,7 +34,7 @@ func TestADeadLetterWithoutItsValue(t *testing.T) {
 	elsewhere.Key = []byte("w")
 	elsewhere.Headers = append(elsewhere.Headers, kgo.RecordHeader{Key: "ce_subject", Value: []byte("f")})
 	elsewhere.Headers[2].Value = []byte("1")
-	e := newEvidence(Search{Workspace: "w", File: "f", Streams: streams}, 0, "log", 10)
+	e := newEvidence(Search{WorkspaceID: "w", FileID: "f", Streams: streams}, 0, "log", 10)
 	var told []Event
 	e.tell = func(event Event) error {
 		told = append(told, event)
@@ -50,5 +55,42 @@ func TestADeadLetterWithoutItsValue(t *testing.T) {
 	}
 	if len(told) != 3 || told[2].Position != "1:8" || told[0].Verdict != DeadLettered || told[0].Reason != "field_too_large" || told[1].Verdict != NoTrace {
 		t.Errorf("told %+v", told)
+	}
+}
+
+// Once the notice of an accepted event has expired, the id that the row remembers does not make a copy of it.
+func TestAnEventWhoseNoticeHasExpired(t *testing.T) {
+	streams, err := topology.New("t", topology.Single)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	record := func(offset int64, id string) *kgo.Record {
+		value := fmt.Appendf(nil, `{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":%q,"object_id":"f"}`, id)
+		return &kgo.Record{Topic: streams.Events.Name, Offset: offset, Key: []byte("w"), Value: value, Timestamp: at.Add(time.Duration(offset) * time.Second)}
+	}
+	seen := func(id string) []byte {
+		sum := sha256.Sum256([]byte(id))
+		return append(sum[:seenHash:seenHash], make([]byte, seenEntry-seenHash)...)
+	}
+	e := newEvidence(Search{WorkspaceID: "w", FileID: "f", Streams: streams}, 0, "log", 10)
+	e.row = &tidemarkv1.FileState{LogId: "log", LastEventId: "last", Position: &tidemarkv1.Position{Offset: 6}, Seen: slices.Concat(seen("before"), seen("last"))}
+	e.noticesFrom, e.noticed = 100, at.Add(8*time.Second)
+	told := map[int64]Verdict{}
+	e.tell = func(event Event) error {
+		var offset int64
+		if _, err := fmt.Sscanf(event.Position, "0:%d", &offset); err != nil {
+			return err
+		}
+		told[offset] = event.Verdict
+		return nil
+	}
+	for offset, id := range map[int64]string{5: "before", 6: "last", 9: "before"} {
+		if err := e.event(record(offset, id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := map[int64]Verdict{5: NoTrace, 6: Accepted, 9: Duplicate}; !maps.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
 	}
 }

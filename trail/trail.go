@@ -82,10 +82,10 @@ const (
 
 // A Search says where to look.
 type Search struct {
-	Kafka           kafka.Config
-	Streams         topology.Streams
-	Workspace, File string
-	Since           time.Time // zero: from the beginning
+	Kafka               kafka.Config
+	Streams             topology.Streams
+	WorkspaceID, FileID string
+	Since               time.Time // zero: from the beginning
 	// Progress is called now and then: how far the reading of a topic has come.
 	Progress func(topic string, done, total int64)
 }
@@ -98,7 +98,7 @@ func Follow(ctx context.Context, s Search, tell func(Event) error) (f Finding, e
 	if err != nil {
 		return f, err
 	}
-	partition := kafka.Partition(s.Workspace, len(extent))
+	partition := kafka.Partition(s.WorkspaceID, len(extent))
 	_, ids, err := kafka.TopicIDs(ctx, s.Kafka, name)
 	if err != nil {
 		return f, err

@@ -229,8 +229,8 @@ type dlqReplayCommand struct {
 
 // Run replays, or says what would be.
 func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
-	if c.Rate < 0 {
-		return usagef("--rate %v: want 0 or more", c.Rate)
+	if err := checkRate("--rate", c.Rate); err != nil {
+		return err
 	}
 	queue, err := c.queue()
 	if err != nil {

@@ -73,8 +73,8 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	if c.Watch < 0 || c.Watch > 20*time.Second {
-		return usagef("--watch %v: want 0s to 20s", c.Watch)
+	if c.Watch < 500*time.Millisecond || c.Watch > 20*time.Second { // a group that works commits four times a second
+		return usagef("--watch %v: want 500ms to 20s", c.Watch)
 	}
 	config, err := c.config()
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	"tidemark/codecs"
 	"tidemark/deadletters"
 	"tidemark/kafka"
-	"tidemark/replay"
 	"tidemark/topology"
 )
 

@@ -41,7 +41,7 @@ func TestDoctorOfASingleBroker(t *testing.T) {
 	if _, err := makeDevSecret(data, scheme); err != nil {
 		t.Fatal(err)
 	}
-	out, errs, code := tidemark(t, "doctor", "--data", data, "--brokers", addr, "--topic-prefix", prefixOf(streams), "--partitions", "3", "--watch", "100ms")
+	out, errs, code := tidemark(t, "doctor", "--data", data, "--brokers", addr, "--topic-prefix", prefixOf(streams), "--partitions", "3", "--watch", "500ms")
 	if code != exitOK || !strings.Contains(out, "note  topics            one broker: no replication, fine for development\n") || !strings.Contains(out, "ok    signature         1 active, ") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}

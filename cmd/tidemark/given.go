@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 )
@@ -30,5 +31,13 @@ func (g *givenList) UnmarshalText(text []byte) error {
 		return errEmptySelector
 	}
 	*g = append(*g, values...)
+	return nil
+}
+
+// checkRate refuses what is no number of events a second.
+func checkRate(flag string, rate float64) error {
+	if math.IsNaN(rate) || math.IsInf(rate, 0) || rate < 0 {
+		return usagef("%s %v: want a number a second, 0 for no limit", flag, rate)
+	}
 	return nil
 }

@@ -81,9 +81,12 @@ func (h *host) await(role string, config kafka.Config, streams topology.Streams)
 //
 //	ctx ends ──▶ requests finished ──▶ events in flight acknowledged, producer closed
 func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config kafka.Config, streams topology.Streams, scheme ingress.Scheme, secrets []ingress.Secret) (service, error) {
-	if f.WorkspaceRate < 0 || f.WorkspaceBurst < 0 || f.MaxInFlight < 0 || f.MaxConnections < 0 {
-		return service{}, usagef("--workspace-rate %v, --workspace-burst %d, --max-in-flight %d, --max-connections %d: want 0 or more",
-			f.WorkspaceRate, f.WorkspaceBurst, f.MaxInFlight, f.MaxConnections)
+	if err := checkRate("--workspace-rate", f.WorkspaceRate); err != nil {
+		return service{}, err
+	}
+	if f.WorkspaceBurst < 0 || f.MaxInFlight < 0 || f.MaxConnections < 0 {
+		return service{}, usagef("--workspace-burst %d, --max-in-flight %d, --max-connections %d: want 0 or more",
+			f.WorkspaceBurst, f.MaxInFlight, f.MaxConnections)
 	}
 	server, err := ingress.New(ingress.Config{
 		Scheme: scheme, Secrets: secrets,

@@ -73,11 +73,18 @@ func TestMaxConnectionsBoundsTheIngress(t *testing.T) {
 	}
 }
 
-func TestNegativeBoundsAreAUsageError(t *testing.T) {
+func TestBadBoundsAreUsageErrors(t *testing.T) {
 	t.Setenv(secretsVariable, "an-unbound-secret-of-32-bytes-xx")
 	for _, flag := range []string{"--max-connections", "--max-in-flight", "--workspace-rate", "--workspace-burst"} {
 		if _, errs, code := tidemark(t, "ingest", "--brokers", "127.0.0.1:1", "--admin-addr", "127.0.0.1:0", "--ingress-addr", "127.0.0.1:0", flag+"=-1"); code != exitUsage {
 			t.Errorf("%s=-1: exit %d\n%s", flag, code, errs)
+		}
+	}
+	for _, args := range [][]string{
+		{"ingest", "--workspace-rate=NaN"}, {"replay", "--rate=Inf"}, {"replay", "--rate=-1"}, {"replay", "--group="}, {"dlq", "replay", "--rate=NaN"}, {"doctor", "--watch=0s"},
+	} {
+		if _, errs, code := tidemark(t, append(args, "--brokers", "127.0.0.1:1")...); code != exitUsage {
+			t.Errorf("%q: exit %d\n%s", args, code, errs)
 		}
 	}
 }

@@ -28,7 +28,7 @@ type replayCommand struct {
 	To        given      `help:"Stop before that: end, or as --from." default:"end" placeholder:"WHERE" env:"-"`
 	Workspace given      `help:"Only the events of this workspace." placeholder:"WS" env:"-"`
 	Event     givenList  `help:"Only events of these types; several with commas between." placeholder:"TYPE" env:"-"`
-	Group     string     `help:"Fold into a table of this name, to compare with the live one, and send nothing." placeholder:"NAME" env:"-"`
+	Group     given      `help:"Fold into a table of this name, to compare with the live one, and send nothing." placeholder:"NAME" env:"-"`
 	Rate      float64    `help:"Events a second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
 	Force     bool       `help:"Also send events without a time, which overwrite newer state, and those that touch no file, whose notices and counts come twice." env:"-"`
 	Yes       bool       `help:"Put the events into the topic. Without, and without --group, only say what would be done." env:"-"`
@@ -38,8 +38,8 @@ type replayCommand struct {
 
 // Run replays into the topic or into a group of its own.
 func (c *replayCommand) Run(ctx context.Context, con console) error {
-	if c.Rate < 0 {
-		return usagef("--rate %v: want 0 or more", c.Rate)
+	if err := checkRate("--rate", c.Rate); err != nil {
+		return err
 	}
 	config, err := c.config()
 	if err != nil {
@@ -117,7 +117,7 @@ func (c *replayCommand) again(ctx context.Context, con console, config kafka.Con
 
 // rebuild folds events into a table of another group.
 func (c *replayCommand) rebuild(ctx context.Context, con console, config kafka.Config, streams topology.Streams, selection replay.Selection) error {
-	target, err := replay.Target(streams, c.Group)
+	target, err := replay.Target(streams, string(c.Group))
 	if err != nil {
 		return usagef("--group: %w", err)
 	}

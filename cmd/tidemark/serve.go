@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tidemark/deadletters"
+	"tidemark/ingress"
 	"tidemark/kafka"
 	"tidemark/topology"
 	"tidemark/views"
@@ -18,6 +19,10 @@ type serveFlags struct {
 	APIAddr      string        `help:"Address of the query API." name:"api-addr" default:":8080" placeholder:"HOST:PORT"`
 	MaxStaleness time.Duration `help:"Age of an answer past which there is none but 503; 0 for any." default:"0" placeholder:"TIME"`
 }
+
+// maxReaders is how many connections the query API has open: each may wait for up to a minute, or be sent a page of megabytes.
+// Further ones wait where the kernel keeps them.
+const maxReaders = 4096
 
 // A serveCommand answers queries.
 type serveCommand struct {
@@ -72,7 +77,7 @@ func (f serveFlags) views(ctx context.Context, h *host, fit *cluster, config kaf
 	h.readiness.Add("views", fit.ready(server.Ready))
 	api = service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
 		context.AfterFunc(ctx, server.Stop)
-		return serveHTTP(ctx, listener, httpServer(h.parting(fit.gate(server.Handler())), h.log), h.log.With("role", "api"))
+		return serveHTTP(ctx, ingress.LimitConnections(listener, maxReaders), httpServer(h.parting(fit.gate(server.Handler())), h.log), h.log.With("role", "api"))
 	}}
 	return api, service{name: "views", run: fit.then(func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)

@@ -48,7 +48,7 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 	}
 	out := &trailPrinter{form: c.Output, w: bufio.NewWriter(con.out)}
 	found, err := trail.Follow(ctx, trail.Search{
-		Kafka: config, Streams: streams, Workspace: c.Workspace, File: c.File, Since: since,
+		Kafka: config, Streams: streams, WorkspaceID: c.Workspace, FileID: c.File, Since: since,
 		Progress: func(topic string, done, total int64) {
 			con.note("reading %s: %d of %d offsets, %d %%", topic, done, total, 100*done/max(total, 1))
 		},

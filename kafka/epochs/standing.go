@@ -23,7 +23,13 @@ func (p *partitionEpochs) wrote(next int64) {
 // recovered less would fold what comes next onto old rows, or onto none. Goka asks after it has joined, so no other owner can
 // commit any more.
 func (e *Epochs) floor(ctx context.Context, table string, partition int32) (int64, error) {
-	commits, err := kadm.NewClient(e.client).FetchOffsets(kadm.RequireStable(ctx), e.conf.Group)
+	var commits kadm.OffsetResponses
+	err := untilDecided(ctx, func() (err error) {
+		if commits, err = kadm.NewClient(e.client).FetchOffsets(kadm.RequireStable(ctx), e.conf.Group); err == nil {
+			err = commits.Error()
+		}
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("ask for the commits of group %s: %w", e.conf.Group, err)
 	}
@@ -32,9 +38,6 @@ func (e *Epochs) floor(ctx context.Context, table string, partition int32) (int6
 		commit, found := offsets[partition]
 		if !found {
 			continue
-		}
-		if commit.Err != nil {
-			return 0, fmt.Errorf("ask for the commits of group %s in %s/%d: %w", e.conf.Group, topic, partition, commit.Err)
 		}
 		switch said, found := committed.StandingOf(commit.Metadata); {
 		case !found:
