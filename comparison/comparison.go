@@ -35,14 +35,11 @@ type Table struct {
 
 // TableOf returns the table of a group, named with or without the prefix.
 func TableOf(s topology.Streams, group string) (Table, error) {
-	prefix := strings.TrimSuffix(s.Events.Name, "events")
-	if !strings.HasPrefix(group, prefix) {
-		group = prefix + group
-	}
+	group, table := s.Group(group)
 	if group == s.WorkspacesGroup {
 		return Table{}, fmt.Errorf("the table of %s holds workspaces: only tables of files can be compared", group)
 	}
-	return Table{Group: group, Topic: group + "-table", Input: s.Events.Name}, nil
+	return Table{Group: group, Topic: table, Input: s.Events.Name}, nil
 }
 
 // A Comparison compares two tables.

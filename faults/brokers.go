@@ -61,11 +61,9 @@ func pauseBroker(ctx context.Context, r *run) (figures, error) {
 // killTwo leaves one broker of three: below min.insync.replicas, so nothing may be acknowledged.
 func killTwo(ctx context.Context, r *run) (figures, error) {
 	left, busy := 1+r.rnd.IntN(nodes), r.traffic.busy()
-	for n := 1; n <= nodes; n++ {
-		if n != left {
-			if err := r.node("kill", n); err != nil {
-				return nil, err
-			}
+	for _, n := range others(left) {
+		if err := r.node("kill", n); err != nil {
+			return nil, err
 		}
 	}
 	if err := sleep(ctx, 500*time.Millisecond); err != nil { // what was on its way has arrived
@@ -83,10 +81,8 @@ func killTwo(ctx context.Context, r *run) (figures, error) {
 	if n := len(w.ok); n > 0 {
 		return nil, fmt.Errorf("%d webhooks were answered 200 with one broker of three", n)
 	}
-	for n := 1; n <= nodes; n++ {
-		if n != left {
-			r.revive(n)
-		}
+	for _, n := range others(left) {
+		r.revive(n)
 	}
 	if err := r.revived(); err != nil {
 		return nil, err
@@ -104,16 +100,12 @@ func loneLeader(ctx context.Context, r *run) (figures, error) {
 		return nil, err
 	}
 	var errs []error
-	for n := 1; n <= nodes; n++ {
-		if n != victim {
-			errs = append(errs, r.node("pause", n))
-		}
+	for _, n := range others(victim) {
+		errs = append(errs, r.node("pause", n))
 	}
 	errs = append(errs, sleep(ctx, r.between(1500*time.Millisecond, 2500*time.Millisecond)), r.node("kill", victim))
-	for n := 1; n <= nodes; n++ {
-		if n != victim {
-			errs = append(errs, r.node("cont", n))
-		}
+	for _, n := range others(victim) {
+		errs = append(errs, r.node("cont", n))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -159,4 +151,14 @@ func moveLeaders(ctx context.Context, r *run) (figures, error) {
 	}
 	end()
 	return figures{"leaders moved": float64(moved), "longest s without a 200": round(w.gap)}, nil
+}
+
+// others are the numbers of all brokers but one.
+func others(but int) (all []int) {
+	for n := 1; n <= nodes; n++ {
+		if n != but {
+			all = append(all, n)
+		}
+	}
+	return all
 }

@@ -180,8 +180,8 @@ func (c *cluster) leaders(ctx context.Context, topic string) (map[int32]int, err
 	return leaders, nil
 }
 
-// whole waits until no partition of any topic lacks a replica.
-func (c *cluster) whole(ctx context.Context, limit time.Duration) error {
+// replicated waits until no partition of any topic lacks a replica.
+func (c *cluster) replicated(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {

@@ -112,7 +112,7 @@ func tryControl(ctx context.Context, o options, c *cluster, dir, binary string, 
 	defer g.close()
 	h := gen.New(gen.Config{Seed: o.seed + n, Events: 100_000, Base: time.Now().Truncate(time.Second)})
 	r := &controlRun{name: m.name, dir: dir, run: &run{
-		rig: g, once: g.transactional(), rnd: rand.New(rand.NewPCG(o.seed+n, 4)), quick: true, enough: time.Nanosecond, begin: time.Now(), peak: map[string]float64{}, say: say,
+		rig: g, once: g.transactional(), rnd: rand.New(rand.NewPCG(o.seed+n, 4)), quick: true, enough: time.Nanosecond, begin: time.Now(), peak: map[string]float64{},
 		foreign: &foreign{rig: g, rnd: rand.New(rand.NewPCG(o.seed+n, 5)), written: map[string]bool{}},
 	}}
 	if r.behind, err = proxy.Start(proxy.Config{Brokers: c.plain}); err != nil {
@@ -258,8 +258,8 @@ func (c *controlRun) killHeld(ctx context.Context) error {
 	if err := grew(); err != nil {
 		return err
 	}
-	derived := append(outputs(c.rig), append(rows(c.rig), c.topics.DLQ)...)
-	lift := c.behind.Inject(&proxy.Fault{Effect: proxy.HoldAnswers, Match: func(q proxy.Request) bool { return overlap(q.Topics, derived) }})
+	held := append(derived(c.rig), c.topics.DLQ)
+	lift := c.behind.Inject(&proxy.Fault{Effect: proxy.HoldAnswers, Match: func(q proxy.Request) bool { return overlap(q.Topics, held) }})
 	defer lift()
 	if err := sleep(ctx, 1500*time.Millisecond+c.upTo(time.Second)); err != nil {
 		return err

@@ -13,15 +13,15 @@ import (
 )
 
 // judge waits until everything has drained, ends the roles and compares all topics, and then the query API, with the model.
-func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
-	took, err := r.drain(ctx, 180*time.Second, whole)
+func (r *run) judge(ctx context.Context, product bool, to *oracle.Report) error {
+	took, err := r.drain(ctx, 180*time.Second, product)
 	if err != nil {
 		return err
 	}
 	to.Fact("drained after the last event, s", fmt.Sprintf("%.1f", took.Seconds()))
 	leave := func(roles ...*program) {
 		for _, p := range roles {
-			if _, err := p.term(); err != nil && whole { // one that ended by itself has not left when told either
+			if _, err := p.term(); err != nil && product { // one that ended by itself has not left when told either
 				to.Violate("roles that do not leave when told", "%s: %v\n%s", p.name, err, p.tail())
 			}
 		}
@@ -37,12 +37,12 @@ func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
 	}
 	begin := time.Now()
 	model, err := oracle.Judge{
-		Brokers: r.plain, Topics: r.topics, Partitions: partitions, Workspaces: whole, Once: r.once,
+		Brokers: r.plain, Topics: r.topics, Partitions: partitions, Workspaces: product, Once: r.once,
 		Sent:     &oracle.Sent{History: r.traffic.history, Notes: r.traffic.notes, Foreign: r.foreign.written},
 		Followed: r.followed,
 	}.Run(ctx, to)
 	say("the topics are judged, in %.0f s", time.Since(begin).Seconds())
-	if err != nil || !whole {
+	if err != nil || !product {
 		return err
 	}
 	err = r.judgeView(ctx, model, to)
@@ -52,12 +52,12 @@ func (r *run) judge(ctx context.Context, whole bool, to *oracle.Report) error {
 }
 
 // drain waits until the groups have committed all there is to read.
-func (r *run) drain(ctx context.Context, limit time.Duration, whole bool) (time.Duration, error) {
+func (r *run) drain(ctx context.Context, limit time.Duration, product bool) (time.Duration, error) {
 	begin := time.Now()
 	for {
 		files, err := r.lag(ctx, r.prefix+"-files", r.topics.Events)
 		var spaces int64
-		if whole && err == nil {
+		if product && err == nil {
 			spaces, err = r.lag(ctx, r.prefix+"-workspaces", r.topics.Notify)
 		}
 		if err == nil && files+spaces == 0 {

@@ -172,7 +172,7 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	judged := &oracle.Report{Title: "product"}
 	h := gen.New(gen.Config{Seed: o.seed, Events: o.events, Base: time.Now().Truncate(time.Second), Spread: 400})
 	r := &run{
-		rig: g, once: g.transactional(), rnd: rand.New(rand.NewPCG(o.seed, 3)), traffic: newTraffic(h, g.ingress), quick: o.short, enough: o.enough, begin: time.Now(), peak: map[string]float64{}, say: say,
+		rig: g, once: g.transactional(), rnd: rand.New(rand.NewPCG(o.seed, 3)), traffic: newTraffic(h, g.ingress), quick: o.short, enough: o.enough, begin: time.Now(), peak: map[string]float64{},
 		foreign: &foreign{rig: g, rnd: rand.New(rand.NewPCG(o.seed, 2)), written: map[string]bool{}},
 	}
 	faults := plan(r.rnd, o)
@@ -189,7 +189,7 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	if err != nil {
 		return err
 	}
-	if whole := !o.short && o.scale >= 1 && len(o.rows) == 0 && o.kinds == ""; whole {
+	if complete := !o.short && o.scale >= 1 && len(o.rows) == 0 && o.kinds == ""; complete {
 		judged.Check("aims not reached")
 		for _, missing := range all.missing() {
 			judged.Violate("aims not reached", "%s", missing)

@@ -38,7 +38,7 @@ func faults(guarantee epochs.Guarantee) []*fault {
 		{13, "store truncated", 2, 0, 6 * time.Second, spoil(truncate, true), anyhow},
 		{14, "disk full", 2, 0, 15 * time.Second, fillDisk, anyhow},
 		{16, "dead letters refused", 2, 0, 14 * time.Second, refuseDLQ, anyhow},
-		{20, "broker cut off", 4, 0, 15 * time.Second, partition, whole},
+		{20, "broker cut off", 4, 0, 15 * time.Second, cutOff, whole},
 		{20, "connections reset", 4, 0, 7 * time.Second, reset, whole},
 		{21, "wrong settings", 1, 0, 12 * time.Second, wrong, anyhow},
 		{22, "hostile HTTP", 2, 0, 12 * time.Second, hostile, anyhow},

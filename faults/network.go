@@ -88,8 +88,8 @@ func idle(ctx context.Context, r *run) (figures, error) {
 	return figures{"connections closed": float64(f.Hits.Load()), "200s": float64(len(w.ok)), "200 p99 ms": p99(w.ok), "5xx": float64(w.refused)}, nil
 }
 
-// partition cuts one broker off from all clients, silently; the brokers still see each other.
-func partition(ctx context.Context, r *run) (figures, error) {
+// cutOff cuts one broker off from all clients, silently; the brokers still see each other.
+func cutOff(ctx context.Context, r *run) (figures, error) {
 	busy := r.traffic.busy()
 	lift := r.proxy.Inject(&proxy.Fault{Effect: proxy.Silence, Brokers: []string{pick(r.rnd, r.proxied)}})
 	defer lift()

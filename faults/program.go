@@ -22,10 +22,10 @@ type program struct {
 	name, path string
 	args, env  []string
 	log        string
-	admin      string // address of /readyz and /metrics
-	url        string // what it serves, if anything
-	data       string // folder of its local store, if it has one
-	out        atomic.Bool
+	admin      string      // address of /readyz and /metrics
+	url        string      // what it serves, if anything
+	data       string      // folder of its local store, if it has one
+	out        atomic.Bool // of rotation: it is to stop, and senders have noticed
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd

@@ -205,8 +205,8 @@ func (g *rig) compactSoon(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	whole, err := g.admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{set("min.compaction.lag.ms", "86400000")}, g.topics.Index)
-	for _, r := range append(results, whole...) {
+	kept, err := g.admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{set("min.compaction.lag.ms", "86400000")}, g.topics.Index)
+	for _, r := range append(results, kept...) {
 		err = errors.Join(err, r.Err)
 	}
 	return err

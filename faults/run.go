@@ -53,7 +53,6 @@ type run struct {
 	begin    time.Time
 	hits     []hit
 	peak     map[string]float64 // RSS in MB, by program
-	say      func(format string, args ...any)
 
 	reviving []<-chan error // nodes on their way back
 	fallen   int            // nodes that ended by themselves
@@ -128,7 +127,7 @@ func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error
 			return fmt.Errorf("fault %d of %d, %s: %w", i+1, len(all), f.name, err)
 		case errors.Is(err, errSent) && !r.traffic.sending():
 			left := len(all) - i
-			r.say("all is sent: %d faults are left out", left)
+			say("all is sent: %d faults are left out", left)
 			if left > max(2, len(all)/50) {
 				judged.Violate("faults left out", "%d of %d", left, len(all))
 			}
@@ -140,7 +139,7 @@ func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error
 			case !errors.Is(err, errSent):
 				judged.Violate("faults whose promise was not kept", "%d, %s: %v", i+1, f.name, err)
 			}
-			r.say("%3d/%d %s: %v", i+1, len(all), f.name, err)
+			say("%3d/%d %s: %v", i+1, len(all), f.name, err)
 			if err := r.raise(); err != nil {
 				return err
 			}
@@ -152,7 +151,7 @@ func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error
 			took[f.name] = (3*took[f.name] + last) / 4
 		}
 		h := r.hits[len(r.hits)-1]
-		r.say("%3d/%d %-28s %5.1f s %v", i+1, len(all), f.name, time.Since(begin).Seconds(), h.Figures)
+		say("%3d/%d %-28s %5.1f s %v", i+1, len(all), f.name, time.Since(begin).Seconds(), h.Figures)
 	}
 	return r.revived()
 }
@@ -233,7 +232,7 @@ func (r *run) well(ctx context.Context, f *fault, limit time.Duration) error {
 			return err
 		}
 		for _, n := range down { // or every fault from here on would be two
-			r.say("node %d had ended by itself: %s", n, filepath.Join(r.state, fmt.Sprint(n), "log"))
+			say("node %d had ended by itself: %s", n, filepath.Join(r.state, fmt.Sprint(n), "log"))
 			r.fallen++
 			r.revive(n)
 		}
@@ -256,7 +255,7 @@ func (r *run) well(ctx context.Context, f *fault, limit time.Duration) error {
 
 // settle waits until the nodes are back, have caught up and lead what they are to lead.
 func (r *run) settle(ctx context.Context, limit time.Duration) error {
-	if err := errors.Join(r.revived(), r.whole(ctx, limit)); err != nil {
+	if err := errors.Join(r.revived(), r.replicated(ctx, limit)); err != nil {
 		return err
 	}
 	return r.spreadLeaders(ctx)

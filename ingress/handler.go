@@ -17,7 +17,7 @@ import (
 // Path is where webhooks are posted.
 const Path = "/webhook/fastio"
 
-// A log takes events for good. The handler needs no more of Kafka than this.
+// An eventLog takes events for good. The handler needs no more of Kafka than this.
 type eventLog interface {
 	// Append must not block. It calls done exactly once, maybe before it returns or long after: with where the record lies,
 	// or why it may not have landed.

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka"
-	"tidemark/kafka/committed"
 )
 
 // ErrNewLog refuses to start on an events topic that was made anew: its offsets begin again, so "already folded" cannot be
@@ -78,57 +76,27 @@ func checkLog(ctx context.Context, conf Config) (string, error) {
 }
 
 // lastRows returns the newest record of each partition of the files table.
-func lastRows(ctx context.Context, conf Config) ([][]byte, error) {
+func lastRows(ctx context.Context, conf Config) (rows [][]byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	options, err := conf.Kafka.Franz()
-	if err != nil {
-		return nil, err
-	}
-	client, err := kgo.NewClient(options...)
-	if err != nil {
-		return nil, fmt.Errorf("read the files table: %w", err)
-	}
-	defer client.Close()
 	table := conf.Streams.Files.Name
-	starts, ends, err := logBounds(ctx, kadm.NewClient(client), table)
+	extent, err := kafka.Extent(ctx, conf.Kafka, table)
 	if err != nil {
 		return nil, err
 	}
-	listed := map[int32]int64{}
-	ends.Each(func(o kadm.ListedOffset) { listed[o.Partition] = o.Offset })
-	last, err := committed.Ends(ctx, client, table, listed)
+	settled, err := kafka.Settled(ctx, conf.Kafka, table, extent)
 	if err != nil {
-		return nil, fmt.Errorf("read the files table: %w", err)
+		return nil, err
 	}
-	from := map[int32]kgo.Offset{}
-	for partition, end := range last {
-		if start, ok := starts.Lookup(table, partition); ok && end > start.Offset {
-			from[partition] = kgo.NewOffset().At(end - 1)
+	last := kafka.Spans{}
+	for partition, span := range settled {
+		if span.From < span.To {
+			last[partition] = kafka.Span{From: span.To - 1, To: span.To}
 		}
 	}
-	client.AddConsumePartitions(map[string]map[int32]kgo.Offset{table: from})
-	var rows [][]byte
-	seen := map[int32]bool{}
-	for len(seen) < len(from) {
-		fetches := client.PollFetches(ctx)
-		if err := fetches.Err0(); err != nil {
-			return nil, fmt.Errorf("read the files table: %w", err)
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			seen[r.Partition] = true
-			rows = append(rows, r.Value)
-		})
-	}
-	return rows, nil
-}
-
-func logBounds(ctx context.Context, admin *kadm.Client, topic string) (starts, ends kadm.ListedOffsets, err error) {
-	if starts, err = admin.ListStartOffsets(ctx, topic); err != nil {
-		return nil, nil, fmt.Errorf("look up %s: %w", topic, err)
-	}
-	if ends, err = admin.ListCommittedOffsets(ctx, topic); err != nil {
-		return nil, nil, fmt.Errorf("look up %s: %w", topic, err)
-	}
-	return starts, ends, nil
+	err = kafka.Read(ctx, conf.Kafka, table, last, func(r *kgo.Record) error {
+		rows = append(rows, r.Value)
+		return nil
+	})
+	return rows, err
 }

@@ -109,7 +109,7 @@ func TestWhatIsTooLargeIsLeftOut(t *testing.T) {
 }
 
 func (b *bench) again(sel replay.Selection) *replay.Again {
-	return &replay.Again{Kafka: b.conf, Events: b.s.Events.Name, Group: replay.Group(b.s), Select: sel}
+	return &replay.Again{Kafka: b.conf, Events: b.s.Events.Name, Group: b.s.ReplayGroup, Select: sel}
 }
 
 // What is put into the topic again is what was selected, once, in order, however often the run was cut.

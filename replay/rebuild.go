@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -37,26 +36,18 @@ type Rebuild struct {
 	Fold func(ctx context.Context, admit func(*tidemarkv1.Event, *tidemarkv1.Position) bool) error
 }
 
-var nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,59}$`)
+var nameForm = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,98}[a-zA-Z0-9])?$`)
 
-// Target returns the streams of a group of another name, given with or without the prefix: the events are the live ones, group and
-// table its own. The table is called as goka calls it, so that the same code can run on it.
+// Target returns the streams of a group of another name: the events are the live ones, group and table its own, so that the same
+// code can run on them.
 func Target(s topology.Streams, name string) (topology.Streams, error) {
-	prefix := strings.TrimSuffix(s.Events.Name, "events")
-	name = strings.TrimPrefix(name, prefix) // as everywhere a group is named
-	group := prefix + name
-	table := group + "-table"
+	group, table := s.Group(name)
 	taken := slices.ContainsFunc(s.Topics(), func(t topology.Topic) bool { return t.Name == table })
-	if !nameForm.MatchString(name) || taken || group == Group(s) {
-		return s, fmt.Errorf("group %q: want a name of its own, of letters, digits, '.', '_' and '-'", name)
+	if !nameForm.MatchString(name) || taken || group == s.ReplayGroup {
+		return s, fmt.Errorf("group %q: want a name of its own, of letters, digits, '.', '_' and '-', that ends with one of the first two", name)
 	}
 	s.FilesGroup, s.Files.Name = group, table
 	return s, nil
-}
-
-// Group is the group under which replays into the topic keep their place.
-func Group(s topology.Streams) string {
-	return strings.TrimSuffix(s.Events.Name, "events") + "replay"
 }
 
 // ErrOtherSelection says that the table holds what another selection gave.

@@ -7,6 +7,7 @@ package topology
 import (
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -74,6 +75,7 @@ type Streams struct {
 
 	FilesGroup      string
 	WorkspacesGroup string
+	ReplayGroup     string // under which replays into the events topic keep their place
 }
 
 var prefixForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
@@ -106,6 +108,7 @@ func New(prefix string, size Sizing) (Streams, error) {
 		Workspaces:      compacted("workspaces-table", ByFile),
 		FilesGroup:      prefix + "-files",
 		WorkspacesGroup: prefix + "-workspaces",
+		ReplayGroup:     prefix + "-replay",
 	}, nil
 }
 
@@ -114,11 +117,19 @@ func (s Streams) Topics() []Topic {
 	return []Topic{s.Events, s.Files, s.Index, s.Notify, s.DLQ, s.Workspaces}
 }
 
+// prefix is what all names begin with.
+func (s Streams) prefix() string { return strings.TrimSuffix(s.Events.Name, "events") }
+
+// Group returns the full names of a group, given with or without the prefix, and of its table, which is called as goka calls it.
+func (s Streams) Group(name string) (group, table string) {
+	group = s.prefix() + strings.TrimPrefix(name, s.prefix())
+	return group, group + "-table"
+}
+
 // Find returns the topic of that name, given with or without the prefix.
 func (s Streams) Find(name string) (Topic, bool) {
-	prefix := s.Events.Name[:len(s.Events.Name)-len("events")]
 	for _, t := range s.Topics() {
-		if name == t.Name || prefix+name == t.Name {
+		if name == t.Name || s.prefix()+name == t.Name {
 			return t, true
 		}
 	}

@@ -5,7 +5,6 @@ import (
 
 	"tidemark/kafka"
 	"tidemark/kafka/epochs"
-	"tidemark/replay"
 	"tidemark/topology"
 )
 
@@ -75,7 +74,7 @@ func aclsOf(s topology.Streams) []acl {
 	topic(operateRole, s.Workspaces, describe)
 	group(operateRole, s.FilesGroup, describe)
 	group(operateRole, s.WorkspacesGroup, describe)
-	group(operateRole, replay.Group(s), read)
+	group(operateRole, s.ReplayGroup, read)
 
 	for _, t := range s.Topics() {
 		topic(topicsRole, t, create, describe)

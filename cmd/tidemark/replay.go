@@ -77,7 +77,7 @@ func (c *replayCommand) sized(ctx context.Context, config kafka.Config, streams 
 
 // again puts events into the topic once more.
 func (c *replayCommand) again(ctx context.Context, con console, config kafka.Config, streams topology.Streams, selection replay.Selection) error {
-	a := &replay.Again{Kafka: config, Events: streams.Events.Name, Group: replay.Group(streams), Select: selection, Force: c.Force, Rate: c.Rate}
+	a := &replay.Again{Kafka: config, Events: streams.Events.Name, Group: streams.ReplayGroup, Select: selection, Force: c.Force, Rate: c.Rate}
 	spans, wentOn, err := a.Spans(ctx, c.Fresh)
 	if err != nil {
 		return err

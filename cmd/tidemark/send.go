@@ -28,7 +28,7 @@ type sendCommand struct {
 	Workspace string        `help:"Workspace of the event." default:"123" placeholder:"ID" env:"-"`
 	File      string        `help:"File of the event; empty for an event without one." default:"2hello" placeholder:"ID" env:"-"`
 	Event     string        `help:"Name of the event." default:"workspace_storage_file_added" placeholder:"NAME" env:"-"`
-	EventID   string        `help:"Id of the event ; a new one if left out, the same id again is a duplicate." placeholder:"ID" env:"-"`
+	EventID   string        `help:"Id of the event; a new one if left out, the same id again is a duplicate." placeholder:"ID" env:"-"`
 	Name      string        `help:"Name of the file." placeholder:"NAME" env:"-"`
 	Path      string        `help:"Path of the file." placeholder:"PATH" env:"-"`
 	Size      *int64        `help:"Size of the file in bytes." placeholder:"BYTES" env:"-"`

@@ -21,7 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A Config says which acknowledgements are late.
+// A Config says where the brokers are, where to listen for each of them, and which acknowledgements are late from the start.
 type Config struct {
 	Brokers []string
 	// Listen names where to listen for a broker; one that it does not name is given a free port. Brokers that advertise these

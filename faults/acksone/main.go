@@ -8,20 +8,20 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"hash"
 	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"tidemark/ingress"
-
-	"github.com/IBM/sarama"
-	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/ingress"
+	"tidemark/kafka/producer"
+	"tidemark/topology"
 )
 
 func main() {
@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	server, err := ingress.New(ingress.Config{
-		Scheme: scheme, Secrets: secrets, Brokers: strings.Split(*brokers, ","), Topic: *topic, Producer: producerBuilder,
+		Scheme: scheme, Secrets: secrets, Brokers: strings.Split(*brokers, ","), Topic: *topic, Producer: producer.Builder(open, time.Millisecond),
 		Check: func(context.Context) error { return nil }, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 	})
 	if err != nil {
@@ -64,43 +64,9 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// producerBuilder makes the mistake.
-func producerBuilder(brokers []string, clientID string, hasher func() hash.Hash32) (goka.Producer, error) {
-	byKey := kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
-		return func(r *kgo.Record, n int) int {
-			h := hasher()
-			_, _ = h.Write(r.Key) // a hash never fails: see hash.Hash
-			return int(h.Sum32() % uint32(n))
-		}
-	})
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ClientID(clientID), kgo.RecordPartitioner(byKey),
-		kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(1),
-		kgo.ProducerLinger(time.Millisecond), kgo.ProducerBatchCompression(kgo.NoCompression()))
-	if err != nil {
-		return nil, err
-	}
-	return producer{client}, nil
-}
-
-type producer struct{ client *kgo.Client }
-
-func (p producer) Emit(topic, key string, value []byte) *goka.Promise {
-	return p.EmitWithHeaders(topic, key, value, nil)
-}
-
-func (p producer) EmitWithHeaders(topic, key string, value []byte, headers goka.Headers) *goka.Promise {
-	promise, finish := goka.NewPromiseWithFinisher()
-	record := &kgo.Record{Topic: topic, Key: []byte(key), Value: value}
-	for name, value := range headers {
-		record.Headers = append(record.Headers, kgo.RecordHeader{Key: name, Value: value})
-	}
-	p.client.Produce(context.Background(), record, func(r *kgo.Record, err error) {
-		finish(&sarama.ProducerMessage{Topic: topic, Partition: r.Partition, Offset: r.Offset}, err)
-	})
-	return promise
-}
-
-func (p producer) Close() error {
-	p.client.Close()
-	return nil
+// open makes the product's producer, with the mistake: later options win. Without all acknowledgements it cannot be idempotent, and
+// keeps the order by one request at a time.
+func open(more ...kgo.Opt) (*kgo.Client, error) {
+	options := slices.Concat(producer.Options(topology.MaxMessageBytes), more)
+	return kgo.NewClient(append(options, kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(1))...)
 }
