@@ -215,20 +215,26 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 	fresh := newFresh(r)
 	go fresh.run(writing)
 	go r.traffic.run(ctx)
-	if err := hurt(ctx); err != nil {
-		cancel()
-		<-r.traffic.done
-		stopWriting()
-		return errors.Join(err, <-wrote)
-	}
-	say("no more faults; %d of %d deliveries are done", r.traffic.sender.Resolved(), r.traffic.history.Deliveries())
-	if r.enough > 0 {
+	err := hurt(ctx)
+	if ctx.Err() == nil && err != nil { // an hour of faults is judged all the same
+		say("the faults end early: %v", err)
+		judged.Violate("faults left out", "all from here on: %v", err)
+		close(r.traffic.sender.Enough)
+		err = r.raise()
+	} else if err == nil && r.enough > 0 {
 		select {
 		case <-r.traffic.done:
 		case <-time.After(time.Until(r.begin.Add(r.enough))):
 			close(r.traffic.sender.Enough)
 		}
 	}
+	if err != nil {
+		cancel()
+		<-r.traffic.done
+		stopWriting()
+		return errors.Join(err, <-wrote)
+	}
+	say("no more faults; %d of %d deliveries are done", r.traffic.sender.Resolved(), r.traffic.history.Deliveries())
 	<-r.traffic.done
 	stopWriting()
 	<-weighing

@@ -116,7 +116,7 @@ ready() { # N
 	local begin=$SECONDS
 	until listens "$1" && answers "$(port "$1")"; do
 		kill -0 "$(<"$state/$1/pid")" 2>/dev/null || { tail -20 "$state/$1/log" >&2; die "node $1 ended; its last lines are above"; }
-		[ $((SECONDS - begin)) -lt 120 ] || die "node $1 does not answer in 120 s, see $state/$1/log"
+		[ $((SECONDS - begin)) -lt 300 ] || die "node $1 does not answer in 300 s, see $state/$1/log"
 		sleep 0.1
 	done
 }
