@@ -143,7 +143,7 @@ func (t *text) time() (us int64, ok bool) {
 // identify checks what happened and which event it is.
 func (d *draft) identify() *EventError {
 	if _, err := d.agree("event", "send the name of what happened as a string, for example workspace_storage_file_added",
-		atEvent, atEventType, atEventSnake); err != nil {
+		atEvent, atEventTypeCamel, atEventType); err != nil {
 		return err
 	}
 	_, err := d.agree("event_id", "send the event's id as a string; a retry must carry the same one", atEventID, atEventIDCamel)

@@ -7,8 +7,8 @@ type slot uint8
 const (
 	none slot = iota
 	atEvent
+	atEventTypeCamel
 	atEventType
-	atEventSnake
 	atEventID
 	atEventIDCamel
 	atWorkspace
@@ -45,8 +45,8 @@ var fields = []struct {
 	names []string
 }{
 	{atEvent, []string{"event"}},
-	{atEventType, []string{"eventType"}},
-	{atEventSnake, []string{"event_type"}},
+	{atEventTypeCamel, []string{"eventType"}},
+	{atEventType, []string{"event_type"}},
 	{atEventID, []string{"event_id"}},
 	{atEventIDCamel, []string{"eventId"}},
 	{atWorkspace, []string{"workspace_id"}},

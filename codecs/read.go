@@ -30,8 +30,10 @@ func newReader(data []byte) *reader {
 	return r
 }
 
-func (r *reader) wrong(name, want string) {
-	r.fail("%s: want %s", name, want)
+// wrong says what the value of the current member should be. It can say nothing of a member behind its object: the name is then
+// that object's last.
+func (r *reader) wrong(want string) {
+	r.fail("%s: want %s", r.name, want)
 }
 
 // null passes a null and says whether there was one.
@@ -43,9 +45,9 @@ func (r *reader) null() bool {
 	return true
 }
 
-func (r *reader) bytes(name string) []byte {
+func (r *reader) bytes() []byte {
 	if r.kind != '"' {
-		r.wrong(name, "a string")
+		r.wrong("a string")
 		return nil
 	}
 	raw := r.value()
@@ -56,18 +58,18 @@ func (r *reader) bytes(name string) []byte {
 	return raw
 }
 
-func (r *reader) text(name string) string {
+func (r *reader) text() string {
 	if r.null() {
 		return ""
 	}
-	b := r.bytes(name)
+	b := r.bytes()
 	if end := r.at - len(`"`); r.err == nil && !r.escaped && r.all != "" {
 		return r.all[end-len(b) : end]
 	}
 	return string(b)
 }
 
-func (r *reader) int(name string) int64 {
+func (r *reader) int() int64 {
 	if r.kind == '0' {
 		if raw := r.value(); len(raw) > 0 && len(raw) < 19 {
 			negative := raw[0] == '-'
@@ -82,37 +84,37 @@ func (r *reader) int(name string) int64 {
 			}
 		}
 	}
-	r.wrong(name, "a whole number")
+	r.wrong("a whole number")
 	return 0
 }
 
-func (r *reader) bool(name string) bool {
+func (r *reader) bool() bool {
 	switch r.kind {
 	case 't', 'f':
 		return len(r.value()) == len("true")
 	}
-	r.wrong(name, "true or false")
+	r.wrong("true or false")
 	return false
 }
 
 // time reads a time into room and returns it, nil for null.
-func (r *reader) time(name string, room *int64) *int64 {
+func (r *reader) time(room *int64) *int64 {
 	if r.null() {
 		return nil
 	}
-	us, ok := parseTime(r.bytes(name))
+	us, ok := parseTime(r.bytes())
 	if !ok {
-		r.wrong(name, "a time")
+		r.wrong("a time")
 	}
 	*room = us
 	return room
 }
 
 // position reads a position into room and returns it.
-func (r *reader) position(name string, room *tidemarkv1.Position) *tidemarkv1.Position {
-	partition, offset, ok := parsePosition(r.bytes(name))
+func (r *reader) position(room *tidemarkv1.Position) *tidemarkv1.Position {
+	partition, offset, ok := parsePosition(r.bytes())
 	if !ok {
-		r.wrong(name, "a position, for example 7:1234")
+		r.wrong("a position, for example 7:1234")
 	}
 	room.Partition, room.Offset = partition, offset
 	return room
@@ -149,38 +151,38 @@ func parseNotice(data []byte) (*tidemarkv1.Notice, error) {
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "op_id":
-			n.OpId = r.text("op_id")
+			n.OpId = r.text()
 		case "event":
-			n.Event = r.text("event")
+			n.Event = r.text()
 		case "event_id":
-			n.EventId = r.text("event_id")
+			n.EventId = r.text()
 		case "workspace_id":
-			n.WorkspaceId = r.text("workspace_id")
+			n.WorkspaceId = r.text()
 		case "file_id":
-			n.FileId = r.text("file_id")
+			n.FileId = r.text()
 		case "version":
-			room.version = r.int("version")
+			room.version = r.int()
 			n.Version = &room.version
 		case "position":
-			n.Position = r.position("position", &room.position)
+			n.Position = r.position(&room.position)
 		case "late":
-			n.Late = r.bool("late")
+			n.Late = r.bool()
 		case "actor_id":
-			n.ActorId = r.text("actor_id")
+			n.ActorId = r.text()
 		case "member":
 			n.Member = r.member()
 		case "at":
-			if r.time("at", &room.at) != nil {
+			if r.time(&room.at) != nil {
 				n.At = room.at
 			}
 		case "before":
-			n.Before = r.file("before")
+			n.Before = r.file()
 		case "after":
-			n.After = r.file("after")
+			n.After = r.file()
 		case "payload":
 			n.Payload = r.value()
 		case "payload_omitted":
-			n.PayloadOmitted = r.bool("payload_omitted")
+			n.PayloadOmitted = r.bool()
 		default:
 			r.value()
 		}
@@ -202,11 +204,11 @@ func (r *reader) member() *tidemarkv1.Member {
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "id":
-			m.Id = r.text("member.id")
+			m.Id = r.text()
 		case "left":
-			m.Left = r.bool("member.left")
+			m.Left = r.bool()
 		case "at":
-			if r.time("member.at", &at) != nil {
+			if r.time(&at) != nil {
 				m.At = at
 			}
 		default:
@@ -221,19 +223,19 @@ func parseIndex(data []byte) (*tidemarkv1.IndexOp, error) {
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "op":
-			op.Op = tidemarkv1.IndexOp_Op(r.word("op", ops[:]))
+			op.Op = tidemarkv1.IndexOp_Op(r.word(ops[:]))
 		case "id":
-			op.Id = r.text("id")
+			op.Id = r.text()
 		case "workspace_id":
-			op.WorkspaceId = r.text("workspace_id")
+			op.WorkspaceId = r.text()
 		case "file_id":
-			op.FileId = r.text("file_id")
+			op.FileId = r.text()
 		case "version":
-			op.Version = r.int("version")
+			op.Version = r.int()
 		case "position":
-			op.Position = r.position("position", new(tidemarkv1.Position))
+			op.Position = r.position(new(tidemarkv1.Position))
 		case "file":
-			op.File = r.file("file")
+			op.File = r.file()
 		default:
 			r.value()
 		}
@@ -242,11 +244,11 @@ func parseIndex(data []byte) (*tidemarkv1.IndexOp, error) {
 }
 
 // word reads one of the words and returns which.
-func (r *reader) word(name string, words []string) int {
-	text := r.text(name)
+func (r *reader) word(words []string) int {
+	text := r.text()
 	i := slices.Index(words, text)
 	if i < 1 {
-		r.wrong(name, fmt.Sprintf("a known word, found %q", text))
+		r.wrong(fmt.Sprintf("a known word, found %q", text))
 	}
 	return i
 }
@@ -259,7 +261,7 @@ type fileRoom struct {
 }
 
 // file reads a file, nil for null.
-func (r *reader) file(name string) *tidemarkv1.FileState {
+func (r *reader) file() *tidemarkv1.FileState {
 	if r.null() {
 		return nil
 	}
@@ -268,42 +270,42 @@ func (r *reader) file(name string) *tidemarkv1.FileState {
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "workspace_id":
-			s.WorkspaceId = r.text(name)
+			s.WorkspaceId = r.text()
 		case "file_id":
-			s.FileId = r.text(name)
+			s.FileId = r.text()
 		case "name":
-			s.Name = r.text(name)
+			s.Name = r.text()
 		case "path":
-			s.Path = r.text(name)
+			s.Path = r.text()
 		case "parent_id":
-			s.ParentId = r.text(name)
+			s.ParentId = r.text()
 		case "size":
-			room.size = r.int(name)
+			room.size = r.int()
 			s.Size = &room.size
 		case "mime":
-			s.Mime = r.text(name)
+			s.Mime = r.text()
 		case "hash":
-			s.Hash = r.text(name)
+			s.Hash = r.text()
 		case "status":
-			s.Status = tidemarkv1.Status(r.word(name, statuses[:]))
+			s.Status = tidemarkv1.Status(r.word(statuses[:]))
 		case "incomplete":
-			s.Incomplete = r.bool(name)
+			s.Incomplete = r.bool()
 		case "version":
-			s.Version = r.int(name)
+			s.Version = r.int()
 		case "position":
-			s.Position = r.position(name, &room.position)
+			s.Position = r.position(&room.position)
 		case "actor_id":
-			s.ActorId = r.text(name)
+			s.ActorId = r.text()
 		case "last_event":
-			s.LastEvent = r.text(name)
+			s.LastEvent = r.text()
 		case "last_event_id":
-			s.LastEventId = r.text(name)
+			s.LastEventId = r.text()
 		case "created_at":
-			s.CreatedAt = r.time(name, &room.created)
+			s.CreatedAt = r.time(&room.created)
 		case "updated_at":
-			s.UpdatedAt = r.time(name, &room.updated)
+			s.UpdatedAt = r.time(&room.updated)
 		case "deleted_at":
-			s.DeletedAt = r.time(name, &room.deleted)
+			s.DeletedAt = r.time(&room.deleted)
 		default:
 			r.value()
 		}

@@ -22,7 +22,7 @@ func countOffset(w *tidemarkv1.WorkspaceState, offset int64) bool {
 		append1(w, offset, last)
 		return true
 	}
-	offsets := appliedOffsets(w)
+	offsets := AppliedOffsets(w)
 	at, found := slices.BinarySearch(offsets, offset)
 	full := len(offsets) >= maxApplied
 	if found || at == 0 && full {
@@ -57,9 +57,9 @@ func append1(w *tidemarkv1.WorkspaceState, offset, last int64) {
 	w.Applied = binary.AppendUvarint(applied, uint64(offset-last))
 }
 
-// appliedOffsets returns the offsets in ascending order.
-func appliedOffsets(w *tidemarkv1.WorkspaceState) []int64 {
-	offsets := make([]int64, 0, w.GetAppliedCount()+1)
+// AppliedOffsets returns the offsets that the row remembers as counted, in ascending order.
+func AppliedOffsets(w *tidemarkv1.WorkspaceState) []int64 {
+	offsets := make([]int64, 0, len(w.GetApplied())+1) // a byte or more each, and one to enter; a count may be anything
 	offset := w.GetAppliedFrom()
 	for b := w.GetApplied(); len(b) > 0; {
 		distance, n := binary.Uvarint(b)

@@ -2,6 +2,7 @@ package file
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ func TestCountAfterFailedSend(t *testing.T) {
 	if want := []bool{true, true, true, false, false, false, true, false}; !slices.Equal(done, want) {
 		t.Errorf("counted %v, want %v", done, want)
 	}
-	if got := appliedOffsets(w); !slices.Equal(got, []int64{10, 11, 12, 13}) || w.GetEvents() != 4 || w.GetPosition().GetOffset() != 13 {
+	if got := AppliedOffsets(w); !slices.Equal(got, []int64{10, 11, 12, 13}) || w.GetEvents() != 4 || w.GetPosition().GetOffset() != 13 {
 		t.Errorf("%v remembers %v", w, got)
 	}
 }
@@ -112,14 +113,14 @@ func TestCountOlderThanAllRemembered(t *testing.T) {
 		t.Error("an offset older than all of a full memory was counted")
 	}
 	w, done := Count(w, noticeAt(103), log)
-	if offsets := appliedOffsets(w); !done || len(offsets) != maxApplied || offsets[0] != 102 || offsets[1] != 103 {
+	if offsets := AppliedOffsets(w); !done || len(offsets) != maxApplied || offsets[0] != 102 || offsets[1] != 103 {
 		t.Errorf("counted %t; the memory of %d begins %v", done, len(offsets), offsets[:3])
 	}
 	if _, done := Count(w, noticeAt(100), log); done {
 		t.Error("an offset that was let go was counted again")
 	}
 	w, _ = Count(w, noticeAt(5000), log)
-	if offsets := appliedOffsets(w); len(offsets) != maxApplied || offsets[0] != 103 || offsets[maxApplied-1] != 5000 || w.GetAppliedFrom() != 102 {
+	if offsets := AppliedOffsets(w); len(offsets) != maxApplied || offsets[0] != 103 || offsets[maxApplied-1] != 5000 || w.GetAppliedFrom() != 102 {
 		t.Errorf("the memory of %d is %v…", len(offsets), offsets[:3])
 	}
 	// A memory that is not full has let nothing go.
@@ -193,5 +194,21 @@ func TestLongTypesAreCountedTogether(t *testing.T) {
 	}
 	if size := proto.Size(w); size > 1<<16 || w.GetByType()[otherType] != 1100 {
 		t.Errorf("%d bytes, %d counted as other", size, w.GetByType()[otherType])
+	}
+}
+
+// A count that this package did not write is not believed: the bytes say how many offsets there are.
+func TestCountOfOffsetsIsNotBelieved(t *testing.T) {
+	for _, count := range []int32{math.MinInt32, -2, math.MaxInt32 - 1, math.MaxInt32} {
+		w, _ := Count(nil, noticeAt(10), log)
+		w, _ = Count(w, noticeAt(12), log)
+		w.AppliedCount = count
+		if got := AppliedOffsets(w); !slices.Equal(got, []int64{10, 12}) || cap(got) > 10 {
+			t.Errorf("count %d: %v, with room for %d", count, got, cap(got))
+		}
+		w, done := Count(w, noticeAt(0), log)
+		if got := AppliedOffsets(w); !done || !slices.Equal(got, []int64{0, 10, 12}) || w.GetAppliedCount() != 3 {
+			t.Errorf("count %d: counted %t, %v remembers %v", count, done, w, got)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package file
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -220,6 +221,19 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 	w, done := Count(w, NoticeOf(row, after, randomEvent(rand.New(rand.NewPCG(1, 1)), 2), at(2), false), log)
 	if !done || string(w.ProtoReflect().GetUnknown()) != string(unknownFields) {
 		t.Errorf("after the count a workspace's unknown fields are %q", w.ProtoReflect().GetUnknown())
+	}
+}
+
+func TestRemembers(t *testing.T) {
+	var row *tidemarkv1.FileState
+	for i, id := range []string{"a", "b", strings.Repeat("c", 300)} {
+		if Remembers(row, id) {
+			t.Errorf("%.9s is remembered before it came", id)
+		}
+		row, _, _ = Apply(row, &tidemarkv1.Event{Event: "workspace_storage_file_updated", EventId: id, WorkspaceId: "ws", FileId: "f"}, at(i), log)
+		if !Remembers(row, id) || !Remembers(row, "a") {
+			t.Errorf("%.9s or the first is not remembered", id)
+		}
 	}
 }
 

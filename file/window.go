@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
@@ -26,14 +27,30 @@ const (
 type entry [entrySize]byte
 
 func entryOf(e *tidemarkv1.Event, when int64, dated bool) (id entry) {
-	var room [256]byte
-	sum := sha256.Sum256(append(room[:0], e.GetEventId()...))
+	sum := hashOf(e.GetEventId())
 	copy(id[:], sum[:hashSize])
 	if dated {
 		id.setSent(seconds(when))
 	}
 	binary.BigEndian.PutUint32(id[hashSize+4:], seconds(e.GetRecordedAt()))
 	return id
+}
+
+// hashOf returns the hash of an id, of which an entry has the beginning.
+func hashOf(eventID string) [sha256.Size]byte {
+	var room [256]byte
+	return sha256.Sum256(append(room[:0], eventID...))
+}
+
+// Remembers reports whether the row has the event's id in its window, whatever the entry's age.
+func Remembers(row *tidemarkv1.FileState, eventID string) bool {
+	sum := hashOf(eventID)
+	for seen := row.GetSeen(); len(seen) >= entrySize; seen = seen[entrySize:] {
+		if bytes.Equal(seen[:hashSize], sum[:hashSize]) {
+			return true
+		}
+	}
+	return false
 }
 
 func (id *entry) setSent(at uint32) { binary.BigEndian.PutUint32(id[hashSize:], at) }

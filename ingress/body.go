@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -67,7 +68,7 @@ func unread(err error) *problem {
 }
 
 func tooLarge() *problem {
-	return refuse(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over 524288 bytes: send one event a request, without file contents")
+	return refuse(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over "+strconv.Itoa(MaxBody)+" bytes: send one event a request, without file contents")
 }
 
 // identity says whether the body is sent as it is. A compressed one would be signed in one form and stored in another.

@@ -9,11 +9,12 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"tidemark/codecs"
 )
 
 const (
 	minSecretBytes = 24
-	maxIDBytes     = 256
 	whsec          = "whsec_" // what a secret of standard-webhooks begins with
 )
 
@@ -93,8 +94,8 @@ func parseLine(scheme Scheme, line string) (Secret, error) {
 		return parseSecret(scheme, "", line)
 	}
 	workspace = strings.TrimSpace(workspace)
-	if workspace == "" || len(workspace) > maxIDBytes || !utf8.ValidString(workspace) || strings.ContainsFunc(workspace, unicode.IsControl) {
-		return Secret{}, fmt.Errorf("has no workspace id of 1 to %d bytes before its \"=\"", maxIDBytes)
+	if workspace == "" || len(workspace) > codecs.MaxID || !utf8.ValidString(workspace) || strings.ContainsFunc(workspace, unicode.IsControl) {
+		return Secret{}, fmt.Errorf("has no workspace id of 1 to %d bytes before its \"=\"", codecs.MaxID)
 	}
 	return parseSecret(scheme, workspace, rest)
 }

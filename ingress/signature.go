@@ -26,8 +26,8 @@ const (
 // DefaultTimestampHeader carries the time of a fastio-x request. The vendor does not publish the name, hence a setting.
 const DefaultTimestampHeader = "X-Fastio-Timestamp"
 
-// window is how far a signed time may lie from ours, in either direction.
-const window = 5 * time.Minute
+// Window is how far the time of a signed request may lie from the receiver's, in either direction.
+const Window = 5 * time.Minute
 
 // maxSignatures bounds the work that one request's headers can ask for.
 const maxSignatures = 16
@@ -65,6 +65,9 @@ func (s Scheme) Name() string {
 	}
 	return s.name
 }
+
+// Timed says whether the scheme signs the time, so that an old request is refused.
+func (s Scheme) Timed() bool { return s.Name() != Fastio }
 
 // Sign returns the headers that a sender of that scheme puts on body at the time now. Only standard-webhooks signs
 // the message's id.
@@ -112,6 +115,20 @@ func (g grant) covers(workspace string) bool {
 	return g.all || slices.Contains(g.workspaces, workspace)
 }
 
+// A SignatureError is why a signature is refused: the code and the detail that a sender is answered.
+type SignatureError struct{ Code, Detail string }
+
+// Error says both.
+func (e *SignatureError) Error() string { return e.Code + ": " + e.Detail }
+
+// Verify checks a request's signature as the webhook endpoint does, at the time now; a refusal is a *SignatureError.
+func Verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now time.Time) error {
+	if _, problem := verify(scheme, secrets, h, body, now); problem != nil {
+		return &SignatureError{problem.Code, problem.Detail}
+	}
+	return nil
+}
+
 // verify checks a request against every secret, whichever fits first: neither the time it takes nor its answer tells
 // which secret came close.
 func verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now time.Time) (grant, *problem) {
@@ -139,7 +156,7 @@ func verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now tim
 	if !found {
 		return grant{}, unsigned("signature_mismatch", "no active secret gives this signature: sign the raw body, byte for byte as sent, with the secret configured here")
 	}
-	if age := now.Unix() - c.unix; c.timed && (age > int64(window/time.Second) || -age > int64(window/time.Second)) {
+	if age := now.Unix() - c.unix; c.timed && (age > int64(Window/time.Second) || -age > int64(Window/time.Second)) {
 		return grant{}, unsigned("signature_expired", "the signed time is more than 5 minutes from the time here: sign each attempt anew, and set the sender's clock")
 	}
 	return g, nil

@@ -174,10 +174,10 @@ func TestWindow(t *testing.T) {
 	for _, name := range everyScheme {
 		scheme := schemeOf(t, name)
 		secrets := secretsOf(t, scheme, keyFor(name, anyKey))
-		for _, age := range []time.Duration{-24 * time.Hour, -window - time.Second, -window, 0, window, window + time.Second, 24 * time.Hour} {
+		for _, age := range []time.Duration{-24 * time.Hour, -Window - time.Second, -Window, 0, Window, Window + time.Second, 24 * time.Hour} {
 			header := Sign(scheme, secrets[0], []byte(minimal), "m", noon.Add(-age))
 			_, problem := verify(scheme, secrets, header, []byte(minimal), noon)
-			want := name == Fastio || age.Abs() <= window // fastio signs no time
+			want := name == Fastio || age.Abs() <= Window // fastio signs no time
 			if (problem == nil) != want || problem != nil && problem.Code != "signature_expired" {
 				t.Errorf("%s signed %v ago: %+v, want accepted %v", name, age, problem, want)
 			}

@@ -17,13 +17,13 @@ func AdminHandler(registry *prometheus.Registry, readiness *Readiness) http.Hand
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		report := struct {
 			Ready   bool              `json:"ready"`
-			Reasons map[string]string `json:"reasons,omitempty"` // by role, of those that are not ready
+			Reasons map[string]string `json:"reasons,omitempty"` // by check, of those that fail
 		}{Ready: true, Reasons: map[string]string{}}
 		status := http.StatusOK
 		for _, s := range readiness.States() {
 			if s.Err != nil {
 				report.Ready, status = false, http.StatusServiceUnavailable
-				report.Reasons[s.Role] = s.Err.Error()
+				report.Reasons[s.Check] = s.Err.Error()
 			}
 		}
 		answer(w, status, report)

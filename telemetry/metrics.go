@@ -23,13 +23,13 @@ var readyDesc = prometheus.NewDesc("tidemark_ready", "Whether a check of /readyz
 // Describe makes Readiness a Prometheus collector.
 func (r *Readiness) Describe(descs chan<- *prometheus.Desc) { descs <- readyDesc }
 
-// Collect asks every role, as /readyz does.
+// Collect asks every check, as /readyz does.
 func (r *Readiness) Collect(metrics chan<- prometheus.Metric) {
 	for _, s := range r.States() {
 		ready := 0.0
 		if s.Err == nil {
 			ready = 1
 		}
-		metrics <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, ready, s.Role)
+		metrics <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, ready, s.Check)
 	}
 }

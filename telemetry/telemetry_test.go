@@ -45,7 +45,7 @@ func withoutTime(line string) string {
 	return rest
 }
 
-func TestReadyzNamesEveryRoleThatIsNotReady(t *testing.T) {
+func TestReadyzNamesEveryCheckThatFails(t *testing.T) {
 	notReady := errors.New("recovering 3 of 32 partitions")
 	var readiness Readiness
 	readiness.Add("ingress", func() error { return nil })
@@ -59,12 +59,12 @@ func TestReadyzNamesEveryRoleThatIsNotReady(t *testing.T) {
 		t.Helper()
 		reasons, _ := want["reasons"].(map[string]any)
 		_, metrics := get(t, server.URL+"/metrics")
-		for _, role := range []string{"ingress", "files"} {
+		for _, name := range []string{"ingress", "files"} {
 			ready := 1
-			if reasons[role] != nil {
+			if reasons[name] != nil {
 				ready = 0
 			}
-			if line := fmt.Sprintf("tidemark_ready{check=%q} %d\n", role, ready); !strings.Contains(metrics, line) {
+			if line := fmt.Sprintf("tidemark_ready{check=%q} %d\n", name, ready); !strings.Contains(metrics, line) {
 				t.Errorf("/metrics has no %s", line)
 			}
 		}

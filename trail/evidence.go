@@ -290,9 +290,9 @@ func (e *evidence) judge(found *Event, r *kgo.Record) {
 	case e.row.GetLogId() == e.logID && e.row.GetPosition().GetOffset() == r.Offset && e.row.GetLastEventId() == found.EventID:
 		found.Verdict, found.Detail = Accepted, "the row is as this event left it; its notice has expired"
 		e.accepted[found.EventID] = found.Position
-	case e.expired(r) && e.remembered(found.EventID):
+	case e.expired(r) && file.Remembers(e.row, found.EventID):
 		found.Verdict, found.Detail = NoTrace, "the row remembers its id: it was accepted, or is a copy of one that was; the notice that would tell has expired"
-	case e.remembered(found.EventID):
+	case file.Remembers(e.row, found.EventID):
 		found.Verdict, found.Detail = Duplicate, "the row remembers its id: the first copy is older than what was read"
 	default:
 		found.Verdict, found.Detail = NoTrace, e.noTrace()
@@ -312,23 +312,6 @@ func (e *evidence) noTrace() string {
 		return fmt.Sprintf("its notice, or that of its first copy, may have expired: the notices begin at offset %d", e.noticesFrom)
 	}
 	return "no notice, no dead letter and no earlier copy: this should not be"
-}
-
-// The window of a row as tidemark.proto describes it: entries that begin with part of the id's hash.
-const (
-	seenEntry = 24
-	seenHash  = 16
-)
-
-// remembered says whether the row has the id in its window.
-func (e *evidence) remembered(id string) bool {
-	sum := sha256.Sum256([]byte(id))
-	for entry := range slices.Chunk(e.row.GetSeen(), seenEntry) {
-		if len(entry) == seenEntry && bytes.Equal(entry[:seenHash], sum[:seenHash]) {
-			return true
-		}
-	}
-	return false
 }
 
 // rest tells the dead letters whose records were not met.

@@ -69,9 +69,9 @@ func TestAnEventWhoseNoticeHasExpired(t *testing.T) {
 		value := fmt.Appendf(nil, `{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":%q,"object_id":"f"}`, id)
 		return &kgo.Record{Topic: streams.Events.Name, Offset: offset, Key: []byte("w"), Value: value, Timestamp: at.Add(time.Duration(offset) * time.Second)}
 	}
-	seen := func(id string) []byte {
+	seen := func(id string) []byte { // an entry as FileState.seen describes it
 		sum := sha256.Sum256([]byte(id))
-		return append(sum[:seenHash:seenHash], make([]byte, seenEntry-seenHash)...)
+		return append(sum[:16:16], make([]byte, 8)...)
 	}
 	e := newEvidence(Search{WorkspaceID: "w", FileID: "f", Streams: streams}, 0, "log", 10)
 	e.row = &tidemarkv1.FileState{LogId: "log", LastEventId: "last", Position: &tidemarkv1.Position{Offset: 6}, Seen: slices.Concat(seen("before"), seen("last"))}

@@ -19,7 +19,7 @@ func BenchmarkPage(b *testing.B) {
 			if i%10 == 0 {
 				state = isActive
 			}
-			f.put(file("ws", fmt.Sprintf("f%07d", i), fmt.Sprintf("/d%d/f%07d", i%7, i), state, 1))
+			f.put(fileRow("ws", fmt.Sprintf("f%07d", i), fmt.Sprintf("/d%d/f%07d", i%7, i), state, 1))
 		}
 		for _, prefix := range []string{"", "/d3/"} {
 			b.Run(fmt.Sprintf("rows=%d/prefix=%s", size, prefix), func(b *testing.B) {
@@ -39,7 +39,7 @@ func BenchmarkApply(b *testing.B) {
 	f := newFixture(b)
 	values := make([][]byte, 10_000)
 	for i := range values {
-		row := file("ws", fmt.Sprintf("f%07d", i), fmt.Sprintf("/d%d/f%07d", i%7, i), isActive, 1)
+		row := fileRow("ws", fmt.Sprintf("f%07d", i), fmt.Sprintf("/d%d/f%07d", i%7, i), isActive, 1)
 		row.Position = &tidemarkv1.Position{Offset: int64(i)}
 		row.Seen = make([]byte, 24*5)
 		value, err := proto.Marshal(row)

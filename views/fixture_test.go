@@ -146,8 +146,8 @@ func (c updateContext) Offset() int64       { return c.offset }
 func (updateContext) Headers() goka.Headers { return nil }
 func (updateContext) Timestamp() time.Time  { return time.Time{} }
 
-// file returns a row; path "" leaves it out.
-func file(workspace, id, path string, status tidemarkv1.Status, version int64) *tidemarkv1.FileState {
+// fileRow returns a row; path "" leaves it out.
+func fileRow(workspace, id, path string, status tidemarkv1.Status, version int64) *tidemarkv1.FileState {
 	return &tidemarkv1.FileState{WorkspaceId: workspace, FileId: id, Path: path, Status: status, Version: version, LogId: testLog}
 }
 

@@ -23,7 +23,7 @@ const (
 
 // begin refuses what cannot be answered truly, waits for at_least, and notes how old the answer will be: before anything is
 // read, so that the age told is never less than the true one.
-func (s *Server) begin(c *call, key string, enough func() (bool, error)) error {
+func (s *Server) begin(c *call, key string, enough func(want *tidemarkv1.Position) (bool, error)) error {
 	b, err := parseBarrier(c.query)
 	if err != nil {
 		return err
@@ -92,11 +92,7 @@ func unknownWorkspace() error {
 
 func (s *Server) getFile(c *call) (*answer, error) {
 	// The row alone decides when it bears the position: all earlier events of the file are folded into it.
-	enough := func() (bool, error) {
-		want, err := tidemarkv1.ParsePosition(c.query.Get("at_least"))
-		if err != nil {
-			return false, err
-		}
+	enough := func(want *tidemarkv1.Position) (bool, error) {
 		var row tidemarkv1.FileState
 		found, err := s.row(s.files, c.workspace, c.file, &row)
 		logID := s.files.logID.Load()

@@ -24,6 +24,9 @@ const writeSlack = 30 * time.Second
 // methods is all that any resource here allows.
 const methods = "GET, HEAD"
 
+// noResource is the template of a request that asks for none, in metrics and messages.
+const noResource = "none"
+
 // An answer is what a handler returns.
 type answer struct {
 	status      int // 0 is 200
@@ -69,13 +72,13 @@ func (s *Server) routes() http.Handler {
 	for _, r := range s.routeList() {
 		router.Handle(r.template, s.serve(r)).Methods(http.MethodGet, http.MethodHead)
 	}
-	router.NotFoundHandler = s.serve(route{template: "none", table: s.files, handle: func(*call) (*answer, error) {
+	router.NotFoundHandler = s.serve(route{template: noResource, table: s.files, handle: func(*call) (*answer, error) {
 		return nil, &problem{
 			status: http.StatusNotFound, code: codeUnknownPath,
 			detail: "there is no such resource: see /openapi.json, and escape '/' in an id as %2F",
 		}
 	}})
-	refuse := s.serve(route{template: "none", table: s.files, handle: func(*call) (*answer, error) {
+	refuse := s.serve(route{template: noResource, table: s.files, handle: func(*call) (*answer, error) {
 		return nil, &problem{status: http.StatusMethodNotAllowed, code: codeMethod, detail: "use GET: this API only reads"}
 	}})
 	router.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -118,7 +121,7 @@ func prepare(c *call, r route, request *http.Request) error {
 			return &problem{status: http.StatusNotFound, code: codeUnknownPath, detail: "the path holds a broken escape"}
 		}
 	}
-	if r.template == "none" {
+	if r.template == noResource {
 		return nil
 	}
 	var err error

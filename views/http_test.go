@@ -16,8 +16,8 @@ import (
 
 func TestProblems(t *testing.T) {
 	f := newFixture(t)
-	f.put(file("ws", "a", "/a", isActive, 3))
-	f.put(file("ws", "erased", "", isErased, 3))
+	f.put(fileRow("ws", "a", "/a", isActive, 3))
+	f.put(fileRow("ws", "erased", "", isErased, 3))
 	f.now.eventsEnd[0] = 5
 	f.poll()
 	other := query{workspace: "other", status: statusActive}.encodeCursor([]byte("a"))
@@ -72,7 +72,7 @@ func TestProblems(t *testing.T) {
 
 func TestMethods(t *testing.T) {
 	f := newFixture(t)
-	f.put(file("ws", "a", "/a", isActive, 3))
+	f.put(fileRow("ws", "a", "/a", isActive, 3))
 	for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "X"} {
 		w := f.do(method, "/v1/workspaces/ws/files/a")
 		if w.Header().Get("Allow") != "GET, HEAD" || code(t, w) != codeMethod || w.Code != 405 {
@@ -87,7 +87,7 @@ func TestMethods(t *testing.T) {
 
 func TestETag(t *testing.T) {
 	f := newFixture(t)
-	f.put(file("ws", "a", "/a", isActive, 3))
+	f.put(fileRow("ws", "a", "/a", isActive, 3))
 	w := f.get("/v1/workspaces/ws/files/a")
 	if w.Code != 200 || w.Header().Get("ETag") != `"3"` {
 		t.Fatalf("%d, ETag %s", w.Code, w.Header().Get("ETag"))
@@ -112,7 +112,7 @@ func TestIDsWithSlashesAndDots(t *testing.T) {
 		{".", "é", "/v1/workspaces/./files/%C3%A9"},
 		{"a b", "a+b", "/v1/workspaces/a%20b/files/a+b"},
 	} {
-		f.put(file(c.workspace, c.id, "/p", isActive, 3))
+		f.put(fileRow(c.workspace, c.id, "/p", isActive, 3))
 		if w := f.get(c.target); w.Code != 200 || !strings.Contains(w.Body.String(), `"file_id"`) {
 			t.Errorf("%s: %d %s", c.target, w.Code, w.Body)
 		}
@@ -176,7 +176,7 @@ func TestAtLeastWakesOnTheRow(t *testing.T) {
 	for f.progress.waiters.Load() == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	early := file("ws", "a", "/a", isActive, 3)
+	early := fileRow("ws", "a", "/a", isActive, 3)
 	early.Position = &tidemarkv1.Position{Partition: p, Offset: 7}
 	f.put(early)
 	select {
@@ -184,7 +184,7 @@ func TestAtLeastWakesOnTheRow(t *testing.T) {
 		t.Fatalf("answered %d with a row of an earlier position", c)
 	case <-time.After(50 * time.Millisecond):
 	}
-	late := file("ws", "a", "/a", isActive, 4)
+	late := fileRow("ws", "a", "/a", isActive, 4)
 	late.Position = &tidemarkv1.Position{Partition: p, Offset: 8}
 	f.put(late)
 	select {
@@ -203,7 +203,7 @@ func TestAtLeastIsNotFooledByAnotherLog(t *testing.T) {
 	p := kafka.Partition("ws", 4)
 	f.now.eventsEnd[p] = 9
 	f.poll()
-	row := file("ws", "a", "/a", isActive, 4)
+	row := fileRow("ws", "a", "/a", isActive, 4)
 	row.Position, row.LogId = &tidemarkv1.Position{Partition: p, Offset: 1000}, "an older log"
 	f.put(row)
 	w := f.get("/v1/workspaces/ws/files/a?wait=50ms&at_least=" + (&tidemarkv1.Position{Partition: p, Offset: 8}).Text())
@@ -224,7 +224,7 @@ func TestAtLeastIsNotFooledByAnotherLog(t *testing.T) {
 
 func TestAtLeastOfARecordWithoutARow(t *testing.T) {
 	f := newFixture(t)
-	f.put(file("ws", "a", "/a", isActive, 1))
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
 	p := kafka.Partition("ws", 4)
 	f.now.eventsEnd[p] = 1
 	f.poll()

@@ -2,12 +2,12 @@ package views
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
 
+	"tidemark/file"
 	"tidemark/kafka/localstore"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -161,8 +161,8 @@ func unindex(w *localstore.Writer, workspace, file string, row *tidemarkv1.FileS
 
 // applyWorkspace applies a record of the workspaces table.
 func applyWorkspace(w *localstore.Writer, key string, value []byte) (change, error) {
-	id, file, err := tidemarkv1.SplitKey(key)
-	if err != nil || file != "" {
+	id, rest, err := tidemarkv1.SplitKey(key)
+	if err != nil || rest != "" {
 		return change{skipped: skipBadKey, detail: err}, nil
 	}
 	if value == nil {
@@ -180,27 +180,11 @@ func applyWorkspace(w *localstore.Writer, key string, value []byte) (change, err
 	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id {
 		return change{skipped: skipBadValue, detail: err}, nil
 	}
-	done := change{logID: row.GetLogId(), events: counted(&row)}
+	done := change{logID: row.GetLogId(), events: file.AppliedOffsets(&row)}
 	if stored != nil && row.GetVersion() < before.GetVersion() {
 		done.skipped = skipOlder
 		return done, nil
 	}
 	w.Set(localstore.Rows, []byte(key), value)
 	return done, nil
-}
-
-// counted returns the offsets of the newest events counted in the row.
-func counted(row *tidemarkv1.WorkspaceState) []int64 {
-	offsets := make([]int64, 0, len(row.GetApplied()))
-	offset := row.GetAppliedFrom()
-	for b := row.GetApplied(); len(b) > 0; {
-		distance, n := binary.Uvarint(b)
-		if n <= 0 {
-			break // not as we write it: what follows cannot be read, and need not be
-		}
-		offset += int64(distance)
-		offsets = append(offsets, offset)
-		b = b[n:]
-	}
-	return offsets
 }

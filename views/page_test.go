@@ -15,17 +15,17 @@ import (
 func TestListing(t *testing.T) {
 	f := newFixture(t)
 	for _, row := range []*tidemarkv1.FileState{
-		file("ws1", "c", "/b/1", isActive, 1),
-		file("ws1", "a", "/b/2", isActive, 1),
-		file("ws1", "b", "/a", isTrashed, 1),
-		file("ws1", "d", "/b\x00x", isActive, 1), // between "/b" and "/b/", and no end of a path
-		file("ws1", "e", "", isActive, 1),
-		file("ws1", "f", "/b", isActive, 1),
-		file("ws1", "gone", "/b/0", isErased, 3),
-		file("ws10", "z", "/b/z", isActive, 1),
-		file("ws1a", "z", "/b/z", isActive, 1),
-		file("ws", "y", "/b/y", isActive, 1),
-		file("a/b", "_x%", "/p", isActive, 1),
+		fileRow("ws1", "c", "/b/1", isActive, 1),
+		fileRow("ws1", "a", "/b/2", isActive, 1),
+		fileRow("ws1", "b", "/a", isTrashed, 1),
+		fileRow("ws1", "d", "/b\x00x", isActive, 1), // between "/b" and "/b/", and no end of a path
+		fileRow("ws1", "e", "", isActive, 1),
+		fileRow("ws1", "f", "/b", isActive, 1),
+		fileRow("ws1", "gone", "/b/0", isErased, 3),
+		fileRow("ws10", "z", "/b/z", isActive, 1),
+		fileRow("ws1a", "z", "/b/z", isActive, 1),
+		fileRow("ws", "y", "/b/y", isActive, 1),
+		fileRow("a/b", "_x%", "/p", isActive, 1),
 	} {
 		f.put(row)
 	}
@@ -52,15 +52,15 @@ func TestListing(t *testing.T) {
 
 func TestOlderRecordsAndTombstones(t *testing.T) {
 	f := newFixture(t)
-	f.put(file("ws", "a", "/new", isTrashed, 7))
-	f.put(file("ws", "a", "/old", isActive, 5)) // an owner that woke late
+	f.put(fileRow("ws", "a", "/new", isTrashed, 7))
+	f.put(fileRow("ws", "a", "/old", isActive, 5)) // an owner that woke late
 	if got := f.pages("/v1/workspaces/ws/files?status=all&path_prefix=/"); got != "a" {
 		t.Errorf("lists %q", got)
 	}
 	if got := f.pages("/v1/workspaces/ws/files?limit=9"); got != "" {
 		t.Errorf("the older row came back as active: %q", got)
 	}
-	f.put(file("ws", "a", "/moved", isActive, 8))
+	f.put(fileRow("ws", "a", "/moved", isActive, 8))
 	if got := f.pages("/v1/workspaces/ws/files?path_prefix=/new&status=all"); got != "" {
 		t.Errorf("the old path is still listed: %q", got)
 	}
@@ -102,7 +102,7 @@ func TestStrangersRecordsAreSkipped(t *testing.T) {
 	if key, value := f.skips("workspaces", skipBadKey), f.skips("workspaces", skipBadValue); key != 1 || value != 1 {
 		t.Errorf("of the workspaces table %g keys and %g values counted", key, value)
 	}
-	f.put(file("ws", "b", "/b", isActive, 1)) // what follows is read
+	f.put(fileRow("ws", "b", "/b", isActive, 1)) // what follows is read
 	if got := f.pages("/v1/workspaces/ws/files?limit=9"); got != "b" {
 		t.Errorf("lists %q", got)
 	}
@@ -117,7 +117,7 @@ func TestCursorsAreStableUnderWrites(t *testing.T) {
 			var still []string
 			for i := range 300 {
 				id := fmt.Sprintf("f%03d", i)
-				f.put(file("ws", id, "/d/"+id, isActive, 1))
+				f.put(fileRow("ws", id, "/d/"+id, isActive, 1))
 				if i%3 == 0 {
 					still = append(still, id)
 				}
@@ -131,7 +131,7 @@ func TestCursorsAreStableUnderWrites(t *testing.T) {
 					}
 					version++
 					state := []tidemarkv1.Status{isActive, isTrashed, isErased}[random.IntN(3)]
-					f.put(file("ws", fmt.Sprintf("f%03d", i), fmt.Sprintf("/d/f%03d", random.IntN(300)), state, version))
+					f.put(fileRow("ws", fmt.Sprintf("f%03d", i), fmt.Sprintf("/d/f%03d", random.IntN(300)), state, version))
 				}
 			}
 			var seen []string
@@ -164,7 +164,7 @@ func TestPageCost(t *testing.T) {
 			if i%100 == 0 {
 				state = isActive
 			}
-			f.put(file("ws", fmt.Sprintf("f%07d", i), fmt.Sprintf("/d%d/f%07d", i%7, i), state, 1))
+			f.put(fileRow("ws", fmt.Sprintf("f%07d", i), fmt.Sprintf("/d%d/f%07d", i%7, i), state, 1))
 		}
 		for _, q := range []query{
 			{workspace: "ws", status: statusActive},
@@ -194,7 +194,7 @@ func TestPageListsAFileOnce(t *testing.T) {
 	q := query{workspace: "ws", status: statusAll}
 	store := f.Server.files.store
 	open := func(status tidemarkv1.Status, version int64) statusScans {
-		f.put(file("ws", "a", "/a", status, version))
+		f.put(fileRow("ws", "a", "/a", status, version))
 		scans, err := openScans(store, p, q, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -217,8 +217,8 @@ func TestPageListsAFileOnce(t *testing.T) {
 // A row that leaves its place in the order between the index and the row being read is not shown where it no longer is.
 func TestPageSeesMovedRows(t *testing.T) {
 	f := newFixture(t)
-	f.put(file("ws", "a", "/a", isActive, 1))
-	f.put(file("ws", "b", "/b", isActive, 1))
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	f.put(fileRow("ws", "b", "/b", isActive, 1))
 	p := kafka.Partition("ws", 4)
 	q := query{workspace: "ws", status: statusActive, prefix: "/"}
 	scans, err := openScans(f.Server.files.store, p, q, nil)
@@ -226,7 +226,7 @@ func TestPageSeesMovedRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer scans.close()
-	f.put(file("ws", "a", "/c", isActive, 2))
+	f.put(fileRow("ws", "a", "/c", isActive, 2))
 	var page page
 	if moved, err := page.add(f.Server.files.store, p, q, scans.least()); err != nil || !moved || page.count != 0 {
 		t.Errorf("a file that moved away: moved %v, %d files, %v", moved, page.count, err)

@@ -66,15 +66,15 @@ type progress struct {
 	last     reading   // of the last poll that was answered; its slices are not changed any more
 	since    time.Time // the start of the first poll
 	heard    []time.Time
-	polled   chan struct{}      // closed and replaced after each poll
-	oldest   []map[int32]record // by table, files first: the oldest event not in the copy, by partition
-	notices  [][]goal           // by partition: goals of the workspaces copy that still wait for the workspaces group
+	polled   chan struct{}                // closed and replaced after each poll
+	oldest   map[*table]map[int32]missing // the oldest event not in the copy, by partition
+	notices  [][]goal                     // by partition: goals of the workspaces copy that still wait for the workspaces group
 	failing  bool
 	timesDue time.Time
 }
 
-// A record is an event that a copy does not hold.
-type record struct {
+// A missing is an event that a copy does not hold.
+type missing struct {
 	offset int64
 	at     time.Time
 }
@@ -85,9 +85,12 @@ func newProgress(files, workspaces *table, log *slog.Logger) *progress {
 		files: files, workspaces: workspaces, log: log,
 		kick: make(chan struct{}, 1), polled: make(chan struct{}),
 		heard: make([]time.Time, n), notices: make([][]goal, n),
-		oldest: []map[int32]record{{}, {}},
+		oldest: map[*table]map[int32]missing{files: {}, workspaces: {}},
 	}
 }
+
+// tables returns both copies, in the order in which they are looked at.
+func (p *progress) tables() [2]*table { return [...]*table{p.files, p.workspaces} }
 
 // run polls until ctx ends.
 func (p *progress) run(ctx context.Context, c cluster) {
@@ -125,7 +128,7 @@ func (p *progress) poll(ctx context.Context, c cluster) {
 			p.log.InfoContext(ctx, "brokers answer again")
 		}
 	}
-	var late [][]eventAt
+	var late map[*table][]eventAt
 	var whole []copied
 	if err == nil {
 		r.began = began
@@ -137,8 +140,10 @@ func (p *progress) poll(ctx context.Context, c cluster) {
 	for _, c := range whole { // not under the lock, which every request takes: the disk may be slow, or full
 		c.table.touch(c.partition)
 	}
-	for i, of := range late {
-		p.note(i, of, c.times(ctx, of), began)
+	for _, t := range p.tables() {
+		if of := late[t]; len(of) > 0 {
+			p.note(t, of, c.times(ctx, of), began)
+		}
 	}
 }
 
@@ -149,10 +154,10 @@ type copied struct {
 }
 
 // take draws the conclusions of a reading. It returns, by table, the events whose time is to be asked for, and what is whole.
-func (p *progress) take(r reading) (late [][]eventAt, whole []copied) {
+func (p *progress) take(r reading) (late map[*table][]eventAt, whole []copied) {
 	before := p.last
 	p.last = r
-	late = make([][]eventAt, 2)
+	late = map[*table][]eventAt{}
 	due := r.began.After(p.timesDue)
 	if due {
 		p.timesDue = r.began.Add(pollEvery / 2)
@@ -173,8 +178,8 @@ func (p *progress) take(r reading) (late [][]eventAt, whole []copied) {
 			whole = append(whole, copied{p.workspaces, partition})
 		}
 		p.promise(r, partition)
-		for t, table := range []*table{p.files, p.workspaces} {
-			first := p.first(table, partition)
+		for _, t := range p.tables() {
+			first := p.first(t, partition)
 			if first >= r.eventsRead[i] {
 				delete(p.oldest[t], partition)
 			} else if known, ok := p.oldest[t][partition]; due && (!ok || known.offset != first) {
@@ -217,18 +222,18 @@ func (p *progress) first(t *table, partition int32) int64 {
 
 // note keeps when the oldest missing events were written. One whose time could not be told counts from when it was missed,
 // until it can be.
-func (p *progress) note(table int, of []eventAt, times map[eventAt]time.Time, now time.Time) {
+func (p *progress) note(t *table, of []eventAt, times map[eventAt]time.Time, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range of {
 		at, ok := times[e]
 		if !ok {
-			if _, known := p.oldest[table][e.partition]; known {
+			if _, known := p.oldest[t][e.partition]; known {
 				continue // an older one: the age told is too high rather than too low
 			}
 			e.offset, at = unknown, now
 		}
-		p.oldest[table][e.partition] = record{e.offset, at}
+		p.oldest[t][e.partition] = missing{e.offset, at}
 	}
 }
 
@@ -250,11 +255,7 @@ func (p *progress) lag(t *table, partition int32, now time.Time) (l lag, ok bool
 	_, held := t.frontiers[partition].state()
 	l = lag{held: held, records: max(0, p.last.eventsRead[partition]-p.first(t, partition))}
 	if l.records > 0 {
-		i := 0
-		if t == p.workspaces {
-			i = 1
-		}
-		if oldest, known := p.oldest[i][partition]; known {
+		if oldest, known := p.oldest[t][partition]; known {
 			l.age = max(0, now.Sub(oldest.at))
 		} else {
 			l.age = max(0, now.Sub(heard)) // seen for the first time by the last poll

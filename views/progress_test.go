@@ -60,7 +60,7 @@ func TestLagIsTheAgeOfTheOldestMissingEvent(t *testing.T) {
 	poll()
 	check("two events, no processor", 2, time.Hour, time.Hour+time.Minute)
 
-	row := file("ws", "a", "/a", isActive, 1)
+	row := fileRow("ws", "a", "/a", isActive, 1)
 	row.Position = &tidemarkv1.Position{Partition: p, Offset: 0}
 	f.put(row)
 	f.now.filesEnd[p] = 1
@@ -78,7 +78,7 @@ func TestLagIsTheAgeOfTheOldestMissingEvent(t *testing.T) {
 
 func TestLagGrowsWhileBrokersAreSilent(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.MaxStaleness = time.Minute })
-	f.put(file("ws", "a", "/a", isActive, 1))
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
 	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != 200 || w.Header().Get(headerLag) != "0" {
 		t.Fatalf("%d, lag %q", w.Code, w.Header().Get(headerLag))
 	}
@@ -192,7 +192,7 @@ func TestStalledViewIsBuiltAnew(t *testing.T) {
 func TestACorruptCopyIsBegunAnew(t *testing.T) {
 	f := newFixture(t)
 	for i := range 200 {
-		f.put(file("ws", fmt.Sprintf("file%04d", i), strings.Repeat("p", 200), isActive, 1))
+		f.put(fileRow("ws", fmt.Sprintf("file%04d", i), strings.Repeat("p", 200), isActive, 1))
 	}
 	if err := f.Server.files.close(); err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func TestACorruptCopyIsBegunAnew(t *testing.T) {
 		t.Error("ready with nothing read")
 	}
 	f.files = make([]int64, 4)
-	f.put(file("ws", "again", "/again", isActive, 1))
+	f.put(fileRow("ws", "again", "/again", isActive, 1))
 	f.poll()
 	if w := f.get("/v1/workspaces/ws/files/again"); w.Code != http.StatusOK || f.Ready() != nil {
 		t.Errorf("complete again: %d, ready %v", w.Code, f.Ready())
@@ -250,7 +250,7 @@ func TestACorruptCopyIsBegunAnew(t *testing.T) {
 func TestAWipedPartitionIsNotAnsweredFrom(t *testing.T) {
 	f := newFixture(t)
 	p := kafka.Partition("ws", 4)
-	f.put(file("ws", "a", "/a", isActive, 1))
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
 	f.now.filesEnd[p] = 1
 	f.poll()
 	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != http.StatusOK || f.Ready() != nil {
@@ -272,7 +272,7 @@ func TestAWipedPartitionIsNotAnsweredFrom(t *testing.T) {
 		t.Errorf("with nothing read: %d, ready %v", w.Code, f.Ready())
 	}
 	f.files[p] = 0
-	f.put(file("ws", "a", "/a", isActive, 1))
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
 	f.poll()
 	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != http.StatusOK || f.Ready() != nil {
 		t.Errorf("complete again: %d, ready %v", w.Code, f.Ready())

@@ -80,7 +80,7 @@ func (s *Server) partitionStatus(partition int32, now time.Time) partitionStatus
 			status.Position, status.LagRecords = position, l.records
 		}
 		status.LagSeconds = max(status.LagSeconds, float64(l.age.Milliseconds())/1000)
-		status.Ready = status.Ready && known && t.progress[partition].caught.Load()
+		status.Ready = status.Ready && known && t.standings[partition].caught.Load()
 	}
 	return status
 }

@@ -37,9 +37,9 @@ type table struct {
 	store  *localstore.Store // nil while closed
 	reason error             // why the copy is not recovered
 
-	restart  chan string // a reason to build the goka view anew
-	told     sync.Map    // causes of skipped records that were logged already
-	progress []standing  // by partition; touched by the progress loop alone
+	restart   chan string // a reason to build the goka view anew
+	told      sync.Map    // causes of skipped records that were logged already
+	standings []standing  // by partition; touched by the progress loop alone
 }
 
 // A standing is how a partition was found at the last look.
@@ -62,7 +62,7 @@ var errClosed = errors.New("the local copy is closed")
 func newTable(name string, topic topology.Topic, dir string, apply func(*localstore.Writer, string, []byte) (change, error), m *metrics, log *slog.Logger) *table {
 	t := &table{
 		name: name, topic: topic, dir: dir, apply: apply, metrics: m, log: log.With("table", name),
-		reason: errors.New("not started"), restart: make(chan string, 1), progress: make([]standing, topic.Partitions),
+		reason: errors.New("not started"), restart: make(chan string, 1), standings: make([]standing, topic.Partitions),
 	}
 	t.lives.Store(1)
 	for range topic.Partitions {
@@ -155,7 +155,7 @@ func (t *table) skipped(c change, partition int32, offset int64) {
 // watch looks how far the copy is, given where the changelog ends, and asks for a new goka view if it has stopped moving. It says
 // whether the copy has all of the partition.
 func (t *table) watch(partition int32, end int64, now time.Time) (whole bool) {
-	life, last := t.lives.Load(), &t.progress[partition]
+	life, last := t.lives.Load(), &t.standings[partition]
 	if last.life != life {
 		last.life, last.seen = life, false
 		last.caught.Store(false)
@@ -208,8 +208,8 @@ func (t *table) again(reason string) {
 
 // caughtUp notes that one more partition is complete. The "running" of goka is not asked: it is a race between partitions.
 func (t *table) caughtUp(life int64) {
-	for i := range t.progress {
-		if p := &t.progress[i]; p.life != life || !p.caught.Load() {
+	for i := range t.standings {
+		if p := &t.standings[i]; p.life != life || !p.caught.Load() {
 			return
 		}
 	}

@@ -68,7 +68,7 @@ func badPosition(detail string) error {
 // await blocks until the tables hold the barrier's position, by the rule of their frontiers, or until enough says that what
 // is to be read holds it already. A position of another partition than that of the workspace asked for is waited for too:
 // it is a true statement about another workspace, so refusing it would help nobody. Key is the row that enough looks at.
-func (s *Server) await(ctx context.Context, b barrier, tables []*table, key string, enough func() (bool, error)) error {
+func (s *Server) await(ctx context.Context, b barrier, tables []*table, key string, enough func(want *tidemarkv1.Position) (bool, error)) error {
 	if b.position == nil {
 		return nil
 	}
@@ -111,9 +111,9 @@ func (s *Server) await(ctx context.Context, b barrier, tables []*table, key stri
 }
 
 // look says whether the barrier is passed; if not, moved is closed when it is worth looking again.
-func (s *Server) look(b barrier, tables []*table, enough func() (bool, error)) (done bool, moved <-chan struct{}, err error) {
+func (s *Server) look(b barrier, tables []*table, enough func(want *tidemarkv1.Position) (bool, error)) (done bool, moved <-chan struct{}, err error) {
 	if enough != nil {
-		if done, err = enough(); err != nil || done {
+		if done, err = enough(b.position); err != nil || done {
 			return done, nil, err
 		}
 	}

@@ -20,7 +20,7 @@ import (
 type progress struct {
 	w     io.Writer
 	begin time.Time
-	mu    sync.Mutex // topics and roles report from goroutines of their own
+	mu    sync.Mutex // topics and checks report from goroutines of their own
 }
 
 func newProgress(w io.Writer) *progress { return &progress{w: w, begin: time.Now()} }
@@ -31,13 +31,13 @@ func (p *progress) say(what, text string) {
 	_, _ = fmt.Fprintf(p.w, "%6.1f s  %-10s  %s\n", time.Since(p.begin).Seconds(), what, text) // if it fails, whoever watched has left
 }
 
-// How often readiness is asked, and how often the reason of a role that keeps us waiting is repeated.
+// How often readiness is asked, and how often the reason of a check that keeps us waiting is repeated.
 const (
 	askEvery   = 50 * time.Millisecond
 	remindEach = 5 * time.Second
 )
 
-// awaitReady tells of each role as it becomes ready, and returns true once all are; false if ctx ends before.
+// awaitReady tells of each check as it passes, and returns true once all do; false if ctx ends before.
 func (p *progress) awaitReady(ctx context.Context, readiness *telemetry.Readiness) bool {
 	ticker := time.NewTicker(askEvery)
 	defer ticker.Stop()
@@ -48,13 +48,13 @@ func (p *progress) awaitReady(ctx context.Context, readiness *telemetry.Readines
 		remind := time.Since(reminded) >= remindEach
 		for _, s := range readiness.States() {
 			switch {
-			case s.Err == nil && !told[s.Role]:
-				told[s.Role] = true
-				p.say(s.Role, "ready")
+			case s.Err == nil && !told[s.Check]:
+				told[s.Check] = true
+				p.say(s.Check, "ready")
 			case s.Err != nil:
 				waiting++
-				if told[s.Role] = false; remind {
-					p.say(s.Role, "waiting: "+s.Err.Error())
+				if told[s.Check] = false; remind {
+					p.say(s.Check, "waiting: "+s.Err.Error())
 				}
 			}
 		}
