@@ -41,9 +41,8 @@ type Config struct {
 	Mirror *Mirror
 	// Check says why a session may not begin; see GroupConfig. It may be nil.
 	Check func(ctx context.Context) error
-	// PartitionOf returns the partition that an output of the table's record belongs to: that of the input whose callback emits it,
-	// where its topic has to have that partition too. Mostly it follows from the key. A table's record that is said to belong
-	// elsewhere would be committed before it is written.
+	// PartitionOf returns the partition of the input whose callback emits this record; it is sent to that partition of its topic.
+	// A row said to belong elsewhere fails the group.
 	PartitionOf func(topic, key string, headers goka.Headers) int32
 	// Interval is how long an epoch stays open after its first record, unless the one before it takes longer to publish; zero for
 	// 20 ms.

@@ -361,7 +361,7 @@ func TestGivenUpPartitionPublishesNothingMore(t *testing.T) {
 	}
 }
 
-// A row that PartitionOf puts into a wrong partition would be committed before it is written.
+// A row that is said to belong elsewhere fails the group: it would be committed before it is written.
 func TestARowOfAnotherPartitionEndsTheEpoch(t *testing.T) {
 	e := newEpochTest(t)
 	output, table := make(promised, 1), make(promised, 1)
