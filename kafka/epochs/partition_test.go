@@ -105,7 +105,7 @@ func newEpochTest(t *testing.T) *epochTest {
 	}
 	w := &wire{came: make(chan struct{}, 1<<16)}
 	conf := Config{
-		Store: store, Table: "table", Interval: time.Millisecond,
+		Table: "table", Log: slog.New(slog.DiscardHandler), Interval: time.Millisecond,
 		Older: func(record, stored []byte) bool { return string(record) < string(stored) },
 	}
 	p := newPartitionEpochs(conf, []byte("me"), shelf, w.send)
