@@ -34,7 +34,7 @@ type partitionEpochs struct {
 	waiting  int        // callbacks waiting for room
 	open     *epoch
 	overlay  map[string]*row // rows of the open and the publishing epoch: what the next callback must see
-	older    map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, in localstore.Owed
+	older    map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, as owed
 	unacked  int             // outputs
 	held     int             // bytes of rows, and of outputs
 	mirror   reflections
