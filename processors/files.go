@@ -33,7 +33,7 @@ type Files struct {
 // NewFiles returns the files group, which does nothing until Run.
 func NewFiles(conf Config) *Files {
 	f := &Files{conf: conf, metrics: newFileMetrics(conf.Metrics)}
-	f.group = epochs.NewGroup(epochs.GroupConfig{
+	f.group = epochs.NewGroup(epochs.Config{
 		Cluster:     conf.Kafka.Cluster(),
 		Name:        conf.Streams.FilesGroup,
 		Table:       conf.Streams.Files.Name,

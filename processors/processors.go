@@ -1,7 +1,7 @@
 // Package processors holds tidemark's goka groups, one file each: a graph and thin callbacks.
 //
 // It promises that every effect of an accepted record is in the log exactly once in effect, in its workspace's order, because
-// each group runs in the epochs of package kafka. The rules of what an event means are in package file, and records meet
+// each group runs in the epochs of package epochs. The rules of what an event means are in package file, and records meet
 // other parts of tidemark only in topics.
 package processors
 

@@ -28,7 +28,7 @@ type Workspaces struct {
 // NewWorkspaces returns the workspaces group, which does nothing until Run.
 func NewWorkspaces(conf Config) *Workspaces {
 	w := &Workspaces{conf: conf, metrics: newWorkspaceMetrics(conf.Metrics)}
-	w.group = epochs.NewGroup(epochs.GroupConfig{
+	w.group = epochs.NewGroup(epochs.Config{
 		Cluster:    conf.Kafka.Cluster(),
 		Name:       conf.Streams.WorkspacesGroup,
 		Table:      conf.Streams.Workspaces.Name,

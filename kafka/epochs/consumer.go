@@ -67,7 +67,7 @@ func (e *Epochs) outOfRange(of *sarama.ConsumerError) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	next := "the group has committed nothing"
-	fetched, err := kadm.NewClient(e.client).FetchOffsetsForTopics(ctx, e.conf.Group, of.Topic)
+	fetched, err := kadm.NewClient(e.client).FetchOffsetsForTopics(ctx, e.conf.Name, of.Topic)
 	if o, found := fetched.Lookup(of.Topic, of.Partition); err == nil && found && o.Err == nil && o.At >= 0 {
 		next = fmt.Sprintf("the group has committed offset %d", o.At)
 	} else if err := errors.Join(err, o.Err); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {

@@ -38,10 +38,12 @@ import (
 // With ExactlyOnce the epochs of all partitions are published together, in transactions: see there.
 type Epochs struct {
 	conf        Config
-	client      *kgo.Client    // set by goka's start: see producerBuilder
-	readback    *readback      // likewise
-	lookout     *lookout       // likewise, unless there is nothing to look out for
-	ledger      *clusterLedger // likewise, as the next one only with ExactlyOnce
+	store       *localstore.Store // of the group's table
+	tableLog    string            // id of the table's log: see committed.Standing
+	client      *kgo.Client       // set by goka's start: see producerBuilder
+	readback    *readback         // likewise
+	lookout     *lookout          // likewise, unless there is nothing to look out for
+	ledger      *clusterLedger    // likewise, as the next one only with ExactlyOnce
 	shared      *transactions
 	owner       []byte
 	wrapped     int // callbacks
@@ -68,14 +70,17 @@ var (
 	errClosed      = errors.New("the partition was given up while this was in flight")
 )
 
-// NewEpochs returns the epochs of one processor. They are good for one Run of it.
-func NewEpochs(conf Config) *Epochs {
-	conf = conf.withDefaults()
-	return &Epochs{conf: conf, owner: newOwner(), byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[partitionID]*inbox), closed: make(chan struct{}), renewed: make(chan struct{}), broke: make(chan struct{})}
+// newEpochs returns the epochs of one processor. They are good for one Run of it.
+func newEpochs(conf Config, store *localstore.Store, tableLog string) *Epochs {
+	return &Epochs{
+		conf: conf, store: store, tableLog: tableLog, owner: newOwner(),
+		byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[partitionID]*inbox),
+		closed: make(chan struct{}), renewed: make(chan struct{}), broke: make(chan struct{}),
+	}
 }
 
-// Options are what the processor must be built with, after any other option.
-func (e *Epochs) Options() []goka.ProcessorOption {
+// options are what the processor must be built with, after any other option.
+func (e *Epochs) options() []goka.ProcessorOption {
 	return []goka.ProcessorOption{
 		goka.WithProducerBuilder(e.producerBuilder),
 		goka.WithStorageBuilder(e.storageBuilder),
@@ -194,12 +199,12 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	if topic != e.conf.Table {
 		return nil, fmt.Errorf("epochs keep the table %s, not %s: joins and lookups need a storage of their own", e.conf.Table, topic)
 	}
-	shelf, err := e.conf.Store.Shelf(partition)
+	shelf, err := e.store.Shelf(partition)
 	if err != nil {
 		return nil, err
 	}
 	p := newPartitionEpochs(e.conf, e.owner, shelf, e.send)
-	p.broken = e.fail
+	p.broken, p.standing.Log = e.fail, e.tableLog
 	if err := p.recall(); err != nil {
 		return nil, err
 	}
@@ -289,7 +294,7 @@ func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, 
 			p.owe(w, key, older)
 		}
 	}
-	err := e.conf.Store.Update(ctx.Partition(), ctx.Offset(), func(w *localstore.Writer) error {
+	err := e.store.Update(ctx.Partition(), ctx.Offset(), func(w *localstore.Writer) error {
 		if value == nil {
 			w.Delete(localstore.Rows, []byte(key))
 			owe(w)

@@ -41,7 +41,7 @@ func ExampleGroup() {
 		ctx.SetValue(n + 1)
 		ctx.Emit("counts", ctx.Key(), n+1)
 	}
-	group := epochs.NewGroup(epochs.GroupConfig{
+	group := epochs.NewGroup(epochs.Config{
 		Cluster: committed.At(broker.Addr()), Name: "counter", Table: "counter-table", Dir: dir, Log: slog.New(slog.DiscardHandler),
 		Guarantee: epochs.ExactlyOnce, InstanceID: "one", Interval: 20 * time.Millisecond,
 		Graph: func(e *epochs.Epochs) *goka.GroupGraph {

@@ -18,40 +18,11 @@ import (
 // A Group runs one goka processor with epochs for as long as it is told to. goka's processor ends with the first error and
 // cannot run twice; a Group builds the next one, with a growing pause.
 type Group struct {
-	conf GroupConfig
+	conf Config
 
 	mu        sync.Mutex
 	processor *goka.Processor // nil between two attempts
 	err       error           // why the last attempt ended
-}
-
-// GroupConfig describes a processor.
-type GroupConfig struct {
-	Cluster committed.Cluster
-	Name    string       // of the graph's group
-	Table   string       // the topic of its table, which is goka's name for it
-	Dir     string       // of the local store, and of nothing else
-	Log     *slog.Logger // nil: nothing is logged
-	Metrics *Metrics     // nil: nothing is counted
-
-	InstanceID string    // see Config
-	Guarantee  Guarantee // likewise
-
-	// Graph is called for each attempt; its callbacks go through Epochs.Callback.
-	Graph       func(e *Epochs) *goka.GroupGraph
-	Prepare     Prepare                                             // see Config, as all that follow
-	Older       func(record, stored []byte) bool                    // must be given
-	PartitionOf func(topic, key string, headers goka.Headers) int32 // must be given
-	Mirror      *Mirror
-	Hasher      func() hash.Hash32 // of keys, by which goka finds their partitions; nil: goka's own
-	Interval    time.Duration
-
-	MaxMessageBytes int32
-	// Check says before each attempt, and before each session in it, why there may be none, which Run then returns; nil when
-	// nothing speaks against it, or that cannot be told now. It may be nil itself.
-	Check func(ctx context.Context) error
-	// Options are added to goka's own, after everything that makes the processor safe.
-	Options []goka.ProcessorOption
 }
 
 // The pause between two attempts, and how long one must have run for the next pause to be short again.
@@ -66,11 +37,8 @@ const (
 const drainTimeout = 15 * time.Second
 
 // NewGroup returns a group that does nothing until Run.
-func NewGroup(conf GroupConfig) *Group {
-	if conf.Log == nil {
-		conf.Log = slog.New(slog.DiscardHandler)
-	}
-	return &Group{conf: conf, err: errors.New("not started")}
+func NewGroup(conf Config) *Group {
+	return &Group{conf: conf.withDefaults(), err: errors.New("not started")}
 }
 
 // Run processes until ctx ends, then lets what is in flight land, commits and returns nil. A failure is logged, shown by
@@ -111,33 +79,6 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 }
 
-// validate says why no attempt could succeed, or would keep the promise.
-func (c GroupConfig) validate() error {
-	if c.Graph == nil || c.Older == nil || c.PartitionOf == nil {
-		return fmt.Errorf("group %s: Graph, Older and PartitionOf must be given", c.Name)
-	}
-	if c.Guarantee == ExactlyOnce && c.InstanceID == "" {
-		return fmt.Errorf("group %s: exactly_once needs an instance id: unique, and the same after a restart", c.Name)
-	}
-	epochs := NewEpochs(Config{})
-	graph := c.Graph(epochs)
-	switch table := graph.GroupTable(); {
-	case c.Guarantee != "" && c.Guarantee != AtLeastOnce && c.Guarantee != ExactlyOnce:
-		return fmt.Errorf("group %s: there is no guarantee %q: want %s or %s", c.Name, c.Guarantee, AtLeastOnce, ExactlyOnce)
-	case epochs.wrapped < len(graph.InputStreams()):
-		return fmt.Errorf("group %s: the graph has %d inputs and %d callbacks from Epochs.Callback: each input needs one of its own", c.Name, len(graph.InputStreams()), epochs.wrapped)
-	case string(graph.Group()) != c.Name:
-		return fmt.Errorf("group %s: the graph is of group %s", c.Name, graph.Group())
-	case table == nil:
-		return fmt.Errorf("group %s: the graph has no table (goka.Persist): by its rows an input that comes again is known", c.Name)
-	case table.Topic() != c.Table:
-		return fmt.Errorf("group %s: the graph's table is %s, not %s", c.Name, table.Topic(), c.Table)
-	case len(graph.JointTables())+len(graph.LookupTables()) > 0, graph.LoopStream() != nil:
-		return fmt.Errorf("group %s: the graph has a join, a lookup or a loop, whose effects would not be exact", c.Name)
-	}
-	return nil
-}
-
 // Ready returns nil while the processor runs with its table recovered, else the reason why it does not.
 func (g *Group) Ready() error {
 	g.mu.Lock()
@@ -169,13 +110,8 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	epochs := NewEpochs(Config{
-		Cluster: g.conf.Cluster, Store: store, Table: g.conf.Table, Log: g.conf.Log, Metrics: g.conf.Metrics,
-		Group: g.conf.Name, Guarantee: g.conf.Guarantee, InstanceID: g.conf.InstanceID, Interval: g.conf.Interval,
-		Prepare: g.conf.Prepare, Older: g.conf.Older, Mirror: g.conf.Mirror, PartitionOf: g.conf.PartitionOf,
-		Check: g.conf.Check, MaxMessageBytes: g.conf.MaxMessageBytes, tableLog: log,
-	})
-	options := append(ClientOptions(g.conf.Cluster, g.conf.Hasher, g.conf.Log), epochs.Options()...)
+	epochs := newEpochs(g.conf, store, log)
+	options := append(ClientOptions(g.conf.Cluster, g.conf.Hasher, g.conf.Log), epochs.options()...)
 	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)
 	if err != nil {
 		return fmt.Errorf("build processor: %w", err)

@@ -95,8 +95,8 @@ func (c *counter) instance(id, dir string, count goka.ProcessCallback) *epochs.G
 	return epochs.NewGroup(c.conf(id, dir, count))
 }
 
-func (c *counter) conf(id, dir string, count goka.ProcessCallback) epochs.GroupConfig {
-	return epochs.GroupConfig{
+func (c *counter) conf(id, dir string, count goka.ProcessCallback) epochs.Config {
+	return epochs.Config{
 		Guarantee: c.guarantee, InstanceID: id,
 		Cluster: c.cluster, Name: c.group, Table: c.table, Dir: dir, Log: slog.New(slog.DiscardHandler),
 		Interval: 5 * time.Millisecond,
@@ -328,25 +328,25 @@ func TestGroupRefusesWhatCannotWork(t *testing.T) {
 	loop := goka.Loop(raw{}, func(goka.Context, any) {})
 	for _, c := range []struct {
 		name, want string
-		change     func(*epochs.GroupConfig)
+		change     func(*epochs.Config)
 	}{
-		{"no table", "goka.Persist", func(c *epochs.GroupConfig) { c.Graph = graph("g") }},
-		{"another group's graph", "of group h", func(c *epochs.GroupConfig) { c.Graph = graph("h", goka.Persist(raw{})) }},
-		{"another table", "g-table", func(c *epochs.GroupConfig) { c.Table = "other" }},
-		{"a loop", "loop", func(c *epochs.GroupConfig) { c.Graph = graph("g", goka.Persist(raw{}), loop) }},
-		{"a join", "join", func(c *epochs.GroupConfig) { c.Graph = graph("g", goka.Persist(raw{}), goka.Join("t", raw{})) }},
-		{"a lookup", "lookup", func(c *epochs.GroupConfig) { c.Graph = graph("g", goka.Persist(raw{}), goka.Lookup("t", raw{})) }},
-		{"no order of rows", "Older", func(c *epochs.GroupConfig) { c.Older = nil }},
-		{"a guarantee of no such name", "exactly-once", func(c *epochs.GroupConfig) { c.Guarantee = "exactly-once" }},
-		{"a callback of its own", "Epochs.Callback", func(c *epochs.GroupConfig) {
+		{"no table", "goka.Persist", func(c *epochs.Config) { c.Graph = graph("g") }},
+		{"another group's graph", "of group h", func(c *epochs.Config) { c.Graph = graph("h", goka.Persist(raw{})) }},
+		{"another table", "g-table", func(c *epochs.Config) { c.Table = "other" }},
+		{"a loop", "loop", func(c *epochs.Config) { c.Graph = graph("g", goka.Persist(raw{}), loop) }},
+		{"a join", "join", func(c *epochs.Config) { c.Graph = graph("g", goka.Persist(raw{}), goka.Join("t", raw{})) }},
+		{"a lookup", "lookup", func(c *epochs.Config) { c.Graph = graph("g", goka.Persist(raw{}), goka.Lookup("t", raw{})) }},
+		{"no order of rows", "Older", func(c *epochs.Config) { c.Older = nil }},
+		{"a guarantee of no such name", "exactly-once", func(c *epochs.Config) { c.Guarantee = "exactly-once" }},
+		{"a callback of its own", "Epochs.Callback", func(c *epochs.Config) {
 			c.Graph = func(*epochs.Epochs) *goka.GroupGraph {
 				return goka.DefineGroup("g", goka.Persist(raw{}), stream(func(goka.Context, any) {}))
 			}
 		}},
-		{"no name in transactions", "instance id", func(c *epochs.GroupConfig) { c.Guarantee = epochs.ExactlyOnce }},
+		{"no name in transactions", "instance id", func(c *epochs.Config) { c.Guarantee = epochs.ExactlyOnce }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			conf := epochs.GroupConfig{
+			conf := epochs.Config{
 				Cluster: committed.At("127.0.0.1:1"), Name: "g", Table: "g-table", Dir: t.TempDir(), Graph: graph("g", goka.Persist(raw{})),
 				Older:       func([]byte, []byte) bool { return false },
 				PartitionOf: func(string, string, goka.Headers) int32 { return 0 },

@@ -52,7 +52,7 @@ func transactionVersions() *kversion.Versions {
 
 // openLedger fences whoever used the transactional id before: a transaction of its own that is still open is aborted now.
 func openLedger(conf Config, open opener, more ...kgo.Opt) (*clusterLedger, error) {
-	l := &clusterLedger{group: conf.Group, instance: conf.InstanceID, id: TransactionalID(conf.Group, conf.InstanceID)}
+	l := &clusterLedger{group: conf.Name, instance: conf.InstanceID, id: TransactionalID(conf.Name, conf.InstanceID)}
 	more = append(more, kgo.TransactionalID(l.id), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()),
 		kgo.ConcurrentTransactionsBackoff(markersPause))
 	var err error

@@ -25,7 +25,7 @@ func newLedgerTest(t *testing.T) *ledgerTest {
 	t.Helper()
 	name := fmt.Sprintf("ledger%d", time.Now().UnixNano())
 	x := &ledgerTest{topic: name, conf: Config{
-		Cluster: committed.At(devbroker.ForTest(t)...), Group: name, InstanceID: "one", Log: slog.New(slog.DiscardHandler),
+		Cluster: committed.At(devbroker.ForTest(t)...), Name: name, InstanceID: "one", Log: slog.New(slog.DiscardHandler),
 	}}
 	client, err := x.conf.opener()()
 	if err != nil {

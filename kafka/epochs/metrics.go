@@ -8,12 +8,12 @@ import (
 
 // Metrics count what the epochs of one group do. A nil *Metrics counts nothing.
 type Metrics struct {
-	epochs   prometheus.Histogram
-	rows     prometheus.Counter
-	folded   prometheus.Counter
-	restarts prometheus.Counter
-	answers  prometheus.Counter
-	mends    prometheus.Counter
+	epochs         prometheus.Histogram
+	rows           prometheus.Counter
+	rowsCoalesced  prometheus.Counter
+	restarts       prometheus.Counter
+	tableRewrites  prometheus.Counter
+	outputRewrites prometheus.Counter
 }
 
 // NewMetrics registers the metrics of a group, under names that begin with the namespace.
@@ -28,7 +28,7 @@ func NewMetrics(r prometheus.Registerer, namespace, group string) *Metrics {
 		rows: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Name: "epoch_rows_total", ConstLabels: labels, Help: "Table records published.",
 		}),
-		folded: prometheus.NewCounter(prometheus.CounterOpts{
+		rowsCoalesced: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Name: "epoch_rows_coalesced_total", ConstLabels: labels,
 			Help: "Table records left out because a newer one of the same key came in the same epoch.",
 		}),
@@ -36,15 +36,15 @@ func NewMetrics(r prometheus.Registerer, namespace, group string) *Metrics {
 			Namespace: namespace, Name: "processor_restarts_total", ConstLabels: labels, Help: "Times the processor ended and was built anew.",
 		}),
 	}
-	m.answers = prometheus.NewCounter(prometheus.CounterOpts{
+	m.tableRewrites = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: namespace, Name: "table_rewrites_total", ConstLabels: labels,
 		Help: "Rows written again because another owner, paused and woken, had appended an older one after them.",
 	})
-	m.mends = prometheus.NewCounter(prometheus.CounterOpts{
+	m.outputRewrites = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: namespace, Name: "output_rewrites_total", ConstLabels: labels,
 		Help: "Records of a compacted output sent again because another owner, paused and woken, had appended an older one after them.",
 	})
-	r.MustRegister(m.epochs, m.rows, m.folded, m.restarts, m.answers, m.mends)
+	r.MustRegister(m.epochs, m.rows, m.rowsCoalesced, m.restarts, m.tableRewrites, m.outputRewrites)
 	return m
 }
 
@@ -57,19 +57,19 @@ func (m *Metrics) published(rows int, took time.Duration) {
 
 func (m *Metrics) coalesced() {
 	if m != nil {
-		m.folded.Inc()
+		m.rowsCoalesced.Inc()
 	}
 }
 
-func (m *Metrics) answered() {
+func (m *Metrics) tableRewritten() {
 	if m != nil {
-		m.answers.Inc()
+		m.tableRewrites.Inc()
 	}
 }
 
-func (m *Metrics) mended() {
+func (m *Metrics) outputRewritten() {
 	if m != nil {
-		m.mends.Inc()
+		m.outputRewrites.Inc()
 	}
 }
 

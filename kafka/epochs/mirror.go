@@ -336,7 +336,7 @@ func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
 	if err != nil {
 		return err
 	}
-	p.conf.Metrics.mended()
+	p.conf.Metrics.outputRewritten()
 	nobody := func(*sarama.ProducerMessage, error) *goka.Promise { return nil } // when it fails, so does the partition
 	p.output(&kgo.Record{Topic: m.Topic, Partition: p.shelf.Partition(), Key: []byte(key), Value: record}, nobody)
 	return nil

@@ -153,7 +153,7 @@ func TestNothingIsMendedInAPartitionThatWasGivenUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := &wire{came: make(chan struct{}, 1<<16)}
-	p := newPartitionEpochs(Config{Store: store, Table: "table"}, nil, shelf, w.send)
+	p := newPartitionEpochs(Config{Table: "table"}, nil, shelf, w.send)
 	go p.run()
 	mirrored(&epochTest{partitionEpochs: p})
 	put(t, store, 1, "k", "v7")

@@ -34,7 +34,7 @@ type partitionEpochs struct {
 	waiting  int        // callbacks waiting for room
 	open     *epoch
 	overlay  map[string]*row // rows of the open and the publishing epoch: what the next callback must see
-	older    map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, in localstore.Owed
+	older    map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, as owed
 	unacked  int             // outputs
 	held     int             // bytes of rows, and of outputs
 	mirror   reflections
@@ -80,7 +80,7 @@ func newEpoch() *epoch {
 
 func newPartitionEpochs(conf Config, owner []byte, shelf *localstore.Shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
 	p := &partitionEpochs{
-		conf: conf, owner: owner, shelf: shelf, send: send, mirror: reflections{edge: edge{next: -1}}, standing: committed.Standing{Log: conf.tableLog},
+		conf: conf, owner: owner, shelf: shelf, send: send, mirror: reflections{edge: edge{next: -1}},
 		open: newEpoch(), overlay: make(map[string]*row), older: make(map[string]bool),
 		broken: func(error) {}, failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}

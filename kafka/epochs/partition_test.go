@@ -105,7 +105,7 @@ func newEpochTest(t *testing.T) *epochTest {
 	}
 	w := &wire{came: make(chan struct{}, 1<<16)}
 	conf := Config{
-		Store: store, Table: "table", Interval: time.Millisecond,
+		Table: "table", Log: slog.New(slog.DiscardHandler), Interval: time.Millisecond,
 		Older: func(record, stored []byte) bool { return string(record) < string(stored) },
 	}
 	p := newPartitionEpochs(conf, []byte("me"), shelf, w.send)
@@ -361,7 +361,7 @@ func TestGivenUpPartitionPublishesNothingMore(t *testing.T) {
 	}
 }
 
-// A row that PartitionOf puts into a wrong partition would be committed before it is written.
+// A row that is said to belong elsewhere fails the group: it would be committed before it is written.
 func TestARowOfAnotherPartitionEndsTheEpoch(t *testing.T) {
 	e := newEpochTest(t)
 	output, table := make(promised, 1), make(promised, 1)

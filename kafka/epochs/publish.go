@@ -53,7 +53,7 @@ func (p *partitionEpochs) publish(e *epoch) {
 	begin := time.Now()
 	err := p.wait(e.published)
 	if err == nil && len(e.rows) > 0 {
-		var landed span
+		var landed landing
 		if landed, err = p.sendRows(e); err == nil {
 			p.wrote(landed.last + 1)
 			var offset int64
@@ -83,21 +83,21 @@ func (p *partitionEpochs) wait(done <-chan struct{}) error {
 	return p.err
 }
 
-// A span is where an epoch's rows landed in the changelog.
-type span struct {
+// A landing is where an epoch's rows landed in the changelog.
+type landing struct {
 	first, last int64
 	records     int
 }
 
 // follows says that nothing else landed after the offset and in between.
-func (s span) follows(offset int64) bool {
-	return s.first == offset+1 && s.last-s.first+1 == int64(s.records)
+func (l landing) follows(offset int64) bool {
+	return l.first == offset+1 && l.last-l.first+1 == int64(l.records)
 }
 
 // reached returns the offset up to which every record is on the disk once the rows that landed are. An owner that was paused
 // and wakes may append behind records of its successor that it has never read: from then on the offset stays where it is,
 // until the next recovery reads them.
-func (p *partitionEpochs) reached(landed span) (int64, error) {
+func (p *partitionEpochs) reached(landed landing) (int64, error) {
 	offset, err := p.shelf.GetOffset(-1)
 	if err != nil || !landed.follows(offset) {
 		return offset, err
@@ -106,11 +106,11 @@ func (p *partitionEpochs) reached(landed span) (int64, error) {
 }
 
 // sendRows sends the epoch's table records, in the order of their keys, and returns where they were acknowledged.
-func (p *partitionEpochs) sendRows(e *epoch) (span, error) {
+func (p *partitionEpochs) sendRows(e *epoch) (landing, error) {
 	var (
 		mu     sync.Mutex
 		left   = len(e.rows)
-		landed = span{first: math.MaxInt64, last: -1, records: len(e.rows)}
+		landed = landing{first: math.MaxInt64, last: -1, records: len(e.rows)}
 		done   = make(chan struct{})
 	)
 	for _, r := range e.tableRecords(p.conf.Table, p.shelf.Partition(), p.owner) {
@@ -127,7 +127,7 @@ func (p *partitionEpochs) sendRows(e *epoch) (span, error) {
 		})
 	}
 	if err := p.wait(done); err != nil {
-		return span{}, err
+		return landing{}, err
 	}
 	mu.Lock()
 	defer mu.Unlock()

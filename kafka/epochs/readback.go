@@ -107,7 +107,7 @@ func (p *partitionEpochs) answer(key string, value []byte) {
 	case !p.conf.Older(value, row):
 		return
 	}
-	p.conf.Metrics.answered()
+	p.conf.Metrics.tableRewritten()
 	if err := p.set(key, row); err == nil {
 		p.wake()
 	}
@@ -124,10 +124,13 @@ func (p *partitionEpochs) recalled(key string, older bool) {
 	}
 }
 
+// owed is the space of the keys whose rows are to be written into the changelog again.
+const owed localstore.Space = 0xfd
+
 // recall reads which rows this disk's last owner was to write again and did not get to. Its offset is past the older records, so
 // no recovery from there meets them.
 func (p *partitionEpochs) recall() error {
-	scan := p.shelf.Scan(localstore.Owed, nil, nil)
+	scan := p.shelf.Scan(owed, nil, nil)
 	for scan.Next() {
 		p.older[string(scan.Key())] = true
 	}
@@ -140,9 +143,9 @@ func (p *partitionEpochs) owe(w *localstore.Writer, key string, older bool) {
 	noted := p.older[key]
 	p.mu.Unlock()
 	if older && !noted {
-		w.Set(localstore.Owed, []byte(key), nil)
+		w.Set(owed, []byte(key), nil)
 	} else if noted && !older {
-		w.Delete(localstore.Owed, []byte(key))
+		w.Delete(owed, []byte(key))
 	}
 }
 
@@ -156,7 +159,7 @@ func (p *partitionEpochs) rewrite() error {
 		if err != nil {
 			return err
 		}
-		p.conf.Metrics.answered()
+		p.conf.Metrics.tableRewritten()
 		if err := p.set(key, row); err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
 // What an owner is to write again its next start knows too: the offset on the disk is past the older record.
 func TestOwedRowsOutliveTheOwner(t *testing.T) {
 	e := newEpochTest(t)
-	epochs := NewEpochs(e.conf)
+	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
 	for offset, value := range []string{"v7", "v5"} {
 		if err := epochs.recover(recovering{offset: int64(offset)}, nil, "k", []byte(value)); err != nil {
@@ -80,7 +80,7 @@ func (r recovering) Offset() int64    { return r.offset }
 // Rows that are written again have no promise: that they cannot be is told all the same.
 func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {
 	e := newEpochTest(t)
-	epochs := NewEpochs(e.conf)
+	epochs := newEpochs(e.conf, e.store, "")
 	e.broken = epochs.fail
 	put(t, e.store, 1, "k", "v7")
 	session, stop := epochs.whilePublishing(t.Context())
@@ -97,7 +97,7 @@ func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {
 // A recovery that is cut short by the end of the session is none, though goka says so, and before it closes the partition.
 func TestAHalfReadTableIsNotReadBack(t *testing.T) {
 	e := newEpochTest(t)
-	epochs := NewEpochs(e.conf)
+	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
 	e.recalled("k", true)
 	if err := (&epochStorage{Shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}).MarkRecovered(); err != nil {
@@ -158,7 +158,7 @@ func TestNothingIsFoldedOntoARowThatCannotBeRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := newEpochTest(t)
 			put(t, e.store, 1, "k", "v7")
-			epochs := NewEpochs(e.conf)
+			epochs := newEpochs(e.conf, e.store, "")
 			epochs.byPartition[0] = e.partitionEpochs
 			s := &epochStorage{Shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}
 			inner := &stoppingContext{lookUp: func() error { return lookUp(e, s) }}

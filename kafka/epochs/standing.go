@@ -25,13 +25,13 @@ func (p *partitionEpochs) wrote(next int64) {
 func (e *Epochs) floor(ctx context.Context, table string, partition int32) (int64, error) {
 	var commits kadm.OffsetResponses
 	err := untilDecided(ctx, func() (err error) {
-		if commits, err = kadm.NewClient(e.client).FetchOffsets(kadm.RequireStable(ctx), e.conf.Group); err == nil {
+		if commits, err = kadm.NewClient(e.client).FetchOffsets(kadm.RequireStable(ctx), e.conf.Name); err == nil {
 			err = commits.Error()
 		}
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("ask for the commits of group %s: %w", e.conf.Group, err)
+		return 0, fmt.Errorf("ask for the commits of group %s: %w", e.conf.Name, err)
 	}
 	var floor int64
 	for topic, offsets := range commits {
@@ -41,9 +41,9 @@ func (e *Epochs) floor(ctx context.Context, table string, partition int32) (int6
 		}
 		switch said, found := committed.StandingOf(commit.Metadata); {
 		case !found:
-		case said.Log != e.conf.tableLog:
+		case said.Log != e.tableLog:
 			return 0, fmt.Errorf("%s/%d: the group's commit in %s belongs to rows of another log of this table (%s, now %s): the table was made anew, and has not what was folded before offset %d",
-				table, partition, topic, said.Log, e.conf.tableLog, commit.At)
+				table, partition, topic, said.Log, e.tableLog, commit.At)
 		default:
 			floor = max(floor, said.Next)
 		}

@@ -102,7 +102,7 @@ func newTransactionTest(t *testing.T, partitions int) *transactionTest {
 	t.Helper()
 	x := &transactionTest{script: &script{steps: make(chan step, 1000)}, store: openTestStore(t)}
 	conf := Config{
-		Store: x.store, Table: "table", Interval: time.Millisecond,
+		Table: "table", Interval: time.Millisecond,
 		Older: func(record, stored []byte) bool { return string(record) < string(stored) },
 	}
 	x.shared = newTransactions(x.script, conf, []byte("me"), func() []*partitionEpochs { return x.partitions })

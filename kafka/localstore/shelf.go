@@ -1,7 +1,6 @@
 package localstore
 
 import (
-	"encoding/binary"
 	"sync/atomic"
 
 	"github.com/lovoo/goka/storage"
@@ -138,5 +137,3 @@ func (i *shelfIterator) Seek(key []byte) bool {
 	i.started = false
 	return found
 }
-
-func offsetBytes(offset int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(offset)) }

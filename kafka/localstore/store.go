@@ -49,11 +49,8 @@ type Store struct {
 // A Space separates kinds of keys within a partition of a Store.
 type Space byte
 
-// Rows is the space of the table's own rows, by record key. Spaces from 1 to 252 are the caller's.
+// Rows is the space of the table's own rows, by record key. Spaces from 1 to 253 are the caller's.
 const Rows Space = 0
-
-// Owed is the space of keys whose rows their owner is to write into the changelog again.
-const Owed Space = 0xfd
 
 const (
 	spaceOffset Space = 0xfe // the changelog offset that the rows stand at
@@ -263,6 +260,8 @@ func (s *Store) Offset(partition int32) (offset int64, ok bool, err error) {
 	}
 	return int64(binary.BigEndian.Uint64(value)), true, nil
 }
+
+func offsetBytes(offset int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(offset)) }
 
 // Update applies what write does and the changelog offset that it brings the partition to, all or nothing.
 func (s *Store) Update(partition int32, offset int64, write func(w *Writer) error) error {
