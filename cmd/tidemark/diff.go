@@ -86,16 +86,8 @@ func ofWorkspace(workspace given) string {
 
 // printDifference prints one object a line, one document each, or a line for each field.
 func (c *diffCommand) printDifference(out *bufio.Writer, d comparison.Difference, a, b comparison.Table) error {
-	switch c.Output {
-	case asJSON:
-		encoder := json.NewEncoder(out)
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(d)
-	case asYAML:
-		if _, err := fmt.Fprintln(out, "---"); err != nil {
-			return err
-		}
-		return printYAML(out, d)
+	if c.Output != asTable {
+		return printOne(out, c.Output, d)
 	}
 	if d.OnlyIn != "" {
 		_, err := fmt.Fprintf(out, "%s  only in %s\n", cell(d.Key), d.OnlyIn)

@@ -154,16 +154,7 @@ type deadRecord struct {
 }
 
 func (f outputFlags) printEntry(w io.Writer, queue *deadletters.Queue, e *deadletters.Entry, r *kgo.Record) error {
-	entry := deadRecord{newRecord(r), queue.Describe(e)}
-	if f.Output == asYAML {
-		if _, err := fmt.Fprintln(w, "---"); err != nil {
-			return err
-		}
-		return printYAML(w, entry)
-	}
-	encoder := json.NewEncoder(w) // one line whatever the value's own layout
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(entry)
+	return printOne(w, f.Output, deadRecord{newRecord(r), queue.Describe(e)})
 }
 
 // A dlqShowCommand shows one dead letter.

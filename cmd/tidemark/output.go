@@ -73,6 +73,19 @@ func printYAML(w io.Writer, v any) error {
 	return encoder.Close()
 }
 
+// printOne writes v as one of several: in JSON an object a line, in YAML one document each.
+func printOne(w io.Writer, form string, v any) error {
+	if form == asYAML {
+		if _, err := io.WriteString(w, "---\n"); err != nil {
+			return err
+		}
+		return printYAML(w, v)
+	}
+	encoder := json.NewEncoder(w) // one line whatever the own layout of a raw value
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
 // yamlNode reads one JSON value. Decoding into a map would lose the order, and YAML's own parser the pairs of surrogate escapes.
 func yamlNode(decoder *json.Decoder) (*yaml.Node, error) {
 	token, err := decoder.Token()

@@ -153,15 +153,7 @@ func (p *trailPrinter) finding(f trail.Finding) error {
 }
 
 func (p *trailPrinter) object(v any) error {
-	if p.form == asYAML {
-		if _, err := io.WriteString(p.w, "---\n"); err != nil {
-			return err
-		}
-		return printYAML(p.w, v)
-	}
-	encoder := json.NewEncoder(p.w)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(v); err != nil {
+	if err := printOne(p.w, p.form, v); err != nil {
 		return err
 	}
 	return p.w.Flush() // somebody may be watching
