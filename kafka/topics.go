@@ -41,8 +41,8 @@ func (c Change) String() string {
 	return fmt.Sprintf("topic %s: %s is %s, want %s", c.Topic, c.Setting, c.Found, c.Wanted)
 }
 
-// refused reports whether tidemark does not run with this difference. How long a log is kept is the operator's to choose.
-func (c Change) refused() bool { return c.Setting != retention }
+// Refused reports whether tidemark does not run with this difference. How long a log is kept is the operator's to choose.
+func (c Change) Refused() bool { return c.Setting != retention }
 
 // PlanTopics compares the cluster with the wanted topics, in their order. An empty plan means that nothing differs.
 func PlanTopics(ctx context.Context, c Config, want []topology.Topic) ([]Change, error) {
@@ -107,7 +107,7 @@ func (a *admin) check(ctx context.Context, want []topology.Topic) error {
 		switch {
 		case change.Create:
 			errs = append(errs, missing(change.Topic))
-		case change.refused():
+		case change.Refused():
 			errs = append(errs, errors.New(change.String()))
 		}
 	}

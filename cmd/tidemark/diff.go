@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"tidemark/comparison"
-	"tidemark/topology"
 )
 
 // A diffCommand compares the tables of two groups.
@@ -29,9 +28,9 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	streams, err := topology.New(c.TopicPrefix, topology.Single)
+	streams, err := c.names()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	a, err := comparison.TableOf(streams, c.A)
 	if err != nil {

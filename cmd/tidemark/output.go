@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"text/tabwriter"
+	"time"
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
@@ -123,4 +125,26 @@ func cell(s string) string {
 		}
 	}
 	return s
+}
+
+// dash returns the first text there is.
+func dash(texts ...string) string {
+	for _, s := range texts {
+		if s != "" {
+			return cell(s)
+		}
+	}
+	return "-"
+}
+
+// clock is a time in a table.
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// some joins the first few.
+func some(list []string) string {
+	const few = 5
+	if len(list) > few {
+		return strings.Join(list[:few], ", ") + fmt.Sprintf(" and %d more", len(list)-few)
+	}
+	return strings.Join(list, ", ")
 }

@@ -72,9 +72,9 @@ func (c *tailCommand) tail(ctx context.Context, config kafka.Config, topic strin
 }
 
 func (c *tailCommand) topic() (topology.Topic, error) {
-	streams, err := topology.New(c.TopicPrefix, topology.Single)
+	streams, err := c.names()
 	if err != nil {
-		return topology.Topic{}, usageError{err}
+		return topology.Topic{}, err
 	}
 	topic, known := streams.Find(c.Topic)
 	if !known {
