@@ -129,6 +129,12 @@ func TopicIDs(ctx context.Context, c Config, names ...string) (clusterID string,
 	return clusterID, ids, nil
 }
 
+// TopicID returns the id of one topic.
+func TopicID(ctx context.Context, c Config, name string) (string, error) {
+	_, ids, err := TopicIDs(ctx, c, name)
+	return ids[name], err
+}
+
 // ErrNoTopic says that a topic is not there.
 var ErrNoTopic = errors.New("does not exist")
 
