@@ -101,7 +101,7 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 	if err != nil {
 		return nil, err
 	}
-	_, ids, err := kafka.TopicIDs(ctx, c.Kafka, c.A.Input)
+	log, err := kafka.TopicID(ctx, c.Kafka, c.A.Input)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 		if c.WorkspaceID != "" && partition != kafka.Partition(c.WorkspaceID, len(a)) {
 			continue
 		}
-		p := &part{Comparison: c, partition: partition, a: a[partition], b: b[partition], frontier: frontiers[partition], log: ids[c.A.Input], summary: summary, seed: maphash.MakeSeed()}
+		p := &part{Comparison: c, partition: partition, a: a[partition], b: b[partition], frontier: frontiers[partition], log: log, summary: summary, seed: maphash.MakeSeed()}
 		if err := p.run(ctx, each); err != nil {
 			return summary, err
 		}

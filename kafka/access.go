@@ -19,6 +19,17 @@ type Access struct {
 	Operations   []string
 }
 
+// A Denied says what the cluster's ACLs do not allow this user.
+type Denied struct {
+	Resource  string // topic or group, and its name
+	Doing     string // what was not allowed, in words
+	Operation string // what to grant for it, by Kafka's name
+}
+
+func (d *Denied) Error() string {
+	return fmt.Sprintf("%s: this user may not %s: grant the ACL operation %s", d.Resource, d.Doing, d.Operation)
+}
+
 // CheckAccess returns an error that names every operation which the cluster's ACLs do not allow this user. A client that is
 // refused later, say when it joins its group, tries again for ever and tells nobody why. Brokers that do not say what they
 // allow are believed to allow it.
@@ -54,7 +65,7 @@ func CheckAccess(ctx context.Context, c Config, want []Access) error {
 		}
 		if len(missing) > 0 {
 			list := strings.Join(missing, ", ")
-			errs = append(errs, fmt.Errorf("%s: this user may not %s: grant the ACL operation %s", resource, list, list))
+			errs = append(errs, &Denied{resource, list, list})
 		}
 	}
 	return errors.Join(errs...)

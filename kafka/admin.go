@@ -89,7 +89,7 @@ func (a *admin) topics(ctx context.Context, names []string) (map[string]kmsg.Met
 		switch err := kerr.ErrorForCode(t.ErrorCode); {
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 		case errors.Is(err, kerr.TopicAuthorizationFailed):
-			return nil, "", fmt.Errorf("topic %s: this user may not describe it: grant the ACL operation Describe", name)
+			return nil, "", &Denied{"topic " + name, "describe it", "Describe"}
 		case err != nil && !kerr.IsRetriable(err): // a retriable one is a partition without a leader, for now
 			return nil, "", fmt.Errorf("topic %s: %w", name, err)
 		default:
@@ -129,8 +129,17 @@ func TopicIDs(ctx context.Context, c Config, names ...string) (clusterID string,
 	return clusterID, ids, nil
 }
 
+// TopicID returns the id of one topic.
+func TopicID(ctx context.Context, c Config, name string) (string, error) {
+	_, ids, err := TopicIDs(ctx, c, name)
+	return ids[name], err
+}
+
+// ErrNoTopic says that a topic is not there.
+var ErrNoTopic = errors.New("does not exist")
+
 func missing(name string) error {
-	return fmt.Errorf("topic %s does not exist: create it with `tidemark topics apply`", name)
+	return fmt.Errorf("topic %s %w: create it with `tidemark topics apply`", name, ErrNoTopic)
 }
 
 // lastConnect remembers why the last connection could not be made: a request that ran out of time does not say it.

@@ -18,7 +18,7 @@ import (
 
 // Cluster is how the packages below this one reach the cluster.
 func (c Config) Cluster() committed.Cluster {
-	return committed.Cluster{Brokers: c.Brokers, Sarama: c.SaramaReader, Franz: c.Franz, Explain: func(topic string, err error) error {
+	return committed.Cluster{Brokers: c.Brokers, Sarama: c.saramaReader, Franz: c.Franz, Explain: func(topic string, err error) error {
 		switch {
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			return missing(topic)

@@ -80,9 +80,9 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	return s, nil
 }
 
-// SaramaReader returns the configuration for who only reads, and is built anew when that fails: sarama's look-ups of
+// saramaReader returns the configuration for who only reads, and is built anew when that fails: sarama's look-ups of
 // metadata, which are deaf to the end of a context, then give up within a second, where a producer must outlast an election.
-func (c Config) SaramaReader() (*sarama.Config, error) {
+func (c Config) saramaReader() (*sarama.Config, error) {
 	s, err := c.Sarama()
 	if err != nil {
 		return nil, err

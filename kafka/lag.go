@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -54,7 +53,7 @@ func Lags(ctx context.Context, c Config, group, topic string) (GroupLag, error) 
 	switch g := described[group]; {
 	case errors.Is(g.Err, kerr.GroupIDNotFound):
 	case errors.Is(g.Err, kerr.GroupAuthorizationFailed):
-		return lag, fmt.Errorf("group %s: this user may not describe it: grant the ACL operation Describe", group)
+		return lag, &Denied{"group " + group, "describe it", "Describe"}
 	case g.Err != nil:
 		return lag, a.fail("ask for group "+group, g.Err)
 	case g.State != "":

@@ -81,9 +81,7 @@ func (a *admin) lookedUp(topic string, listed kadm.ListedOffsets, err error) err
 	return nil
 }
 
-func unreadable(topic string) error {
-	return fmt.Errorf("topic %s: this user may not read it: grant the ACL operation Read", topic)
-}
+func unreadable(topic string) error { return &Denied{"topic " + topic, "read it", "Read"} }
 
 // Read hands the committed records in spans to each: see committed.Read.
 func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*kgo.Record) error) error {
@@ -145,7 +143,7 @@ func Committed(ctx context.Context, c Config, group, topic string) (map[int32]ka
 	case errors.Is(err, kerr.GroupIDNotFound): // a group that never ran: some brokers say so, others send nothing
 		return nil, nil
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		return nil, fmt.Errorf("group %s: this user may not see what it committed: grant the ACL operation Describe", group)
+		return nil, &Denied{"group " + group, "see what it committed", "Describe"}
 	case err != nil:
 		return nil, a.fail("look up what group "+group+" committed", err)
 	}
@@ -181,7 +179,7 @@ func Commit(ctx context.Context, c Config, group string, offsets ...kadm.Offset)
 	}
 	switch {
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		return fmt.Errorf("group %s: this user may not commit to it: grant the ACL operation Read", group)
+		return &Denied{"group " + group, "commit to it", "Read"}
 	case errors.Is(err, kerr.UnknownMemberID):
 		return fmt.Errorf("group %s: %w: stop them first, or wait some 10 s for one that was killed", group, ErrHasMembers)
 	case err != nil:

@@ -41,8 +41,8 @@ func (c Change) String() string {
 	return fmt.Sprintf("topic %s: %s is %s, want %s", c.Topic, c.Setting, c.Found, c.Wanted)
 }
 
-// refused reports whether tidemark does not run with this difference. How long a log is kept is the operator's to choose.
-func (c Change) refused() bool { return c.Setting != retention }
+// Refused reports whether tidemark does not run with this difference. How long a log is kept is the operator's to choose.
+func (c Change) Refused() bool { return c.Setting != retention }
 
 // PlanTopics compares the cluster with the wanted topics, in their order. An empty plan means that nothing differs.
 func PlanTopics(ctx context.Context, c Config, want []topology.Topic) ([]Change, error) {
@@ -107,7 +107,7 @@ func (a *admin) check(ctx context.Context, want []topology.Topic) error {
 		switch {
 		case change.Create:
 			errs = append(errs, missing(change.Topic))
-		case change.refused():
+		case change.Refused():
 			errs = append(errs, errors.New(change.String()))
 		}
 	}
@@ -176,7 +176,7 @@ func (a *admin) settings(ctx context.Context, names []string) (map[string]map[st
 	for _, answer := range answers {
 		switch {
 		case errors.Is(answer.Err, kerr.TopicAuthorizationFailed):
-			return nil, fmt.Errorf("topic %s: this user may not read its settings: grant the ACL operation DescribeConfigs", answer.Name)
+			return nil, &Denied{"topic " + answer.Name, "read its settings", "DescribeConfigs"}
 		case answer.Err != nil:
 			return nil, fmt.Errorf("settings of topic %s: %w", answer.Name, answer.Err)
 		}
@@ -201,7 +201,7 @@ func (a *admin) create(ctx context.Context, t topology.Topic) (made bool, err er
 	case errors.Is(err, kerr.TopicAlreadyExists):
 		return false, nil
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return false, fmt.Errorf("topic %s: this user may not create it: grant the ACL operation Create", t.Name)
+		return false, &Denied{"topic " + t.Name, "create it", "Create"}
 	case answer.ErrMessage != "":
 		return false, fmt.Errorf("create topic %s with %s: %w: %s", t.Name, describe(t), err, answer.ErrMessage)
 	default:

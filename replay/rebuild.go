@@ -64,7 +64,7 @@ func (b *Rebuild) Run(ctx context.Context) error {
 	if _, err := kafka.ApplyTopics(ctx, b.Kafka, []topology.Topic{table}); err != nil {
 		return err
 	}
-	_, ids, err := kafka.TopicIDs(ctx, b.Kafka, table.Name)
+	id, err := kafka.TopicID(ctx, b.Kafka, table.Name)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (b *Rebuild) Run(ctx context.Context) error {
 		return err
 	}
 	widen(spans, kept)
-	if err := b.keep(rebuilding{b.Select, spans, ids[table.Name]}); err != nil {
+	if err := b.keep(rebuilding{b.Select, spans, id}); err != nil {
 		return err
 	}
 	begin, err := b.begin(ctx, spans)
@@ -179,8 +179,8 @@ func (b *Rebuild) sameTable(ctx context.Context, id string) (bool, error) {
 		return false, err
 	}
 	if len(plan) == 0 || !plan[0].Create {
-		_, ids, err := kafka.TopicIDs(ctx, b.Kafka, table.Name)
-		if err != nil || ids[table.Name] == id {
+		now, err := kafka.TopicID(ctx, b.Kafka, table.Name)
+		if err != nil || now == id {
 			return err == nil, err
 		}
 	}

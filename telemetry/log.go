@@ -16,15 +16,16 @@ const (
 // NewLogger returns a logger that writes records of at least level to w.
 func NewLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
-	if format == LogText || format == LogAuto && isTerminal(w) {
+	if format == LogText || format == LogAuto && IsTerminal(w) {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-// isTerminal takes any character device for a terminal: the only other one met in practice is /dev/null, which reads nothing.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// IsTerminal takes any character device for a terminal: the only other one met in practice is /dev/null, which reads nothing and
+// answers nothing.
+func IsTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	if !ok {
 		return false
 	}

@@ -99,7 +99,7 @@ func Follow(ctx context.Context, s Search, tell func(Event) error) (f Finding, e
 		return f, err
 	}
 	partition := kafka.Partition(s.WorkspaceID, len(extent))
-	_, ids, err := kafka.TopicIDs(ctx, s.Kafka, name)
+	id, err := kafka.TopicID(ctx, s.Kafka, name)
 	if err != nil {
 		return f, err
 	}
@@ -112,7 +112,7 @@ func Follow(ctx context.Context, s Search, tell func(Event) error) (f Finding, e
 	if o, ok := commits[partition]; ok {
 		commit = o.At
 	}
-	e := newEvidence(s, partition, ids[name], commit)
+	e := newEvidence(s, partition, id, commit)
 	looked, err := e.gather(ctx, s)
 	if err != nil {
 		return f, err

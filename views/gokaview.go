@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -28,7 +27,7 @@ func (t *table) attempt(ctx context.Context, conf kafka.Config, streams topology
 	var clients clients
 	defer clients.cut()
 	view, err := goka.NewView(conf.Brokers, goka.Table(t.topic.Name), codecs.Bytes{},
-		goka.WithViewLogger(gokaLog{t.log}),
+		goka.WithViewLogger(committed.GokaLog(t.log)),
 		goka.WithViewClientID(conf.ClientID),
 		goka.WithViewHasher(kafka.FileHasher),
 		goka.WithViewCallback(t.update),
@@ -113,12 +112,8 @@ func (c *clients) add(client io.Closer, err error) {
 }
 
 func (c *clients) consumers(conf kafka.Config) goka.SaramaConsumerBuilder {
-	return func(brokers []string, _ string) (sarama.Consumer, error) {
-		config, err := conf.SaramaReader()
-		if err != nil {
-			return nil, err
-		}
-		consumer, err := sarama.NewConsumer(brokers, config)
+	return func(brokers []string, clientID string) (sarama.Consumer, error) {
+		consumer, err := committed.Consumer(conf.Cluster())(brokers, clientID)
 		c.add(consumer, err)
 		return consumer, err
 	}
@@ -139,13 +134,4 @@ func (c *clients) cut() {
 	for _, client := range c.opened {
 		_ = client.Close()
 	}
-}
-
-// gokaLog passes goka's lines on as details: what matters of them reaches us as an error.
-type gokaLog struct{ log *slog.Logger }
-
-func (l gokaLog) Print(args ...any)   { l.log.Debug("goka", "text", fmt.Sprint(args...)) }
-func (l gokaLog) Println(args ...any) { l.log.Debug("goka", "text", fmt.Sprintln(args...)) }
-func (l gokaLog) Printf(format string, args ...any) {
-	l.log.Debug("goka", "text", fmt.Sprintf(format, args...))
 }

@@ -48,11 +48,9 @@ func newRig(t *testing.T, brokers []string) *rig {
 	if _, err := kafka.ApplyTopics(t.Context(), r.conf, streams.Topics()); err != nil {
 		t.Fatal(err)
 	}
-	_, ids, err := kafka.TopicIDs(t.Context(), r.conf, streams.Events.Name)
-	if err != nil {
+	if r.logID, err = kafka.TopicID(t.Context(), r.conf, streams.Events.Name); err != nil {
 		t.Fatal(err)
 	}
-	r.logID = ids[streams.Events.Name]
 	opts, err := r.conf.Franz()
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"tidemark/views"
 )
 
 // apiFlags say where the query API is.
@@ -36,9 +38,6 @@ func atLeast(position string, wait time.Duration) url.Values {
 	return url.Values{"at_least": {position}, "wait": {fmt.Sprintf("%dms", wait.Milliseconds())}}
 }
 
-// maxWait is the longest that the API waits for a position.
-const maxWait = 60 * time.Second
-
 // query asks the API for a path made of segments, each escaped by itself.
 func (f apiFlags) query(ctx context.Context, values url.Values, segments ...string) ([]byte, error) {
 	path := make([]string, len(segments))
@@ -49,7 +48,7 @@ func (f apiFlags) query(ctx context.Context, values url.Values, segments ...stri
 	if len(values) > 0 {
 		address += "?" + values.Encode()
 	}
-	ctx, cancel := context.WithTimeout(ctx, maxWait+15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, views.MaxWait+15*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"tidemark/comparison"
-	"tidemark/topology"
 )
 
 // A diffCommand compares the tables of two groups.
@@ -29,9 +28,9 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	streams, err := topology.New(c.TopicPrefix, topology.Single)
+	streams, err := c.names()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	a, err := comparison.TableOf(streams, c.A)
 	if err != nil {
@@ -86,16 +85,8 @@ func ofWorkspace(workspace given) string {
 
 // printDifference prints one object a line, one document each, or a line for each field.
 func (c *diffCommand) printDifference(out *bufio.Writer, d comparison.Difference, a, b comparison.Table) error {
-	switch c.Output {
-	case asJSON:
-		encoder := json.NewEncoder(out)
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(d)
-	case asYAML:
-		if _, err := fmt.Fprintln(out, "---"); err != nil {
-			return err
-		}
-		return printYAML(out, d)
+	if c.Output != asTable {
+		return printOne(out, c.Output, d)
 	}
 	if d.OnlyIn != "" {
 		_, err := fmt.Fprintf(out, "%s  only in %s\n", cell(d.Key), d.OnlyIn)

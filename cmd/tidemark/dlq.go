@@ -8,14 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/deadletters"
-	"tidemark/topology"
+	"tidemark/telemetry"
 )
 
 // dlqCommand groups what is done about events that could not be folded.
@@ -38,9 +37,9 @@ func (f deadFlags) queue() (*deadletters.Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	streams, err := topology.New(f.TopicPrefix, topology.Single)
+	streams, err := f.names()
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
 	return deadletters.New(config, streams), nil
 }
@@ -71,19 +70,6 @@ func (f filterFlags) filter(q *deadletters.Queue) (deadletters.Filter, error) {
 		filter.Since = since
 	}
 	return filter, nil
-}
-
-// parseTime reads a time, a day, or how long ago it was.
-func parseTime(s string, now time.Time) (time.Time, error) {
-	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
-		return now.Add(-ago), nil
-	}
-	for _, form := range []string{time.RFC3339, time.DateOnly} {
-		if at, err := time.Parse(form, s); err == nil {
-			return at, nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("%q: want a time like 2026-11-24T12:00:00Z, a day like 2026-11-24, or how long ago, like 36h", s)
 }
 
 // A dlqListCommand shows dead letters.
@@ -130,9 +116,6 @@ func (c *dlqListCommand) Run(ctx context.Context, con console) error {
 	})
 }
 
-// clock is a time in a table.
-func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
 func printEach(w io.Writer, queue *deadletters.Queue, entries []*deadletters.Entry) error {
 	var table bytes.Buffer
 	fmt.Fprintln(&table, "ENTRY\tREASON\tFAILED\tTIMES\tWORKSPACE\tEVENT ID\tRESOLVED\tWHAT TO MEND")
@@ -154,16 +137,7 @@ type deadRecord struct {
 }
 
 func (f outputFlags) printEntry(w io.Writer, queue *deadletters.Queue, e *deadletters.Entry, r *kgo.Record) error {
-	entry := deadRecord{newRecord(r), queue.Describe(e)}
-	if f.Output == asYAML {
-		if _, err := fmt.Fprintln(w, "---"); err != nil {
-			return err
-		}
-		return printYAML(w, entry)
-	}
-	encoder := json.NewEncoder(w) // one line whatever the value's own layout
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(entry)
+	return printOne(w, f.Output, deadRecord{newRecord(r), queue.Describe(e)})
 }
 
 // A dlqShowCommand shows one dead letter.
@@ -262,7 +236,7 @@ type dlqDropCommand struct {
 
 // Run drops once somebody said yes.
 func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
-	if !c.Yes && !isTerminal(con.in) {
+	if !c.Yes && !telemetry.IsTerminal(con.in) {
 		return usagef("there is no terminal to ask on: say --yes if the dead letters are to go")
 	}
 	queue, err := c.queue()
@@ -306,16 +280,6 @@ func agreed(in io.Reader) bool {
 		return true
 	}
 	return false
-}
-
-// isTerminal takes any character device for a terminal. /dev/null is one too, and answers nothing, which is a no.
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // report prints what was done, also when an error cut it short.

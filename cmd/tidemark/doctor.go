@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -177,16 +175,9 @@ func (r *report) print(f finding) {
 	}
 	r.counts[f.Status]++
 	var err error
-	switch r.form {
-	case asJSON:
-		encoder := json.NewEncoder(r.w)
-		encoder.SetEscapeHTML(false)
-		err = encoder.Encode(f)
-	case asYAML:
-		if _, err = io.WriteString(r.w, "---\n"); err == nil {
-			err = printYAML(r.w, f)
-		}
-	default:
+	if r.form != asTable {
+		err = printOne(r.w, r.form, f)
+	} else {
 		_, err = fmt.Fprintf(r.w, "%-4s  %-16s  %s\n", f.Status, f.Check, line(f.What))
 		if f.Mend != "" && err == nil {
 			_, err = fmt.Fprintf(r.w, "%24s%s\n", "→ ", line(f.Mend))

@@ -77,12 +77,13 @@ func (d *clusterDoctor) failed(err error) finding {
 		return finding{Status: skipped, What: fmt.Sprintf("not checked: %s cannot be talked to", brokerNames(d.away))}
 	}
 	f := finding{Status: failing, What: err.Error(), Mend: "look at the brokers above, and try again"}
+	_, denied := errors.AsType[*kafka.Denied](err)
 	switch text := f.What; {
-	case strings.Contains(text, "does not exist"):
+	case errors.Is(err, kafka.ErrNoTopic):
 		f.Mend = "run `tidemark topics apply`; if topics of another name are there, set --topic-prefix"
 	case strings.Contains(text, ": partitions is"):
 		f.Mend = "set --partitions to what is found; it cannot be changed afterwards, as keys would move"
-	case strings.Contains(text, "grant the ACL"):
+	case denied:
 		f.Mend = "grant it: `tidemark topics acls` prints the commands"
 	case strings.HasPrefix(text, "topic ") && strings.Contains(text, ", want "):
 		f.Mend = "mend the setting with Kafka's own tools: tidemark never alters a topic"
@@ -173,9 +174,10 @@ func (d *clusterDoctor) may(ctx context.Context, role string, access []kafka.Acc
 	for _, each := range separate(err) {
 		lacks = append(lacks, each.Error())
 	}
+	_, denied := errors.AsType[*kafka.Denied](err)
 	status, mend := warning, "no fault if another user runs this role (say which with --role); else grant it: `tidemark topics acls` prints the commands"
 	switch {
-	case !strings.Contains(err.Error(), "grant the ACL"): // the question was not answered
+	case !denied: // the question was not answered
 		return d.failed(fmt.Errorf("ask what %s may do: %w", role, err))
 	case len(d.roles) > 0:
 		status, mend = failing, "grant it: `tidemark topics acls` prints the commands"

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +28,25 @@ func TestGrowingLag(t *testing.T) {
 	} {
 		if f := moving(test.before, test.after, 5*time.Second, "events wait"); f.Status != test.status || !strings.Contains(f.What, test.says) {
 			t.Errorf("%s: %v, %s", test.name, f.Status, f.What)
+		}
+	}
+}
+
+// What to do follows from what an error is, however it is wrapped.
+func TestFailedSaysWhatToDo(t *testing.T) {
+	denied := &kafka.Denied{Resource: "topic t", Doing: "read it", Operation: "Read"}
+	for _, test := range []struct {
+		err        error
+		says, mend string
+	}{
+		{fmt.Errorf("topic t %w: create it", kafka.ErrNoTopic), "topic t does not exist: create it", "run `tidemark topics apply`"},
+		{fmt.Errorf("look: %w", errors.Join(errors.New("a"), denied)), "topic t: this user may not read it: grant the ACL operation Read", "grant it: `tidemark topics acls`"},
+		{errors.New("topic t: partitions is 3, want 4"), "3, want 4", "set --partitions"},
+		{errors.New("the log does not exist"), "does not exist", "look at the brokers above"},
+	} {
+		f := new(clusterDoctor).failed(test.err)
+		if f.Status != failing || !strings.Contains(f.What, test.says) || !strings.HasPrefix(f.Mend, test.mend) {
+			t.Errorf("%v: %+v", test.err, f)
 		}
 	}
 }

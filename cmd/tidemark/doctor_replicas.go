@@ -112,12 +112,3 @@ func brokerNames(brokers []kafka.Broker) string {
 	}
 	return strings.Join(names, " and ")
 }
-
-// some joins the first few.
-func some(list []string) string {
-	const few = 5
-	if len(list) > few {
-		return strings.Join(list[:few], ", ") + fmt.Sprintf(" and %d more", len(list)-few)
-	}
-	return strings.Join(list, ", ")
-}

@@ -72,6 +72,15 @@ type prefixFlags struct {
 	TopicPrefix string `help:"What the names of all topics and groups begin with." default:"fastio" placeholder:"NAME" group:"Kafka"`
 }
 
+// names is for who needs names only: partitions are the cluster's to tell.
+func (f prefixFlags) names() (topology.Streams, error) {
+	streams, err := topology.New(f.TopicPrefix, topology.Single)
+	if err != nil {
+		return streams, usageError{err}
+	}
+	return streams, nil
+}
+
 // sizingFlags say how large the topics must be.
 type sizingFlags struct {
 	prefixFlags

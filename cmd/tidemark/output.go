@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"text/tabwriter"
+	"time"
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
@@ -73,6 +75,19 @@ func printYAML(w io.Writer, v any) error {
 	return encoder.Close()
 }
 
+// printOne writes v as one of several: in JSON an object a line, in YAML one document each.
+func printOne(w io.Writer, form string, v any) error {
+	if form == asYAML {
+		if _, err := io.WriteString(w, "---\n"); err != nil {
+			return err
+		}
+		return printYAML(w, v)
+	}
+	encoder := json.NewEncoder(w) // one line whatever the own layout of a raw value
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
 // yamlNode reads one JSON value. Decoding into a map would lose the order, and YAML's own parser the pairs of surrogate escapes.
 func yamlNode(decoder *json.Decoder) (*yaml.Node, error) {
 	token, err := decoder.Token()
@@ -110,4 +125,26 @@ func cell(s string) string {
 		}
 	}
 	return s
+}
+
+// dash returns the first text there is.
+func dash(texts ...string) string {
+	for _, s := range texts {
+		if s != "" {
+			return cell(s)
+		}
+	}
+	return "-"
+}
+
+// clock is a time in a table.
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// some joins the first few.
+func some(list []string) string {
+	const few = 5
+	if len(list) > few {
+		return strings.Join(list[:few], ", ") + fmt.Sprintf(" and %d more", len(list)-few)
+	}
+	return strings.Join(list, ", ")
 }

@@ -153,16 +153,6 @@ func (l *listing) end(cursor *string, con console) error {
 	return printJSON(l.out, l.page)
 }
 
-// dash returns the first text there is.
-func dash(texts ...string) string {
-	for _, s := range texts {
-		if s != "" {
-			return cell(s)
-		}
-	}
-	return "-"
-}
-
 // printObject prints a JSON object from the wire; as a table it has one line a field, in the object's order.
 func (f outputFlags) printObject(w io.Writer, object []byte) error {
 	if f.Output != asTable {

@@ -65,27 +65,17 @@ func newRecord(r *kgo.Record) record {
 type recordPrinter struct {
 	w    *bufio.Writer
 	form string
-	json *json.Encoder
 }
 
 func newRecordPrinter(w io.Writer, form string) *recordPrinter {
-	buffer := bufio.NewWriter(w)
-	encoder := json.NewEncoder(buffer) // which writes one line whatever the value's own layout
-	encoder.SetEscapeHTML(false)
-	return &recordPrinter{w: buffer, form: form, json: encoder}
+	return &recordPrinter{w: bufio.NewWriter(w), form: form}
 }
 
 // print may hold the record back until flush.
 func (p *recordPrinter) print(r *kgo.Record) error {
 	out := newRecord(r)
-	switch p.form {
-	case asJSON:
-		return p.json.Encode(out)
-	case asYAML:
-		if _, err := fmt.Fprintln(p.w, "---"); err != nil {
-			return err
-		}
-		return printYAML(p.w, out)
+	if p.form != asTable {
+		return printOne(p.w, p.form, out)
 	}
 	value := cell(string(bytes.TrimSpace(out.Value)))
 	if out.ValueBase64 != nil {

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -45,9 +42,9 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	streams, err := topology.New(c.TopicPrefix, topology.Single)
+	streams, err := c.names()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	selection := replay.Selection{From: string(c.From), To: string(c.To), WorkspaceID: string(c.Workspace), Events: c.Event}
 	if c.Group != "" {
@@ -145,62 +142,4 @@ func (c *replayCommand) rebuild(ctx context.Context, con console, config kafka.C
 	}
 	_, err = fmt.Fprintf(con.out, "%s holds what was asked for. Compare: tidemark diff files %s\n", target.Files.Name, c.Group)
 	return err
-}
-
-// A bar shows how far something is: in place on a terminal, else a line now and then.
-type bar struct {
-	w        io.Writer
-	terminal bool
-	begun    time.Time
-	shown    time.Time
-	last     replay.Progress
-	drawn    replay.Progress
-}
-
-func newBar(w io.Writer) *bar { return &bar{w: w, terminal: isTerminal(w), begun: time.Now()} }
-
-// How often a bar is drawn, and how often a line is written where there is none.
-const (
-	drawEvery = 100 * time.Millisecond
-	lineEvery = 5 * time.Second
-)
-
-func (b *bar) show(p replay.Progress) {
-	if b.last = p; p.Total == 0 {
-		return
-	}
-	every := lineEvery
-	if b.terminal {
-		every = drawEvery
-	}
-	if time.Since(b.shown) >= every {
-		b.draw()
-	}
-}
-
-func (b *bar) draw() {
-	b.shown, b.drawn = time.Now(), b.last
-	share := float64(b.last.Done) / float64(b.last.Total)
-	spent := time.Since(b.begun)
-	text := fmt.Sprintf("%3.0f %%  %d of %d  %.0f/s", 100*share, b.last.Done, b.last.Total, float64(b.last.Done)/spent.Seconds())
-	if share > 0 && share < 1 {
-		text += "  " + time.Duration(float64(spent)*(1-share)/share).Round(time.Second).String() + " to go"
-	}
-	if !b.terminal {
-		_, _ = fmt.Fprintln(b.w, text) // if it fails, whoever watched has left
-		return
-	}
-	const width = 30
-	full := int(share * width)
-	_, _ = fmt.Fprintf(b.w, "\r\x1b[K[%s%s] %s", strings.Repeat("=", full), strings.Repeat(" ", width-full), text) // the same
-}
-
-// end draws the last state, and leaves the line.
-func (b *bar) end() {
-	if b.last.Total > 0 && b.drawn != b.last {
-		b.draw()
-	}
-	if b.terminal && !b.shown.IsZero() {
-		_, _ = fmt.Fprintln(b.w) // if it fails, whoever watched has left
-	}
 }

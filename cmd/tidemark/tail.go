@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tidemark/kafka"
 	"tidemark/topology"
 )
 
@@ -39,6 +39,22 @@ func (c *tailCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
+	err = c.tail(ctx, config, topic.Name, newRecordPrinter(con.out, c.Output))
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (c *tailCommand) tail(ctx context.Context, config kafka.Config, topic string, out *recordPrinter) error {
+	spans, err := c.spans(ctx, config, topic)
+	if err != nil {
+		return err
+	}
+	begin := map[int32]kgo.Offset{}
+	for partition, span := range spans {
+		begin[partition] = kgo.NewOffset().At(span.From)
+	}
 	options, err := config.Franz()
 	if err != nil {
 		return err
@@ -46,26 +62,19 @@ func (c *tailCommand) Run(ctx context.Context, con console) error {
 	client, err := kgo.NewClient(append(options,
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // a transaction's marker may be the last record: its offset says that the end is reached
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: begin}),
 	)...)
 	if err != nil {
 		return fmt.Errorf("kafka client: %w", err)
 	}
 	defer client.Close()
-	begin, end, err := c.bounds(ctx, kadm.NewClient(client), topic.Name)
-	if err == nil {
-		client.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic.Name: begin.offsets()})
-		err = c.follow(ctx, client, begin, end, newRecordPrinter(con.out, c.Output))
-	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+	return c.follow(ctx, client, spans, out)
 }
 
 func (c *tailCommand) topic() (topology.Topic, error) {
-	streams, err := topology.New(c.TopicPrefix, topology.Single)
+	streams, err := c.names()
 	if err != nil {
-		return topology.Topic{}, usageError{err}
+		return topology.Topic{}, err
 	}
 	topic, known := streams.Find(c.Topic)
 	if !known {
@@ -78,73 +87,40 @@ func (c *tailCommand) topic() (topology.Topic, error) {
 	return topic, nil
 }
 
-// A bound is an offset in each partition.
-type bound map[int32]int64
-
-func (b bound) offsets() map[int32]kgo.Offset {
-	offsets := map[int32]kgo.Offset{}
-	for partition, offset := range b {
-		offsets[partition] = kgo.NewOffset().At(offset)
-	}
-	return offsets
-}
-
-// bounds returns where to begin, and where the topic ends now: at the last stable offset, which is all that can be read.
-func (c *tailCommand) bounds(ctx context.Context, admin *kadm.Client, topic string) (begin, end bound, err error) {
-	starts, err := listed(topic)(admin.ListStartOffsets(ctx, topic))
+// spans returns where to begin, and where the topic ends now.
+func (c *tailCommand) spans(ctx context.Context, config kafka.Config, topic string) (kafka.Spans, error) {
+	spans, err := kafka.Extent(ctx, config, topic)
 	if err != nil {
-		return nil, nil, err
-	}
-	ends, err := listed(topic)(admin.ListCommittedOffsets(ctx, topic))
-	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if c.Partition != nil {
-		only := *c.Partition
-		if _, known := ends[only]; !known {
-			return nil, nil, usagef("--partition %d: topic %s has partitions 0 to %d", only, topic, len(ends)-1)
+		only, known := spans[*c.Partition]
+		if !known {
+			return nil, usagef("--partition %d: topic %s has partitions 0 to %d", *c.Partition, topic, len(spans)-1)
 		}
-		starts, ends = bound{only: starts[only]}, bound{only: ends[only]}
+		spans = kafka.Spans{*c.Partition: only}
 	}
+	var from int64
 	switch c.From {
 	case "start":
-		return starts, ends, nil
 	case "end":
-		return ends, ends, nil
-	}
-	offset, err := strconv.ParseInt(c.From, 10, 64)
-	if err != nil || offset < 0 {
-		return nil, nil, usagef("--from %q: want start, end or an offset", c.From)
-	}
-	begin = bound{}
-	for partition := range ends { // an offset outside of the partition means its nearest end, not an error in one of many
-		begin[partition] = min(max(offset, starts[partition]), ends[partition])
-	}
-	return begin, ends, nil
-}
-
-func listed(topic string) func(kadm.ListedOffsets, error) (bound, error) {
-	return func(offsets kadm.ListedOffsets, err error) (bound, error) {
-		if err == nil {
-			err = offsets.Error()
+		from = math.MaxInt64
+	default:
+		if from, err = strconv.ParseInt(c.From, 10, 64); err != nil || from < 0 {
+			return nil, usagef("--from %q: want start, end or an offset", c.From)
 		}
-		if errors.Is(err, kerr.UnknownTopicOrPartition) {
-			return nil, fmt.Errorf("topic %s does not exist: create it with `tidemark topics apply`", topic)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("look up topic %s: %w", topic, err)
-		}
-		b := bound{}
-		offsets.Each(func(o kadm.ListedOffset) { b[o.Partition] = o.Offset })
-		return b, nil
 	}
+	for partition, span := range spans { // an offset outside of the partition means its nearest end, not an error in one of many
+		spans[partition] = kafka.Span{From: min(max(from, span.From), span.To), To: span.To}
+	}
+	return spans, nil
 }
 
 // follow prints records as they come until every partition has reached its end, or the limit is reached.
-func (c *tailCommand) follow(ctx context.Context, client *kgo.Client, begin, end bound, out *recordPrinter) error {
+func (c *tailCommand) follow(ctx context.Context, client *kgo.Client, spans kafka.Spans, out *recordPrinter) error {
 	unfinished := map[int32]bool{}
-	for partition, offset := range end {
-		if begin[partition] < offset {
+	for partition, span := range spans {
+		if span.From < span.To {
 			unfinished[partition] = true
 		}
 	}
@@ -158,10 +134,10 @@ func (c *tailCommand) follow(ctx context.Context, client *kgo.Client, begin, end
 		}
 		for iter := fetches.RecordIter(); !iter.Done(); {
 			r := iter.Next()
-			if r.Offset+1 >= end[r.Partition] {
+			if r.Offset+1 >= spans[r.Partition].To {
 				delete(unfinished, r.Partition)
 			}
-			if r.Attrs.IsControl() || c.UntilEnd && r.Offset >= end[r.Partition] {
+			if r.Attrs.IsControl() || c.UntilEnd && r.Offset >= spans[r.Partition].To {
 				continue
 			}
 			if err := out.print(r); err != nil {

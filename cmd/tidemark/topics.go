@@ -91,7 +91,7 @@ func (f outputFlags) printChanges(w io.Writer, changes []kafka.Change) error {
 		switch {
 		case c.Create:
 			action = "create"
-		case c.Setting == "retention.ms": // how long a log is kept is the operator's to choose: no role refuses it
+		case !c.Refused():
 			action = "allow"
 		}
 		rows = append(rows, row{action, c.Topic, c.Setting, c.Found, c.Wanted})
@@ -114,7 +114,7 @@ type topicsAclsCommand struct {
 
 // Run prints the ACLs: as a table with the commands below it, or in one of the forms alone.
 func (c *topicsAclsCommand) Run(con console) error {
-	streams, err := sizingFlags{prefixFlags: c.prefixFlags, Partitions: 1, Replication: 1, MinInsync: 1}.streams()
+	streams, err := c.names()
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"tidemark/codecs"
-	"tidemark/topology"
 	"tidemark/trail"
 )
 
@@ -42,9 +41,9 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	streams, err := topology.New(c.TopicPrefix, topology.Single)
+	streams, err := c.names()
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	out := &trailPrinter{form: c.Output, w: bufio.NewWriter(con.out)}
 	found, err := trail.Follow(ctx, trail.Search{
@@ -70,18 +69,6 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 		return errors.New(found.Why)
 	}
 	return nil
-}
-
-// parseSince reads a time, a day, or how long ago; nothing is the beginning.
-func parseSince(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	at, err := parseTime(text, now)
-	if err != nil {
-		return at, usagef("--since %w", err)
-	}
-	return at, nil
 }
 
 // A trailPrinter prints the events of a file and its row: in JSON one object a line, in YAML one document each.
@@ -153,15 +140,7 @@ func (p *trailPrinter) finding(f trail.Finding) error {
 }
 
 func (p *trailPrinter) object(v any) error {
-	if p.form == asYAML {
-		if _, err := io.WriteString(p.w, "---\n"); err != nil {
-			return err
-		}
-		return printYAML(p.w, v)
-	}
-	encoder := json.NewEncoder(p.w)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(v); err != nil {
+	if err := printOne(p.w, p.form, v); err != nil {
 		return err
 	}
 	return p.w.Flush() // somebody may be watching

@@ -1,6 +1,7 @@
 package committed
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -147,7 +148,7 @@ func Consumer(c Cluster) goka.SaramaConsumerBuilder {
 		if err != nil {
 			return nil, err
 		}
-		config.ClientID = clientID
+		config.ClientID = cmp.Or(clientID, config.ClientID)
 		return sarama.NewConsumer(brokers, config)
 	}
 }
