@@ -36,8 +36,8 @@ func eventsLog(ctx context.Context, conf Config) (string, error) {
 // sameLog refuses to go on, with ErrNewLog, once the events topic is another than when the group began: rows would take events
 // of the new log for those of the old one that they hold.
 func sameLog(ctx context.Context, conf Config, began string) error {
-	_, ids, err := kafka.TopicIDs(ctx, conf.Kafka, conf.Streams.Events.Name)
-	if err == nil && ids[conf.Streams.Events.Name] != began {
+	id, err := kafka.TopicID(ctx, conf.Kafka, conf.Streams.Events.Name)
+	if err == nil && id != began {
 		return ErrNewLog
 	}
 	return nil // or it cannot be told now: the attempt will not get far either
@@ -46,11 +46,10 @@ func sameLog(ctx context.Context, conf Config, began string) error {
 // checkLog compares the events topic's id with the one in the rows written last. A table that holds rows of the present log
 // has been accepted before; one that holds only others' has not.
 func checkLog(ctx context.Context, conf Config) (string, error) {
-	_, ids, err := kafka.TopicIDs(ctx, conf.Kafka, conf.Streams.Events.Name)
+	id, err := kafka.TopicID(ctx, conf.Kafka, conf.Streams.Events.Name)
 	if err != nil {
 		return "", err
 	}
-	id := ids[conf.Streams.Events.Name]
 	if conf.AcceptNewLog {
 		return id, nil
 	}

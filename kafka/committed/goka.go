@@ -141,7 +141,7 @@ func (m *topicManager) Close() error {
 	return m.TopicManager.Close()
 }
 
-// Consumer reads tables, for goka's processors.
+// Consumer reads tables, for goka's processors and views.
 func Consumer(c Cluster) goka.SaramaConsumerBuilder {
 	return func(brokers []string, clientID string) (sarama.Consumer, error) {
 		config, err := c.Sarama()

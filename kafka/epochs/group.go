@@ -134,20 +134,11 @@ func ClientOptions(c committed.Cluster, hasher func() hash.Hash32, log *slog.Log
 		hasher = goka.DefaultHasher()
 	}
 	return []goka.ProcessorOption{
-		goka.WithLogger(gokaLog{log}),
+		goka.WithLogger(committed.GokaLog(log)),
 		goka.WithHasher(hasher),
 		goka.WithNilHandling(goka.NilProcess),
 		goka.WithPartitionChannelSize(inboxSize),
 		goka.WithConsumerSaramaBuilder(committed.Consumer(c)),
 		goka.WithTopicManagerBuilder(committed.TopicManager(c, committed.Anywhere)),
 	}
-}
-
-// gokaLog passes goka's lines on as details: what matters of them reaches us as an error.
-type gokaLog struct{ log *slog.Logger }
-
-func (l gokaLog) Print(args ...any)   { l.log.Debug("goka", "text", fmt.Sprint(args...)) }
-func (l gokaLog) Println(args ...any) { l.log.Debug("goka", "text", fmt.Sprintln(args...)) }
-func (l gokaLog) Printf(format string, args ...any) {
-	l.log.Debug("goka", "text", fmt.Sprintf(format, args...))
 }
