@@ -23,7 +23,7 @@ func onBroker(t *testing.T, brokers []string, events topology.Topic) *Server {
 	config := kafka.Config{Brokers: brokers}
 	s, err := New(Config{
 		Secrets: secretsOf(t, Scheme{}, anyKey), Brokers: brokers, Topic: events.Name,
-		Producer: kafka.ProducerBuilder(config, time.Millisecond),
+		Producer: kafka.ProducerBuilder(config, time.Millisecond, 0),
 		Check:    func(ctx context.Context) error { return kafka.CheckTopics(ctx, config, []topology.Topic{events}) },
 		Now:      func() time.Time { return noon },
 	})

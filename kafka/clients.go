@@ -32,9 +32,9 @@ func (c Config) Cluster() committed.Cluster {
 }
 
 // ProducerBuilder returns goka's producer over franz-go (docs/decisions/0003-producer.md). A record waits up to linger for others
-// to share its batch.
-func ProducerBuilder(c Config, linger time.Duration) goka.ProducerBuilder {
-	return producer.Builder(c.producer, linger)
+// to share its batch. Its keys are spread over so many partitions; 0 is as many as the topic has.
+func ProducerBuilder(c Config, linger time.Duration, partitions int) goka.ProducerBuilder {
+	return producer.Builder(c.producer, linger, partitions)
 }
 
 // NewProducer returns a producer for callers that choose the partition of each record themselves: acknowledged by all in-sync

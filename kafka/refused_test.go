@@ -42,7 +42,7 @@ func TestNewProducerOutlastsDroppedConnections(t *testing.T) {
 	done := make(chan error, 100)
 	const producers = 5
 	for range producers { // each asks any of the brokers for its id
-		producer, err := kafka.ProducerBuilder(conf, time.Millisecond)(p.Addrs(), "test", fnv.New32a)
+		producer, err := kafka.ProducerBuilder(conf, time.Millisecond, 0)(p.Addrs(), "test", fnv.New32a)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -79,7 +79,7 @@ func TestDoctorOfAHealthyInstallation(t *testing.T) {
 		t.Fatal(err)
 	}
 	role, err := ingress.New(ingress.Config{
-		Scheme: scheme, Secrets: secrets, Brokers: brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, time.Millisecond),
+		Scheme: scheme, Secrets: secrets, Brokers: brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, time.Millisecond, 0),
 		Check: func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -90,7 +90,7 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config 
 	}
 	server, err := ingress.New(ingress.Config{
 		Scheme: scheme, Secrets: secrets,
-		Brokers: config.Brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, f.IngressLinger),
+		Brokers: config.Brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, f.IngressLinger, streams.Events.Partitions),
 		Check: func(ctx context.Context) error {
 			return kafka.CheckTopics(ctx, config, []topology.Topic{streams.Events})
 		},

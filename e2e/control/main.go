@@ -83,7 +83,7 @@ func run(ctx context.Context, args []string) error {
 	log.InfoContext(ctx, "starting", "mistake", *name, "cluster", cluster)
 	f := &files{streams: streams, mistake: mistakes[i], logID: ids[streams.Events.Name], log: log}
 	options := append(epochs.ClientOptions(conf.Cluster(), kafka.FileHasher, log),
-		goka.WithProducerBuilder(f.producer(kafka.ProducerBuilder(conf, 2*time.Millisecond))),
+		goka.WithProducerBuilder(f.producer(kafka.ProducerBuilder(conf, 2*time.Millisecond, 0))),
 		goka.WithStorageBuilder(storage.DefaultBuilder(filepath.Join(*dir, "control"))),
 		goka.WithConsumerGroupBuilder(f.group(conf)))
 	processor, err := goka.NewProcessor(conf.Brokers, f.graph(), options...)

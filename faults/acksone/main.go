@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	server, err := ingress.New(ingress.Config{
-		Scheme: scheme, Secrets: secrets, Brokers: strings.Split(*brokers, ","), Topic: *topic, Producer: producer.Builder(open, time.Millisecond),
+		Scheme: scheme, Secrets: secrets, Brokers: strings.Split(*brokers, ","), Topic: *topic, Producer: producer.Builder(open, time.Millisecond, 0),
 		Check: func(context.Context) error { return nil }, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
 	})
 	if err != nil {

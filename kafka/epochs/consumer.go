@@ -134,9 +134,16 @@ func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
 	return nil
 }
 
-// Cleanup lets goka finish what is in flight; its marks still count until it returns.
+// Cleanup lets goka finish what is in flight; its marks still count until it returns. goka waits for running callbacks first, and
+// bounds that by nothing: one that waits for acknowledgements of a partition without a leader would keep this member from joining.
 func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 	defer h.session.ended.Store(true)
+	overdue := time.AfterFunc(drainTimeout, func() {
+		for _, p := range h.epochs.partitions() {
+			p.overdue()
+		}
+	})
+	defer overdue.Stop()
 	if ledger := h.epochs.ledger; ledger != nil {
 		defer ledger.member.Store(nil)
 	}

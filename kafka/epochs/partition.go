@@ -110,6 +110,16 @@ func (p *partitionEpochs) enter() error {
 	return nil
 }
 
+// overdue gives the partition up if a callback still waits for room.
+func (p *partitionEpochs) overdue() {
+	p.mu.Lock()
+	waits := p.waiting > 0
+	p.mu.Unlock()
+	if waits {
+		p.fail(errClosed)
+	}
+}
+
 // passed notes that the callback of an input record has returned: all its effects are in the open epoch.
 func (p *partitionEpochs) passed(topic string, offset int64) {
 	if p.shared == nil {

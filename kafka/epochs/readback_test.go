@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
@@ -196,4 +197,37 @@ func (c *stoppingContext) Value() any {
 		c.Fail(err)
 	}
 	return nil
+}
+
+// waits is a goka whose session does not end before a callback has returned.
+type waits struct {
+	idle
+	returned chan error
+}
+
+func (w waits) Cleanup(sarama.ConsumerGroupSession) error { return <-w.returned }
+
+// A callback that waits for acknowledgements which do not come, as those of a partition without a leader, does not keep the member
+// in a session that is over.
+func TestACallbackThatWaitsForRoomDoesNotOutliveItsSession(t *testing.T) {
+	t.Parallel()
+	e := newEpochTest(t)
+	for range maxUnacked {
+		e.output(&kgo.Record{Topic: "out"}, promised(make(chan error, 1)).finish)
+	}
+	epochs := newEpochs(e.conf, e.store, "")
+	epochs.byPartition[0] = e.partitionEpochs
+	inner := waits{returned: make(chan error, 1)}
+	go func() { inner.returned <- e.enter() }()
+	h := &sessionHandler{inner: inner, epochs: epochs, session: newSession(fakeSession{ctx: t.Context()}, epochs)}
+	cleaned := make(chan error, 1)
+	go func() { cleaned <- h.Cleanup(nil) }()
+	select {
+	case err := <-cleaned:
+		if !errors.Is(err, errClosed) {
+			t.Errorf("the callback is told %v", err)
+		}
+	case <-time.After(2 * drainTimeout):
+		t.Error("the session did not end")
+	}
 }

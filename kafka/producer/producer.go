@@ -48,11 +48,13 @@ func backoff(fails int) time.Duration {
 // Builder returns goka's producer over a client, which open makes with Options and those that it is given. The message that a
 // promise is finished with has its Partition and Offset set. It took half the CPU of sarama's producer where it was measured.
 //
-// A record waits up to linger for others to share its batch.
-func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration) goka.ProducerBuilder {
+// A record waits up to linger for others to share its batch. Keys are spread over so many partitions, also once a topic has more: a
+// key that changes its partition leaves its order behind. 0 is as many as the topic has.
+func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration, partitions int) goka.ProducerBuilder {
 	return func(brokers []string, clientID string, hasher func() hash.Hash32) (goka.Producer, error) {
 		byKey := kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
 			return func(r *kgo.Record, n int) int {
+				n = cmp.Or(partitions, n)
 				h := hasher()
 				_, _ = h.Write(r.Key)             // a hash never fails: see hash.Hash
 				at := int32(h.Sum32()) % int32(n) // as goka and sarama do: the sign goes last

@@ -12,6 +12,7 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/google/go-cmp/cmp"
 	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -30,7 +31,7 @@ func start(t *testing.T, topic string) (*kfake.Cluster, goka.Producer) {
 	open := func(more ...kgo.Opt) (*kgo.Client, error) {
 		return kgo.NewClient(append(producer.Options(1<<20), more...)...)
 	}
-	p, err := producer.Builder(open, time.Millisecond)(cluster.ListenAddrs(), "test", fnv.New32a)
+	p, err := producer.Builder(open, time.Millisecond, 0)(cluster.ListenAddrs(), "test", fnv.New32a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +125,7 @@ func TestAKeyGoesWhereGokaLooksForIt(t *testing.T) {
 		return kgo.NewClient(append(producer.Options(1<<20), more...)...)
 	}
 	hasher := func() hash.Hash32 { return signed{fnv.New32a()} }
-	p, err := producer.Builder(open, time.Millisecond)(cluster.ListenAddrs(), "test", hasher)
+	p, err := producer.Builder(open, time.Millisecond, 0)(cluster.ListenAddrs(), "test", hasher)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,5 +145,53 @@ func TestAKeyGoesWhereGokaLooksForIt(t *testing.T) {
 	}
 	if err := p.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A topic that gets more partitions would move most keys to others of them, ahead of what was sent before.
+func TestKeysStayInTheirPartitionsWhenATopicGrows(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	open := func(more ...kgo.Opt) (*kgo.Client, error) {
+		return kgo.NewClient(append(producer.Options(1<<20), append(more, kgo.MetadataMaxAge(300*time.Millisecond))...)...)
+	}
+	p, err := producer.Builder(open, time.Millisecond, 4)(cluster.ListenAddrs(), "test", fnv.New32a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	spread := func() (at []int32) {
+		var mu sync.Mutex
+		for i := range 20 {
+			sent := make(chan error, 1)
+			p.Emit("t", fmt.Sprint("key", i), []byte("v")).ThenWithMessage(func(m *sarama.ProducerMessage, err error) {
+				if err == nil {
+					mu.Lock()
+					defer mu.Unlock()
+					at = append(at, m.Partition)
+				}
+				sent <- err
+			})
+			if err := <-sent; err != nil {
+				t.Fatal(err)
+			}
+		}
+		return at
+	}
+	before := spread()
+	admin, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	if _, err := kadm.NewClient(admin).UpdatePartitions(t.Context(), 7, "t"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second) // until the producer has heard of it
+	if diff := cmp.Diff(before, spread()); diff != "" {
+		t.Errorf("partitions of keys (-before +after):\n%s", diff)
 	}
 }
