@@ -49,9 +49,18 @@ func TestSelectionNamesPlaces(t *testing.T) {
 	}
 	home := kafka.Partition("w", 4)
 	for _, wrong := range []replay.Selection{
-		{From: "end"}, {To: "start"}, {From: "yesterday"}, {From: "9:1"}, {To: "1:2,1:3"}, {From: "-2h"},
-		{From: "1:2,0:99"}, {To: "0:99"}, {From: "0:5", To: "1:5"}, {From: "0:5", To: "0:4"}, // these select nothing
-		{From: fmt.Sprintf("%d:0", (home+1)%4), WorkspaceID: "w"}, {To: fmt.Sprintf("%d:0", (home+1)%4), WorkspaceID: "w"},
+		{From: "end"},
+		{To: "start"},
+		{From: "yesterday"},
+		{From: "9:1"},
+		{To: "1:2,1:3"},
+		{From: "-2h"},
+		{From: "1:2,0:99"},
+		{To: "0:99"},
+		{From: "0:5", To: "1:5"},
+		{From: "0:5", To: "0:4"}, // these select nothing
+		{From: fmt.Sprintf("%d:0", (home+1)%4), WorkspaceID: "w"},
+		{To: fmt.Sprintf("%d:0", (home+1)%4), WorkspaceID: "w"},
 	} {
 		_, err := wrong.Spans(t.Context(), b.conf, b.s.Events.Name, time.Now())
 		if _, bad := errors.AsType[*replay.BadBound](err); !bad {
