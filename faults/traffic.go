@@ -127,6 +127,8 @@ func (t *traffic) saw(a provider.Attempt) {
 			w.by[a.URL]++
 			if a.Code == "no_ack" {
 				w.unacked[a.URL]++
+			} else {
+				w.why = fmt.Sprintf("%s after %v: %d %s", a.URL, a.Took, a.Status, a.Code)
 			}
 			w.slow = append(w.slow, a.Took)
 		case a.Status == 0:

@@ -3,6 +3,7 @@ package localstore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -328,7 +329,12 @@ func TestAKillDoesNotWipeWhatIsKeptUpToDate(t *testing.T) {
 	}
 	<-s.flushing
 	killed := t.TempDir() // what a kill leaves: the files as they are
-	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+	err := os.CopyFS(killed, os.DirFS(dir))
+	for errors.Is(err, fs.ErrNotExist) { // a compaction took one away meanwhile
+		killed = t.TempDir()
+		err = os.CopyFS(killed, os.DirFS(dir))
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
