@@ -92,7 +92,9 @@ func ReaderSettings(s *sarama.Config, maxBytes int32) {
 	// What a transaction has not committed, or never will, is not there. A group also begins only where no commit of its offsets
 	// is undecided any more.
 	s.Consumer.IsolationLevel = sarama.ReadCommitted
-	s.Consumer.Fetch.Default = maxBytes // one round trip for the largest record
+	// Of each partition. A larger record comes all the same, alone. An event that is not finished keeps its whole answer in memory:
+	// with 4 MiB a busy processor took 762 MB where it takes 476, as fast.
+	s.Consumer.Fetch.Default = min(1<<20, maxBytes)
 	s.Consumer.Fetch.MaxBytes = 8 * maxBytes
 	s.Consumer.Retry.Backoff = 500 * time.Millisecond
 	// Past this a partition whose channel is full is dropped from the fetch and asked for anew; callbacks may wait for acks.
