@@ -116,6 +116,7 @@ func (c *chaos) killProcessor(ctx context.Context, wipe bool) error {
 		sleep(ctx, c.plan.hold/2+c.upTo(c.plan.hold/2))
 	} else {
 		sleep(ctx, 100*time.Millisecond+c.upTo(200*time.Millisecond))
+		c.flows(ctx, acked)
 	}
 	if c.sender.OK.Load() == acked && c.rig.end(notify) == seen {
 		c.withoutTraffic++
@@ -145,6 +146,13 @@ func (c *chaos) killProcessor(ctx context.Context, wipe bool) error {
 	return nil
 }
 
+// flows waits a while for another 200 than those that were there: on a busy machine none may come for half a second.
+func (c *chaos) flows(ctx context.Context, before int64) {
+	for begin := time.Now(); c.sender.OK.Load() == before && time.Since(begin) < 5*time.Second; {
+		sleep(ctx, 10*time.Millisecond)
+	}
+}
+
 func (c *chaos) killIngress(ctx context.Context) error {
 	if err := c.grows(ctx, c.rig.topics.Events, c.rig.end(c.rig.topics.Events)); err != nil {
 		return err
@@ -152,6 +160,7 @@ func (c *chaos) killIngress(ctx context.Context) error {
 	sleep(ctx, c.upTo(500*time.Millisecond))
 	acked := c.sender.OK.Load()
 	sleep(ctx, 100*time.Millisecond+c.upTo(100*time.Millisecond))
+	c.flows(ctx, acked)
 	if c.sender.OK.Load() == acked {
 		c.withoutTraffic++
 	}

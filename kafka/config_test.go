@@ -40,7 +40,7 @@ func TestSaramaLosesNothing(t *testing.T) {
 		"slow members are waited": s.Consumer.Group.Rebalance.Timeout >= 90*time.Second,
 		"errors are returned":     s.Producer.Return.Errors && s.Consumer.Return.Errors,
 		"commits in a second":     s.Consumer.Offsets.AutoCommit.Enable && s.Consumer.Offsets.AutoCommit.Interval <= time.Second,
-		"largest record":          s.Producer.MaxMessageBytes == topology.MaxMessageBytes && s.Consumer.Fetch.Default >= topology.MaxMessageBytes,
+		"largest record":          s.Producer.MaxMessageBytes == topology.MaxMessageBytes && s.Consumer.Fetch.Max == 0 && s.Consumer.Fetch.MaxBytes >= topology.MaxMessageBytes,
 		"no topic by typo":        !s.Metadata.AllowAutoTopicCreation,
 		"version":                 s.Version.IsAtLeast(sarama.V2_8_0_0),
 	} {
