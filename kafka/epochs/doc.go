@@ -16,6 +16,9 @@
 // What it then promises is a Guarantee's to say: with AtLeastOnce a state that is as if each input had been processed once, in
 // order, and outputs that may be repeated byte for byte; with ExactlyOnce each output once as well, for who reads committed records.
 //
+// The group's commits say in their metadata how far the table reached (committed.Standing), and an owner that takes over accepts no
+// less. Who commits for the group by other means, as Kafka's own reset does, takes that back.
+//
 // It refuses goka's joins, lookups and loops, and iterators over the table: they would read, or be read, before things are published.
 // A callback is refused a Delete with AtLeastOnce, where nothing would order it with the rows of an owner that was paused, and a
 // DeferCommit with ExactlyOnce. Codecs must not fail: goka publishes a null for an output that it cannot encode while it is stopping.
