@@ -201,8 +201,9 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 		if !slices.Contains(r.ingress, p) { // no other role answers webhooks: what is refused then is the brokers' doing
 			continue
 		}
-		if others := w.refused - w.by[p.url]; w.broken == 0 && w.by[p.url] == w.unacked[p.url] && w.refused > 0 {
-			return nil, fmt.Errorf("%w: %d events were not acknowledged in time and %d refused by another instance, which may be the brokers' doing", errMissed, w.unacked[p.url], others)
+		// Where another instance refuses too, brokers or the whole machine stand still, and senders notice later than a balancer would.
+		if others := w.refused - w.by[p.url]; others > 0 || w.broken == 0 && w.by[p.url] == w.unacked[p.url] && w.refused > 0 {
+			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, %d refused by another instance and %d connections cut, which may be the brokers' doing", errMissed, w.unacked[p.url], others, w.broken)
 		}
 		requests, refused, broken, why = requests+len(w.ok), refused+w.refused, broken+w.broken, fmt.Sprint(why, w.why)
 	}
