@@ -201,12 +201,20 @@ func build(dir, pkg string, flags ...string) (string, error) {
 	return path, nil
 }
 
-// freeAddr returns a loopback address that nobody listens on at the moment.
+// handed are the addresses given out so far: the kernel may give one again as soon as it is free.
+var handed sync.Map
+
+// freeAddr returns a loopback address that nobody listens on at the moment, and that it has not returned before.
 func freeAddr() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err) // without loopback there is nothing to test
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			panic(err) // without loopback there is nothing to test
+		}
+		addr := l.Addr().String()
+		_ = l.Close() // ours
+		if _, given := handed.LoadOrStore(addr, true); !given {
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
