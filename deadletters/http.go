@@ -1,7 +1,6 @@
 package deadletters
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	strict "github.com/go-json-experiment/json"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka"
@@ -223,9 +223,6 @@ type request struct {
 	all bool
 }
 
-// members are a request's names, as they are written.
-var members = []string{"reasons", "workspace_id", "event_id", "entries", "since", "dry_run", "rate", "force"}
-
 func (q *request) filter(events string) (Filter, error) {
 	f := Filter{Reasons: q.Reasons, All: q.all}
 	for _, list := range []struct {
@@ -286,13 +283,9 @@ func (h *Handler) read(r *http.Request) (q request, f Filter, err error) {
 	if err != nil {
 		return q, f, bad("", "the body cannot be read: %v", err)
 	}
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&q); err != nil {
+	// A member in another case, or twice, may be meant otherwise than it would be taken.
+	if err := strict.Unmarshal(body, &q, strict.RejectUnknownMembers(true)); err != nil {
 		return q, f, bad("", "the body is no request: %v", err)
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return q, f, bad("", "the body holds more than one JSON object")
 	}
 	var given map[string]json.RawMessage
 	if err := json.Unmarshal(body, &given); err != nil { // it was an object a moment ago
@@ -302,14 +295,11 @@ func (h *Handler) read(r *http.Request) (q request, f Filter, err error) {
 		return q, f, bad("", "the body is null: want an object, {} for all")
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if !slices.Contains(members, name) { // which the decoder took for one in another case
-			return q, f, bad(name, "there is no member %q", name)
-		}
 		if string(given[name]) == "null" { // what some clients make of an empty list
 			return q, f, bad(name, "%s is null: leave it out", name)
 		}
 	}
-	if q.Rate < 0 { // JSON has no other numbers that are none
+	if q.Rate < 0 {
 		return q, f, bad("rate", "rate %v: want records a second, 0 for no limit", q.Rate)
 	}
 	f, err = q.filter(h.queue.Events())

@@ -77,6 +77,7 @@ func TestOverHTTP(t *testing.T) {
 		{"GET", "/dlq?limit=5", "", nil, 400, "bad_field"},
 		{"GET", "/dlq?cursor=0:99", "", nil, 400, "bad_field"},
 		{"POST", "/dlq/drop", `{"Dry_Run":false}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/drop", `{"dry_run":true,"dry_run":false}`, nil, 400, "bad_field"},
 		{"POST", "/dlq/drop", `{"reasons":["` + strings.Repeat("x", 1<<20) + `"]}`, nil, 413, "body_too_large"},
 		{"POST", "/dlq/drop", `{"dry_run":false}`, []string{"Content-Type", "text/plain"}, 415, "unsupported_media_type"}, // what a foreign page can send
 		{"POST", "/dlq/drop", `{"dryrun":false}`, nil, 400, "bad_field"},

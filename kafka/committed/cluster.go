@@ -92,8 +92,8 @@ func ReaderSettings(s *sarama.Config, maxBytes int32) {
 	// What a transaction has not committed, or never will, is not there. A group also begins only where no commit of its offsets
 	// is undecided any more.
 	s.Consumer.IsolationLevel = sarama.ReadCommitted
-	// Of each partition. A larger record comes when its partition is the first with one in an answer, which chance sees to. An event that is not finished keeps its whole answer in memory:
-	// with 4 MiB a busy processor took 762 MB where it takes 476, as fast.
+	// Of each partition. A larger record comes when its partition is the first with one in an answer, which chance sees to. A record
+	// that is not finished keeps its whole answer in memory: with 4 MiB a busy processor took 762 MB where it takes 476, as fast.
 	s.Consumer.Fetch.Default = min(1<<20, maxBytes)
 	s.Consumer.Fetch.MaxBytes = 8 * maxBytes
 	s.Consumer.Retry.Backoff = 500 * time.Millisecond

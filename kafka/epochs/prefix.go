@@ -65,7 +65,7 @@ func (p *prefix) finish(offset int64) (commit int64, grew bool) {
 func (p *prefix) at() (next int64, finished bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.next, p.next > 0 && len(p.delivered) == 0
+	return p.next, p.commit != nil && p.next > 0 && len(p.delivered) == 0
 }
 
 // rest moves on to an offset before which nothing more will be delivered, unless something was since at returned from.

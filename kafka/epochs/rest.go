@@ -34,8 +34,8 @@ func (s *session) followRest() {
 	}
 }
 
-// atRest commits an offset of an input at rest. The owner is that of the session: when it has given the partition up, nothing of it is
-// committed any more.
+// atRest commits an offset of an input at rest. The owner is that of the session: when it has given the partition up, nothing of
+// it is committed any more.
 func (s *session) atRest(owner *partitionEpochs, of partitionID, next int64) {
 	if s.swallow {
 		owner.passed(of.topic, next-1)
