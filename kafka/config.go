@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka/committed"
+	"tidemark/kafka/producer"
 	"tidemark/topology"
 )
 
@@ -65,7 +66,6 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	// sarama fails a batch at once, whatever Producer.Retry says, when the look-up of its leader fails.
 	s.Metadata.Retry.Max = retries
 	s.Metadata.Retry.BackoffFunc = backoff
-	s.Metadata.RefreshFrequency = time.Minute
 
 	saramaProducer(s)
 	committed.ReaderSettings(s, topology.MaxMessageBytes)
@@ -120,6 +120,8 @@ func (c Config) Franz() ([]kgo.Opt, error) {
 		// may as well be the one of three brokers that is down behind a load balancer, so the others are asked. Who asked with
 		// wrong settings hears of it when the request's time is over.
 		kgo.AlwaysRetryEOF(),
+		// Who only reads would go on reading from a leader that was replaced, too.
+		kgo.MetadataMinAge(250 * time.Millisecond), kgo.MetadataMaxAge(producer.MetadataMaxAge),
 	}
 	if c.TLS.Enabled {
 		config, err := c.TLS.client()

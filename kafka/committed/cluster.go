@@ -84,6 +84,9 @@ func At(brokers ...string) Cluster {
 func ReaderSettings(s *sarama.Config, maxBytes int32) {
 	s.Version = sarama.V2_8_0_0               // group epochs and stable offsets; newer brokers speak it too
 	s.Metadata.AllowAutoTopicCreation = false // a typo must not become a topic of one partition
+	// A leader that the other brokers have cut off and replaced goes on answering that there is nothing new. Who has heard of the new
+	// one leaves it.
+	s.Metadata.RefreshFrequency = 10 * time.Second
 	s.Consumer.Return.Errors = true
 	s.Consumer.Offsets.Initial = sarama.OffsetOldest // Newest skips what came before the first commit
 	s.Consumer.Offsets.AutoCommit.Enable = true

@@ -35,8 +35,13 @@ func Options(maxBytes int32) []kgo.Opt {
 		kgo.MaxBufferedRecords(1 << 20),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RetryBackoffFn(backoff),
+		kgo.MetadataMaxAge(MetadataMaxAge),
 	}
 }
+
+// MetadataMaxAge is how often a client asks who leads, without a reason. A leader that the other brokers have cut off and replaced lets each
+// write time out, which kgo takes for no sign of that: with its own 5 minutes no record was acknowledged for as long as that was tried.
+const MetadataMaxAge = 3 * time.Second
 
 // backoff is the wait before a batch is sent again. It is also how often a new leader is asked for: kgo's own wait grows to 5 s,
 // and who waits for an acknowledgement would wait as long after an election that took 9 s.
