@@ -31,6 +31,7 @@ type cluster struct {
 	plain, ssl, proxied, proxies []string // ssl wants a client's certificate
 	certs                        string
 	proxy                        *proxy.Proxy
+	relay                        *relay
 	client                       *kgo.Client
 	admin                        *kadm.Client
 }
@@ -43,7 +44,7 @@ const jvm = "-XX:+UseSerialGC -XX:CompileCommand=quiet -XX:CompileCommand=Compil
 
 func (c *cluster) run(args ...string) (string, error) {
 	cmd := exec.Command(c.script, args...)
-	cmd.Env = append(os.Environ(), "TIDEMARK_CLUSTER_STATE="+c.state, "BASE="+strconv.Itoa(c.base), "EXTRA="+c.extra,
+	cmd.Env = append(os.Environ(), "TIDEMARK_CLUSTER_STATE="+c.state, "BASE="+strconv.Itoa(c.base), "RELAYED=1", "EXTRA="+c.extra,
 		"KAFKA_JVM="+cmp.Or(os.Getenv("KAFKA_JVM"), jvm))
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -61,14 +62,17 @@ func portsFree(base int) error {
 		return nil // another system: whoever chose the ports knows it
 	}
 	var from, to int
-	if _, err := fmt.Sscan(string(text), &from, &to); err == nil && base+60 >= from && base <= to {
+	if _, err := fmt.Sscan(string(text), &from, &to); err == nil && base+90 >= from && base <= to {
 		return fmt.Errorf("-base %d: ports from %d to %d are given to connections, so a broker may not get its own back", base, from, to)
 	}
 	return nil
 }
 
-// up starts brokers and proxy.
-func (c *cluster) up() error {
+// up starts brokers, and what stands between them and before them.
+func (c *cluster) up() (err error) {
+	if c.relay, err = startRelay(c.base, c.state); err != nil {
+		return err
+	}
 	out, err := c.run("up")
 	if err != nil {
 		return err
@@ -131,6 +135,9 @@ func (c *cluster) down(keep bool) error {
 		verb = "down"
 	}
 	_, err := c.run(verb)
+	if c.relay != nil {
+		err = errors.Join(err, c.relay.close()) // nodes tell each other that they leave
+	}
 	return err
 }
 
@@ -185,15 +192,7 @@ func (c *cluster) replicated(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
-		short := ""
-		found, err := c.admin.ListTopicsWithInternal(ctx)
-		for name, t := range found {
-			for _, p := range t.Partitions {
-				if len(p.ISR) < nodes || p.Leader < 0 {
-					short = fmt.Sprintf("%s/%d has %v", name, p.Partition, p.ISR)
-				}
-			}
-		}
+		short, err := c.short(ctx)
 		switch {
 		case err != nil:
 			short = err.Error()
@@ -206,6 +205,34 @@ func (c *cluster) replicated(ctx context.Context, limit time.Duration) error {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// short names a partition that lacks a replica, or of which the nodes say different things: one that was cut off from the others
+// says what it knew until it has heard of more.
+func (c *cluster) short(ctx context.Context) (short string, err error) {
+	type leader struct{ node, epoch int32 }
+	said := map[string]leader{}
+	for n := 1; n <= nodes; n++ {
+		resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, c.client.Broker(n))
+		if err != nil {
+			return "", fmt.Errorf("node %d: %w", n, err)
+		}
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				name, is := fmt.Sprintf("%s/%d", *t.Topic, p.Partition), leader{p.Leader, p.LeaderEpoch}
+				if n == 1 {
+					said[name] = is
+				}
+				if len(p.ISR) < nodes || p.Leader < 0 {
+					return fmt.Sprintf("%s has %v, says node %d", name, p.ISR, n), nil
+				}
+				if said[name] != is {
+					return fmt.Sprintf("%s is led by %v, says node 1, by %v, says node %d", name, said[name], is, n), nil
+				}
+			}
+		}
+	}
+	return "", nil
 }
 
 // end sums a topic's end offsets; -1 when they cannot be had now.

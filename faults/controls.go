@@ -54,6 +54,11 @@ var mistakes = []mistake{
 		as(uncommittedRows), killedIn(commitNotSent),
 	},
 	{
+		"old ends are believed", "broker isolated, store wiped", 6, 0, "",
+		[][]string{{"notices missing", "notices wrong"}, {"rows missing", "rows wrong"}},
+		as(oldEnds), (*controlRun).wipeBesideIsolated,
+	},
+	{
 		"generation not told", "processor SIGSTOP past session, transaction begun", 4, 0, epochs.ExactlyOnce,
 		[][]string{{"notices repeated"}},
 		// past the session of 10 s and the successor's first epochs, before the broker may end the transaction after 15 s
@@ -226,6 +231,11 @@ func asleepIn(g gap, least, most, open time.Duration) func(c *controlRun, ctx co
 // killLone is the product's fault of the same name.
 func (c *controlRun) killLone(ctx context.Context) error {
 	return insist(ctx, func() error { _, err := loneLeader(ctx, c.run); return err })
+}
+
+// wipeBesideIsolated is the product's fault of the same name.
+func (c *controlRun) wipeBesideIsolated(ctx context.Context) error {
+	return insist(ctx, func() error { _, err := wipeBesideIsolated(ctx, c.run); return err })
 }
 
 // insist hits again, for a minute, until there was something to hit.

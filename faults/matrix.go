@@ -39,6 +39,8 @@ func faults(guarantee epochs.Guarantee) []*fault {
 		{14, "disk full", 2, 0, 15 * time.Second, fillDisk, anyhow},
 		{16, "dead letters refused", 2, 0, 14 * time.Second, refuseDLQ, anyhow},
 		{20, "broker cut off", 4, 0, 15 * time.Second, cutOff, whole},
+		{20, "broker isolated", 4, 0, 35 * time.Second, isolateBroker, whole},
+		{20, "broker isolated, store wiped", 4, 0, 45 * time.Second, wipeBesideIsolated, whole},
 		{20, "connections reset", 4, 0, 7 * time.Second, reset, whole},
 		{21, "wrong settings", 1, 0, 12 * time.Second, wrong, anyhow},
 		{22, "hostile HTTP", 2, 0, 12 * time.Second, hostile, anyhow},

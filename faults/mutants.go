@@ -26,6 +26,8 @@ var (
 		{"kafka/committed/cluster.go", "IsolationLevel = sarama.ReadCommitted", "IsolationLevel = sarama.ReadUncommitted"},
 		{"kafka/committed/ends.go", "IsolationLevel: kgo.ReadCommitted()", "IsolationLevel: kgo.ReadUncommitted()"},
 	}
+	// oldEnds recovers tables to whatever end a leader tells.
+	oldEnds = mutant{{"kafka/epochs/epochs.go", "committed.TopicManager(e.conf.Cluster, e.floor)", "committed.TopicManager(e.conf.Cluster, committed.Anywhere)"}}
 	// noGeneration commits offsets in a transaction without saying of which generation of the group.
 	noGeneration = mutant{{
 		"kafka/epochs/ledger.go", `producer, epoch

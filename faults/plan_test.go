@@ -46,7 +46,7 @@ func TestShortPlan(t *testing.T) {
 
 // TestMutantsFitTheCode finds in seconds what a control would find an hour into a run.
 func TestMutantsFitTheCode(t *testing.T) {
-	for _, m := range []mutant{noMirror, uncommittedRows, noGeneration} {
+	for _, m := range []mutant{noMirror, uncommittedRows, oldEnds, noGeneration} {
 		for _, e := range m {
 			if _, err := e.source(".."); err != nil {
 				t.Error(err)

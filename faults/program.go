@@ -162,11 +162,11 @@ func (p *program) ports() (ports map[int]bool, known bool) {
 	if cmd == nil || !p.alive() {
 		return nil, false
 	}
-	proc := fmt.Sprintf("/proc/%d/", cmd.Process.Pid)
-	table, err := os.ReadFile(proc + "net/tcp")
-	if err != nil {
-		return nil, false
-	}
+	return portsOf(cmd.Process.Pid)
+}
+
+func portsOf(pid int) (ports map[int]bool, known bool) {
+	proc := fmt.Sprintf("/proc/%d/", pid)
 	files, err := os.ReadDir(proc + "fd")
 	if err != nil {
 		return nil, false
@@ -179,17 +179,24 @@ func (p *program) ports() (ports map[int]bool, known bool) {
 		}
 	}
 	ports = map[int]bool{}
-	for line := range strings.Lines(string(table)) {
-		fields := strings.Fields(line) // see proc(5): the second is the local address in hexadecimal, the tenth the inode
-		if len(fields) < 10 || !own[fields[9]] {
-			continue
+	for _, table := range []string{"net/tcp", "net/tcp6"} { // Java's sockets are of the second kind
+		text, err := os.ReadFile(proc + table)
+		if err != nil {
+			continue // a kernel without it, or a process that has ended
 		}
-		_, port, _ := strings.Cut(fields[1], ":")
-		if n, err := strconv.ParseInt(port, 16, 32); err == nil {
-			ports[int(n)] = true
+		known = true
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line) // see proc(5): the second is the local address in hexadecimal, the tenth the inode
+			if len(fields) < 10 || !own[fields[9]] {
+				continue
+			}
+			_, port, _ := strings.Cut(fields[1], ":")
+			if n, err := strconv.ParseInt(port, 16, 32); err == nil {
+				ports[int(n)] = true
+			}
 		}
 	}
-	return ports, true
+	return ports, known
 }
 
 // build makes a program of this module.

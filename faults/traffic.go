@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +30,7 @@ type traffic struct {
 
 	mu      sync.Mutex
 	last200 map[int32]time.Time // by partition
+	last    map[int32]int64     // the same: the largest offset that was answered
 	left    map[int32]int       // the same: 200s to come
 	windows map[*window]struct{}
 
@@ -56,7 +56,7 @@ type window struct {
 
 func newTraffic(h *gen.History, ingress []*program) *traffic {
 	t := &traffic{
-		history: h, pace: rate.NewLimiter(100, 50), last200: map[int32]time.Time{}, left: map[int32]int{}, windows: map[*window]struct{}{},
+		history: h, pace: rate.NewLimiter(100, 50), last200: map[int32]time.Time{}, last: map[int32]int64{}, left: map[int32]int{}, windows: map[*window]struct{}{},
 		done: make(chan struct{}),
 	}
 	for _, w := range h.Workspaces {
@@ -110,10 +110,12 @@ func (t *traffic) saw(a provider.Attempt) {
 		}
 	}
 	if a.Status == http.StatusOK {
-		text, _, _ := strings.Cut(a.Position, ":")
-		if n, err := strconv.Atoi(text); err == nil {
-			t.last200[int32(n)] = now
-			t.left[int32(n)]--
+		var partition int32
+		var offset int64
+		if _, err := fmt.Sscanf(a.Position, "%d:%d", &partition, &offset); err == nil {
+			t.last200[partition] = now
+			t.last[partition] = max(t.last[partition], offset)
+			t.left[partition]--
 		}
 	}
 	for w := range t.windows {
@@ -188,6 +190,13 @@ func (t *traffic) busy() (busy []int32) {
 		}
 	}
 	return busy
+}
+
+// acked are the last positions that were answered 200.
+func (t *traffic) acked() map[int32]int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.last)
 }
 
 // errSent says that a fault met no traffic to its end, and so has measured nothing.

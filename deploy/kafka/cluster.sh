@@ -13,9 +13,12 @@
 #   BASE                     first port, 19090; node N listens on
 #     BASE+N     PLAINTEXT   User:ANONYMOUS, who may do everything: for the judge, never for the judged
 #     BASE+10+N  SASL_SSL    SCRAM-SHA-512
-#     BASE+20+N  SSL         a client certificate, whose CN is the user; brokers talk here
-#     BASE+30+N  CONTROLLER
+#     BASE+20+N  SSL         a client certificate, whose CN is the user
+#     BASE+30+N  CONTROLLER  for brokers and controllers
 #     BASE+40+N  PROXIED     SASL_SSL, advertised as BASE+50+N, where a proxy is to listen
+#     BASE+60+N  BROKERS     for brokers
+#   RELAYED                  1: nodes look for each other's BROKERS at BASE+70+N and CONTROLLER at BASE+80+N, where something
+#                            that passes it on is to listen
 #   USERS                    SCRAM users, and names with certificates, tidemark-ROLE; the password is the name and -secret
 #   EXTRA                    more lines for server.properties, the last of equal ones counts
 #   TIDEMARK_CLUSTER_STATE   another folder than .cache/kafka/cluster
@@ -34,8 +37,9 @@ port() { echo $((base + $1)); }
 list() { local n out=; for n in "${nodes[@]}"; do out+=,127.0.0.1:$(port $(($1 + n))); done; echo "${out#,}"; }
 
 configure() { # N
-	local n=$1 name all= told=
-	for name in PLAINTEXT:0:0 SASL_SSL:10:10 SSL:20:20 PROXIED:40:50; do
+	local n=$1 name at to all= told= brokers=60 controllers=30
+	if [ -n "${RELAYED:-}" ]; then brokers=70 controllers=80; fi
+	for name in PLAINTEXT:0:0 SASL_SSL:10:10 SSL:20:20 CONTROLLER:30:$controllers PROXIED:40:50 BROKERS:60:$brokers; do
 		IFS=: read -r name at to <<<"$name"
 		all+=,$name://127.0.0.1:$(port $((at + n))) told+=,$name://127.0.0.1:$(port $((to + n)))
 	done
@@ -43,12 +47,12 @@ configure() { # N
 	cat >"$state/$n/server.properties" <<-CONF
 		process.roles=broker,controller
 		node.id=$n
-		controller.quorum.voters=1@127.0.0.1:$(port 31),2@127.0.0.1:$(port 32),3@127.0.0.1:$(port 33)
+		controller.quorum.voters=$(for i in "${nodes[@]}"; do printf '%s' "${sep:-}$i@127.0.0.1:$(port $((controllers + i)))"; sep=,; done)
 		controller.listener.names=CONTROLLER
-		inter.broker.listener.name=SSL
-		listeners=${all#,},CONTROLLER://127.0.0.1:$(port $((30 + n)))
+		inter.broker.listener.name=BROKERS
+		listeners=${all#,}
 		advertised.listeners=${told#,}
-		listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,PROXIED:SASL_SSL,CONTROLLER:SSL
+		listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,PROXIED:SASL_SSL,BROKERS:SSL,CONTROLLER:SSL
 		log.dirs=$state/$n/data
 		ssl.keystore.type=PEM
 		ssl.keystore.location=$state/certs/broker.keystore.pem
@@ -97,7 +101,7 @@ format() {
 
 run_node() { # N
 	local at
-	for at in 0 10 20 30 40; do
+	for at in 0 10 20 30 40 60; do
 		for _ in {1..50}; do # one killed a moment ago holds its ports a little longer
 			(exec 3<>"/dev/tcp/127.0.0.1/$(port $((at + $1)))") 2>/dev/null || continue 2
 			sleep 0.1
@@ -109,7 +113,7 @@ run_node() { # N
 
 listens() { # N, on all of its ports; it opens one after the other, and ends if it cannot
 	local at
-	for at in 0 10 20 30 40; do (exec 3<>"/dev/tcp/127.0.0.1/$(port $((at + $1)))") 2>/dev/null || return 1; done
+	for at in 0 10 20 30 40 60; do (exec 3<>"/dev/tcp/127.0.0.1/$(port $((at + $1)))") 2>/dev/null || return 1; done
 }
 
 ready() { # N
