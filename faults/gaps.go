@@ -136,15 +136,11 @@ func killInGap(g gap) func(context.Context, *run) (figures, error) {
 // on the way back: by kill -9, or by electing another leader of the partition that holds their state.
 func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	id := epochs.TransactionalID(r.prefix+"-files", instance(r.rnd.IntN(len(r.process))))
-	var victim int
-	var before int64
-	if err := decided(ctx, func() (err error) {
-		found := r.admin.FindTxnCoordinators(ctx, id)[id]
-		victim = int(found.NodeID)
-		return found.Err
-	}); err != nil {
-		return nil, fmt.Errorf("coordinator of %s: %w", id, err)
+	victim, err := r.coordinator(ctx, r.admin.FindTxnCoordinators, id)
+	if err != nil {
+		return nil, err
 	}
+	var before int64
 	if err := decided(ctx, func() (err error) { before, err = r.committed(ctx); return err }); err != nil {
 		return nil, fmt.Errorf("commits of the files group: %w", err)
 	}
@@ -157,7 +153,6 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	}
 	out := figures{}
 	killed := r.rnd.IntN(2) == 0
-	var err error
 	if killed {
 		err = r.node("kill", victim)
 	} else {
@@ -187,6 +182,19 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	}
 	out["s to the next commit after a move"] = round(time.Since(begin))
 	return out, nil
+}
+
+// coordinator is the node that coordinates a group, or the transactions of an id, by how it is found.
+func (r *run) coordinator(ctx context.Context, find func(context.Context, ...string) kadm.FindCoordinatorResponses, name string) (node int, err error) {
+	err = decided(ctx, func() error {
+		found := find(ctx, name)[name]
+		node = int(found.NodeID)
+		return found.Err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("coordinator of %s: %w", name, err)
+	}
+	return node, nil
 }
 
 // decided asks again while a coordinator that the last fault took away is being chosen, or reads what it has to know. Who does

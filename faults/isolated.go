@@ -112,24 +112,15 @@ func (r *run) folded(ctx context.Context, but int, limit time.Duration) (time.Du
 // coordinatesNothing returns a node that coordinates neither the files group nor the transactions of the i-th processor.
 func (r *run) coordinatesNothing(ctx context.Context, i int) (node int, err error) {
 	group, id := r.prefix+"-files", epochs.TransactionalID(r.prefix+"-files", instance(i))
-	var ofGroup, ofTransactions int
-	err = decided(ctx, func() error {
-		found := r.admin.FindGroupCoordinators(ctx, group)[group]
-		ofGroup = int(found.NodeID)
-		return found.Err
-	})
+	ofGroup, err := r.coordinator(ctx, r.admin.FindGroupCoordinators, group)
 	if err != nil {
-		return 0, fmt.Errorf("coordinator of %s: %w", group, err)
+		return 0, err
 	}
+	ofTransactions := 0
 	if r.transactional() {
-		err = decided(ctx, func() error {
-			found := r.admin.FindTxnCoordinators(ctx, id)[id]
-			ofTransactions = int(found.NodeID)
-			return found.Err
-		})
-	}
-	if err != nil {
-		return 0, fmt.Errorf("coordinator of %s: %w", id, err)
+		if ofTransactions, err = r.coordinator(ctx, r.admin.FindTxnCoordinators, id); err != nil {
+			return 0, err
+		}
 	}
 	return pick(r.rnd, slices.DeleteFunc(others(ofGroup), func(n int) bool { return n == ofTransactions })), nil
 }

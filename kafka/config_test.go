@@ -33,16 +33,17 @@ func TestSaramaLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, ok := range map[string]bool{
-		"acks=all":                s.Producer.RequiredAcks == sarama.WaitForAll,
-		"idempotent":              s.Producer.Idempotent && s.Net.MaxOpenRequests == 1,
-		"from the oldest":         s.Consumer.Offsets.Initial == sarama.OffsetOldest,
-		"no reset of offsets":     !s.Consumer.Group.ResetInvalidOffsets,
-		"slow members are waited": s.Consumer.Group.Rebalance.Timeout >= 90*time.Second,
-		"errors are returned":     s.Producer.Return.Errors && s.Consumer.Return.Errors,
-		"commits in a second":     s.Consumer.Offsets.AutoCommit.Enable && s.Consumer.Offsets.AutoCommit.Interval <= time.Second,
-		"largest record":          s.Producer.MaxMessageBytes == topology.MaxMessageBytes && s.Consumer.Fetch.Max == 0 && s.Consumer.Fetch.MaxBytes >= topology.MaxMessageBytes,
-		"no topic by typo":        !s.Metadata.AllowAutoTopicCreation,
-		"version":                 s.Version.IsAtLeast(sarama.V2_8_0_0),
+		"acks=all":                 s.Producer.RequiredAcks == sarama.WaitForAll,
+		"idempotent":               s.Producer.Idempotent && s.Net.MaxOpenRequests == 1,
+		"from the oldest":          s.Consumer.Offsets.Initial == sarama.OffsetOldest,
+		"no reset of offsets":      !s.Consumer.Group.ResetInvalidOffsets,
+		"slow members are waited":  s.Consumer.Group.Rebalance.Timeout >= 90*time.Second,
+		"errors are returned":      s.Producer.Return.Errors && s.Consumer.Return.Errors,
+		"commits in a second":      s.Consumer.Offsets.AutoCommit.Enable && s.Consumer.Offsets.AutoCommit.Interval <= time.Second,
+		"largest record":           s.Producer.MaxMessageBytes == topology.MaxMessageBytes && s.Consumer.Fetch.Max == 0 && s.Consumer.Fetch.MaxBytes >= topology.MaxMessageBytes,
+		"a new leader is heard of": s.Metadata.RefreshFrequency > 0 && s.Metadata.RefreshFrequency <= 10*time.Second,
+		"no topic by typo":         !s.Metadata.AllowAutoTopicCreation,
+		"version":                  s.Version.IsAtLeast(sarama.V2_8_0_0),
 	} {
 		if !ok {
 			t.Errorf("not so: %s", what)
