@@ -67,7 +67,7 @@ func isolated(ctx context.Context, r *run, victim int, do func(figures) error) (
 		return nil, err
 	}
 	out := figures{"s to the next 200": round(took)}
-	behind, err := r.folded(ctx, victim, 90*time.Second)
+	behind, err := r.folded(ctx, victim, 60*time.Second)
 	if err != nil {
 		return nil, err
 	}

@@ -85,8 +85,10 @@ func ReaderSettings(s *sarama.Config, maxBytes int32) {
 	s.Version = sarama.V2_8_0_0               // group epochs and stable offsets; newer brokers speak it too
 	s.Metadata.AllowAutoTopicCreation = false // a typo must not become a topic of one partition
 	// A leader that the other brokers have cut off and replaced goes on answering that there is nothing new. Who has heard of the new
-	// one leaves it.
-	s.Metadata.RefreshFrequency = 10 * time.Second
+	// one leaves it. Every second, as sarama asks the first broker it heard of three times of four, which may be that one; and only
+	// for the topics that are read, as all of a large cluster's are megabytes.
+	s.Metadata.RefreshFrequency = time.Second
+	s.Metadata.Full = false
 	s.Consumer.Return.Errors = true
 	s.Consumer.Offsets.Initial = sarama.OffsetOldest // Newest skips what came before the first commit
 	s.Consumer.Offsets.AutoCommit.Enable = true

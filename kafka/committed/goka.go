@@ -44,6 +44,7 @@ func TopicManager(c Cluster, floor Floor) goka.TopicManagerBuilder {
 		if err != nil {
 			return nil, err
 		}
+		config.Metadata.Full, config.Metadata.RefreshFrequency = true, 0 // goka looks for connections at once, and asks anew each time
 		inner, err := goka.NewTopicManager(brokers, config, goka.NewTopicManagerConfig())
 		if err != nil {
 			client.Close()
