@@ -69,7 +69,7 @@ func parse(args []string) (o options, err error) {
 	flags.BoolVar(&o.product, "product", true, "run the product; without it only the negative controls")
 	flags.BoolVar(&o.controls, "controls", true, "run the negative controls too")
 	flags.StringVar(&o.control, "control", "", "run only the negative controls whose name has this in it")
-	flags.StringVar(&o.kinds, "faults", "", "do only the faults whose name has this in it")
+	flags.StringVar(&o.kinds, "faults", "", "do only the faults whose name has this in it; with -rows, of those rows")
 	guarantee := flags.String("guarantee", string(epochs.AtLeastOnce), "what the processors promise: at_least_once or exactly_once")
 	flags.BoolVar(&o.keep, "keep", false, "keep logs and stores of a run that passed too")
 	rows := flags.String("rows", "", "rows of the matrix to do, separated by commas; all others are left out")
@@ -91,6 +91,9 @@ func parse(args []string) (o options, err error) {
 	}
 	if !slices.ContainsFunc(mistakes, func(m mistake) bool { return strings.Contains(m.name, o.control) }) {
 		return o, fmt.Errorf("-control: there is none with %q in its name", o.control)
+	}
+	if o.product && len(plan(rand.New(rand.NewPCG(0, 0)), o)) == 0 {
+		return o, errors.New("no fault is left: -rows, -faults and -scale are to fit one together")
 	}
 	if err := portsFree(o.base); err != nil {
 		return o, err

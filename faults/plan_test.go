@@ -2,6 +2,7 @@ package main
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,6 +42,22 @@ func TestShortPlan(t *testing.T) {
 	}
 	if d := lasts(all, nil); d > 150*time.Second {
 		t.Errorf("they take %v", d)
+	}
+}
+
+// TestNarrowPlan gives a row and a name: both are to fit.
+func TestNarrowPlan(t *testing.T) {
+	all := plan(rand.New(rand.NewPCG(1, 3)), options{guarantee: epochs.AtLeastOnce, scale: 1, rows: map[int]bool{20: true}, kinds: "isolated"})
+	if len(all) == 0 {
+		t.Fatal("no faults")
+	}
+	for _, f := range all {
+		if f.row != 20 || !strings.Contains(f.name, "isolated") {
+			t.Errorf("row %d, %s", f.row, f.name)
+		}
+	}
+	if _, err := parse([]string{"-rows", "8", "-faults", "isolated"}); err == nil || !strings.Contains(err.Error(), "no fault is left") {
+		t.Errorf("a plan without a fault: %v", err)
 	}
 }
 

@@ -68,7 +68,7 @@ func plan(rnd *rand.Rand, o options) (all []*fault) {
 			n = f.short
 		}
 		if len(o.rows) > 0 || o.kinds != "" {
-			if !o.rows[f.row] && (o.kinds == "" || !strings.Contains(f.name, o.kinds)) {
+			if len(o.rows) > 0 && !o.rows[f.row] || !strings.Contains(f.name, o.kinds) {
 				continue
 			}
 			n = max(n, 1)
