@@ -26,6 +26,53 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Kind says what a row is about.
+type Kind int32
+
+const (
+	Kind_KIND_UNSPECIFIED Kind = 0 // a file
+	Kind_KIND_FOLDER      Kind = 1
+)
+
+// Enum value maps for Kind.
+var (
+	Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_FOLDER",
+	}
+	Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_FOLDER":      1,
+	}
+)
+
+func (x Kind) Enum() *Kind {
+	p := new(Kind)
+	*p = x
+	return p
+}
+
+func (x Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_tidemark_v1_tidemark_proto_enumTypes[0].Descriptor()
+}
+
+func (Kind) Type() protoreflect.EnumType {
+	return &file_tidemark_v1_tidemark_proto_enumTypes[0]
+}
+
+func (x Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Kind.Descriptor instead.
+func (Kind) EnumDescriptor() ([]byte, []int) {
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{0}
+}
+
 type Status int32
 
 const (
@@ -63,11 +110,11 @@ func (x Status) String() string {
 }
 
 func (Status) Descriptor() protoreflect.EnumDescriptor {
-	return file_tidemark_v1_tidemark_proto_enumTypes[0].Descriptor()
+	return file_tidemark_v1_tidemark_proto_enumTypes[1].Descriptor()
 }
 
 func (Status) Type() protoreflect.EnumType {
-	return &file_tidemark_v1_tidemark_proto_enumTypes[0]
+	return &file_tidemark_v1_tidemark_proto_enumTypes[1]
 }
 
 func (x Status) Number() protoreflect.EnumNumber {
@@ -76,7 +123,7 @@ func (x Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Status.Descriptor instead.
 func (Status) EnumDescriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{0}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{1}
 }
 
 type IndexOp_Op int32
@@ -112,11 +159,11 @@ func (x IndexOp_Op) String() string {
 }
 
 func (IndexOp_Op) Descriptor() protoreflect.EnumDescriptor {
-	return file_tidemark_v1_tidemark_proto_enumTypes[1].Descriptor()
+	return file_tidemark_v1_tidemark_proto_enumTypes[2].Descriptor()
 }
 
 func (IndexOp_Op) Type() protoreflect.EnumType {
-	return &file_tidemark_v1_tidemark_proto_enumTypes[1]
+	return &file_tidemark_v1_tidemark_proto_enumTypes[2]
 }
 
 func (x IndexOp_Op) Number() protoreflect.EnumNumber {
@@ -125,7 +172,7 @@ func (x IndexOp_Op) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use IndexOp_Op.Descriptor instead.
 func (IndexOp_Op) EnumDescriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{3, 0}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // Position is where a record of the events topic lies. Its text form is "partition:offset", for example "7:1234".
@@ -209,7 +256,12 @@ type Event struct {
 	// payload is the record's JSON, byte for byte.
 	Payload []byte `protobuf:"bytes,16,opt,name=payload,proto3" json:"payload,omitempty"`
 	// replayed is set by the header tidemark-replay: an operator sent this record again, so the dedupe window does not bind it.
-	Replayed      bool `protobuf:"varint,17,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	Replayed bool `protobuf:"varint,17,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	// unreadable names the fields that were there and could not be read, sorted, by their names in this project ("size", "created").
+	// They count as absent. An event whose time is unreadable is ordered by its arrival.
+	Unreadable []string `protobuf:"bytes,18,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
+	// cause is set, by the header tidemark-cause, of an event that tidemark itself wrote for an entry of a folder.
+	Cause         *Cause `protobuf:"bytes,19,opt,name=cause,proto3" json:"cause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,7 +415,196 @@ func (x *Event) GetReplayed() bool {
 	return false
 }
 
-// FileState is one row of the files table: what is known of a file, and what is needed to fold its next event.
+func (x *Event) GetUnreadable() []string {
+	if x != nil {
+		return x.Unreadable
+	}
+	return nil
+}
+
+func (x *Event) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+// Cause is the event of a folder that an event of one of its entries follows from, and what the entry inherits from the folder.
+type Cause struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Event         string                 `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	EventId       string                 `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	Position      *Position              `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
+	Inherited     *Inherited             `protobuf:"bytes,4,opt,name=inherited,proto3" json:"inherited,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cause) Reset() {
+	*x = Cause{}
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cause) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cause) ProtoMessage() {}
+
+func (x *Cause) ProtoReflect() protoreflect.Message {
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cause.ProtoReflect.Descriptor instead.
+func (*Cause) Descriptor() ([]byte, []int) {
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Cause) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *Cause) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *Cause) GetPosition() *Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *Cause) GetInherited() *Inherited {
+	if x != nil {
+		return x.Inherited
+	}
+	return nil
+}
+
+// Inherited is what an entry has from the folder above it.
+type Inherited struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	FolderId string                 `protobuf:"bytes,1,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`
+	// folder_version is the version of the folder's row that the rest was taken from: of one folder, the higher one is newer.
+	FolderVersion int64 `protobuf:"varint,2,opt,name=folder_version,json=folderVersion,proto3" json:"folder_version,omitempty"`
+	// path is the folder's, since path_at (microseconds since 1970 UTC); empty when it is not known.
+	Path   string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	PathAt int64  `protobuf:"varint,4,opt,name=path_at,json=pathAt,proto3" json:"path_at,omitempty"`
+	// from_path is set for an entry that is known to be in the folder by its path alone: what path took the place of.
+	FromPath string `protobuf:"bytes,5,opt,name=from_path,json=fromPath,proto3" json:"from_path,omitempty"`
+	// trashed is the folder's status. trashed_at and restored_at are the times of its newest delete and of its newest restore;
+	// 0 when there was none.
+	Trashed       bool  `protobuf:"varint,6,opt,name=trashed,proto3" json:"trashed,omitempty"`
+	TrashedAt     int64 `protobuf:"varint,7,opt,name=trashed_at,json=trashedAt,proto3" json:"trashed_at,omitempty"`
+	RestoredAt    int64 `protobuf:"varint,8,opt,name=restored_at,json=restoredAt,proto3" json:"restored_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inherited) Reset() {
+	*x = Inherited{}
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inherited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inherited) ProtoMessage() {}
+
+func (x *Inherited) ProtoReflect() protoreflect.Message {
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inherited.ProtoReflect.Descriptor instead.
+func (*Inherited) Descriptor() ([]byte, []int) {
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Inherited) GetFolderId() string {
+	if x != nil {
+		return x.FolderId
+	}
+	return ""
+}
+
+func (x *Inherited) GetFolderVersion() int64 {
+	if x != nil {
+		return x.FolderVersion
+	}
+	return 0
+}
+
+func (x *Inherited) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Inherited) GetPathAt() int64 {
+	if x != nil {
+		return x.PathAt
+	}
+	return 0
+}
+
+func (x *Inherited) GetFromPath() string {
+	if x != nil {
+		return x.FromPath
+	}
+	return ""
+}
+
+func (x *Inherited) GetTrashed() bool {
+	if x != nil {
+		return x.Trashed
+	}
+	return false
+}
+
+func (x *Inherited) GetTrashedAt() int64 {
+	if x != nil {
+		return x.TrashedAt
+	}
+	return 0
+}
+
+func (x *Inherited) GetRestoredAt() int64 {
+	if x != nil {
+		return x.RestoredAt
+	}
+	return 0
+}
+
+// FileState is one row of the files table: what is known of a file or a folder, and what is needed to fold its next event.
 type FileState struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	WorkspaceId string                 `protobuf:"bytes,1,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
@@ -388,9 +629,11 @@ type FileState struct {
 	CreatedAt *int64 `protobuf:"varint,16,opt,name=created_at,json=createdAt,proto3,oneof" json:"created_at,omitempty"`
 	UpdatedAt *int64 `protobuf:"varint,17,opt,name=updated_at,json=updatedAt,proto3,oneof" json:"updated_at,omitempty"`
 	DeletedAt *int64 `protobuf:"varint,18,opt,name=deleted_at,json=deletedAt,proto3,oneof" json:"deleted_at,omitempty"`
+	Kind      Kind   `protobuf:"varint,19,opt,name=kind,proto3,enum=tidemark.v1.Kind" json:"kind,omitempty"`
 	// log_id is the id of the events topic that position lies in; a recreated topic starts its offsets again.
 	LogId string `protobuf:"bytes,30,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
-	// The sender's time of the event that each group of fields was taken from; absent when never set by a dated event.
+	// Until field_times: the sender's time of the event that each group of fields (name, path and parent; size, mime and hash;
+	// status) was taken from. Read of old rows, no longer written.
 	PlaceAt   *int64 `protobuf:"varint,31,opt,name=place_at,json=placeAt,proto3,oneof" json:"place_at,omitempty"`
 	ContentAt *int64 `protobuf:"varint,32,opt,name=content_at,json=contentAt,proto3,oneof" json:"content_at,omitempty"`
 	StatusAt  *int64 `protobuf:"varint,33,opt,name=status_at,json=statusAt,proto3,oneof" json:"status_at,omitempty"`
@@ -399,14 +642,32 @@ type FileState struct {
 	// endian. An event without a believable time stands at that of the newest entry.
 	Seen []byte `protobuf:"bytes,34,opt,name=seen,proto3" json:"seen,omitempty"`
 	// last_at is the sender's time of the newest dated event: what last_event, actor_id and updated_at are decided by.
-	LastAt        *int64 `protobuf:"varint,35,opt,name=last_at,json=lastAt,proto3,oneof" json:"last_at,omitempty"`
+	LastAt *int64 `protobuf:"varint,35,opt,name=last_at,json=lastAt,proto3,oneof" json:"last_at,omitempty"`
+	// field_times has the sender's time of the event that last wrote each field, in the order name, path, parent, size, mime, hash,
+	// status, actor. Each is last_at minus that time plus 1, or 0 for a field that no dated event wrote. Trailing zeros are left out.
+	FieldTimes []uint64 `protobuf:"varint,36,rep,packed,name=field_times,json=fieldTimes,proto3" json:"field_times,omitempty"`
+	// own_path is the path that the row's own events gave, where what is shown is another: see file.derive. own_status and
+	// own_deleted_at likewise, where the folder above it is in the trash.
+	OwnPath      string     `protobuf:"bytes,37,opt,name=own_path,json=ownPath,proto3" json:"own_path,omitempty"`
+	OwnStatus    Status     `protobuf:"varint,38,opt,name=own_status,json=ownStatus,proto3,enum=tidemark.v1.Status" json:"own_status,omitempty"`
+	OwnDeletedAt *int64     `protobuf:"varint,39,opt,name=own_deleted_at,json=ownDeletedAt,proto3,oneof" json:"own_deleted_at,omitempty"`
+	Inherited    *Inherited `protobuf:"bytes,40,opt,name=inherited,proto3" json:"inherited,omitempty"`
+	// silent counts the events folded since version was raised that changed nothing shown, and silent_offset is that of the last of
+	// them, in the partition of position. Of two rows of one version, the one with more of them is newer.
+	Silent       int64 `protobuf:"varint,41,opt,name=silent,proto3" json:"silent,omitempty"`
+	SilentOffset int64 `protobuf:"varint,42,opt,name=silent_offset,json=silentOffset,proto3" json:"silent_offset,omitempty"`
+	// Of folders only.
+	// former are the paths that the folder had before, oldest first: an event that comes late may name one of them.
+	Former []*FormerPath `protobuf:"bytes,50,rep,name=former,proto3" json:"former,omitempty"`
+	// walk is set while entries of the folder are still to be given what they inherit.
+	Walk          *Walk `protobuf:"bytes,51,opt,name=walk,proto3" json:"walk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FileState) Reset() {
 	*x = FileState{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[2]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +679,7 @@ func (x *FileState) String() string {
 func (*FileState) ProtoMessage() {}
 
 func (x *FileState) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[2]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +692,7 @@ func (x *FileState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileState.ProtoReflect.Descriptor instead.
 func (*FileState) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{2}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FileState) GetWorkspaceId() string {
@@ -560,6 +821,13 @@ func (x *FileState) GetDeletedAt() int64 {
 	return 0
 }
 
+func (x *FileState) GetKind() Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Kind_KIND_UNSPECIFIED
+}
+
 func (x *FileState) GetLogId() string {
 	if x != nil {
 		return x.LogId
@@ -602,6 +870,184 @@ func (x *FileState) GetLastAt() int64 {
 	return 0
 }
 
+func (x *FileState) GetFieldTimes() []uint64 {
+	if x != nil {
+		return x.FieldTimes
+	}
+	return nil
+}
+
+func (x *FileState) GetOwnPath() string {
+	if x != nil {
+		return x.OwnPath
+	}
+	return ""
+}
+
+func (x *FileState) GetOwnStatus() Status {
+	if x != nil {
+		return x.OwnStatus
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *FileState) GetOwnDeletedAt() int64 {
+	if x != nil && x.OwnDeletedAt != nil {
+		return *x.OwnDeletedAt
+	}
+	return 0
+}
+
+func (x *FileState) GetInherited() *Inherited {
+	if x != nil {
+		return x.Inherited
+	}
+	return nil
+}
+
+func (x *FileState) GetSilent() int64 {
+	if x != nil {
+		return x.Silent
+	}
+	return 0
+}
+
+func (x *FileState) GetSilentOffset() int64 {
+	if x != nil {
+		return x.SilentOffset
+	}
+	return 0
+}
+
+func (x *FileState) GetFormer() []*FormerPath {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+func (x *FileState) GetWalk() *Walk {
+	if x != nil {
+		return x.Walk
+	}
+	return nil
+}
+
+// FormerPath is where a folder was, until a time.
+type FormerPath struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Until         int64                  `protobuf:"varint,2,opt,name=until,proto3" json:"until,omitempty"` // microseconds since 1970 UTC
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FormerPath) Reset() {
+	*x = FormerPath{}
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FormerPath) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FormerPath) ProtoMessage() {}
+
+func (x *FormerPath) ProtoReflect() protoreflect.Message {
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FormerPath.ProtoReflect.Descriptor instead.
+func (*FormerPath) Descriptor() ([]byte, []int) {
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FormerPath) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FormerPath) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+// Walk is how far the entries of a folder were visited.
+type Walk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// event, event_id and position are the folder's event that the walk follows from.
+	Event         string    `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	EventId       string    `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	Position      *Position `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Walk) Reset() {
+	*x = Walk{}
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Walk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Walk) ProtoMessage() {}
+
+func (x *Walk) ProtoReflect() protoreflect.Message {
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Walk.ProtoReflect.Descriptor instead.
+func (*Walk) Descriptor() ([]byte, []int) {
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Walk) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *Walk) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *Walk) GetPosition() *Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
 // IndexOp tells a search index what to hold for a file.
 type IndexOp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -620,7 +1066,7 @@ type IndexOp struct {
 
 func (x *IndexOp) Reset() {
 	*x = IndexOp{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[3]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +1078,7 @@ func (x *IndexOp) String() string {
 func (*IndexOp) ProtoMessage() {}
 
 func (x *IndexOp) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[3]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +1091,7 @@ func (x *IndexOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndexOp.ProtoReflect.Descriptor instead.
 func (*IndexOp) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{3}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IndexOp) GetOp() IndexOp_Op {
@@ -700,7 +1146,8 @@ func (x *IndexOp) GetFile() *FileState {
 // Notice tells what one event did.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// op_id is "workspace/event_id", escaped like a key: the same event always has the same one.
+	// op_id is "workspace/event_id/file_id", without a file "workspace/event_id", each part escaped like a key's: the same event
+	// always has the same one.
 	OpId        string `protobuf:"bytes,1,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	Event       string `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
 	EventId     string `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
@@ -721,14 +1168,17 @@ type Notice struct {
 	// payload_omitted says that the notice would have been over 1 MiB with its payload.
 	PayloadOmitted bool `protobuf:"varint,14,opt,name=payload_omitted,json=payloadOmitted,proto3" json:"payload_omitted,omitempty"`
 	// member is who joined or left, and when; only in the notice of a membership event.
-	Member        *Member `protobuf:"bytes,15,opt,name=member,proto3" json:"member,omitempty"`
+	Member *Member `protobuf:"bytes,15,opt,name=member,proto3" json:"member,omitempty"`
+	// unreadable and cause are those of the event.
+	Unreadable    []string `protobuf:"bytes,16,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
+	Cause         *Cause   `protobuf:"bytes,17,opt,name=cause,proto3" json:"cause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[4]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -740,7 +1190,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[4]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -753,7 +1203,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{4}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Notice) GetOpId() string {
@@ -861,6 +1311,20 @@ func (x *Notice) GetMember() *Member {
 	return nil
 }
 
+func (x *Notice) GetUnreadable() []string {
+	if x != nil {
+		return x.Unreadable
+	}
+	return nil
+}
+
+func (x *Notice) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
 // WorkspaceState is one row of the workspaces table.
 type WorkspaceState struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -893,7 +1357,7 @@ type WorkspaceState struct {
 
 func (x *WorkspaceState) Reset() {
 	*x = WorkspaceState{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[5]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1369,7 @@ func (x *WorkspaceState) String() string {
 func (*WorkspaceState) ProtoMessage() {}
 
 func (x *WorkspaceState) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[5]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1382,7 @@ func (x *WorkspaceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkspaceState.ProtoReflect.Descriptor instead.
 func (*WorkspaceState) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{5}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WorkspaceState) GetWorkspaceId() string {
@@ -1034,7 +1498,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1510,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1523,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{6}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Member) GetId() string {
@@ -1097,7 +1561,7 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\x1atidemark/v1/tidemark.proto\x12\vtidemark.v1\"@\n" +
 	"\bPosition\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x03R\x06offset\"\xe9\x03\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\"\xb3\x04\n" +
 	"\x05Event\x12\x14\n" +
 	"\x05event\x18\x01 \x01(\tR\x05event\x12\x19\n" +
 	"\bevent_id\x18\x02 \x01(\tR\aeventId\x12!\n" +
@@ -1119,9 +1583,29 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\vrecorded_at\x18\x0f \x01(\x03R\n" +
 	"recordedAt\x12\x18\n" +
 	"\apayload\x18\x10 \x01(\fR\apayload\x12\x1a\n" +
-	"\breplayed\x18\x11 \x01(\bR\breplayedB\a\n" +
+	"\breplayed\x18\x11 \x01(\bR\breplayed\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\x12 \x03(\tR\n" +
+	"unreadable\x12(\n" +
+	"\x05cause\x18\x13 \x01(\v2\x12.tidemark.v1.CauseR\x05causeB\a\n" +
 	"\x05_sizeB\x0e\n" +
-	"\f_occurred_at\"\xcc\x06\n" +
+	"\f_occurred_at\"\xa1\x01\n" +
+	"\x05Cause\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\x12\x19\n" +
+	"\bevent_id\x18\x02 \x01(\tR\aeventId\x121\n" +
+	"\bposition\x18\x03 \x01(\v2\x15.tidemark.v1.PositionR\bposition\x124\n" +
+	"\tinherited\x18\x04 \x01(\v2\x16.tidemark.v1.InheritedR\tinherited\"\xf3\x01\n" +
+	"\tInherited\x12\x1b\n" +
+	"\tfolder_id\x18\x01 \x01(\tR\bfolderId\x12%\n" +
+	"\x0efolder_version\x18\x02 \x01(\x03R\rfolderVersion\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x17\n" +
+	"\apath_at\x18\x04 \x01(\x03R\x06pathAt\x12\x1b\n" +
+	"\tfrom_path\x18\x05 \x01(\tR\bfromPath\x12\x18\n" +
+	"\atrashed\x18\x06 \x01(\bR\atrashed\x12\x1d\n" +
+	"\n" +
+	"trashed_at\x18\a \x01(\x03R\ttrashedAt\x12\x1f\n" +
+	"\vrestored_at\x18\b \x01(\x03R\n" +
+	"restoredAt\"\xec\t\n" +
 	"\tFileState\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\tR\x06fileId\x12\x12\n" +
@@ -1147,14 +1631,26 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\n" +
 	"updated_at\x18\x11 \x01(\x03H\x02R\tupdatedAt\x88\x01\x01\x12\"\n" +
 	"\n" +
-	"deleted_at\x18\x12 \x01(\x03H\x03R\tdeletedAt\x88\x01\x01\x12\x15\n" +
+	"deleted_at\x18\x12 \x01(\x03H\x03R\tdeletedAt\x88\x01\x01\x12%\n" +
+	"\x04kind\x18\x13 \x01(\x0e2\x11.tidemark.v1.KindR\x04kind\x12\x15\n" +
 	"\x06log_id\x18\x1e \x01(\tR\x05logId\x12\x1e\n" +
 	"\bplace_at\x18\x1f \x01(\x03H\x04R\aplaceAt\x88\x01\x01\x12\"\n" +
 	"\n" +
 	"content_at\x18  \x01(\x03H\x05R\tcontentAt\x88\x01\x01\x12 \n" +
 	"\tstatus_at\x18! \x01(\x03H\x06R\bstatusAt\x88\x01\x01\x12\x12\n" +
 	"\x04seen\x18\" \x01(\fR\x04seen\x12\x1c\n" +
-	"\alast_at\x18# \x01(\x03H\aR\x06lastAt\x88\x01\x01B\a\n" +
+	"\alast_at\x18# \x01(\x03H\aR\x06lastAt\x88\x01\x01\x12\x1f\n" +
+	"\vfield_times\x18$ \x03(\x04R\n" +
+	"fieldTimes\x12\x19\n" +
+	"\bown_path\x18% \x01(\tR\aownPath\x122\n" +
+	"\n" +
+	"own_status\x18& \x01(\x0e2\x13.tidemark.v1.StatusR\townStatus\x12)\n" +
+	"\x0eown_deleted_at\x18' \x01(\x03H\bR\fownDeletedAt\x88\x01\x01\x124\n" +
+	"\tinherited\x18( \x01(\v2\x16.tidemark.v1.InheritedR\tinherited\x12\x16\n" +
+	"\x06silent\x18) \x01(\x03R\x06silent\x12#\n" +
+	"\rsilent_offset\x18* \x01(\x03R\fsilentOffset\x12/\n" +
+	"\x06former\x182 \x03(\v2\x17.tidemark.v1.FormerPathR\x06former\x12%\n" +
+	"\x04walk\x183 \x01(\v2\x11.tidemark.v1.WalkR\x04walkB\a\n" +
 	"\x05_sizeB\r\n" +
 	"\v_created_atB\r\n" +
 	"\v_updated_atB\r\n" +
@@ -1164,7 +1660,16 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\n" +
 	"_status_atB\n" +
 	"\n" +
-	"\b_last_at\"\xaf\x02\n" +
+	"\b_last_atB\x11\n" +
+	"\x0f_own_deleted_at\"6\n" +
+	"\n" +
+	"FormerPath\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05until\x18\x02 \x01(\x03R\x05until\"j\n" +
+	"\x04Walk\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\x12\x19\n" +
+	"\bevent_id\x18\x02 \x01(\tR\aeventId\x121\n" +
+	"\bposition\x18\x03 \x01(\v2\x15.tidemark.v1.PositionR\bposition\"\xaf\x02\n" +
 	"\aIndexOp\x12'\n" +
 	"\x02op\x18\x01 \x01(\x0e2\x17.tidemark.v1.IndexOp.OpR\x02op\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12!\n" +
@@ -1176,7 +1681,7 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tOP_UPSERT\x10\x01\x12\r\n" +
-	"\tOP_DELETE\x10\x02\"\xf5\x03\n" +
+	"\tOP_DELETE\x10\x02\"\xbf\x04\n" +
 	"\x06Notice\x12\x13\n" +
 	"\x05op_id\x18\x01 \x01(\tR\x04opId\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x19\n" +
@@ -1193,7 +1698,11 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\x05after\x18\f \x01(\v2\x16.tidemark.v1.FileStateR\x05after\x12\x18\n" +
 	"\apayload\x18\r \x01(\fR\apayload\x12'\n" +
 	"\x0fpayload_omitted\x18\x0e \x01(\bR\x0epayloadOmitted\x12+\n" +
-	"\x06member\x18\x0f \x01(\v2\x13.tidemark.v1.MemberR\x06memberB\n" +
+	"\x06member\x18\x0f \x01(\v2\x13.tidemark.v1.MemberR\x06member\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\x10 \x03(\tR\n" +
+	"unreadable\x12(\n" +
+	"\x05cause\x18\x11 \x01(\v2\x12.tidemark.v1.CauseR\x05causeB\n" +
 	"\n" +
 	"\b_version\"\xbe\x04\n" +
 	"\x0eWorkspaceState\x12!\n" +
@@ -1219,7 +1728,10 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04left\x18\x02 \x01(\bR\x04left\x12\x0e\n" +
 	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x16\n" +
-	"\x06offset\x18\x04 \x01(\x03R\x06offset*Z\n" +
+	"\x06offset\x18\x04 \x01(\x03R\x06offset*-\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vKIND_FOLDER\x10\x01*Z\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATUS_ACTIVE\x10\x01\x12\x12\n" +
@@ -1238,38 +1750,53 @@ func file_tidemark_v1_tidemark_proto_rawDescGZIP() []byte {
 	return file_tidemark_v1_tidemark_proto_rawDescData
 }
 
-var file_tidemark_v1_tidemark_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tidemark_v1_tidemark_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_tidemark_v1_tidemark_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_tidemark_v1_tidemark_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_tidemark_v1_tidemark_proto_goTypes = []any{
-	(Status)(0),            // 0: tidemark.v1.Status
-	(IndexOp_Op)(0),        // 1: tidemark.v1.IndexOp.Op
-	(*Position)(nil),       // 2: tidemark.v1.Position
-	(*Event)(nil),          // 3: tidemark.v1.Event
-	(*FileState)(nil),      // 4: tidemark.v1.FileState
-	(*IndexOp)(nil),        // 5: tidemark.v1.IndexOp
-	(*Notice)(nil),         // 6: tidemark.v1.Notice
-	(*WorkspaceState)(nil), // 7: tidemark.v1.WorkspaceState
-	(*Member)(nil),         // 8: tidemark.v1.Member
-	nil,                    // 9: tidemark.v1.WorkspaceState.ByTypeEntry
+	(Kind)(0),              // 0: tidemark.v1.Kind
+	(Status)(0),            // 1: tidemark.v1.Status
+	(IndexOp_Op)(0),        // 2: tidemark.v1.IndexOp.Op
+	(*Position)(nil),       // 3: tidemark.v1.Position
+	(*Event)(nil),          // 4: tidemark.v1.Event
+	(*Cause)(nil),          // 5: tidemark.v1.Cause
+	(*Inherited)(nil),      // 6: tidemark.v1.Inherited
+	(*FileState)(nil),      // 7: tidemark.v1.FileState
+	(*FormerPath)(nil),     // 8: tidemark.v1.FormerPath
+	(*Walk)(nil),           // 9: tidemark.v1.Walk
+	(*IndexOp)(nil),        // 10: tidemark.v1.IndexOp
+	(*Notice)(nil),         // 11: tidemark.v1.Notice
+	(*WorkspaceState)(nil), // 12: tidemark.v1.WorkspaceState
+	(*Member)(nil),         // 13: tidemark.v1.Member
+	nil,                    // 14: tidemark.v1.WorkspaceState.ByTypeEntry
 }
 var file_tidemark_v1_tidemark_proto_depIdxs = []int32{
-	0,  // 0: tidemark.v1.FileState.status:type_name -> tidemark.v1.Status
-	2,  // 1: tidemark.v1.FileState.position:type_name -> tidemark.v1.Position
-	1,  // 2: tidemark.v1.IndexOp.op:type_name -> tidemark.v1.IndexOp.Op
-	2,  // 3: tidemark.v1.IndexOp.position:type_name -> tidemark.v1.Position
-	4,  // 4: tidemark.v1.IndexOp.file:type_name -> tidemark.v1.FileState
-	2,  // 5: tidemark.v1.Notice.position:type_name -> tidemark.v1.Position
-	4,  // 6: tidemark.v1.Notice.before:type_name -> tidemark.v1.FileState
-	4,  // 7: tidemark.v1.Notice.after:type_name -> tidemark.v1.FileState
-	8,  // 8: tidemark.v1.Notice.member:type_name -> tidemark.v1.Member
-	9,  // 9: tidemark.v1.WorkspaceState.by_type:type_name -> tidemark.v1.WorkspaceState.ByTypeEntry
-	8,  // 10: tidemark.v1.WorkspaceState.members:type_name -> tidemark.v1.Member
-	2,  // 11: tidemark.v1.WorkspaceState.position:type_name -> tidemark.v1.Position
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	5,  // 0: tidemark.v1.Event.cause:type_name -> tidemark.v1.Cause
+	3,  // 1: tidemark.v1.Cause.position:type_name -> tidemark.v1.Position
+	6,  // 2: tidemark.v1.Cause.inherited:type_name -> tidemark.v1.Inherited
+	1,  // 3: tidemark.v1.FileState.status:type_name -> tidemark.v1.Status
+	3,  // 4: tidemark.v1.FileState.position:type_name -> tidemark.v1.Position
+	0,  // 5: tidemark.v1.FileState.kind:type_name -> tidemark.v1.Kind
+	1,  // 6: tidemark.v1.FileState.own_status:type_name -> tidemark.v1.Status
+	6,  // 7: tidemark.v1.FileState.inherited:type_name -> tidemark.v1.Inherited
+	8,  // 8: tidemark.v1.FileState.former:type_name -> tidemark.v1.FormerPath
+	9,  // 9: tidemark.v1.FileState.walk:type_name -> tidemark.v1.Walk
+	3,  // 10: tidemark.v1.Walk.position:type_name -> tidemark.v1.Position
+	2,  // 11: tidemark.v1.IndexOp.op:type_name -> tidemark.v1.IndexOp.Op
+	3,  // 12: tidemark.v1.IndexOp.position:type_name -> tidemark.v1.Position
+	7,  // 13: tidemark.v1.IndexOp.file:type_name -> tidemark.v1.FileState
+	3,  // 14: tidemark.v1.Notice.position:type_name -> tidemark.v1.Position
+	7,  // 15: tidemark.v1.Notice.before:type_name -> tidemark.v1.FileState
+	7,  // 16: tidemark.v1.Notice.after:type_name -> tidemark.v1.FileState
+	13, // 17: tidemark.v1.Notice.member:type_name -> tidemark.v1.Member
+	5,  // 18: tidemark.v1.Notice.cause:type_name -> tidemark.v1.Cause
+	14, // 19: tidemark.v1.WorkspaceState.by_type:type_name -> tidemark.v1.WorkspaceState.ByTypeEntry
+	13, // 20: tidemark.v1.WorkspaceState.members:type_name -> tidemark.v1.Member
+	3,  // 21: tidemark.v1.WorkspaceState.position:type_name -> tidemark.v1.Position
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_tidemark_v1_tidemark_proto_init() }
@@ -1278,16 +1805,16 @@ func file_tidemark_v1_tidemark_proto_init() {
 		return
 	}
 	file_tidemark_v1_tidemark_proto_msgTypes[1].OneofWrappers = []any{}
-	file_tidemark_v1_tidemark_proto_msgTypes[2].OneofWrappers = []any{}
 	file_tidemark_v1_tidemark_proto_msgTypes[4].OneofWrappers = []any{}
-	file_tidemark_v1_tidemark_proto_msgTypes[5].OneofWrappers = []any{}
+	file_tidemark_v1_tidemark_proto_msgTypes[8].OneofWrappers = []any{}
+	file_tidemark_v1_tidemark_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tidemark_v1_tidemark_proto_rawDesc), len(file_tidemark_v1_tidemark_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   8,
+			NumEnums:      3,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
