@@ -28,7 +28,9 @@ func Count(before *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID string
 		after.Position = n.GetPosition()
 	}
 	after.Version++
-	after.Events++
+	if n.GetCause() == nil { // else it follows from an event that was counted
+		after.Events++
+	}
 	if at := n.GetAt(); after.LastEventAt == nil || at > after.GetLastEventAt() {
 		after.LastEventAt = &at
 	}
@@ -41,10 +43,10 @@ func Count(before *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID string
 
 // weigh takes a file as it was out of the numbers and puts it in as it is.
 func weigh(w *tidemarkv1.WorkspaceState, before, after *tidemarkv1.FileState) {
-	if before.GetStatus() == tidemarkv1.Status_STATUS_TRASHED {
+	if isTrashed(before) {
 		w.Trashed--
 	}
-	if after.GetStatus() == tidemarkv1.Status_STATUS_TRASHED {
+	if isTrashed(after) {
 		w.Trashed++
 	}
 	was, is := typeOf(before), typeOf(after)
@@ -91,10 +93,14 @@ func named(w *tidemarkv1.WorkspaceState) int {
 	return n
 }
 
-// typeOf is what an active file is counted as; any other file counts as nothing.
+func isTrashed(s *tidemarkv1.FileState) bool {
+	return s.GetStatus() == tidemarkv1.Status_STATUS_TRASHED && s.GetKind() != tidemarkv1.Kind_KIND_FOLDER
+}
+
+// typeOf is what an active file is counted as; any other file, and a folder, counts as nothing.
 func typeOf(s *tidemarkv1.FileState) string {
 	switch {
-	case s.GetStatus() != tidemarkv1.Status_STATUS_ACTIVE:
+	case s.GetStatus() != tidemarkv1.Status_STATUS_ACTIVE, s.GetKind() == tidemarkv1.Kind_KIND_FOLDER:
 		return ""
 	case s.GetMime() == "":
 		return untyped

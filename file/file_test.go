@@ -259,7 +259,7 @@ func TestNoticeOf(t *testing.T) {
 	e.EventId = "_e/1"
 	row, _, _ := Apply(nil, e, at(1), log)
 	n := NoticeOf(nil, row, e, at(1), true)
-	if n.GetOpId() != "ws/%5Fe%2F1" || n.GetVersion() != 1 || !n.GetLate() || n.Before != nil || n.After != row || n.Member != nil ||
+	if n.GetOpId() != "ws/%5Fe%2F1/f" || n.GetVersion() != 1 || !n.GetLate() || n.Before != nil || n.After != row || n.Member != nil ||
 		string(n.GetPayload()) != `{}` || n.GetAt() != happened(e) {
 		t.Errorf("%v", n)
 	}

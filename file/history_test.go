@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +28,9 @@ var update = flag.Bool("update", false, "rewrite the states in testdata to what 
 //	~at "0:7", ~log "second", ~recorded "2026-…", ~replay true: of the record
 //	~times 300: so many events; in each %d stands for its number, %t for a time as many seconds after 20:00:00
 //	~erase "f1": no event: the row's data is erased, as a later release does after some time in the trash
+//
+// What an event of a folder gives to its entries is folded right after it, and shown on the same line. The event of another row
+// is shown with its id.
 type step struct {
 	At       string    `json:"~at"`
 	Log      string    `json:"~log"`
@@ -151,40 +156,97 @@ func (w *world) step(s step, line string) string {
 	return w.event(e, at)
 }
 
-// event does what the processors do with one event.
+// event does what the processors do with one event, and with those that follow from it.
 func (w *world) event(e *tidemarkv1.Event, at *tidemarkv1.Position) string {
+	outcome, more := w.fold(e, at)
+	for n := 0; len(more) > 0; n++ {
+		if n > 1000 {
+			w.t.Fatalf("an event of a folder is passed on without end: %s %s", outcome[max(0, len(outcome)-2000):], more[0])
+		}
+		e, more = more[0], more[1:]
+		w.offset, w.recorded = w.offset+1, w.recorded.Add(time.Second)
+		e.RecordedAt = w.recorded.UnixMicro()
+		shown, follows := w.fold(e, &tidemarkv1.Position{Offset: w.offset})
+		outcome += "; " + e.GetFileId() + ": " + shown
+		more = append(more, follows...)
+	}
+	return outcome
+}
+
+// follow returns what an event leads to: what its row takes over from the folder that it is in, and its entries from it.
+func (w *world) follow(before, after *tidemarkv1.FileState, e *tidemarkv1.Event) (more []*tidemarkv1.Event) {
+	add := func(e *tidemarkv1.Event) {
+		if e != nil {
+			more = append(more, e)
+		}
+	}
+	own := e
+	if e.GetCause() != nil {
+		own = nil
+	}
+	folder := w.rows[after.GetParentId()]
+	if folder == nil {
+		folder = Nearest(slices.Collect(maps.Values(w.rows)), after)
+	}
+	add(Pass(folder, after, own))
+	if after.GetGives().GetStamp() == before.GetGives().GetStamp() {
+		return more
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.rows)) {
+		entry := w.rows[id]
+		if entry.GetParentId() == after.GetFileId() || w.rows[entry.GetParentId()] == nil {
+			add(Pass(after, entry, nil))
+		}
+	}
+	return more
+}
+
+// fold folds one event, and returns what is shown of it and the events that follow from it.
+func (w *world) fold(e *tidemarkv1.Event, at *tidemarkv1.Position) (outcome string, more []*tidemarkv1.Event) {
 	var before, after *tidemarkv1.FileState
 	late, outcome := false, "no row"
 	if Touches(e) {
 		var v Verdict
 		before = w.rows[e.GetFileId()]
 		after, late, v = Apply(before, e, at, w.log)
-		if v != Accepted {
+		if v != Accepted && v != Unchanged {
 			if after != before {
 				w.t.Errorf("%v: %v changed the row", e, v)
 			}
-			return map[Verdict]string{Applied: "applied already", Duplicate: "duplicate", BeyondWindow: "beyond the window"}[v]
+			return map[Verdict]string{Applied: "applied already", Duplicate: "duplicate", BeyondWindow: "beyond the window"}[v], nil
 		}
 		w.rows[e.GetFileId()] = after
+		more = w.follow(before, after, e)
+		if v == Unchanged {
+			if e.GetCause() == nil {
+				w.workspace, _ = Count(w.workspace, NoticeOf(nil, nil, e, at, false), w.log)
+			}
+			return "unchanged", more
+		}
 		outcome = showFile(after)
 	}
 	if late {
 		outcome += " LATE"
 	}
 	w.workspace, _ = Count(w.workspace, NoticeOf(before, after, e, at, late), w.log)
-	return outcome
+	return outcome, more
 }
 
 // erase makes the stub of a row.
 func erase(s *tidemarkv1.FileState) *tidemarkv1.FileState {
-	return &tidemarkv1.FileState{
+	stub := &tidemarkv1.FileState{
 		WorkspaceId: s.GetWorkspaceId(), FileId: s.GetFileId(), Status: tidemarkv1.Status_STATUS_ERASED,
-		Version: s.GetVersion() + 1, Position: s.GetPosition(), LogId: s.GetLogId(), StatusAt: s.StatusAt, Seen: s.GetSeen(),
+		Version: s.GetVersion() + 1, Position: s.GetPosition(), LogId: s.GetLogId(), Seen: s.GetSeen(),
 	}
+	times{fieldStatus: timesOf(s)[fieldStatus]}.store(stub)
+	return stub
 }
 
 func showFile(s *tidemarkv1.FileState) string {
 	words := []string{fmt.Sprintf("v%d", s.GetVersion()), strings.ToLower(strings.TrimPrefix(s.GetStatus().String(), "STATUS_"))}
+	if s.GetKind() == tidemarkv1.Kind_KIND_FOLDER {
+		words = append(words, "folder")
+	}
 	if s.GetIncomplete() {
 		words = append(words, "incomplete")
 	}

@@ -22,7 +22,7 @@ func IndexOf(after *tidemarkv1.FileState) *tidemarkv1.IndexOp {
 // NoticeOf tells what an event did. Without a row, after is nil, and the notice has no version, before or after.
 func NoticeOf(before, after *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Position, late bool) *tidemarkv1.Notice {
 	n := &tidemarkv1.Notice{
-		OpId:        tidemarkv1.JoinKey(e.GetWorkspaceId(), e.GetEventId()),
+		OpId:        opID(e),
 		Event:       e.GetEvent(),
 		EventId:     e.GetEventId(),
 		WorkspaceId: e.GetWorkspaceId(),
@@ -35,10 +35,21 @@ func NoticeOf(before, after *tidemarkv1.FileState, e *tidemarkv1.Event, at *tide
 		After:       after,
 		Payload:     e.GetPayload(),
 		Member:      memberOf(e),
+		Unreadable:  e.GetUnreadable(),
+		Cause:       e.GetCause(),
 	}
 	if after != nil {
 		version := after.GetVersion()
 		n.Version = &version
 	}
 	return n
+}
+
+// opID is the same for each attempt at an event, and for no other: one event id may come for several files.
+func opID(e *tidemarkv1.Event) string {
+	id := tidemarkv1.JoinKey(e.GetWorkspaceId(), e.GetEventId())
+	if e.GetFileId() != "" {
+		id += "/" + tidemarkv1.EscapePart(e.GetFileId())
+	}
+	return id
 }

@@ -172,7 +172,7 @@ func (x IndexOp_Op) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use IndexOp_Op.Descriptor instead.
 func (IndexOp_Op) EnumDescriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{7, 0}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // Position is where a record of the events topic lies. Its text form is "partition:offset", for example "7:1234".
@@ -436,6 +436,8 @@ type Cause struct {
 	EventId       string                 `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
 	Position      *Position              `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
 	Inherited     *Inherited             `protobuf:"bytes,4,opt,name=inherited,proto3" json:"inherited,omitempty"`
+	Since         *Since                 `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"` // of the event
+	ActorId       string                 `protobuf:"bytes,6,opt,name=actor_id,json=actorId,proto3" json:"actor_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -498,22 +500,39 @@ func (x *Cause) GetInherited() *Inherited {
 	return nil
 }
 
-// Inherited is what an entry has from the folder above it.
+func (x *Cause) GetSince() *Since {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Cause) GetActorId() string {
+	if x != nil {
+		return x.ActorId
+	}
+	return ""
+}
+
+// Inherited is what an entry has from the folder that it is in.
 type Inherited struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	FolderId string                 `protobuf:"bytes,1,opt,name=folder_id,json=folderId,proto3" json:"folder_id,omitempty"`
-	// folder_version is the version of the folder's row that the rest was taken from: of one folder, the higher one is newer.
-	FolderVersion int64 `protobuf:"varint,2,opt,name=folder_version,json=folderVersion,proto3" json:"folder_version,omitempty"`
-	// path is the folder's, since path_at (microseconds since 1970 UTC); empty when it is not known.
-	Path   string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
-	PathAt int64  `protobuf:"varint,4,opt,name=path_at,json=pathAt,proto3" json:"path_at,omitempty"`
-	// from_path is set for an entry that is known to be in the folder by its path alone: what path took the place of.
+	// stamp grows with each change of what the folder's entries inherit: of one folder, the higher one is newer.
+	Stamp int64 `protobuf:"varint,2,opt,name=stamp,proto3" json:"stamp,omitempty"`
+	// path is the folder's; empty when it is not known.
+	Path      string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	PathSince *Since `protobuf:"bytes,4,opt,name=path_since,json=pathSince,proto3" json:"path_since,omitempty"`
+	// from_path is set for an entry that is known to be in the folder by its path alone: path has taken its place.
 	FromPath string `protobuf:"bytes,5,opt,name=from_path,json=fromPath,proto3" json:"from_path,omitempty"`
-	// trashed is the folder's status. trashed_at and restored_at are the times of its newest delete and of its newest restore;
-	// 0 when there was none.
-	Trashed       bool  `protobuf:"varint,6,opt,name=trashed,proto3" json:"trashed,omitempty"`
-	TrashedAt     int64 `protobuf:"varint,7,opt,name=trashed_at,json=trashedAt,proto3" json:"trashed_at,omitempty"`
-	RestoredAt    int64 `protobuf:"varint,8,opt,name=restored_at,json=restoredAt,proto3" json:"restored_at,omitempty"`
+	// trashed is the folder's status. trashed_since is the time of the delete that put it there, or put it there last, and
+	// restored_since that of the restore that has ended it.
+	Trashed       bool   `protobuf:"varint,6,opt,name=trashed,proto3" json:"trashed,omitempty"`
+	TrashedSince  *Since `protobuf:"bytes,7,opt,name=trashed_since,json=trashedSince,proto3" json:"trashed_since,omitempty"`
+	RestoredSince *Since `protobuf:"bytes,8,opt,name=restored_since,json=restoredSince,proto3" json:"restored_since,omitempty"`
+	// above are the folders above that one, nearest first. Only folders have it: while events come in the wrong order, two folders
+	// may each say that they are in the other.
+	Above         []string `protobuf:"bytes,9,rep,name=above,proto3" json:"above,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -555,9 +574,9 @@ func (x *Inherited) GetFolderId() string {
 	return ""
 }
 
-func (x *Inherited) GetFolderVersion() int64 {
+func (x *Inherited) GetStamp() int64 {
 	if x != nil {
-		return x.FolderVersion
+		return x.Stamp
 	}
 	return 0
 }
@@ -569,11 +588,11 @@ func (x *Inherited) GetPath() string {
 	return ""
 }
 
-func (x *Inherited) GetPathAt() int64 {
+func (x *Inherited) GetPathSince() *Since {
 	if x != nil {
-		return x.PathAt
+		return x.PathSince
 	}
-	return 0
+	return nil
 }
 
 func (x *Inherited) GetFromPath() string {
@@ -590,16 +609,76 @@ func (x *Inherited) GetTrashed() bool {
 	return false
 }
 
-func (x *Inherited) GetTrashedAt() int64 {
+func (x *Inherited) GetTrashedSince() *Since {
 	if x != nil {
-		return x.TrashedAt
+		return x.TrashedSince
+	}
+	return nil
+}
+
+func (x *Inherited) GetRestoredSince() *Since {
+	if x != nil {
+		return x.RestoredSince
+	}
+	return nil
+}
+
+func (x *Inherited) GetAbove() []string {
+	if x != nil {
+		return x.Above
+	}
+	return nil
+}
+
+// Since is the time of an event in microseconds since 1970 UTC: the sender's, 0 when it gave none, and that of its arrival.
+type Since struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	At            int64                  `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`
+	Arrived       int64                  `protobuf:"varint,2,opt,name=arrived,proto3" json:"arrived,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Since) Reset() {
+	*x = Since{}
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Since) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Since) ProtoMessage() {}
+
+func (x *Since) ProtoReflect() protoreflect.Message {
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Since.ProtoReflect.Descriptor instead.
+func (*Since) Descriptor() ([]byte, []int) {
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Since) GetAt() int64 {
+	if x != nil {
+		return x.At
 	}
 	return 0
 }
 
-func (x *Inherited) GetRestoredAt() int64 {
+func (x *Since) GetArrived() int64 {
 	if x != nil {
-		return x.RestoredAt
+		return x.Arrived
 	}
 	return 0
 }
@@ -633,7 +712,7 @@ type FileState struct {
 	// log_id is the id of the events topic that position lies in; a recreated topic starts its offsets again.
 	LogId string `protobuf:"bytes,30,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
 	// Until field_times: the sender's time of the event that each group of fields (name, path and parent; size, mime and hash;
-	// status) was taken from. Read of old rows, no longer written.
+	// status) was taken from. Read in old rows, no longer written.
 	PlaceAt   *int64 `protobuf:"varint,31,opt,name=place_at,json=placeAt,proto3,oneof" json:"place_at,omitempty"`
 	ContentAt *int64 `protobuf:"varint,32,opt,name=content_at,json=contentAt,proto3,oneof" json:"content_at,omitempty"`
 	StatusAt  *int64 `protobuf:"varint,33,opt,name=status_at,json=statusAt,proto3,oneof" json:"status_at,omitempty"`
@@ -646,28 +725,39 @@ type FileState struct {
 	// field_times has the sender's time of the event that last wrote each field, in the order name, path, parent, size, mime, hash,
 	// status, actor. Each is last_at minus that time plus 1, or 0 for a field that no dated event wrote. Trailing zeros are left out.
 	FieldTimes []uint64 `protobuf:"varint,36,rep,packed,name=field_times,json=fieldTimes,proto3" json:"field_times,omitempty"`
-	// own_path is the path that the row's own events gave, where what is shown is another: see file.derive. own_status and
-	// own_deleted_at likewise, where the folder above it is in the trash.
-	OwnPath      string     `protobuf:"bytes,37,opt,name=own_path,json=ownPath,proto3" json:"own_path,omitempty"`
-	OwnStatus    Status     `protobuf:"varint,38,opt,name=own_status,json=ownStatus,proto3,enum=tidemark.v1.Status" json:"own_status,omitempty"`
-	OwnDeletedAt *int64     `protobuf:"varint,39,opt,name=own_deleted_at,json=ownDeletedAt,proto3,oneof" json:"own_deleted_at,omitempty"`
-	Inherited    *Inherited `protobuf:"bytes,40,opt,name=inherited,proto3" json:"inherited,omitempty"`
-	// silent counts the events folded since version was raised that changed nothing shown, and silent_offset is that of the last of
-	// them, in the partition of position. Of two rows of one version, the one with more of them is newer.
-	Silent       int64 `protobuf:"varint,41,opt,name=silent,proto3" json:"silent,omitempty"`
-	SilentOffset int64 `protobuf:"varint,42,opt,name=silent_offset,json=silentOffset,proto3" json:"silent_offset,omitempty"`
+	// own_path is the path that the row's own events gave, where the one shown is another. unplaced says that its parent is newer:
+	// of own_path only the last element holds. own_status and own_deleted_at are those of the row's own events, where the folder's
+	// status is shown.
+	OwnPath  string `protobuf:"bytes,37,opt,name=own_path,json=ownPath,proto3" json:"own_path,omitempty"`
+	Unplaced bool   `protobuf:"varint,38,opt,name=unplaced,proto3" json:"unplaced,omitempty"`
+	// path_parent is the parent that came with own_path, empty when none did; absent when it is parent_id.
+	PathParent   *string `protobuf:"bytes,46,opt,name=path_parent,json=pathParent,proto3,oneof" json:"path_parent,omitempty"`
+	OwnStatus    Status  `protobuf:"varint,39,opt,name=own_status,json=ownStatus,proto3,enum=tidemark.v1.Status" json:"own_status,omitempty"`
+	OwnDeletedAt *int64  `protobuf:"varint,40,opt,name=own_deleted_at,json=ownDeletedAt,proto3,oneof" json:"own_deleted_at,omitempty"`
+	// When an event without a time that wrote path or parent, or the status, arrived; 0 when a dated event did so since.
+	UndatedPlaceAt  int64      `protobuf:"varint,41,opt,name=undated_place_at,json=undatedPlaceAt,proto3" json:"undated_place_at,omitempty"`
+	UndatedStatusAt int64      `protobuf:"varint,42,opt,name=undated_status_at,json=undatedStatusAt,proto3" json:"undated_status_at,omitempty"`
+	Inherited       *Inherited `protobuf:"bytes,43,opt,name=inherited,proto3" json:"inherited,omitempty"`
+	// silent counts the events that were folded and changed nothing shown, so they did not raise version. version plus silent counts
+	// all that were folded: of two rows the one with more is newer. silent_offset is that of the last, in the partition of position.
+	Silent       int64 `protobuf:"varint,44,opt,name=silent,proto3" json:"silent,omitempty"`
+	SilentOffset int64 `protobuf:"varint,45,opt,name=silent_offset,json=silentOffset,proto3" json:"silent_offset,omitempty"`
 	// Of folders only.
-	// former are the paths that the folder had before, oldest first: an event that comes late may name one of them.
-	Former []*FormerPath `protobuf:"bytes,50,rep,name=former,proto3" json:"former,omitempty"`
-	// walk is set while entries of the folder are still to be given what they inherit.
-	Walk          *Walk `protobuf:"bytes,51,opt,name=walk,proto3" json:"walk,omitempty"`
+	// gives is what its entries inherit, and cause the event that changed it last.
+	Gives *Inherited `protobuf:"bytes,50,opt,name=gives,proto3" json:"gives,omitempty"`
+	Cause *Cause     `protobuf:"bytes,51,opt,name=cause,proto3" json:"cause,omitempty"`
+	// former are the paths that the folder had before, oldest first, at most 8: an entry may be known by one of them.
+	Former []string `protobuf:"bytes,52,rep,name=former,proto3" json:"former,omitempty"`
+	// trashed_since and restored_since are the times of the newest delete and the newest restore of the folder itself.
+	TrashedSince  *Since `protobuf:"bytes,53,opt,name=trashed_since,json=trashedSince,proto3" json:"trashed_since,omitempty"`
+	RestoredSince *Since `protobuf:"bytes,54,opt,name=restored_since,json=restoredSince,proto3" json:"restored_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FileState) Reset() {
 	*x = FileState{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[4]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +769,7 @@ func (x *FileState) String() string {
 func (*FileState) ProtoMessage() {}
 
 func (x *FileState) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[4]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +782,7 @@ func (x *FileState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileState.ProtoReflect.Descriptor instead.
 func (*FileState) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{4}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FileState) GetWorkspaceId() string {
@@ -884,6 +974,20 @@ func (x *FileState) GetOwnPath() string {
 	return ""
 }
 
+func (x *FileState) GetUnplaced() bool {
+	if x != nil {
+		return x.Unplaced
+	}
+	return false
+}
+
+func (x *FileState) GetPathParent() string {
+	if x != nil && x.PathParent != nil {
+		return *x.PathParent
+	}
+	return ""
+}
+
 func (x *FileState) GetOwnStatus() Status {
 	if x != nil {
 		return x.OwnStatus
@@ -894,6 +998,20 @@ func (x *FileState) GetOwnStatus() Status {
 func (x *FileState) GetOwnDeletedAt() int64 {
 	if x != nil && x.OwnDeletedAt != nil {
 		return *x.OwnDeletedAt
+	}
+	return 0
+}
+
+func (x *FileState) GetUndatedPlaceAt() int64 {
+	if x != nil {
+		return x.UndatedPlaceAt
+	}
+	return 0
+}
+
+func (x *FileState) GetUndatedStatusAt() int64 {
+	if x != nil {
+		return x.UndatedStatusAt
 	}
 	return 0
 }
@@ -919,131 +1037,37 @@ func (x *FileState) GetSilentOffset() int64 {
 	return 0
 }
 
-func (x *FileState) GetFormer() []*FormerPath {
+func (x *FileState) GetGives() *Inherited {
+	if x != nil {
+		return x.Gives
+	}
+	return nil
+}
+
+func (x *FileState) GetCause() *Cause {
+	if x != nil {
+		return x.Cause
+	}
+	return nil
+}
+
+func (x *FileState) GetFormer() []string {
 	if x != nil {
 		return x.Former
 	}
 	return nil
 }
 
-func (x *FileState) GetWalk() *Walk {
+func (x *FileState) GetTrashedSince() *Since {
 	if x != nil {
-		return x.Walk
+		return x.TrashedSince
 	}
 	return nil
 }
 
-// FormerPath is where a folder was, until a time.
-type FormerPath struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Until         int64                  `protobuf:"varint,2,opt,name=until,proto3" json:"until,omitempty"` // microseconds since 1970 UTC
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FormerPath) Reset() {
-	*x = FormerPath{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FormerPath) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FormerPath) ProtoMessage() {}
-
-func (x *FormerPath) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[5]
+func (x *FileState) GetRestoredSince() *Since {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FormerPath.ProtoReflect.Descriptor instead.
-func (*FormerPath) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *FormerPath) GetPath() string {
-	if x != nil {
-		return x.Path
-	}
-	return ""
-}
-
-func (x *FormerPath) GetUntil() int64 {
-	if x != nil {
-		return x.Until
-	}
-	return 0
-}
-
-// Walk is how far the entries of a folder were visited.
-type Walk struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// event, event_id and position are the folder's event that the walk follows from.
-	Event         string    `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
-	EventId       string    `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
-	Position      *Position `protobuf:"bytes,3,opt,name=position,proto3" json:"position,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Walk) Reset() {
-	*x = Walk{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Walk) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Walk) ProtoMessage() {}
-
-func (x *Walk) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Walk.ProtoReflect.Descriptor instead.
-func (*Walk) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *Walk) GetEvent() string {
-	if x != nil {
-		return x.Event
-	}
-	return ""
-}
-
-func (x *Walk) GetEventId() string {
-	if x != nil {
-		return x.EventId
-	}
-	return ""
-}
-
-func (x *Walk) GetPosition() *Position {
-	if x != nil {
-		return x.Position
+		return x.RestoredSince
 	}
 	return nil
 }
@@ -1066,7 +1090,7 @@ type IndexOp struct {
 
 func (x *IndexOp) Reset() {
 	*x = IndexOp{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[7]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1102,7 @@ func (x *IndexOp) String() string {
 func (*IndexOp) ProtoMessage() {}
 
 func (x *IndexOp) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[7]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1115,7 @@ func (x *IndexOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndexOp.ProtoReflect.Descriptor instead.
 func (*IndexOp) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{7}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *IndexOp) GetOp() IndexOp_Op {
@@ -1178,7 +1202,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[8]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1214,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[8]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1227,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{8}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Notice) GetOpId() string {
@@ -1357,7 +1381,7 @@ type WorkspaceState struct {
 
 func (x *WorkspaceState) Reset() {
 	*x = WorkspaceState{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[9]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1393,7 @@ func (x *WorkspaceState) String() string {
 func (*WorkspaceState) ProtoMessage() {}
 
 func (x *WorkspaceState) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[9]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1406,7 @@ func (x *WorkspaceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkspaceState.ProtoReflect.Descriptor instead.
 func (*WorkspaceState) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{9}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WorkspaceState) GetWorkspaceId() string {
@@ -1498,7 +1522,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[10]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1534,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[10]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1547,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{10}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Member) GetId() string {
@@ -1589,23 +1613,28 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"unreadable\x12(\n" +
 	"\x05cause\x18\x13 \x01(\v2\x12.tidemark.v1.CauseR\x05causeB\a\n" +
 	"\x05_sizeB\x0e\n" +
-	"\f_occurred_at\"\xa1\x01\n" +
+	"\f_occurred_at\"\xe6\x01\n" +
 	"\x05Cause\x12\x14\n" +
 	"\x05event\x18\x01 \x01(\tR\x05event\x12\x19\n" +
 	"\bevent_id\x18\x02 \x01(\tR\aeventId\x121\n" +
 	"\bposition\x18\x03 \x01(\v2\x15.tidemark.v1.PositionR\bposition\x124\n" +
-	"\tinherited\x18\x04 \x01(\v2\x16.tidemark.v1.InheritedR\tinherited\"\xf3\x01\n" +
+	"\tinherited\x18\x04 \x01(\v2\x16.tidemark.v1.InheritedR\tinherited\x12(\n" +
+	"\x05since\x18\x05 \x01(\v2\x12.tidemark.v1.SinceR\x05since\x12\x19\n" +
+	"\bactor_id\x18\x06 \x01(\tR\aactorId\"\xc6\x02\n" +
 	"\tInherited\x12\x1b\n" +
-	"\tfolder_id\x18\x01 \x01(\tR\bfolderId\x12%\n" +
-	"\x0efolder_version\x18\x02 \x01(\x03R\rfolderVersion\x12\x12\n" +
-	"\x04path\x18\x03 \x01(\tR\x04path\x12\x17\n" +
-	"\apath_at\x18\x04 \x01(\x03R\x06pathAt\x12\x1b\n" +
-	"\tfrom_path\x18\x05 \x01(\tR\bfromPath\x12\x18\n" +
-	"\atrashed\x18\x06 \x01(\bR\atrashed\x12\x1d\n" +
+	"\tfolder_id\x18\x01 \x01(\tR\bfolderId\x12\x14\n" +
+	"\x05stamp\x18\x02 \x01(\x03R\x05stamp\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x121\n" +
 	"\n" +
-	"trashed_at\x18\a \x01(\x03R\ttrashedAt\x12\x1f\n" +
-	"\vrestored_at\x18\b \x01(\x03R\n" +
-	"restoredAt\"\xec\t\n" +
+	"path_since\x18\x04 \x01(\v2\x12.tidemark.v1.SinceR\tpathSince\x12\x1b\n" +
+	"\tfrom_path\x18\x05 \x01(\tR\bfromPath\x12\x18\n" +
+	"\atrashed\x18\x06 \x01(\bR\atrashed\x127\n" +
+	"\rtrashed_since\x18\a \x01(\v2\x12.tidemark.v1.SinceR\ftrashedSince\x129\n" +
+	"\x0erestored_since\x18\b \x01(\v2\x12.tidemark.v1.SinceR\rrestoredSince\x12\x14\n" +
+	"\x05above\x18\t \x03(\tR\x05above\"1\n" +
+	"\x05Since\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x18\n" +
+	"\aarrived\x18\x02 \x01(\x03R\aarrived\"\xa0\f\n" +
 	"\tFileState\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\tR\x06fileId\x12\x12\n" +
@@ -1642,15 +1671,23 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\alast_at\x18# \x01(\x03H\aR\x06lastAt\x88\x01\x01\x12\x1f\n" +
 	"\vfield_times\x18$ \x03(\x04R\n" +
 	"fieldTimes\x12\x19\n" +
-	"\bown_path\x18% \x01(\tR\aownPath\x122\n" +
+	"\bown_path\x18% \x01(\tR\aownPath\x12\x1a\n" +
+	"\bunplaced\x18& \x01(\bR\bunplaced\x12$\n" +
+	"\vpath_parent\x18. \x01(\tH\bR\n" +
+	"pathParent\x88\x01\x01\x122\n" +
 	"\n" +
-	"own_status\x18& \x01(\x0e2\x13.tidemark.v1.StatusR\townStatus\x12)\n" +
-	"\x0eown_deleted_at\x18' \x01(\x03H\bR\fownDeletedAt\x88\x01\x01\x124\n" +
-	"\tinherited\x18( \x01(\v2\x16.tidemark.v1.InheritedR\tinherited\x12\x16\n" +
-	"\x06silent\x18) \x01(\x03R\x06silent\x12#\n" +
-	"\rsilent_offset\x18* \x01(\x03R\fsilentOffset\x12/\n" +
-	"\x06former\x182 \x03(\v2\x17.tidemark.v1.FormerPathR\x06former\x12%\n" +
-	"\x04walk\x183 \x01(\v2\x11.tidemark.v1.WalkR\x04walkB\a\n" +
+	"own_status\x18' \x01(\x0e2\x13.tidemark.v1.StatusR\townStatus\x12)\n" +
+	"\x0eown_deleted_at\x18( \x01(\x03H\tR\fownDeletedAt\x88\x01\x01\x12(\n" +
+	"\x10undated_place_at\x18) \x01(\x03R\x0eundatedPlaceAt\x12*\n" +
+	"\x11undated_status_at\x18* \x01(\x03R\x0fundatedStatusAt\x124\n" +
+	"\tinherited\x18+ \x01(\v2\x16.tidemark.v1.InheritedR\tinherited\x12\x16\n" +
+	"\x06silent\x18, \x01(\x03R\x06silent\x12#\n" +
+	"\rsilent_offset\x18- \x01(\x03R\fsilentOffset\x12,\n" +
+	"\x05gives\x182 \x01(\v2\x16.tidemark.v1.InheritedR\x05gives\x12(\n" +
+	"\x05cause\x183 \x01(\v2\x12.tidemark.v1.CauseR\x05cause\x12\x16\n" +
+	"\x06former\x184 \x03(\tR\x06former\x127\n" +
+	"\rtrashed_since\x185 \x01(\v2\x12.tidemark.v1.SinceR\ftrashedSince\x129\n" +
+	"\x0erestored_since\x186 \x01(\v2\x12.tidemark.v1.SinceR\rrestoredSinceB\a\n" +
 	"\x05_sizeB\r\n" +
 	"\v_created_atB\r\n" +
 	"\v_updated_atB\r\n" +
@@ -1660,16 +1697,9 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\n" +
 	"_status_atB\n" +
 	"\n" +
-	"\b_last_atB\x11\n" +
-	"\x0f_own_deleted_at\"6\n" +
-	"\n" +
-	"FormerPath\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
-	"\x05until\x18\x02 \x01(\x03R\x05until\"j\n" +
-	"\x04Walk\x12\x14\n" +
-	"\x05event\x18\x01 \x01(\tR\x05event\x12\x19\n" +
-	"\bevent_id\x18\x02 \x01(\tR\aeventId\x121\n" +
-	"\bposition\x18\x03 \x01(\v2\x15.tidemark.v1.PositionR\bposition\"\xaf\x02\n" +
+	"\b_last_atB\x0e\n" +
+	"\f_path_parentB\x11\n" +
+	"\x0f_own_deleted_at\"\xaf\x02\n" +
 	"\aIndexOp\x12'\n" +
 	"\x02op\x18\x01 \x01(\x0e2\x17.tidemark.v1.IndexOp.OpR\x02op\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12!\n" +
@@ -1751,7 +1781,7 @@ func file_tidemark_v1_tidemark_proto_rawDescGZIP() []byte {
 }
 
 var file_tidemark_v1_tidemark_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tidemark_v1_tidemark_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_tidemark_v1_tidemark_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_tidemark_v1_tidemark_proto_goTypes = []any{
 	(Kind)(0),              // 0: tidemark.v1.Kind
 	(Status)(0),            // 1: tidemark.v1.Status
@@ -1760,43 +1790,47 @@ var file_tidemark_v1_tidemark_proto_goTypes = []any{
 	(*Event)(nil),          // 4: tidemark.v1.Event
 	(*Cause)(nil),          // 5: tidemark.v1.Cause
 	(*Inherited)(nil),      // 6: tidemark.v1.Inherited
-	(*FileState)(nil),      // 7: tidemark.v1.FileState
-	(*FormerPath)(nil),     // 8: tidemark.v1.FormerPath
-	(*Walk)(nil),           // 9: tidemark.v1.Walk
-	(*IndexOp)(nil),        // 10: tidemark.v1.IndexOp
-	(*Notice)(nil),         // 11: tidemark.v1.Notice
-	(*WorkspaceState)(nil), // 12: tidemark.v1.WorkspaceState
-	(*Member)(nil),         // 13: tidemark.v1.Member
-	nil,                    // 14: tidemark.v1.WorkspaceState.ByTypeEntry
+	(*Since)(nil),          // 7: tidemark.v1.Since
+	(*FileState)(nil),      // 8: tidemark.v1.FileState
+	(*IndexOp)(nil),        // 9: tidemark.v1.IndexOp
+	(*Notice)(nil),         // 10: tidemark.v1.Notice
+	(*WorkspaceState)(nil), // 11: tidemark.v1.WorkspaceState
+	(*Member)(nil),         // 12: tidemark.v1.Member
+	nil,                    // 13: tidemark.v1.WorkspaceState.ByTypeEntry
 }
 var file_tidemark_v1_tidemark_proto_depIdxs = []int32{
 	5,  // 0: tidemark.v1.Event.cause:type_name -> tidemark.v1.Cause
 	3,  // 1: tidemark.v1.Cause.position:type_name -> tidemark.v1.Position
 	6,  // 2: tidemark.v1.Cause.inherited:type_name -> tidemark.v1.Inherited
-	1,  // 3: tidemark.v1.FileState.status:type_name -> tidemark.v1.Status
-	3,  // 4: tidemark.v1.FileState.position:type_name -> tidemark.v1.Position
-	0,  // 5: tidemark.v1.FileState.kind:type_name -> tidemark.v1.Kind
-	1,  // 6: tidemark.v1.FileState.own_status:type_name -> tidemark.v1.Status
-	6,  // 7: tidemark.v1.FileState.inherited:type_name -> tidemark.v1.Inherited
-	8,  // 8: tidemark.v1.FileState.former:type_name -> tidemark.v1.FormerPath
-	9,  // 9: tidemark.v1.FileState.walk:type_name -> tidemark.v1.Walk
-	3,  // 10: tidemark.v1.Walk.position:type_name -> tidemark.v1.Position
-	2,  // 11: tidemark.v1.IndexOp.op:type_name -> tidemark.v1.IndexOp.Op
-	3,  // 12: tidemark.v1.IndexOp.position:type_name -> tidemark.v1.Position
-	7,  // 13: tidemark.v1.IndexOp.file:type_name -> tidemark.v1.FileState
-	3,  // 14: tidemark.v1.Notice.position:type_name -> tidemark.v1.Position
-	7,  // 15: tidemark.v1.Notice.before:type_name -> tidemark.v1.FileState
-	7,  // 16: tidemark.v1.Notice.after:type_name -> tidemark.v1.FileState
-	13, // 17: tidemark.v1.Notice.member:type_name -> tidemark.v1.Member
-	5,  // 18: tidemark.v1.Notice.cause:type_name -> tidemark.v1.Cause
-	14, // 19: tidemark.v1.WorkspaceState.by_type:type_name -> tidemark.v1.WorkspaceState.ByTypeEntry
-	13, // 20: tidemark.v1.WorkspaceState.members:type_name -> tidemark.v1.Member
-	3,  // 21: tidemark.v1.WorkspaceState.position:type_name -> tidemark.v1.Position
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	7,  // 3: tidemark.v1.Cause.since:type_name -> tidemark.v1.Since
+	7,  // 4: tidemark.v1.Inherited.path_since:type_name -> tidemark.v1.Since
+	7,  // 5: tidemark.v1.Inherited.trashed_since:type_name -> tidemark.v1.Since
+	7,  // 6: tidemark.v1.Inherited.restored_since:type_name -> tidemark.v1.Since
+	1,  // 7: tidemark.v1.FileState.status:type_name -> tidemark.v1.Status
+	3,  // 8: tidemark.v1.FileState.position:type_name -> tidemark.v1.Position
+	0,  // 9: tidemark.v1.FileState.kind:type_name -> tidemark.v1.Kind
+	1,  // 10: tidemark.v1.FileState.own_status:type_name -> tidemark.v1.Status
+	6,  // 11: tidemark.v1.FileState.inherited:type_name -> tidemark.v1.Inherited
+	6,  // 12: tidemark.v1.FileState.gives:type_name -> tidemark.v1.Inherited
+	5,  // 13: tidemark.v1.FileState.cause:type_name -> tidemark.v1.Cause
+	7,  // 14: tidemark.v1.FileState.trashed_since:type_name -> tidemark.v1.Since
+	7,  // 15: tidemark.v1.FileState.restored_since:type_name -> tidemark.v1.Since
+	2,  // 16: tidemark.v1.IndexOp.op:type_name -> tidemark.v1.IndexOp.Op
+	3,  // 17: tidemark.v1.IndexOp.position:type_name -> tidemark.v1.Position
+	8,  // 18: tidemark.v1.IndexOp.file:type_name -> tidemark.v1.FileState
+	3,  // 19: tidemark.v1.Notice.position:type_name -> tidemark.v1.Position
+	8,  // 20: tidemark.v1.Notice.before:type_name -> tidemark.v1.FileState
+	8,  // 21: tidemark.v1.Notice.after:type_name -> tidemark.v1.FileState
+	12, // 22: tidemark.v1.Notice.member:type_name -> tidemark.v1.Member
+	5,  // 23: tidemark.v1.Notice.cause:type_name -> tidemark.v1.Cause
+	13, // 24: tidemark.v1.WorkspaceState.by_type:type_name -> tidemark.v1.WorkspaceState.ByTypeEntry
+	12, // 25: tidemark.v1.WorkspaceState.members:type_name -> tidemark.v1.Member
+	3,  // 26: tidemark.v1.WorkspaceState.position:type_name -> tidemark.v1.Position
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_tidemark_v1_tidemark_proto_init() }
@@ -1805,16 +1839,16 @@ func file_tidemark_v1_tidemark_proto_init() {
 		return
 	}
 	file_tidemark_v1_tidemark_proto_msgTypes[1].OneofWrappers = []any{}
-	file_tidemark_v1_tidemark_proto_msgTypes[4].OneofWrappers = []any{}
+	file_tidemark_v1_tidemark_proto_msgTypes[5].OneofWrappers = []any{}
+	file_tidemark_v1_tidemark_proto_msgTypes[7].OneofWrappers = []any{}
 	file_tidemark_v1_tidemark_proto_msgTypes[8].OneofWrappers = []any{}
-	file_tidemark_v1_tidemark_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tidemark_v1_tidemark_proto_rawDesc), len(file_tidemark_v1_tidemark_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   12,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

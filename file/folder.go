@@ -1,0 +1,410 @@
+package file
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// What happens to a folder reaches its entries, files and folders, as events of their own: see Pass. So the fold of an entry
+// needs nothing but its row and its event, and a repeat of it gives the same bytes.
+
+// maxFormer is how many former paths of a folder are remembered.
+const maxFormer = 8
+
+// inherits says whether what the row has inherited is still of the folder that it is in.
+func (f *fold) inherits() bool { return appliesTo(f.after, f.own, f.after.GetInherited()) }
+
+func appliesTo(s *tidemarkv1.FileState, own own, in *tidemarkv1.Inherited) bool {
+	if in.GetFromPath() != "" {
+		return !s.GetUnplaced() && within(own.path, in.GetFromPath())
+	}
+	return in != nil && in.GetFolderId() == s.GetParentId()
+}
+
+// within says whether a path lies below a folder's.
+func within(path, folder string) bool {
+	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(folder, "/"))
+	return ok && strings.HasPrefix(rest, "/") && len(rest) > 1
+}
+
+func join(folder, rest string) string { return strings.TrimSuffix(folder, "/") + "/" + rest }
+
+// notOlder says whether a is not older than b: by the sender's times, and where one of them has none by their arrival.
+func notOlder(a, b *tidemarkv1.Since) bool {
+	if a.GetAt() == 0 || b.GetAt() == 0 {
+		return a.GetArrived() >= b.GetArrived()
+	}
+	return a.GetAt() >= b.GetAt()
+}
+
+// overrules says whether what the folder has given since then is shown in the place of what the row's own events say: those of a
+// dated event at that time, or of one without a time that arrived undatedAt. An event of a folder without a time counts as the
+// newest when it reaches the row.
+func overrules(since *tidemarkv1.Since, at, undatedAt int64) bool {
+	switch {
+	case since == nil:
+		return false
+	case undatedAt != 0:
+		return since.GetArrived() >= undatedAt
+	}
+	return since.GetAt() == 0 || since.GetAt() >= at
+}
+
+// newer returns the newer of two times; b when they are equal.
+func newer(a, b *tidemarkv1.Since) *tidemarkv1.Since {
+	if b == nil || a != nil && !notOlder(b, a) {
+		return a
+	}
+	return b
+}
+
+func sinceOf(e *tidemarkv1.Event) *tidemarkv1.Since {
+	when, _ := believed(e)
+	return &tidemarkv1.Since{At: when, Arrived: arrival(e)}
+}
+
+// with returns a changed copy.
+func with(in *tidemarkv1.Inherited, change func(*tidemarkv1.Inherited)) *tidemarkv1.Inherited {
+	c := &tidemarkv1.Inherited{
+		FolderId: in.GetFolderId(), Stamp: in.GetStamp(), Path: in.GetPath(), PathSince: in.GetPathSince(), FromPath: in.GetFromPath(),
+		Trashed: in.GetTrashed(), TrashedSince: in.GetTrashedSince(), RestoredSince: in.GetRestoredSince(),
+		Above: in.GetAbove(),
+	}
+	change(c)
+	return c
+}
+
+// inherit folds what a folder gives.
+func (f *fold) inherit(in *tidemarkv1.Inherited) {
+	s, held := f.after, f.after.GetInherited()
+	switch {
+	case s.GetStatus() == tidemarkv1.Status_STATUS_ERASED:
+		return // a stub shows nothing
+	case held.GetFolderId() == in.GetFolderId() && held.GetStamp() >= in.GetStamp() && (held.GetFromPath() == "" || in.GetFromPath() != ""):
+		return // it has this, or newer
+	case in.GetFromPath() == "" && in.GetFolderId() != s.GetParentId():
+		return // it has left the folder
+	case in.GetFromPath() != "" && f.inherits() && nearer(held, in):
+		return // it has what a folder below that one gives
+	}
+	s.Inherited = in
+}
+
+// nearer says whether a is of a folder that is nearer to the entry than that of b, which is known by its path alone.
+func nearer(a, b *tidemarkv1.Inherited) bool {
+	if a.GetFolderId() == b.GetFolderId() {
+		return false
+	}
+	if a.GetFromPath() == "" || len(a.GetFromPath()) != len(b.GetFromPath()) {
+		return a.GetFromPath() == "" || len(a.GetFromPath()) > len(b.GetFromPath())
+	}
+	return a.GetFolderId() > b.GetFolderId() // two folders that have had the same path: any fixed rule will do
+}
+
+// Nearest returns the folder whose path, present or former, is the longest that the entry's own path lies in; nil when it lies in
+// none of them. It is the folder that an entry is in when the row of its parent is not known.
+func Nearest(folders []*tidemarkv1.FileState, entry *tidemarkv1.FileState) (nearest *tidemarkv1.FileState) {
+	path, from := ownOf(entry).path, ""
+	for _, f := range folders {
+		p := fromPath(f, path)
+		if p == "" || f.GetGives() == nil || f.GetFileId() == entry.GetFileId() {
+			continue
+		}
+		if len(p) > len(from) || len(p) == len(from) && f.GetFileId() > nearest.GetFileId() {
+			nearest, from = f, p
+		}
+	}
+	return nearest
+}
+
+// derive sets what is shown: path, status and what follows from them, out of the row's own fields and what it has inherited.
+func (f *fold) derive() {
+	s, in := f.after, f.after.GetInherited()
+	applies := f.inherits()
+
+	s.Path, f.follows = f.own.path, false
+	last := f.own.path[strings.LastIndexByte(f.own.path, '/')+1:]
+	if last == "" {
+		last = s.GetName()
+	}
+	known := applies && in.GetPath() != "" && last != ""
+	switch {
+	case s.GetUnplaced() && known:
+		s.Path, f.follows = join(in.GetPath(), last), true
+	case s.GetUnplaced():
+		s.Path = ""
+	case f.own.path == "" || !known || !overrules(in.GetPathSince(), f.times[fieldPath], s.GetUndatedPlaceAt()):
+	case in.GetFromPath() == "":
+		s.Path, f.follows = join(in.GetPath(), last), true
+	default:
+		s.Path, f.follows = join(in.GetPath(), f.own.path[len(strings.TrimSuffix(in.GetFromPath(), "/"))+1:]), true
+	}
+	s.OwnPath, s.PathParent = "", nil
+	if s.GetUnplaced() || s.GetPath() != f.own.path {
+		s.OwnPath = f.own.path
+	}
+	if f.own.path != "" && f.own.parent != s.GetParentId() {
+		parent := f.own.parent
+		s.PathParent = &parent
+	}
+
+	s.Status, s.DeletedAt = f.own.status, f.own.deletedAt
+	s.OwnStatus, s.OwnDeletedAt = tidemarkv1.Status_STATUS_UNSPECIFIED, nil
+	if status, deletedAt := f.shownStatus(applies); status != f.own.status || deletedAt != f.own.deletedAt {
+		s.Status, s.DeletedAt, s.OwnStatus, s.OwnDeletedAt = status, deletedAt, f.own.status, f.own.deletedAt
+	}
+}
+
+// shownStatus is the status of the row's own events, unless it is in a folder in the trash, or was deleted while it was: then it is
+// as the folder is.
+func (f *fold) shownStatus(applies bool) (tidemarkv1.Status, *int64) {
+	s, in, own := f.after, f.after.GetInherited(), f.own
+	trashed := own.status == tidemarkv1.Status_STATUS_TRASHED
+	switch {
+	case !applies || own.status == tidemarkv1.Status_STATUS_ERASED:
+	case in.GetTrashed():
+		if overrules(in.GetTrashedSince(), f.times[fieldStatus], s.GetUndatedStatusAt()) == trashed {
+			break // deleted before the folder was, or brought back since
+		}
+		at := in.GetTrashedSince().GetAt()
+		if at == 0 {
+			at = in.GetTrashedSince().GetArrived()
+		}
+		return tidemarkv1.Status_STATUS_TRASHED, &at
+	case trashed && f.wasIn(in.GetTrashedSince()) && between(in.GetTrashedSince(), in.GetRestoredSince(), f.times[fieldStatus], s.GetUndatedStatusAt()):
+		return tidemarkv1.Status_STATUS_ACTIVE, nil
+	}
+	return own.status, own.deletedAt
+}
+
+// wasIn says whether the row was in its folder already when that was deleted.
+func (f *fold) wasIn(deleted *tidemarkv1.Since) bool {
+	in := fieldParent
+	if f.after.GetInherited().GetFromPath() != "" {
+		in = fieldPath
+	}
+	return deleted != nil && (deleted.GetAt() == 0 || f.times[in] <= deleted.GetAt())
+}
+
+// between says whether a row's own event came between two of its folder.
+func between(from, to *tidemarkv1.Since, at, undatedAt int64) bool {
+	if from == nil || to == nil {
+		return false
+	}
+	if undatedAt != 0 {
+		return from.GetArrived() <= undatedAt && undatedAt <= to.GetArrived()
+	}
+	return from.GetAt() != 0 && from.GetAt() <= at && at <= to.GetAt()
+}
+
+// noteStatus notes in a folder's row when it was deleted or restored last.
+func (f *fold) noteStatus(trashing bool) {
+	if f.after.GetKind() != tidemarkv1.Kind_KIND_FOLDER {
+		return
+	}
+	if trashing {
+		f.after.TrashedSince = newer(f.after.GetTrashedSince(), sinceOf(f.event))
+	} else {
+		f.after.RestoredSince = newer(f.after.GetRestoredSince(), sinceOf(f.event))
+	}
+}
+
+// given sets what a folder gives to its entries.
+func (f *fold) given(was *tidemarkv1.Inherited) {
+	s, in := f.after, f.after.GetInherited()
+	if s.GetKind() != tidemarkv1.Kind_KIND_FOLDER {
+		return
+	}
+	applies := f.inherits()
+	s.Gives = with(was, func(g *tidemarkv1.Inherited) {
+		g.FolderId, g.Path, g.Trashed = s.GetFileId(), s.GetPath(), s.GetStatus() == tidemarkv1.Status_STATUS_TRASHED
+		g.TrashedSince, g.RestoredSince = s.GetTrashedSince(), s.GetRestoredSince()
+		switch {
+		case !applies:
+		case g.GetTrashed() && f.own.status != tidemarkv1.Status_STATUS_TRASHED:
+			g.TrashedSince, g.RestoredSince = in.GetTrashedSince(), in.GetRestoredSince()
+		case g.GetTrashed() && in.GetTrashed():
+			g.TrashedSince = newer(in.GetTrashedSince(), g.GetTrashedSince())
+		case !g.GetTrashed() && f.wasIn(in.GetTrashedSince()) && notOlder(in.GetRestoredSince(), g.GetRestoredSince()):
+			g.TrashedSince, g.RestoredSince = in.GetTrashedSince(), in.GetRestoredSince()
+		}
+		g.PathSince, g.Above = f.pathSince(was.GetPathSince()), nil
+		if applies {
+			g.Above = append([]string{in.GetFolderId()}, in.GetAbove()...)
+		}
+	})
+}
+
+// pathSince returns since when a folder's path is what it is.
+func (f *fold) pathSince(was *tidemarkv1.Since) *tidemarkv1.Since {
+	s, passed := f.after, f.event.GetCause() != nil
+	switch {
+	case !passed && !f.placed:
+		return was
+	case !passed && !f.dated:
+		return sinceOf(f.event)
+	}
+	own := &tidemarkv1.Since{At: max(f.times[fieldPath], f.times[fieldName], f.times[fieldParent]), Arrived: was.GetArrived()}
+	if !passed && own.GetAt() == f.when {
+		own.Arrived = arrival(f.event)
+	}
+	if f.follows {
+		return newer(own, s.GetInherited().GetPathSince())
+	}
+	return own
+}
+
+// give sets what a folder gives to its entries. When that changes it gets a new stamp, and the event at this position is the cause.
+func (f *fold) give(before *tidemarkv1.FileState, at *tidemarkv1.Position) {
+	s, e, was := f.after, f.event, before.GetGives()
+	if s.GetKind() != tidemarkv1.Kind_KIND_FOLDER {
+		return
+	}
+	f.given(was)
+	if was.GetPath() != "" && was.GetPath() != s.GetPath() {
+		former := slices.DeleteFunc(slices.Clone(s.GetFormer()), func(p string) bool { return p == was.GetPath() || p == s.GetPath() })
+		former = append(former, was.GetPath())
+		s.Former = former[max(0, len(former)-maxFormer):]
+	}
+	if proto.Equal(s.GetGives(), was) {
+		s.Gives = was
+		return
+	}
+	s.Gives.Stamp = Folded(before) + 1
+	s.Cause = &tidemarkv1.Cause{Event: e.GetEvent(), EventId: e.GetEventId(), Position: at, Since: sinceOf(e), ActorId: e.GetActorId()}
+	if c := e.GetCause(); c != nil {
+		s.Cause = causeOf(c, nil)
+	}
+}
+
+// Pass returns the event by which an entry takes over what a folder gives; nil when nothing shown of the entry would change, or
+// the folder is not the one that it is in. An entry is in the folder that its parent_id names; where that one's row is not known,
+// the caller may ask with a folder that the path lies in, now or formerly.
+//
+// After an event of the entry, which then lies behind the folder's in the log, that event is given: what it wrote gives way only to
+// something later by the sender's time.
+func Pass(folder, entry *tidemarkv1.FileState, after *tidemarkv1.Event) *tidemarkv1.Event {
+	cause := folder.GetCause()
+	if folder.GetGives() == nil || entry == nil || entry.GetFileId() == folder.GetFileId() || slices.Contains(folder.GetGives().GetAbove(), entry.GetFileId()) {
+		return nil
+	}
+	own := ownOf(entry)
+	in := with(folder.GetGives(), func(in *tidemarkv1.Inherited) {
+		if entry.GetParentId() != folder.GetFileId() {
+			in.FromPath = fromPath(folder, own.path)
+		}
+		if entry.GetKind() != tidemarkv1.Kind_KIND_FOLDER {
+			in.Above = nil
+		}
+		if after != nil {
+			yield(in, after)
+		}
+	})
+	if entry.GetParentId() != folder.GetFileId() && in.GetFromPath() == "" {
+		return nil
+	}
+	f := &fold{after: clone(entry), event: &tidemarkv1.Event{Cause: cause}, times: timesOf(entry), own: own}
+	if f.inherit(in); f.after.GetInherited() == entry.GetInherited() {
+		return nil
+	}
+	f.derive()
+	f.given(entry.GetGives())
+	if sameShown(entry, f.after) && proto.Equal(entry.GetGives(), f.after.GetGives()) {
+		return nil
+	}
+	e := &tidemarkv1.Event{
+		Event: passedAs(cause.GetEvent(), entry, f.after), EventId: passedID(cause.GetEventId(), entry),
+		WorkspaceId: entry.GetWorkspaceId(), FileId: entry.GetFileId(), Path: f.after.GetPath(), ActorId: cause.GetActorId(),
+		ReceivedAt: cause.GetSince().GetArrived(),
+		Cause:      causeOf(cause, in),
+	}
+	if at := cause.GetSince().GetAt(); at != 0 {
+		e.OccurredAt = &at
+	}
+	return e
+}
+
+func causeOf(c *tidemarkv1.Cause, in *tidemarkv1.Inherited) *tidemarkv1.Cause {
+	return &tidemarkv1.Cause{
+		Event: c.GetEvent(), EventId: c.GetEventId(), Position: c.GetPosition(), Since: c.GetSince(), ActorId: c.GetActorId(),
+		Inherited: in,
+	}
+}
+
+// fromPath returns the longest of a folder's paths, present and former, that an entry's path lies in; empty when it is none.
+func fromPath(folder *tidemarkv1.FileState, path string) (from string) {
+	for _, p := range append([]string{folder.GetPath()}, folder.GetFormer()...) {
+		if len(p) > len(from) && within(path, p) {
+			from = p
+		}
+	}
+	return from
+}
+
+// yield takes out of what a folder gives what an event of the entry, later in the log, has said itself: of equal times, and where
+// one of the two has none, the later in the log decides.
+func yield(in *tidemarkv1.Inherited, e *tidemarkv1.Event) {
+	when, dated := believed(e)
+	gone := func(since *tidemarkv1.Since) bool { return !dated || since.GetAt() <= when }
+	if e.GetPath() != "" && gone(in.GetPathSince()) {
+		in.PathSince = nil
+	}
+	if meaningOf(e.GetEvent()).does != change && in.GetTrashed() && gone(in.GetTrashedSince()) {
+		in.Trashed = false
+	}
+}
+
+// passedAs names what happens to an entry, in the folder's scope.
+func passedAs(event string, before, after *tidemarkv1.FileState) string {
+	scope := "workspace_storage_"
+	if strings.HasPrefix(event, "share_storage_") {
+		scope = "share_storage_"
+	}
+	kind, what := "file_", "moved"
+	if after.GetKind() == tidemarkv1.Kind_KIND_FOLDER {
+		kind = "folder_"
+	}
+	switch {
+	case before.GetStatus() == after.GetStatus():
+	case after.GetStatus() == tidemarkv1.Status_STATUS_TRASHED:
+		what = "deleted"
+	default:
+		what = "restored"
+	}
+	return scope + kind + what
+}
+
+// maxID is how long an event's id may be, in bytes.
+const maxID = 256
+
+// passedID returns the id of what an event of a folder does to an entry: "folder event/entry", the same at each attempt. When the
+// entry has had that already, and lost it since, what it has been through is added.
+func passedID(folderEvent string, entry *tidemarkv1.FileState) string {
+	id := folderEvent + "/" + entry.GetFileId()
+	if len(id) > maxID {
+		sum := sha256.Sum256([]byte(id))
+		id = "folder/" + hex.EncodeToString(sum[:])
+	}
+	if Remembers(entry, id) {
+		id = fmt.Sprintf("%.*s/%d", maxID-20, id, Folded(entry))
+	}
+	return id
+}
+
+// Folded counts the events that were folded into a row: of two rows of a file, the one with more of them is newer.
+func Folded(s *tidemarkv1.FileState) int64 { return s.GetVersion() + s.GetSilent() }
+
+// sameShown says whether two rows show the same, but for the version and what is said of the last event.
+func sameShown(a, b *tidemarkv1.FileState) bool {
+	return a.GetName() == b.GetName() && a.GetPath() == b.GetPath() && a.GetParentId() == b.GetParentId() &&
+		a.GetMime() == b.GetMime() && a.GetHash() == b.GetHash() && a.GetSize() == b.GetSize() && (a.Size == nil) == (b.Size == nil) &&
+		a.GetStatus() == b.GetStatus() && a.GetIncomplete() == b.GetIncomplete() && a.GetKind() == b.GetKind() &&
+		a.GetDeletedAt() == b.GetDeletedAt() && a.GetCreatedAt() == b.GetCreatedAt()
+}
