@@ -286,6 +286,8 @@ func (r *reader) file() *tidemarkv1.FileState {
 			s.Mime = r.text()
 		case "hash":
 			s.Hash = r.text()
+		case "kind":
+			s.Kind = tidemarkv1.Kind(r.word(kindWords[:]))
 		case "status":
 			s.Status = tidemarkv1.Status(r.word(statuses[:]))
 		case "incomplete":

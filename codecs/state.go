@@ -9,6 +9,9 @@ import (
 // statuses are the words of tidemarkv1.Status, by number.
 var statuses = [...]string{"", "active", "trashed", "erased"}
 
+// kindWords are the words of tidemarkv1.Kind, by number; a file has none.
+var kindWords = [...]string{"", "folder"}
+
 // word returns the word of a number, none for one that this build does not know.
 func word[N ~int32](words []string, n N) string {
 	if n < 0 || int(n) >= len(words) {
@@ -30,6 +33,7 @@ func AppendFile(b []byte, s *tidemarkv1.FileState) []byte {
 	}
 	o.text("mime", s.GetMime())
 	o.text("hash", s.GetHash())
+	o.text("kind", word(kindWords[:], s.GetKind()))
 	o.text("status", word(statuses[:], s.GetStatus()))
 	o.bool("incomplete", s.GetIncomplete())
 	o.int("version", s.GetVersion())

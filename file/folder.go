@@ -408,3 +408,32 @@ func sameShown(a, b *tidemarkv1.FileState) bool {
 		a.GetStatus() == b.GetStatus() && a.GetIncomplete() == b.GetIncomplete() && a.GetKind() == b.GetKind() &&
 		a.GetDeletedAt() == b.GetDeletedAt() && a.GetCreatedAt() == b.GetCreatedAt()
 }
+
+// OwnPath returns the path that the row's own events gave; empty when its parent is newer, or there was none.
+func OwnPath(s *tidemarkv1.FileState) string {
+	if s.GetUnplaced() {
+		return ""
+	}
+	return ownOf(s).path
+}
+
+// Passes says whether a folder may give something to entries that are known to be in it by their path alone: not before it was
+// moved or in the trash.
+func Passes(s *tidemarkv1.FileState) bool {
+	return s.GetKind() == tidemarkv1.Kind_KIND_FOLDER && (len(s.GetFormer()) > 0 || s.GetGives().GetTrashedSince() != nil)
+}
+
+// Places says whether an event of the provider may change where a row is, or whether it is in the trash.
+func Places(e *tidemarkv1.Event) bool {
+	return carriesPlace(e) || meaningOf(e.GetEvent()).does != change
+}
+
+// Visited returns a folder's row after a record at a position that goes on with its entries, nil when the row has passed that.
+func Visited(folder *tidemarkv1.FileState, at *tidemarkv1.Position, logID string) *tidemarkv1.FileState {
+	if folder.GetLogId() != logID || folder.GetPosition().GetPartition() != at.GetPartition() || passed(folder, at, logID) {
+		return nil
+	}
+	after := clone(folder)
+	after.Silent, after.SilentOffset = folder.GetSilent()+1, at.GetOffset()
+	return after
+}

@@ -3,7 +3,7 @@ package file
 import tidemarkv1 "tidemark/proto/tidemark/v1"
 
 // IndexOf returns what a search index must hold after an event: the document of an active file, and nothing of one that is in
-// the trash or erased.
+// the trash or erased, or of a folder.
 func IndexOf(after *tidemarkv1.FileState) *tidemarkv1.IndexOp {
 	op := &tidemarkv1.IndexOp{
 		Op:          tidemarkv1.IndexOp_OP_DELETE,
@@ -13,7 +13,7 @@ func IndexOf(after *tidemarkv1.FileState) *tidemarkv1.IndexOp {
 		Version:     after.GetVersion(),
 		Position:    after.GetPosition(),
 	}
-	if after.GetStatus() == tidemarkv1.Status_STATUS_ACTIVE {
+	if after.GetStatus() == tidemarkv1.Status_STATUS_ACTIVE && after.GetKind() != tidemarkv1.Kind_KIND_FOLDER {
 		op.Op, op.File = tidemarkv1.IndexOp_OP_UPSERT, after
 	}
 	return op

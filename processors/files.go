@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
@@ -21,13 +22,15 @@ import (
 // Files folds each event into the state of its file, and tells what the event did.
 //
 //	events ──▶ fold ──▶ index, notify     sent at once
-//	             │  └─▶ dlq               what cannot be understood
+//	             │  ├─▶ dlq               what cannot be understood
+//	             │  └─▶ events            what an event of a folder does to its entries
 //	             └────▶ files-table       once those are acknowledged
 type Files struct {
 	conf    Config
 	logID   string // id of the events topic, known once Run has looked it up
 	group   *epochs.Group
 	metrics *fileMetrics
+	passing sync.Map // by partition: *passing
 }
 
 // NewFiles returns the files group, which does nothing until Run.
@@ -44,7 +47,8 @@ func NewFiles(conf Config) *Files {
 		Metrics:     epochs.NewMetrics(conf.Metrics, "tidemark", conf.Streams.FilesGroup),
 		Graph:       f.graph,
 		Prepare:     f.prepare,
-		Older:       olderBy(fileVersionField),
+		Older:       olderFile,
+		Index:       index,
 		Mirror:      indexMirror(conf),
 		PartitionOf: partitionOf(conf.Streams),
 		Hasher:      kafka.FileHasher,
@@ -83,7 +87,8 @@ func (f *Files) graph(e *epochs.Epochs) *goka.GroupGraph {
 		edges = append(edges,
 			goka.Output(goka.Stream(s.Index.Name), codecs.Index{}),
 			goka.Output(goka.Stream(s.Notify.Name), codecs.Notice{}),
-			goka.Output(goka.Stream(s.DLQ.Name), codecs.Bytes{}))
+			goka.Output(goka.Stream(s.DLQ.Name), codecs.Bytes{}),
+			goka.Output(goka.Stream(s.Events.Name), codecs.Bytes{}))
 	}
 	return goka.DefineGroup(goka.Group(s.FilesGroup), edges...)
 }
@@ -99,6 +104,10 @@ func (f *Files) fold(ctx goka.Context, message any) {
 		return
 	}
 	s, at := f.conf.Streams, &tidemarkv1.Position{Partition: ctx.Partition(), Offset: ctx.Offset()}
+	if a.walk != "" {
+		f.walk(ctx, a, at)
+		return
+	}
 	if !file.Touches(a.event) {
 		f.metrics.folded.passed.Inc()
 		f.emit(ctx, s.Notify, file.NoticeOf(nil, nil, a.event, at, false))
@@ -115,11 +124,25 @@ func (f *Files) fold(ctx goka.Context, message any) {
 		f.deadLetter(ctx, a, beyondWindow)
 	case file.Accepted:
 		f.metrics.accepted(late)
-		f.emit(ctx, s.Index, file.IndexOf(after))
+		if !isFolder(after) || before != nil && !isFolder(before) { // search holds files
+			f.emit(ctx, s.Index, file.IndexOf(after))
+		}
 		f.emit(ctx, s.Notify, file.NoticeOf(before, after, a.event, at, late))
 		ctx.SetValue(after) // held until the outputs are acknowledged
+		f.follow(ctx, a.event, before, after)
+	case file.Unchanged:
+		f.metrics.folded.unchanged.Inc()
+		if a.event.GetCause() == nil {
+			f.emit(ctx, s.Notify, file.NoticeOf(nil, nil, a.event, at, false))
+		}
+		if after != nil {
+			ctx.SetValue(after)
+			f.follow(ctx, a.event, before, after)
+		}
 	}
 }
+
+func isFolder(s *tidemarkv1.FileState) bool { return s.GetKind() == tidemarkv1.Kind_KIND_FOLDER }
 
 // indexMirror keeps the last record of each key in the index topic that of the row's newest version; nil when there is no index.
 func indexMirror(conf Config) *epochs.Mirror {
@@ -156,7 +179,8 @@ type arrival struct {
 	key     []byte   // as received
 	value   []byte
 
-	passedBy bool // not admitted
+	walk     string // of a record that goes on with a folder's entries: from where
+	passedBy bool   // not admitted
 }
 
 // prepare decodes a record and gives it the key of its row. It runs ahead of the callback, on another goroutine.
@@ -166,8 +190,11 @@ func (f *Files) prepare(r *sarama.ConsumerMessage) any {
 	if a.refused != nil {
 		return a
 	}
+	if a.walk, a.refused = marks(r, a.event); a.refused != nil {
+		return a
+	}
 	name := ""
-	if file.Touches(a.event) {
+	if file.Touches(a.event) || a.walk != "" {
 		name = a.event.GetFileId()
 	}
 	r.Key = []byte(tidemarkv1.JoinKey(a.event.GetWorkspaceId(), name))
@@ -177,10 +204,30 @@ func (f *Files) prepare(r *sarama.ConsumerMessage) any {
 	return a
 }
 
+// marks reads what the headers say of a record that the group wrote itself, and the cause that its value then has.
+func marks(r *sarama.ConsumerMessage, e *tidemarkv1.Event) (walk string, refused *refusal) {
+	for _, h := range r.Headers {
+		switch string(h.Key) {
+		case topology.HeaderWalk:
+			return string(h.Value), nil
+		case topology.HeaderCause:
+			cause, err := codecs.ParseCause(r.Value, e)
+			if err != nil {
+				return "", &refusal{codecs.ReasonBadField, err.Error()}
+			}
+			e.Cause = cause
+		}
+	}
+	return "", nil
+}
+
 // partitionOf finds the input partition that an output belongs to: its workspace's, or for a dead letter, which keeps its
 // source's key, the one it came from.
 func partitionOf(s topology.Streams) func(topic, key string, headers goka.Headers) int32 {
 	return func(topic, key string, headers goka.Headers) int32 {
+		if topic == s.Events.Name {
+			return kafka.Partition(key, s.Events.Partitions)
+		}
 		if topic == s.DLQ.Name {
 			if n, err := strconv.ParseInt(string(headers[topology.HeaderPartition]), 10, 32); err == nil {
 				return int32(n)

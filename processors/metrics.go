@@ -8,14 +8,14 @@ import (
 
 type fileMetrics struct {
 	duplicates atomic.Int64
-	folded     struct{ accepted, late, applied, duplicate, passed prometheus.Counter }
+	folded     struct{ accepted, late, applied, duplicate, passed, unchanged, passedOn prometheus.Counter }
 	dead       *prometheus.CounterVec
 }
 
 func newFileMetrics(r prometheus.Registerer) *fileMetrics {
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_events_total",
-		Help: "Events by what became of them: accepted, late (accepted, but newer ones came before it), duplicate, applied (found in the row after a restart), passed (touches no file).",
+		Help: "Events by what became of them: accepted, late (accepted, but newer ones came before it), duplicate, applied (found in the row after a restart), passed (touches no file), unchanged (said once more of an entry of a folder), passed_on (written by tidemark for an entry of a folder).",
 	}, []string{"verdict"})
 	dead := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_dead_letters_total", Help: "Events that went to the dead letters, by reason.",
@@ -30,6 +30,8 @@ func newFileMetrics(r prometheus.Registerer) *fileMetrics {
 	m.folded.applied = events.WithLabelValues("applied")
 	m.folded.duplicate = events.WithLabelValues("duplicate")
 	m.folded.passed = events.WithLabelValues("passed")
+	m.folded.unchanged = events.WithLabelValues("unchanged")
+	m.folded.passedOn = events.WithLabelValues("passed_on")
 	return m
 }
 

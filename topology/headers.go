@@ -10,6 +10,13 @@ const (
 	// HeaderReplay marks a record that was put into the events topic again. Its value says where it came from. The fold asks
 	// whether the id of such an event is remembered, but not whether it is older than the dedupe window.
 	HeaderReplay = "tidemark-replay"
+
+	// HeaderCause marks an event that tidemark itself wrote for an entry of a folder. Its value is the position of the folder's event
+	// that it follows from; the rest is in the value's cause and inherited.
+	HeaderCause = "tidemark-cause"
+
+	// HeaderWalk marks a record by which the files group goes on giving a folder's changes to its entries. Its value says from where.
+	HeaderWalk = "tidemark-walk"
 )
 
 // DeadLetterPrefix is what all headers that are ours to say of a dead letter begin with, and none of any other record.

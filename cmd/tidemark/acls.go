@@ -47,7 +47,7 @@ func aclsOf(s topology.Streams) []acl {
 
 	topic(ingestRole, s.Events, write)
 
-	topic(processRole, s.Events, read)
+	topic(processRole, s.Events, read, write) // written for the entries of folders
 	topic(processRole, s.Files, read, write)
 	topic(processRole, s.Index, read, write)
 	topic(processRole, s.Notify, read, write)

@@ -295,17 +295,19 @@ func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, 
 		}
 	}
 	err := e.store.Update(ctx.Partition(), ctx.Offset(), func(w *localstore.Writer) error {
-		if value == nil {
-			w.Delete(localstore.Rows, []byte(key))
-			owe(w)
-			return nil
-		}
 		stored, err := w.Get(localstore.Rows, []byte(key))
 		if err != nil {
 			return err
 		}
+		if value == nil {
+			w.Delete(localstore.Rows, []byte(key))
+			e.conf.recoverIndex(w, key, stored, nil)
+			owe(w)
+			return nil
+		}
 		if older = stored != nil && e.conf.Older(value, stored); !older {
 			w.Set(localstore.Rows, []byte(key), value)
+			e.conf.recoverIndex(w, key, stored, value)
 		}
 		owe(w)
 		return nil

@@ -104,7 +104,11 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := localstore.Open(g.conf.Dir, log, g.conf.Log)
+	pin := log
+	if g.conf.Index != nil {
+		pin += indexLayout
+	}
+	store, err := localstore.Open(g.conf.Dir, pin, g.conf.Log)
 	if err != nil {
 		return err
 	}

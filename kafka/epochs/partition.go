@@ -27,7 +27,9 @@ type partitionEpochs struct {
 	broken    func(error)  // told the first failure, unless that is that the partition was given up
 
 	gate   sync.Mutex // held by a running callback, and while the open epoch is swapped
-	stored bool       // the callback has set its row; guarded by gate
+	stored bool       // the callback has set its row; guarded by gate, as are the next two
+	key    string     // that was read last
+	value  []byte     // its row
 
 	mu       sync.Mutex
 	room     *sync.Cond // unacked or held went down, or failed
@@ -70,8 +72,9 @@ func (e *epoch) empty() bool {
 
 // A row is a held table record; a nil value deletes.
 type row struct {
-	epoch *epoch
-	value []byte
+	epoch   *epoch
+	value   []byte
+	entries map[string]bool // of the index that change with it: whether they are there
 }
 
 func newEpoch() *epoch {
@@ -177,8 +180,16 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 	})
 }
 
-// set holds the newest value of a key for the open epoch; nil deletes it.
+// set holds the newest value of a key for the open epoch; nil deletes it. The caller holds the gate.
 func (p *partitionEpochs) set(key string, value []byte) error {
+	before := p.value
+	if p.conf.Index != nil && p.key != key {
+		var err error
+		if before, err = p.current(key); err != nil {
+			return err
+		}
+	}
+	p.key, p.value = key, value
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {
@@ -189,6 +200,9 @@ func (p *partitionEpochs) set(key string, value []byte) error {
 		p.conf.Metrics.coalesced()
 	}
 	r := &row{epoch: p.open, value: value}
+	if p.conf.Index != nil {
+		p.reindex(r, p.overlay[key], key, before)
+	}
 	p.open.rows[key], p.overlay[key] = r, r
 	p.held += len(value)
 	return nil

@@ -147,6 +147,7 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 			} else {
 				w.Set(localstore.Rows, []byte(key), r.value)
 			}
+			storeIndex(w, r.entries)
 			if owing {
 				p.owe(w, key, false)
 			}

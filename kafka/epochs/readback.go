@@ -154,6 +154,8 @@ func (p *partitionEpochs) rewrite() error {
 	p.mu.Lock()
 	keys := slices.Sorted(maps.Keys(p.older))
 	p.mu.Unlock()
+	p.gate.Lock()
+	defer p.gate.Unlock()
 	for _, key := range keys {
 		row, err := p.current(key)
 		if err != nil {
