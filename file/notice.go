@@ -35,6 +35,7 @@ func NoticeOf(before, after *tidemarkv1.FileState, e *tidemarkv1.Event, at *tide
 		After:       after,
 		Payload:     e.GetPayload(),
 		Member:      memberOf(e),
+		Unreadable:  e.GetUnreadable(),
 	}
 	if after != nil {
 		version := after.GetVersion()
