@@ -80,8 +80,10 @@ func parseUncommon(b []byte) (us int64, ok bool) {
 	if text[3] == ',' {
 		zoned = max(0, strings.LastIndexByte(text, ' '))
 	} else {
-		if text[10] == ' ' {
-			text = text[:10] + "T" + text[11:]
+		for _, date := range [...]int{len("20260925"), len("2026-09-25")} {
+			if text[date] == ' ' && !strings.Contains(text[:date], "T") {
+				text = text[:date] + "T" + text[date+1:]
+			}
 		}
 		clock := max(0, strings.IndexByte(text, 'T'))
 		if zoned = len(text); strings.ContainsAny(text[clock:], "Z+- UG") {
@@ -93,8 +95,11 @@ func parseUncommon(b []byte) (us int64, ok bool) {
 		return 0, false
 	}
 	text, leap := text[:zoned], int64(0)
-	const second = len("20260925T2140")
-	if len(text) >= second+2 && text[8] == 'T' && text[second:second+2] == "60" {
+	second := len("2026-09-25T21:40:")
+	if strings.IndexByte(text, 'T') == len("20260925") {
+		second = len("20260925T2140")
+	}
+	if len(text) >= second+2 && text[second:second+2] == "60" {
 		text, leap = text[:second]+"59"+text[second+2:], 1
 	}
 	for _, layout := range uncommon {
