@@ -60,7 +60,7 @@ func checkAddress(kind, value, byDefault string) error {
 	}
 	_, standard, _ := net.SplitHostPort(byDefault) // a flag without a default leaves none
 	standard = cmp.Or(standard, "9092")
-	if err == nil && !strings.Contains(value, "/") {
+	if err == nil && !strings.ContainsAny(value, "/ \t\n") {
 		if n, err := strconv.Atoi(port); err == nil && n >= lowest && n <= 65535 {
 			return nil
 		}
@@ -71,6 +71,12 @@ func checkAddress(kind, value, byDefault string) error {
 
 // suggestAddress returns what was probably meant.
 func suggestAddress(kind, value, port string) string {
+	if bare := strings.TrimSpace(value); bare != value { // space in a list
+		if bare != "" && checkAddress(kind, bare, "") == nil {
+			return bare
+		}
+		value = bare
+	}
 	if u, err := url.Parse(value); err == nil && u.Host != "" { // a URL
 		return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
 	}

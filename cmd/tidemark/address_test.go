@@ -33,6 +33,8 @@ func TestCheckAddress(t *testing.T) {
 		{dialAddress, "kafka-1", "127.0.0.1:9092", "write kafka-1:9092"},
 		{dialAddress, "kafka-1", "", "write kafka-1:9092"},
 		{dialAddress, "9093", "", "write 127.0.0.1:9093"},
+		{dialAddress, " kafka-2:9092", "", `" kafka-2:9092" is not HOST:PORT: write kafka-2:9092`},
+		{dialAddress, "kafka 2:9092", "", "is not HOST:PORT: write 127.0.0.1:9092"},
 		{dialAddress, "", "", "is not HOST:PORT"},
 		{dialAddress, "kafka-1:0", "", "no number from 1 to 65535"},
 		{dialAddress, "PLAINTEXT://kafka-1:9093", "", "write kafka-1:9093"},

@@ -50,14 +50,13 @@ type eventSample struct {
 	seen                  map[string]bool
 	unread                map[string]int // those that cannot be decoded, by reason
 	unreadable            map[string]int // fields that cannot be read
-	example               string         // where the newest of those lies
+	example               string         // where one of those lies
 	foreign               map[string]int // names of no meaning that resemble one
 }
 
 func (s *eventSample) take(r *kgo.Record) {
 	s.read++
-	newest := !r.Timestamp.Before(s.newest)
-	if newest {
+	if r.Timestamp.After(s.newest) {
 		s.newest = r.Timestamp
 	}
 	e, err := codecs.ParseEvent(r.Value)
@@ -74,9 +73,7 @@ func (s *eventSample) take(r *kgo.Record) {
 	s.seen[id] = true
 	for _, field := range e.GetUnreadable() {
 		s.unreadable[field]++
-		if s.example == "" || newest {
-			s.example = (&tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}).Text()
-		}
+		s.example = (&tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}).Text()
 	}
 	if ingress.Resembles(e.GetEvent()) != "" {
 		s.foreign[e.GetEvent()]++
