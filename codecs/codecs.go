@@ -1,7 +1,8 @@
 // Package codecs turns messages into record bytes and back.
 //
 // It promises that a webhook is read strictly: bytes that are not UTF-8, a name twice in one object, more than 32 levels, a
-// lone surrogate, or anything behind the object are refused, so that no two readers can understand one record differently.
+// lone surrogate in a name or an id, or anything behind the object are refused, so that no two readers can understand one
+// record differently.
 // What it splices into a record leaves every other byte as the sender wrote it. What it writes, it reads.
 //
 // A codec knows one encoding and nothing about topics; package topology says what each topic carries. It has no clock.

@@ -1,13 +1,15 @@
 package codecs
 
 import (
+	"cmp"
 	"time"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
 // WithEnvelope returns value, of which e was parsed, as the events topic carries it: with received_at and partition_key in
-// place of any that the sender wrote, and with event, event_id and workspace_id where only another spelling carried them.
+// place of any that the sender wrote, and with event, event_id and workspace_id where only another spelling carried them. An
+// event with a sent_event also gets canonical_event, by which every reader takes it for what it was taken for here.
 // What it adds stands at the end of the object; every other byte stays as the sender wrote it.
 func WithEnvelope(value []byte, e *tidemarkv1.Event, receivedAt time.Time) ([]byte, error) {
 	w := splice{value: value, out: make([]byte, 0, len(value)+192+len(e.GetWorkspaceId()))}
@@ -19,7 +21,7 @@ func WithEnvelope(value []byte, e *tidemarkv1.Event, receivedAt time.Time) ([]by
 		s.value()
 		keep := true
 		switch string(name) {
-		case "received_at", "partition_key":
+		case "received_at", "partition_key", canonicalName:
 			keep = false
 		case "event":
 			keep = kind != 'n' // a null counts as absent, and the name must not stand there twice
@@ -40,13 +42,16 @@ func WithEnvelope(value []byte, e *tidemarkv1.Event, receivedAt time.Time) ([]by
 		return nil, missing("event", "the object is empty")
 	}
 	if !has.event {
-		w.add("event", e.GetEvent())
+		w.add("event", cmp.Or(e.GetSentEvent(), e.GetEvent()))
 	}
 	if !has.workspace {
 		w.add("workspace_id", e.GetWorkspaceId())
 	}
 	if !has.eventID {
 		w.add("event_id", e.GetEventId())
+	}
+	if e.GetSentEvent() != "" {
+		w.add(canonicalName, e.GetEvent())
 	}
 	w.name("received_at")
 	w.out = appendMicros(w.out, receivedAt.UnixMicro())

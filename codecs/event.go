@@ -3,6 +3,7 @@ package codecs
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -11,15 +12,18 @@ const (
 	// MaxID is how long an id may be, in bytes.
 	MaxID   = 256
 	maxText = 4 << 10 // bytes of a field of the state
-	maxSize = 1 << 53 // up to here every JSON reader agrees on a number
 )
+
+// undated is the time before which a sender's clock was not set, in microseconds since 1970: the year 2000.
+const undated = 946684800_000000
 
 // ParseEvent decodes one value of the events topic, or the body of a webhook. The event's payload aliases value.
 //
 // Names are taken by exact case. What an event is and about whom must be well-formed in every spelling that is there: event,
 // event_id, the scope, and the object if there is one. Ids are strings: readers lose the last digits of long numbers. Of the
-// other fields, one of another type than expected, an empty one, a time that cannot be read and a size that is not written as
-// a whole number from 0 to 2^53 count as absent; so does null, anywhere.
+// other fields, one that cannot be read counts as absent and is named in the event's unreadable: one of another type than
+// expected, a time in a form that is not known, a size that is no whole number from 0 to 2^63-1. Null, anywhere, an empty text and
+// a time before 2000 count as absent.
 //
 // A received_at in the JSON is taken over; RecordedAt and Replayed are the caller's to fill in. Errors are *EventError.
 func ParseEvent(value []byte) (*tidemarkv1.Event, error) {
@@ -28,7 +32,7 @@ func ParseEvent(value []byte) (*tidemarkv1.Event, error) {
 	}
 	var d draft
 	if err := d.scan(value); err != nil {
-		return nil, err
+		return nil, explain(value, err)
 	}
 	for _, check := range [...]func() *EventError{d.identify, d.place, d.describe} {
 		if err := check(); err != nil {
@@ -44,6 +48,7 @@ type text struct {
 	kind    byte // as of scanner.kind; 0 when nothing was given
 	rank    uint8
 	escaped bool // raw is not decoded yet
+	lone    bool // it has half a pair of surrogates, which becomes U+FFFD
 }
 
 func (t *text) decode() {
@@ -57,9 +62,11 @@ type draft struct {
 	texts [lastText + 1]text
 	// wrongObject is the kind of an object's id that is not a string.
 	wrongObject byte
+	// unread has the slots of spellings that could not be read, as bits.
+	unread uint64
 
 	size, occurred, received instant
-	scope                    text
+	scope, sent              text
 }
 
 // An instant is a number that may be absent; rank is that of the spelling it came by.
@@ -78,7 +85,7 @@ func (d *draft) scan(value []byte) error {
 		if known == nil || s.err != nil || kind == 'n' {
 			continue
 		}
-		t := text{raw: raw, kind: kind, escaped: kind == '"' && s.escaped}
+		t := text{raw: raw, kind: kind, escaped: kind == '"' && s.escaped, lone: kind == '"' && s.lone}
 		for i, at := range known.at {
 			if at != none {
 				t.rank = known.rank[i]
@@ -93,23 +100,30 @@ func (d *draft) take(at slot, t text) {
 	switch {
 	case at < atObject:
 		d.texts[at] = t
+	case t.kind == '"' && len(t.raw) == 0: // counts as absent
+	case at == atReceived:
+		if us, ok := t.time(); ok && ValidTime(us) {
+			d.received.take(us, t.rank)
+		}
 	case at == atSize:
-		if n, ok := parseSize(t); ok {
+		if n, ok := t.size(); ok {
 			d.size.take(n, t.rank)
+		} else {
+			d.unread |= 1 << at
 		}
 	case at == atOccurred:
-		if us, ok := t.time(); ok {
+		if us, ok := t.time(); !ok {
+			d.unread |= 1 << at
+		} else if us >= undated {
 			d.occurred.take(us, t.rank)
-		}
-	case at == atReceived:
-		if us, ok := t.time(); ok {
-			d.received.take(us, t.rank)
 		}
 	case t.kind != '"':
 		if at == atObject {
 			d.wrongObject = t.kind
+		} else {
+			d.unread |= 1 << at
 		}
-	case len(t.raw) > 0 && (d.texts[at].kind == 0 || t.rank < d.texts[at].rank):
+	case d.texts[at].kind == 0 || t.rank < d.texts[at].rank:
 		d.texts[at] = t
 	}
 }
@@ -120,24 +134,42 @@ func (i *instant) take(n int64, rank uint8) {
 	}
 }
 
-// parseSize reads a number of bytes: digits only, so that no reader takes another one for it.
-func parseSize(t text) (int64, bool) {
-	if t.kind != '0' || len(t.raw) > 16 {
+// size reads a number, or the text of one.
+func (t *text) size() (n int64, ok bool) {
+	if t.kind != '"' && t.kind != '0' {
 		return 0, false
 	}
-	n := number(t.raw)
-	return int64(n), 0 <= n && n <= maxSize
+	t.decode()
+	return parseSize(t.raw)
 }
 
+// time may return one before 1970.
 func (t *text) time() (us int64, ok bool) {
 	switch t.kind {
 	case '"':
 		t.decode()
-		return parseTime(t.raw)
+		return readTime(t.raw)
 	case '0':
-		return parseUnix(t.raw)
+		us, ok = parseUnix(t.raw)
+		return us, ok && us <= maxTime
 	}
 	return 0, false
+}
+
+// unreadable returns the names of the fields of which no spelling could be read, sorted.
+func (d *draft) unreadable() (names []string) {
+	if d.unread == 0 {
+		return nil
+	}
+	for i, name := range optional {
+		at := atName + slot(i)
+		read := at == atSize && d.size.set || at == atOccurred && d.occurred.set || at <= lastText && d.texts[at].kind != 0
+		if d.unread&(1<<at) != 0 && !read {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // identify checks what happened and which event it is.
@@ -146,8 +178,21 @@ func (d *draft) identify() *EventError {
 		atEvent, atEventTypeCamel, atEventType); err != nil {
 		return err
 	}
+	d.canonical()
 	_, err := d.agree("event_id", "send the event's id as a string; a retry must carry the same one", atEventID, atEventIDCamel)
 	return err
+}
+
+// canonical takes the meaning that the ingress gave to the sender's name. Only the ingress writes it, so one that is no name says
+// nothing.
+func (d *draft) canonical() {
+	t, own := &d.texts[atCanonical], &d.texts[atEvent]
+	if t.kind != '"' || len(t.raw) == 0 {
+		return
+	}
+	if t.decode(); wantID("event", *t) == nil && !bytes.Equal(t.raw, own.raw) {
+		d.sent, *own = *own, *t
+	}
 }
 
 // agree returns what the slots carry, which must be one well-formed id, and moves it to the first of them. The advice is for
@@ -176,7 +221,7 @@ func (d *draft) agree(field, advice string, at ...slot) (found text, err *EventE
 	if len(found.raw) == 0 {
 		return text{}, bad(field, "must not be empty")
 	}
-	if err := wantID(field, found.raw); err != nil {
+	if err := wantID(field, found); err != nil {
 		return text{}, err
 	}
 	d.texts[at[0]] = found
@@ -239,6 +284,7 @@ func (d *draft) object() *EventError {
 
 // describe checks the fields of the state and the people.
 func (d *draft) describe() *EventError {
+	d.nameAlgorithm()
 	for at := atName; at <= lastText; at++ {
 		t := &d.texts[at]
 		if len(t.raw) <= maxText {
@@ -247,25 +293,37 @@ func (d *draft) describe() *EventError {
 		t.decode()
 		if len(t.raw) > maxText {
 			return &EventError{
-				Reason: ReasonFieldTooLarge, Field: stateNames[at-atName],
+				Reason: ReasonFieldTooLarge, Field: optional[at-atName],
 				Detail: fmt.Sprintf("%d bytes are more than %d", len(t.raw), maxText),
 			}
 		}
 	}
 	for _, at := range [...]slot{atParent, atActor, atMember} {
-		if err := d.wantID(at, stateNames[at-atName]); err != nil {
+		if err := d.wantID(at, optional[at-atName]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-var stateNames = [...]string{"name", "path", "parent_id", "mime", "hash", "actor_id", "member_id"}
+// nameAlgorithm puts the algorithm before a hash that does not name its own: "md5:…". The spelling sha256 does.
+func (d *draft) nameAlgorithm() {
+	const sha256Rank = 2
+	t, algorithm := &d.texts[atHash], &d.texts[atHashAlgorithm]
+	if t.kind == 0 || algorithm.kind != '"' || len(algorithm.raw) == 0 || t.rank == sha256Rank {
+		return
+	}
+	if t.decode(); bytes.IndexByte(t.raw, ':') >= 0 {
+		return
+	}
+	algorithm.decode()
+	t.raw = slices.Concat(algorithm.raw, []byte(":"), t.raw)
+}
 
 func (d *draft) wantID(at slot, field string) *EventError {
 	t := &d.texts[at]
 	t.decode()
-	return wantID(field, t.raw)
+	return wantID(field, *t)
 }
 
 func wantString(field string, kind byte) *EventError {
@@ -278,7 +336,11 @@ func wantString(field string, kind byte) *EventError {
 	return bad(field, "must be a string")
 }
 
-func wantID(field string, id []byte) *EventError {
+func wantID(field string, t text) *EventError {
+	id := t.raw
+	if t.lone { // two ids would become one
+		return bad(field, "must not hold half of a pair of surrogates")
+	}
 	if len(id) > MaxID {
 		return bad(field, "%d bytes are more than %d", len(id), MaxID)
 	}
@@ -310,12 +372,13 @@ func (d *draft) event(value []byte) *tidemarkv1.Event {
 		r.occurred = d.occurred.n
 		e.OccurredAt = &r.occurred
 	}
+	e.Unreadable = d.unreadable()
 	texts := [...]*text{
-		&d.texts[atEvent], &d.texts[atEventID], &d.scope, &d.texts[atObject], &d.texts[atName], &d.texts[atPath],
+		&d.texts[atEvent], &d.sent, &d.texts[atEventID], &d.scope, &d.texts[atObject], &d.texts[atName], &d.texts[atPath],
 		&d.texts[atParent], &d.texts[atMime], &d.texts[atHash], &d.texts[atActor], &d.texts[atMember],
 	}
 	into := [len(texts)]*string{
-		&e.Event, &e.EventId, &e.WorkspaceId, &e.FileId, &e.Name, &e.Path,
+		&e.Event, &e.SentEvent, &e.EventId, &e.WorkspaceId, &e.FileId, &e.Name, &e.Path,
 		&e.ParentId, &e.Mime, &e.Hash, &e.ActorId, &e.MemberId,
 	}
 	var local [768]byte

@@ -1,5 +1,7 @@
 package codecs
 
+import "slices"
+
 // A slot is where a scan keeps what the spellings of one field carried.
 type slot uint8
 
@@ -21,7 +23,9 @@ const (
 	atShareCamel
 	atOrg
 	atOrgCamel
-	atObject // of this and those below, the first spelling that carries a value decides
+	atHashAlgorithm
+	atCanonical // written by the ingress: see Event.sent_event
+	atObject    // of this and those below, the first spelling that carries a value decides
 	atName
 	atPath
 	atParent
@@ -37,6 +41,15 @@ const (
 	atOccurred
 	atReceived
 )
+
+// optional are the fields that an event can do without, by their slots from atName on: their names in this project.
+var optional = [...]string{"name", "path", "parent_id", "mime", "hash", "actor_id", "member_id", "size", "created"}
+
+// OptionalFields returns the names that Event.unreadable may hold, sorted.
+func OptionalFields() []string { return slices.Sorted(slices.Values(optional[:])) }
+
+// canonicalName is the member by which the ingress writes down the meaning that it gave to a name of its configuration.
+const canonicalName = "canonical_event"
 
 // fields are the names that senders use, by exact case, and where their values go. Those of one slot stand in the order in
 // which they are believed.
@@ -59,13 +72,15 @@ var fields = []struct {
 	{atShareCamel, []string{"shareId"}},
 	{atOrg, []string{"org_id"}},
 	{atOrgCamel, []string{"orgId"}},
+	{atHashAlgorithm, []string{"hash_algo"}},
+	{atCanonical, []string{canonicalName}},
 	{atObject, []string{"object_id", "objectId", "fileId", "file_id"}},
 	{atName, []string{"name", "fileName", "file_name"}},
 	{atPath, []string{"path", "filePath", "file_path"}},
-	{atParent, []string{"parent_id", "folder_id", "parentId", "folderId"}},
-	{atMime, []string{"mime", "mimeType", "mime_type", "content_type"}},
+	{atParent, []string{"parent_id", "folder_id", "parentId", "folderId", "parent"}},
+	{atMime, []string{"mime", "mimeType", "mime_type", "mimetype", "content_type"}},
 	{atHash, []string{"hash", "checksum", "sha256"}},
-	{atActor, []string{"actor_id", "user_id", "userId", "actorId"}},
+	{atActor, []string{"calling_user_id", "callingUserId", "actor_id", "actorId", "user_id", "userId"}},
 	{atMember, []string{"user_id", "member_id", "userId", "memberId"}},
 	{atSize, []string{"size", "fileSize", "file_size"}},
 	{atOccurred, []string{"created", "timestamp", "occurred_at", "createdAt"}},

@@ -84,6 +84,14 @@ func AppendNotice(b []byte, n *tidemarkv1.Notice) []byte {
 	}
 	o.position(n.GetPosition())
 	o.bool("late", n.GetLate())
+	if names := n.GetUnreadable(); len(names) > 0 {
+		o.name("unreadable")
+		o.b = appendStrings(o.b, names)
+	}
+	if c := n.GetCause(); c != nil {
+		o.name("cause")
+		o.b = appendCause(o.b, c)
+	}
 	o.text("actor_id", n.GetActorId())
 	if m := n.GetMember(); m != nil {
 		o.name("member")
@@ -109,6 +117,16 @@ func AppendNotice(b []byte, n *tidemarkv1.Notice) []byte {
 		o.name("payload")
 		o.b = append(o.b, payload...)
 	}
+	return append(o.b, '}')
+}
+
+// appendCause writes the folder's event that this one follows from. What else the entry inherits is in its row.
+func appendCause(b []byte, c *tidemarkv1.Cause) []byte {
+	o := object{b: append(b, '{')}
+	o.text("event", c.GetEvent())
+	o.text("event_id", c.GetEventId())
+	o.text("folder_id", c.GetInherited().GetFolderId())
+	o.position(c.GetPosition())
 	return append(o.b, '}')
 }
 

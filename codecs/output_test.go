@@ -3,6 +3,7 @@ package codecs
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +117,32 @@ func TestNotice(t *testing.T) {
 	roundTrip(t, Notice{}, n, want)
 }
 
+func TestNoticeOfUnreadableAndCause(t *testing.T) {
+	n := &tidemarkv1.Notice{
+		OpId: "w/i/f", Event: "e", EventId: "i", WorkspaceId: "w", FileId: "f", Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, At: *micros("2026-09-25T21:40:11Z"),
+		Unreadable: []string{"created", "size"},
+		Cause: &tidemarkv1.Cause{
+			Event: "workspace_storage_folder_moved", EventId: "evt_1", Position: &tidemarkv1.Position{Partition: 7, Offset: 1200},
+			Inherited: &tidemarkv1.Inherited{FolderId: "2dir"},
+		},
+	}
+	head := `{"op_id":"w/i/f","event":"e","event_id":"i","workspace_id":"w","file_id":"f","position":"7:1234","late":false,`
+	roundTrip(t, Notice{}, n, head+`"unreadable":["created","size"],"cause":{"event":"workspace_storage_folder_moved","event_id":"evt_1","folder_id":"2dir","position":"7:1200"},`+
+		`"at":"2026-09-25T21:40:11Z"}`)
+	for _, broken := range []string{
+		`"unreadable":"size"`, `"unreadable":[7]`, `"unreadable":["size"`, `"unreadable":["size",]`, `"unreadable":["a" "b"]`, `"cause":"x"`, `"cause":{"position":"7"}`, `"cause":{"event":7}`,
+	} {
+		if n, err := (Notice{}).Decode([]byte(`{"workspace_id":"w","position":"1:1",` + broken + `}`)); err == nil {
+			t.Errorf("%s was read as %v", broken, n)
+		}
+	}
+	for _, fine := range []string{`"unreadable":[]`, `"unreadable":null`, `"cause":null`, `"cause":{"later":[1]}`, ` "unreadable" : [ "size" , "name" ] `} {
+		if _, err := (Notice{}).Decode([]byte(`{"workspace_id":"w","position":"1:1",` + fine + `}`)); err != nil {
+			t.Errorf("%s: %v", fine, err)
+		}
+	}
+}
+
 func TestNoticeWithoutRow(t *testing.T) {
 	n := &tidemarkv1.Notice{
 		OpId: "123/evt_1", Event: "added_member_to_workspace", EventId: "evt_1", WorkspaceId: "123",
@@ -159,7 +186,7 @@ func TestNoticeOmitsLargePayload(t *testing.T) {
 func TestLargestOutputs(t *testing.T) {
 	long, id := strings.Repeat("\x01", maxText), strings.Repeat("\"", MaxID)
 	s := &tidemarkv1.FileState{
-		WorkspaceId: id, FileId: id, Name: long, Path: long, ParentId: id, Size: proto.Int64(maxSize), Mime: long, Hash: long,
+		WorkspaceId: id, FileId: id, Name: long, Path: long, ParentId: id, Size: proto.Int64(math.MaxInt64), Mime: long, Hash: long,
 		Status: tidemarkv1.Status_STATUS_TRASHED, Incomplete: true, Version: 1 << 62, Position: &tidemarkv1.Position{Partition: 1 << 30, Offset: 1 << 62},
 		ActorId: id, LastEvent: id, LastEventId: id, CreatedAt: micros("2026-09-25T21:40:11.000001Z"), UpdatedAt: micros("2026-09-25T21:40:11.000001Z"),
 		DeletedAt: micros("2026-09-25T21:40:11.000001Z"), LogId: id, Seen: make([]byte, 256*24),
@@ -167,6 +194,7 @@ func TestLargestOutputs(t *testing.T) {
 	n := &tidemarkv1.Notice{
 		OpId: id + id + id + id + id + id, Event: id, EventId: id, WorkspaceId: id, FileId: id, Version: proto.Int64(1 << 62), Position: s.Position, Late: true,
 		ActorId: id, At: 1 << 50, Before: s, After: s, Payload: append(append([]byte{'"'}, bytes.Repeat([]byte("x"), MaxNotice)...), '"'), Member: &tidemarkv1.Member{Id: id, At: 1 << 50},
+		Unreadable: OptionalFields(), Cause: &tidemarkv1.Cause{Event: id, EventId: id, Position: s.Position, Inherited: &tidemarkv1.Inherited{FolderId: id}},
 	}
 	row, told := proto.Size(s), AppendNotice(nil, n)
 	t.Logf("a row of %d bytes, a notice of %d", row, len(told))

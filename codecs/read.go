@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -69,19 +70,26 @@ func (r *reader) text() string {
 	return string(b)
 }
 
+// texts reads an array of strings.
+func (r *reader) texts() (all []string) {
+	if r.null() {
+		return nil
+	}
+	if !r.openArray() {
+		r.wrong("an array of strings")
+		return nil
+	}
+	for first := true; r.element(first); first = false {
+		r.kind = kinds[r.peek()]
+		all = append(all, string(r.bytes()))
+	}
+	return all
+}
+
 func (r *reader) int() int64 {
 	if r.kind == '0' {
-		if raw := r.value(); len(raw) > 0 && len(raw) < 19 {
-			negative := raw[0] == '-'
-			if negative {
-				raw = raw[1:]
-			}
-			if n := int64(number(raw)); n >= 0 {
-				if negative {
-					return -n
-				}
-				return n
-			}
+		if n, err := strconv.ParseInt(string(r.value()), 10, 64); err == nil {
+			return n
 		}
 	}
 	r.wrong("a whole number")
@@ -130,14 +138,6 @@ func parsePosition(b []byte) (partition int32, offset int64, ok bool) {
 	return 0, 0, false
 }
 
-// plainNumber reads digits without leading zeros; -1 when there is anything else.
-func plainNumber(b []byte) int {
-	if len(b) == 0 || len(b) > 18 || b[0] == '0' && len(b) > 1 {
-		return -1
-	}
-	return number(b)
-}
-
 // A noticeRoom holds a notice and what its optional fields point to, so that they are one allocation.
 type noticeRoom struct {
 	notice      tidemarkv1.Notice
@@ -167,6 +167,10 @@ func parseNotice(data []byte) (*tidemarkv1.Notice, error) {
 			n.Position = r.position(&room.position)
 		case "late":
 			n.Late = r.bool()
+		case "unreadable":
+			n.Unreadable = r.texts()
+		case "cause":
+			n.Cause = r.cause()
 		case "actor_id":
 			n.ActorId = r.text()
 		case "member":
@@ -194,6 +198,28 @@ func parseNotice(data []byte) (*tidemarkv1.Notice, error) {
 		return nil, errors.New("a notice needs workspace_id and position")
 	}
 	return n, nil
+}
+
+func (r *reader) cause() *tidemarkv1.Cause {
+	if r.null() {
+		return nil
+	}
+	c := new(tidemarkv1.Cause)
+	for r.open(); r.next(); {
+		switch string(r.name) {
+		case "event":
+			c.Event = r.text()
+		case "event_id":
+			c.EventId = r.text()
+		case "folder_id":
+			c.Inherited = &tidemarkv1.Inherited{FolderId: r.text()}
+		case "position":
+			c.Position = r.position(new(tidemarkv1.Position))
+		default:
+			r.value()
+		}
+	}
+	return c
 }
 
 func (r *reader) member() *tidemarkv1.Member {

@@ -30,6 +30,7 @@ type scanner struct {
 	start   int    // of the current member: its name's quote
 	kind    byte   // of the current value: '"' '0' 't' 'f' 'n' '{' '[', or 0 when the byte begins none
 	escaped bool   // the value just taken is a string with escapes
+	lone    bool   // the string read last has half a pair of surrogates
 
 	frames [4]frame // the objects that were entered with open
 	opened int
@@ -168,6 +169,9 @@ func (s *scanner) member(seen *names, first bool) bool {
 	}
 	s.start = s.at
 	raw, escaped := s.text()
+	if s.lone {
+		s.fail("a lone surrogate in a name")
+	}
 	if s.err != nil || !s.fresh(seen, raw, escaped) {
 		return false
 	}
@@ -262,7 +266,7 @@ func (s *scanner) value() []byte {
 			}
 		}
 	case '[':
-		if s.deeper() {
+		if s.openArray() {
 			s.array()
 		}
 	default:
@@ -275,24 +279,33 @@ func (s *scanner) value() []byte {
 }
 
 func (s *scanner) array() {
-	for first := true; ; first = false {
-		s.space()
-		switch c := s.peek(); {
-		case c == ']':
-			s.at++
-			s.depth--
-			return
-		case first:
-		case c == ',':
-			s.at++
-			s.space()
-		default:
-			s.fail("want ',' or ']', found %s", s.found())
-		}
-		if s.value(); s.err != nil {
-			return
-		}
+	for first := true; s.element(first); first = false {
+		s.value()
 	}
+}
+
+// openArray enters the array that begins at the next byte, and says whether one does.
+func (s *scanner) openArray() bool { return s.err == nil && s.peek() == '[' && s.deeper() }
+
+// element reads up to the next element of an array. It returns false behind the last, having left the array.
+func (s *scanner) element(first bool) bool {
+	if s.err != nil {
+		return false
+	}
+	s.space()
+	switch c := s.peek(); {
+	case c == ']':
+		s.at++
+		s.depth--
+		return false
+	case first:
+	case c == ',':
+		s.at++
+		s.space()
+	default:
+		s.fail("want ',' or ']', found %s", s.found())
+	}
+	return s.err == nil
 }
 
 func (s *scanner) literal(want string) {

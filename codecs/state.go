@@ -87,12 +87,16 @@ func appendMembers(b []byte, members []*tidemarkv1.Member) []byte {
 		}
 	}
 	slices.Sort(in)
+	return appendStrings(b, in)
+}
+
+func appendStrings(b []byte, all []string) []byte {
 	b = append(b, '[')
-	for i, id := range in {
+	for i, s := range all {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendString(b, id)
+		b = appendString(b, s)
 	}
 	return append(b, ']')
 }

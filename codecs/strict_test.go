@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -14,15 +15,34 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 )
 
+// loneSurrogate is half of a pair in escapes, or a whole one.
+var loneSurrogate = regexp.MustCompile(`(?i)\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\ud[89a-f][0-9a-f]{2}`)
+
+// paired puts U+FFFD in the place of half a pair of surrogates, which the other library refuses everywhere.
+func paired(b []byte) []byte {
+	return loneSurrogate.ReplaceAllFunc(b, func(escape []byte) []byte {
+		if len(escape) == 6 {
+			return []byte(`\ufffd`)
+		}
+		return escape
+	})
+}
+
 // strict says by another library whether b is one object of what ParseEvent takes for JSON.
 func strict(b []byte) error {
-	d := jsontext.NewDecoder(bytes.NewBuffer(b))
+	whole := paired(b)
+	d := jsontext.NewDecoder(bytes.NewBuffer(whole))
 	if d.PeekKind() != '{' {
 		return errors.New("not an object")
 	}
 	for first := true; first || d.StackDepth() > 0; first = false {
+		from := d.InputOffset()
+		kind, length := d.StackIndex(d.StackDepth())
 		if _, err := d.ReadToken(); err != nil {
 			return err
+		}
+		if to := d.InputOffset(); kind == '{' && length%2 == 0 && !bytes.Equal(b[from:to], whole[from:to]) {
+			return errors.New("half a pair of surrogates in a name")
 		}
 		if d.StackDepth() > MaxDepth {
 			return errors.New("too deep")
@@ -124,13 +144,38 @@ func TestWithEnvelope(t *testing.T) {
 		}
 		enveloped(t, []byte(value))
 	}
-	e, err := ParseEvent([]byte(`{"event":"e","workspace_id":"w","event_id":"i"}`))
+	e, err := ParseEvent([]byte(`{"eventType":"file.uploaded","workspace_id":"w","event_id":"i","canonical_event":"x"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, broken := range []string{`{}`, `[]`, `{"a":1`} {
 		if got, err := WithEnvelope([]byte(broken), e, someTime); err == nil {
 			t.Errorf("%s became %s", broken, got)
+		}
+	}
+}
+
+// What the ingress took a foreign name for is what every reader takes it for, and the sender's bytes stay as they were.
+func TestWithEnvelopeOfAlias(t *testing.T) {
+	const stamp = `"received_at":"2026-11-24T21:00:00.000120Z","partition_key":"w"`
+	for value, want := range map[string]string{
+		`{"event":"file.uploaded","workspace_id":"w","event_id":"i"}`:     `{"event":"file.uploaded","workspace_id":"w","event_id":"i","canonical_event":"workspace_storage_file_added",` + stamp + `}`,
+		`{"eventType":"file.uploaded","workspace_id":"w","event_id":"i"}`: `{"eventType":"file.uploaded","workspace_id":"w","event_id":"i","event":"file.uploaded","canonical_event":"workspace_storage_file_added",` + stamp + `}`,
+		// the sender's own is left out
+		`{"event":"file.uploaded","canonical_event":"x","workspace_id":"w","event_id":"i"}`: `{"event":"file.uploaded","workspace_id":"w","event_id":"i","canonical_event":"workspace_storage_file_added",` + stamp + `}`,
+	} {
+		e, err := ParseEvent([]byte(value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.SentEvent, e.Event = "file.uploaded", "workspace_storage_file_added"
+		got, err := WithEnvelope([]byte(value), e, someTime)
+		if d := cmp.Diff(want, string(got)); err != nil || d != "" {
+			t.Errorf("%s: %v (-want +got):\n%s", value, err, d)
+		}
+		read, err := ParseEvent(got)
+		if err != nil || read.GetEvent() != "workspace_storage_file_added" || read.GetSentEvent() != "file.uploaded" {
+			t.Errorf("%s was read as %v, %v", got, read, err)
 		}
 	}
 }
@@ -166,7 +211,7 @@ func enveloped(t *testing.T, value []byte) {
 	}
 	before, after := members(t, value), members(t, b)
 	for name, raw := range before {
-		added := name == "received_at" || name == "partition_key" ||
+		added := name == "received_at" || name == "partition_key" || name == canonicalName ||
 			raw == "null" && (name == "event" || name == "event_id" || name == "workspace_id")
 		if !added && after[name] != raw {
 			t.Errorf("%q became %q: %q is %s", value, b, name, after[name])
@@ -182,7 +227,7 @@ func enveloped(t *testing.T, value []byte) {
 // members returns the raw members of an object, by the other library.
 func members(t *testing.T, b []byte) map[string]string {
 	t.Helper()
-	d := jsontext.NewDecoder(bytes.NewBuffer(b))
+	d := jsontext.NewDecoder(bytes.NewBuffer(paired(b)))
 	if _, err := d.ReadToken(); err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ func special(x uint64) uint64 {
 func (s *scanner) text() (raw []byte, escaped bool) {
 	b, i := s.b, s.at+1
 	start := i
+	s.lone = false
 	for {
 		for i+8 <= len(b) {
 			mark := special(binary.LittleEndian.Uint64(b[i:]))
@@ -65,15 +66,18 @@ func (s *scanner) text() (raw []byte, escaped bool) {
 
 // escape checks the escape at i and returns what lies behind it.
 func (s *scanner) escape(i int) int {
-	r, n := unescape(s.b[i:])
+	_, n := unescape(s.b[i:])
 	switch {
 	case n == 0:
 		s.fail("a bad escape in a string")
-	case r == utf8.RuneError && n < 0:
-		s.fail("a lone surrogate in a string")
+	case n < 0:
+		s.lone, n = true, loneBytes
 	}
 	return i + n
 }
+
+// loneBytes is how long the escape of half a pair of surrogates is.
+const loneBytes = len(`\ud83d`)
 
 // unescape decodes the escape that b begins with, of n bytes: n is 0 when there is none, and -1 when it is half of a pair
 // of surrogates.
@@ -136,7 +140,7 @@ func hex4(b []byte) (r rune, ok bool) {
 	return r, true
 }
 
-// appendUnescaped appends the decoded form of raw, which a scanner has passed.
+// appendUnescaped appends the decoded form of raw, which a scanner has passed. Half a pair of surrogates becomes U+FFFD.
 func appendUnescaped(b, raw []byte) []byte {
 	for i := 0; i < len(raw); {
 		if raw[i] != '\\' {
@@ -145,6 +149,9 @@ func appendUnescaped(b, raw []byte) []byte {
 			continue
 		}
 		r, n := unescape(raw[i:])
+		if n < 0 {
+			n = loneBytes
+		}
 		b = utf8.AppendRune(b, r)
 		i += n
 	}

@@ -2,34 +2,54 @@ package codecs
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
 // Times are microseconds since 1970 UTC. Senders write them in several ways:
 //
 //	2026-09-25 21:40:11 UTC
-//	2026-09-25T21:40:11Z, also with a fraction, an offset, or, as Python's isoformat, without a zone, which is UTC
-//	1790372411, 1790372411000, 1790372411.25 seconds or milliseconds since 1970, as a number or as a string of digits
+//	2026-09-25T21:40:11Z, also with a fraction, with an offset (+02:00, +0200, +02), or, as Python's isoformat, without a zone,
+//	which is UTC; also without seconds, and in the basic form 20260925T214011Z
+//	Fri, 25 Sep 2026 21:40:11 GMT
+//	1790372411, 1790372411000, 1790372411.25 and so on to nanoseconds since 1970, as a number or as the text of one
 //
-// Before 1970, behind the year 9999 or in any other form they cannot be read.
+// A leap second, :60, is read as the second after it, as in Unix time. Behind the year 9999 or in any other form a time cannot be
+// read; a date alone is none.
 
-// parseTime reads the text of a time.
+// parseTime reads the text of a time from 1970 on.
 func parseTime(b []byte) (us int64, ok bool) {
-	if len(b) < 19 || b[4] != '-' {
-		return parseUnix(b)
+	us, ok = readTime(b)
+	return us, ok && ValidTime(us)
+}
+
+// readTime reads the text of a time, which may be before 1970.
+func readTime(b []byte) (us int64, ok bool) {
+	if len(b) >= 19 && b[4] == '-' {
+		if us, ok = parseCommon(b); ok {
+			return us, us <= maxTime
+		}
 	}
+	if us, ok = parseUnix(b); !ok {
+		us, ok = parseUncommon(b)
+	}
+	return us, ok && us <= maxTime
+}
+
+// parseCommon reads the forms that nearly all senders write, without an allocation.
+func parseCommon(b []byte) (us int64, ok bool) {
 	if b[7] != '-' || b[10] != 'T' && b[10] != 't' && b[10] != ' ' || b[13] != ':' || b[16] != ':' {
 		return 0, false
 	}
 	year, month, day := number(b[:4]), number(b[5:7]), number(b[8:10])
 	hour, minute, second := number(b[11:13]), number(b[14:16]), number(b[17:19])
 	if year < 1970 || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) ||
-		hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 59 {
+		hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 {
 		return 0, false
 	}
 	rest := b[19:]
 	fraction := int64(0)
-	if len(rest) > 0 && rest[0] == '.' {
+	if len(rest) > 0 && (rest[0] == '.' || rest[0] == ',') {
 		if fraction, rest, ok = parseFraction(rest[1:]); !ok {
 			return 0, false
 		}
@@ -39,26 +59,61 @@ func parseTime(b []byte) (us int64, ok bool) {
 		return 0, false
 	}
 	days := daysBefore(year, month) + day - 1
-	us = int64(days*86400+hour*3600+minute*60+second-offset*60)*1e6 + fraction
-	return us, ValidTime(us)
+	return int64(days*86400+hour*3600+minute*60+second-offset*60)*1e6 + fraction, true
+}
+
+// uncommon are the other layouts, without their zones: without seconds, basic, and before 1970; that of RFC 1123.
+var uncommon = [...]string{"2006-01-02T15:04", "20060102T150405", "20060102T1504", "2006-01-02T15:04:05", "Mon, 2 Jan 2006 15:04:05"}
+
+const longestTime = 64 // bytes
+
+// parseUncommon reads the forms that few senders write.
+func parseUncommon(b []byte) (us int64, ok bool) {
+	if len(b) > longestTime {
+		return 0, false
+	}
+	text := strings.ToUpper(strings.ReplaceAll(string(b), "\u2212", "-")) // ISO 8601 prefers the minus sign to the hyphen
+	if len(text) < len("20260925T2140") {
+		return 0, false
+	}
+	zoned := 0
+	if text[3] == ',' {
+		zoned = max(0, strings.LastIndexByte(text, ' '))
+	} else {
+		for _, date := range [...]int{len("20260925"), len("2026-09-25")} {
+			if text[date] == ' ' && !strings.Contains(text[:date], "T") {
+				text = text[:date] + "T" + text[date+1:]
+			}
+		}
+		clock := max(0, strings.IndexByte(text, 'T'))
+		if zoned = len(text); strings.ContainsAny(text[clock:], "Z+- UG") {
+			zoned = clock + strings.IndexAny(text[clock:], "Z+- UG")
+		}
+	}
+	offset, ok := parseZone([]byte(text[zoned:]))
+	if !ok {
+		return 0, false
+	}
+	text, leap := text[:zoned], int64(0)
+	second := len("2026-09-25T21:40:")
+	if strings.IndexByte(text, 'T') == len("20260925") {
+		second = len("20260925T2140")
+	}
+	if len(text) >= second+2 && text[second:second+2] == "60" {
+		text, leap = text[:second]+"59"+text[second+2:], 1
+	}
+	for _, layout := range uncommon {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at.UnixMicro() + (leap-int64(offset)*60)*1e6, true
+		}
+	}
+	return 0, false
 }
 
 const maxTime = 253402300799_999999 // the last microsecond of 9999
 
 // ValidTime reports whether a time, in microseconds since 1970, can be written and read again.
 func ValidTime(us int64) bool { return 0 <= us && us <= maxTime }
-
-// number reads digits; -1 when there is anything else.
-func number(b []byte) int {
-	n := 0
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return -1
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n
-}
 
 // parseFraction reads the digits behind a point as microseconds; finer ones are cut off.
 func parseFraction(b []byte) (us int64, rest []byte, ok bool) {
@@ -80,8 +135,11 @@ func parseZone(b []byte) (minutes int, ok bool) {
 	if b[0] == ' ' {
 		b = b[1:]
 	}
-	if len(b) == 6 && b[3] == ':' {
+	switch {
+	case len(b) == 6 && b[3] == ':':
 		b = []byte{b[0], b[1], b[2], b[4], b[5]}
+	case len(b) == 3:
+		b = []byte{b[0], b[1], b[2], '0', '0'}
 	}
 	if len(b) != 5 || b[0] != '+' && b[0] != '-' {
 		return 0, false
@@ -94,35 +152,6 @@ func parseZone(b []byte) (minutes int, ok bool) {
 		minutes = -minutes
 	}
 	return minutes, true
-}
-
-// parseUnix reads seconds or milliseconds since 1970; as seconds, 10^11 would lie in the year 5138.
-func parseUnix(b []byte) (us int64, ok bool) {
-	whole := b
-	fraction := int64(0)
-	for i, c := range b {
-		if c == '.' {
-			var rest []byte
-			if fraction, rest, ok = parseFraction(b[i+1:]); !ok || len(rest) > 0 {
-				return 0, false
-			}
-			whole = b[:i]
-			break
-		}
-	}
-	if len(whole) == 0 || len(whole) > 15 {
-		return 0, false
-	}
-	n := number(whole)
-	switch {
-	case n < 0:
-		return 0, false
-	case n < 1e11:
-		us = int64(n)*1e6 + fraction
-	default:
-		us = int64(n)*1e3 + fraction/1e3
-	}
-	return us, us <= maxTime
 }
 
 var daysInMonth = [...]int{31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}

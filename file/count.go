@@ -3,6 +3,7 @@ package file
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -102,12 +103,29 @@ func typeOf(s *tidemarkv1.FileState) string {
 	switch {
 	case s.GetStatus() != tidemarkv1.Status_STATUS_ACTIVE, s.GetKind() == tidemarkv1.Kind_KIND_FOLDER:
 		return ""
-	case s.GetMime() == "":
+	}
+	return countedType(s.GetMime())
+}
+
+// countedType is the name that a MIME type is counted under: in lower case, without its parameters.
+func countedType(mime string) string {
+	mime, _, _ = strings.Cut(mime, ";")
+	switch mime = strings.ToLower(strings.TrimSpace(mime)); {
+	case mime == "":
 		return untyped
-	case len(s.GetMime()) > maxTypeBytes:
+	case len(mime) > maxTypeBytes:
 		return otherType
 	}
-	return s.GetMime()
+	return mime
+}
+
+// foldTypes returns the numbers of a row that was written when types were counted as they were sent.
+func foldTypes(byType map[string]int64) map[string]int64 {
+	folded := make(map[string]int64, len(byType))
+	for mime, n := range byType {
+		folded[countedType(mime)] += n
+	}
+	return folded
 }
 
 // How many types are counted under their own names, and how long such a name may be: no registered type is longer. With all
@@ -122,7 +140,7 @@ const (
 // in this one.
 func cloneWorkspace(w *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID string) *tidemarkv1.WorkspaceState {
 	if w == nil {
-		return &tidemarkv1.WorkspaceState{WorkspaceId: n.GetWorkspaceId(), LogId: logID}
+		return &tidemarkv1.WorkspaceState{WorkspaceId: n.GetWorkspaceId(), LogId: logID, FoldedTypes: true}
 	}
 	c := &tidemarkv1.WorkspaceState{
 		WorkspaceId:  w.WorkspaceId,
@@ -139,6 +157,10 @@ func cloneWorkspace(w *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID st
 		Applied:      w.Applied,
 		AppliedFrom:  w.AppliedFrom,
 		AppliedCount: w.AppliedCount,
+		FoldedTypes:  true,
+	}
+	if !w.GetFoldedTypes() {
+		c.ByType = foldTypes(w.GetByType())
 	}
 	if unknown := w.ProtoReflect().GetUnknown(); len(unknown) > 0 {
 		c.ProtoReflect().SetUnknown(slices.Clip(unknown))

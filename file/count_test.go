@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -127,6 +128,39 @@ func TestCountOlderThanAllRemembered(t *testing.T) {
 	w, _ = Count(nil, noticeAt(50), log)
 	if w, done = Count(w, noticeAt(3), log); !done || w.GetEvents() != 2 || w.GetPosition().GetOffset() != 50 {
 		t.Errorf("an offset never seen was not counted: %v", w)
+	}
+}
+
+// Types are counted without case and parameters; the file's own is as it was sent.
+func TestCountFoldsTypes(t *testing.T) {
+	typed := func(offset int, before, after string) *tidemarkv1.Notice {
+		n := noticeAt(offset)
+		row := func(mime string) *tidemarkv1.FileState {
+			return &tidemarkv1.FileState{Status: tidemarkv1.Status_STATUS_ACTIVE, Mime: mime}
+		}
+		if n.After = row(after); before != "-" {
+			n.Before = row(before)
+		}
+		return n
+	}
+	notices := []*tidemarkv1.Notice{
+		typed(1, "-", "text/plain"), typed(2, "-", "Text/Plain; charset=x"), typed(3, "-", " TEXT/PLAIN ;a=b;c=d"), typed(4, "-", "; charset=x"), typed(5, "-", ""),
+		typed(6, "Text/Plain", "text/plain;x"), typed(7, "-", "text/html; x="+strings.Repeat("y", maxTypeBytes)), typed(8, "text/plain", "IMAGE/png"), typed(9, "-", "a/"+strings.Repeat("b", maxTypeBytes)),
+	}
+	want := map[string]int64{"text/plain": 2, untyped: 2, "text/html": 1, "image/png": 1, otherType: 1}
+	var w *tidemarkv1.WorkspaceState
+	for _, n := range notices {
+		w, _ = Count(w, n, log)
+	}
+	if d := cmp.Diff(want, w.GetByType()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	// A row from before keeps its sums.
+	old := &tidemarkv1.WorkspaceState{WorkspaceId: "ws", LogId: log, ByType: map[string]int64{"Text/Plain; charset=x": 2, "text/plain": 1, "unknown": 1, "A/B": 0}, Files: 4}
+	was := bytesOf(t, old)
+	after, _ := Count(old, typed(1, "Text/Plain; charset=x", "a/b"), log)
+	if d := cmp.Diff(map[string]int64{"text/plain": 2, untyped: 1, "a/b": 1}, after.GetByType()); d != "" || bytesOf(t, old) != was {
+		t.Errorf("of an old row (-want +got):\n%s", d)
 	}
 }
 

@@ -72,6 +72,7 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request) ([]byte, *probl
 	if err != nil {
 		return nil, s.unfit(err)
 	}
+	s.aliases.apply(event)
 	if !signer.covers(event.GetWorkspaceId()) {
 		return nil, refuse(http.StatusForbidden, "workspace_not_allowed", "the secret that signed this is bound to another workspace: sign with one of this workspace").on("workspace_id")
 	}

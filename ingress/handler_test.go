@@ -255,6 +255,40 @@ func TestLimiterForgets(t *testing.T) {
 	}
 }
 
+// A body that is something else than JSON in UTF-8 is named as what it is, with what to send.
+func TestOtherFormsAreNamed(t *testing.T) {
+	t.Parallel()
+	s, events := newTestServer(t, nil)
+	var wide []byte
+	for _, c := range []byte(minimal) {
+		wide = append(wide, c, 0)
+	}
+	for body, says := range map[string]string{
+		string(wide): "send it in UTF-8", "\xff\xfe" + string(wide): "send it in UTF-8", "\ufeff" + minimal: "send UTF-8 without one",
+		"payload=" + minimal: "send the JSON object alone", "event=e&event_id=1&workspace_id=w": "send the JSON object alone",
+	} {
+		w := serve(s, post(t, body))
+		refused(t, w, http.StatusBadRequest, "not_json", "")
+		if !strings.Contains(w.Body.String(), says) {
+			t.Errorf("%.20q: %s, want %q", body, w.Body, says)
+		}
+	}
+	if len(events.all()) != 0 {
+		t.Error("a refused event reached the log")
+	}
+}
+
+// A name with half a pair of surrogates is taken, and reaches the log as it was sent.
+func TestLoneSurrogateIsTaken(t *testing.T) {
+	t.Parallel()
+	s, events := newTestServer(t, nil)
+	took(t, serve(s, post(t, `{"event":"e","workspace_id":"w","event_id":"1","name":"a\ud83d.txt"}`)), "1", "7:0")
+	if value := string(events.all()[0].value); !strings.Contains(value, `"name":"a\ud83d.txt"`) {
+		t.Error(value)
+	}
+	refused(t, serve(s, post(t, `{"event":"e","workspace_id":"w","event_id":"\ud83d"}`)), http.StatusBadRequest, "bad_field", "event_id")
+}
+
 // What the answer never holds: the body or the secret.
 func TestRefusalsRepeatNothing(t *testing.T) {
 	t.Parallel()

@@ -34,6 +34,7 @@ const (
 type Config struct {
 	Scheme  Scheme
 	Secrets []Secret // all are active; at least one
+	Aliases Aliases
 
 	Brokers  []string
 	Topic    string // of the events
@@ -59,6 +60,7 @@ type Config struct {
 type Server struct {
 	scheme     Scheme
 	secrets    []Secret
+	aliases    Aliases
 	ackTimeout time.Duration
 	noAck      error // what readiness says after an acknowledgement that did not come in time
 	now        func() time.Time
@@ -116,7 +118,7 @@ func newServer(c Config, events eventLog, closeEvents func(context.Context) erro
 		return nil, fmt.Errorf("register the ingress metrics: %w", err)
 	}
 	s := &Server{
-		scheme: c.Scheme, secrets: slices.Clone(c.Secrets), ackTimeout: c.AckTimeout, now: c.Now,
+		scheme: c.Scheme, secrets: slices.Clone(c.Secrets), aliases: c.Aliases, ackTimeout: c.AckTimeout, now: c.Now,
 		noAck:  fmt.Errorf("append to %s: no acknowledgement within %v", c.Topic, c.AckTimeout),
 		events: events, close: closeEvents,
 		flight: flight, large: newGate(maxLargeBytes/MaxBody, maxLargeBytes),

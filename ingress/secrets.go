@@ -44,14 +44,21 @@ func (s Secret) check() error {
 }
 
 // ParseSecrets reads a comma-separated list of secrets, none of them bound to a workspace. Space around an entry does not
-// count. Its errors name the entry by number and never quote it.
+// count. An entry that begins with "#" is refused: a list has no comments, and one that was meant as such would be active. Its
+// errors name the entry by number and never quote it.
 func ParseSecrets(scheme Scheme, list string) ([]Secret, error) {
-	if strings.TrimSpace(list) == "" {
+	switch list = strings.TrimSpace(list); {
+	case list == "":
 		return nil, errors.New("no webhook secret given: set at least one")
+	case quoted(list):
+		return nil, fmt.Errorf("the list of webhook secrets %w", errQuoted)
 	}
 	var secrets []Secret
 	for i, entry := range strings.Split(list, ",") {
 		secret, err := parseSecret(scheme, "", entry)
+		if strings.HasPrefix(strings.TrimSpace(entry), "#") {
+			err = errors.New(`begins with "#": a list has no comments, so take it out, or write the secrets into a file`)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("webhook secret %d of the list %w", i+1, err)
 		}
@@ -61,8 +68,8 @@ func ParseSecrets(scheme Scheme, list string) ([]Secret, error) {
 }
 
 // ReadSecretsFile reads secrets from a file, one a line: `secret`, or `workspace=secret` for one bound to a workspace. A
-// line splits at its first "=" unless only "=" follows it, as base64 ends so. Blank lines, and space around a line or
-// around the "=", do not count. Its errors name the line by number and never quote it.
+// line splits at its first "=" unless only "=" follows it, as base64 ends so. Blank lines, lines that begin with "#", and space
+// around a line or around the "=" do not count. Its errors name the line by number and never quote it.
 func ReadSecretsFile(scheme Scheme, path string) ([]Secret, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -72,7 +79,7 @@ func ReadSecretsFile(scheme Scheme, path string) ([]Secret, error) {
 	n := 0
 	for line := range strings.Lines(strings.TrimPrefix(string(data), "\ufeff")) {
 		n++
-		if strings.TrimSpace(line) == "" {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
 			continue
 		}
 		secret, err := parseLine(scheme, line)
@@ -88,7 +95,9 @@ func ReadSecretsFile(scheme Scheme, path string) ([]Secret, error) {
 }
 
 func parseLine(scheme Scheme, line string) (Secret, error) {
-	line = strings.TrimSpace(line)
+	if quoted(line) {
+		return Secret{}, errQuoted
+	}
 	workspace, rest, found := strings.Cut(line, "=")
 	if !found || strings.Trim(rest, "=") == "" {
 		return parseSecret(scheme, "", line)
@@ -100,11 +109,26 @@ func parseLine(scheme Scheme, line string) (Secret, error) {
 	return parseSecret(scheme, workspace, rest)
 }
 
+var errQuoted = errors.New("is in quotes, which would be part of it: write it without them")
+
+// quoted says whether text is in quotes of any kind, as a shell or YAML would take off.
+func quoted(text string) bool {
+	for _, pair := range [...][2]string{{`"`, `"`}, {"'", "'"}, {"`", "`"}, {"\u201c", "\u201d"}, {"\u2018", "\u2019"}} {
+		if rest, found := strings.CutPrefix(text, pair[0]); found && strings.HasSuffix(rest, pair[1]) {
+			return true
+		}
+	}
+	return false
+}
+
 // parseSecret returns errors that go on after "the secret".
 func parseSecret(scheme Scheme, workspace, text string) (Secret, error) {
 	text = strings.TrimSpace(text)
-	if text == "" {
+	switch {
+	case text == "":
 		return Secret{}, errors.New("is empty: remove it or write one")
+	case quoted(text):
+		return Secret{}, errQuoted
 	}
 	secret := Secret{workspace: workspace, key: []byte(text)}
 	if scheme.Name() == StandardWebhooks {

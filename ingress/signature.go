@@ -105,6 +105,15 @@ type claim struct {
 	unix   int64
 }
 
+// add takes one entry of a header. One that is not well-formed cannot be right, and is passed over as the reference libraries do:
+// another may be. It returns false when there are more than one request may ask for.
+func (c *claim) add(sum []byte, wellFormed bool) bool {
+	if wellFormed {
+		c.macs = append(c.macs, sum)
+	}
+	return len(c.macs) <= maxSignatures
+}
+
 // A grant says whom a valid signature speaks for.
 type grant struct {
 	all        bool
@@ -187,16 +196,23 @@ func (s Scheme) claim(h http.Header) (claim, *problem) {
 }
 
 func claimHex(h http.Header, name string) (claim, *problem) {
+	const form = "sha256=<64 hexadecimal digits>"
 	text, problem := header(h, name)
 	if problem != nil {
 		return claim{}, problem
 	}
-	algorithm, digits, _ := strings.Cut(text, "=")
-	sum, err := hex.DecodeString(digits)
-	if err != nil || len(sum) != sha256.Size || !strings.EqualFold(algorithm, "sha256") {
-		return claim{}, malformed(name, "sha256=<64 hexadecimal digits>")
+	var c claim
+	for part := range strings.SplitSeq(text, ",") {
+		algorithm, digits, _ := strings.Cut(strings.TrimSpace(part), "=")
+		sum, err := hex.DecodeString(digits)
+		if !c.add(sum, err == nil && len(sum) == sha256.Size && strings.EqualFold(algorithm, "sha256")) {
+			return claim{}, malformed(name, form)
+		}
 	}
-	return claim{macs: [][]byte{sum}}, nil
+	if len(c.macs) == 0 {
+		return claim{}, malformed(name, form)
+	}
+	return c, nil
 }
 
 func claimV1(h http.Header) (claim, *problem) {
@@ -216,11 +232,9 @@ func claimV1(h http.Header) (claim, *problem) {
 			}
 			c.prefix, c.timed, c.unix = value+".", true, unix
 		case "v1":
-			sum, ok := decodeMAC(value)
-			if !ok || len(c.macs) == maxSignatures {
+			if !c.add(decodeMAC(value)) {
 				return claim{}, malformed(name, form)
 			}
-			c.macs = append(c.macs, sum)
 		} // others are of versions to come
 	}
 	if !c.timed || len(c.macs) == 0 {
@@ -249,11 +263,9 @@ func claimStandard(h http.Header) (claim, *problem) {
 		if version != "v1" {
 			continue // v1a is the asymmetric form; others are to come
 		}
-		sum, ok := decodeMAC(value)
-		if !ok || len(c.macs) == maxSignatures {
+		if !c.add(decodeMAC(value)) {
 			return claim{}, malformed(name, form)
 		}
-		c.macs = append(c.macs, sum)
 	}
 	if len(c.macs) == 0 {
 		return claim{}, malformed(name, form)

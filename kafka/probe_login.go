@@ -34,7 +34,15 @@ func (p *probe) anonymous(ctx context.Context) error {
 		return hungUp
 	}
 	return p.fault(StepLogin, nil, "set --kafka-sasl-mechanism, --kafka-sasl-user and the password",
-		"the broker wants a login, and none is set here; it offers %s", strings.Join(answer.SupportedMechanisms, ", "))
+		"the broker wants a login, and none is set here; it offers %s", offered(answer))
+}
+
+// offered lists the mechanisms that a broker has.
+func offered(answer *kmsg.SASLHandshakeResponse) string {
+	if len(answer.SupportedMechanisms) == 0 {
+		return "no mechanism at all"
+	}
+	return strings.Join(answer.SupportedMechanisms, ", ")
 }
 
 // login tells whether the broker lets in who is configured, and returns who that is.
@@ -50,11 +58,10 @@ func (p *probe) login(ctx context.Context) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("unexpected answer %T to a login", response)
 	}
-	offers := strings.Join(answer.SupportedMechanisms, ", ")
 	switch refusal := kerr.ErrorForCode(answer.ErrorCode); {
 	case errors.Is(refusal, kerr.UnsupportedSaslMechanism):
 		return "", p.fault(StepLogin, nil, "set --kafka-sasl-mechanism to one that is offered, or add this one to the broker's sasl.enabled.mechanisms",
-			"mechanism %s is not enabled; the broker offers %s", own.Mechanism, offers)
+			"mechanism %s is not enabled; the broker offers %s", own.Mechanism, offered(answer))
 	case errors.Is(refusal, kerr.IllegalSaslState):
 		return "", p.fault(StepLogin, nil, "leave the SASL settings out, or take the port of the listener with logins", "this port asks for no login")
 	case refusal != nil:

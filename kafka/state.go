@@ -49,6 +49,9 @@ func (w Weak) String() string {
 	if w.Offline {
 		return fmt.Sprintf("%s/%d has no leader", w.Topic, w.Partition)
 	}
+	if len(w.Lacks) == 0 { // all are, and writes need more than there are
+		return fmt.Sprintf("%s/%d has %d of %d replicas in sync", w.Topic, w.Partition, w.InSync, w.Replicas)
+	}
 	ids := make([]string, len(w.Lacks))
 	for i, id := range w.Lacks {
 		ids[i] = strconv.Itoa(int(id))

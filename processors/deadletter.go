@@ -66,9 +66,12 @@ func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Ev
 	return e, nil
 }
 
-// agree reads the headers, which only repeat what the JSON says, and the mark of a replay.
+// agree reads the headers, which only repeat what the JSON says, and the mark of a replay. One with a null value says nothing.
 func agree(headers []*sarama.RecordHeader, e *tidemarkv1.Event) *refusal {
 	for _, h := range headers {
+		if h.Value == nil {
+			continue
+		}
 		var want string
 		switch string(h.Key) {
 		case topology.HeaderEventID:

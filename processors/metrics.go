@@ -4,12 +4,16 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tidemark/codecs"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
 type fileMetrics struct {
 	duplicates atomic.Int64
 	folded     struct{ accepted, late, applied, duplicate, passed, unchanged, passedOn prometheus.Counter }
 	dead       *prometheus.CounterVec
+	unread     *prometheus.CounterVec
 }
 
 func newFileMetrics(r prometheus.Registerer) *fileMetrics {
@@ -20,11 +24,17 @@ func newFileMetrics(r prometheus.Registerer) *fileMetrics {
 	dead := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_dead_letters_total", Help: "Events that went to the dead letters, by reason.",
 	}, []string{"reason"})
-	r.MustRegister(events, dead)
+	unread := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tidemark_unreadable_fields_total", Help: "Fields of events that were there and could not be read, by field: they count as absent.",
+	}, []string{"field"})
+	r.MustRegister(events, dead, unread)
 	for _, reason := range reasons { // a series that begins with its first event has no increase at it
 		dead.WithLabelValues(reason)
 	}
-	m := &fileMetrics{dead: dead}
+	for _, field := range codecs.OptionalFields() {
+		unread.WithLabelValues(field)
+	}
+	m := &fileMetrics{dead: dead, unread: unread}
 	m.folded.accepted = events.WithLabelValues("accepted")
 	m.folded.late = events.WithLabelValues("late")
 	m.folded.applied = events.WithLabelValues("applied")
@@ -40,6 +50,13 @@ func (m *fileMetrics) accepted(late bool) {
 		m.folded.late.Inc()
 	} else {
 		m.folded.accepted.Inc()
+	}
+}
+
+// unreadable counts the fields of an event that count as absent because they could not be read.
+func (m *fileMetrics) unreadable(e *tidemarkv1.Event) {
+	for _, field := range e.GetUnreadable() {
+		m.unread.WithLabelValues(field).Inc()
 	}
 }
 

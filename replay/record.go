@@ -41,8 +41,11 @@ func Headers(headers []kgo.RecordHeader, e *tidemarkv1.Event, from string) []kgo
 	return append(kept, kgo.RecordHeader{Key: topology.HeaderReplay, Value: []byte(from)})
 }
 
-// agrees says whether a header repeats what the JSON says, or says something that the JSON does not.
+// agrees says whether a header repeats what the JSON says, or says something that the JSON does not, or nothing: null.
 func agrees(h kgo.RecordHeader, e *tidemarkv1.Event) bool {
+	if h.Value == nil {
+		return true
+	}
 	switch h.Key {
 	case topology.HeaderEventID:
 		return string(h.Value) == e.GetEventId()

@@ -211,7 +211,10 @@ func (e *evidence) about(value, key []byte) *Event {
 		if event.GetWorkspaceId() != e.workspace || event.GetFileId() != e.file {
 			return nil
 		}
-		found := &Event{EventID: event.GetEventId(), Event: event.GetEvent(), ReceivedAt: micros(event.GetReceivedAt())}
+		found := &Event{
+			EventID: event.GetEventId(), Event: event.GetEvent(), ReceivedAt: micros(event.GetReceivedAt()),
+			Unreadable: event.GetUnreadable(), SentEvent: event.GetSentEvent(),
+		}
 		if event.OccurredAt != nil {
 			at := micros(event.GetOccurredAt())
 			found.SentAt = &at

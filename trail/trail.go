@@ -41,6 +41,10 @@ type Event struct {
 	Reason     string     `json:"reason,omitempty"`  // of a dead letter
 	Detail     string     `json:"detail,omitempty"`  // for people
 	Version    *int64     `json:"version,omitempty"` // the row's, which this event gave it
+	// Unreadable names the fields that were there, could not be read, and count as absent.
+	Unreadable []string `json:"unreadable,omitempty"`
+	// SentEvent is the sender's name of what happened, where the ingress took it for Event.
+	SentEvent string `json:"sent_event,omitempty"`
 }
 
 // A Span is what was read of one partition, or for the dead letters of all.

@@ -134,10 +134,11 @@ func prepare(c *call, r route, request *http.Request) error {
 	}
 	for name, values := range c.query {
 		if !known[name] {
-			return &problem{
-				status: http.StatusBadRequest, code: codeBadField, field: name,
-				detail: fmt.Sprintf("there is no parameter %q here; there are: %s", name, strings.Join(r.parameters, ", ")),
+			detail := fmt.Sprintf("there is no parameter %q here; there are: %s", name, strings.Join(r.parameters, ", "))
+			if len(r.parameters) == 0 {
+				detail = "there are no parameters here: leave them out"
 			}
+			return &problem{status: http.StatusBadRequest, code: codeBadField, field: name, detail: detail}
 		}
 		if len(values) > 1 {
 			return &problem{status: http.StatusBadRequest, code: codeBadField, field: name, detail: "give " + name + " once"}

@@ -310,6 +310,20 @@ func TestStoppingEndsWaits(t *testing.T) {
 	}
 }
 
+// A refused parameter is answered with those there are, and no empty list where there are none.
+func TestUnknownParameter(t *testing.T) {
+	f := newFixture(t)
+	for target, says := range map[string]string{
+		"/openapi.json?x=1":         `"detail":"there are no parameters here: leave them out"`,
+		"/v1/status?x=1":            "there are: at_least, wait\"",
+		"/v1/workspaces/w/files?x=": "there are: path_prefix, status, limit, cursor, at_least, wait\"",
+	} {
+		if w := f.get(target); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), says) {
+			t.Errorf("%s: %d %s, want %s", target, w.Code, w.Body, says)
+		}
+	}
+}
+
 // The document names every route and parameter there is, and no other.
 func TestOpenAPIIsTrue(t *testing.T) {
 	f := newFixture(t)

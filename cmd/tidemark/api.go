@@ -16,7 +16,7 @@ import (
 
 // apiFlags say where the query API is.
 type apiFlags struct {
-	APIURL string `help:"Address of the query API." name:"api-url" default:"http://127.0.0.1:8080" placeholder:"URL"`
+	APIURL string `help:"Address of the query API." name:"api-url" default:"http://127.0.0.1:8080" placeholder:"URL" address:"url"`
 }
 
 // readFlags say how new an answer must be.

@@ -15,8 +15,8 @@ import (
 
 // A devCommand runs everything in one process.
 type devCommand struct {
-	Brokers   []string `help:"Use this cluster instead of the embedded broker." placeholder:"HOST:PORT" group:"Kafka"`
-	KafkaAddr string   `help:"Address of the embedded broker, on loopback." default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"Kafka"`
+	Brokers   []string `help:"Use this cluster instead of the embedded broker." placeholder:"HOST:PORT" address:"dial" group:"Kafka"`
+	KafkaAddr string   `help:"Address of the embedded broker, on loopback." default:"127.0.0.1:9092" placeholder:"HOST:PORT" address:"listen" group:"Kafka"`
 	securityFlags
 	sizingFlags
 	Data string `help:"Folder of the embedded broker, the local stores and the secret." default:"./.tidemark" placeholder:"DIR"`
@@ -35,6 +35,9 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		c.InstanceID = "dev" // the data folder's lock keeps a second one away
 	}
 	if err := c.check(); err != nil {
+		return err
+	}
+	if _, err := c.aliases(); err != nil { // before the secret and the data folder are made
 		return err
 	}
 	streams, err := c.streams()

@@ -20,8 +20,8 @@ type doctorCommand struct {
 	outputFlags
 	Data       string        `help:"Data folder of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
 	Role       []string      `help:"Roles that this Kafka user is for: ingest, process, serve, operate. Without it, what each role lacks is a warning." enum:"ingest,process,serve,operate" placeholder:"NAME" env:"-"`
-	IngressURL string        `help:"Webhook address to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" env:"-"`
-	ReadyURL   []string      `help:"Admin addresses of processes to ask for /readyz." name:"ready-url" placeholder:"URL" env:"-"`
+	IngressURL string        `help:"Webhook address to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" address:"url" env:"-"`
+	ReadyURL   []string      `help:"Admin addresses of processes to ask for /readyz." name:"ready-url" placeholder:"URL" address:"url" env:"-"`
 	Watch      time.Duration `help:"How long to watch whether commits move." default:"5s" placeholder:"TIME" env:"-"`
 	Since      string        `help:"How far back dead letters and events are looked at: a time, a day, or how long ago." default:"24h" placeholder:"TIME" env:"-"`
 }

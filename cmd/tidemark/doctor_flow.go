@@ -13,7 +13,9 @@ import (
 
 	"tidemark/codecs"
 	"tidemark/deadletters"
+	"tidemark/ingress"
 	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
 
@@ -41,30 +43,49 @@ func (d *clusterDoctor) sample(ctx context.Context, topic string, since time.Tim
 	})
 }
 
+// An eventSample is what the newest events show.
+type eventSample struct {
+	read, again, replayed int
+	newest                time.Time
+	seen                  map[string]bool
+	unread                map[string]int // those that cannot be decoded, by reason
+	unreadable            map[string]int // fields that cannot be read
+	example               string         // where one of those lies
+	foreign               map[string]int // names of no meaning that resemble one
+}
+
+func (s *eventSample) take(r *kgo.Record) {
+	s.read++
+	if r.Timestamp.After(s.newest) {
+		s.newest = r.Timestamp
+	}
+	e, err := codecs.ParseEvent(r.Value)
+	if err != nil {
+		s.unread[reasonOf(err)]++
+		return
+	}
+	id := e.GetWorkspaceId() + "\x00" + e.GetEventId()
+	if slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == topology.HeaderReplay && h.Value != nil }) {
+		s.replayed++ // an operator's doing, and no resend
+	} else if s.seen[id] {
+		s.again++
+	}
+	s.seen[id] = true
+	for _, field := range e.GetUnreadable() {
+		s.unreadable[field]++
+		s.example = (&tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}).Text()
+	}
+	if ingress.Resembles(e.GetEvent()) != "" {
+		s.foreign[e.GetEvent()]++
+	}
+}
+
 // events looks at the newest events: whether any come, can be read, and how many come again.
 func (d *clusterDoctor) events(ctx context.Context) []finding {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
-	var newest time.Time
-	seen, again, replayed, unread, read := map[string]bool{}, 0, 0, map[string]int{}, 0
-	total, err := d.sample(ctx, d.streams.Events.Name, d.since, func(r *kgo.Record) {
-		read++
-		if r.Timestamp.After(newest) {
-			newest = r.Timestamp
-		}
-		e, err := codecs.ParseEvent(r.Value)
-		if err != nil {
-			unread[reasonOf(err)]++
-			return
-		}
-		id := e.GetWorkspaceId() + "\x00" + e.GetEventId()
-		if slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == topology.HeaderReplay }) {
-			replayed++ // an operator's doing, and no resend
-		} else if seen[id] {
-			again++
-		}
-		seen[id] = true
-	})
+	s := &eventSample{seen: map[string]bool{}, unread: map[string]int{}, unreadable: map[string]int{}, foreign: map[string]int{}}
+	total, err := d.sample(ctx, d.streams.Events.Name, d.since, s.take)
 	if err != nil {
 		return []finding{d.failed(err)}
 	}
@@ -74,23 +95,45 @@ func (d *clusterDoctor) events(ctx context.Context) []finding {
 			Mend: "send one: `tidemark send`; if that arrives, the webhook is not registered with the provider or does not reach the ingress (--ingress-url tries it); if not, tidemark_ingress_requests_total says why it is refused",
 		}}
 	}
-	found := []finding{{Status: fine, What: fmt.Sprintf("%d since %s, the newest %v ago", total, d.since.UTC().Format(time.RFC3339), time.Since(newest).Round(time.Second))}}
-	if replayed > 0 {
-		found[0].What += fmt.Sprintf("; %d of the newest %d were replayed", replayed, read)
+	found := []finding{{Status: fine, What: fmt.Sprintf("%d since %s, the newest %v ago", total, d.since.UTC().Format(time.RFC3339), time.Since(s.newest).Round(time.Second))}}
+	if s.replayed > 0 {
+		found[0].What += fmt.Sprintf("; %d of the newest %d were replayed", s.replayed, s.read)
 	}
-	if len(unread) > 0 {
+	if s.again > 0 && s.again*10 <= s.read {
+		found[0].What += fmt.Sprintf("; %d of the newest %d are resends, which have no effect", s.again, s.read)
+	}
+	return append(found, s.findings()...)
+}
+
+// findings are what is to be looked at.
+func (s *eventSample) findings() (found []finding) {
+	if len(s.unread) > 0 {
 		found = append(found, finding{
-			Status: warning, What: fmt.Sprintf("schema: of the newest %d, %s cannot be decoded", read, counted(unread)),
-			Mend: "they are in the dead letters with what to mend: `tidemark dlq list`; something other than the ingress writes into the topic, as that refuses them with 400", Detail: unread,
+			Status: warning, What: fmt.Sprintf("schema: of the newest %d, %s cannot be decoded", s.read, counted(s.unread)),
+			Mend: "they are in the dead letters with what to mend: `tidemark dlq list`; something other than the ingress writes into the topic, as that refuses them with 400", Detail: s.unread,
 		})
 	}
-	if again*10 > read {
+	if len(s.unreadable) > 0 {
 		found = append(found, finding{
-			Status: warning, What: fmt.Sprintf("duplicates: of the newest %d, %d repeat another's id", read, again),
+			Status: warning, What: fmt.Sprintf("fields: in the newest %d, %s cannot be read, for example at %s", s.read, counted(s.unreadable), s.example),
+			Mend: "they count as absent, and an event whose created cannot be read is ordered by its arrival; have the sender write texts as strings, sizes as whole numbers and times as RFC 3339", Detail: s.unreadable,
+		})
+	}
+	if len(s.foreign) > 0 {
+		pairs := sortedKeys(s.foreign)
+		for i, name := range pairs {
+			pairs[i] = name + "=" + ingress.Resembles(name)
+		}
+		found = append(found, finding{
+			Status: noted, What: fmt.Sprintf("names: of the newest %d, %s have no effect, though their names resemble known ones", s.read, counted(s.foreign)),
+			Mend: "if that is what they mean, start the ingress with --event-aliases " + strings.Join(pairs, ","), Detail: s.foreign,
+		})
+	}
+	if s.again*10 > s.read {
+		found = append(found, finding{
+			Status: warning, What: fmt.Sprintf("duplicates: of the newest %d, %d repeat another's id", s.read, s.again),
 			Mend: "they have no effect, each id is folded once; the sender gets its 200 late or never: look at tidemark_ingress_ack_seconds and at the proxy before the ingress",
 		})
-	} else if again > 0 {
-		found[0].What += fmt.Sprintf("; %d of the newest %d are resends, which have no effect", again, read)
 	}
 	return found
 }

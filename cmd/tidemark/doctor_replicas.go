@@ -102,8 +102,11 @@ func (d *clusterDoctor) lacking(of []kafka.Weak) string {
 	return brokerNames(missing)
 }
 
-// brokerNames says which brokers are meant, and where they are as far as that is known.
+// brokerNames says which brokers are meant, and where they are as far as that is known. None is one that the cluster does not have.
 func brokerNames(brokers []kafka.Broker) string {
+	if len(brokers) == 0 {
+		return "another broker"
+	}
 	names := make([]string, len(brokers))
 	for i, b := range brokers {
 		if names[i] = "broker " + strconv.Itoa(int(b.ID)); b.Address != "" {

@@ -47,6 +47,17 @@ func TestDoctorOfASingleBroker(t *testing.T) {
 	}
 }
 
+// Where all replicas are in sync and writes need more, no list is empty.
+func TestRefusingForWantOfReplicas(t *testing.T) {
+	weak := kafka.Weak{Topic: "t", Partition: 3, Replicas: 1, InSync: 1, Refusing: true}
+	if got := weak.String(); got != "t/3 has 1 of 1 replicas in sync" {
+		t.Error(got)
+	}
+	if got := new(clusterDoctor).lacking([]kafka.Weak{weak}); got != "another broker" {
+		t.Error(got)
+	}
+}
+
 func TestDoctorOfThreeBrokers(t *testing.T) {
 	t.Setenv(secretsVariable, unbound)
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))

@@ -212,6 +212,34 @@ func TestDoctorOfTopicsAndFlow(t *testing.T) {
 	d.says(t, "workspaces group", failing, "and the group has committed 99")
 }
 
+// Fields that cannot be read are named with a place to look at, and names that resemble known ones with the setting for them.
+func TestDoctorOfFieldsAndNames(t *testing.T) {
+	brokers := devbroker.ForTest(t)
+	streams := streamsForTest(t, brokers)
+	partition := kafka.Partition("ws", 3)
+	record := func(id, event, more string) *kgo.Record {
+		value := fmt.Sprintf(`{"event":%q,"event_id":%q,"workspace_id":"ws","object_id":"f"%s}`, event, id, more)
+		return &kgo.Record{Topic: streams.Events.Name, Partition: partition, Key: []byte("ws"), Value: []byte(value)}
+	}
+	produce(t, brokers,
+		record("e1", "workspace_storage_file_added", `,"size":1`), record("e2", "workspace_storage_file_updated", `,"size":"1 kB"`),
+		record("e3", "workspace_storage_file_updated", `,"size":1.5,"created":"noon"`), record("e4", "workspace_storage_file_add", ""), record("e5", "comment_created", ""),
+		record("e6", "file.uploaded", ""), record("e7", "file.uploaded", `,"canonical_event":"workspace_storage_file_added"`), // an alias is set by now
+	)
+	fold(t, brokers, streams)
+	d := examine(t, exitOK, strings.Join(brokers, ","), streams)
+	d.says(t, "events", warning, fmt.Sprintf("fields: in the newest 7, 2 size, 1 created cannot be read, for example at %d:2", partition))
+	d.says(t, "events", noted, "names: of the newest 7, 1 file.uploaded, 1 workspace_storage_file_add have no effect")
+	const advice = "--event-aliases file.uploaded=workspace_storage_file_added,workspace_storage_file_add=workspace_storage_file_added"
+	found := false
+	for _, f := range d["events"] {
+		found = found || strings.HasSuffix(f.Mend, advice)
+	}
+	if !found {
+		t.Errorf("nothing advises %s: %+v", advice, d["events"])
+	}
+}
+
 // Retention took away what nobody had read.
 func TestDoctorOfLostEvents(t *testing.T) {
 	found := lost(kafka.GroupLag{Topic: "events", Partitions: []kafka.PartitionLag{{Partition: 0, Start: 10, Commit: 10, End: 20}, {Partition: 1, Start: 10, Commit: 4, End: 20}, {Partition: 2, Start: 5, Commit: -1, End: 5}}})

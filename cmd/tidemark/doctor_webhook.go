@@ -29,8 +29,8 @@ func (c *doctorCommand) signatureChecks() []check {
 		if errors.Is(err, errNoSecrets) {
 			return []finding{{Status: warning, What: "not checked: " + errNoSecrets.Error(), Mend: "give the doctor the secrets of the ingress"}}
 		}
-		if err != nil { // also those that are too short or of another scheme's form
-			return []finding{{Status: failing, What: err.Error(), Mend: "make a secret of 32 random bytes or more, for example with `openssl rand -hex 32`, and give the sender the same"}}
+		if err != nil { // also those that are too short, in quotes or of another scheme's form
+			return []finding{{Status: failing, What: err.Error(), Mend: "correct it, or make a secret of 32 random bytes or more, for example with `openssl rand -hex 32`, and give the sender the same"}}
 		}
 		return checkSignatures(scheme, secrets, time.Now())
 	}}}

@@ -61,7 +61,7 @@ func (f securityFlags) config(brokers []string) (kafka.Config, error) {
 
 // clusterFlags say which cluster a command talks to.
 type clusterFlags struct {
-	Brokers []string `help:"Addresses of some brokers of the cluster." default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"Kafka"`
+	Brokers []string `help:"Addresses of some brokers of the cluster." default:"127.0.0.1:9092" placeholder:"HOST:PORT" address:"dial" group:"Kafka"`
 	securityFlags
 }
 

@@ -15,7 +15,7 @@ import (
 
 // adminFlags say where a process shows how it is.
 type adminFlags struct {
-	AdminAddr string `help:"Address of /healthz, /readyz, /metrics, and /dlq where events are folded." default:"127.0.0.1:9600" placeholder:"HOST:PORT"`
+	AdminAddr string `help:"Address of /healthz, /readyz, /metrics, and /dlq where events are folded." default:"127.0.0.1:9600" placeholder:"HOST:PORT" address:"listen"`
 }
 
 // drainFlags are of roles that a load balancer may stand before.

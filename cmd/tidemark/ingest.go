@@ -14,12 +14,22 @@ import (
 // ingestFlags are the settings of the ingress role.
 type ingestFlags struct {
 	webhookFlags
-	IngressAddr    string        `help:"Address for webhooks." default:":5000" placeholder:"HOST:PORT"`
+	EventAliases   []string      `help:"Foreign names of events and the known ones whose meaning they have, from=to; guide for those of the vendor's guides. They hold for what is received from then on." placeholder:"FROM=TO" group:"Webhooks"`
+	IngressAddr    string        `help:"Address for webhooks." default:":5000" placeholder:"HOST:PORT" address:"listen"`
 	WorkspaceRate  float64       `help:"Events a second that one workspace may send; 0 for any." default:"0" placeholder:"N" group:"Webhooks"`
 	WorkspaceBurst int           `help:"Events that it may send at once; 0 for twice the rate." default:"0" placeholder:"N" group:"Webhooks"`
 	MaxInFlight    int           `help:"Events not yet acknowledged by Kafka, past which the answer is 503; 0 for 4096." default:"0" placeholder:"N" group:"Webhooks"`
 	MaxConnections int           `help:"Connections open at a time, past which new ones wait; 0 for 8192." default:"0" placeholder:"N" group:"Webhooks"`
 	IngressLinger  time.Duration `help:"How long an event waits for others to share its batch." default:"1ms" placeholder:"TIME" group:"Webhooks"`
+}
+
+// aliases reads the names; what is wrong with them is said before anything is made.
+func (f ingestFlags) aliases() (ingress.Aliases, error) {
+	aliases, err := ingress.ParseAliases(f.EventAliases)
+	if err != nil {
+		return nil, usagef("--event-aliases %w", err)
+	}
+	return aliases, nil
 }
 
 // An ingestCommand receives webhooks.
@@ -84,12 +94,16 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config 
 	if err := checkRate("--workspace-rate", f.WorkspaceRate); err != nil {
 		return service{}, err
 	}
+	aliases, err := f.aliases()
+	if err != nil {
+		return service{}, err
+	}
 	if f.WorkspaceBurst < 0 || f.MaxInFlight < 0 || f.MaxConnections < 0 {
 		return service{}, usagef("--workspace-burst %d, --max-in-flight %d, --max-connections %d: want 0 or more",
 			f.WorkspaceBurst, f.MaxInFlight, f.MaxConnections)
 	}
 	server, err := ingress.New(ingress.Config{
-		Scheme: scheme, Secrets: secrets,
+		Scheme: scheme, Secrets: secrets, Aliases: aliases,
 		Brokers: config.Brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, f.IngressLinger, streams.Events.Partitions),
 		Check: func(ctx context.Context) error {
 			return kafka.CheckTopics(ctx, config, []topology.Topic{streams.Events})

@@ -6,12 +6,17 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"tidemark/devbroker"
+	"tidemark/file"
 	"tidemark/ingress"
 	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
 // The flag bounds the role's own listener.
@@ -70,6 +75,35 @@ func TestMaxConnectionsBoundsTheIngress(t *testing.T) {
 	stop()
 	if err := <-left; err != nil {
 		t.Error(err)
+	}
+}
+
+// What is wrong with an alias is said before anything is made, with the names that there are.
+func TestBadAliasesAreUsageErrors(t *testing.T) {
+	for _, role := range []string{"ingest", "dev"} {
+		data := filepath.Join(t.TempDir(), "data")
+		args := []string{role, "--brokers", "127.0.0.1:1", "--admin-addr", "127.0.0.1:0", "--event-aliases", "guide,x=y"}
+		if role == "dev" {
+			args = append(args, "--data", data)
+		} else {
+			t.Setenv(secretsVariable, unbound)
+		}
+		_, errs, code := tidemark(t, args...)
+		if code != exitUsage || !strings.Contains(errs, "--event-aliases") || !strings.Contains(errs, "workspace_storage_file_added") {
+			t.Errorf("%s: exit %d\n%s", role, code, errs)
+		}
+		if _, err := os.Stat(data); err == nil {
+			t.Errorf("%s made its data folder", role)
+		}
+	}
+}
+
+// Every name that an alias may stand for has a meaning.
+func TestAliasesStandForWhatHasAMeaning(t *testing.T) {
+	for _, name := range ingress.KnownEvents() {
+		if strings.Contains(name, "_file_") && !file.Touches(&tidemarkv1.Event{Event: name, WorkspaceId: "w", EventId: "e", FileId: "f"}) {
+			t.Errorf("%s has no meaning for a file", name)
+		}
 	}
 }
 

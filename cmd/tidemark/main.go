@@ -96,6 +96,9 @@ func run(ctx context.Context, args []string, con console) int {
 	if err != nil {
 		return fail(con, err)
 	}
+	if err := checkAddresses(parsed); err != nil {
+		return fail(con, err)
+	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return fail(con, parsed.Run(con))
 }

@@ -23,7 +23,7 @@ type sendCommand struct {
 	webhookFlags
 	apiFlags
 	outputFlags
-	URL       string        `help:"Where to post." name:"url" default:"http://127.0.0.1:5000/webhook/fastio"`
+	URL       string        `help:"Where to post." name:"url" default:"http://127.0.0.1:5000/webhook/fastio" address:"url"`
 	Data      string        `help:"Data folder of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
 	Workspace string        `help:"Workspace of the event." default:"123" placeholder:"ID" env:"-"`
 	File      string        `help:"File of the event; empty for an event without one." default:"2hello" placeholder:"ID" env:"-"`

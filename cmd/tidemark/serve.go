@@ -16,7 +16,7 @@ import (
 
 // serveFlags are the settings of the query API.
 type serveFlags struct {
-	APIAddr      string        `help:"Address of the query API." name:"api-addr" default:":8080" placeholder:"HOST:PORT"`
+	APIAddr      string        `help:"Address of the query API." name:"api-addr" default:":8080" placeholder:"HOST:PORT" address:"listen"`
 	MaxStaleness time.Duration `help:"Age of an answer past which there is none but 503; 0 for any." default:"0" placeholder:"TIME"`
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"tidemark/codecs"
@@ -98,8 +99,16 @@ func (p *trailPrinter) event(e trail.Event) error {
 	if e.Reason != "" {
 		verdict += ": " + cell(e.Reason)
 	}
+	details := []string{e.Detail}
+	if len(e.Unreadable) > 0 {
+		details = append(details, "could not be read: "+strings.Join(e.Unreadable, ", "))
+	}
+	if e.SentEvent != "" {
+		details = append(details, "sent as "+e.SentEvent)
+	}
+	detail := strings.TrimPrefix(strings.Join(details, "; "), "; ")
 	_, err := fmt.Fprintf(&p.table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Position, dash(e.EventID), dash(e.Event), sent,
-		e.ReceivedAt.Format(time.RFC3339Nano), verdict, version, dash(e.Detail))
+		e.ReceivedAt.Format(time.RFC3339Nano), verdict, version, dash(detail))
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,8 @@ type whyLine struct {
 
 	EventID string `json:"event_id"`
 	Version *int64
+	Unread  []string `json:"unreadable"`
+	Sent    string   `json:"sent_event"`
 	Row     *struct {
 		Name    string
 		Version int64
@@ -168,6 +171,25 @@ func TestWhy(t *testing.T) {
 	_, errs := asked(t, brokers, streams, exitFailed)
 	if !strings.Contains(errs, "at version 5 the row and the notice of") || !strings.Contains(errs, "name") {
 		t.Errorf("a forged row: %s", errs)
+	}
+}
+
+// What could not be read, and what a foreign name was taken for, is said of the event.
+func TestWhyOfUnreadableFields(t *testing.T) {
+	brokers := devbroker.ForTest(t)
+	streams := streamsForTest(t, brokers)
+	produce(t, brokers, &kgo.Record{
+		Topic: streams.Events.Name, Partition: kafka.Partition("ws", streams.Events.Partitions), Key: []byte("ws"),
+		Value: []byte(`{"event":"file.uploaded","canonical_event":"workspace_storage_file_added","event_id":"e1","workspace_id":"ws","object_id":"f","size":"1 kB","created":"noon"}`),
+	})
+	fold(t, brokers, streams)
+	lines, _ := asked(t, brokers, streams, exitOK)
+	if diff := cmp.Diff([]string{"e1 accepted v1"}, verdicts(lines)); diff != "" || !slices.Equal(lines[0].Unread, []string{"created", "size"}) || lines[0].Sent != "file.uploaded" {
+		t.Errorf("%+v (-want +got):\n%s", lines[0], diff)
+	}
+	out := succeed(t, "why", "ws", "f", "--brokers", strings.Join(brokers, ","), "--topic-prefix", prefixOf(streams))
+	if want := "could not be read: created, size; sent as file.uploaded"; !strings.Contains(out, want) {
+		t.Errorf("no %q in\n%s", want, out)
 	}
 }
 

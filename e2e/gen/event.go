@@ -122,7 +122,7 @@ func (g *generator) file(f *fileSim, created time.Time, lots []lot) event {
 	add(often/2, "parent_id", node(len(f.dir), rand.New(rand.NewPCG(uint64(len(f.dir)), 1))))
 	if !moved && what != "file_deleted" && what != "file_restored" {
 		add(0.9, "size", g.size())
-		add(0.6, "mime", pick(g.rnd, []string{"application/pdf", "text/plain", "image/png", "application/vnd.ms-excel"}))
+		add(0.6, "mime", pick(g.rnd, []string{"application/pdf", "text/plain", "Text/Plain; charset=utf-8", "image/png", "application/vnd.ms-excel"}))
 		add(0.6, "hash", fmt.Sprintf("sha256:%016x", g.rnd.Uint64()))
 	}
 	add(0.8, "user_id", fmt.Sprintf("usr_%d", g.rnd.IntN(20)))
@@ -132,11 +132,13 @@ func (g *generator) file(f *fileSim, created time.Time, lots []lot) event {
 func (g *generator) size() any {
 	switch g.rnd.IntN(60) {
 	case 0:
-		return "18233" // another type than expected: counts as absent
+		return pick(g.rnd, []any{"18233", json.RawMessage("18233.0"), json.RawMessage("18.233e3")}) // numbers too
 	case 1:
 		return int64(1)<<53 - 1 - int64(g.rnd.IntN(1000))
 	case 2:
 		return 0
+	case 3:
+		return pick(g.rnd, []any{"18 kB", -1, json.RawMessage("1.5"), json.RawMessage("9223372036854775808"), []int{1}}) // cannot be read
 	}
 	return g.rnd.IntN(1 << 20)
 }

@@ -1,7 +1,6 @@
 package oracle
 
 import (
-	"encoding/json"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -33,6 +32,8 @@ type event struct {
 	received int64  // µs
 	recorded int64  // the record's time, µs
 	replayed bool   // by an operator
+
+	unreadable []string // fields that were there and could not be read, sorted
 }
 
 // Accepted names, in the order they are looked for.
@@ -41,16 +42,16 @@ var (
 	idNames     = []string{"event_id", "eventId"}
 	scopeNames  = []string{"workspace_id", "workspaceId"}
 	objectNames = []string{"object_id", "fileId"}
-	actorNames  = []string{"actor_id", "user_id", "userId", "actorId"}
+	actorNames  = []string{"calling_user_id", "callingUserId", "actor_id", "actorId", "user_id", "userId"}
 	memberNames = []string{"user_id", "member_id", "userId", "memberId"}
 	timeNames   = []string{"created", "timestamp", "occurred_at", "createdAt"}
 	sizeNames   = []string{"size", "fileSize", "file_size"}
 	textNames   = map[string][]string{
 		"name":      {"name", "fileName", "file_name"},
 		"path":      {"path", "filePath", "file_path"},
-		"mime":      {"mime", "mimeType", "mime_type", "content_type"},
+		"mime":      {"mime", "mimeType", "mime_type", "mimetype", "content_type"},
 		"hash":      {"hash", "checksum", "sha256"},
-		"parent_id": {"parent_id", "folder_id", "parentId", "folderId"},
+		"parent_id": {"parent_id", "folder_id", "parentId", "folderId", "parent"},
 	}
 )
 
@@ -68,6 +69,9 @@ func parseObject(object map[string]any, recorded time.Time) (e *event, reason st
 	if e.name, reason = identity(object, eventNames); reason != "" {
 		return nil, reason
 	}
+	if meant := firstText(object, []string{"canonical_event"}); meant != "" { // what the ingress took the name for
+		e.name = meant
+	}
 	if e.id, reason = identity(object, idNames); reason != "" {
 		return nil, reason
 	}
@@ -78,30 +82,33 @@ func parseObject(object map[string]any, recorded time.Time) (e *event, reason st
 		return nil, reason
 	}
 	for field, names := range textNames {
-		if e.texts[field] = firstText(object, names); len(e.texts[field]) > 4096 {
+		e.texts[field] = e.spelledText(object, field, names)
+		if field == "hash" {
+			e.texts[field] = withAlgorithm(e.texts[field], object)
+		}
+		if len(e.texts[field]) > 4096 {
 			return nil, fieldTooLarge
 		}
 		if e.texts[field] == "" {
 			delete(e.texts, field)
 		}
 	}
-	for _, name := range sizeNames {
-		if n, ok := object[name].(json.Number); ok {
-			if size, err := n.Int64(); err == nil && size >= 0 {
-				e.size = &size
-				break
-			}
-		}
-	}
-	e.actor, e.member = firstText(object, actorNames), firstText(object, memberNames)
+	e.spelled(object, "size", sizeNames, func(value any) (bool, bool) {
+		e.size = sizeOf(value)
+		return e.size != nil, e.size != nil
+	})
+	e.actor, e.member = e.spelledText(object, "actor_id", actorNames), e.spelledText(object, "member_id", memberNames)
 	if e.member == "" {
 		e.member = e.object
 	}
-	for _, name := range timeNames {
-		if e.occurred = instantOf(object[name]); e.occurred != nil {
-			break
+	e.spelled(object, "created", timeNames, func(value any) (bool, bool) {
+		at := instantOf(value)
+		if at == nil || *at < undated {
+			return false, at != nil
 		}
-	}
+		e.occurred = at
+		return true, true
+	})
 	e.received = e.recorded
 	if at := instantOf(object["received_at"]); at != nil {
 		e.received = *at
@@ -146,19 +153,8 @@ func firstText(object map[string]any, names []string) string {
 	return ""
 }
 
-// layouts are the ways a time is written; without a zone it is UTC.
-var layouts = []string{time.RFC3339Nano, "2006-01-02 15:04:05 UTC", "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05"}
-
-func instantOf(value any) *int64 {
-	s, _ := value.(string)
-	for _, layout := range layouts {
-		if at, err := time.Parse(layout, s); err == nil {
-			us := at.UnixMicro()
-			return &us
-		}
-	}
-	return nil
-}
+// undated is the time, in microseconds, before which a sender's clock was not set: the year 2000.
+const undated = 946684800 * second
 
 // believed is the sender's time when it can order the event: absent, or more than 5 minutes after its arrival, it cannot.
 func (e *event) believed() *int64 {

@@ -96,7 +96,8 @@ func TestFoldFollowsTheDesign(t *testing.T) {
 			[]string{body("1", "added", "05", ""), body("2", "updated", "06", ""), body("1", "added", "05", "")},
 			[]string{"v1 active", "v2 active", "-"},
 		},
-		{"a size of another type is absent", []string{body("1", "added", "05", `,"size":"5"`)}, []string{"v1 active"}},
+		{"a size of another type is absent", []string{body("1", "added", "05", `,"size":"5 B"`)}, []string{"v1 active"}},
+		{"a size as text is one", []string{body("1", "added", "05", `,"size":"5"`)}, []string{"v1 active 5B"}},
 	} {
 		states, _ := history(t, test.bodies...)
 		for i, s := range states { // flags come from a map

@@ -75,6 +75,9 @@ func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice
 	}
 	expected.put("file_id", e.object)
 	expected.put("actor_id", e.actor)
+	if len(e.unreadable) > 0 {
+		putJSON(expected, "unreadable", e.unreadable, false)
+	}
 	key := joinKey(e.scope, "")
 	if want.after != nil {
 		expected["version"] = number(want.after.version)

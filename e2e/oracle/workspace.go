@@ -101,6 +101,7 @@ func (c *count) weigh(r *row, sign int64) {
 
 // kind is what a type is counted as: a workspace's first types each by themselves for ever, whether files have them or not.
 func (c *count) kind(mime string) string {
+	mime = mediaType(mime)
 	if mime == "" || mime == "unknown" {
 		return "unknown"
 	}

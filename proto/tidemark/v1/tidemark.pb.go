@@ -261,7 +261,9 @@ type Event struct {
 	// They count as absent. An event whose time is unreadable is ordered by its arrival.
 	Unreadable []string `protobuf:"bytes,18,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
 	// cause is set, by the header tidemark-cause, of an event that tidemark itself wrote for an entry of a folder.
-	Cause         *Cause `protobuf:"bytes,19,opt,name=cause,proto3" json:"cause,omitempty"`
+	Cause *Cause `protobuf:"bytes,19,opt,name=cause,proto3" json:"cause,omitempty"`
+	// sent_event is the sender's name of what happened where ingress gave it the meaning of another, which is then in event; else empty.
+	SentEvent     string `protobuf:"bytes,20,opt,name=sent_event,json=sentEvent,proto3" json:"sent_event,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -427,6 +429,13 @@ func (x *Event) GetCause() *Cause {
 		return x.Cause
 	}
 	return nil
+}
+
+func (x *Event) GetSentEvent() string {
+	if x != nil {
+		return x.SentEvent
+	}
+	return ""
 }
 
 // Cause is the event of a folder that an event of one of its entries follows from, and what the entry inherits from the folder.
@@ -1372,9 +1381,11 @@ type WorkspaceState struct {
 	// applied are the events-topic offsets of the 1,024 newest notices counted, in ascending order: each as the unsigned
 	// varint of its distance from the one before, the first from applied_from. The last is that of position. It is bytes
 	// because a hot workspace's row is read and written for every event.
-	Applied       []byte `protobuf:"bytes,32,opt,name=applied,proto3" json:"applied,omitempty"`
-	AppliedFrom   int64  `protobuf:"varint,33,opt,name=applied_from,json=appliedFrom,proto3" json:"applied_from,omitempty"`
-	AppliedCount  int32  `protobuf:"varint,34,opt,name=applied_count,json=appliedCount,proto3" json:"applied_count,omitempty"`
+	Applied      []byte `protobuf:"bytes,32,opt,name=applied,proto3" json:"applied,omitempty"`
+	AppliedFrom  int64  `protobuf:"varint,33,opt,name=applied_from,json=appliedFrom,proto3" json:"applied_from,omitempty"`
+	AppliedCount int32  `protobuf:"varint,34,opt,name=applied_count,json=appliedCount,proto3" json:"applied_count,omitempty"`
+	// folded_types says that the names in by_type are media types in lower case without parameters. Older rows have them as sent.
+	FoldedTypes   bool `protobuf:"varint,35,opt,name=folded_types,json=foldedTypes,proto3" json:"folded_types,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1507,6 +1518,13 @@ func (x *WorkspaceState) GetAppliedCount() int32 {
 	return 0
 }
 
+func (x *WorkspaceState) GetFoldedTypes() bool {
+	if x != nil {
+		return x.FoldedTypes
+	}
+	return false
+}
+
 // Member is one member of a workspace.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1585,7 +1603,7 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\x1atidemark/v1/tidemark.proto\x12\vtidemark.v1\"@\n" +
 	"\bPosition\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x16\n" +
-	"\x06offset\x18\x02 \x01(\x03R\x06offset\"\xb3\x04\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\"\xd2\x04\n" +
 	"\x05Event\x12\x14\n" +
 	"\x05event\x18\x01 \x01(\tR\x05event\x12\x19\n" +
 	"\bevent_id\x18\x02 \x01(\tR\aeventId\x12!\n" +
@@ -1611,7 +1629,9 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\n" +
 	"unreadable\x18\x12 \x03(\tR\n" +
 	"unreadable\x12(\n" +
-	"\x05cause\x18\x13 \x01(\v2\x12.tidemark.v1.CauseR\x05causeB\a\n" +
+	"\x05cause\x18\x13 \x01(\v2\x12.tidemark.v1.CauseR\x05cause\x12\x1d\n" +
+	"\n" +
+	"sent_event\x18\x14 \x01(\tR\tsentEventB\a\n" +
 	"\x05_sizeB\x0e\n" +
 	"\f_occurred_at\"\xe6\x01\n" +
 	"\x05Cause\x12\x14\n" +
@@ -1734,7 +1754,7 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"unreadable\x12(\n" +
 	"\x05cause\x18\x11 \x01(\v2\x12.tidemark.v1.CauseR\x05causeB\n" +
 	"\n" +
-	"\b_version\"\xbe\x04\n" +
+	"\b_version\"\xe1\x04\n" +
 	"\x0eWorkspaceState\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x14\n" +
 	"\x05files\x18\x02 \x01(\x03R\x05files\x12\x14\n" +
@@ -1749,7 +1769,8 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\aversion\x18\x1f \x01(\x03R\aversion\x12\x18\n" +
 	"\aapplied\x18  \x01(\fR\aapplied\x12!\n" +
 	"\fapplied_from\x18! \x01(\x03R\vappliedFrom\x12#\n" +
-	"\rapplied_count\x18\" \x01(\x05R\fappliedCount\x1a9\n" +
+	"\rapplied_count\x18\" \x01(\x05R\fappliedCount\x12!\n" +
+	"\ffolded_types\x18# \x01(\bR\vfoldedTypes\x1a9\n" +
 	"\vByTypeEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01B\x10\n" +
