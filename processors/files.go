@@ -103,6 +103,7 @@ func (f *Files) fold(ctx goka.Context, message any) {
 		f.deadLetter(ctx, a, a.refused)
 		return
 	}
+	f.metrics.unreadable(a.event)
 	s, at := f.conf.Streams, &tidemarkv1.Position{Partition: ctx.Partition(), Offset: ctx.Offset()}
 	if a.walk != "" {
 		f.walk(ctx, a, at)
