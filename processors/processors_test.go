@@ -169,9 +169,9 @@ func TestEventsBecomeStateIndexAndNotices(t *testing.T) {
 
 	notices := b.records(t, b.conf.Streams.Notify, 4)
 	for i, want := range []notice{
-		{OpID: "a%2Fb/e1", Event: "workspace_storage_file_added", Version: 1, After: &state{"active", 10, 1}},
-		{OpID: "a%2Fb/e2", Event: "workspace_storage_file_updated", Version: 2, Before: &state{"active", 10, 1}, After: &state{"active", 12, 2}},
-		{OpID: "a%2Fb/e3", Event: "workspace_storage_file_deleted", Version: 3, Before: &state{"active", 12, 2}, After: &state{"trashed", 12, 3}},
+		{OpID: "a%2Fb/e1/f%2F1", Event: "workspace_storage_file_added", Version: 1, After: &state{"active", 10, 1}},
+		{OpID: "a%2Fb/e2/f%2F1", Event: "workspace_storage_file_updated", Version: 2, Before: &state{"active", 10, 1}, After: &state{"active", 12, 2}},
+		{OpID: "a%2Fb/e3/f%2F1", Event: "workspace_storage_file_deleted", Version: 3, Before: &state{"active", 12, 2}, After: &state{"trashed", 12, 3}},
 		{OpID: "a%2Fb/e4", Event: "workspace_storage_file_added"},
 	} {
 		got := decode[notice](t, notices[i])

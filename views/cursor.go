@@ -22,6 +22,7 @@ var errBadCursor = errors.New("not a cursor of this query")
 type query struct {
 	workspace string
 	status    string
+	kind      string
 	prefix    string // of the path; "" lists by file id
 }
 
@@ -31,7 +32,7 @@ func (q query) byPath() bool { return q.prefix != "" }
 // page of the same query does.
 func (q query) sum(tail []byte) []byte {
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(q.workspace), []byte(q.status), []byte(q.prefix), tail} {
+	for _, part := range [][]byte{[]byte(q.workspace), []byte(q.status), []byte(q.kind), []byte(q.prefix), tail} {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
 		h.Write(part)
 	}
@@ -61,6 +62,6 @@ func (q query) decodeCursor(cursor string) (tail []byte, err error) {
 func badCursor() error {
 	return &problem{
 		status: http.StatusBadRequest, code: codeBadCursor, field: "cursor",
-		detail: "use next_cursor of the page before, with the same workspace, status and path_prefix; or leave it out to begin anew",
+		detail: "use next_cursor of the page before, with the same workspace, status, kind and path_prefix; or leave it out to begin anew",
 	}
 }

@@ -7,7 +7,7 @@ import (
 )
 
 func TestCursorBelongsToItsQuery(t *testing.T) {
-	q := query{workspace: "ws1", status: statusActive, prefix: "/a"}
+	q := query{workspace: "ws1", status: statusActive, kind: kindFile, prefix: "/a"}
 	tail := appendPathAndFile(nil, "/a/b\x00c", "f1")
 	cursor := q.encodeCursor(tail)
 	if got, err := q.decodeCursor(cursor); err != nil || !bytes.Equal(got, tail) {
@@ -37,15 +37,15 @@ func TestCursorBelongsToItsQuery(t *testing.T) {
 
 // A forged cursor that bears the right sum still cannot leave the prefix.
 func TestForgedCursorStaysInPrefix(t *testing.T) {
-	q := query{workspace: "ws1", status: statusActive, prefix: "/secret"}
+	q := query{workspace: "ws1", status: statusActive, kind: kindFile, prefix: "/secret"}
 	if _, err := q.decodeCursor(q.encodeCursor(appendPathAndFile(nil, "/other", "f"))); err == nil {
 		t.Error("a cursor outside the prefix is taken")
 	}
 }
 
 func FuzzCursor(f *testing.F) {
-	q := query{workspace: "ws1", status: statusActive, prefix: "/a"}
-	plain := query{workspace: "ws1", status: statusAll}
+	q := query{workspace: "ws1", status: statusActive, kind: kindFile, prefix: "/a"}
+	plain := query{workspace: "ws1", status: statusAll, kind: kindFile}
 	f.Add("")
 	f.Add("AAAA")
 	f.Add("not base64 !")

@@ -108,7 +108,7 @@ func (s *Server) getFile(c *call) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !found || statusByte(row.GetStatus()) == 0 {
+	if !found || partOf(&row) == 0 {
 		return nil, &problem{
 			status: http.StatusNotFound, code: codeUnknownFile,
 			detail: "no event of this file was seen, or it was erased: check both ids, or wait for its first event with at_least",
@@ -214,11 +214,17 @@ func parseListing(c *call) (q query, from []byte, limit int, err error) {
 	bad := func(field, detail string) error {
 		return &problem{status: http.StatusBadRequest, code: codeBadField, field: field, detail: detail}
 	}
-	q = query{workspace: c.workspace, status: statusActive, prefix: c.query.Get("path_prefix")}
+	q = query{workspace: c.workspace, status: statusActive, kind: kindFile, prefix: c.query.Get("path_prefix")}
 	if c.query.Has("status") {
 		q.status = c.query.Get("status")
 		if !slices.Contains([]string{statusActive, statusTrashed, statusAll}, q.status) {
 			return q, nil, 0, bad("status", "status must be active, trashed or all")
+		}
+	}
+	if c.query.Has("kind") {
+		q.kind = c.query.Get("kind")
+		if parts[q.kind] == nil {
+			return q, nil, 0, bad("kind", "kind must be file, folder or all")
 		}
 	}
 	limit = defaultLimit

@@ -59,7 +59,7 @@ type route struct {
 func (s *Server) routeList() []route {
 	return []route{
 		{"/v1/workspaces/{workspace}", s.workspaces, []string{"at_least", "wait"}, s.getWorkspace},
-		{"/v1/workspaces/{workspace}/files", s.files, []string{"path_prefix", "status", "limit", "cursor", "at_least", "wait"}, s.listFiles},
+		{"/v1/workspaces/{workspace}/files", s.files, []string{"path_prefix", "status", "kind", "limit", "cursor", "at_least", "wait"}, s.listFiles},
 		{"/v1/workspaces/{workspace}/files/{file}", s.files, []string{"at_least", "wait"}, s.getFile},
 		{"/v1/status", s.workspaces, []string{"at_least", "wait"}, s.getStatus},
 		{"/openapi.json", s.files, nil, s.getOpenAPI},

@@ -7,16 +7,16 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"tidemark/file"
+	rules "tidemark/file"
 	"tidemark/kafka/localstore"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
 // Beside the rows, which lie under their record key, a copy of the files table keeps two orders of them. Each is split by
-// status, so that a page of the active files never steps over trashed ones:
+// kind and status, so that a page of the active files never steps over trashed ones, or folders:
 //
-//	byID    workspace "/" status file
-//	byPath  workspace "/" status path 0x00 0x01 file
+//	byID    workspace "/" part file
+//	byPath  workspace "/" part path 0x00 0x01 file
 //
 // The workspace is escaped as in a record key, so "/" ends it and "ws1" does not see "ws10". File and path are plain, because
 // pages are in the order of their bytes; a 0x00 in a path becomes 0x00 0xff, which keeps that order. Entries have no value.
@@ -26,30 +26,39 @@ const (
 )
 
 // layout is part of what a store is pinned to: another layout of the index means reading the table again.
-const layout = "views-1"
+const layout = "views-2"
 
-// The statuses that pages show, as they stand in the keys. An erased row is a stub that nobody is shown.
+// The parts of both orders, by kind and status. An erased row is a stub that nobody is shown.
 const (
-	active  = 'a'
-	trashed = 't'
+	active        = 'a'
+	trashed       = 't'
+	activeFolder  = 'A'
+	trashedFolder = 'T'
 )
 
-// statusByte returns the status as it stands in the keys, 0 for a row that is not shown.
-func statusByte(s tidemarkv1.Status) byte {
-	switch s {
+// partOf returns the part of the orders that a row is in, 0 for one that is not shown.
+func partOf(s *tidemarkv1.FileState) byte {
+	folder := s.GetKind() == tidemarkv1.Kind_KIND_FOLDER
+	switch s.GetStatus() {
 	case tidemarkv1.Status_STATUS_ACTIVE:
+		if folder {
+			return activeFolder
+		}
 		return active
 	case tidemarkv1.Status_STATUS_TRASHED:
+		if folder {
+			return trashedFolder
+		}
 		return trashed
 	}
 	return 0
 }
 
-// indexPrefix begins a new key with an escaped workspace and a status.
-func indexPrefix(workspace string, status byte) []byte {
+// indexPrefix begins a new key with an escaped workspace and a part.
+func indexPrefix(workspace string, part byte) []byte {
 	b := make([]byte, 0, len(workspace)+64)
 	b = append(b, workspace...)
-	return append(b, '/', status)
+	return append(b, '/', part)
 }
 
 // appendPath appends a path, not ended, so that it can also be a prefix.
@@ -129,19 +138,22 @@ func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 	if p := row.GetPosition(); p != nil {
 		done.events = []int64{p.GetOffset()}
 	}
-	if stored != nil && row.GetVersion() < before.GetVersion() {
+	if row.GetSilentOffset() > 0 {
+		done.events = append(done.events, row.GetSilentOffset())
+	}
+	if stored != nil && rules.Folded(&row) < rules.Folded(&before) {
 		done.skipped = skipOlder
 		return done, nil
 	}
 	w.Set(localstore.Rows, []byte(key), value)
-	if before.GetStatus() == row.GetStatus() && before.GetPath() == row.GetPath() {
+	if partOf(&before) == partOf(&row) && before.GetPath() == row.GetPath() {
 		return done, nil
 	}
 	unindex(w, workspace, file, &before)
-	if status := statusByte(row.GetStatus()); status != 0 {
-		w.Set(byID, append(indexPrefix(workspace, status), file...), nil)
+	if part := partOf(&row); part != 0 {
+		w.Set(byID, append(indexPrefix(workspace, part), file...), nil)
 		if row.GetPath() != "" {
-			w.Set(byPath, appendPathAndFile(indexPrefix(workspace, status), row.GetPath(), file), nil)
+			w.Set(byPath, appendPathAndFile(indexPrefix(workspace, part), row.GetPath(), file), nil)
 		}
 	}
 	return done, nil
@@ -149,13 +161,13 @@ func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 
 // unindex removes the entries of a row. Of no row at all there are none.
 func unindex(w *localstore.Writer, workspace, file string, row *tidemarkv1.FileState) {
-	status := statusByte(row.GetStatus())
-	if status == 0 {
+	part := partOf(row)
+	if part == 0 {
 		return
 	}
-	w.Delete(byID, append(indexPrefix(workspace, status), file...))
+	w.Delete(byID, append(indexPrefix(workspace, part), file...))
 	if row.GetPath() != "" {
-		w.Delete(byPath, appendPathAndFile(indexPrefix(workspace, status), row.GetPath(), file))
+		w.Delete(byPath, appendPathAndFile(indexPrefix(workspace, part), row.GetPath(), file))
 	}
 }
 
@@ -180,7 +192,7 @@ func applyWorkspace(w *localstore.Writer, key string, value []byte) (change, err
 	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id {
 		return change{skipped: skipBadValue, detail: err}, nil
 	}
-	done := change{logID: row.GetLogId(), events: file.AppliedOffsets(&row)}
+	done := change{logID: row.GetLogId(), events: rules.AppliedOffsets(&row)}
 	if stored != nil && row.GetVersion() < before.GetVersion() {
 		done.skipped = skipOlder
 		return done, nil

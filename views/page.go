@@ -2,6 +2,7 @@ package views
 
 import (
 	"bytes"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,8 +21,22 @@ const (
 	statusAll     = "all"
 )
 
-// statusBytes are the parts of the index that each value of status reads.
-var statusBytes = map[string][]byte{statusActive: {active}, statusTrashed: {trashed}, statusAll: {active, trashed}}
+// The values of kind.
+const (
+	kindFile   = "file"
+	kindFolder = "folder"
+	kindAll    = "all"
+)
+
+// parts are those of the index that a listing reads, by the values of kind and status.
+var parts = map[string]map[string][]byte{
+	kindFile:   {statusActive: {active}, statusTrashed: {trashed}, statusAll: {active, trashed}},
+	kindFolder: {statusActive: {activeFolder}, statusTrashed: {trashedFolder}, statusAll: {activeFolder, trashedFolder}},
+	kindAll: {
+		statusActive: {active, activeFolder}, statusTrashed: {trashed, trashedFolder},
+		statusAll: {active, trashed, activeFolder, trashedFolder},
+	},
+}
 
 // A page is one answer of a listing.
 type page struct {
@@ -64,7 +79,7 @@ func list(s *localstore.Store, partition int32, q query, from []byte, limit int)
 }
 
 // add appends the file that the scan stands at; moved says that it does not belong there any more.
-func (p *page) add(s *localstore.Store, partition int32, q query, scan *statusScan) (moved bool, err error) {
+func (p *page) add(s *localstore.Store, partition int32, q query, scan *partScan) (moved bool, err error) {
 	if p.count > 0 && bytes.Equal(scan.tail, p.next) {
 		return false, nil // trashed or restored since, so that the scans were opened anew where it stood: it is in the other one
 	}
@@ -83,7 +98,7 @@ func (p *page) add(s *localstore.Store, partition int32, q query, scan *statusSc
 	if err := proto.Unmarshal(value, &row); err != nil {
 		return false, err
 	}
-	if status := statusByte(row.GetStatus()); status != scan.status && (q.status != statusAll || status == 0) {
+	if part := partOf(&row); part != scan.part && !slices.Contains(parts[q.kind][q.status], part) {
 		return true, nil
 	}
 	if q.byPath() && !bytes.Equal(appendPathAndFile(nil, row.GetPath(), file), scan.tail) {
@@ -98,31 +113,31 @@ func (p *page) add(s *localstore.Store, partition int32, q query, scan *statusSc
 	return false, nil
 }
 
-// A statusScan walks the index entries of one status.
-type statusScan struct {
-	scan   *localstore.Scan
-	status byte
-	head   int    // length of workspace and status in a key
-	tail   []byte // of the key it stands at; nil past the end
+// A partScan walks the index entries of one part.
+type partScan struct {
+	scan *localstore.Scan
+	part byte
+	head int    // length of workspace and part in a key
+	tail []byte // of the key it stands at; nil past the end
 }
 
-// statusScans are those of one page.
-type statusScans []*statusScan
+// partScans are those of one page.
+type partScans []*partScan
 
-func openScans(s *localstore.Store, partition int32, q query, from []byte) (statusScans, error) {
-	var scans statusScans
+func openScans(s *localstore.Store, partition int32, q query, from []byte) (partScans, error) {
+	var scans partScans
 	workspace := tidemarkv1.EscapePart(q.workspace)
-	for _, status := range statusBytes[q.status] {
-		space, begin := byID, indexPrefix(workspace, status)
+	for _, part := range parts[q.kind][q.status] {
+		space, begin := byID, indexPrefix(workspace, part)
 		head := len(begin)
 		if q.byPath() {
 			space, begin = byPath, appendPath(begin, q.prefix)
 		}
 		end := localstore.PrefixEnd(begin)
 		if from != nil {
-			begin = after(append(indexPrefix(workspace, status), from...))
+			begin = after(append(indexPrefix(workspace, part), from...))
 		}
-		scan := &statusScan{status: status, head: head}
+		scan := &partScan{part: part, head: head}
 		if len(scans) == 0 {
 			scan.scan = s.Scan(partition, space, begin, end)
 		} else { // of the same moment, or a file trashed or restored between two openings would be in neither
@@ -137,7 +152,7 @@ func openScans(s *localstore.Store, partition int32, q query, from []byte) (stat
 }
 
 // move steps to the next entry.
-func (s *statusScan) move() error {
+func (s *partScan) move() error {
 	s.tail = nil
 	if !s.scan.Next() {
 		return s.scan.Err()
@@ -147,8 +162,8 @@ func (s *statusScan) move() error {
 }
 
 // least returns the scan that stands at the smallest entry, nil when all are past their end.
-func (all statusScans) least() *statusScan {
-	var least *statusScan
+func (all partScans) least() *partScan {
+	var least *partScan
 	for _, s := range all {
 		if s.tail != nil && (least == nil || bytes.Compare(s.tail, least.tail) < 0) {
 			least = s
@@ -158,7 +173,7 @@ func (all statusScans) least() *statusScan {
 }
 
 // close ends the scans; what could fail was told by move.
-func (all statusScans) close() {
+func (all partScans) close() {
 	for _, s := range all {
 		_ = s.scan.Close()
 	}

@@ -191,9 +191,9 @@ func TestPageCost(t *testing.T) {
 func TestPageListsAFileOnce(t *testing.T) {
 	f := newFixture(t)
 	p := kafka.Partition("ws", 4)
-	q := query{workspace: "ws", status: statusAll}
+	q := query{workspace: "ws", status: statusAll, kind: kindFile}
 	store := f.Server.files.store
-	open := func(status tidemarkv1.Status, version int64) statusScans {
+	open := func(status tidemarkv1.Status, version int64) partScans {
 		f.put(fileRow("ws", "a", "/a", status, version))
 		scans, err := openScans(store, p, q, nil)
 		if err != nil {
@@ -204,7 +204,7 @@ func TestPageListsAFileOnce(t *testing.T) {
 	}
 	earlier, later := open(isActive, 1), open(isTrashed, 2)
 	var page page
-	for _, scan := range []*statusScan{earlier[0], later[1]} {
+	for _, scan := range []*partScan{earlier[0], later[1]} {
 		if moved, err := page.add(store, p, q, scan); moved || err != nil {
 			t.Errorf("moved %v, %v", moved, err)
 		}
@@ -220,7 +220,7 @@ func TestPageSeesMovedRows(t *testing.T) {
 	f.put(fileRow("ws", "a", "/a", isActive, 1))
 	f.put(fileRow("ws", "b", "/b", isActive, 1))
 	p := kafka.Partition("ws", 4)
-	q := query{workspace: "ws", status: statusActive, prefix: "/"}
+	q := query{workspace: "ws", status: statusActive, kind: kindFile, prefix: "/"}
 	scans, err := openScans(f.Server.files.store, p, q, nil)
 	if err != nil {
 		t.Fatal(err)

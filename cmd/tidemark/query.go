@@ -36,6 +36,7 @@ type lsCommand struct {
 	Workspace  string `arg:"" help:"Workspace to list." name:"ws"`
 	PathPrefix string `help:"Only files whose path begins so, ordered by path." placeholder:"PATH" env:"-"`
 	Status     string `help:"Which files: active, trashed or all." enum:"active,trashed,all" default:"active" placeholder:"STATUS" env:"-"`
+	Kind       string `help:"What to list: file, folder or all." enum:"file,folder,all" default:"file" placeholder:"KIND" env:"-"`
 	Limit      int    `help:"At most so many files; 0 for all." default:"0" placeholder:"N" env:"-"`
 	Cursor     string `help:"Go on where a listing with --limit ended." placeholder:"CURSOR" env:"-"`
 }
@@ -65,6 +66,9 @@ func (c *lsCommand) Run(ctx context.Context, con console) error {
 	for left := c.Limit; ; {
 		values := c.values()
 		values.Set("status", c.Status)
+		if c.Kind != "file" {
+			values.Set("kind", c.Kind)
+		}
 		values.Set("limit", strconv.Itoa(pageSize))
 		if c.Limit > 0 {
 			values.Set("limit", strconv.Itoa(min(left, pageSize)))
