@@ -279,6 +279,23 @@ func TestAtLeastAndLagOverTheWholeChain(t *testing.T) {
 	}
 }
 
+// A producer whose clock is an hour ahead hides no lag.
+func TestLagOfASkewedProducer(t *testing.T) {
+	r := newRig(t, devbroker.ForTest(t))
+	up := r.serve()
+	for range 4 {
+		r.produce(r.streams.Events.Name, "ws", []byte("{}"), time.Now().Add(time.Hour))
+	}
+	begin := time.Now()
+	r.until("the lag to grow", func() bool {
+		_, _, lag := up.get("/v1/workspaces/ws")
+		return lag >= 3
+	})
+	if took := time.Since(begin); took < 2*time.Second {
+		t.Errorf("3 s old after %s", took)
+	}
+}
+
 // otherPartition returns a suffix that takes the workspace "other…" to another partition than p's.
 func otherPartition(p *tidemarkv1.Position) string {
 	for i := 0; ; i++ {
