@@ -45,6 +45,9 @@ func newRig(t *testing.T, brokers []string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, conf: kafka.Config{Brokers: brokers}, streams: streams, dir: t.TempDir()}
+	config := streams.Events.Config()
+	config[kafka.TimestampType] = "CreateTime" // tests give events their times
+	devbroker.CreateTopic(t, brokers, streams.Events.Name, partitions, config)
 	if _, err := kafka.ApplyTopics(t.Context(), r.conf, streams.Topics()); err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,10 @@ func TestDoctorOfASingleBroker(t *testing.T) {
 		t.Errorf("%+v; want 12 faults and no note", d["topics"])
 	}
 
+	stamped := streamsForTest(t, brokers, "events", "dlq") // as earlier releases made them
+	d = examine(t, exitOK, addr, stamped, "--replication", "0", "--min-insync", "0")
+	d.says(t, "topics", warning, stamped.Events.Name+", "+stamped.DLQ.Name+": message.timestamp.type is not LogAppendTime")
+
 	// What dev's first user sees: no flag but where it is.
 	t.Setenv(secretsVariable, "")
 	scheme, err := ingress.ParseScheme("fastio", "")
