@@ -81,11 +81,11 @@ type missing struct {
 	at     time.Time
 }
 
-// A sighting is when the events of a partition were first seen to reach an end. All before it were written by then, whatever their
-// records say: producers' clocks may be ahead.
+// A sighting is when the events of a partition were first seen to reach an end, and when they were last seen not to; zero when they
+// always did. Those in between were written in between, whatever their records say: clocks may be ahead or behind.
 type sighting struct {
-	end int64
-	at  time.Time
+	end       int64
+	after, at time.Time
 }
 
 // maxSightings bounds what is kept of a partition; past it, the two that are closest in time become one.
@@ -182,6 +182,7 @@ func (p *progress) take(r reading) (late map[*table][]eventAt, whole []copied) {
 			}
 			continue
 		}
+		p.sight(partition, r)
 		p.heard[i] = r.began
 		if p.files.watch(partition, r.filesEnd[i], r.began) {
 			whole = append(whole, copied{p.files, partition})
@@ -190,7 +191,6 @@ func (p *progress) take(r reading) (late map[*table][]eventAt, whole []copied) {
 			whole = append(whole, copied{p.workspaces, partition})
 		}
 		p.promise(r, partition)
-		p.sight(partition, r.eventsEnd[i], r.began)
 		for _, t := range p.tables() {
 			first := p.first(t, partition)
 			if first >= r.eventsRead[i] {
@@ -228,8 +228,8 @@ func (p *progress) promise(r reading, partition int32) {
 }
 
 // sight notes where the events of a partition end, and forgets what no age is counted from any more.
-func (p *progress) sight(partition int32, end int64, at time.Time) {
-	seen := p.seen[partition]
+func (p *progress) sight(partition int32, r reading) {
+	seen, end := p.seen[partition], r.eventsEnd[partition]
 	for n := len(seen); n > 0 && seen[n-1].end > end; n-- { // another log, or a broker that lags
 		seen[n-1].end = end
 		if n > 1 && seen[n-2].end >= end {
@@ -237,7 +237,7 @@ func (p *progress) sight(partition int32, end int64, at time.Time) {
 		}
 	}
 	if n := len(seen); n == 0 || seen[n-1].end < end {
-		seen = append(seen, sighting{end, at})
+		seen = append(seen, sighting{end, p.heard[partition], r.began})
 	}
 	held := min(p.first(p.files, partition), p.first(p.workspaces, partition))
 	for len(seen) > 0 && seen[0].end <= held {
@@ -250,17 +250,23 @@ func (p *progress) sight(partition int32, end int64, at time.Time) {
 				closest = i
 			}
 		}
-		seen[closest].end = seen[closest+1].end // the earlier time for both: an age that is too high rather than too low
+		seen[closest].end = seen[closest+1].end // the earlier times for both: an age that is too high rather than too low
 		seen = slices.Delete(seen, closest+1, closest+2)
 	}
 	p.seen[partition] = seen
 }
 
-// seenAt returns when an event was first known to be in the log; else when the brokers were heard last.
-func (p *progress) seenAt(partition int32, offset int64) time.Time {
+// written returns when an event was written: what its record says if that is known and can be, else when it was first seen.
+func (p *progress) written(partition int32, offset int64, record missing, known bool) time.Time {
 	for _, s := range p.seen[partition] {
-		if offset < s.end {
+		switch {
+		case offset >= s.end:
+		case !known || record.at.After(s.at):
 			return s.at
+		case record.at.Before(s.after):
+			return s.after
+		default:
+			return record.at
 		}
 	}
 	return p.heard[partition]
@@ -288,7 +294,7 @@ func (p *progress) note(t *table, of []eventAt, times map[eventAt]time.Time) {
 type lag struct {
 	held    int64 // first event not known to be in the copy; unknown before the first poll
 	records int64
-	age     time.Duration // of the oldest event that is not in the copy: since its record's time, and at least since it was first seen
+	age     time.Duration // of the oldest event that is not in the copy
 }
 
 // lag tells how far the table's copy is behind; ok is false while nothing is known of the partition.
@@ -302,11 +308,8 @@ func (p *progress) lag(t *table, partition int32, now time.Time) (l lag, ok bool
 	_, held := t.frontiers[partition].state()
 	l = lag{held: held, records: max(0, p.last.eventsRead[partition]-p.first(t, partition))}
 	if l.records > 0 {
-		since := p.seenAt(partition, p.first(t, partition))
-		if oldest, known := p.oldest[t][partition]; known && oldest.at.Before(since) {
-			since = oldest.at
-		}
-		l.age = max(0, now.Sub(since))
+		oldest, known := p.oldest[t][partition]
+		l.age = max(0, now.Sub(p.written(partition, p.first(t, partition), oldest, known)))
 	}
 	if quiet := now.Sub(heard); quiet > silenceAfter {
 		l.age = max(l.age, quiet) // what came since then is not known

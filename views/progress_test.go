@@ -56,6 +56,7 @@ func TestLagIsTheAgeOfTheOldestMissingEvent(t *testing.T) {
 	}
 	check("nothing there", 0, 0, 0)
 
+	f.begin()
 	f.now.eventsEnd[p] = 2
 	poll()
 	check("two events, no processor", 2, time.Hour, time.Hour+time.Minute)
@@ -283,6 +284,7 @@ func TestAWipedPartitionIsNotAnsweredFrom(t *testing.T) {
 func TestLagOfALeaderlessPartition(t *testing.T) {
 	f := newFixture(t)
 	const p = 2
+	f.begin()
 	f.now.eventsEnd[p] = 2
 	f.progress.timesDue = time.Time{}
 	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: time.Now().Add(-time.Hour)}})
@@ -327,6 +329,26 @@ func TestLagOfRecordsStampedAhead(t *testing.T) {
 	}
 }
 
+// Nor does one that is behind make an event older than the view's last look at a log without it.
+func TestLagOfRecordsStampedBehind(t *testing.T) {
+	f := newFixture(t)
+	time.Sleep(time.Millisecond)
+	begin := time.Now()
+	f.poll()
+	f.now.eventsEnd[0] = 1
+	f.progress.timesDue = time.Time{}
+	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: begin.Add(-time.Hour)}})
+	if l, _ := f.progress.lag(f.Server.files, 0, begin.Add(time.Minute)); l.records != 1 || l.age > time.Minute || l.age < 59*time.Second {
+		t.Errorf("%d records, %s old", l.records, l.age)
+	}
+	f.begin() // a view that starts later believes the record
+	f.progress.timesDue = time.Time{}
+	f.poll()
+	if l, _ := f.progress.lag(f.Server.files, 0, begin); l.age < time.Hour {
+		t.Errorf("%s old for a view that starts later", l.age)
+	}
+}
+
 // A group that goes on, slower than events come, is behind by the time since the oldest missing one was seen, not since it became that.
 func TestLagOfAMovingBacklog(t *testing.T) {
 	f := newFixture(t)
@@ -363,12 +385,12 @@ func TestLagOfAMovingBacklog(t *testing.T) {
 	check(1002*time.Second, 0, 0)
 	reading(1003*time.Second, 3, 0) // the log begins again
 	check(1004*time.Second, time.Second, 0)
-	f.now.workspacesEnd[0] = 0
 }
 
 // A time that could not be told is asked for again.
 func TestLagCorrectsAGuess(t *testing.T) {
 	f := newFixture(t)
+	f.begin()
 	f.now.eventsEnd[0] = 1
 	f.poll() // the fixture knows no times
 	if l, _ := f.progress.lag(f.Server.files, 0, time.Now()); l.age > time.Minute {
