@@ -237,14 +237,14 @@ type odd struct {
 	onlyIn string // the group that alone has the row
 }
 
-// newest reads a table's partition and hands over what may be the newest row of each key, later ones last.
+// newest reads a table's partition and hands over what may be the newest row of each key, later ones last; a nil row is deleted.
 func (p *part) newest(ctx context.Context, topic string, span kafka.Span, each func(key string, r row) error) error {
 	return kafka.Read(ctx, p.Kafka, topic, kafka.Spans{p.partition: span}, func(record *kgo.Record) error {
 		if workspace, _, err := tidemarkv1.SplitKey(string(record.Key)); p.WorkspaceID != "" && (err != nil || workspace != p.WorkspaceID) {
 			return nil
 		}
-		if record.Value == nil { // another writer's, which deletes nothing
-			return nil
+		if record.Value == nil {
+			return each(string(record.Key), nil)
 		}
 		r := new(tidemarkv1.FileState)
 		if err := proto.Unmarshal(record.Value, r); err != nil {
@@ -257,6 +257,10 @@ func (p *part) newest(ctx context.Context, topic string, span kafka.Span, each f
 func (p *part) sums(ctx context.Context, topic string, span kafka.Span) (map[string]sum, error) {
 	sums := map[string]sum{}
 	err := p.newest(ctx, topic, span, func(key string, r row) error {
+		if r == nil {
+			delete(sums, key)
+			return nil
+		}
 		if known, there := sums[key]; there && r.GetVersion() < known.version { // a late writer's: views pass it over too
 			return nil
 		}
@@ -327,6 +331,8 @@ func (p *part) rows(ctx context.Context, topic string, span kafka.Span, wanted m
 	err := p.newest(ctx, topic, span, func(key string, r row) error {
 		switch known := rows[key]; {
 		case !wanted[key]:
+		case r == nil:
+			delete(rows, key)
 		case known == nil || r.GetVersion() >= known.GetVersion():
 			rows[key] = r
 		}
