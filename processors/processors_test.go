@@ -211,11 +211,10 @@ func asJSON(t *testing.T, v any) string {
 func waitFor(t *testing.T, look func() string, want string) {
 	t.Helper()
 	got := ""
-	for range 300 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if got = look(); got == want {
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
 	t.Fatalf("is %s, want %s", got, want)
 }
