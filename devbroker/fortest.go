@@ -41,6 +41,24 @@ func ForTest(t T) []string {
 	return []string{b.Addr()}
 }
 
+// CreateTopic makes a topic without replicas, with settings of the test's own.
+func CreateTopic(t T, brokers []string, topic string, partitions int, settings map[string]string) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
+	if err != nil {
+		t.Fatalf("kafka client: %v", err)
+	}
+	defer client.Close()
+	config := map[string]*string{}
+	for name, value := range settings {
+		config[name] = &value
+	}
+	if _, err := kadm.NewClient(client).CreateTopic(context.Background(), int32(partitions), 1, config, topic); err != nil {
+		t.Fatalf("create topic %s: %v", topic, err)
+	}
+	AwaitTopics(t, client, topic)
+}
+
 // AwaitTopics waits until the cluster tells of topics that were just made: a busy broker takes a moment to know them.
 func AwaitTopics(t T, client *kgo.Client, topics ...string) {
 	t.Helper()

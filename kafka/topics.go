@@ -22,6 +22,9 @@ const (
 	replication = "replication.factor"
 	retention   = "retention.ms"
 	minInsync   = "min.insync.replicas"
+
+	// TimestampType says whose clock stamps the records of a topic.
+	TimestampType = "message.timestamp.type"
 )
 
 // A Change is one difference between the cluster and the map of the streams.
@@ -41,8 +44,9 @@ func (c Change) String() string {
 	return fmt.Sprintf("topic %s: %s is %s, want %s", c.Topic, c.Setting, c.Found, c.Wanted)
 }
 
-// Refused reports whether tidemark does not run with this difference. How long a log is kept is the operator's to choose.
-func (c Change) Refused() bool { return c.Setting != retention }
+// Refused reports whether tidemark does not run with this difference. How long a log is kept is the operator's to choose. Topics of
+// releases before TimestampType was set have producers' times; nothing is lost by them.
+func (c Change) Refused() bool { return c.Setting != retention && c.Setting != TimestampType }
 
 // PlanTopics compares the cluster with the wanted topics, in their order. An empty plan means that nothing differs.
 func PlanTopics(ctx context.Context, c Config, want []topology.Topic) ([]Change, error) {

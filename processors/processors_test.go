@@ -211,11 +211,10 @@ func asJSON(t *testing.T, v any) string {
 func waitFor(t *testing.T, look func() string, want string) {
 	t.Helper()
 	got := ""
-	for range 300 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if got = look(); got == want {
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
 	}
 	t.Fatalf("is %s, want %s", got, want)
 }
@@ -223,30 +222,36 @@ func waitFor(t *testing.T, look func() string, want string) {
 // workspace returns the last row of a workspace in its table topic.
 func (b *bench) workspace(t *testing.T, id string) *tidemarkv1.WorkspaceState {
 	t.Helper()
+	row := &tidemarkv1.WorkspaceState{}
+	if err := proto.Unmarshal(b.last(t, b.conf.Streams.Workspaces, tidemarkv1.JoinKey(id, "")), row); err != nil {
+		t.Fatal(err)
+	}
+	return row
+}
+
+// last returns the value of the last committed record of a key; nil when there is none, or when it is a null.
+func (b *bench) last(t *testing.T, topic topology.Topic, key string) (value []byte) {
+	t.Helper()
 	options, err := b.conf.Kafka.Franz()
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader, err := kgo.NewClient(append(options, kgo.ConsumeTopics(b.conf.Streams.Workspaces.Name))...)
+	reader, err := kgo.NewClient(append(options, kgo.ConsumeTopics(topic.Name), kgo.FetchIsolationLevel(kgo.ReadCommitted()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	row := &tidemarkv1.WorkspaceState{}
 	for {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		records := reader.PollFetches(ctx).Records()
 		cancel()
 		for _, r := range records {
-			if string(r.Key) != tidemarkv1.JoinKey(id, "") {
-				continue
-			}
-			if err := proto.Unmarshal(r.Value, row); err != nil {
-				t.Fatal(err)
+			if string(r.Key) == key {
+				value = r.Value
 			}
 		}
 		if len(records) == 0 {
-			return row
+			return value
 		}
 	}
 }

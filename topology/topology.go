@@ -36,12 +36,15 @@ type Topic struct {
 	Retention   time.Duration // retention.ms; zero for a compacted topic
 }
 
-// Config returns the topic's settings by Kafka's names.
+// Config returns the topic's settings by Kafka's names. Brokers stamp the records: a producer's clock that is off would move retention,
+// the ages that are told, and where a time is looked up in the log.
 func (t Topic) Config() map[string]string {
 	config := map[string]string{
 		"cleanup.policy":      "delete",
 		"min.insync.replicas": fmt.Sprint(t.MinISR),
 		"max.message.bytes":   fmt.Sprint(MaxMessageBytes),
+
+		"message.timestamp.type": "LogAppendTime",
 	}
 	if t.Compact {
 		config["cleanup.policy"] = "compact"

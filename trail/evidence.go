@@ -177,11 +177,7 @@ func (e *evidence) resolve(partition int32, offset int64, entry, as string) {
 
 // rowRecord takes a record of the table.
 func (e *evidence) rowRecord(r *kgo.Record) error {
-	if string(r.Key) != e.key {
-		return nil
-	}
-	if r.Value == nil {
-		e.row = nil
+	if string(r.Key) != e.key || r.Value == nil { // a null is another writer's, and deletes nothing
 		return nil
 	}
 	row := new(tidemarkv1.FileState)

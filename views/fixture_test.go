@@ -105,6 +105,11 @@ func (f *fixture) read(context.Context) (reading, error) {
 
 func (f *fixture) times(context.Context, []eventAt) map[eventAt]time.Time { return nil }
 
+// begin makes the next poll the first: what is there then may be of any age.
+func (f *fixture) begin() {
+	f.progress.heard, f.progress.seen = make([]time.Time, 4), make([][]sighting, 4)
+}
+
 func (f *fixture) poll() { f.progress.poll(f.t.Context(), f) }
 
 // put applies a row of the files table as if read from its changelog.

@@ -104,16 +104,21 @@ type change struct {
 // Why a record may be skipped, as the metric names it.
 const (
 	skipOlder     = "older"
+	skipNull      = "null"
 	skipBadKey    = "bad_key"
 	skipBadValue  = "bad_value"
 	skipPartition = "wrong_partition"
 )
 
-// applyFile applies a record of the files table to rows and index.
+// applyFile applies a record of the files table to rows and index. A null changes nothing: none of the groups that own the tables
+// writes one, so it is another writer's, and the owner writes its row again behind it.
 func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 	id, file, err := tidemarkv1.SplitKey(key)
 	if err != nil || file == "" {
 		return change{skipped: skipBadKey, detail: err}, nil
+	}
+	if value == nil {
+		return change{skipped: skipNull}, nil
 	}
 	workspace, _, _ := strings.Cut(key, "/") // escaped, as index keys want it
 	stored, err := w.Get(localstore.Rows, []byte(key))
@@ -125,11 +130,6 @@ func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 		if err := proto.Unmarshal(stored, &before); err != nil {
 			return change{}, err // we stored it, and it could be read then
 		}
-	}
-	if value == nil {
-		unindex(w, workspace, file, &before)
-		w.Delete(localstore.Rows, []byte(key))
-		return change{}, nil
 	}
 	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id || row.GetFileId() != file {
 		return change{skipped: skipBadValue, detail: err}, nil
@@ -171,15 +171,14 @@ func unindex(w *localstore.Writer, workspace, file string, row *tidemarkv1.FileS
 	}
 }
 
-// applyWorkspace applies a record of the workspaces table.
+// applyWorkspace applies a record of the workspaces table. A null changes nothing: see applyFile.
 func applyWorkspace(w *localstore.Writer, key string, value []byte) (change, error) {
 	id, rest, err := tidemarkv1.SplitKey(key)
 	if err != nil || rest != "" {
 		return change{skipped: skipBadKey, detail: err}, nil
 	}
 	if value == nil {
-		w.Delete(localstore.Rows, []byte(key))
-		return change{}, nil
+		return change{skipped: skipNull}, nil
 	}
 	stored, err := w.Get(localstore.Rows, []byte(key))
 	if err != nil {

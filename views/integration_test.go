@@ -45,6 +45,9 @@ func newRig(t *testing.T, brokers []string) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, conf: kafka.Config{Brokers: brokers}, streams: streams, dir: t.TempDir()}
+	config := streams.Events.Config()
+	config[kafka.TimestampType] = "CreateTime" // tests give events their times
+	devbroker.CreateTopic(t, brokers, streams.Events.Name, partitions, config)
 	if _, err := kafka.ApplyTopics(t.Context(), r.conf, streams.Topics()); err != nil {
 		t.Fatal(err)
 	}
@@ -210,14 +213,14 @@ func TestViewFollowsItsTable(t *testing.T) {
 	}
 	up.stop()
 
-	// While nobody looks: a change, a delete, garbage.
+	// While nobody looks: a change, another writer's null, garbage.
 	r.row("ws", "a", "/a", 3, p)
 	r.produce(r.streams.Files.Name, "ws/b", nil, time.Time{})
 	r.produce(r.streams.Files.Name, "ws/c", []byte("not protobuf"), time.Time{})
 	for _, state := range []string{"kept", "wiped"} {
 		up = r.serve()
-		if a, b, c := up.version("ws", "a", nil), up.version("ws", "b", nil), up.version("ws", "c", nil); a != 3 || b != 0 || c != 1 {
-			t.Errorf("store %s: versions %d, %d, %d, want 3, 0, 1", state, a, b, c)
+		if a, b, c := up.version("ws", "a", nil), up.version("ws", "b", nil), up.version("ws", "c", nil); a != 3 || b != 7 || c != 1 {
+			t.Errorf("store %s: versions %d, %d, %d, want 3, 7, 1", state, a, b, c)
 		}
 		if _, body, _ := up.get("/v1/workspaces/ws/files?path_prefix=/"); body == "" || !json.Valid([]byte(body)) {
 			t.Errorf("store %s: listing %s", state, body)
@@ -233,7 +236,9 @@ func TestAtLeastAndLagOverTheWholeChain(t *testing.T) {
 	if status, _, lag := up.get("/v1/workspaces/ws/files"); status != 404 || lag != 0 {
 		t.Errorf("nothing there: %d, lag %g", status, lag)
 	}
+	up.stop()
 	p := r.produce(r.streams.Events.Name, "ws", []byte("{}"), time.Now().Add(-time.Hour)) // e.g. a duplicate: leaves no row
+	up = r.serve()                                                                        // there before it, an event may be as old as it says
 	status, body, _ := up.get(fmt.Sprintf("/v1/workspaces/ws/files?wait=200ms&at_least=%s", p.Text()))
 	if status != 503 {
 		t.Errorf("nothing committed: %d %s", status, body)
@@ -276,6 +281,26 @@ func TestAtLeastAndLagOverTheWholeChain(t *testing.T) {
 	beyond := &tidemarkv1.Position{Partition: p.GetPartition(), Offset: p.GetOffset() + 1}
 	if status, body, _ := up.get("/v1/workspaces/ws/files?at_least=" + beyond.Text()); status != 400 {
 		t.Errorf("beyond the end: %d %s", status, body)
+	}
+}
+
+// A producer whose clock is an hour ahead hides no lag, and one whose clock is behind makes none.
+func TestLagOfASkewedProducer(t *testing.T) {
+	brokers := devbroker.ForTest(t)
+	for _, skew := range []time.Duration{time.Hour, -time.Hour} {
+		r := newRig(t, brokers)
+		up := r.serve()
+		begin := time.Now()
+		for range 4 {
+			r.produce(r.streams.Events.Name, "ws", []byte("{}"), begin.Add(skew))
+		}
+		r.until("the lag to grow", func() bool {
+			_, _, lag := up.get("/v1/workspaces/ws")
+			return lag >= 3
+		})
+		if took := time.Since(begin); took < 2*time.Second {
+			t.Errorf("stamped %s ahead it is 3 s old after %s", skew, took)
+		}
 	}
 }
 

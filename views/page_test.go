@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"tidemark/kafka"
 	"tidemark/kafka/localstore"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -50,7 +52,7 @@ func TestListing(t *testing.T) {
 	}
 }
 
-func TestOlderRecordsAndTombstones(t *testing.T) {
+func TestOlderRecordsAndNullsChangeNothing(t *testing.T) {
 	f := newFixture(t)
 	f.put(fileRow("ws", "a", "/new", isTrashed, 7))
 	f.put(fileRow("ws", "a", "/old", isActive, 5)) // an owner that woke late
@@ -64,20 +66,45 @@ func TestOlderRecordsAndTombstones(t *testing.T) {
 	if got := f.pages("/v1/workspaces/ws/files?path_prefix=/new&status=all"); got != "" {
 		t.Errorf("the old path is still listed: %q", got)
 	}
-	f.record(f.Server.files, f.files, "ws/a", nil)
-	if w := f.get("/v1/workspaces/ws/files/a"); code(t, w) != codeUnknownFile {
-		t.Errorf("after a tombstone: %d %s", w.Code, w.Body)
+	f.record(f.Server.files, f.files, "ws/a", nil) // another writer's, which the owner answers with the row
+	f.record(f.Server.files, f.files, "ws/never seen", nil)
+	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != 200 || w.Header().Get("ETag") != `"8"` {
+		t.Errorf("after a null: %d %s", w.Code, w.Body)
 	}
-	if w := f.get("/v1/workspaces/ws/files"); code(t, w) != codeUnknownWorkspace {
-		t.Errorf("after a tombstone of the only file: %d %s", w.Code, w.Body)
+	if got := f.pages("/v1/workspaces/ws/files?path_prefix=/moved"); got != "a" {
+		t.Errorf("after a null it lists %q", got)
+	}
+	if got := f.skips("files", skipNull); got != 2 {
+		t.Errorf("%g nulls are counted, want 2", got)
 	}
 	p := kafka.Partition("ws", 4)
-	for _, space := range []localstore.Space{localstore.Rows, byID, byPath} {
-		scan := f.Server.files.store.Scan(p, space, nil, nil)
-		if scan.Next() {
-			t.Errorf("space %d still holds %q", space, scan.Key())
+	for space, want := range map[localstore.Space]int{localstore.Rows: 1, byID: 1, byPath: 1} {
+		scan, found := f.Server.files.store.Scan(p, space, nil, nil), 0
+		for scan.Next() {
+			found++
+		}
+		if found != want || scan.Err() != nil {
+			t.Errorf("space %d has %d entries (%v), want %d", space, found, scan.Err(), want)
 		}
 		scan.Close()
+	}
+}
+
+// A workspace's row outlasts a null too, and a copy that is read from the beginning meets row, null and row again.
+func TestANullInTheWorkspacesTableChangesNothing(t *testing.T) {
+	f := newFixture(t)
+	row, err := proto.Marshal(&tidemarkv1.WorkspaceState{WorkspaceId: "ws", Files: 3, Version: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range [][]byte{nil, row, nil, row, nil} {
+		f.record(f.workspaces, f.works, "ws", value)
+	}
+	if w := f.get("/v1/workspaces/ws"); w.Code != 200 || !strings.Contains(w.Body.String(), `"files":3`) {
+		t.Errorf("after nulls: %d %s", w.Code, w.Body)
+	}
+	if got := f.skips("workspaces", skipNull); got != 3 {
+		t.Errorf("%g nulls are counted, want 3", got)
 	}
 }
 
@@ -167,10 +194,10 @@ func TestPageCost(t *testing.T) {
 			f.put(fileRow("ws", fmt.Sprintf("f%07d", i), fmt.Sprintf("/d%d/f%07d", i%7, i), state, 1))
 		}
 		for _, q := range []query{
-			{workspace: "ws", status: statusActive},
-			{workspace: "ws", status: statusAll},
-			{workspace: "ws", status: statusActive, prefix: "/d3/"},
-			{workspace: "ws", status: statusAll, prefix: "/d3/"},
+			{workspace: "ws", status: statusActive, kind: kindFile},
+			{workspace: "ws", status: statusAll, kind: kindFile},
+			{workspace: "ws", status: statusActive, kind: kindFile, prefix: "/d3/"},
+			{workspace: "ws", status: statusAll, kind: kindFile, prefix: "/d3/"},
 		} {
 			first, err := list(f.Server.files.store, kafka.Partition("ws", 4), q, nil, 1)
 			if err != nil {
@@ -230,5 +257,33 @@ func TestPageSeesMovedRows(t *testing.T) {
 	var page page
 	if moved, err := page.add(f.Server.files.store, p, q, scans.least()); err != nil || !moved || page.count != 0 {
 		t.Errorf("a file that moved away: moved %v, %d files, %v", moved, page.count, err)
+	}
+}
+
+// Folders are listed where they are asked for, in the order of all.
+func TestListingByKind(t *testing.T) {
+	f := newFixture(t)
+	folder := func(id, path string, status tidemarkv1.Status) *tidemarkv1.FileState {
+		row := fileRow("ws", id, path, status, 1)
+		row.Kind = tidemarkv1.Kind_KIND_FOLDER
+		return row
+	}
+	f.put(fileRow("ws", "a", "/d/a", isActive, 1))
+	f.put(folder("d", "/d", isActive))
+	f.put(folder("e", "/e", isTrashed))
+	f.put(fileRow("ws", "z", "/z", isTrashed, 1))
+	for query, want := range map[string]string{
+		"": "a", "kind=file&status=all": "a z", "kind=folder": "d", "kind=folder&status=all": "d e", "kind=all": "a d",
+		"kind=all&status=all": "a d e z", "kind=all&status=trashed": "e z", "kind=all&path_prefix=/d": "d a",
+	} {
+		if got, _ := ids(t, f.get("/v1/workspaces/ws/files?"+query)); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+	if r := f.get("/v1/workspaces/ws/files/d"); !strings.Contains(r.Body.String(), `"kind":"folder"`) {
+		t.Errorf("a folder: %s", r.Body)
+	}
+	if r := f.get("/v1/workspaces/ws/files?kind=link"); r.Code != 400 || !strings.Contains(r.Body.String(), "file, folder or all") {
+		t.Errorf("a kind that there is not: %d %s", r.Code, r.Body)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,6 +67,7 @@ type progress struct {
 	last     reading   // of the last poll that was answered; its slices are not changed any more
 	since    time.Time // the start of the first poll
 	heard    []time.Time
+	seen     [][]sighting                 // by partition, ascending
 	polled   chan struct{}                // closed and replaced after each poll
 	oldest   map[*table]map[int32]missing // the oldest event not in the copy, by partition
 	notices  [][]goal                     // by partition: goals of the workspaces copy that still wait for the workspaces group
@@ -73,18 +75,28 @@ type progress struct {
 	timesDue time.Time
 }
 
-// A missing is an event that a copy does not hold.
+// A missing is an event that a copy does not hold, and when it was written by its record's time.
 type missing struct {
 	offset int64
 	at     time.Time
 }
+
+// A sighting is when the events of a partition were first seen to reach an end, and when they were last seen not to; zero when they
+// always did. Those in between were written in between, whatever their records say: clocks may be ahead or behind.
+type sighting struct {
+	end       int64
+	after, at time.Time
+}
+
+// maxSightings bounds what is kept of a partition; past it, the two that are closest in time become one.
+const maxSightings = 64
 
 func newProgress(files, workspaces *table, log *slog.Logger) *progress {
 	n := files.topic.Partitions
 	return &progress{
 		files: files, workspaces: workspaces, log: log,
 		kick: make(chan struct{}, 1), polled: make(chan struct{}),
-		heard: make([]time.Time, n), notices: make([][]goal, n),
+		heard: make([]time.Time, n), seen: make([][]sighting, n), notices: make([][]goal, n),
 		oldest: map[*table]map[int32]missing{files: {}, workspaces: {}},
 	}
 }
@@ -142,7 +154,7 @@ func (p *progress) poll(ctx context.Context, c cluster) {
 	}
 	for _, t := range p.tables() {
 		if of := late[t]; len(of) > 0 {
-			p.note(t, of, c.times(ctx, of), began)
+			p.note(t, of, c.times(ctx, of))
 		}
 	}
 }
@@ -170,6 +182,7 @@ func (p *progress) take(r reading) (late map[*table][]eventAt, whole []copied) {
 			}
 			continue
 		}
+		p.sight(partition, r)
 		p.heard[i] = r.began
 		if p.files.watch(partition, r.filesEnd[i], r.began) {
 			whole = append(whole, copied{p.files, partition})
@@ -214,26 +227,66 @@ func (p *progress) promise(r reading, partition int32) {
 	p.notices[i] = waiting
 }
 
+// sight notes where the events of a partition end, and forgets what no age is counted from any more.
+func (p *progress) sight(partition int32, r reading) {
+	seen, end := p.seen[partition], r.eventsEnd[partition]
+	for n := len(seen); n > 0 && seen[n-1].end > end; n-- { // another log, or a broker that lags
+		seen[n-1].end = end
+		if n > 1 && seen[n-2].end >= end {
+			seen = seen[:n-1]
+		}
+	}
+	if n := len(seen); n == 0 || seen[n-1].end < end {
+		seen = append(seen, sighting{end, p.heard[partition], r.began})
+	}
+	held := min(p.first(p.files, partition), p.first(p.workspaces, partition))
+	for len(seen) > 0 && seen[0].end <= held {
+		seen = seen[1:]
+	}
+	if len(seen) > maxSightings {
+		closest := 0
+		for i := range len(seen) - 1 {
+			if seen[i+1].at.Sub(seen[i].at) < seen[closest+1].at.Sub(seen[closest].at) {
+				closest = i
+			}
+		}
+		seen[closest].end = seen[closest+1].end // the earlier times for both: an age that is too high rather than too low
+		seen = slices.Delete(seen, closest+1, closest+2)
+	}
+	p.seen[partition] = seen
+}
+
+// written returns when an event was written: what its record says if that is known and can be, else when it was first seen.
+func (p *progress) written(partition int32, offset int64, record missing, known bool) time.Time {
+	for _, s := range p.seen[partition] {
+		switch {
+		case offset >= s.end:
+		case !known || record.at.After(s.at):
+			return s.at
+		case record.at.Before(s.after):
+			return s.after
+		default:
+			return record.at
+		}
+	}
+	return p.heard[partition]
+}
+
 // first returns the first event that the table's copy is not known to hold.
 func (p *progress) first(t *table, partition int32) int64 {
 	_, held := t.frontiers[partition].state()
 	return max(held, p.last.eventsStart[partition])
 }
 
-// note keeps when the oldest missing events were written. One whose time could not be told counts from when it was missed,
-// until it can be.
-func (p *progress) note(t *table, of []eventAt, times map[eventAt]time.Time, now time.Time) {
+// note keeps when the oldest missing events were written. While that of one cannot be told, the one before it counts: the age told is
+// too high rather than too low.
+func (p *progress) note(t *table, of []eventAt, times map[eventAt]time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range of {
-		at, ok := times[e]
-		if !ok {
-			if _, known := p.oldest[t][e.partition]; known {
-				continue // an older one: the age told is too high rather than too low
-			}
-			e.offset, at = unknown, now
+		if at, ok := times[e]; ok {
+			p.oldest[t][e.partition] = missing{e.offset, at}
 		}
-		p.oldest[t][e.partition] = missing{e.offset, at}
 	}
 }
 
@@ -255,11 +308,8 @@ func (p *progress) lag(t *table, partition int32, now time.Time) (l lag, ok bool
 	_, held := t.frontiers[partition].state()
 	l = lag{held: held, records: max(0, p.last.eventsRead[partition]-p.first(t, partition))}
 	if l.records > 0 {
-		if oldest, known := p.oldest[t][partition]; known {
-			l.age = max(0, now.Sub(oldest.at))
-		} else {
-			l.age = max(0, now.Sub(heard)) // seen for the first time by the last poll
-		}
+		oldest, known := p.oldest[t][partition]
+		l.age = max(0, now.Sub(p.written(partition, p.first(t, partition), oldest, known)))
 	}
 	if quiet := now.Sub(heard); quiet > silenceAfter {
 		l.age = max(l.age, quiet) // what came since then is not known

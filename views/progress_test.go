@@ -56,6 +56,7 @@ func TestLagIsTheAgeOfTheOldestMissingEvent(t *testing.T) {
 	}
 	check("nothing there", 0, 0, 0)
 
+	f.begin()
 	f.now.eventsEnd[p] = 2
 	poll()
 	check("two events, no processor", 2, time.Hour, time.Hour+time.Minute)
@@ -283,6 +284,7 @@ func TestAWipedPartitionIsNotAnsweredFrom(t *testing.T) {
 func TestLagOfALeaderlessPartition(t *testing.T) {
 	f := newFixture(t)
 	const p = 2
+	f.begin()
 	f.now.eventsEnd[p] = 2
 	f.progress.timesDue = time.Time{}
 	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: time.Now().Add(-time.Hour)}})
@@ -299,9 +301,96 @@ func TestLagOfALeaderlessPartition(t *testing.T) {
 	}
 }
 
+// A producer's clock that is ahead hides no lag: an event is at least as old as the sight of it.
+func TestLagOfRecordsStampedAhead(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.MaxStaleness = time.Minute })
+	p := kafka.Partition("ws", 4)
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	f.now.filesEnd[p] = 1
+	begin := time.Now()
+	ahead := at{f, map[int64]time.Time{}}
+	for offset := range int64(4) {
+		ahead.when[offset] = begin.Add(time.Hour)
+	}
+	f.now.eventsEnd[p] = 4
+	f.progress.timesDue = time.Time{}
+	f.progress.poll(t.Context(), ahead)
+	for _, after := range []time.Duration{0, time.Second, 30 * time.Minute} {
+		l, _ := f.progress.lag(f.Server.files, p, begin.Add(after))
+		if l.records != 4 || l.age > after || l.age < after-time.Second {
+			t.Errorf("%d records, %s old after %s", l.records, l.age, after)
+		}
+	}
+	f.progress.mu.Lock()
+	f.progress.seen[p][0].at = begin.Add(-2 * time.Minute)
+	f.progress.mu.Unlock()
+	if w := f.get("/v1/workspaces/ws/files/a"); code(t, w) != codeStale {
+		t.Errorf("two minutes later: %d, lag %q", w.Code, w.Header().Get(headerLag))
+	}
+}
+
+// Nor does one that is behind make an event older than the view's last look at a log without it.
+func TestLagOfRecordsStampedBehind(t *testing.T) {
+	f := newFixture(t)
+	time.Sleep(time.Millisecond)
+	begin := time.Now()
+	f.poll()
+	f.now.eventsEnd[0] = 1
+	f.progress.timesDue = time.Time{}
+	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: begin.Add(-time.Hour)}})
+	if l, _ := f.progress.lag(f.Server.files, 0, begin.Add(time.Minute)); l.records != 1 || l.age > time.Minute || l.age < 59*time.Second {
+		t.Errorf("%d records, %s old", l.records, l.age)
+	}
+	f.begin() // a view that starts later believes the record
+	f.progress.timesDue = time.Time{}
+	f.poll()
+	if l, _ := f.progress.lag(f.Server.files, 0, begin); l.age < time.Hour {
+		t.Errorf("%s old for a view that starts later", l.age)
+	}
+}
+
+// A group that goes on, slower than events come, is behind by the time since the oldest missing one was seen, not since it became that.
+func TestLagOfAMovingBacklog(t *testing.T) {
+	f := newFixture(t)
+	begin := time.Now()
+	reading := func(after time.Duration, end, done int64) {
+		f.now.eventsEnd[0], f.now.filesCommit[0] = end, done
+		r, err := f.read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.began = begin.Add(after)
+		f.progress.mu.Lock()
+		f.progress.take(r)
+		f.progress.mu.Unlock()
+	}
+	check := func(after, age, within time.Duration) {
+		t.Helper()
+		if l, _ := f.progress.lag(f.Server.files, 0, begin.Add(after)); l.age < age || l.age > age+within {
+			t.Errorf("after %s it is %s old, want %s", after, l.age, age)
+		}
+	}
+	for s := range 1000 { // two events a second, of which one is done
+		reading(time.Duration(s)*time.Second, int64(2*s), int64(s))
+	}
+	check(999*time.Second, 499*time.Second, 16*time.Second)
+	reading(1000*time.Second, 1500, 999) // a broker that lags, or another log
+	check(1000*time.Second, 500*time.Second, 16*time.Second)
+	reading(1001*time.Second, 2000, 999)
+	check(1001*time.Second, 501*time.Second, 16*time.Second)
+	if n := len(f.progress.seen[0]); n > maxSightings {
+		t.Errorf("%d sightings are kept", n)
+	}
+	reading(1002*time.Second, 2000, 2000)
+	check(1002*time.Second, 0, 0)
+	reading(1003*time.Second, 3, 0) // the log begins again
+	check(1004*time.Second, time.Second, 0)
+}
+
 // A time that could not be told is asked for again.
 func TestLagCorrectsAGuess(t *testing.T) {
 	f := newFixture(t)
+	f.begin()
 	f.now.eventsEnd[0] = 1
 	f.poll() // the fixture knows no times
 	if l, _ := f.progress.lag(f.Server.files, 0, time.Now()); l.age > time.Minute {

@@ -19,6 +19,9 @@ import (
 	"tidemark/topology"
 )
 
+// clocksApart is how far ahead of this host's clock a record may be stamped without a word.
+const clocksApart = time.Minute
+
 // sampled is how many records of each partition are looked at.
 const sampled = 200
 
@@ -95,7 +98,13 @@ func (d *clusterDoctor) events(ctx context.Context) []finding {
 			Mend: "send one: `tidemark send`; if that arrives, the webhook is not registered with the provider or does not reach the ingress (--ingress-url tries it); if not, tidemark_ingress_requests_total says why it is refused",
 		}}
 	}
-	found := []finding{{Status: fine, What: fmt.Sprintf("%d since %s, the newest %v ago", total, d.since.UTC().Format(time.RFC3339), time.Since(s.newest).Round(time.Second))}}
+	found := []finding{{Status: fine, What: fmt.Sprintf("%d since %s, the newest %v ago", total, d.since.UTC().Format(time.RFC3339), max(0, time.Since(s.newest).Round(time.Second)))}}
+	if ahead := time.Until(s.newest).Round(time.Second); ahead > clocksApart {
+		found = append(found, finding{
+			Status: warning, What: fmt.Sprintf("clocks: the newest of %d is stamped %v ahead of this host's clock", s.read, ahead),
+			Mend: "set the clocks of brokers, producers and this host by NTP; where the check of topics says that producers stamp the records, change that too",
+		})
+	}
 	if s.replayed > 0 {
 		found[0].What += fmt.Sprintf("; %d of the newest %d were replayed", s.replayed, s.read)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"tidemark/kafka"
+	"tidemark/topology"
 )
 
 // topics compares the topics with what tidemark needs, or with what a single broker can have of it.
@@ -26,12 +27,34 @@ func (d *clusterDoctor) topics(ctx context.Context) []finding {
 	}
 	err := kafka.CheckTopics(ctx, d.config, want)
 	if err == nil {
-		return append(found, finding{Status: fine, What: fmt.Sprintf("all %d are there as they must be, with %d partitions each", len(want), want[0].Partitions)})
+		found = append(found, finding{Status: fine, What: fmt.Sprintf("all %d are there as they must be, with %d partitions each", len(want), want[0].Partitions)})
+		return append(found, d.stamps(ctx, want)...)
 	}
 	for _, each := range separate(err) {
 		found = append(found, d.failed(each))
 	}
 	return found
+}
+
+// stamps looks for topics whose records have the time of whoever produced them.
+func (d *clusterDoctor) stamps(ctx context.Context, want []topology.Topic) []finding {
+	plan, err := kafka.PlanTopics(ctx, d.config, want)
+	if err != nil {
+		return []finding{d.failed(err)}
+	}
+	var topics []string
+	for _, c := range plan {
+		if c.Setting == kafka.TimestampType {
+			topics = append(topics, c.Topic)
+		}
+	}
+	if len(topics) == 0 {
+		return nil
+	}
+	return []finding{{
+		Status: warning, What: fmt.Sprintf("%s: %s is not LogAppendTime, so a producer whose clock is off moves retention, --since and ages", strings.Join(topics, ", "), kafka.TimestampType),
+		Mend: fmt.Sprintf("for each: `kafka-configs --bootstrap-server BROKER --alter --entity-type topics --entity-name %s --add-config %s=LogAppendTime`; it holds for records from then on", topics[0], kafka.TimestampType),
+	}}
 }
 
 // replicas looks for partitions that have lost some.

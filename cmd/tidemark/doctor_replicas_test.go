@@ -6,8 +6,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tidemark/devbroker"
@@ -30,6 +32,12 @@ func TestDoctorOfASingleBroker(t *testing.T) {
 	if len(d["topics"]) != 12 {
 		t.Errorf("%+v; want 12 faults and no note", d["topics"])
 	}
+
+	stamped := streamsForTest(t, brokers, "events", "dlq") // as earlier releases made them
+	d = examine(t, exitOK, addr, stamped, "--replication", "0", "--min-insync", "0")
+	d.says(t, "topics", warning, stamped.Events.Name+", "+stamped.DLQ.Name+": message.timestamp.type is not LogAppendTime")
+	produce(t, brokers, &kgo.Record{Topic: stamped.Events.Name, Value: []byte("{}"), Timestamp: time.Now().Add(time.Hour)})
+	examine(t, exitFailed, addr, stamped, "--replication", "0", "--min-insync", "0").says(t, "events", warning, "ahead of this host's clock")
 
 	// What dev's first user sees: no flag but where it is.
 	t.Setenv(secretsVariable, "")

@@ -17,12 +17,18 @@ import (
 	"tidemark/topology"
 )
 
-// streamsForTest makes the topics under a prefix of their own.
-func streamsForTest(t *testing.T, brokers []string) topology.Streams {
+// streamsForTest makes the topics under a prefix of their own. Records of those that are named, without it, keep the producers' times.
+func streamsForTest(t *testing.T, brokers []string, stamped ...string) topology.Streams {
 	t.Helper()
 	streams, err := topology.New(fmt.Sprintf("cmd%08x", rand.Uint32()), topology.Sizing{Partitions: 3, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range stamped {
+		topic, _ := streams.Find(name)
+		config := topic.Config()
+		config[kafka.TimestampType] = "CreateTime"
+		devbroker.CreateTopic(t, brokers, topic.Name, topic.Partitions, config)
 	}
 	if _, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: brokers}, streams.Topics()); err != nil {
 		t.Fatal(err)
@@ -44,7 +50,7 @@ func produce(t *testing.T, brokers []string, records ...*kgo.Record) {
 
 func TestTailPrintsOneObjectALine(t *testing.T) {
 	brokers := devbroker.ForTest(t)
-	streams := streamsForTest(t, brokers)
+	streams := streamsForTest(t, brokers, "events")
 	prefix := strings.TrimSuffix(streams.Events.Name, "-events")
 	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	record := func(partition int32, key, value []byte, headers ...kgo.RecordHeader) *kgo.Record {
@@ -138,7 +144,7 @@ func TestTailUntilEndPassesAbortedTransactions(t *testing.T) {
 
 func TestTailForPeople(t *testing.T) {
 	brokers := devbroker.ForTest(t)
-	streams := streamsForTest(t, brokers)
+	streams := streamsForTest(t, brokers, "dlq")
 	produce(t, brokers, &kgo.Record{Topic: streams.DLQ.Name, Partition: 0, Key: []byte("ws/\x1b[2J"), Value: []byte(`{"a":1}`), Timestamp: time.Unix(0, 0)})
 	where := []string{"--topic-prefix", strings.TrimSuffix(streams.DLQ.Name, "-dlq"), "--brokers", strings.Join(brokers, ","), "--from", "start", "--until-end"}
 	table := succeed(t, append([]string{"tail", "dlq"}, where...)...)

@@ -154,7 +154,7 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 		e.client.Close()
 		return nil, err
 	}
-	if e.conf.Mirror != nil && e.conf.Guarantee != ExactlyOnce {
+	if e.conf.Mirror != nil {
 		if e.lookout, err = startLookout(e.conf, open, e.partitions); err != nil {
 			e.readback.close()
 			e.client.Close()
@@ -286,7 +286,8 @@ func (e *Epochs) forget(partition int32) {
 	delete(e.byPartition, partition)
 }
 
-// recover writes a changelog record, read while goka recovers the table, straight to the disk: it is published already.
+// recover writes a changelog record, read while goka recovers the table, straight to the disk: it is published already. A row that a
+// foreign null came after is kept, and written again once the table is recovered.
 func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	older, p := false, e.partition(ctx.Partition())
 	owe := func(w *localstore.Writer) {
@@ -299,15 +300,17 @@ func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, 
 		if err != nil {
 			return err
 		}
-		if value == nil {
+		switch {
+		case value == nil && owned(ctx.Headers()):
 			w.Delete(localstore.Rows, []byte(key))
 			e.conf.recoverIndex(w, key, stored, nil)
-			owe(w)
-			return nil
-		}
-		if older = stored != nil && e.conf.Older(value, stored); !older {
-			w.Set(localstore.Rows, []byte(key), value)
-			e.conf.recoverIndex(w, key, stored, value)
+		case value == nil:
+			older = stored != nil
+		default:
+			if older = stored != nil && e.conf.Older(value, stored); !older {
+				w.Set(localstore.Rows, []byte(key), value)
+				e.conf.recoverIndex(w, key, stored, value)
+			}
 		}
 		owe(w)
 		return nil

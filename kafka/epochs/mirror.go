@@ -22,7 +22,8 @@ import (
 // A Mirror is an output topic that is compacted like the table: the last record of a key, which is a row's, is to tell of the
 // row's newest version. An owner that was paused and wakes may append an output of an older row after its successor's, and
 // compaction would keep that one. So the successor looks at whatever it did not write itself, and sends its row's record again
-// where an older one has come after it. Transactions fence such an owner, so with ExactlyOnce nobody looks.
+// where an older one has come after it. Transactions fence such an owner, but not other writers, whose older records and nulls are
+// answered in the same way.
 type Mirror struct {
 	Topic string // with as many partitions as the table
 	// Older says that a record of the topic tells of an older version than the row. What cannot be read is not older.
@@ -32,7 +33,8 @@ type Mirror struct {
 }
 
 // How much of the others' records is looked at. An owner looks once a second, and one that sleeps has no more than maxUnacked
-// outputs in hand: so what a dead owner has not looked at lies among the last few thousand.
+// outputs in hand: so what a dead owner has not looked at lies among the last few thousand. What other writers append while no owner
+// runs is looked at as far back as that.
 const (
 	lookEvery   = time.Second
 	lookTimeout = 6 * time.Second // of one question
@@ -45,20 +47,36 @@ type edge struct {
 	mu     sync.Mutex
 	next   int64            // the offset after the newest that is known; -1 at first
 	others []committed.Span // offsets below next that are not ours and were not looked at yet, ascending
+	marker bool             // the newest record is of a transaction of ours, whose marker lands after it
 }
 
 // landed notes that a record of ours was acknowledged. Acknowledgements come in the order of their offsets.
 func (e *edge) landed(offset int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.marker && offset == e.next+1 {
+		e.next++ // the marker lies in between, since it lands before the next transaction's records
+	}
+	e.marker = false
 	e.foreign(offset)
 	e.next = max(e.next, offset+1)
+}
+
+// committed notes that a transaction of ours with records in the partition is committed.
+func (e *edge) committed() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.marker = true
 }
 
 // ended notes where the partition ends while nothing of ours is on its way.
 func (e *edge) ended(end int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.marker && end <= e.next+1 {
+		return // only the marker has landed since, or another's record that shows once the marker lands too
+	}
+	e.marker = false
 	e.foreign(end)
 	e.next = max(e.next, end)
 }
@@ -118,6 +136,20 @@ func (r *reflections) land(key []byte, offset int64) {
 	r.edge.landed(offset)
 	if r.since != nil {
 		r.since[string(key)] = offset
+	}
+}
+
+// mirrors says whether an output is a record of the mirror.
+func (p *partitionEpochs) mirrors(r *kgo.Record) bool {
+	return p.conf.Mirror != nil && r.Topic == p.conf.Mirror.Topic
+}
+
+// reflect notes where an output landed, if it is a record of the mirror.
+func (p *partitionEpochs) reflect(r *kgo.Record, offset int64) {
+	if p.mirrors(r) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.mirror.land(r.Key, offset)
 	}
 }
 
@@ -285,7 +317,7 @@ func (i *inspection) foreign(offset int64) bool {
 	return slices.ContainsFunc(i.others, func(s committed.Span) bool { return s.From <= offset && offset < s.To })
 }
 
-// mend sends the mirror's record of a row again where an older one of another owner has come after it.
+// mend sends the mirror's record of a row again where an older one of another owner, or a null, has come after it.
 func (i *inspection) mend() error {
 	for _, key := range slices.Sorted(maps.Keys(i.last)) {
 		if r := i.last[key]; i.foreign(r.Offset) {
@@ -308,12 +340,8 @@ func (i *inspection) end() {
 	}
 }
 
-// mend sends the mirror's record of a row again when the one at an offset is older, and ours has not come after it. A null is
-// left as it is: somebody's hand has deleted there.
+// mend sends the mirror's record of a row again when the one at an offset is older or a null, and ours has not come after it.
 func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
-	if value == nil {
-		return nil
-	}
 	if p.enter() != nil {
 		return nil // given up, or about to be: the next owner looks
 	}
@@ -329,7 +357,7 @@ func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
 		return err
 	}
 	m := p.conf.Mirror
-	if row == nil || !m.Older(value, row) {
+	if row == nil || value != nil && !m.Older(value, row) {
 		return nil
 	}
 	record, err := m.Record(row)

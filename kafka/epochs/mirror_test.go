@@ -43,6 +43,33 @@ func TestEdgeFindsWhatOthersWrote(t *testing.T) {
 	found(&idle, 50, committed.Span{From: 0, To: 50})
 }
 
+// A transaction's marker takes an offset that nobody wrote a record to; what lies beside it is another's.
+func TestEdgeKnowsTheMarkersOfOurTransactions(t *testing.T) {
+	e := edge{next: 10}
+	found := func(next int64, others ...committed.Span) {
+		t.Helper()
+		if got, to := e.take(); !slices.Equal(got, others) || to != next {
+			t.Fatalf("%v up to %d, want %v up to %d", got, to, others, next)
+		}
+	}
+	e.landed(10)
+	e.landed(11)
+	e.committed()
+	e.ended(12) // the marker has not landed
+	e.ended(13)
+	e.landed(13)
+	found(14)
+	e.committed()
+	e.ended(16) // a record beside the marker at 14 or 15
+	found(16, committed.Span{From: 14, To: 16})
+	e.landed(16)
+	e.committed()
+	e.landed(19) // a record beside the marker at 17 or 18
+	found(20, committed.Span{From: 17, To: 19})
+	e.landed(21) // inside a transaction there is no marker
+	found(22, committed.Span{From: 20, To: 21})
+}
+
 func mirrored(e *epochTest) {
 	e.conf.Mirror = &Mirror{
 		Topic:  "out",
@@ -61,21 +88,22 @@ func TestOlderOutputOfAnotherOwnerIsMended(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := e.mend("k", 5, nil); err != nil { // deleted by hand
-		t.Fatal(err)
-	}
-	if err := e.mend("never seen", 5, []byte("of v1")); err != nil {
-		t.Fatal(err)
+	for _, value := range [][]byte{[]byte("of v1"), nil} {
+		if err := e.mend("never seen", 5, value); err != nil {
+			t.Fatal(err)
+		}
 	}
 	e.wire.quiet(t)
-	if err := e.mend("k", 5, []byte("of v6")); err != nil {
-		t.Fatal(err)
+	for _, value := range [][]byte{[]byte("of v6"), nil} { // nil: deleted by another writer
+		if err := e.mend("k", 5, value); err != nil {
+			t.Fatal(err)
+		}
+		sent := e.wire.next(t)
+		if sent.Topic != "out" || string(sent.Key) != "k" || string(sent.Value) != "of v7" {
+			t.Fatalf("%q is mended with %s %q %q", value, sent.Topic, sent.Key, sent.Value)
+		}
+		sent.done(9, nil)
 	}
-	sent := e.wire.next(t)
-	if sent.Topic != "out" || string(sent.Key) != "k" || string(sent.Value) != "of v7" {
-		t.Fatalf("mended with %s %q %q", sent.Topic, sent.Key, sent.Value)
-	}
-	sent.done(9, nil)
 }
 
 // The newest row is the one that waits in an epoch, if one does.

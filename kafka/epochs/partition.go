@@ -36,7 +36,7 @@ type partitionEpochs struct {
 	waiting  int        // callbacks waiting for room
 	open     *epoch
 	overlay  map[string]*row // rows of the open and the publishing epoch: what the next callback must see
-	older    map[string]bool // keys whose last record in the changelog is older than the row; on the disk too, as owed
+	older    map[string]bool // keys whose last record in the changelog is older than the row, or a foreign null; on the disk too, as owed
 	unacked  int             // outputs
 	held     int             // bytes of rows, and of outputs
 	mirror   reflections
@@ -146,6 +146,10 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 	e, size := p.open, len(r.Key)+len(r.Value)
 	p.unacked++
 	p.held += size
+	mirrored := p.mirrors(r)
+	if mirrored {
+		p.mirror.send(r.Key)
+	}
 	if p.shared != nil {
 		e.records = append(e.records, r)
 		e.finish = append(e.finish, finish)
@@ -154,10 +158,6 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 		return
 	}
 	e.outputs++
-	mirrored := p.conf.Mirror != nil && r.Topic == p.conf.Mirror.Topic
-	if mirrored {
-		p.mirror.send(r.Key)
-	}
 	p.mu.Unlock()
 	p.wake()
 	p.send(r, func(offset int64, err error) {
@@ -297,6 +297,9 @@ func (p *partitionEpochs) landed(e *epoch) {
 	p.unacked -= len(e.records)
 	for _, r := range e.records {
 		p.held -= len(r.Key) + len(r.Value)
+		if p.mirrors(r) {
+			p.mirror.edge.committed()
+		}
 	}
 	p.signal()
 }

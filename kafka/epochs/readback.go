@@ -10,12 +10,13 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka/localstore"
 )
 
-// ownerHeader marks the table records of one run of one instance.
+// ownerHeader marks the table records of one run of one instance. A null without it deletes nothing: see owned.
 const ownerHeader = "epochs-owner"
 
 func newOwner() []byte {
@@ -27,7 +28,8 @@ func newOwner() []byte {
 // A readback reads the changelog partitions that this instance owns, as they grow. Compaction keeps the last record of a
 // key, not the newest: an owner that was paused and wakes may append an old row after its successor's new one, and every
 // table that is recovered later would go back in time. So the successor looks for records that are not its own, and writes
-// its row again when an older one has come after it.
+// its row again when an older one has come after it. It does the same after a null: another writer's null would delete the row from
+// every table that is recovered later, while the outputs and what was counted from them would keep it.
 type readback struct {
 	client *kgo.Client
 	owner  []byte
@@ -90,7 +92,7 @@ func (r *readback) see(record *kgo.Record) {
 	p.readTo.Store(record.Offset + 1) // after the answer, which is in the open epoch
 }
 
-// answer writes the row again when a record that came after it is older. A null from elsewhere deletes the row here too.
+// answer writes the row again when a record of another owner that came after it is older, or a null.
 func (p *partitionEpochs) answer(key string, value []byte) {
 	p.gate.Lock()
 	defer p.gate.Unlock()
@@ -99,13 +101,8 @@ func (p *partitionEpochs) answer(key string, value []byte) {
 		p.fail(err)
 		return
 	}
-	switch {
-	case row == nil:
+	if row == nil || value != nil && !p.conf.Older(value, row) {
 		return // we hold nothing newer
-	case value == nil:
-		row = nil
-	case !p.conf.Older(value, row):
-		return
 	}
 	p.conf.Metrics.tableRewritten()
 	if err := p.set(key, row); err == nil {
@@ -113,7 +110,14 @@ func (p *partitionEpochs) answer(key string, value []byte) {
 	}
 }
 
-// recalled notes whether the record of a key that was recovered last is older than the row.
+// owned says whether an owner wrote a table record, this one or one before it. A null of an owner is a callback's delete, which
+// ExactlyOnce alone allows.
+func owned(headers goka.Headers) bool {
+	_, found := headers[ownerHeader]
+	return found
+}
+
+// recalled notes whether the record of a key that was recovered last is older than the row, or a foreign null.
 func (p *partitionEpochs) recalled(key string, older bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,8 +131,8 @@ func (p *partitionEpochs) recalled(key string, older bool) {
 // owed is the space of the keys whose rows are to be written into the changelog again.
 const owed localstore.Space = 0xfd
 
-// recall reads which rows this disk's last owner was to write again and did not get to. Its offset is past the older records, so
-// no recovery from there meets them.
+// recall reads which rows this disk's last owner was to write again and did not get to. Its offset is past the records that made that
+// necessary, so no recovery from there meets them.
 func (p *partitionEpochs) recall() error {
 	scan := p.shelf.Scan(owed, nil, nil)
 	for scan.Next() {

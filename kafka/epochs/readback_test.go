@@ -33,6 +33,70 @@ func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
 	row.done(9, nil)
 }
 
+// A null of another writer is answered in the same way; one of ours, read late, is not.
+func TestANullOfAnotherWriterIsAnswered(t *testing.T) {
+	e := newEpochTest(t)
+	put(t, e.store, 1, "k", "v7")
+	e.recovered.Store(true)
+	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return e.partitionEpochs }}
+	r.see(&kgo.Record{Key: []byte("k"), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
+	r.see(&kgo.Record{Key: []byte("never seen")})
+	e.wire.quiet(t)
+	r.see(&kgo.Record{Key: []byte("k")})
+	row := e.wire.next(t)
+	if string(row.Key) != "k" || string(row.Value) != "v7" {
+		t.Fatalf("answered with %q %q", row.Key, row.Value)
+	}
+	row.done(9, nil)
+}
+
+// In recovery only an owner's null deletes. A row that another writer's null came after is kept, and written again unless its owner has
+// done so.
+func TestRecoveryKeepsARowThatAForeignNullCameAfter(t *testing.T) {
+	e := newEpochTest(t)
+	epochs := newEpochs(e.conf, e.store, "")
+	epochs.byPartition[0] = e.partitionEpochs
+	ours := goka.Headers{ownerHeader: []byte("one before")}
+	for offset, r := range []struct {
+		key, value string
+		headers    goka.Headers
+	}{
+		{"kept", "v7", ours},
+		{"kept", "", nil},
+		{"answered", "v7", ours},
+		{"answered", "", nil},
+		{"answered", "v7", ours},
+		{"deleted", "v7", ours},
+		{"deleted", "", ours},
+		{"kept, then deleted", "v7", ours},
+		{"kept, then deleted", "", nil},
+		{"kept, then deleted", "", ours},
+		{"never seen", "", nil},
+	} {
+		var value []byte
+		if r.value != "" {
+			value = []byte(r.value)
+		}
+		if err := epochs.recover(recovering{offset: int64(offset), headers: r.headers}, nil, r.key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, want := range map[string]string{"kept": "v7", "answered": "v7", "deleted": "", "kept, then deleted": "", "never seen": ""} {
+		if row := get(t, e.store, 0, key); row != want {
+			t.Errorf("the row of %q is %q, want %q", key, row, want)
+		}
+	}
+	if err := e.rewrite(); err != nil {
+		t.Fatal(err)
+	}
+	row := e.wire.next(t)
+	if string(row.Key) != "kept" || string(row.Value) != "v7" {
+		t.Fatalf("wrote %q %q", row.Key, row.Value)
+	}
+	row.done(20, nil)
+	e.wire.quiet(t)
+}
+
 // What an owner is to write again its next start knows too: the offset on the disk is past the older record.
 func TestOwedRowsOutliveTheOwner(t *testing.T) {
 	e := newEpochTest(t)
@@ -72,11 +136,13 @@ func TestOwedRowsOutliveTheOwner(t *testing.T) {
 // recovering is what goka hands to the update callback.
 type recovering struct {
 	goka.UpdateContext
-	offset int64
+	offset  int64
+	headers goka.Headers
 }
 
-func (r recovering) Partition() int32 { return 0 }
-func (r recovering) Offset() int64    { return r.offset }
+func (r recovering) Partition() int32      { return 0 }
+func (r recovering) Offset() int64         { return r.offset }
+func (r recovering) Headers() goka.Headers { return r.headers }
 
 // Rows that are written again have no promise: that they cannot be is told all the same.
 func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {

@@ -225,14 +225,14 @@ func (t *transactions) write(ctx context.Context, batch []*closing) error {
 	w := &writing{ledger: t.ledger, left: 1, done: make(chan struct{})}
 	for _, c := range batch {
 		for _, r := range c.what.records {
-			w.send(r, nil)
+			w.send(r, func(offset int64) { c.of.reflect(r, offset) })
 		}
 		for _, r := range c.what.tableRecords(t.table, c.of.shelf.Partition(), t.owner) {
-			w.send(r, c)
+			w.send(r, func(offset int64) { c.last = max(c.last, offset) })
 		}
 	}
 	go t.ledger.flush(ctx)
-	w.acknowledged(nil, 0, nil) // the one that left began with
+	w.acknowledged(func(int64) {}, 0, nil) // the one that left began with
 	select {
 	case <-w.done:
 	case <-ctx.Done():
@@ -282,22 +282,22 @@ type writing struct {
 	done   chan struct{}
 }
 
-// send sends a record, and notes the offset of a table's.
-func (w *writing) send(r *kgo.Record, row *closing) {
+// send sends a record, and calls landed with its offset, one record after the other.
+func (w *writing) send(r *kgo.Record, landed func(offset int64)) {
 	w.mu.Lock()
 	w.left++
 	w.mu.Unlock()
-	w.ledger.send(r, func(offset int64, err error) { w.acknowledged(row, offset, err) })
+	w.ledger.send(r, func(offset int64, err error) { w.acknowledged(landed, offset, err) })
 }
 
-func (w *writing) acknowledged(row *closing, offset int64, err error) {
+func (w *writing) acknowledged(landed func(int64), offset int64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {
 		w.err = err
 	}
-	if row != nil {
-		row.last = max(row.last, offset)
+	if err == nil {
+		landed(offset)
 	}
 	if w.left--; w.left == 0 {
 		close(w.done)

@@ -351,6 +351,38 @@ func TestTheOffsetStopsBeforeWhatIsNotAnswered(t *testing.T) {
 	stands(11)
 }
 
+// The mirror knows where records of transactions landed, and their markers.
+func TestTransactionsAreNoStrangersToTheMirror(t *testing.T) {
+	x := newTransactionTest(t, 1)
+	p := x.partitions[0]
+	mirrored(&epochTest{partitionEpochs: p})
+	p.mirror.edge.next = 3
+	put(t, x.store, 1, "k", "v7")
+	x.together(t, func() { x.fold(t, 0, 7, "other", "v1") })
+	x.goes(t, "begin")
+	x.expect(t, "out/0 other=v1").done(3, nil)
+	x.goes(t, "table/0 other=v1", "add in/0=8", "commit")
+	for end := time.Now().Add(5 * time.Second); !p.idle(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("outputs stay in flight")
+		}
+	}
+	p.mirror.edge.ended(5)
+	if p.mirror.edge.suspicious() {
+		t.Errorf("it suspects %v", p.mirror.edge.others)
+	}
+	p.mirror.edge.ended(6) // another's behind the marker
+	if !p.mirror.edge.suspicious() {
+		t.Error("another's record was not noticed")
+	}
+	if err := p.mend("k", 5, nil); err != nil {
+		t.Fatal(err)
+	}
+	x.goes(t, "begin")
+	x.expect(t, "out/0 k=of v7").done(6, nil)
+	x.goes(t, "commit")
+}
+
 // awaitStored waits until no row of a partition waits.
 func (x *transactionTest) awaitStored(t *testing.T, p *partitionEpochs) {
 	t.Helper()
