@@ -19,6 +19,11 @@ func stream(ctx context.Context, brokers []string, topic string, partition int, 
 	}
 }
 
+// Each calls f with each committed record of a partition, up to its end as of now.
+func Each(ctx context.Context, brokers []string, topic string, partition int, f func(*kgo.Record)) error {
+	return each(ctx, brokers, topic, int32(partition), func(r *kgo.Record) bool { f(r); return true })
+}
+
 func each(ctx context.Context, brokers []string, topic string, partition int32, yield func(*kgo.Record) bool) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}),
