@@ -19,8 +19,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kmsg"
-	"github.com/twmb/franz-go/pkg/kversion"
 )
 
 // Config is what Start needs. The zero value is a broker in memory on a free port.
@@ -65,7 +63,6 @@ func Start(ctx context.Context, c Config) (*Broker, error) {
 		kfake.ClusterID("tidemark-dev"),
 		kfake.ListenFn(func(string, string) (net.Listener, error) { return listener, nil }),
 		kfake.WithLogger(logger{c.Log}),
-		kfake.MaxVersions(versions()),
 	}
 	if c.Dir != "" {
 		if b.unlock, err = lock(c.Dir); err != nil {
@@ -79,14 +76,6 @@ func Start(ctx context.Context, c Config) (*Broker, error) {
 	ctx, b.stop = context.WithCancel(ctx)
 	go b.run(ctx, c.Compaction)
 	return b, nil
-}
-
-// versions are what the broker offers: all that kfake can, but CreateTopics without the settings in its answer. kfake says their
-// source as -1, which is none of Kafka's and which kafka-python refuses to read, after the topic was created.
-func versions() *kversion.Versions {
-	v := kversion.Tip()
-	v.SetMaxKeyVersion(kmsg.CreateTopics.Int16(), 4) // the settings came with version 5
-	return v
 }
 
 // Addr is where clients connect, as host:port.
