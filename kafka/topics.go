@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -268,6 +269,31 @@ func SizingOf(ctx context.Context, c Config, topic string) (topology.Sizing, err
 		return size, fmt.Errorf("topic %s: %s is %q: %w", topic, minInsync, settings[topic][minInsync], err)
 	}
 	return size, nil
+}
+
+// Retentions returns how long topics that exist keep their records, by name; below 0 is for ever.
+func Retentions(ctx context.Context, c Config, topics []topology.Topic) (map[string]time.Duration, error) {
+	a, err := c.admin()
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	settings, err := a.settings(ctx, names(topics))
+	if err != nil {
+		return nil, err
+	}
+	kept := map[string]time.Duration{}
+	for topic, values := range settings {
+		ms, err := strconv.ParseInt(values[retention], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("topic %s: %s is %q: %w", topic, retention, values[retention], err)
+		}
+		kept[topic] = -time.Millisecond
+		if ms >= 0 && ms <= math.MaxInt64/int64(time.Millisecond) { // else it is for ever, said in one way or the other
+			kept[topic] = time.Duration(ms) * time.Millisecond
+		}
+	}
+	return kept, nil
 }
 
 // waitForLeaders returns when every broker knows every topic with a leader for each partition: a new topic reaches the

@@ -10,6 +10,9 @@ const (
 	// HeaderReplay marks a record that was put into the events topic again. Its value says where it came from. The fold asks
 	// whether the id of such an event is remembered, but not whether it is older than the dedupe window.
 	HeaderReplay = "tidemark-replay"
+
+	// HeaderCopied says of an event or notice that `topics repartition` copied where it lies under the old prefix.
+	HeaderCopied = "tidemark-copied"
 )
 
 // DeadLetterPrefix is what all headers that are ours to say of a dead letter begin with, and none of any other record.
@@ -25,6 +28,9 @@ const (
 	HeaderOffset        = DeadLetterPrefix + "offset"
 	HeaderFirstFailedAt = DeadLetterPrefix + "first_failed_at" // RFC 3339
 	HeaderKeyNull       = DeadLetterPrefix + "key_null"        // the source record had none; the letter's is empty
+
+	// HeaderCopiedLetter says of one that `topics repartition` copied where it lies under the old prefix.
+	HeaderCopiedLetter = DeadLetterPrefix + "copied"
 
 	// Lengths in bytes of what the source record has and the letter has no room for.
 	HeaderValueOmitted   = DeadLetterPrefix + "value_omitted"
