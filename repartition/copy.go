@@ -3,12 +3,12 @@ package repartition
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"maps"
 
 	"tidemark/codecs"
 	"tidemark/deadletters"
