@@ -25,7 +25,7 @@ func (r *run) lookAtEvents(ctx context.Context) error {
 		return err
 	}
 	return kafka.Read(ctx, r.Kafka, topic, spans, func(record *kgo.Record) error {
-		r.report(Looking, 1)
+		r.report(Looking)
 		return r.note(record)
 	})
 }
@@ -37,7 +37,8 @@ func (r *run) note(record *kgo.Record) error {
 		return err
 	}
 	if !r.places.add(from.GetPartition(), from.GetOffset(), record.Partition, record.Offset) {
-		return fmt.Errorf("%w: %s holds the event of %s twice: delete the topics there and start again", ErrForeign, record.Topic, from.Text())
+		return fmt.Errorf("%w: %s holds the event of %s twice: delete the new topics and start again",
+			ErrForeign, record.Topic, from.Text())
 	}
 	r.summary.Events++
 	return nil
@@ -50,12 +51,12 @@ func source(record *kgo.Record, header string) (*tidemarkv1.Position, error) {
 			return tidemarkv1.ParsePosition(string(h.Value))
 		}
 	}
-	return nil, fmt.Errorf("%w: the record at %s of %s was not copied: stop what writes there; then delete the topics and start again, "+
-		"and have what only they hold sent once more, to where the roles run", ErrForeign, text(record.Partition, record.Offset), record.Topic)
+	return nil, fmt.Errorf("%w: the record at %s of %s is no copy: stop what writes there, send what it wrote to the old "+
+		"prefix, delete the new topics, and start again", ErrForeign, text(record.Partition, record.Offset), record.Topic)
 }
 
-// copyEvents copies what the old files group has read, and then what it has not. Between the two, in each new partition, the
-// new group begins.
+// copyEvents copies what the old files group has read, and then what it has not. Between the two, in each new
+// partition, the new group begins.
 func (r *run) copyEvents(ctx context.Context) error {
 	read, unread := kafka.Spans{}, kafka.Spans{}
 	for partition, span := range r.events {
@@ -76,7 +77,9 @@ func (r *run) copyEvents(ctx context.Context) error {
 		}
 		var begin []kadm.Offset
 		for partition, span := range ends {
-			begin = append(begin, kadm.Offset{Topic: r.To.Events.Name, Partition: partition, At: span.To, LeaderEpoch: -1, Metadata: mark})
+			begin = append(begin, kadm.Offset{
+				Topic: r.To.Events.Name, Partition: partition, At: span.To, LeaderEpoch: -1, Metadata: mark,
+			})
 		}
 		if err := kafka.Commit(ctx, r.Kafka, r.To.FilesGroup, begin...); err != nil {
 			return err
@@ -85,15 +88,27 @@ func (r *run) copyEvents(ctx context.Context) error {
 	if err := r.copyLog(ctx, unread, false); err != nil {
 		return err
 	}
+	// Where the events lie now is read from the new log itself, which shows at the same time that each is there, and
+	// once.
+	r.places, r.summary.Events = places{}, 0
+	if err := r.lookAtEvents(ctx); err != nil {
+		return err
+	}
+	if r.summary.Events < r.read {
+		return fmt.Errorf("%d events were read of %s, and %s has %d: delete the new topics and start again",
+			r.read, r.From.Events.Name, r.To.Events.Name, r.summary.Events)
+	}
 	return r.countUnfolded(ctx)
 }
 
-// copyLog copies parts of the old log, one partition after the other: if one workspace's events lie in two, because partitions
-// were added, the older ones mostly are in the lower.
+// copyLog copies parts of the old log, one partition after the other: if one workspace's events lie in two, because
+// partitions were added, the older ones mostly are in the lower.
 func (r *run) copyLog(ctx context.Context, spans kafka.Spans, folded bool) error {
 	for _, partition := range slices.Sorted(maps.Keys(spans)) {
-		err := kafka.Read(ctx, r.Kafka, r.From.Events.Name, kafka.Spans{partition: spans[partition]}, func(record *kgo.Record) error {
-			r.report(Events, 1)
+		part := kafka.Spans{partition: spans[partition]}
+		err := kafka.Read(ctx, r.Kafka, r.From.Events.Name, part, func(record *kgo.Record) error {
+			r.report(Events)
+			r.read++
 			if r.places.find(record.Partition, record.Offset) != nil {
 				return nil
 			}
@@ -106,18 +121,12 @@ func (r *run) copyLog(ctx context.Context, spans kafka.Spans, folded bool) error
 			return err
 		}
 	}
-	return r.lookAgain(ctx)
+	return nil
 }
 
-// lookAgain learns where the events lie now.
-func (r *run) lookAgain(ctx context.Context) error {
-	r.places, r.summary.Events = places{}, 0
-	return r.lookAtEvents(ctx)
-}
-
-// partitionOf returns where an event belongs. One in a wrong partition, which is a dead letter, lies in a wrong one again: put right
-// it would be folded beside its dead letter. (With one partition there is no wrong one.) Where partitions were added to the old
-// topic, what is written since may be hashed over all of them, and is good.
+// partitionOf returns where an event belongs. One in a wrong partition, which is a dead letter, lies in a wrong one
+// again: put right it would be folded beside its dead letter. (With one partition there is no wrong one.) Where
+// partitions were added to the old topic, what is written since may be hashed over all of them, and is good.
 func (r *run) partitionOf(record *kgo.Record, folded bool) int32 {
 	workspace := string(record.Key)
 	if len(record.Key) == 0 { // then the JSON alone says it; else one that contradicts the key is no event anywhere
@@ -168,7 +177,8 @@ func (r *run) there(ctx context.Context, topic, header string) (map[string]bool,
 	})
 }
 
-// copyDeadLetters copies the entries that are neither replayed nor dropped. Their source is said as it lies in the new log.
+// copyDeadLetters copies the entries that are neither replayed nor dropped. Their source is said as it lies in the new
+// log.
 func (r *run) copyDeadLetters(ctx context.Context) error {
 	there, err := r.there(ctx, r.To.DLQ.Name, topology.HeaderCopiedLetter)
 	if err != nil {
@@ -180,13 +190,15 @@ func (r *run) copyDeadLetters(ctx context.Context) error {
 		return err
 	}
 	err = queue.Records(ctx, open, func(entry *deadletters.Entry, record *kgo.Record) error {
-		r.report(DeadLetters, 1)
+		r.report(DeadLetters)
 		r.summary.DeadLetters++
 		if there[text(record.Partition, record.Offset)] {
 			return nil
 		}
-		letter := copied(record, r.To.DLQ.Name, kafka.Partition(string(record.Key), r.To.DLQ.Partitions), topology.HeaderCopiedLetter)
-		if at := r.places.find(entry.Source.Partition, entry.Source.Offset); at != nil && entry.Source.Topic == r.From.Events.Name {
+		partition := kafka.Partition(string(record.Key), r.To.DLQ.Partitions)
+		letter := copied(record, r.To.DLQ.Name, partition, topology.HeaderCopiedLetter)
+		at := r.places.find(entry.Source.Partition, entry.Source.Offset)
+		if at != nil && entry.Source.Topic == r.From.Events.Name {
 			letter.Partition = at.GetPartition()
 			for i, h := range letter.Headers {
 				switch h.Key {
@@ -207,8 +219,8 @@ func (r *run) copyDeadLetters(ctx context.Context) error {
 	return r.writer.flush(ctx)
 }
 
-// copyNotices copies the notices that are not in the counts yet. All others have been read by everyone who was to read them, and
-// stay where they are.
+// copyNotices copies the notices that are not in the counts yet. All others have been read by everyone who was to read
+// them, and stay where they are.
 func (r *run) copyNotices(ctx context.Context) error {
 	there, err := r.there(ctx, r.To.Notify.Name, topology.HeaderCopied)
 	if err != nil {
@@ -218,12 +230,13 @@ func (r *run) copyNotices(ctx context.Context) error {
 		span := r.notices[partition]
 		span.From = max(span.From, r.counted[partition])
 		err := kafka.Read(ctx, r.Kafka, r.From.Notify.Name, kafka.Spans{partition: span}, func(record *kgo.Record) error {
-			r.report(Notices, 1)
+			r.report(Notices)
 			r.summary.Notices++
 			if there[text(record.Partition, record.Offset)] {
 				return nil
 			}
-			notice := copied(record, r.To.Notify.Name, kafka.FilePartition(record.Key, r.To.Notify.Partitions), topology.HeaderCopied)
+			to := kafka.FilePartition(record.Key, r.To.Notify.Partitions)
+			notice := copied(record, r.To.Notify.Name, to, topology.HeaderCopied)
 			if notice.Value, err = r.moveNotice(record); err != nil {
 				return err
 			}
@@ -245,7 +258,8 @@ func (r *run) moveNotice(record *kgo.Record) ([]byte, error) {
 	n := message.(*tidemarkv1.Notice)
 	old := n.GetPosition()
 	if r.places.translate(n.ProtoReflect()); n.GetPosition() == nil {
-		return nil, fmt.Errorf("the notice at %s of %s is not counted yet, and its event %s is no longer in %s: run `process --groups workspaces` until it is counted, and start again",
+		return nil, fmt.Errorf("the notice at %s of %s is not counted yet, and its event %s is no longer in %s: "+
+			"run `process --groups workspaces` until it is counted, and start again",
 			text(record.Partition, record.Offset), record.Topic, old.Text(), r.From.Events.Name)
 	}
 	return codecs.Notice{}.Encode(n)

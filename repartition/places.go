@@ -100,7 +100,8 @@ func (r *run) move(row proto.Message) {
 	known.translate(row.ProtoReflect())
 }
 
-// offset returns the new offset of an event in the partition of a position; 0, which is before all others, when it has none.
+// offset returns the new offset of an event in the partition of a position; 0, which is before all others, when it has
+// none.
 func (p places) offset(of *tidemarkv1.Position, offset int64) int64 {
 	if of == nil {
 		return 0

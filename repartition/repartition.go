@@ -1,12 +1,12 @@
 // Package repartition copies an installation under another topic prefix, with another number of partitions.
 //
-// It promises that the processors, started under the new prefix, go on exactly where those of the old one stopped: no event
-// is lost, none is folded or counted a second time, a resend is known as one, and versions go on. Whatever ends a run, the
-// next one goes on: what was copied is known by a header and by transactions, so nothing is there twice. At the end both
-// tables are compared row by row.
+// It promises that the processors, started under the new prefix, go on exactly where those of the old one stopped: no
+// event is lost, none is folded or counted a second time, a resend is known as one, and versions go on. Whatever ends a
+// run, the next one goes on: what was copied is known by a header and by transactions, so nothing is there twice. At
+// the end both tables are compared row by row.
 //
-// It changes and deletes nothing under the old prefix, and does not stop what runs there: it refuses while a processor does,
-// and says so when events came meanwhile.
+// It changes and deletes nothing under the old prefix, and does not stop what runs there: it refuses while a processor
+// does, and says so when events came meanwhile.
 package repartition
 
 import (
@@ -28,9 +28,10 @@ import (
 // A Move is what to copy, and where to.
 type Move struct {
 	Kafka    kafka.Config
-	From, To topology.Streams        // of From only the names count
-	Report   func(Stage, int64)      // called now and then with the records looked at so far; nil: nobody listens
-	Hook     func(*kgo.Record) error // for tests: called before a record is written; nil: nothing
+	From, To topology.Streams   // of From only the names count
+	Report   func(Stage, int64) // called with the number of each record of a stage; nil: nobody listens
+
+	hook func(*kgo.Record) error // of tests: called before a record is written; nil: nothing
 }
 
 // A Stage is a part of the work, in the words of a progress report.
@@ -49,10 +50,10 @@ const (
 // A Summary is what the new prefix holds.
 type Summary struct {
 	Events      int64                   `json:"events"`
-	Unfolded    int64                   `json:"unfolded"` // events of them that the processors will fold under the new prefix
+	Unfolded    int64                   `json:"unfolded"` // events of them that are still to be folded
 	DeadLetters int                     `json:"dead_letters"`
 	Notices     int                     `json:"notices"`
-	Strays      int                     `json:"strays"` // rows that lie in a partition that their key does not belong to, which no reader takes; left out
+	Strays      int                     `json:"strays"` // rows left out: no reader takes them where they lie
 	Files       comparison.Summary      `json:"files"`
 	Workspaces  comparison.Summary      `json:"workspaces"`
 	Different   []comparison.Difference `json:"different,omitempty"` // the first ten
@@ -75,7 +76,8 @@ var (
 // mark is what the commits of the new group end with, until a processor has committed.
 const mark = "repartition"
 
-// Run copies, compares, and returns what is there. When ctx ends before, it returns its error; started again it goes on.
+// Run copies, compares, and returns what is there. When ctx ends before, it returns its error; started again it goes
+// on.
 func (m *Move) Run(ctx context.Context) (*Summary, error) {
 	if m.From.Events.Name == m.To.Events.Name {
 		return nil, fmt.Errorf("both prefixes are that of %s: want another one", m.To.Events.Name)
@@ -95,7 +97,8 @@ func (m *Move) Run(ctx context.Context) (*Summary, error) {
 	}
 	defer run.writer.close()
 	for _, step := range []func(context.Context) error{
-		run.lookAtEvents, run.copyEvents, run.copyDeadLetters, run.copyNotices, run.copyRows, run.nothingArrived, run.compare, run.finish,
+		run.lookAtEvents, run.copyEvents, run.copyDeadLetters, run.copyNotices, run.copyRows,
+		run.nothingArrived, run.compare, run.finish,
 	} {
 		if err := step(ctx); err != nil {
 			return &run.summary, err
@@ -114,7 +117,8 @@ func (m *Move) quiet(ctx context.Context) error {
 			return err
 		}
 		if lag.Members > 0 {
-			return fmt.Errorf("%w: group %s has %d members: stop `process`, or wait some 10 s for one that was killed", ErrRunning, g.group, lag.Members)
+			return fmt.Errorf("%w: group %s has %d members: stop `process`, or wait some 10 s for one that was killed",
+				ErrRunning, g.group, lag.Members)
 		}
 	}
 	return nil
@@ -175,8 +179,10 @@ type run struct {
 	folded  map[int32]int64 // what the old files group reads next
 	counted map[int32]int64 // what the old workspaces group reads next in the notices
 	notices kafka.Spans
-	begun   bool // all events before the old group's commits were copied by an earlier run
-	looked  int64
+	begun   bool  // all events before the old group's commits were copied by an earlier run
+	read    int64 // events of the old log
+	stage   Stage
+	looked  int64 // records in that stage
 	summary Summary
 }
 
@@ -216,7 +222,7 @@ func (r *run) open(ctx context.Context) error {
 		return err
 	}
 	r.begun = len(begun) > 0
-	r.writer, err = newWriter(ctx, r.Kafka, r.To.FilesGroup, r.Hook)
+	r.writer, err = newWriter(ctx, r.Kafka, r.To.FilesGroup, r.hook)
 	return err
 }
 
@@ -231,8 +237,8 @@ func (r *run) committed(ctx context.Context, group, topic, table string) (map[in
 		return nil, err
 	}
 	if len(commits) == 0 && rows.Len() > 0 {
-		return nil, fmt.Errorf("%s has rows, and group %s has committed nothing in %s: the brokers forgot it, as it was idle for long; run `process` once, stop it, and start again",
-			table, group, topic)
+		return nil, fmt.Errorf("%s has rows, and group %s has committed nothing in %s: the brokers forgot it, as it was "+
+			"idle for long; run `process` once, stop it, and start again", table, group, topic)
 	}
 	next := map[int32]int64{}
 	for partition, o := range commits {
@@ -241,8 +247,12 @@ func (r *run) committed(ctx context.Context, group, topic, table string) (map[in
 	return next, nil
 }
 
-func (r *run) report(stage Stage, more int64) {
-	if r.looked += more; r.Report != nil {
+// report counts a record of a stage.
+func (r *run) report(stage Stage) {
+	if stage != r.stage {
+		r.stage, r.looked = stage, 0
+	}
+	if r.looked++; r.Report != nil {
 		r.Report(stage, r.looked)
 	}
 }
@@ -265,7 +275,8 @@ func (r *run) nothingArrived(ctx context.Context) error {
 			more += max(0, span.To-topic.seen[partition].To)
 		}
 		if more > 0 {
-			return fmt.Errorf("%w: %d records in %s: stop what writes there (`ingest`, `replay`, other producers) and start again to go on", ErrArrived, more, topic.name)
+			return fmt.Errorf("%w: %d records in %s: stop what writes there (`ingest`, `replay`, others) and start again",
+				ErrArrived, more, topic.name)
 		}
 	}
 	return nil
@@ -274,7 +285,8 @@ func (r *run) nothingArrived(ctx context.Context) error {
 // finish commits for the new groups once more, now saying how far their tables reach.
 func (r *run) finish(ctx context.Context) error {
 	for _, g := range []struct{ group, input, table string }{
-		{r.To.FilesGroup, r.To.Events.Name, r.To.Files.Name}, {r.To.WorkspacesGroup, r.To.Notify.Name, r.To.Workspaces.Name},
+		{r.To.FilesGroup, r.To.Events.Name, r.To.Files.Name},
+		{r.To.WorkspacesGroup, r.To.Notify.Name, r.To.Workspaces.Name},
 	} {
 		id, err := r.Kafka.Cluster().LogID(ctx, g.table)
 		if err != nil {
@@ -299,7 +311,9 @@ func (r *run) finish(ctx context.Context) error {
 				at = o.At
 			}
 			said := committed.Standing{Log: id, Next: table[partition].To}.Metadata()
-			offsets = append(offsets, kadm.Offset{Topic: g.input, Partition: partition, At: at, LeaderEpoch: -1, Metadata: said + " " + mark})
+			offsets = append(offsets, kadm.Offset{
+				Topic: g.input, Partition: partition, At: at, LeaderEpoch: -1, Metadata: said + " " + mark,
+			})
 		}
 		if err := kafka.Commit(ctx, r.Kafka, g.group, offsets...); err != nil {
 			return err

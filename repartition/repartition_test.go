@@ -15,7 +15,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/encoding/prototext"
-	"google.golang.org/protobuf/proto"
 
 	"tidemark/codecs"
 	"tidemark/comparison"
@@ -25,7 +24,6 @@ import (
 	"tidemark/kafka/epochs"
 	"tidemark/processors"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
-	"tidemark/repartition"
 	"tidemark/topology"
 )
 
@@ -153,9 +151,9 @@ func (h *historian) write(n int) (history []happening) {
 			kinds[h.rnd.IntN(len(kinds))], ws, h.serial, h.rnd.IntN(8), h.serial, h.rnd.IntN(3), h.serial, created)
 		switch h.rnd.IntN(20) {
 		case 0:
-			is.value = fmt.Sprintf(`{"event":"workspace_member_added","workspace_id":%q,"event_id":"m%d","user_id":"u%d"%s}`, ws, h.serial, h.rnd.IntN(5), created)
+			is.value = fmt.Sprintf(`{"event":"added_member_to_workspace","workspace_id":%q,"event_id":"m%d","user_id":"u%d"%s}`, ws, h.serial, h.rnd.IntN(5), created)
 		case 1:
-			is.value = fmt.Sprintf(`{"event":"workspace_member_removed","workspace_id":%q,"event_id":"m%d","user_id":"u%d"%s}`, ws, h.serial, h.rnd.IntN(5), created)
+			is.value = fmt.Sprintf(`{"event":"removed_member_from_workspace","workspace_id":%q,"event_id":"m%d","user_id":"u%d"%s}`, ws, h.serial, h.rnd.IntN(5), created)
 		case 2:
 			is.value = "not JSON"
 		case 3:
@@ -326,7 +324,7 @@ func moveAll(t *testing.T, rnd *rand.Rand, from, to *installation) (kills int) {
 	for least := 1; ; least += 60 {
 		left := least + rnd.IntN(120)
 		ctx, cancel := context.WithCancelCause(t.Context())
-		move := &repartition.Move{Kafka: from.conf.Kafka, From: from.conf.Streams, To: to.conf.Streams, Hook: func(*kgo.Record) error {
+		move := from.moveTo(to, func(*kgo.Record) error {
 			if left--; left == 0 {
 				cancel(errKilled)
 				if rnd.IntN(2) == 0 {
@@ -334,7 +332,7 @@ func moveAll(t *testing.T, rnd *rand.Rand, from, to *installation) (kills int) {
 				}
 			}
 			return nil
-		}}
+		})
 		summary, err := move.Run(ctx)
 		cancel(nil)
 		if err == nil {
@@ -404,44 +402,4 @@ func index(t *testing.T, i *installation) map[string]string {
 		t.Fatal(err)
 	}
 	return found
-}
-
-// checkPositions wants at each row's position the event that it was folded from.
-func checkPositions(t *testing.T, i *installation) {
-	t.Helper()
-	s, checked := i.conf.Streams, 0
-	spans, err := kafka.Extent(t.Context(), i.conf.Kafka, s.Files.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := map[string]string{}
-	err = kafka.Read(t.Context(), i.conf.Kafka, s.Files.Name, spans, func(r *kgo.Record) error {
-		row := new(tidemarkv1.FileState)
-		if err := proto.Unmarshal(r.Value, row); err != nil {
-			return err
-		}
-		at[row.GetPosition().Text()] = row.GetFileId()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if spans, err = kafka.Extent(t.Context(), i.conf.Kafka, s.Events.Name); err != nil {
-		t.Fatal(err)
-	}
-	err = kafka.Read(t.Context(), i.conf.Kafka, s.Events.Name, spans, func(r *kgo.Record) error {
-		id, named := at[(&tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}).Text()]
-		if !named {
-			return nil
-		}
-		checked++
-		e, err := codecs.ParseEvent(r.Value)
-		if err != nil || e.GetFileId() != id {
-			return fmt.Errorf("a row of %s says that it is of %s", id, r.Value)
-		}
-		return nil
-	})
-	if err != nil || checked != len(at) {
-		t.Errorf("%d of %d positions are those of events: %v", checked, len(at), err)
-	}
 }

@@ -15,15 +15,15 @@ import (
 	"tidemark/topology"
 )
 
-// copyRows copies the newest row of every key of both tables, and says to the index what each file is. Rows are written again by
-// each run: the same key has the same row.
+// copyRows copies the newest row of every key of both tables, and says to the index what each file is. Rows are written
+// again by each run: the same key has the same row.
 func (r *run) copyRows(ctx context.Context) error {
 	r.summary.Strays = 0
 	err := r.copyTable(ctx, r.From.Workspaces, r.To.Workspaces, comparison.Workspaces, nil)
 	if err != nil {
 		return err
 	}
-	return r.copyTable(ctx, r.From.Files, r.To.Files, comparison.Files, func(record *kgo.Record, row comparison.Row) error {
+	index := func(record *kgo.Record, row comparison.Row) error {
 		state, is := row.(*tidemarkv1.FileState)
 		if !is {
 			return fmt.Errorf("a row of %s is a %T", r.From.Files.Name, row)
@@ -32,12 +32,18 @@ func (r *run) copyRows(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return r.writer.put(ctx, &kgo.Record{Topic: r.To.Index.Name, Partition: record.Partition, Key: record.Key, Value: value, Timestamp: record.Timestamp})
-	})
+		return r.writer.put(ctx, &kgo.Record{
+			Topic: r.To.Index.Name, Partition: record.Partition, Key: record.Key, Value: value, Timestamp: record.Timestamp,
+		})
+	}
+	return r.copyTable(ctx, r.From.Files, r.To.Files, comparison.Files, index)
 }
 
-// copyTable copies the newest row of each key, one old partition after the other; also is called with each and its new record.
-func (r *run) copyTable(ctx context.Context, from, to topology.Topic, kind comparison.Kind, also func(*kgo.Record, comparison.Row) error) error {
+// copyTable copies the newest row of each key, one old partition after the other; also is called with each and its new
+// record.
+func (r *run) copyTable(
+	ctx context.Context, from, to topology.Topic, kind comparison.Kind, also func(*kgo.Record, comparison.Row) error,
+) error {
 	spans, err := kafka.Extent(ctx, r.Kafka, from.Name)
 	if err != nil {
 		return err
@@ -52,7 +58,7 @@ func (r *run) copyTable(ctx context.Context, from, to topology.Topic, kind compa
 			if at, known := newest[string(record.Key)]; !known || at.offset != record.Offset {
 				return nil
 			}
-			r.report(Rows, 1)
+			r.report(Rows)
 			row, err := kind.Decode(record)
 			if err != nil {
 				return err
@@ -63,7 +69,8 @@ func (r *run) copyTable(ctx context.Context, from, to topology.Topic, kind compa
 				return fmt.Errorf("encode the row %q of %s: %w", record.Key, from.Name, err)
 			}
 			moved := &kgo.Record{
-				Topic: to.Name, Partition: kafka.FilePartition(record.Key, to.Partitions), Key: record.Key, Value: value, Timestamp: record.Timestamp,
+				Topic: to.Name, Partition: kafka.FilePartition(record.Key, to.Partitions),
+				Key: record.Key, Value: value, Timestamp: record.Timestamp,
 			}
 			if err := r.writer.put(ctx, moved); err != nil || also == nil {
 				return err
@@ -83,7 +90,9 @@ func (r *run) copyTable(ctx context.Context, from, to topology.Topic, kind compa
 // A version is that of the newest row of a key, and where it lies.
 type version struct{ number, offset int64 }
 
-func (r *run) newest(ctx context.Context, topic string, part kafka.Spans, kind comparison.Kind) (map[string]version, error) {
+func (r *run) newest(
+	ctx context.Context, topic string, part kafka.Spans, kind comparison.Kind,
+) (map[string]version, error) {
 	newest := map[string]version{}
 	return newest, kafka.Read(ctx, r.Kafka, topic, part, func(record *kgo.Record) error {
 		key := string(record.Key)
@@ -106,9 +115,10 @@ func (r *run) newest(ctx context.Context, topic string, part kafka.Spans, kind c
 	})
 }
 
-// compare compares both tables with the old ones, row by row and in every field, positions as they are said in the new log.
+// compare compares both tables with the old ones, row by row and in every field, positions as they are said in the new
+// log.
 func (r *run) compare(ctx context.Context) error {
-	r.report(Comparing, 0)
+	r.report(Comparing)
 	for _, table := range []struct {
 		from, to topology.Topic
 		kind     comparison.Kind
@@ -118,11 +128,10 @@ func (r *run) compare(ctx context.Context) error {
 		{r.From.Files, r.To.Files, comparison.Files, &r.summary.Files},
 	} {
 		c := &comparison.Comparison{
-			Kafka: r.Kafka, Kind: table.kind,
+			Kafka: r.Kafka, Kind: table.kind, Moved: func(row comparison.Row) { r.move(row) },
 			A: comparison.Table{Group: table.from.Name, Topic: table.from.Name, Partitions: r.hashed},
 			B: comparison.Table{Group: table.to.Name, Topic: table.to.Name, Partitions: table.to.Partitions},
 		}
-		c.Moved = func(row comparison.Row) { r.move(row) }
 		summary, err := c.Run(ctx, func(d comparison.Difference) error {
 			if len(r.summary.Different) < 10 {
 				r.summary.Different = append(r.summary.Different, d)
@@ -135,7 +144,8 @@ func (r *run) compare(ctx context.Context) error {
 		*table.summary = *summary
 	}
 	if n := r.summary.Workspaces.Different + r.summary.Files.Different; n > 0 {
-		return fmt.Errorf("%w in %d rows: start again; if they still differ, something else writes into %s or %s", ErrDiffer, n, r.To.Files.Name, r.To.Workspaces.Name)
+		return fmt.Errorf("%w in %d rows: start again; if they still differ, something else has written into %s or %s",
+			ErrDiffer, n, r.To.Files.Name, r.To.Workspaces.Name)
 	}
 	return nil
 }

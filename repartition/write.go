@@ -13,8 +13,8 @@ import (
 	"tidemark/topology"
 )
 
-// A writer writes records in transactions. Their id is the same in each run: a new one ends what a killed one left open, and
-// nothing that was still on its way becomes visible.
+// A writer writes records in transactions. Their id is the same in each run: a new one ends what a killed one left
+// open, and nothing that was still on its way becomes visible.
 type writer struct {
 	conf    kafka.Config
 	id      string
@@ -30,7 +30,8 @@ const (
 	maxBytes   = 8 << 20
 )
 
-// patient waits for brokers until the context ends. kgo reckons the age of a record from its timestamp, which is copied.
+// patient waits for brokers until the context ends. kgo reckons the age of a record from its timestamp, which is
+// copied.
 var patient = kgo.RecordDeliveryTimeout(0)
 
 func newWriter(ctx context.Context, conf kafka.Config, group string, hook func(*kgo.Record) error) (*writer, error) {
@@ -78,8 +79,8 @@ func (w *writer) putCompressed(ctx context.Context, r *kgo.Record) error {
 	if err := w.flush(ctx); err != nil {
 		return err
 	}
-	client, err := kafka.NewProducer(w.conf, kgo.TransactionalID(w.id+"-large"), patient, kgo.ProducerBatchMaxBytes(64<<20),
-		kgo.ProducerBatchCompression(kgo.ZstdCompression()))
+	client, err := kafka.NewProducer(w.conf, kgo.TransactionalID(w.id+"-large"), patient,
+		kgo.ProducerBatchMaxBytes(64<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression())) // which is never the larger
 	if err != nil {
 		return err
 	}
@@ -128,5 +129,7 @@ func copied(r *kgo.Record, topic string, partition int32, header string) *kgo.Re
 		}
 	}
 	headers = append(headers, kgo.RecordHeader{Key: header, Value: []byte(text(r.Partition, r.Offset))})
-	return &kgo.Record{Topic: topic, Partition: partition, Key: r.Key, Value: r.Value, Headers: headers, Timestamp: r.Timestamp}
+	return &kgo.Record{
+		Topic: topic, Partition: partition, Key: r.Key, Value: r.Value, Headers: headers, Timestamp: r.Timestamp,
+	}
 }

@@ -143,7 +143,7 @@ func (c *topicsRepartitionCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	move := &repartition.Move{Kafka: config, From: from, To: to, Report: tellStages(con)}
+	move := &repartition.Move{Kafka: config, From: from, To: to, Report: reportStages(con)}
 	summary, err := move.Run(ctx)
 	if ctx.Err() != nil {
 		return fmt.Errorf("cut short: start it again with the same flags to go on")
@@ -163,13 +163,13 @@ func (c *topicsRepartitionCommand) Run(ctx context.Context, con console) error {
 	return nil
 }
 
-// tellStages says what is being done, and every five seconds how far it is.
-func tellStages(con console) func(repartition.Stage, int64) {
+// reportStages prints what is being done, and every five seconds how far it is.
+func reportStages(con console) func(repartition.Stage, int64) {
 	var last repartition.Stage
 	said := time.Now()
 	return func(stage repartition.Stage, records int64) {
 		if stage != last || time.Since(said) >= lineEvery {
-			con.note("%s: %d records so far", stage, records)
+			con.note("%s: record %d", stage, records)
 			last, said = stage, time.Now()
 		}
 	}
