@@ -20,7 +20,7 @@ import (
 // lookAtEvents learns from the new log what was copied by earlier runs.
 func (r *run) lookAtEvents(ctx context.Context) error {
 	topic := r.To.Events.Name
-	spans, err := kafka.Extent(ctx, r.Kafka, topic)
+	spans, err := kafka.Decided(ctx, r.Kafka, topic) // a commit returns before all its markers are written
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (r *run) copyEvents(ctx context.Context) error {
 		return err
 	}
 	if !r.begun {
-		ends, err := kafka.Extent(ctx, r.Kafka, r.To.Events.Name)
+		ends, err := kafka.Decided(ctx, r.Kafka, r.To.Events.Name)
 		if err != nil {
 			return err
 		}
@@ -163,7 +163,7 @@ func (r *run) countUnfolded(ctx context.Context) error {
 
 // there returns where the records of a topic were copied from.
 func (r *run) there(ctx context.Context, topic, header string) (map[string]bool, error) {
-	spans, err := kafka.Extent(ctx, r.Kafka, topic)
+	spans, err := kafka.Decided(ctx, r.Kafka, topic)
 	if err != nil {
 		return nil, err
 	}

@@ -136,15 +136,15 @@ func (m *Move) unused(ctx context.Context) error {
 		if lag.Members > 0 {
 			return fmt.Errorf("%w: group %s has %d members", ErrInUse, g.group, lag.Members)
 		}
-	}
-	commits, err := kafka.Committed(ctx, m.Kafka, m.To.FilesGroup, m.To.Events.Name)
-	if err != nil {
-		return err
-	}
-	for partition, o := range commits {
-		if !strings.HasSuffix(o.Metadata, mark) {
-			return fmt.Errorf("%w: group %s has read partition %d of %s up to %d by itself; to copy again choose another prefix",
-				ErrInUse, m.To.FilesGroup, partition, m.To.Events.Name, o.At)
+		commits, err := kafka.Committed(ctx, m.Kafka, g.group, g.topic)
+		if err != nil {
+			return err
+		}
+		for partition, o := range commits {
+			if !strings.HasSuffix(o.Metadata, mark) {
+				return fmt.Errorf("%w: group %s has read partition %d of %s by itself, up to %d; to copy again choose another prefix",
+					ErrInUse, g.group, partition, g.topic, o.At)
+			}
 		}
 	}
 	return nil
@@ -292,11 +292,11 @@ func (r *run) finish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		table, err := kafka.Extent(ctx, r.Kafka, g.table)
+		table, err := kafka.Decided(ctx, r.Kafka, g.table)
 		if err != nil {
 			return err
 		}
-		input, err := kafka.Extent(ctx, r.Kafka, g.input)
+		input, err := kafka.Decided(ctx, r.Kafka, g.input)
 		if err != nil {
 			return err
 		}

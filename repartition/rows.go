@@ -127,6 +127,9 @@ func (r *run) compare(ctx context.Context) error {
 		{r.From.Workspaces, r.To.Workspaces, comparison.Workspaces, &r.summary.Workspaces},
 		{r.From.Files, r.To.Files, comparison.Files, &r.summary.Files},
 	} {
+		if _, err := kafka.Decided(ctx, r.Kafka, table.to.Name); err != nil { // else the comparison would miss the last rows
+			return err
+		}
 		c := &comparison.Comparison{
 			Kafka: r.Kafka, Kind: table.kind, Moved: func(row comparison.Row) { r.move(row) },
 			A: comparison.Table{Group: table.from.Name, Topic: table.from.Name, Partitions: r.hashed},
