@@ -19,6 +19,7 @@ import (
 	"tidemark/kafka/epochs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/repartition"
+	"tidemark/topology"
 )
 
 func added(workspace, id, file, more string) happening {
@@ -260,5 +261,40 @@ func checkPositions(t *testing.T, i *installation) {
 	})
 	if err != nil || checked != len(at) {
 		t.Errorf("%d of %d positions are those of events: %v", checked, len(at), err)
+	}
+}
+
+// A run that was killed within a transaction is fenced: what it had on its way never becomes visible.
+func TestAKilledRunIsFenced(t *testing.T) {
+	brokers := devbroker.ForTest(t)
+	old, moved := install(t, brokers, 2, epochs.AtLeastOnce).apply(t), install(t, brokers, 3, epochs.AtLeastOnce).apply(t)
+	old.send(t, []happening{added("w", "e1", "f", ""), added("w", "e2", "f", "")})
+	old.process(t)
+	killed, err := kafka.NewProducer(old.conf.Kafka, kgo.TransactionalID(moved.conf.Streams.FilesGroup+"-repartition"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(killed.Close)
+	if err := killed.BeginTransaction(); err != nil {
+		t.Fatal(err)
+	}
+	half := &kgo.Record{
+		Topic: moved.conf.Streams.Events.Name, Partition: kafka.Partition("w", 3), Key: []byte("w"), Value: []byte(added("w", "e1", "f", "").value),
+		Headers: []kgo.RecordHeader{{Key: topology.HeaderCopied, Value: fmt.Appendf(nil, "%d:0", kafka.Partition("w", 2))}},
+	}
+	if err := killed.ProduceSync(t.Context(), half).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	move := old.moveTo(moved, nil)
+	if summary, err := move.Run(t.Context()); err != nil || summary.Events != 2 {
+		t.Fatalf("%+v, %v", summary, err)
+	}
+	if err := killed.EndTransaction(t.Context(), kgo.TryCommit); err == nil {
+		t.Error("the killed run could still commit")
+	}
+	n := 0
+	moved.each(t, moved.conf.Streams.Events.Name, func(*kgo.Record) error { n++; return nil })
+	if n != 2 {
+		t.Errorf("%d events, want 2", n)
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"tidemark/kafka/epochs"
 	"tidemark/processors"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/repartition"
 	"tidemark/topology"
 )
 
@@ -64,40 +65,49 @@ func (i *installation) apply(t *testing.T) *installation {
 // process runs both groups until they have read everything.
 func (i *installation) process(t *testing.T) {
 	t.Helper()
-	conf := i.conf
+	i.run(t, true)
+}
+
+// run runs the files group, and that of the workspaces if notices are to be counted, until they have read everything.
+func (i *installation) run(t *testing.T, counting bool) {
+	t.Helper()
+	conf, s := i.conf, i.conf.Streams
 	conf.Metrics = prometheus.NewRegistry()
+	groups := []struct {
+		run          func(context.Context) error
+		group, topic string
+	}{{processors.NewFiles(conf).Run, s.FilesGroup, s.Events.Name}, {processors.NewWorkspaces(conf).Run, s.WorkspacesGroup, s.Notify.Name}}
+	if !counting {
+		groups = groups[:1]
+	}
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 2)
-	go func() { ended <- processors.NewFiles(conf).Run(ctx) }()
-	go func() { ended <- processors.NewWorkspaces(conf).Run(ctx) }()
-	s := conf.Streams
-	for _, g := range []struct{ group, topic string }{{s.FilesGroup, s.Events.Name}, {s.WorkspacesGroup, s.Notify.Name}} {
-		for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-			lag, err := kafka.Lags(t.Context(), conf.Kafka, g.group, g.topic)
-			if err == nil && lag.Members > 0 && lag.Total() == 0 {
-				break
-			}
-			if time.Since(begun) > 60*time.Second {
-				t.Fatalf("group %s: %+v, %v", g.group, lag, err)
+	defer cancel()
+	ended := make(chan error, len(groups))
+	for _, g := range groups {
+		go func() { ended <- g.run(ctx) }()
+	}
+	await := func(what func(kafka.GroupLag) bool) {
+		t.Helper()
+		for _, g := range groups {
+			for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+				lag, err := kafka.Lags(t.Context(), conf.Kafka, g.group, g.topic)
+				if err == nil && what(lag) {
+					break
+				}
+				if time.Since(begun) > time.Minute {
+					t.Fatalf("group %s: %+v, %v", g.group, lag, err)
+				}
 			}
 		}
 	}
+	await(func(l kafka.GroupLag) bool { return l.Members > 0 && l.Total() == 0 })
 	cancel()
-	for range 2 {
+	for range groups {
 		if err := <-ended; err != nil {
 			t.Fatal(err)
 		}
 	}
-	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) { // static members stay for a while
-		lag, err := kafka.Lags(t.Context(), conf.Kafka, s.FilesGroup, s.Events.Name)
-		counting, err2 := kafka.Lags(t.Context(), conf.Kafka, s.WorkspacesGroup, s.Notify.Name)
-		if err == nil && err2 == nil && lag.Members+counting.Members == 0 {
-			return
-		}
-		if time.Since(begun) > 30*time.Second {
-			t.Fatalf("still members: %+v, %v", lag, err)
-		}
-	}
+	await(func(l kafka.GroupLag) bool { return l.Members == 0 }) // static members stay for a while
 }
 
 // A happening is one record of a history, wherever it is to lie.
@@ -249,15 +259,20 @@ func TestAMoveIsAsIfItHadBeenSoFromTheStart(t *testing.T) {
 			old, fresh := install(t, brokers, c.from, c.guarantee).apply(t), install(t, brokers, c.to, c.guarantee).apply(t)
 			moved := install(t, brokers, c.to, c.guarantee)
 
-			folded, waiting, later := h.write(700), h.write(60), []happening(nil)
+			folded, uncounted, waiting, later := h.write(650), h.write(50), h.write(60), []happening(nil)
 			old.send(t, folded)
 			old.process(t)
+			old.send(t, uncounted)
+			old.run(t, false)
 			if c.guarantee == epochs.AtLeastOnce { // as a crash leaves it: rows and notices beyond the commits
 				rewind(t, old.conf, old.conf.Streams.FilesGroup, old.conf.Streams.Events.Name, 9)
 				rewind(t, old.conf, old.conf.Streams.WorkspacesGroup, old.conf.Streams.Notify.Name, 13)
 			}
 			old.send(t, waiting)
-			kills := moveAll(t, h.rnd, old, moved)
+			kills, summary := moveAll(t, h.rnd, old, moved)
+			if n := int(summary.Unfolded); n < len(waiting) || n > len(waiting)+9*c.from || summary.Notices < 30 {
+				t.Errorf("%+v: %d events are not folded", summary, len(waiting))
+			}
 			if kills < 5 {
 				t.Errorf("the copy was cut short %d times: that shows little", kills)
 			}
@@ -271,6 +286,7 @@ func TestAMoveIsAsIfItHadBeenSoFromTheStart(t *testing.T) {
 			moved.send(t, later)
 			moved.process(t)
 			fresh.send(t, folded)
+			fresh.send(t, uncounted)
 			fresh.send(t, waiting)
 			fresh.send(t, later)
 			fresh.process(t)
@@ -319,7 +335,7 @@ func rewind(t *testing.T, conf processors.Config, group, topic string, by int64)
 var errKilled = errors.New("killed")
 
 // moveAll runs a move until it succeeds. Each run is killed at a record, later and later ones.
-func moveAll(t *testing.T, rnd *rand.Rand, from, to *installation) (kills int) {
+func moveAll(t *testing.T, rnd *rand.Rand, from, to *installation) (kills int, summary *repartition.Summary) {
 	t.Helper()
 	for least := 1; ; least += 60 {
 		left := least + rnd.IntN(120)
@@ -339,7 +355,7 @@ func moveAll(t *testing.T, rnd *rand.Rand, from, to *installation) (kills int) {
 			if summary.Files.Equal == 0 || summary.Workspaces.Equal == 0 || summary.Files.Different+summary.Workspaces.Different+summary.Strays > 0 || summary.DeadLetters == 0 {
 				t.Errorf("%+v", summary)
 			}
-			return kills
+			return kills, summary
 		}
 		if !errors.Is(err, errKilled) && !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
