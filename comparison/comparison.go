@@ -36,6 +36,15 @@ type Row interface {
 	GetLogId() string
 }
 
+// Folded is how many events were folded into a row, also those that changed nothing that is shown: of two rows of a key the one
+// with more is newer.
+func Folded(r Row) int64 {
+	if s, ok := r.(interface{ GetSilent() int64 }); ok {
+		return r.GetVersion() + s.GetSilent()
+	}
+	return r.GetVersion()
+}
+
 // A Kind makes an empty row of one kind.
 type Kind func() Row
 
@@ -235,7 +244,7 @@ func (p *part) beyond(offset int64) bool { return p.frontiers != nil && p.fronti
 
 // A sum stands for a row of which only equality matters.
 type sum struct {
-	version int64
+	folded  int64
 	offset  int64 // of its position; -1 when that is in another log than the present one
 	content uint64
 }
@@ -331,16 +340,16 @@ func (p *part) sums(ctx context.Context, t Table, spans kafka.Spans) (map[string
 			delete(sums, key)
 			return nil
 		}
-		if known, there := sums[key]; there && r.GetVersion() < known.version { // a late writer's: views pass it over too
+		if known, there := sums[key]; there && Folded(r) < known.folded { // a late writer's: views pass it over too
 			return nil
 		}
 		offset := r.GetPosition().GetOffset()
 		if id := r.GetLogId(); id != "" && id != p.log {
 			offset = -1 // of a log that is gone: no group will come to it
 		}
-		version := r.GetVersion()
+		folded := Folded(r)
 		content, err := p.content(r)
-		sums[key] = sum{version, offset, content}
+		sums[key] = sum{folded, offset, content}
 		return err
 	})
 	return sums, err
@@ -403,7 +412,7 @@ func (p *part) rows(ctx context.Context, t Table, spans kafka.Spans, wanted map[
 		case !wanted[key]:
 		case r == nil:
 			delete(rows, key)
-		case known == nil || r.GetVersion() >= known.GetVersion():
+		case known == nil || Folded(r) >= Folded(known):
 			rows[key] = r
 		}
 		return nil

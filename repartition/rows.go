@@ -87,8 +87,8 @@ func (r *run) copyTable(
 	return nil
 }
 
-// A version is that of the newest row of a key, and where it lies.
-type version struct{ number, offset int64 }
+// A version says how many events were folded into the newest row of a key, and where it lies.
+type version struct{ folded, offset int64 }
 
 func (r *run) newest(
 	ctx context.Context, topic string, part kafka.Spans, kind comparison.Kind,
@@ -108,8 +108,8 @@ func (r *run) newest(
 		if err != nil {
 			return err
 		}
-		if known, there := newest[key]; !there || row.GetVersion() >= known.number {
-			newest[key] = version{row.GetVersion(), record.Offset}
+		if known, there := newest[key]; !there || comparison.Folded(row) >= known.folded {
+			newest[key] = version{comparison.Folded(row), record.Offset}
 		}
 		return nil
 	})
