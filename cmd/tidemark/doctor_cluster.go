@@ -82,7 +82,7 @@ func (d *clusterDoctor) failed(err error) finding {
 	case errors.Is(err, kafka.ErrNoTopic):
 		f.Mend = "run `tidemark topics apply`; if topics of another name are there, set --topic-prefix"
 	case isCount(err):
-		f.Mend = moreAdded
+		f.Mend = unequal
 	case denied:
 		f.Mend = "grant it: `tidemark topics acls` prints the commands"
 	case strings.HasPrefix(text, "topic ") && strings.Contains(text, ", want "):
@@ -93,7 +93,7 @@ func (d *clusterDoctor) failed(err error) finding {
 
 // What to do about a number of partitions. Which of the two it is shows when all topics are looked at.
 const (
-	moreAdded = "partitions were added to it: every topic must have the same number, and Kafka takes none away; " +
+	unequal = "every topic must have the same number: partitions were added to some, and Kafka takes none away; " +
 		"stop the roles and follow \"Changing the partition count\" in docs/operating.md (`tidemark topics repartition`)"
 	otherCount = "every topic has this number: set --partitions to it; " +
 		"to have another one, follow \"Changing the partition count\" in docs/operating.md"
