@@ -17,12 +17,17 @@ import (
 	"tidemark/topology"
 )
 
-// lookAtEvents learns from the new log what was copied by earlier runs.
+// lookAtEvents learns from the new log what was copied. Of each old partition that is all up to some offset: its events are
+// written in their order, and those of a transaction together.
 func (r *run) lookAtEvents(ctx context.Context) error {
 	topic := r.To.Events.Name
 	spans, err := kafka.Decided(ctx, r.Kafka, topic) // a commit returns before all its markers are written
 	if err != nil {
 		return err
+	}
+	r.places, r.last, r.expired, r.summary.Events = places{}, map[int32]int64{}, 0, 0
+	for _, span := range spans {
+		r.expired += span.From
 	}
 	return kafka.Read(ctx, r.Kafka, topic, spans, func(record *kgo.Record) error {
 		r.report(Looking)
@@ -39,6 +44,9 @@ func (r *run) note(record *kgo.Record) error {
 	if !r.places.add(from.GetPartition(), from.GetOffset(), record.Partition, record.Offset) {
 		return fmt.Errorf("%w: %s holds the event of %s twice: delete the new topics and start again",
 			ErrForeign, record.Topic, from.Text())
+	}
+	if last, known := r.last[from.GetPartition()]; !known || from.GetOffset() > last {
+		r.last[from.GetPartition()] = from.GetOffset()
 	}
 	r.summary.Events++
 	return nil
@@ -90,11 +98,10 @@ func (r *run) copyEvents(ctx context.Context) error {
 	}
 	// Where the events lie now is read from the new log itself, which shows at the same time that each is there, and
 	// once.
-	r.places, r.summary.Events = places{}, 0
 	if err := r.lookAtEvents(ctx); err != nil {
 		return err
 	}
-	if r.summary.Events < r.read {
+	if r.summary.Events+r.expired < r.read {
 		return fmt.Errorf("%d events were read of %s, and %s has %d: delete the new topics and start again",
 			r.read, r.From.Events.Name, r.To.Events.Name, r.summary.Events)
 	}
@@ -109,7 +116,7 @@ func (r *run) copyLog(ctx context.Context, spans kafka.Spans, folded bool) error
 		err := kafka.Read(ctx, r.Kafka, r.From.Events.Name, part, func(record *kgo.Record) error {
 			r.report(Events)
 			r.read++
-			if r.places.find(record.Partition, record.Offset) != nil {
+			if last, begun := r.last[record.Partition]; begun && record.Offset <= last {
 				return nil
 			}
 			return r.writer.put(ctx, copied(record, r.To.Events.Name, r.partitionOf(record, folded), topology.HeaderCopied))

@@ -298,3 +298,36 @@ func TestAKilledRunIsFenced(t *testing.T) {
 		t.Errorf("%d events, want 2", n)
 	}
 }
+
+// Copied events have their old times, so retention may take some while the copy is made. They are not copied again, to where they
+// would be folded as new ones.
+func TestRetentionTakesWhatWasCopied(t *testing.T) {
+	brokers := devbroker.ForTest(t)
+	old, moved := install(t, brokers, 2, epochs.AtLeastOnce).apply(t), install(t, brokers, 3, epochs.AtLeastOnce)
+	old.send(t, []happening{added("w", "e1", "f", ""), added("w", "e2", "g", ""), added("w", "e3", "h", "")})
+	old.process(t)
+	move := old.moveTo(moved, func(r *kgo.Record) error {
+		if r.Topic == moved.conf.Streams.Workspaces.Name {
+			return errKilled
+		}
+		return nil
+	})
+	if _, err := move.Run(t.Context()); !errors.Is(err, errKilled) {
+		t.Fatal(err)
+	}
+	taken := kadm.Offsets{}
+	taken.AddOffset(moved.conf.Streams.Events.Name, kafka.Partition("w", 3), 1, -1)
+	if _, err := kadm.NewClient(moved.client).DeleteRecords(t.Context(), taken); err != nil {
+		t.Fatal(err)
+	}
+	move = old.moveTo(moved, nil)
+	summary, err := move.Run(t.Context())
+	if err != nil || summary.Events != 2 || summary.Unfolded != 0 || summary.Files.Equal != 3 {
+		t.Fatalf("%+v, %v", summary, err)
+	}
+	for file, offset := range map[string]int64{"f": -1, "g": 1, "h": 2} {
+		if at := moved.row(t, "w", file).GetPosition(); (at == nil) != (offset < 0) || at.GetOffset() != max(offset, 0) {
+			t.Errorf("the row of %s is at %v, want offset %d", file, at, offset)
+		}
+	}
+}

@@ -91,7 +91,7 @@ func (m *Move) Run(ctx context.Context) (*Summary, error) {
 	if err := m.unused(ctx); err != nil {
 		return nil, err
 	}
-	run := &run{Move: m, places: places{}}
+	run := &run{Move: m}
 	if err := run.open(ctx); err != nil {
 		return nil, err
 	}
@@ -172,7 +172,9 @@ type run struct {
 	*Move
 	writer  *writer
 	places  places
-	fromID  string // of the events topics
+	last    map[int32]int64 // by old partition: the last event that was copied
+	expired int64           // offsets of the new log whose records retention has taken, as it counts from their old times
+	fromID  string          // of the events topics
 	toID    string
 	hashed  int // partitions that the old installation hashes its keys over
 	events  kafka.Spans
