@@ -2,10 +2,12 @@
 //
 // It promises to compare the newest row of every key, partition by partition, in memory that grows with the keys of one partition
 // and not with their rows, and never to call a row different because one of the two groups has read further than the other:
-// such rows are counted apart. It changes nothing.
+// such rows are counted apart. Of two tables that were given other numbers of partitions, it compares as many as can hold the same
+// keys at a time. It changes nothing.
 package comparison
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,11 +28,51 @@ import (
 // events topic was made anew since, and the dedupe window, which begins with the first event that a group has read.
 var Bookkeeping = []string{"log_id", "seen"}
 
-// A Table is the table of a group that folds files.
+// A Row is a row of either kind of table.
+type Row interface {
+	proto.Message
+	GetVersion() int64
+	GetPosition() *tidemarkv1.Position
+	GetLogId() string
+}
+
+// Folded is how many events were folded into a row, also those that changed nothing that is shown: of two rows of a key the one
+// with more is newer.
+func Folded(r Row) int64 {
+	if s, ok := r.(interface{ GetSilent() int64 }); ok {
+		return r.GetVersion() + s.GetSilent()
+	}
+	return r.GetVersion()
+}
+
+// A Kind makes an empty row of one kind.
+type Kind func() Row
+
+// Files are the rows of a table of files.
+func Files() Row { return new(tidemarkv1.FileState) }
+
+// Workspaces are the rows of a table of workspaces.
+func Workspaces() Row { return new(tidemarkv1.WorkspaceState) }
+
+// Decode returns the row in a record of a table.
+func (k Kind) Decode(record *kgo.Record) (Row, error) {
+	r := k()
+	if err := proto.Unmarshal(record.Value, r); err != nil {
+		return nil, fmt.Errorf("%s, partition %d, offset %d, key %q: this is no row: %w",
+			record.Topic, record.Partition, record.Offset, record.Key, err)
+	}
+	return r, nil
+}
+
+// A Table is the table of a group.
 type Table struct {
 	Group string
 	Topic string
 	Input string // the topic whose offsets the group commits
+
+	// Partitions is how many its keys are hashed over, where it must be as many as another table's no longer: rows elsewhere than
+	// their keys belong are passed over. 0 is as many as it has, which then must be those of the other table.
+	Partitions int
 }
 
 // TableOf returns the table of a group, named with or without the prefix.
@@ -46,13 +88,17 @@ func TableOf(s topology.Streams, group string) (Table, error) {
 type Comparison struct {
 	Kafka       kafka.Config
 	A, B        Table
+	Kind        Kind     // nil: Files
 	Ignore      []string // fields
 	WorkspaceID string   // only its rows; empty is all
+	// Moved makes a row of A what it is to be in B. It is for copies of tables whose groups do not run, so all rows are compared;
+	// nil compares them as they are.
+	Moved func(Row)
 }
 
 // A Difference is a row that differs.
 type Difference struct {
-	Partition   int32   `json:"partition"`
+	Partition   int32   `json:"partition"` // modulo the greatest common divisor where the tables have not as many
 	Key         string  `json:"key"`
 	WorkspaceID string  `json:"workspace_id"`
 	FileID      string  `json:"file_id,omitempty"`
@@ -83,15 +129,24 @@ var ErrField = errors.New("no such field")
 
 // Run hands each difference to each, by partition and key.
 func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Summary, error) {
-	fields := (&tidemarkv1.FileState{}).ProtoReflect().Descriptor().Fields()
+	if c.Kind == nil {
+		c.Kind = Files
+	}
+	fields := c.Kind().ProtoReflect().Descriptor().Fields()
 	for _, name := range c.Ignore {
 		if fields.ByName(protoreflect.Name(name)) == nil {
 			return nil, fmt.Errorf("%w: %q", ErrField, name)
 		}
 	}
-	frontiers, err := c.frontiers(ctx) // before the tables: what a group has committed is in its table by now
-	if err != nil {
-		return nil, err
+	p := &part{Comparison: c, summary: &Summary{}, seed: maphash.MakeSeed()}
+	var err error
+	if c.Moved == nil {
+		if p.frontiers, err = c.frontiers(ctx); err != nil { // before the tables: what a group has committed is in its table by now
+			return nil, err
+		}
+		if p.log, err = kafka.TopicID(ctx, c.Kafka, c.A.Input); err != nil {
+			return nil, err
+		}
 	}
 	a, err := kafka.Extent(ctx, c.Kafka, c.A.Topic)
 	if err != nil {
@@ -101,24 +156,40 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 	if err != nil {
 		return nil, err
 	}
-	log, err := kafka.TopicID(ctx, c.Kafka, c.A.Input)
-	if err != nil {
-		return nil, err
-	}
-	if len(a) != len(b) {
+	if c.Moved == nil && len(a) != len(b) {
 		return nil, fmt.Errorf("%s has %d partitions, %s has %d: their keys lie apart", c.A.Topic, len(a), c.B.Topic, len(b))
 	}
-	summary := &Summary{}
-	for partition := range int32(len(a)) {
-		if c.WorkspaceID != "" && partition != kafka.Partition(c.WorkspaceID, len(a)) {
+	classes := gcd(cmp.Or(c.A.Partitions, len(a)), cmp.Or(c.B.Partitions, len(b)))
+	for class := range int32(classes) {
+		if c.WorkspaceID != "" && class != kafka.Partition(c.WorkspaceID, classes) {
 			continue
 		}
-		p := &part{Comparison: c, partition: partition, a: a[partition], b: b[partition], frontier: frontiers[partition], log: log, summary: summary, seed: maphash.MakeSeed()}
+		p.class, p.a, p.b, p.frontier = class, ofClass(a, class, classes), ofClass(b, class, classes), p.frontiers[class]
 		if err := p.run(ctx, each); err != nil {
-			return summary, err
+			return p.summary, err
 		}
 	}
-	return summary, nil
+	return p.summary, nil
+}
+
+// gcd is how many classes of partitions there are that have keys in common: a key whose hash is h lies in partition h mod n of
+// n, and h mod n and h mod m have the same remainder by the greatest common divisor of n and m.
+func gcd(n, m int) int {
+	for m != 0 {
+		n, m = m, n%m
+	}
+	return n
+}
+
+// ofClass returns the partitions of a class.
+func ofClass(all kafka.Spans, class int32, classes int) kafka.Spans {
+	of := kafka.Spans{}
+	for partition, span := range all {
+		if partition%int32(classes) == class {
+			of[partition] = span
+		}
+	}
+	return of
 }
 
 // A frontier is up to where groups have read a partition.
@@ -156,32 +227,34 @@ func (c *Comparison) frontiers(ctx context.Context) (map[int32]frontier, error) 
 	return frontiers, nil
 }
 
-type row = *tidemarkv1.FileState
-
-// A part is the comparison of one partition.
+// A part is the comparison of the partitions that have keys in common: mostly one of each table.
 type part struct {
 	*Comparison
-	partition int32
-	a, b      kafka.Span
+	a, b      kafka.Spans
+	class     int32
+	frontiers map[int32]frontier // nil: no row is beyond any
 	frontier  frontier
 	log       string // id of the events topic
 	summary   *Summary
 	seed      maphash.Seed
 }
 
+// beyond reports whether one of the groups has not come to an offset.
+func (p *part) beyond(offset int64) bool { return p.frontiers != nil && p.frontier.beyond(offset) }
+
 // A sum stands for a row of which only equality matters.
 type sum struct {
-	version int64
+	folded  int64
 	offset  int64 // of its position; -1 when that is in another log than the present one
 	content uint64
 }
 
 func (p *part) run(ctx context.Context, each func(Difference) error) error {
-	a, err := p.sums(ctx, p.A.Topic, p.a)
+	a, err := p.sums(ctx, p.A, p.a)
 	if err != nil {
 		return err
 	}
-	b, err := p.sums(ctx, p.B.Topic, p.b)
+	b, err := p.sums(ctx, p.B, p.b)
 	if err != nil {
 		return err
 	}
@@ -191,7 +264,7 @@ func (p *part) run(ctx context.Context, each func(Difference) error) error {
 		switch {
 		case both && left.content == right.content:
 			p.summary.Equal++
-		case p.frontier.beyond(left.offset) || both && p.frontier.beyond(right.offset):
+		case p.beyond(left.offset) || both && p.beyond(right.offset):
 			p.moving(max(left.offset, right.offset))
 		case both:
 			differ = append(differ, odd{key: key})
@@ -203,7 +276,7 @@ func (p *part) run(ctx context.Context, each func(Difference) error) error {
 		if _, both := a[key]; both {
 			continue
 		}
-		if p.frontier.beyond(right.offset) {
+		if p.beyond(right.offset) {
 			p.moving(right.offset)
 		} else {
 			differ = append(differ, odd{key, p.B.Group})
@@ -237,47 +310,53 @@ type odd struct {
 	onlyIn string // the group that alone has the row
 }
 
-// newest reads a table's partition and hands over what may be the newest row of each key, later ones last; a nil row is deleted.
-func (p *part) newest(ctx context.Context, topic string, span kafka.Span, each func(key string, r row) error) error {
-	return kafka.Read(ctx, p.Kafka, topic, kafka.Spans{p.partition: span}, func(record *kgo.Record) error {
+// newest reads parts of a table and hands over what may be the newest row of each key, later ones last; a nil row is deleted.
+func (p *part) newest(ctx context.Context, t Table, spans kafka.Spans, each func(key string, r Row) error) error {
+	return kafka.Read(ctx, p.Kafka, t.Topic, spans, func(record *kgo.Record) error {
 		if workspace, _, err := tidemarkv1.SplitKey(string(record.Key)); p.WorkspaceID != "" && (err != nil || workspace != p.WorkspaceID) {
+			return nil
+		}
+		if t.Partitions > 0 && kafka.FilePartition(record.Key, t.Partitions) != record.Partition {
 			return nil
 		}
 		if record.Value == nil {
 			return each(string(record.Key), nil)
 		}
-		r := new(tidemarkv1.FileState)
-		if err := proto.Unmarshal(record.Value, r); err != nil {
-			return fmt.Errorf("%s, partition %d, offset %d, key %q: this is no row: %w", topic, record.Partition, record.Offset, record.Key, err)
+		r, err := p.Kind.Decode(record)
+		if err != nil {
+			return err
+		}
+		if p.Moved != nil && t.Topic == p.A.Topic {
+			p.Moved(r)
 		}
 		return each(string(record.Key), r)
 	})
 }
 
-func (p *part) sums(ctx context.Context, topic string, span kafka.Span) (map[string]sum, error) {
+func (p *part) sums(ctx context.Context, t Table, spans kafka.Spans) (map[string]sum, error) {
 	sums := map[string]sum{}
-	err := p.newest(ctx, topic, span, func(key string, r row) error {
+	err := p.newest(ctx, t, spans, func(key string, r Row) error {
 		if r == nil {
 			delete(sums, key)
 			return nil
 		}
-		if known, there := sums[key]; there && r.GetVersion() < known.version { // a late writer's: views pass it over too
+		if known, there := sums[key]; there && Folded(r) < known.folded { // a late writer's: views pass it over too
 			return nil
 		}
 		offset := r.GetPosition().GetOffset()
 		if id := r.GetLogId(); id != "" && id != p.log {
 			offset = -1 // of a log that is gone: no group will come to it
 		}
-		version := r.GetVersion()
+		folded := Folded(r)
 		content, err := p.content(r)
-		sums[key] = sum{version, offset, content}
+		sums[key] = sum{folded, offset, content}
 		return err
 	})
 	return sums, err
 }
 
 // content is the hash of what is compared of a row.
-func (p *part) content(r row) (uint64, error) {
+func (p *part) content(r Row) (uint64, error) {
 	m := r.ProtoReflect()
 	for _, name := range p.Ignore {
 		if field := m.Descriptor().Fields().ByName(protoreflect.Name(name)); field != nil {
@@ -297,16 +376,16 @@ func (p *part) explain(ctx context.Context, odds []odd, each func(Difference) er
 	for _, o := range odds {
 		wanted[o.key] = true
 	}
-	a, err := p.rows(ctx, p.A.Topic, p.a, wanted)
+	a, err := p.rows(ctx, p.A, p.a, wanted)
 	if err != nil {
 		return err
 	}
-	b, err := p.rows(ctx, p.B.Topic, p.b, wanted)
+	b, err := p.rows(ctx, p.B, p.b, wanted)
 	if err != nil {
 		return err
 	}
 	for _, o := range odds {
-		d := Difference{Partition: p.partition, Key: o.key, OnlyIn: o.onlyIn}
+		d := Difference{Partition: p.class, Key: o.key, OnlyIn: o.onlyIn}
 		if d.WorkspaceID, d.FileID, err = tidemarkv1.SplitKey(o.key); err != nil {
 			d.WorkspaceID, d.FileID = "", "" // a foreign writer's
 		}
@@ -326,14 +405,14 @@ func (p *part) explain(ctx context.Context, odds []odd, each func(Difference) er
 	return nil
 }
 
-func (p *part) rows(ctx context.Context, topic string, span kafka.Span, wanted map[string]bool) (map[string]row, error) {
-	rows := map[string]row{}
-	err := p.newest(ctx, topic, span, func(key string, r row) error {
+func (p *part) rows(ctx context.Context, t Table, spans kafka.Spans, wanted map[string]bool) (map[string]Row, error) {
+	rows := map[string]Row{}
+	err := p.newest(ctx, t, spans, func(key string, r Row) error {
 		switch known := rows[key]; {
 		case !wanted[key]:
 		case r == nil:
 			delete(rows, key)
-		case known == nil || r.GetVersion() >= known.GetVersion():
+		case known == nil || Folded(r) >= Folded(known):
 			rows[key] = r
 		}
 		return nil
@@ -342,7 +421,7 @@ func (p *part) rows(ctx context.Context, topic string, span kafka.Span, wanted m
 }
 
 // fields lists the fields in which two rows differ, in the order of the row's definition.
-func (p *part) fields(a, b row) []Field {
+func (p *part) fields(a, b Row) []Field {
 	left, right := a.ProtoReflect(), b.ProtoReflect()
 	var found []Field
 	for i := range left.Descriptor().Fields().Len() {

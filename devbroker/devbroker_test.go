@@ -269,6 +269,22 @@ func TestTopicsComeFromRequestsOnly(t *testing.T) {
 	}
 }
 
+// kafka-python refuses to read the source of a setting that kfake answers from CreateTopics version 5 on.
+func TestKafkaPythonCreatesTopics(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a client of another language")
+	}
+	python, err := exec.Command("../.ci/python").Output()
+	if err != nil {
+		t.Skipf("no Python with kafka-python: %v", err)
+	}
+	b := startBroker(t, devbroker.Config{})
+	out, err := exec.Command(strings.TrimSpace(string(python)), "testdata/create_topic.py", b.Addr(), "made").CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != "compact" {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 func TestTakesRecordsOfTheTopicsMaximum(t *testing.T) {
 	b := startBroker(t, devbroker.Config{})
 	client, admin := connect(t, b.Addr(), kgo.ProducerBatchMaxBytes(4<<20))

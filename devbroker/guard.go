@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -13,7 +15,9 @@ import (
 const maxFrame = 100 << 20
 
 // A guard is a listener whose connections end at the first request that kfake would not survive: it allocates whatever size a
-// frame claims, up to 4 GiB, and an API key that it does not know ends the process.
+// frame claims, up to 4 GiB, and an API key that it does not know ends the process. It also corrects one kind of answer: kfake
+// gives the settings of a topic that was created the source -1, which is none of Kafka's, and kafka-python ends with an error
+// about it.
 type guard struct{ net.Listener }
 
 // Accept returns the next connection, guarded.
@@ -26,17 +30,23 @@ func (g guard) Accept() (net.Conn, error) {
 }
 
 // Sizes of a frame's parts. A frame begins with its length, which does not count itself; API key, API version and correlation
-// id follow in every request.
+// id follow in every request, the correlation id alone in every answer.
 const (
 	lengthBytes = 4
 	keyBytes    = 2
 	leastFrame  = 8
 )
 
+// createConfigs is the first version of CreateTopics whose answer has the topic's settings. It has tags behind the correlation id.
+const createConfigs = 5
+
 type guarded struct {
 	net.Conn
 	head []byte // checked, not yet handed on
 	rest uint32 // bytes of the current frame still to come
+
+	mu      sync.Mutex
+	creates map[uint32]int16 // versions of the CreateTopics that are not answered yet, by correlation id
 }
 
 // Read hands on at most the rest of one frame, so that the head of the next is seen here before kfake sees it.
@@ -60,14 +70,63 @@ func (c *guarded) Read(p []byte) (int, error) {
 }
 
 func (c *guarded) next() error {
-	head := make([]byte, lengthBytes+keyBytes)
-	if _, err := io.ReadFull(c.Conn, head); err != nil {
+	head := make([]byte, lengthBytes+leastFrame)
+	if _, err := io.ReadFull(c.Conn, head[:lengthBytes+keyBytes]); err != nil {
 		return err
 	}
 	size, key := binary.BigEndian.Uint32(head), int16(binary.BigEndian.Uint16(head[lengthBytes:]))
 	if size < leastFrame || size > maxFrame || kmsg.RequestForKey(key) == nil {
 		return fmt.Errorf("refused a request of %d bytes with API key %d", size, key)
 	}
-	c.head, c.rest = head, size-keyBytes
+	if _, err := io.ReadFull(c.Conn, head[lengthBytes+keyBytes:]); err != nil {
+		return err
+	}
+	version, id := int16(binary.BigEndian.Uint16(head[lengthBytes+keyBytes:])), binary.BigEndian.Uint32(head[2*lengthBytes:])
+	if key == kmsg.CreateTopics.Int16() && version >= createConfigs {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.creates == nil {
+			c.creates = map[uint32]int16{}
+		}
+		c.creates[id] = version
+	}
+	c.head, c.rest = head, size-leastFrame
 	return nil
+}
+
+// Write sends an answer, which kfake writes in one piece.
+func (c *guarded) Write(p []byte) (int, error) {
+	answer := p
+	if len(p) >= 2*lengthBytes {
+		id := binary.BigEndian.Uint32(p[lengthBytes:])
+		c.mu.Lock()
+		version, creates := c.creates[id]
+		delete(c.creates, id)
+		c.mu.Unlock()
+		if creates {
+			answer = sourced(p, version)
+		}
+	}
+	if n, err := c.Conn.Write(answer); err != nil {
+		return min(n, len(p)), err
+	}
+	return len(p), nil
+}
+
+// sourced returns an answer to CreateTopics in which each setting is one of the topic's own, as those are that kfake tells.
+func sourced(answer []byte, version int16) []byte {
+	const head = 2*lengthBytes + 1 // and no tags
+	response := kmsg.NewPtrCreateTopicsResponse()
+	response.SetVersion(version)
+	if len(answer) < head || response.ReadFrom(answer[head:]) != nil {
+		return answer
+	}
+	for _, topic := range response.Topics {
+		for i := range topic.Configs {
+			topic.Configs[i].Source = int8(kmsg.ConfigSourceDynamicTopicConfig)
+		}
+	}
+	correct := response.AppendTo(slices.Clone(answer[:head]))
+	binary.BigEndian.PutUint32(correct, uint32(len(correct)-lengthBytes))
+	return correct
 }

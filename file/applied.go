@@ -33,13 +33,18 @@ func countOffset(w *tidemarkv1.WorkspaceState, offset int64) bool {
 	if full {
 		from, offsets = offsets[0], offsets[1:]
 	}
+	SetApplied(w, from, offsets)
+	return true
+}
+
+// SetApplied makes offsets, which ascend from from, what the row remembers as counted. It keeps no part of them.
+func SetApplied(w *tidemarkv1.WorkspaceState, from int64, offsets []int64) {
 	w.AppliedFrom, w.AppliedCount = from, int32(len(offsets))
 	w.Applied = make([]byte, 0, len(w.GetApplied())+binary.MaxVarintLen64)
 	for _, o := range offsets {
 		w.Applied = binary.AppendUvarint(w.Applied, uint64(o-from))
 		from = o
 	}
-	return true
 }
 
 // append1 enters an offset newer than all others.

@@ -39,8 +39,8 @@ func ProducerBuilder(c Config, linger time.Duration, partitions int) goka.Produc
 
 // NewProducer returns a producer for callers that choose the partition of each record themselves: acknowledged by all in-sync
 // replicas, idempotent, in order per partition.
-func NewProducer(c Config) (*kgo.Client, error) {
-	return c.producer(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+func NewProducer(c Config, more ...kgo.Opt) (*kgo.Client, error) {
+	return c.producer(append(more, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 }
 
 func (c Config) producer(more ...kgo.Opt) (*kgo.Client, error) {

@@ -49,6 +49,46 @@ func (a *admin) extent(ctx context.Context, topic string) (Spans, error) {
 	return spans, nil
 }
 
+// undecidedFor is how long open transactions are waited for. A broker ends those of an instance that died within their timeout,
+// 15 s in package epochs, and the 10 s of its look-out for them.
+const undecidedFor = time.Minute
+
+// Decided returns the extent of a topic once no transaction in it is undecided, so that all that is there can be read.
+func Decided(ctx context.Context, c Config, topic string) (Spans, error) {
+	a, err := c.admin()
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	for begun := time.Now(); ; {
+		ends, err := a.ListEndOffsets(ctx, topic)
+		if err = a.lookedUp(topic, ends, err); err != nil {
+			return nil, err
+		}
+		spans, err := a.extent(ctx, topic)
+		if err != nil {
+			return nil, err
+		}
+		open := int32(-1)
+		ends.Each(func(end kadm.ListedOffset) {
+			if spans[end.Partition].To < end.Offset {
+				open = end.Partition
+			}
+		})
+		if open < 0 {
+			return spans, nil
+		}
+		if time.Since(begun) > undecidedFor {
+			return nil, fmt.Errorf("a transaction on %s/%d is still undecided: wait until its producer has ended it, or the brokers have", topic, open)
+		}
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // OffsetsAt returns the offset of the first record of each partition that is not older than at, and the partition's end where
 // there is none.
 func OffsetsAt(ctx context.Context, c Config, topic string, at time.Time) (map[int32]int64, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,9 +45,17 @@ func (c Change) String() string {
 	return fmt.Sprintf("topic %s: %s is %s, want %s", c.Topic, c.Setting, c.Found, c.Wanted)
 }
 
+// Counts reports whether the difference is in the number of partitions, which every topic must have alike.
+func (c Change) Counts() bool { return c.Setting == partitions }
+
 // Refused reports whether tidemark does not run with this difference. How long a log is kept is the operator's to choose. Topics of
 // releases before TimestampType was set have producers' times; nothing is lost by them.
 func (c Change) Refused() bool { return c.Setting != retention && c.Setting != TimestampType }
+
+// A Mismatch is a difference that tidemark does not run with.
+type Mismatch struct{ Change }
+
+func (m *Mismatch) Error() string { return m.String() }
 
 // PlanTopics compares the cluster with the wanted topics, in their order. An empty plan means that nothing differs.
 func PlanTopics(ctx context.Context, c Config, want []topology.Topic) ([]Change, error) {
@@ -66,6 +75,29 @@ func CheckTopics(ctx context.Context, c Config, want []topology.Topic) error {
 	}
 	defer a.Close()
 	return a.check(ctx, want)
+}
+
+// CheckPartitions returns an error that names every topic whose number of partitions is another one than wanted, as found and as
+// wanted: a *Mismatch for each. It is one small question, for who asks again and again; a topic that is missing is passed over.
+func CheckPartitions(ctx context.Context, c Config, want []topology.Topic) error {
+	a, err := c.admin()
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	found, _, err := a.topics(ctx, names(want))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, t := range want {
+		if f, ok := found[t.Name]; ok && len(f.Partitions) > 0 && len(f.Partitions) != t.Partitions {
+			errs = append(errs, &Mismatch{Change{
+				Topic: t.Name, Setting: partitions, Found: strconv.Itoa(len(f.Partitions)), Wanted: strconv.Itoa(t.Partitions),
+			}})
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // ApplyTopics creates the topics that are missing and returns those. It alters none: another partition count moves keys and
@@ -112,7 +144,7 @@ func (a *admin) check(ctx context.Context, want []topology.Topic) error {
 		case change.Create:
 			errs = append(errs, missing(change.Topic))
 		case change.Refused():
-			errs = append(errs, errors.New(change.String()))
+			errs = append(errs, &Mismatch{change})
 		}
 	}
 	return errors.Join(errs...)
@@ -241,6 +273,31 @@ func SizingOf(ctx context.Context, c Config, topic string) (topology.Sizing, err
 		return size, fmt.Errorf("topic %s: %s is %q: %w", topic, minInsync, settings[topic][minInsync], err)
 	}
 	return size, nil
+}
+
+// Retentions returns how long topics that exist keep their records, by name; below 0 is for ever.
+func Retentions(ctx context.Context, c Config, topics []topology.Topic) (map[string]time.Duration, error) {
+	a, err := c.admin()
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	settings, err := a.settings(ctx, names(topics))
+	if err != nil {
+		return nil, err
+	}
+	kept := map[string]time.Duration{}
+	for topic, values := range settings {
+		ms, err := strconv.ParseInt(values[retention], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("topic %s: %s is %q: %w", topic, retention, values[retention], err)
+		}
+		kept[topic] = -time.Millisecond
+		if ms >= 0 && ms <= math.MaxInt64/int64(time.Millisecond) { // else it is for ever, said in one way or the other
+			kept[topic] = time.Duration(ms) * time.Millisecond
+		}
+	}
+	return kept, nil
 }
 
 // waitForLeaders returns when every broker knows every topic with a leader for each partition: a new topic reaches the

@@ -8,8 +8,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/devbroker"
 	"tidemark/kafka"
@@ -188,5 +191,34 @@ func TestTopicIDs(t *testing.T) {
 	cancel()
 	if _, _, err := kafka.TopicIDs(ctx, c, want[0].Name); err == nil {
 		t.Error("asked with an ended context and got an answer")
+	}
+}
+
+func TestCheckPartitionsNamesTheTopicThatHasMore(t *testing.T) {
+	c := kafka.Config{Brokers: devbroker.ForTest(t)}
+	s := streams(t, small)
+	if err := kafka.CheckPartitions(t.Context(), c, s.Topics()); err != nil {
+		t.Errorf("topics that are missing: %v", err)
+	}
+	if _, err := kafka.ApplyTopics(t.Context(), c, s.Topics()); err != nil {
+		t.Fatal(err)
+	}
+	if err := kafka.CheckPartitions(t.Context(), c, s.Topics()); err != nil {
+		t.Error(err)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if answers, err := kadm.NewClient(client).UpdatePartitions(t.Context(), 8, s.Notify.Name); err != nil || answers.Error() != nil {
+		t.Fatal(err, answers.Error())
+	}
+	want := "topic " + s.Notify.Name + ": partitions is 8, want 4"
+	if err := kafka.CheckPartitions(t.Context(), c, s.Topics()); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	if err := kafka.CheckTopics(t.Context(), c, s.Topics()); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }

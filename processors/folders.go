@@ -24,16 +24,17 @@ import (
 // A folder's entries are visited in steps. A step ends with a record to the group itself that says where to go on, behind what has
 // come meanwhile for the partition's other workspaces.
 
-// How much one step does at most: events that it writes, and rows that it reads.
+// How much one step does at most: events that it writes, rows that it reads, and entries of the index that it looks at.
 const (
-	stepEvents = 500
-	stepRows   = 1000
+	stepEvents  = 250
+	stepRows    = 500
+	stepEntries = 5000
 )
 
 // The entries of the index, by what they begin with:
 //
 //	entryOf   workspace "/" parent "/" entry: the rows that name this parent
-//	entryAt   workspace "/" path 0x00 entry: the rows whose own events gave this path
+//	entryAt   workspace "/" path 0x00 parent "/" entry: the rows whose own events gave this path, and which parent they name
 //	folderAt  workspace "/" path 0x00 folder: the folders that have or had this path and were moved or deleted once
 //
 // Ids are escaped as in record keys. A path with a 0x00 in it is not listed: it is in nobody's folder.
@@ -88,7 +89,7 @@ func placesOf(key string, row []byte) (places []string) {
 		places = append(places, childrenOf(workspace, s.GetParentId())+entry)
 	}
 	if path := file.OwnPath(s); path != "" && !strings.Contains(path, "\x00") {
-		places = append(places, entryAt+workspace+"/"+path+"\x00"+entry)
+		places = append(places, entryAt+workspace+"/"+path+"\x00"+tidemarkv1.EscapePart(s.GetParentId())+"/"+entry)
 	}
 	if file.Passes(s) {
 		for _, path := range append([]string{s.GetPath()}, s.GetFormer()...) {
@@ -250,9 +251,21 @@ func (f *Files) pass(ctx goka.Context, folder, entry *tidemarkv1.FileState, own 
 	return true
 }
 
+// A step is one visit of some of a folder's entries.
+type step struct {
+	files  *Files
+	ctx    goka.Context
+	rows   *family
+	folder *tidemarkv1.FileState
+	known  map[string]bool // by escaped id of another parent: whether its row is known
+	events int
+	read   int
+	looked int
+}
+
 // step visits entries of a folder, from one on. What it has no room for, a record to the group itself goes on with.
 func (f *Files) step(ctx goka.Context, rows *family, folder *tidemarkv1.FileState, from string) error {
-	events, read := 0, 0
+	s := &step{files: f, ctx: ctx, rows: rows, folder: folder, known: map[string]bool{}}
 	for _, prefix := range prefixesOf(rows.workspace, folder) {
 		if from != "" && !strings.HasPrefix(from, prefix) {
 			continue // visited
@@ -260,20 +273,15 @@ func (f *Files) step(ctx goka.Context, rows *family, folder *tidemarkv1.FileStat
 		for more := true; more; {
 			var found []string
 			var err error
-			if found, more, err = rows.rows.Find(prefix, from, stepRows-read); err != nil {
+			if found, more, err = rows.rows.Find(prefix, from, stepRows); err != nil {
 				return err
 			}
 			for _, entry := range found {
 				from = entry
-				passed, err := f.visit(ctx, rows, folder, entry)
-				if err != nil {
+				if err := s.visit(entry); err != nil {
 					return err
 				}
-				read++
-				if passed {
-					events++
-				}
-				if events == stepEvents || read == stepRows {
+				if s.events == stepEvents || s.read == stepRows || s.looked == stepEntries {
 					f.goOn(ctx, folder, from)
 					return nil
 				}
@@ -282,6 +290,48 @@ func (f *Files) step(ctx goka.Context, rows *family, folder *tidemarkv1.FileStat
 		from = ""
 	}
 	return nil
+}
+
+// visit gives one entry what it inherits, unless it names another parent that is known: that one does.
+func (s *step) visit(indexed string) error {
+	s.looked++
+	entry := indexed[strings.LastIndexByte(indexed, '/')+1:]
+	if rest, byPath := strings.CutPrefix(indexed, entryAt); byPath {
+		parent, _, _ := strings.Cut(rest[strings.IndexByte(rest, 0)+1:], "/")
+		if other, err := s.otherParent(parent); err != nil || other {
+			return err
+		}
+	}
+	s.read++
+	row, err := s.rows.row(entry)
+	if err != nil || row == nil {
+		return err
+	}
+	if s.files.pass(s.ctx, s.folder, row, nil) {
+		s.events++
+	}
+	return nil
+}
+
+// otherParent says whether an entry's parent, given escaped, is another folder whose row is known, or this one, which has visited
+// its own entries by their parent.
+func (s *step) otherParent(parent string) (bool, error) {
+	if parent == "" {
+		return false, nil
+	}
+	if parent == tidemarkv1.EscapePart(s.folder.GetFileId()) {
+		return true, nil
+	}
+	known, asked := s.known[parent]
+	if !asked {
+		row, err := s.rows.row(parent)
+		if err != nil {
+			return false, err
+		}
+		known = row.GetKind() == tidemarkv1.Kind_KIND_FOLDER
+		s.known[parent] = known
+	}
+	return known, nil
 }
 
 // prefixesOf are those of the index entries of what may be in a folder: by its id, and when it has been moved or deleted once, by
@@ -297,21 +347,6 @@ func prefixesOf(workspace string, folder *tidemarkv1.FileState) []string {
 		}
 	}
 	return prefixes
-}
-
-// visit gives one entry what it inherits.
-func (f *Files) visit(ctx goka.Context, rows *family, folder *tidemarkv1.FileState, indexed string) (passed bool, err error) {
-	end := strings.LastIndexAny(indexed, "/\x00")
-	entry, err := rows.row(indexed[end+1:])
-	if err != nil || entry == nil {
-		return false, err
-	}
-	if entry.GetParentId() != folder.GetFileId() {
-		if parent, err := rows.folder(entry.GetParentId()); err != nil || parent != nil {
-			return false, err // that folder passes it on
-		}
-	}
-	return f.pass(ctx, folder, entry, nil), nil
 }
 
 // goOn emits the record by which a folder's entries are visited from one on.

@@ -33,7 +33,8 @@ func Record(value []byte, headers []kgo.RecordHeader, events string, partitions 
 func Headers(headers []kgo.RecordHeader, e *tidemarkv1.Event, from string) []kgo.RecordHeader {
 	kept := make([]kgo.RecordHeader, 0, len(headers)+1)
 	for _, h := range headers {
-		if strings.HasPrefix(h.Key, topology.DeadLetterPrefix) || h.Key == topology.HeaderReplay || e != nil && !agrees(h, e) {
+		again := h.Key == topology.HeaderReplay || h.Key == topology.HeaderCopied // they say of the record before where it came from
+		if again || strings.HasPrefix(h.Key, topology.DeadLetterPrefix) || e != nil && !agrees(h, e) {
 			continue
 		}
 		kept = append(kept, h)

@@ -17,6 +17,9 @@ const (
 
 	// HeaderWalk marks a record by which the files group goes on giving a folder's changes to its entries. Its value says from where.
 	HeaderWalk = "tidemark-walk"
+
+	// HeaderCopied says of an event or notice that `topics repartition` copied where it lies under the old prefix.
+	HeaderCopied = "tidemark-copied"
 )
 
 // DeadLetterPrefix is what all headers that are ours to say of a dead letter begin with, and none of any other record.
@@ -32,6 +35,9 @@ const (
 	HeaderOffset        = DeadLetterPrefix + "offset"
 	HeaderFirstFailedAt = DeadLetterPrefix + "first_failed_at" // RFC 3339
 	HeaderKeyNull       = DeadLetterPrefix + "key_null"        // the source record had none; the letter's is empty
+
+	// HeaderCopiedLetter says of one that `topics repartition` copied where it lies under the old prefix.
+	HeaderCopiedLetter = DeadLetterPrefix + "copied"
 
 	// Lengths in bytes of what the source record has and the letter has no room for.
 	HeaderValueOmitted   = DeadLetterPrefix + "value_omitted"

@@ -289,6 +289,8 @@ func (e *evidence) judge(found *Event, r *kgo.Record) {
 	case e.row.GetLogId() == e.logID && e.row.GetPosition().GetOffset() == r.Offset && e.row.GetLastEventId() == found.EventID:
 		found.Verdict, found.Detail = Accepted, "the row is as this event left it; its notice has expired"
 		e.accepted[found.EventID] = found.Position
+	case copiedFrom(r) != "":
+		found.Verdict, found.Detail = NoTrace, "copied from "+copiedFrom(r)+" of another prefix by `topics repartition`: `why` says under that prefix what became of it"
 	case e.expired(r) && file.Remembers(e.row, found.EventID):
 		found.Verdict, found.Detail = NoTrace, "the row remembers its id: it was accepted, or is a copy of one that was; the notice that would tell has expired"
 	case file.Remembers(e.row, found.EventID):
@@ -296,6 +298,16 @@ func (e *evidence) judge(found *Event, r *kgo.Record) {
 	default:
 		found.Verdict, found.Detail = NoTrace, e.noTrace()
 	}
+}
+
+// copiedFrom returns where an event lay that `topics repartition` copied, which does not copy its notice; empty for any other.
+func copiedFrom(r *kgo.Record) string {
+	for _, h := range r.Headers {
+		if h.Key == topology.HeaderCopied {
+			return string(h.Value)
+		}
+	}
+	return ""
 }
 
 // expired says whether the notice of an event may have been removed by retention: it was written after the event.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,5 +93,27 @@ func TestAnEventWhoseNoticeHasExpired(t *testing.T) {
 	}
 	if want := map[int64]Verdict{5: NoTrace, 6: Accepted, 9: Duplicate}; !maps.Equal(told, want) {
 		t.Errorf("told %v, want %v", told, want)
+	}
+}
+
+// The notices of copied events stay under the old prefix, so nothing here says what became of them.
+func TestACopiedEventSaysWhereItCameFrom(t *testing.T) {
+	streams, err := topology.New("t", topology.Single)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEvidence(Search{WorkspaceID: "w", FileID: "f", Streams: streams}, 0, "log", 10)
+	var told []Event
+	e.tell = func(event Event) error {
+		told = append(told, event)
+		return nil
+	}
+	value := `{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"e","object_id":"f"}`
+	record := &kgo.Record{Topic: streams.Events.Name, Offset: 5, Value: []byte(value), Headers: []kgo.RecordHeader{{Key: topology.HeaderCopied, Value: []byte("3:17")}}}
+	if err := e.event(record); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 1 || told[0].Verdict != NoTrace || !strings.Contains(told[0].Detail, "copied from 3:17 of another prefix") {
+		t.Errorf("told %+v", told)
 	}
 }

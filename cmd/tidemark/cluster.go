@@ -14,9 +14,11 @@ import (
 )
 
 // A cluster is the door to the roles: it stays shut until the topics have been found fit. A broker that is away is waited
-// for; one that answers with something tidemark cannot run on ends the process.
+// for; one that answers with something tidemark cannot run on ends the process. From then on the numbers of partitions
+// are watched: anybody can add some while the roles run.
 type cluster struct {
 	check func(context.Context) error
+	watch func(context.Context) error // says which topic has another number of partitions; nil: nobody looks
 	log   *slog.Logger
 	fit   chan struct{} // closed once the check has passed
 
@@ -28,10 +30,11 @@ func newCluster(check func(context.Context) error, log *slog.Logger) *cluster {
 	return &cluster{check: check, log: log, fit: make(chan struct{}), reason: errors.New("the topics have not been checked yet")}
 }
 
-// The pause between two checks while no broker answers.
+// The pause between two checks while no broker answers, and between two looks at the numbers of partitions.
 const (
 	firstPause = 250 * time.Millisecond
 	maxPause   = 5 * time.Second
+	watchEvery = 3 * time.Second
 )
 
 // run checks until the cluster is fit, and then waits for ctx: a service ends when it is told to.
@@ -41,7 +44,7 @@ func (c *cluster) run(ctx context.Context) error {
 		if err == nil {
 			c.set(nil)
 			close(c.fit)
-			<-ctx.Done()
+			c.watchUntil(ctx)
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -60,13 +63,46 @@ func (c *cluster) run(ctx context.Context) error {
 	}
 }
 
+// watchUntil keeps readiness up to date until ctx ends. A topic that has more partitions than before is not a reason to
+// end: what runs goes on as far as it can, and a person has to decide.
+func (c *cluster) watchUntil(ctx context.Context) {
+	if c.watch == nil {
+		<-ctx.Done()
+		return
+	}
+	said := ""
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		err := c.watch(ctx)
+		if ctx.Err() != nil || kafka.Away(err) { // brokers that are away are for each role to report
+			continue
+		}
+		c.set(err)
+		switch {
+		case err == nil && said != "":
+			c.log.InfoContext(ctx, "the topics have the wanted number of partitions again")
+			said = ""
+		case err != nil && err.Error() != said:
+			said = err.Error()
+			c.log.ErrorContext(ctx, "a topic has another number of partitions than wanted: `tidemark doctor` says what to do", "error", err)
+		}
+	}
+}
+
 func (c *cluster) set(reason error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reason = reason
 }
 
-// Ready returns nil once the cluster has been found fit. What becomes of the brokers later is for each role to tell.
+// Ready returns nil once the cluster has been found fit, and while its topics have the number of partitions that they had
+// then. What else becomes of the brokers later is for each role to tell.
 func (c *cluster) Ready() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

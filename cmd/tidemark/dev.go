@@ -60,6 +60,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	defer func() { err = errors.Join(err, stop()) }()
 
 	fit := newCluster(func(ctx context.Context) error { return applyTopics(ctx, config, streams, progress) }, h.log)
+	fit.watch = func(ctx context.Context) error { return kafka.CheckPartitions(ctx, config, streams.Topics()) }
 	h.readiness.Add("topics", fit.Ready)
 	webhooks, err := c.ingress(ctx, h, fit, config, streams, signer.scheme, signer.secrets)
 	if err != nil {

@@ -81,14 +81,39 @@ func (d *clusterDoctor) failed(err error) finding {
 	switch text := f.What; {
 	case errors.Is(err, kafka.ErrNoTopic):
 		f.Mend = "run `tidemark topics apply`; if topics of another name are there, set --topic-prefix"
-	case strings.Contains(text, ": partitions is"):
-		f.Mend = "set --partitions to what is found; it cannot be changed afterwards, as keys would move"
+	case isCount(err):
+		f.Mend = unequal
 	case denied:
 		f.Mend = "grant it: `tidemark topics acls` prints the commands"
 	case strings.HasPrefix(text, "topic ") && strings.Contains(text, ", want "):
 		f.Mend = "mend the setting with Kafka's own tools: tidemark never alters a topic"
 	}
 	return f
+}
+
+// What to do about a number of partitions. Which of the two it is shows when all topics are looked at.
+const (
+	unequal = "every topic must have the same number: partitions were added to some, and Kafka takes none away; " +
+		"stop the roles and follow \"Changing the partition count\" in docs/operating.md (`tidemark topics repartition`)"
+	otherCount = "every topic has this number: set --partitions to it; " +
+		"to have another one, follow \"Changing the partition count\" in docs/operating.md"
+)
+
+func isCount(err error) bool {
+	m, ok := errors.AsType[*kafka.Mismatch](err)
+	return ok && m.Counts()
+}
+
+// alike reports whether the errors say of each of n topics that it has one and the same other number of partitions.
+func alike(errs []error, n int) bool {
+	counts, found := 0, map[string]bool{}
+	for _, err := range errs {
+		if m, ok := errors.AsType[*kafka.Mismatch](err); ok && m.Counts() {
+			counts++
+			found[m.Found] = true
+		}
+	}
+	return counts == n && len(found) == 1
 }
 
 // patiently asks again while a coordinator is being chosen: on a new cluster the first question begins that.

@@ -41,7 +41,8 @@ func TestFailedSaysWhatToDo(t *testing.T) {
 	}{
 		{fmt.Errorf("topic t %w: create it", kafka.ErrNoTopic), "topic t does not exist: create it", "run `tidemark topics apply`"},
 		{fmt.Errorf("look: %w", errors.Join(errors.New("a"), denied)), "topic t: this user may not read it: grant the ACL operation Read", "grant it: `tidemark topics acls`"},
-		{errors.New("topic t: partitions is 3, want 4"), "3, want 4", "set --partitions"},
+		{&kafka.Mismatch{Change: kafka.Change{Topic: "t", Setting: "partitions", Found: "3", Wanted: "4"}}, "topic t: partitions is 3, want 4", "every topic must have the same number"},
+		{&kafka.Mismatch{Change: kafka.Change{Topic: "t", Setting: "cleanup.policy", Found: "delete", Wanted: "compact"}}, "want compact", "mend the setting"},
 		{errors.New("the log does not exist"), "does not exist", "look at the brokers above"},
 	} {
 		f := new(clusterDoctor).failed(test.err)

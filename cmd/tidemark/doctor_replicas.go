@@ -30,8 +30,13 @@ func (d *clusterDoctor) topics(ctx context.Context) []finding {
 		found = append(found, finding{Status: fine, What: fmt.Sprintf("all %d are there as they must be, with %d partitions each", len(want), want[0].Partitions)})
 		return append(found, d.stamps(ctx, want)...)
 	}
-	for _, each := range separate(err) {
-		found = append(found, d.failed(each))
+	errs := separate(err)
+	for _, each := range errs {
+		f := d.failed(each)
+		if isCount(each) && alike(errs, len(want)) {
+			f.Mend = otherCount
+		}
+		found = append(found, f)
 	}
 	return found
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,14 @@ func (d diagnosis) says(t *testing.T, check, status, text string) {
 		}
 	}
 	t.Errorf("%s: %+v; want %s with %q", check, d[check], status, text)
+}
+
+// advises wants a text in what a check says is to be done.
+func (d diagnosis) advises(t *testing.T, check, text string) {
+	t.Helper()
+	if !slices.ContainsFunc(d[check], func(f finding) bool { return strings.Contains(f.Mend, text) }) {
+		t.Errorf("%s: %+v; want the advice %q", check, d[check], text)
+	}
 }
 
 const unbound = "an-unbound-secret-of-32-bytes-xx"
@@ -174,6 +183,7 @@ func TestDoctorOfTopicsAndFlow(t *testing.T) {
 	addr := strings.Join(brokers, ",")
 	d := examine(t, exitFailed, addr, streams, "--partitions", "4")
 	d.says(t, "topics", failing, streams.Events.Name+": partitions is 3, want 4")
+	d.advises(t, "topics", "set --partitions to it")
 	d.says(t, "events", warning, "no events arrive")
 	nowhere := topology.Streams{Events: topology.Topic{Name: "nowhere-events"}}
 	d = examine(t, exitFailed, addr, nowhere)

@@ -83,6 +83,7 @@ func (h *host) await(role string, config kafka.Config, streams topology.Streams)
 		}
 		return kafka.CheckAccess(ctx, config, access)
 	}, h.log)
+	c.watch = func(ctx context.Context) error { return kafka.CheckPartitions(ctx, config, topics) }
 	h.readiness.Add("topics", c.Ready)
 	return c
 }

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"tidemark/kafka"
+	"tidemark/repartition"
+	"tidemark/topology"
 )
 
 // topicsCommand groups what is done to the cluster before the roles run on it.
@@ -16,6 +19,8 @@ type topicsCommand struct {
 	Plan  topicsPlanCommand  `cmd:"" help:"Show how the cluster's topics differ from what tidemark needs."`
 	Apply topicsApplyCommand `cmd:"" help:"Create the topics that are missing. Existing ones are never altered."`
 	Acls  topicsAclsCommand  `cmd:"" help:"Show the ACLs that each role needs."`
+
+	Repartition topicsRepartitionCommand `cmd:"" help:"Copy everything under another prefix, to topics with another number of partitions."`
 }
 
 // A topicsPlanCommand compares and changes nothing.
@@ -100,6 +105,86 @@ func (f outputFlags) printChanges(w io.Writer, changes []kafka.Change) error {
 		fmt.Fprintln(table, "ACTION\tTOPIC\tSETTING\tFOUND\tWANTED")
 		for _, r := range rows {
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r.Action, r.Topic, dash(r.Setting), dash(r.Found), r.Wanted)
+		}
+	})
+}
+
+// A topicsRepartitionCommand copies an installation under another prefix. Nothing under the old one is changed.
+type topicsRepartitionCommand struct {
+	clusterFlags
+	prefixFlags
+	outputFlags
+	To     int    `help:"Partitions that every topic is to have." required:"" placeholder:"N" env:"-"`
+	Prefix string `help:"What the names of the new topics and groups are to begin with." required:"" placeholder:"NEW" env:"-"`
+}
+
+// Run copies, compares, and prints what is there. Cut short, it goes on when it is started again.
+func (c *topicsRepartitionCommand) Run(ctx context.Context, con console) error {
+	config, err := c.config()
+	if err != nil {
+		return err
+	}
+	from, err := c.names()
+	if err != nil {
+		return err
+	}
+	if c.Prefix == c.TopicPrefix {
+		return usagef("--prefix %s is that of the topics to copy: want another one, as no topic can be given fewer partitions", c.Prefix)
+	}
+	if _, err := topology.New(c.Prefix, topology.Sizing{Partitions: c.To, Replication: 1, MinISR: 1}); err != nil {
+		return usageError{err}
+	}
+	size, err := kafka.SizingOf(ctx, config, from.Events.Name)
+	if err != nil {
+		return err
+	}
+	size.Partitions = c.To
+	to, err := topology.New(c.Prefix, size)
+	if err != nil {
+		return err
+	}
+	move := &repartition.Move{Kafka: config, From: from, To: to, Report: reportStages(con)}
+	summary, err := move.Run(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("cut short: start it again with the same flags to go on")
+	}
+	if errors.Is(err, repartition.ErrDiffer) {
+		for _, d := range summary.Different {
+			con.note("%s differs: %s", cell(d.Key), shown(d))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.printMove(con.out, summary); err != nil {
+		return err
+	}
+	con.note("Now start the roles with --topic-prefix %s --partitions %d.", c.Prefix, c.To)
+	return nil
+}
+
+// reportStages prints what is being done, and every five seconds how far it is.
+func reportStages(con console) func(repartition.Stage, int64) {
+	var last repartition.Stage
+	said := time.Now()
+	return func(stage repartition.Stage, records int64) {
+		if stage != last || time.Since(said) >= lineEvery {
+			con.note("%s: record %d", stage, records)
+			last, said = stage, time.Now()
+		}
+	}
+}
+
+func (f outputFlags) printMove(w io.Writer, s *repartition.Summary) error {
+	return f.print(w, s, func(table *bytes.Buffer) {
+		fmt.Fprintln(table, "WHAT\tCOPIED\tNOTE")
+		fmt.Fprintf(table, "events\t%d\t%d of them are still to be folded\n", s.Events, s.Unfolded)
+		fmt.Fprintf(table, "dead letters\t%d\tthose that were open\n", s.DeadLetters)
+		fmt.Fprintf(table, "notices\t%d\tthose that were not counted\n", s.Notices)
+		fmt.Fprintf(table, "files\t%d\tall equal\n", s.Files.Equal)
+		fmt.Fprintf(table, "workspaces\t%d\tall equal\n", s.Workspaces.Equal)
+		if s.Strays > 0 {
+			fmt.Fprintf(table, "rows left out\t%d\tin a partition that their key does not belong to: no reader takes them\n", s.Strays)
 		}
 	})
 }

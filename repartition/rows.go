@@ -1,0 +1,154 @@
+package repartition
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"google.golang.org/protobuf/proto"
+
+	"tidemark/codecs"
+	"tidemark/comparison"
+	"tidemark/file"
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
+)
+
+// copyRows copies the newest row of every key of both tables, and says to the index what each file is. Rows are written
+// again by each run: the same key has the same row.
+func (r *run) copyRows(ctx context.Context) error {
+	r.summary.Strays = 0
+	err := r.copyTable(ctx, r.From.Workspaces, r.To.Workspaces, comparison.Workspaces, nil)
+	if err != nil {
+		return err
+	}
+	index := func(record *kgo.Record, row comparison.Row) error {
+		state, is := row.(*tidemarkv1.FileState)
+		if !is {
+			return fmt.Errorf("a row of %s is a %T", r.From.Files.Name, row)
+		}
+		value, err := codecs.Index{}.Encode(file.IndexOf(state))
+		if err != nil {
+			return err
+		}
+		return r.writer.put(ctx, &kgo.Record{
+			Topic: r.To.Index.Name, Partition: record.Partition, Key: record.Key, Value: value, Timestamp: record.Timestamp,
+		})
+	}
+	return r.copyTable(ctx, r.From.Files, r.To.Files, comparison.Files, index)
+}
+
+// copyTable copies the newest row of each key, one old partition after the other; also is called with each and its new
+// record.
+func (r *run) copyTable(
+	ctx context.Context, from, to topology.Topic, kind comparison.Kind, also func(*kgo.Record, comparison.Row) error,
+) error {
+	spans, err := kafka.Extent(ctx, r.Kafka, from.Name)
+	if err != nil {
+		return err
+	}
+	for partition := range int32(len(spans)) {
+		part := kafka.Spans{partition: spans[partition]}
+		newest, err := r.newest(ctx, from.Name, part, kind)
+		if err != nil {
+			return err
+		}
+		err = kafka.Read(ctx, r.Kafka, from.Name, part, func(record *kgo.Record) error {
+			if at, known := newest[string(record.Key)]; !known || at.offset != record.Offset {
+				return nil
+			}
+			r.report(Rows)
+			row, err := kind.Decode(record)
+			if err != nil {
+				return err
+			}
+			r.move(row)
+			value, err := proto.Marshal(row)
+			if err != nil {
+				return fmt.Errorf("encode the row %q of %s: %w", record.Key, from.Name, err)
+			}
+			moved := &kgo.Record{
+				Topic: to.Name, Partition: kafka.FilePartition(record.Key, to.Partitions),
+				Key: record.Key, Value: value, Timestamp: record.Timestamp,
+			}
+			if err := r.writer.put(ctx, moved); err != nil || also == nil {
+				return err
+			}
+			return also(moved, row)
+		})
+		if err == nil {
+			err = r.writer.flush(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A version says how many events were folded into the newest row of a key, and where it lies.
+type version struct{ folded, offset int64 }
+
+func (r *run) newest(
+	ctx context.Context, topic string, part kafka.Spans, kind comparison.Kind,
+) (map[string]version, error) {
+	newest := map[string]version{}
+	return newest, kafka.Read(ctx, r.Kafka, topic, part, func(record *kgo.Record) error {
+		key := string(record.Key)
+		if kafka.FilePartition(record.Key, r.hashed) != record.Partition {
+			r.summary.Strays++
+			return nil
+		}
+		if record.Value == nil {
+			delete(newest, key)
+			return nil
+		}
+		row, err := kind.Decode(record)
+		if err != nil {
+			return err
+		}
+		if known, there := newest[key]; !there || comparison.Folded(row) >= known.folded {
+			newest[key] = version{comparison.Folded(row), record.Offset}
+		}
+		return nil
+	})
+}
+
+// compare compares both tables with the old ones, row by row and in every field, positions as they are said in the new
+// log.
+func (r *run) compare(ctx context.Context) error {
+	r.report(Comparing)
+	for _, table := range []struct {
+		from, to topology.Topic
+		kind     comparison.Kind
+		summary  *comparison.Summary
+	}{
+		{r.From.Workspaces, r.To.Workspaces, comparison.Workspaces, &r.summary.Workspaces},
+		{r.From.Files, r.To.Files, comparison.Files, &r.summary.Files},
+	} {
+		if _, err := kafka.Decided(ctx, r.Kafka, table.to.Name); err != nil { // else the comparison would miss the last rows
+			return err
+		}
+		c := &comparison.Comparison{
+			Kafka: r.Kafka, Kind: table.kind, Moved: func(row comparison.Row) { r.move(row) },
+			A: comparison.Table{Group: table.from.Name, Topic: table.from.Name, Partitions: r.hashed},
+			B: comparison.Table{Group: table.to.Name, Topic: table.to.Name, Partitions: table.to.Partitions},
+		}
+		summary, err := c.Run(ctx, func(d comparison.Difference) error {
+			if len(r.summary.Different) < 10 {
+				r.summary.Different = append(r.summary.Different, d)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		*table.summary = *summary
+	}
+	if n := r.summary.Workspaces.Different + r.summary.Files.Different; n > 0 {
+		return fmt.Errorf("%w in %d rows: start again; if they still differ, something else has written into %s or %s",
+			ErrDiffer, n, r.To.Files.Name, r.To.Workspaces.Name)
+	}
+	return nil
+}
