@@ -129,7 +129,7 @@ func (f *Files) fold(ctx goka.Context, message any) {
 			f.emit(ctx, s.Index, file.IndexOf(after))
 		}
 		f.emit(ctx, s.Notify, file.NoticeOf(before, after, a.event, at, late))
-		ctx.SetValue(after) // held until the outputs are acknowledged
+		setRow(ctx, before, after)
 		f.follow(ctx, a.event, before, after)
 	case file.Unchanged:
 		f.metrics.folded.unchanged.Inc()
@@ -137,7 +137,7 @@ func (f *Files) fold(ctx goka.Context, message any) {
 			f.emit(ctx, s.Notify, file.NoticeOf(nil, nil, a.event, at, false))
 		}
 		if after != nil {
-			ctx.SetValue(after)
+			setRow(ctx, before, after)
 			f.follow(ctx, a.event, before, after)
 		}
 	}

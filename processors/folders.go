@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/lovoo/goka"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"tidemark/codecs"
@@ -44,47 +43,37 @@ const (
 	folderAt = "f"
 )
 
-// index returns how the entries of the index change with a row: see epochs.Config.
-func index(key string, before, row []byte) (gone, added []string) {
-	if samePlace(before, row) {
-		return nil, nil
-	}
-	was, is := placesOf(key, before), placesOf(key, row)
-	for _, entry := range was {
-		if !slices.Contains(is, entry) {
-			gone = append(gone, entry)
-		}
-	}
-	for _, entry := range is {
-		if !slices.Contains(was, entry) {
-			added = append(added, entry)
-		}
-	}
-	return gone, added
-}
-
-// samePlace says whether two rows surely have the same entries, without decoding them.
-func samePlace(a, b []byte) bool {
-	if a == nil || b == nil || versionOf(b, fileKindField) != 0 {
-		return false
-	}
-	for _, field := range [...]protowire.Number{filePathField, fileParentField, fileOwnPathField} {
-		if string(textOfRow(a, field)) != string(textOfRow(b, field)) {
-			return false
-		}
-	}
-	return versionOf(a, fileUnplacedField) == versionOf(b, fileUnplacedField)
-}
-
-func placesOf(key string, row []byte) (places []string) {
-	if row == nil {
-		return nil
-	}
+// index returns the entries of a row that was read from the changelog: see epochs.Config.
+func index(_ string, row []byte) []string {
 	s := new(tidemarkv1.FileState)
-	workspace, entry, ok := strings.Cut(key, "/")
-	if !ok || proto.Unmarshal(row, s) != nil {
+	if proto.Unmarshal(row, s) != nil {
 		return nil // something else wrote it
 	}
+	return placesOf(s)
+}
+
+// setRow sets a row, and the entries that change with it.
+func setRow(ctx goka.Context, before, after *tidemarkv1.FileState) {
+	if !samePlace(before, after) {
+		was, is := placesOf(before), placesOf(after)
+		gone := slices.DeleteFunc(slices.Clone(was), func(entry string) bool { return slices.Contains(is, entry) })
+		added := slices.DeleteFunc(is, func(entry string) bool { return slices.Contains(was, entry) })
+		epochs.RowsOf(ctx).Reindex(gone, added)
+	}
+	ctx.SetValue(after) // held until the outputs are acknowledged
+}
+
+// samePlace says whether two rows surely have the same entries.
+func samePlace(a, b *tidemarkv1.FileState) bool {
+	return a != nil && a.GetParentId() == b.GetParentId() && a.GetPath() == b.GetPath() && a.GetOwnPath() == b.GetOwnPath() &&
+		a.GetUnplaced() == b.GetUnplaced() && !isFolder(b)
+}
+
+func placesOf(s *tidemarkv1.FileState) (places []string) {
+	if s == nil {
+		return nil
+	}
+	workspace, entry := tidemarkv1.EscapePart(s.GetWorkspaceId()), tidemarkv1.EscapePart(s.GetFileId())
 	if s.GetParentId() != "" {
 		places = append(places, childrenOf(workspace, s.GetParentId())+entry)
 	}
@@ -384,5 +373,5 @@ func (f *Files) walk(ctx goka.Context, a *arrival, at *tidemarkv1.Position) {
 			return
 		}
 	}
-	ctx.SetValue(after)
+	setRow(ctx, folder, after)
 }

@@ -4,12 +4,7 @@ import "google.golang.org/protobuf/encoding/protowire"
 
 // Fields of the table rows that are read without decoding a whole row: see proto/tidemark/v1.
 const (
-	filePathField         = 4  // FileState.path
-	fileParentField       = 5  // FileState.parent_id
 	fileVersionField      = 11 // FileState.version
-	fileKindField         = 19 // FileState.kind
-	fileOwnPathField      = 37 // FileState.own_path
-	fileUnplacedField     = 38 // FileState.unplaced
 	fileSilentField       = 44 // FileState.silent
 	workspaceVersionField = 31 // WorkspaceState.version
 	logIDField            = 30 // FileState.log_id and WorkspaceState.log_id
@@ -36,16 +31,11 @@ func versionOf(row []byte, field protowire.Number) uint64 {
 
 // logOf returns the id of the log that a row's position lies in; empty when the row does not say.
 func logOf(row []byte) string {
-	return string(textOfRow(row, logIDField))
-}
-
-// textOfRow returns a text field of a row; nil when the row has none.
-func textOfRow(row []byte, field protowire.Number) []byte {
-	text, n := protowire.ConsumeBytes(valueOf(row, field, protowire.BytesType))
+	id, n := protowire.ConsumeBytes(valueOf(row, logIDField, protowire.BytesType))
 	if n < 0 {
-		return nil
+		return ""
 	}
-	return text
+	return string(id)
 }
 
 // valueOf returns the rest of a row from the value of a field on; nil when the row does not have it.

@@ -40,9 +40,9 @@ type Config struct {
 	// PartitionOf returns the partition of the input whose callback emits this record; it is sent to that partition of its topic.
 	// A row said to belong elsewhere fails the group. It must be given.
 	PartitionOf func(topic, key string, headers goka.Headers) int32
-	// Index returns the entries under which callbacks find a row (see Rows): those that it no longer has, and those that it has now,
-	// when it takes the place of the one before, nil for none; a nil row is deleted. It may be nil.
-	Index func(key string, before, row []byte) (gone, added []string)
+	// Index returns the entries under which callbacks find a row (see Rows). It is asked for rows that are read from the changelog;
+	// a callback says itself how they change with the row that it sets (Rows.Reindex). It may be nil.
+	Index func(key string, row []byte) []string
 	// Mirror is an output that the newest rows must be found in; nil when there is none.
 	Mirror *Mirror
 	// Hasher is of keys, by which goka finds their partitions; nil: goka's own.

@@ -27,9 +27,9 @@ type partitionEpochs struct {
 	broken    func(error)  // told the first failure, unless that is that the partition was given up
 
 	gate   sync.Mutex // held by a running callback, and while the open epoch is swapped
-	stored bool       // the callback has set its row; guarded by gate, as are the next two
-	key    string     // that was read last
-	value  []byte     // its row
+	stored bool       // the callback has set its row; guarded by gate, as is the next
+	gone   []string   // entries that its row does not have any more, and that it has from now on: see Rows.Reindex
+	added  []string
 
 	mu       sync.Mutex
 	room     *sync.Cond // unacked or held went down, or failed
@@ -182,14 +182,6 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 
 // set holds the newest value of a key for the open epoch; nil deletes it. The caller holds the gate.
 func (p *partitionEpochs) set(key string, value []byte) error {
-	before := p.value
-	if p.conf.Index != nil && p.key != key {
-		var err error
-		if before, err = p.current(key); err != nil {
-			return err
-		}
-	}
-	p.key, p.value = key, value
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {
@@ -200,9 +192,7 @@ func (p *partitionEpochs) set(key string, value []byte) error {
 		p.conf.Metrics.coalesced()
 	}
 	r := &row{epoch: p.open, value: value}
-	if p.conf.Index != nil {
-		p.reindex(r, p.overlay[key], key, before)
-	}
+	p.reindex(r, p.overlay[key])
 	p.open.rows[key], p.overlay[key] = r, r
 	p.held += len(value)
 	return nil

@@ -43,25 +43,31 @@ const indexed localstore.Space = 0xfc
 // indexLayout is part of what a store is pinned to when there is an index: a store without one is rebuilt.
 const indexLayout = "/index-1"
 
-// reindex notes which entries of the index change with a row that is held; p.mu is held. Until the row is on the disk, so are those
-// of the rows held before it.
-func (p *partitionEpochs) reindex(r, held *row, key string, before []byte) {
-	if held != nil {
-		r.entries = maps.Clone(held.entries) // those of the other may be on their way to the disk
+// Reindex says how the entries change with the row that the callback sets next.
+func (r Rows) Reindex(gone, added []string) { r.of.gone, r.of.added = gone, added }
+
+// reindex notes how the entries change with a row that is held; p.mu and the gate are held. Until it is on the disk, so are those of
+// the rows of its key that were held before it.
+func (p *partitionEpochs) reindex(r, before *row) {
+	if before != nil {
+		r.entries = before.entries
 	}
-	gone, added := p.conf.Index(key, before, r.value)
-	if len(gone)+len(added) > 0 && r.entries == nil {
+	if len(p.gone)+len(p.added) == 0 {
+		return
+	}
+	if r.entries = maps.Clone(r.entries); r.entries == nil { // those of the other may be on their way to the disk
 		r.entries = map[string]bool{}
 	}
-	for _, entry := range gone {
+	for _, entry := range p.gone {
 		r.entries[entry] = false
 	}
-	for _, entry := range added {
+	for _, entry := range p.added {
 		r.entries[entry] = true
 	}
+	p.gone, p.added = nil, nil
 }
 
-// storeIndex writes the entries of a row that takes the place of the one before.
+// storeIndex writes the entries that change with a row.
 func storeIndex(w *localstore.Writer, entries map[string]bool) {
 	for entry, there := range entries {
 		if there {
@@ -72,18 +78,23 @@ func storeIndex(w *localstore.Writer, entries map[string]bool) {
 	}
 }
 
-// recoverIndex writes the entries of a row that was read from the changelog.
+// recoverIndex writes the entries of a row that was read from the changelog and takes the place of the one before.
 func (c Config) recoverIndex(w *localstore.Writer, key string, before, row []byte) {
 	if c.Index == nil {
 		return
 	}
-	gone, added := c.Index(key, before, row)
-	for _, entry := range gone {
-		w.Delete(indexed, []byte(entry))
+	entries := map[string]bool{}
+	if before != nil {
+		for _, entry := range c.Index(key, before) {
+			entries[entry] = false
+		}
 	}
-	for _, entry := range added {
-		w.Set(indexed, []byte(entry), nil)
+	if row != nil {
+		for _, entry := range c.Index(key, row) {
+			entries[entry] = true
+		}
 	}
+	storeIndex(w, entries)
 }
 
 // find merges what is on the disk with what is held.

@@ -26,7 +26,6 @@ func (s *epochStorage) Get(key string) ([]byte, error) {
 		s.fail(err)
 	}
 	s.found.Store(value != nil)
-	s.key, s.value = key, value
 	return value, err
 }
 

@@ -1,0 +1,104 @@
+package epochs
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"tidemark/kafka/localstore"
+)
+
+// What a callback finds is the same whether the rows are on the disk already or held, in pages of any size.
+func TestFindSeesRowsThatAreHeld(t *testing.T) {
+	store := openTestStore(t)
+	defer store.Close()
+	shelf, err := store.Shelf(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPartitionEpochs(Config{}, nil, shelf, nil)
+	rows, random := Rows{p}, rand.New(rand.NewPCG(1, 1))
+	want := map[string]bool{}
+	for i := range 2000 {
+		key, entry := fmt.Sprint("k", random.IntN(300)), fmt.Sprintf("%c/%03d", 'a'+random.IntN(3), random.IntN(300))
+		p.gate.Lock()
+		if random.IntN(3) == 0 {
+			rows.Reindex([]string{entry}, nil)
+			delete(want, entry)
+		} else {
+			rows.Reindex(nil, []string{entry})
+			want[entry] = true
+		}
+		// An entry belongs to one row: the last change of it is that of the row that is held last.
+		if err := p.set(entry, []byte(key)); err != nil {
+			t.Fatal(err)
+		}
+		p.gate.Unlock()
+		if random.IntN(40) == 0 {
+			e := p.swap()
+			if err := p.storeRows(e, int64(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i%100 == 0 {
+			holds(t, rows, want, 1+random.IntN(7))
+		}
+	}
+	holds(t, rows, want, 1000)
+}
+
+func holds(t *testing.T, rows Rows, want map[string]bool, limit int) {
+	t.Helper()
+	for _, prefix := range []string{"a/", "b/", "c/", ""} {
+		var got, all []string
+		for more, after := true, ""; more; {
+			found, m, err := rows.Find(prefix, after, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if more = m && len(found) > 0; len(found) > 0 {
+				after = found[len(found)-1]
+			}
+			got = append(got, found...)
+		}
+		for entry := range want {
+			if strings.HasPrefix(entry, prefix) {
+				all = append(all, entry)
+			}
+		}
+		if slices.Sort(all); !slices.Equal(got, all) {
+			t.Fatalf("prefix %q, %d at a time: %v, want %v", prefix, limit, got, all)
+		}
+	}
+}
+
+// A row that is read from the changelog brings its entries, and takes away those of the row before.
+func TestRecoveredRowsAreIndexed(t *testing.T) {
+	store := openTestStore(t)
+	defer store.Close()
+	conf := Config{Index: func(_ string, row []byte) []string { return strings.Fields(string(row)) }}
+	for i, row := range []string{"a b", "b c", ""} {
+		before, err := store.Get(0, localstore.Rows, []byte("k"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = store.Update(0, int64(i), func(w *localstore.Writer) error {
+			w.Set(localstore.Rows, []byte("k"), []byte(row))
+			conf.recoverIndex(w, "k", before, []byte(row))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var found []string
+		scan := store.Scan(0, indexed, nil, nil)
+		for scan.Next() {
+			found = append(found, string(scan.Key()))
+		}
+		if err := scan.Close(); err != nil || strings.Join(found, " ") != row {
+			t.Errorf("entries %v, want %q, %v", found, row, err)
+		}
+	}
+}
