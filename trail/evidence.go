@@ -241,7 +241,7 @@ func micros(us int64) time.Time {
 // event takes a record of the events, and tells its verdict.
 func (e *evidence) event(r *kgo.Record) error {
 	found := e.about(r.Value, r.Key)
-	if found == nil {
+	if found == nil || headerOf(r, topology.HeaderWalk) != "" {
 		return nil
 	}
 	found.Position = (&tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}).Text()
@@ -249,6 +249,9 @@ func (e *evidence) event(r *kgo.Record) error {
 		found.ReceivedAt = r.Timestamp.UTC()
 	}
 	e.judge(found, r)
+	if cause := headerOf(r, topology.HeaderCause); cause != "" {
+		found.Detail = strings.TrimPrefix(found.Detail+"; follows from the event of its folder at "+cause, "; ")
+	}
 	e.told++
 	return e.tell(*found)
 }
@@ -266,6 +269,8 @@ func (e *evidence) judge(found *Event, r *kgo.Record) {
 	first, known := e.accepted[found.EventID]
 	if notice, ok := e.notices[place{r.Offset, found.EventID}]; ok {
 		switch found.Version = notice.version; {
+		case notice.version == nil && found.Detail == "":
+			found.Verdict, found.Detail = Unchanged, "an event of its folder had done that already"
 		case notice.version == nil:
 			found.Verdict = Passed
 		case notice.late:
@@ -286,11 +291,14 @@ func (e *evidence) judge(found *Event, r *kgo.Record) {
 		}
 	case known:
 		found.Verdict, found.Detail = Duplicate, "a copy of "+first
+	case headerOf(r, topology.HeaderCause) != "" && file.Remembers(e.row, found.EventID):
+		found.Verdict, found.Detail = Unchanged, "the file had that already"
+		e.accepted[found.EventID] = found.Position
 	case e.row.GetLogId() == e.logID && e.row.GetPosition().GetOffset() == r.Offset && e.row.GetLastEventId() == found.EventID:
 		found.Verdict, found.Detail = Accepted, "the row is as this event left it; its notice has expired"
 		e.accepted[found.EventID] = found.Position
-	case copiedFrom(r) != "":
-		found.Verdict, found.Detail = NoTrace, "copied from "+copiedFrom(r)+" of another prefix by `topics repartition`: `why` says under that prefix what became of it"
+	case headerOf(r, topology.HeaderCopied) != "":
+		found.Verdict, found.Detail = NoTrace, "copied from "+headerOf(r, topology.HeaderCopied)+" of another prefix by `topics repartition`: `why` says under that prefix what became of it"
 	case e.expired(r) && file.Remembers(e.row, found.EventID):
 		found.Verdict, found.Detail = NoTrace, "the row remembers its id: it was accepted, or is a copy of one that was; the notice that would tell has expired"
 	case file.Remembers(e.row, found.EventID):
@@ -300,10 +308,10 @@ func (e *evidence) judge(found *Event, r *kgo.Record) {
 	}
 }
 
-// copiedFrom returns where an event lay that `topics repartition` copied, which does not copy its notice; empty for any other.
-func copiedFrom(r *kgo.Record) string {
+// headerOf returns the value of a header, empty when the record has none.
+func headerOf(r *kgo.Record, name string) string {
 	for _, h := range r.Headers {
-		if h.Key == topology.HeaderCopied {
+		if h.Key == name {
 			return string(h.Value)
 		}
 	}

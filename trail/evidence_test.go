@@ -11,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tidemark/file"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
@@ -115,5 +116,51 @@ func TestACopiedEventSaysWhereItCameFrom(t *testing.T) {
 	}
 	if len(told) != 1 || told[0].Verdict != NoTrace || !strings.Contains(told[0].Detail, "copied from 3:17 of another prefix") {
 		t.Errorf("told %+v", told)
+	}
+}
+
+// An event that tidemark wrote for an entry of a folder says which event it follows from, whether it changed the file or not.
+func TestAnEventOfAnEntryNamesItsCause(t *testing.T) {
+	streams, err := topology.New("t", topology.Single)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEvidence(Search{WorkspaceID: "w", FileID: "f", Streams: streams}, 0, "log", 10)
+	e.row = &tidemarkv1.FileState{LogId: "log", Position: &tidemarkv1.Position{Offset: 3}}
+	for i, id := range []string{"moved", "moved/f"} {
+		var v file.Verdict
+		e.row, _, v = file.Apply(e.row, &tidemarkv1.Event{Event: "workspace_storage_file_moved", EventId: id, FileId: "f", WorkspaceId: "w"}, &tidemarkv1.Position{Offset: int64(4 + i)}, "other")
+		if v != file.Accepted {
+			t.Fatal(v)
+		}
+	}
+	var said []string
+	e.tell = func(event Event) error {
+		said = append(said, fmt.Sprintf("%s %s: %s", event.EventID, event.Verdict, event.Detail))
+		return nil
+	}
+	one := int64(1)
+	e.notices[place{5, "deleted/f"}] = told{version: &one}
+	e.notices[place{7, "deleted"}] = told{}
+	for i, r := range []struct{ id, event, header string }{
+		{"deleted/f", "file_deleted", topology.HeaderCause}, {"moved/f", "file_moved", topology.HeaderCause},
+		{"deleted", "file_deleted", ""}, {"walk", "x", topology.HeaderWalk},
+	} {
+		record := &kgo.Record{Topic: streams.Events.Name, Offset: int64(5 + i), Value: fmt.Appendf(nil,
+			`{"event":"workspace_storage_%s","workspace_id":"w","event_id":%q,"object_id":"f"}`, r.event, r.id)}
+		if r.header != "" {
+			record.Headers = []kgo.RecordHeader{{Key: r.header, Value: []byte("0:4")}}
+		}
+		if err := e.event(record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{
+		"deleted/f accepted: follows from the event of its folder at 0:4",
+		"moved/f unchanged: the file had that already; follows from the event of its folder at 0:4",
+		"deleted unchanged: an event of its folder had done that already",
+	}
+	if !slices.Equal(said, want) {
+		t.Errorf("said %q", said)
 	}
 }

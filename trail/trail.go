@@ -25,6 +25,7 @@ const (
 	Late         Verdict = "late"          // folded, but newer events came before it and kept what they set
 	Duplicate    Verdict = "duplicate"     // its id was accepted before: without effect
 	Passed       Verdict = "passed"        // touches no row: a notice, and nothing else
+	Unchanged    Verdict = "unchanged"     // folded, but the row showed that already: it gave no version
 	DeadLettered Verdict = "dead_lettered" // not understood: see its reason
 	Pending      Verdict = "pending"       // the files group has not committed past it
 	NoTrace      Verdict = "no_trace"      // committed past, without a notice, a dead letter or an earlier copy in what was read
