@@ -41,7 +41,7 @@ func notified(t *testing.T, m *Model) []*kgo.Record {
 			continue
 		}
 		object := doc{
-			"op_id": text(joinKey("w", n.event.id)), "event": text(n.event.name), "event_id": text(n.event.id), "workspace_id": text("w"),
+			"op_id": text(opID(n.event)), "event": text(n.event.name), "event_id": text(n.event.id), "workspace_id": text("w"),
 			"file_id": text("f"), "version": number(n.after.version), "position": text(n.position), "late": boolean(n.late), "at": instant(n.event.at()),
 		}.wire()
 		object["before"], object["after"], object["payload"] = nil, n.after.doc().wire(), json.RawMessage(source.Value)
@@ -176,7 +176,7 @@ func TestRowsAreJudged(t *testing.T) {
 	right := &tidemarkv1.FileState{
 		WorkspaceId: "w", FileId: "f", Name: "a", Size: row.size, Status: tidemarkv1.Status_STATUS_ACTIVE, Version: 4,
 		Position: &tidemarkv1.Position{Partition: m.log[3].Partition, Offset: 3}, LastEvent: row.lastEvent, LastEventId: "4", CreatedAt: row.created,
-		UpdatedAt: row.updated, PlaceAt: row.placeAt, ContentAt: row.contentAt, StatusAt: row.statusAt, LastAt: row.newestAt,
+		UpdatedAt: row.updated, LastAt: row.newestAt, FieldTimes: []uint64{3e6 + 1, 0, 0, 2e6 + 1, 0, 0, 1}, // 01, 02 and 04 of 04
 		Seen: []byte(strings.TrimPrefix(row.bookkeeping()["seen"], "text ")),
 	}
 	record := func(change func(*tidemarkv1.FileState)) *kgo.Record {
@@ -205,7 +205,12 @@ func TestRowsAreJudged(t *testing.T) {
 		{"another size", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Size = proto.Int64(5) })}, "rows wrong"},
 		{"an id too many", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Seen = append(s.Seen, make([]byte, 24)...) })}, "rows wrong"},
 		{"another id", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Seen[0]++ })}, "rows wrong"},
-		{"the status group's time is lost", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.StatusAt = nil })}, "rows wrong"},
+		{"the status's time is lost", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.FieldTimes = s.FieldTimes[:4] })}, "rows wrong"},
+		{"the name has the size's time", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.FieldTimes[0] = s.FieldTimes[3] })}, "rows wrong"},
+		{"a field of which nothing is known has a time", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.FieldTimes = append(s.FieldTimes, 1, 1) })}, "rows wrong"},
+		{"times of groups are written", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.StatusAt = s.LastAt })}, "rows wrong"},
+		{"a silent fold too many", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Silent = 1 })}, "rows wrong"},
+		{"a folder", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Kind = tidemarkv1.Kind_KIND_FOLDER })}, "rows wrong"},
 		{"another key", false, []*kgo.Record{same, {Key: []byte("w/g"), Value: same.Value}}, "rows unexpected"},
 	} {
 		m.once = test.once
