@@ -32,7 +32,8 @@ type node struct {
 
 	paths   []string // that it had by its own events
 	inOrder bool     // its events came in the order of their times
-	told    []*event // in the order of the log
+	said    []*event // in the order of the log
+	told    []*event // of them, those with a time
 	times   map[int64]bool
 	result  *outcome
 }
@@ -103,12 +104,7 @@ func (m *Model) nodes() map[string]map[string]*node {
 	}
 	for _, nodes := range all {
 		for _, n := range nodes {
-			n.inOrder = slices.IsSortedFunc(n.told, func(a, b *event) int { return cmp.Compare(*a.believed(), *b.believed()) })
-			slices.SortStableFunc(n.told, func(a, b *event) int { return cmp.Compare(*a.believed(), *b.believed()) })
-			for _, e := range n.told {
-				n.take(e)
-			}
-			n.told = nil
+			n.settle()
 		}
 	}
 	return all
@@ -117,6 +113,7 @@ func (m *Model) nodes() map[string]map[string]*node {
 // hear notes an event, and whether the row can be judged: a row forgets ids, and folds them again, when it has many.
 func (n *node) hear(e *event) {
 	when := e.believed()
+	n.said = append(n.said, e)
 	if when == nil {
 		n.sure = false
 		return
@@ -124,6 +121,27 @@ func (n *node) hear(e *event) {
 	n.sure = n.sure && !n.times[*when] && len(n.told) < windowIDs-1
 	n.times[*when] = true
 	n.told = append(n.told, e)
+}
+
+// settle lets the node become what its events say in the order of their times. What it was meanwhile is only known when they also
+// came in that order: else it may have had any of the names in any of the places.
+func (n *node) settle() {
+	byTime := func(a, b *event) int { return cmp.Compare(*a.believed(), *b.believed()) }
+	n.inOrder = slices.IsSortedFunc(n.told, byTime)
+	slices.SortStableFunc(n.told, byTime)
+	for _, e := range n.told {
+		n.take(e)
+	}
+	if n.folder = n.folder || slices.ContainsFunc(n.said, func(e *event) bool { return e.meaning().folder }); n.folder && !(n.sure && n.inOrder) {
+		for _, place := range n.said {
+			for _, e := range n.said {
+				if path := place.texts["path"]; path != "" {
+					n.paths = append(n.paths, path, withLast(path, cmp.Or(e.texts["name"], path[strings.LastIndex(path, "/")+1:])))
+				}
+			}
+		}
+	}
+	n.said, n.told = nil, nil
 }
 
 // take lets the node become what an event says; no event before it is newer.
