@@ -13,7 +13,9 @@ import (
 // alone, in the order of their times: no record that the files group wrote itself counts. So a step of a folder's change that was
 // lost, done twice or done in the wrong order is found, though every row is what the log makes of it.
 //
-// Of rows whose events have no believable time, or of which two have the same, nothing is said, nor of their entries.
+// Of rows whose events have no believable time, or of which two have the same, nothing is said, nor of their entries. Nor of these:
+// a row with a slash in its name, because a path does not say then where its last element begins; an entry that is known by its path
+// alone, in a folder that has had more paths than a row remembers.
 
 // A node is a file or a folder by its own events.
 type node struct {
@@ -118,7 +120,7 @@ func (n *node) hear(e *event) {
 		n.sure = false
 		return
 	}
-	n.sure = n.sure && !n.times[*when] && len(n.told) < windowIDs-1
+	n.sure = n.sure && !n.times[*when] && len(n.told) < windowIDs-1 && !strings.Contains(e.texts["name"], "/")
 	n.times[*when] = true
 	n.told = append(n.told, e)
 }
@@ -174,6 +176,9 @@ func (n *node) take(e *event) {
 	}
 }
 
+// formerPaths is how many paths that a folder had before are remembered.
+const formerPaths = 8
+
 // A tree has the files and folders of a workspace.
 type tree map[string]*node
 
@@ -191,7 +196,8 @@ func (t tree) in(n *node) (folder *node, from string, sure bool) {
 	if above == nil {
 		above, _ = t.around(folder)
 	}
-	return folder, from, above == nil && folder.inOrder && n.inOrder
+	had := slices.Compact(slices.Sorted(slices.Values(folder.paths)))
+	return folder, from, above == nil && folder.inOrder && n.inOrder && len(had) <= formerPaths
 }
 
 func (t tree) parent(n *node) *node {

@@ -250,13 +250,22 @@ func escape(part string) string {
 	return out.String()
 }
 
-// States returns what each file has become, by key, without what depends on where and when its events were written.
+// States returns what each file has become, by key, without what depends on where and when its events were written. In a workspace
+// with folders that are the last event and the number of versions too: the event of an entry lies where there was room for it.
 func (m *Model) States() map[string]string {
-	states := map[string]string{}
+	states, folders := map[string]string{}, map[string]bool{}
+	for _, r := range m.rows {
+		folders[r.scope] = folders[r.scope] || r.folder
+	}
 	for key, r := range m.rows {
 		d := r.doc()
 		for _, name := range []string{"position", "created_at", "updated_at", "deleted_at"} {
 			delete(d, name)
+		}
+		if folders[r.scope] {
+			for _, name := range []string{"version", "last_event", "last_event_id", "actor_id"} {
+				delete(d, name)
+			}
 		}
 		states[key] = d.diff(nil)
 	}
