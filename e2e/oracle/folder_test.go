@@ -389,3 +389,43 @@ func TestFieldsHaveTheirOwnTime(t *testing.T) {
 		t.Errorf("a far time shows: %v", r.doc())
 	}
 }
+
+// Notices of entries and of folders are judged like all others; what changed nothing has a notice without a row.
+func TestNoticesOfFoldersAreJudged(t *testing.T) {
+	of := func(records []*kgo.Record, what string) int {
+		return slices.IndexFunc(records, func(r *kgo.Record) bool { return strings.Contains(string(r.Value), what) })
+	}
+	for _, test := range []struct{ name, of, old, new, found string }{
+		{"nothing", `"event_id":"e1"`, "", "", ""},
+		{"the cause is left out", `"event_id":"e4/f"`, `"cause":{`, `"why":{`, "notices wrong"},
+		{"another cause", `"event_id":"e4/f"`, `"event_id":"e4",`, `"event_id":"e1",`, "notices wrong"},
+		{"a folder that is none", `"event_id":"e1"`, `"kind":"folder",`, "", "notices wrong"},
+		{"a version of what changed nothing", `"event_id":"e5"`, `"late":false`, `"late":false,"version":2`, "notices wrong"},
+		{"the key of an event without a file", `"event_id":"e5"`, "", "", "notices wrong"},
+		{"a notice of an entry is lost", `"event_id":"e6/g"`, "", "", "notices missing"},
+	} {
+		_, m := playDocs(t, len(docs), nil)
+		notices := notified(t, m)
+		i := of(notices, test.of)
+		switch {
+		case test.old != "":
+			notices[i] = replaced(t, notices[i], test.old, test.new)
+		case strings.Contains(test.name, "key"):
+			notices[i].Key = []byte("w")
+		case test.found != "":
+			notices = slices.Delete(notices, i, i+1)
+		}
+		r := &Report{}
+		m.judgeNotices(slices.Values(notices), r)
+		expect(t, test.name, test.found, r)
+	}
+}
+
+// Search holds files: an index record of a folder is one too many.
+func TestIndexRecordsOfFoldersAreFound(t *testing.T) {
+	_, m := playDocs(t, 1, nil)
+	value := fmt.Sprintf(`{"op":"delete","id":"w/d","workspace_id":"w","file_id":"d","version":1,"position":%q}`, m.rows["w/d"].position)
+	r := &Report{}
+	m.judgeIndex(slices.Values([]*kgo.Record{{Key: []byte("w/d"), Value: []byte(value)}}), r)
+	expect(t, "of a folder", "index records wrong", r)
+}

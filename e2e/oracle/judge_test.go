@@ -42,17 +42,23 @@ func notified(t *testing.T, m *Model) []*kgo.Record {
 		}
 		object := doc{
 			"op_id": text(opID(n.event)), "event": text(n.event.name), "event_id": text(n.event.id), "workspace_id": text("w"),
-			"file_id": text("f"), "version": number(n.after.version), "position": text(n.position), "late": boolean(n.late), "at": instant(n.event.at()),
+			"file_id": text(n.event.object), "position": text(n.position), "late": boolean(n.late), "at": instant(n.event.at()),
 		}.wire()
-		object["before"], object["after"], object["payload"] = nil, n.after.doc().wire(), json.RawMessage(source.Value)
+		object["payload"] = json.RawMessage(source.Value)
+		if n.after != nil {
+			object["version"], object["before"], object["after"] = n.after.version, nil, n.after.doc().wire()
+		}
 		if n.before != nil {
 			object["before"] = n.before.doc().wire()
+		}
+		if n.event.cause != nil {
+			object["cause"] = n.event.cause
 		}
 		value, err := json.Marshal(object)
 		if err != nil {
 			t.Fatal(err)
 		}
-		records = append(records, &kgo.Record{Key: []byte("w/f"), Value: value, Partition: source.Partition, Offset: int64(i)})
+		records = append(records, &kgo.Record{Key: []byte(joinKey("w", n.event.object)), Value: value, Partition: source.Partition, Offset: int64(i)})
 	}
 	return records
 }
@@ -84,16 +90,19 @@ var story = []string{
 	body("4", "restored", "04", ""), body("2", "updated", "02", `,"size":6`),
 }
 
+func replaced(t *testing.T, r *kgo.Record, old, new string) *kgo.Record {
+	t.Helper()
+	if !strings.Contains(string(r.Value), old) {
+		t.Fatalf("%q is not in %s", old, r.Value)
+	}
+	copied := *r
+	copied.Value = []byte(strings.ReplaceAll(string(r.Value), old, new))
+	return &copied
+}
+
 // TestNoticesAreJudged breaks a right stream in every way that matters, and wants each way named.
 func TestNoticesAreJudged(t *testing.T) {
-	replace := func(r *kgo.Record, old, new string) *kgo.Record {
-		if !strings.Contains(string(r.Value), old) {
-			t.Fatalf("%q is not in %s", old, r.Value)
-		}
-		copied := *r
-		copied.Value = []byte(strings.ReplaceAll(string(r.Value), old, new))
-		return &copied
-	}
+	replace := func(r *kgo.Record, old, new string) *kgo.Record { return replaced(t, r, old, new) }
 	for _, test := range []struct {
 		name   string
 		change func([]*kgo.Record) []*kgo.Record
