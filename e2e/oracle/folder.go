@@ -123,7 +123,8 @@ func (r *row) inherit(in *inherited) {
 		return
 	case held == nil:
 	case held.folder == in.folder:
-		if in.stamp <= held.stamp && (held.from == "" || !byParent) {
+		has := in.stamp < held.stamp || in.stamp == held.stamp && r.heir() // what it has may be of a place that it has left
+		if has && (held.from == "" || !byParent) {
 			return
 		}
 	case !byParent && r.heir() && (held.from == "" || len(held.from) > len(in.from) || len(held.from) == len(in.from) && held.folder > in.folder):
