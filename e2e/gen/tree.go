@@ -3,6 +3,7 @@ package gen
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -67,8 +68,18 @@ func (t *treeSim) count(folder bool) (n int) {
 
 // What happens in a tree.
 var inTree = []lot{
-	{"create", 12}, {"add", 30}, {"add_late", 4}, {"move_folder", 10}, {"rename_folder", 8}, {"delete_folder", 11}, {"restore_folder", 11},
-	{"update", 14}, {"move", 6}, {"delete", 6}, {"restore", 5}, {"any", 3},
+	{"create", 12},
+	{"add", 30},
+	{"add_late", 4},
+	{"move_folder", 10},
+	{"rename_folder", 8},
+	{"delete_folder", 11},
+	{"restore_folder", 11},
+	{"update", 14},
+	{"move", 6},
+	{"delete", 6},
+	{"restore", 5},
+	{"any", 3},
 }
 
 // tree makes an event of a folder, or of a file in one.
@@ -165,6 +176,9 @@ func (g *generator) add(s *scope, in *nodeSim, created time.Time) (event, bool) 
 	}
 	g.serial++
 	n := &nodeSim{id: fileID(g.serial, g.rnd), name: fileName(g.serial, g.rnd), parent: in}
+	if g.chance(0.9) { // else no path says where the name begins
+		n.name = strings.ReplaceAll(n.name, "/", "-")
+	}
 	if in == t.nodes[0] && g.chance(0.4) {
 		n.parent, n.dir = nil, pick(g.rnd, []string{"", fmt.Sprintf("/sub-%d", g.serial), "/a/b"})
 	}

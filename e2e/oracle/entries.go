@@ -134,7 +134,8 @@ func (n *node) settle() {
 	for _, e := range n.told {
 		n.take(e)
 	}
-	if n.folder = n.folder || slices.ContainsFunc(n.said, func(e *event) bool { return e.meaning().folder }); n.folder && !(n.sure && n.inOrder) {
+	n.folder = slices.ContainsFunc(n.said, func(e *event) bool { return e.meaning().folder })
+	if n.folder && (!n.sure || !n.inOrder) {
 		for _, place := range n.said {
 			for _, e := range n.said {
 				if path := place.texts["path"]; path != "" {
@@ -149,7 +150,6 @@ func (n *node) settle() {
 // take lets the node become what an event says; no event before it is newer.
 func (n *node) take(e *event) {
 	at, m := *e.believed(), e.meaning()
-	n.folder = n.folder || m.folder
 	path, name, parent := e.texts["path"], e.texts["name"], e.texts["parent_id"]
 	if path != "" {
 		n.path, n.beside, n.adrift, n.put = path, parent, false, at
@@ -265,7 +265,7 @@ func (n *node) follow(f *outcome, from string, o *outcome) {
 	case f.trashed:
 		o.trashed = n.trashed || f.deleted > n.decided
 	case n.trashed:
-		o.trashed = !(wasIn && f.deleted < n.decided && n.decided < f.restored)
+		o.trashed = !wasIn || n.decided < f.deleted || n.decided > f.restored
 	}
 	switch {
 	case o.trashed && !n.trashed:
