@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// How large a tree of folders grows: what happens to a folder happens to all below it, so a larger one would give more records
-// than all senders.
+// How large a tree of folders grows: what happens to a folder happens to all below it, so a larger one would give
+// more records than all senders.
 const (
 	treeFolders = 6
 	treeFiles   = 24
 )
 
-// A treeSim is a folder at the root with the folders and files below it, as they truly are. Its events have times of their own, to
-// the microsecond: which of two of one second came first would depend on when the receiver looks.
+// A treeSim is a folder at the root with the folders and files below it, as they truly are. Its events have times of
+// their own, to the microsecond: which of two of one second came first would depend on when the receiver looks.
 type treeSim struct {
 	nodes   []*nodeSim // the root first
 	pending []event    // of entries, beside that of their folder
@@ -85,7 +85,8 @@ var inTree = []lot{
 // tree makes an event of a folder, or of a file in one.
 func (g *generator) tree(s *scope, created time.Time) event {
 	if s.tree == nil || len(s.tree.nodes) >= treeFolders+treeFiles && len(s.tree.pending) == 0 && g.chance(0.2) {
-		root := &nodeSim{id: fileID(g.serial, g.rnd), folder: true, name: g.folderName(), dir: pick(g.rnd, []string{"", "/reports", "/Ünï/čödé", "/100%"})}
+		root := &nodeSim{id: fileID(g.serial, g.rnd), folder: true, name: g.folderName()}
+		root.dir = pick(g.rnd, []string{"", "/reports", "/Ünï/čödé", "/100%"})
 		s.tree = &treeSim{nodes: []*nodeSim{root}}
 		return g.say(s, root, "folder_created", created, true, true)
 	}
@@ -140,7 +141,8 @@ func (g *generator) inTree(s *scope, created time.Time) (e event, ok bool) {
 	case "rename_folder":
 		if n := t.pick(g, liveFolder); n != nil {
 			n.name = g.folderName()
-			return g.beside(s, n, g.say(s, n, pick(g.rnd, []string{"folder_renamed", "folder_updated"}), created, g.chance(0.5), g.chance(0.5)), "moved"), true
+			what := pick(g.rnd, []string{"folder_renamed", "folder_updated"})
+			return g.beside(s, n, g.say(s, n, what, created, g.chance(0.5), true), "moved"), true
 		}
 	case "delete_folder", "delete":
 		wanted := map[bool]func(*nodeSim) bool{true: liveFolder, false: liveFile}[what == "delete_folder"]
@@ -211,7 +213,8 @@ func (n *nodeSim) kind() string {
 	return "file"
 }
 
-// say makes an event of a node as it is now. With a full place it has the path; without a named one it has none of path, name and parent.
+// say makes an event of a node as it is now. With a full place it has the path; without a named one it has none of
+// path, name and parent.
 func (g *generator) say(s *scope, n *nodeSim, what string, created time.Time, full, named bool) event {
 	g.serial++
 	scoped := "workspace_storage_"
@@ -234,8 +237,8 @@ func (g *generator) say(s *scope, n *nodeSim, what string, created time.Time, fu
 	return e
 }
 
-// beside sometimes lets the provider send an event for each entry too, before or after that of the folder. They come next in their
-// workspace.
+// beside sometimes lets the provider send an event for each entry too, before or after that of the folder. They come
+// next in their workspace.
 func (g *generator) beside(s *scope, n *nodeSim, e event, verb string) event {
 	t := s.tree
 	if !n.folder || !g.chance(0.3) {

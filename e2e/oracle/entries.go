@@ -2,20 +2,20 @@ package oracle
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Where each file and folder must be in the end, and whether it must be in the trash, is here computed from the provider's events
-// alone, in the order of their times: no record that the files group wrote itself counts. So a step of a folder's change that was
-// lost, done twice or done in the wrong order is found, though every row is what the log makes of it.
+// Where each file and folder must be in the end, and whether it must be in the trash, is here computed from the
+// provider's events alone, in the order of their times: no record that the files group wrote itself counts. So a
+// step of a folder's change that was lost, done twice or done in the wrong order is found, though every row is what
+// the log makes of it.
 //
-// Of rows whose events have no believable time, or of which two have the same, nothing is said, nor of their entries. Nor of these:
-// a row with a slash in its name, because a path does not say then where its last element begins; an entry that is known by its path
-// alone, in a folder that has had more paths than a row remembers.
+// Of rows whose events have no believable time, or of which two have the same, nothing is said, nor of their
+// entries. Nor of these: a row with a slash in its name, because a path does not say then where its last element
+// begins; an entry that is known by its path alone, in a folder that has had more paths than a row remembers.
 
 // A node is a file or a folder by its own events.
 type node struct {
@@ -125,8 +125,8 @@ func (n *node) hear(e *event) {
 	n.told = append(n.told, e)
 }
 
-// settle lets the node become what its events say in the order of their times. What it was meanwhile is only known when they also
-// came in that order: else it may have had any of the names in any of the places.
+// settle lets the node become what its events say in the order of their times. What it was meanwhile is only known
+// when they also came in that order: else it may have had any of the names in any of the places.
 func (n *node) settle() {
 	byTime := func(a, b *event) int { return cmp.Compare(*a.believed(), *b.believed()) }
 	n.inOrder = slices.IsSortedFunc(n.told, byTime)
@@ -139,7 +139,10 @@ func (n *node) settle() {
 		for _, place := range n.said {
 			for _, e := range n.said {
 				if path := place.texts["path"]; path != "" {
-					n.paths = append(n.paths, path, withLast(path, cmp.Or(e.texts["name"], path[strings.LastIndex(path, "/")+1:])))
+					n.paths = append(n.paths, path)
+					if name := e.texts["name"]; name != "" {
+						n.paths = append(n.paths, withLast(path, name))
+					}
 				}
 			}
 		}
@@ -182,8 +185,9 @@ const formerPaths = 8
 // A tree has the files and folders of a workspace.
 type tree map[string]*node
 
-// in returns the folder that a node is in: its parent's, else the nearest that its path lies in. Which paths that one had is only
-// sure if it is in no folder itself and its events came in order: a path that it should have had before is none that it had.
+// in returns the folder that a node is in: its parent's, else the nearest that its path lies in. Which paths that
+// one had is only sure if it is in no folder itself and its events came in order: a path that it should have had
+// before is none that it had.
 func (t tree) in(n *node) (folder *node, from string, sure bool) {
 	if f := t.parent(n); f != nil {
 		return f, "", true
@@ -214,7 +218,8 @@ func (t tree) around(n *node) (folder *node, from string) {
 	}
 	for _, f := range t {
 		for _, p := range f.paths {
-			if f.folder && f != n && lies(n.path, p) && (len(p) > len(from) || len(p) == len(from) && f.id > folder.id) {
+			nearer := len(p) > len(from) || len(p) == len(from) && folder != nil && f.id > folder.id
+			if f.folder && f != n && lies(n.path, p) && nearer {
 				folder, from = f, p
 			}
 		}
@@ -229,14 +234,20 @@ func (t tree) resolve(n *node) *outcome {
 	}
 	n.result = &outcome{} // of a circle of folders nothing is said
 	folder, from, sure := t.in(n)
-	o := &outcome{path: n.path, since: max(n.put, n.named, n.moved), trashed: n.trashed, deleted: n.deleted, restored: n.restored, above: folder, sure: sure && n.sure}
+	o := &outcome{
+		path: n.path, since: max(n.put, n.named, n.moved), trashed: n.trashed, deleted: n.deleted, restored: n.restored,
+		above: folder, sure: sure && n.sure,
+	}
 	if n.adrift {
 		o.path = ""
 	}
 	if folder != nil {
 		f := t.resolve(folder)
 		for up := folder; up != nil && o.sure; up = up.result.above {
-			o.sure = up.result.sure && !slices.ContainsFunc(slices.Collect(maps.Keys(n.times)), func(at int64) bool { return up.times[at] })
+			o.sure = up.result.sure
+			for at := range n.times {
+				o.sure = o.sure && !up.times[at]
+			}
 		}
 		n.follow(f, from, o)
 	}

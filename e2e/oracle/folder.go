@@ -40,8 +40,8 @@ func (s *since) notBefore(other *since) bool {
 	return s.at >= other.at
 }
 
-// holdsAgainst says whether what a folder gives since then is shown in the place of what the row's own event said at that time, or,
-// when it had none, upon its arrival.
+// holdsAgainst says whether what a folder gives since then is shown in the place of what the row's own event said at
+// that time, or, when it had none, upon its arrival.
 func (s *since) holdsAgainst(at, arrived int64) bool {
 	switch {
 	case s == nil:
@@ -52,7 +52,8 @@ func (s *since) holdsAgainst(at, arrived int64) bool {
 	return s.at == 0 || s.at >= at
 }
 
-// follow reads what the JSON of a record of an entry has beside a webhook's; the reason is empty when it names its cause.
+// follow reads what the JSON of a record of an entry has beside a webhook's; the reason is empty when it names its
+// cause.
 func (e *event) follow(value []byte) (reason string) {
 	object, err := strictObject(value)
 	if err != nil {
@@ -62,7 +63,8 @@ func (e *event) follow(value []byte) (reason string) {
 	e.cause, _ = object["cause"].(map[string]any)
 	in := &inherited{
 		folder: member(given, "folder_id"), path: member(given, "path"), from: member(given, "from_path"),
-		pathSince: sinceIn(given, "path_since"), trashedSince: sinceIn(given, "trashed_since"), restoredSince: sinceIn(given, "restored_since"),
+		pathSince:    sinceIn(given, "path_since"),
+		trashedSince: sinceIn(given, "trashed_since"), restoredSince: sinceIn(given, "restored_since"),
 	}
 	in.trashed, _ = given["trashed"].(bool)
 	if n, ok := given["stamp"].(json.Number); ok {
@@ -123,14 +125,26 @@ func (r *row) inherit(in *inherited) {
 		return
 	case held == nil:
 	case held.folder == in.folder:
-		has := in.stamp < held.stamp || in.stamp == held.stamp && r.heir() // what it has may be of a place that it has left
+		// What it has may be of a place that it has left.
+		has := in.stamp < held.stamp || in.stamp == held.stamp && r.heir()
 		if has && (held.from == "" || !byParent) {
 			return
 		}
-	case !byParent && r.heir() && (held.from == "" || len(held.from) > len(in.from) || len(held.from) == len(in.from) && held.folder > in.folder):
+	case !byParent && r.heir() && held.nearerThan(in):
 		return
 	}
 	r.inherited = in
+}
+
+// nearerThan compares two folders, the other of which is known by its path; of equal paths one is chosen.
+func (in *inherited) nearerThan(other *inherited) bool {
+	switch {
+	case in.from == "":
+		return true
+	case len(in.from) == len(other.from):
+		return in.folder > other.folder
+	}
+	return len(in.from) > len(other.from)
 }
 
 // show derives what is shown of path and status.
@@ -170,13 +184,13 @@ func (r *row) shownStatus() (status string, deleted *int64) {
 	}
 	by, at, arrived := in.trashedSince, *r.time("status"), r.own.statusArrived
 	switch {
-	case in.trashed && by.holdsAgainst(at, arrived) != trashed: // not deleted before the folder was, nor brought back after
+	case in.trashed && by.holdsAgainst(at, arrived) != trashed: // neither deleted before nor brought back after
 		when := by.at
 		if when == 0 {
 			when = by.arrived
 		}
 		return "trashed", &when
-	case !in.trashed && trashed && r.wasIn(by) && in.restoredSince != nil && withinTrash(by, in.restoredSince, at, arrived):
+	case !in.trashed && trashed && r.wasIn(by) && withinTrash(by, in.restoredSince, at, arrived):
 		return "active", nil
 	}
 	return status, deleted
@@ -193,6 +207,9 @@ func (r *row) wasIn(deleted *since) bool {
 
 // withinTrash says whether an event came between the delete and the restore of a folder.
 func withinTrash(deleted, restored *since, at, arrived int64) bool {
+	if restored == nil {
+		return false
+	}
 	if arrived != 0 {
 		return deleted.arrived <= arrived && arrived <= restored.arrived
 	}
@@ -209,8 +226,8 @@ func (r *row) showsWhat(other *row) bool {
 	return maps.Equal(a, b)
 }
 
-// judgeOwn wants each record that the files group wrote itself to follow from an event of a folder that lies before it and was
-// folded, and to be about an entry or a folder that was known by then.
+// judgeOwn wants each record that the files group wrote itself to follow from an event of a folder that lies before
+// it and was folded, and to be about an entry or a folder that was known by then.
 func (m *Model) judgeOwn(r *Report) {
 	const wrong = "records of the group without a cause"
 	r.check(wrong)
@@ -246,7 +263,8 @@ func (m *Model) causeOf(rec *entry) string {
 		return "header and JSON name different causes"
 	case cause == nil || m.notices[at] == nil || cause.Offset >= rec.Offset:
 		return "its cause is no event that was folded before it"
-	case cause.event.passed != nil || cause.event.scope != e.scope || cause.event.id != member(e.cause, "event_id") || cause.event.name != member(e.cause, "event"):
+	case cause.event.passed != nil || cause.event.scope != e.scope,
+		cause.event.id != member(e.cause, "event_id") || cause.event.name != member(e.cause, "event"):
 		return "its cause is another event than it says"
 	case member(e.cause, "folder_id") != e.passed.folder:
 		return "it inherits from another folder than it says"

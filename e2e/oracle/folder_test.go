@@ -14,7 +14,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// told writes an event of the file or folder id of workspace w, at a second after base; at is negative for one without a time.
+// told writes an event of the file or folder id of workspace w, at a second after base; at is negative for one
+// without a time.
 func told(id string, serial, at int, what, more string) string {
 	created := ""
 	if at >= 0 {
@@ -121,7 +122,8 @@ func TestLostStepsAreFound(t *testing.T) {
 	}
 }
 
-// Records that the files group wrote itself need a cause before them, and only those two headers excuse from having been sent.
+// Records that the files group wrote itself need a cause before them, and only those two headers excuse from having
+// been sent.
 func TestOwnRecordsNeedACause(t *testing.T) {
 	const wrong = "records of the group without a cause"
 	// The first of them is what the folder's move gives to f.
