@@ -58,12 +58,20 @@ func (f *files) fold(ctx goka.Context, message any) {
 		return
 	case file.Applied, file.Duplicate:
 		return
+	case file.Unchanged:
+		ctx.Emit(goka.Stream(f.streams.Notify.Name), ctx.Key(), file.NoticeOf(nil, nil, e, at, false))
+		ctx.SetValue(after)
+		return
 	case file.Accepted:
 	}
-	ctx.Emit(goka.Stream(f.streams.Index.Name), ctx.Key(), file.IndexOf(after))
+	if !isFolder(after) || before != nil && !isFolder(before) {
+		ctx.Emit(goka.Stream(f.streams.Index.Name), ctx.Key(), file.IndexOf(after))
+	}
 	ctx.Emit(goka.Stream(f.streams.Notify.Name), ctx.Key(), file.NoticeOf(before, after, e, at, late))
 	ctx.SetValue(after)
 }
+
+func isFolder(s *tidemarkv1.FileState) bool { return s.GetKind() == tidemarkv1.Kind_KIND_FOLDER }
 
 // deadLetter says only that the event is beyond the window: no other dead letter comes to a control. The key that the group
 // was given is the file's; the source's was the workspace.

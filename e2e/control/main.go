@@ -1,7 +1,8 @@
 // Command control is the files group built wrongly, in one of four ways, to show that the crash test finds each of them.
 //
 // It promises to differ from the product in how it publishes and commits, and in nothing else: the same topics, group, fold,
-// codecs, hasher, producer and client settings. It is never part of a release.
+// codecs, hasher, producer and client settings. What happens to a folder does not reach its entries: that would need the product's
+// store, and no mistake is about it. It is never part of a release.
 package main
 
 import (

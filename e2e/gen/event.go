@@ -24,6 +24,7 @@ type event struct {
 	id      string
 	object  string
 	created time.Time // zero: undated
+	clock   any       // what cannot be read in the place of created; nil for none
 	fields  []field   // in the names of the first shape
 }
 
@@ -94,12 +95,20 @@ func (g *generator) when(created time.Time) time.Time {
 	return created
 }
 
+// clock is what is there instead of a time, now and then: the receiver cannot read it.
+func (g *generator) clock() any {
+	if !g.chance(unreadable) {
+		return nil
+	}
+	return pick(g.rnd, []any{"yesterday", "2026-09-25", "2026-02-30T00:00:00Z", true, json.RawMessage("1e300"), []int{1}})
+}
+
 func (g *generator) file(f *fileSim, created time.Time, lots []lot) event {
 	what := g.draw(lots)
 	if strings.Contains(what, "version") && f.scope.kind == byShare { // shares know no versions
 		what = "file_updated"
 	}
-	e := event{name: "workspace_storage_" + what, id: g.eventID(), object: f.id, created: g.when(created)}
+	e := event{name: "workspace_storage_" + what, id: g.eventID(), object: f.id, created: g.when(created), clock: g.clock()}
 	if f.scope.kind == byShare || g.chance(0.03) && !strings.Contains(what, "version") {
 		e.name = "share_storage_" + what
 	}
@@ -214,10 +223,13 @@ func (e event) body(g *generator) []byte {
 		all = append(all, field{"object_id", e.object})
 	}
 	all = append(all, e.fields...)
-	if !e.created.IsZero() {
-		layout := "2006-01-02 15:04:05 UTC"
+	switch {
+	case e.clock != nil:
+		all = append(all, field{"created", e.clock})
+	case !e.created.IsZero():
+		layout := "2006-01-02 15:04:05.999999 UTC"
 		if other {
-			layout = time.RFC3339
+			layout = time.RFC3339Nano
 		}
 		all = append(all, field{"created", e.created.UTC().Format(layout)})
 	}

@@ -66,6 +66,8 @@ const (
 	outOfOrder   = 0.02
 	refusals     = 0.005
 	noFile       = 0.10
+	inFolders    = 0.08 // half of them of a folder itself
+	unreadable   = 0.01 // times
 	shared       = 0.05 // ids that two workspaces have, paths that two files have
 )
 
@@ -91,6 +93,7 @@ type scope struct {
 	id, canary string
 	kind       scopeKind
 	files      []*fileSim // cold files made so far
+	tree       *treeSim   // of those with folders, the latest
 	deliveries []Delivery
 }
 
@@ -105,6 +108,7 @@ type generator struct {
 	config Config
 	rnd    *rand.Rand
 	all    []*scope
+	trees  []*scope // those with folders, the hot one first
 	hot    []*fileSim
 	serial int      // makes ids distinct
 	lent   *fileSim // whose id another workspace's file may have too
@@ -121,6 +125,9 @@ func (g *generator) scopes() {
 			s.kind = byShare
 		}
 		g.all = append(g.all, s)
+		if hasTree(i) {
+			g.trees = append(g.trees, s)
+		}
 	}
 	for i := range hotFiles + g.config.Spread {
 		s := g.all[0]
@@ -150,8 +157,12 @@ func (g *generator) newFile(s *scope) *fileSim {
 
 // event makes the i-th event and appends it to its workspace.
 func (g *generator) event(i int) {
-	created := g.config.Base.Add(Span * time.Duration(i) / time.Duration(g.config.Events)).Truncate(time.Second)
+	exact := g.config.Base.Add(Span * time.Duration(i) / time.Duration(g.config.Events)).Truncate(time.Microsecond)
+	created := exact.Truncate(time.Second)
 	switch {
+	case g.chance(inFolders):
+		s := g.scopeOf(g.trees)
+		g.append(s, g.tree(s, exact))
 	case g.chance(noFile):
 		s := g.scope()
 		g.append(s, g.other(s, created))
@@ -182,15 +193,18 @@ func (g *generator) append(s *scope, e event) {
 	s.deliveries = append(s.deliveries, Delivery{EventID: e.id, Body: e.body(g)})
 }
 
-func (g *generator) scope() *scope {
+func (g *generator) scope() *scope { return g.scopeOf(g.all) }
+
+// scopeOf picks one of several, of which the first is the hot one.
+func (g *generator) scopeOf(from []*scope) *scope {
 	share := hotWorkspace
 	if g.config.Spread > 0 {
 		share /= 40
 	}
 	if g.chance(share) {
-		return g.all[0]
+		return from[0]
 	}
-	return pick(g.rnd, g.all[1:])
+	return pick(g.rnd, from[1:])
 }
 
 // skewed picks from n with the first ones more often: some files must outgrow the receiver's memory of ids.

@@ -3,6 +3,8 @@ package gen
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -131,4 +133,81 @@ func TestIDsAreWithinTheProvidersBounds(t *testing.T) {
 		}
 		seen[id] = true
 	}
+}
+
+// Folders make up the promised share, each tree lies in one workspace, and nothing is larger than the receiver takes.
+func TestFolders(t *testing.T) {
+	const n = 20_000
+	h := New(Config{Seed: 1, Events: n, Base: base})
+	folders, files, late, unreadable := map[string]int{}, 0, 0, 0
+	byID, deleted := map[string]string{}, map[string]string{} // the workspace of a folder; when it was deleted last
+	names := map[string]int{}
+	for _, w := range h.Workspaces {
+		for _, d := range w.Deliveries {
+			if len(d.Body) > 256<<10 {
+				t.Errorf("a body of %d bytes", len(d.Body))
+			}
+			e := read(t, d)
+			if d.Refused || d.Resent {
+				continue
+			}
+			if e.created != "" && (!readable.MatchString(e.created) || strings.Contains(e.created, "-02-30")) {
+				unreadable++
+			}
+			_, what, folder := strings.Cut(e.name, "storage_folder_")
+			switch {
+			case folder:
+				folders[w.ID]++
+				names[what]++
+				if other := byID[e.object]; other != "" && other != w.ID {
+					t.Errorf("folder %q is in %q and in %q", e.object, other, w.ID)
+				}
+				byID[e.object] = w.ID
+				if what == "deleted" {
+					deleted[e.object] = e.created
+				}
+			case byID[e.parent] == w.ID:
+				files++
+				if since := deleted[e.parent]; since != "" && e.created < since && strings.HasSuffix(e.name, "_added") {
+					late++
+				}
+			}
+		}
+	}
+	total := 0
+	for _, k := range folders {
+		total += k
+	}
+	between(t, "events of folders", total, n*3/100, n*6/100)
+	between(t, "events of files in them", files, n*1/100, n*4/100)
+	between(t, "times that cannot be read", unreadable, n*5/1000, n*15/1000)
+	if len(folders) < 9 || folders[h.Workspaces[0].ID] < total/5 || late == 0 {
+		t.Errorf("%d workspaces have folders, the hot one %d events of them; %d files came late into one", len(folders), folders[h.Workspaces[0].ID], late)
+	}
+	for _, what := range []string{"created", "moved", "renamed", "updated", "deleted", "restored"} {
+		if names[what] < n/1000 {
+			t.Errorf("folder_%s: %d events", what, names[what])
+		}
+	}
+}
+
+var readable = regexp.MustCompile(`^2\d{3}-\d\d-\d\d[ T]\d\d:\d\d:\d\d`)
+
+type said struct{ name, object, parent, created string }
+
+// read takes out of a body what it says in either shape; a time that is no text as JSON.
+func read(t *testing.T, d Delivery) (s said) {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal(d.Body, &m); err != nil && !d.Refused {
+		t.Fatalf("%v: %s", err, d.Body)
+	}
+	for name, to := range map[string]*string{"event": &s.name, "object_id": &s.object, "parent_id": &s.parent, "created": &s.created} {
+		for _, spelling := range []string{name, second[name]} {
+			if v := m[spelling]; v != nil {
+				*to = strings.TrimSpace(fmt.Sprint(v))
+			}
+		}
+	}
+	return s
 }

@@ -52,6 +52,9 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 			continue
 		}
 		e := rec.event
+		if e != nil && (e.walk || e.passed != nil) { // see judgeOwn
+			continue
+		}
 		if e == nil {
 			r.Violate("records nobody sent", "%s: no event: %q", at, short(rec.Value))
 			continue

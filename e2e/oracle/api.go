@@ -110,7 +110,7 @@ func (a *api) get(path string) (map[string]any, error) {
 	return nil, fmt.Errorf("GET %s: %s: %s", path, resp.Status, body)
 }
 
-// judgeListings pages through all files with small pages, through the active ones, and through one path prefix.
+// judgeListings pages through all files with small pages, through the active ones, through one path prefix, and through the folders.
 func (a *api) judgeListings(scope string, rows map[string]*row, r *Report) error {
 	const prefix = "/reports"
 	for _, q := range []struct {
@@ -118,10 +118,11 @@ func (a *api) judgeListings(scope string, rows map[string]*row, r *Report) error
 		want  func(*row) bool
 		order func(*row) string
 	}{
-		{"status=all&limit=7", func(*row) bool { return true }, func(r *row) string { return r.object }},
-		{"limit=1000", func(r *row) bool { return r.status == "active" }, func(r *row) string { return r.object }},
+		{"status=all&limit=7&kind=all", func(*row) bool { return true }, func(r *row) string { return r.object }},
+		{"limit=1000", func(r *row) bool { return r.status == "active" && !r.folder }, func(r *row) string { return r.object }},
+		{"status=all&limit=2&kind=folder", func(r *row) bool { return r.folder }, func(r *row) string { return r.object }},
 		{
-			"status=all&limit=50&path_prefix=" + url.QueryEscape(prefix),
+			"status=all&limit=50&kind=all&path_prefix=" + url.QueryEscape(prefix),
 			func(r *row) bool { return strings.HasPrefix(r.texts["path"], prefix) }, func(r *row) string { return r.texts["path"] },
 		},
 	} {

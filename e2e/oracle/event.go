@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -34,6 +35,11 @@ type event struct {
 	replayed bool   // by an operator
 
 	unreadable []string // fields that were there and could not be read, sorted
+
+	// Of a record that the files group wrote itself.
+	passed *inherited     // what an entry takes over from its folder
+	cause  map[string]any // the folder's event, as the JSON has it
+	walk   bool           // it only goes on with a folder's entries
 }
 
 // Accepted names, in the order they are looked for.
@@ -156,9 +162,13 @@ func firstText(object map[string]any, names []string) string {
 // undated is the time, in microseconds, before which a sender's clock was not set: the year 2000.
 const undated = 946684800 * second
 
-// believed is the sender's time when it can order the event: absent, or more than 5 minutes after its arrival, it cannot.
+// believed is the time that orders the event: the sender's, or that of its arrival where the sender's cannot be read. One more than
+// 5 minutes after its arrival cannot be, nor can none.
 func (e *event) believed() *int64 {
-	if e.occurred == nil || *e.occurred > e.received+(5*time.Minute).Microseconds() {
+	switch {
+	case e.occurred == nil && slices.Contains(e.unreadable, "created"):
+		return &e.received
+	case e.occurred == nil, *e.occurred > e.received+(5*time.Minute).Microseconds():
 		return nil
 	}
 	return e.occurred
@@ -166,35 +176,47 @@ func (e *event) believed() *int64 {
 
 // at is when the event happened, as shown to people.
 func (e *event) at() int64 {
-	if e.occurred != nil {
-		return *e.occurred
+	if when := e.believed(); when != nil {
+		return *when
 	}
 	return e.received
 }
 
-// meaning is what the event means for a file; empty for one without file meaning.
-func (e *event) meaning() string {
+// A meaning is what an event does to the file or the folder that it names.
+type meaning struct {
+	what   string // added, updated, restored or deleted; empty for an event without such a meaning
+	folder bool
+	ofEach bool // the provider may send it for each entry of a folder, beside the folder's
+}
+
+// meaning is what the event means for a file or a folder.
+func (e *event) meaning() (m meaning) {
 	rest, ok := strings.CutPrefix(e.name, "workspace_storage_")
 	share := false
 	if !ok {
 		if rest, share = strings.CutPrefix(e.name, "share_storage_"); !share {
-			return ""
+			return m
 		}
 	}
+	m.folder = strings.HasPrefix(rest, "folder_")
 	switch rest {
-	case "file_added", "file_copied", "file_sync_added":
-		return "added"
-	case "file_restored":
-		return "restored"
-	case "file_updated", "file_sync_updated", "file_moved":
-		return "updated"
+	case "file_added", "file_copied", "file_sync_added", "folder_created":
+		m.what = "added"
+	case "file_restored", "folder_restored":
+		m.what, m.ofEach = "restored", true
+	case "file_moved", "folder_moved":
+		m.what, m.ofEach = "updated", true
+	case "file_updated", "file_sync_updated", "folder_updated", "folder_renamed":
+		m.what = "updated"
 	case "file_version_restored":
-		if share {
-			return ""
+		if !share {
+			m.what = "updated"
 		}
-		return "updated"
-	case "file_deleted":
-		return "deleted"
+	case "file_deleted", "folder_deleted":
+		m.what, m.ofEach = "deleted", true
 	}
-	return ""
+	return m
 }
+
+// touches says whether the event is about a row.
+func (e *event) touches() bool { return e.object != "" && e.meaning().what != "" }

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
-// A row is what the model holds of a file.
+// A row is what the model holds of a file or a folder.
 type row struct {
 	scope, object string
+	folder        bool
 
-	texts map[string]string // name, path, parent_id, mime, hash
+	texts map[string]string // name, path, parent_id, mime, hash, as they are shown
 	size  *int64
 
 	status     string
@@ -24,11 +26,33 @@ type row struct {
 
 	created, updated, deleted *int64
 
-	// The sender's time of what each group was taken from.
-	placeAt, contentAt, statusAt, newestAt *int64
+	times    [8]int64 // see dated; the sender's time, µs
+	newestAt *int64   // that of the newest event
+
+	own       own
+	inherited *inherited
+
+	silent, silentOffset int64 // folds that changed nothing shown, and where the last of them lies
 
 	seen []seenID
 }
+
+// An own is what the row's events said themselves, where the row may show something of its folder's.
+type own struct {
+	path    string
+	beside  string // the parent that came with the path
+	adrift  bool   // the parent is newer, and another
+	status  string
+	deleted *int64
+	// When the event that wrote the path, and the status, arrived, if it had no time; else 0.
+	pathArrived, statusArrived int64
+}
+
+// dated are the fields that have a time each, in the order of FileState.field_times.
+var dated = [...]string{"name", "path", "parent_id", "size", "mime", "hash", "status", "actor_id"}
+
+// time is where the time of a field is held; 0 when no dated event wrote it.
+func (r *row) time(field string) *int64 { return &r.times[slices.Index(dated[:], field)] }
 
 // A seenID is one event id of the window. Times are whole seconds, as the sender's are.
 type seenID struct {
@@ -65,77 +89,172 @@ func (r *row) filledBySecondOf(e *event) bool {
 	return r != nil && at != nil && len(r.seen) == windowIDs && r.seen[0].sent == *at/second && r.seen[windowIDs-1].sent == *at/second
 }
 
-// apply folds an accepted event into a copy of the row; nil is a file never seen. It reports whether the event came late.
-func (r *row) apply(e *event, position string) (after *row, late bool) {
-	after = &row{scope: e.scope, object: e.object, texts: map[string]string{}, status: "active", incomplete: true}
+// apply folds an accepted event into a copy of the row; nil is a file never seen. It reports whether the event came late, and
+// whether it was silent: it changed nothing shown and raised no version.
+func (r *row) apply(e *event, partition int32, offset int64) (after *row, late, silent bool) {
+	after = &row{scope: e.scope, object: e.object, texts: map[string]string{}, incomplete: true, own: own{status: "active"}}
 	if r != nil {
 		*after = *r
 		after.texts = maps.Clone(r.texts)
 	}
-	when := e.believed()
-
-	place := pickTexts(e.texts, "name", "path", "parent_id")
-	if len(place) > 0 {
-		if newer(when, &after.placeAt) {
-			maps.Copy(after.texts, place)
-		} else {
-			late = true
-		}
+	if e.passed == nil {
+		after.folder = after.folder || e.meaning().folder
+		late = after.write(e)
+	} else {
+		after.inherit(e.passed)
 	}
-	content := pickTexts(e.texts, "mime", "hash")
-	if len(content) > 0 || e.size != nil {
-		if newer(when, &after.contentAt) {
-			maps.Copy(after.texts, content)
-			if e.size != nil {
-				after.size = e.size
-			}
-		} else {
-			late = true
-		}
-	}
-	if !after.applyStatus(e, when) {
-		late = true
-	}
-	if newer(when, &after.newestAt) {
-		at := e.at()
-		after.lastEvent, after.lastID, after.updated = e.name, e.id, &at
-		if e.actor != "" {
-			after.actor = e.actor
-		}
+	after.headline(e)
+	after.show()
+	after.remember(e)
+	if r != nil && (e.passed != nil || e.meaning().ofEach && after.heir()) && after.showsWhat(r) {
+		after.lastEvent, after.lastID, after.updated, after.actor = r.lastEvent, r.lastID, r.updated, r.actor
+		*after.time("actor_id") = *r.time("actor_id")
+		after.silent, after.silentOffset = r.silent+1, offset
+		return after, false, true
 	}
 	after.version++
-	after.position = position
-	after.remember(e)
-	return after, late
+	after.position, after.silentOffset = position(partition, offset), 0
+	return after, late, false
 }
 
-// applyStatus writes the status group, and reports false when the event came too late to.
-func (r *row) applyStatus(e *event, when *int64) bool {
-	at := e.at()
-	switch e.meaning() {
-	case "added":
+// visited is a folder's row after a record by which its entries are visited.
+func (r *row) visited(offset int64) *row {
+	after := *r
+	after.silent, after.silentOffset = r.silent+1, offset
+	return &after
+}
+
+// write puts into the row what the event carries, each field by its own time, and reports whether one was held back.
+func (r *row) write(e *event) (late bool) {
+	when := e.believed()
+	late = !r.writeStatus(e, when)
+	wrote := func(field string) bool {
+		if e.texts[field] == "" {
+			return false
+		}
+		if !r.takes(field, when) {
+			late = true
+			return false
+		}
+		if field != "path" {
+			r.texts[field] = e.texts[field]
+		}
+		return true
+	}
+	if wrote("path") {
+		r.writePath(e, when)
+	}
+	beyond := when == nil && e.texts["path"] == "" || when != nil && *when > *r.time("path") // newer than the path
+	if wrote("name") && beyond {
+		r.own.path = withLast(r.own.path, e.texts["name"])
+	}
+	if wrote("parent_id") {
+		r.own.adrift = beyond && e.texts["parent_id"] != r.own.beside
+	}
+	wrote("mime")
+	if wrote("hash") && when != nil && *r.time("size") > *when { // it is of another content
+		delete(r.texts, "hash")
+		late = true
+	}
+	switch {
+	case e.size == nil:
+	case !r.takes("size", when):
+		late = true
+	default:
+		r.size = e.size
+		if when == nil && e.texts["hash"] == "" || when != nil && *r.time("hash") < *when {
+			delete(r.texts, "hash")
+		}
+	}
+	return late
+}
+
+// writePath takes over a path. A name or a parent that is newer, though it came before, holds against it, and what a folder gave
+// until then does not.
+func (r *row) writePath(e *event, when *int64) {
+	r.own.path, r.own.beside, r.own.adrift, r.own.pathArrived = e.texts["path"], e.texts["parent_id"], false, e.received
+	if when != nil {
+		r.own.pathArrived = 0
+		r.own.adrift = *r.time("parent_id") > *when && r.texts["parent_id"] != r.own.beside
+		if *r.time("name") > *when {
+			r.own.path = withLast(r.own.path, r.texts["name"])
+		}
+	}
+	if in := r.inherited; in != nil && in.pathSince != nil && (when == nil || in.pathSince.at <= *when) {
+		without := *in
+		without.pathSince = nil
+		r.inherited = &without
+	}
+}
+
+// takes reports whether an event may write a field, and if so notes its time: equal times go by the log's order, and an event
+// without a time counts as newest and leaves the field's as it was.
+func (r *row) takes(field string, when *int64) bool {
+	held := r.time(field)
+	if when != nil && *when < *held {
+		return false
+	}
+	if when != nil {
+		*held = *when
+	}
+	return true
+}
+
+// withLast puts a name in the place of a path's last element.
+func withLast(path, name string) string {
+	if path == "" {
+		return ""
+	}
+	return path[:strings.LastIndex(path, "/")+1] + name
+}
+
+// headline notes the newest event and who acted last. An older event of a folder is no news to an entry that has a newer one.
+func (r *row) headline(e *event) {
+	if at := e.at(); newer(e.believed(), &r.newestAt) {
+		if e.passed != nil && r.updated != nil && at < *r.updated {
+			return
+		}
+		r.lastEvent, r.lastID, r.updated = e.name, e.id, &at
+	}
+	if e.actor != "" && r.takes("actor_id", e.believed()) {
+		r.actor = e.actor
+	}
+}
+
+// writeStatus writes the status, and reports false when the event came too late to.
+func (r *row) writeStatus(e *event, when *int64) bool {
+	what, at := e.meaning().what, e.at()
+	if what == "updated" {
+		return true
+	}
+	inTrash := r.heir() && r.inherited.trashed
+	written := r.takes("status", when)
+	arrived := e.received
+	if when != nil {
+		arrived = 0
+	}
+	switch {
+	case !written || what == "deleted" && when == nil && inTrash: // it is in the trash, with its folder
+	case what == "deleted":
+		r.own.status, r.own.deleted, r.own.statusArrived = "trashed", &at, arrived
+	default:
+		r.own.status, r.own.deleted, r.own.statusArrived = "active", nil, arrived
+		if inTrash && sinceOf(e).notBefore(r.inherited.trashedSince) { // it is back, and its folder is not
+			without := *r.inherited
+			without.trashed = false
+			r.inherited = &without
+		}
+	}
+	if what == "added" {
 		r.incomplete = false
 		if r.created == nil || at < *r.created {
 			r.created = &at
 		}
-	case "restored":
-	case "deleted":
-		if !newer(when, &r.statusAt) {
-			return false
-		}
-		r.status, r.deleted = "trashed", &at
-		return true
-	default:
-		return true
 	}
-	if !newer(when, &r.statusAt) {
-		return false
-	}
-	r.status, r.deleted = "active", nil
-	return true
+	return written
 }
 
-// newer reports whether an event may write a group, and if so notes its time: equal times go by the log's order, and an
+// newer reports whether an event is the newest of its kind, and if so notes its time: equal times go by the log's order, and an
 // event without a time counts as newest and leaves the group's as it was.
 func newer(when *int64, held **int64) bool {
 	if when == nil {
@@ -163,7 +282,7 @@ func (r *row) remember(e *event) {
 	case len(kept) > 0:
 		new.sent = kept[len(kept)-1].sent
 	}
-	if e.replayed && len(kept) > 0 { // its age says nothing
+	if (e.replayed || e.passed != nil) && len(kept) > 0 { // its age says nothing
 		new.sent = max(new.sent, kept[len(kept)-1].sent)
 	}
 	place := len(kept)
@@ -172,16 +291,6 @@ func (r *row) remember(e *event) {
 	}
 	kept = slices.Insert(kept, place, new)
 	r.seen = kept[max(0, len(kept)-windowIDs):]
-}
-
-func pickTexts(from map[string]string, names ...string) map[string]string {
-	out := map[string]string{}
-	for _, name := range names {
-		if v, ok := from[name]; ok {
-			out[name] = v
-		}
-	}
-	return out
 }
 
 // doc is the row as the design's JSON shows it.
@@ -198,6 +307,9 @@ func (r *row) doc() doc {
 	}
 	if r.size != nil {
 		d["size"] = number(*r.size)
+	}
+	if r.folder {
+		d["kind"] = text("folder")
 	}
 	d.put("actor_id", r.actor)
 	d.put("last_event", r.lastEvent)
@@ -217,10 +329,12 @@ func (r *row) bookkeeping() doc {
 		seen = binary.BigEndian.AppendUint32(seen, uint32(s.sent))
 		seen = binary.BigEndian.AppendUint32(seen, uint32(s.recorded))
 	}
-	d := doc{"seen": text(string(seen))}
-	d.putTime("place_at", r.placeAt)
-	d.putTime("content_at", r.contentAt)
-	d.putTime("status_at", r.statusAt)
+	d := doc{"seen": text(string(seen)), "silent": number(r.silent), "silent_offset": number(r.silentOffset)}
+	for i, at := range r.times {
+		if at != 0 {
+			d["time of "+dated[i]] = instant(at)
+		}
+	}
 	d.putTime("last_at", r.newestAt)
 	return d
 }

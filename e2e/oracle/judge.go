@@ -71,6 +71,7 @@ func (j Judge) judgePartition(ctx context.Context, partition int, r *Report) (*M
 	m := NewModel(j.Topics.Events, j.Partitions, records)
 	m.once = j.Once
 	m.tell(r)
+	m.judgeOwn(r)
 	steps := []struct {
 		topic string
 		judge func(iter.Seq[*kgo.Record], *Report)
@@ -106,7 +107,8 @@ func (j Judge) judgePartition(ctx context.Context, partition int, r *Report) (*M
 func (m *Model) tell(r *Report) {
 	r.count("log: records", m.Records)
 	r.count("log: folded / without a row / duplicates / dead", m.Accepted, m.Passed, m.Duplicates, len(m.dead))
-	r.count("log: folded late", m.Late)
+	r.count("log: folded late / silent", m.Late, m.Silent)
+	r.count("log: records of the files group", m.Own)
 	r.count("log: ids forgotten and folded again: undated / tied", m.TwiceUndated, m.TwiceTied)
 	never := 0
 	for id := range m.beyond {
@@ -139,10 +141,10 @@ func (m *Model) judgeFiles(records iter.Seq[*kgo.Record], r *Report) {
 			continue
 		}
 		key := string(rec.Key)
-		if before := last[key]; before != nil && before.GetVersion() > state.GetVersion() {
+		if before := last[key]; before != nil && foldsOf(before) > foldsOf(state) {
 			older++
 			if m.once {
-				r.Violate("rows going back in time", "%q: version %d after %d", key, state.GetVersion(), before.GetVersion())
+				r.Violate("rows going back in time", "%q: %d folds after %d", key, foldsOf(state), foldsOf(before))
 			}
 		}
 		last[key] = state
@@ -162,6 +164,7 @@ func (m *Model) judgeFiles(records iter.Seq[*kgo.Record], r *Report) {
 			r.Violate("rows missing", "%q", key)
 		}
 	}
+	m.judgeEntries(last, r)
 	r.count("table: records / rows", found, len(last))
 	r.count("table: records older than the one before, all written again", older)
 }
@@ -185,21 +188,36 @@ func stateDoc(s *tidemarkv1.FileState) doc {
 	if s.Size != nil {
 		d["size"] = number(s.GetSize())
 	}
+	if s.GetKind() == tidemarkv1.Kind_KIND_FOLDER {
+		d["kind"] = text("folder")
+	}
 	d.putTime("created_at", s.CreatedAt)
 	d.putTime("updated_at", s.UpdatedAt)
 	d.putTime("deleted_at", s.DeletedAt)
 	return d
 }
 
-// bookkeeping is what later folds go by: the times of the groups, and the window.
+// bookkeeping is what later folds go by: the times of the fields, the window, and how many folds changed nothing shown.
 func bookkeeping(s *tidemarkv1.FileState) doc {
-	d := doc{"seen": text(string(s.GetSeen()))}
-	d.putTime("place_at", s.PlaceAt)
+	d := doc{"seen": text(string(s.GetSeen())), "silent": number(s.GetSilent()), "silent_offset": number(s.GetSilentOffset())}
+	for i, behind := range s.GetFieldTimes() {
+		name := fmt.Sprint("time of field ", i)
+		if i < len(dated) {
+			name = "time of " + dated[i]
+		}
+		if behind > 0 {
+			d[name] = instant(s.GetLastAt() - int64(behind-1))
+		}
+	}
+	d.putTime("place_at", s.PlaceAt) // these three are of older rows: nobody may write them any more
 	d.putTime("content_at", s.ContentAt)
 	d.putTime("status_at", s.StatusAt)
 	d.putTime("last_at", s.LastAt)
 	return d
 }
+
+// foldsOf is how many events a row holds: of two, the one with more is newer.
+func foldsOf(s *tidemarkv1.FileState) int64 { return s.GetVersion() + s.GetSilent() }
 
 // judgeIndex compares every record with the row of its version, and wants versions to come in their order, and the newest last.
 func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
@@ -252,7 +270,7 @@ func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 				r.Violate("index records missing", "%q version %d", key, version)
 			}
 		}
-		if want := m.rows[key].version; last[key] != want {
+		if want := slices.Max(slices.Collect(maps.Keys(versions))); last[key] != want {
 			r.Violate("index not at the newest version", "%q: last is %d of %d", key, last[key], want)
 		}
 	}
@@ -265,7 +283,7 @@ func (r *row) indexed(key string) (told, file doc) {
 		"op": text("upsert"), "id": text(key), "workspace_id": text(r.scope), "file_id": text(r.object),
 		"version": number(r.version), "position": text(r.position),
 	}
-	if r.status == "trashed" {
+	if r.status == "trashed" || r.folder {
 		told["op"] = text("delete")
 		return told, nil
 	}

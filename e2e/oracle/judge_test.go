@@ -41,18 +41,24 @@ func notified(t *testing.T, m *Model) []*kgo.Record {
 			continue
 		}
 		object := doc{
-			"op_id": text(joinKey("w", n.event.id)), "event": text(n.event.name), "event_id": text(n.event.id), "workspace_id": text("w"),
-			"file_id": text("f"), "version": number(n.after.version), "position": text(n.position), "late": boolean(n.late), "at": instant(n.event.at()),
+			"op_id": text(opID(n.event)), "event": text(n.event.name), "event_id": text(n.event.id), "workspace_id": text("w"),
+			"file_id": text(n.event.object), "position": text(n.position), "late": boolean(n.late), "at": instant(n.event.at()),
 		}.wire()
-		object["before"], object["after"], object["payload"] = nil, n.after.doc().wire(), json.RawMessage(source.Value)
+		object["payload"] = json.RawMessage(source.Value)
+		if n.after != nil {
+			object["version"], object["before"], object["after"] = n.after.version, nil, n.after.doc().wire()
+		}
 		if n.before != nil {
 			object["before"] = n.before.doc().wire()
+		}
+		if n.event.cause != nil {
+			object["cause"] = n.event.cause
 		}
 		value, err := json.Marshal(object)
 		if err != nil {
 			t.Fatal(err)
 		}
-		records = append(records, &kgo.Record{Key: []byte("w/f"), Value: value, Partition: source.Partition, Offset: int64(i)})
+		records = append(records, &kgo.Record{Key: []byte(joinKey("w", n.event.object)), Value: value, Partition: source.Partition, Offset: int64(i)})
 	}
 	return records
 }
@@ -84,16 +90,19 @@ var story = []string{
 	body("4", "restored", "04", ""), body("2", "updated", "02", `,"size":6`),
 }
 
+func replaced(t *testing.T, r *kgo.Record, old, new string) *kgo.Record {
+	t.Helper()
+	if !strings.Contains(string(r.Value), old) {
+		t.Fatalf("%q is not in %s", old, r.Value)
+	}
+	copied := *r
+	copied.Value = []byte(strings.ReplaceAll(string(r.Value), old, new))
+	return &copied
+}
+
 // TestNoticesAreJudged breaks a right stream in every way that matters, and wants each way named.
 func TestNoticesAreJudged(t *testing.T) {
-	replace := func(r *kgo.Record, old, new string) *kgo.Record {
-		if !strings.Contains(string(r.Value), old) {
-			t.Fatalf("%q is not in %s", old, r.Value)
-		}
-		copied := *r
-		copied.Value = []byte(strings.ReplaceAll(string(r.Value), old, new))
-		return &copied
-	}
+	replace := func(r *kgo.Record, old, new string) *kgo.Record { return replaced(t, r, old, new) }
 	for _, test := range []struct {
 		name   string
 		change func([]*kgo.Record) []*kgo.Record
@@ -176,7 +185,7 @@ func TestRowsAreJudged(t *testing.T) {
 	right := &tidemarkv1.FileState{
 		WorkspaceId: "w", FileId: "f", Name: "a", Size: row.size, Status: tidemarkv1.Status_STATUS_ACTIVE, Version: 4,
 		Position: &tidemarkv1.Position{Partition: m.log[3].Partition, Offset: 3}, LastEvent: row.lastEvent, LastEventId: "4", CreatedAt: row.created,
-		UpdatedAt: row.updated, PlaceAt: row.placeAt, ContentAt: row.contentAt, StatusAt: row.statusAt, LastAt: row.newestAt,
+		UpdatedAt: row.updated, LastAt: row.newestAt, FieldTimes: []uint64{3e6 + 1, 0, 0, 2e6 + 1, 0, 0, 1}, // 01, 02 and 04 of 04
 		Seen: []byte(strings.TrimPrefix(row.bookkeeping()["seen"], "text ")),
 	}
 	record := func(change func(*tidemarkv1.FileState)) *kgo.Record {
@@ -205,7 +214,12 @@ func TestRowsAreJudged(t *testing.T) {
 		{"another size", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Size = proto.Int64(5) })}, "rows wrong"},
 		{"an id too many", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Seen = append(s.Seen, make([]byte, 24)...) })}, "rows wrong"},
 		{"another id", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Seen[0]++ })}, "rows wrong"},
-		{"the status group's time is lost", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.StatusAt = nil })}, "rows wrong"},
+		{"the status's time is lost", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.FieldTimes = s.FieldTimes[:4] })}, "rows wrong"},
+		{"the name has the size's time", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.FieldTimes[0] = s.FieldTimes[3] })}, "rows wrong"},
+		{"a field of which nothing is known has a time", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.FieldTimes = append(s.FieldTimes, 1, 1) })}, "rows wrong"},
+		{"times of groups are written", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.StatusAt = s.LastAt })}, "rows wrong"},
+		{"a silent fold too many", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Silent = 1 })}, "rows wrong"},
+		{"a folder", false, []*kgo.Record{record(func(s *tidemarkv1.FileState) { s.Kind = tidemarkv1.Kind_KIND_FOLDER })}, "rows wrong"},
 		{"another key", false, []*kgo.Record{same, {Key: []byte("w/g"), Value: same.Value}}, "rows unexpected"},
 	} {
 		m.once = test.once

@@ -18,18 +18,21 @@ type Model struct {
 	partitions int
 	once       bool // see Judge.Once
 
-	rows    map[string]*row           // by key
-	notices map[string]*notice        // by position
-	index   map[string]map[int64]*row // by key and version
-	dead    map[string]*deadLetter    // by position
-	counts  map[string]*count         // by scope
-	log     []*entry                  // as read
-	events  map[string]*entry         // the same by position
+	rows     map[string]*row           // by key
+	notices  map[string]*notice        // by position
+	versions map[string]map[int64]*row // by key and version
+	index    map[string]map[int64]*row // the same, without those of folders
+	dead     map[string]*deadLetter    // by position
+	counts   map[string]*count         // by scope
+	log      []*entry                  // as read
+	events   map[string]*entry         // the same by position
 
 	folded map[string]bool // by key and event id: whether its time was believed when it was folded first
 	beyond map[string]bool // the same: came too late for the window
 
 	Records, Accepted, Passed, Late, Duplicates int
+	// Silent counts the events that changed nothing shown, Own the records that the files group wrote itself.
+	Silent, Own int
 	// TwiceUndated and TwiceTied count ids that a row had forgotten and folded again: those without a time that could be
 	// believed, and those of the second that fills its window. The window cannot tell them. Any other, in twice, is a mistake in
 	// the rules that model and product share.
@@ -61,7 +64,7 @@ type deadLetter struct {
 func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
 	m := &Model{
 		topic: topic, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
-		index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{},
+		versions: map[string]map[int64]*row{}, index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{},
 		events: map[string]*entry{}, folded: map[string]bool{}, beyond: map[string]bool{},
 	}
 	for _, r := range records {
@@ -87,35 +90,49 @@ func (m *Model) add(r *kgo.Record) {
 		m.dead[at] = &deadLetter{r, reason}
 		return
 	}
-	if e.meaning() == "" || e.object == "" {
+	key := joinKey(e.scope, e.object)
+	before := m.rows[key]
+	switch {
+	case e.walk:
+		m.Own++
+		if before != nil {
+			m.rows[key] = before.visited(r.Offset)
+		}
+		return
+	case e.passed != nil:
+		m.Own++
+		if before == nil {
+			return // nothing is known of the entry: there is nothing to change
+		}
+	case !e.touches():
 		m.Passed++
 		m.note(&notice{event: e, position: at, payload: r.Value})
 		return
 	}
-	key := joinKey(e.scope, e.object)
-	before := m.rows[key]
 	if before != nil {
 		duplicate, beyond := before.remembers(e)
 		switch {
 		case duplicate:
 			m.Duplicates++
 			return
-		case beyond && !e.replayed:
+		case beyond && !e.replayed && e.passed == nil:
 			m.dead[at] = &deadLetter{r, beyondWindow}
 			m.beyond[key+"\x00"+e.id] = true
 			return
 		}
 	}
-	after, late := before.apply(e, at)
+	m.fold(r, e, key, before)
+}
+
+// fold folds an accepted event, and notes what comes of it.
+func (m *Model) fold(r *kgo.Record, e *event, key string, before *row) {
+	at := position(r.Partition, r.Offset)
+	after, late, silent := before.apply(e, r.Partition, r.Offset)
 	tied := before.filledBySecondOf(e)
 	if before != nil {
 		before.seen = nil // of all versions of a row only the last is asked: a long history would not fit into memory
 	}
 	m.rows[key] = after
-	if m.index[key] == nil {
-		m.index[key] = map[int64]*row{}
-	}
-	m.index[key][after.version] = after
 	m.Accepted++
 	id := key + "\x00" + e.id
 	switch believed, again := m.folded[id]; {
@@ -128,10 +145,28 @@ func (m *Model) add(r *kgo.Record) {
 	default:
 		m.twice = append(m.twice, at)
 	}
+	if silent {
+		m.Silent++
+		if e.passed == nil {
+			m.note(&notice{event: e, position: at, payload: r.Value})
+		}
+		return
+	}
+	keep(m.versions, key, after)
+	if !after.folder || before != nil && !before.folder { // search holds files
+		keep(m.index, key, after)
+	}
 	if late {
 		m.Late++
 	}
 	m.note(&notice{event: e, position: at, late: late, before: before, after: after, payload: r.Value})
+}
+
+func keep(rows map[string]map[int64]*row, key string, r *row) {
+	if rows[key] == nil {
+		rows[key] = map[int64]*row{}
+	}
+	rows[key][r.version] = r
 }
 
 func (m *Model) note(n *notice) {
@@ -153,16 +188,24 @@ func (m *Model) understand(r *kgo.Record) (*event, string) {
 	if reason != "" {
 		return nil, reason
 	}
-	e.replayed = replayed(r)
+	e.replayed = header(r, "tidemark-replay") != ""
 	if len(r.Key) > 0 && string(r.Key) != e.scope {
 		return e, keyMismatch
 	}
 	if m.partitionOf(e.scope) != int(r.Partition) {
 		return e, wrongPart
 	}
-	for _, h := range r.Headers { // they repeat what the JSON says
+	for _, h := range r.Headers { // they repeat what the JSON says; a null says nothing
+		if h.Value == nil {
+			continue
+		}
 		if says, repeats := map[string]string{"ce_id": e.id, "ce_type": e.name, "ce_subject": e.object}[h.Key]; repeats && says != string(h.Value) {
 			return e, keyMismatch
+		}
+	}
+	if e.walk = header(r, "tidemark-walk") != ""; !e.walk && header(r, "tidemark-cause") != "" {
+		if reason := e.follow(r.Value); reason != "" {
+			return e, reason
 		}
 	}
 	return e, ""
@@ -176,13 +219,14 @@ func Partition(topic, key string, partitions int) int {
 	return kgo.StickyKeyPartitioner(nil).ForTopic(topic).Partition(&kgo.Record{Key: []byte(key)}, partitions)
 }
 
-func replayed(r *kgo.Record) bool {
+// header returns the value of a header; empty when there is none.
+func header(r *kgo.Record, name string) string {
 	for _, h := range r.Headers {
-		if h.Key == "tidemark-replay" {
-			return true
+		if h.Key == name {
+			return string(h.Value)
 		}
 	}
-	return false
+	return ""
 }
 
 // joinKey writes a record's key: "workspace/file", each part escaped for "/", "%", control bytes and a leading "_".
@@ -206,13 +250,22 @@ func escape(part string) string {
 	return out.String()
 }
 
-// States returns what each file has become, by key, without what depends on where and when its events were written.
+// States returns what each file has become, by key, without what depends on where and when its events were written. In a workspace
+// with folders that are the last event and the number of versions too: the event of an entry lies where there was room for it.
 func (m *Model) States() map[string]string {
-	states := map[string]string{}
+	states, folders := map[string]string{}, map[string]bool{}
+	for _, r := range m.rows {
+		folders[r.scope] = folders[r.scope] || r.folder
+	}
 	for key, r := range m.rows {
 		d := r.doc()
 		for _, name := range []string{"position", "created_at", "updated_at", "deleted_at"} {
 			delete(d, name)
+		}
+		if folders[r.scope] {
+			for _, name := range []string{"version", "last_event", "last_event_id", "actor_id"} {
+				delete(d, name)
+			}
 		}
 		states[key] = d.diff(nil)
 	}

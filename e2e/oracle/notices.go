@@ -70,7 +70,7 @@ const mostNotice = 1 << 20
 func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice, r *Report) {
 	e := want.event
 	expected := doc{
-		"op_id": text(joinKey(e.scope, e.id)), "event": text(e.name), "event_id": text(e.id), "workspace_id": text(e.scope),
+		"op_id": text(opID(e)), "event": text(e.name), "event_id": text(e.id), "workspace_id": text(e.scope),
 		"position": text(want.position), "at": instant(e.at()), "late": boolean(want.late),
 	}
 	expected.put("file_id", e.object)
@@ -79,12 +79,17 @@ func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice
 		putJSON(expected, "unreadable", e.unreadable, false)
 	}
 	key := joinKey(e.scope, "")
-	if want.after != nil {
-		expected["version"] = number(want.after.version)
+	if e.touches() {
 		key = joinKey(e.scope, e.object)
 	}
-	got := toDoc(object, "before", "after", "payload", "payload_omitted", "member")
+	if want.after != nil {
+		expected["version"] = number(want.after.version)
+	}
+	got := toDoc(object, "before", "after", "payload", "payload_omitted", "member", "cause")
 	d := got.diff(expected) + memberDoc(object).diff(e.membership()) + nested(object["before"]).diff(want.before.doc()) + nested(object["after"]).diff(want.after.doc())
+	if cause, _ := object["cause"].(map[string]any); !reflect.DeepEqual(cause, e.cause) {
+		d += fmt.Sprintf("cause: found %v, wanted %v; ", cause, e.cause)
+	}
 	if string(rec.Key) != key {
 		d += fmt.Sprintf("key: found %q, wanted %q", rec.Key, key)
 	}
@@ -101,6 +106,14 @@ func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice
 	if err != nil || !reflect.DeepEqual(object["payload"], any(source)) {
 		r.Violate("notices wrong", "%s: payload is not the record's JSON", want.position)
 	}
+}
+
+// opID is the same for each attempt at an event, and for no other: one event id may come for several files.
+func opID(e *event) string {
+	if e.object == "" {
+		return joinKey(e.scope, e.id)
+	}
+	return joinKey(e.scope, e.id) + "/" + escape(e.object)
 }
 
 // memberDoc is who the notice says has joined or left.

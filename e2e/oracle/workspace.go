@@ -10,19 +10,19 @@ import (
 
 // A count is what the model holds of a workspace.
 type count struct {
-	scope                         string
-	files, bytes, trashed, events int64
-	byType                        map[string]int64
-	types                         map[string]bool // that are counted by themselves
-	members                       map[string]membership
-	last                          *int64
-	position                      string
+	scope                                  string
+	files, bytes, trashed, events, notices int64
+	byType                                 map[string]int64
+	types                                  map[string]bool // that are counted by themselves
+	members                                map[string]membership
+	last                                   *int64
+	position                               string
 }
 
 type membership struct {
 	in    bool
 	at    *int64
-	heard int64 // the workspace's event that said so
+	heard int64 // which of the workspace's notices said so
 }
 
 // Bounds of a workspace's row.
@@ -35,7 +35,10 @@ const (
 
 // add counts one notice: what its event did to a file, to the members, and to the number of events.
 func (c *count) add(e *event, before, after *row, position string) {
-	c.events++
+	if e.passed == nil { // else it follows from an event that was counted
+		c.events++
+	}
+	c.notices++
 	c.position = position
 	if at := e.at(); c.last == nil || at > *c.last {
 		c.last = &at
@@ -61,7 +64,7 @@ func (c *count) enter(e *event, joined bool) {
 		return
 	}
 	if newer(e.believed(), &m.at) {
-		m.in, m.heard = joined, c.events
+		m.in, m.heard = joined, c.notices
 	}
 	c.members[e.member] = m
 	if !m.in && len(leavers) >= mostLeavers {
@@ -87,7 +90,7 @@ func (e *event) membership() doc {
 
 func (c *count) weigh(r *row, sign int64) {
 	switch {
-	case r == nil:
+	case r == nil, r.folder:
 	case r.status == "trashed":
 		c.trashed += sign
 	default:

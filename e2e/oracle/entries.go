@@ -1,0 +1,289 @@
+package oracle
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// Where each file and folder must be in the end, and whether it must be in the trash, is here computed from the
+// provider's events alone, in the order of their times: no record that the files group wrote itself counts. So a
+// step of a folder's change that was lost, done twice or done in the wrong order is found, though every row is what
+// the log makes of it.
+//
+// Of rows whose events have no believable time, or of which two have the same, nothing is said, nor of their
+// entries. Nor of these: a row with a slash in its name, because a path does not say then where its last element
+// begins; an entry that is known by its path alone, in a folder that has had more paths than a row remembers.
+
+// A node is a file or a folder by its own events.
+type node struct {
+	id     string
+	folder bool
+	sure   bool // what is said here of it holds
+
+	name, path, parent string
+	beside             string // the parent that came with the path
+	adrift             bool   // the parent is newer, and another
+	named, put, moved  int64  // the times of name, path and parent, µs; 0 for none
+
+	trashed           bool
+	decided           int64 // the time of the status
+	deleted, restored int64 // that of the newest delete, and of the newest event that brings it back
+
+	paths   []string // that it had by its own events
+	inOrder bool     // its events came in the order of their times
+	said    []*event // in the order of the log
+	told    []*event // of them, those with a time
+	times   map[int64]bool
+	result  *outcome
+}
+
+// An outcome is what a node shows, and what it gives to its entries.
+type outcome struct {
+	path    string
+	since   int64 // of the path, µs
+	trashed bool
+	// The delete by which its entries are in the trash, or were before that restore, µs.
+	deleted, restored int64
+	above             *node
+	sure              bool
+}
+
+// judgeEntries compares paths and status of the last rows with what they must be.
+func (m *Model) judgeEntries(last map[string]*tidemarkv1.FileState, r *Report) {
+	const where, how = "entries not where their folder is", "entries not as their folder is"
+	r.check(where, how)
+	judged, inside, skipped := 0, 0, 0
+	for scope, nodes := range m.nodes() {
+		t := tree(nodes)
+		for _, n := range nodes {
+			row := last[joinKey(scope, n.id)]
+			want := t.resolve(n)
+			if !want.sure || row == nil { // a row that is missing is found elsewhere
+				skipped++
+				continue
+			}
+			judged++
+			if want.above != nil {
+				inside++
+			}
+			if row.GetPath() != want.path {
+				r.Violate(where, "%q/%q: at %q, wanted %q", scope, n.id, row.GetPath(), want.path)
+			}
+			if trashed := row.GetStatus() == tidemarkv1.Status_STATUS_TRASHED; trashed != want.trashed {
+				r.Violate(how, "%q/%q: in the trash: %t, wanted %t", scope, n.id, trashed, want.trashed)
+			}
+		}
+	}
+	r.count("entries: judged by the provider's events alone / in folders / not judged", judged, inside, skipped)
+}
+
+// nodes reads the provider's events, by scope and id.
+func (m *Model) nodes() map[string]map[string]*node {
+	all := map[string]map[string]*node{}
+	seen := map[string]bool{}
+	for _, rec := range m.log {
+		e := rec.event
+		if e == nil || e.walk || e.passed != nil || !e.touches() || m.dead[position(rec.Partition, rec.Offset)] != nil {
+			continue
+		}
+		once := joinKey(e.scope, e.object) + "\x00" + e.id
+		if seen[once] {
+			continue
+		}
+		seen[once] = true
+		if all[e.scope] == nil {
+			all[e.scope] = map[string]*node{}
+		}
+		n := all[e.scope][e.object]
+		if n == nil {
+			n = &node{id: e.object, sure: true, times: map[int64]bool{}}
+			all[e.scope][e.object] = n
+		}
+		n.hear(e)
+	}
+	for _, nodes := range all {
+		for _, n := range nodes {
+			n.settle()
+		}
+	}
+	return all
+}
+
+// hear notes an event, and whether the row can be judged: a row forgets ids, and folds them again, when it has many.
+func (n *node) hear(e *event) {
+	when := e.believed()
+	n.said = append(n.said, e)
+	if when == nil {
+		n.sure = false
+		return
+	}
+	n.sure = n.sure && !n.times[*when] && len(n.told) < windowIDs-1 && !strings.Contains(e.texts["name"], "/")
+	n.times[*when] = true
+	n.told = append(n.told, e)
+}
+
+// settle lets the node become what its events say in the order of their times. What it was meanwhile is only known
+// when they also came in that order: else it may have had any of the names in any of the places.
+func (n *node) settle() {
+	byTime := func(a, b *event) int { return cmp.Compare(*a.believed(), *b.believed()) }
+	n.inOrder = slices.IsSortedFunc(n.told, byTime)
+	slices.SortStableFunc(n.told, byTime)
+	for _, e := range n.told {
+		n.take(e)
+	}
+	n.folder = slices.ContainsFunc(n.said, func(e *event) bool { return e.meaning().folder })
+	if n.folder && (!n.sure || !n.inOrder) {
+		for _, place := range n.said {
+			for _, e := range n.said {
+				if path := place.texts["path"]; path != "" {
+					n.paths = append(n.paths, path)
+					if name := e.texts["name"]; name != "" {
+						n.paths = append(n.paths, withLast(path, name))
+					}
+				}
+			}
+		}
+	}
+	n.said, n.told = nil, nil
+}
+
+// take lets the node become what an event says; no event before it is newer.
+func (n *node) take(e *event) {
+	at, m := *e.believed(), e.meaning()
+	path, name, parent := e.texts["path"], e.texts["name"], e.texts["parent_id"]
+	if path != "" {
+		n.path, n.beside, n.adrift, n.put = path, parent, false, at
+	}
+	if name != "" {
+		n.name, n.named = name, at
+		if path == "" {
+			n.path = withLast(n.path, name)
+		}
+	}
+	if parent != "" {
+		n.parent, n.moved = parent, at
+		n.adrift = path == "" && parent != n.beside
+	}
+	if n.path != "" {
+		n.paths = append(n.paths, n.path)
+	}
+	switch m.what {
+	case "updated":
+	case "deleted":
+		n.trashed, n.decided, n.deleted = true, at, at
+	default:
+		n.trashed, n.decided, n.restored = false, at, at
+	}
+}
+
+// formerPaths is how many paths that a folder had before are remembered.
+const formerPaths = 8
+
+// A tree has the files and folders of a workspace.
+type tree map[string]*node
+
+// in returns the folder that a node is in: its parent's, else the nearest that its path lies in. Which paths that
+// one had is only sure if it is in no folder itself and its events came in order: a path that it should have had
+// before is none that it had.
+func (t tree) in(n *node) (folder *node, from string, sure bool) {
+	if f := t.parent(n); f != nil {
+		return f, "", true
+	}
+	folder, from = t.around(n)
+	if folder == nil {
+		return nil, "", true
+	}
+	above := t.parent(folder)
+	if above == nil {
+		above, _ = t.around(folder)
+	}
+	had := slices.Compact(slices.Sorted(slices.Values(folder.paths)))
+	return folder, from, above == nil && folder.inOrder && n.inOrder && len(had) <= formerPaths
+}
+
+func (t tree) parent(n *node) *node {
+	if f := t[n.parent]; f != nil && f.folder {
+		return f
+	}
+	return nil
+}
+
+// around returns the nearest folder that a node's path lies in, now or formerly, and that path of it.
+func (t tree) around(n *node) (folder *node, from string) {
+	if n.adrift {
+		return nil, ""
+	}
+	for _, f := range t {
+		for _, p := range f.paths {
+			nearer := len(p) > len(from) || len(p) == len(from) && folder != nil && f.id > folder.id
+			if f.folder && f != n && lies(n.path, p) && nearer {
+				folder, from = f, p
+			}
+		}
+	}
+	return folder, from
+}
+
+// resolve says what a node shows; folders above it first.
+func (t tree) resolve(n *node) *outcome {
+	if n.result != nil {
+		return n.result
+	}
+	n.result = &outcome{} // of a circle of folders nothing is said
+	folder, from, sure := t.in(n)
+	o := &outcome{
+		path: n.path, since: max(n.put, n.named, n.moved), trashed: n.trashed, deleted: n.deleted, restored: n.restored,
+		above: folder, sure: sure && n.sure,
+	}
+	if n.adrift {
+		o.path = ""
+	}
+	if folder != nil {
+		f := t.resolve(folder)
+		for up := folder; up != nil && o.sure; up = up.result.above {
+			o.sure = up.result.sure
+			for at := range n.times {
+				o.sure = o.sure && !up.times[at]
+			}
+		}
+		n.follow(f, from, o)
+	}
+	n.result = o
+	return o
+}
+
+// follow changes what a node shows by itself to what its folder makes of it.
+func (n *node) follow(f *outcome, from string, o *outcome) {
+	last := n.path[strings.LastIndex(n.path, "/")+1:]
+	if last == "" {
+		last = n.name
+	}
+	if f.path != "" && last != "" && (n.adrift || n.path != "" && f.since > n.put) {
+		o.path, o.since = below(f.path, last), max(o.since, f.since)
+		if from != "" {
+			o.path = below(f.path, strings.TrimPrefix(n.path, below(from, "")))
+		}
+	}
+	entered := n.moved
+	if from != "" {
+		entered = n.put
+	}
+	wasIn := f.deleted != 0 && entered <= f.deleted
+	switch {
+	case f.trashed:
+		o.trashed = n.trashed || f.deleted > n.decided
+	case n.trashed:
+		o.trashed = !wasIn || n.decided < f.deleted || n.decided > f.restored
+	}
+	switch {
+	case o.trashed && !n.trashed:
+		o.deleted, o.restored = f.deleted, f.restored
+	case o.trashed && f.trashed:
+		o.deleted = max(o.deleted, f.deleted)
+	case !o.trashed && wasIn && f.restored > o.restored:
+		o.deleted, o.restored = f.deleted, f.restored
+	}
+}
