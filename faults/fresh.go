@@ -44,14 +44,15 @@ func (f *fresh) run(ctx context.Context) {
 		select {
 		case a := <-heard:
 			if file := fileOf(a.Delivery); file != "" {
-				f.ask(ctx, client, target{a.Workspace, file}, a.Position)
+				f.ask(ctx, client, target{a.Workspace, file}, a.Position, mayRepeat(a.Delivery))
 			}
 		case <-ctx.Done():
 		}
 	}
 }
 
-func (f *fresh) ask(ctx context.Context, client *http.Client, of target, position string) {
+// ask wants a row no older than the position. An event that repeats what its folder's has done leaves the row's position.
+func (f *fresh) ask(ctx context.Context, client *http.Client, of target, position string, repeats bool) {
 	status, file, err := getFile(ctx, client, f.url+of.path()+"?wait=5&at_least="+url.QueryEscape(position))
 	switch {
 	case ctx.Err() != nil:
@@ -61,7 +62,7 @@ func (f *fresh) ask(ctx context.Context, client *http.Client, of target, positio
 		return
 	}
 	f.answers++
-	if status != http.StatusOK || file.WorkspaceID != of.scope || file.FileID != of.object || older(file.Position, position) {
+	if status != http.StatusOK || file.WorkspaceID != of.scope || file.FileID != of.object || !repeats && older(file.Position, position) {
 		f.stale = append(f.stale, fmt.Sprintf("%s: %d, %q at %q, asked for %q", of.path(), status, file.FileID, file.Position, position))
 	}
 }

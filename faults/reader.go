@@ -76,6 +76,16 @@ func fileOf(d gen.Delivery) string {
 	return cmp.Or(e.ObjectID, e.FileID)
 }
 
+// mayRepeat says whether the provider sends such an event of an entry beside that of its folder.
+func mayRepeat(d gen.Delivery) bool {
+	var e struct{ Event, EventType string }
+	if json.Unmarshal(d.Body, &e) != nil {
+		return false
+	}
+	_, what, _ := strings.Cut(cmp.Or(e.Event, e.EventType), "_storage_file_")
+	return what == "moved" || what == "deleted" || what == "restored"
+}
+
 // run asks until ctx ends.
 func (a *reader) run(ctx context.Context) {
 	defer close(a.done)

@@ -36,6 +36,9 @@ func timesOf(s *tidemarkv1.FileState) (t times) {
 		}
 		return t
 	}
+	if s.GetPlaceAt() == 0 && s.GetContentAt() == 0 && s.GetStatusAt() == 0 {
+		return t // of no dated event that wrote a field
+	}
 	for _, old := range [...]struct {
 		field field
 		set   bool

@@ -99,16 +99,12 @@ func (f *fold) place() {
 	if f.text(fieldPath, &f.own.path, e.GetPath()) {
 		f.own.parent = e.GetParentId()
 		s.Unplaced = f.dated && f.times[fieldParent] > f.when && s.GetParentId() != f.own.parent
-		if f.dated && f.times[fieldName] > f.when {
-			f.own.path = rename(f.own.path, s.GetName())
-		}
+		s.Renamed = f.dated && f.times[fieldName] > f.when
 		f.ownPath()
 	}
 	if f.text(fieldName, &s.Name, e.GetName()) {
 		f.placed = true
-		if f.newerThanPath() {
-			f.own.path = rename(f.own.path, e.GetName())
-		}
+		s.Renamed = s.GetRenamed() || f.newerThanPath()
 	}
 	if f.text(fieldParent, &s.ParentId, e.GetParentId()) {
 		f.placed = true
@@ -243,12 +239,14 @@ func (f *fold) status() {
 	}
 }
 
-// rename puts a name in the place of a path's last element. Of no path there is none.
-func rename(path, name string) string {
-	if path == "" {
-		return ""
+// split returns the row's own path up to its last element, and the last element as it is shown. Of no path that is the name.
+func (f *fold) split() (dir, last string) {
+	end := strings.LastIndexByte(f.own.path, '/') + 1
+	dir, last = f.own.path[:end], f.own.path[end:]
+	if f.after.GetRenamed() || last == "" {
+		last = f.after.GetName()
 	}
-	return path[:strings.LastIndexByte(path, '/')+1] + name
+	return dir, last
 }
 
 // clone copies a row, but shares what its optional fields point to, its position and the window: they are replaced, never
@@ -284,6 +282,7 @@ func clone(s *tidemarkv1.FileState) *tidemarkv1.FileState {
 		OwnPath:         s.OwnPath,
 		Unplaced:        s.Unplaced,
 		PathParent:      s.PathParent,
+		Renamed:         s.Renamed,
 		OwnStatus:       s.OwnStatus,
 		OwnDeletedAt:    s.OwnDeletedAt,
 		UndatedPlaceAt:  s.UndatedPlaceAt,

@@ -87,7 +87,8 @@ func (f *fold) inherit(in *tidemarkv1.Inherited) {
 	switch {
 	case s.GetStatus() == tidemarkv1.Status_STATUS_ERASED:
 		return // a stub shows nothing
-	case held.GetFolderId() == in.GetFolderId() && held.GetStamp() >= in.GetStamp() && (held.GetFromPath() == "" || in.GetFromPath() != ""):
+	case held.GetFolderId() == in.GetFolderId() && (held.GetStamp() > in.GetStamp() || held.GetStamp() == in.GetStamp() && f.inherits()) &&
+		(held.GetFromPath() == "" || in.GetFromPath() != ""):
 		return // it has this, or newer
 	case in.GetFromPath() == "" && in.GetFolderId() != s.GetParentId():
 		return // it has left the folder
@@ -129,22 +130,20 @@ func (f *fold) derive() {
 	s, in := f.after, f.after.GetInherited()
 	applies := f.inherits()
 
-	s.Path, f.follows = f.own.path, false
-	last := f.own.path[strings.LastIndexByte(f.own.path, '/')+1:]
-	if last == "" {
-		last = s.GetName()
-	}
+	dir, last := f.split()
 	known := applies && in.GetPath() != "" && last != ""
+	s.Path, f.follows = dir+last, known
 	switch {
 	case s.GetUnplaced() && known:
-		s.Path, f.follows = join(in.GetPath(), last), true
-	case s.GetUnplaced():
-		s.Path = ""
-	case f.own.path == "" || !known || !overrules(in.GetPathSince(), f.times[fieldPath], s.GetUndatedPlaceAt()):
+		s.Path = join(in.GetPath(), last)
+	case s.GetUnplaced(), f.own.path == "":
+		s.Path, f.follows = "", false
+	case !known || !overrules(in.GetPathSince(), f.times[fieldPath], s.GetUndatedPlaceAt()):
+		f.follows = false
 	case in.GetFromPath() == "":
-		s.Path, f.follows = join(in.GetPath(), last), true
+		s.Path = join(in.GetPath(), last)
 	default:
-		s.Path, f.follows = join(in.GetPath(), f.own.path[len(strings.TrimSuffix(in.GetFromPath(), "/"))+1:]), true
+		s.Path = join(in.GetPath(), dir[len(strings.TrimSuffix(in.GetFromPath(), "/"))+1:]+last)
 	}
 	s.OwnPath, s.PathParent = "", nil
 	if s.GetUnplaced() || s.GetPath() != f.own.path {

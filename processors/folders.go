@@ -236,7 +236,7 @@ func (f *Files) pass(ctx goka.Context, folder, entry *tidemarkv1.FileState, own 
 		return false
 	}
 	f.metrics.folded.passedOn.Inc()
-	f.emitEvent(ctx, e, codecs.AppendEntry(nil, e), topology.HeaderCause, e.GetCause().GetPosition().String())
+	f.emitEvent(ctx, e, codecs.AppendEntry(nil, e), topology.HeaderCause, e.GetCause().GetPosition().Text())
 	return true
 }
 

@@ -287,3 +287,11 @@ func (n *node) follow(f *outcome, from string, o *outcome) {
 		o.deleted, o.restored = f.deleted, f.restored
 	}
 }
+
+// withLast puts a name in the place of a path's last element.
+func withLast(path, name string) string {
+	if path == "" {
+		return ""
+	}
+	return path[:strings.LastIndex(path, "/")+1] + name
+}

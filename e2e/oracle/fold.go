@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // A row is what the model holds of a file or a folder.
@@ -39,7 +38,8 @@ type row struct {
 
 // An own is what the row's events said themselves, where the row may show something of its folder's.
 type own struct {
-	path    string
+	path    string // as it was sent
+	named   bool   // the name is newer than the path
 	beside  string // the parent that came with the path
 	adrift  bool   // the parent is newer, and another
 	status  string
@@ -146,7 +146,7 @@ func (r *row) write(e *event) (late bool) {
 	}
 	beyond := when == nil && e.texts["path"] == "" || when != nil && *when > *r.time("path") // newer than the path
 	if wrote("name") && beyond {
-		r.own.path = withLast(r.own.path, e.texts["name"])
+		r.own.named = true
 	}
 	if wrote("parent_id") {
 		r.own.adrift = beyond && e.texts["parent_id"] != r.own.beside
@@ -172,13 +172,11 @@ func (r *row) write(e *event) (late bool) {
 // writePath takes over a path. A name or a parent that is newer, though it came before, holds against it, and what a folder gave
 // until then does not.
 func (r *row) writePath(e *event, when *int64) {
-	r.own.path, r.own.beside, r.own.adrift, r.own.pathArrived = e.texts["path"], e.texts["parent_id"], false, e.received
+	r.own.path, r.own.named, r.own.beside, r.own.adrift, r.own.pathArrived = e.texts["path"], false, e.texts["parent_id"], false, e.received
 	if when != nil {
 		r.own.pathArrived = 0
 		r.own.adrift = *r.time("parent_id") > *when && r.texts["parent_id"] != r.own.beside
-		if *r.time("name") > *when {
-			r.own.path = withLast(r.own.path, r.texts["name"])
-		}
+		r.own.named = *r.time("name") > *when
 	}
 	if in := r.inherited; in != nil && in.pathSince != nil && (when == nil || in.pathSince.at <= *when) {
 		without := *in
@@ -198,14 +196,6 @@ func (r *row) takes(field string, when *int64) bool {
 		*held = *when
 	}
 	return true
-}
-
-// withLast puts a name in the place of a path's last element.
-func withLast(path, name string) string {
-	if path == "" {
-		return ""
-	}
-	return path[:strings.LastIndex(path, "/")+1] + name
 }
 
 // headline notes the newest event and who acted last. An older event of a folder is no news to an entry that has a newer one.

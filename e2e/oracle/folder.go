@@ -158,9 +158,12 @@ func (r *row) show() {
 
 func (r *row) shownPath() string {
 	in, own := r.inherited, r.own.path
-	last := own[strings.LastIndex(own, "/")+1:]
-	if last == "" {
+	dir, last := own[:strings.LastIndex(own, "/")+1], own[strings.LastIndex(own, "/")+1:]
+	if last == "" || r.own.named {
 		last = r.texts["name"]
+	}
+	if own != "" {
+		own = dir + last
 	}
 	known := r.heir() && in.path != "" && last != ""
 	switch {

@@ -734,13 +734,14 @@ type FileState struct {
 	// field_times has the sender's time of the event that last wrote each field, in the order name, path, parent, size, mime, hash,
 	// status, actor. Each is last_at minus that time plus 1, or 0 for a field that no dated event wrote. Trailing zeros are left out.
 	FieldTimes []uint64 `protobuf:"varint,36,rep,packed,name=field_times,json=fieldTimes,proto3" json:"field_times,omitempty"`
-	// own_path is the path that the row's own events gave, where the one shown is another. unplaced says that its parent is newer:
-	// of own_path only the last element holds. own_status and own_deleted_at are those of the row's own events, where the folder's
+	// own_path is the path that the row's own events gave, where the one shown is another. renamed says that the name is newer: it is
+	// shown in the place of the last element. unplaced says that the parent is newer: of own_path only the last element holds. own_status and own_deleted_at are those of the row's own events, where the folder's
 	// status is shown.
 	OwnPath  string `protobuf:"bytes,37,opt,name=own_path,json=ownPath,proto3" json:"own_path,omitempty"`
 	Unplaced bool   `protobuf:"varint,38,opt,name=unplaced,proto3" json:"unplaced,omitempty"`
 	// path_parent is the parent that came with own_path, empty when none did; absent when it is parent_id.
 	PathParent   *string `protobuf:"bytes,46,opt,name=path_parent,json=pathParent,proto3,oneof" json:"path_parent,omitempty"`
+	Renamed      bool    `protobuf:"varint,47,opt,name=renamed,proto3" json:"renamed,omitempty"`
 	OwnStatus    Status  `protobuf:"varint,39,opt,name=own_status,json=ownStatus,proto3,enum=tidemark.v1.Status" json:"own_status,omitempty"`
 	OwnDeletedAt *int64  `protobuf:"varint,40,opt,name=own_deleted_at,json=ownDeletedAt,proto3,oneof" json:"own_deleted_at,omitempty"`
 	// When an event without a time that wrote path or parent, or the status, arrived; 0 when a dated event did so since.
@@ -995,6 +996,13 @@ func (x *FileState) GetPathParent() string {
 		return *x.PathParent
 	}
 	return ""
+}
+
+func (x *FileState) GetRenamed() bool {
+	if x != nil {
+		return x.Renamed
+	}
+	return false
 }
 
 func (x *FileState) GetOwnStatus() Status {
@@ -1654,7 +1662,7 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\x05above\x18\t \x03(\tR\x05above\"1\n" +
 	"\x05Since\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x18\n" +
-	"\aarrived\x18\x02 \x01(\x03R\aarrived\"\xa0\f\n" +
+	"\aarrived\x18\x02 \x01(\x03R\aarrived\"\xba\f\n" +
 	"\tFileState\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\tR\x06fileId\x12\x12\n" +
@@ -1694,7 +1702,8 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\bown_path\x18% \x01(\tR\aownPath\x12\x1a\n" +
 	"\bunplaced\x18& \x01(\bR\bunplaced\x12$\n" +
 	"\vpath_parent\x18. \x01(\tH\bR\n" +
-	"pathParent\x88\x01\x01\x122\n" +
+	"pathParent\x88\x01\x01\x12\x18\n" +
+	"\arenamed\x18/ \x01(\bR\arenamed\x122\n" +
 	"\n" +
 	"own_status\x18' \x01(\x0e2\x13.tidemark.v1.StatusR\townStatus\x12)\n" +
 	"\x0eown_deleted_at\x18( \x01(\x03H\tR\fownDeletedAt\x88\x01\x01\x12(\n" +
