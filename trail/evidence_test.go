@@ -143,8 +143,10 @@ func TestAnEventOfAnEntryNamesItsCause(t *testing.T) {
 	e.notices[place{5, "deleted/f"}] = told{version: &one}
 	e.notices[place{7, "deleted"}] = told{}
 	for i, r := range []struct{ id, event, header string }{
-		{"deleted/f", "file_deleted", topology.HeaderCause}, {"moved/f", "file_moved", topology.HeaderCause},
-		{"deleted", "file_deleted", ""}, {"walk", "x", topology.HeaderWalk},
+		{"deleted/f", "file_deleted", topology.HeaderCause},
+		{"moved/f", "file_moved", topology.HeaderCause},
+		{"deleted", "file_deleted", ""},
+		{"walk", "x", topology.HeaderWalk},
 	} {
 		record := &kgo.Record{Topic: streams.Events.Name, Offset: int64(5 + i), Value: fmt.Appendf(nil,
 			`{"event":"workspace_storage_%s","workspace_id":"w","event_id":%q,"object_id":"f"}`, r.event, r.id)}
