@@ -12,7 +12,9 @@ func AppendEntry(b []byte, e *tidemarkv1.Event) []byte {
 	o.text("event_id", e.GetEventId())
 	o.text("workspace_id", e.GetWorkspaceId())
 	o.text("object_id", e.GetFileId())
-	o.text("path", e.GetPath())
+	if len(e.GetPath()) <= maxText { // it is for readers: the fold goes by what is inherited
+		o.text("path", e.GetPath())
+	}
 	o.text("actor_id", e.GetActorId())
 	o.time("created", e.OccurredAt)
 	if c := e.GetCause(); c != nil {

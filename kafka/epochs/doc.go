@@ -19,6 +19,9 @@
 // The group's commits say in their metadata how far the table reached (committed.Standing), and an owner that takes over accepts no
 // less. Who commits for the group by other means, as Kafka's own reset does, takes that back.
 //
+// A callback may look at other rows of its partition, by key or by an index of the local store (Rows), to decide what it emits to
+// one of the group's own inputs. Such a record is then processed like any other; see there why what is read may not go into a row.
+//
 // It refuses goka's joins, lookups and loops, and iterators over the table: they would read, or be read, before things are published.
 // A callback is refused a Delete with AtLeastOnce, where nothing would order it with the rows of an owner that was paused, and a
 // DeferCommit with ExactlyOnce. Codecs must not fail: goka publishes a null for an output that it cannot encode while it is stopping.

@@ -1,0 +1,53 @@
+package codecs
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// What is written for an entry of a folder is read again, as an event like any other and with its cause, also where the path that it
+// leads to is longer than an event's may be.
+func TestEntriesAreReadAgain(t *testing.T) {
+	since := &tidemarkv1.Since{At: 1790372411_000000, Arrived: 1790372412_000001}
+	e := &tidemarkv1.Event{
+		Event: "workspace_storage_file_moved", EventId: "e/1/ü\"", WorkspaceId: "w/1", FileId: "f", ActorId: "u",
+		OccurredAt: proto.Int64(since.GetAt()), ReceivedAt: since.GetArrived(),
+		Cause: &tidemarkv1.Cause{
+			Event: "workspace_storage_folder_moved", EventId: "e/1", Position: &tidemarkv1.Position{Partition: 3, Offset: 14},
+			Since: since, ActorId: "u",
+			Inherited: &tidemarkv1.Inherited{
+				FolderId: "d", Stamp: 7, Path: "/" + strings.Repeat("p", 9000), PathSince: since, FromPath: "/docs", Trashed: true,
+				TrashedSince: &tidemarkv1.Since{Arrived: 5}, RestoredSince: since, Above: []string{"x", "y"},
+			},
+		},
+	}
+	for _, path := range []string{"", "/docs/a", strings.Repeat("/long", 1000)} {
+		e.Path = path
+		value := AppendEntry(nil, e)
+		got, err := ParseEvent(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Cause, err = ParseCause(value, got); err != nil {
+			t.Fatal(err)
+		}
+		want := proto.CloneOf(e)
+		if want.Payload = value; len(path) > maxText {
+			want.Path = ""
+		}
+		if d := cmp.Diff(want, got, protocmp.Transform()); d != "" {
+			t.Errorf("path of %d bytes (-want +got):\n%s", len(path), d)
+		}
+	}
+	for _, value := range []string{`{}`, `{"cause":{"event_id":"e"}}`, `{"inherited":{"folder_id":"d"}}`, `{"cause":{"event_id":"e"},"inherited":{"folder_id":"d","stamp":"x"}}`} {
+		if c, err := ParseCause([]byte(value), new(tidemarkv1.Event)); err == nil {
+			t.Errorf("%s: %v", value, c)
+		}
+	}
+}
