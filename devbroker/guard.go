@@ -113,7 +113,7 @@ func (c *guarded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// sourced returns an answer to CreateTopics in which each setting is one of the topic's own, as those are that kfake tells.
+// sourced returns an answer to CreateTopics in which each setting is one of the topic's own, as kfake's describe answer has them.
 func sourced(answer []byte, version int16) []byte {
 	const head = 2*lengthBytes + 1 // and no tags
 	response := kmsg.NewPtrCreateTopicsResponse()

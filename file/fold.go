@@ -231,7 +231,7 @@ func (f *fold) status() {
 			s.Inherited = with(s.GetInherited(), func(in *tidemarkv1.Inherited) { in.Trashed = false })
 		}
 	}
-	if does == create { // late or not, it tells how the file began
+	if does == create { // late or not, it says how the file began
 		s.Incomplete = false
 		if s.CreatedAt == nil || at < s.GetCreatedAt() {
 			s.CreatedAt = &at

@@ -35,7 +35,7 @@ type node struct {
 	paths   []string // that it had by its own events
 	inOrder bool     // its events came in the order of their times
 	said    []*event // in the order of the log
-	told    []*event // of them, those with a time
+	dated   []*event // of them, those with a time
 	times   map[int64]bool
 	result  *outcome
 }
@@ -120,18 +120,18 @@ func (n *node) hear(e *event) {
 		n.sure = false
 		return
 	}
-	n.sure = n.sure && !n.times[*when] && len(n.told) < windowIDs-1 && !strings.Contains(e.texts["name"], "/")
+	n.sure = n.sure && !n.times[*when] && len(n.dated) < windowIDs-1 && !strings.Contains(e.texts["name"], "/")
 	n.times[*when] = true
-	n.told = append(n.told, e)
+	n.dated = append(n.dated, e)
 }
 
 // settle lets the node become what its events say in the order of their times. What it was meanwhile is only known
 // when they also came in that order: else it may have had any of the names in any of the places.
 func (n *node) settle() {
 	byTime := func(a, b *event) int { return cmp.Compare(*a.believed(), *b.believed()) }
-	n.inOrder = slices.IsSortedFunc(n.told, byTime)
-	slices.SortStableFunc(n.told, byTime)
-	for _, e := range n.told {
+	n.inOrder = slices.IsSortedFunc(n.dated, byTime)
+	slices.SortStableFunc(n.dated, byTime)
+	for _, e := range n.dated {
 		n.take(e)
 	}
 	n.folder = slices.ContainsFunc(n.said, func(e *event) bool { return e.meaning().folder })
@@ -147,7 +147,7 @@ func (n *node) settle() {
 			}
 		}
 	}
-	n.said, n.told = nil, nil
+	n.said, n.dated = nil, nil
 }
 
 // take lets the node become what an event says; no event before it is newer.

@@ -14,9 +14,9 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// told writes an event of the file or folder id of workspace w, at a second after base; at is negative for one
+// eventJSON writes an event of the file or folder id of workspace w, at a second after base; at is negative for one
 // without a time.
-func told(id string, serial, at int, what, more string) string {
+func eventJSON(id string, serial, at int, what, more string) string {
 	created := ""
 	if at >= 0 {
 		created = fmt.Sprintf(`,"created":"2026-09-25 21:40:%02d UTC"`, at)
@@ -26,14 +26,14 @@ func told(id string, serial, at int, what, more string) string {
 
 // docs are a folder that is moved, deleted and restored, with a file in it by its parent and one by its path alone.
 var docs = []string{
-	told("d", 1, 1, "folder_created", `,"path":"/docs","name":"docs"`),
-	told("f", 2, 2, "file_added", `,"path":"/docs/f","name":"f","parent_id":"d","size":1`),
-	told("g", 3, 3, "file_added", `,"path":"/docs/x/g","size":2`),
-	told("d", 4, 4, "folder_moved", `,"path":"/papers"`),
-	told("f", 5, 5, "file_moved", `,"path":"/papers/f"`),
-	told("d", 6, 6, "folder_deleted", ""),
-	told("h", 7, 5, "file_added", `,"path":"/papers/h","name":"h","parent_id":"d"`),
-	told("d", 8, 8, "folder_restored", ""),
+	eventJSON("d", 1, 1, "folder_created", `,"path":"/docs","name":"docs"`),
+	eventJSON("f", 2, 2, "file_added", `,"path":"/docs/f","name":"f","parent_id":"d","size":1`),
+	eventJSON("g", 3, 3, "file_added", `,"path":"/docs/x/g","size":2`),
+	eventJSON("d", 4, 4, "folder_moved", `,"path":"/papers"`),
+	eventJSON("f", 5, 5, "file_moved", `,"path":"/papers/f"`),
+	eventJSON("d", 6, 6, "folder_deleted", ""),
+	eventJSON("h", 7, 5, "file_added", `,"path":"/papers/h","name":"h","parent_id":"d"`),
+	eventJSON("d", 8, 8, "folder_restored", ""),
 }
 
 // playDocs folds the first n of them, each with what follows from it.
@@ -198,21 +198,21 @@ func TestWalksAreSilent(t *testing.T) {
 
 // The rules of single fields, in the words of the design.
 func TestFieldsHaveTheirOwnTime(t *testing.T) {
-	added := told("f", 1, 10, "file_added", `,"path":"/a/x","name":"x","size":1,"hash":"h1"`)
+	added := eventJSON("f", 1, 10, "file_added", `,"path":"/a/x","name":"x","size":1,"hash":"h1"`)
 	for name, test := range map[string]struct {
 		bodies []string
 		want   string
 	}{
-		"a newer name renames":                    {[]string{added, told("f", 2, 11, "file_updated", `,"name":"y"`)}, "/a/y y h1"},
-		"an older name does not":                  {[]string{added, told("f", 2, 9, "file_updated", `,"name":"y"`)}, "/a/x x h1"},
-		"a newer name that came first renames":    {[]string{told("f", 2, 11, "file_updated", `,"name":"y"`), added}, "/a/y y h1"},
-		"a newer parent takes the path away":      {[]string{added, told("f", 2, 11, "file_moved", `,"parent_id":"p"`)}, " x h1"},
-		"also when it came first":                 {[]string{told("f", 2, 11, "file_moved", `,"parent_id":"p"`), added}, " x h1"},
-		"a hash older than the size is left out":  {[]string{added, told("f", 2, 11, "file_updated", `,"size":2`)}, "/a/x x "},
-		"also when it came later":                 {[]string{told("f", 2, 11, "file_updated", `,"size":2`), added}, "/a/x x "},
-		"a time that cannot be read is arrival's": {[]string{told("f", 2, 30, "file_updated", `,"name":"y"`), told("f", 3, -1, "file_updated", `,"name":"z","created":"noon"`)}, " y "},
+		"a newer name renames":                    {[]string{added, eventJSON("f", 2, 11, "file_updated", `,"name":"y"`)}, "/a/y y h1"},
+		"an older name does not":                  {[]string{added, eventJSON("f", 2, 9, "file_updated", `,"name":"y"`)}, "/a/x x h1"},
+		"a newer name that came first renames":    {[]string{eventJSON("f", 2, 11, "file_updated", `,"name":"y"`), added}, "/a/y y h1"},
+		"a newer parent takes the path away":      {[]string{added, eventJSON("f", 2, 11, "file_moved", `,"parent_id":"p"`)}, " x h1"},
+		"also when it came first":                 {[]string{eventJSON("f", 2, 11, "file_moved", `,"parent_id":"p"`), added}, " x h1"},
+		"a hash older than the size is left out":  {[]string{added, eventJSON("f", 2, 11, "file_updated", `,"size":2`)}, "/a/x x "},
+		"also when it came later":                 {[]string{eventJSON("f", 2, 11, "file_updated", `,"size":2`), added}, "/a/x x "},
+		"a time that cannot be read is arrival's": {[]string{eventJSON("f", 2, 30, "file_updated", `,"name":"y"`), eventJSON("f", 3, -1, "file_updated", `,"name":"z","created":"noon"`)}, " y "},
 		"a far time orders nothing": {[]string{
-			told("f", 2, -1, "file_updated", `,"name":"y","created":"2030-01-01T00:00:00Z"`), told("f", 3, 1, "file_updated", `,"name":"z"`),
+			eventJSON("f", 2, -1, "file_updated", `,"name":"y","created":"2030-01-01T00:00:00Z"`), eventJSON("f", 3, 1, "file_updated", `,"name":"z"`),
 		}, " z "},
 	} {
 		m := NewModel("events", 8, logOf(base, test.bodies...))
@@ -221,11 +221,11 @@ func TestFieldsHaveTheirOwnTime(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}
-	acted := NewModel("events", 8, logOf(base, told("f", 1, -1, "file_added", `,"user_id":"u1"`), told("f", 2, 10, "file_updated", ""), told("f", 3, 5, "file_updated", `,"user_id":"u2"`)))
+	acted := NewModel("events", 8, logOf(base, eventJSON("f", 1, -1, "file_added", `,"user_id":"u1"`), eventJSON("f", 2, 10, "file_updated", ""), eventJSON("f", 3, 5, "file_updated", `,"user_id":"u2"`)))
 	if r := acted.rows["w/f"]; r.actor != "u2" {
 		t.Errorf("%s acted last, want u2: no dated event has said who did", r.actor)
 	}
-	far := NewModel("events", 8, logOf(base, told("f", 1, -1, "file_added", `,"created":"2030-01-01T00:00:00Z"`)))
+	far := NewModel("events", 8, logOf(base, eventJSON("f", 1, -1, "file_added", `,"created":"2030-01-01T00:00:00Z"`)))
 	if r := far.rows["w/f"]; *r.created != base.UnixMicro() || *r.updated != base.UnixMicro() || r.newestAt != nil || *far.counts["w"].last != base.UnixMicro() {
 		t.Errorf("a far time shows: %v", r.doc())
 	}

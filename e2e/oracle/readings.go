@@ -55,7 +55,7 @@ func withAlgorithm(hash string, object map[string]any) string {
 // numberForm is a number of JSON whose exponent does not exhaust memory.
 var numberForm = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$`)
 
-// exactly is the number that a JSON number or the text of one stands for.
+// exactly is the number that a JSON number or the text of one means.
 func exactly(value any) *big.Rat {
 	s, ok := value.(string)
 	if n, is := value.(json.Number); is {
