@@ -38,6 +38,7 @@ func appendInherited(b []byte, in *tidemarkv1.Inherited) []byte {
 	o.text("path", in.GetPath())
 	o.since("path_since", in.GetPathSince())
 	o.text("from_path", in.GetFromPath())
+	o.since("from_until", in.GetFromUntil())
 	o.bool("trashed", in.GetTrashed())
 	o.since("trashed_since", in.GetTrashedSince())
 	o.since("restored_since", in.GetRestoredSince())
@@ -110,6 +111,8 @@ func (r *reader) inherited() *tidemarkv1.Inherited {
 			in.PathSince = r.since()
 		case "from_path":
 			in.FromPath = r.text()
+		case "from_until":
+			in.FromUntil = r.since()
 		case "trashed":
 			in.Trashed = r.bool()
 		case "trashed_since":

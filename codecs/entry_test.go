@@ -22,7 +22,7 @@ func TestEntriesAreReadAgain(t *testing.T) {
 			Event: "workspace_storage_folder_moved", EventId: "e/1", Position: &tidemarkv1.Position{Partition: 3, Offset: 14},
 			Since: since, ActorId: "u",
 			Inherited: &tidemarkv1.Inherited{
-				FolderId: "d", Stamp: 7, Path: "/" + strings.Repeat("p", 9000), PathSince: since, FromPath: "/docs", Trashed: true,
+				FolderId: "d", Stamp: 7, Path: "/" + strings.Repeat("p", 9000), PathSince: since, FromPath: "/docs", FromUntil: since, Trashed: true,
 				TrashedSince: &tidemarkv1.Since{Arrived: 5}, RestoredSince: since, Above: []string{"x", "y"},
 			},
 		},

@@ -319,6 +319,9 @@ func (p *part) newest(ctx context.Context, t Table, spans kafka.Spans, each func
 		if t.Partitions > 0 && kafka.FilePartition(record.Key, t.Partitions) != record.Partition {
 			return nil
 		}
+		if record.Value == nil && p.Moved != nil {
+			return nil // a copy passes over another writer's null
+		}
 		if record.Value == nil {
 			return each(string(record.Key), nil)
 		}

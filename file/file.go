@@ -28,7 +28,7 @@ const (
 	// BeyondWindow events are not newer than anything that a full row remembers, so they cannot be told from duplicates.
 	BeyondWindow
 	// Unchanged events are folded, but nothing shown changes and the version stays: what a folder gives to an entry that has it
-	// already, and what the provider says once more of an entry of that folder. The row after them is new, nil if there was none.
+	// already, and what the provider says once more of an entry of that folder. The row after them is new, or the one before when it took over nothing.
 	Unchanged
 )
 
@@ -53,7 +53,9 @@ func Apply(before *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Pos
 	}
 	f := begin(before, e)
 	if e.GetCause() != nil {
-		f.inherit(e.GetCause().GetInherited())
+		if f.inherit(e.GetCause().GetInherited()); f.after.GetInherited() == before.GetInherited() {
+			return before, false, Unchanged // its id is not remembered: another folder may give the same
+		}
 		f.last()
 	} else {
 		f.fields()

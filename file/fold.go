@@ -64,6 +64,9 @@ func begin(before *tidemarkv1.FileState, e *tidemarkv1.Event) *fold {
 		}
 	}
 	f.own = ownOf(f.after)
+	if f.own.path == "" && f.after.GetParentId() != "" {
+		f.after.Unplaced = true // also in a row from before there was such a thing
+	}
 	return f
 }
 
@@ -96,7 +99,11 @@ func carriesContent(e *tidemarkv1.Event) bool {
 // another than the path came with, the path's directory is not the file's any more.
 func (f *fold) place() {
 	s, e := f.after, f.event
-	if f.text(fieldPath, &f.own.path, e.GetPath()) {
+	path := e.GetPath()
+	if s.GetKind() == tidemarkv1.Kind_KIND_FOLDER && len(path) > 1 {
+		path = path[:1] + strings.TrimRight(path[1:], "/") // some senders end a folder's path with it
+	}
+	if f.text(fieldPath, &f.own.path, path) {
 		f.own.parent = e.GetParentId()
 		s.Unplaced = f.dated && f.times[fieldParent] > f.when && s.GetParentId() != f.own.parent
 		s.Renamed = f.dated && f.times[fieldName] > f.when
@@ -239,11 +246,12 @@ func (f *fold) status() {
 	}
 }
 
-// split returns the row's own path up to its last element, and the last element as it is shown. Of no path that is the name.
+// split returns the row's own path up to its last element, and the last element as it is shown: the name, where there is no path or
+// the name is newer.
 func (f *fold) split() (dir, last string) {
 	end := strings.LastIndexByte(f.own.path, '/') + 1
 	dir, last = f.own.path[:end], f.own.path[end:]
-	if f.after.GetRenamed() || last == "" {
+	if f.after.GetRenamed() || f.own.path == "" {
 		last = f.after.GetName()
 	}
 	return dir, last

@@ -19,17 +19,24 @@ import (
 const maxFormer = 8
 
 // inherits says whether what the row has inherited is still of the folder that it is in.
-func (f *fold) inherits() bool { return appliesTo(f.after, f.own, f.after.GetInherited()) }
-
-func appliesTo(s *tidemarkv1.FileState, own own, in *tidemarkv1.Inherited) bool {
+func (f *fold) inherits() bool {
+	s, in := f.after, f.after.GetInherited()
 	if in.GetFromPath() != "" {
-		return !s.GetUnplaced() && within(own.path, in.GetFromPath())
+		return !s.GetUnplaced() && within(f.own.path, in.GetFromPath()) && f.wasThere(in.GetFromUntil())
 	}
 	return in != nil && in.GetFolderId() == s.GetParentId()
 }
 
+// wasThere says whether the row's own path is not newer than the time until which a folder had a path; nil for one that it has.
+func (f *fold) wasThere(until *tidemarkv1.Since) bool {
+	return until == nil || overrules(until, f.times[fieldPath], f.after.GetUndatedPlaceAt())
+}
+
 // within says whether a path lies below a folder's.
 func within(path, folder string) bool {
+	if folder == "" {
+		return false
+	}
 	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(folder, "/"))
 	return ok && strings.HasPrefix(rest, "/") && len(rest) > 1
 }
@@ -75,7 +82,7 @@ func with(in *tidemarkv1.Inherited, change func(*tidemarkv1.Inherited)) *tidemar
 	c := &tidemarkv1.Inherited{
 		FolderId: in.GetFolderId(), Stamp: in.GetStamp(), Path: in.GetPath(), PathSince: in.GetPathSince(), FromPath: in.GetFromPath(),
 		Trashed: in.GetTrashed(), TrashedSince: in.GetTrashedSince(), RestoredSince: in.GetRestoredSince(),
-		Above: in.GetAbove(),
+		Above: in.GetAbove(), FromUntil: in.GetFromUntil(),
 	}
 	change(c)
 	return c
@@ -112,9 +119,9 @@ func nearer(a, b *tidemarkv1.Inherited) bool {
 // Nearest returns the folder whose path, present or former, is the longest that the entry's own path lies in; nil when it lies in
 // none of them. It is the folder that an entry is in when the row of its parent is not known.
 func Nearest(folders []*tidemarkv1.FileState, entry *tidemarkv1.FileState) (nearest *tidemarkv1.FileState) {
-	path, from := ownOf(entry).path, ""
+	of, from := &fold{after: entry, times: timesOf(entry), own: ownOf(entry)}, ""
 	for _, f := range folders {
-		p := fromPath(f, path)
+		p, _ := of.fromPath(f)
 		if p == "" || f.GetGives() == nil || f.GetFileId() == entry.GetFileId() {
 			continue
 		}
@@ -268,8 +275,8 @@ func (f *fold) give(before *tidemarkv1.FileState, at *tidemarkv1.Position) {
 	}
 	f.given(was)
 	if was.GetPath() != "" && was.GetPath() != s.GetPath() {
-		former := slices.DeleteFunc(slices.Clone(s.GetFormer()), func(p string) bool { return p == was.GetPath() || p == s.GetPath() })
-		former = append(former, was.GetPath())
+		former := slices.DeleteFunc(slices.Clone(s.GetFormer()), func(p *tidemarkv1.FormerPath) bool { return p.GetPath() == was.GetPath() })
+		former = append(former, &tidemarkv1.FormerPath{Path: was.GetPath(), Until: s.GetGives().GetPathSince()})
 		s.Former = former[max(0, len(former)-maxFormer):]
 	}
 	if proto.Equal(s.GetGives(), was) {
@@ -291,13 +298,15 @@ func (f *fold) give(before *tidemarkv1.FileState, at *tidemarkv1.Position) {
 // something later by the sender's time.
 func Pass(folder, entry *tidemarkv1.FileState, after *tidemarkv1.Event) *tidemarkv1.Event {
 	cause := folder.GetCause()
-	if folder.GetGives() == nil || entry == nil || entry.GetFileId() == folder.GetFileId() || slices.Contains(folder.GetGives().GetAbove(), entry.GetFileId()) {
+	above := folder.GetGives().GetAbove()
+	if folder.GetGives() == nil || entry == nil || entry.GetFileId() == folder.GetFileId() || slices.Contains(above, entry.GetFileId()) ||
+		entry.GetKind() == tidemarkv1.Kind_KIND_FOLDER && len(above) >= maxDepth {
 		return nil
 	}
-	own := ownOf(entry)
+	f := &fold{after: clone(entry), event: &tidemarkv1.Event{Cause: cause}, times: timesOf(entry), own: ownOf(entry)}
 	in := with(folder.GetGives(), func(in *tidemarkv1.Inherited) {
 		if entry.GetParentId() != folder.GetFileId() {
-			in.FromPath = fromPath(folder, own.path)
+			in.FromPath, in.FromUntil = f.fromPath(folder)
 		}
 		if entry.GetKind() != tidemarkv1.Kind_KIND_FOLDER {
 			in.Above = nil
@@ -309,7 +318,6 @@ func Pass(folder, entry *tidemarkv1.FileState, after *tidemarkv1.Event) *tidemar
 	if entry.GetParentId() != folder.GetFileId() && in.GetFromPath() == "" {
 		return nil
 	}
-	f := &fold{after: clone(entry), event: &tidemarkv1.Event{Cause: cause}, times: timesOf(entry), own: own}
 	if f.inherit(in); f.after.GetInherited() == entry.GetInherited() {
 		return nil
 	}
@@ -337,15 +345,22 @@ func causeOf(c *tidemarkv1.Cause, in *tidemarkv1.Inherited) *tidemarkv1.Cause {
 	}
 }
 
-// fromPath returns the longest of a folder's paths, present and former, that an entry's path lies in; empty when it is none.
-func fromPath(folder *tidemarkv1.FileState, path string) (from string) {
-	for _, p := range append([]string{folder.GetPath()}, folder.GetFormer()...) {
-		if len(p) > len(from) && within(path, p) {
-			from = p
+// fromPath returns the longest of a folder's paths, present and former, that the row's own path lies in and until when the folder had
+// it, nil for the present one; empty when it is none. A path that is newer than the folder's leaving is in another folder.
+func (f *fold) fromPath(folder *tidemarkv1.FileState) (from string, until *tidemarkv1.Since) {
+	if within(f.own.path, folder.GetPath()) {
+		from = folder.GetPath()
+	}
+	for _, p := range folder.GetFormer() {
+		if len(p.GetPath()) > len(from) && within(f.own.path, p.GetPath()) && f.wasThere(p.GetUntil()) {
+			from, until = p.GetPath(), p.GetUntil()
 		}
 	}
-	return from
+	return from, until
 }
+
+// maxDepth is how many folders may be above one that takes over what its folder gives: all of them are in its row.
+const maxDepth = 128
 
 // yield takes out of what a folder gives what an event of the entry, later in the log, has said itself: of equal times, and where
 // one of the two has none, the later in the log decides.
@@ -386,15 +401,20 @@ const maxID = 256
 // passedID returns the id of what an event of a folder does to an entry: "folder event/entry", the same at each attempt. When the
 // entry has had that already, and lost it since, what it has been through is added.
 func passedID(folderEvent string, entry *tidemarkv1.FileState) string {
-	id := folderEvent + "/" + entry.GetFileId()
-	if len(id) > maxID {
-		sum := sha256.Sum256([]byte(id))
-		id = "folder/" + hex.EncodeToString(sum[:])
-	}
+	id := short(folderEvent + "/" + entry.GetFileId())
 	if Remembers(entry, id) {
-		id = fmt.Sprintf("%.*s/%d", maxID-20, id, Folded(entry))
+		return short(fmt.Sprintf("%s/%d", id, Folded(entry)))
 	}
 	return id
+}
+
+// short returns an id as it is, or the hash of one that is too long.
+func short(id string) string {
+	if len(id) <= maxID {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return "folder/" + hex.EncodeToString(sum[:])
 }
 
 // Folded counts the events that were folded into a row: of two rows of a file, the one with more of them is newer.

@@ -213,7 +213,10 @@ func (w *world) fold(e *tidemarkv1.Event, at *tidemarkv1.Position) (outcome stri
 			if after != before {
 				w.t.Errorf("%v: %v changed the row", e, v)
 			}
-			return map[Verdict]string{Applied: "applied already", Duplicate: "duplicate", BeyondWindow: "beyond the window"}[v], nil
+			if v == Duplicate && e.GetCause() != nil {
+				more = w.follow(before, before, e)
+			}
+			return map[Verdict]string{Applied: "applied already", Duplicate: "duplicate", BeyondWindow: "beyond the window"}[v], more
 		}
 		w.rows[e.GetFileId()] = after
 		more = w.follow(before, after, e)

@@ -121,6 +121,9 @@ func (f *Files) fold(ctx goka.Context, message any) {
 		f.metrics.folded.applied.Inc()
 	case file.Duplicate:
 		f.metrics.duplicate()
+		if a.event.GetCause() != nil { // of another folder, perhaps, that gives the same
+			f.follow(ctx, a.event, before, before)
+		}
 	case file.BeyondWindow:
 		f.deadLetter(ctx, a, beyondWindow)
 	case file.Accepted:
@@ -136,10 +139,10 @@ func (f *Files) fold(ctx goka.Context, message any) {
 		if a.event.GetCause() == nil {
 			f.emit(ctx, s.Notify, file.NoticeOf(nil, nil, a.event, at, false))
 		}
-		if after != nil {
+		if after != before {
 			setRow(ctx, before, after)
-			f.follow(ctx, a.event, before, after)
 		}
+		f.follow(ctx, a.event, before, after)
 	}
 }
 

@@ -81,8 +81,8 @@ func placesOf(s *tidemarkv1.FileState) (places []string) {
 		places = append(places, entryAt+workspace+"/"+path+"\x00"+tidemarkv1.EscapePart(s.GetParentId())+"/"+entry)
 	}
 	if file.Passes(s) {
-		for _, path := range append([]string{s.GetPath()}, s.GetFormer()...) {
-			if path != "" && !strings.Contains(path, "\x00") {
+		for _, path := range pathsOf(s) {
+			if !strings.Contains(path, "\x00") {
 				places = append(places, folderAt+workspace+"/"+strings.TrimSuffix(path, "/")+"\x00"+entry)
 			}
 		}
@@ -148,6 +148,9 @@ func (f *family) folder(id string) (*tidemarkv1.FileState, error) {
 	return s, nil
 }
 
+// maxLevels is in how many directories of a path, from the last one up, a folder is looked for.
+const maxLevels = 64
+
 // above returns the folder that an entry is in: the one that its parent_id names, else, where that is not known, the nearest that
 // its path lies in.
 func (f *family) above(entry *tidemarkv1.FileState) (*tidemarkv1.FileState, error) {
@@ -160,7 +163,9 @@ func (f *family) above(entry *tidemarkv1.FileState) (*tidemarkv1.FileState, erro
 	}
 	var folders []*tidemarkv1.FileState
 	path := file.OwnPath(entry)
-	for end := strings.LastIndexByte(path, '/'); end >= 0; end = strings.LastIndexByte(path[:end], '/') {
+	levels := 0
+	for end := strings.LastIndexByte(path, '/'); end >= 0 && levels < maxLevels; end = strings.LastIndexByte(path[:end], '/') {
+		levels++
 		found, _, err := f.rows.Find(folderAt+f.workspace+"/"+path[:end]+"\x00", "", stepRows)
 		if err != nil {
 			return nil, err
@@ -330,12 +335,26 @@ func prefixesOf(workspace string, folder *tidemarkv1.FileState) []string {
 	if !file.Passes(folder) {
 		return prefixes
 	}
-	for _, path := range append([]string{folder.GetPath()}, folder.GetFormer()...) {
-		if path != "" {
-			prefixes = append(prefixes, entryAt+workspace+"/"+strings.TrimSuffix(path, "/")+"/")
+	paths := pathsOf(folder)
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
+		prefix := entryAt + workspace + "/" + strings.TrimSuffix(path, "/") + "/"
+		if last := prefixes[len(prefixes)-1]; !strings.HasPrefix(prefix, last) { // what lies in another of them is visited there
+			prefixes = append(prefixes, prefix)
 		}
 	}
 	return prefixes
+}
+
+// pathsOf returns the paths that a folder has and had.
+func pathsOf(folder *tidemarkv1.FileState) (paths []string) {
+	if folder.GetPath() != "" {
+		paths = append(paths, folder.GetPath())
+	}
+	for _, former := range folder.GetFormer() {
+		paths = append(paths, former.GetPath())
+	}
+	return paths
 }
 
 // goOn emits the record by which a folder's entries are visited from one on.

@@ -105,3 +105,44 @@ func TestFoldersReachTheirEntries(t *testing.T) {
 		})
 	}
 }
+
+// One of a folder's paths may lie in another; the entries in both are visited once, and the visit ends.
+func TestVisitEndsWhereAPathLiesInAnother(t *testing.T) {
+	b := newBench(t)
+	stop := b.start(t)
+	defer stop()
+	send := func(event, id, path string) {
+		b.send(t, "w", fmt.Sprintf(`{"event":"workspace_storage_%s","workspace_id":"w","event_id":"%s %s","object_id":%q,"path":%q}`, event, event, path, id, path))
+	}
+	const files = 1100
+	send("folder_created", "d", "/a/b")
+	for i := range files {
+		name := fmt.Sprintf("f%04d", i)
+		send("file_added", name, "/a/b/"+name)
+	}
+	events := func() (n int64) {
+		extent, err := kafka.Extent(t.Context(), b.conf.Kafka, b.conf.Streams.Events.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, span := range extent {
+			n += span.To - span.From
+		}
+		return n
+	}
+	for _, path := range []string{"/a", "/a/b/c"} {
+		send("folder_moved", "d", path)
+		waitFor(t, func() string { return show(b.states(t, "w")) }, fmt.Sprintf("%s active: %d; %s/ active: 1; ", path, files, path))
+		last := int64(-1)
+		waitFor(t, func() string {
+			now := events()
+			ended := now == last
+			last = now
+			time.Sleep(300 * time.Millisecond)
+			return fmt.Sprint(ended)
+		}, "true")
+	}
+	if n := events(); n > 3+3*files+40 {
+		t.Errorf("%d events of %d files and 3 of their folder", n, files)
+	}
+}

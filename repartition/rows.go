@@ -28,6 +28,9 @@ func (r *run) copyRows(ctx context.Context) error {
 		if !is {
 			return fmt.Errorf("a row of %s is a %T", r.From.Files.Name, row)
 		}
+		if state.GetKind() == tidemarkv1.Kind_KIND_FOLDER {
+			return nil // the index holds files
+		}
 		value, err := codecs.Index{}.Encode(file.IndexOf(state))
 		if err != nil {
 			return err
@@ -101,8 +104,7 @@ func (r *run) newest(
 			return nil
 		}
 		if record.Value == nil {
-			delete(newest, key)
-			return nil
+			return nil // another writer's: our groups write none, and undo it where they run
 		}
 		row, err := kind.Decode(record)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // A row is what the model holds of a file or a folder.
@@ -90,7 +91,7 @@ func (r *row) filledBySecondOf(e *event) bool {
 }
 
 // apply folds an accepted event into a copy of the row; nil is a file never seen. It reports whether the event came late, and
-// whether it was silent: it changed nothing shown and raised no version.
+// whether it was silent: it changed nothing shown and raised no version. When it gives the row nothing, that is the row before.
 func (r *row) apply(e *event, partition int32, offset int64) (after *row, late, silent bool) {
 	after = &row{scope: e.scope, object: e.object, texts: map[string]string{}, incomplete: true, own: own{status: "active"}}
 	if r != nil {
@@ -100,8 +101,8 @@ func (r *row) apply(e *event, partition int32, offset int64) (after *row, late, 
 	if e.passed == nil {
 		after.folder = after.folder || e.meaning().folder
 		late = after.write(e)
-	} else {
-		after.inherit(e.passed)
+	} else if after.inherit(e.passed); r != nil && after.inherited == r.inherited {
+		return r, false, true
 	}
 	after.headline(e)
 	after.show()
@@ -172,7 +173,11 @@ func (r *row) write(e *event) (late bool) {
 // writePath takes over a path. A name or a parent that is newer, though it came before, holds against it, and what a folder gave
 // until then does not.
 func (r *row) writePath(e *event, when *int64) {
-	r.own.path, r.own.named, r.own.beside, r.own.adrift, r.own.pathArrived = e.texts["path"], false, e.texts["parent_id"], false, e.received
+	path := e.texts["path"]
+	for r.folder && len(path) > 1 && strings.HasSuffix(path, "/") {
+		path = strings.TrimSuffix(path, "/")
+	}
+	r.own.path, r.own.named, r.own.beside, r.own.adrift, r.own.pathArrived = path, false, e.texts["parent_id"], false, e.received
 	if when != nil {
 		r.own.pathArrived = 0
 		r.own.adrift = *r.time("parent_id") > *when && r.texts["parent_id"] != r.own.beside

@@ -13,6 +13,7 @@ type inherited struct {
 	path          string
 	pathSince     *since
 	from          string // for an entry that is in the folder by its path alone: the folder's path that this lies in
+	fromUntil     *since // when the folder left that; nil while it is there
 	trashed       bool
 	trashedSince  *since // the folder's delete
 	restoredSince *since // and its restore after that
@@ -63,7 +64,7 @@ func (e *event) follow(value []byte) (reason string) {
 	e.cause, _ = object["cause"].(map[string]any)
 	in := &inherited{
 		folder: member(given, "folder_id"), path: member(given, "path"), from: member(given, "from_path"),
-		pathSince:    sinceIn(given, "path_since"),
+		pathSince: sinceIn(given, "path_since"), fromUntil: sinceIn(given, "from_until"),
 		trashedSince: sinceIn(given, "trashed_since"), restoredSince: sinceIn(given, "restored_since"),
 	}
 	in.trashed, _ = given["trashed"].(bool)
@@ -103,7 +104,7 @@ func (r *row) heir() bool {
 	case in == nil:
 		return false
 	case in.from != "":
-		return !r.own.adrift && lies(r.own.path, in.from)
+		return !r.own.adrift && lies(r.own.path, in.from) && (in.fromUntil == nil || in.fromUntil.holdsAgainst(*r.time("path"), r.own.pathArrived))
 	default:
 		return in.folder == r.texts["parent_id"]
 	}
@@ -159,7 +160,7 @@ func (r *row) show() {
 func (r *row) shownPath() string {
 	in, own := r.inherited, r.own.path
 	dir, last := own[:strings.LastIndex(own, "/")+1], own[strings.LastIndex(own, "/")+1:]
-	if last == "" || r.own.named {
+	if own == "" || r.own.named {
 		last = r.texts["name"]
 	}
 	if own != "" {

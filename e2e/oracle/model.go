@@ -128,6 +128,10 @@ func (m *Model) add(r *kgo.Record) {
 func (m *Model) fold(r *kgo.Record, e *event, key string, before *row) {
 	at := position(r.Partition, r.Offset)
 	after, late, silent := before.apply(e, r.Partition, r.Offset)
+	if after == before {
+		m.Silent++
+		return
+	}
 	tied := before.filledBySecondOf(e)
 	if before != nil {
 		before.seen = nil // of all versions of a row only the last is asked: a long history would not fit into memory

@@ -1,6 +1,7 @@
 package epochs
 
 import (
+	"maps"
 	"math"
 	"sync"
 	"time"
@@ -162,8 +163,15 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	for key, r := range e.rows {
 		p.held -= len(r.value)
 		delete(p.older, key)
-		if p.overlay[key] == r {
+		switch newer := p.overlay[key]; {
+		case newer == r:
 			delete(p.overlay, key)
+		case newer != nil && len(r.entries) > 0:
+			newer.entries = maps.Clone(newer.entries)
+			maps.DeleteFunc(newer.entries, func(entry string, there bool) bool {
+				stored, found := r.entries[entry]
+				return found && stored == there
+			})
 		}
 	}
 	p.signal()

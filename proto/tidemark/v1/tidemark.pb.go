@@ -172,7 +172,7 @@ func (x IndexOp_Op) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use IndexOp_Op.Descriptor instead.
 func (IndexOp_Op) EnumDescriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{6, 0}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // Position is where a record of the events topic lies. Its text form is "partition:offset", for example "7:1234".
@@ -532,8 +532,10 @@ type Inherited struct {
 	// path is the folder's; empty when it is not known.
 	Path      string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
 	PathSince *Since `protobuf:"bytes,4,opt,name=path_since,json=pathSince,proto3" json:"path_since,omitempty"`
-	// from_path is set for an entry that is known to be in the folder by its path alone: path has taken its place.
-	FromPath string `protobuf:"bytes,5,opt,name=from_path,json=fromPath,proto3" json:"from_path,omitempty"`
+	// from_path is set for an entry that is known to be in the folder by its path alone: path has taken its place. The folder was
+	// there until from_until; absent while it is.
+	FromPath  string `protobuf:"bytes,5,opt,name=from_path,json=fromPath,proto3" json:"from_path,omitempty"`
+	FromUntil *Since `protobuf:"bytes,10,opt,name=from_until,json=fromUntil,proto3" json:"from_until,omitempty"`
 	// trashed is the folder's status. trashed_since is the time of the delete that put it there, or put it there last, and
 	// restored_since that of the restore that has ended it.
 	Trashed       bool   `protobuf:"varint,6,opt,name=trashed,proto3" json:"trashed,omitempty"`
@@ -609,6 +611,13 @@ func (x *Inherited) GetFromPath() string {
 		return x.FromPath
 	}
 	return ""
+}
+
+func (x *Inherited) GetFromUntil() *Since {
+	if x != nil {
+		return x.FromUntil
+	}
+	return nil
 }
 
 func (x *Inherited) GetTrashed() bool {
@@ -757,7 +766,7 @@ type FileState struct {
 	Gives *Inherited `protobuf:"bytes,50,opt,name=gives,proto3" json:"gives,omitempty"`
 	Cause *Cause     `protobuf:"bytes,51,opt,name=cause,proto3" json:"cause,omitempty"`
 	// former are the paths that the folder had before, oldest first, at most 8: an entry may be known by one of them.
-	Former []string `protobuf:"bytes,52,rep,name=former,proto3" json:"former,omitempty"`
+	Former []*FormerPath `protobuf:"bytes,52,rep,name=former,proto3" json:"former,omitempty"`
 	// trashed_since and restored_since are the times of the newest delete and the newest restore of the folder itself.
 	TrashedSince  *Since `protobuf:"bytes,53,opt,name=trashed_since,json=trashedSince,proto3" json:"trashed_since,omitempty"`
 	RestoredSince *Since `protobuf:"bytes,54,opt,name=restored_since,json=restoredSince,proto3" json:"restored_since,omitempty"`
@@ -1068,7 +1077,7 @@ func (x *FileState) GetCause() *Cause {
 	return nil
 }
 
-func (x *FileState) GetFormer() []string {
+func (x *FileState) GetFormer() []*FormerPath {
 	if x != nil {
 		return x.Former
 	}
@@ -1085,6 +1094,59 @@ func (x *FileState) GetTrashedSince() *Since {
 func (x *FileState) GetRestoredSince() *Since {
 	if x != nil {
 		return x.RestoredSince
+	}
+	return nil
+}
+
+// FormerPath is where a folder was, until a time.
+type FormerPath struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Until         *Since                 `protobuf:"bytes,2,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FormerPath) Reset() {
+	*x = FormerPath{}
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FormerPath) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FormerPath) ProtoMessage() {}
+
+func (x *FormerPath) ProtoReflect() protoreflect.Message {
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FormerPath.ProtoReflect.Descriptor instead.
+func (*FormerPath) Descriptor() ([]byte, []int) {
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *FormerPath) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FormerPath) GetUntil() *Since {
+	if x != nil {
+		return x.Until
 	}
 	return nil
 }
@@ -1107,7 +1169,7 @@ type IndexOp struct {
 
 func (x *IndexOp) Reset() {
 	*x = IndexOp{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1181,7 @@ func (x *IndexOp) String() string {
 func (*IndexOp) ProtoMessage() {}
 
 func (x *IndexOp) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[6]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1194,7 @@ func (x *IndexOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndexOp.ProtoReflect.Descriptor instead.
 func (*IndexOp) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{6}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *IndexOp) GetOp() IndexOp_Op {
@@ -1219,7 +1281,7 @@ type Notice struct {
 
 func (x *Notice) Reset() {
 	*x = Notice{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[7]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1293,7 @@ func (x *Notice) String() string {
 func (*Notice) ProtoMessage() {}
 
 func (x *Notice) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[7]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1306,7 @@ func (x *Notice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notice.ProtoReflect.Descriptor instead.
 func (*Notice) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{7}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Notice) GetOpId() string {
@@ -1400,7 +1462,7 @@ type WorkspaceState struct {
 
 func (x *WorkspaceState) Reset() {
 	*x = WorkspaceState{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[8]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1474,7 @@ func (x *WorkspaceState) String() string {
 func (*WorkspaceState) ProtoMessage() {}
 
 func (x *WorkspaceState) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[8]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1487,7 @@ func (x *WorkspaceState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkspaceState.ProtoReflect.Descriptor instead.
 func (*WorkspaceState) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{8}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WorkspaceState) GetWorkspaceId() string {
@@ -1548,7 +1610,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[9]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1622,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_tidemark_v1_tidemark_proto_msgTypes[9]
+	mi := &file_tidemark_v1_tidemark_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1635,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{9}
+	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Member) GetId() string {
@@ -1648,21 +1710,24 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\bposition\x18\x03 \x01(\v2\x15.tidemark.v1.PositionR\bposition\x124\n" +
 	"\tinherited\x18\x04 \x01(\v2\x16.tidemark.v1.InheritedR\tinherited\x12(\n" +
 	"\x05since\x18\x05 \x01(\v2\x12.tidemark.v1.SinceR\x05since\x12\x19\n" +
-	"\bactor_id\x18\x06 \x01(\tR\aactorId\"\xc6\x02\n" +
+	"\bactor_id\x18\x06 \x01(\tR\aactorId\"\xf9\x02\n" +
 	"\tInherited\x12\x1b\n" +
 	"\tfolder_id\x18\x01 \x01(\tR\bfolderId\x12\x14\n" +
 	"\x05stamp\x18\x02 \x01(\x03R\x05stamp\x12\x12\n" +
 	"\x04path\x18\x03 \x01(\tR\x04path\x121\n" +
 	"\n" +
 	"path_since\x18\x04 \x01(\v2\x12.tidemark.v1.SinceR\tpathSince\x12\x1b\n" +
-	"\tfrom_path\x18\x05 \x01(\tR\bfromPath\x12\x18\n" +
+	"\tfrom_path\x18\x05 \x01(\tR\bfromPath\x121\n" +
+	"\n" +
+	"from_until\x18\n" +
+	" \x01(\v2\x12.tidemark.v1.SinceR\tfromUntil\x12\x18\n" +
 	"\atrashed\x18\x06 \x01(\bR\atrashed\x127\n" +
 	"\rtrashed_since\x18\a \x01(\v2\x12.tidemark.v1.SinceR\ftrashedSince\x129\n" +
 	"\x0erestored_since\x18\b \x01(\v2\x12.tidemark.v1.SinceR\rrestoredSince\x12\x14\n" +
 	"\x05above\x18\t \x03(\tR\x05above\"1\n" +
 	"\x05Since\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x03R\x02at\x12\x18\n" +
-	"\aarrived\x18\x02 \x01(\x03R\aarrived\"\xba\f\n" +
+	"\aarrived\x18\x02 \x01(\x03R\aarrived\"\xd3\f\n" +
 	"\tFileState\x12!\n" +
 	"\fworkspace_id\x18\x01 \x01(\tR\vworkspaceId\x12\x17\n" +
 	"\afile_id\x18\x02 \x01(\tR\x06fileId\x12\x12\n" +
@@ -1713,8 +1778,8 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\x06silent\x18, \x01(\x03R\x06silent\x12#\n" +
 	"\rsilent_offset\x18- \x01(\x03R\fsilentOffset\x12,\n" +
 	"\x05gives\x182 \x01(\v2\x16.tidemark.v1.InheritedR\x05gives\x12(\n" +
-	"\x05cause\x183 \x01(\v2\x12.tidemark.v1.CauseR\x05cause\x12\x16\n" +
-	"\x06former\x184 \x03(\tR\x06former\x127\n" +
+	"\x05cause\x183 \x01(\v2\x12.tidemark.v1.CauseR\x05cause\x12/\n" +
+	"\x06former\x184 \x03(\v2\x17.tidemark.v1.FormerPathR\x06former\x127\n" +
 	"\rtrashed_since\x185 \x01(\v2\x12.tidemark.v1.SinceR\ftrashedSince\x129\n" +
 	"\x0erestored_since\x186 \x01(\v2\x12.tidemark.v1.SinceR\rrestoredSinceB\a\n" +
 	"\x05_sizeB\r\n" +
@@ -1728,7 +1793,11 @@ const file_tidemark_v1_tidemark_proto_rawDesc = "" +
 	"\n" +
 	"\b_last_atB\x0e\n" +
 	"\f_path_parentB\x11\n" +
-	"\x0f_own_deleted_at\"\xaf\x02\n" +
+	"\x0f_own_deleted_at\"J\n" +
+	"\n" +
+	"FormerPath\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12(\n" +
+	"\x05until\x18\x02 \x01(\v2\x12.tidemark.v1.SinceR\x05until\"\xaf\x02\n" +
 	"\aIndexOp\x12'\n" +
 	"\x02op\x18\x01 \x01(\x0e2\x17.tidemark.v1.IndexOp.OpR\x02op\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12!\n" +
@@ -1811,7 +1880,7 @@ func file_tidemark_v1_tidemark_proto_rawDescGZIP() []byte {
 }
 
 var file_tidemark_v1_tidemark_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tidemark_v1_tidemark_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_tidemark_v1_tidemark_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_tidemark_v1_tidemark_proto_goTypes = []any{
 	(Kind)(0),              // 0: tidemark.v1.Kind
 	(Status)(0),            // 1: tidemark.v1.Status
@@ -1822,11 +1891,12 @@ var file_tidemark_v1_tidemark_proto_goTypes = []any{
 	(*Inherited)(nil),      // 6: tidemark.v1.Inherited
 	(*Since)(nil),          // 7: tidemark.v1.Since
 	(*FileState)(nil),      // 8: tidemark.v1.FileState
-	(*IndexOp)(nil),        // 9: tidemark.v1.IndexOp
-	(*Notice)(nil),         // 10: tidemark.v1.Notice
-	(*WorkspaceState)(nil), // 11: tidemark.v1.WorkspaceState
-	(*Member)(nil),         // 12: tidemark.v1.Member
-	nil,                    // 13: tidemark.v1.WorkspaceState.ByTypeEntry
+	(*FormerPath)(nil),     // 9: tidemark.v1.FormerPath
+	(*IndexOp)(nil),        // 10: tidemark.v1.IndexOp
+	(*Notice)(nil),         // 11: tidemark.v1.Notice
+	(*WorkspaceState)(nil), // 12: tidemark.v1.WorkspaceState
+	(*Member)(nil),         // 13: tidemark.v1.Member
+	nil,                    // 14: tidemark.v1.WorkspaceState.ByTypeEntry
 }
 var file_tidemark_v1_tidemark_proto_depIdxs = []int32{
 	5,  // 0: tidemark.v1.Event.cause:type_name -> tidemark.v1.Cause
@@ -1834,33 +1904,36 @@ var file_tidemark_v1_tidemark_proto_depIdxs = []int32{
 	6,  // 2: tidemark.v1.Cause.inherited:type_name -> tidemark.v1.Inherited
 	7,  // 3: tidemark.v1.Cause.since:type_name -> tidemark.v1.Since
 	7,  // 4: tidemark.v1.Inherited.path_since:type_name -> tidemark.v1.Since
-	7,  // 5: tidemark.v1.Inherited.trashed_since:type_name -> tidemark.v1.Since
-	7,  // 6: tidemark.v1.Inherited.restored_since:type_name -> tidemark.v1.Since
-	1,  // 7: tidemark.v1.FileState.status:type_name -> tidemark.v1.Status
-	3,  // 8: tidemark.v1.FileState.position:type_name -> tidemark.v1.Position
-	0,  // 9: tidemark.v1.FileState.kind:type_name -> tidemark.v1.Kind
-	1,  // 10: tidemark.v1.FileState.own_status:type_name -> tidemark.v1.Status
-	6,  // 11: tidemark.v1.FileState.inherited:type_name -> tidemark.v1.Inherited
-	6,  // 12: tidemark.v1.FileState.gives:type_name -> tidemark.v1.Inherited
-	5,  // 13: tidemark.v1.FileState.cause:type_name -> tidemark.v1.Cause
-	7,  // 14: tidemark.v1.FileState.trashed_since:type_name -> tidemark.v1.Since
-	7,  // 15: tidemark.v1.FileState.restored_since:type_name -> tidemark.v1.Since
-	2,  // 16: tidemark.v1.IndexOp.op:type_name -> tidemark.v1.IndexOp.Op
-	3,  // 17: tidemark.v1.IndexOp.position:type_name -> tidemark.v1.Position
-	8,  // 18: tidemark.v1.IndexOp.file:type_name -> tidemark.v1.FileState
-	3,  // 19: tidemark.v1.Notice.position:type_name -> tidemark.v1.Position
-	8,  // 20: tidemark.v1.Notice.before:type_name -> tidemark.v1.FileState
-	8,  // 21: tidemark.v1.Notice.after:type_name -> tidemark.v1.FileState
-	12, // 22: tidemark.v1.Notice.member:type_name -> tidemark.v1.Member
-	5,  // 23: tidemark.v1.Notice.cause:type_name -> tidemark.v1.Cause
-	13, // 24: tidemark.v1.WorkspaceState.by_type:type_name -> tidemark.v1.WorkspaceState.ByTypeEntry
-	12, // 25: tidemark.v1.WorkspaceState.members:type_name -> tidemark.v1.Member
-	3,  // 26: tidemark.v1.WorkspaceState.position:type_name -> tidemark.v1.Position
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	7,  // 5: tidemark.v1.Inherited.from_until:type_name -> tidemark.v1.Since
+	7,  // 6: tidemark.v1.Inherited.trashed_since:type_name -> tidemark.v1.Since
+	7,  // 7: tidemark.v1.Inherited.restored_since:type_name -> tidemark.v1.Since
+	1,  // 8: tidemark.v1.FileState.status:type_name -> tidemark.v1.Status
+	3,  // 9: tidemark.v1.FileState.position:type_name -> tidemark.v1.Position
+	0,  // 10: tidemark.v1.FileState.kind:type_name -> tidemark.v1.Kind
+	1,  // 11: tidemark.v1.FileState.own_status:type_name -> tidemark.v1.Status
+	6,  // 12: tidemark.v1.FileState.inherited:type_name -> tidemark.v1.Inherited
+	6,  // 13: tidemark.v1.FileState.gives:type_name -> tidemark.v1.Inherited
+	5,  // 14: tidemark.v1.FileState.cause:type_name -> tidemark.v1.Cause
+	9,  // 15: tidemark.v1.FileState.former:type_name -> tidemark.v1.FormerPath
+	7,  // 16: tidemark.v1.FileState.trashed_since:type_name -> tidemark.v1.Since
+	7,  // 17: tidemark.v1.FileState.restored_since:type_name -> tidemark.v1.Since
+	7,  // 18: tidemark.v1.FormerPath.until:type_name -> tidemark.v1.Since
+	2,  // 19: tidemark.v1.IndexOp.op:type_name -> tidemark.v1.IndexOp.Op
+	3,  // 20: tidemark.v1.IndexOp.position:type_name -> tidemark.v1.Position
+	8,  // 21: tidemark.v1.IndexOp.file:type_name -> tidemark.v1.FileState
+	3,  // 22: tidemark.v1.Notice.position:type_name -> tidemark.v1.Position
+	8,  // 23: tidemark.v1.Notice.before:type_name -> tidemark.v1.FileState
+	8,  // 24: tidemark.v1.Notice.after:type_name -> tidemark.v1.FileState
+	13, // 25: tidemark.v1.Notice.member:type_name -> tidemark.v1.Member
+	5,  // 26: tidemark.v1.Notice.cause:type_name -> tidemark.v1.Cause
+	14, // 27: tidemark.v1.WorkspaceState.by_type:type_name -> tidemark.v1.WorkspaceState.ByTypeEntry
+	13, // 28: tidemark.v1.WorkspaceState.members:type_name -> tidemark.v1.Member
+	3,  // 29: tidemark.v1.WorkspaceState.position:type_name -> tidemark.v1.Position
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_tidemark_v1_tidemark_proto_init() }
@@ -1870,15 +1943,15 @@ func file_tidemark_v1_tidemark_proto_init() {
 	}
 	file_tidemark_v1_tidemark_proto_msgTypes[1].OneofWrappers = []any{}
 	file_tidemark_v1_tidemark_proto_msgTypes[5].OneofWrappers = []any{}
-	file_tidemark_v1_tidemark_proto_msgTypes[7].OneofWrappers = []any{}
 	file_tidemark_v1_tidemark_proto_msgTypes[8].OneofWrappers = []any{}
+	file_tidemark_v1_tidemark_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tidemark_v1_tidemark_proto_rawDesc), len(file_tidemark_v1_tidemark_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
