@@ -17,7 +17,7 @@ func TestEntriesAreReadAgain(t *testing.T) {
 	since := &tidemarkv1.Since{At: 1790372411_000000, Arrived: 1790372412_000001}
 	e := &tidemarkv1.Event{
 		Event: "workspace_storage_file_moved", EventId: "e/1/ü\"", WorkspaceId: "w/1", FileId: "f", ActorId: "u",
-		OccurredAt: proto.Int64(since.GetAt()), ReceivedAt: since.GetArrived(),
+		OccurredAt: new(since.GetAt()), ReceivedAt: since.GetArrived(),
 		Cause: &tidemarkv1.Cause{
 			Event: "workspace_storage_folder_moved", EventId: "e/1", Position: &tidemarkv1.Position{Partition: 3, Offset: 14},
 			Since: since, ActorId: "u",

@@ -86,6 +86,8 @@ func walk(t *testing.T, flags ...string) {
 	r.Fact("another workspace's event to its notice meanwhile: events, p50 / p99 / longest, ms",
 		fmt.Sprintf("%d, %.1f / %.1f / %.1f", len(waited), ms(waited[len(waited)/2]), ms(waited[len(waited)*99/100]), ms(waited[len(waited)-1])))
 
+	t.Log("\n" + r.String()) // judging takes longer than all of it
+
 	g.event(workspace, "deleted", "folder_deleted", "dir", "")
 	kills := 0
 	for end := time.Now().Add(took / 2); kills < 4 || time.Now().Before(end); kills++ {

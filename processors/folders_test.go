@@ -15,8 +15,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// states returns the last row of each file of a workspace, by its id.
-func (b *bench) states(t *testing.T, workspace string) map[string]*tidemarkv1.FileState {
+// states returns the last row of each file, by its id.
+func (b *bench) states(t *testing.T) map[string]*tidemarkv1.FileState {
 	t.Helper()
 	found := map[string]*tidemarkv1.FileState{}
 	extent, err := kafka.Extent(t.Context(), b.conf.Kafka, b.conf.Streams.Files.Name)
@@ -28,9 +28,7 @@ func (b *bench) states(t *testing.T, workspace string) map[string]*tidemarkv1.Fi
 		if err := proto.Unmarshal(r.Value, row); err != nil {
 			return err
 		}
-		if row.GetWorkspaceId() == workspace {
-			found[row.GetFileId()] = row
-		}
+		found[row.GetFileId()] = row
 		return nil
 	})
 	if err != nil {
@@ -84,14 +82,14 @@ func TestFoldersReachTheirEntries(t *testing.T) {
 			}
 			send("file_deleted", "f0000", "")
 			send("folder_moved", "d1", `,"path":"/papers"`)
-			waitFor(t, func() string { return show(b.states(t, "w")) },
+			waitFor(t, func() string { return show(b.states(t)) },
 				"/papers active: 399; /papers trashed: 1; /papers/ active: 1; /papers/sub active: 400; /papers/sub/ active: 1; /papers/x active: 400; ")
 			send("folder_deleted", "d1", "")
-			waitFor(t, func() string { return show(b.states(t, "w")) },
+			waitFor(t, func() string { return show(b.states(t)) },
 				"/papers trashed: 400; /papers/ trashed: 1; /papers/sub trashed: 400; /papers/sub/ trashed: 1; /papers/x trashed: 400; ")
 			send("file_added", "f9999", `,"path":"/papers/f9999"`)
 			send("folder_restored", "d1", "")
-			waitFor(t, func() string { return show(b.states(t, "w")) },
+			waitFor(t, func() string { return show(b.states(t)) },
 				"/papers active: 400; /papers trashed: 1; /papers/ active: 1; /papers/sub active: 400; /papers/sub/ active: 1; /papers/x active: 400; ")
 			waitFor(t, func() string {
 				w := b.workspace(t, "w")
@@ -132,7 +130,7 @@ func TestVisitEndsWhereAPathLiesInAnother(t *testing.T) {
 	}
 	for _, path := range []string{"/a", "/a/b/c"} {
 		send("folder_moved", "d", path)
-		waitFor(t, func() string { return show(b.states(t, "w")) }, fmt.Sprintf("%s active: %d; %s/ active: 1; ", path, files, path))
+		waitFor(t, func() string { return show(b.states(t)) }, fmt.Sprintf("%s active: %d; %s/ active: 1; ", path, files, path))
 		last := int64(-1)
 		waitFor(t, func() string {
 			now := events()

@@ -57,7 +57,7 @@ func (m *Model) judgeEntries(last map[string]*tidemarkv1.FileState, r *Report) {
 	r.check(where, how)
 	judged, inside, skipped := 0, 0, 0
 	for scope, nodes := range m.nodes() {
-		t := tree(nodes)
+		t := newTree(nodes)
 		for _, n := range nodes {
 			row := last[joinKey(scope, n.id)]
 			want := t.resolve(n)
@@ -183,7 +183,20 @@ func (n *node) take(e *event) {
 const formerPaths = 8
 
 // A tree has the files and folders of a workspace.
-type tree map[string]*node
+type tree struct {
+	nodes   map[string]*node
+	folders []*node
+}
+
+func newTree(nodes map[string]*node) tree {
+	t := tree{nodes: nodes}
+	for _, n := range nodes {
+		if n.folder {
+			t.folders = append(t.folders, n)
+		}
+	}
+	return t
+}
 
 // in returns the folder that a node is in: its parent's, else the nearest that its path lies in. Which paths that
 // one had is only sure if it is in no folder itself and its events came in order: a path that it should have had
@@ -205,7 +218,7 @@ func (t tree) in(n *node) (folder *node, from string, sure bool) {
 }
 
 func (t tree) parent(n *node) *node {
-	if f := t[n.parent]; f != nil && f.folder {
+	if f := t.nodes[n.parent]; f != nil && f.folder {
 		return f
 	}
 	return nil
@@ -216,10 +229,10 @@ func (t tree) around(n *node) (folder *node, from string) {
 	if n.adrift {
 		return nil, ""
 	}
-	for _, f := range t {
+	for _, f := range t.folders {
 		for _, p := range f.paths {
 			nearer := len(p) > len(from) || len(p) == len(from) && folder != nil && f.id > folder.id
-			if f.folder && f != n && lies(n.path, p) && nearer {
+			if f != n && lies(n.path, p) && nearer {
 				folder, from = f, p
 			}
 		}
