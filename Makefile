@@ -16,7 +16,7 @@ without_broker = comm -23 <(go list ./... | grep -v '^tidemark/e2e$$' | sort) <(
 ##@ Every day
 
 .PHONY: test
-test: ## all that CI runs, about 13 minutes; prints what ran, what was skipped and how long each took
+test: ## all that CI runs, about 16 minutes; prints what ran, what was skipped and how long each took
 	@.ci/steps tools lint generated proto unit integration integration-kafka e2e e2e-kafka faults-short
 
 .PHONY: build
