@@ -118,7 +118,7 @@ type partScan struct {
 	scan *localstore.Scan
 	part byte
 	head int    // length of workspace and part in a key
-	tail []byte // of the key it stands at; nil past the end
+	tail []byte // of the current key; nil past the end
 }
 
 // partScans are those of one page.

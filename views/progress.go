@@ -278,7 +278,7 @@ func (p *progress) first(t *table, partition int32) int64 {
 	return max(held, p.last.eventsStart[partition])
 }
 
-// note keeps when the oldest missing events were written. While that of one cannot be told, the one before it counts: the age told is
+// note keeps when the oldest missing events were written. While that of one is not known, the one before it counts: the age in answers is
 // too high rather than too low.
 func (p *progress) note(t *table, of []eventAt, times map[eventAt]time.Time) {
 	p.mu.Lock()
