@@ -13,8 +13,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tidemark/codecs"
-	"tidemark/comparison"
 	"tidemark/devbroker"
+	"tidemark/diff"
 	"tidemark/kafka"
 	"tidemark/kafka/epochs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -189,7 +189,7 @@ func TestRowsWhoseEventsAreGone(t *testing.T) {
 	if row := moved.row(t, "w", "f"); row.GetVersion() != 2 || row.GetSize() != 5 || row.GetPosition().GetOffset() != 1 {
 		t.Errorf("after a resend and an update: %v", row)
 	}
-	counts := rows(t, moved.conf.Kafka, moved.conf.Streams.Workspaces, comparison.Workspaces)["w"]
+	counts := rows(t, moved.conf.Kafka, moved.conf.Streams.Workspaces, diff.Workspaces)["w"]
 	if !strings.Contains(counts, "files:1 bytes:5 ") && !strings.Contains(counts, "files: 1 bytes: 5 ") || !strings.Contains(counts, "u1") {
 		t.Errorf("counts: %s", counts)
 	}

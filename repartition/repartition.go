@@ -18,7 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/comparison"
+	"tidemark/diff"
 	"tidemark/kafka"
 	"tidemark/kafka/committed"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -49,14 +49,14 @@ const (
 
 // A Summary is what the new prefix holds.
 type Summary struct {
-	Events      int64                   `json:"events"`
-	Unfolded    int64                   `json:"unfolded"` // events of them that are still to be folded
-	DeadLetters int                     `json:"dead_letters"`
-	Notices     int                     `json:"notices"`
-	Strays      int                     `json:"strays"` // rows left out: no reader takes them where they lie
-	Files       comparison.Summary      `json:"files"`
-	Workspaces  comparison.Summary      `json:"workspaces"`
-	Different   []comparison.Difference `json:"different,omitempty"` // the first ten
+	Events      int64             `json:"events"`
+	Unfolded    int64             `json:"unfolded"` // events of them that are still to be folded
+	DeadLetters int               `json:"dead_letters"`
+	Notices     int               `json:"notices"`
+	Strays      int               `json:"strays"` // rows left out: no reader takes them where they lie
+	Files       diff.Summary      `json:"files"`
+	Workspaces  diff.Summary      `json:"workspaces"`
+	Different   []diff.Difference `json:"different,omitempty"` // the first ten
 }
 
 // What keeps a run from beginning, or from being the last one.

@@ -17,9 +17,9 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 
 	"tidemark/codecs"
-	"tidemark/comparison"
 	"tidemark/deadletters"
 	"tidemark/devbroker"
+	"tidemark/diff"
 	"tidemark/kafka"
 	"tidemark/kafka/epochs"
 	"tidemark/processors"
@@ -186,7 +186,7 @@ func (h *historian) write(n int) (history []happening) {
 }
 
 // rows returns the newest row of each key of a table as text, without what says where its events lie.
-func rows(t *testing.T, conf kafka.Config, table topology.Topic, kind comparison.Kind) map[string]string {
+func rows(t *testing.T, conf kafka.Config, table topology.Topic, kind diff.Kind) map[string]string {
 	t.Helper()
 	spans, err := kafka.Extent(t.Context(), conf, table.Name)
 	if err != nil {
@@ -297,10 +297,10 @@ func TestAMoveIsAsIfItHadBeenSoFromTheStart(t *testing.T) {
 
 			for _, table := range []struct {
 				of   func(topology.Streams) topology.Topic
-				kind comparison.Kind
+				kind diff.Kind
 			}{
-				{func(s topology.Streams) topology.Topic { return s.Files }, comparison.Files},
-				{func(s topology.Streams) topology.Topic { return s.Workspaces }, comparison.Workspaces},
+				{func(s topology.Streams) topology.Topic { return s.Files }, diff.Files},
+				{func(s topology.Streams) topology.Topic { return s.Workspaces }, diff.Workspaces},
 			} {
 				want := rows(t, fresh.conf.Kafka, table.of(fresh.conf.Streams), table.kind)
 				got := rows(t, moved.conf.Kafka, table.of(moved.conf.Streams), table.kind)

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tidemark/codecs"
-	"tidemark/comparison"
+	"tidemark/diff"
 	"tidemark/file"
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -19,11 +19,11 @@ import (
 // again by each run: the same key has the same row.
 func (r *run) copyRows(ctx context.Context) error {
 	r.summary.Strays = 0
-	err := r.copyTable(ctx, r.From.Workspaces, r.To.Workspaces, comparison.Workspaces, nil)
+	err := r.copyTable(ctx, r.From.Workspaces, r.To.Workspaces, diff.Workspaces, nil)
 	if err != nil {
 		return err
 	}
-	index := func(record *kgo.Record, row comparison.Row) error {
+	index := func(record *kgo.Record, row diff.Row) error {
 		state, is := row.(*tidemarkv1.FileState)
 		if !is {
 			return fmt.Errorf("a row of %s is a %T", r.From.Files.Name, row)
@@ -39,13 +39,13 @@ func (r *run) copyRows(ctx context.Context) error {
 			Topic: r.To.Index.Name, Partition: record.Partition, Key: record.Key, Value: value, Timestamp: record.Timestamp,
 		})
 	}
-	return r.copyTable(ctx, r.From.Files, r.To.Files, comparison.Files, index)
+	return r.copyTable(ctx, r.From.Files, r.To.Files, diff.Files, index)
 }
 
 // copyTable copies the newest row of each key, one old partition after the other; also is called with each and its new
 // record.
 func (r *run) copyTable(
-	ctx context.Context, from, to topology.Topic, kind comparison.Kind, also func(*kgo.Record, comparison.Row) error,
+	ctx context.Context, from, to topology.Topic, kind diff.Kind, also func(*kgo.Record, diff.Row) error,
 ) error {
 	spans, err := kafka.Extent(ctx, r.Kafka, from.Name)
 	if err != nil {
@@ -94,7 +94,7 @@ func (r *run) copyTable(
 type version struct{ folded, offset int64 }
 
 func (r *run) newest(
-	ctx context.Context, topic string, part kafka.Spans, kind comparison.Kind,
+	ctx context.Context, topic string, part kafka.Spans, kind diff.Kind,
 ) (map[string]version, error) {
 	newest := map[string]version{}
 	return newest, kafka.Read(ctx, r.Kafka, topic, part, func(record *kgo.Record) error {
@@ -110,8 +110,8 @@ func (r *run) newest(
 		if err != nil {
 			return err
 		}
-		if known, there := newest[key]; !there || comparison.Folded(row) >= known.folded {
-			newest[key] = version{comparison.Folded(row), record.Offset}
+		if known, there := newest[key]; !there || diff.Folded(row) >= known.folded {
+			newest[key] = version{diff.Folded(row), record.Offset}
 		}
 		return nil
 	})
@@ -123,21 +123,21 @@ func (r *run) compare(ctx context.Context) error {
 	r.report(Comparing)
 	for _, table := range []struct {
 		from, to topology.Topic
-		kind     comparison.Kind
-		summary  *comparison.Summary
+		kind     diff.Kind
+		summary  *diff.Summary
 	}{
-		{r.From.Workspaces, r.To.Workspaces, comparison.Workspaces, &r.summary.Workspaces},
-		{r.From.Files, r.To.Files, comparison.Files, &r.summary.Files},
+		{r.From.Workspaces, r.To.Workspaces, diff.Workspaces, &r.summary.Workspaces},
+		{r.From.Files, r.To.Files, diff.Files, &r.summary.Files},
 	} {
 		if _, err := kafka.Decided(ctx, r.Kafka, table.to.Name); err != nil { // else the comparison would miss the last rows
 			return err
 		}
-		c := &comparison.Comparison{
-			Kafka: r.Kafka, Kind: table.kind, Moved: func(row comparison.Row) { r.move(row) },
-			A: comparison.Table{Group: table.from.Name, Topic: table.from.Name, Partitions: r.hashed},
-			B: comparison.Table{Group: table.to.Name, Topic: table.to.Name, Partitions: table.to.Partitions},
+		c := &diff.Comparison{
+			Kafka: r.Kafka, Kind: table.kind, Moved: func(row diff.Row) { r.move(row) },
+			A: diff.Table{Group: table.from.Name, Topic: table.from.Name, Partitions: r.hashed},
+			B: diff.Table{Group: table.to.Name, Topic: table.to.Name, Partitions: table.to.Partitions},
 		}
-		summary, err := c.Run(ctx, func(d comparison.Difference) error {
+		summary, err := c.Run(ctx, func(d diff.Difference) error {
 			if len(r.summary.Different) < 10 {
 				r.summary.Different = append(r.summary.Different, d)
 			}

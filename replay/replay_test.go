@@ -16,8 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
-	"tidemark/comparison"
 	"tidemark/devbroker"
+	"tidemark/diff"
 	"tidemark/kafka"
 	"tidemark/processors"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -155,14 +155,14 @@ func (b *bench) cutShort(t *testing.T, dir, name string, sel replay.Selection, r
 	}
 }
 
-func (b *bench) diff(t *testing.T, c comparison.Comparison) (comparison.Summary, []comparison.Difference) {
+func (b *bench) diff(t *testing.T, c diff.Comparison) (diff.Summary, []diff.Difference) {
 	t.Helper()
 	c.Kafka = b.conf
 	if c.Ignore == nil {
-		c.Ignore = comparison.Bookkeeping
+		c.Ignore = diff.Bookkeeping
 	}
-	var found []comparison.Difference
-	summary, err := c.Run(t.Context(), func(d comparison.Difference) error {
+	var found []diff.Difference
+	summary, err := c.Run(t.Context(), func(d diff.Difference) error {
 		found = append(found, d)
 		return nil
 	})
@@ -172,9 +172,9 @@ func (b *bench) diff(t *testing.T, c comparison.Comparison) (comparison.Summary,
 	return *summary, found
 }
 
-func (b *bench) table(t *testing.T, group string) comparison.Table {
+func (b *bench) table(t *testing.T, group string) diff.Table {
 	t.Helper()
-	table, err := comparison.TableOf(b.s, group)
+	table, err := diff.TableOf(b.s, group)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,40 +212,40 @@ func TestRebuiltTableIsTheLiveOne(t *testing.T) {
 	if n, i, d := len(b.records(t, b.s.Notify)), len(b.records(t, b.s.Index)), len(b.records(t, b.s.DLQ)); n != notices || i != index || d != dead {
 		t.Errorf("the rebuild told others: %d, %d, %d records", n-notices, i-index, d-dead)
 	}
-	compare := comparison.Comparison{A: b.table(t, "files"), B: b.table(t, "rebuilt"), Ignore: []string{}}
+	compare := diff.Comparison{A: b.table(t, "files"), B: b.table(t, "rebuilt"), Ignore: []string{}}
 	summary, found := b.diff(t, compare)
 	if len(found) > 0 || summary.Different != 0 || summary.Moving != 0 || summary.Equal < 50 {
 		t.Fatalf("%+v, %+v", summary, found)
 	}
 
 	b.plant(t, target.Files)
-	summary, found = b.diff(t, comparison.Comparison{A: compare.A, B: compare.B})
-	slices.SortFunc(found, func(x, y comparison.Difference) int { return strings.Compare(x.Key, y.Key) })
+	summary, found = b.diff(t, diff.Comparison{A: compare.A, B: compare.B})
+	slices.SortFunc(found, func(x, y diff.Difference) int { return strings.Compare(x.Key, y.Key) })
 	for i := range found {
 		found[i].Partition = 0
 	}
-	want := []comparison.Difference{
+	want := []diff.Difference{
 		{Key: "w1/f1", WorkspaceID: "w1", FileID: "f1", OnlyIn: b.s.FilesGroup},
-		{Key: "w2/f2", WorkspaceID: "w2", FileID: "f2", Fields: []comparison.Field{{Name: "size", A: found[1].Fields[0].A, B: int64(999)}, {Name: "status", A: found[1].Fields[1].A, B: "erased"}}},
+		{Key: "w2/f2", WorkspaceID: "w2", FileID: "f2", Fields: []diff.Field{{Name: "size", A: found[1].Fields[0].A, B: int64(999)}, {Name: "status", A: found[1].Fields[1].A, B: "erased"}}},
 		{Key: "w3/many", WorkspaceID: "w3", FileID: "many", OnlyIn: target.FilesGroup},
 	}
 	if diff := cmp.Diff(want, found); diff != "" || summary.Different != 3 {
 		t.Errorf("%+v (-want +got):\n%s", summary, diff)
 	}
-	if _, found := b.diff(t, comparison.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w2", Ignore: []string{"size", "status"}}); len(found) > 0 {
+	if _, found := b.diff(t, diff.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w2", Ignore: []string{"size", "status"}}); len(found) > 0 {
 		t.Errorf("what is ignored was found: %+v", found)
 	}
 
 	// What only one group has read yet is no difference.
 	b.put(t, b.record("updated", "w5", "later", "f5", 59), b.record("added", "w5", "later2", "new", 59))
 	b.live(t, t.TempDir())
-	if summary, found := b.diff(t, comparison.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5"}); len(found) > 0 || summary.Moving != 2 || summary.BehindA != 0 || summary.BehindB != 2 {
+	if summary, found := b.diff(t, diff.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5"}); len(found) > 0 || summary.Moving != 2 || summary.BehindA != 0 || summary.BehindB != 2 {
 		t.Errorf("%+v, %+v", summary, found)
 	}
 	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if summary, found := b.diff(t, comparison.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5", Ignore: []string{}}); len(found) > 0 || summary.Moving != 0 {
+	if summary, found := b.diff(t, diff.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5", Ignore: []string{}}); len(found) > 0 || summary.Moving != 0 {
 		t.Errorf("once it has caught up: %+v, %+v", summary, found)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"strings"
 
-	"tidemark/comparison"
+	"tidemark/diff"
 )
 
 // A diffCommand compares the tables of two groups.
@@ -32,11 +32,11 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	a, err := comparison.TableOf(streams, c.A)
+	a, err := diff.TableOf(streams, c.A)
 	if err != nil {
 		return usageError{err}
 	}
-	b, err := comparison.TableOf(streams, c.B)
+	b, err := diff.TableOf(streams, c.B)
 	if err != nil {
 		return usageError{err}
 	}
@@ -44,13 +44,13 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 	if len(ignore) == 1 && ignore[0] == "none" {
 		ignore = nil
 	}
-	compare := &comparison.Comparison{Kafka: config, A: a, B: b, Ignore: ignore, WorkspaceID: string(c.Workspace)}
+	compare := &diff.Comparison{Kafka: config, A: a, B: b, Ignore: ignore, WorkspaceID: string(c.Workspace)}
 	out := bufio.NewWriter(con.out)
-	summary, err := compare.Run(ctx, func(d comparison.Difference) error { return c.printDifference(out, d, a, b) })
+	summary, err := compare.Run(ctx, func(d diff.Difference) error { return c.printDifference(out, d, a, b) })
 	if flushed := out.Flush(); err == nil {
 		err = flushed
 	}
-	if errors.Is(err, comparison.ErrField) {
+	if errors.Is(err, diff.ErrField) {
 		return usagef("--ignore: %w", err)
 	}
 	if err != nil {
@@ -84,7 +84,7 @@ func ofWorkspace(workspace given) string {
 }
 
 // printDifference prints one object a line, one document each, or a line for each field.
-func (c *diffCommand) printDifference(out *bufio.Writer, d comparison.Difference, a, b comparison.Table) error {
+func (c *diffCommand) printDifference(out *bufio.Writer, d diff.Difference, a, b diff.Table) error {
 	if c.Output != asTable {
 		return printOne(out, c.Output, d)
 	}

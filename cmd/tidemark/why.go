@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"tidemark/codecs"
-	"tidemark/trail"
+	"tidemark/why"
 )
 
 // A whyCommand lists the events behind a row.
@@ -47,7 +47,7 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	out := &trailPrinter{form: c.Output, w: bufio.NewWriter(con.out)}
-	found, err := trail.Follow(ctx, trail.Search{
+	found, err := why.Follow(ctx, why.Search{
 		Kafka: config, Streams: streams, WorkspaceID: c.Workspace, FileID: c.File, Since: since,
 		Progress: func(topic string, done, total int64) {
 			con.note("reading %s: %d of %d offsets, %d %%", topic, done, total, 100*done/max(total, 1))
@@ -66,7 +66,7 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 	if err := out.finding(found); err != nil {
 		return err
 	}
-	if found.Agreement == trail.Disagrees {
+	if found.Agreement == why.Disagrees {
 		return errors.New(found.Why)
 	}
 	return nil
@@ -79,11 +79,11 @@ type trailPrinter struct {
 	table bytes.Buffer // the file's own events, for columns that fit
 }
 
-func (p *trailPrinter) event(e trail.Event) error {
+func (p *trailPrinter) event(e why.Event) error {
 	if p.form != asTable {
 		return p.object(struct {
 			Kind string `json:"kind"`
-			trail.Event
+			why.Event
 		}{"event", e})
 	}
 	if p.table.Len() == 0 {
@@ -112,7 +112,7 @@ func (p *trailPrinter) event(e trail.Event) error {
 	return err
 }
 
-func (p *trailPrinter) finding(f trail.Finding) error {
+func (p *trailPrinter) finding(f why.Finding) error {
 	var row json.RawMessage
 	if f.Row != nil {
 		row = codecs.AppendFile(nil, f.Row)
@@ -121,10 +121,10 @@ func (p *trailPrinter) finding(f trail.Finding) error {
 		err := p.object(struct {
 			Kind      string          `json:"kind"`
 			Row       json.RawMessage `json:"row"` // null: there is none
-			Agreement trail.Agreement `json:"agrees"`
+			Agreement why.Agreement   `json:"agrees"`
 			Why       string          `json:"detail"`
 			Commit    int64           `json:"committed"`
-			Looked    []trail.Span    `json:"looked_at"`
+			Looked    []why.Span      `json:"looked_at"`
 		}{"row", row, f.Agreement, f.Why, f.Commit, f.Looked})
 		return errors.Join(err, p.w.Flush())
 	}
@@ -143,7 +143,7 @@ func (p *trailPrinter) finding(f trail.Finding) error {
 			return err
 		}
 	}
-	agrees := map[trail.Agreement]string{trail.Agrees: "Agrees with the notices", trail.Disagrees: "DISAGREES with the notices", trail.Unknown: "Not compared with the notices"}
+	agrees := map[why.Agreement]string{why.Agrees: "Agrees with the notices", why.Disagrees: "DISAGREES with the notices", why.Unknown: "Not compared with the notices"}
 	_, err := fmt.Fprintf(p.w, "\n%s: %s.\n", agrees[f.Agreement], cell(f.Why))
 	return errors.Join(err, p.w.Flush())
 }

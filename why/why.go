@@ -4,7 +4,7 @@
 // position, from the group's commit, and from the ids accepted before it. It reads one partition of each topic, and of the dead
 // letters all, as they are when it begins, and keeps in memory only what is about the file, or may be. It changes nothing, joins no group,
 // and decides no rule: what an event does is for package file.
-package trail
+package why
 
 import (
 	"context"

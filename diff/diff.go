@@ -4,7 +4,7 @@
 // and not with their rows, and never to call a row different because one of the two groups has read further than the other:
 // such rows are counted apart. Of two tables that were given other numbers of partitions, it compares as many as can hold the same
 // keys at a time. It changes nothing.
-package comparison
+package diff
 
 import (
 	"cmp"

@@ -1,4 +1,4 @@
-package trail
+package why
 
 import (
 	"context"

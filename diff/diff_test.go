@@ -1,4 +1,4 @@
-package comparison_test
+package diff_test
 
 import (
 	"encoding/json"
@@ -13,8 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
-	"tidemark/comparison"
 	"tidemark/devbroker"
+	"tidemark/diff"
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
@@ -25,7 +25,7 @@ type pair struct {
 	conf   kafka.Config
 	s      topology.Streams
 	client *kgo.Client
-	comparison.Comparison
+	diff.Comparison
 }
 
 func newPair(t *testing.T) *pair {
@@ -35,7 +35,7 @@ func newPair(t *testing.T) *pair {
 		t.Fatal(err)
 	}
 	p := &pair{conf: kafka.Config{Brokers: devbroker.ForTest(t)}, s: s}
-	p.Comparison = comparison.Comparison{Kafka: p.conf, A: p.table(t, "files"), B: p.table(t, s.Events.Name[:len(s.Events.Name)-len("events")]+"other"), Ignore: comparison.Bookkeeping}
+	p.Comparison = diff.Comparison{Kafka: p.conf, A: p.table(t, "files"), B: p.table(t, s.Events.Name[:len(s.Events.Name)-len("events")]+"other"), Ignore: diff.Bookkeeping}
 	second := s.Files
 	second.Name = p.B.Topic
 	if _, err := kafka.ApplyTopics(t.Context(), p.conf, []topology.Topic{s.Events, s.Files, second}); err != nil {
@@ -50,9 +50,9 @@ func newPair(t *testing.T) *pair {
 	return p
 }
 
-func (p *pair) table(t *testing.T, group string) comparison.Table {
+func (p *pair) table(t *testing.T, group string) diff.Table {
 	t.Helper()
-	table, err := comparison.TableOf(p.s, group)
+	table, err := diff.TableOf(p.s, group)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func (p *pair) commit(t *testing.T, group string) {
 	}
 }
 
-func (p *pair) put(t *testing.T, table comparison.Table, rows ...*tidemarkv1.FileState) {
+func (p *pair) put(t *testing.T, table diff.Table, rows ...*tidemarkv1.FileState) {
 	t.Helper()
 	for _, row := range rows {
 		value, err := proto.Marshal(row)
@@ -77,16 +77,16 @@ func (p *pair) put(t *testing.T, table comparison.Table, rows ...*tidemarkv1.Fil
 	}
 }
 
-func (p *pair) raw(t *testing.T, table comparison.Table, key string, value []byte) {
+func (p *pair) raw(t *testing.T, table diff.Table, key string, value []byte) {
 	t.Helper()
 	if err := p.client.ProduceSync(t.Context(), &kgo.Record{Topic: table.Topic, Key: []byte(key), Value: value}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (p *pair) run(t *testing.T) (summary comparison.Summary, lines string) {
+func (p *pair) run(t *testing.T) (summary diff.Summary, lines string) {
 	t.Helper()
-	got, err := p.Run(t.Context(), func(d comparison.Difference) error {
+	got, err := p.Run(t.Context(), func(d diff.Difference) error {
 		line, err := json.Marshal(d)
 		lines += string(line) + "\n"
 		return err
@@ -120,7 +120,7 @@ func TestTheNewestRowsAreCompared(t *testing.T) {
 	gone.LogId = "another"
 	p.put(t, p.A, gone)
 	p.put(t, p.B, gone)
-	if summary, lines := p.run(t); lines != "" || summary != (comparison.Summary{Equal: 4, Moving: 2, BehindA: 2, BehindB: 2}) {
+	if summary, lines := p.run(t); lines != "" || summary != (diff.Summary{Equal: 4, Moving: 2, BehindA: 2, BehindB: 2}) {
 		t.Errorf("%+v\n%s", summary, lines)
 	}
 
@@ -157,10 +157,10 @@ func TestDifferencesAreSaid(t *testing.T) {
 
 func TestWhatCannotBeCompared(t *testing.T) {
 	p := newPair(t)
-	none := func(comparison.Difference) error { return nil }
+	none := func(diff.Difference) error { return nil }
 	wrong := p.Comparison
 	wrong.Ignore = []string{"colour"}
-	if _, err := wrong.Run(t.Context(), none); !errors.Is(err, comparison.ErrField) {
+	if _, err := wrong.Run(t.Context(), none); !errors.Is(err, diff.ErrField) {
 		t.Errorf("an unknown field: %v", err)
 	}
 	wrong = p.Comparison
@@ -168,7 +168,7 @@ func TestWhatCannotBeCompared(t *testing.T) {
 	if _, err := wrong.Run(t.Context(), none); err == nil || !strings.Contains(err.Error(), "nosuch has committed nothing") {
 		t.Errorf("a group that never ran: %v", err)
 	}
-	if _, err := comparison.TableOf(p.s, "workspaces"); err == nil {
+	if _, err := diff.TableOf(p.s, "workspaces"); err == nil {
 		t.Error("workspaces are taken for files")
 	}
 	p.raw(t, p.A, "w/f", []byte("no row"))

@@ -1,4 +1,4 @@
-package comparison
+package diff
 
 import (
 	"encoding/hex"
