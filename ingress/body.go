@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"tidemark/problem"
 )
 
 // MaxBody is the largest webhook body taken.
@@ -19,7 +21,7 @@ const freeBody = 16 << 10
 
 // readBody reads the whole body. What Content-Length says is only used to refuse early: a body is measured as it is read,
 // and memory is taken as it arrives. The caller calls release when it is done with the body.
-func readBody(w http.ResponseWriter, r *http.Request, large *gate) (body []byte, release func(), p *problem) {
+func readBody(w http.ResponseWriter, r *http.Request, large *gate) (body []byte, release func(), p *problem.Problem) {
 	release = func() {}
 	if r.ContentLength > MaxBody {
 		return nil, release, tooLarge()
@@ -51,24 +53,24 @@ func readBody(w http.ResponseWriter, r *http.Request, large *gate) (body []byte,
 	}
 }
 
-func crowded() *problem {
+func crowded() *problem.Problem {
 	return busy("too many large bodies are being read: send it again after Retry-After")
 }
 
-func unread(err error) *problem {
+func unread(err error) *problem.Problem {
 	var tooBig *http.MaxBytesError
 	var timeout net.Error
 	switch {
 	case errors.As(err, &tooBig):
 		return tooLarge()
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return refuse(http.StatusRequestTimeout, "body_timeout", "the body did not arrive in time: send it in one go")
+		return problem.New(http.StatusRequestTimeout, "body_timeout", "the body did not arrive in time: send it in one go")
 	}
-	return refuse(http.StatusBadRequest, "body_incomplete", "the body ended before its announced length: send all of it")
+	return problem.New(http.StatusBadRequest, "body_incomplete", "the body ended before its announced length: send all of it")
 }
 
-func tooLarge() *problem {
-	return refuse(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over "+strconv.Itoa(MaxBody)+" bytes: send one event a request, without file contents")
+func tooLarge() *problem.Problem {
+	return problem.New(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over "+strconv.Itoa(MaxBody)+" bytes: send one event a request, without file contents")
 }
 
 // identity says whether the body is sent as it is. A compressed one would be signed in one form and stored in another.

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tidemark/problem"
 )
 
 // The names of the signature schemes.
@@ -132,18 +134,18 @@ func (e *SignatureError) Error() string { return e.Code + ": " + e.Detail }
 
 // Verify checks a request's signature as the webhook endpoint does, at the time now; a refusal is a *SignatureError.
 func Verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now time.Time) error {
-	if _, problem := verify(scheme, secrets, h, body, now); problem != nil {
-		return &SignatureError{problem.Code, problem.Detail}
+	if _, refused := verify(scheme, secrets, h, body, now); refused != nil {
+		return &SignatureError{refused.Code, refused.Detail}
 	}
 	return nil
 }
 
 // verify checks a request against every secret, whichever fits first: neither the time it takes nor its answer tells
 // which secret came close.
-func verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now time.Time) (grant, *problem) {
-	c, problem := scheme.claim(h)
-	if problem != nil {
-		return grant{}, problem
+func verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now time.Time) (grant, *problem.Problem) {
+	c, refused := scheme.claim(h)
+	if refused != nil {
+		return grant{}, refused
 	}
 	var g grant
 	found := false
@@ -171,35 +173,35 @@ func verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now tim
 	return g, nil
 }
 
-func unsigned(code, detail string) *problem {
-	return refuse(http.StatusUnauthorized, code, detail).with("WWW-Authenticate", "Signature")
+func unsigned(code, detail string) *problem.Problem {
+	return problem.New(http.StatusUnauthorized, code, detail).With("WWW-Authenticate", "Signature")
 }
 
 // claim reads the headers of the scheme. A header given twice is refused: whether the first or the last counts would
 // depend on every proxy before us.
-func (s Scheme) claim(h http.Header) (claim, *problem) {
+func (s Scheme) claim(h http.Header) (claim, *problem.Problem) {
 	switch s.Name() {
 	case FastioV1:
 		return claimV1(h)
 	case FastioX:
-		unix, problem := timestamp(h, s.timestampHeader)
-		if problem != nil {
-			return claim{}, problem
+		unix, refused := timestamp(h, s.timestampHeader)
+		if refused != nil {
+			return claim{}, refused
 		}
-		c, problem := claimHex(h, "X-Fastio-Signature")
+		c, refused := claimHex(h, "X-Fastio-Signature")
 		c.prefix, c.timed, c.unix = only(h, s.timestampHeader)+".", true, unix
-		return c, problem
+		return c, refused
 	case StandardWebhooks:
 		return claimStandard(h)
 	}
 	return claimHex(h, "Fastio-Signature")
 }
 
-func claimHex(h http.Header, name string) (claim, *problem) {
+func claimHex(h http.Header, name string) (claim, *problem.Problem) {
 	const form = "sha256=<64 hexadecimal digits>"
-	text, problem := header(h, name)
-	if problem != nil {
-		return claim{}, problem
+	text, refused := header(h, name)
+	if refused != nil {
+		return claim{}, refused
 	}
 	var c claim
 	for part := range strings.SplitSeq(text, ",") {
@@ -215,11 +217,11 @@ func claimHex(h http.Header, name string) (claim, *problem) {
 	return c, nil
 }
 
-func claimV1(h http.Header) (claim, *problem) {
+func claimV1(h http.Header) (claim, *problem.Problem) {
 	const name, form = "Fastio-Signature", "t=<unix seconds>,v1=<base64 of 32 bytes>"
-	text, problem := header(h, name)
-	if problem != nil {
-		return claim{}, problem
+	text, refused := header(h, name)
+	if refused != nil {
+		return claim{}, refused
 	}
 	var c claim
 	for part := range strings.SplitSeq(text, ",") {
@@ -243,19 +245,19 @@ func claimV1(h http.Header) (claim, *problem) {
 	return c, nil
 }
 
-func claimStandard(h http.Header) (claim, *problem) {
+func claimStandard(h http.Header) (claim, *problem.Problem) {
 	const name, form = "Webhook-Signature", "v1,<base64 of 32 bytes>"
-	id, problem := header(h, "Webhook-Id")
-	if problem != nil {
-		return claim{}, problem
+	id, refused := header(h, "Webhook-Id")
+	if refused != nil {
+		return claim{}, refused
 	}
-	unix, problem := timestamp(h, "Webhook-Timestamp")
-	if problem != nil {
-		return claim{}, problem
+	unix, refused := timestamp(h, "Webhook-Timestamp")
+	if refused != nil {
+		return claim{}, refused
 	}
-	text, problem := header(h, name)
-	if problem != nil {
-		return claim{}, problem
+	text, refused := header(h, name)
+	if refused != nil {
+		return claim{}, refused
 	}
 	c := claim{prefix: id + "." + only(h, "Webhook-Timestamp") + ".", timed: true, unix: unix}
 	for part := range strings.FieldsSeq(text) {
@@ -281,21 +283,21 @@ func only(h http.Header, name string) string {
 	return ""
 }
 
-func header(h http.Header, name string) (string, *problem) {
+func header(h http.Header, name string) (string, *problem.Problem) {
 	if len(h[name]) > 1 {
-		return "", unsigned("signature_malformed", "the header is there more than once: send it once").on(name)
+		return "", unsigned("signature_malformed", "the header is there more than once: send it once").On(name)
 	}
 	text := only(h, name)
 	if text == "" {
-		return "", unsigned("signature_missing", "the header is missing: sign the request, or set the scheme that the sender uses").on(name)
+		return "", unsigned("signature_missing", "the header is missing: sign the request, or set the scheme that the sender uses").On(name)
 	}
 	return text, nil
 }
 
-func timestamp(h http.Header, name string) (int64, *problem) {
-	text, problem := header(h, name)
-	if problem != nil {
-		return 0, problem
+func timestamp(h http.Header, name string) (int64, *problem.Problem) {
+	text, refused := header(h, name)
+	if refused != nil {
+		return 0, refused
 	}
 	unix, ok := parseUnix(text)
 	if !ok {
@@ -304,8 +306,8 @@ func timestamp(h http.Header, name string) (int64, *problem) {
 	return unix, nil
 }
 
-func malformed(name, form string) *problem {
-	return unsigned("signature_malformed", "the header is not of the form "+form).on(name)
+func malformed(name, form string) *problem.Problem {
+	return unsigned("signature_malformed", "the header is not of the form "+form).On(name)
 }
 
 // parseUnix reads seconds since 1970: digits alone, so that a time has one spelling.

@@ -19,16 +19,16 @@ import (
 	"tidemark/topology"
 )
 
-func TestClusterWaitsForBrokersThatAreAway(t *testing.T) {
-	var away atomic.Bool
-	away.Store(true)
-	c := newCluster(func(context.Context) error {
-		if away.Load() {
+func TestGateWaitsForUnreachableBrokers(t *testing.T) {
+	var unreachable atomic.Bool
+	unreachable.Store(true)
+	c := newStartGate(func(context.Context) error {
+		if unreachable.Load() {
 			return context.DeadlineExceeded
 		}
 		return nil
 	}, slog.New(slog.DiscardHandler))
-	server := httptest.NewServer(c.gate(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the role") })))
+	server := httptest.NewServer(c.handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the role") })))
 	defer server.Close()
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -40,7 +40,7 @@ func TestClusterWaitsForBrokersThatAreAway(t *testing.T) {
 	for c.Ready() == nil || !strings.Contains(c.Ready().Error(), "waiting for the brokers") {
 		select {
 		case <-begun:
-			t.Fatal("a role began before the cluster was found fit")
+			t.Fatal("a role began before the gate opened")
 		default:
 		}
 	}
@@ -53,7 +53,7 @@ func TestClusterWaitsForBrokersThatAreAway(t *testing.T) {
 		t.Errorf("while waiting: %s, Retry-After %q", response.Status, response.Header.Get("Retry-After"))
 	}
 
-	away.Store(false)
+	unreachable.Store(false)
 	<-begun
 	if err := c.Ready(); err != nil {
 		t.Errorf("not ready: %v", err)
@@ -63,7 +63,7 @@ func TestClusterWaitsForBrokersThatAreAway(t *testing.T) {
 	}
 	defer response.Body.Close()
 	if body, err := io.ReadAll(response.Body); string(body) != "the role" {
-		t.Errorf("once fit: %q, %v", body, err)
+		t.Errorf("once open: %q, %v", body, err)
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -71,9 +71,9 @@ func TestClusterWaitsForBrokersThatAreAway(t *testing.T) {
 	}
 }
 
-func TestClusterRefusesWhatWaitingDoesNotMend(t *testing.T) {
+func TestGateFailsOnWrongTopics(t *testing.T) {
 	wrong := errors.New("topic fastio-events: partitions is 3, want 32")
-	c := newCluster(func(context.Context) error { return wrong }, slog.New(slog.DiscardHandler))
+	c := newStartGate(func(context.Context) error { return wrong }, slog.New(slog.DiscardHandler))
 	if err := c.run(t.Context()); !errors.Is(err, wrong) {
 		t.Errorf("ended with %v, want %v", err, wrong)
 	}
