@@ -19,10 +19,10 @@ import (
 // Path is where webhooks are posted.
 const Path = "/webhook/fastio"
 
-// An eventLog takes events for good. The handler needs no more of Kafka than this.
-type eventLog interface {
-	// Append must not block. It calls done exactly once, maybe before it returns or long after: with where the record lies,
-	// or why it may not have landed.
+// An appender writes events to the log. The handler needs no more of Kafka than this.
+type appender interface {
+	// Append must not block. It calls done exactly once, before it returns or long after: with the record's position, or with
+	// the reason why the record may not have been written.
 	Append(key string, value []byte, headers map[string][]byte, done func(at *tidemarkv1.Position, err error))
 }
 
@@ -38,7 +38,7 @@ func (s *Server) routes() http.Handler {
 	return router
 }
 
-// answer writes what handle returns: the one place that counts, logs and writes an outcome.
+// answer counts, logs and writes what handle returns.
 func (s *Server) answer(handle func(http.ResponseWriter, *http.Request) ([]byte, *problem.Problem)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, refused := handle(w, r)
@@ -72,20 +72,20 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request) ([]byte, *probl
 	}
 	event, err := codecs.ParseEvent(body)
 	if err != nil {
-		return nil, s.unfit(err)
+		return nil, s.invalid(err)
 	}
 	s.aliases.apply(event)
 	if !signer.covers(event.GetWorkspaceId()) {
 		return nil, problem.New(http.StatusForbidden, "workspace_not_allowed", "the secret that signed this is bound to another workspace: sign with one of this workspace").On("workspace_id")
 	}
 	quota := s.limiter.take(event.GetWorkspaceId(), now)
-	s.limiter.tell(w.Header(), quota)
+	s.limiter.setHeaders(w.Header(), quota)
 	if quota.wait > 0 {
 		return nil, problem.New(http.StatusTooManyRequests, "rate_limited", "this workspace sends faster than is allowed: send it again after Retry-After").Retry(quota.wait)
 	}
 	value, err := codecs.WithEnvelope(body, event, now)
 	if err != nil {
-		return nil, s.unfit(err)
+		return nil, s.invalid(err)
 	}
 	at, refused := s.append(event, value, r.Header)
 	if refused != nil {
@@ -94,8 +94,8 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request) ([]byte, *probl
 	return receipt(event.GetEventId(), at)
 }
 
-// unfit turns an error of the codecs into a refusal. Any that is not about the event is ours.
-func (s *Server) unfit(err error) *problem.Problem {
+// invalid turns an error of the codecs into a problem: a 400 if the event is at fault, else a 500.
+func (s *Server) invalid(err error) *problem.Problem {
 	if fault, ok := errors.AsType[*codecs.EventError](err); ok {
 		return problem.New(http.StatusBadRequest, fault.Reason, fault.Error()).On(fault.Field)
 	}
@@ -117,17 +117,17 @@ const (
 	retryNoAck = 5 * time.Second
 )
 
-// What an append's sender and its acknowledgement agree on, whichever comes first.
+// The state of one append: whichever comes first, its acknowledgement or the timeout, sets it.
 const (
 	waiting int32 = iota
 	answered
 	abandoned
 )
 
-// append hands the event to the log and waits for its acknowledgement. The place in flight is held until the record's
-// fate is known, even when the sender has long been answered 503.
+// append writes the event to the log and waits for its acknowledgement. The event counts as in flight until it is acknowledged
+// or failed, even after its sender was answered 503.
 func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) (*tidemarkv1.Position, *problem.Problem) {
-	leave, err := s.flight.enter(e.GetWorkspaceId(), len(value))
+	release, err := s.inFlight.acquire(e.GetWorkspaceId(), len(value))
 	switch {
 	case errors.Is(err, errClosed):
 		return nil, problem.New(http.StatusServiceUnavailable, "draining", "this server is shutting down: send it again after Retry-After").
@@ -145,7 +145,7 @@ func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) 
 	acks := make(chan ack, 1)
 	start := time.Now()
 	s.events.Append(e.GetWorkspaceId(), value, recordHeaders(e, request), func(at *tidemarkv1.Position, err error) {
-		leave()
+		release()
 		s.settle(start, err, !state.CompareAndSwap(waiting, answered))
 		acks <- ack{at, err}
 	})
@@ -159,7 +159,7 @@ func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) 
 			s.health.appended(s.noAck)
 			return nil, unacknowledged("no_ack", "the event is not acknowledged yet and may still land: send it again after Retry-After, a file's event has its effect once")
 		}
-		a = <-acks // it came in the same moment
+		a = <-acks // acknowledged at the same moment
 	}
 	if a.err != nil {
 		return nil, unacknowledged("log_unavailable", "the event could not be written: send it again after Retry-After, a file's event has its effect once")
@@ -171,7 +171,7 @@ func unacknowledged(code, detail string) *problem.Problem {
 	return problem.New(http.StatusServiceUnavailable, code, detail).Retry(retryNoAck)
 }
 
-// settle notes the fate of one append. One that comes late says nothing of the broker's health: that it was late is known.
+// settle records the result of one append. A late one does not change readiness: its timeout already has.
 func (s *Server) settle(start time.Time, err error, late bool) {
 	outcome := failed
 	if err == nil {

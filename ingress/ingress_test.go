@@ -72,7 +72,7 @@ func (l *memoryLog) set(hold bool, err error) {
 	l.hold, l.err = hold, err
 }
 
-// release settles what is held and holds no longer.
+// release acknowledges what is held back, and holds back no longer.
 func (l *memoryLog) release() {
 	l.mu.Lock()
 	held := l.held

@@ -34,11 +34,11 @@ func TestNoAckInTime(t *testing.T) {
 		if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "no acknowledgement within 2.5s") {
 			t.Errorf("readiness says %v", err)
 		}
-		if count, size := s.flight.inFlight(); count != 1 || size != int64(len(events.all()[0].value)) {
+		if count, size := s.inFlight.usage(); count != 1 || size != int64(len(events.all()[0].value)) {
 			t.Errorf("%d events of %d bytes in flight: the place was given back before the record's fate was known", count, size)
 		}
 		events.release()
-		if count, size := s.flight.inFlight(); count != 0 || size != 0 {
+		if count, size := s.inFlight.usage(); count != 0 || size != 0 {
 			t.Errorf("%d events of %d bytes in flight after the acknowledgement", count, size)
 		}
 		var late dto.Metric
@@ -85,7 +85,7 @@ func TestInFlightIsBounded(t *testing.T) {
 					t.Error("a full server made the sender wait")
 				}
 				if n := len(events.all()); n != 3 {
-					t.Errorf("%d events were handed on", n)
+					t.Errorf("%d events were passed on", n)
 				}
 				events.release()
 				for range 3 {
@@ -133,7 +133,7 @@ func TestAPartitionHasItsShare(t *testing.T) {
 		if w := serve(s, of("123")); w.Code != http.StatusOK {
 			t.Errorf("once it acknowledges again: %d %s", w.Code, w.Body)
 		}
-		if n, bytes := s.flight.inFlight(); n != 0 || bytes != 0 {
+		if n, bytes := s.inFlight.usage(); n != 0 || bytes != 0 {
 			t.Errorf("%d events of %d bytes in flight at the end", n, bytes)
 		}
 	})
@@ -344,7 +344,7 @@ func TestConcurrentSenders(t *testing.T) {
 	if err := s.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if count, size := s.flight.inFlight(); count != 0 || size != 0 {
+	if count, size := s.inFlight.usage(); count != 0 || size != 0 {
 		t.Errorf("%d events of %d bytes in flight at the end", count, size)
 	}
 	if len(answered) == 0 {

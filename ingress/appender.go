@@ -16,33 +16,32 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// rebuildAfter is how long the builder rests after a failure.
+// rebuildAfter is the pause between two attempts to build the emitter.
 const rebuildAfter = time.Second
 
-// An emitterLog appends through a goka Emitter, which it builds when it is first needed, and tries to again while that
-// fails: a producer's builder may want a broker that is not there yet.
-type emitterLog struct {
+// An emitterAppender appends through a goka Emitter, which it builds on first use, and again while that fails: a producer's builder
+// may need a broker that cannot be reached yet.
+type emitterAppender struct {
 	topic string
 	build func() (*goka.Emitter, error)
 
 	emitter atomic.Pointer[goka.Emitter]
 
-	mu      sync.Mutex // held while building: everyone waits for the one attempt
+	mu      sync.Mutex // held while building, so that one attempt serves all callers
 	failed  error      // of the last attempt
 	retryAt time.Time
 	closed  bool
 }
 
-func newEmitterLog(brokers []string, topic string, producer goka.ProducerBuilder) *emitterLog {
-	return &emitterLog{topic: topic, build: func() (*goka.Emitter, error) {
+func newEmitterAppender(brokers []string, topic string, producer goka.ProducerBuilder) *emitterAppender {
+	return &emitterAppender{topic: topic, build: func() (*goka.Emitter, error) {
 		return goka.NewEmitter(brokers, goka.Stream(topic), codecs.Bytes{},
 			goka.WithEmitterHasher(kafka.WorkspaceHasher), goka.WithEmitterProducerBuilder(producer))
 	}}
 }
 
-// Append starts a goroutine, because an Emit waits while the producer's queue is full. Their number is what the caller has
-// in flight.
-func (l *emitterLog) Append(key string, value []byte, headers map[string][]byte, done func(*tidemarkv1.Position, error)) {
+// Append starts a goroutine, because an Emit waits while the producer's queue is full. The caller bounds their number.
+func (l *emitterAppender) Append(key string, value []byte, headers map[string][]byte, done func(*tidemarkv1.Position, error)) {
 	go func() {
 		emitter, err := l.open()
 		if err != nil {
@@ -67,7 +66,7 @@ func (l *emitterLog) Append(key string, value []byte, headers map[string][]byte,
 	}()
 }
 
-func (l *emitterLog) open() (*goka.Emitter, error) {
+func (l *emitterAppender) open() (*goka.Emitter, error) {
 	if emitter := l.emitter.Load(); emitter != nil {
 		return emitter, nil
 	}
@@ -91,8 +90,8 @@ func (l *emitterLog) open() (*goka.Emitter, error) {
 	return emitter, nil
 }
 
-// Close finishes the emitter, which waits for what it still holds.
-func (l *emitterLog) Close(ctx context.Context) error {
+// Close finishes the emitter, which waits until its records are acknowledged or failed.
+func (l *emitterAppender) Close(ctx context.Context) error {
 	finished := make(chan error, 1)
 	go func() {
 		l.mu.Lock()

@@ -77,7 +77,7 @@ type outcome struct {
 	err error
 }
 
-func appendOne(l *emitterLog) chan outcome {
+func appendOne(l *emitterAppender) chan outcome {
 	done := make(chan outcome, 2)
 	l.Append("123", []byte("value"), map[string][]byte{"ce_id": []byte("1")}, func(at *tidemarkv1.Position, err error) { done <- outcome{at, err} })
 	return done
@@ -87,7 +87,7 @@ func TestEmitterLog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := &fakeProducer{}
-		l := newEmitterLog(nil, "fastio-events", p.builder())
+		l := newEmitterAppender(nil, "fastio-events", p.builder())
 		for _, test := range []struct {
 			message *sarama.ProducerMessage
 			err     error
@@ -129,7 +129,7 @@ func TestEmitterLog(t *testing.T) {
 	})
 }
 
-// A producer whose queue is full blocks its Emit; the sender is answered in time all the same, and the place is held.
+// A producer whose queue is full blocks its Emit; the sender is still answered in time, and the event stays in flight.
 func TestFullProducer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestFullProducer(t *testing.T) {
 		if took := time.Since(start); took != MaxAckTimeout {
 			t.Errorf("answered after %v", took)
 		}
-		if count, _ := s.flight.inFlight(); count != 1 {
+		if count, _ := s.inFlight.usage(); count != 1 {
 			t.Errorf("%d in flight", count)
 		}
 		close(p.block)
