@@ -124,7 +124,7 @@ func TestIDsWithSlashesAndDots(t *testing.T) {
 
 func TestRecovering(t *testing.T) {
 	f := newFixture(t)
-	f.workspaces.lives.Add(1)
+	f.workspaces.generation.Add(1)
 	for _, target := range []string{"/v1/workspaces/ws", "/v1/workspaces/ws/files", "/v1/workspaces/ws/files/a"} {
 		if w := f.get(target); code(t, w) != codeRecovering || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%s: %d %s", target, w.Code, w.Body)
@@ -261,9 +261,9 @@ func TestAtLeastBeyondTheEnd(t *testing.T) {
 			go func() {
 				for begin := time.Now(); ; {
 					select {
-					case <-f.progress.kick:
+					case <-f.progress.wakeup:
 						time.Sleep(10 * time.Millisecond)
-						if wakes && time.Since(begin) > sureAfter/2 {
+						if wakes && time.Since(begin) > endConfirmedAfter/2 {
 							f.now.eventsEnd[0] = 1
 						}
 						polls.Add(1)
