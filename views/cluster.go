@@ -17,8 +17,8 @@ import (
 	"tidemark/topology"
 )
 
-// brokers is the Kafka cluster. Its one client lives as long as the role: it lists offsets, and sometimes fetches the timestamp
-// of a record.
+// brokers is the Kafka cluster. Its one client lives as long as the role: it lists offsets, and sometimes fetches the
+// timestamp of a record.
 type brokers struct {
 	client  *kgo.Client
 	admin   *kadm.Client
@@ -43,7 +43,8 @@ func connect(conf kafka.Config, streams topology.Streams) (*brokers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
-	return &brokers{client: client, admin: kadm.NewClient(client), streams: streams, ends: map[string]map[int32]visibleEnd{}}, nil
+	ends := map[string]map[int32]visibleEnd{}
+	return &brokers{client: client, admin: kadm.NewClient(client), streams: streams, ends: ends}, nil
 }
 
 func (b *brokers) close() { b.client.Close() }
@@ -91,8 +92,8 @@ func (b *brokers) read(ctx context.Context) (r snapshot, err error) {
 	return r, nil
 }
 
-// dropStale makes the ends unknown that are below an offset which a commit proves to exist: they are from a deposed leader, which
-// is cut off from the other brokers or was paused.
+// dropStale makes the ends unknown that are below an offset which a commit proves to exist: they are from a deposed
+// leader, which is cut off from the other brokers or was paused.
 func dropStale(ends, proven []int64) []int64 {
 	for i := range proven {
 		if ends[i] < proven[i] {
@@ -102,8 +103,8 @@ func dropStale(ends, proven []int64) []int64 {
 	return ends
 }
 
-// committed returns the group's offsets by partition, unknown where it has none, and the changelog ends of its table that the
-// commits' metadata has.
+// committed returns the group's offsets by partition, unknown where it has none, and the changelog ends of its table
+// that the commits' metadata has.
 func (b *brokers) committed(ctx context.Context, group, topic string) (offsets, changelog []int64, err error) {
 	all, err := b.admin.FetchOffsets(ctx, group)
 	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // some brokers return it for a group that never ran
@@ -133,9 +134,9 @@ func (b *brokers) offsets(listed kadm.ListedOffsets, topic string) []int64 {
 	return offsets
 }
 
-// visibleEnds replaces a topic's log ends by the ends of what a read_committed consumer sees. After a transaction no consumer's
-// position reaches the log end: see committed.Ends. The end stays where a partition has grown since the last poll, since
-// consumers will soon get past it, and where a transaction is open, whose records must be waited for.
+// visibleEnds replaces a topic's log ends by the ends of what a read_committed consumer sees. After a transaction no
+// consumer's position reaches the log end: see committed.Ends. The end stays where a partition has grown since the last
+// poll, since consumers will soon get past it, and where a transaction is open, whose records must be waited for.
 func (b *brokers) visibleEnds(ctx context.Context, topic string, ends []int64) ([]int64, error) {
 	unchanged, cache := map[int32]int64{}, map[int32]visibleEnd{}
 	for i, end := range ends {
@@ -165,8 +166,8 @@ func (b *brokers) visibleEnds(ctx context.Context, topic string, ends []int64) (
 	return ends, nil
 }
 
-// times fetches the batch that holds each offset, all of one broker in one request. A broker sends at least the first batch
-// that does not fit; those left over are asked for again by the next poll.
+// times fetches the batch that holds each offset, all of one broker in one request. A broker sends at least the first
+// batch that does not fit; those left over are asked for again by the next poll.
 func (b *brokers) times(ctx context.Context, of []eventAt) map[eventAt]time.Time {
 	found := map[eventAt]time.Time{}
 	if len(of) == 0 {

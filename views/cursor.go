@@ -11,8 +11,8 @@ import (
 	"tidemark/problem"
 )
 
-// A cursor is the index key of the last file of a page, without workspace and part, and a checksum over it and its query. The
-// server keeps no state for it: files that are written or trashed between two pages do not shift the others.
+// A cursor is the index key of the last file of a page, without workspace and part, and a checksum over it and its
+// query. The server keeps no state for it: files that are written or trashed between two pages do not shift the others.
 const sumSize = 8
 
 // maxCursor is longer than any valid cursor: a file id and a path of the largest size, with every byte escaped.
@@ -30,8 +30,8 @@ type query struct {
 
 func (q query) byPath() bool { return q.prefix != "" }
 
-// sum is a checksum of a position and the query. It detects mistakes, not attacks: a forged cursor shows only what other
-// pages of the same query show.
+// sum is a checksum of a position and the query. It detects mistakes, not attacks: a forged cursor shows only what
+// other pages of the same query show.
 func (q query) sum(tail []byte) []byte {
 	h := sha256.New()
 	for _, part := range [][]byte{[]byte(q.workspace), []byte(q.status), []byte(q.kind), []byte(q.prefix), tail} {

@@ -172,7 +172,7 @@ func (f *fixture) skips(table, reason string) float64 {
 	return m.GetCounter().GetValue()
 }
 
-// get asks the server.
+// get sends a GET request.
 func (f *fixture) get(target string, header ...string) *httptest.ResponseRecorder {
 	f.t.Helper()
 	return f.do(http.MethodGet, target, header...)

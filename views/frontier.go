@@ -5,8 +5,8 @@ import "sync"
 // appliedWindow is how far beyond nextEvent the offsets of applied events are remembered.
 const appliedWindow = 4096
 
-// maxCheckpoints bounds the pending checkpoints of a frontier; past it the newest is replaced, which only makes the steps
-// coarser.
+// maxCheckpoints bounds the pending checkpoints of a frontier; past it the newest is replaced, which only makes the
+// steps coarser.
 const maxCheckpoints = 64
 
 // unknown is the offset of what is not known: before the first poll, or because a leader did not respond.
@@ -14,9 +14,9 @@ const unknown = -1
 
 // A frontier tracks which events of one partition are in a table's copy: all before nextEvent.
 //
-// Two things advance it. Rows: an event whose offset a row records is in the copy, so a run of such offsets advances it at
-// once. And checkpoints, for events without a row: what a group had committed when the changelog ended at some offset is in
-// the copy as soon as the copy has read up to that offset.
+// Two things advance it. Rows: an event whose offset a row records is in the copy, so a run of such offsets advances it
+// at once. And checkpoints, for events without a row: what a group had committed when the changelog ended at some
+// offset is in the copy as soon as the copy has read up to that offset.
 type frontier struct {
 	mu         sync.Mutex
 	nextRecord int64 // changelog offset that the copy reads next; unknown while the store is closed
@@ -74,7 +74,7 @@ func addCheckpoint(pending []checkpoint, c checkpoint) []checkpoint {
 	}
 	pending = pending[:n]
 	switch {
-	case n > 0 && pending[n-1].nextEvent >= c.nextEvent: // a group's offsets were reset: the copy keeps what it contains
+	case n > 0 && pending[n-1].nextEvent >= c.nextEvent: // a group's offsets were reset: the bound stays
 	case n >= maxCheckpoints:
 		pending[n-1] = c
 	default:
@@ -133,8 +133,8 @@ func (f *frontier) wait() <-chan struct{} {
 	return f.changed
 }
 
-// open sets the changelog offset at which reading resumes, once the store is open. A lower one than before means that the
-// store was wiped.
+// open sets the changelog offset at which reading resumes, once the store is open. A lower one than before means that
+// the store was wiped.
 func (f *frontier) open(nextRecord int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

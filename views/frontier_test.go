@@ -57,8 +57,8 @@ func TestFrontierAppliesCheckpoints(t *testing.T) {
 	}
 }
 
-// Whatever the order of rows and checkpoints, the frontier never claims an event that is not in the copy, and in the end claims
-// all of them.
+// Whatever the order of rows and checkpoints, the frontier never claims an event that is not in the copy, and in the
+// end claims all of them.
 func TestFrontierNeverLies(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 0))

@@ -55,8 +55,8 @@ func (t *table) runView(ctx context.Context, conf kafka.Config, streams topology
 	return errors.New("the view ended without an error")
 }
 
-// supervise ends the view when a restart is requested. It closes the view's clients, or without a broker goka would stay in
-// sarama's retries for a minute or two. A view only reads, so nothing is lost.
+// supervise ends the view when a restart is requested. It closes the view's clients, or without a broker goka would
+// stay in sarama's retries for a minute or two. A view only reads, so nothing is lost.
 func (t *table) supervise(ctx context.Context, cancel context.CancelCauseFunc, clients *clients) {
 	select { // a request from before this view is out of date
 	case <-t.restart:
@@ -73,7 +73,8 @@ func (t *table) supervise(ctx context.Context, cancel context.CancelCauseFunc, c
 // openPartition opens the storage of a partition for goka, and records at which changelog offset reading resumes.
 func (t *table) openPartition(topic string, partition int32) (storage.Storage, error) {
 	if int(partition) >= t.topic.Partitions {
-		return nil, fmt.Errorf("topic %s has a partition %d, but %d were configured", topic, partition, t.topic.Partitions)
+		return nil, fmt.Errorf("topic %s has a partition %d, but %d were configured",
+			topic, partition, t.topic.Partitions)
 	}
 	var opened storage.Storage
 	err := t.read(func(s *localstore.Store) (err error) {

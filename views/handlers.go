@@ -22,9 +22,9 @@ const (
 	maxLimit     = 1000
 )
 
-// begin refuses the call while a copy is incomplete or too old, and waits for at_least. It sets the call's lag before anything
-// is read, so that the age in the answer is never too low.
-func (s *Server) begin(c *call, key string, enough func(want *tidemarkv1.Position) (bool, error)) error {
+// begin refuses the call while a copy is incomplete or too old, and waits for at_least. It sets the call's lag before
+// anything is read, so that the age in the answer is never too low.
+func (s *Server) begin(c *call, key string, enough reachedFunc) error {
 	c.until = time.Now().Add(c.barrier.wait)
 	for _, t := range []*table{s.files, s.workspaces} {
 		if !t.complete() {
@@ -108,7 +108,8 @@ func (s *Server) getFile(c *call) (*answer, error) {
 	}
 	if !found || partOf(&row) == 0 {
 		return nil, problem.New(http.StatusNotFound, codeUnknownFile,
-			"no event of this file was seen, or it was erased: check both ids, or wait for its first event with at_least")
+			"no event of this file was seen, or it was erased: check both ids, "+
+				"or wait for its first event with at_least")
 	}
 	etag := strconv.Quote(strconv.FormatInt(row.GetVersion(), 10))
 	if matches(c.request.Header.Values("If-None-Match"), etag) {
@@ -157,8 +158,8 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	return &answer{body: body}, nil
 }
 
-// checkExists refuses a workspace without a row in either copy. That takes both copies to decide, so the barrier and the age of
-// the answer cover the workspaces table too.
+// checkExists refuses a workspace without a row in either copy. That takes both copies to decide, so the barrier and
+// the age of the answer cover the workspaces table too.
 func (s *Server) checkExists(c *call, partition int32) error {
 	exists, err := s.exists(c, partition)
 	if err != nil || exists {

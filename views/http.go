@@ -70,8 +70,8 @@ type call struct {
 	until    time.Time // the end of any waiting
 }
 
-// A route is one resource with its methods. Any other parameter is refused: a misspelt one would silently ask for something
-// else.
+// A route is one resource with its methods. Any other parameter is refused: a misspelt one would silently ask for
+// something else.
 type route struct {
 	template   string
 	methods    []string
@@ -85,8 +85,11 @@ var readOnly = []string{http.MethodGet, http.MethodHead}
 func (s *Server) routeList() []route {
 	return []route{
 		{"/v1/workspaces/{workspace}", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getWorkspace},
-		{"/v1/workspaces/{workspace}/files", readOnly, s.files,
-			[]string{"path_prefix", "status", "kind", "limit", "cursor", "at_least", "wait"}, s.listFiles},
+		{
+			"/v1/workspaces/{workspace}/files", readOnly, s.files,
+			[]string{"path_prefix", "status", "kind", "limit", "cursor", "at_least", "wait"},
+			s.listFiles,
+		},
 		{"/v1/workspaces/{workspace}/files/{file}", readOnly, s.files, []string{"at_least", "wait"}, s.getFile},
 		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
 		{"/openapi.json", readOnly, s.files, nil, s.getOpenAPI},
@@ -169,7 +172,7 @@ func (s *Server) serve(r route) http.Handler {
 			err = nil
 		} else if err = s.stream(w, request, a.stream); err != nil {
 			a.status = http.StatusInternalServerError
-			s.conf.Log.Error("stream failed", "route", r.template, "error", err)
+			s.conf.Log.ErrorContext(request.Context(), "stream failed", "route", r.template, "error", err)
 		}
 		s.metrics.request(r.template, a.status, time.Since(begin))
 		if err != nil {
@@ -202,7 +205,8 @@ func (s *Server) prepare(c *call, r route) (err error) {
 	}
 	for name, values := range c.query {
 		if !slices.Contains(r.parameters, name) {
-			detail := fmt.Sprintf("there is no parameter %q here; there are: %s", name, strings.Join(r.parameters, ", "))
+			detail := fmt.Sprintf("there is no parameter %q here; there are: %s",
+				name, strings.Join(r.parameters, ", "))
 			if len(r.parameters) == 0 {
 				detail = "there are no parameters here: leave them out"
 			}
@@ -216,8 +220,8 @@ func (s *Server) prepare(c *call, r route) (err error) {
 	return err
 }
 
-// setWriteDeadline limits how long a slow client may take. It replaces a server's own write timeout, which a request that
-// waits may outlive.
+// setWriteDeadline limits how long a slow client may take. It replaces a server's own write timeout, which a request
+// that waits may outlive.
 func setWriteDeadline(w http.ResponseWriter, limit time.Duration) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit)) // not supported by the writers of tests
 }
@@ -230,10 +234,12 @@ func (s *Server) explain(header http.Header, r route, err error) *answer {
 	case errors.Is(err, context.Canceled):
 		return &answer{status: statusGone}
 	case errors.Is(err, errClosed):
-		p = problem.New(http.StatusServiceUnavailable, codeRecovering, "the server is stopping: try another").Retry(time.Second)
+		p = problem.New(http.StatusServiceUnavailable, codeRecovering,
+			"the server is stopping: try another").Retry(time.Second)
 	default:
 		s.conf.Log.Error("request failed", "route", r.template, "error", err)
-		p = problem.New(http.StatusInternalServerError, codeInternal, "this is a fault of the server: its log says more")
+		p = problem.New(http.StatusInternalServerError, codeInternal,
+			"this is a fault of the server: its log says more")
 	}
 	body, err := json.Marshal(p)
 	if err != nil { // only a Result can fail to encode, and none is set here
@@ -279,8 +285,8 @@ func (s *Server) partition(workspace string) int32 {
 	return kafka.Partition(workspace, s.conf.Streams.Events.Partitions)
 }
 
-// lagFor returns the age of the data that the call is answered from: that of its workspace's partition, or without a workspace
-// the greatest of all partitions.
+// lagFor returns the age of the data that the call is answered from: that of its workspace's partition, or without a
+// workspace the greatest of all partitions.
 func (s *Server) lagFor(c *call) (age time.Duration, known bool) {
 	now := time.Now()
 	if c.workspace != "" {

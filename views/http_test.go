@@ -193,7 +193,7 @@ func TestAtLeastWakesOnTheRow(t *testing.T) {
 			t.Errorf("answered %d", c)
 		}
 	case <-time.After(5 * time.Second):
-		t.Error("the row did not wake who waits for it")
+		t.Error("the row did not wake the request that waits for it")
 	}
 }
 
@@ -242,15 +242,15 @@ func TestAtLeastOfARecordWithoutARow(t *testing.T) {
 			t.Errorf("answered %d", c)
 		}
 	case <-time.After(5 * time.Second):
-		t.Error("the commit did not wake who waits")
+		t.Error("the commit did not wake the request that waits")
 	}
 	if w := f.get("/v1/workspaces/ws?wait=10ms&" + at); code(t, w) != codeNotReached {
 		t.Errorf("the workspaces table does not hold it yet: %d", w.Code)
 	}
 }
 
-// Whether an offset is beyond the end is asked of the brokers now, not of what they said before. A leader that has just woken
-// tells an old end first.
+// Whether an offset is beyond the end is decided by polls that begin after the request. A deposed leader that was paused
+// reports an old end at first.
 func TestAtLeastBeyondTheEnd(t *testing.T) {
 	for name, wakes := range map[string]bool{"beyond": false, "old end": true} {
 		t.Run(name, func(t *testing.T) {

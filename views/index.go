@@ -12,14 +12,15 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Rows are stored under their record key. A copy of the files table also has two indexes of them. Each is split into parts by
-// kind and status, so that a page of active files never reads entries of trashed ones, or of folders:
+// Rows are stored under their record key. A copy of the files table also has two indexes of them. Each is split into
+// parts by kind and status, so that a page of active files never reads entries of trashed ones, or of folders:
 //
 //	byID    workspace "/" part file
 //	byPath  workspace "/" part path 0x00 0x01 file
 //
-// The workspace is escaped as in a record key, so "/" ends it and a scan of "ws1" does not include "ws10". File and path are not
-// escaped, because pages are in byte order; a 0x00 in a path becomes 0x00 0xff, which keeps that order. Entries have no value.
+// The workspace is escaped as in a record key, so "/" ends it and a scan of "ws1" does not include "ws10". File and
+// path are not escaped, because pages are in byte order; a 0x00 in a path becomes 0x00 0xff, which keeps that order.
+// Entries have no value.
 const (
 	byID   localstore.Space = 1
 	byPath localstore.Space = 2
@@ -110,8 +111,8 @@ const (
 	skipPartition = "wrong_partition"
 )
 
-// applyFile applies a record of the files table to rows and indexes. A null is ignored: the groups that own the tables write none,
-// so it is from another program, and the owner will write its row again.
+// applyFile applies a record of the files table to rows and indexes. A null is ignored: the groups that own the tables
+// write none, so it is from another program, and the owner will write its row again.
 func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 	id, file, err := tidemarkv1.SplitKey(key)
 	if err != nil || file == "" {

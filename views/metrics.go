@@ -80,8 +80,10 @@ func (c *lagCollector) Collect(out chan<- prometheus.Metric) {
 		if !known {
 			continue
 		}
-		partition := strconv.Itoa(i)
-		out <- prometheus.MustNewConstMetric(lagSeconds, prometheus.GaugeValue, l.age.Seconds(), c.table.name, partition)
-		out <- prometheus.MustNewConstMetric(lagRecords, prometheus.GaugeValue, float64(l.records), c.table.name, partition)
+		gauge := func(desc *prometheus.Desc, value float64) {
+			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, c.table.name, strconv.Itoa(i))
+		}
+		gauge(lagSeconds, l.age.Seconds())
+		gauge(lagRecords, float64(l.records))
 	}
 }

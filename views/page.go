@@ -30,8 +30,10 @@ const (
 
 // parts are the index parts of a listing, by kind and status.
 var parts = map[string]map[string][]byte{
-	kindFile:   {statusActive: {active}, statusTrashed: {trashed}, statusAll: {active, trashed}},
-	kindFolder: {statusActive: {activeFolder}, statusTrashed: {trashedFolder}, statusAll: {activeFolder, trashedFolder}},
+	kindFile: {statusActive: {active}, statusTrashed: {trashed}, statusAll: {active, trashed}},
+	kindFolder: {
+		statusActive: {activeFolder}, statusTrashed: {trashedFolder}, statusAll: {activeFolder, trashedFolder},
+	},
 	kindAll: {
 		statusActive: {active, activeFolder}, statusTrashed: {trashed, trashedFolder},
 		statusAll: {active, trashed, activeFolder, trashedFolder},
@@ -67,8 +69,8 @@ func list(s *localstore.Store, partition int32, q query, from []byte, limit int)
 			err = scan.move()
 			continue
 		}
-		// The scans are of a snapshot of the index, and the file has left its place since. Continue from here with a new
-		// snapshot, so that a file which moved forward is not missed.
+		// The scans are of a snapshot of the index, and the file has left its place since. Continue from here with a
+		// new snapshot, so that a file which moved forward is not missed.
 		here := bytes.Clone(scan.tail)
 		scans.close()
 		scans, err = openScans(s, partition, q, here)
@@ -79,7 +81,7 @@ func list(s *localstore.Store, partition int32, q query, from []byte, limit int)
 // add appends the file of the scan's current entry; moved reports that the file has left this place in the index.
 func (p *page) add(s *localstore.Store, partition int32, q query, scan *partScan) (moved bool, err error) {
 	if p.count > 0 && bytes.Equal(scan.tail, p.next) {
-		return false, nil // it was added from another part, and the scans were reopened after it was trashed or restored
+		return false, nil // added from another part before it was trashed or restored
 	}
 	file := string(scan.tail)
 	if q.byPath() {

@@ -56,7 +56,7 @@ func TestListing(t *testing.T) {
 func TestOlderRecordsAndNullsChangeNothing(t *testing.T) {
 	f := newFixture(t)
 	f.put(fileRow("ws", "a", "/new", isTrashed, 7))
-	f.put(fileRow("ws", "a", "/old", isActive, 5)) // an owner that woke late
+	f.put(fileRow("ws", "a", "/old", isActive, 5)) // from a deposed owner
 	if got := f.pages("/v1/workspaces/ws/files?status=all&path_prefix=/"); got != "a" {
 		t.Errorf("lists %q", got)
 	}
@@ -109,7 +109,7 @@ func TestANullInTheWorkspacesTableChangesNothing(t *testing.T) {
 	}
 }
 
-func TestStrangersRecordsAreSkipped(t *testing.T) {
+func TestForeignRecordsAreSkipped(t *testing.T) {
 	f := newFixture(t)
 	for _, r := range []struct{ key, value string }{
 		{"ws/a", "not protobuf"}, {"ws/a", ""}, {"ws", "x"}, {"ws/%zz", "x"}, {"", "x"},
@@ -215,7 +215,8 @@ func TestPageCost(t *testing.T) {
 	}
 }
 
-// entries counts the index entries that the scans of a page yield, up to the page's last file; nil is the end of the listing.
+// entries counts the index entries that the scans of a page yield, up to the page's last file; nil is the end of the
+// listing.
 func entries(t *testing.T, store *localstore.Store, q query, from, last []byte) (n int) {
 	t.Helper()
 	scans, err := openScans(store, kafka.Partition("ws", 4), q, from)
@@ -284,7 +285,7 @@ func TestPageSeesMovedRows(t *testing.T) {
 	}
 }
 
-// Folders are listed where they are asked for, in the order of all.
+// Folders are listed where they are requested, in one order with the files.
 func TestListingByKind(t *testing.T) {
 	f := newFixture(t)
 	folder := func(id, path string, status tidemarkv1.Status) *tidemarkv1.FileState {

@@ -20,8 +20,8 @@ const (
 )
 
 // A snapshot has the offsets that the brokers returned in one poll, by partition; each may be unknown. The order of the
-// requests matters: commits are fetched before the ends of the topics that their groups write, so that every output of a
-// committed record is before those ends.
+// requests matters: commits are fetched before the ends of the topics that their groups write, so that every output of
+// a committed record is before those ends.
 type snapshot struct {
 	began time.Time
 
@@ -69,7 +69,7 @@ type progress struct {
 	windows       [][]appendWindow           // by partition, ascending
 	polled        chan struct{}              // closed and replaced after each poll
 	oldest        map[*table]map[int32]event // the oldest event that is missing in the copy, by partition
-	pendingCounts [][]checkpoint             // by partition: checkpoints of the notify topic, not yet reached by the workspaces group
+	pendingCounts [][]checkpoint             // by partition: not yet committed by the workspaces group
 	failing       bool
 	timesDue      time.Time
 }
@@ -80,9 +80,9 @@ type event struct {
 	at     time.Time
 }
 
-// An appendWindow bounds when the events before end, and not before the end of the window before it, were appended: after
-// one poll and before another one. It does not depend on record timestamps, since producers' clocks may be ahead or behind.
-// A zero after means that the events were there at the first poll.
+// An appendWindow bounds when the events before end, and not before the end of the window before it, were appended:
+// after one poll and before another one. It does not depend on record timestamps, since producers' clocks may be ahead
+// or behind. A zero after means that the events were there at the first poll.
 type appendWindow struct {
 	end           int64
 	after, before time.Time
@@ -135,7 +135,8 @@ func (p *progress) poll(ctx context.Context, c cluster) {
 	if failing := err != nil; failing != p.failing {
 		p.failing = failing
 		if failing {
-			p.log.WarnContext(ctx, "brokers do not respond: answers may be stale, "+headerLag+" has their age", "error", err)
+			p.log.WarnContext(ctx, "brokers do not respond: answers may be stale, "+headerLag+" has their age",
+				"error", err)
 		} else {
 			p.log.InfoContext(ctx, "brokers respond again")
 		}
@@ -165,8 +166,8 @@ type tablePartition struct {
 	partition int32
 }
 
-// update applies a snapshot. It returns, by table, the events whose timestamps are to be fetched, and the partitions that are
-// up to date.
+// update applies a snapshot. It returns, by table, the events whose timestamps are to be fetched, and the partitions
+// that are up to date.
 func (p *progress) update(s snapshot) (untimed map[*table][]eventAt, upToDate []tablePartition) {
 	before := p.last
 	p.last = s
@@ -205,7 +206,8 @@ func (p *progress) update(s snapshot) (untimed map[*table][]eventAt, upToDate []
 	return untimed, upToDate
 }
 
-// addCheckpoints gives the copies the changelog ends of a snapshot, with the events that their groups had committed by then.
+// addCheckpoints gives the copies the changelog ends of a snapshot, with the events that their groups had committed by
+// then.
 func (p *progress) addCheckpoints(s snapshot, partition int32) {
 	i := int(partition)
 	if _, next := p.files.frontiers[i].offsets(); next > s.eventsEnd[i] {
@@ -220,8 +222,8 @@ func (p *progress) addCheckpoints(s snapshot, partition int32) {
 	if s.notifyEnd[i] == unknown || s.notifyStart[i] == unknown {
 		return
 	}
-	// The workspaces group reads the notices that the files group wrote, so its copy lags by two changelogs: first the group
-	// has to commit the notices up to notifyEnd, then the copy has to read the rows that it wrote for them.
+	// The workspaces group reads the notices that the files group wrote, so its copy lags by two changelogs: first the
+	// group has to commit the notices up to notifyEnd, then the copy has to read the rows that it wrote for them.
 	counted := max(s.notifyCommit[i], s.notifyStart[i])
 	pending := addCheckpoint(p.pendingCounts[i], checkpoint{nextEvent: done, changelogEnd: s.notifyEnd[i]})
 	for len(pending) > 0 && pending[0].changelogEnd <= counted {
@@ -231,7 +233,8 @@ func (p *progress) addCheckpoints(s snapshot, partition int32) {
 	p.pendingCounts[i] = pending
 }
 
-// addWindow records when the events of a partition were appended, and drops the windows of events that are in both copies.
+// addWindow records when the events of a partition were appended, and drops the windows of events that are in both
+// copies.
 func (p *progress) addWindow(partition int32, s snapshot) {
 	windows, end := p.windows[partition], s.eventsEnd[partition]
 	for n := len(windows); n > 0 && windows[n-1].end > end; n-- { // the topic was recreated, or a broker is behind
@@ -260,8 +263,8 @@ func (p *progress) addWindow(partition int32, s snapshot) {
 	p.windows[partition] = windows
 }
 
-// appendTime returns when an event was appended: the timestamp of its record if that is known and within the event's window,
-// else the nearest bound of the window.
+// appendTime returns when an event was appended: the timestamp of its record if that is known and within the event's
+// window, else the nearest bound of the window.
 func (p *progress) appendTime(partition int32, offset int64, record event, known bool) time.Time {
 	for _, w := range p.windows[partition] {
 		switch {
@@ -283,8 +286,8 @@ func (p *progress) firstMissing(t *table, partition int32) int64 {
 	return max(next, p.last.eventsStart[partition])
 }
 
-// setOldest keeps the timestamps of the oldest missing events. While one is not found, the event before it counts: the age in
-// answers is too high rather than too low.
+// setOldest keeps the timestamps of the oldest missing events. While one is not found, the event before it counts: the
+// age in answers is too high rather than too low.
 func (p *progress) setOldest(t *table, of []eventAt, times map[eventAt]time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -352,12 +355,12 @@ func (p *progress) wake() {
 
 var errBeyondEnd = errors.New("beyond the end of the log")
 
-// endConfirmedAfter is how long brokers must keep reporting that an offset is beyond the end. A deposed leader that was paused
-// reports an old end until it learns of the new leader.
+// endConfirmedAfter is how long brokers must keep reporting that an offset is beyond the end. A deposed leader that was
+// paused reports an old end until it learns of the new leader.
 const endConfirmedAfter = time.Second
 
-// waitForEvent returns nil once the events topic is known to have the offset, errBeyondEnd if polls that begin from now on keep
-// reporting that it has not, and errStopping once stopping is closed.
+// waitForEvent returns nil once the events topic is known to have the offset, errBeyondEnd if polls that begin from now
+// on keep reporting that it has not, and errStopping once stopping is closed.
 func (p *progress) waitForEvent(ctx context.Context, stopping <-chan struct{}, partition int32, offset int64) error {
 	asked := time.Now()
 	for {

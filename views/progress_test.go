@@ -19,10 +19,10 @@ import (
 // mute is a cluster that does not respond.
 type mute struct{}
 
-func (mute) read(context.Context) (snapshot, error)                  { return snapshot{}, errors.New("no brokers") }
+func (mute) read(context.Context) (snapshot, error)                 { return snapshot{}, errors.New("no brokers") }
 func (mute) times(context.Context, []eventAt) map[eventAt]time.Time { return nil }
 
-// at answers as the fixture does, and knows when events were written.
+// at is the fixture's cluster with timestamps of events.
 type at struct {
 	*fixture
 	when map[int64]time.Time // by offset
@@ -74,7 +74,7 @@ func TestLagIsTheAgeOfTheOldestMissingEvent(t *testing.T) {
 
 	f.now.filesEnd[p], f.now.eventsEnd[p], f.now.filesCommit[p] = 2, 3, 3
 	poll()
-	check("committed, its row not read yet, its time not told", 1, 0, time.Minute)
+	check("committed, its row not read yet, its time unknown", 1, 0, time.Minute)
 }
 
 func TestLagGrowsWhileBrokersAreSilent(t *testing.T) {
@@ -301,7 +301,7 @@ func TestLagOfALeaderlessPartition(t *testing.T) {
 	}
 }
 
-// A producer's clock that is ahead hides no lag: an event is at least as old as the sight of it.
+// A producer's clock that is ahead hides no lag: an event is at least as old as the first poll that found it.
 func TestLagOfRecordsStampedAhead(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.MaxStaleness = time.Minute })
 	p := kafka.Partition("ws", 4)
@@ -349,7 +349,8 @@ func TestLagOfRecordsStampedBehind(t *testing.T) {
 	}
 }
 
-// A group that goes on, slower than events come, is behind by the time since the oldest missing one was seen, not since it became that.
+// A group that goes on, slower than events come, is behind by the time since the oldest missing one was seen, not since
+// it became that.
 func TestLagOfAMovingBacklog(t *testing.T) {
 	f := newFixture(t)
 	begin := time.Now()
@@ -387,7 +388,7 @@ func TestLagOfAMovingBacklog(t *testing.T) {
 	check(1004*time.Second, time.Second, 0)
 }
 
-// A time that could not be told is asked for again.
+// A timestamp that was not found is fetched again.
 func TestLagCorrectsAGuess(t *testing.T) {
 	f := newFixture(t)
 	f.begin()
@@ -399,6 +400,6 @@ func TestLagCorrectsAGuess(t *testing.T) {
 	f.progress.timesDue = time.Time{}
 	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: time.Now().Add(-time.Hour)}})
 	if l, _ := f.progress.lag(f.Server.files, 0, time.Now()); l.age < time.Hour {
-		t.Errorf("%s once the time was told", l.age)
+		t.Errorf("%s once the time is known", l.age)
 	}
 }

@@ -62,7 +62,8 @@ func (f *fixture) ticks(next <-chan struct{}, ended chan<- struct{}) route {
 	}}
 }
 
-// A stream outlives the server's timeouts, sends each part when it is flushed, and ends when its client leaves and on Stop.
+// A stream outlives the server's timeouts, sends each part when it is flushed, and ends when its client leaves and on
+// Stop.
 func TestStream(t *testing.T) {
 	for name, leave := range map[string]func(*fixture, context.CancelFunc){
 		"client leaves": func(_ *fixture, cancel context.CancelFunc) { cancel() },
@@ -203,7 +204,8 @@ func TestRoutesNameTheirMethods(t *testing.T) {
 	f := newFixture(t)
 	echo := func(c *call) (*answer, error) {
 		body, err := io.ReadAll(c.request.Body)
-		return &answer{status: http.StatusCreated, body: append([]byte(c.request.Method+" "+c.workspace+" "), body...)}, err
+		echoed := append([]byte(c.request.Method+" "+c.workspace+" "), body...)
+		return &answer{status: http.StatusCreated, body: echoed}, err
 	}
 	const diff = "/v1/workspaces/{workspace}/changes/diff"
 	f.with(
@@ -215,7 +217,8 @@ func TestRoutesNameTheirMethods(t *testing.T) {
 		f.Handler().ServeHTTP(w, httptest.NewRequest(method, target, strings.NewReader("ids")))
 		return w
 	}
-	if w := send("POST", "/v1/workspaces/a%2Fb/changes/diff?limit=1"); w.Code != 201 || w.Body.String() != "POST a/b ids" {
+	w := send("POST", "/v1/workspaces/a%2Fb/changes/diff?limit=1")
+	if w.Code != 201 || w.Body.String() != "POST a/b ids" {
 		t.Errorf("POST: %d %s", w.Code, w.Body)
 	}
 	if w := send("DELETE", "/v1/status"); w.Code != 201 || w.Body.String() != "DELETE  ids" {
@@ -248,8 +251,8 @@ func targetOf(r route, workspace string) string {
 	return strings.NewReplacer("{workspace}", workspace, "{file}", "a").Replace(r.template)
 }
 
-// Every route asks Authorize, once, and a workspace that is denied is answered as one that does not exist, whether it does or
-// not.
+// Every route calls Authorize once, and a workspace that is denied is answered as one that does not exist, whether it
+// does or not.
 func TestAuthorizeOfEveryRoute(t *testing.T) {
 	var allowed bool
 	var refusal error
@@ -292,7 +295,8 @@ func TestAuthorizeOfEveryRoute(t *testing.T) {
 				t.Errorf("%s: %d %s", name, w.Code, w.Body)
 			}
 
-			refusal = problem.New(http.StatusUnauthorized, "no_token", "send a token").With("WWW-Authenticate", "Bearer")
+			refusal = problem.New(http.StatusUnauthorized, "no_token", "send a token").
+				With("WWW-Authenticate", "Bearer")
 			w = send(r, method, "w%2Fs")
 			if code(t, w) != "no_token" || w.Code != 401 || w.Header().Get("WWW-Authenticate") != "Bearer" {
 				t.Errorf("%s without a token: %d %s", name, w.Code, w.Body)
@@ -318,7 +322,9 @@ func TestAuthorizeOfEveryRoute(t *testing.T) {
 // The page has all paths but those of the API, whose unknown paths stay problems.
 func TestPage(t *testing.T) {
 	f := newFixture(t, func(c *Config) {
-		c.Page = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "page of ", r.URL.Path) })
+		c.Page = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "page of ", r.URL.Path)
+		})
 	})
 	f.put(fileRow("ws", "a", "/a", isActive, 3))
 	for _, path := range []string{"/", "/files/ws/a", "/v1x", "/openapi.json/x", "/v2/workspaces", "/../v1/status"} {

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// streamWriteTimeout is how long a client of a stream may take to accept a write; then its connection is closed. It is shorter
-// than the time that a process leaves its requests when it stops.
+// streamWriteTimeout is how long a client of a stream may take to accept a write; then its connection is closed. It is
+// shorter than the time that a process leaves its requests when it stops.
 const streamWriteTimeout = 10 * time.Second
 
-// A stream is the body of an answer that is sent in parts. Its context ends when the client leaves or the server stops, and the
-// function that writes it returns then.
+// A stream is the body of an answer that is sent in parts. Its context ends when the client leaves or the server stops,
+// and the function that writes it returns then.
 type stream struct {
 	context.Context
 	w      http.ResponseWriter
@@ -40,8 +40,8 @@ func (s *stream) Flush() error {
 	return err
 }
 
-// stream sends the headers and runs write. It returns an error only if write failed for another reason than the end of the
-// stream's context or a failed write.
+// stream sends the headers and runs write. It returns an error only if write failed for another reason than the end of
+// the stream's context or a failed write.
 func (s *Server) stream(w http.ResponseWriter, request *http.Request, write func(*stream) error) error {
 	ctx, cancel := context.WithCancel(request.Context())
 	defer cancel()

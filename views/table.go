@@ -23,7 +23,7 @@ type table struct {
 	name    string // in metrics and messages
 	topic   topology.Topic
 	dir     string
-	apply   func(w *localstore.Writer, key string, value []byte) (change, error)
+	apply   applyFunc
 	metrics *metrics
 	log     *slog.Logger
 
@@ -43,6 +43,9 @@ type table struct {
 	partitions []partitionState // owned by the progress loop
 }
 
+// An applyFunc applies a table record to the rows and indexes of a copy.
+type applyFunc func(w *localstore.Writer, key string, value []byte) (change, error)
+
 // A partitionState is what the last poll found of a partition.
 type partitionState struct {
 	generation int64
@@ -53,18 +56,18 @@ type partitionState struct {
 	complete   atomic.Bool
 }
 
-// stallAfter is how long a partition may be behind without moving. The client closes a partition's channel on an error that it
-// cannot retry, and goka may take that for an orderly end: the view keeps running and reads nothing.
+// stallAfter is how long a partition may be behind without moving. The client closes a partition's channel on an error
+// that it cannot retry, and goka may take that for an orderly end: the view keeps running and reads nothing.
 const stallAfter = 30 * time.Second
 
 // errClosed is returned by a read before the store is open and after it is closed.
 var errClosed = errors.New("the local copy is closed")
 
-func newTable(name string, topic topology.Topic, dir string,
-	apply func(*localstore.Writer, string, []byte) (change, error), m *metrics, log *slog.Logger) *table {
+func newTable(name string, topic topology.Topic, dir string, apply applyFunc, m *metrics, log *slog.Logger) *table {
 	t := &table{
 		name: name, topic: topic, dir: dir, apply: apply, metrics: m, log: log.With("table", name),
-		reason: errors.New("not started"), restart: make(chan string, 1), partitions: make([]partitionState, topic.Partitions),
+		reason: errors.New("not started"), restart: make(chan string, 1),
+		partitions: make([]partitionState, topic.Partitions),
 	}
 	t.generation.Store(1)
 	for range topic.Partitions {
@@ -115,8 +118,8 @@ func (t *table) read(f func(s *localstore.Store) error) error {
 	return f(t.store)
 }
 
-// update is goka's callback for each record of the topic. Row, index and offset are written in one batch, so a crash cannot
-// separate them.
+// update is goka's callback for each record of the topic. Row, index and offset are written in one batch, so a crash
+// cannot separate them.
 func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	partition := ctx.Partition()
 	var done change
@@ -141,8 +144,8 @@ func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, va
 	return nil
 }
 
-// skipped counts a record without effect. Older versions are normal after a failover; anything else was written by another
-// program, which is logged once for each cause.
+// skipped counts a record without effect. Older versions are normal after a failover; anything else was written by
+// another program, which is logged once for each cause.
 func (t *table) skipped(c change, partition int32, offset int64) {
 	t.metrics.skipped.WithLabelValues(t.name, c.skipped).Inc()
 	if c.skipped == skipOlder {
@@ -154,8 +157,8 @@ func (t *table) skipped(c change, partition int32, offset int64) {
 	}
 }
 
-// observe compares the copy of a partition with the end of its changelog, and requests another goka view if the copy has
-// stopped moving. It reports whether the copy is up to date.
+// observe compares the copy of a partition with the end of its changelog, and requests another goka view if the copy
+// has stopped moving. It reports whether the copy is up to date.
 func (t *table) observe(partition int32, end int64, now time.Time) (upToDate bool) {
 	generation, last := t.generation.Load(), &t.partitions[partition]
 	if last.generation != generation {
@@ -259,8 +262,8 @@ func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Str
 	}
 }
 
-// discard closes a store that must not be used any more: localstore wipes it when it is opened again. Requests are refused until
-// the copy is complete again. No view runs meanwhile.
+// discard closes a store that must not be used any more: localstore wipes it when it is opened again. Requests are
+// refused until the copy is complete again. No view runs meanwhile.
 func (t *table) discard(ctx context.Context) {
 	for _, f := range t.frontiers {
 		f.reset()

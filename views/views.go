@@ -1,9 +1,9 @@
 // Package views serves the state of files and workspaces over HTTP, from local copies of the two tables.
 //
-// It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do not
-// respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on its length, not
-// on the size of the table. Before a copy was complete once, and past the staleness that the operator allows, it answers 503. It
-// writes to no topic.
+// It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do
+// not respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on
+// its length, not on the size of the table. Before a copy was complete once, and past the staleness that the operator
+// allows, it answers 503. It writes to no topic.
 package views
 
 import (
@@ -30,16 +30,17 @@ type Config struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 
-	// Authorize decides about each request to a resource, before its parameters are read; nil allows all. The workspace is "" for
-	// a resource that belongs to none. Where allowed is false, the answer is that of a workspace or path that does not exist. An
-	// error that is a *problem.Problem is answered as it is, any other one with 500.
+	// Authorize decides about each request to a resource, before its parameters are read; nil allows all. The workspace
+	// is "" for a resource that belongs to none. Where allowed is false, the answer is that of a workspace or path that
+	// does not exist. An error that is a *problem.Problem is answered as it is, any other one with 500.
 	Authorize func(request *http.Request, workspace string) (allowed bool, err error)
 	// Page serves all paths outside of the API; nil: they are answered 404.
 	Page http.Handler
 
 	// MaxStaleness is the age of data past which requests are answered 503; zero: no limit.
 	MaxStaleness time.Duration
-	// Duplicates returns how many events were dropped as duplicates; nil if the files processor runs in another process.
+	// Duplicates returns how many events were dropped as duplicates; nil if the files processor runs in another
+	// process.
 	Duplicates func() int64
 	// DeadLettered returns how many dead letters are open, if that is known; nil if they are not counted.
 	DeadLettered func() (n int64, ok bool)
@@ -95,15 +96,16 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Stop ends the requests that wait, with 503, and those that stream: an HTTP server that shuts down would wait for them. Other
-// requests are answered as before.
+// Stop ends the requests that wait, with 503, and those that stream: an HTTP server that shuts down would wait for
+// them. Other requests are answered as before.
 func (s *Server) Stop() { s.stop() }
 
-// Handler serves the API and the page. It must not be used behind a router that cleans paths, such as http.ServeMux: ids may
-// be "..".
+// Handler serves the API and the page. It must not be used behind a router that cleans paths, such as http.ServeMux:
+// ids may be "..".
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// Ready returns nil if requests are answered, else the reason why they are not. It uses what Run has found and asks no broker.
+// Ready returns nil if requests are answered, else the reason why they are not. It uses what Run has found and sends
+// no request to the brokers.
 func (s *Server) Ready() error {
 	for _, t := range []*table{s.files, s.workspaces} {
 		if err := t.ready(); err != nil {

@@ -27,7 +27,8 @@ var waitForm = regexp.MustCompile(`^(([0-9]|[1-5][0-9]|60)s?|([0-9]{1,4}|[1-5][0
 // parseWait parses the parameter wait.
 func parseWait(s string) (time.Duration, error) {
 	if !waitForm.MatchString(s) {
-		return 0, badField("wait", "wait must be whole seconds, such as 5 or 5s, or milliseconds, such as 500ms, and at most 60 seconds")
+		return 0, badField("wait", "wait must be whole seconds, such as 5 or 5s, or milliseconds, such as 500ms, "+
+			"and at most 60 seconds")
 	}
 	unit := time.Second
 	if strings.HasSuffix(s, "ms") {
@@ -61,17 +62,20 @@ func parseBarrier(query url.Values) (barrier, error) {
 	}
 	if query.Has("at_least") {
 		if b.position, err = tidemarkv1.ParsePosition(query.Get("at_least")); err != nil {
-			return b, badField("at_least", "at_least must be a position as the webhook endpoint answered it, for example 7:1234")
+			return b, badField("at_least",
+				"at_least must be a position as the webhook endpoint answered it, for example 7:1234")
 		}
 	}
 	return b, nil
 }
 
-// await blocks until the barrier's position is in the tables, by their frontiers, or until enough reports that the requested
-// row includes it already. A position of another partition than that of the requested workspace is waited for too, since it is
-// a valid position of another workspace. The key is that of the row that enough reads.
-func (s *Server) await(ctx context.Context, b barrier, tables []*table, key string,
-	enough func(want *tidemarkv1.Position) (bool, error)) error {
+// A reachedFunc reports whether the requested row includes a position.
+type reachedFunc func(want *tidemarkv1.Position) (bool, error)
+
+// await blocks until the barrier's position is in the tables, by their frontiers, or until enough reports that the
+// requested row includes it already. A position of another partition than that of the requested workspace is waited for
+// too, since it is a valid position of another workspace. The key is that of the row that enough reads.
+func (s *Server) await(ctx context.Context, b barrier, tables []*table, key string, enough reachedFunc) error {
 	if b.position == nil {
 		return nil
 	}
@@ -114,8 +118,9 @@ func (s *Server) await(ctx context.Context, b barrier, tables []*table, key stri
 }
 
 // passed reports whether the barrier's position is reached; if not, changed is closed when that may have changed.
-func (s *Server) passed(b barrier, tables []*table,
-	enough func(want *tidemarkv1.Position) (bool, error)) (done bool, changed <-chan struct{}, err error) {
+func (s *Server) passed(b barrier, tables []*table, enough reachedFunc) (
+	done bool, changed <-chan struct{}, err error,
+) {
 	if enough != nil {
 		if done, err = enough(b.position); err != nil || done {
 			return done, nil, err
@@ -144,8 +149,9 @@ func waitError(ctx context.Context, b barrier, err error) error {
 	case ctx.Err() == nil && !errors.Is(err, errStopping):
 		return err
 	}
-	return problem.New(http.StatusServiceUnavailable, codeNotReached, fmt.Sprintf("position %s was not reached within %s: "+
-		"try again, or raise wait (at most 60s)", b.position.Text(), b.wait)).On("at_least").Retry(time.Second)
+	detail := fmt.Sprintf("position %s was not reached within %s: try again, or raise wait (at most 60s)",
+		b.position.Text(), b.wait)
+	return problem.New(http.StatusServiceUnavailable, codeNotReached, detail).On("at_least").Retry(time.Second)
 }
 
 // rowWaiters notifies requests of changes of single rows.
