@@ -14,9 +14,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/topology"
 )
 
-// An admin asks a cluster about its topics. It is opened for one question and closed after it.
+// An admin asks a cluster about its topics.
 type admin struct {
 	*kadm.Client
 	client  *kgo.Client
@@ -38,6 +40,33 @@ func (c Config) admin(more ...kgo.Opt) (*admin, error) {
 	}
 	return &admin{Client: kadm.NewClient(client), client: client, brokers: c.Brokers, last: last}, nil
 }
+
+// A TopicChecker checks topics repeatedly over one client: opening one takes a TLS handshake and a login each time.
+type TopicChecker struct {
+	admin *admin
+	want  []topology.Topic
+}
+
+// NewTopicChecker returns a checker that connects when it is first used. The caller must close it.
+func NewTopicChecker(c Config, want []topology.Topic) (*TopicChecker, error) {
+	a, err := c.admin()
+	if err != nil {
+		return nil, err
+	}
+	return &TopicChecker{a, want}, nil
+}
+
+// Topics does what CheckTopics does.
+func (t *TopicChecker) Topics(ctx context.Context) error { return t.admin.check(ctx, t.want) }
+
+// Partitions returns an error that names every topic with another partition count than wanted: a *Mismatch for each. Missing
+// topics are ignored.
+func (t *TopicChecker) Partitions(ctx context.Context) error {
+	return t.admin.checkPartitions(ctx, t.want)
+}
+
+// Close closes the client.
+func (t *TopicChecker) Close() { t.admin.Close() }
 
 // fail names the cluster, and the cause that an error hides which only says that time ran out or a connection ended.
 func (a *admin) fail(doing string, err error) error {

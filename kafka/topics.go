@@ -77,14 +77,7 @@ func CheckTopics(ctx context.Context, c Config, want []topology.Topic) error {
 	return a.check(ctx, want)
 }
 
-// CheckPartitions returns an error that names every topic whose number of partitions is another one than wanted, as found and as
-// wanted: a *Mismatch for each. It is one small question, for who asks again and again; a topic that is missing is passed over.
-func CheckPartitions(ctx context.Context, c Config, want []topology.Topic) error {
-	a, err := c.admin()
-	if err != nil {
-		return err
-	}
-	defer a.Close()
+func (a *admin) checkPartitions(ctx context.Context, want []topology.Topic) error {
 	found, _, err := a.topics(ctx, names(want))
 	if err != nil {
 		return err

@@ -58,6 +58,9 @@ func (p *Problem) Partial(result any) *Problem {
 	return p
 }
 
+// Header returns the headers that With and Retry have set.
+func (p *Problem) Header() http.Header { return p.header }
+
 // Error returns the status, code and detail.
 func (p *Problem) Error() string { return strconv.Itoa(p.Status) + " " + p.Code + ": " + p.Detail }
 

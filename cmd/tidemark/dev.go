@@ -60,7 +60,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	defer func() { err = errors.Join(err, stop()) }()
 
 	gate := newStartGate(func(ctx context.Context) error { return applyTopics(ctx, config, streams, progress) }, h.log)
-	gate.watch = func(ctx context.Context) error { return kafka.CheckPartitions(ctx, config, streams.Topics()) }
+	gate.watch = func() (*kafka.TopicChecker, error) { return kafka.NewTopicChecker(config, streams.Topics()) }
 	h.readiness.Add("topics", gate.Ready)
 	webhooks, err := c.ingress(ctx, h, gate, config, streams, signer.scheme, signer.secrets)
 	if err != nil {

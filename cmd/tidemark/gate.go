@@ -20,7 +20,7 @@ import (
 // watches the topics' partition counts, since partitions can be added while the roles run.
 type startGate struct {
 	check func(context.Context) error
-	watch func(context.Context) error // returns which topic has another number of partitions; nil: not watched
+	watch func() (*kafka.TopicChecker, error) // opens the checker of the partition counts; nil: they are not watched
 	log   *slog.Logger
 	open  chan struct{} // closed once the check has passed
 
@@ -61,17 +61,21 @@ func (g *startGate) run(ctx context.Context) error {
 	}
 	g.set(nil)
 	close(g.open)
-	g.watchUntil(ctx)
-	return nil
+	return g.watchUntil(ctx)
 }
 
 // watchUntil keeps readiness up to date until ctx ends. A topic that has more partitions than before does not end the process:
 // the roles go on, and an operator decides.
-func (g *startGate) watchUntil(ctx context.Context) {
+func (g *startGate) watchUntil(ctx context.Context) error {
 	if g.watch == nil {
 		<-ctx.Done()
-		return
+		return nil
 	}
+	topics, err := g.watch()
+	if err != nil {
+		return err
+	}
+	defer topics.Close()
 	logged := ""
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -79,9 +83,9 @@ func (g *startGate) watchUntil(ctx context.Context) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return
+			return nil
 		}
-		err := g.watch(ctx)
+		err := topics.Partitions(ctx)
 		if ctx.Err() != nil || kafka.Away(err) { // each role reports brokers that it cannot reach
 			continue
 		}

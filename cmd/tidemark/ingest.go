@@ -86,7 +86,7 @@ func (h *host) await(role string, config kafka.Config, streams topology.Streams)
 		}
 		return kafka.CheckAccess(ctx, config, access)
 	}, h.log)
-	gate.watch = func(ctx context.Context) error { return kafka.CheckPartitions(ctx, config, topics) }
+	gate.watch = func() (*kafka.TopicChecker, error) { return kafka.NewTopicChecker(config, topics) }
 	h.readiness.Add("topics", gate.Ready)
 	return gate
 }
@@ -106,13 +106,15 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, gate *startGate, conf
 		return service{}, usagef("--workspace-burst %d, --max-in-flight %d, --max-connections %d: want 0 or more",
 			f.WorkspaceBurst, f.MaxInFlight, f.MaxConnections)
 	}
+	events, err := kafka.NewTopicChecker(config, []topology.Topic{streams.Events})
+	if err != nil {
+		return service{}, err
+	}
 	server, err := ingress.New(ingress.Config{
 		Scheme: scheme, Secrets: secrets, Aliases: aliases,
 		Brokers: config.Brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, f.IngressLinger, streams.Events.Partitions),
-		Check: func(ctx context.Context) error {
-			return kafka.CheckTopics(ctx, config, []topology.Topic{streams.Events})
-		},
-		Rate: f.WorkspaceRate, Burst: f.WorkspaceBurst, MaxInFlight: f.MaxInFlight, Partitions: streams.Events.Partitions,
+		Check: events.Topics,
+		Rate:  f.WorkspaceRate, Burst: f.WorkspaceBurst, MaxInFlight: f.MaxInFlight, Partitions: streams.Events.Partitions,
 		Log: h.log.With("role", "ingress"), Metrics: h.registry,
 	})
 	if err != nil {
@@ -126,6 +128,7 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, gate *startGate, conf
 	listener = netutil.LimitListener(listener, cmp.Or(f.MaxConnections, 2*ingress.DefaultMaxInFlight))
 	h.readiness.Add("ingress", gate.ready(server.Ready))
 	return service{name: "ingress", addr: listener.Addr().String(), run: func(ctx context.Context) error {
+		defer events.Close()
 		bounded := ingress.HTTPServer("", h.parting(gate.handler(server.Handler())), h.log)
 		return errors.Join(serveHTTP(ctx, listener, bounded, h.log.With("role", "ingress")), closeIngress(ctx, server, h.log.With("role", "ingress")))
 	}}, nil
