@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// ContentType is the media type of a problem.
+const ContentType = "application/problem+json"
+
 // A Problem is one HTTP error. It is an error, so handlers may return it as one.
 type Problem struct {
 	Type   string `json:"type"` // always about:blank: the code says more than a URL could
@@ -64,8 +67,8 @@ func (p *Problem) Header() http.Header { return p.header }
 // Error returns the status, code and detail.
 func (p *Problem) Error() string { return strconv.Itoa(p.Status) + " " + p.Code + ": " + p.Detail }
 
-// Write writes the whole answer. Headers that are set on w before stay.
-func (p *Problem) Write(w http.ResponseWriter) {
+// Body returns the problem as JSON, with a line feed.
+func (p *Problem) Body() []byte {
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
 	encoder.SetEscapeHTML(false)
@@ -74,11 +77,17 @@ func (p *Problem) Write(w http.ResponseWriter) {
 		p.Detail += " (its result cannot be shown: " + err.Error() + ")"
 		_ = encoder.Encode(p.Partial(nil)) // strings and a number
 	}
+	return body.Bytes()
+}
+
+// Write writes the whole answer. Headers that are set on w before stay.
+func (p *Problem) Write(w http.ResponseWriter) {
+	body := p.Body()
 	h := w.Header()
 	maps.Copy(h, p.header)
-	h.Set("Content-Type", "application/problem+json")
-	h.Set("Content-Length", strconv.Itoa(body.Len()))
+	h.Set("Content-Type", ContentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(p.Status)
-	w.Write(body.Bytes())
+	w.Write(body)
 }

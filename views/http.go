@@ -2,7 +2,6 @@ package views
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -241,12 +240,8 @@ func (s *Server) explain(header http.Header, r route, err error) *answer {
 		p = problem.New(http.StatusInternalServerError, codeInternal,
 			"this is a fault of the server: its log says more")
 	}
-	body, err := json.Marshal(p)
-	if err != nil { // only a Result can fail to encode, and none is set here
-		s.conf.Log.Error("encode a problem", "code", p.Code, "error", err)
-	}
 	maps.Copy(header, p.Header())
-	return &answer{status: p.Status, contentType: "application/problem+json", body: body}
+	return &answer{status: p.Status, contentType: problem.ContentType, body: p.Body()}
 }
 
 // statusGone is the status in metrics of a request whose client left.
