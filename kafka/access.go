@@ -22,12 +22,12 @@ type Access struct {
 // A Denied says what the cluster's ACLs do not allow this user.
 type Denied struct {
 	Resource  string // topic or group, and its name
-	Doing     string // what was not allowed, in words
+	Action    string // what was not allowed, in words
 	Operation string // what to grant for it, by Kafka's name
 }
 
 func (d *Denied) Error() string {
-	return fmt.Sprintf("%s: this user may not %s: grant the ACL operation %s", d.Resource, d.Doing, d.Operation)
+	return fmt.Sprintf("%s: this user may not %s: grant the ACL operation %s", d.Resource, d.Action, d.Operation)
 }
 
 // CheckAccess returns an error that names every operation which the cluster's ACLs do not allow this user. A client that is

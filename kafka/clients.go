@@ -23,7 +23,7 @@ func (c Config) Cluster() committed.Cluster {
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			return missing(topic)
 		case errors.Is(err, kerr.TopicAuthorizationFailed):
-			return unreadable(topic)
+			return deniedRead(topic)
 		case errors.Is(err, sarama.ErrOffsetOutOfRange):
 			return fmt.Errorf("%w; `tidemark doctor` says which", err)
 		}

@@ -21,7 +21,7 @@ const (
 )
 
 // A Contact is a connection to a broker that was made in every step.
-type Contact struct {
+type ProbeResult struct {
 	Address string
 	TLS     string // version, or empty
 	Login   string // who with which mechanism, or empty
@@ -30,8 +30,8 @@ type Contact struct {
 
 // A Fault is the step at which a connection to a broker failed, its cause, and what mends it.
 type Fault struct {
-	Address, Step, Cause, Mend string
-	Err                        error
+	Address, Step, Cause, Fix string
+	Err                       error
 }
 
 // Error says step and cause.
@@ -45,8 +45,8 @@ const probeTimeout = 5 * time.Second
 
 // Probe makes a connection to one broker step by step, as the clients do in one go, and returns a *Fault that tells which step
 // failed: clients say that they ran out of brokers or of time, whatever the cause was. It changes nothing.
-func Probe(ctx context.Context, c Config, address string) (Contact, error) {
-	contact := Contact{Address: address}
+func Probe(ctx context.Context, c Config, address string) (ProbeResult, error) {
+	contact := ProbeResult{Address: address}
 	if err := c.validate(); err != nil {
 		return contact, err
 	}
@@ -61,7 +61,7 @@ func Probe(ctx context.Context, c Config, address string) (Contact, error) {
 	}
 	contact.TLS = version
 	if c.SASL.Mechanism == "" {
-		err = p.anonymous(ctx)
+		err = p.checkNoLogin(ctx)
 	} else {
 		contact.Login, err = p.login(ctx)
 	}
@@ -85,7 +85,7 @@ func (p *probe) open(ctx context.Context) (version string, err error) {
 		}
 	}
 	if _, err := p.ask(kmsg.NewPtrApiVersionsRequest()); err != nil {
-		return "", p.unheard(ctx, err)
+		return "", p.noAnswer(ctx, err)
 	}
 	return version, nil
 }
@@ -98,15 +98,15 @@ func (p *probe) close() {
 
 // A probe is one connection being made.
 type probe struct {
-	config  Config
-	address string
-	conn    net.Conn
-	wanted  bool // the broker asked for a client certificate
-	asked   int32
+	config               Config
+	address              string
+	conn                 net.Conn
+	certificateRequested bool // the broker asked for a client certificate
+	correlation          int32
 }
 
 func (p *probe) fault(step string, err error, mend, cause string, args ...any) *Fault {
-	return &Fault{Address: p.address, Step: step, Cause: fmt.Sprintf(cause, args...), Mend: mend, Err: err}
+	return &Fault{Address: p.address, Step: step, Cause: fmt.Sprintf(cause, args...), Fix: mend, Err: err}
 }
 
 // dial finds the host and connects to its port.
@@ -153,11 +153,11 @@ func rootCause(err error) error {
 }
 
 // unheard tells why a broker did not answer the first request, which it answers to anyone.
-func (p *probe) unheard(ctx context.Context, err error) error {
+func (p *probe) noAnswer(ctx context.Context, err error) error {
 	switch {
-	case p.wanted && p.config.TLS.CertFile == "":
+	case p.certificateRequested && p.config.TLS.CertFile == "":
 		return p.noCertificate(err)
-	case p.config.TLS.Enabled && (p.wanted || remoteAlert(err) != "") && !isTimeout(err):
+	case p.config.TLS.Enabled && (p.certificateRequested || remoteAlert(err) != "") && !isTimeout(err):
 		return p.refusedTLS(err)
 	case !p.config.TLS.Enabled && (errors.Is(err, errTLSAnswer) || p.speaksTLS(ctx)):
 		return p.fault(StepTLS, err, "set --kafka-tls, and --kafka-ca-file if the authority is your own", "this port speaks TLS, and TLS is off here")
@@ -170,7 +170,7 @@ func (p *probe) unheard(ctx context.Context, err error) error {
 }
 
 // speaksPlainly says whether a Kafka broker without TLS listens where a handshake failed.
-func (p *probe) speaksPlainly(ctx context.Context) bool {
+func (p *probe) speaksPlaintext(ctx context.Context) bool {
 	config := p.config
 	config.TLS = TLSConfig{}
 	other := &probe{config: config, address: p.address}

@@ -14,7 +14,7 @@ import (
 )
 
 // anonymous tells whether the broker talks to who has not logged in.
-func (p *probe) anonymous(ctx context.Context) error {
+func (p *probe) checkNoLogin(ctx context.Context) error {
 	question := kmsg.NewPtrMetadataRequest()
 	question.Version, question.Topics = 4, []kmsg.MetadataRequestTopic{} // none, not nil: nil asks for all
 	_, err := p.ask(question)
@@ -34,11 +34,11 @@ func (p *probe) anonymous(ctx context.Context) error {
 		return hungUp
 	}
 	return p.fault(StepLogin, nil, "set --kafka-sasl-mechanism, --kafka-sasl-user and the password",
-		"the broker wants a login, and none is set here; it offers %s", offered(answer))
+		"the broker wants a login, and none is set here; it offers %s", offeredMechanisms(answer))
 }
 
 // offered lists the mechanisms that a broker has.
-func offered(answer *kmsg.SASLHandshakeResponse) string {
+func offeredMechanisms(answer *kmsg.SASLHandshakeResponse) string {
 	if len(answer.SupportedMechanisms) == 0 {
 		return "no mechanism at all"
 	}
@@ -61,7 +61,7 @@ func (p *probe) login(ctx context.Context) (string, error) {
 	switch refusal := kerr.ErrorForCode(answer.ErrorCode); {
 	case errors.Is(refusal, kerr.UnsupportedSaslMechanism):
 		return "", p.fault(StepLogin, nil, "set --kafka-sasl-mechanism to one that is offered, or add this one to the broker's sasl.enabled.mechanisms",
-			"mechanism %s is not enabled; the broker offers %s", own.Mechanism, offered(answer))
+			"mechanism %s is not enabled; the broker offers %s", own.Mechanism, offeredMechanisms(answer))
 	case errors.Is(refusal, kerr.IllegalSaslState):
 		return "", p.fault(StepLogin, nil, "leave the SASL settings out, or take the port of the listener with logins", "this port asks for no login")
 	case refusal != nil:
@@ -137,9 +137,9 @@ const maxAnswer = 1 << 20
 
 // ask sends a request, in a version whose header has no tags, and reads its response.
 func (p *probe) ask(request kmsg.Request) (kmsg.Response, error) {
-	p.asked++
+	p.correlation++
 	format := kmsg.NewRequestFormatter(kmsg.FormatterClientID(p.config.clientID()))
-	if _, err := p.conn.Write(format.AppendRequest(nil, request, p.asked)); err != nil {
+	if _, err := p.conn.Write(format.AppendRequest(nil, request, p.correlation)); err != nil {
 		return nil, err
 	}
 	var head [8]byte // length and correlation id
@@ -153,7 +153,7 @@ func (p *probe) ask(request kmsg.Request) (kmsg.Response, error) {
 	if head[0] == 0x15 && head[1] == 3 {
 		return nil, errTLSAnswer
 	}
-	if size < 4 || size > maxAnswer || int32(binary.BigEndian.Uint32(head[4:])) != p.asked {
+	if size < 4 || size > maxAnswer || int32(binary.BigEndian.Uint32(head[4:])) != p.correlation {
 		return nil, errNotKafka
 	}
 	body := make([]byte, size-4)

@@ -23,7 +23,7 @@ func (p *probe) handshake(ctx context.Context, conn net.Conn) (string, error) {
 	config.ServerName = host
 	own := config.GetClientCertificate
 	config.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		p.wanted = true
+		p.certificateRequested = true
 		if own == nil {
 			return new(tls.Certificate), nil // none
 		}
@@ -32,7 +32,7 @@ func (p *probe) handshake(ctx context.Context, conn net.Conn) (string, error) {
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		fault := p.refusedTLS(err)
-		if !p.wanted && remoteAlert(err) == "" && p.speaksPlainly(ctx) {
+		if !p.certificateRequested && remoteAlert(err) == "" && p.speaksPlaintext(ctx) {
 			fault = p.plainPort(err)
 		}
 		return "", fault
@@ -69,11 +69,11 @@ func (p *probe) refusedTLS(err error) error {
 			"wrong host name: the certificate is for %s, not for %s", namesOf(name.Certificate), name.Host)
 	case errors.As(err, &invalid):
 		return p.fault(StepTLS, err, "have the broker's certificate issued anew", "the broker's certificate is not valid: %v", invalid)
-	case p.wanted && p.config.TLS.CertFile == "":
+	case p.certificateRequested && p.config.TLS.CertFile == "":
 		return p.noCertificate(err)
 	}
 	switch alert := remoteAlert(err); {
-	case p.wanted && !isTimeout(err):
+	case p.certificateRequested && !isTimeout(err):
 		if alert == "" { // the alert was lost with the connection
 			alert = rootCause(err).Error()
 		}

@@ -34,11 +34,11 @@ func Extent(ctx context.Context, c Config, topic string) (Spans, error) {
 
 func (a *admin) extent(ctx context.Context, topic string) (Spans, error) {
 	starts, err := a.ListStartOffsets(ctx, topic)
-	if err = a.lookedUp(topic, starts, err); err != nil {
+	if err = a.topicError(topic, starts, err); err != nil {
 		return nil, err
 	}
 	ends, err := a.ListCommittedOffsets(ctx, topic)
-	if err = a.lookedUp(topic, ends, err); err != nil {
+	if err = a.topicError(topic, ends, err); err != nil {
 		return nil, err
 	}
 	spans := Spans{}
@@ -51,10 +51,10 @@ func (a *admin) extent(ctx context.Context, topic string) (Spans, error) {
 
 // undecidedFor is how long open transactions are waited for. A broker ends those of an instance that died within their timeout,
 // 15 s in package epochs, and the 10 s of its look-out for them.
-const undecidedFor = time.Minute
+const openTransactionTimeout = time.Minute
 
 // Decided returns the extent of a topic once no transaction in it is undecided, so that all that is there can be read.
-func Decided(ctx context.Context, c Config, topic string) (Spans, error) {
+func StableExtent(ctx context.Context, c Config, topic string) (Spans, error) {
 	a, err := c.admin()
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func Decided(ctx context.Context, c Config, topic string) (Spans, error) {
 	defer a.Close()
 	for begun := time.Now(); ; {
 		ends, err := a.ListEndOffsets(ctx, topic)
-		if err = a.lookedUp(topic, ends, err); err != nil {
+		if err = a.topicError(topic, ends, err); err != nil {
 			return nil, err
 		}
 		spans, err := a.extent(ctx, topic)
@@ -78,7 +78,7 @@ func Decided(ctx context.Context, c Config, topic string) (Spans, error) {
 		if open < 0 {
 			return spans, nil
 		}
-		if time.Since(begun) > undecidedFor {
+		if time.Since(begun) > openTransactionTimeout {
 			return nil, fmt.Errorf("a transaction on %s/%d is still undecided: wait until its producer has ended it, or the brokers have", topic, open)
 		}
 		select {
@@ -98,7 +98,7 @@ func OffsetsAt(ctx context.Context, c Config, topic string, at time.Time) (map[i
 	}
 	defer a.Close()
 	listed, err := a.ListOffsetsAfterMilli(ctx, at.UnixMilli(), topic)
-	if err = a.lookedUp(topic, listed, err); err != nil {
+	if err = a.topicError(topic, listed, err); err != nil {
 		return nil, err
 	}
 	offsets := map[int32]int64{}
@@ -106,7 +106,7 @@ func OffsetsAt(ctx context.Context, c Config, topic string, at time.Time) (map[i
 	return offsets, nil
 }
 
-func (a *admin) lookedUp(topic string, listed kadm.ListedOffsets, err error) error {
+func (a *admin) topicError(topic string, listed kadm.ListedOffsets, err error) error {
 	if err == nil {
 		err = listed.Error()
 	}
@@ -114,14 +114,14 @@ func (a *admin) lookedUp(topic string, listed kadm.ListedOffsets, err error) err
 	case err == nil && len(listed[topic]) == 0, errors.Is(err, kerr.UnknownTopicOrPartition):
 		return missing(topic)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return unreadable(topic)
+		return deniedRead(topic)
 	case err != nil:
 		return a.fail("look up topic "+topic, err)
 	}
 	return nil
 }
 
-func unreadable(topic string) error { return &Denied{"topic " + topic, "read it", "Read"} }
+func deniedRead(topic string) error { return &Denied{"topic " + topic, "read it", "Read"} }
 
 // Read hands the committed records in spans to each: see committed.Read.
 func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*kgo.Record) error) error {
@@ -136,9 +136,9 @@ func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*k
 	if failed, ok := errors.AsType[*committed.FetchError](err); ok {
 		switch {
 		case errors.Is(failed, kerr.TopicAuthorizationFailed):
-			return unreadable(topic)
+			return deniedRead(topic)
 		case failed.Partition < 0:
-			return a.lookedUp(topic, nil, failed.Err)
+			return a.topicError(topic, nil, failed.Err)
 		}
 		return a.fail(fmt.Sprintf("read partition %d of %s", failed.Partition, topic), failed.Err)
 	}
@@ -147,7 +147,7 @@ func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*k
 
 // Settled moves the ends of spans back to where a reader of committed records stands when it has read them: see committed.Ends. An
 // end that cannot be told now stays.
-func Settled(ctx context.Context, c Config, topic string, spans Spans) (Spans, error) {
+func TrimTrailingMarkers(ctx context.Context, c Config, topic string, spans Spans) (Spans, error) {
 	a, err := c.admin()
 	if err != nil {
 		return nil, err

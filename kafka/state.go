@@ -17,10 +17,10 @@ import (
 
 // A State is how a cluster is, as far as some topics need it.
 type State struct {
-	Brokers    []Broker // those that the cluster counts as up
-	Down       []int32  // ids of brokers that hold replicas and are not among them
-	Partitions int      // of the topics that exist
-	Weak       []Weak   // partitions that are not as they should be
+	Brokers         []Broker          // those that the cluster counts as up
+	Down            []int32           // ids of brokers that hold replicas and are not among them
+	Partitions      int               // of the topics that exist
+	UnderReplicated []UnderReplicated // partitions that are not as they should be
 }
 
 // Single reports whether the cluster has one broker, so that nothing can be replicated. A cluster that has lost all but one is
@@ -34,26 +34,26 @@ type Broker struct {
 }
 
 // A Weak partition lacks replicas.
-type Weak struct {
-	Topic     string  `json:"topic"`
-	Partition int32   `json:"partition"`
-	Replicas  int     `json:"replicas"`
-	InSync    int     `json:"in_sync"`
-	Lacks     []int32 `json:"lacks"`    // ids of the brokers whose replicas are not in sync
-	Offline   bool    `json:"offline"`  // it has no leader that answers: nothing can be read or written
-	Refusing  bool    `json:"refusing"` // fewer in sync than writes need
+type UnderReplicated struct {
+	Topic       string  `json:"topic"`
+	Partition   int32   `json:"partition"`
+	Replicas    int     `json:"replicas"`
+	InSync      int     `json:"in_sync"`
+	NotInSync   []int32 `json:"lacks"`    // ids of the brokers whose replicas are not in sync
+	Offline     bool    `json:"offline"`  // it has no leader that answers: nothing can be read or written
+	BelowMinISR bool    `json:"refusing"` // fewer in sync than writes need
 }
 
 // String says the partition in a few words.
-func (w Weak) String() string {
+func (w UnderReplicated) String() string {
 	if w.Offline {
 		return fmt.Sprintf("%s/%d has no leader", w.Topic, w.Partition)
 	}
-	if len(w.Lacks) == 0 { // all are, and writes need more than there are
+	if len(w.NotInSync) == 0 { // all are, and writes need more than there are
 		return fmt.Sprintf("%s/%d has %d of %d replicas in sync", w.Topic, w.Partition, w.InSync, w.Replicas)
 	}
-	ids := make([]string, len(w.Lacks))
-	for i, id := range w.Lacks {
+	ids := make([]string, len(w.NotInSync))
+	for i, id := range w.NotInSync {
 		ids[i] = strconv.Itoa(int(id))
 	}
 	return fmt.Sprintf("%s/%d has %d of %d replicas in sync, not %s", w.Topic, w.Partition, w.InSync, w.Replicas, strings.Join(ids, " and "))
@@ -91,7 +91,7 @@ func Describe(ctx context.Context, c Config, topics []topology.Topic, away ...in
 	}
 	slices.Sort(s.Down)
 	order := names(topics)
-	slices.SortFunc(s.Weak, func(a, b Weak) int {
+	slices.SortFunc(s.UnderReplicated, func(a, b UnderReplicated) int {
 		return cmp.Or(slices.Index(order, a.Topic)-slices.Index(order, b.Topic), cmp.Compare(a.Partition, b.Partition))
 	})
 	return s, nil
@@ -99,7 +99,7 @@ func Describe(ctx context.Context, c Config, topics []topology.Topic, away ...in
 
 // add notes what is not as it should be of a partition.
 func (s *State) add(topic string, p kmsg.MetadataResponseTopicPartition, least int, away []int32) {
-	w := Weak{Topic: topic, Partition: p.Partition, Replicas: len(p.Replicas)}
+	w := UnderReplicated{Topic: topic, Partition: p.Partition, Replicas: len(p.Replicas)}
 	w.Offline = p.Leader < 0 || slices.Contains(away, p.Leader)
 	for _, id := range p.Replicas {
 		up := slices.ContainsFunc(s.Brokers, func(b Broker) bool { return b.ID == id })
@@ -109,12 +109,12 @@ func (s *State) add(topic string, p kmsg.MetadataResponseTopicPartition, least i
 		if up && slices.Contains(p.ISR, id) && !slices.Contains(away, id) { // the last in sync stays so when it goes down
 			w.InSync++
 		} else {
-			w.Lacks = append(w.Lacks, id)
+			w.NotInSync = append(w.NotInSync, id)
 		}
 	}
-	slices.Sort(w.Lacks)
-	w.Refusing = w.InSync < min(least, w.Replicas)
-	if w.Offline || len(w.Lacks) > 0 {
-		s.Weak = append(s.Weak, w)
+	slices.Sort(w.NotInSync)
+	w.BelowMinISR = w.InSync < min(least, w.Replicas)
+	if w.Offline || len(w.NotInSync) > 0 {
+		s.UnderReplicated = append(s.UnderReplicated, w)
 	}
 }

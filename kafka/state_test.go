@@ -66,10 +66,10 @@ func TestDescribe(t *testing.T) {
 				t.Fatal(err)
 			}
 			var weak []string
-			for _, w := range state.Weak {
+			for _, w := range state.UnderReplicated {
 				weak = append(weak, w.String())
-				if w.Refusing != c.refusing {
-					t.Errorf("refusing %v, want %v", w.Refusing, c.refusing)
+				if w.BelowMinISR != c.refusing {
+					t.Errorf("refusing %v, want %v", w.BelowMinISR, c.refusing)
 				}
 			}
 			if got := strings.Join(weak, "; "); got != c.want {

@@ -46,11 +46,11 @@ func (c Change) String() string {
 }
 
 // Counts reports whether the difference is in the number of partitions, which every topic must have alike.
-func (c Change) Counts() bool { return c.Setting == partitions }
+func (c Change) IsPartitionCount() bool { return c.Setting == partitions }
 
 // Refused reports whether tidemark does not run with this difference. How long a log is kept is the operator's to choose. Topics of
 // releases before TimestampType was set have producers' times; nothing is lost by them.
-func (c Change) Refused() bool { return c.Setting != retention && c.Setting != TimestampType }
+func (c Change) Blocking() bool { return c.Setting != retention && c.Setting != TimestampType }
 
 // A Mismatch is a difference that tidemark does not run with.
 type Mismatch struct{ Change }
@@ -143,7 +143,7 @@ func (a *admin) check(ctx context.Context, want []topology.Topic) error {
 		switch {
 		case change.Create:
 			errs = append(errs, missing(change.Topic))
-		case change.Refused():
+		case change.Blocking():
 			errs = append(errs, &Mismatch{change})
 		}
 	}

@@ -192,7 +192,7 @@ type run struct {
 func (r *run) open(ctx context.Context) error {
 	counts := map[string]int{}
 	for _, t := range r.From.Topics() {
-		spans, err := kafka.Decided(ctx, r.Kafka, t.Name)
+		spans, err := kafka.StableExtent(ctx, r.Kafka, t.Name)
 		if err != nil {
 			return err
 		}
@@ -294,11 +294,11 @@ func (r *run) finish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		table, err := kafka.Decided(ctx, r.Kafka, g.table)
+		table, err := kafka.StableExtent(ctx, r.Kafka, g.table)
 		if err != nil {
 			return err
 		}
-		input, err := kafka.Decided(ctx, r.Kafka, g.input)
+		input, err := kafka.StableExtent(ctx, r.Kafka, g.input)
 		if err != nil {
 			return err
 		}
@@ -312,7 +312,7 @@ func (r *run) finish(ctx context.Context) error {
 			if o, found := commits[partition]; found {
 				at = o.At
 			}
-			said := committed.Standing{Log: id, Next: table[partition].To}.Metadata()
+			said := committed.ChangelogEnd{TopicID: id, Offset: table[partition].To}.Metadata()
 			offsets = append(offsets, kadm.Offset{
 				Topic: g.input, Partition: partition, At: at, LeaderEpoch: -1, Metadata: said + " " + mark,
 			})

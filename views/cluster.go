@@ -112,8 +112,8 @@ func (b *brokers) committed(ctx context.Context, group, topic string) (offsets, 
 		offsets[i] = unknown
 		if o, ok := all.Lookup(topic, int32(i)); ok && o.Err == nil {
 			offsets[i] = o.At
-			standing, _ := committed.StandingOf(o.Metadata)
-			reach[i] = standing.Next
+			standing, _ := committed.ParseChangelogEnd(o.Metadata)
+			reach[i] = standing.Offset
 		}
 	}
 	return offsets, reach, nil

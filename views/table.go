@@ -88,7 +88,7 @@ func (t *table) ready() error {
 func (t *table) corrupt() bool {
 	perished := false
 	_ = t.read(func(s *localstore.Store) error { // one that is closed is not corrupt
-		perished = s.Perished()
+		perished = s.Corrupt()
 		return nil
 	})
 	return perished

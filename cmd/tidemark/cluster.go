@@ -50,7 +50,7 @@ func (c *cluster) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if !kafka.Away(err) {
+		if !kafka.Unreachable(err) {
 			return err
 		}
 		c.set(fmt.Errorf("waiting for the brokers: %w", err))
@@ -80,7 +80,7 @@ func (c *cluster) watchUntil(ctx context.Context) {
 			return
 		}
 		err := c.watch(ctx)
-		if ctx.Err() != nil || kafka.Away(err) { // brokers that are away are for each role to report
+		if ctx.Err() != nil || kafka.Unreachable(err) { // brokers that are away are for each role to report
 			continue
 		}
 		c.set(err)

@@ -72,7 +72,7 @@ func At(brokers ...string) Cluster {
 		Brokers: brokers,
 		Sarama: func() (*sarama.Config, error) {
 			s := sarama.NewConfig()
-			ReaderSettings(s, largestAnswer)
+			ReaderSettings(s, maxPartitionBytes)
 			return s, nil
 		},
 		Franz: func() ([]kgo.Opt, error) { return []kgo.Opt{kgo.SeedBrokers(brokers...)}, nil },

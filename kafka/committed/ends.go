@@ -36,7 +36,7 @@ func Ends(ctx context.Context, client *kgo.Client, topic string, ends map[int32]
 	if err != nil {
 		return nil, fmt.Errorf("look up the start of %s: %w", topic, err)
 	}
-	s := &search{client: client, topic: listed[topic], found: map[int32]int64{}, tails: map[int32]*tail{}}
+	s := &endSearch{client: client, topic: listed[topic], found: map[int32]int64{}, tails: map[int32]*tail{}}
 	for partition, end := range ends {
 		start, told := starts.Lookup(topic, partition)
 		switch {
@@ -56,10 +56,10 @@ func Ends(ctx context.Context, client *kgo.Client, topic string, ends map[int32]
 }
 
 // largestAnswer is how much of a partition is asked for at a time, in bytes. A broker sends the first batch whatever its size.
-const largestAnswer = 4 << 20
+const maxPartitionBytes = 4 << 20
 
 // A search looks for the last record of some partitions, from their ends backwards.
-type search struct {
+type endSearch struct {
 	client *kgo.Client
 	topic  kadm.TopicDetail
 	tails  map[int32]*tail // still searched
@@ -72,7 +72,7 @@ type tail struct {
 	width      int64
 	from, next int64 // read from here, and read next
 	last       int64 // the last record found; -1: none
-	alone      bool  // asked for in a request of its own
+	separate   bool  // asked for in a request of its own
 }
 
 // widen reads one offset at first: mostly it is a record, and the second to last nearly always.
@@ -86,29 +86,29 @@ func (t *tail) widen() {
 }
 
 // A question goes to a leader, about one partition only or about all others.
-type question struct {
-	leader int32
-	alone  int32 // the partition; -1: all others
+type fetchKey struct {
+	leader    int32
+	partition int32 // the partition; -1: all others
 }
 
 // round asks each leader once, and once more for each partition that is asked for alone.
-func (s *search) round(ctx context.Context) {
-	requests := map[question]*kmsg.FetchRequest{}
+func (s *endSearch) round(ctx context.Context) {
+	requests := map[fetchKey]*kmsg.FetchRequest{}
 	for partition, t := range s.tails {
 		detail := s.topic.Partitions[partition]
 		if detail.Err != nil || detail.Leader < 0 {
 			delete(s.tails, partition)
 			continue
 		}
-		q := question{detail.Leader, -1}
-		if t.alone {
-			q.alone = partition
+		q := fetchKey{detail.Leader, -1}
+		if t.separate {
+			q.partition = partition
 		}
 		if requests[q] == nil {
 			requests[q] = committedFetch(s.topic)
 		}
 		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, t.next, largestAnswer
+		p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, t.next, maxPartitionBytes
 		topics := requests[q].Topics
 		topics[0].Partitions = append(topics[0].Partitions, p)
 		requests[q].MaxBytes += p.PartitionMaxBytes
@@ -123,7 +123,7 @@ func (s *search) round(ctx context.Context) {
 			for _, topic := range fetched.Topics {
 				for i := range topic.Partitions {
 					delete(asked, topic.Partitions[i].Partition)
-					s.take(&topic.Partitions[i])
+					s.handle(&topic.Partitions[i])
 				}
 			}
 		}
@@ -143,7 +143,7 @@ func committedFetch(topic kadm.TopicDetail) *kmsg.FetchRequest {
 }
 
 // take draws the conclusion of an answer.
-func (s *search) take(p *kmsg.FetchResponseTopicPartition) {
+func (s *endSearch) handle(p *kmsg.FetchResponseTopicPartition) {
 	t := s.tails[p.Partition]
 	if t == nil {
 		return
@@ -167,8 +167,8 @@ func (s *search) take(p *kmsg.FetchResponseTopicPartition) {
 		t.next = next
 		return
 	}
-	if next < t.end && !t.alone { // the answer may have been full before it came to this partition: brokers have a limit of their own
-		t.alone = true
+	if next < t.end && !t.separate { // the answer may have been full before it came to this partition: brokers have a limit of their own
+		t.separate = true
 		return
 	}
 	switch { // read to the end, or there is nothing more in the log

@@ -124,7 +124,7 @@ func TestTopicManagersTellTheEndThatRecoveryReaches(t *testing.T) {
 	w.end(t, kgo.TryCommit) // 0, 1, marker 2
 	w.last(t)
 	w.write(t, 2) // 3, 4
-	processor, err := committed.TopicManager(w.cluster, committed.Anywhere)(w.cluster.Brokers)
+	processor, err := committed.TopicManager(w.cluster, committed.NoMinEnd)(w.cluster.Brokers)
 	if err != nil {
 		t.Fatal(err)
 	}

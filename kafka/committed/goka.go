@@ -15,10 +15,10 @@ import (
 )
 
 // A Floor tells where a partition of a table ends at least, by what its reader knows from elsewhere.
-type Floor func(ctx context.Context, table string, partition int32) (int64, error)
+type MinEnd func(ctx context.Context, table string, partition int32) (int64, error)
 
 // Anywhere is the Floor of who knows nothing.
-func Anywhere(context.Context, string, int32) (int64, error) { return 0, nil }
+func NoMinEnd(context.Context, string, int32) (int64, error) { return 0, nil }
 
 // TopicManager looks topics up, for goka's processors and views. It creates none: topics are made beforehand, so that two
 // processes starting together do not race.
@@ -30,7 +30,7 @@ func Anywhere(context.Context, string, int32) (int64, error) { return 0, nil }
 //
 // An end below floor is not taken for one: a leader that was cut off from the others tells what it knew. A view passes nil and
 // waits for nobody: what is undecided, or not told yet, comes later.
-func TopicManager(c Cluster, floor Floor) goka.TopicManagerBuilder {
+func TopicManager(c Cluster, floor MinEnd) goka.TopicManagerBuilder {
 	return func(brokers []string) (goka.TopicManager, error) {
 		config, err := c.Sarama()
 		if err != nil {
@@ -51,7 +51,7 @@ func TopicManager(c Cluster, floor Floor) goka.TopicManagerBuilder {
 			return nil, err
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		return &topicManager{TopicManager: inner, client: client, cluster: c, floor: floor, ctx: ctx, cancel: cancel}, nil
+		return &topicManager{TopicManager: inner, client: client, cluster: c, minEnd: floor, ctx: ctx, cancel: cancel}, nil
 	}
 }
 
@@ -59,7 +59,7 @@ type topicManager struct {
 	goka.TopicManager
 	client  *kgo.Client
 	cluster Cluster
-	floor   Floor           // nil: nothing is waited for
+	minEnd  MinEnd          // nil: nothing is waited for
 	ctx     context.Context // ends with Close: goka's interface passes none
 	cancel  context.CancelFunc
 	once    sync.Once
@@ -67,16 +67,16 @@ type topicManager struct {
 
 // patience is how long a table's undecided transactions are waited for, and its true end. A broker aborts those of an instance
 // that died within their timeout, 15 s in package epochs, and the 10 s of its look-out for them.
-const patience = time.Minute
+const endTimeout = time.Minute
 
 // GetOffset returns the newest offset as TopicManager says, and others as they are.
 func (m *topicManager) GetOffset(topic string, partition int32, at int64) (int64, error) {
 	if at != sarama.OffsetNewest {
 		return m.TopicManager.GetOffset(topic, partition, at)
 	}
-	ctx, cancel := context.WithTimeout(m.ctx, patience)
+	ctx, cancel := context.WithTimeout(m.ctx, endTimeout)
 	defer cancel()
-	end, err := m.risen(ctx, topic, partition)
+	end, err := m.waitForMinEnd(ctx, topic, partition)
 	if err != nil {
 		return 0, err
 	}
@@ -97,15 +97,15 @@ func (m *topicManager) GetOffset(topic string, partition int32, at int64) (int64
 }
 
 // risen returns where the partition ends, once that is not below the floor.
-func (m *topicManager) risen(ctx context.Context, topic string, partition int32) (end int64, err error) {
+func (m *topicManager) waitForMinEnd(ctx context.Context, topic string, partition int32) (end int64, err error) {
 	var floor int64
-	if m.floor != nil {
-		if floor, err = m.floor(ctx, topic, partition); err != nil {
+	if m.minEnd != nil {
+		if floor, err = m.minEnd(ctx, topic, partition); err != nil {
 			return 0, err
 		}
 	}
 	for {
-		if end, err = m.end(ctx, topic, partition); err != nil || end >= floor {
+		if end, err = m.listEnd(ctx, topic, partition); err != nil || end >= floor {
 			return end, err
 		}
 		select {
@@ -118,9 +118,9 @@ func (m *topicManager) risen(ctx context.Context, topic string, partition int32)
 }
 
 // end returns where the partition ends, with what is undecided if that is waited for.
-func (m *topicManager) end(ctx context.Context, topic string, partition int32) (int64, error) {
+func (m *topicManager) listEnd(ctx context.Context, topic string, partition int32) (int64, error) {
 	list := kadm.NewClient(m.client).ListCommittedOffsets
-	if m.floor != nil {
+	if m.minEnd != nil {
 		list = kadm.NewClient(m.client).ListEndOffsets
 	}
 	listed, err := list(ctx, topic)

@@ -25,7 +25,7 @@ func (s Spans) Len() (n int64) {
 }
 
 // silence is how long nothing may come before Read asks whether retention has taken what it waits for.
-const silence = 5 * time.Second
+const idleTimeout = 5 * time.Second
 
 // fetchBytes is how much a broker sends of a partition at a time. With the client's own 1 MiB the reading of a single partition
 // is a request and a pause for each thousand records.
@@ -52,7 +52,7 @@ func (e *FetchError) Unwrap() error { return e.Err }
 //
 // The client is opened with options of Read's own, and closed.
 func Read(ctx context.Context, open func(...kgo.Opt) (*kgo.Client, error), topic string, spans Spans, each func(*kgo.Record) error) error {
-	r := &reading{topic: topic, spans: spans, unread: map[int32]bool{}}
+	r := &spanReader{topic: topic, spans: spans, unread: map[int32]bool{}}
 	from := map[int32]kgo.Offset{}
 	for partition, span := range spans {
 		if span.From < span.To {
@@ -78,16 +78,16 @@ func Read(ctx context.Context, open func(...kgo.Opt) (*kgo.Client, error), topic
 }
 
 // A reading is one call of Read.
-type reading struct {
+type spanReader struct {
 	client *kgo.Client
 	topic  string
 	spans  Spans
 	unread map[int32]bool // the partitions whose spans have not been read to the end
 }
 
-func (r *reading) run(ctx context.Context, each func(*kgo.Record) error) error {
+func (r *spanReader) run(ctx context.Context, each func(*kgo.Record) error) error {
 	for len(r.unread) > 0 {
-		poll, cancel := context.WithTimeout(ctx, silence)
+		poll, cancel := context.WithTimeout(ctx, idleTimeout)
 		fetches := r.client.PollFetches(poll)
 		cancel()
 		if ctx.Err() != nil {
@@ -99,7 +99,7 @@ func (r *reading) run(ctx context.Context, each func(*kgo.Record) error) error {
 			}
 		}
 		if fetches.NumRecords() == 0 {
-			if err := r.forget(ctx); err != nil {
+			if err := r.dropDeleted(ctx); err != nil {
 				return err
 			}
 		}
@@ -114,20 +114,20 @@ func (r *reading) run(ctx context.Context, each func(*kgo.Record) error) error {
 				}
 			}
 			if record.Offset+1 >= r.spans[record.Partition].To {
-				r.done(record.Partition)
+				r.finish(record.Partition)
 			}
 		}
 	}
 	return nil
 }
 
-func (r *reading) done(partition int32) {
+func (r *spanReader) finish(partition int32) {
 	delete(r.unread, partition)
 	r.client.RemoveConsumePartitions(map[string][]int32{r.topic: {partition}})
 }
 
 // forget takes partitions off the list whose span retention has deleted.
-func (r *reading) forget(ctx context.Context) error {
+func (r *spanReader) dropDeleted(ctx context.Context) error {
 	starts, err := kadm.NewClient(r.client).ListStartOffsets(ctx, r.topic)
 	if err == nil {
 		err = starts.Error()
@@ -137,7 +137,7 @@ func (r *reading) forget(ctx context.Context) error {
 	}
 	for partition := range r.unread {
 		if start, found := starts.Lookup(r.topic, partition); found && start.Offset >= r.spans[partition].To {
-			r.done(partition)
+			r.finish(partition)
 		}
 	}
 	return nil

@@ -57,8 +57,6 @@ type Config struct {
 	// MaxMessageBytes is the largest batch that is sent, which must not be more than the topics take; zero for 1 MB, which is
 	// what Kafka's topics take unless they are told otherwise.
 	MaxMessageBytes int32
-	// Options are added to goka's own, after everything that makes the processor safe.
-	Options []goka.ProcessorOption
 }
 
 func (c Config) withDefaults() Config {
@@ -87,8 +85,8 @@ func (c Config) validate() error {
 	switch table := graph.GroupTable(); {
 	case c.Guarantee != "" && c.Guarantee != AtLeastOnce && c.Guarantee != ExactlyOnce:
 		return fmt.Errorf("group %s: there is no guarantee %q: want %s or %s", c.Name, c.Guarantee, AtLeastOnce, ExactlyOnce)
-	case epochs.wrapped < len(graph.InputStreams()):
-		return fmt.Errorf("group %s: the graph has %d inputs and %d callbacks from Epochs.Callback: each input needs one of its own", c.Name, len(graph.InputStreams()), epochs.wrapped)
+	case epochs.callbacks < len(graph.InputStreams()):
+		return fmt.Errorf("group %s: the graph has %d inputs and %d callbacks from Epochs.Callback: each input needs one of its own", c.Name, len(graph.InputStreams()), epochs.callbacks)
 	case string(graph.Group()) != c.Name:
 		return fmt.Errorf("group %s: the graph is of group %s", c.Name, graph.Group())
 	case table == nil:

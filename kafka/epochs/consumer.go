@@ -28,25 +28,25 @@ func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.C
 		return nil, err
 	}
 	config.ClientID = clientID
-	config.ChannelBufferSize = fetchAhead
+	config.ChannelBufferSize = saramaChannelSize
 	config.Consumer.Group.InstanceId = e.conf.InstanceID
 	config.Consumer.Offsets.AutoCommit.Enable = e.conf.Guarantee != ExactlyOnce // which commits in its transactions
 	inner, err := sarama.NewConsumerGroup(brokers, name, config)
 	if err != nil {
 		return nil, fmt.Errorf("join group %s: %w", name, err)
 	}
-	return &group{ConsumerGroup: inner, epochs: e}, nil
+	return &consumerGroup{ConsumerGroup: inner, epochs: e}, nil
 }
 
-type group struct {
+type consumerGroup struct {
 	sarama.ConsumerGroup
 	epochs *Epochs
 }
 
 // Errors passes on what the sessions complain of. A partition whose committed offset is not in the log ends them for good: sarama
 // would join again at once, for ever and for all partitions, and say so to nobody.
-func (g *group) Errors() <-chan error {
-	passed := make(chan error, inboxSize)
+func (g *consumerGroup) Errors() <-chan error {
+	passed := make(chan error, prefetchRecords)
 	go func() {
 		defer close(passed)
 		for err := range g.ConsumerGroup.Errors() {
@@ -77,7 +77,7 @@ func (e *Epochs) outOfRange(of *sarama.ConsumerError) error {
 }
 
 // Consume runs session after session until one fails or the context ends.
-func (g *group) Consume(ctx context.Context, topics []string, handler sarama.ConsumerGroupHandler) error {
+func (g *consumerGroup) Consume(ctx context.Context, topics []string, handler sarama.ConsumerGroupHandler) error {
 	session, stop := g.epochs.whilePublishing(ctx)
 	defer stop()
 	for session.Err() == nil {
@@ -97,10 +97,10 @@ func (e *Epochs) whilePublishing(ctx context.Context) (context.Context, context.
 	session, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
-		case <-e.broke:
+		case <-e.failed:
 			e.mu.RLock()
 			defer e.mu.RUnlock()
-			cancel(e.fault)
+			cancel(e.err)
 		case <-session.Done():
 		}
 	}()
@@ -123,14 +123,14 @@ func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
 			return err // the Group asks once more, and hears the same
 		}
 	}
-	if ledger := h.epochs.ledger; ledger != nil {
-		h.session.swallow = true
-		ledger.member.Store(membershipOf(s))
+	if ledger := h.epochs.txnProducer; ledger != nil {
+		h.session.ignoreMarks = true
+		ledger.session.Store(memberOf(s))
 	}
 	if err := h.inner.Setup(h.session); err != nil {
 		return err
 	}
-	go h.session.followRest()
+	go h.session.skipMarkersUntilDone()
 	return nil
 }
 
@@ -140,12 +140,12 @@ func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 	defer h.session.ended.Store(true)
 	overdue := time.AfterFunc(drainTimeout, func() {
 		for _, p := range h.epochs.partitions() {
-			p.overdue()
+			p.failWaiting()
 		}
 	})
 	defer overdue.Stop()
-	if ledger := h.epochs.ledger; ledger != nil {
-		defer ledger.member.Store(nil)
+	if ledger := h.epochs.txnProducer; ledger != nil {
+		defer ledger.session.Store(nil)
 	}
 	return h.inner.Cleanup(h.session)
 }
@@ -153,16 +153,16 @@ func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
 	of := partitionID{c.Topic(), c.Partition()}
 	if p := h.epochs.partition(c.Partition()); p != nil && s.Context().Err() == nil {
-		p.begun.Do(func() { h.epochs.begin(p) })
-		h.session.prefixes[of].start(c.InitialOffset(), func(next int64) { h.session.atRest(p, of, next) })
+		p.started.Do(func() { h.epochs.startPartition(p) })
+		h.session.prefixes[of].start(c.InitialOffset(), func(next int64) { h.session.commitSkipped(p, of, next) })
 	}
-	in := h.epochs.openInbox(of)
-	ready := &preparedClaim{ConsumerGroupClaim: c, messages: make(chan *sarama.ConsumerMessage, inboxSize)}
+	in := h.epochs.openPreparedQueue(of)
+	ready := &preparedClaim{ConsumerGroupClaim: c, messages: make(chan *sarama.ConsumerMessage, prefetchRecords)}
 	go func() {
 		defer close(ready.messages)
 		delivered := h.session.prefixes[of]
 		for record := range c.Messages() {
-			size, err := in.wait(s.Context(), len(record.Key)+len(record.Value))
+			size, err := in.reserve(s.Context(), len(record.Key)+len(record.Value))
 			if err != nil {
 				return
 			}
@@ -198,10 +198,10 @@ type partitionID struct {
 // A session forwards the marks that are safe to commit.
 type session struct {
 	sarama.ConsumerGroupSession
-	epochs   *Epochs
-	prefixes map[partitionID]*prefix // fixed at Setup
-	swallow  bool                    // transactions commit, not marks
-	ended    atomic.Bool
+	epochs      *Epochs
+	prefixes    map[partitionID]*prefix // fixed at Setup
+	ignoreMarks bool                    // transactions commit, not marks
+	ended       atomic.Bool
 }
 
 func newSession(inner sarama.ConsumerGroupSession, epochs *Epochs) *session {
@@ -220,7 +220,7 @@ func (s *session) MarkOffset(topic string, partition int32, offset int64, _ stri
 	if p == nil || s.ended.Load() {
 		return
 	}
-	if next, grew := p.finish(offset - 1); grew && !s.swallow {
+	if next, grew := p.finish(offset - 1); grew && !s.ignoreMarks {
 		s.ConsumerGroupSession.MarkOffset(topic, partition, next, s.epochs.metadata(partition))
 	}
 }

@@ -24,9 +24,9 @@ func (c *gatedContext) Fail(err error) {
 
 // Value fails the epoch when there is a row and goka cannot decode it: while goka is stopping it would be none.
 func (c *gatedContext) Value() any {
-	c.epochs.found.Store(false)
+	c.epochs.rowFound.Store(false)
 	value := c.gokaContext.Value()
-	if value == nil && c.epochs.found.Load() {
+	if value == nil && c.epochs.rowFound.Load() {
 		c.Fail(fmt.Errorf("the row of %q cannot be decoded", c.Key()))
 	}
 	return value
@@ -34,9 +34,9 @@ func (c *gatedContext) Value() any {
 
 // SetValue fails the epoch when goka cannot encode the row: while goka is stopping it would be the one before.
 func (c *gatedContext) SetValue(value any, options ...goka.ContextOption) {
-	c.epochs.stored = false
+	c.epochs.rowSet = false
 	c.gokaContext.SetValue(value, options...)
-	if !c.epochs.stored {
+	if !c.epochs.rowSet {
 		c.Fail(fmt.Errorf("the row of %q cannot be encoded", c.Key()))
 	}
 }
@@ -48,7 +48,7 @@ var (
 
 // Delete is refused where an owner that was paused may write the row again afterwards.
 func (c *gatedContext) Delete(options ...goka.ContextOption) {
-	if c.epochs.shared == nil {
+	if c.epochs.transactions == nil {
 		c.Fail(errDelete)
 	}
 	c.gokaContext.Delete(options...)
@@ -56,7 +56,7 @@ func (c *gatedContext) Delete(options ...goka.ContextOption) {
 
 // DeferCommit is refused where the commit would not wait for it.
 func (c *gatedContext) DeferCommit() func(error) {
-	if c.epochs.shared != nil {
+	if c.epochs.transactions != nil {
 		c.Fail(errDefer)
 	}
 	return c.gokaContext.DeferCommit()

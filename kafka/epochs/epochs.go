@@ -37,30 +37,30 @@ import (
 //
 // With ExactlyOnce the epochs of all partitions are published together, in transactions: see there.
 type Epochs struct {
-	conf        Config
-	store       *localstore.Store // of the group's table
-	tableLog    string            // id of the table's log: see committed.Standing
-	client      *kgo.Client       // set by goka's start: see producerBuilder
-	readback    *readback         // likewise
-	lookout     *lookout          // likewise, unless there is nothing to look out for
-	ledger      *clusterLedger    // likewise, as the next one only with ExactlyOnce
-	shared      *transactions
-	owner       []byte
-	wrapped     int // callbacks
-	mu          sync.RWMutex
-	byPartition map[int32]*partitionEpochs
-	inboxes     map[partitionID]*inbox
+	conf           Config
+	store          *localstore.Store     // of the group's table
+	tableID        string                // id of the table's log: see committed.Standing
+	client         *kgo.Client           // set by goka's start: see producerBuilder
+	readback       *readback             // likewise
+	detector       *foreignWriteDetector // likewise, unless there is nothing to look out for
+	txnProducer    *kafkaTxnProducer     // likewise, as the next one only with ExactlyOnce
+	transactions   *transactions
+	owner          []byte
+	callbacks      int // callbacks
+	mu             sync.RWMutex
+	byPartition    map[int32]*partitionEpochs
+	preparedQueues map[partitionID]*preparedQueue
 
-	closed  chan struct{} // by the producer's Close
-	renewed chan struct{} // closed when renew has ended
-	broke   chan struct{} // closed with fault
-	fault   error         // the first of any partition; guarded by mu
+	closed    chan struct{} // by the producer's Close
+	touchDone chan struct{} // closed when renew has ended
+	failed    chan struct{} // closed with fault
+	err       error         // the first of any partition; guarded by mu
 }
 
 // Limits of one partition. A consumer that tells repeats by their positions may rely on the first.
 const (
-	maxUnacked = 1000    // outputs sent and not acknowledged
-	maxHeld    = 8 << 20 // bytes of rows not yet in the local store, and of outputs not acknowledged
+	maxUnacked       = 1000    // outputs sent and not acknowledged
+	maxBufferedBytes = 8 << 20 // bytes of rows not yet in the local store, and of outputs not acknowledged
 	// maxUncommitted takes the place of the first where nothing is seen out of order, or twice.
 	maxUncommitted = 4000
 )
@@ -73,9 +73,9 @@ var (
 // newEpochs returns the epochs of one processor. They are good for one Run of it.
 func newEpochs(conf Config, store *localstore.Store, tableLog string) *Epochs {
 	return &Epochs{
-		conf: conf, store: store, tableLog: tableLog, owner: newOwner(),
-		byPartition: make(map[int32]*partitionEpochs), inboxes: make(map[partitionID]*inbox),
-		closed: make(chan struct{}), renewed: make(chan struct{}), broke: make(chan struct{}),
+		conf: conf, store: store, tableID: tableLog, owner: newOwner(),
+		byPartition: make(map[int32]*partitionEpochs), preparedQueues: make(map[partitionID]*preparedQueue),
+		closed: make(chan struct{}), touchDone: make(chan struct{}), failed: make(chan struct{}),
 	}
 }
 
@@ -85,19 +85,19 @@ func (e *Epochs) options() []goka.ProcessorOption {
 		goka.WithProducerBuilder(e.producerBuilder),
 		goka.WithStorageBuilder(e.storageBuilder),
 		goka.WithConsumerGroupBuilder(e.groupBuilder),
-		goka.WithUpdateCallback(e.recover),
-		goka.WithTopicManagerBuilder(committed.TopicManager(e.conf.Cluster, e.floor)),
+		goka.WithUpdateCallback(e.applyRecovered),
+		goka.WithTopicManagerBuilder(committed.TopicManager(e.conf.Cluster, e.minEnd)),
 	}
 }
 
 // Callback wraps the processor's callback, so that an epoch never closes in the middle of one. The message is what Prepare
 // returned for the record, and without a Prepare what goka decoded.
 func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
-	e.wrapped++
+	e.callbacks++
 	return func(ctx goka.Context, message any) {
-		prepared, found := e.prepared(ctx)
+		prepared, found := e.takePrepared(ctx)
 		if !found {
-			e.refuse(ctx, fmt.Errorf("%s/%d: no record was prepared for offset %d", ctx.Topic(), ctx.Partition(), ctx.Offset()))
+			e.reject(ctx, fmt.Errorf("%s/%d: no record was prepared for offset %d", ctx.Topic(), ctx.Partition(), ctx.Offset()))
 			return
 		}
 		if e.conf.Prepare != nil {
@@ -105,11 +105,11 @@ func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 		}
 		p := e.partition(ctx.Partition())
 		if p == nil {
-			e.refuse(ctx, fmt.Errorf("partition %d: %w", ctx.Partition(), errClosed))
+			e.reject(ctx, fmt.Errorf("partition %d: %w", ctx.Partition(), errClosed))
 			return
 		}
 		if err := p.enter(); err != nil {
-			e.refuse(ctx, err)
+			e.reject(ctx, err)
 			return
 		}
 		returned := false
@@ -122,17 +122,17 @@ func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 		callback(&gatedContext{gokaContext: ctx, epochs: p}, message)
 		returned = true
 		if err := p.failure(); err != nil { // perhaps the callback's own, which it did not hear of
-			e.refuse(ctx, err)
+			e.reject(ctx, err)
 			return
 		}
-		p.passed(string(ctx.Topic()), ctx.Offset())
+		p.callbackReturned(string(ctx.Topic()), ctx.Offset())
 	}
 }
 
 // refuse ends the processor without the record's callback. Nothing after it may be committed.
-func (e *Epochs) refuse(ctx goka.Context, err error) {
-	if e.shared != nil {
-		e.shared.fail(err)
+func (e *Epochs) reject(ctx goka.Context, err error) {
+	if e.transactions != nil {
+		e.transactions.fail(err)
 	}
 	ctx.DeferCommit()(err)
 }
@@ -155,16 +155,16 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 		return nil, err
 	}
 	if e.conf.Mirror != nil {
-		if e.lookout, err = startLookout(e.conf, open, e.partitions); err != nil {
+		if e.detector, err = startForeignWriteDetector(e.conf, open, e.partitions); err != nil {
 			e.readback.close()
 			e.client.Close()
 			return nil, err
 		}
 	}
-	if e.shared != nil {
-		go e.shared.run()
+	if e.transactions != nil {
+		go e.transactions.run()
 	}
-	go e.renew()
+	go e.touchPartitions()
 	return &epochProducer{epochs: e}, nil
 }
 
@@ -175,11 +175,11 @@ func (e *Epochs) openProducer(open opener) (err error) {
 		e.client, err = open(append(safe, kgo.ProducerLinger(2*time.Millisecond))...)
 		return err
 	}
-	if e.ledger, err = openLedger(e.conf, open, safe...); err != nil {
+	if e.txnProducer, err = openTxnProducer(e.conf, open, safe...); err != nil {
 		return err
 	}
-	e.client = e.ledger.client
-	e.shared = newTransactions(e.ledger, e.conf, e.owner, e.partitions)
+	e.client = e.txnProducer.client
+	e.transactions = newTransactions(e.txnProducer, e.conf, e.owner, e.partitions)
 	return nil
 }
 
@@ -199,44 +199,44 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	if topic != e.conf.Table {
 		return nil, fmt.Errorf("epochs keep the table %s, not %s: joins and lookups need a storage of their own", e.conf.Table, topic)
 	}
-	shelf, err := e.store.Shelf(partition)
+	shelf, err := e.store.Partition(partition)
 	if err != nil {
 		return nil, err
 	}
 	p := newPartitionEpochs(e.conf, e.owner, shelf, e.send)
-	p.broken, p.standing.Log = e.fail, e.tableLog
-	if err := p.recall(); err != nil {
+	p.onFailure, p.changelogEnd.TopicID = e.fail, e.tableID
+	if err := p.loadPendingRewrites(); err != nil {
 		return nil, err
 	}
-	if e.shared != nil {
-		p.shared, p.dirty = e.shared, e.shared.dirty
+	if e.transactions != nil {
+		p.transactions, p.dirty = e.transactions, e.transactions.dirty
 	} else {
 		go p.run()
 	}
 	e.mu.Lock()
 	e.byPartition[partition] = p
 	e.mu.Unlock()
-	if e.shared != nil {
-		if err := e.shared.failure(); err != nil {
+	if e.transactions != nil {
+		if err := e.transactions.failure(); err != nil {
 			p.fail(err)
 		}
 	}
-	return &epochStorage{Shelf: shelf, partitionEpochs: p, epochs: e}, nil
+	return &epochStorage{Partition: shelf, partitionEpochs: p, epochs: e}, nil
 }
 
 // cause returns why the processor ended. When a transaction fails goka's error repeats that for each record in it.
 func (e *Epochs) cause(err error) error {
-	if e.shared == nil {
+	if e.transactions == nil {
 		return err
 	}
-	if first := e.shared.failure(); first != nil && !errors.Is(first, errClosed) && !errors.Is(first, errNotReturned) {
+	if first := e.transactions.failure(); first != nil && !errors.Is(first, errClosed) && !errors.Is(first, errNotReturned) {
 		return first
 	}
 	return err
 }
 
 // abandon gives up on everything in flight.
-func (e *Epochs) abandon(why error) {
+func (e *Epochs) failAll(why error) {
 	for _, p := range e.partitions() {
 		p.fail(why)
 	}
@@ -246,19 +246,19 @@ func (e *Epochs) abandon(why error) {
 func (e *Epochs) fail(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.fault == nil {
-		e.fault = err
-		close(e.broke)
+	if e.err == nil {
+		e.err = err
+		close(e.failed)
 	}
 }
 
 // begin is called once before the first record of a partition, of whichever input: its rows are those of the changelog's end, which
 // is read back from there on. What goka itself calls recovered may have been cut short by the end of the session.
-func (e *Epochs) begin(p *partitionEpochs) {
-	offset, err := p.shelf.GetOffset(-1)
-	p.wrote(offset + 1)
+func (e *Epochs) startPartition(p *partitionEpochs) {
+	offset, err := p.store.GetOffset(-1)
+	p.raiseChangelogEnd(offset + 1)
 	if err == nil && e.follow(p, offset+1) {
-		err = p.rewrite()
+		err = p.writePendingRewrites()
 	}
 	if err != nil {
 		p.fail(err)
@@ -269,30 +269,30 @@ func (e *Epochs) begin(p *partitionEpochs) {
 func (e *Epochs) follow(p *partitionEpochs, from int64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.byPartition[p.shelf.Partition()] != p {
+	if e.byPartition[p.store.Number()] != p {
 		return false
 	}
-	p.readTo.Store(from)
+	p.readBackTo.Store(from)
 	p.recovered.Store(true)
-	e.readback.follow(p.shelf.Partition(), from)
+	e.readback.follow(p.store.Number(), from)
 	return true
 }
 
 // forget ends a partition's epochs.
-func (e *Epochs) forget(partition int32) {
+func (e *Epochs) removePartition(partition int32) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.readback.leave(partition)
+	e.readback.unfollow(partition)
 	delete(e.byPartition, partition)
 }
 
 // recover writes a changelog record, read while goka recovers the table, straight to the disk: it is published already. A row that a
 // foreign null came after is kept, and written again once the table is recovered.
-func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
+func (e *Epochs) applyRecovered(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	older, p := false, e.partition(ctx.Partition())
 	owe := func(w *localstore.Writer) {
 		if p != nil {
-			p.owe(w, key, older)
+			p.storePendingRewrite(w, key, older)
 		}
 	}
 	err := e.store.Update(ctx.Partition(), ctx.Offset(), func(w *localstore.Writer) error {
@@ -301,7 +301,7 @@ func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, 
 			return err
 		}
 		switch {
-		case value == nil && owned(ctx.Headers()):
+		case value == nil && hasOwnerHeader(ctx.Headers()):
 			w.Delete(localstore.Rows, []byte(key))
 			e.conf.recoverIndex(w, key, stored, nil)
 		case value == nil:
@@ -316,7 +316,7 @@ func (e *Epochs) recover(ctx goka.UpdateContext, _ storage.Storage, key string, 
 		return nil
 	})
 	if p != nil && err == nil {
-		p.recalled(key, older)
+		p.noteRecovered(key, older)
 	}
 	return err
 }
@@ -347,10 +347,10 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 	switch {
 	case partition == nil: // the callback's own partition, which cannot be told, must not go on without it
 		err := fmt.Errorf("output to %s for partition %d: %w", topic, number, errClosed)
-		p.epochs.abandon(err)
+		p.epochs.failAll(err)
 		finish(nil, err)
 	case topic == p.epochs.conf.Table:
-		partition.hold(key, finish)
+		partition.addTablePromise(key, finish)
 	default:
 		partition.output(&kgo.Record{Topic: topic, Partition: number, Key: []byte(key), Value: value, Headers: producer.Headers(headers)}, finish)
 	}
@@ -359,11 +359,11 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 
 func (p *epochProducer) Close() error {
 	close(p.epochs.closed)
-	<-p.epochs.renewed
-	if p.epochs.shared != nil {
-		p.epochs.shared.close()
+	<-p.epochs.touchDone
+	if p.epochs.transactions != nil {
+		p.epochs.transactions.close()
 	}
-	p.epochs.lookout.close()
+	p.epochs.detector.close()
 	p.epochs.readback.close()
 	return producer.Close(p.epochs.client)
 }

@@ -27,9 +27,9 @@ type Group struct {
 
 // The pause between two attempts, and how long one must have run for the next pause to be short again.
 const (
-	firstPause = 250 * time.Millisecond
-	maxPause   = 15 * time.Second
-	soundRun   = time.Minute
+	minRestartPause = 250 * time.Millisecond
+	maxRestartPause = 15 * time.Second
+	stableRun       = time.Minute
 )
 
 // drainTimeout is how long a stopping processor waits for what is in flight, for example while no broker answers. What does
@@ -48,7 +48,7 @@ func (g *Group) Run(ctx context.Context) error {
 		g.set(nil, err)
 		return err
 	}
-	pause := firstPause
+	pause := minRestartPause
 	for {
 		if g.conf.Check != nil {
 			if err := g.conf.Check(ctx); err != nil {
@@ -64,8 +64,8 @@ func (g *Group) Run(ctx context.Context) error {
 			}
 			return nil
 		}
-		if time.Since(begin) >= soundRun {
-			pause = firstPause
+		if time.Since(begin) >= stableRun {
+			pause = minRestartPause
 		}
 		g.set(nil, err)
 		g.conf.Metrics.restarted()
@@ -75,7 +75,7 @@ func (g *Group) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		pause = min(2*pause, maxPause)
+		pause = min(2*pause, maxRestartPause)
 	}
 }
 
@@ -116,12 +116,12 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 
 	epochs := newEpochs(g.conf, store, log)
 	options := append(ClientOptions(g.conf.Cluster, g.conf.Hasher, g.conf.Log), epochs.options()...)
-	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)
+	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, g.conf.Graph(epochs), options...)
 	if err != nil {
 		return fmt.Errorf("build processor: %w", err)
 	}
 	g.set(processor, nil)
-	stopping := context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, func() { epochs.abandon(errClosed) }) })
+	stopping := context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, func() { epochs.failAll(errClosed) }) })
 	defer stopping()
 	if err := processor.Run(ctx); err != nil {
 		return epochs.cause(err)
@@ -141,8 +141,8 @@ func ClientOptions(c committed.Cluster, hasher func() hash.Hash32, log *slog.Log
 		goka.WithLogger(committed.GokaLog(log)),
 		goka.WithHasher(hasher),
 		goka.WithNilHandling(goka.NilProcess),
-		goka.WithPartitionChannelSize(inboxSize),
+		goka.WithPartitionChannelSize(prefetchRecords),
 		goka.WithConsumerSaramaBuilder(committed.Consumer(c)),
-		goka.WithTopicManagerBuilder(committed.TopicManager(c, committed.Anywhere)),
+		goka.WithTopicManagerBuilder(committed.TopicManager(c, committed.NoMinEnd)),
 	}
 }

@@ -36,125 +36,125 @@ type Mirror struct {
 // outputs in hand: so what a dead owner has not looked at lies among the last few thousand. What other writers append while no owner
 // runs is looked at as far back as that.
 const (
-	lookEvery   = time.Second
-	lookTimeout = 6 * time.Second // of one question
-	lookBack    = 4 * maxUnacked
+	checkInterval = time.Second
+	checkTimeout  = 6 * time.Second // of one question
+	maxScanBack   = 4 * maxUnacked
 )
 
 // An edge is the end of one partition of a mirror, as its owner knows it. Only the owner writes there, unless another was paused
 // and has not noticed yet that it lost the partition: then offsets are missing from those that are acknowledged.
-type edge struct {
-	mu     sync.Mutex
-	next   int64            // the offset after the newest that is known; -1 at first
-	others []committed.Span // offsets below next that are not ours and were not looked at yet, ascending
-	marker bool             // the newest record is of a transaction of ours, whose marker lands after it
+type mirrorEnd struct {
+	mu            sync.Mutex
+	next          int64            // the offset after the newest that is known; -1 at first
+	foreign       []committed.Span // offsets below next that are not ours and were not looked at yet, ascending
+	markerPending bool             // the newest record is of a transaction of ours, whose marker lands after it
 }
 
 // landed notes that a record of ours was acknowledged. Acknowledgements come in the order of their offsets.
-func (e *edge) landed(offset int64) {
+func (e *mirrorEnd) acknowledged(offset int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.marker && offset == e.next+1 {
+	if e.markerPending && offset == e.next+1 {
 		e.next++ // the marker lies in between, since it lands before the next transaction's records
 	}
-	e.marker = false
-	e.foreign(offset)
+	e.markerPending = false
+	e.addForeign(offset)
 	e.next = max(e.next, offset+1)
 }
 
 // committed notes that a transaction of ours with records in the partition is committed.
-func (e *edge) committed() {
+func (e *mirrorEnd) transactionCommitted() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.marker = true
+	e.markerPending = true
 }
 
 // ended notes where the partition ends while nothing of ours is on its way.
-func (e *edge) ended(end int64) {
+func (e *mirrorEnd) observed(end int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.marker && end <= e.next+1 {
+	if e.markerPending && end <= e.next+1 {
 		return // only the marker has landed since, or another's record that shows once the marker lands too
 	}
-	e.marker = false
-	e.foreign(end)
+	e.markerPending = false
+	e.addForeign(end)
 	e.next = max(e.next, end)
 }
 
 // foreign notes that what is not known below an offset is not ours; e.mu is held.
-func (e *edge) foreign(below int64) {
+func (e *mirrorEnd) addForeign(below int64) {
 	from := e.next
 	if from < 0 {
-		from = max(0, below-lookBack)
+		from = max(0, below-maxScanBack)
 	}
 	if from < below {
-		e.others = append(e.others, committed.Span{From: from, To: below})
+		e.foreign = append(e.foreign, committed.Span{From: from, To: below})
 	}
 }
 
 // take returns what is to be looked at and forgets it, and the known end.
-func (e *edge) take() (others []committed.Span, next int64) {
+func (e *mirrorEnd) takeForeign() (others []committed.Span, next int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	others, e.others = e.others, nil
+	others, e.foreign = e.foreign, nil
 	return others, e.next
 }
 
 // restore puts back what could not be looked at.
-func (e *edge) restore(others []committed.Span) {
+func (e *mirrorEnd) restoreForeign(others []committed.Span) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.others = append(others, e.others...)
+	e.foreign = append(others, e.foreign...)
 }
 
 // suspicious says whether there is anything to look at.
-func (e *edge) suspicious() bool {
+func (e *mirrorEnd) hasForeign() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.others) > 0
+	return len(e.foreign) > 0
 }
 
 // reflections are what a partition's owner knows of its own records in the mirror. All but the edge is guarded by the
 // partition's mu.
-type reflections struct {
-	edge         edge
-	sent, landed int
-	since        map[string]int64 // while others' records are looked at: where ours landed meanwhile, by key
+type mirrorState struct {
+	end         mirrorEnd
+	sent, acked int
+	ownOffsets  map[string]int64 // while others' records are looked at: where ours landed meanwhile, by key
 }
 
 // send notes a record on its way.
-func (r *reflections) send(key []byte) {
+func (r *mirrorState) noteSent(key []byte) {
 	r.sent++
-	if r.since != nil {
-		r.since[string(key)] = math.MaxInt64 // wherever it lands, it will be behind what is known
+	if r.ownOffsets != nil {
+		r.ownOffsets[string(key)] = math.MaxInt64 // wherever it lands, it will be behind what is known
 	}
 }
 
 // land notes where one landed.
-func (r *reflections) land(key []byte, offset int64) {
-	r.landed++
-	r.edge.landed(offset)
-	if r.since != nil {
-		r.since[string(key)] = offset
+func (r *mirrorState) noteAcked(key []byte, offset int64) {
+	r.acked++
+	r.end.acknowledged(offset)
+	if r.ownOffsets != nil {
+		r.ownOffsets[string(key)] = offset
 	}
 }
 
 // mirrors says whether an output is a record of the mirror.
-func (p *partitionEpochs) mirrors(r *kgo.Record) bool {
+func (p *partitionEpochs) isMirrorRecord(r *kgo.Record) bool {
 	return p.conf.Mirror != nil && r.Topic == p.conf.Mirror.Topic
 }
 
 // reflect notes where an output landed, if it is a record of the mirror.
-func (p *partitionEpochs) reflect(r *kgo.Record, offset int64) {
-	if p.mirrors(r) {
+func (p *partitionEpochs) mirrorAcknowledged(r *kgo.Record, offset int64) {
+	if p.isMirrorRecord(r) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.mirror.land(r.Key, offset)
+		p.mirror.noteAcked(r.Key, offset)
 	}
 }
 
 // A lookout keeps the mirror of the partitions that this instance owns.
-type lookout struct {
+type foreignWriteDetector struct {
 	open       opener
 	explained  func(topic string, err error) error
 	mirror     *Mirror
@@ -164,18 +164,18 @@ type lookout struct {
 	done       chan struct{}
 }
 
-func startLookout(conf Config, open opener, partitions func() []*partitionEpochs) (*lookout, error) {
-	client, err := open(kgo.RetryTimeout(lookTimeout))
+func startForeignWriteDetector(conf Config, open opener, partitions func() []*partitionEpochs) (*foreignWriteDetector, error) {
+	client, err := open(kgo.RetryTimeout(checkTimeout))
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &lookout{open: open, explained: conf.Cluster.Explained, mirror: conf.Mirror, log: conf.Log, partitions: partitions, cancel: cancel, done: make(chan struct{})}
+	l := &foreignWriteDetector{open: open, explained: conf.Cluster.Explained, mirror: conf.Mirror, log: conf.Log, partitions: partitions, cancel: cancel, done: make(chan struct{})}
 	go l.run(ctx, client)
 	return l, nil
 }
 
-func (l *lookout) close() {
+func (l *foreignWriteDetector) close() {
 	if l == nil {
 		return
 	}
@@ -183,10 +183,10 @@ func (l *lookout) close() {
 	<-l.done
 }
 
-func (l *lookout) run(ctx context.Context, client *kgo.Client) {
+func (l *foreignWriteDetector) run(ctx context.Context, client *kgo.Client) {
 	defer close(l.done)
 	defer client.Close()
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -194,20 +194,20 @@ func (l *lookout) run(ctx context.Context, client *kgo.Client) {
 		case <-ctx.Done():
 			return
 		}
-		if err := l.look(ctx, kadm.NewClient(client)); err != nil && ctx.Err() == nil {
+		if err := l.check(ctx, kadm.NewClient(client)); err != nil && ctx.Err() == nil {
 			l.log.WarnContext(ctx, "cannot look at what others wrote, trying again", "topic", l.mirror.Topic, "error", err)
 		}
 	}
 }
 
 // look reads what others wrote, and mends what is older than its row.
-func (l *lookout) look(ctx context.Context, admin *kadm.Client) error {
+func (l *foreignWriteDetector) check(ctx context.Context, admin *kadm.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	owned := map[int32]*partitionEpochs{}
 	for _, p := range l.partitions() {
 		if p.recovered.Load() {
-			owned[p.shelf.Partition()] = p
+			owned[p.store.Number()] = p
 		}
 	}
 	if len(owned) == 0 {
@@ -220,39 +220,39 @@ func (l *lookout) look(ctx context.Context, admin *kadm.Client) error {
 	if err != nil {
 		return l.explained(l.mirror.Topic, fmt.Errorf("look up the end of %s: %w", l.mirror.Topic, err))
 	}
-	var looks []*inspection
+	var looks []*repairScan
 	ends.Each(func(end kadm.ListedOffset) {
 		p := owned[end.Partition]
 		if p == nil {
 			return
 		}
 		if p.idle() { // else the next acknowledgement tells
-			p.mirror.edge.ended(end.Offset)
+			p.mirror.end.observed(end.Offset)
 		}
-		if p.mirror.edge.suspicious() {
-			looks = append(looks, p.inspect())
+		if p.mirror.end.hasForeign() {
+			looks = append(looks, p.startScan())
 		}
 	})
 	for _, look := range looks {
-		defer look.end()
+		defer look.close()
 	}
-	return l.inspect(ctx, looks)
+	return l.scan(ctx, looks)
 }
 
-func (l *lookout) inspect(ctx context.Context, looks []*inspection) error {
-	spans, of := committed.Spans{}, map[int32]*inspection{}
+func (l *foreignWriteDetector) scan(ctx context.Context, looks []*repairScan) error {
+	spans, of := committed.Spans{}, map[int32]*repairScan{}
 	for _, look := range looks {
-		if err := look.begin(ctx); err != nil {
+		if err := look.takeForeign(ctx); err != nil {
 			return err
 		}
-		spans[look.of.shelf.Partition()] = committed.Span{From: look.others[0].From, To: look.next}
-		of[look.of.shelf.Partition()] = look
+		spans[look.partition.store.Number()] = committed.Span{From: look.foreign[0].From, To: look.next}
+		of[look.partition.store.Number()] = look
 	}
 	open := func(more ...kgo.Opt) (*kgo.Client, error) {
-		return l.open(append(more, kgo.RetryTimeout(lookTimeout))...)
+		return l.open(append(more, kgo.RetryTimeout(checkTimeout))...)
 	}
 	err := committed.Read(ctx, open, l.mirror.Topic, spans, func(r *kgo.Record) error {
-		of[r.Partition].last[string(r.Key)] = r // only the last record of a key is kept for good
+		of[r.Partition].lastRecords[string(r.Key)] = r // only the last record of a key is kept for good
 		return nil
 	})
 	if failed, ok := errors.AsType[*committed.FetchError](err); ok {
@@ -262,7 +262,7 @@ func (l *lookout) inspect(ctx context.Context, looks []*inspection) error {
 		return err
 	}
 	for _, look := range looks {
-		if err := look.mend(); err != nil {
+		if err := look.repair(); err != nil {
 			return err
 		}
 	}
@@ -277,31 +277,31 @@ func (p *partitionEpochs) idle() bool {
 }
 
 // An inspection is one look at what others wrote to a partition of the mirror.
-type inspection struct {
-	of     *partitionEpochs
-	sent   int              // of our records, when it began
-	others []committed.Span // what others wrote, none of it looked at yet
-	next   int64
-	last   map[string]*kgo.Record // by key
-	done   bool
+type repairScan struct {
+	partition   *partitionEpochs
+	sent        int              // of our records, when it began
+	foreign     []committed.Span // what others wrote, none of it looked at yet
+	next        int64
+	lastRecords map[string]*kgo.Record // by key
+	done        bool
 }
 
 // inspect begins to note what is sent to the mirror meanwhile: it lands behind what is looked at.
-func (p *partitionEpochs) inspect() *inspection {
+func (p *partitionEpochs) startScan() *repairScan {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mirror.since = map[string]int64{}
-	return &inspection{of: p, sent: p.mirror.sent, last: map[string]*kgo.Record{}}
+	p.mirror.ownOffsets = map[string]int64{}
+	return &repairScan{partition: p, sent: p.mirror.sent, lastRecords: map[string]*kgo.Record{}}
 }
 
 // begin waits until all that was sent before has landed, and takes what is to be looked at.
-func (i *inspection) begin(ctx context.Context) error {
+func (i *repairScan) takeForeign(ctx context.Context) error {
 	for {
-		i.of.mu.Lock()
-		landed, err := i.of.mirror.landed, i.of.err
-		i.of.mu.Unlock()
+		i.partition.mu.Lock()
+		landed, err := i.partition.mirror.acked, i.partition.err
+		i.partition.mu.Unlock()
 		if landed >= i.sent || err != nil { // a partition that is given up is the next owner's to look at
-			i.others, i.next = i.of.mirror.edge.take()
+			i.foreign, i.next = i.partition.mirror.end.takeForeign()
 			return nil
 		}
 		select {
@@ -313,15 +313,15 @@ func (i *inspection) begin(ctx context.Context) error {
 }
 
 // foreign says whether an offset is of a record that we did not write.
-func (i *inspection) foreign(offset int64) bool {
-	return slices.ContainsFunc(i.others, func(s committed.Span) bool { return s.From <= offset && offset < s.To })
+func (i *repairScan) isForeign(offset int64) bool {
+	return slices.ContainsFunc(i.foreign, func(s committed.Span) bool { return s.From <= offset && offset < s.To })
 }
 
 // mend sends the mirror's record of a row again where an older one of another owner, or a null, has come after it.
-func (i *inspection) mend() error {
-	for _, key := range slices.Sorted(maps.Keys(i.last)) {
-		if r := i.last[key]; i.foreign(r.Offset) {
-			if err := i.of.mend(key, r.Offset, r.Value); err != nil {
+func (i *repairScan) repair() error {
+	for _, key := range slices.Sorted(maps.Keys(i.lastRecords)) {
+		if r := i.lastRecords[key]; i.isForeign(r.Offset) {
+			if err := i.partition.repair(key, r.Offset, r.Value); err != nil {
 				return err
 			}
 		}
@@ -331,23 +331,23 @@ func (i *inspection) mend() error {
 }
 
 // end stops noting. What was taken and not looked at is to be looked at again.
-func (i *inspection) end() {
-	i.of.mu.Lock()
-	i.of.mirror.since = nil
-	i.of.mu.Unlock()
+func (i *repairScan) close() {
+	i.partition.mu.Lock()
+	i.partition.mirror.ownOffsets = nil
+	i.partition.mu.Unlock()
 	if !i.done {
-		i.of.mirror.edge.restore(i.others)
+		i.partition.mirror.end.restoreForeign(i.foreign)
 	}
 }
 
 // mend sends the mirror's record of a row again when the one at an offset is older or a null, and ours has not come after it.
-func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
+func (p *partitionEpochs) repair(key string, offset int64, value []byte) error {
 	if p.enter() != nil {
 		return nil // given up, or about to be: the next owner looks
 	}
 	defer p.gate.Unlock()
 	p.mu.Lock()
-	ours, sent := p.mirror.since[key]
+	ours, sent := p.mirror.ownOffsets[key]
 	p.mu.Unlock()
 	if sent && ours > offset {
 		return nil
@@ -366,6 +366,6 @@ func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
 	}
 	p.conf.Metrics.outputRewritten()
 	nobody := func(*sarama.ProducerMessage, error) *goka.Promise { return nil } // when it fails, so does the partition
-	p.output(&kgo.Record{Topic: m.Topic, Partition: p.shelf.Partition(), Key: []byte(key), Value: record}, nobody)
+	p.output(&kgo.Record{Topic: m.Topic, Partition: p.store.Number(), Key: []byte(key), Value: record}, nobody)
 	return nil
 }

@@ -99,7 +99,7 @@ type epochTest struct {
 func newEpochTest(t *testing.T) *epochTest {
 	t.Helper()
 	store := openTestStore(t)
-	shelf, err := store.Shelf(0)
+	shelf, err := store.Partition(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func (e *epochTest) fold(t *testing.T, key, value string) (output, table promise
 	if err := e.set(key, []byte(value)); err != nil {
 		t.Fatal(err)
 	}
-	e.hold(key, table.finish)
+	e.addTablePromise(key, table.finish)
 	return output, table
 }
 
@@ -172,7 +172,7 @@ func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 		t.Fatalf("first sent was %s", out.Topic)
 	}
 	e.wire.quiet(t) // the row waits for the output
-	if value, held := e.get("k"); !held || string(value) != "v1" {
+	if value, held := e.bufferedRow("k"); !held || string(value) != "v1" {
 		t.Errorf("the next callback sees %q, %t", value, held)
 	}
 	out.done(7, nil)
@@ -195,7 +195,7 @@ func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 	if get(t, e.store, 0, "k") != "v1" || offset != 41 || !ok || err != nil {
 		t.Errorf("on the disk: %q at %d (%t, %v)", get(t, e.store, 0, "k"), offset, ok, err)
 	}
-	if _, held := e.get("k"); held {
+	if _, held := e.bufferedRow("k"); held {
 		t.Error("the row is still held")
 	}
 }
@@ -249,7 +249,7 @@ func TestEpochSendsTheNewestRowOfAKey(t *testing.T) {
 	if row := e.wire.next(t); string(row.Value) != "v1" {
 		t.Fatalf("row %q", row.Value)
 	} else {
-		if value, _ := e.get("k"); string(value) != "v3" {
+		if value, _ := e.bufferedRow("k"); string(value) != "v3" {
 			t.Errorf("callbacks see %q", value)
 		}
 		row.done(10, nil)
@@ -368,7 +368,7 @@ func TestARowOfAnotherPartitionEndsTheEpoch(t *testing.T) {
 	if err := e.enter(); err != nil {
 		t.Fatal(err)
 	}
-	e.hold("k", table.finish) // its row was set elsewhere
+	e.addTablePromise("k", table.finish) // its row was set elsewhere
 	e.output(&kgo.Record{Topic: "out", Key: []byte("k")}, output.finish)
 	e.gate.Unlock()
 	if output.result(t) == nil || table.result(t) == nil || e.failure() == nil {
@@ -388,9 +388,9 @@ func TestEpochDeletes(t *testing.T) {
 	if err := e.set("k", nil); err != nil {
 		t.Fatal(err)
 	}
-	e.hold("k", table.finish)
+	e.addTablePromise("k", table.finish)
 	e.gate.Unlock()
-	if value, held := e.get("k"); !held || value != nil {
+	if value, held := e.bufferedRow("k"); !held || value != nil {
 		t.Errorf("callbacks see %q, %t", value, held)
 	}
 	row := e.wire.next(t)

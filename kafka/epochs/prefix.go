@@ -62,14 +62,14 @@ func (p *prefix) finish(offset int64) (commit int64, grew bool) {
 }
 
 // at returns what is read next, when all that was delivered is finished.
-func (p *prefix) at() (next int64, finished bool) {
+func (p *prefix) position() (next int64, finished bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.next, p.commit != nil && p.next > 0 && len(p.delivered) == 0
 }
 
 // rest moves on to an offset before which nothing more will be delivered, unless something was since at returned from.
-func (p *prefix) rest(from, to int64) {
+func (p *prefix) skipTo(from, to int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.next != from || len(p.delivered) > 0 {

@@ -38,13 +38,13 @@ func (p *partitionEpochs) swap() *epoch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.open
-	if e.empty() || p.shared != nil && p.err != nil {
+	if e.empty() || p.transactions != nil && p.err != nil {
 		return nil
 	}
 	p.open = newEpoch()
 	e.closed = true
 	if e.outputs == 0 {
-		close(e.published)
+		close(e.outputsAcked)
 	}
 	return e
 }
@@ -52,13 +52,13 @@ func (p *partitionEpochs) swap() *epoch {
 // publish does in order what Epochs promises. On failure the epoch's promises are finished with the error.
 func (p *partitionEpochs) publish(e *epoch) {
 	begin := time.Now()
-	err := p.wait(e.published)
+	err := p.wait(e.outputsAcked)
 	if err == nil && len(e.rows) > 0 {
-		var landed landing
+		var landed ackedRange
 		if landed, err = p.sendRows(e); err == nil {
-			p.wrote(landed.last + 1)
+			p.raiseChangelogEnd(landed.last + 1)
 			var offset int64
-			if offset, err = p.reached(landed); err == nil {
+			if offset, err = p.nextStoreOffset(landed); err == nil {
 				err = p.storeRows(e, offset)
 			}
 		}
@@ -68,7 +68,7 @@ func (p *partitionEpochs) publish(e *epoch) {
 	} else if len(e.rows) > 0 {
 		p.conf.Metrics.published(len(e.rows), time.Since(begin))
 	}
-	for _, f := range e.finish {
+	for _, f := range e.promises {
 		f(nil, err) // nil: goka must not write the offset a second time
 	}
 }
@@ -85,36 +85,36 @@ func (p *partitionEpochs) wait(done <-chan struct{}) error {
 }
 
 // A landing is where an epoch's rows landed in the changelog.
-type landing struct {
+type ackedRange struct {
 	first, last int64
 	records     int
 }
 
 // follows says that nothing else landed after the offset and in between.
-func (l landing) follows(offset int64) bool {
+func (l ackedRange) directlyAfter(offset int64) bool {
 	return l.first == offset+1 && l.last-l.first+1 == int64(l.records)
 }
 
 // reached returns the offset up to which every record is on the disk once the rows that landed are. An owner that was paused
 // and wakes may append behind records of its successor that it has never read: from then on the offset stays where it is,
 // until the next recovery reads them.
-func (p *partitionEpochs) reached(landed landing) (int64, error) {
-	offset, err := p.shelf.GetOffset(-1)
-	if err != nil || !landed.follows(offset) {
+func (p *partitionEpochs) nextStoreOffset(landed ackedRange) (int64, error) {
+	offset, err := p.store.GetOffset(-1)
+	if err != nil || !landed.directlyAfter(offset) {
 		return offset, err
 	}
 	return landed.last, nil
 }
 
 // sendRows sends the epoch's table records, in the order of their keys, and returns where they were acknowledged.
-func (p *partitionEpochs) sendRows(e *epoch) (landing, error) {
+func (p *partitionEpochs) sendRows(e *epoch) (ackedRange, error) {
 	var (
 		mu     sync.Mutex
 		left   = len(e.rows)
-		landed = landing{first: math.MaxInt64, last: -1, records: len(e.rows)}
+		landed = ackedRange{first: math.MaxInt64, last: -1, records: len(e.rows)}
 		done   = make(chan struct{})
 	)
-	for _, r := range e.tableRecords(p.conf.Table, p.shelf.Partition(), p.owner) {
+	for _, r := range e.tableRecords(p.conf.Table, p.store.Number(), p.owner) {
 		p.send(r, func(offset int64, err error) {
 			if err != nil {
 				p.fail(err)
@@ -128,7 +128,7 @@ func (p *partitionEpochs) sendRows(e *epoch) (landing, error) {
 		})
 	}
 	if err := p.wait(done); err != nil {
-		return landing{}, err
+		return ackedRange{}, err
 	}
 	mu.Lock()
 	defer mu.Unlock()
@@ -139,18 +139,18 @@ func (p *partitionEpochs) sendRows(e *epoch) (landing, error) {
 // later epoch holds them.
 func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	p.mu.Lock()
-	owing := len(p.older) > 0
+	owing := len(p.pendingRewrites) > 0
 	p.mu.Unlock()
-	err := p.shelf.Update(offset, func(w *localstore.Writer) error {
+	err := p.store.Update(offset, func(w *localstore.Writer) error {
 		for key, r := range e.rows {
 			if r.value == nil {
 				w.Delete(localstore.Rows, []byte(key))
 			} else {
 				w.Set(localstore.Rows, []byte(key), r.value)
 			}
-			storeIndex(w, r.entries)
+			storeIndex(w, r.indexChanges)
 			if owing {
-				p.owe(w, key, false)
+				p.storePendingRewrite(w, key, false)
 			}
 		}
 		return nil
@@ -161,15 +161,15 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key, r := range e.rows {
-		p.held -= len(r.value)
-		delete(p.older, key)
+		p.bufferedBytes -= len(r.value)
+		delete(p.pendingRewrites, key)
 		switch newer := p.overlay[key]; {
 		case newer == r:
 			delete(p.overlay, key)
-		case newer != nil && len(r.entries) > 0:
-			newer.entries = maps.Clone(newer.entries)
-			maps.DeleteFunc(newer.entries, func(entry string, there bool) bool {
-				stored, found := r.entries[entry]
+		case newer != nil && len(r.indexChanges) > 0:
+			newer.indexChanges = maps.Clone(newer.indexChanges)
+			maps.DeleteFunc(newer.indexChanges, func(entry string, there bool) bool {
+				stored, found := r.indexChanges[entry]
 				return found && stored == there
 			})
 		}

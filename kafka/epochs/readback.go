@@ -31,13 +31,13 @@ func newOwner() []byte {
 // its row again when an older one has come after it. It does the same after a null: another writer's null would delete the row from
 // every table that is recovered later, while the outputs and what was counted from them would keep it.
 type readback struct {
-	client *kgo.Client
-	owner  []byte
-	table  string
-	log    *slog.Logger
-	of     func(partition int32) *partitionEpochs
-	cancel context.CancelFunc
-	done   chan struct{}
+	client    *kgo.Client
+	owner     []byte
+	table     string
+	log       *slog.Logger
+	partition func(partition int32) *partitionEpochs
+	cancel    context.CancelFunc
+	done      chan struct{}
 }
 
 func startReadback(open opener, table string, owner []byte, log *slog.Logger, of func(int32) *partitionEpochs) (*readback, error) {
@@ -46,7 +46,7 @@ func startReadback(open opener, table string, owner []byte, log *slog.Logger, of
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &readback{client: client, owner: owner, table: table, log: log, of: of, cancel: cancel, done: make(chan struct{})}
+	r := &readback{client: client, owner: owner, table: table, log: log, partition: of, cancel: cancel, done: make(chan struct{})}
 	go r.run(ctx)
 	return r, nil
 }
@@ -56,7 +56,7 @@ func (r *readback) follow(partition int32, from int64) {
 	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.table: {partition: kgo.NewOffset().At(from)}})
 }
 
-func (r *readback) leave(partition int32) {
+func (r *readback) unfollow(partition int32) {
 	r.client.RemoveConsumePartitions(map[string][]int32{r.table: {partition}})
 }
 
@@ -75,25 +75,25 @@ func (r *readback) run(ctx context.Context) {
 				r.log.WarnContext(ctx, "cannot read the table back, trying again", "topic", topic, "partition", partition, "error", err)
 			}
 		})
-		fetches.EachRecord(r.see)
+		fetches.EachRecord(r.handle)
 	}
 }
 
 // see answers a record of another owner.
-func (r *readback) see(record *kgo.Record) {
-	p := r.of(record.Partition)
+func (r *readback) handle(record *kgo.Record) {
+	p := r.partition(record.Partition)
 	if p == nil || !p.recovered.Load() {
 		return
 	}
 	own := slices.ContainsFunc(record.Headers, func(h kgo.RecordHeader) bool { return h.Key == ownerHeader && bytes.Equal(h.Value, r.owner) })
 	if !own {
-		p.answer(string(record.Key), record.Value)
+		p.rewriteIfOlder(string(record.Key), record.Value)
 	}
-	p.readTo.Store(record.Offset + 1) // after the answer, which is in the open epoch
+	p.readBackTo.Store(record.Offset + 1) // after the answer, which is in the open epoch
 }
 
 // answer writes the row again when a record of another owner that came after it is older, or a null.
-func (p *partitionEpochs) answer(key string, value []byte) {
+func (p *partitionEpochs) rewriteIfOlder(key string, value []byte) {
 	p.gate.Lock()
 	defer p.gate.Unlock()
 	row, err := p.current(key)
@@ -112,51 +112,51 @@ func (p *partitionEpochs) answer(key string, value []byte) {
 
 // owned says whether an owner wrote a table record, this one or one before it. A null of an owner is a callback's delete, which
 // ExactlyOnce alone allows.
-func owned(headers goka.Headers) bool {
+func hasOwnerHeader(headers goka.Headers) bool {
 	_, found := headers[ownerHeader]
 	return found
 }
 
 // recalled notes whether the record of a key that was recovered last is older than the row, or a foreign null.
-func (p *partitionEpochs) recalled(key string, older bool) {
+func (p *partitionEpochs) noteRecovered(key string, older bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if older {
-		p.older[key] = true
-	} else if len(p.older) > 0 {
-		delete(p.older, key)
+		p.pendingRewrites[key] = true
+	} else if len(p.pendingRewrites) > 0 {
+		delete(p.pendingRewrites, key)
 	}
 }
 
 // owed is the space of the keys whose rows are to be written into the changelog again.
-const owed localstore.Space = 0xfd
+const pendingRewriteSpace localstore.Space = 0xfd
 
 // recall reads which rows this disk's last owner was to write again and did not get to. Its offset is past the records that made that
 // necessary, so no recovery from there meets them.
-func (p *partitionEpochs) recall() error {
-	scan := p.shelf.Scan(owed, nil, nil)
+func (p *partitionEpochs) loadPendingRewrites() error {
+	scan := p.store.Scan(pendingRewriteSpace, nil, nil)
 	for scan.Next() {
-		p.older[string(scan.Key())] = true
+		p.pendingRewrites[string(scan.Key())] = true
 	}
 	return errors.Join(scan.Err(), scan.Close())
 }
 
 // owe notes, beside what is written of a key, whether its row is to be written again.
-func (p *partitionEpochs) owe(w *localstore.Writer, key string, older bool) {
+func (p *partitionEpochs) storePendingRewrite(w *localstore.Writer, key string, older bool) {
 	p.mu.Lock()
-	noted := p.older[key]
+	noted := p.pendingRewrites[key]
 	p.mu.Unlock()
 	if older && !noted {
-		w.Set(owed, []byte(key), nil)
+		w.Set(pendingRewriteSpace, []byte(key), nil)
 	} else if noted && !older {
-		w.Delete(owed, []byte(key))
+		w.Delete(pendingRewriteSpace, []byte(key))
 	}
 }
 
 // rewrite writes those rows again which an owner that is gone did not get to.
-func (p *partitionEpochs) rewrite() error {
+func (p *partitionEpochs) writePendingRewrites() error {
 	p.mu.Lock()
-	keys := slices.Sorted(maps.Keys(p.older))
+	keys := slices.Sorted(maps.Keys(p.pendingRewrites))
 	p.mu.Unlock()
 	p.gate.Lock()
 	defer p.gate.Unlock()

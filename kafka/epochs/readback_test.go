@@ -15,17 +15,17 @@ import (
 func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
 	e := newEpochTest(t)
 	put(t, e.store, 1, "k", "v7")
-	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return e.partitionEpochs }}
+	r := &readback{owner: []byte("me"), partition: func(int32) *partitionEpochs { return e.partitionEpochs }}
 	record := func(owner, value string) *kgo.Record {
 		return &kgo.Record{Key: []byte("k"), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte(owner)}}}
 	}
-	r.see(record("other", "v5")) // while the table is recovered: the row may not be the newest yet
+	r.handle(record("other", "v5")) // while the table is recovered: the row may not be the newest yet
 	e.wire.quiet(t)
 	e.recovered.Store(true)
-	r.see(record("me", "v5"))    // our own, read late
-	r.see(record("other", "v8")) // nothing to mend
+	r.handle(record("me", "v5"))    // our own, read late
+	r.handle(record("other", "v8")) // nothing to mend
 	e.wire.quiet(t)
-	r.see(record("other", "v5"))
+	r.handle(record("other", "v5"))
 	row := e.wire.next(t)
 	if string(row.Value) != "v7" || row.Topic != "table" {
 		t.Fatalf("answered with %s %q", row.Topic, row.Value)
@@ -38,11 +38,11 @@ func TestANullOfAnotherWriterIsAnswered(t *testing.T) {
 	e := newEpochTest(t)
 	put(t, e.store, 1, "k", "v7")
 	e.recovered.Store(true)
-	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return e.partitionEpochs }}
-	r.see(&kgo.Record{Key: []byte("k"), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
-	r.see(&kgo.Record{Key: []byte("never seen")})
+	r := &readback{owner: []byte("me"), partition: func(int32) *partitionEpochs { return e.partitionEpochs }}
+	r.handle(&kgo.Record{Key: []byte("k"), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
+	r.handle(&kgo.Record{Key: []byte("never seen")})
 	e.wire.quiet(t)
-	r.see(&kgo.Record{Key: []byte("k")})
+	r.handle(&kgo.Record{Key: []byte("k")})
 	row := e.wire.next(t)
 	if string(row.Key) != "k" || string(row.Value) != "v7" {
 		t.Fatalf("answered with %q %q", row.Key, row.Value)
@@ -77,7 +77,7 @@ func TestRecoveryKeepsARowThatAForeignNullCameAfter(t *testing.T) {
 		if r.value != "" {
 			value = []byte(r.value)
 		}
-		if err := epochs.recover(recovering{offset: int64(offset), headers: r.headers}, nil, r.key, value); err != nil {
+		if err := epochs.applyRecovered(recovering{offset: int64(offset), headers: r.headers}, nil, r.key, value); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,7 +86,7 @@ func TestRecoveryKeepsARowThatAForeignNullCameAfter(t *testing.T) {
 			t.Errorf("the row of %q is %q, want %q", key, row, want)
 		}
 	}
-	if err := e.rewrite(); err != nil {
+	if err := e.writePendingRewrites(); err != nil {
 		t.Fatal(err)
 	}
 	row := e.wire.next(t)
@@ -103,17 +103,17 @@ func TestOwedRowsOutliveTheOwner(t *testing.T) {
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
 	for offset, value := range []string{"v7", "v5"} {
-		if err := epochs.recover(recovering{offset: int64(offset)}, nil, "k", []byte(value)); err != nil {
+		if err := epochs.applyRecovered(recovering{offset: int64(offset)}, nil, "k", []byte(value)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	next := &epochTest{newPartitionEpochs(e.conf, []byte("next"), e.shelf, e.wire.send), e.wire, e.store}
+	next := &epochTest{newPartitionEpochs(e.conf, []byte("next"), e.partitionEpochs.store, e.wire.send), e.wire, e.store}
 	go next.run()
 	t.Cleanup(next.close)
-	if err := next.recall(); err != nil {
+	if err := next.loadPendingRewrites(); err != nil {
 		t.Fatal(err)
 	}
-	if err := next.rewrite(); err != nil {
+	if err := next.writePendingRewrites(); err != nil {
 		t.Fatal(err)
 	}
 	row := e.wire.next(t)
@@ -127,9 +127,9 @@ func TestOwedRowsOutliveTheOwner(t *testing.T) {
 	if err := table.result(t); err != nil {
 		t.Fatal(err)
 	}
-	last := newPartitionEpochs(e.conf, nil, e.shelf, e.wire.send)
-	if err := last.recall(); err != nil || len(last.older) > 0 {
-		t.Errorf("still owed: %v, %v", last.older, err)
+	last := newPartitionEpochs(e.conf, nil, e.partitionEpochs.store, e.wire.send)
+	if err := last.loadPendingRewrites(); err != nil || len(last.pendingRewrites) > 0 {
+		t.Errorf("still owed: %v, %v", last.pendingRewrites, err)
 	}
 }
 
@@ -148,11 +148,11 @@ func (r recovering) Headers() goka.Headers { return r.headers }
 func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
-	e.broken = epochs.fail
+	e.onFailure = epochs.fail
 	put(t, e.store, 1, "k", "v7")
 	session, stop := epochs.whilePublishing(t.Context())
 	defer stop()
-	e.answer("k", []byte("v5"))
+	e.rewriteIfOlder("k", []byte("v5"))
 	refused := errors.New("refused")
 	e.wire.next(t).done(0, refused)
 	<-session.Done()
@@ -166,8 +166,8 @@ func TestAHalfReadTableIsNotReadBack(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
-	e.recalled("k", true)
-	if err := (&epochStorage{Shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}).MarkRecovered(); err != nil {
+	e.noteRecovered("k", true)
+	if err := (&epochStorage{Partition: e.partitionEpochs.store, partitionEpochs: e.partitionEpochs, epochs: epochs}).MarkRecovered(); err != nil {
 		t.Error(err)
 	}
 	over, end := context.WithCancel(t.Context())
@@ -227,7 +227,7 @@ func TestNothingIsFoldedOntoARowThatCannotBeRead(t *testing.T) {
 			put(t, e.store, 1, "k", "v7")
 			epochs := newEpochs(e.conf, e.store, "")
 			epochs.byPartition[0] = e.partitionEpochs
-			s := &epochStorage{Shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}
+			s := &epochStorage{Partition: e.partitionEpochs.store, partitionEpochs: e.partitionEpochs, epochs: epochs}
 			inner := &stoppingContext{lookUp: func() error { return lookUp(e, s) }}
 			output := make(promised, 1)
 			ctx := &gatedContext{gokaContext: inner, epochs: e.partitionEpochs}

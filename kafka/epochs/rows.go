@@ -38,42 +38,42 @@ func (r Rows) Find(prefix, after string, limit int) (found []string, more bool, 
 }
 
 // indexed is the space of the entries of Config.Index. They have no value.
-const indexed localstore.Space = 0xfc
+const indexSpace localstore.Space = 0xfc
 
 // indexLayout is part of what a store is pinned to when there is an index: a store without one is rebuilt.
 const indexLayout = "/index-1"
 
 // Reindex says how the entries change with the row that the callback sets next.
-func (r Rows) Reindex(gone, added []string) { r.of.gone, r.of.added = gone, added }
+func (r Rows) Reindex(gone, added []string) { r.of.removedEntries, r.of.addedEntries = gone, added }
 
 // reindex notes how the entries change with a row that is held; p.mu and the gate are held. Until it is on the disk, so are those of
 // the rows of its key that were held before it.
 func (p *partitionEpochs) reindex(r, before *row) {
 	if before != nil {
-		r.entries = before.entries
+		r.indexChanges = before.indexChanges
 	}
-	if len(p.gone)+len(p.added) == 0 {
+	if len(p.removedEntries)+len(p.addedEntries) == 0 {
 		return
 	}
-	if r.entries = maps.Clone(r.entries); r.entries == nil { // those of the other may be on their way to the disk
-		r.entries = map[string]bool{}
+	if r.indexChanges = maps.Clone(r.indexChanges); r.indexChanges == nil { // those of the other may be on their way to the disk
+		r.indexChanges = map[string]bool{}
 	}
-	for _, entry := range p.gone {
-		r.entries[entry] = false
+	for _, entry := range p.removedEntries {
+		r.indexChanges[entry] = false
 	}
-	for _, entry := range p.added {
-		r.entries[entry] = true
+	for _, entry := range p.addedEntries {
+		r.indexChanges[entry] = true
 	}
-	p.gone, p.added = nil, nil
+	p.removedEntries, p.addedEntries = nil, nil
 }
 
 // storeIndex writes the entries that change with a row.
 func storeIndex(w *localstore.Writer, entries map[string]bool) {
 	for entry, there := range entries {
 		if there {
-			w.Set(indexed, []byte(entry), nil)
+			w.Set(indexSpace, []byte(entry), nil)
 		} else {
-			w.Delete(indexed, []byte(entry))
+			w.Delete(indexSpace, []byte(entry))
 		}
 	}
 }
@@ -103,8 +103,8 @@ func (p *partitionEpochs) find(prefix, after string, limit int) (found []string,
 	if after >= prefix {
 		from = append([]byte(after), 0)
 	}
-	held := p.heldEntries(prefix, after)
-	scan := p.shelf.Scan(indexed, from, localstore.PrefixEnd([]byte(prefix)))
+	held := p.bufferedEntries(prefix, after)
+	scan := p.store.Scan(indexSpace, from, localstore.PrefixEnd([]byte(prefix)))
 	for len(found) < limit && scan.Next() {
 		entry := string(scan.Key())
 		if there, changed := held[entry]; !changed || there {
@@ -132,12 +132,12 @@ func (p *partitionEpochs) find(prefix, after string, limit int) (found []string,
 }
 
 // heldEntries returns the changes of the index that are not on the disk yet.
-func (p *partitionEpochs) heldEntries(prefix, after string) map[string]bool {
+func (p *partitionEpochs) bufferedEntries(prefix, after string) map[string]bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	held := map[string]bool{}
 	for _, r := range p.overlay {
-		for entry, there := range r.entries {
+		for entry, there := range r.indexChanges {
 			if strings.HasPrefix(entry, prefix) && entry > after {
 				held[entry] = there
 			}

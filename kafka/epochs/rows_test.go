@@ -14,7 +14,7 @@ import (
 func TestFindSeesRowsThatAreHeld(t *testing.T) {
 	store := openTestStore(t)
 	defer store.Close()
-	shelf, err := store.Shelf(0)
+	shelf, err := store.Partition(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestRecoveredRowsAreIndexed(t *testing.T) {
 			t.Fatal(err)
 		}
 		var found []string
-		scan := store.Scan(0, indexed, nil, nil)
+		scan := store.Scan(0, indexSpace, nil, nil)
 		for scan.Next() {
 			found = append(found, string(scan.Key()))
 		}

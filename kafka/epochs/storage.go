@@ -13,7 +13,7 @@ import (
 // through it reaches the disk before its epoch is published; what goka recovers from the changelog is written by
 // Epochs.recover instead, because it is published already.
 type epochStorage struct {
-	*localstore.Shelf
+	*localstore.Partition
 	*partitionEpochs
 	epochs *Epochs
 }
@@ -25,7 +25,7 @@ func (s *epochStorage) Get(key string) ([]byte, error) {
 	if err != nil {
 		s.fail(err)
 	}
-	s.found.Store(value != nil)
+	s.rowFound.Store(value != nil)
 	return value, err
 }
 
@@ -36,7 +36,7 @@ func (s *epochStorage) Has(key string) (bool, error) {
 
 // Set notes that it was called, for the callback's context.
 func (s *epochStorage) Set(key string, value []byte) error {
-	s.stored = true
+	s.rowSet = true
 	return s.set(key, value)
 }
 
@@ -47,12 +47,12 @@ func (s *epochStorage) MarkRecovered() error { return nil }
 
 // Close stops the partition's epochs first: they write to the shelf.
 func (s *epochStorage) Close() error {
-	if s.shared != nil {
-		s.shared.flush() // what came of the last records, while the partition can still be found
+	if s.transactions != nil {
+		s.transactions.flush() // what came of the last records, while the partition can still be found
 	}
-	s.epochs.forget(s.Partition())
+	s.epochs.removePartition(s.Number())
 	s.close()
-	return s.Shelf.Close()
+	return s.Partition.Close()
 }
 
 var errNoIterator = errors.New("a table with epochs has no iterators: read a view, which holds what is published")
@@ -65,12 +65,12 @@ func (s *epochStorage) IteratorWithRange(_, _ []byte) (storage.Iterator, error) 
 }
 
 // renewEvery is oftener than the store writes it down.
-const renewEvery = 15 * time.Second
+const touchInterval = 15 * time.Second
 
 // renew tells the store of the partitions whose rows are kept up to date that they are, records or not, until the producer is closed.
-func (e *Epochs) renew() {
-	defer close(e.renewed)
-	tick := time.NewTicker(renewEvery)
+func (e *Epochs) touchPartitions() {
+	defer close(e.touchDone)
+	tick := time.NewTicker(touchInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -82,7 +82,7 @@ func (e *Epochs) renew() {
 			if !p.recovered.Load() {
 				continue
 			}
-			if err := p.shelf.Touch(); err != nil {
+			if err := p.store.Touch(); err != nil {
 				p.fail(err)
 			}
 		}

@@ -38,7 +38,7 @@ const (
 //
 // After the first failure nothing more is published: the attempt ends, and the next one fences this one's transaction.
 type transactions struct {
-	ledger     ledger
+	producer   txnProducer
 	table      string
 	owner      []byte
 	interval   time.Duration
@@ -56,7 +56,7 @@ type transactions struct {
 }
 
 // A ledger is what transactions need of the cluster.
-type ledger interface {
+type txnProducer interface {
 	// begin lets records be sent in a new transaction.
 	begin() error
 	// send produces to a partition and calls done from another goroutine, exactly once.
@@ -64,15 +64,15 @@ type ledger interface {
 	// flush has what was sent go out, without waiting for more.
 	flush(ctx context.Context)
 	// add puts input offsets into the transaction.
-	add(ctx context.Context, next map[partitionID]commit) error
+	addOffsets(ctx context.Context, next map[partitionID]inputOffset) error
 	// end commits or aborts the transaction.
 	end(ctx context.Context, commit bool) error
 	// commit commits input offsets whose records had no effect, without a transaction.
-	commit(ctx context.Context, next map[partitionID]commit) error
+	commitOffsets(ctx context.Context, next map[partitionID]inputOffset) error
 }
 
 // A commit is the offset of the record that is to be read next, and what is said with it: see committed.Standing.
-type commit struct {
+type inputOffset struct {
 	offset   int64
 	metadata string
 }
@@ -84,9 +84,9 @@ const transactionTimeout = 15 * time.Second
 // abortTimeout bounds the attempt to abort at once, for the readers' sake. What it leaves open the next attempt aborts.
 const abortTimeout = 5 * time.Second
 
-func newTransactions(l ledger, conf Config, owner []byte, partitions func() []*partitionEpochs) *transactions {
+func newTransactions(l txnProducer, conf Config, owner []byte, partitions func() []*partitionEpochs) *transactions {
 	return &transactions{
-		ledger: l, table: conf.Table, owner: owner, interval: conf.Interval, partitions: partitions, metrics: conf.Metrics,
+		producer: l, table: conf.Table, owner: owner, interval: conf.Interval, partitions: partitions, metrics: conf.Metrics,
 		dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), failed: make(chan struct{}),
 	}
 }
@@ -120,18 +120,18 @@ func (t *transactions) close() {
 }
 
 // A closing is an epoch on its way into a transaction.
-type closing struct {
-	of   *partitionEpochs
-	what *epoch
-	last int64 // changelog offset of its newest row
-	read int64 // up to here what others wrote into the changelog is answered, in this epoch or before
+type closedEpoch struct {
+	partition  *partitionEpochs
+	epoch      *epoch
+	lastRow    int64 // changelog offset of its newest row
+	readBackTo int64 // up to here what others wrote into the changelog is answered, in this epoch or before
 }
 
 // flush publishes what callbacks have done so far, and returns when it is committed and on the disk, or has failed.
 func (t *transactions) flush() {
 	t.round.Lock()
 	defer t.round.Unlock()
-	batch := t.gather()
+	batch := t.closeEpochs()
 	if len(batch) == 0 {
 		return
 	}
@@ -143,10 +143,10 @@ func (t *transactions) flush() {
 	rows := 0
 	for _, c := range batch {
 		if err == nil {
-			rows += len(c.what.rows)
-			c.of.landed(c.what)
+			rows += len(c.epoch.rows)
+			c.partition.transactionCommitted(c.epoch)
 		}
-		for _, finish := range c.what.finish {
+		for _, finish := range c.epoch.promises {
 			finish(nil, err) // nil: goka must not write the offset a second time
 		}
 	}
@@ -156,22 +156,22 @@ func (t *transactions) flush() {
 }
 
 // gather closes every partition's epoch, with all callbacks outside, and leaves out those with nothing in them.
-func (t *transactions) gather() []*closing {
+func (t *transactions) closeEpochs() []*closedEpoch {
 	partitions := t.partitions()
 	for _, p := range partitions {
 		p.gate.Lock()
 		defer p.gate.Unlock()
 	}
-	var batch []*closing
+	var batch []*closedEpoch
 	for _, p := range partitions {
 		if e := p.swap(); e != nil {
-			batch = append(batch, &closing{of: p, what: e, read: p.readTo.Load()})
+			batch = append(batch, &closedEpoch{partition: p, epoch: e, readBackTo: p.readBackTo.Load()})
 		}
 	}
 	return batch
 }
 
-func (t *transactions) publish(batch []*closing) error {
+func (t *transactions) publish(batch []*closedEpoch) error {
 	t.mu.Lock()
 	err := t.err
 	t.mu.Unlock()
@@ -180,40 +180,40 @@ func (t *transactions) publish(batch []*closing) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*transactionTimeout) // a broker decides before that
 	defer cancel()
-	if !slices.ContainsFunc(batch, func(c *closing) bool { return len(c.what.records)+len(c.what.rows) > 0 }) {
-		return t.ledger.commit(ctx, commits(batch))
+	if !slices.ContainsFunc(batch, func(c *closedEpoch) bool { return len(c.epoch.records)+len(c.epoch.rows) > 0 }) {
+		return t.producer.commitOffsets(ctx, inputOffsets(batch))
 	}
-	if err := t.ledger.begin(); err != nil {
+	if err := t.producer.begin(); err != nil {
 		return err
 	}
 	if err := t.write(ctx, batch); err != nil {
 		aborting, cancel := context.WithTimeout(context.Background(), abortTimeout)
 		defer cancel()
-		return errors.Join(err, t.ledger.end(aborting, false))
+		return errors.Join(err, t.producer.end(aborting, false))
 	}
-	if err := t.ledger.end(ctx, true); err != nil {
+	if err := t.producer.end(ctx, true); err != nil {
 		return err
 	}
 	return t.store(batch)
 }
 
 // store writes the rows of a committed batch to the disk.
-func (t *transactions) store(batch []*closing) error {
-	fenced := len(commits(batch)) > 0
+func (t *transactions) store(batch []*closedEpoch) error {
+	fenced := len(inputOffsets(batch)) > 0
 	for _, c := range batch {
-		if len(c.what.rows) == 0 {
+		if len(c.epoch.rows) == 0 {
 			continue
 		}
-		stored, err := c.of.shelf.GetOffset(-1)
+		stored, err := c.partition.store.GetOffset(-1)
 		if err != nil {
 			return err
 		}
 		offset := stored
 		if fenced { // without offsets nothing fences an owner that was paused: see reached
 			// Not the last row's: another owner's record may lie before it that is not answered yet, and the next start has to meet it.
-			offset = max(stored, min(c.last, c.read-1))
+			offset = max(stored, min(c.lastRow, c.readBackTo-1))
 		}
-		if err := c.of.storeRows(c.what, offset); err != nil {
+		if err := c.partition.storeRows(c.epoch, offset); err != nil {
 			return err
 		}
 	}
@@ -221,17 +221,17 @@ func (t *transactions) store(batch []*closing) error {
 }
 
 // write sends everything that belongs to the transaction, and adds the offsets when all of it is acknowledged.
-func (t *transactions) write(ctx context.Context, batch []*closing) error {
-	w := &writing{ledger: t.ledger, left: 1, done: make(chan struct{})}
+func (t *transactions) write(ctx context.Context, batch []*closedEpoch) error {
+	w := &pendingAcks{producer: t.producer, left: 1, done: make(chan struct{})}
 	for _, c := range batch {
-		for _, r := range c.what.records {
-			w.send(r, func(offset int64) { c.of.reflect(r, offset) })
+		for _, r := range c.epoch.records {
+			w.send(r, func(offset int64) { c.partition.mirrorAcknowledged(r, offset) })
 		}
-		for _, r := range c.what.tableRecords(t.table, c.of.shelf.Partition(), t.owner) {
-			w.send(r, func(offset int64) { c.last = max(c.last, offset) })
+		for _, r := range c.epoch.tableRecords(t.table, c.partition.store.Number(), t.owner) {
+			w.send(r, func(offset int64) { c.lastRow = max(c.lastRow, offset) })
 		}
 	}
-	go t.ledger.flush(ctx)
+	go t.producer.flush(ctx)
 	w.acknowledged(func(int64) {}, 0, nil) // the one that left began with
 	select {
 	case <-w.done:
@@ -252,45 +252,45 @@ func (t *transactions) write(ctx context.Context, batch []*closing) error {
 		return err
 	}
 	for _, c := range batch {
-		if len(c.what.rows) > 0 {
-			c.of.wrote(c.last + 1)
+		if len(c.epoch.rows) > 0 {
+			c.partition.raiseChangelogEnd(c.lastRow + 1)
 		}
 	}
-	if next := commits(batch); len(next) > 0 {
-		return t.ledger.add(ctx, next)
+	if next := inputOffsets(batch); len(next) > 0 {
+		return t.producer.addOffsets(ctx, next)
 	}
 	return nil
 }
 
 // commits are the input offsets of a batch, with how far the table reaches.
-func commits(batch []*closing) map[partitionID]commit {
-	next := map[partitionID]commit{}
+func inputOffsets(batch []*closedEpoch) map[partitionID]inputOffset {
+	next := map[partitionID]inputOffset{}
 	for _, c := range batch {
-		for topic, offset := range c.what.next {
-			next[partitionID{topic, c.of.shelf.Partition()}] = commit{offset, c.of.metadata.Load().(string)}
+		for topic, offset := range c.epoch.nextOffsets {
+			next[partitionID{topic, c.partition.store.Number()}] = inputOffset{offset, c.partition.metadata.Load().(string)}
 		}
 	}
 	return next
 }
 
 // A writing waits for the acknowledgements of one transaction's records.
-type writing struct {
-	ledger ledger
-	mu     sync.Mutex
-	left   int
-	err    error // the first
-	done   chan struct{}
+type pendingAcks struct {
+	producer txnProducer
+	mu       sync.Mutex
+	left     int
+	err      error // the first
+	done     chan struct{}
 }
 
 // send sends a record, and calls landed with its offset, one record after the other.
-func (w *writing) send(r *kgo.Record, landed func(offset int64)) {
+func (w *pendingAcks) send(r *kgo.Record, landed func(offset int64)) {
 	w.mu.Lock()
 	w.left++
 	w.mu.Unlock()
-	w.ledger.send(r, func(offset int64, err error) { w.acknowledged(landed, offset, err) })
+	w.producer.send(r, func(offset int64, err error) { w.acknowledged(landed, offset, err) })
 }
 
-func (w *writing) acknowledged(landed func(int64), offset int64, err error) {
+func (w *pendingAcks) acknowledged(landed func(int64), offset int64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {

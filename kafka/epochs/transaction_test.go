@@ -36,11 +36,11 @@ func (s *script) send(r *kgo.Record, done func(int64, error)) {
 
 func (s *script) flush(context.Context) {}
 
-func (s *script) add(_ context.Context, next map[partitionID]commit) error {
+func (s *script) addOffsets(_ context.Context, next map[partitionID]inputOffset) error {
 	return s.ask("add" + offsetsText(next))
 }
 
-func (s *script) commit(_ context.Context, next map[partitionID]commit) error {
+func (s *script) commitOffsets(_ context.Context, next map[partitionID]inputOffset) error {
 	return s.ask("commit only" + offsetsText(next))
 }
 
@@ -51,7 +51,7 @@ func (s *script) end(_ context.Context, commit bool) error {
 	return s.ask("abort")
 }
 
-func offsetsText(next map[partitionID]commit) string {
+func offsetsText(next map[partitionID]inputOffset) string {
 	text := ""
 	for _, at := range slices.SortedFunc(maps.Keys(next), func(a, b partitionID) int { return int(a.number - b.number) }) {
 		text += fmt.Sprintf(" %s/%d=%d", at.topic, at.number, next[at].offset)
@@ -107,12 +107,12 @@ func newTransactionTest(t *testing.T, partitions int) *transactionTest {
 	}
 	x.shared = newTransactions(x.script, conf, []byte("me"), func() []*partitionEpochs { return x.partitions })
 	for number := range partitions {
-		shelf, err := x.store.Shelf(int32(number))
+		shelf, err := x.store.Partition(int32(number))
 		if err != nil {
 			t.Fatal(err)
 		}
 		p := newPartitionEpochs(conf, []byte("me"), shelf, nil)
-		p.shared, p.dirty = x.shared, x.shared.dirty
+		p.transactions, p.dirty = x.shared, x.shared.dirty
 		x.partitions = append(x.partitions, p)
 	}
 	go x.shared.run()
@@ -138,8 +138,8 @@ func (x *transactionTest) fold(t *testing.T, partition int, offset int64, key, v
 	if err := p.set(key, []byte(value)); err != nil {
 		t.Fatal(err)
 	}
-	p.hold(key, table.finish)
-	p.passed("in", offset)
+	p.addTablePromise(key, table.finish)
+	p.callbackReturned("in", offset)
 	return output, table
 }
 
@@ -153,7 +153,7 @@ func (x *transactionTest) together(t *testing.T, callbacks func()) {
 
 func TestTransactionHoldsOutputsRowsAndOffsetsThenDiskThenPromises(t *testing.T) {
 	x := newTransactionTest(t, 1)
-	x.partitions[0].readTo.Store(41)
+	x.partitions[0].readBackTo.Store(41)
 	var output, table promised
 	x.together(t, func() { output, table = x.fold(t, 0, 7, "k", "v1") })
 	x.goes(t, "begin")
@@ -168,7 +168,7 @@ func TestTransactionHoldsOutputsRowsAndOffsetsThenDiskThenPromises(t *testing.T)
 	if got := get(t, x.store, 0, "k"); got != "" {
 		t.Errorf("on the disk before the commit: %q", got)
 	}
-	if value, held := x.partitions[0].get("k"); !held || string(value) != "v1" {
+	if value, held := x.partitions[0].bufferedRow("k"); !held || string(value) != "v1" {
 		t.Errorf("the next callback sees %q, %t", value, held)
 	}
 	commit.done(0, nil)
@@ -179,8 +179,8 @@ func TestTransactionHoldsOutputsRowsAndOffsetsThenDiskThenPromises(t *testing.T)
 	if get(t, x.store, 0, "k") != "v1" || offset != 40 || !ok || err != nil {
 		t.Errorf("on the disk: %q at %d (%t, %v)", get(t, x.store, 0, "k"), offset, ok, err)
 	}
-	if p := x.partitions[0]; p.unacked != 0 || p.held != 0 || len(p.overlay) != 0 {
-		t.Errorf("still held: %d outputs, %d bytes, %d rows", p.unacked, p.held, len(p.overlay))
+	if p := x.partitions[0]; p.unacked != 0 || p.bufferedBytes != 0 || len(p.overlay) != 0 {
+		t.Errorf("still held: %d outputs, %d bytes, %d rows", p.unacked, p.bufferedBytes, len(p.overlay))
 	}
 	x.quiet(t)
 }
@@ -210,7 +210,7 @@ func TestTransactionTakesAllPartitionsAtOnce(t *testing.T) {
 // Records without effect need no transaction, and franz-go would not end one in which nothing was produced.
 func TestOffsetsAloneAreCommittedWithoutATransaction(t *testing.T) {
 	x := newTransactionTest(t, 2)
-	x.together(t, func() { x.partitions[0].passed("in", 7); x.partitions[1].passed("in", 8) })
+	x.together(t, func() { x.partitions[0].callbackReturned("in", 7); x.partitions[1].callbackReturned("in", 8) })
 	x.goes(t, "commit only in/0=8 in/1=9")
 	x.quiet(t)
 }
@@ -317,8 +317,8 @@ func TestTheOffsetStopsBeforeWhatIsNotAnswered(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	put(t, x.store, 1, "k", "v7")
 	p := x.partitions[0]
-	p.readTo.Store(2)
-	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return p }}
+	p.readBackTo.Store(2)
+	r := &readback{owner: []byte("me"), partition: func(int32) *partitionEpochs { return p }}
 	stands := func(want int64) {
 		t.Helper()
 		x.awaitStored(t, p)
@@ -332,7 +332,7 @@ func TestTheOffsetStopsBeforeWhatIsNotAnswered(t *testing.T) {
 	x.expect(t, "table/0 other=v1").done(9, nil) // behind a strange record at 5
 	x.goes(t, "add in/0=8")
 	commit := x.expect(t, "commit")
-	r.see(&kgo.Record{Key: []byte("k"), Value: []byte("v5"), Offset: 5}) // answered in the next transaction
+	r.handle(&kgo.Record{Key: []byte("k"), Value: []byte("v5"), Offset: 5}) // answered in the next transaction
 	commit.done(0, nil)
 	x.goes(t, "begin")
 	row := x.expect(t, "table/0 k=v7")
@@ -342,8 +342,8 @@ func TestTheOffsetStopsBeforeWhatIsNotAnswered(t *testing.T) {
 	row.done(11, nil)
 	x.goes(t, "commit")
 	stands(1) // rows alone move nothing: no offsets fence an owner that was paused
-	r.see(&kgo.Record{Key: []byte("other"), Value: []byte("v1"), Offset: 9, Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
-	r.see(&kgo.Record{Key: []byte("k"), Value: []byte("v7"), Offset: 11, Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
+	r.handle(&kgo.Record{Key: []byte("other"), Value: []byte("v1"), Offset: 9, Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
+	r.handle(&kgo.Record{Key: []byte("k"), Value: []byte("v7"), Offset: 11, Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
 	x.together(t, func() { x.fold(t, 0, 8, "other", "v2") })
 	x.goes(t, "begin", "out/0 other=v2")
 	x.expect(t, "table/0 other=v2").done(13, nil)
@@ -356,7 +356,7 @@ func TestTransactionsAreNoStrangersToTheMirror(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	p := x.partitions[0]
 	mirrored(&epochTest{partitionEpochs: p})
-	p.mirror.edge.next = 3
+	p.mirror.end.next = 3
 	put(t, x.store, 1, "k", "v7")
 	x.together(t, func() { x.fold(t, 0, 7, "other", "v1") })
 	x.goes(t, "begin")
@@ -367,15 +367,15 @@ func TestTransactionsAreNoStrangersToTheMirror(t *testing.T) {
 			t.Fatal("outputs stay in flight")
 		}
 	}
-	p.mirror.edge.ended(5)
-	if p.mirror.edge.suspicious() {
-		t.Errorf("it suspects %v", p.mirror.edge.others)
+	p.mirror.end.observed(5)
+	if p.mirror.end.hasForeign() {
+		t.Errorf("it suspects %v", p.mirror.end.foreign)
 	}
-	p.mirror.edge.ended(6) // another's behind the marker
-	if !p.mirror.edge.suspicious() {
+	p.mirror.end.observed(6) // another's behind the marker
+	if !p.mirror.end.hasForeign() {
 		t.Error("another's record was not noticed")
 	}
-	if err := p.mend("k", 5, nil); err != nil {
+	if err := p.repair("k", 5, nil); err != nil {
 		t.Fatal(err)
 	}
 	x.goes(t, "begin")

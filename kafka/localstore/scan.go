@@ -21,7 +21,7 @@ func (s *Store) Scan(partition int32, space Space, from, to []byte) *Scan {
 }
 
 // Beside returns other keys, over the same state as s, which is open.
-func (s *Scan) Beside(partition int32, space Space, from, to []byte) *Scan {
+func (s *Scan) SameSnapshot(partition int32, space Space, from, to []byte) *Scan {
 	if s.err != nil {
 		return &Scan{store: s.store, err: s.err}
 	}
@@ -62,7 +62,7 @@ func (s *Scan) Err() error {
 		err = s.iter.Error()
 	}
 	if err != nil {
-		return s.store.failed("scan", err)
+		return s.store.wrapError("scan", err)
 	}
 	return nil
 }

@@ -31,14 +31,14 @@ import (
 // only that rows and offset belong together, so both are always written in one batch. One database for all partitions,
 // rather than one each, shares the block cache and the memtables: 32 partitions cost no more than one.
 type Store struct {
-	dir      string
-	db       *pebble.DB
-	lock     *pebble.Lock
-	cache    *pebble.Cache
-	log      *slog.Logger
-	maxIdle  time.Duration
-	now      func() time.Time
-	perished atomic.Bool // set once by the first sign of corruption
+	dir     string
+	db      *pebble.DB
+	lock    *pebble.Lock
+	cache   *pebble.Cache
+	log     *slog.Logger
+	maxIdle time.Duration
+	now     func() time.Time
+	corrupt atomic.Bool // set once by the first sign of corruption
 
 	mu       sync.Mutex
 	touched  map[int32]time.Time // by partition
@@ -53,8 +53,8 @@ type Space byte
 const Rows Space = 0
 
 const (
-	spaceOffset Space = 0xfe // the changelog offset that the rows stand at
-	spaceUsed   Space = 0xff // when the partition was last known to be up to date
+	spaceOffset   Space = 0xfe // the changelog offset that the rows stand at
+	spaceUpToDate Space = 0xff // when the partition was last known to be up to date
 )
 
 // pinFile names what the folder belongs to; a wipeFile asks the next start to begin anew.
@@ -83,7 +83,7 @@ func Open(dir, pin string, log *slog.Logger) (*Store, error) {
 	if err := s.acquire(); err != nil {
 		return nil, fmt.Errorf("open local store %s: %w", dir, err)
 	}
-	if err := s.begin(pin); err != nil {
+	if err := s.openOrWipe(pin); err != nil {
 		return nil, errors.Join(fmt.Errorf("open local store %s: %w", dir, err), s.lock.Close())
 	}
 	if err := os.WriteFile(filepath.Join(dir, pinFile), []byte(pin), 0o644); err != nil {
@@ -104,13 +104,13 @@ func (s *Store) acquire() (err error) {
 }
 
 // begin opens the database, on nothing where what is there must not be used.
-func (s *Store) begin(pin string) error {
+func (s *Store) openOrWipe(pin string) error {
 	reason, err := s.staleReason(pin)
 	if err != nil {
 		return err
 	}
 	if reason == "" {
-		if err = s.open(); !spoiled(err) {
+		if err = s.open(); !unusable(err) {
 			return err
 		}
 		reason = err.Error()
@@ -173,7 +173,7 @@ var errInUse = errors.New("in use by another process?")
 
 // spoiled tells what is wrong with the folder's content, which is wiped, from what is wrong around it: rights, a
 // full disk. Pebble does not call all of the former corruption: not a table that was cut short, for one.
-func spoiled(err error) bool {
+func unusable(err error) bool {
 	if err == nil {
 		return false
 	}
@@ -192,7 +192,7 @@ func (s *Store) open() error {
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
 		Logger:                      pebbleLog{s},
-		EventListener:               &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) { s.perish(i.Details) }},
+		EventListener:               &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) { s.markCorrupt(i.Details) }},
 	}
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -214,8 +214,8 @@ func (s *Store) Close() error {
 
 // perish asks the next start to wipe the folder: nothing that it holds can be trusted any more, and all of it is in the
 // changelog.
-func (s *Store) perish(cause error) {
-	if !s.perished.CompareAndSwap(false, true) {
+func (s *Store) markCorrupt(cause error) {
+	if !s.corrupt.CompareAndSwap(false, true) {
 		return
 	}
 	s.log.Error("local store is corrupt, the next start will rebuild it", "dir", s.dir, "error", cause)
@@ -225,12 +225,12 @@ func (s *Store) perish(cause error) {
 }
 
 // Perished reports whether the store was found corrupt: opened again, it is wiped.
-func (s *Store) Perished() bool { return s.perished.Load() }
+func (s *Store) Corrupt() bool { return s.corrupt.Load() }
 
 // failed wraps an error of the database and looks whether it means corruption.
-func (s *Store) failed(doing string, err error) error {
+func (s *Store) wrapError(doing string, err error) error {
 	if pebble.IsCorruptionError(err) {
-		s.perish(err)
+		s.markCorrupt(err)
 	}
 	return fmt.Errorf("%s in local store %s: %w", doing, s.dir, err)
 }
@@ -246,7 +246,7 @@ func (s *Store) get(from pebble.Reader, key []byte) ([]byte, error) {
 	case errors.Is(err, pebble.ErrNotFound):
 		return nil, nil
 	case err != nil:
-		return nil, s.failed("read", err)
+		return nil, s.wrapError("read", err)
 	}
 	copied := append(make([]byte, 0, len(value)), value...)
 	return copied, closer.Close()
@@ -272,10 +272,10 @@ func (s *Store) Update(partition int32, offset int64, write func(w *Writer) erro
 	}
 	w.Set(spaceOffset, nil, offsetBytes(offset))
 	if w.err != nil {
-		return s.failed("write", w.err)
+		return s.wrapError("write", w.err)
 	}
 	if err := w.batch.Commit(pebble.NoSync); err != nil {
-		return s.failed("write", err)
+		return s.wrapError("write", err)
 	}
 	return nil
 }
@@ -297,7 +297,7 @@ func (s *Store) Touch(partition int32) error {
 	case pause > s.maxIdle && !s.touched[partition].IsZero():
 		return fmt.Errorf("partition %d of local store %s: %w", partition, s.dir, ErrIdle)
 	}
-	if err := s.note(partition, now); err != nil {
+	if err := s.setUpToDate(partition, now); err != nil {
 		return err
 	}
 	s.touched[partition] = now
@@ -309,23 +309,23 @@ func (s *Store) Touch(partition int32) error {
 	}
 	var err error
 	if s.flushing, err = s.db.AsyncFlush(); err != nil {
-		return s.failed("flush", err)
+		return s.wrapError("flush", err)
 	}
 	s.flushed = now
 	return nil
 }
 
 // note writes when the partition was last up to date.
-func (s *Store) note(partition int32, at time.Time) error {
-	if err := s.db.Set(storeKey(partition, spaceUsed, nil), binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())), pebble.NoSync); err != nil {
-		return s.failed("write", err)
+func (s *Store) setUpToDate(partition int32, at time.Time) error {
+	if err := s.db.Set(storeKey(partition, spaceUpToDate, nil), binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())), pebble.NoSync); err != nil {
+		return s.wrapError("write", err)
 	}
 	return nil
 }
 
 // prepare wipes a partition that was idle for so long that its changelog may have forgotten deletes it never saw.
-func (s *Store) prepare(partition int32) error {
-	value, err := s.Get(partition, spaceUsed, nil)
+func (s *Store) wipeIfIdle(partition int32) error {
+	value, err := s.Get(partition, spaceUpToDate, nil)
 	if err != nil {
 		return err
 	}
@@ -342,10 +342,10 @@ func (s *Store) prepare(partition int32) error {
 			"dir", s.dir, "partition", partition, "until", used.UTC().Format(time.RFC3339))
 	}
 	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
-		return s.failed("wipe partition", err)
+		return s.wrapError("wipe partition", err)
 	}
 	s.touched[partition] = now
-	return s.note(partition, now)
+	return s.setUpToDate(partition, now)
 }
 
 // A Writer collects one update of one partition.

@@ -179,7 +179,7 @@ func TestDamagedRowsAreFoundAndWiped(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Log("closing a damaged store:", err)
 	}
-	if failed == nil || !s.Perished() {
+	if failed == nil || !s.Corrupt() {
 		t.Fatalf("the damage was not noticed: %v", failed)
 	}
 	s = openTestStore(t, dir, "c/t")
@@ -229,7 +229,7 @@ func TestIdlePartitionIsWiped(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return now }
 	for _, partition := range []int32{0, 1} {
-		if _, err := s.Shelf(partition); err != nil {
+		if _, err := s.Partition(partition); err != nil {
 			t.Fatal(err)
 		}
 		put(t, s, partition, 7, "k", "v")
@@ -238,11 +238,11 @@ func TestIdlePartitionIsWiped(t *testing.T) {
 		}
 	}
 	now = now.Add(deleteRetention - time.Second)
-	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "v" {
+	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "v" {
 		t.Errorf("a partition was wiped too early (%v)", err)
 	}
 	now = now.Add(2 * time.Second)
-	if _, err := s.Shelf(1); err != nil || get(t, s, 1, "k") != "" {
+	if _, err := s.Partition(1); err != nil || get(t, s, 1, "k") != "" {
 		t.Errorf("a partition idle past delete.retention.ms was kept (%v)", err)
 	}
 	if get(t, s, 0, "k") != "v" {
@@ -256,9 +256,9 @@ func TestHalfAReadingIsNotUpToDate(t *testing.T) {
 	defer s.Close()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return now }
-	read := func(offset int64) *Shelf {
+	read := func(offset int64) *Partition {
 		t.Helper()
-		shelf, err := s.Shelf(0)
+		shelf, err := s.Partition(0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +272,7 @@ func TestHalfAReadingIsNotUpToDate(t *testing.T) {
 	now = now.Add(20 * time.Hour)
 	read(2) // cut short: what was deleted behind it may be forgotten before the next one
 	now = now.Add(20 * time.Hour)
-	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "" {
+	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "" {
 		t.Errorf("rows of 40 hours ago were kept (%v)", err)
 	}
 	shelf := read(3)
@@ -284,7 +284,7 @@ func TestHalfAReadingIsNotUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	now = now.Add(20 * time.Hour)
-	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "v" {
+	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "v" {
 		t.Errorf("rows of 20 hours ago were wiped (%v)", err)
 	}
 }
@@ -295,7 +295,7 @@ func TestAnOpenPartitionCanBeIdleForTooLong(t *testing.T) {
 	defer s.Close()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return now }
-	if _, err := s.Shelf(0); err != nil {
+	if _, err := s.Partition(0); err != nil {
 		t.Fatal(err)
 	}
 	put(t, s, 0, 1, "k", "v")
@@ -303,7 +303,7 @@ func TestAnOpenPartitionCanBeIdleForTooLong(t *testing.T) {
 	if err := s.Touch(0); !errors.Is(err, ErrIdle) {
 		t.Errorf("touched: %v", err)
 	}
-	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "" {
+	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "" {
 		t.Errorf("kept (%v)", err)
 	}
 	if err := s.Touch(0); err != nil {
@@ -317,7 +317,7 @@ func TestAKillDoesNotWipeWhatIsKeptUpToDate(t *testing.T) {
 	s := openTestStore(t, dir, "c/t")
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return now }
-	if _, err := s.Shelf(0); err != nil {
+	if _, err := s.Partition(0); err != nil {
 		t.Fatal(err)
 	}
 	put(t, s, 0, 1, "k", "v")
@@ -343,7 +343,7 @@ func TestAKillDoesNotWipeWhatIsKeptUpToDate(t *testing.T) {
 	s = openTestStore(t, killed, "c/t")
 	defer s.Close()
 	s.now = func() time.Time { return now }
-	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "v" {
+	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "v" {
 		t.Errorf("wiped (%v)", err)
 	}
 }

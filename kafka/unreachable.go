@@ -13,7 +13,7 @@ import (
 
 // Away reports whether err says that no broker could be talked to, which waiting may mend. Whatever a broker answered, and a
 // handshake that one side refused, is for a person to mend.
-func Away(err error) bool {
+func Unreachable(err error) bool {
 	var (
 		certificate *tls.CertificateVerificationError
 		unknown     x509.UnknownAuthorityError

@@ -31,7 +31,7 @@ func TestAwayTellsSilenceFromRefusal(t *testing.T) {
 		{wrap(context.DeadlineExceeded), true},
 		{wrap(&net.DNSError{Err: "no such host", Name: "kafka"}), true},
 	} {
-		if got := Away(test.err); got != test.want {
+		if got := Unreachable(test.err); got != test.want {
 			t.Errorf("Away(%v) = %t, want %t", test.err, got, test.want)
 		}
 	}
@@ -50,7 +50,7 @@ func TestAwayWhenNobodyListens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckTopics(ctx, Config{Brokers: []string{addr}}, streams.Topics()); !Away(err) {
+	if err := CheckTopics(ctx, Config{Brokers: []string{addr}}, streams.Topics()); !Unreachable(err) {
 		t.Errorf("CheckTopics with nobody listening: %v, which is not taken for a broker that is away", err)
 	}
 }

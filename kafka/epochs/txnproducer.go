@@ -18,23 +18,23 @@ import (
 // A clusterLedger holds transactions with a cluster: franz-go produces in them, and the input offsets, which sarama's group
 // has read, are put into them by requests of our own. franz-go's own transactional consumer brings a group with it that goka
 // could not use.
-type clusterLedger struct {
-	client   *kgo.Client
-	group    string
-	id       string // transactional
-	instance string
-	member   atomic.Pointer[membership] // nil between two sessions
-	during   *membership                // of the transaction that is open
+type kafkaTxnProducer struct {
+	client          *kgo.Client
+	group           string
+	transactionalID string // transactional
+	instance        string
+	session         atomic.Pointer[groupMember] // nil between two sessions
+	openedIn        *groupMember                // of the transaction that is open
 }
 
 // A membership is one session of the consumer group.
-type membership struct {
-	member     string
+type groupMember struct {
+	id         string
 	generation int32
 }
 
-func membershipOf(s sarama.ConsumerGroupSession) *membership {
-	return &membership{member: s.MemberID(), generation: s.GenerationID()}
+func memberOf(s sarama.ConsumerGroupSession) *groupMember {
+	return &groupMember{id: s.MemberID(), generation: s.GenerationID()}
 }
 
 // transactionVersions keep franz-go to the transactions that Kafka 2.5 to 4.1 speak alike, in which partitions and offsets
@@ -51,10 +51,10 @@ func transactionVersions() *kversion.Versions {
 }
 
 // openLedger fences whoever used the transactional id before: a transaction of its own that is still open is aborted now.
-func openLedger(conf Config, open opener, more ...kgo.Opt) (*clusterLedger, error) {
-	l := &clusterLedger{group: conf.Name, instance: conf.InstanceID, id: TransactionalID(conf.Name, conf.InstanceID)}
-	more = append(more, kgo.TransactionalID(l.id), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()),
-		kgo.ConcurrentTransactionsBackoff(markersPause))
+func openTxnProducer(conf Config, open opener, more ...kgo.Opt) (*kafkaTxnProducer, error) {
+	l := &kafkaTxnProducer{group: conf.Name, instance: conf.InstanceID, transactionalID: TransactionalID(conf.Name, conf.InstanceID)}
+	more = append(more, kgo.TransactionalID(l.transactionalID), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()),
+		kgo.ConcurrentTransactionsBackoff(concurrentTransactionsBackoff))
 	var err error
 	if l.client, err = open(more...); err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func openLedger(conf Config, open opener, more ...kgo.Opt) (*clusterLedger, erro
 	defer cancel()
 	if _, _, err := l.client.ProducerID(ctx); err != nil {
 		l.client.Close()
-		return nil, fmt.Errorf("begin with transactional id %s: %w", l.id, err)
+		return nil, fmt.Errorf("begin with transactional id %s: %w", l.transactionalID, err)
 	}
 	return l, nil
 }
@@ -71,48 +71,48 @@ func openLedger(conf Config, open opener, more ...kgo.Opt) (*clusterLedger, erro
 // TransactionalID is the name under which an instance of a group writes transactions. Two instances of one name fence each other.
 func TransactionalID(group, instance string) string { return group + "-" + instance }
 
-func (l *clusterLedger) begin() error {
-	if l.during = l.member.Load(); l.during == nil {
+func (l *kafkaTxnProducer) begin() error {
+	if l.openedIn = l.session.Load(); l.openedIn == nil {
 		return errClosed
 	}
 	return l.client.BeginTransaction()
 }
 
-func (l *clusterLedger) send(r *kgo.Record, done func(offset int64, err error)) {
+func (l *kafkaTxnProducer) send(r *kgo.Record, done func(offset int64, err error)) {
 	send(l.client, r, done)
 }
 
 // flush ends the lingering of records: all that belong together were sent. What becomes of them each is told by itself.
-func (l *clusterLedger) flush(ctx context.Context) { _ = l.client.Flush(ctx) }
+func (l *kafkaTxnProducer) flush(ctx context.Context) { _ = l.client.Flush(ctx) }
 
-func (l *clusterLedger) end(ctx context.Context, commit bool) error {
+func (l *kafkaTxnProducer) end(ctx context.Context, commit bool) error {
 	if commit {
 		if err := l.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
-			return fmt.Errorf("commit transaction of %s: %w", l.id, err)
+			return fmt.Errorf("commit transaction of %s: %w", l.transactionalID, err)
 		}
 		return nil
 	}
 	if err := l.client.AbortBufferedRecords(ctx); err != nil {
-		return fmt.Errorf("abort transaction of %s: %w", l.id, err)
+		return fmt.Errorf("abort transaction of %s: %w", l.transactionalID, err)
 	}
 	if err := l.client.EndTransaction(ctx, kgo.TryAbort); err != nil {
-		return fmt.Errorf("abort transaction of %s: %w", l.id, err)
+		return fmt.Errorf("abort transaction of %s: %w", l.transactionalID, err)
 	}
 	return nil
 }
 
-func (l *clusterLedger) add(ctx context.Context, next map[partitionID]commit) error {
-	m := l.during // not a later session's: its partitions may be others
+func (l *kafkaTxnProducer) addOffsets(ctx context.Context, next map[partitionID]inputOffset) error {
+	m := l.openedIn // not a later session's: its partitions may be others
 	producer, epoch, err := l.client.ProducerID(ctx)
 	if err != nil {
-		return fmt.Errorf("transaction of %s: %w", l.id, err)
+		return fmt.Errorf("transaction of %s: %w", l.transactionalID, err)
 	}
 	if err := l.addGroup(ctx, producer, epoch); err != nil {
-		return fmt.Errorf("add group %s to the transaction of %s: %w", l.group, l.id, err)
+		return fmt.Errorf("add group %s to the transaction of %s: %w", l.group, l.transactionalID, err)
 	}
 	request := kmsg.NewPtrTxnOffsetCommitRequest()
-	request.TransactionalID, request.ProducerID, request.ProducerEpoch = l.id, producer, epoch
-	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.member, m.generation, &l.instance
+	request.TransactionalID, request.ProducerID, request.ProducerEpoch = l.transactionalID, producer, epoch
+	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.id, m.generation, &l.instance
 	for topic, offsets := range byTopic(next) {
 		t := kmsg.NewTxnOffsetCommitRequestTopic()
 		t.Topic = topic
@@ -123,7 +123,7 @@ func (l *clusterLedger) add(ctx context.Context, next map[partitionID]commit) er
 		}
 		request.Topics = append(request.Topics, t)
 	}
-	err = untilDecided(ctx, func() error {
+	err = retryCoordinator(ctx, func() error {
 		response, err := request.RequestWith(ctx, l.client)
 		if err != nil {
 			return err
@@ -137,16 +137,16 @@ func (l *clusterLedger) add(ctx context.Context, next map[partitionID]commit) er
 		return refused
 	})
 	if err != nil {
-		return fmt.Errorf("add the offsets of group %s to the transaction of %s: %w", l.group, l.id, err)
+		return fmt.Errorf("add the offsets of group %s to the transaction of %s: %w", l.group, l.transactionalID, err)
 	}
 	return nil
 }
 
 // addGroup tells the transaction's coordinator that offsets of the group will be in it.
-func (l *clusterLedger) addGroup(ctx context.Context, producer int64, epoch int16) error {
+func (l *kafkaTxnProducer) addGroup(ctx context.Context, producer int64, epoch int16) error {
 	request := kmsg.NewPtrAddOffsetsToTxnRequest()
-	request.TransactionalID, request.ProducerID, request.ProducerEpoch, request.Group = l.id, producer, epoch, l.group
-	return untilDecided(ctx, func() error {
+	request.TransactionalID, request.ProducerID, request.ProducerEpoch, request.Group = l.transactionalID, producer, epoch, l.group
+	return retryCoordinator(ctx, func() error {
 		response, err := request.RequestWith(ctx, l.client)
 		if err != nil {
 			return err
@@ -156,8 +156,8 @@ func (l *clusterLedger) addGroup(ctx context.Context, producer int64, epoch int1
 }
 
 // commit needs no protection by a transaction, only by the generation.
-func (l *clusterLedger) commit(ctx context.Context, next map[partitionID]commit) error {
-	m := l.member.Load()
+func (l *kafkaTxnProducer) commitOffsets(ctx context.Context, next map[partitionID]inputOffset) error {
+	m := l.session.Load()
 	switch {
 	case m == nil:
 		return errClosed
@@ -165,7 +165,7 @@ func (l *clusterLedger) commit(ctx context.Context, next map[partitionID]commit)
 		return nil
 	}
 	request := kmsg.NewPtrOffsetCommitRequest()
-	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.member, m.generation, &l.instance
+	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.id, m.generation, &l.instance
 	for topic, offsets := range byTopic(next) {
 		t := kmsg.NewOffsetCommitRequestTopic()
 		t.Topic = topic
@@ -176,7 +176,7 @@ func (l *clusterLedger) commit(ctx context.Context, next map[partitionID]commit)
 		}
 		request.Topics = append(request.Topics, t)
 	}
-	err := untilDecided(ctx, func() error {
+	err := retryCoordinator(ctx, func() error {
 		response, err := request.RequestWith(ctx, l.client)
 		if err != nil {
 			return err
@@ -197,10 +197,10 @@ func (l *clusterLedger) commit(ctx context.Context, next map[partitionID]commit)
 
 // markersPause is how long to wait while the markers of the transaction before are being written; franz-go's own is 20 ms, as long as
 // an epoch.
-const markersPause = 5 * time.Millisecond
+const concurrentTransactionsBackoff = 5 * time.Millisecond
 
 // untilDecided asks again while the answer is that something else must come first, or another broker is to be asked.
-func untilDecided(ctx context.Context, ask func() error) error {
+func retryCoordinator(ctx context.Context, ask func() error) error {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
 		err := ask()
 		if _, told := errors.AsType[*kerr.Error](err); !told || !kerr.IsRetriable(err) && !errors.Is(err, kerr.ConcurrentTransactions) {
@@ -214,11 +214,11 @@ func untilDecided(ctx context.Context, ask func() error) error {
 	}
 }
 
-func byTopic(next map[partitionID]commit) map[string]map[int32]commit {
-	topics := map[string]map[int32]commit{}
+func byTopic(next map[partitionID]inputOffset) map[string]map[int32]inputOffset {
+	topics := map[string]map[int32]inputOffset{}
 	for at, c := range next {
 		if topics[at.topic] == nil {
-			topics[at.topic] = map[int32]commit{}
+			topics[at.topic] = map[int32]inputOffset{}
 		}
 		topics[at.topic][at.number] = c
 	}

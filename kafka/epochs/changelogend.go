@@ -10,21 +10,21 @@ import (
 )
 
 // wrote notes an offset that the changelog is known to reach.
-func (p *partitionEpochs) wrote(next int64) {
+func (p *partitionEpochs) raiseChangelogEnd(next int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if next > p.standing.Next {
-		p.standing.Next = next
-		p.metadata.Store(p.standing.Metadata())
+	if next > p.changelogEnd.Offset {
+		p.changelogEnd.Offset = next
+		p.metadata.Store(p.changelogEnd.Metadata())
 	}
 }
 
 // floor returns the end that a partition of the table has by the group's commits, at least; zero when they say nothing. Whoever
 // recovered less would fold what comes next onto old rows, or onto none. Goka asks after it has joined, so no other owner can
 // commit any more.
-func (e *Epochs) floor(ctx context.Context, table string, partition int32) (int64, error) {
+func (e *Epochs) minEnd(ctx context.Context, table string, partition int32) (int64, error) {
 	var commits kadm.OffsetResponses
-	err := untilDecided(ctx, func() (err error) {
+	err := retryCoordinator(ctx, func() (err error) {
 		if commits, err = kadm.NewClient(e.client).FetchOffsets(kadm.RequireStable(ctx), e.conf.Name); err == nil {
 			err = commits.Error()
 		}
@@ -39,17 +39,17 @@ func (e *Epochs) floor(ctx context.Context, table string, partition int32) (int6
 		if !found {
 			continue
 		}
-		switch said, found := committed.StandingOf(commit.Metadata); {
+		switch said, found := committed.ParseChangelogEnd(commit.Metadata); {
 		case !found:
-		case said.Log != e.tableLog:
+		case said.TopicID != e.tableID:
 			return 0, fmt.Errorf("%s/%d: the group's commit in %s belongs to rows of another log of this table (%s, now %s): the table was made anew, and has not what was folded before offset %d",
-				table, partition, topic, said.Log, e.tableLog, commit.At)
+				table, partition, topic, said.TopicID, e.tableID, commit.At)
 		default:
-			floor = max(floor, said.Next)
+			floor = max(floor, said.Offset)
 		}
 	}
 	if p := e.partition(partition); p != nil {
-		p.wrote(floor)
+		p.raiseChangelogEnd(floor)
 	}
 	return floor, nil
 }

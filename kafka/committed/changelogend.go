@@ -5,18 +5,18 @@ import "fmt"
 // A Standing is how far a group's table reaches that belongs to a commit of the group: the rows below Next hold all that was
 // folded before it. The commit's metadata says so, since nothing else that can be asked does: a partition's leader that is cut
 // off from the other brokers, or has just woken, tells an end from before, and a table that was made anew has no rows at all.
-type Standing struct {
-	Log  string // see Cluster.LogID; without spaces
-	Next int64
+type ChangelogEnd struct {
+	TopicID string // see Cluster.LogID; without spaces
+	Offset  int64
 }
 
-const standingFormat = "changelog %s %d"
+const changelogEndFormat = "changelog %s %d"
 
 // Metadata returns the standing as a commit says it.
-func (s Standing) Metadata() string { return fmt.Sprintf(standingFormat, s.Log, s.Next) }
+func (s ChangelogEnd) Metadata() string { return fmt.Sprintf(changelogEndFormat, s.TopicID, s.Offset) }
 
 // StandingOf reads a commit's metadata. Those of other programs, and of releases before this, say nothing.
-func StandingOf(metadata string) (s Standing, found bool) {
-	n, err := fmt.Sscanf(metadata, standingFormat, &s.Log, &s.Next)
+func ParseChangelogEnd(metadata string) (s ChangelogEnd, found bool) {
+	n, err := fmt.Sscanf(metadata, changelogEndFormat, &s.TopicID, &s.Offset)
 	return s, err == nil && n == 2
 }
