@@ -14,6 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidemark/kafka/committed"
 )
 
 // An admin asks a cluster about its topics. It is opened for one question and closed after it.
@@ -75,10 +77,10 @@ func (a *admin) metadata(ctx context.Context, broker *kgo.Broker, names []string
 }
 
 // topics returns what the cluster knows of the named topics, by name. A missing topic is missing in the map.
-func (a *admin) topics(ctx context.Context, names []string) (map[string]kmsg.MetadataResponseTopic, string, error) {
+func (a *admin) topics(ctx context.Context, names []string) (map[string]kmsg.MetadataResponseTopic, error) {
 	response, err := a.metadata(ctx, nil, names)
 	if err != nil {
-		return nil, "", a.fail("ask for topics", err)
+		return nil, a.fail("ask for topics", err)
 	}
 	found := map[string]kmsg.MetadataResponseTopic{}
 	for _, t := range response.Topics {
@@ -89,50 +91,38 @@ func (a *admin) topics(ctx context.Context, names []string) (map[string]kmsg.Met
 		switch err := kerr.ErrorForCode(t.ErrorCode); {
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 		case errors.Is(err, kerr.TopicAuthorizationFailed):
-			return nil, "", &Denied{"topic " + name, "describe it", "Describe"}
+			return nil, &Denied{"topic " + name, "describe it", "Describe"}
 		case err != nil && !kerr.IsRetriable(err): // a retriable one is a partition without a leader, for now
-			return nil, "", fmt.Errorf("topic %s: %w", name, err)
+			return nil, fmt.Errorf("topic %s: %w", name, err)
 		default:
 			found[name] = t
 		}
 	}
-	cluster := ""
-	if response.ClusterID != nil {
-		cluster = *response.ClusterID
-	}
-	return found, cluster, nil
+	return found, nil
 }
 
-// TopicIDs returns the cluster's id and the topics' ids. A topic that was deleted and made again has another id, so the two
-// together name one log.
-func TopicIDs(ctx context.Context, c Config, names ...string) (clusterID string, ids map[string]string, err error) {
+// TopicIDs returns the ids of topics, by name.
+func TopicIDs(ctx context.Context, c Config, names ...string) (map[string]committed.TopicID, error) {
 	a, err := c.admin()
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	defer a.Close()
-	topics, clusterID, err := a.topics(ctx, names)
-	if err != nil {
-		return "", nil, err
-	}
-	ids = map[string]string{}
-	for _, name := range names {
-		t, ok := topics[name]
-		if !ok {
-			return "", nil, missing(name)
+	return committed.TopicIDs(ctx, a.client, func(topic string, err error) error {
+		switch {
+		case errors.Is(err, kerr.UnknownTopicOrPartition):
+			return missing(topic)
+		case errors.Is(err, kerr.TopicAuthorizationFailed):
+			return &Denied{"topic " + topic, "describe it", "Describe"}
 		}
-		if t.TopicID == [16]byte{} {
-			return "", nil, fmt.Errorf("topic %s has no id: tidemark needs Kafka 2.8 or newer", name)
-		}
-		ids[name] = kadm.TopicID(t.TopicID).String()
-	}
-	return clusterID, ids, nil
+		return a.fail("look up topics", err)
+	}, names...)
 }
 
-// TopicID returns the id of one topic.
+// TopicID returns the id of one topic, without the cluster's.
 func TopicID(ctx context.Context, c Config, name string) (string, error) {
-	_, ids, err := TopicIDs(ctx, c, name)
-	return ids[name], err
+	ids, err := TopicIDs(ctx, c, name)
+	return ids[name].Topic, err
 }
 
 // ErrNoTopic says that a topic is not there.

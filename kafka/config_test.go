@@ -133,7 +133,7 @@ func TestSecured(t *testing.T) {
 	for _, mechanism := range []string{kafka.Plain, kafka.ScramSHA256, kafka.ScramSHA512} {
 		t.Run(mechanism, func(t *testing.T) {
 			right := secured(t, mechanism)
-			if _, _, err := kafka.TopicIDs(t.Context(), right); err != nil {
+			if _, err := kafka.TopicIDs(t.Context(), right); err != nil {
 				t.Errorf("franz-go: %v", err)
 			}
 			s, err := right.Sarama()
@@ -173,7 +173,7 @@ func TestSecuredRefuses(t *testing.T) {
 			wrong := right
 			c.spoil(&wrong)
 			begin := time.Now()
-			_, _, err := kafka.TopicIDs(t.Context(), wrong)
+			_, err := kafka.TopicIDs(t.Context(), wrong)
 			t.Logf("after %v: %v", time.Since(begin).Round(time.Millisecond), err)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want an error with %q", err, c.want)
@@ -191,7 +191,7 @@ func TestScramOnKafka(t *testing.T) {
 		Brokers: strings.Split(brokers, ","),
 		SASL:    kafka.SASLConfig{Mechanism: kafka.ScramSHA512, User: "tidemark", Password: "tidemark-secret"},
 	}
-	if _, _, err := kafka.TopicIDs(t.Context(), c); err != nil {
+	if _, err := kafka.TopicIDs(t.Context(), c); err != nil {
 		t.Errorf("franz-go: %v", err)
 	}
 	s, err := c.Sarama()
@@ -204,7 +204,7 @@ func TestScramOnKafka(t *testing.T) {
 	}
 	client.Close()
 	c.SASL.Password = "no"
-	if _, _, err := kafka.TopicIDs(t.Context(), c); err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
+	if _, err := kafka.TopicIDs(t.Context(), c); err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
 		t.Errorf("wrong password: got %v, want the login named", err)
 	}
 }

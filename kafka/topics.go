@@ -85,7 +85,7 @@ func CheckPartitions(ctx context.Context, c Config, want []topology.Topic) error
 		return err
 	}
 	defer a.Close()
-	found, _, err := a.topics(ctx, names(want))
+	found, err := a.topics(ctx, names(want))
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (a *admin) check(ctx context.Context, want []topology.Topic) error {
 }
 
 func (a *admin) plan(ctx context.Context, want []topology.Topic) ([]Change, error) {
-	found, _, err := a.topics(ctx, names(want))
+	found, err := a.topics(ctx, names(want))
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +253,7 @@ func SizingOf(ctx context.Context, c Config, topic string) (topology.Sizing, err
 		return size, err
 	}
 	defer a.Close()
-	found, _, err := a.topics(ctx, []string{topic})
+	found, err := a.topics(ctx, []string{topic})
 	if err != nil {
 		return size, err
 	}

@@ -33,37 +33,60 @@ func (c Cluster) Explained(topic string, err error) error {
 	return c.Explain(topic, err)
 }
 
-// LogID names the log that a topic is: the cluster's id and the topic's, which is another one when the topic was deleted and made
-// again. It asks for up to 6 s.
-func (c Cluster) LogID(ctx context.Context, topic string) (string, error) {
+// A TopicID identifies a topic for as long as it exists: a topic that is deleted and created again has another one.
+type TopicID struct{ Cluster, Topic string }
+
+// String returns "cluster id/topic id".
+func (id TopicID) String() string { return id.Cluster + "/" + id.Topic }
+
+// TopicID looks up the id of a topic, for up to 6 s.
+func (c Cluster) TopicID(ctx context.Context, topic string) (TopicID, error) {
 	options, err := c.Franz()
 	if err != nil {
-		return "", err
+		return TopicID{}, err
 	}
-	client, err := kgo.NewClient(append(options, kgo.RetryTimeout(6*time.Second))...) // a person may be watching
+	client, err := kgo.NewClient(append(options, kgo.RetryTimeout(6*time.Second))...)
 	if err != nil {
-		return "", err
+		return TopicID{}, err
 	}
 	defer client.Close()
-	request := kmsg.NewPtrMetadataRequest() // kadm's would be answered from a cache, or given up sooner
-	t := kmsg.NewMetadataRequestTopic()
-	t.Topic = &topic
-	request.Topics, request.AllowAutoTopicCreation = []kmsg.MetadataRequestTopic{t}, false
+	ids, err := TopicIDs(ctx, client, func(_ string, err error) error {
+		return c.Explained(topic, fmt.Errorf("look up topics: %w", err))
+	}, topic)
+	return ids[topic], err
+}
+
+// TopicIDs looks up the ids of topics. An error is passed through explain, with the topic that it is about; with an empty name
+// when the whole request failed.
+func TopicIDs(ctx context.Context, client *kgo.Client, explain func(topic string, err error) error, topics ...string) (map[string]TopicID, error) {
+	request := kmsg.NewPtrMetadataRequest() // kadm would answer from a cache, or give up sooner
+	request.AllowAutoTopicCreation = false
+	request.Topics = []kmsg.MetadataRequestTopic{} // none, not nil: nil asks for all topics
+	for _, name := range topics {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = new(name)
+		request.Topics = append(request.Topics, t)
+	}
 	response, err := request.RequestWith(ctx, client)
 	if err != nil {
-		return "", c.Explained(topic, fmt.Errorf("look up topic %s: %w", topic, err))
+		return nil, explain("", err)
 	}
-	if len(response.Topics) != 1 {
-		return "", fmt.Errorf("look up topic %s: the answer is about %d topics", topic, len(response.Topics))
+	ids := map[string]TopicID{}
+	for _, t := range response.Topics {
+		switch err := kerr.ErrorForCode(t.ErrorCode); {
+		case t.Topic == nil:
+		case t.TopicID != [16]byte{} && response.ClusterID != nil: // an error then says that a partition has no leader
+			ids[*t.Topic] = TopicID{Cluster: *response.ClusterID, Topic: kadm.TopicID(t.TopicID).String()}
+		case err != nil:
+			return nil, explain(*t.Topic, fmt.Errorf("topic %s: %w", *t.Topic, err))
+		}
 	}
-	found := response.Topics[0]
-	if err := kerr.ErrorForCode(found.ErrorCode); err != nil && found.TopicID == [16]byte{} {
-		return "", c.Explained(topic, fmt.Errorf("look up topic %s: %w", topic, err))
+	for _, name := range topics {
+		if _, found := ids[name]; !found {
+			return nil, fmt.Errorf("topic %s has no id: Kafka 2.8 or newer is needed", name)
+		}
 	}
-	if found.TopicID == [16]byte{} || response.ClusterID == nil {
-		return "", fmt.Errorf("topic %s has no id: Kafka 2.8 or newer is needed", topic)
-	}
-	return *response.ClusterID + "/" + kadm.TopicID(found.TopicID).String(), nil
+	return ids, nil
 }
 
 // At reaches brokers that want neither TLS nor a login.

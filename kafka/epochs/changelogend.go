@@ -41,9 +41,9 @@ func (e *Epochs) minEnd(ctx context.Context, table string, partition int32) (int
 		}
 		switch said, found := committed.ParseChangelogEnd(commit.Metadata); {
 		case !found:
-		case said.TopicID != e.tableID:
+		case said.Table != e.tableID:
 			return 0, fmt.Errorf("%s/%d: the group's commit in %s belongs to rows of another log of this table (%s, now %s): the table was made anew, and has not what was folded before offset %d",
-				table, partition, topic, said.TopicID, e.tableID, commit.At)
+				table, partition, topic, said.Table, e.tableID, commit.At)
 		default:
 			floor = max(floor, said.Offset)
 		}

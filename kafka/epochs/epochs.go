@@ -204,7 +204,7 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 		return nil, err
 	}
 	p := newPartitionEpochs(e.conf, e.owner, shelf, e.send)
-	p.onFailure, p.changelogEnd.TopicID = e.fail, e.tableID
+	p.onFailure, p.changelogEnd.Table = e.fail, e.tableID
 	if err := p.loadPendingRewrites(); err != nil {
 		return nil, err
 	}

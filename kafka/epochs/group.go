@@ -100,11 +100,11 @@ func (g *Group) set(p *goka.Processor, err error) {
 
 // attempt runs one processor from its start to its end.
 func (g *Group) attempt(ctx context.Context) (err error) {
-	log, err := g.conf.Cluster.LogID(ctx, g.conf.Table)
+	id, err := g.conf.Cluster.TopicID(ctx, g.conf.Table)
 	if err != nil {
 		return err
 	}
-	pin := log
+	pin := id.String()
 	if g.conf.Index != nil {
 		pin += indexLayout
 	}
@@ -114,7 +114,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	epochs := newEpochs(g.conf, store, log)
+	epochs := newEpochs(g.conf, store, id.String())
 	options := append(ClientOptions(g.conf.Cluster, g.conf.Hasher, g.conf.Log), epochs.options()...)
 	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, g.conf.Graph(epochs), options...)
 	if err != nil {
