@@ -2,21 +2,21 @@ package committed
 
 import "fmt"
 
-// A Standing is how far a group's table reaches that belongs to a commit of the group: the rows below Next hold all that was
-// folded before it. The commit's metadata says so, since nothing else that can be asked does: a partition's leader that is cut
-// off from the other brokers, or has just woken, tells an end from before, and a table that was made anew has no rows at all.
+// A ChangelogEnd is the changelog offset that the table had reached when the group committed: the rows of all records before the
+// committed offset are in the changelog below it. Commits carry it in their metadata, because no broker can be asked for it later: a
+// deposed leader returns an old end of the changelog, and a table that was deleted and created again has no rows at all.
 type ChangelogEnd struct {
-	Table  string // TopicID of the table, as text
+	Table  string // TopicID of the table's topic, as text
 	Offset int64
 }
 
 const changelogEndFormat = "changelog %s %d"
 
-// Metadata returns the standing as a commit says it.
-func (s ChangelogEnd) Metadata() string { return fmt.Sprintf(changelogEndFormat, s.Table, s.Offset) }
+// Metadata returns e as the metadata of a commit.
+func (e ChangelogEnd) Metadata() string { return fmt.Sprintf(changelogEndFormat, e.Table, e.Offset) }
 
-// StandingOf reads a commit's metadata. Those of other programs, and of releases before this, say nothing.
-func ParseChangelogEnd(metadata string) (s ChangelogEnd, found bool) {
-	n, err := fmt.Sscanf(metadata, changelogEndFormat, &s.Table, &s.Offset)
-	return s, err == nil && n == 2
+// ParseChangelogEnd reads the metadata of a commit. Commits of other programs, and of earlier releases, have no changelog end.
+func ParseChangelogEnd(metadata string) (e ChangelogEnd, found bool) {
+	n, err := fmt.Sscanf(metadata, changelogEndFormat, &e.Table, &e.Offset)
+	return e, err == nil && n == 2
 }

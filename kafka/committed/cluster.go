@@ -12,20 +12,19 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A Cluster is how the package's clients reach Kafka. Each call of a function makes a value of its own, since goka's builders
-// change what they are given.
+// A Cluster says how the package's clients connect to Kafka. Each call of a function returns a new value, because goka's builders
+// change the one that they are given.
 type Cluster struct {
 	Brokers []string // host:port of any of them
 	// Sarama returns settings with ReaderSettings among them.
 	Sarama func() (*sarama.Config, error)
-	// Franz returns what reaches the cluster: addresses, TLS, login.
+	// Franz returns the options to connect: addresses, TLS, SASL.
 	Franz func() ([]kgo.Opt, error)
-	// Explain says what a failed question about a topic means to who runs the program, and what mends it; nil: nothing more than
-	// the error.
+	// Explain returns the error of a request about a topic with what it means to the operator, and how to fix it. It may be nil.
 	Explain func(topic string, err error) error
 }
 
-// Explained returns the error of a question about a topic as Explain puts it.
+// Explained returns the error of a request about a topic, with what Explain adds to it.
 func (c Cluster) Explained(topic string, err error) error {
 	if err == nil || c.Explain == nil {
 		return err
@@ -89,7 +88,7 @@ func TopicIDs(ctx context.Context, client *kgo.Client, explain func(topic string
 	return ids, nil
 }
 
-// At reaches brokers that want neither TLS nor a login.
+// At connects to brokers without TLS and SASL.
 func At(brokers ...string) Cluster {
 	return Cluster{
 		Brokers: brokers,
@@ -102,34 +101,32 @@ func At(brokers ...string) Cluster {
 	}
 }
 
-// ReaderSettings are what reading needs so that nothing is passed over and nothing is handed out that is not committed. A record
-// has at most maxBytes.
+// ReaderSettings sets what a consumer needs to skip nothing and to read committed records only. A record has at most maxBytes.
 func ReaderSettings(s *sarama.Config, maxBytes int32) {
-	s.Version = sarama.V2_8_0_0               // group epochs and stable offsets; newer brokers speak it too
+	s.Version = sarama.V2_8_0_0               // the least for RequireStable and leader epochs
 	s.Metadata.AllowAutoTopicCreation = false // a typo must not become a topic of one partition
-	// A leader that the other brokers have cut off and replaced goes on answering that there is nothing new. Who has heard of the new
-	// one leaves it. Every second, as sarama asks the first broker it heard of three times of four, which may be that one; and only
-	// for the topics that are read, as all of a large cluster's are megabytes.
+	// A deposed leader that the other brokers cannot reach goes on answering fetches with no new records; only fresh metadata makes the
+	// consumer leave it. Metadata is refreshed every second, because three of four times sarama asks the first broker that it connected
+	// to, which may be the deposed one; and only for the topics that are read, because that of a large cluster has megabytes.
 	s.Metadata.RefreshFrequency = time.Second
 	s.Metadata.Full = false
 	s.Consumer.Return.Errors = true
-	s.Consumer.Offsets.Initial = sarama.OffsetOldest // Newest skips what came before the first commit
+	s.Consumer.Offsets.Initial = sarama.OffsetOldest // OffsetNewest would skip records from before the first commit
 	s.Consumer.Offsets.AutoCommit.Enable = true
-	s.Consumer.Offsets.AutoCommit.Interval = 250 * time.Millisecond // who waits for an event that leaves no row waits for this
+	s.Consumer.Offsets.AutoCommit.Interval = 250 * time.Millisecond // a request that waits for an event without a row waits for this
 	s.Consumer.Offsets.Retry.Max = 10
-	// What a transaction has not committed, or never will, is not there. A group also begins only where no commit of its offsets
-	// is undecided any more.
+	// With it a group also waits for open transactions that commit its offsets before it fetches them.
 	s.Consumer.IsolationLevel = sarama.ReadCommitted
-	// Of each partition. A larger record comes when its partition is the first with one in an answer, which chance sees to. A record
-	// that is not finished keeps its whole answer in memory: with 4 MiB a busy processor took 762 MB where it takes 476, as fast.
+	// Per partition. A larger record is sent when its partition is the first in an answer, whose order changes. A record that is not
+	// processed yet keeps its whole answer in memory: with 4 MiB a busy processor took 762 MB, with 1 MiB 476 MB at the same speed.
 	s.Consumer.Fetch.Default = min(1<<20, maxBytes)
 	s.Consumer.Fetch.MaxBytes = 8 * maxBytes
 	s.Consumer.Retry.Backoff = 500 * time.Millisecond
-	// Past this a partition whose channel is full is dropped from the fetch and asked for anew; callbacks may wait for acks.
+	// After this time sarama drops a partition whose channel is full from the fetch, and subscribes again. Callbacks may wait for acks.
 	s.Consumer.MaxProcessingTime = time.Second
-	s.Consumer.Group.ResetInvalidOffsets = false // an offset out of range is for a person to judge, not to jump over
+	s.Consumer.Group.ResetInvalidOffsets = false // an offset out of range may mean lost records: the operator decides
 	s.Consumer.Group.Session.Timeout = 10 * time.Second
 	s.Consumer.Group.Heartbeat.Interval = 3 * time.Second
-	// A member that leaves waits up to 60 s for acknowledgements; the group must wait longer before it gives its partitions away.
+	// A member that leaves waits up to 60 s for acknowledgements; the group must wait longer before it reassigns its partitions.
 	s.Consumer.Group.Rebalance.Timeout = 90 * time.Second
 }
