@@ -31,8 +31,8 @@ var (
 	// noGeneration commits offsets in a transaction without saying of which generation of the group.
 	noGeneration = mutant{{
 		"kafka/epochs/txnproducer.go", `producer, epoch
-	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.id, m.generation, &l.instance`, `producer, epoch
-	request.Group, _ = l.group, m`,
+	request.Group, request.MemberID, request.Generation, request.InstanceID = p.group, m.id, m.generation, &p.instance`, `producer, epoch
+	request.Group, _ = p.group, m`,
 	}}
 )
 

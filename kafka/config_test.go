@@ -26,7 +26,7 @@ import (
 	"tidemark/topology"
 )
 
-func TestSaramaLosesNothing(t *testing.T) {
+func TestSaramaSettings(t *testing.T) {
 	c := kafka.Config{Brokers: []string{"127.0.0.1:1"}}
 	s, err := c.Sarama()
 	if err != nil {
@@ -104,7 +104,7 @@ func TestPasswordIsNotPrinted(t *testing.T) {
 	}
 }
 
-// secured is a cluster that wants TLS with a client's certificate and a login.
+// secured is a cluster that requires TLS with a client certificate and a login.
 func secured(t *testing.T, mechanism string) kafka.Config {
 	t.Helper()
 	ca := newAuthority(t)
@@ -149,7 +149,7 @@ func TestSecured(t *testing.T) {
 	}
 }
 
-// What is wrong is named, and by the question that start-up asks first: sarama says only that it ran out of brokers.
+// The error of the first request at start-up names the cause: sarama says only that it ran out of brokers.
 func TestSecuredRefuses(t *testing.T) {
 	t.Parallel()
 	right := secured(t, kafka.ScramSHA512)
@@ -277,8 +277,8 @@ func writePEM(t *testing.T, file, kind string, der []byte) {
 	}
 }
 
-// What the packages below ask, they ask in vain with a reason that says what to do.
-func TestClusterSaysWhatToDo(t *testing.T) {
+// Failed requests of the packages below kafka say what to do.
+func TestClusterExplainsErrors(t *testing.T) {
 	cluster := kafka.Config{Brokers: []string{"a:1", "b:2"}}.Cluster()
 	for err, want := range map[error]string{
 		kerr.UnknownTopicOrPartition:  "tidemark topics apply",

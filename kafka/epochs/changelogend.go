@@ -9,7 +9,7 @@ import (
 	"tidemark/kafka/committed"
 )
 
-// wrote notes an offset that the changelog is known to reach.
+// raiseChangelogEnd notes that the changelog is known to reach an offset.
 func (p *partitionEpochs) raiseChangelogEnd(next int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -19,9 +19,9 @@ func (p *partitionEpochs) raiseChangelogEnd(next int64) {
 	}
 }
 
-// floor returns the end that a partition of the table has by the group's commits, at least; zero when they say nothing. Whoever
-// recovered less would fold what comes next onto old rows, or onto none. Goka asks after it has joined, so no other owner can
-// commit any more.
+// minEnd returns the least end that a partition of the table can have by the group's commits; 0 when they say nothing. An owner that
+// recovered less would process the next records with old rows, or with none. goka asks after it has joined the group, so the former
+// owner cannot commit any more.
 func (e *Epochs) minEnd(ctx context.Context, table string, partition int32) (int64, error) {
 	var commits kadm.OffsetResponses
 	err := retryCoordinator(ctx, func() (err error) {
@@ -31,30 +31,31 @@ func (e *Epochs) minEnd(ctx context.Context, table string, partition int32) (int
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("ask for the commits of group %s: %w", e.conf.Name, err)
+		return 0, fmt.Errorf("fetch the commits of group %s: %w", e.conf.Name, err)
 	}
-	var floor int64
+	var least int64
 	for topic, offsets := range commits {
 		commit, found := offsets[partition]
 		if !found {
 			continue
 		}
-		switch said, found := committed.ParseChangelogEnd(commit.Metadata); {
+		switch end, found := committed.ParseChangelogEnd(commit.Metadata); {
 		case !found:
-		case said.Table != e.tableID:
-			return 0, fmt.Errorf("%s/%d: the group's commit in %s belongs to rows of another log of this table (%s, now %s): the table was made anew, and has not what was folded before offset %d",
-				table, partition, topic, said.Table, e.tableID, commit.At)
+		case end.Table != e.tableID:
+			return 0, fmt.Errorf("%s/%d: the group's commit in %s belongs to rows of another topic id of this table (%s, now %s): "+
+				"the table was deleted and created again, and lacks the rows of all records before offset %d",
+				table, partition, topic, end.Table, e.tableID, commit.At)
 		default:
-			floor = max(floor, said.Offset)
+			least = max(least, end.Offset)
 		}
 	}
 	if p := e.partition(partition); p != nil {
-		p.raiseChangelogEnd(floor)
+		p.raiseChangelogEnd(least)
 	}
-	return floor, nil
+	return least, nil
 }
 
-// metadata is what a commit of now says of a partition.
+// metadata returns the metadata of a commit that is made now for a partition.
 func (e *Epochs) metadata(partition int32) string {
 	p := e.partition(partition)
 	if p == nil {

@@ -21,56 +21,56 @@ import (
 
 // Epochs give the effects of a goka processor exactly once, without changing goka.
 //
-// goka writes a row to the store, then to the changelog, and does not order a callback's outputs with either; a crash in
-// between leaves a row whose outputs can neither be made again nor be skipped. Epochs publish in the other order:
+// goka writes a row to the store, then to the changelog, and does not order a callback's outputs with either. A crash in between
+// leaves a row whose outputs are missing and cannot be computed again. Epochs publish in the opposite order:
 //
 //	outputs → table rows → local store → commit
 //
-// Outputs go out at once. Rows are held, the newest per key, until every output before them on that partition is
-// acknowledged; then they are sent, and when they are acknowledged too they are written to the local store, with their
-// changelog offset, in one batch; then goka's promises are finished, and its offsets are committed. So a row that is found
-// after a crash proves that the outputs of all its events are in the log, and an event whose row is not found is folded
-// again from the same row and gives the same bytes. Each partition has epochs of its own: a slow one holds up no other.
+// Outputs are sent at once. Rows are buffered, the newest per key, until every output before them on that partition is acknowledged.
+// Then they are sent. When they are acknowledged too, they are written to the local store together with their changelog offset, in
+// one batch. Then goka's promises are finished, and its offsets are committed. So a row that is found after a crash proves that the
+// outputs of all its inputs are in the log. An input whose row is not found is processed again with the same row before it, and gives
+// the same bytes. Each partition has its own epochs, so a slow one delays no other.
 //
-// A failed send rejects everything that is held; none of it was visible. The processor then ends, and whoever supervises it
-// starts it again from the committed prefix.
+// A failed send rejects everything that is buffered; none of it was visible. The processor then ends, and its Group starts the next
+// one from the committed prefix.
 //
-// With ExactlyOnce the epochs of all partitions are published together, in transactions: see there.
+// With ExactlyOnce the epochs of all partitions are published together in transactions: see type transactions.
 type Epochs struct {
 	conf           Config
 	store          *localstore.Store     // of the group's table
-	tableID        string                // id of the table's log: see committed.Standing
-	client         *kgo.Client           // set by goka's start: see producerBuilder
+	tableID        string                // TopicID of the table, as text
+	client         *kgo.Client           // set when goka starts: see producerBuilder
 	readback       *readback             // likewise
-	detector       *foreignWriteDetector // likewise, unless there is nothing to look out for
-	txnProducer    *kafkaTxnProducer     // likewise, as the next one only with ExactlyOnce
+	detector       *foreignWriteDetector // likewise; nil without a mirror
+	txnProducer    *kafkaTxnProducer     // likewise; like the next field only with ExactlyOnce
 	transactions   *transactions
 	owner          []byte
-	callbacks      int // callbacks
+	callbacks      int // how many Callback has wrapped
 	mu             sync.RWMutex
 	byPartition    map[int32]*partitionEpochs
 	preparedQueues map[partitionID]*preparedQueue
 
 	closed    chan struct{} // by the producer's Close
-	touchDone chan struct{} // closed when renew has ended
-	failed    chan struct{} // closed with fault
-	err       error         // the first of any partition; guarded by mu
+	touchDone chan struct{} // closed when touchPartitions has returned
+	failed    chan struct{} // closed when err is set
+	err       error         // the first failure of any partition; guarded by mu
 }
 
-// Limits of one partition. A consumer that tells repeats by their positions may rely on the first.
+// Limits of one partition. A consumer that recognises repeated outputs by their positions may rely on the first.
 const (
-	maxUnacked       = 1000    // outputs sent and not acknowledged
-	maxBufferedBytes = 8 << 20 // bytes of rows not yet in the local store, and of outputs not acknowledged
-	// maxUncommitted takes the place of the first where nothing is seen out of order, or twice.
+	maxUnacked       = 1000    // outputs that are sent and not acknowledged
+	maxBufferedBytes = 8 << 20 // bytes of rows that are not in the local store, and of outputs that are not acknowledged
+	// maxUncommitted replaces maxUnacked in transactions, where no output is repeated or seen out of order.
 	maxUncommitted = 4000
 )
 
 var (
 	errNotReturned = errors.New("a callback did not return")
-	errClosed      = errors.New("the partition was given up while this was in flight")
+	errClosed      = errors.New("the partition was revoked or closed while this was in flight")
 )
 
-// newEpochs returns the epochs of one processor. They are good for one Run of it.
+// newEpochs returns the epochs of one processor, for one Run.
 func newEpochs(conf Config, store *localstore.Store, tableLog string) *Epochs {
 	return &Epochs{
 		conf: conf, store: store, tableID: tableLog, owner: newOwner(),
@@ -79,7 +79,7 @@ func newEpochs(conf Config, store *localstore.Store, tableLog string) *Epochs {
 	}
 }
 
-// options are what the processor must be built with, after any other option.
+// options returns the options that the processor needs, after all others.
 func (e *Epochs) options() []goka.ProcessorOption {
 	return []goka.ProcessorOption{
 		goka.WithProducerBuilder(e.producerBuilder),
@@ -90,8 +90,8 @@ func (e *Epochs) options() []goka.ProcessorOption {
 	}
 }
 
-// Callback wraps the processor's callback, so that an epoch never closes in the middle of one. The message is what Prepare
-// returned for the record, and without a Prepare what goka decoded.
+// Callback wraps a callback of the processor, so that an epoch is never closed while it runs. The message is what Prepare returned
+// for the record; without Prepare, what goka decoded.
 func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 	e.callbacks++
 	return func(ctx goka.Context, message any) {
@@ -114,14 +114,14 @@ func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 		}
 		returned := false
 		defer func() {
-			if !returned { // what the callback did before it panicked is half of an effect
+			if !returned { // after a panic the epoch has a part of the callback's effects
 				p.fail(errNotReturned)
 			}
 			p.gate.Unlock()
 		}()
 		callback(&gatedContext{gokaContext: ctx, epochs: p}, message)
 		returned = true
-		if err := p.failure(); err != nil { // perhaps the callback's own, which it did not hear of
+		if err := p.failure(); err != nil { // perhaps of this callback's effects
 			e.reject(ctx, err)
 			return
 		}
@@ -129,7 +129,7 @@ func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 	}
 }
 
-// refuse ends the processor without the record's callback. Nothing after it may be committed.
+// reject ends the processor before the record's callback. Nothing from this record on may be committed.
 func (e *Epochs) reject(ctx goka.Context, err error) {
 	if e.transactions != nil {
 		e.transactions.fail(err)
@@ -143,7 +143,7 @@ func (e *Epochs) partition(number int32) *partitionEpochs {
 	return e.byPartition[number]
 }
 
-// producerBuilder is called by goka once per Run, before any partition is assigned.
+// producerBuilder is called by goka once per Run, before partitions are assigned.
 func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() hash.Hash32) (goka.Producer, error) {
 	open := e.conf.opener(kgo.SeedBrokers(brokers...), kgo.ClientID(clientID))
 	if err := e.openProducer(open); err != nil {
@@ -168,7 +168,7 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 	return &epochProducer{epochs: e}, nil
 }
 
-// openProducer opens the client that publishes, to partitions that are chosen here.
+// openProducer opens the client that publishes. The partition of each record is set here, not by a partitioner.
 func (e *Epochs) openProducer(open opener) (err error) {
 	safe := append(producer.Options(e.conf.MaxMessageBytes), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if e.conf.Guarantee != ExactlyOnce {
@@ -183,7 +183,7 @@ func (e *Epochs) openProducer(open opener) (err error) {
 	return nil
 }
 
-// partitions returns the epochs of all partitions, in their order.
+// partitions returns the epochs of all assigned partitions, in partition order.
 func (e *Epochs) partitions() []*partitionEpochs {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -194,16 +194,16 @@ func (e *Epochs) partitions() []*partitionEpochs {
 	return all
 }
 
-// storageBuilder is called by goka when a partition is assigned; the partition's epochs live as long as its storage.
+// storageBuilder is called by goka when a partition is assigned. Its epochs exist until the storage is closed.
 func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage, error) {
 	if topic != e.conf.Table {
-		return nil, fmt.Errorf("epochs keep the table %s, not %s: joins and lookups need a storage of their own", e.conf.Table, topic)
+		return nil, fmt.Errorf("epochs store the table %s, not %s: joins and lookups need another storage", e.conf.Table, topic)
 	}
-	shelf, err := e.store.Partition(partition)
+	store, err := e.store.Partition(partition)
 	if err != nil {
 		return nil, err
 	}
-	p := newPartitionEpochs(e.conf, e.owner, shelf, e.send)
+	p := newPartitionEpochs(e.conf, e.owner, store, e.send)
 	p.onFailure, p.changelogEnd.Table = e.fail, e.tableID
 	if err := p.loadPendingRewrites(); err != nil {
 		return nil, err
@@ -221,10 +221,10 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 			p.fail(err)
 		}
 	}
-	return &epochStorage{Partition: shelf, partitionEpochs: p, epochs: e}, nil
+	return &epochStorage{Partition: store, partitionEpochs: p, epochs: e}, nil
 }
 
-// cause returns why the processor ended. When a transaction fails goka's error repeats that for each record in it.
+// cause returns why the processor ended. When a transaction fails, goka's own error repeats the cause for each record of it.
 func (e *Epochs) cause(err error) error {
 	if e.transactions == nil {
 		return err
@@ -235,14 +235,14 @@ func (e *Epochs) cause(err error) error {
 	return err
 }
 
-// abandon gives up on everything in flight.
+// failAll fails all partitions.
 func (e *Epochs) failAll(why error) {
 	for _, p := range e.partitions() {
 		p.fail(why)
 	}
 }
 
-// fail notes the first failure of any partition: not every record has a promise that would tell goka.
+// fail notes the first failure of any partition. goka may not know of it: not every record has a promise.
 func (e *Epochs) fail(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -252,8 +252,8 @@ func (e *Epochs) fail(err error) {
 	}
 }
 
-// begin is called once before the first record of a partition, of whichever input: its rows are those of the changelog's end, which
-// is read back from there on. What goka itself calls recovered may have been cut short by the end of the session.
+// startPartition is called once, before the first record of a partition from any input. Its rows are recovered up to the end of the
+// changelog, which is read back from there on. goka's MarkRecovered is not used: it is also called when the session ended meanwhile.
 func (e *Epochs) startPartition(p *partitionEpochs) {
 	offset, err := p.store.GetOffset(-1)
 	p.raiseChangelogEnd(offset + 1)
@@ -265,7 +265,7 @@ func (e *Epochs) startPartition(p *partitionEpochs) {
 	}
 }
 
-// follow has a partition's changelog read back from an offset on, unless it was given up.
+// follow starts to read back a partition's changelog from an offset on, unless the partition is closed.
 func (e *Epochs) follow(p *partitionEpochs, from int64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -278,7 +278,7 @@ func (e *Epochs) follow(p *partitionEpochs, from int64) bool {
 	return true
 }
 
-// forget ends a partition's epochs.
+// removePartition unregisters a partition that is closed.
 func (e *Epochs) removePartition(partition int32) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -286,15 +286,10 @@ func (e *Epochs) removePartition(partition int32) {
 	delete(e.byPartition, partition)
 }
 
-// recover writes a changelog record, read while goka recovers the table, straight to the disk: it is published already. A row that a
-// foreign null came after is kept, and written again once the table is recovered.
+// applyRecovered writes a changelog record that goka recovers to the disk: it is published already. A row that another writer's null
+// follows is kept, and written to the changelog again once the table is recovered.
 func (e *Epochs) applyRecovered(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	older, p := false, e.partition(ctx.Partition())
-	owe := func(w *localstore.Writer) {
-		if p != nil {
-			p.storePendingRewrite(w, key, older)
-		}
-	}
 	err := e.store.Update(ctx.Partition(), ctx.Offset(), func(w *localstore.Writer) error {
 		stored, err := w.Get(localstore.Rows, []byte(key))
 		if err != nil {
@@ -312,7 +307,9 @@ func (e *Epochs) applyRecovered(ctx goka.UpdateContext, _ storage.Storage, key s
 				e.conf.recoverIndex(w, key, stored, value)
 			}
 		}
-		owe(w)
+		if p != nil {
+			p.storePendingRewrite(w, key, older)
+		}
 		return nil
 	})
 	if p != nil && err == nil {
@@ -323,7 +320,7 @@ func (e *Epochs) applyRecovered(ctx goka.UpdateContext, _ storage.Storage, key s
 
 func (e *Epochs) send(r *kgo.Record, done func(offset int64, err error)) { send(e.client, r, done) }
 
-// send produces to a partition and calls done from the client's goroutine, exactly once.
+// send produces a record and calls done once, from a goroutine of the client.
 func send(client *kgo.Client, r *kgo.Record, done func(offset int64, err error)) {
 	client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
 		if err != nil {
@@ -333,7 +330,7 @@ func send(client *kgo.Client, r *kgo.Record, done func(offset int64, err error))
 	})
 }
 
-// An epochProducer is what goka emits to: outputs and changelog records alike.
+// An epochProducer is the goka.Producer: it gets outputs and changelog records.
 type epochProducer struct{ epochs *Epochs }
 
 func (p *epochProducer) Emit(topic, key string, value []byte) *goka.Promise {
@@ -345,14 +342,15 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 	number := p.epochs.conf.PartitionOf(topic, key, headers)
 	partition := p.epochs.partition(number)
 	switch {
-	case partition == nil: // the callback's own partition, which cannot be told, must not go on without it
+	case partition == nil: // it is unknown which partition's callback emitted it, so none may go on
 		err := fmt.Errorf("output to %s for partition %d: %w", topic, number, errClosed)
 		p.epochs.failAll(err)
 		finish(nil, err)
 	case topic == p.epochs.conf.Table:
 		partition.addTablePromise(key, finish)
 	default:
-		partition.output(&kgo.Record{Topic: topic, Partition: number, Key: []byte(key), Value: value, Headers: producer.Headers(headers)}, finish)
+		r := &kgo.Record{Topic: topic, Partition: number, Key: []byte(key), Value: value, Headers: producer.Headers(headers)}
+		partition.output(r, finish)
 	}
 	return promise
 }

@@ -10,13 +10,12 @@ import (
 	"tidemark/kafka/committed"
 )
 
-// restEvery is how often a session looks whether its inputs have come to rest. Retention looks every 5 minutes.
+// markerCheckInterval is how often a session looks for markers at the end of its inputs. Retention runs every 5 minutes.
 const markerCheckInterval = 5 * time.Second
 
-// followRest commits past the end of inputs that are at rest, until the session ends. A transaction ends with a marker, which is
-// handed to nobody, as aborted records are: a group that commits what it was handed stays before them. Once retention has
-// emptied the partition that commit lies before its start, as one does whose records were lost, and nobody could tell the two
-// apart.
+// skipMarkersUntilDone commits past the transaction markers and aborted records at the end of idle partitions, until the session ends.
+// No consumer is given them, so without this the committed offset would stay before them. Once retention has emptied the partition,
+// that offset is below the log start offset, which is also what a commit looks like whose records were lost unread.
 func (s *session) skipMarkersUntilDone() {
 	tick := time.NewTicker(markerCheckInterval)
 	defer tick.Stop()
@@ -28,14 +27,14 @@ func (s *session) skipMarkersUntilDone() {
 		}
 		for topic := range s.Claims() {
 			if err := s.skipMarkers(s.Context(), topic); err != nil && s.Context().Err() == nil {
-				s.epochs.conf.Log.WarnContext(s.Context(), "cannot tell whether an input is at rest, trying again", "topic", topic, "error", err)
+				s.epochs.conf.Log.WarnContext(s.Context(), "cannot look for transaction markers at the end of an input, trying again", "topic", topic, "error", err)
 			}
 		}
 	}
 }
 
-// atRest commits an offset of an input at rest. The owner is that of the session: when it has given the partition up, nothing of
-// it is committed any more.
+// commitSkipped commits an offset behind which there are no records, only markers. The owner is that of the session: once it is
+// closed, nothing is committed for the partition.
 func (s *session) commitSkipped(owner *partitionEpochs, of partitionID, next int64) {
 	if s.ignoreMarks {
 		owner.callbackReturned(of.topic, next-1)
@@ -44,7 +43,7 @@ func (s *session) commitSkipped(owner *partitionEpochs, of partitionID, next int
 	s.ConsumerGroupSession.MarkOffset(of.topic, of.number, next, owner.metadata.Load().(string))
 }
 
-// rest looks once.
+// skipMarkers looks once, at all partitions of a topic.
 func (s *session) skipMarkers(ctx context.Context, topic string) error {
 	listed, err := kadm.NewClient(s.epochs.client).ListCommittedOffsets(ctx, topic)
 	if err != nil {
@@ -62,7 +61,7 @@ func (s *session) skipMarkers(ctx context.Context, topic string) error {
 		return err
 	}
 	for partition, end := range last {
-		if end <= read[partition] { // nothing is there that would be handed to us
+		if end <= read[partition] { // no record is left to read
 			s.prefixes[partitionID{topic, partition}].skipTo(read[partition], ends[partition])
 		}
 	}

@@ -12,8 +12,8 @@ import (
 	"tidemark/kafka/committed"
 )
 
-// What others write between our own records, or after them, is noticed; what we write is not.
-func TestEdgeFindsWhatOthersWrote(t *testing.T) {
+// Records of other writers between or after our own are found, our own are not.
+func TestMirrorEndFindsForeignOffsets(t *testing.T) {
 	found := func(e *mirrorEnd, next int64, others ...committed.Span) {
 		t.Helper()
 		got, to := e.takeForeign()
@@ -43,8 +43,8 @@ func TestEdgeFindsWhatOthersWrote(t *testing.T) {
 	found(&idle, 50, committed.Span{From: 0, To: 50})
 }
 
-// A transaction's marker takes an offset that nobody wrote a record to; what lies beside it is another's.
-func TestEdgeKnowsTheMarkersOfOurTransactions(t *testing.T) {
+// A marker of our transaction is not foreign; a record beside it is.
+func TestMirrorEndSkipsMarkersOfOurTransactions(t *testing.T) {
 	e := mirrorEnd{next: 10}
 	found := func(next int64, others ...committed.Span) {
 		t.Helper()
@@ -78,8 +78,8 @@ func mirrored(e *epochTest) {
 	}
 }
 
-// A paused owner that wakes appends an output of an old row after ours: ours is sent again, and only then.
-func TestOlderOutputOfAnotherOwnerIsMended(t *testing.T) {
+// A zombie appends an output of an old row after ours: ours is sent again, and only then.
+func TestOlderForeignOutputIsRepaired(t *testing.T) {
 	e := newEpochTest(t)
 	mirrored(e)
 	put(t, e.store, 1, "k", "v7")
@@ -106,8 +106,8 @@ func TestOlderOutputOfAnotherOwnerIsMended(t *testing.T) {
 	}
 }
 
-// The newest row is the one that waits in an epoch, if one does.
-func TestMendKnowsRowsThatAreNotPublishedYet(t *testing.T) {
+// The newest row is the buffered one, if there is one.
+func TestRepairUsesUnpublishedRows(t *testing.T) {
 	e := newEpochTest(t)
 	mirrored(e)
 	put(t, e.store, 1, "k", "v7")
@@ -125,8 +125,8 @@ func TestMendKnowsRowsThatAreNotPublishedYet(t *testing.T) {
 	e.wire.next(t).done(3, nil) // the row
 }
 
-// Ours that is on its way, or has landed behind the other's, is the last one by itself.
-func TestNothingIsMendedThatOursHasPassed(t *testing.T) {
+// Our record that is in flight, or behind the foreign one, is the last one of its key anyway.
+func TestNoRepairBeforeOurOwnRecord(t *testing.T) {
 	e := newEpochTest(t)
 	mirrored(e)
 	put(t, e.store, 1, "k", "v7")
@@ -172,8 +172,8 @@ func TestNothingIsMendedThatOursHasPassed(t *testing.T) {
 	e.wire.next(t).done(9, nil)
 }
 
-// A partition that was given up belongs to another: nothing may be sent there any more.
-func TestNothingIsMendedInAPartitionThatWasGivenUp(t *testing.T) {
+// A closed partition belongs to another owner: nothing may be sent to it.
+func TestNoRepairInAClosedPartition(t *testing.T) {
 	store := openTestStore(t)
 	t.Cleanup(func() { _ = store.Close() })
 	shelf, err := store.Partition(0)
@@ -197,7 +197,7 @@ func TestNothingIsMendedInAPartitionThatWasGivenUp(t *testing.T) {
 	w.quiet(t)
 }
 
-// An owner may be gone before it has written its row again: whoever recovers the table does.
+// When an owner ends before it has written its row again, the next owner does it.
 func TestRecoveredTableEndsWithTheNewestRow(t *testing.T) {
 	e := newEpochTest(t)
 	put(t, e.store, 1, "k", "v7")

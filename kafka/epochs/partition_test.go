@@ -14,7 +14,7 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// A wire stands in for the broker: it keeps what is sent until the test acknowledges it.
+// A wire is a fake broker: it keeps records until the test acknowledges them.
 type wire struct {
 	mu   sync.Mutex
 	sent []*flight
@@ -119,7 +119,7 @@ func newEpochTest(t *testing.T) *epochTest {
 	return &epochTest{p, w, store}
 }
 
-// A promised is what became of a promise: nothing yet, nil, or an error.
+// A promised is the result of a promise: nothing yet, nil, or an error.
 type promised chan error
 
 func (p promised) finish(_ *sarama.ProducerMessage, err error) *goka.Promise {
@@ -200,9 +200,9 @@ func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 	}
 }
 
-// The offset on the disk says that all records up to it are there. Another owner's records in between are not: an owner that
-// slept while its successor worked would, as the owner again, never read what the successor wrote.
-func TestOffsetDoesNotPassAnotherOwnersRecords(t *testing.T) {
+// The offset on the disk says that all records up to it are there. Foreign records are not: a zombie that becomes the owner again
+// would never read what its successor wrote.
+func TestStoreOffsetStopsBeforeForeignRecords(t *testing.T) {
 	e := newEpochTest(t)
 	for _, step := range []struct{ landed, stored int64 }{{0, 0}, {1, 1}, {5, 1}, {6, 1}} {
 		_, table := e.fold(t, "k", "v")
@@ -220,7 +220,7 @@ func TestOffsetDoesNotPassAnotherOwnersRecords(t *testing.T) {
 	}
 }
 
-// awaitClosed waits until nothing is in the open epoch.
+// awaitClosed waits until the open epoch is empty.
 func (e *epochTest) awaitClosed(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -269,7 +269,7 @@ func TestEpochSendsTheNewestRowOfAKey(t *testing.T) {
 	e.wire.quiet(t)
 }
 
-func TestFailedOutputRejectsWhatIsHeld(t *testing.T) {
+func TestFailedOutputRejectsBufferedRows(t *testing.T) {
 	e := newEpochTest(t)
 	lost := errors.New("no leader")
 	output1, table1 := e.fold(t, "k", "v1")
@@ -308,7 +308,7 @@ func TestFailedRowIsNotStored(t *testing.T) {
 	}
 }
 
-func TestTooMuchInFlightHoldsTheNextCallback(t *testing.T) {
+func TestTooMuchInFlightDelaysTheNextCallback(t *testing.T) {
 	e := newEpochTest(t)
 	for range maxUnacked {
 		if err := e.enter(); err != nil {
@@ -344,7 +344,7 @@ func TestTooMuchInFlightHoldsTheNextCallback(t *testing.T) {
 	}
 }
 
-func TestGivenUpPartitionPublishesNothingMore(t *testing.T) {
+func TestClosedPartitionPublishesNothing(t *testing.T) {
 	e := newEpochTest(t)
 	_, table := e.fold(t, "k", "v1")
 	out := e.wire.next(t)
@@ -361,7 +361,7 @@ func TestGivenUpPartitionPublishesNothingMore(t *testing.T) {
 	}
 }
 
-// A row that is said to belong elsewhere fails the group: it would be committed before it is written.
+// A row that is said to belong to another partition fails the group: it would be committed before it is written.
 func TestARowOfAnotherPartitionEndsTheEpoch(t *testing.T) {
 	e := newEpochTest(t)
 	output, table := make(promised, 1), make(promised, 1)

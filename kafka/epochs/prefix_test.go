@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestPrefixCommitsOnlyWhatIsFinishedBefore(t *testing.T) {
+func TestPrefixCommitsOnlyTheFinishedPrefix(t *testing.T) {
 	p := &prefix{}
 	for _, offset := range []int64{3, 4, 7, 8} { // 5 and 6 are compacted away
 		p.deliver(offset)
@@ -62,8 +62,8 @@ func TestPrefixInAnyOrder(t *testing.T) {
 	}
 }
 
-// What is at rest is passed over; a record that came since, or is not finished, is not.
-func TestPrefixRestsOnlyWhereNothingCame(t *testing.T) {
+// An idle partition is skipped to the end; one with a new or unfinished record is not.
+func TestPrefixSkipsOnlyWithoutNewRecords(t *testing.T) {
 	p := &prefix{}
 	p.deliver(3)
 	p.finish(3)

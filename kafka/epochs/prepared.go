@@ -10,13 +10,13 @@ import (
 
 // How much of an input's partition is read ahead of its callbacks.
 const (
-	prefetchRecords   = 256 // records
+	prefetchRecords   = 256
 	prefetchBytes     = 4 << 20
-	saramaChannelSize = 16 // records that sarama holds beside those; it counts no bytes
+	saramaChannelSize = 16 // records that sarama buffers besides; it does not count bytes
 )
 
-// An inbox hands what was prepared for a record to its callback. goka carries bytes only, and would have the callback decode
-// them again; a partition's callbacks run in the order of its records, so a queue is enough.
+// A preparedQueue passes what Prepare returned for a record to the record's callback. goka transports bytes only, so without it the
+// callback would decode the record a second time. A partition's callbacks run in offset order, so a queue is enough.
 type preparedQueue struct {
 	room  *semaphore.Weighted // bytes
 	mu    sync.Mutex
@@ -25,58 +25,58 @@ type preparedQueue struct {
 
 type preparedRecord struct {
 	offset  int64
-	size    int64
+	size    int64 // reserved
 	message any
 }
 
-// wait returns when there is room for a record of so many bytes, and what it takes of it, or with an error when ctx ends. One that
-// is larger than the inbox has it for itself.
-func (i *preparedQueue) reserve(ctx context.Context, bytes int) (size int64, err error) {
+// reserve waits until there is room for a record of so many bytes, or ctx ends, and returns the size to put it with. A record that is
+// larger than the queue gets all of it.
+func (q *preparedQueue) reserve(ctx context.Context, bytes int) (size int64, err error) {
 	size = int64(min(bytes, prefetchBytes))
-	return size, i.room.Acquire(ctx, size)
+	return size, q.room.Acquire(ctx, size)
 }
 
-func (i *preparedQueue) put(offset, size int64, message any) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.queue = append(i.queue, preparedRecord{offset, size, message})
+func (q *preparedQueue) put(offset, size int64, message any) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.queue = append(q.queue, preparedRecord{offset, size, message})
 }
 
-// take returns what was prepared for the offset, and forgets it and everything before it.
-func (i *preparedQueue) take(offset int64) (message any, found bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for len(i.queue) > 0 {
-		l := i.queue[0]
-		if l.offset > offset {
+// take returns what was prepared for the offset, and drops it and everything before it.
+func (q *preparedQueue) take(offset int64) (message any, found bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.queue) > 0 {
+		first := q.queue[0]
+		if first.offset > offset {
 			return nil, false
 		}
-		i.queue[0] = preparedRecord{}
-		i.queue = i.queue[1:]
-		i.room.Release(l.size)
-		if l.offset == offset {
-			return l.message, true
+		q.queue[0] = preparedRecord{}
+		q.queue = q.queue[1:]
+		q.room.Release(first.size)
+		if first.offset == offset {
+			return first.message, true
 		}
 	}
 	return nil, false
 }
 
-// openInbox starts a session's inbox of an input's partition in the place of the last one's.
+// openPreparedQueue replaces the queue of an input's partition with an empty one, for a new session.
 func (e *Epochs) openPreparedQueue(of partitionID) *preparedQueue {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	in := &preparedQueue{room: semaphore.NewWeighted(prefetchBytes)}
-	e.preparedQueues[of] = in
-	return in
+	q := &preparedQueue{room: semaphore.NewWeighted(prefetchBytes)}
+	e.preparedQueues[of] = q
+	return q
 }
 
-// prepared returns what Prepare made of the record that the callback is called for, nil when there is no Prepare.
+// takePrepared returns what Prepare returned for the record of a callback; nil when there is no Prepare.
 func (e *Epochs) takePrepared(ctx goka.Context) (message any, found bool) {
 	e.mu.RLock()
-	in := e.preparedQueues[partitionID{string(ctx.Topic()), ctx.Partition()}]
+	q := e.preparedQueues[partitionID{string(ctx.Topic()), ctx.Partition()}]
 	e.mu.RUnlock()
-	if in == nil {
+	if q == nil {
 		return nil, false
 	}
-	return in.take(ctx.Offset())
+	return q.take(ctx.Offset())
 }

@@ -9,7 +9,7 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// run closes and publishes one epoch after the other until the partition is given up.
+// run closes and publishes one epoch after the other until the partition is closed.
 func (p *partitionEpochs) run() {
 	defer close(p.done)
 	for {
@@ -33,7 +33,7 @@ func (p *partitionEpochs) run() {
 	}
 }
 
-// swap opens the next epoch and returns the one that was open, nil when nothing is in it. The caller holds the gate.
+// swap closes the open epoch and opens the next one; it returns nil when the epoch is empty. The gate is locked.
 func (p *partitionEpochs) swap() *epoch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -49,16 +49,16 @@ func (p *partitionEpochs) swap() *epoch {
 	return e
 }
 
-// publish does in order what Epochs promises. On failure the epoch's promises are finished with the error.
+// publish does the steps that Epochs describes, in their order. After a failure the epoch's promises get the error.
 func (p *partitionEpochs) publish(e *epoch) {
 	begin := time.Now()
 	err := p.wait(e.outputsAcked)
 	if err == nil && len(e.rows) > 0 {
-		var landed ackedRange
-		if landed, err = p.sendRows(e); err == nil {
-			p.raiseChangelogEnd(landed.last + 1)
+		var acked ackedRange
+		if acked, err = p.sendRows(e); err == nil {
+			p.raiseChangelogEnd(acked.last + 1)
 			var offset int64
-			if offset, err = p.nextStoreOffset(landed); err == nil {
+			if offset, err = p.nextStoreOffset(acked); err == nil {
 				err = p.storeRows(e, offset)
 			}
 		}
@@ -69,11 +69,11 @@ func (p *partitionEpochs) publish(e *epoch) {
 		p.conf.Metrics.published(len(e.rows), time.Since(begin))
 	}
 	for _, f := range e.promises {
-		f(nil, err) // nil: goka must not write the offset a second time
+		f(nil, err) // with a nil message: goka must not write the changelog offset
 	}
 }
 
-// wait returns when done is closed; with an error when the partition failed, before or after.
+// wait returns when done is closed or the partition has failed.
 func (p *partitionEpochs) wait(done <-chan struct{}) error {
 	select {
 	case <-done:
@@ -84,35 +84,35 @@ func (p *partitionEpochs) wait(done <-chan struct{}) error {
 	return p.err
 }
 
-// A landing is where an epoch's rows landed in the changelog.
+// An ackedRange is where in the changelog an epoch's rows were appended.
 type ackedRange struct {
 	first, last int64
 	records     int
 }
 
-// follows says that nothing else landed after the offset and in between.
-func (l ackedRange) directlyAfter(offset int64) bool {
-	return l.first == offset+1 && l.last-l.first+1 == int64(l.records)
+// directlyAfter reports whether no other record is between the offset and the rows, nor among them.
+func (r ackedRange) directlyAfter(offset int64) bool {
+	return r.first == offset+1 && r.last-r.first+1 == int64(r.records)
 }
 
-// reached returns the offset up to which every record is on the disk once the rows that landed are. An owner that was paused
-// and wakes may append behind records of its successor that it has never read: from then on the offset stays where it is,
-// until the next recovery reads them.
-func (p *partitionEpochs) nextStoreOffset(landed ackedRange) (int64, error) {
+// nextStoreOffset returns the changelog offset up to which the disk has all records once it has the acknowledged rows. A zombie
+// appends after records of its successor that it never read. From then on the offset does not advance, so that the next recovery
+// reads them.
+func (p *partitionEpochs) nextStoreOffset(acked ackedRange) (int64, error) {
 	offset, err := p.store.GetOffset(-1)
-	if err != nil || !landed.directlyAfter(offset) {
+	if err != nil || !acked.directlyAfter(offset) {
 		return offset, err
 	}
-	return landed.last, nil
+	return acked.last, nil
 }
 
-// sendRows sends the epoch's table records, in the order of their keys, and returns where they were acknowledged.
+// sendRows sends the epoch's table records, in key order, and returns their offsets once they are acknowledged.
 func (p *partitionEpochs) sendRows(e *epoch) (ackedRange, error) {
 	var (
-		mu     sync.Mutex
-		left   = len(e.rows)
-		landed = ackedRange{first: math.MaxInt64, last: -1, records: len(e.rows)}
-		done   = make(chan struct{})
+		mu    sync.Mutex
+		left  = len(e.rows)
+		acked = ackedRange{first: math.MaxInt64, last: -1, records: len(e.rows)}
+		done  = make(chan struct{})
 	)
 	for _, r := range e.tableRecords(p.conf.Table, p.store.Number(), p.owner) {
 		p.send(r, func(offset int64, err error) {
@@ -121,7 +121,7 @@ func (p *partitionEpochs) sendRows(e *epoch) (ackedRange, error) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			landed.first, landed.last = min(landed.first, offset), max(landed.last, offset)
+			acked.first, acked.last = min(acked.first, offset), max(acked.last, offset)
 			if left--; left == 0 {
 				close(done)
 			}
@@ -132,14 +132,14 @@ func (p *partitionEpochs) sendRows(e *epoch) (ackedRange, error) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	return landed, nil
+	return acked, nil
 }
 
-// storeRows writes the acknowledged rows and their changelog offset to the disk, and drops them from the overlay unless a
-// later epoch holds them.
+// storeRows writes the acknowledged rows and their changelog offset to the disk, and removes them from the overlay unless the open
+// epoch has newer ones.
 func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	p.mu.Lock()
-	owing := len(p.pendingRewrites) > 0
+	pending := len(p.pendingRewrites) > 0
 	p.mu.Unlock()
 	err := p.store.Update(offset, func(w *localstore.Writer) error {
 		for key, r := range e.rows {
@@ -149,7 +149,7 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 				w.Set(localstore.Rows, []byte(key), r.value)
 			}
 			storeIndex(w, r.indexChanges)
-			if owing {
+			if pending {
 				p.storePendingRewrite(w, key, false)
 			}
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A paused owner that wakes appends an old row after ours: ours is written again, and only then.
-func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
+// A zombie appends an old row after ours: ours is written again, and only then.
+func TestOlderForeignRowIsRewritten(t *testing.T) {
 	e := newEpochTest(t)
 	put(t, e.store, 1, "k", "v7")
 	r := &readback{owner: []byte("me"), partition: func(int32) *partitionEpochs { return e.partitionEpochs }}
@@ -33,8 +33,8 @@ func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
 	row.done(9, nil)
 }
 
-// A null of another writer is answered in the same way; one of ours, read late, is not.
-func TestANullOfAnotherWriterIsAnswered(t *testing.T) {
+// So it is after a null of another writer, but not after one of ours.
+func TestForeignNullIsRewritten(t *testing.T) {
 	e := newEpochTest(t)
 	put(t, e.store, 1, "k", "v7")
 	e.recovered.Store(true)
@@ -50,9 +50,8 @@ func TestANullOfAnotherWriterIsAnswered(t *testing.T) {
 	row.done(9, nil)
 }
 
-// In recovery only an owner's null deletes. A row that another writer's null came after is kept, and written again unless its owner has
-// done so.
-func TestRecoveryKeepsARowThatAForeignNullCameAfter(t *testing.T) {
+// In recovery only an owner's null deletes. A row before another writer's null is kept, and written again unless its owner has done so.
+func TestRecoveryKeepsARowBeforeAForeignNull(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
@@ -97,8 +96,8 @@ func TestRecoveryKeepsARowThatAForeignNullCameAfter(t *testing.T) {
 	e.wire.quiet(t)
 }
 
-// What an owner is to write again its next start knows too: the offset on the disk is past the older record.
-func TestOwedRowsOutliveTheOwner(t *testing.T) {
+// Pending rewrites are on the disk, because the stored offset is past the records that made them necessary.
+func TestPendingRewritesSurviveARestart(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
@@ -133,7 +132,7 @@ func TestOwedRowsOutliveTheOwner(t *testing.T) {
 	}
 }
 
-// recovering is what goka hands to the update callback.
+// recovering is the context that goka passes to the update callback.
 type recovering struct {
 	goka.UpdateContext
 	offset  int64
@@ -144,8 +143,8 @@ func (r recovering) Partition() int32      { return 0 }
 func (r recovering) Offset() int64         { return r.offset }
 func (r recovering) Headers() goka.Headers { return r.headers }
 
-// Rows that are written again have no promise: that they cannot be is told all the same.
-func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {
+// Rewritten rows have no promise; a failure to write them ends the session all the same.
+func TestFailedRewriteEndsTheSession(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
 	e.onFailure = epochs.fail
@@ -161,8 +160,8 @@ func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {
 	}
 }
 
-// A recovery that is cut short by the end of the session is none, though goka says so, and before it closes the partition.
-func TestAHalfReadTableIsNotReadBack(t *testing.T) {
+// A recovery that the end of the session interrupts is not complete, although goka calls MarkRecovered before it closes the partition.
+func TestInterruptedRecoveryIsNotReadBack(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
@@ -209,8 +208,8 @@ func (fakeClaim) Messages() <-chan *sarama.ConsumerMessage {
 	return none
 }
 
-// goka tells a failed look-up to its own context, whose Fail returns while it is stopping: the callback then sees no row.
-func TestNothingIsFoldedOntoARowThatCannotBeRead(t *testing.T) {
+// goka passes a failed look-up to its own context, whose Fail returns while it stops: the callback then sees no row.
+func TestUnreadableRowFailsTheCallback(t *testing.T) {
 	for name, lookUp := range map[string]func(e *epochTest, s *epochStorage) error{
 		"not read": func(e *epochTest, s *epochStorage) error {
 			corrupt := errors.New("bad block")
@@ -273,9 +272,8 @@ type waits struct {
 
 func (w waits) Cleanup(sarama.ConsumerGroupSession) error { return <-w.returned }
 
-// A callback that waits for acknowledgements which do not come, as those of a partition without a leader, does not keep the member
-// in a session that is over.
-func TestACallbackThatWaitsForRoomDoesNotOutliveItsSession(t *testing.T) {
+// A callback that waits for acknowledgements from a partition without a leader does not keep the member in a session that has ended.
+func TestCallbackWaitingForRoomEndsWithItsSession(t *testing.T) {
 	t.Parallel()
 	e := newEpochTest(t)
 	for range maxUnacked {

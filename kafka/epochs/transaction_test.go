@@ -14,7 +14,7 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// A script stands in for the cluster: every step of a transaction waits until the test says how it went.
+// A script is a fake txnProducer: every step of a transaction waits until the test decides its result.
 type script struct{ steps chan step }
 
 type step struct {
@@ -143,7 +143,7 @@ func (x *transactionTest) fold(t *testing.T, partition int, offset int64, key, v
 	return output, table
 }
 
-// together lets callbacks of several partitions pass while no epoch can close.
+// together runs callbacks of several partitions while no epoch can be closed.
 func (x *transactionTest) together(t *testing.T, callbacks func()) {
 	t.Helper()
 	x.shared.round.Lock()
@@ -151,7 +151,7 @@ func (x *transactionTest) together(t *testing.T, callbacks func()) {
 	callbacks()
 }
 
-func TestTransactionHoldsOutputsRowsAndOffsetsThenDiskThenPromises(t *testing.T) {
+func TestTransactionOrder(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	x.partitions[0].readBackTo.Store(41)
 	var output, table promised
@@ -185,7 +185,7 @@ func TestTransactionHoldsOutputsRowsAndOffsetsThenDiskThenPromises(t *testing.T)
 	x.quiet(t)
 }
 
-// Callbacks go on while a transaction is on its way, into the next one.
+// Callbacks go on while a transaction is published; their effects go into the next one.
 func TestTransactionIsFilledWhileAnotherIsCommitted(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	x.together(t, func() { x.fold(t, 0, 7, "k", "v1") })
@@ -207,7 +207,7 @@ func TestTransactionTakesAllPartitionsAtOnce(t *testing.T) {
 	x.goes(t, "begin", "out/0 a=v1", "table/0 a=v1", "out/2 c=v1", "table/2 c=v1", "add in/0=8 in/2=6", "commit")
 }
 
-// Records without effect need no transaction, and franz-go would not end one in which nothing was produced.
+// Records without effects need no transaction, and franz-go would not end one in which nothing was produced.
 func TestOffsetsAloneAreCommittedWithoutATransaction(t *testing.T) {
 	x := newTransactionTest(t, 2)
 	x.together(t, func() { x.partitions[0].callbackReturned("in", 7); x.partitions[1].callbackReturned("in", 8) })
@@ -215,7 +215,7 @@ func TestOffsetsAloneAreCommittedWithoutATransaction(t *testing.T) {
 	x.quiet(t)
 }
 
-// Whatever fails, nothing of the transaction is kept, nothing is promised, and nothing more is published.
+// Whatever fails, nothing of the transaction is stored, its promises fail, and nothing more is published.
 func TestFailedTransactionKeepsNothing(t *testing.T) {
 	records := []string{"begin", "out/0 k=v1", "table/0 k=v1", "out/1 l=v1", "table/1 l=v1"}
 	offsets := append(slices.Clip(records), "add in/0=8 in/1=9")
@@ -266,7 +266,7 @@ func TestFailedTransactionKeepsNothing(t *testing.T) {
 	}
 }
 
-// Half of a callback's effects is never published, nor what other partitions hold, nor an offset.
+// A part of a callback's effects is never published, nor what other partitions have buffered, nor an offset.
 func TestFailedCallbackIsNotPublished(t *testing.T) {
 	x := newTransactionTest(t, 2)
 	half, bad := make(promised, 1), errors.New("bad")
@@ -291,7 +291,7 @@ func TestFailedCallbackIsNotPublished(t *testing.T) {
 	x.quiet(t)
 }
 
-// A partition that is given up publishes first what its callbacks have done.
+// A partition that is closed first publishes what its callbacks have done.
 func TestFlushPublishesAndWaits(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	x.together(t, func() { x.fold(t, 0, 7, "k", "v1") })
@@ -311,9 +311,9 @@ func TestFlushPublishesAndWaits(t *testing.T) {
 	}
 }
 
-// What another owner wrote before our rows, and is not answered yet, the next start has to meet: the offset on the disk does not pass
-// it, and what is answered too only when the answer is committed.
-func TestTheOffsetStopsBeforeWhatIsNotAnswered(t *testing.T) {
+// The next start must recover foreign records before our rows that are not rewritten yet: the offset on the disk does not pass them
+// until the rewrite is committed.
+func TestStoreOffsetStopsBeforeUnhandledRecords(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	put(t, x.store, 1, "k", "v7")
 	p := x.partitions[0]
@@ -351,8 +351,8 @@ func TestTheOffsetStopsBeforeWhatIsNotAnswered(t *testing.T) {
 	stands(11)
 }
 
-// The mirror knows where records of transactions landed, and their markers.
-func TestTransactionsAreNoStrangersToTheMirror(t *testing.T) {
+// The mirror end tracks the records of transactions, and their markers.
+func TestMirrorEndTracksTransactions(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	p := x.partitions[0]
 	mirrored(&epochTest{partitionEpochs: p})
@@ -383,7 +383,7 @@ func TestTransactionsAreNoStrangersToTheMirror(t *testing.T) {
 	x.goes(t, "commit")
 }
 
-// awaitStored waits until no row of a partition waits.
+// awaitStored waits until a partition has no buffered rows.
 func (x *transactionTest) awaitStored(t *testing.T, p *partitionEpochs) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {

@@ -9,25 +9,25 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+	"github.com/cenkalti/backoff/v5"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 )
 
-// A clusterLedger holds transactions with a cluster: franz-go produces in them, and the input offsets, which sarama's group
-// has read, are put into them by requests of our own. franz-go's own transactional consumer brings a group with it that goka
-// could not use.
+// A kafkaTxnProducer is the txnProducer of a cluster. Records are produced by franz-go. The input offsets, which sarama's consumer
+// group has read, are added by requests made here: franz-go's transactional consumer joins the group itself, and goka could not use it.
 type kafkaTxnProducer struct {
 	client          *kgo.Client
 	group           string
-	transactionalID string // transactional
+	transactionalID string
 	instance        string
 	session         atomic.Pointer[groupMember] // nil between two sessions
-	openedIn        *groupMember                // of the transaction that is open
+	openedIn        *groupMember                // the session of the open transaction
 }
 
-// A membership is one session of the consumer group.
+// A groupMember is this instance's membership during one session of the consumer group.
 type groupMember struct {
 	id         string
 	generation int32
@@ -37,10 +37,10 @@ func memberOf(s sarama.ConsumerGroupSession) *groupMember {
 	return &groupMember{id: s.MemberID(), generation: s.GenerationID()}
 }
 
-// transactionVersions keep franz-go to the transactions that Kafka 2.5 to 4.1 speak alike, in which partitions and offsets
-// are added to a transaction by name. In those of Kafka 4 (KIP-890) a produce request adds its partition by itself, and whether
-// the client has gone over to them cannot be asked; the requests for our offsets must be of the same kind. Brokers of Kafka 4
-// protect the older kind from late records as well.
+// transactionVersions limits franz-go to the transaction protocol that Kafka 2.5 to 4.1 have in common, in which partitions and
+// offsets are added to a transaction by explicit requests. With that of Kafka 4 (KIP-890) a produce request adds its partition itself.
+// The requests for the offsets would have to use the same protocol, and franz-go does not say which one it uses. Brokers of Kafka 4
+// also protect the older protocol from late records.
 func transactionVersions() *kversion.Versions {
 	v := kversion.Stable()
 	v.SetMaxKeyVersion(kmsg.Produce.Int16(), 11)
@@ -50,69 +50,69 @@ func transactionVersions() *kversion.Versions {
 	return v
 }
 
-// openLedger fences whoever used the transactional id before: a transaction of its own that is still open is aborted now.
+// openTxnProducer fences an earlier producer of the same transactional id: its open transaction is aborted now.
 func openTxnProducer(conf Config, open opener, more ...kgo.Opt) (*kafkaTxnProducer, error) {
-	l := &kafkaTxnProducer{group: conf.Name, instance: conf.InstanceID, transactionalID: TransactionalID(conf.Name, conf.InstanceID)}
-	more = append(more, kgo.TransactionalID(l.transactionalID), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()),
+	p := &kafkaTxnProducer{group: conf.Name, instance: conf.InstanceID, transactionalID: TransactionalID(conf.Name, conf.InstanceID)}
+	more = append(more, kgo.TransactionalID(p.transactionalID), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()),
 		kgo.ConcurrentTransactionsBackoff(concurrentTransactionsBackoff))
 	var err error
-	if l.client, err = open(more...); err != nil {
+	if p.client, err = open(more...); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*transactionTimeout)
 	defer cancel()
-	if _, _, err := l.client.ProducerID(ctx); err != nil {
-		l.client.Close()
-		return nil, fmt.Errorf("begin with transactional id %s: %w", l.transactionalID, err)
+	if _, _, err := p.client.ProducerID(ctx); err != nil {
+		p.client.Close()
+		return nil, fmt.Errorf("initialise transactional id %s: %w", p.transactionalID, err)
 	}
-	return l, nil
+	return p, nil
 }
 
-// TransactionalID is the name under which an instance of a group writes transactions. Two instances of one name fence each other.
+// TransactionalID returns the transactional id of an instance of a group.
 func TransactionalID(group, instance string) string { return group + "-" + instance }
 
-func (l *kafkaTxnProducer) begin() error {
-	if l.openedIn = l.session.Load(); l.openedIn == nil {
+func (p *kafkaTxnProducer) begin() error {
+	if p.openedIn = p.session.Load(); p.openedIn == nil {
 		return errClosed
 	}
-	return l.client.BeginTransaction()
+	return p.client.BeginTransaction()
 }
 
-func (l *kafkaTxnProducer) send(r *kgo.Record, done func(offset int64, err error)) {
-	send(l.client, r, done)
+func (p *kafkaTxnProducer) send(r *kgo.Record, done func(offset int64, err error)) {
+	send(p.client, r, done)
 }
 
-// flush ends the lingering of records: all that belong together were sent. What becomes of them each is told by itself.
-func (l *kafkaTxnProducer) flush(ctx context.Context) { _ = l.client.Flush(ctx) }
+// flush ends the linger time: all records of the transaction are sent. Each record's own callback gets its error.
+func (p *kafkaTxnProducer) flush(ctx context.Context) { _ = p.client.Flush(ctx) }
 
-func (l *kafkaTxnProducer) end(ctx context.Context, commit bool) error {
+func (p *kafkaTxnProducer) end(ctx context.Context, commit bool) error {
 	if commit {
-		if err := l.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
-			return fmt.Errorf("commit transaction of %s: %w", l.transactionalID, err)
+		if err := p.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+			return fmt.Errorf("commit transaction of %s: %w", p.transactionalID, err)
 		}
 		return nil
 	}
-	if err := l.client.AbortBufferedRecords(ctx); err != nil {
-		return fmt.Errorf("abort transaction of %s: %w", l.transactionalID, err)
+	if err := p.client.AbortBufferedRecords(ctx); err != nil {
+		return fmt.Errorf("abort transaction of %s: %w", p.transactionalID, err)
 	}
-	if err := l.client.EndTransaction(ctx, kgo.TryAbort); err != nil {
-		return fmt.Errorf("abort transaction of %s: %w", l.transactionalID, err)
+	if err := p.client.EndTransaction(ctx, kgo.TryAbort); err != nil {
+		return fmt.Errorf("abort transaction of %s: %w", p.transactionalID, err)
 	}
 	return nil
 }
 
-func (l *kafkaTxnProducer) addOffsets(ctx context.Context, next map[partitionID]inputOffset) error {
-	m := l.openedIn // not a later session's: its partitions may be others
-	producer, epoch, err := l.client.ProducerID(ctx)
+func (p *kafkaTxnProducer) addOffsets(ctx context.Context, next map[partitionID]inputOffset) error {
+	m := p.openedIn // not a later session, whose partitions may differ
+	producer, epoch, err := p.client.ProducerID(ctx)
 	if err != nil {
-		return fmt.Errorf("transaction of %s: %w", l.transactionalID, err)
+		return fmt.Errorf("transaction of %s: %w", p.transactionalID, err)
 	}
-	if err := l.addGroup(ctx, producer, epoch); err != nil {
-		return fmt.Errorf("add group %s to the transaction of %s: %w", l.group, l.transactionalID, err)
+	if err := p.addGroup(ctx, producer, epoch); err != nil {
+		return fmt.Errorf("add group %s to the transaction of %s: %w", p.group, p.transactionalID, err)
 	}
 	request := kmsg.NewPtrTxnOffsetCommitRequest()
-	request.TransactionalID, request.ProducerID, request.ProducerEpoch = l.transactionalID, producer, epoch
-	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.id, m.generation, &l.instance
+	request.TransactionalID, request.ProducerID, request.ProducerEpoch = p.transactionalID, producer, epoch
+	request.Group, request.MemberID, request.Generation, request.InstanceID = p.group, m.id, m.generation, &p.instance
 	for topic, offsets := range byTopic(next) {
 		t := kmsg.NewTxnOffsetCommitRequestTopic()
 		t.Topic = topic
@@ -124,7 +124,7 @@ func (l *kafkaTxnProducer) addOffsets(ctx context.Context, next map[partitionID]
 		request.Topics = append(request.Topics, t)
 	}
 	err = retryCoordinator(ctx, func() error {
-		response, err := request.RequestWith(ctx, l.client)
+		response, err := request.RequestWith(ctx, p.client)
 		if err != nil {
 			return err
 		}
@@ -137,17 +137,17 @@ func (l *kafkaTxnProducer) addOffsets(ctx context.Context, next map[partitionID]
 		return refused
 	})
 	if err != nil {
-		return fmt.Errorf("add the offsets of group %s to the transaction of %s: %w", l.group, l.transactionalID, err)
+		return fmt.Errorf("add the offsets of group %s to the transaction of %s: %w", p.group, p.transactionalID, err)
 	}
 	return nil
 }
 
-// addGroup tells the transaction's coordinator that offsets of the group will be in it.
-func (l *kafkaTxnProducer) addGroup(ctx context.Context, producer int64, epoch int16) error {
+// addGroup announces to the transaction coordinator that offsets of the group are added.
+func (p *kafkaTxnProducer) addGroup(ctx context.Context, producer int64, epoch int16) error {
 	request := kmsg.NewPtrAddOffsetsToTxnRequest()
-	request.TransactionalID, request.ProducerID, request.ProducerEpoch, request.Group = l.transactionalID, producer, epoch, l.group
+	request.TransactionalID, request.ProducerID, request.ProducerEpoch, request.Group = p.transactionalID, producer, epoch, p.group
 	return retryCoordinator(ctx, func() error {
-		response, err := request.RequestWith(ctx, l.client)
+		response, err := request.RequestWith(ctx, p.client)
 		if err != nil {
 			return err
 		}
@@ -155,9 +155,9 @@ func (l *kafkaTxnProducer) addGroup(ctx context.Context, producer int64, epoch i
 	})
 }
 
-// commit needs no protection by a transaction, only by the generation.
-func (l *kafkaTxnProducer) commitOffsets(ctx context.Context, next map[partitionID]inputOffset) error {
-	m := l.session.Load()
+// commitOffsets commits outside a transaction. The generation fences a former member.
+func (p *kafkaTxnProducer) commitOffsets(ctx context.Context, next map[partitionID]inputOffset) error {
+	m := p.session.Load()
 	switch {
 	case m == nil:
 		return errClosed
@@ -165,7 +165,7 @@ func (l *kafkaTxnProducer) commitOffsets(ctx context.Context, next map[partition
 		return nil
 	}
 	request := kmsg.NewPtrOffsetCommitRequest()
-	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.id, m.generation, &l.instance
+	request.Group, request.MemberID, request.Generation, request.InstanceID = p.group, m.id, m.generation, &p.instance
 	for topic, offsets := range byTopic(next) {
 		t := kmsg.NewOffsetCommitRequestTopic()
 		t.Topic = topic
@@ -177,7 +177,7 @@ func (l *kafkaTxnProducer) commitOffsets(ctx context.Context, next map[partition
 		request.Topics = append(request.Topics, t)
 	}
 	err := retryCoordinator(ctx, func() error {
-		response, err := request.RequestWith(ctx, l.client)
+		response, err := request.RequestWith(ctx, p.client)
 		if err != nil {
 			return err
 		}
@@ -190,24 +190,29 @@ func (l *kafkaTxnProducer) commitOffsets(ctx context.Context, next map[partition
 		return refused
 	})
 	if err != nil {
-		return fmt.Errorf("commit the offsets of group %s: %w", l.group, err)
+		return fmt.Errorf("commit the offsets of group %s: %w", p.group, err)
 	}
 	return nil
 }
 
-// markersPause is how long to wait while the markers of the transaction before are being written; franz-go's own is 20 ms, as long as
-// an epoch.
+// concurrentTransactionsBackoff is the pause while the markers of the transaction before are being written. franz-go's own is 20 ms,
+// as long as an epoch.
 const concurrentTransactionsBackoff = 5 * time.Millisecond
 
-// untilDecided asks again while the answer is that something else must come first, or another broker is to be asked.
+// retryCoordinator repeats a request while the coordinator answers with a retriable error or is busy with the transaction before. When
+// ctx ends it returns the last answer.
 func retryCoordinator(ctx context.Context, ask func() error) error {
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+	pauses := backoff.ExponentialBackOff{
+		InitialInterval: 5 * time.Millisecond, MaxInterval: 250 * time.Millisecond,
+		Multiplier: 2, RandomizationFactor: backoff.DefaultRandomizationFactor,
+	}
+	for {
 		err := ask()
-		if _, told := errors.AsType[*kerr.Error](err); !told || !kerr.IsRetriable(err) && !errors.Is(err, kerr.ConcurrentTransactions) {
+		if _, answered := errors.AsType[*kerr.Error](err); !answered || !kerr.IsRetriable(err) && !errors.Is(err, kerr.ConcurrentTransactions) {
 			return err
 		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(pauses.NextBackOff()):
 		case <-ctx.Done():
 			return err
 		}

@@ -63,7 +63,7 @@ func (x *ledgerTest) write(t *testing.T, l *kafkaTxnProducer) {
 	}
 }
 
-// committed counts what a reader of committed records is handed.
+// committed counts the records that a read_committed consumer gets.
 func (x *ledgerTest) committed(t *testing.T) (n int) {
 	t.Helper()
 	ends, err := x.admin.ListCommittedOffsets(t.Context(), x.topic)
@@ -78,7 +78,7 @@ func (x *ledgerTest) committed(t *testing.T) (n int) {
 	return n
 }
 
-// Who is not a member any more can write, but not commit, with outputs or without.
+// A former member of the group can write, but not commit, with outputs or without.
 func TestAFormerMemberCannotCommit(t *testing.T) {
 	x := newLedgerTest(t)
 	l := x.open(t, &groupMember{id: "one-of-before", generation: 3})
@@ -107,8 +107,8 @@ func refusedMember(err error) bool {
 	return false
 }
 
-// A restarted instance aborts what its former self had open, and the former self, should it still live, commits nothing.
-func TestTheNextOfTheSameNameFencesTheFormer(t *testing.T) {
+// A restarted instance aborts the open transaction of its predecessor, which cannot commit even if it still runs.
+func TestRestartFencesItsPredecessor(t *testing.T) {
 	x := newLedgerTest(t)
 	nobody := &groupMember{generation: -1} // a group without members takes offsets from who claims no membership
 	former := x.open(t, nobody)

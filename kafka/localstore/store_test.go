@@ -64,7 +64,7 @@ func TestStoreKeepsRowsAndOffsetOverAClose(t *testing.T) {
 	}
 }
 
-func TestStoreOfAnotherLogIsWiped(t *testing.T) {
+func TestStoreOfAnotherTopicIsWiped(t *testing.T) {
 	dir := t.TempDir()
 	s := openTestStore(t, dir, "cluster/old")
 	put(t, s, 0, 1, "k", "v")
@@ -78,8 +78,8 @@ func TestStoreOfAnotherLogIsWiped(t *testing.T) {
 	}
 }
 
-// Nobody's folder is wiped but a store's own, and no store that somebody has open, whatever log it is of.
-func TestOthersFoldersAreLeftAlone(t *testing.T) {
+// A folder with other content is not wiped, nor a store that another process has open.
+func TestForeignFoldersAreNotWiped(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	foreign := t.TempDir()
 	letter := filepath.Join(foreign, "letter.txt")
@@ -105,8 +105,8 @@ func TestOthersFoldersAreLeftAlone(t *testing.T) {
 	}
 }
 
-// A store that was begun and killed before it noted its log is begun anew, as is one of another release that noted it elsewhere.
-func TestStoreWithoutItsNoteIsWiped(t *testing.T) {
+// A store whose process was killed before it wrote the pin is wiped, as is one of a release that kept it elsewhere.
+func TestStoreWithoutAPinIsWiped(t *testing.T) {
 	dir := t.TempDir()
 	s := openTestStore(t, dir, "c/t")
 	put(t, s, 0, 1, "k", "v")
@@ -158,7 +158,7 @@ func TestUnreadableStoreIsWiped(t *testing.T) {
 	}
 }
 
-// A damaged table file shows only when it is read: the read fails, and the next start begins anew.
+// A damaged table file is noticed when it is read: the read fails, and the next start wipes the store.
 func TestDamagedRowsAreFoundAndWiped(t *testing.T) {
 	dir := t.TempDir()
 	s := openTestStore(t, dir, "c/t")
@@ -250,8 +250,8 @@ func TestIdlePartitionIsWiped(t *testing.T) {
 	}
 }
 
-// A recovery that did not get to the end says nothing of what it has not read.
-func TestHalfAReadingIsNotUpToDate(t *testing.T) {
+// A recovery that did not reach the end does not make the partition up to date.
+func TestInterruptedRecoveryIsNotUpToDate(t *testing.T) {
 	s := openTestStore(t, t.TempDir(), "c/t")
 	defer s.Close()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -289,8 +289,8 @@ func TestHalfAReadingIsNotUpToDate(t *testing.T) {
 	}
 }
 
-// Who slept for a day while the store was open does not say that it is up to date, before it is read anew.
-func TestAnOpenPartitionCanBeIdleForTooLong(t *testing.T) {
+// A partition that was not touched for a day while the store was open is not up to date until it is recovered again.
+func TestOpenPartitionCanBeIdleForTooLong(t *testing.T) {
 	s := openTestStore(t, t.TempDir(), "c/t")
 	defer s.Close()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -311,8 +311,8 @@ func TestAnOpenPartitionCanBeIdleForTooLong(t *testing.T) {
 	}
 }
 
-// A kill after days of uptime costs what came since the last hour, not everything.
-func TestAKillDoesNotWipeWhatIsKeptUpToDate(t *testing.T) {
+// A kill after days of uptime loses the last hour, not everything.
+func TestKillDoesNotWipeAnUpToDateStore(t *testing.T) {
 	dir := t.TempDir()
 	s := openTestStore(t, dir, "c/t")
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
