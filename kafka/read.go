@@ -21,8 +21,8 @@ type (
 	Spans = committed.Spans
 )
 
-// Extent returns what of a topic can be read now: from what retention has left up to the last stable offset. An empty
-// partition is there with an empty span, so the number of spans is that of the partitions.
+// Extent returns the spans of a topic that can be read now: from the log start offset to the last stable offset. An empty partition has
+// an empty span, so there are as many spans as partitions.
 func Extent(ctx context.Context, c Config, topic string) (Spans, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -49,11 +49,11 @@ func (a *admin) extent(ctx context.Context, topic string) (Spans, error) {
 	return spans, nil
 }
 
-// undecidedFor is how long open transactions are waited for. A broker ends those of an instance that died within their timeout,
-// 15 s in package epochs, and the 10 s of its look-out for them.
+// openTransactionTimeout is how long to wait for open transactions. A broker aborts the transaction of an instance that died after its
+// timeout, 15 s in package epochs, plus the 10 s between two checks.
 const openTransactionTimeout = time.Minute
 
-// Decided returns the extent of a topic once no transaction in it is undecided, so that all that is there can be read.
+// StableExtent returns the extent of a topic once no transaction in it is open, so that it includes all records.
 func StableExtent(ctx context.Context, c Config, topic string) (Spans, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -79,7 +79,7 @@ func StableExtent(ctx context.Context, c Config, topic string) (Spans, error) {
 			return spans, nil
 		}
 		if time.Since(begun) > openTransactionTimeout {
-			return nil, fmt.Errorf("a transaction on %s/%d is still undecided: wait until its producer has ended it, or the brokers have", topic, open)
+			return nil, fmt.Errorf("a transaction on %s/%d is still open: wait until its producer or the brokers have ended it", topic, open)
 		}
 		select {
 		case <-time.After(250 * time.Millisecond):
@@ -89,8 +89,7 @@ func StableExtent(ctx context.Context, c Config, topic string) (Spans, error) {
 	}
 }
 
-// OffsetsAt returns the offset of the first record of each partition that is not older than at, and the partition's end where
-// there is none.
+// OffsetsAt returns for each partition the offset of the first record that is not older than at, or the partition's end if there is none.
 func OffsetsAt(ctx context.Context, c Config, topic string, at time.Time) (map[int32]int64, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -123,7 +122,7 @@ func (a *admin) topicError(topic string, listed kadm.ListedOffsets, err error) e
 
 func deniedRead(topic string) error { return &Denied{"topic " + topic, "read it", "Read"} }
 
-// Read hands the committed records in spans to each: see committed.Read.
+// Read calls each for the committed records in spans: see committed.Read.
 func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*kgo.Record) error) error {
 	var a *admin
 	err := committed.Read(ctx, func(options ...kgo.Opt) (*kgo.Client, error) {
@@ -145,8 +144,8 @@ func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*k
 	return err
 }
 
-// Settled moves the ends of spans back to where a reader of committed records stands when it has read them: see committed.Ends. An
-// end that cannot be told now stays.
+// TrimTrailingMarkers moves the ends of spans back before transaction markers and aborted records, to what a read_committed consumer
+// reaches: see committed.Ends. An end that is not known now is left as it is.
 func TrimTrailingMarkers(ctx context.Context, c Config, topic string, spans Spans) (Spans, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -160,15 +159,14 @@ func TrimTrailingMarkers(ctx context.Context, c Config, topic string, spans Span
 	if ends, err = committed.Ends(ctx, a.client, topic, ends); err != nil {
 		return nil, err
 	}
-	settled := maps.Clone(spans)
+	trimmed := maps.Clone(spans)
 	for partition, end := range ends {
-		settled[partition] = Span{From: spans[partition].From, To: end}
+		trimmed[partition] = Span{From: spans[partition].From, To: end}
 	}
-	return settled, nil
+	return trimmed, nil
 }
 
-// Committed returns the offsets that a group has committed in a topic, with their metadata. A group that never committed
-// there has none.
+// Committed returns the offsets that a group has committed in a topic, with their metadata.
 func Committed(ctx context.Context, c Config, group, topic string) (map[int32]kadm.Offset, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -180,7 +178,7 @@ func Committed(ctx context.Context, c Config, group, topic string) (map[int32]ka
 		err = fetched.Error()
 	}
 	switch {
-	case errors.Is(err, kerr.GroupIDNotFound): // a group that never ran: some brokers say so, others send nothing
+	case errors.Is(err, kerr.GroupIDNotFound): // a group that never ran: other brokers return no error
 		return nil, nil
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
 		return nil, &Denied{"group " + group, "see what it committed", "Describe"}
@@ -196,10 +194,10 @@ func Committed(ctx context.Context, c Config, group, topic string) (map[int32]ka
 	return offsets, nil
 }
 
-// ErrHasMembers says that a group's commits cannot be set, since it has members that commit.
+// ErrHasMembers says that offsets cannot be committed for a group, because it has members.
 var ErrHasMembers = errors.New("it has members")
 
-// Commit sets what a group without members has committed; with members it returns ErrHasMembers.
+// Commit commits offsets for a group without members; if it has members it returns ErrHasMembers.
 func Commit(ctx context.Context, c Config, group string, offsets ...kadm.Offset) error {
 	if len(offsets) == 0 {
 		return nil
