@@ -30,9 +30,9 @@ func (d *Denied) Error() string {
 	return fmt.Sprintf("%s: this user may not %s: grant the ACL operation %s", d.Resource, d.Action, d.Operation)
 }
 
-// CheckAccess returns an error that names every operation which the cluster's ACLs do not allow this user. A client that is refused
-// later, for example when it joins its group, would retry forever without an error. Operations that the brokers do not report about
-// count as allowed.
+// CheckAccess returns an error that names every operation which the cluster's ACLs do not allow this user. A client
+// that is refused later, for example when it joins its group, would retry forever without an error. Operations that the
+// brokers do not report about count as allowed.
 func CheckAccess(ctx context.Context, c Config, want []Access) error {
 	// From version 6 on the answer about a group that does not exist yet is an error without the allowed operations.
 	versions := kversion.Stable()
@@ -78,11 +78,13 @@ func (w Access) resource() string {
 	return "topic " + w.Topic
 }
 
-// allowed returns the allowed operations as a bit set, by resource. Resources that the brokers do not report about are missing.
+// allowed returns the allowed operations as a bit set, by resource. Resources that the brokers do not report about are
+// missing.
 func (a *admin) allowed(ctx context.Context, want []Access) (map[string]int32, error) {
 	allowed := map[string]int32{}
 	note := func(resource string, operations int32) {
-		if operations != math.MinInt32 && operations != 0 { // not reported: a user who may describe a resource has at least one bit
+		// One who may describe a resource has at least one bit: 0, too, means that nothing is reported.
+		if operations != math.MinInt32 && operations != 0 {
 			allowed[resource] = operations
 		}
 	}

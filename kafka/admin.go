@@ -18,7 +18,8 @@ import (
 	"tidemark/kafka/committed"
 )
 
-// An admin is a client for requests about topics and groups. It is opened for one call of this package, and closed after it.
+// An admin is a client for requests about topics and groups. It is opened for one call of this package, and closed
+// after it.
 type admin struct {
 	*kadm.Client
 	client  *kgo.Client
@@ -41,7 +42,8 @@ func (c Config) admin(more ...kgo.Opt) (*admin, error) {
 	return &admin{Client: kadm.NewClient(client), client: client, brokers: c.Brokers, last: last}, nil
 }
 
-// fail adds the brokers to an error, and the cause of the last failed connection: the error may only say that time ran out.
+// fail adds the brokers to an error, and the cause of the last failed connection: the error may only say that time ran
+// out.
 func (a *admin) fail(doing string, err error) error {
 	if errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "missing?") { // that one has kgo's own guess
 		err = fmt.Errorf("%w: the broker closed the connection: it requires TLS or a login, or refuses the one it got", err)

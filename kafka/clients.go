@@ -31,14 +31,14 @@ func (c Config) Cluster() committed.Cluster {
 	}}
 }
 
-// ProducerBuilder returns goka's producer over franz-go (docs/decisions/0003-producer.md). A record waits up to linger for others to
-// share its batch. Keys are hashed over the given number of partitions; 0 is the topic's number.
+// ProducerBuilder returns goka's producer over franz-go (docs/decisions/0003-producer.md). A record waits up to linger
+// for others to share its batch. Keys are hashed over the given number of partitions; 0 is the topic's number.
 func ProducerBuilder(c Config, linger time.Duration, partitions int) goka.ProducerBuilder {
 	return producer.Builder(c.producer, linger, partitions)
 }
 
-// NewProducer returns a producer for callers that set the partition of each record: acknowledged by all in-sync replicas, idempotent, in
-// order per partition.
+// NewProducer returns a producer for callers that set the partition of each record: acknowledged by all in-sync
+// replicas, idempotent, in order per partition.
 func NewProducer(c Config, more ...kgo.Opt) (*kgo.Client, error) {
 	return c.producer(append(more, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
 }

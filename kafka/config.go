@@ -22,8 +22,8 @@ type Config struct {
 	SASL     SASLConfig
 }
 
-// Timeouts and retries of a client. A leader that is killed is replaced after the brokers' session timeout (9 s) plus the election: 12 s
-// were measured, and 32 s when a majority was down and came back.
+// Timeouts and retries of a client. A leader that is killed is replaced after the brokers' session timeout (9 s) plus
+// the election: 12 s were measured, and 32 s when a majority was down and came back.
 const (
 	dialTimeout    = 5 * time.Second
 	requestTimeout = 30 * time.Second
@@ -48,7 +48,8 @@ func (c Config) clientID() string {
 	return c.ClientID
 }
 
-// Sarama returns a configuration that neither loses nor reorders records. goka's builders change it, so each caller gets its own.
+// Sarama returns a configuration that neither loses nor reorders records. goka's builders change it, so each caller
+// gets its own.
 func (c Config) Sarama() (*sarama.Config, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -58,8 +59,8 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	s.ChannelBufferSize = 128 // records per consumed partition, whatever their size
 	s.Net.DialTimeout = dialTimeout
 	s.Net.MaxOpenRequests = 1 // with more, a retried batch may be written after a later one
-	// A connection to a hung broker is closed after this time. A join that waits longer for a slow member fails and is retried; that is
-	// better than fetches that wait as long as the longest join.
+	// A connection to a hung broker is closed after this time. A join that waits longer for a slow member fails and is
+	// retried; that is better than fetches that wait as long as the longest join.
 	s.Net.ReadTimeout = requestTimeout
 	s.Net.WriteTimeout = requestTimeout
 
@@ -80,8 +81,8 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	return s, nil
 }
 
-// saramaReader returns the configuration of consumers, which are restarted when they fail. Their metadata look-ups, which do not end
-// with a context, give up within a second. A producer's must outlast an election.
+// saramaReader returns the configuration of consumers, which are restarted when they fail. Their metadata look-ups,
+// which do not end with a context, give up within a second. A producer's must outlast an election.
 func (c Config) saramaReader() (*sarama.Config, error) {
 	s, err := c.Sarama()
 	if err != nil {
@@ -114,9 +115,9 @@ func (c Config) Franz() ([]kgo.Opt, error) {
 	}
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.clientID()), kgo.DialTimeout(dialTimeout),
-		// A connection that is closed before its first answer may mean wrong TLS settings or a wrong login, and kgo would give up at
-		// once. It may as well be the one of three brokers that is down behind a load balancer, so the others are tried. With wrong
-		// settings the error comes when the request times out.
+		// A connection that is closed before its first answer may mean wrong TLS settings or a wrong login, and kgo
+		// would give up at once. It may as well be the one of three brokers that is down behind a load balancer, so the
+		// others are tried. With wrong settings the error comes when the request times out.
 		kgo.AlwaysRetryEOF(),
 		// For consumers too: they would go on reading from a deposed leader.
 		kgo.MetadataMinAge(250 * time.Millisecond), kgo.MetadataMaxAge(producer.MetadataMaxAge),

@@ -22,10 +22,9 @@ const (
 
 // A ProbeResult is a connection to a broker for which every step succeeded.
 type ProbeResult struct {
-	Address string
-	TLS     string // version, or empty
-	Login   string // user and mechanism, or empty
-	Took    time.Duration
+	TLS   string // version, or empty
+	Login string // user and mechanism, or empty
+	Took  time.Duration
 }
 
 // A Fault is the step at which a connection to a broker failed, with its cause and how to fix it.
@@ -43,10 +42,10 @@ func (f *Fault) Unwrap() error { return f.Err }
 // probeTimeout bounds a whole probe.
 const probeTimeout = 5 * time.Second
 
-// Probe connects to one broker step by step, and returns a *Fault for the step that failed. The clients' own errors only say that they ran
-// out of brokers or of time. It changes nothing.
+// Probe connects to one broker step by step, and returns a *Fault for the step that failed. The clients' own errors
+// only say that they ran out of brokers or of time. It changes nothing.
 func Probe(ctx context.Context, c Config, address string) (ProbeResult, error) {
-	result := ProbeResult{Address: address}
+	var result ProbeResult
 	if err := c.validate(); err != nil {
 		return result, err
 	}

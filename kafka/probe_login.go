@@ -73,8 +73,9 @@ func (p *probe) login(ctx context.Context) (string, error) {
 	return own.User + " with " + own.Mechanism, nil
 }
 
-// authenticate exchanges the messages of the login. Brokers answer wrong passwords and unknown users alike, on purpose. But the first
-// SCRAM message names the user and only the second one proves the password, so the step that fails tells them apart.
+// authenticate exchanges the messages of the login. Brokers answer wrong passwords and unknown users alike, on purpose.
+// But the first SCRAM message names the user and only the second one proves the password, so the step that fails tells
+// them apart.
 func (p *probe) authenticate(ctx context.Context) error {
 	own := p.config.SASL
 	session, message, err := own.franz().Authenticate(ctx, p.address)

@@ -41,7 +41,8 @@ func (p *probe) handshake(ctx context.Context, conn net.Conn) (string, error) {
 	return tls.VersionName(secure.ConnectionState().Version), nil
 }
 
-// refusedTLS returns which side refused a handshake, and why. With TLS 1.3 the broker's refusal comes with its first answer.
+// refusedTLS returns which side refused a handshake, and why. With TLS 1.3 the broker's refusal comes with its first
+// answer.
 func (p *probe) refusedTLS(err error) error {
 	var (
 		authority x509.UnknownAuthorityError
@@ -109,8 +110,8 @@ func namesOf(c *x509.Certificate) string {
 	return strings.Join(names, ", ")
 }
 
-// remoteAlert returns the text of the TLS alert that the other side sent; empty when there was none. For TCP connections Go does not
-// export the type of the alert.
+// remoteAlert returns the text of the TLS alert that the other side sent; empty when there was none. For TCP
+// connections Go does not export the type of the alert.
 func remoteAlert(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "remote error" {

@@ -21,8 +21,8 @@ type (
 	Spans = committed.Spans
 )
 
-// Extent returns the spans of a topic that can be read now: from the log start offset to the last stable offset. An empty partition has
-// an empty span, so there are as many spans as partitions.
+// Extent returns the spans of a topic that can be read now: from the log start offset to the last stable offset. An
+// empty partition has an empty span, so there are as many spans as partitions.
 func Extent(ctx context.Context, c Config, topic string) (Spans, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -49,8 +49,8 @@ func (a *admin) extent(ctx context.Context, topic string) (Spans, error) {
 	return spans, nil
 }
 
-// openTransactionTimeout is how long to wait for open transactions. A broker aborts the transaction of an instance that died after its
-// timeout, 15 s in package epochs, plus the 10 s between two checks.
+// openTransactionTimeout is how long to wait for open transactions. A broker aborts the transaction of an instance that
+// died after its timeout, 15 s in package epochs, plus the 10 s between two checks.
 const openTransactionTimeout = time.Minute
 
 // StableExtent returns the extent of a topic once no transaction in it is open, so that it includes all records.
@@ -89,7 +89,8 @@ func StableExtent(ctx context.Context, c Config, topic string) (Spans, error) {
 	}
 }
 
-// OffsetsAt returns for each partition the offset of the first record that is not older than at, or the partition's end if there is none.
+// OffsetsAt returns for each partition the offset of the first record that is not older than at, or the partition's end
+// if there is none.
 func OffsetsAt(ctx context.Context, c Config, topic string, at time.Time) (map[int32]int64, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -144,8 +145,8 @@ func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*k
 	return err
 }
 
-// TrimTrailingMarkers moves the ends of spans back before transaction markers and aborted records, to what a read_committed consumer
-// reaches: see committed.Ends. An end that is not known now is left as it is.
+// TrimTrailingMarkers moves the ends of spans back before transaction markers and aborted records, to what a
+// read_committed consumer reaches: see committed.Ends. An end that is not known now is left as it is.
 func TrimTrailingMarkers(ctx context.Context, c Config, topic string, spans Spans) (Spans, error) {
 	a, err := c.admin()
 	if err != nil {

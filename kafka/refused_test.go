@@ -21,8 +21,8 @@ import (
 	"tidemark/kafka"
 )
 
-// A load balancer or tunnel accepts a connection and drops it when the broker behind it is down. A new producer treats that like any
-// other outage: its records wait for the broker.
+// A load balancer or tunnel accepts a connection and drops it when the broker behind it is down. A new producer treats
+// that like any other outage: its records wait for the broker.
 func TestNewProducerOutlastsDroppedConnections(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.SeedTopics(3, "t"))
 	if err != nil {

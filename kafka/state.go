@@ -23,8 +23,8 @@ type State struct {
 	UnderReplicated []UnderReplicated // partitions with replicas that are not in sync
 }
 
-// Single reports whether the cluster has one broker, so that nothing can be replicated. A cluster that has lost all but one broker is not
-// single: its partitions have replicas elsewhere.
+// Single reports whether the cluster has one broker, so that nothing can be replicated. A cluster that has lost all but
+// one broker is not single: its partitions have replicas elsewhere.
 func (s State) Single() bool { return len(s.Brokers) == 1 && len(s.Down) == 0 }
 
 // A Broker is a broker with its advertised address.
@@ -59,9 +59,9 @@ func (w UnderReplicated) String() string {
 	return fmt.Sprintf("%s/%d has %d of %d replicas in sync, not %s", w.Topic, w.Partition, w.InSync, w.Replicas, strings.Join(ids, " and "))
 }
 
-// Describe returns the state of the brokers and of the replicas of topics. A topic that does not exist is left out. Brokers in
-// unreachable count as down whatever the cluster reports: it notices a broker's failure late, and without a majority of its controllers
-// never.
+// Describe returns the state of the brokers and of the replicas of topics. A topic that does not exist is left out.
+// Brokers in unreachable count as down whatever the cluster reports: it notices a broker's failure late, and without a
+// majority of its controllers never.
 func Describe(ctx context.Context, c Config, topics []topology.Topic, unreachable ...int32) (State, error) {
 	var s State
 	a, err := c.admin()
@@ -106,7 +106,8 @@ func (s *State) add(topic string, p kmsg.MetadataResponseTopicPartition, least i
 		if !up && !slices.Contains(s.Down, id) {
 			s.Down = append(s.Down, id)
 		}
-		if up && slices.Contains(p.ISR, id) && !slices.Contains(unreachable, id) { // the last replica stays in the ISR when its broker goes down
+		// The last replica stays in the ISR when its broker goes down.
+		if up && slices.Contains(p.ISR, id) && !slices.Contains(unreachable, id) {
 			w.InSync++
 		} else {
 			w.NotInSync = append(w.NotInSync, id)

@@ -12,8 +12,8 @@ import (
 	"tidemark/topology"
 )
 
-// fakeMetadata starts a broker that answers every metadata request with up as the brokers, 1 to 3 as the replicas of topic t's one
-// partition, and isr of them in sync.
+// fakeMetadata starts a broker that answers every metadata request with up as the brokers, 1 to 3 as the replicas of
+// topic t's one partition, and isr of them in sync.
 func fakeMetadata(t *testing.T, up []int32, leader int32, isr ...int32) kafka.Config {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))

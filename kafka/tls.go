@@ -47,8 +47,9 @@ func (t TLSConfig) client() (*tls.Config, error) {
 	if _, err := t.certificate(nil); err != nil {
 		return nil, err
 	}
-	// Not Certificates: from there Go does not send a certificate whose authority the broker does not name, and the broker would
-	// report a missing certificate instead of a wrong one. Reading the file at each handshake also picks up a renewed one.
+	// Not Certificates: from there Go does not send a certificate whose authority the broker does not name, and the
+	// broker would report a missing certificate instead of a wrong one. Reading the file at each handshake also picks
+	// up a renewed one.
 	config.GetClientCertificate = t.certificate
 	return config, nil
 }

@@ -48,8 +48,8 @@ func (c Change) String() string {
 // IsPartitionCount reports whether the difference is the number of partitions, which must be the same for all topics.
 func (c Change) IsPartitionCount() bool { return c.Setting == partitions }
 
-// Blocking reports whether tidemark refuses to run with this difference. The retention is the operator's choice. Topics that were created
-// by releases which did not set TimestampType have producers' timestamps, which lose nothing.
+// Blocking reports whether tidemark refuses to run with this difference. The retention is the operator's choice. Topics
+// that were created by releases which did not set TimestampType have producers' timestamps, which lose nothing.
 func (c Change) Blocking() bool { return c.Setting != retention && c.Setting != TimestampType }
 
 // A Mismatch is the error of a blocking Change.
@@ -77,8 +77,8 @@ func CheckTopics(ctx context.Context, c Config, want []topology.Topic) error {
 	return a.check(ctx, want)
 }
 
-// CheckPartitions returns an error with a *Mismatch for every topic whose number of partitions differs. It is a single small request, so
-// it may be repeated often. Missing topics are ignored.
+// CheckPartitions returns an error with a *Mismatch for every topic whose number of partitions differs. It is a single
+// small request, so it may be repeated often. Missing topics are ignored.
 func CheckPartitions(ctx context.Context, c Config, want []topology.Topic) error {
 	a, err := c.admin()
 	if err != nil {
@@ -100,9 +100,9 @@ func CheckPartitions(ctx context.Context, c Config, want []topology.Topic) error
 	return errors.Join(errs...)
 }
 
-// ApplyTopics creates the missing topics and returns them. It alters none: another partition count moves keys and another cleanup policy
-// drops records, so a topic that exists and differs is an error for the operator to fix. It returns when every broker knows a leader for
-// every partition. Two processes may apply at the same time.
+// ApplyTopics creates the missing topics and returns them. It alters none: another partition count moves keys and
+// another cleanup policy drops records, so a topic that exists and differs is an error for the operator to fix. It
+// returns when every broker knows a leader for every partition. Two processes may apply at the same time.
 func ApplyTopics(ctx context.Context, c Config, want []topology.Topic) ([]Change, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -300,8 +300,8 @@ func Retentions(ctx context.Context, c Config, topics []topology.Topic) (map[str
 	return kept, nil
 }
 
-// waitForLeaders returns when every broker knows every topic with a leader for each partition. A new topic reaches the brokers one after
-// the other, and a client may ask any of them next.
+// waitForLeaders returns when every broker knows every topic with a leader for each partition. A new topic reaches the
+// brokers one after the other, and a client may ask any of them next.
 func (a *admin) waitForLeaders(ctx context.Context, want []topology.Topic) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()

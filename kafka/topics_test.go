@@ -113,7 +113,8 @@ func TestTopicsThatDiffer(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 
-	// How long a log is kept is the operator's, and producers' times are what earlier releases had: planned, not refused.
+	// How long a log is kept is the operator's, and producers' times are what earlier releases had: planned, not
+	// refused.
 	plan, err := kafka.PlanTopics(t.Context(), c, []topology.Topic{s.Events})
 	if err != nil {
 		t.Fatal(err)

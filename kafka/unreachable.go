@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// Unreachable reports whether err says that no broker could be reached, so that waiting may help. An error that a broker answered, and a
-// TLS handshake that one side refused, need an operator.
+// Unreachable reports whether err says that no broker could be reached, so that waiting may help. An error that a
+// broker answered, and a TLS handshake that one side refused, need an operator.
 func Unreachable(err error) bool {
 	var (
 		certificate *tls.CertificateVerificationError

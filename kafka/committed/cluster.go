@@ -12,15 +12,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A Cluster says how the package's clients connect to Kafka. Each call of a function returns a new value, because goka's builders
-// change the one that they are given.
+// A Cluster says how the package's clients connect to Kafka. Each call of a function returns a new value, because
+// goka's builders change the one that they are given.
 type Cluster struct {
 	Brokers []string // host:port of any of them
 	// Sarama returns settings with ReaderSettings among them.
 	Sarama func() (*sarama.Config, error)
 	// Franz returns the options to connect: addresses, TLS, SASL.
 	Franz func() ([]kgo.Opt, error)
-	// Explain returns the error of a request about a topic with what it means to the operator, and how to fix it. It may be nil.
+	// Explain returns the error of a request about a topic with what it means to the operator, and how to fix it. It
+	// may be nil.
 	Explain func(topic string, err error) error
 }
 
@@ -55,9 +56,11 @@ func (c Cluster) TopicID(ctx context.Context, topic string) (TopicID, error) {
 	return ids[topic], err
 }
 
-// TopicIDs looks up the ids of topics. An error is passed through explain, with the topic that it is about; with an empty name
-// when the whole request failed.
-func TopicIDs(ctx context.Context, client *kgo.Client, explain func(topic string, err error) error, topics ...string) (map[string]TopicID, error) {
+// TopicIDs looks up the ids of topics. An error is passed through explain, with the topic that it is about; with an
+// empty name when the whole request failed.
+func TopicIDs(
+	ctx context.Context, client *kgo.Client, explain func(topic string, err error) error, topics ...string,
+) (map[string]TopicID, error) {
 	request := kmsg.NewPtrMetadataRequest() // kadm would answer from a cache, or give up sooner
 	request.AllowAutoTopicCreation = false
 	request.Topics = []kmsg.MetadataRequestTopic{} // none, not nil: nil asks for all topics
@@ -101,32 +104,37 @@ func At(brokers ...string) Cluster {
 	}
 }
 
-// ReaderSettings sets what a consumer needs to skip nothing and to read committed records only. A record has at most maxBytes.
+// ReaderSettings sets what a consumer needs to skip nothing and to read committed records only. A record has at most
+// maxBytes.
 func ReaderSettings(s *sarama.Config, maxBytes int32) {
 	s.Version = sarama.V2_8_0_0               // the least for RequireStable and leader epochs
 	s.Metadata.AllowAutoTopicCreation = false // a typo must not become a topic of one partition
-	// A deposed leader that the other brokers cannot reach goes on answering fetches with no new records; only fresh metadata makes the
-	// consumer leave it. Metadata is refreshed every second, because three of four times sarama asks the first broker that it connected
-	// to, which may be the deposed one; and only for the topics that are read, because that of a large cluster has megabytes.
+	// A deposed leader that the other brokers cannot reach goes on answering fetches with no new records; only fresh
+	// metadata makes the consumer leave it. Metadata is refreshed every second, because three of four times sarama asks
+	// the first broker that it connected to, which may be the deposed one; and only for the topics that are read,
+	// because that of a large cluster has megabytes.
 	s.Metadata.RefreshFrequency = time.Second
 	s.Metadata.Full = false
 	s.Consumer.Return.Errors = true
 	s.Consumer.Offsets.Initial = sarama.OffsetOldest // OffsetNewest would skip records from before the first commit
 	s.Consumer.Offsets.AutoCommit.Enable = true
-	s.Consumer.Offsets.AutoCommit.Interval = 250 * time.Millisecond // a request that waits for an event without a row waits for this
+	s.Consumer.Offsets.AutoCommit.Interval = 250 * time.Millisecond // at_least of an event without a row waits for it
 	s.Consumer.Offsets.Retry.Max = 10
 	// With it a group also waits for open transactions that commit its offsets before it fetches them.
 	s.Consumer.IsolationLevel = sarama.ReadCommitted
-	// Per partition. A larger record is sent when its partition is the first in an answer, whose order changes. A record that is not
-	// processed yet keeps its whole answer in memory: with 4 MiB a busy processor took 762 MB, with 1 MiB 476 MB at the same speed.
+	// Per partition. A larger record is sent when its partition is the first in an answer, whose order changes. A
+	// record that is not processed yet keeps its whole answer in memory: with 4 MiB a busy processor took 762 MB, with
+	// 1 MiB 476 MB at the same speed.
 	s.Consumer.Fetch.Default = min(1<<20, maxBytes)
 	s.Consumer.Fetch.MaxBytes = 8 * maxBytes
 	s.Consumer.Retry.Backoff = 500 * time.Millisecond
-	// After this time sarama drops a partition whose channel is full from the fetch, and subscribes again. Callbacks may wait for acks.
+	// After this time sarama drops a partition whose channel is full from the fetch, and subscribes again. Callbacks
+	// may wait for acks.
 	s.Consumer.MaxProcessingTime = time.Second
 	s.Consumer.Group.ResetInvalidOffsets = false // an offset out of range may mean lost records: the operator decides
 	s.Consumer.Group.Session.Timeout = 10 * time.Second
 	s.Consumer.Group.Heartbeat.Interval = 3 * time.Second
-	// A member that leaves waits up to 60 s for acknowledgements; the group must wait longer before it reassigns its partitions.
+	// A member that leaves waits up to 60 s for acknowledgements; the group must wait longer before it reassigns its
+	// partitions.
 	s.Consumer.Group.Rebalance.Timeout = 90 * time.Second
 }

@@ -1,8 +1,9 @@
 // Package committed finds the last offset visible to a read_committed consumer, and reads up to it.
 //
-// Transaction markers and aborted records take offsets that no consumer is given. So the high watermark of a log may be an offset that
-// a read_committed consumer never reaches, while goka's recovery waits for the record right before it. The ends that this package
-// returns are always reached. Where a transaction is still open it returns no end rather than a guess.
+// Transaction markers and aborted records take offsets that no consumer is given. So the high watermark of a log may be
+// an offset that a read_committed consumer never reaches, while goka's recovery waits for the record right before it.
+// The ends that this package returns are always reached. Where a transaction is still open it returns no end rather
+// than a guess.
 package committed
 
 import (
@@ -14,9 +15,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Ends returns the position of a read_committed consumer that has read everything below the given end offsets of some partitions:
-// the offset after the last record that it is given. Behind that record there may be transaction markers and aborted records, so a
-// consumer that waits for the end offset itself may wait forever.
+// Ends returns the position of a read_committed consumer that has read everything below the given end offsets of some
+// partitions: the offset after the last record that it is given. Behind that record there may be transaction markers
+// and aborted records, so a consumer that waits for the end offset itself may wait forever.
 //
 // A partition is left out while a transaction that began below its end is open, and when its leader does not answer.
 func Ends(ctx context.Context, client *kgo.Client, topic string, ends map[int32]int64) (map[int32]int64, error) {
@@ -84,7 +85,8 @@ func (t *tail) widen() {
 	t.next = t.from
 }
 
-// A fetchKey identifies a request of a round: one to each leader, and one for each partition that is fetched separately.
+// A fetchKey identifies a request of a round: one to each leader, and one for each partition that is fetched
+// separately.
 type fetchKey struct {
 	leader    int32
 	partition int32 // -1: all that are not fetched separately
@@ -150,7 +152,7 @@ func (s *endSearch) handle(p *kmsg.FetchResponseTopicPartition) {
 		t.next = next
 		return
 	}
-	if next < t.end && !t.separate { // the answer may have been full before this partition: brokers have a limit of their own
+	if next < t.end && !t.separate { // the answer may have been full: brokers have a limit of their own
 		t.separate = true
 		return
 	}

@@ -63,8 +63,8 @@ func (w *writer) end(t *testing.T, how kgo.TransactionEndTry) {
 	}
 }
 
-// last returns the result of Ends for partition 0, once no transaction is open: the markers of a transaction are written a moment
-// after it ended.
+// last returns the result of Ends for partition 0, once no transaction is open: the markers of a transaction are
+// written a moment after it ended.
 func (w *writer) last(t *testing.T) int64 {
 	t.Helper()
 	ends, err := kadm.NewClient(w.Client).ListEndOffsets(t.Context(), w.topic)
@@ -116,8 +116,8 @@ func TestEndsAreAfterTheLastVisibleRecord(t *testing.T) {
 	}
 }
 
-// A processor's recovery ends after the last visible row, and waits for transactions that are open below the table's end; a view's does
-// not.
+// A processor's recovery ends after the last visible row, and waits for transactions that are open below the table's
+// end; a view's does not.
 func TestTopicManagerReturnsTheEndThatRecoveryReaches(t *testing.T) {
 	w := newWriter(t)
 	w.write(t, 2)

@@ -9,9 +9,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// FetchFromLeader sends one fetch request to the leader of some partitions of a topic, for records from the given offsets on, and
-// returns its answer for each partition. The request says how many bytes are sent in all, how long the broker may wait for them,
-// and the isolation level.
+// FetchFromLeader sends one fetch request to the leader of some partitions of a topic, for records from the given
+// offsets on, and returns its answer for each partition. The request says how many bytes are sent in all, how long the
+// broker may wait for them, and the isolation level.
 func FetchFromLeader(
 	ctx context.Context, client *kgo.Client, leader int32, topic kadm.TopicDetail,
 	request *kmsg.FetchRequest, offsets map[int32]int64, partitionBytes int32,

@@ -20,17 +20,17 @@ type MinEnd func(ctx context.Context, table string, partition int32) (int64, err
 // NoMinEnd is the MinEnd of a reader that knows no bound.
 func NoMinEnd(context.Context, string, int32) (int64, error) { return 0, nil }
 
-// TopicManager looks up topics for goka's processors and views. It creates none: they are created beforehand, so that two
-// processes that start together do not race.
+// TopicManager looks up topics for goka's processors and views. It creates none: they are created beforehand, so that
+// two processes that start together do not race.
 //
-// goka recovers a table up to the end that its topic manager returns, and waits until it has read the record before that end. This
-// topic manager returns the end that a read_committed consumer reaches: see Ends. For a processor it waits until no transaction is
-// open below the log's end. goka asks after the group's offsets were fetched, and the marker that makes the offsets visible may be
-// written before the marker that makes their rows visible (KAFKA-10167). Without those rows the events after them would be applied
-// to older rows.
+// goka recovers a table up to the end that its topic manager returns, and waits until it has read the record before
+// that end. This topic manager returns the end that a read_committed consumer reaches: see Ends. For a processor it
+// waits until no transaction is open below the log's end. goka asks after the group's offsets were fetched, and the
+// marker that makes the offsets visible may be written before the marker that makes their rows visible (KAFKA-10167).
+// Without those rows the events after them would be applied to older rows.
 //
-// Ends below minEnd are rejected as stale: they come from a deposed leader. A view passes nil and waits for nothing: it reads what
-// becomes visible later.
+// Ends below minEnd are rejected as stale: they come from a deposed leader. A view passes nil and waits for nothing: it
+// reads what becomes visible later.
 func TopicManager(c Cluster, minEnd MinEnd) goka.TopicManagerBuilder {
 	return func(brokers []string) (goka.TopicManager, error) {
 		config, err := c.Sarama()
@@ -45,7 +45,8 @@ func TopicManager(c Cluster, minEnd MinEnd) goka.TopicManagerBuilder {
 		if err != nil {
 			return nil, err
 		}
-		config.Metadata.Full, config.Metadata.RefreshFrequency = true, 0 // goka expects connections at once, and asks the broker each time
+		// goka expects connections at once, and asks the broker each time.
+		config.Metadata.Full, config.Metadata.RefreshFrequency = true, 0
 		inner, err := goka.NewTopicManager(brokers, config, goka.NewTopicManagerConfig())
 		if err != nil {
 			client.Close()
@@ -66,11 +67,12 @@ type topicManager struct {
 	once    sync.Once
 }
 
-// endTimeout is how long to wait for open transactions of a table, and for an end that is not stale. A broker aborts the transaction
-// of an instance that died after its timeout, 15 s in package epochs, plus the 10 s between two checks.
+// endTimeout is how long to wait for open transactions of a table, and for an end that is not stale. A broker aborts
+// the transaction of an instance that died after its timeout, 15 s in package epochs, plus the 10 s between two checks.
 const endTimeout = time.Minute
 
-// GetOffset returns the end of a partition as TopicManager describes it, and for other times the offset that goka would get.
+// GetOffset returns the end of a partition as TopicManager describes it, and for other times the offset that goka would
+// get.
 func (m *topicManager) GetOffset(topic string, partition int32, at int64) (int64, error) {
 	if at != sarama.OffsetNewest {
 		return m.TopicManager.GetOffset(topic, partition, at)
@@ -113,7 +115,8 @@ func (m *topicManager) waitForMinEnd(ctx context.Context, topic string, partitio
 		case <-time.After(250 * time.Millisecond):
 		case <-ctx.Done():
 			return 0, fmt.Errorf("%s/%d ends at offset %d, but by the group's commits its changelog reaches offset %d: "+
-				"its leader is cut off from the other brokers, or the table has lost its end: %w", topic, partition, end, least, ctx.Err())
+				"its leader is cut off from the other brokers, or the table has lost its end: %w",
+				topic, partition, end, least, ctx.Err())
 		}
 	}
 }

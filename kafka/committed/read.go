@@ -27,8 +27,8 @@ func (s Spans) Len() (n int64) {
 // idleTimeout is how long Read waits for records before it checks whether retention has deleted what it waits for.
 const idleTimeout = 5 * time.Second
 
-// fetchBytes is how much of a partition a broker sends at a time. With kgo's 1 MiB, reading a single partition would take a request
-// and a pause for every thousand records.
+// fetchBytes is how much of a partition a broker sends at a time. With kgo's 1 MiB, reading a single partition would
+// take a request and a pause for every thousand records.
 func fetchBytes(partitions int) int32 { return max(1<<20, 4<<20/int32(partitions)) }
 
 // A FetchError says why a partition could not be read. Partition is -1 when the error is about the topic.
@@ -47,8 +47,8 @@ func (e *FetchError) Error() string {
 
 func (e *FetchError) Unwrap() error { return e.Err }
 
-// Read calls each for the committed records in spans, in offset order per partition, and returns when all are read or each returns
-// an error. Records that retention deletes meanwhile are skipped. A failed fetch is a *FetchError.
+// Read calls each for the committed records in spans, in offset order per partition, and returns when all are read or
+// each returns an error. Records that retention deletes meanwhile are skipped. A failed fetch is a *FetchError.
 //
 // The client is opened with additional options of Read, and closed.
 func Read(ctx context.Context, open func(...kgo.Opt) (*kgo.Client, error), topic string, spans Spans, each func(*kgo.Record) error) error {

@@ -19,9 +19,9 @@ func (p *partitionEpochs) raiseChangelogEnd(next int64) {
 	}
 }
 
-// minEnd returns the least end that a partition of the table can have by the group's commits; 0 when they say nothing. An owner that
-// recovered less would process the next records with old rows, or with none. goka asks after it has joined the group, so the former
-// owner cannot commit any more.
+// minEnd returns the least end that a partition of the table can have by the group's commits; 0 when they say nothing.
+// An owner that recovered less would process the next records with old rows, or with none. goka asks after it has
+// joined the group, so the former owner cannot commit any more.
 func (e *Epochs) minEnd(ctx context.Context, table string, partition int32) (int64, error) {
 	var commits kadm.OffsetResponses
 	err := retryCoordinator(ctx, func() (err error) {

@@ -92,8 +92,8 @@ func testRecreatedTable(t *testing.T, guarantee epochs.Guarantee) {
 	}
 }
 
-// A group commits past a transaction marker at the end of a partition, so that the committed offset is still in the log when retention
-// has emptied the partition.
+// A group commits past a transaction marker at the end of a partition, so that the committed offset is still in the log
+// when retention has emptied the partition.
 func TestCommitPastTrailingMarkers(t *testing.T) { eachGuarantee(t, testTrailingMarkers) }
 
 func testTrailingMarkers(t *testing.T, guarantee epochs.Guarantee) {

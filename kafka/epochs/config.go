@@ -23,37 +23,40 @@ type Config struct {
 	Log     *slog.Logger // nil: nothing is logged
 	Metrics *Metrics     // nil: nothing is counted
 
-	// InstanceID makes this a static member of the group: after a restart with the same id it gets its partitions back at once,
-	// without waiting for the session timeout. It may be empty; ExactlyOnce needs one.
+	// InstanceID makes this a static member of the group: after a restart with the same id it gets its partitions back
+	// at once, without waiting for the session timeout. It may be empty; ExactlyOnce needs one.
 	InstanceID string
 	// Guarantee is AtLeastOnce when it is empty.
 	Guarantee Guarantee
 
 	// Graph is called for each attempt; its callbacks go through Epochs.Callback. Required.
 	Graph func(e *Epochs) *goka.GroupGraph
-	// Prepare is called once for each record before goka gets it, ahead of its callback and in another goroutine. It may
-	// rewrite the record's key; the callback gets what it returns. It may be nil.
+	// Prepare is called once for each record before goka gets it, ahead of its callback and in another goroutine. It
+	// may rewrite the record's key; the callback gets what it returns. It may be nil.
 	Prepare Prepare
-	// Older reports whether a table record is older than the stored row. Compaction keeps the last record of a key, not the newest:
-	// a zombie may have appended after its successor. Required.
+	// Older reports whether a table record is older than the stored row. Compaction keeps the last record of a key, not
+	// the newest: a zombie may have appended after its successor. Required.
 	Older func(record, stored []byte) bool
-	// PartitionOf returns the partition of the input whose callback emits this record; it is sent to that partition of its topic.
-	// A row that is said to belong to another partition fails the group. Required.
+	// PartitionOf returns the partition of the input whose callback emits this record; it is sent to that partition of
+	// its topic. A row that is said to belong to another partition fails the group. Required.
 	PartitionOf func(topic, key string, headers goka.Headers) int32
-	// Index returns the index entries under which callbacks find a row (see Rows). It is called for rows that are recovered from the
-	// changelog; a callback says itself how the entries change with the row that it sets (Rows.Reindex). It may be nil.
+	// Index returns the index entries under which callbacks find a row (see Rows). It is called for rows that are
+	// recovered from the changelog; a callback says itself how the entries change with the row that it sets
+	// (Rows.Reindex). It may be nil.
 	Index func(key string, row []byte) []string
 	// Mirror is a compacted output that must show the newest rows. It may be nil.
 	Mirror *Mirror
 	// Hasher is goka's hasher of keys; nil: goka's default.
 	Hasher func() hash.Hash32
-	// Check is called before each attempt, and before each session in it. Run returns its error. It returns nil when the attempt may
-	// start, and when it cannot decide now. It may be nil itself.
+	// Check is called before each attempt, and before each session in it. Run returns its error. It returns nil when
+	// the attempt may start, and when it cannot decide now. It may be nil itself.
 	Check func(ctx context.Context) error
 
-	// Interval is how long an epoch stays open after its first record, unless publishing the one before it takes longer; 0: 20 ms.
+	// Interval is how long an epoch stays open after its first record, unless publishing the one before it takes
+	// longer; 0: 20 ms.
 	Interval time.Duration
-	// MaxMessageBytes limits a batch, and must not be more than the topics' max.message.bytes; 0: 1 MB, Kafka's default for that.
+	// MaxMessageBytes limits a batch, and must not be more than the topics' max.message.bytes; 0: 1 MB, Kafka's default
+	// for that.
 	MaxMessageBytes int32
 }
 

@@ -13,13 +13,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// Prepare decodes a record for its callback. It may replace the key, but not change the partition. It must not write into the bytes
-// of the old key, which share memory with other records.
+// Prepare decodes a record for its callback. It may replace the key, but not change the partition. It must not write
+// into the bytes of the old key, which share memory with other records.
 type Prepare func(record *sarama.ConsumerMessage) (message any)
 
 // groupBuilder wraps the consumer group that goka uses:
-//   - Only the contiguous finished prefix of each partition is committed. Marks of an ended session are ignored; with ExactlyOnce all
-//     marks are, because transactions commit.
+//   - Only the contiguous finished prefix of each partition is committed. Marks of an ended session are ignored; with
+//     ExactlyOnce all marks are, because transactions commit.
 //   - Records are prepared before goka gets them.
 //   - The group is joined again at once after a rebalance. goka would sleep for 5 s.
 func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.ConsumerGroup, error) {
@@ -30,7 +30,7 @@ func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.C
 	config.ClientID = clientID
 	config.ChannelBufferSize = saramaChannelSize
 	config.Consumer.Group.InstanceId = e.conf.InstanceID
-	config.Consumer.Offsets.AutoCommit.Enable = e.conf.Guarantee != ExactlyOnce // ExactlyOnce commits in its transactions
+	config.Consumer.Offsets.AutoCommit.Enable = e.conf.Guarantee != ExactlyOnce // which commits in transactions
 	inner, err := sarama.NewConsumerGroup(brokers, name, config)
 	if err != nil {
 		return nil, fmt.Errorf("join group %s: %w", name, err)
@@ -43,8 +43,8 @@ type consumerGroup struct {
 	epochs *Epochs
 }
 
-// Errors passes on the errors of the sessions. An offset out of range ends the processor: sarama would join again at once, forever, and
-// no partition would be processed.
+// Errors passes on the errors of the sessions. An offset out of range ends the processor: sarama would join again at
+// once, forever, and no partition would be processed.
 func (g *consumerGroup) Errors() <-chan error {
 	passed := make(chan error, prefetchRecords)
 	go func() {
@@ -74,7 +74,8 @@ func (e *Epochs) outOfRange(of *sarama.ConsumerError) error {
 		next = fmt.Sprintf("the committed offset is unknown: %v", err)
 	}
 	return e.conf.Cluster.Explained(of.Topic, fmt.Errorf("%s/%d: the next offset to read is not in the log (%s): "+
-		"records were deleted before they were read, or the topic was created again, or the log has lost its end: %w", of.Topic, of.Partition, next, of.Err))
+		"records were deleted before they were read, or the topic was created again, or the log has lost its end: %w",
+		of.Topic, of.Partition, next, of.Err))
 }
 
 // Consume runs session after session until one fails or the context ends.
@@ -92,8 +93,8 @@ func (g *consumerGroup) Consume(ctx context.Context, topics []string, handler sa
 	return nil
 }
 
-// whilePublishing returns a context that ends with ctx, and with the first failure of a partition. goka does not notice all of these:
-// rewritten rows, and transactions that contain only offsets, have no promise.
+// whilePublishing returns a context that ends with ctx, and with the first failure of a partition. goka does not notice
+// all of these: rewritten rows, and transactions that contain only offsets, have no promise.
 func (e *Epochs) whilePublishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	session, cancel := context.WithCancelCause(ctx)
 	go func() {
@@ -115,8 +116,8 @@ type sessionHandler struct {
 	session *session
 }
 
-// Setup calls Check first. Within one attempt the instance may be assigned partitions of another one, and where a topic was created
-// again no committed offset shows it.
+// Setup calls Check first. Within one attempt the instance may be assigned partitions of another one, and where a topic
+// was created again no committed offset shows it.
 func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
 	h.session = newSession(s, h.epochs)
 	if check := h.epochs.conf.Check; check != nil {
@@ -135,8 +136,9 @@ func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
 	return nil
 }
 
-// Cleanup lets goka finish what is in flight; its marks count until it returns. goka first waits for running callbacks, without a
-// limit: one that waits for acknowledgements from a partition without a leader would keep this member from joining again.
+// Cleanup lets goka finish what is in flight; its marks count until it returns. goka first waits for running callbacks,
+// without a limit: one that waits for acknowledgements from a partition without a leader would keep this member from
+// joining again.
 func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 	defer h.session.ended.Store(true)
 	overdue := time.AfterFunc(drainTimeout, func() {
@@ -215,7 +217,8 @@ func newSession(inner sarama.ConsumerGroupSession, epochs *Epochs) *session {
 	return s
 }
 
-// MarkOffset is called by goka with the offset after a finished record. The metadata is replaced by a committed.ChangelogEnd.
+// MarkOffset is called by goka with the offset after a finished record. The metadata is replaced by a
+// committed.ChangelogEnd.
 func (s *session) MarkOffset(topic string, partition int32, offset int64, _ string) {
 	p := s.prefixes[partitionID{topic, partition}]
 	if p == nil || s.ended.Load() {

@@ -7,8 +7,8 @@ import (
 	"github.com/lovoo/goka"
 )
 
-// A gatedContext fails the partition when the callback fails: while goka stops, its own Fail returns and the callback goes on. It
-// refuses calls whose effects would not be exactly once.
+// A gatedContext fails the partition when the callback fails: while goka stops, its own Fail returns and the callback
+// goes on. It refuses calls whose effects would not be exactly once.
 type gatedContext struct {
 	gokaContext
 	epochs *partitionEpochs
@@ -42,8 +42,8 @@ func (c *gatedContext) SetValue(value any, options ...goka.ContextOption) {
 }
 
 var (
-	errDelete = errors.New("with at_least_once a row cannot be deleted: a delete and the row of a paused former owner cannot be ordered; " +
-		"keep a row that marks the deletion")
+	errDelete = errors.New("with at_least_once a row cannot be deleted: a delete and the row of a paused former owner " +
+		"cannot be ordered; keep a row that marks the deletion")
 	errDefer = errors.New("with exactly_once a commit cannot be deferred: the record is committed with the effects of its callback")
 )
 

@@ -21,19 +21,20 @@ import (
 
 // Epochs give the effects of a goka processor exactly once, without changing goka.
 //
-// goka writes a row to the store, then to the changelog, and does not order a callback's outputs with either. A crash in between
-// leaves a row whose outputs are missing and cannot be computed again. Epochs publish in the opposite order:
+// goka writes a row to the store, then to the changelog, and does not order a callback's outputs with either. A crash
+// in between leaves a row whose outputs are missing and cannot be computed again. Epochs publish in the opposite order:
 //
 //	outputs → table rows → local store → commit
 //
-// Outputs are sent at once. Rows are buffered, the newest per key, until every output before them on that partition is acknowledged.
-// Then they are sent. When they are acknowledged too, they are written to the local store together with their changelog offset, in
-// one batch. Then goka's promises are finished, and its offsets are committed. So a row that is found after a crash proves that the
-// outputs of all its inputs are in the log. An input whose row is not found is processed again with the same row before it, and gives
-// the same bytes. Each partition has its own epochs, so a slow one delays no other.
+// Outputs are sent at once. Rows are buffered, the newest per key, until every output before them on that partition is
+// acknowledged. Then they are sent. When they are acknowledged too, they are written to the local store together with
+// their changelog offset, in one batch. Then goka's promises are finished, and its offsets are committed. So a row that
+// is found after a crash proves that the outputs of all its inputs are in the log. An input whose row is not found is
+// processed again with the same row before it, and gives the same bytes. Each partition has its own epochs, so a slow
+// one delays no other.
 //
-// A failed send rejects everything that is buffered; none of it was visible. The processor then ends, and its Group starts the next
-// one from the committed prefix.
+// A failed send rejects everything that is buffered; none of it was visible. The processor then ends, and its Group
+// starts the next one from the committed prefix.
 //
 // With ExactlyOnce the epochs of all partitions are published together in transactions: see type transactions.
 type Epochs struct {
@@ -60,7 +61,7 @@ type Epochs struct {
 // Limits of one partition. A consumer that recognises repeated outputs by their positions may rely on the first.
 const (
 	maxUnacked       = 1000    // outputs that are sent and not acknowledged
-	maxBufferedBytes = 8 << 20 // bytes of rows that are not in the local store, and of outputs that are not acknowledged
+	maxBufferedBytes = 8 << 20 // bytes of rows not in the local store, and of outputs not acknowledged
 	// maxUncommitted replaces maxUnacked in transactions, where no output is repeated or seen out of order.
 	maxUncommitted = 4000
 )
@@ -90,8 +91,8 @@ func (e *Epochs) options() []goka.ProcessorOption {
 	}
 }
 
-// Callback wraps a callback of the processor, so that an epoch is never closed while it runs. The message is what Prepare returned
-// for the record; without Prepare, what goka decoded.
+// Callback wraps a callback of the processor, so that an epoch is never closed while it runs. The message is what
+// Prepare returned for the record; without Prepare, what goka decoded.
 func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 	e.callbacks++
 	return func(ctx goka.Context, message any) {
@@ -224,7 +225,8 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	return &epochStorage{Partition: store, partitionEpochs: p, epochs: e}, nil
 }
 
-// cause returns why the processor ended. When a transaction fails, goka's own error repeats the cause for each record of it.
+// cause returns why the processor ended. When a transaction fails, goka's own error repeats the cause for each record
+// of it.
 func (e *Epochs) cause(err error) error {
 	if e.transactions == nil {
 		return err
@@ -252,8 +254,9 @@ func (e *Epochs) fail(err error) {
 	}
 }
 
-// startPartition is called once, before the first record of a partition from any input. Its rows are recovered up to the end of the
-// changelog, which is read back from there on. goka's MarkRecovered is not used: it is also called when the session ended meanwhile.
+// startPartition is called once, before the first record of a partition from any input. Its rows are recovered up to
+// the end of the changelog, which is read back from there on. goka's MarkRecovered is not used: it is also called when
+// the session ended meanwhile.
 func (e *Epochs) startPartition(p *partitionEpochs) {
 	offset, err := p.store.GetOffset(-1)
 	p.raiseChangelogEnd(offset + 1)
@@ -286,8 +289,8 @@ func (e *Epochs) removePartition(partition int32) {
 	delete(e.byPartition, partition)
 }
 
-// applyRecovered writes a changelog record that goka recovers to the disk: it is published already. A row that another writer's null
-// follows is kept, and written to the changelog again once the table is recovered.
+// applyRecovered writes a changelog record that goka recovers to the disk: it is published already. A row that another
+// writer's null follows is kept, and written to the changelog again once the table is recovered.
 func (e *Epochs) applyRecovered(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	older, p := false, e.partition(ctx.Partition())
 	err := e.store.Update(ctx.Partition(), ctx.Offset(), func(w *localstore.Writer) error {

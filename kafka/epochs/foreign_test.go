@@ -10,8 +10,8 @@ import (
 	"tidemark/kafka/epochs"
 )
 
-// Foreign records in a table or its mirror are repaired: by the running owner, by the next one when none ran, and from the log when
-// the local store was lost as well. The counts go on.
+// Foreign records in a table or its mirror are repaired: by the running owner, by the next one when none ran, and from
+// the log when the local store was lost as well. The counts go on.
 func TestForeignNullsAndOlderRowsAreUndone(t *testing.T) { eachGuarantee(t, testForeign) }
 
 func testForeign(t *testing.T, guarantee epochs.Guarantee) {

@@ -16,8 +16,8 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// A Group runs one goka processor with epochs until its context ends. goka's processor ends with the first error and cannot run
-// twice; a Group builds the next one after a pause that grows.
+// A Group runs one goka processor with epochs until its context ends. goka's processor ends with the first error and
+// cannot run twice; a Group builds the next one after a pause that grows.
 type Group struct {
 	conf Config
 
@@ -33,8 +33,8 @@ const (
 	stableRun       = time.Minute
 )
 
-// drainTimeout is how long a stopping processor waits for acknowledgements, for example while no broker answers. Records whose effects
-// are not acknowledged by then are processed again.
+// drainTimeout is how long a stopping processor waits for acknowledgements, for example while no broker answers.
+// Records whose effects are not acknowledged by then are processed again.
 const drainTimeout = 15 * time.Second
 
 // NewGroup returns a group that does nothing until Run.
@@ -42,8 +42,9 @@ func NewGroup(conf Config) *Group {
 	return &Group{conf: conf.withDefaults(), err: errors.New("not started")}
 }
 
-// Run processes until ctx ends, then waits for what is in flight, commits and returns nil. A failure is logged, returned by Ready, and
-// followed by another attempt, unless Check refuses it. A configuration that cannot work is an error at once.
+// Run processes until ctx ends, then waits for what is in flight, commits and returns nil. A failure is logged,
+// returned by Ready, and followed by another attempt, unless Check refuses it. A configuration that cannot work is an
+// error at once.
 func (g *Group) Run(ctx context.Context) error {
 	if err := g.conf.validate(); err != nil {
 		g.set(nil, err)
@@ -75,7 +76,8 @@ func (g *Group) Run(ctx context.Context) error {
 		pause := pauses.NextBackOff()
 		g.set(nil, err)
 		g.conf.Metrics.restarted()
-		g.conf.Log.ErrorContext(ctx, "processor ended, it will be restarted", "group", g.conf.Name, "pause", pause.String(), "error", err)
+		g.conf.Log.ErrorContext(ctx, "processor ended, it will be restarted",
+			"group", g.conf.Name, "pause", pause.String(), "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -137,7 +139,8 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	return nil
 }
 
-// ClientOptions returns the options of a processor for its clients and hasher. goka's own clients may lose and reorder records.
+// ClientOptions returns the options of a processor for its clients and hasher. goka's own clients may lose and reorder
+// records.
 func ClientOptions(c committed.Cluster, hasher func() hash.Hash32, log *slog.Logger) []goka.ProcessorOption {
 	if hasher == nil {
 		hasher = goka.DefaultHasher()

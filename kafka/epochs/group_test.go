@@ -116,7 +116,8 @@ func (c *counter) conf(id, dir string, count goka.ProcessCallback) epochs.Config
 	}
 }
 
-// A headHasher hashes a key up to its first slash, so that a row is in the partition of its events, whose keys have no slash.
+// A headHasher hashes a key up to its first slash, so that a row is in the partition of its events, whose keys have no
+// slash.
 type headHasher struct{ key []byte }
 
 func (h *headHasher) Write(b []byte) (int, error) { h.key = append(h.key, b...); return len(b), nil }

@@ -33,7 +33,8 @@ func NewMetrics(r prometheus.Registerer, namespace, group string) *Metrics {
 			Help: "Table records left out because the same epoch has a newer one of the same key.",
 		}),
 		restarts: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: namespace, Name: "processor_restarts_total", ConstLabels: labels, Help: "Restarts of the processor after a failure.",
+			Namespace: namespace, Name: "processor_restarts_total", ConstLabels: labels,
+			Help: "Restarts of the processor after a failure.",
 		}),
 	}
 	m.tableRewrites = prometheus.NewCounter(prometheus.CounterOpts{
@@ -42,7 +43,8 @@ func NewMetrics(r prometheus.Registerer, namespace, group string) *Metrics {
 	})
 	m.outputRewrites = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: namespace, Name: "output_rewrites_total", ConstLabels: labels,
-		Help: "Records of a compacted output sent again because a former owner or another writer had appended an older one, or a null, after them.",
+		Help: "Records of a compacted output sent again because a former owner or another writer had appended an older one, " +
+			"or a null, after them.",
 	})
 	r.MustRegister(m.epochs, m.rows, m.rowsCoalesced, m.restarts, m.tableRewrites, m.outputRewrites)
 	return m

@@ -19,29 +19,30 @@ import (
 	"tidemark/kafka/committed"
 )
 
-// A Mirror is an output topic that is compacted like the table: the last record of a key must be that of the row's newest version. A
-// zombie may append an output of an older row after its successor's, and compaction would keep that one. So the successor reads the
-// records that it did not write itself, and sends its row's record again where an older one or a null follows it. Transactions fence
-// zombies, but not other writers.
+// A Mirror is an output topic that is compacted like the table: the last record of a key must be that of the row's
+// newest version. A zombie may append an output of an older row after its successor's, and compaction would keep that
+// one. So the successor reads the records that it did not write itself, and sends its row's record again where an older
+// one or a null follows it. Transactions fence zombies, but not other writers.
 type Mirror struct {
 	Topic string // with as many partitions as the table
-	// Older reports whether a record of the topic is of an older version than the row. A record that cannot be decoded is not.
+	// Older reports whether a record of the topic is of an older version than the row. A record that cannot be decoded
+	// is not.
 	Older func(record, row []byte) bool
 	// Record returns the record that the row's last event gave.
 	Record func(row []byte) ([]byte, error)
 }
 
-// An owner checks the mirror once a second, and a zombie has at most maxUnacked outputs that are not acknowledged. So records that a
-// dead owner did not check are among the last few thousand. Records of other writers, appended while no owner runs, are checked as far
-// back as that.
+// An owner checks the mirror once a second, and a zombie has at most maxUnacked outputs that are not acknowledged. So
+// records that a dead owner did not check are among the last few thousand. Records of other writers, appended while no
+// owner runs, are checked as far back as that.
 const (
 	checkInterval = time.Second
 	checkTimeout  = 6 * time.Second // of one request
 	maxScanBack   = 4 * maxUnacked
 )
 
-// A mirrorEnd tracks the end of one partition of a mirror by the acknowledgements of its owner. When offsets are missing among these,
-// the records there are foreign: of a zombie or another writer.
+// A mirrorEnd tracks the end of one partition of a mirror by the acknowledgements of its owner. When offsets are
+// missing among these, the records there are foreign: of a zombie or another writer.
 type mirrorEnd struct {
 	mu            sync.Mutex
 	next          int64            // the offset after the newest known record; -1: not known
@@ -113,7 +114,8 @@ func (e *mirrorEnd) hasForeign() bool {
 	return len(e.foreign) > 0
 }
 
-// A mirrorState is what a partition's owner knows of the partition of the mirror. All but end is guarded by the partition's mu.
+// A mirrorState is what a partition's owner knows of the partition of the mirror. All but end is guarded by the
+// partition's mu.
 type mirrorState struct {
 	end         mirrorEnd
 	sent, acked int
@@ -168,7 +170,10 @@ func startForeignWriteDetector(conf Config, open opener, partitions func() []*pa
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &foreignWriteDetector{open: open, explained: conf.Cluster.Explained, mirror: conf.Mirror, log: conf.Log, partitions: partitions, cancel: cancel, done: make(chan struct{})}
+	d := &foreignWriteDetector{
+		open: open, explained: conf.Cluster.Explained, mirror: conf.Mirror, log: conf.Log,
+		partitions: partitions, cancel: cancel, done: make(chan struct{}),
+	}
 	go d.run(ctx, client)
 	return d, nil
 }
@@ -285,7 +290,8 @@ type repairScan struct {
 	done        bool
 }
 
-// startScan begins to note the records that are sent to the mirror meanwhile: they are appended behind the scanned offsets.
+// startScan begins to note the records that are sent to the mirror meanwhile: they are appended behind the scanned
+// offsets.
 func (p *partitionEpochs) startScan() *repairScan {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -339,7 +345,8 @@ func (s *repairScan) close() {
 	}
 }
 
-// repair sends the mirror's record of a row again when the foreign one at an offset is older or a null, and ours does not follow it.
+// repair sends the mirror's record of a row again when the foreign one at an offset is older or a null, and ours does
+// not follow it.
 func (p *partitionEpochs) repair(key string, offset int64, value []byte) error {
 	if p.enter() != nil {
 		return nil // failed or closed: the next owner checks

@@ -13,7 +13,8 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// partitionEpochs are the epochs of one partition: an open one, which callbacks fill, and at most one that is being published.
+// partitionEpochs are the epochs of one partition: an open one, which callbacks fill, and at most one that is being
+// published.
 type partitionEpochs struct {
 	conf  Config
 	owner []byte
@@ -36,7 +37,7 @@ type partitionEpochs struct {
 	waiting         int        // callbacks waiting for room
 	open            *epoch
 	overlay         map[string]*row // rows of the open and the publishing epoch, which callbacks must see
-	pendingRewrites map[string]bool // keys whose last changelog record is older than the row, or another writer's null; also on the disk
+	pendingRewrites map[string]bool // keys whose last changelog record is stale; also on the disk: see readback.go
 	unacked         int             // outputs
 	bufferedBytes   int             // bytes of rows, and of outputs
 	mirror          mirrorState
@@ -136,8 +137,8 @@ func (p *partitionEpochs) callbackReturned(topic string, offset int64) {
 	p.wake()
 }
 
-// output sends a record at once, and finishes its promise when it is acknowledged; the epoch's rows wait for that. With ExactlyOnce the
-// record is buffered until the epoch's transaction.
+// output sends a record at once, and finishes its promise when it is acknowledged; the epoch's rows wait for that. With
+// ExactlyOnce the record is buffered until the epoch's transaction.
 func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 	p.mu.Lock()
 	if err := p.err; err != nil {
@@ -218,7 +219,8 @@ func (p *partitionEpochs) addTablePromise(key string, finish goka.PromiseFinishe
 	p.wake()
 }
 
-// bufferedRow returns a row of the open or the publishing epoch; found is false when the key must be looked up in the store.
+// bufferedRow returns a row of the open or the publishing epoch; found is false when the key must be looked up in the
+// store.
 func (p *partitionEpochs) bufferedRow(key string) (value []byte, found bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -200,8 +200,8 @@ func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 	}
 }
 
-// The offset on the disk says that all records up to it are there. Foreign records are not: a zombie that becomes the owner again
-// would never read what its successor wrote.
+// The offset on the disk says that all records up to it are there. Foreign records are not: a zombie that becomes the
+// owner again would never read what its successor wrote.
 func TestStoreOffsetStopsBeforeForeignRecords(t *testing.T) {
 	e := newEpochTest(t)
 	for _, step := range []struct{ landed, stored int64 }{{0, 0}, {1, 1}, {5, 1}, {6, 1}} {

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// A prefix tracks one partition during one session: which records were delivered to goka, and up to which offset all of them are
-// finished. goka finishes records in any order, and sarama commits the largest mark. Committing past a record that is not
-// acknowledged yet would lose it when the process is killed.
+// A prefix tracks one partition during one session: which records were delivered to goka, and up to which offset all of
+// them are finished. goka finishes records in any order, and sarama commits the largest mark. Committing past a record
+// that is not acknowledged yet would lose it when the process is killed.
 //
 // Offsets need not be consecutive: compaction and transaction markers leave gaps.
 type prefix struct {
@@ -37,8 +37,8 @@ func (p *prefix) deliver(offset int64) {
 	p.next = offset + 1
 }
 
-// finish notes that all effects of a record are acknowledged. It returns the offset to commit, which is the one after the last record
-// of the finished prefix, and whether the prefix grew.
+// finish notes that all effects of a record are acknowledged. It returns the offset to commit, which is the one after
+// the last record of the finished prefix, and whether the prefix grew.
 func (p *prefix) finish(offset int64) (commit int64, grew bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,8 +68,8 @@ func (p *prefix) position() (next int64, finished bool) {
 	return p.next, p.commit != nil && p.next > 0 && len(p.delivered) == 0
 }
 
-// skipTo moves the position on and commits it: there are no records from the old to the new one. It does nothing when a record was
-// delivered since position returned from.
+// skipTo moves the position on and commits it: there are no records from the old to the new one. It does nothing when a
+// record was delivered since position returned from.
 func (p *prefix) skipTo(from, to int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

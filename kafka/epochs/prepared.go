@@ -15,8 +15,9 @@ const (
 	saramaChannelSize = 16 // records that sarama buffers besides; it does not count bytes
 )
 
-// A preparedQueue passes what Prepare returned for a record to the record's callback. goka transports bytes only, so without it the
-// callback would decode the record a second time. A partition's callbacks run in offset order, so a queue is enough.
+// A preparedQueue passes what Prepare returned for a record to the record's callback. goka transports bytes only, so
+// without it the callback would decode the record a second time. A partition's callbacks run in offset order, so a
+// queue is enough.
 type preparedQueue struct {
 	room  *semaphore.Weighted // bytes
 	mu    sync.Mutex
@@ -29,8 +30,8 @@ type preparedRecord struct {
 	message any
 }
 
-// reserve waits until there is room for a record of so many bytes, or ctx ends, and returns the size to put it with. A record that is
-// larger than the queue gets all of it.
+// reserve waits until there is room for a record of so many bytes, or ctx ends, and returns the size to put it with. A
+// record that is larger than the queue gets all of it.
 func (q *preparedQueue) reserve(ctx context.Context, bytes int) (size int64, err error) {
 	size = int64(min(bytes, prefetchBytes))
 	return size, q.room.Acquire(ctx, size)

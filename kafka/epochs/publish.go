@@ -95,9 +95,9 @@ func (r ackedRange) directlyAfter(offset int64) bool {
 	return r.first == offset+1 && r.last-r.first+1 == int64(r.records)
 }
 
-// nextStoreOffset returns the changelog offset up to which the disk has all records once it has the acknowledged rows. A zombie
-// appends after records of its successor that it never read. From then on the offset does not advance, so that the next recovery
-// reads them.
+// nextStoreOffset returns the changelog offset up to which the disk has all records once it has the acknowledged rows.
+// A zombie appends after records of its successor that it never read. From then on the offset does not advance, so that
+// the next recovery reads them.
 func (p *partitionEpochs) nextStoreOffset(acked ackedRange) (int64, error) {
 	offset, err := p.store.GetOffset(-1)
 	if err != nil || !acked.directlyAfter(offset) {
@@ -135,8 +135,8 @@ func (p *partitionEpochs) sendRows(e *epoch) (ackedRange, error) {
 	return acked, nil
 }
 
-// storeRows writes the acknowledged rows and their changelog offset to the disk, and removes them from the overlay unless the open
-// epoch has newer ones.
+// storeRows writes the acknowledged rows and their changelog offset to the disk, and removes them from the overlay
+// unless the open epoch has newer ones.
 func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	p.mu.Lock()
 	pending := len(p.pendingRewrites) > 0

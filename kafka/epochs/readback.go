@@ -16,7 +16,8 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// ownerHeader identifies the processor that wrote a table record. A null without it deletes nothing: see hasOwnerHeader.
+// ownerHeader identifies the processor that wrote a table record. A null without it deletes nothing: see
+// hasOwnerHeader.
 const ownerHeader = "epochs-owner"
 
 func newOwner() []byte {
@@ -25,11 +26,11 @@ func newOwner() []byte {
 	return owner
 }
 
-// A readback consumes the changelog partitions that this instance owns. Compaction keeps the last record of a key, not the newest: a
-// zombie may append an old row after its successor's new one, and every table that is recovered later would get the old row. So the
-// successor looks for records that it did not write, and writes its row again when an older one follows it. It does the same after a
-// null: another writer's null would delete the row from every table that is recovered later, but not from what consumers made of the
-// outputs.
+// A readback consumes the changelog partitions that this instance owns. Compaction keeps the last record of a key, not
+// the newest: a zombie may append an old row after its successor's new one, and every table that is recovered later
+// would get the old row. So the successor looks for records that it did not write, and writes its row again when an
+// older one follows it. It does the same after a null: another writer's null would delete the row from every table that
+// is recovered later, but not from what consumers made of the outputs.
 type readback struct {
 	client    *kgo.Client
 	owner     []byte
@@ -110,8 +111,8 @@ func (p *partitionEpochs) rewriteIfOlder(key string, value []byte) {
 	}
 }
 
-// hasOwnerHeader reports whether an owner, present or former, wrote a table record. Then a null is a callback's delete, which only
-// ExactlyOnce allows.
+// hasOwnerHeader reports whether an owner, present or former, wrote a table record. Then a null is a callback's delete,
+// which only ExactlyOnce allows.
 func hasOwnerHeader(headers goka.Headers) bool {
 	_, found := headers[ownerHeader]
 	return found
@@ -131,8 +132,8 @@ func (p *partitionEpochs) noteRecovered(key string, older bool) {
 // pendingRewriteSpace has the keys whose rows must be written to the changelog again.
 const pendingRewriteSpace localstore.Space = 0xfd
 
-// loadPendingRewrites reads the keys that the last processor on this disk noted and did not rewrite. The stored offset is past the
-// records that made it necessary, so they are not recovered again.
+// loadPendingRewrites reads the keys that the last processor on this disk noted and did not rewrite. The stored offset
+// is past the records that made it necessary, so they are not recovered again.
 func (p *partitionEpochs) loadPendingRewrites() error {
 	scan := p.store.Scan(pendingRewriteSpace, nil, nil)
 	for scan.Next() {

@@ -50,7 +50,8 @@ func TestForeignNullIsRewritten(t *testing.T) {
 	row.done(9, nil)
 }
 
-// In recovery only an owner's null deletes. A row before another writer's null is kept, and written again unless its owner has done so.
+// In recovery only an owner's null deletes. A row before another writer's null is kept, and written again unless its
+// owner has done so.
 func TestRecoveryKeepsARowBeforeAForeignNull(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
@@ -160,7 +161,8 @@ func TestFailedRewriteEndsTheSession(t *testing.T) {
 	}
 }
 
-// A recovery that the end of the session interrupts is not complete, although goka calls MarkRecovered before it closes the partition.
+// A recovery that the end of the session interrupts is not complete, although goka calls MarkRecovered before it closes
+// the partition.
 func TestInterruptedRecoveryIsNotReadBack(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
@@ -272,7 +274,8 @@ type waits struct {
 
 func (w waits) Cleanup(sarama.ConsumerGroupSession) error { return <-w.returned }
 
-// A callback that waits for acknowledgements from a partition without a leader does not keep the member in a session that has ended.
+// A callback that waits for acknowledgements from a partition without a leader does not keep the member in a session
+// that has ended.
 func TestCallbackWaitingForRoomEndsWithItsSession(t *testing.T) {
 	t.Parallel()
 	e := newEpochTest(t)

@@ -11,9 +11,9 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// Rows reads the other rows of a callback's partition, as they are after all callbacks before it. After a restart they may be newer
-// than that, because inputs are processed again whose rows are published already. So what is read must not go into a row, which has to
-// get the same bytes again. It may decide what is emitted to an input of the group.
+// Rows reads the other rows of a callback's partition, as they are after all callbacks before it. After a restart they
+// may be newer than that, because inputs are processed again whose rows are published already. So what is read must not
+// go into a row, which has to get the same bytes again. It may decide what is emitted to an input of the group.
 type Rows struct{ of *partitionEpochs }
 
 // RowsOf returns the rows of the partition that a callback runs in; it must have been given to Epochs.Callback.
@@ -28,8 +28,8 @@ func (r Rows) Get(key string) ([]byte, error) {
 	return row, err
 }
 
-// Find returns the index entries that begin with prefix and sort after another entry, in order, at most limit of them; more reports
-// that there may be more. After an error nothing of the callback is published.
+// Find returns the index entries that begin with prefix and sort after another entry, in order, at most limit of them;
+// more reports that there may be more. After an error nothing of the callback is published.
 func (r Rows) Find(prefix, after string, limit int) (found []string, more bool, err error) {
 	if found, more, err = r.of.find(prefix, after, limit); err != nil {
 		r.of.fail(err)
@@ -46,8 +46,8 @@ const indexLayout = "/index-1"
 // Reindex sets how the index entries change with the row that the callback sets next.
 func (r Rows) Reindex(gone, added []string) { r.of.removedEntries, r.of.addedEntries = gone, added }
 
-// reindex sets the index changes of a row that is buffered, on top of those of the buffered row before it. p.mu and the gate are
-// locked.
+// reindex sets the index changes of a row that is buffered, on top of those of the buffered row before it. p.mu and the
+// gate are locked.
 func (p *partitionEpochs) reindex(r, before *row) {
 	if before != nil {
 		r.indexChanges = before.indexChanges
@@ -55,7 +55,7 @@ func (p *partitionEpochs) reindex(r, before *row) {
 	if len(p.removedEntries)+len(p.addedEntries) == 0 {
 		return
 	}
-	if r.indexChanges = maps.Clone(r.indexChanges); r.indexChanges == nil { // the map is also before's, which may be being written to the disk
+	if r.indexChanges = maps.Clone(r.indexChanges); r.indexChanges == nil { // storeRows may be reading before's map
 		r.indexChanges = map[string]bool{}
 	}
 	for _, entry := range p.removedEntries {

@@ -9,17 +9,17 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// An epochStorage is the storage.Storage that goka uses. It reads the rows that are buffered in epochs, and below them those on the
-// disk. A row that is set through it reaches the disk when its epoch is published. Rows that goka recovers from the changelog are
-// published already, and written by Epochs.applyRecovered.
+// An epochStorage is the storage.Storage that goka uses. It reads the rows that are buffered in epochs, and below them
+// those on the disk. A row that is set through it reaches the disk when its epoch is published. Rows that goka recovers
+// from the changelog are published already, and written by Epochs.applyRecovered.
 type epochStorage struct {
 	*localstore.Partition
 	*partitionEpochs
 	epochs *Epochs
 }
 
-// Get fails the partition on an error. goka fails only its own context, and while it stops the callback goes on as if there were no
-// row; what it does then must not be published.
+// Get fails the partition on an error. goka fails only its own context, and while it stops the callback goes on as if
+// there were no row; what it does then must not be published.
 func (s *epochStorage) Get(key string) ([]byte, error) {
 	value, err := s.current(key)
 	if err != nil {
@@ -57,7 +57,8 @@ func (s *epochStorage) Close() error {
 
 var errNoIterator = errors.New("a table with epochs has no iterators: read a view, which has the published rows")
 
-// Iterator and IteratorWithRange are refused: rows that are not published must not be shown, and callbacks do not need them.
+// Iterator and IteratorWithRange are refused: rows that are not published must not be shown, and callbacks do not need
+// them.
 func (s *epochStorage) Iterator() (storage.Iterator, error) { return nil, errNoIterator }
 
 func (s *epochStorage) IteratorWithRange(_, _ []byte) (storage.Iterator, error) {
@@ -67,8 +68,8 @@ func (s *epochStorage) IteratorWithRange(_, _ []byte) (storage.Iterator, error) 
 // touchInterval is shorter than the interval at which the store writes the time.
 const touchInterval = 15 * time.Second
 
-// touchPartitions notes in the store that the recovered partitions are up to date, whether records come or not, until the producer is
-// closed.
+// touchPartitions notes in the store that the recovered partitions are up to date, whether records come or not, until
+// the producer is closed.
 func (e *Epochs) touchPartitions() {
 	defer close(e.touchDone)
 	tick := time.NewTicker(touchInterval)

@@ -16,11 +16,11 @@ import (
 type Guarantee string
 
 const (
-	// AtLeastOnce publishes in the order that Epochs describes. After a crash outputs may be repeated, byte for byte; consumers drop the
-	// repeats by the identities in the outputs. It is the default.
+	// AtLeastOnce publishes in the order that Epochs describes. After a crash outputs may be repeated, byte for byte;
+	// consumers drop the repeats by the identities in the outputs. It is the default.
 	AtLeastOnce Guarantee = "at_least_once"
-	// ExactlyOnce publishes in transactions: a read_committed consumer gets each output once, and never without its row. It needs an
-	// InstanceID.
+	// ExactlyOnce publishes in transactions: a read_committed consumer gets each output once, and never without its
+	// row. It needs an InstanceID.
 	ExactlyOnce Guarantee = "exactly_once"
 )
 
@@ -28,12 +28,14 @@ const (
 //
 //	outputs and rows → input offsets → commit → local store → promises
 //
-// Callbacks meanwhile fill the next epochs: their outputs are buffered until the next transaction begins. All partitions' epochs are
-// closed at one moment while no callback runs, so the effects of a callback in several partitions are in one transaction.
+// Callbacks meanwhile fill the next epochs: their outputs are buffered until the next transaction begins. All
+// partitions' epochs are closed at one moment while no callback runs, so the effects of a callback in several
+// partitions are in one transaction.
 //
-// The offsets are those of the callbacks that have returned, not goka's marks, which come later and which sarama would commit itself.
-// They are added with the member's generation (KIP-447). So a former owner of a partition cannot add offsets, and its transaction is
-// aborted. The disk gets committed rows only: a crash or an abort leaves it as it is, and goka recovers the rest from the changelog.
+// The offsets are those of the callbacks that have returned, not goka's marks, which come later and which sarama would
+// commit itself. They are added with the member's generation (KIP-447). So a former owner of a partition cannot add
+// offsets, and its transaction is aborted. The disk gets committed rows only: a crash or an abort leaves it as it is,
+// and goka recovers the rest from the changelog.
 //
 // After the first failure nothing more is published: the attempt ends, and the next one fences this one's transaction.
 type transactions struct {
@@ -76,21 +78,22 @@ type inputOffset struct {
 	metadata string
 }
 
-// transactionTimeout is the time after which a broker aborts the transaction of an instance that died. Until then read_committed
-// consumers do not get past its records. A restart of the instance aborts it at once.
+// transactionTimeout is the time after which a broker aborts the transaction of an instance that died. Until then
+// read_committed consumers do not get past its records. A restart of the instance aborts it at once.
 const transactionTimeout = 15 * time.Second
 
 // abortTimeout limits an abort. If it fails, the next attempt aborts the transaction; consumers wait for that.
 const abortTimeout = 5 * time.Second
 
-func newTransactions(l txnProducer, conf Config, owner []byte, partitions func() []*partitionEpochs) *transactions {
+func newTransactions(producer txnProducer, conf Config, owner []byte, partitions func() []*partitionEpochs) *transactions {
 	return &transactions{
-		producer: l, table: conf.Table, owner: owner, interval: conf.Interval, partitions: partitions, metrics: conf.Metrics,
+		producer: producer, table: conf.Table, owner: owner, interval: conf.Interval, partitions: partitions, metrics: conf.Metrics,
 		dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), failed: make(chan struct{}),
 	}
 }
 
-// run publishes until close. After a pause a record is published at once; under load transactions begin one interval apart.
+// run publishes until close. After a pause a record is published at once; under load transactions begin one interval
+// apart.
 func (t *transactions) run() {
 	defer close(t.done)
 	for {
@@ -125,7 +128,8 @@ type closedEpoch struct {
 	readBackTo int64 // up to here foreign changelog records are rewritten, in this epoch or before
 }
 
-// flush publishes the effects of all callbacks so far, and returns when they are committed and on the disk, or it has failed.
+// flush publishes the effects of all callbacks so far, and returns when they are committed and on the disk, or it has
+// failed.
 func (t *transactions) flush() {
 	t.round.Lock()
 	defer t.round.Unlock()
@@ -208,7 +212,8 @@ func (t *transactions) store(batch []*closedEpoch) error {
 		}
 		offset := stored
 		if fenced { // without offsets a zombie is not fenced: see nextStoreOffset
-			// Not always that of the last row: a foreign record before it may not be handled yet, and the next start must recover it.
+			// Not always that of the last row: a foreign record before it may not be handled yet, and the next start
+			// must recover it.
 			offset = max(stored, min(c.lastRow, c.readBackTo-1))
 		}
 		if err := c.partition.storeRows(c.epoch, offset); err != nil {

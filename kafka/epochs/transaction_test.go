@@ -311,8 +311,8 @@ func TestFlushPublishesAndWaits(t *testing.T) {
 	}
 }
 
-// The next start must recover foreign records before our rows that are not rewritten yet: the offset on the disk does not pass them
-// until the rewrite is committed.
+// The next start must recover foreign records before our rows that are not rewritten yet: the offset on the disk does
+// not pass them until the rewrite is committed.
 func TestStoreOffsetStopsBeforeUnhandledRecords(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	put(t, x.store, 1, "k", "v7")

@@ -16,8 +16,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 )
 
-// A kafkaTxnProducer is the txnProducer of a cluster. Records are produced by franz-go. The input offsets, which sarama's consumer
-// group has read, are added by requests made here: franz-go's transactional consumer joins the group itself, and goka could not use it.
+// A kafkaTxnProducer is the txnProducer of a cluster. Records are produced by franz-go. The input offsets, which
+// sarama's consumer group has read, are added by requests made here: franz-go's transactional consumer joins the group
+// itself, and goka could not use it.
 type kafkaTxnProducer struct {
 	client          *kgo.Client
 	group           string
@@ -37,10 +38,10 @@ func memberOf(s sarama.ConsumerGroupSession) *groupMember {
 	return &groupMember{id: s.MemberID(), generation: s.GenerationID()}
 }
 
-// transactionVersions limits franz-go to the transaction protocol that Kafka 2.5 to 4.1 have in common, in which partitions and
-// offsets are added to a transaction by explicit requests. With that of Kafka 4 (KIP-890) a produce request adds its partition itself.
-// The requests for the offsets would have to use the same protocol, and franz-go does not say which one it uses. Brokers of Kafka 4
-// also protect the older protocol from late records.
+// transactionVersions limits franz-go to the transaction protocol that Kafka 2.5 to 4.1 have in common, in which
+// partitions and offsets are added to a transaction by explicit requests. With that of Kafka 4 (KIP-890) a produce
+// request adds its partition itself. The requests for the offsets would have to use the same protocol, and franz-go
+// does not say which one it uses. Brokers of Kafka 4 also protect the older protocol from late records.
 func transactionVersions() *kversion.Versions {
 	v := kversion.Stable()
 	v.SetMaxKeyVersion(kmsg.Produce.Int16(), 11)
@@ -195,12 +196,12 @@ func (p *kafkaTxnProducer) commitOffsets(ctx context.Context, next map[partition
 	return nil
 }
 
-// concurrentTransactionsBackoff is the pause while the markers of the transaction before are being written. franz-go's own is 20 ms,
-// as long as an epoch.
+// concurrentTransactionsBackoff is the pause while the markers of the transaction before are being written. franz-go's
+// own is 20 ms, as long as an epoch.
 const concurrentTransactionsBackoff = 5 * time.Millisecond
 
-// retryCoordinator repeats a request while the coordinator answers with a retriable error or is busy with the transaction before. When
-// ctx ends it returns the last answer.
+// retryCoordinator repeats a request while the coordinator answers with a retriable error or is busy with the
+// transaction before. When ctx ends it returns the last answer.
 func retryCoordinator(ctx context.Context, ask func() error) error {
 	pauses := backoff.ExponentialBackOff{
 		InitialInterval: 5 * time.Millisecond, MaxInterval: 250 * time.Millisecond,

@@ -6,8 +6,8 @@ import (
 	"github.com/lovoo/goka/storage"
 )
 
-// Builder returns the storage builder for a goka view. A row is visible as soon as goka writes it; the table of a processor needs
-// package epochs, which first waits for acknowledgements.
+// Builder returns the storage builder for a goka view. A row is visible as soon as goka writes it; the table of a
+// processor needs package epochs, which first waits for acknowledgements.
 func (s *Store) Builder() storage.Builder {
 	return func(_ string, partition int32) (storage.Storage, error) {
 		return s.Partition(partition)
@@ -21,7 +21,8 @@ type Partition struct {
 	recovered atomic.Bool // goka has called MarkRecovered
 }
 
-// Partition returns a partition. It is wiped first when it was not up to date for so long that tombstones may be compacted away.
+// Partition returns a partition. It is wiped first when it was not up to date for so long that tombstones may be
+// compacted away.
 func (s *Store) Partition(partition int32) (*Partition, error) {
 	if err := s.wipeIfIdle(partition); err != nil {
 		return nil, err
@@ -88,8 +89,8 @@ func (p *Partition) GetOffset(def int64) (int64, error) {
 	return offset, nil
 }
 
-// SetOffset is called by goka after each changelog record. An update callback that used Update has stored the offset already; then
-// nothing is written.
+// SetOffset is called by goka after each changelog record. An update callback that used Update has stored the offset
+// already; then nothing is written.
 func (p *Partition) SetOffset(offset int64) error {
 	if p.recovered.Load() {
 		if err := p.Touch(); err != nil {
@@ -102,8 +103,8 @@ func (p *Partition) SetOffset(offset int64) error {
 	return p.Update(offset, func(*Writer) error { return nil })
 }
 
-// MarkRecovered is called by goka once the changelog is read to its end. From then on each SetOffset also touches the partition. A
-// partition without records for a day must be touched by the caller.
+// MarkRecovered is called by goka once the changelog is read to its end. From then on each SetOffset also touches the
+// partition. A partition without records for a day must be touched by the caller.
 func (p *Partition) MarkRecovered() error {
 	p.recovered.Store(true)
 	return nil
@@ -112,7 +113,8 @@ func (p *Partition) MarkRecovered() error {
 // Iterator iterates over all rows of the partition in key order.
 func (p *Partition) Iterator() (storage.Iterator, error) { return p.IteratorWithRange(nil, nil) }
 
-// IteratorWithRange iterates over [start, limit); without a limit, over all keys that begin with start, like goka's own storage.
+// IteratorWithRange iterates over [start, limit); without a limit, over all keys that begin with start, like goka's own
+// storage.
 func (p *Partition) IteratorWithRange(start, limit []byte) (storage.Iterator, error) {
 	if len(limit) == 0 {
 		limit = PrefixEnd(start)

@@ -1,8 +1,8 @@
 // Package localstore keeps the rows of a Kafka table, partition by partition, on this instance's disk, for goka.
 //
-// A partition's rows and the changelog offset that they are at are always written together. A folder that belongs to another topic, or
-// cannot be read, is wiped. The store is only a cache: it is as durable as its last flush, since everything in it can be recovered from
-// the changelog.
+// A partition's rows and the changelog offset that they are at are always written together. A folder that belongs to
+// another topic, or cannot be read, is wiped. The store is only a cache: it is as durable as its last flush, since
+// everything in it can be recovered from the changelog.
 package localstore
 
 import (
@@ -26,9 +26,10 @@ import (
 
 // A Store keeps the rows of one table's partitions on this instance's disk, in one Pebble database.
 //
-// It is a cache of the table's changelog and may be lost. There is no write-ahead log: after a kill it has what was flushed last, and
-// goka reads the changelog from the offset stored with the rows. Rows and offset must always belong together, so both are written in
-// one batch. One database for all partitions shares the block cache and the memtables: 32 partitions cost no more than one.
+// It is a cache of the table's changelog and may be lost. There is no write-ahead log: after a kill it has what was
+// flushed last, and goka reads the changelog from the offset stored with the rows. Rows and offset must always belong
+// together, so both are written in one batch. One database for all partitions shares the block cache and the memtables:
+// 32 partitions cost no more than one.
 type Store struct {
 	dir     string
 	db      *pebble.DB
@@ -62,8 +63,8 @@ const (
 	wipeFile = "store-wipe"
 )
 
-// deleteRetention is Kafka's default delete.retention.ms: a cache that was not updated for longer may have missed a tombstone that is
-// compacted away.
+// deleteRetention is Kafka's default delete.retention.ms: a cache that was not updated for longer may have missed a
+// tombstone that is compacted away.
 const deleteRetention = 24 * time.Hour
 
 // How often a partition stores the time, and how often memtables are flushed to the disk, where they survive a kill.
@@ -75,9 +76,9 @@ const (
 // wallClock advances while a machine is suspended, unlike the monotonic clock.
 func wallClock() time.Time { return time.Now().Round(0) }
 
-// Open opens the store in dir, which contains nothing else and is not shared with another process. The pin identifies the topic that the
-// rows come from ("cluster id/topic id"). A store with another pin, or one that cannot be read, is wiped: everything in it can be
-// recovered from the changelog. A folder with other content is an error.
+// Open opens the store in dir, which contains nothing else and is not shared with another process. The pin identifies
+// the topic that the rows come from ("cluster id/topic id"). A store with another pin, or one that cannot be read, is
+// wiped: everything in it can be recovered from the changelog. A folder with other content is an error.
 func Open(dir, pin string, log *slog.Logger) (*Store, error) {
 	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{}}
 	if err := s.acquire(); err != nil {
@@ -144,8 +145,8 @@ func (s *Store) wipe() error {
 	return err
 }
 
-// staleReason returns why the content of the folder must not be used; empty when it may be used, and when there is none. Content that is
-// not a store is an error.
+// staleReason returns why the content of the folder must not be used; empty when it may be used, and when there is
+// none. Content that is not a store is an error.
 func (s *Store) staleReason(pin string) (string, error) {
 	names, err := s.files()
 	if err != nil || len(names) == 0 {
@@ -171,8 +172,9 @@ func (s *Store) staleReason(pin string) (string, error) {
 
 var errInUse = errors.New("in use by another process?")
 
-// unusable reports whether an error is about the content of the folder, which is then wiped, and not about its permissions or a full
-// disk. Pebble does not call all of the former corruption, for example not a truncated table file.
+// unusable reports whether an error is about the content of the folder, which is then wiped, and not about its
+// permissions or a full disk. Pebble does not call all of the former corruption, for example not a truncated table
+// file.
 func unusable(err error) bool {
 	if err == nil {
 		return false
@@ -279,13 +281,13 @@ func (s *Store) Update(partition int32, offset int64, write func(w *Writer) erro
 	return nil
 }
 
-// ErrIdle says that a partition was not up to date for so long that tombstones it never read may be compacted away. The next
-// Store.Partition of it is empty.
+// ErrIdle says that a partition was not up to date for so long that tombstones it never read may be compacted away. The
+// next Store.Partition of it is empty.
 var ErrIdle = errors.New("was not up to date for too long")
 
-// Touch notes that the open partition has all of its changelog as of now. It must be called about every minute, whether records come
-// or not. It stores the time once a minute, and starts a flush once an hour, without waiting for it. After too long a pause it returns
-// ErrIdle.
+// Touch notes that the open partition has all of its changelog as of now. It must be called about every minute, whether
+// records come or not. It stores the time once a minute, and starts a flush once an hour, without waiting for it. After
+// too long a pause it returns ErrIdle.
 func (s *Store) Touch(partition int32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

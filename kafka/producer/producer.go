@@ -1,7 +1,7 @@
 // Package producer is goka's producer over franz-go, and the client settings by which no record is lost or reordered.
 //
-// A record is acknowledged by all in-sync replicas or fails with an error. The records of a partition are written once and in order, and
-// after one that fails none is written.
+// A record is acknowledged by all in-sync replicas or fails with an error. The records of a partition are written once
+// and in order, and after one that fails none is written.
 package producer
 
 import (
@@ -18,9 +18,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// deliveryTimeout is how long a record may wait to be sent, retries included. It outlasts the election of a new leader (9 s of session
-// timeout and a few of metadata), and ends before goka stops waiting for promises (60 s). A record that was in flight when the
-// connection broke may have been written: franz-go retries it, and the records behind it, until a broker answers.
+// deliveryTimeout is how long a record may wait to be sent, retries included. It outlasts the election of a new leader
+// (9 s of session timeout and a few of metadata), and ends before goka stops waiting for promises (60 s). A record that
+// was in flight when the connection broke may have been written: franz-go retries it, and the records behind it, until
+// a broker answers.
 const deliveryTimeout = 45 * time.Second
 
 // Options returns the client options for what the package promises. A batch has at most maxBytes.
@@ -39,22 +40,26 @@ func Options(maxBytes int32) []kgo.Opt {
 	}
 }
 
-// MetadataMaxAge is how often a client refreshes its metadata without a cause. On a deposed leader that is cut off from the other brokers
-// each write times out, and kgo does not refresh metadata for that: with its default of 5 minutes no record was acknowledged meanwhile.
+// MetadataMaxAge is how often a client refreshes its metadata without a cause. On a deposed leader that is cut off from
+// the other brokers each write times out, and kgo does not refresh metadata for that: with its default of 5 minutes no
+// record was acknowledged meanwhile.
 const MetadataMaxAge = 3 * time.Second
 
-// backoff is the pause before a batch is retried, and also between look-ups of a new leader. kgo's own grows to 5 s, which would be
-// added to an election that takes 9 s. kgo asks for a function of the number of failures, so backoff/v5, which has a state, does not fit.
+// backoff is the pause before a batch is retried, and also between look-ups of a new leader. kgo's own grows to 5 s,
+// which would be added to an election that takes 9 s. kgo asks for a function of the number of failures, so backoff/v5,
+// which has a state, does not fit.
 func backoff(fails int) time.Duration {
 	wait := min(100*time.Millisecond<<min(max(fails-1, 0), 8), 500*time.Millisecond)
 	return wait*3/4 + rand.N(wait/2) // jitter, so that instances do not retry at the same time
 }
 
-// Builder returns goka's producer over a client, which open creates with Options and the options that it is passed. A promise is finished
-// with a message that has Partition and Offset. Where it was measured, it took half the CPU of sarama's producer.
+// Builder returns goka's producer over a client, which open creates with Options and the options that it is passed. A
+// promise is finished with a message that has Partition and Offset. Where it was measured, it took half the CPU of
+// sarama's producer.
 //
-// A record waits up to linger for others to share its batch. Keys are hashed over the given number of partitions, also once a topic has
-// more: the records of a key that moved to another partition would have no order. 0 is the topic's number.
+// A record waits up to linger for others to share its batch. Keys are hashed over the given number of partitions, also
+// once a topic has more: the records of a key that moved to another partition would have no order. 0 is the topic's
+// number.
 func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration, partitions int) goka.ProducerBuilder {
 	return func(brokers []string, clientID string, hasher func() hash.Hash32) (goka.Producer, error) {
 		byKey := kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
@@ -74,7 +79,8 @@ func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration, p
 	}
 }
 
-// Close waits a moment for records in flight, then closes the client: the promises of the others are finished with an error.
+// Close waits a moment for records in flight, then closes the client: the promises of the others are finished with an
+// error.
 func Close(client *kgo.Client) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -148,7 +148,8 @@ func TestPartitionOfAKeyIsGokas(t *testing.T) {
 	}
 }
 
-// When a topic gets more partitions, keys stay in their partitions; otherwise records of a key would be read out of order.
+// When a topic gets more partitions, keys stay in their partitions; otherwise records of a key would be read out of
+// order.
 func TestKeysStayInTheirPartitionsWhenATopicGrows(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, "t"))
 	if err != nil {
