@@ -38,13 +38,13 @@ func TestZombie(t *testing.T) {
 	release()
 	second.start(t)
 	r.Fact("the second had done the first's work after, s", seconds(g.drain(120*time.Second, true)))
-	r.Fact("restarts of the first before it woke", strings.Count(g.process.all(t), "building it anew"))
+	r.Fact("restarts of the first before it woke", strings.Count(g.process.all(t), "it will be restarted"))
 
 	if err := g.process.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	for !strings.Contains(g.process.all(t), "building it anew") {
+	for !strings.Contains(g.process.all(t), "it will be restarted") {
 		if time.Since(begin) > time.Minute {
 			t.Fatalf("the first did not notice that it was fenced\n%s", g.process.tail())
 		}
@@ -52,7 +52,7 @@ func TestZombie(t *testing.T) {
 	}
 	r.Fact("the first noticed after, s", seconds(time.Since(begin)))
 	for line := range strings.SplitSeq(g.process.all(t), "\n") {
-		if strings.Contains(line, "building it anew") {
+		if strings.Contains(line, "it will be restarted") {
 			r.Fact("it said", line)
 		}
 	}

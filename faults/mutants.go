@@ -27,12 +27,12 @@ var (
 		{"kafka/committed/ends.go", "IsolationLevel: kgo.ReadCommitted()", "IsolationLevel: kgo.ReadUncommitted()"},
 	}
 	// oldEnds recovers tables to whatever end a leader tells.
-	oldEnds = mutant{{"kafka/epochs/epochs.go", "committed.TopicManager(e.conf.Cluster, e.floor)", "committed.TopicManager(e.conf.Cluster, committed.Anywhere)"}}
+	oldEnds = mutant{{"kafka/epochs/epochs.go", "committed.TopicManager(e.conf.Cluster, e.minEnd)", "committed.TopicManager(e.conf.Cluster, committed.NoMinEnd)"}}
 	// noGeneration commits offsets in a transaction without saying of which generation of the group.
 	noGeneration = mutant{{
-		"kafka/epochs/ledger.go", `producer, epoch
-	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.member, m.generation, &l.instance`, `producer, epoch
-	request.Group, _ = l.group, m`,
+		"kafka/epochs/txnproducer.go", `producer, epoch
+	request.Group, request.MemberID, request.Generation, request.InstanceID = p.group, m.id, m.generation, &p.instance`, `producer, epoch
+	request.Group, _ = p.group, m`,
 	}}
 )
 

@@ -26,7 +26,7 @@ import (
 	"tidemark/topology"
 )
 
-func TestSaramaLosesNothing(t *testing.T) {
+func TestSaramaSettings(t *testing.T) {
 	c := kafka.Config{Brokers: []string{"127.0.0.1:1"}}
 	s, err := c.Sarama()
 	if err != nil {
@@ -104,7 +104,7 @@ func TestPasswordIsNotPrinted(t *testing.T) {
 	}
 }
 
-// secured is a cluster that wants TLS with a client's certificate and a login.
+// secured is a cluster that requires TLS with a client certificate and a login.
 func secured(t *testing.T, mechanism string) kafka.Config {
 	t.Helper()
 	ca := newAuthority(t)
@@ -133,7 +133,7 @@ func TestSecured(t *testing.T) {
 	for _, mechanism := range []string{kafka.Plain, kafka.ScramSHA256, kafka.ScramSHA512} {
 		t.Run(mechanism, func(t *testing.T) {
 			right := secured(t, mechanism)
-			if _, _, err := kafka.TopicIDs(t.Context(), right); err != nil {
+			if _, err := kafka.TopicIDs(t.Context(), right); err != nil {
 				t.Errorf("franz-go: %v", err)
 			}
 			s, err := right.Sarama()
@@ -149,7 +149,7 @@ func TestSecured(t *testing.T) {
 	}
 }
 
-// What is wrong is named, and by the question that start-up asks first: sarama says only that it ran out of brokers.
+// The error of the first request at start-up names the cause: sarama says only that it ran out of brokers.
 func TestSecuredRefuses(t *testing.T) {
 	t.Parallel()
 	right := secured(t, kafka.ScramSHA512)
@@ -173,7 +173,7 @@ func TestSecuredRefuses(t *testing.T) {
 			wrong := right
 			c.spoil(&wrong)
 			begin := time.Now()
-			_, _, err := kafka.TopicIDs(t.Context(), wrong)
+			_, err := kafka.TopicIDs(t.Context(), wrong)
 			t.Logf("after %v: %v", time.Since(begin).Round(time.Millisecond), err)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want an error with %q", err, c.want)
@@ -191,7 +191,7 @@ func TestScramOnKafka(t *testing.T) {
 		Brokers: strings.Split(brokers, ","),
 		SASL:    kafka.SASLConfig{Mechanism: kafka.ScramSHA512, User: "tidemark", Password: "tidemark-secret"},
 	}
-	if _, _, err := kafka.TopicIDs(t.Context(), c); err != nil {
+	if _, err := kafka.TopicIDs(t.Context(), c); err != nil {
 		t.Errorf("franz-go: %v", err)
 	}
 	s, err := c.Sarama()
@@ -204,7 +204,7 @@ func TestScramOnKafka(t *testing.T) {
 	}
 	client.Close()
 	c.SASL.Password = "no"
-	if _, _, err := kafka.TopicIDs(t.Context(), c); err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
+	if _, err := kafka.TopicIDs(t.Context(), c); err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
 		t.Errorf("wrong password: got %v, want the login named", err)
 	}
 }
@@ -277,8 +277,8 @@ func writePEM(t *testing.T, file, kind string, der []byte) {
 	}
 }
 
-// What the packages below ask, they ask in vain with a reason that says what to do.
-func TestClusterSaysWhatToDo(t *testing.T) {
+// Failed requests of the packages below kafka say what to do.
+func TestClusterExplainsErrors(t *testing.T) {
 	cluster := kafka.Config{Brokers: []string{"a:1", "b:2"}}.Cluster()
 	for err, want := range map[error]string{
 		kerr.UnknownTopicOrPartition:  "tidemark topics apply",

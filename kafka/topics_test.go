@@ -117,7 +117,8 @@ func TestTopicsThatDiffer(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 
-	// How long a log is kept is the operator's, and producers' times are what earlier releases had: planned, not refused.
+	// How long a log is kept is the operator's, and producers' times are what earlier releases had: planned, not
+	// refused.
 	plan, err := kafka.PlanTopics(t.Context(), c, []topology.Topic{s.Events})
 	if err != nil {
 		t.Fatal(err)
@@ -180,19 +181,20 @@ func TestTopicIDs(t *testing.T) {
 	if _, err := kafka.ApplyTopics(t.Context(), c, want); err != nil {
 		t.Fatal(err)
 	}
-	cluster, ids, err := kafka.TopicIDs(t.Context(), c, want[0].Name, want[1].Name)
+	ids, err := kafka.TopicIDs(t.Context(), c, want[0].Name, want[1].Name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cluster == "" || len(ids) != 2 || ids[want[0].Name] == "" || ids[want[0].Name] == ids[want[1].Name] {
-		t.Errorf("cluster %q, ids %v", cluster, ids)
+	one, two := ids[want[0].Name], ids[want[1].Name]
+	if len(ids) != 2 || one.Cluster == "" || one.Topic == "" || one.Cluster != two.Cluster || one.Topic == two.Topic {
+		t.Errorf("ids %v", ids)
 	}
-	if _, _, err := kafka.TopicIDs(t.Context(), c, "missing-"+want[0].Name); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	if _, err := kafka.TopicIDs(t.Context(), c, "missing-"+want[0].Name); err == nil || !strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("a missing topic: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := kafka.TopicIDs(ctx, c, want[0].Name); err == nil {
+	if _, err := kafka.TopicIDs(ctx, c, want[0].Name); err == nil {
 		t.Error("asked with an ended context and got an answer")
 	}
 }

@@ -115,8 +115,8 @@ func (b *brokers) committed(ctx context.Context, group, topic string) (offsets, 
 		offsets[i] = unknown
 		if o, ok := all.Lookup(topic, int32(i)); ok && o.Err == nil {
 			offsets[i] = o.At
-			standing, _ := committed.StandingOf(o.Metadata)
-			changelog[i] = standing.Next
+			end, _ := committed.ParseChangelogEnd(o.Metadata)
+			changelog[i] = end.Offset
 		}
 	}
 	return offsets, changelog, nil
@@ -179,32 +179,29 @@ func (b *brokers) times(ctx context.Context, of []eventAt) map[eventAt]time.Time
 	}
 	topic := listed[b.streams.Events.Name]
 	wanted := map[int32]eventAt{}
-	requests := map[int32]*kmsg.FetchRequest{} // by leader
+	offsets := map[int32]map[int32]int64{} // by leader and partition
 	for _, e := range of {
 		leader := topic.Partitions[e.partition].Leader
 		if leader < 0 || topic.Partitions[e.partition].Err != nil {
 			continue
 		}
-		if requests[leader] == nil {
-			requests[leader] = fetch(topic)
+		if offsets[leader] == nil {
+			offsets[leader] = map[int32]int64{}
 		}
-		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition, p.FetchOffset, p.PartitionMaxBytes = e.partition, e.offset, fetchPartitionBytes
-		requests[leader].Topics[0].Partitions = append(requests[leader].Topics[0].Partitions, p)
+		offsets[leader][e.partition] = e.offset
 		wanted[e.partition] = e
 	}
-	for leader, request := range requests {
-		response, err := b.client.Broker(int(leader)).RetriableRequest(ctx, request)
-		fetched, ok := response.(*kmsg.FetchResponse)
-		if err != nil || !ok {
+	for leader, offsets := range offsets {
+		request := kmsg.NewPtrFetchRequest()
+		request.MaxBytes, request.MinBytes, request.MaxWaitMillis = fetchBytes, 1, 100
+		answers, err := committed.FetchFromLeader(ctx, b.client, leader, topic, request, offsets, fetchPartitionBytes)
+		if err != nil {
 			continue
 		}
-		for _, t := range fetched.Topics {
-			for i := range t.Partitions {
-				e := wanted[t.Partitions[i].Partition]
-				if at, ok := firstTime(topic.Topic, e, &t.Partitions[i]); ok {
-					found[e] = at
-				}
+		for i := range answers {
+			e := wanted[answers[i].Partition]
+			if at, ok := firstTime(topic.Topic, e, &answers[i]); ok {
+				found[e] = at
 			}
 		}
 	}
@@ -216,16 +213,6 @@ const (
 	fetchPartitionBytes = 256 << 10
 	fetchBytes          = 8 << 20
 )
-
-// fetch returns a request for records of a topic, so far of no partition.
-func fetch(topic kadm.TopicDetail) *kmsg.FetchRequest {
-	r := kmsg.NewPtrFetchRequest()
-	r.MaxBytes, r.MinBytes, r.MaxWaitMillis = fetchBytes, 1, 100
-	t := kmsg.NewFetchRequestTopic()
-	t.Topic, t.TopicID = topic.Topic, topic.ID // newer versions look at the id only
-	r.Topics = append(r.Topics, t)
-	return r
-}
 
 // firstTime returns the time of the first record at or after the offset.
 func firstTime(topic string, e eventAt, p *kmsg.FetchResponseTopicPartition) (time.Time, bool) {

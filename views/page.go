@@ -141,7 +141,7 @@ func openScans(s *localstore.Store, partition int32, q query, from []byte) (part
 		if len(scans) == 0 {
 			scan.scan = s.Scan(partition, space, begin, end)
 		} else { // of the same snapshot, or a file that is trashed or restored in between could be in none
-			scan.scan = scans[0].scan.Beside(partition, space, begin, end)
+			scan.scan = scans[0].scan.SameSnapshot(partition, space, begin, end)
 		}
 		scans = append(scans, scan)
 		if err := scan.move(); err != nil {

@@ -93,7 +93,7 @@ func (t *table) ready() error {
 func (t *table) corrupt() bool {
 	corrupt := false
 	_ = t.read(func(s *localstore.Store) error { // a closed one is not corrupt
-		corrupt = s.Perished()
+		corrupt = s.Corrupt()
 		return nil
 	})
 	return corrupt
@@ -284,13 +284,13 @@ func (t *table) open(ctx context.Context, conf kafka.Config, streams topology.St
 	if t.read(func(*localstore.Store) error { return nil }) == nil {
 		return nil
 	}
-	cluster, ids, err := kafka.TopicIDs(ctx, conf, t.topic.Name, streams.Events.Name)
+	ids, err := kafka.TopicIDs(ctx, conf, t.topic.Name, streams.Events.Name)
 	if err != nil {
 		return err
 	}
-	logID := ids[streams.Events.Name]
+	logID := ids[streams.Events.Name].Topic
 	t.logID.Store(&logID)
-	store, err := localstore.Open(t.dir, cluster+"/"+ids[t.topic.Name]+"/"+layout, t.log)
+	store, err := localstore.Open(t.dir, ids[t.topic.Name].String()+"/"+layout, t.log)
 	if err != nil {
 		return &storeError{err}
 	}

@@ -45,7 +45,7 @@ func (g *startGate) run(ctx context.Context) error {
 	pauses.InitialInterval, pauses.Multiplier, pauses.MaxInterval = firstPause, 2, maxPause
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := g.check(ctx)
-		if err != nil && !kafka.Away(err) {
+		if err != nil && !kafka.Unreachable(err) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
@@ -86,7 +86,7 @@ func (g *startGate) watchUntil(ctx context.Context) error {
 			return nil
 		}
 		err := topics.Partitions(ctx)
-		if ctx.Err() != nil || kafka.Away(err) { // each role reports brokers that it cannot reach
+		if ctx.Err() != nil || kafka.Unreachable(err) { // each role reports brokers that it cannot reach
 			continue
 		}
 		g.set(err)

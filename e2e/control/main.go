@@ -77,12 +77,12 @@ func run(ctx context.Context, args []string) error {
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	conf := kafka.Config{Brokers: strings.Split(*brokers, ","), ClientID: "control"}
-	cluster, ids, err := kafka.TopicIDs(ctx, conf, streams.Events.Name)
+	ids, err := kafka.TopicIDs(ctx, conf, streams.Events.Name)
 	if err != nil {
 		return err
 	}
-	log.InfoContext(ctx, "starting", "mistake", *name, "cluster", cluster)
-	f := &files{streams: streams, mistake: mistakes[i], logID: ids[streams.Events.Name], log: log}
+	log.InfoContext(ctx, "starting", "mistake", *name, "cluster", ids[streams.Events.Name].Cluster)
+	f := &files{streams: streams, mistake: mistakes[i], logID: ids[streams.Events.Name].Topic, log: log}
 	options := append(epochs.ClientOptions(conf.Cluster(), kafka.FileHasher, log),
 		goka.WithProducerBuilder(f.producer(kafka.ProducerBuilder(conf, 2*time.Millisecond, 0))),
 		goka.WithStorageBuilder(storage.DefaultBuilder(filepath.Join(*dir, "control"))),

@@ -15,7 +15,7 @@ import (
 	"tidemark/topology"
 )
 
-func TestAwayTellsSilenceFromRefusal(t *testing.T) {
+func TestUnreachableIsNotRefused(t *testing.T) {
 	wrap := func(err error) error { return fmt.Errorf("ask for topics: %w", errors.Join(errors.New("last"), err)) }
 	for _, test := range []struct {
 		err  error
@@ -31,13 +31,13 @@ func TestAwayTellsSilenceFromRefusal(t *testing.T) {
 		{wrap(context.DeadlineExceeded), true},
 		{wrap(&net.DNSError{Err: "no such host", Name: "kafka"}), true},
 	} {
-		if got := Away(test.err); got != test.want {
-			t.Errorf("Away(%v) = %t, want %t", test.err, got, test.want)
+		if got := Unreachable(test.err); got != test.want {
+			t.Errorf("Unreachable(%v) = %t, want %t", test.err, got, test.want)
 		}
 	}
 }
 
-func TestAwayWhenNobodyListens(t *testing.T) {
+func TestUnreachableWhenThePortIsClosed(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestAwayWhenNobodyListens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := CheckTopics(ctx, Config{Brokers: []string{addr}}, streams.Topics()); !Away(err) {
-		t.Errorf("CheckTopics with nobody listening: %v, which is not taken for a broker that is away", err)
+	if err := CheckTopics(ctx, Config{Brokers: []string{addr}}, streams.Topics()); !Unreachable(err) {
+		t.Errorf("CheckTopics without a listener: %v, which is not Unreachable", err)
 	}
 }

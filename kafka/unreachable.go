@@ -11,9 +11,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// Away reports whether err says that no broker could be talked to, which waiting may mend. Whatever a broker answered, and a
-// handshake that one side refused, is for a person to mend.
-func Away(err error) bool {
+// Unreachable reports whether err says that no broker could be reached, so that waiting may help. An error that a
+// broker answered, and a TLS handshake that one side refused, need an operator.
+func Unreachable(err error) bool {
 	var (
 		certificate *tls.CertificateVerificationError
 		unknown     x509.UnknownAuthorityError
@@ -28,7 +28,7 @@ func Away(err error) bool {
 		remoteAlert(err) != "", errors.As(err, &noTLS):
 		return false
 	case errors.As(err, &answered):
-		return answered.Retriable // for example a coordinator or a leader that is just being chosen
+		return answered.Retriable // for example while a coordinator or leader is elected
 	}
 	return errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

@@ -39,19 +39,19 @@ func newLedgerTest(t *testing.T) *ledgerTest {
 	return x
 }
 
-func (x *ledgerTest) open(t *testing.T, m *membership) *clusterLedger {
+func (x *ledgerTest) open(t *testing.T, m *groupMember) *kafkaTxnProducer {
 	t.Helper()
-	l, err := openLedger(x.conf, x.conf.opener(), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	l, err := openTxnProducer(x.conf, x.conf.opener(), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.client.Close)
-	l.member.Store(m)
+	l.session.Store(m)
 	return l
 }
 
 // write leaves a transaction open with one record in it.
-func (x *ledgerTest) write(t *testing.T, l *clusterLedger) {
+func (x *ledgerTest) write(t *testing.T, l *kafkaTxnProducer) {
 	t.Helper()
 	if err := l.begin(); err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func (x *ledgerTest) write(t *testing.T, l *clusterLedger) {
 	}
 }
 
-// committed counts what a reader of committed records is handed.
+// committed counts the records that a read_committed consumer gets.
 func (x *ledgerTest) committed(t *testing.T) (n int) {
 	t.Helper()
 	ends, err := x.admin.ListCommittedOffsets(t.Context(), x.topic)
@@ -78,19 +78,19 @@ func (x *ledgerTest) committed(t *testing.T) (n int) {
 	return n
 }
 
-// Who is not a member any more can write, but not commit, with outputs or without.
+// A former member of the group can write, but not commit, with outputs or without.
 func TestAFormerMemberCannotCommit(t *testing.T) {
 	x := newLedgerTest(t)
-	l := x.open(t, &membership{member: "one-of-before", generation: 3})
-	next := map[partitionID]commit{{x.topic, 0}: {offset: 7}}
+	l := x.open(t, &groupMember{id: "one-of-before", generation: 3})
+	next := map[partitionID]inputOffset{{x.topic, 0}: {offset: 7}}
 	x.write(t, l)
-	if err := l.add(t.Context(), next); !refusedMember(err) {
+	if err := l.addOffsets(t.Context(), next); !refusedMember(err) {
 		t.Errorf("offsets in a transaction: %v", err)
 	}
 	if err := l.end(t.Context(), false); err != nil {
 		t.Error(err)
 	}
-	if err := l.commit(t.Context(), next); !refusedMember(err) {
+	if err := l.commitOffsets(t.Context(), next); !refusedMember(err) {
 		t.Errorf("offsets alone: %v", err)
 	}
 	if n := x.committed(t); n != 0 {
@@ -107,10 +107,10 @@ func refusedMember(err error) bool {
 	return false
 }
 
-// A restarted instance aborts what its former self had open, and the former self, should it still live, commits nothing.
-func TestTheNextOfTheSameNameFencesTheFormer(t *testing.T) {
+// A restarted instance aborts the open transaction of its predecessor, which cannot commit even if it still runs.
+func TestRestartFencesItsPredecessor(t *testing.T) {
 	x := newLedgerTest(t)
-	nobody := &membership{generation: -1} // a group without members takes offsets from who claims no membership
+	nobody := &groupMember{generation: -1} // a group without members takes offsets from who claims no membership
 	former := x.open(t, nobody)
 	x.write(t, former)
 	next := x.open(t, nobody)

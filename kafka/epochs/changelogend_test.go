@@ -14,11 +14,10 @@ import (
 	"tidemark/kafka/epochs"
 )
 
-// A leader that the other brokers have deposed, and that does not know it, tells the end it knew. A table recovered up to there
-// lacks rows whose events are committed.
-func TestAnOldEndIsNotTakenForTheTables(t *testing.T) { eachGuarantee(t, testOldEnd) }
+// A deposed leader returns an old end. A table that is recovered up to there lacks rows whose inputs are committed.
+func TestStaleTableEndIsRejected(t *testing.T) { eachGuarantee(t, testStaleEnd) }
 
-func testOldEnd(t *testing.T, guarantee epochs.Guarantee) {
+func testStaleEnd(t *testing.T, guarantee epochs.Guarantee) {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
@@ -64,10 +63,10 @@ func testOldEnd(t *testing.T, guarantee epochs.Guarantee) {
 	}
 }
 
-// A table that was deleted and made anew has no rows, and what is folded onto none would begin at 1 again.
-func TestATableMadeAnewIsRefused(t *testing.T) { eachGuarantee(t, testTableMadeAnew) }
+// A table that was deleted and created again has no rows, so counts would begin at 1 again.
+func TestRecreatedTableIsRefused(t *testing.T) { eachGuarantee(t, testRecreatedTable) }
 
-func testTableMadeAnew(t *testing.T, guarantee epochs.Guarantee) {
+func testRecreatedTable(t *testing.T, guarantee epochs.Guarantee) {
 	t.Helper()
 	c := newCounter(t, guarantee)
 	c.produce(t, 100)
@@ -84,17 +83,20 @@ func testTableMadeAnew(t *testing.T, guarantee epochs.Guarantee) {
 	}
 	c.produce(t, 10)
 	refused := c.one(t.TempDir(), c.count)
-	run(t, refused, func() bool { err := refused.Ready(); return err != nil && strings.Contains(err.Error(), "made anew") })
+	run(t, refused, func() bool {
+		err := refused.Ready()
+		return err != nil && strings.Contains(err.Error(), "created again")
+	})
 	if n := len(c.read(t, c.counts)); n != 100 {
 		t.Errorf("%d outputs, want 100", n)
 	}
 }
 
-// A partition whose last record is a transaction's marker is committed past it, so that the commit is still in the log when
-// retention has emptied the partition.
-func TestInputAtRestIsCommittedToItsEnd(t *testing.T) { eachGuarantee(t, testRest) }
+// A group commits past a transaction marker at the end of a partition, so that the committed offset is still in the log
+// when retention has emptied the partition.
+func TestCommitPastTrailingMarkers(t *testing.T) { eachGuarantee(t, testTrailingMarkers) }
 
-func testRest(t *testing.T, guarantee epochs.Guarantee) {
+func testTrailingMarkers(t *testing.T, guarantee epochs.Guarantee) {
 	t.Helper()
 	c := newCounter(t, guarantee)
 	writer, err := kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...), kgo.TransactionalID(c.group+"-writer"), kgo.RecordPartitioner(kgo.ManualPartitioner()))

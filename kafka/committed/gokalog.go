@@ -7,7 +7,7 @@ import (
 	"github.com/lovoo/goka"
 )
 
-// GokaLog passes goka's lines on as details: what matters of them reaches us as an error.
+// GokaLog logs goka's lines at debug level: failures that matter are returned as errors as well.
 func GokaLog(log *slog.Logger) goka.Logger { return gokaLog{log} }
 
 type gokaLog struct{ log *slog.Logger }
