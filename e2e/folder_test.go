@@ -37,9 +37,9 @@ func TestFolderWalk(t *testing.T) {
 	}
 }
 
-// A walker is a rig whose events are written by the test.
+// A walker is a fixture whose events are written by the test.
 type walker struct {
-	*rig
+	*fixture
 	dated atomic.Int64
 }
 
@@ -52,9 +52,9 @@ func walk(t *testing.T, flags ...string) {
 	if *children > 0 {
 		n = *children
 	}
-	g := &walker{rig: newRig(t, 0)}
+	g := &walker{fixture: newFixture(t, 0)}
 	g.once = len(flags) > 0
-	g.process.args = append(append(g.process.args, "--instance-id", "walk"), flags...)
+	g.process.Args = append(append(g.process.Args, "--instance-id", "walk"), flags...)
 	r := &oracle.Report{Title: fmt.Sprintf("folder of %d files %v", n, flags)}
 
 	const workspace = "folders"
@@ -71,8 +71,8 @@ func walk(t *testing.T, flags ...string) {
 	if err := g.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	g.process.start(t)
-	g.awaitReady(g.process, g.procAdmin, 60*time.Second)
+	g.start(g.process)
+	g.awaitReady(g.process)
 	r.Fact("added in, s", seconds(g.drain(5*time.Minute, true)))
 
 	waits := g.neighbours(other)
@@ -92,17 +92,12 @@ func walk(t *testing.T, flags ...string) {
 	kills := 0
 	for end := time.Now().Add(took / 2); kills < 4 || time.Now().Before(end); kills++ {
 		time.Sleep(max(200*time.Millisecond, took/8))
-		if err := g.process.kill(); err != nil {
-			t.Fatalf("%v\n%s", err, g.process.tail())
-		}
-		g.process.start(t)
-		g.awaitReady(g.process, g.procAdmin, 60*time.Second)
+		g.restart()
+		g.awaitReady(g.process)
 	}
 	r.Fact("kills while it was deleted", kills)
 	g.drain(5*time.Minute, true)
-	if _, err := g.process.term(30 * time.Second); err != nil {
-		t.Error(err)
-	}
+	g.term(g.process)
 	g.judgeWalk(workspace, n, r)
 	g.judge(oracle.Judge{Workspaces: true}, r)
 	conclude(t, r)
@@ -154,7 +149,7 @@ func (g *walker) awaitNotices(workspace, cause string, n int, limit time.Duratio
 			}
 		})
 		if ctx.Err() != nil {
-			g.t.Fatalf("%d of %d notices after %v\n%s", found, n, limit, g.process.tail())
+			g.t.Fatalf("%d of %d notices after %v\n%s", found, n, limit, g.process.Tail())
 		}
 	}
 }
@@ -200,7 +195,7 @@ func (g *walker) neighbours(workspace string) (end func() []time.Duration) {
 }
 
 // judgeWalk looks at what the folder's files have become, and counts what was said of each.
-func (g *rig) judgeWalk(workspace string, n int, r *oracle.Report) {
+func (g *fixture) judgeWalk(workspace string, n int, r *oracle.Report) {
 	g.t.Helper()
 	read := func(topic string, each func(*kgo.Record)) {
 		g.t.Helper()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tidemark/devbroker"
+	"tidemark/e2e/rig"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,7 +27,7 @@ import (
 //	retry N PROGRAM ARG..   run the program until it exits so; its last output is stdout
 //	produce TOPIC PARTITION KEY VALUE    put a record into a topic at $TIDEMARK_BROKERS, wherever it belongs
 func TestScripts(t *testing.T) {
-	binary := build(t, "tidemark/cmd/tidemark")
+	binary := build(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -65,9 +66,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 func addrs(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) > 0, "addr NAME..")
 	for _, name := range args {
-		addr, err := freeAddress()
-		ts.Check(err)
-		ts.Setenv(name, addr)
+		ts.Setenv(name, rig.FreeAddr())
 	}
 }
 
@@ -121,7 +120,7 @@ func produceRecord(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 4, "produce TOPIC PARTITION KEY VALUE")
 	partition, err := strconv.ParseInt(args[1], 10, 32)
 	ts.Check(err)
-	client, err := kgo.NewClient(kgo.SeedBrokers(ts.Getenv("TIDEMARK_BROKERS")), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	client, err := rig.Client([]string{ts.Getenv("TIDEMARK_BROKERS")})
 	ts.Check(err)
 	defer client.Close()
 	record := &kgo.Record{Topic: args[0], Partition: int32(partition), Key: []byte(args[2]), Value: []byte(args[3])}

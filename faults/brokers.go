@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"tidemark/e2e/rig"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
@@ -31,7 +33,7 @@ func killBroker(controller bool) func(context.Context, *run) (figures, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, r.between(time.Second, 8*time.Second)); err != nil {
+		if err := rig.Sleep(ctx, r.between(time.Second, 8*time.Second)); err != nil {
 			return nil, err
 		}
 		r.revive(victim)
@@ -50,7 +52,7 @@ func pauseBroker(ctx context.Context, r *run) (figures, error) {
 		return nil, err
 	}
 	begin := time.Now()
-	err = sleep(ctx, r.between(3*time.Second, 15*time.Second)) // the brokers give each other 9 s
+	err = rig.Sleep(ctx, r.between(3*time.Second, 15*time.Second)) // the brokers give each other 9 s
 	if err = errors.Join(err, r.node("cont", victim)); err != nil {
 		return nil, err
 	}
@@ -66,7 +68,7 @@ func killTwo(ctx context.Context, r *run) (figures, error) {
 			return nil, err
 		}
 	}
-	if err := sleep(ctx, 500*time.Millisecond); err != nil { // what was on its way has arrived
+	if err := rig.Sleep(ctx, 500*time.Millisecond); err != nil { // what was on its way has arrived
 		return nil, err
 	}
 	w, end := r.traffic.watch()
@@ -74,7 +76,7 @@ func killTwo(ctx context.Context, r *run) (figures, error) {
 	if r.quick {
 		outage = 12 * time.Second
 	}
-	if err := sleep(ctx, outage); err != nil {
+	if err := rig.Sleep(ctx, outage); err != nil {
 		return nil, err
 	}
 	end()
@@ -103,7 +105,7 @@ func loneLeader(ctx context.Context, r *run) (figures, error) {
 	for _, n := range others(victim) {
 		errs = append(errs, r.node("pause", n))
 	}
-	errs = append(errs, sleep(ctx, r.between(1500*time.Millisecond, 2500*time.Millisecond)), r.node("kill", victim))
+	errs = append(errs, rig.Sleep(ctx, r.between(1500*time.Millisecond, 2500*time.Millisecond)), r.node("kill", victim))
 	for _, n := range others(victim) {
 		errs = append(errs, r.node("cont", n))
 	}
@@ -145,7 +147,7 @@ func moveLeaders(ctx context.Context, r *run) (figures, error) {
 		if _, err := r.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, elect); err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, 1500*time.Millisecond); err != nil {
+		if err := rig.Sleep(ctx, 1500*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tidemark/e2e/proxy"
+	"tidemark/e2e/rig"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -114,8 +115,7 @@ func (c *cluster) up() (err error) {
 	if err != nil {
 		return err
 	}
-	c.client, err = kgo.NewClient(kgo.SeedBrokers(c.plain...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(100*time.Millisecond))
-	if err != nil {
+	if c.client, err = rig.Client(c.plain); err != nil {
 		return err
 	}
 	c.admin = kadm.NewClient(c.client)
@@ -189,22 +189,16 @@ func (c *cluster) leaders(ctx context.Context, topic string) (map[int32]int, err
 
 // replicated waits until no partition of any topic lacks a replica.
 func (c *cluster) replicated(ctx context.Context, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for {
+	last := ""
+	_, err := rig.Until(ctx, limit, func() (bool, error) {
 		short, err := c.short(ctx)
-		switch {
-		case err != nil:
-			short = err.Error()
-		case short == "":
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("replicas are missing: %s: %w", short, ctx.Err())
-		case <-time.After(200 * time.Millisecond):
-		}
+		last = fmt.Sprint(short, err)
+		return err == nil && short == "", nil
+	})
+	if err != nil {
+		return fmt.Errorf("replicas are missing: %s: %w", last, err)
 	}
+	return nil
 }
 
 // short names a partition that lacks a replica, or of which the nodes say different things: one that was cut off from the others
@@ -233,71 +227,4 @@ func (c *cluster) short(ctx context.Context) (short string, err error) {
 		}
 	}
 	return "", nil
-}
-
-// end sums a topic's end offsets; -1 when they cannot be had now.
-func (c *cluster) end(ctx context.Context, topic string) int64 {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	ends, err := c.admin.ListEndOffsets(ctx, topic)
-	if err != nil || ends.Error() != nil {
-		return -1
-	}
-	var sum int64
-	ends.Each(func(o kadm.ListedOffset) { sum += o.Offset })
-	return sum
-}
-
-// lag is how many records of a topic a group has not committed. What is never handed to anybody, as the markers of
-// transactions are, does not count; it is looked for at the very end only.
-func (c *cluster) lag(ctx context.Context, group, topic string) (lag int64, err error) {
-	ends, err := c.admin.ListEndOffsets(ctx, topic)
-	if err = errors.Join(err, ends.Error()); err != nil {
-		return 0, err
-	}
-	committed, err := c.admin.FetchOffsets(ctx, group)
-	if err != nil {
-		return 0, err
-	}
-	from := map[int32]kgo.Offset{}
-	to := map[int32]int64{}
-	ends.Each(func(o kadm.ListedOffset) {
-		at, _ := committed.Lookup(topic, o.Partition)
-		if next := max(0, at.At); next < o.Offset {
-			lag += o.Offset - next
-			from[o.Partition], to[o.Partition] = kgo.NewOffset().At(next), o.Offset
-		}
-	})
-	if lag == 0 || lag > 50*partitions {
-		return lag, nil
-	}
-	return c.records(ctx, topic, from, to)
-}
-
-// records counts what a reader of committed records is handed between two offsets of each partition.
-func (c *cluster) records(ctx context.Context, topic string, from map[int32]kgo.Offset, to map[int32]int64) (n int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(c.plain...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
-	if err != nil {
-		return 0, err
-	}
-	defer client.Close()
-	for len(to) > 0 {
-		fetches := client.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			return 0, fmt.Errorf("count the last records of %s: %w", topic, err)
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			end, open := to[r.Partition]
-			if open && r.Offset < end && !r.Attrs.IsControl() {
-				n++
-			}
-			if r.Offset >= end-1 {
-				delete(to, r.Partition)
-			}
-		})
-	}
-	return n, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/provider"
+	"tidemark/e2e/rig"
 )
 
 // fresh asks the query API for what was acknowledged a moment ago, with at_least: an answer may come late or not at all while
@@ -29,7 +30,7 @@ const freshEvery = 200 * time.Millisecond
 func newFresh(r *run) *fresh {
 	f := &fresh{traffic: r.traffic, done: make(chan struct{})}
 	if r.serve != nil {
-		f.url = r.serve.url
+		f.url = r.serve.URL
 	}
 	return f
 }
@@ -38,7 +39,7 @@ func newFresh(r *run) *fresh {
 func (f *fresh) run(ctx context.Context) {
 	defer close(f.done)
 	client := &http.Client{Timeout: 15 * time.Second}
-	for f.url != "" && sleep(ctx, freshEvery) == nil {
+	for f.url != "" && rig.Sleep(ctx, freshEvery) == nil {
 		heard := make(chan provider.Attempt, 1)
 		f.traffic.fresh.Store(&heard)
 		select {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tidemark/e2e/proxy"
+	"tidemark/e2e/rig"
 	"tidemark/kafka/epochs"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -20,13 +21,13 @@ type gap struct {
 	name   string
 	effect proxy.Effect
 	keys   []kmsg.Key
-	topics func(r *rig) []string
+	topics func(r *installation) []string
 	short  int // hits in the short form
 }
 
-func outputs(r *rig) []string { return []string{r.topics.Index, r.topics.Notify} }
-func rows(r *rig) []string    { return []string{r.topics.Files, r.topics.Workspaces} }
-func derived(r *rig) []string { return append(outputs(r), rows(r)...) }
+func outputs(r *installation) []string { return []string{r.topics.Index, r.topics.Notify} }
+func rows(r *installation) []string    { return []string{r.topics.Files, r.topics.Workspaces} }
+func derived(r *installation) []string { return append(outputs(r), rows(r)...) }
 
 var (
 	produce = []kmsg.Key{kmsg.Produce}
@@ -70,7 +71,7 @@ var transactionGaps = []gap{
 // fault is its name among the faults.
 func (g gap) fault() string { return "kill -9, " + g.name }
 
-func (g gap) hold(r *rig) *proxy.Fault {
+func (g gap) hold(r *installation) *proxy.Fault {
 	var of []string
 	if g.topics != nil {
 		of = g.topics(r)
@@ -85,17 +86,17 @@ func overlap(topics, of []string) bool {
 }
 
 // meet waits until a fault holds something, of a program if one is named, for 5 s at most.
-func meet(ctx context.Context, f *proxy.Fault, of *program) error {
+func meet(ctx context.Context, f *proxy.Fault, of *rig.Program) error {
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		if f.Hits.Load() > 0 {
 			if of == nil {
 				return nil
 			}
-			if ports, known := of.ports(); !known || f.Holds(func(port int) bool { return ports[port] }) {
+			if ports, known := of.Ports(); !known || f.Holds(func(port int) bool { return ports[port] }) {
 				return nil
 			}
 		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+		if err := rig.Sleep(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -105,7 +106,7 @@ func meet(ctx context.Context, f *proxy.Fault, of *program) error {
 // killInGap kills a processor while one step of its epochs is held open. What it had not sent never arrives.
 func killInGap(g gap) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
-		f := g.hold(r.rig)
+		f := g.hold(r.installation)
 		f.Forget = true
 		lift := r.proxy.Inject(f)
 		defer lift()
@@ -113,16 +114,16 @@ func killInGap(g gap) func(context.Context, *run) (figures, error) {
 		if err := meet(ctx, f, p); err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, r.upTo(900*time.Millisecond)); err != nil {
+		if err := rig.Sleep(ctx, r.upTo(900*time.Millisecond)); err != nil {
 			return nil, err
 		}
-		ports, known := p.ports()
-		if err := p.kill(); err != nil {
+		ports, known := p.Ports()
+		if err := p.Kill(); err != nil {
 			return nil, err
 		}
 		met := f.Hits.Load()
 		for end := time.Now().Add(2 * time.Second); known && r.proxy.Serves(func(port int) bool { return ports[port] }) && time.Now().Before(end); {
-			if err := sleep(ctx, 5*time.Millisecond); err != nil { // until the proxy has noticed that its connections have ended
+			if err := rig.Sleep(ctx, 5*time.Millisecond); err != nil { // until the proxy has noticed that its connections have ended
 				return nil, err
 			}
 		}
@@ -144,7 +145,7 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	if err := decided(ctx, func() (err error) { before, err = r.committed(ctx); return err }); err != nil {
 		return nil, fmt.Errorf("commits of the files group: %w", err)
 	}
-	f := gap{effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}), keys: ending}.hold(r.rig)
+	f := gap{effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}), keys: ending}.hold(r.installation)
 	f.Brokers = []string{r.proxied[victim-1]}
 	lift := r.proxy.Inject(f)
 	defer lift()
@@ -168,7 +169,7 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 		if time.Since(begin) > 90*time.Second {
 			return nil, fmt.Errorf("nothing is committed for %v after the coordinator %d went (killed: %t)", time.Since(begin), victim, killed)
 		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+		if err := rig.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return nil, err
 		}
 		if n, err := r.committed(ctx); err == nil { // else: this coordinator has gone as well
@@ -208,7 +209,7 @@ func decided(ctx context.Context, ask func() error) error {
 		case time.Since(begin) > 30*time.Second:
 			return fmt.Errorf("%w: %w", errMissed, err)
 		}
-		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+		if err := rig.Sleep(ctx, 250*time.Millisecond); err != nil {
 			return err
 		}
 	}

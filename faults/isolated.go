@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"tidemark/e2e/rig"
 	"tidemark/kafka/epochs"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -17,7 +18,7 @@ import (
 // on telling what it knew, and takes what it can no longer have replicated.
 func isolateBroker(ctx context.Context, r *run) (figures, error) {
 	victim := 1 + r.rnd.IntN(nodes)
-	return isolated(ctx, r, victim, func(figures) error { return sleep(ctx, r.upTo(10*time.Second)) })
+	return isolated(ctx, r, victim, func(figures) error { return rig.Sleep(ctx, r.upTo(10*time.Second)) })
 }
 
 // wipeBesideIsolated has a processor begin without a store while a node is isolated, which is all that it knows at first. The
@@ -29,17 +30,17 @@ func wipeBesideIsolated(ctx context.Context, r *run) (figures, error) {
 		return nil, err
 	}
 	p := r.process[i]
-	args := p.args
-	defer func() { p.args = args }()
+	args := p.Args
+	defer func() { p.Args = args }()
 	var began time.Time
 	out, err := isolated(ctx, r, victim, func(out figures) error {
-		p.args = slices.Clone(args)
-		p.args[slices.Index(args, "--brokers")+1] = r.proxies[victim-1]
-		if err := errors.Join(p.kill(), wipe(p.data), p.start()); err != nil {
+		p.Args = slices.Clone(args)
+		p.Args[slices.Index(args, "--brokers")+1] = r.proxies[victim-1]
+		if err := errors.Join(p.Kill(), rig.Wipe(p.Data), p.Start()); err != nil {
 			return err
 		}
 		began = time.Now()
-		if _, err := awaitReady(ctx, p, 30*time.Second); err == nil { // it need not be, as long as this lasts
+		if _, err := p.AwaitReady(ctx, 30*time.Second); err == nil { // it need not be, as long as this lasts
 			out["ready beside it"] = 1
 		}
 		return ctx.Err()
@@ -47,7 +48,7 @@ func wipeBesideIsolated(ctx context.Context, r *run) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = awaitReady(ctx, p, 120*time.Second)
+	_, err = p.AwaitReady(ctx, 120*time.Second)
 	out["rebuilt s"] = round(time.Since(began))
 	return out, err
 }
@@ -103,7 +104,7 @@ func (r *run) folded(ctx context.Context, but int, limit time.Duration) (time.Du
 		if err == nil && len(waiting) == 0 {
 			return time.Since(begin), nil
 		}
-		if e := sleep(ctx, 200*time.Millisecond); e != nil {
+		if e := rig.Sleep(ctx, 200*time.Millisecond); e != nil {
 			return 0, fmt.Errorf("events that were acknowledged are not folded after %v, by partition %v: %w", time.Since(begin), waiting, errors.Join(err, e))
 		}
 	}

@@ -22,6 +22,7 @@ import (
 
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
+	"tidemark/e2e/rig"
 	"tidemark/kafka/epochs"
 )
 
@@ -89,7 +90,7 @@ func parse(args []string) (o options, err error) {
 		}
 		o.rows[n] = true
 	}
-	if !slices.ContainsFunc(mistakes, func(m mistake) bool { return strings.Contains(m.name, o.control) }) {
+	if !slices.ContainsFunc(negativeControls, func(n negativeControl) bool { return strings.Contains(n.name, o.control) }) {
 		return o, fmt.Errorf("-control: there is none with %q in its name", o.control)
 	}
 	if o.product && len(plan(rand.New(rand.NewPCG(0, 0)), o)) == 0 {
@@ -122,7 +123,7 @@ func faultsRun(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	binary, err := build(dir, "tidemark/cmd/tidemark")
+	binary, err := rig.Build(dir, "tidemark/cmd/tidemark")
 	if err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func faultsRun(ctx context.Context, o options) (err error) {
 		}
 	}
 	if o.controls {
-		if err := controls(ctx, o, c, dir, binary, all); err != nil {
+		if err := runControls(ctx, o, c, dir, binary, all); err != nil {
 			return errors.Join(err, all.write(o.report))
 		}
 	}
@@ -163,7 +164,7 @@ func faultsRun(ctx context.Context, o options) (err error) {
 
 // mainRun hits the product.
 func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all *report) error {
-	g, err := newRig(ctx, c, dir, "main", binary, o.guarantee)
+	g, err := newInstallation(ctx, c, dir, "main", binary, o.guarantee)
 	if err != nil {
 		return err
 	}
@@ -173,13 +174,9 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	}
 	say("all roles are ready")
 	judged := &oracle.Report{Title: "product"}
-	h := gen.New(gen.Config{Seed: o.seed, Events: o.events, Base: time.Now().Truncate(time.Second), Spread: 400})
-	r := &run{
-		rig: g, once: g.transactional(), rnd: rand.New(rand.NewPCG(o.seed, 3)), traffic: newTraffic(h, g.ingress), quick: o.short, enough: o.enough, begin: time.Now(), peak: map[string]float64{},
-		foreign: &foreign{rig: g, rnd: rand.New(rand.NewPCG(o.seed, 2)), written: map[string]bool{}},
-	}
+	r := newRun(g, gen.Config{Seed: o.seed, Events: o.events, Spread: 400}, o)
 	faults := plan(r.rnd, o)
-	say("%d deliveries, %d faults in about %.0f minutes", h.Deliveries(), len(faults), lasts(faults, nil).Minutes())
+	say("%d deliveries, %d faults in about %.0f minutes", r.traffic.history.Deliveries(), len(faults), lasts(faults, nil).Minutes())
 	judged.Check("faults whose promise was not kept")
 	judged.Check("faults left out")
 	if r.followed, err = oracle.Follow(c.plain, g.topics.Files, partitions); err != nil {
@@ -211,7 +208,7 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 	defer stopWriting()
 	wrote := make(chan error, 1)
 	weighing := make(chan struct{})
-	go func() { wrote <- r.foreign.run(writing, 100*time.Millisecond) }()
+	go func() { wrote <- r.foreign.Run(writing, 100*time.Millisecond) }()
 	go func() { defer close(weighing); r.weigh(writing) }()
 	asking := newReader(r)
 	go asking.run(writing)
@@ -252,6 +249,6 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 	judged.Fact("200s / attempts without one", fmt.Sprintf("%d / %d", r.traffic.sender.OK.Load(), r.traffic.sender.Retries.Load()))
 	judged.Fact("time to a 200, p50 / p99, ms", fmt.Sprintf("%.1f / %.1f", float64(p50.Microseconds())/1000, float64(p99.Microseconds())/1000))
 	judged.Fact("longest time without a 200, s", fmt.Sprintf("%.1f", gap.Seconds()))
-	judged.Fact("records written by others, two thirds of them poison", len(r.foreign.written))
+	judged.Fact("records written by others, two thirds of them poison", len(r.foreign.Written))
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"tidemark/e2e/rig"
 	"tidemark/kafka/epochs"
 )
 
@@ -33,7 +34,7 @@ func faults(guarantee epochs.Guarantee) []*fault {
 		{11, "processor SIGSTOP past session", 9, 1, 20 * time.Second, pauseProcessor(true), anyhow},
 		{11, "processor SIGSTOP", 8, 0, 6 * time.Second, pauseProcessor(false), anyhow},
 		{12, "rebalance storm", 2, 0, 50 * time.Second, storm, anyhow},
-		{13, "store wiped", 3, 1, 6 * time.Second, spoil(wipe, false), anyhow},
+		{13, "store wiped", 3, 1, 6 * time.Second, spoil(rig.Wipe, false), anyhow},
 		{13, "store bit-flipped", 2, 0, 6 * time.Second, spoil(flipBits, true), anyhow},
 		{13, "store truncated", 2, 0, 6 * time.Second, spoil(truncate, true), anyhow},
 		{14, "disk full", 2, 0, 15 * time.Second, fillDisk, anyhow},

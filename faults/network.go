@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tidemark/e2e/proxy"
+	"tidemark/e2e/rig"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/time/rate"
@@ -18,7 +19,7 @@ func cutAcks(ctx context.Context, r *run) (figures, error) {
 	f := &proxy.Fault{Effect: proxy.CutAnswers, Match: r.toEvents}
 	lift := r.proxy.Inject(f)
 	defer lift()
-	if err := sleep(ctx, r.between(2*time.Second, 5*time.Second)); err != nil {
+	if err := rig.Sleep(ctx, r.between(2*time.Second, 5*time.Second)); err != nil {
 		return nil, err
 	}
 	lift()
@@ -34,11 +35,11 @@ func holdAcks(ctx context.Context, r *run) (figures, error) {
 	defer end()
 	lift := r.proxy.Inject(f)
 	defer lift()
-	if err := sleep(ctx, r.between(3*time.Second, 6*time.Second)); err != nil { // the ingress answers 503 after 2.5 s
+	if err := rig.Sleep(ctx, r.between(3*time.Second, 6*time.Second)); err != nil { // the ingress answers 503 after 2.5 s
 		return nil, err
 	}
-	p := pick(r.rnd, append(append([]*program{}, r.ingress...), r.process...))
-	if err := p.kill(); err != nil {
+	p := pick(r.rnd, append(append([]*rig.Program{}, r.ingress...), r.process...))
+	if err := p.Kill(); err != nil {
 		return nil, err
 	}
 	lift()
@@ -53,14 +54,14 @@ func slowBroker(ctx context.Context, r *run) (figures, error) {
 	defer end()
 	lift := r.proxy.Inject(&proxy.Fault{Effect: proxy.DelayAnswers, Brokers: []string{pick(r.rnd, r.proxied)}, Delay: 2 * time.Second})
 	defer lift()
-	if err := sleep(ctx, r.between(8*time.Second, 15*time.Second)); err != nil {
+	if err := rig.Sleep(ctx, r.between(8*time.Second, 15*time.Second)); err != nil {
 		return nil, err
 	}
 	lift()
 	end()
 	most := 0.0
 	for _, p := range r.all() {
-		most = max(most, p.rss())
+		most = max(most, p.Usage().RSSMB)
 	}
 	begin := time.Now()
 	err := r.traffic.flows(ctx, 60*time.Second)
@@ -76,12 +77,12 @@ func idle(ctx context.Context, r *run) (figures, error) {
 	f := &proxy.Fault{Effect: proxy.IdleOut, Delay: time.Second}
 	lift := r.proxy.Inject(f)
 	defer lift()
-	if err := sleep(ctx, 2*time.Second); err != nil { // what was on its way
+	if err := rig.Sleep(ctx, 2*time.Second); err != nil { // what was on its way
 		return nil, err
 	}
 	w, end := r.traffic.watch()
 	defer end()
-	if err := sleep(ctx, r.between(10*time.Second, 20*time.Second)); err != nil {
+	if err := rig.Sleep(ctx, r.between(10*time.Second, 20*time.Second)); err != nil {
 		return nil, err
 	}
 	end()
@@ -93,7 +94,7 @@ func cutOff(ctx context.Context, r *run) (figures, error) {
 	busy := r.traffic.busy()
 	lift := r.proxy.Inject(&proxy.Fault{Effect: proxy.Silence, Brokers: []string{pick(r.rnd, r.proxied)}})
 	defer lift()
-	if err := sleep(ctx, r.between(4*time.Second, 20*time.Second)); err != nil {
+	if err := rig.Sleep(ctx, r.between(4*time.Second, 20*time.Second)); err != nil {
 		return nil, err
 	}
 	lift()
@@ -108,7 +109,7 @@ func reset(ctx context.Context, r *run) (figures, error) {
 	f := &proxy.Fault{Effect: proxy.Refuse, Brokers: []string{pick(r.rnd, r.proxied)}}
 	lift := r.proxy.Inject(f)
 	defer lift()
-	if err := sleep(ctx, r.between(time.Second, 8*time.Second)); err != nil {
+	if err := rig.Sleep(ctx, r.between(time.Second, 8*time.Second)); err != nil {
 		return nil, err
 	}
 	lift()

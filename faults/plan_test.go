@@ -60,14 +60,3 @@ func TestNarrowPlan(t *testing.T) {
 		t.Errorf("a plan without a fault: %v", err)
 	}
 }
-
-// TestMutantsFitTheCode finds in seconds what a control would find an hour into a run.
-func TestMutantsFitTheCode(t *testing.T) {
-	for _, m := range []mutant{noMirror, uncommittedRows, oldEnds, noGeneration} {
-		for _, e := range m {
-			if _, err := e.source(".."); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-}

@@ -15,14 +15,15 @@ import (
 	"golang.org/x/time/rate"
 
 	"tidemark/e2e/proxy"
+	"tidemark/e2e/rig"
 )
 
 // restart starts a killed processor and waits until it folds again.
-func (r *run) restart(ctx context.Context, p *program) (time.Duration, error) {
-	if err := p.start(); err != nil {
+func (r *run) restart(ctx context.Context, p *rig.Program) (time.Duration, error) {
+	if err := p.Start(); err != nil {
 		return 0, err
 	}
-	return awaitReady(ctx, p, 120*time.Second)
+	return p.AwaitReady(ctx, 120*time.Second)
 }
 
 // killProcessor kills one at a random moment, or all of them.
@@ -32,19 +33,19 @@ func killProcessor(ctx context.Context, r *run) (figures, error) {
 		victims = r.process[len(r.process)-1:]
 	}
 	for _, p := range victims {
-		if err := p.kill(); err != nil {
+		if err := p.Kill(); err != nil {
 			return nil, err
 		}
 	}
 	var worst time.Duration
 	for _, p := range victims {
-		if err := p.start(); err != nil {
+		if err := p.Start(); err != nil {
 			return nil, err
 		}
 	}
 	begin := time.Now()
 	for _, p := range victims {
-		if _, err := awaitReady(ctx, p, 120*time.Second); err != nil {
+		if _, err := p.AwaitReady(ctx, 120*time.Second); err != nil {
 			return nil, err
 		}
 		worst = time.Since(begin)
@@ -69,7 +70,7 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 			g := pick(r.rnd, inMiddle)
 			held = &g
 		}
-		took, err := sleepAndWake(ctx, r, p, d, held, 300*time.Millisecond)
+		took, err := pauseAndResume(ctx, r, p, d, held, 300*time.Millisecond)
 		out := figures{"paused s": round(d), "recovery s": round(took)}
 		if held != nil {
 			out["in the middle: "+held.name] = 1
@@ -78,31 +79,31 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 	}
 }
 
-// sleepAndWake stops a processor for d and says how long it took to be ready again. When it stops, one step of its epochs has been
+// pauseAndResume stops a processor for d and says how long it took to be ready again. When it stops, one step of its epochs has been
 // held open for some time, if one is named: it is on its way then, and more waits in the processor's memory.
-func sleepAndWake(ctx context.Context, r *run, p *program, d time.Duration, held *gap, open time.Duration) (time.Duration, error) {
+func pauseAndResume(ctx context.Context, r *run, p *rig.Program, d time.Duration, held *gap, open time.Duration) (time.Duration, error) {
 	release := func() {}
 	if held != nil {
-		f := held.hold(r.rig)
+		f := held.hold(r.installation)
 		release = r.proxy.Inject(f)
 		defer release()
-		if err := errors.Join(meet(ctx, f, p), sleep(ctx, open)); err != nil {
+		if err := errors.Join(meet(ctx, f, p), rig.Sleep(ctx, open)); err != nil {
 			return 0, err
 		}
 	}
-	if err := p.signal(syscall.SIGSTOP); err != nil {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return 0, err
 	}
 	release()
-	err := sleep(ctx, d)
-	if err = errors.Join(err, p.signal(syscall.SIGCONT)); err != nil {
+	err := rig.Sleep(ctx, d)
+	if err = errors.Join(err, p.Signal(syscall.SIGCONT)); err != nil {
 		return 0, err
 	}
 	begin := time.Now()
-	if err := sleep(ctx, time.Second); err != nil { // it may still say what it said when it stopped
+	if err := rig.Sleep(ctx, time.Second); err != nil { // it may still say what it said when it stopped
 		return 0, err
 	}
-	_, err = awaitReady(ctx, p, 120*time.Second)
+	_, err = p.AwaitReady(ctx, 120*time.Second)
 	return time.Since(begin), err
 }
 
@@ -114,18 +115,18 @@ func killIngress(ctx context.Context, r *run) (figures, error) {
 		f := &proxy.Fault{Effect: proxy.HoldAnswers, Match: r.toEvents}
 		lift := r.proxy.Inject(f)
 		defer lift()
-		if err := errors.Join(meet(ctx, f, p), sleep(ctx, r.upTo(300*time.Millisecond))); err != nil {
+		if err := errors.Join(meet(ctx, f, p), rig.Sleep(ctx, r.upTo(300*time.Millisecond))); err != nil {
 			return nil, err
 		}
 		held = f.Hits.Load()
 	}
-	if err := p.kill(); err != nil {
+	if err := p.Kill(); err != nil {
 		return nil, err
 	}
-	if err := p.start(); err != nil {
+	if err := p.Start(); err != nil {
 		return nil, err
 	}
-	took, err := awaitReady(ctx, p, 60*time.Second)
+	took, err := p.AwaitReady(ctx, 60*time.Second)
 	return figures{"recovery s": round(took), "acks held": float64(held)}, err
 }
 
@@ -137,33 +138,33 @@ func storm(ctx context.Context, r *run) (figures, error) {
 		rounds = 1
 	}
 	for range rounds {
-		var extra []*program
+		var extra []*rig.Program
 		for i := range 2 {
 			var args []string // without an instance id it leaves at once
 			if r.transactional() {
 				args = []string{"--instance-id", instance(2 + i)}
 			}
 			p := r.newProcess(fmt.Sprint(3+i), args...)
-			if err := p.start(); err != nil {
+			if err := p.Start(); err != nil {
 				return nil, err
 			}
 			extra = append(extra, p)
 		}
 		var errs []error
-		errs = append(errs, sleep(ctx, r.between(5*time.Second, 10*time.Second)))
+		errs = append(errs, rig.Sleep(ctx, r.between(5*time.Second, 10*time.Second)))
 		for i, p := range extra { // one leaves, one dies
 			if i == 0 {
-				_, err := p.term()
+				_, err := p.Term(drainLimit)
 				errs = append(errs, err)
 			} else {
-				errs = append(errs, p.kill())
+				errs = append(errs, p.Kill())
 			}
-			errs = append(errs, os.RemoveAll(p.data))
+			errs = append(errs, os.RemoveAll(p.Data))
 		}
 		if err := errors.Join(errs...); err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, r.between(3*time.Second, 8*time.Second)); err != nil {
+		if err := rig.Sleep(ctx, r.between(3*time.Second, 8*time.Second)); err != nil {
 			return nil, err
 		}
 	}
@@ -179,21 +180,21 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 	defer r.traffic.trickle.Store(nil)
 	roles := r.all()
 	if r.quick { // one of each: a restart takes 20 s on a busy machine
-		roles = []*program{r.ingress[0], r.process[0], r.serve}
+		roles = []*rig.Program{r.ingress[0], r.process[0], r.serve}
 	}
 	for _, p := range roles {
 		w, end := r.traffic.watch()
 		// A load balancer notices somewhat later, within drainDelay.
-		noticed := time.AfterFunc(r.upTo(drainDelay/2), func() { p.out.Store(true) })
-		took, err := p.term()
+		noticed := time.AfterFunc(r.upTo(drainDelay/2), func() { r.traffic.out.Store(p, true) })
+		took, err := p.Term(drainLimit)
 		noticed.Stop()
 		if err != nil {
 			end()
-			return nil, fmt.Errorf("%s after SIGTERM: %w\n%s", p.name, err, p.tail())
+			return nil, fmt.Errorf("%s after SIGTERM: %w\n%s", p.Name, err, p.Tail())
 		}
 		slowest = max(slowest, took)
 		_, err = r.restart(ctx, p)
-		p.out.Store(false)
+		r.traffic.out.Delete(p)
 		end()
 		if err != nil {
 			return nil, err
@@ -202,8 +203,8 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 			continue
 		}
 		// Where another instance refuses too, brokers or the whole machine stand still, and senders notice later than a balancer would.
-		if others := w.refused - w.by[p.url]; others > 0 || w.broken == 0 && w.by[p.url] == w.unacked[p.url] && w.refused > 0 {
-			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, %d refused by another instance and %d connections cut, which may be the brokers' doing", errMissed, w.unacked[p.url], others, w.broken)
+		if others := w.refused - w.by[p.URL]; others > 0 || w.broken == 0 && w.by[p.URL] == w.unacked[p.URL] && w.refused > 0 {
+			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, %d refused by another instance and %d connections cut, which may be the brokers' doing", errMissed, w.unacked[p.URL], others, w.broken)
 		}
 		requests, refused, broken, why = requests+len(w.ok), refused+w.refused, broken+w.broken, fmt.Sprint(why, w.why)
 	}
@@ -215,10 +216,10 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 
 // killServe kills the view, which goes on from its own disk.
 func killServe(ctx context.Context, r *run) (figures, error) {
-	if err := errors.Join(r.serve.kill(), r.serve.start()); err != nil {
+	if err := errors.Join(r.serve.Kill(), r.serve.Start()); err != nil {
 		return nil, err
 	}
-	took, err := awaitReady(ctx, r.serve, 180*time.Second)
+	took, err := r.serve.AwaitReady(ctx, 180*time.Second)
 	return figures{"recovery s": round(took)}, err
 }
 
@@ -227,14 +228,14 @@ func killServe(ctx context.Context, r *run) (figures, error) {
 func spoil(how func(dir string) error, there bool) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		p := pick(r.rnd, r.process)
-		end := p.kill
+		end := p.Kill
 		if there {
-			end = func() error { _, err := p.term(); return err }
+			end = func() error { _, err := p.Term(drainLimit); return err }
 		}
 		if err := end(); err != nil {
 			return nil, err
 		}
-		hurt := how(p.data)
+		hurt := how(p.Data)
 		if hurt != nil && !errors.Is(hurt, errMissed) {
 			return nil, hurt
 		}
@@ -244,14 +245,6 @@ func spoil(how func(dir string) error, there bool) func(context.Context, *run) (
 		}
 		return figures{"rebuilt s": round(took)}, err
 	}
-}
-
-func wipe(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries { // the folder itself may be a disk
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-	}
-	return err
 }
 
 // tables are a store's files with rows in them. A store that has none yet cannot be hurt.
@@ -302,7 +295,7 @@ func fillDisk(ctx context.Context, r *run) (figures, error) {
 		return figures{"not run: no tmpfs here": 1}, nil
 	}
 	p := r.process[0]
-	if err := p.kill(); err != nil {
+	if err := p.Kill(); err != nil {
 		return nil, err
 	}
 	filler, err := os.Create(filepath.Join(r.tmpfs, "filler"))
@@ -318,14 +311,14 @@ func fillDisk(ctx context.Context, r *run) (figures, error) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		return nil, err
 	}
-	if err := p.start(); err != nil {
+	if err := p.Start(); err != nil {
 		return nil, err
 	}
-	if err := sleep(ctx, r.between(6*time.Second, 10*time.Second)); err != nil {
+	if err := rig.Sleep(ctx, r.between(6*time.Second, 10*time.Second)); err != nil {
 		return nil, err
 	}
 	died := 0.0
-	if !p.alive() {
+	if !p.Alive() {
 		died = 1
 	}
 	if err := os.Remove(filler.Name()); err != nil {
@@ -334,10 +327,10 @@ func fillDisk(ctx context.Context, r *run) (figures, error) {
 	_ = filler.Close() // removed: the room is free once nobody has it open
 	begin := time.Now()
 	if died == 1 { // as its supervisor would
-		if err := p.start(); err != nil {
+		if err := p.Start(); err != nil {
 			return nil, err
 		}
 	}
-	_, err = awaitReady(ctx, p, 120*time.Second)
+	_, err = p.AwaitReady(ctx, 120*time.Second)
 	return figures{"recovery s": round(time.Since(begin)), "ended by itself": died}, err
 }

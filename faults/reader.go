@@ -15,6 +15,7 @@ import (
 
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
+	"tidemark/e2e/rig"
 )
 
 // A reader asks the query API for files that change often, again and again: whatever breaks, no answer may be older than one
@@ -42,7 +43,7 @@ const (
 func newReader(r *run) *reader {
 	a := &reader{done: make(chan struct{}), seen: map[target]int64{}}
 	if r.serve != nil {
-		a.url, a.files = r.serve.url, hottest(r.traffic.history, asked)
+		a.url, a.files = r.serve.URL, hottest(r.traffic.history, asked)
 	}
 	return a
 }
@@ -90,7 +91,7 @@ func mayRepeat(d gen.Delivery) bool {
 func (a *reader) run(ctx context.Context) {
 	defer close(a.done)
 	client := &http.Client{Timeout: 10 * time.Second}
-	for i := 0; len(a.files) > 0 && sleep(ctx, askEvery) == nil; i++ {
+	for i := 0; len(a.files) > 0 && rig.Sleep(ctx, askEvery) == nil; i++ {
 		a.ask(ctx, client, a.files[i%len(a.files)])
 	}
 }

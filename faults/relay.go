@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"tidemark/e2e/rig"
 )
 
 // A relay stands between the nodes of a cluster, whose addresses for each other are its own. It copies bytes, and keeps back what
@@ -146,7 +148,7 @@ func (r *relay) node(port int) int {
 		if err != nil {
 			continue // it is being started
 		}
-		if ports, _ := portsOf(pid); ports[port] {
+		if ports, _ := rig.PortsOf(pid); ports[port] {
 			return n
 		}
 	}

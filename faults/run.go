@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
+	"tidemark/e2e/rig"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"golang.org/x/time/rate"
@@ -41,10 +43,10 @@ type hit struct {
 
 // A run hits one installation with faults while traffic flows.
 type run struct {
-	*rig
+	*installation
 	rnd     *rand.Rand
 	traffic *traffic
-	foreign *foreign
+	foreign *rig.Foreign
 	// followed reads the files table as it is written; nil for a control.
 	followed *oracle.Follower
 	once     bool // what is judged: no attempt may be seen twice
@@ -56,6 +58,17 @@ type run struct {
 
 	reviving []<-chan error // nodes on their way back
 	fallen   int            // nodes that ended by themselves
+}
+
+// newRun makes the traffic; nothing is started.
+func newRun(g *installation, history gen.Config, o options) *run {
+	history.Base = time.Now().Truncate(time.Second)
+	random := func(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(history.Seed, stream)) }
+	return &run{
+		installation: g, once: g.transactional(), rnd: random(3), traffic: newTraffic(gen.New(history), g.ingress),
+		foreign: rig.NewForeign(g.client, g.topics.Events, partitions, random(2)),
+		quick:   o.short, enough: o.enough, begin: time.Now(), peak: map[string]float64{},
+	}
 }
 
 // plan shuffles the faults of a run: those of its form, or at least one of each kind that was asked for by name or row. Those
@@ -189,7 +202,7 @@ func (r *run) adapt(need time.Duration) {
 
 // one waits until traffic flows, and hits.
 func (r *run) one(ctx context.Context, f *fault) error {
-	if err := sleep(ctx, r.upTo(300*time.Millisecond)); err != nil {
+	if err := rig.Sleep(ctx, r.upTo(300*time.Millisecond)); err != nil {
 		return err
 	}
 	missed := errMissed
@@ -198,7 +211,7 @@ func (r *run) one(ctx context.Context, f *fault) error {
 			return err
 		}
 		before := r.traffic.sender.OK.Load()
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+		if err := rig.Sleep(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 		if r.traffic.sender.OK.Load() == before {
@@ -243,7 +256,7 @@ func (r *run) well(ctx context.Context, f *fault, limit time.Duration) error {
 		}
 	}
 	for _, p := range r.all() {
-		if _, err := awaitReady(ctx, p, limit); err != nil {
+		if _, err := p.AwaitReady(ctx, limit); err != nil {
 			return err
 		}
 	}
@@ -269,9 +282,9 @@ func (r *run) spreadLeaders(ctx context.Context) error {
 
 // weigh notes the largest memory of each role until ctx ends.
 func (r *run) weigh(ctx context.Context) {
-	for sleep(ctx, 500*time.Millisecond) == nil {
+	for rig.Sleep(ctx, 500*time.Millisecond) == nil {
 		for _, p := range r.all() {
-			r.peak[p.name] = max(r.peak[p.name], p.rss())
+			r.peak[p.Name] = max(r.peak[p.Name], p.Usage().RSSMB)
 		}
 	}
 }
@@ -294,9 +307,9 @@ func (r *run) stalls(ctx context.Context, topic string) (stop func() time.Durati
 	longest := make(chan time.Duration, 1)
 	go func() {
 		var worst time.Duration
-		last, since := r.end(ctx, topic), time.Now()
-		for sleep(ctx, 100*time.Millisecond) == nil {
-			if end := r.end(ctx, topic); end > last {
+		last, since := rig.End(ctx, r.client, topic), time.Now()
+		for rig.Sleep(ctx, 100*time.Millisecond) == nil {
+			if end := rig.End(ctx, r.client, topic); end > last {
 				worst = max(worst, time.Since(since))
 				last, since = end, time.Now()
 			}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tidemark/e2e/rig"
 )
 
 // refuseDLQ takes the right to write dead letters from the processors, sends poison, and gives it back.
@@ -29,20 +31,20 @@ func refuseDLQ(ctx context.Context, r *run) (figures, error) {
 	}
 	poison := 0
 	for i := range 12 {
-		if err := r.foreign.write(1 + i%4); err != nil {
+		if err := r.foreign.Write(i % rig.Poison); err != nil {
 			return nil, errors.Join(err, restore())
 		}
 		poison++
 	}
-	if err := errors.Join(sleep(ctx, r.between(6*time.Second, 12*time.Second)), restore()); err != nil {
+	if err := errors.Join(rig.Sleep(ctx, r.between(6*time.Second, 12*time.Second)), restore()); err != nil {
 		return nil, err
 	}
 	back := time.Now()
 	for _, p := range r.process {
-		if !p.alive() {
-			return nil, fmt.Errorf("%s ended because it may not write dead letters\n%s", p.name, p.tail())
+		if !p.Alive() {
+			return nil, fmt.Errorf("%s ended because it may not write dead letters\n%s", p.Name, p.Tail())
 		}
-		if _, err := awaitReady(ctx, p, 60*time.Second); err != nil {
+		if _, err := p.AwaitReady(ctx, 60*time.Second); err != nil {
 			return nil, err
 		}
 	}
@@ -76,7 +78,7 @@ func wrong(ctx context.Context, r *run) (figures, error) {
 	for _, c := range cases {
 		limit, cancel := context.WithTimeout(ctx, 60*time.Second)
 		args := append(append([]string{"process"}, r.sizing()...), c.args...)
-		cmd := exec.CommandContext(limit, r.binary, append(args, "--data", filepath.Join(r.dir, "data-wrong"), "--admin-addr", freeAddr(), "--log-format", "text")...)
+		cmd := exec.CommandContext(limit, r.binary, append(args, "--data", filepath.Join(r.dir, "data-wrong"), "--admin-addr", rig.FreeAddr(), "--log-format", "text")...)
 		cmd.Env = []string{c.env}
 		begin := time.Now()
 		said, err := cmd.CombinedOutput()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -15,8 +14,8 @@ import (
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/provider"
+	"tidemark/e2e/rig"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
 )
 
@@ -26,6 +25,7 @@ type traffic struct {
 	sender  *provider.Sender
 	pace    *rate.Limiter
 	next    atomic.Int64
+	out     sync.Map                     // *rig.Program: ingress instances that a load balancer would not choose
 	trickle atomic.Pointer[rate.Limiter] // beside pace: who waits at a low rate is not woken by a higher one
 
 	mu      sync.Mutex
@@ -54,7 +54,7 @@ type window struct {
 	last     time.Time
 }
 
-func newTraffic(h *gen.History, ingress []*program) *traffic {
+func newTraffic(h *gen.History, ingress []*rig.Program) *traffic {
 	t := &traffic{
 		history: h, pace: rate.NewLimiter(100, 50), last200: map[int32]time.Time{}, last: map[int32]int64{}, left: map[int32]int{}, windows: map[*window]struct{}{},
 		done: make(chan struct{}),
@@ -75,14 +75,19 @@ func newTraffic(h *gen.History, ingress []*program) *traffic {
 				time.Sleep(20 * time.Millisecond)
 			}
 			for range ingress {
-				if p := ingress[int(t.next.Add(1))%len(ingress)]; !p.out.Load() {
-					return p.url
+				if p := ingress[int(t.next.Add(1))%len(ingress)]; !t.isOut(p) {
+					return p.URL
 				}
 			}
-			return ingress[0].url
+			return ingress[0].URL
 		},
 	}
 	return t
+}
+
+func (t *traffic) isOut(p *rig.Program) bool {
+	_, out := t.out.Load(p)
+	return out
 }
 
 // run sends everything; its end is told by done.
@@ -173,7 +178,7 @@ func (t *traffic) flows(ctx context.Context, limit time.Duration) error {
 		case time.Since(begin) > limit:
 			return fmt.Errorf("no traffic for %v", limit)
 		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+		if err := rig.Sleep(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -226,78 +231,8 @@ func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int
 		if time.Since(since) > limit {
 			return 0, fmt.Errorf("no 200 in partitions %v for %v", waiting, limit)
 		}
-		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+		if err := rig.Sleep(ctx, 10*time.Millisecond); err != nil {
 			return 0, err
 		}
 	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
-// foreign writes records straight to the events topic, good ones and ones that must become dead letters.
-type foreign struct {
-	rig    *rig
-	rnd    *rand.Rand
-	serial int
-	tame   bool // no poison: for controls, which do not know what to do with it
-
-	mu      sync.Mutex
-	written map[string]bool // positions
-}
-
-func (f *foreign) run(ctx context.Context, every time.Duration) error {
-	for {
-		if sleep(ctx, every) != nil {
-			return nil
-		}
-		kind := f.rnd.IntN(9)
-		if f.tame {
-			kind = 0
-		}
-		if err := f.write(kind); err != nil {
-			return err
-		}
-	}
-}
-
-// write puts one record into the topic; kinds from 1 to 6 are poison, and 7 has no key, which is allowed where it belongs.
-func (f *foreign) write(kind int) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.serial++
-	ws, topic := fmt.Sprintf("foreign-%d", f.serial%6), f.rig.topics.Events
-	value := fmt.Sprintf(`{"event":"workspace_storage_file_updated","workspace_id":%q,"event_id":"foreign-%d","object_id":"f%d","size":%d}`, ws, f.serial, f.serial%10, f.serial)
-	r := &kgo.Record{Topic: topic, Key: []byte(ws), Value: []byte(value)}
-	n := oracle.Partition(topic, ws, partitions)
-	switch kind {
-	case 1:
-		r.Value = []byte("\xff\xfe not text")
-	case 2:
-		r.Value = []byte(value[:len(value)-1])
-	case 3:
-		r.Key = []byte(ws + "-other")
-	case 4:
-		n = (n + 1) % partitions
-	case 5:
-		r.Value = nil
-	case 6:
-		r.Headers = []kgo.RecordHeader{{Key: "ce_id", Value: []byte("another")}}
-	case 7:
-		r.Key = nil
-	}
-	r.Partition = int32(n)
-	// Not the run's context: a record that is cut off might land all the same, and nobody would know where.
-	done, err := f.rig.client.ProduceSync(context.Background(), r).First()
-	if err != nil {
-		return fmt.Errorf("write a foreign record: %w", err)
-	}
-	f.written[fmt.Sprintf("%d:%d", done.Partition, done.Offset)] = true
-	return nil
 }

@@ -21,6 +21,14 @@ import (
 // Topics names what is read; see the design for what each holds.
 type Topics struct{ Events, Files, Index, Notify, DLQ, Workspaces string }
 
+// TopicsOf returns the names of an installation's topics.
+func TopicsOf(prefix string) Topics {
+	return Topics{
+		Events: prefix + "-events", Files: prefix + "-files-table", Index: prefix + "-index", Notify: prefix + "-notify",
+		DLQ: prefix + "-dlq", Workspaces: prefix + "-workspaces-table",
+	}
+}
+
 // Judge compares what a cluster holds with what its events topic should have become.
 type Judge struct {
 	Brokers    []string
