@@ -17,11 +17,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"tidemark/e2e/rig"
 )
 
 // A setup is what every measurement needs.
@@ -93,11 +93,8 @@ func run(ctx context.Context, args []string) error {
 	defer func() { _ = os.RemoveAll(dir) }() // in the temporary folder: at worst it stays
 	s.dir = dir
 	if s.binary == "" {
-		s.binary = filepath.Join(dir, "tidemark")
-		build := exec.CommandContext(ctx, "go", "build", "-o", s.binary, "./cmd/tidemark")
-		build.Stderr = os.Stderr
-		if err := build.Run(); err != nil {
-			return fmt.Errorf("build tidemark: %w", err)
+		if s.binary, err = rig.Build(dir, "tidemark/cmd/tidemark"); err != nil {
+			return err
 		}
 	}
 	figures, err := measurements[args[0]](ctx, s)
