@@ -72,7 +72,7 @@ func runControl(t *testing.T, mutant string) *oracle.Report {
 	sent := f.traffic(events, p, r)
 	r.Fact("drained after the last event, s", seconds(f.drain(120*time.Second, false)))
 	if _, err := f.process.Term(70 * time.Second); err != nil && mutant == "" {
-		r.Violate("roles that do not leave when told", "%v", err)
+		r.Violate("roles that do not drain after SIGTERM", "%v", err)
 	}
 	f.judge(oracle.Judge{Sent: sent}, r)
 	return r

@@ -72,7 +72,7 @@ func crash(t *testing.T, events int, p plan, flags ...string) {
 	leave := func(role *rig.Program) {
 		took, err := role.Term(30 * time.Second)
 		if err != nil {
-			r.Violate("roles that do not leave when told", "%v", err)
+			r.Violate("roles that do not drain after SIGTERM", "%v", err)
 		}
 		r.Fact(role.Name+": left after SIGTERM, s", seconds(took))
 	}

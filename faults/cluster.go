@@ -22,14 +22,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A cluster is three brokers, the proxy in front of them, and the judge's own way to them, which meets no fault of the proxy.
+// A cluster is three brokers, the proxy in front of them, the relay between them, and a client that goes past the proxy.
 type cluster struct {
 	script string
 	state  string
 	base   int
 	extra  string
 
-	plain, ssl, proxied, proxies []string // ssl wants a client's certificate
+	plain, ssl, proxied, proxies []string // ssl requires a client certificate
 	certs                        string
 	proxy                        *proxy.Proxy
 	relay                        *relay
@@ -39,8 +39,8 @@ type cluster struct {
 
 const nodes = 3
 
-// jvm are the brokers' flags. Only the second compiler uses the machine's instructions for AES-GCM, and it must not come late:
-// until then TLS takes two fifths of what a broker needs.
+// jvm are the brokers' JVM flags. Only the C2 compiler uses the CPU's instructions for AES-GCM. It has to compile them early: until
+// then TLS takes two fifths of a broker's CPU time.
 const jvm = "-XX:+UseSerialGC -XX:CompileCommand=quiet -XX:CompileCommand=CompileThresholdScaling,com.sun.crypto.provider.*::*,0.05"
 
 func (c *cluster) run(args ...string) (string, error) {
@@ -56,11 +56,11 @@ func (c *cluster) run(args ...string) (string, error) {
 	return string(out), nil
 }
 
-// portsFree refuses ports that the kernel may give to anybody's connection while a broker is down.
+// portsFree refuses ports of the ephemeral range: while a broker is down, the kernel may use its port for a connection.
 func portsFree(base int) error {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {
-		return nil // another system: whoever chose the ports knows it
+		return nil // not Linux: the range is not known
 	}
 	var from, to int
 	if _, err := fmt.Sscan(string(text), &from, &to); err == nil && base+90 >= from && base <= to {
@@ -69,7 +69,7 @@ func portsFree(base int) error {
 	return nil
 }
 
-// up starts brokers, and what stands between them and before them.
+// up starts the relay, the brokers and the proxy.
 func (c *cluster) up() (err error) {
 	if c.relay, err = startRelay(c.base, c.state); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (c *cluster) up() (err error) {
 	return nil
 }
 
-// down ends what up started; its data and logs stay where they are to be looked at.
+// down ends what up started. With keep, data and logs stay.
 func (c *cluster) down(keep bool) error {
 	if c.proxy != nil {
 		c.proxy.Close()
@@ -136,12 +136,12 @@ func (c *cluster) down(keep bool) error {
 	}
 	_, err := c.run(verb)
 	if c.relay != nil {
-		err = errors.Join(err, c.relay.close()) // nodes tell each other that they leave
+		err = errors.Join(err, c.relay.close()) // after the nodes: they announce to each other that they leave
 	}
 	return err
 }
 
-// ended are the nodes that do not run.
+// ended returns the nodes that do not run.
 func (c *cluster) ended() (down []int, err error) {
 	out, err := c.run("status")
 	for n := 1; n <= nodes; n++ {
@@ -169,7 +169,7 @@ func (c *cluster) controller(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	if len(resp.Topics) == 0 || len(resp.Topics[0].Partitions) == 0 {
-		return 0, errors.New("the quorum does not tell its leader")
+		return 0, errors.New("the answer about the quorum has no leader")
 	}
 	return int(resp.Topics[0].Partitions[0].LeaderID), nil
 }
@@ -201,11 +201,11 @@ func (c *cluster) replicated(ctx context.Context, limit time.Duration) error {
 	return nil
 }
 
-// short names a partition that lacks a replica, or of which the nodes say different things: one that was cut off from the others
-// says what it knew until it has heard of more.
+// short names a partition that lacks a replica, or for which the nodes' metadata differ: a node that was isolated answers from
+// outdated metadata until it has caught up.
 func (c *cluster) short(ctx context.Context) (short string, err error) {
 	type leader struct{ node, epoch int32 }
-	said := map[string]leader{}
+	first := map[string]leader{}
 	for n := 1; n <= nodes; n++ {
 		resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, c.client.Broker(n))
 		if err != nil {
@@ -215,13 +215,13 @@ func (c *cluster) short(ctx context.Context) (short string, err error) {
 			for _, p := range t.Partitions {
 				name, is := fmt.Sprintf("%s/%d", *t.Topic, p.Partition), leader{p.Leader, p.LeaderEpoch}
 				if n == 1 {
-					said[name] = is
+					first[name] = is
 				}
 				if len(p.ISR) < nodes || p.Leader < 0 {
-					return fmt.Sprintf("%s has %v, says node %d", name, p.ISR, n), nil
+					return fmt.Sprintf("%s has the in-sync replicas %v by node %d", name, p.ISR, n), nil
 				}
-				if said[name] != is {
-					return fmt.Sprintf("%s is led by %v, says node 1, by %v, says node %d", name, said[name], is, n), nil
+				if first[name] != is {
+					return fmt.Sprintf("%s is led by %v by node 1, by %v by node %d", name, first[name], is, n), nil
 				}
 			}
 		}

@@ -96,7 +96,7 @@ func runControls(ctx context.Context, o options, c *cluster, dir, binary string,
 				found.Missed = append(found.Missed, strings.Join(names, " or "))
 			}
 		}
-		say("control %s: %v, not found: %v", n.name, found.Broken, found.Missed)
+		logf("control %s: %v, not found: %v", n.name, found.Broken, found.Missed)
 		all.Controls = append(all.Controls, found)
 	}
 	return nil
@@ -125,16 +125,16 @@ func runControl(ctx context.Context, o options, c *cluster, dir, binary string, 
 			if err := r.settle(ctx, 120*time.Second); err != nil {
 				return err
 			}
-			if err := r.traffic.flows(ctx, 60*time.Second); err != nil {
+			if err := r.traffic.awaitTraffic(ctx, 60*time.Second); err != nil {
 				return err
 			}
-			if err := insist(ctx, func() error { _, err := n.inject(ctx, r); return err }); err != nil {
+			if err := untilHit(ctx, func() error { _, err := n.inject(ctx, r); return err }); err != nil {
 				return err
 			}
 		}
-		return r.revived()
+		return r.awaitNodes()
 	}
-	if err := r.pour(ctx, inject, judged); err != nil {
+	if err := r.sendDuring(ctx, inject, judged); err != nil {
 		return err
 	}
 	return r.judge(ctx, false, judged)
@@ -175,8 +175,8 @@ func pausedIn(g gap, least, most, open time.Duration) func(context.Context, *run
 	}
 }
 
-// insist hits again, for a minute, until there was something to hit.
-func insist(ctx context.Context, hit func() error) error {
+// untilHit hits again, for a minute, until there was something to hit.
+func untilHit(ctx context.Context, hit func() error) error {
 	for begin := time.Now(); ; {
 		err := hit()
 		if !errors.Is(err, errMissed) || time.Since(begin) > time.Minute {

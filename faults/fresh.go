@@ -14,11 +14,11 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// fresh asks the query API for what was acknowledged a moment ago, with at_least: an answer may come late or not at all while
-// something is broken, but never without the event.
+// fresh asks the query API, with at_least, for files whose events were just acknowledged: while something is broken an answer may be
+// late or missing, but it may never lack the event.
 type fresh struct {
 	traffic *traffic
-	url     string // empty: there is nobody to ask
+	url     string // empty: no role serves the API
 	done    chan struct{}
 
 	answers, failures int
@@ -40,10 +40,10 @@ func (f *fresh) run(ctx context.Context) {
 	defer close(f.done)
 	client := &http.Client{Timeout: 15 * time.Second}
 	for f.url != "" && rig.Sleep(ctx, freshEvery) == nil {
-		heard := make(chan provider.Attempt, 1)
-		f.traffic.fresh.Store(&heard)
+		acked := make(chan provider.Attempt, 1)
+		f.traffic.fresh.Store(&acked)
 		select {
-		case a := <-heard:
+		case a := <-acked:
 			if file := fileOf(a.Delivery); file != "" {
 				f.ask(ctx, client, target{a.Workspace, file}, a.Position, mayRepeat(a.Delivery))
 			}
@@ -52,7 +52,7 @@ func (f *fresh) run(ctx context.Context) {
 	}
 }
 
-// ask wants a row no older than the position. An event that repeats what its folder's has done leaves the row's position.
+// ask requires a row that is no older than the position. An event that repeats its folder's effect does not change the row's position.
 func (f *fresh) ask(ctx context.Context, client *http.Client, of target, position string, repeats bool) {
 	status, file, err := getFile(ctx, client, f.url+of.path()+"?wait=5&at_least="+url.QueryEscape(position))
 	switch {

@@ -16,7 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A gap is a moment between two steps of an epoch, made seconds wide by holding what would end it.
+// A gap is the time between two steps of an epoch. The proxy extends it to seconds by holding a request or an answer.
 type gap struct {
 	name   string
 	effect proxy.Effect
@@ -41,7 +41,7 @@ var (
 	outputsNotSent  = gap{"outputs not sent", proxy.HoldRequests, produce, outputs, 0}
 	outputsNotAcked = gap{"outputs not acked", proxy.HoldAnswers, produce, outputs, 1}
 	rowsNotSent     = gap{"rows not sent", proxy.HoldRequests, produce, rows, 0}
-	// emptyNotAcked is a transaction that has nothing in it yet.
+	// emptyNotAcked is the gap in which a transaction has no records yet.
 	emptyNotAcked = gap{"transaction begun", proxy.HoldAnswers, []kmsg.Key{kmsg.AddPartitionsToTxn}, nil, 0}
 	commitNotSent = gap{"commit not sent", proxy.HoldRequests, ending, nil, 0}
 )
@@ -68,7 +68,7 @@ var transactionGaps = []gap{
 	{"commit not acked", proxy.HoldAnswers, ending, nil, 1},
 }
 
-// fault is its name among the faults.
+// fault is the name of the fault that kills a processor in the gap.
 func (g gap) fault() string { return "kill -9, " + g.name }
 
 func (g gap) hold(r *installation) *proxy.Fault {
@@ -85,8 +85,8 @@ func overlap(topics, of []string) bool {
 	return slices.ContainsFunc(topics, func(t string) bool { return slices.Contains(of, t) })
 }
 
-// meet waits until a fault holds something, of a program if one is named, for 5 s at most.
-func meet(ctx context.Context, f *proxy.Fault, of *rig.Program) error {
+// awaitHeld waits, for at most 5 s, until a fault holds a request or an answer: of the program, if one is given.
+func awaitHeld(ctx context.Context, f *proxy.Fault, of *rig.Program) error {
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		if f.Hits.Load() > 0 {
 			if of == nil {
@@ -103,7 +103,7 @@ func meet(ctx context.Context, f *proxy.Fault, of *rig.Program) error {
 	return errMissed
 }
 
-// killInGap kills a processor while one step of its epochs is held open. What it had not sent never arrives.
+// killInGap kills a processor while one step of its epochs is held open. Held requests that it had not sent are dropped.
 func killInGap(g gap) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		f := g.hold(r.installation)
@@ -111,7 +111,7 @@ func killInGap(g gap) func(context.Context, *run) (figures, error) {
 		lift := r.proxy.Inject(f)
 		defer lift()
 		p := pick(r.rnd, r.process)
-		if err := meet(ctx, f, p); err != nil {
+		if err := awaitHeld(ctx, f, p); err != nil {
 			return nil, err
 		}
 		if err := rig.Sleep(ctx, r.upTo(900*time.Millisecond)); err != nil {
@@ -123,7 +123,7 @@ func killInGap(g gap) func(context.Context, *run) (figures, error) {
 		}
 		met := f.Hits.Load()
 		for end := time.Now().Add(2 * time.Second); known && r.proxy.Serves(func(port int) bool { return ports[port] }) && time.Now().Before(end); {
-			if err := rig.Sleep(ctx, 5*time.Millisecond); err != nil { // until the proxy has noticed that its connections have ended
+			if err := rig.Sleep(ctx, 5*time.Millisecond); err != nil { // until the proxy has closed its connections
 				return nil, err
 			}
 		}
@@ -133,8 +133,8 @@ func killInGap(g gap) func(context.Context, *run) (figures, error) {
 	}
 }
 
-// moveCoordinator takes the coordinator of an instance's transactions away while a commit is on its way to it, or its answer
-// on the way back: by kill -9, or by electing another leader of the partition that holds their state.
+// moveCoordinator moves the coordinator of an instance's transactions while a commit, or its answer, is held: by kill -9, or by
+// electing another leader of the partition with their state.
 func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	id := epochs.TransactionalID(r.prefix+"-files", instance(r.rnd.IntN(len(r.process))))
 	victim, err := r.coordinator(ctx, r.admin.FindTxnCoordinators, id)
@@ -142,14 +142,14 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 		return nil, err
 	}
 	var before int64
-	if err := decided(ctx, func() (err error) { before, err = r.committed(ctx); return err }); err != nil {
+	if err := whileElecting(ctx, func() (err error) { before, err = r.committed(ctx); return err }); err != nil {
 		return nil, fmt.Errorf("commits of the files group: %w", err)
 	}
 	f := gap{effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}), keys: ending}.hold(r.installation)
 	f.Brokers = []string{r.proxied[victim-1]}
 	lift := r.proxy.Inject(f)
 	defer lift()
-	if err := meet(ctx, f, nil); err != nil {
+	if err := awaitHeld(ctx, f, nil); err != nil {
 		return nil, err
 	}
 	out := figures{}
@@ -167,27 +167,27 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	begin := time.Now()
 	for after := before; after <= before; {
 		if time.Since(begin) > 90*time.Second {
-			return nil, fmt.Errorf("nothing is committed for %v after the coordinator %d went (killed: %t)", time.Since(begin), victim, killed)
+			return nil, fmt.Errorf("nothing is committed for %v after the coordinator %d moved (killed: %t)", time.Since(begin), victim, killed)
 		}
 		if err := rig.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return nil, err
 		}
-		if n, err := r.committed(ctx); err == nil { // else: this coordinator has gone as well
+		if n, err := r.committed(ctx); err == nil { // else: this coordinator has moved as well
 			after = n
 		}
 	}
 	if killed {
 		out["killed"], out["s to the next commit after a kill"] = 1, round(time.Since(begin))
-		r.revive(victim)
+		r.startNode(victim)
 		return out, nil
 	}
 	out["s to the next commit after a move"] = round(time.Since(begin))
 	return out, nil
 }
 
-// coordinator is the node that coordinates a group, or the transactions of an id, by how it is found.
+// coordinator returns the node that coordinates a group or a transactional id.
 func (r *run) coordinator(ctx context.Context, find func(context.Context, ...string) kadm.FindCoordinatorResponses, name string) (node int, err error) {
-	err = decided(ctx, func() error {
+	err = whileElecting(ctx, func() error {
 		found := find(ctx, name)[name]
 		node = int(found.NodeID)
 		return found.Err
@@ -198,9 +198,8 @@ func (r *run) coordinator(ctx context.Context, find func(context.Context, ...str
 	return node, nil
 }
 
-// decided asks again while a coordinator that the last fault took away is being chosen, or reads what it has to know. Who does
-// not get to know it has hit nothing.
-func decided(ctx context.Context, ask func() error) error {
+// whileElecting retries while a coordinator is elected, or loads its state. After 30 s the fault counts as missed.
+func whileElecting(ctx context.Context, ask func() error) error {
 	for begin := time.Now(); ; {
 		err := ask()
 		switch soon := kerr.IsRetriable(err) || errors.Is(err, context.DeadlineExceeded); {
@@ -215,7 +214,7 @@ func decided(ctx context.Context, ask func() error) error {
 	}
 }
 
-// committed sums the offsets that the files group has committed.
+// committed sums the committed offsets of the files group.
 func (r *run) committed(ctx context.Context) (sum int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -14,9 +14,9 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// hostile lets others' webhooks compete with slow, huge, deep and dishonest requests.
+// hostile sends slow, huge, deeply nested and malformed requests beside the ordinary webhooks.
 func hostile(ctx context.Context, r *run) (figures, error) {
-	all := attacks() // before anything is measured: making them costs more than sending them
+	all := attacks() // before anything is measured: building them takes more CPU than sending them
 	calm, end := r.traffic.watch()
 	defer end()
 	if err := rig.Sleep(ctx, 3*time.Second); err != nil {
@@ -29,15 +29,15 @@ func hostile(ctx context.Context, r *run) (figures, error) {
 	var open []net.Conn
 	defer func() {
 		for _, c := range open {
-			_ = c.Close() // ours
+			_ = c.Close()
 		}
 	}()
 	for range 400 { // a slow loris: headers that never end
 		c, err := net.DialTimeout("tcp", target, time.Second)
 		if err != nil {
-			break // refused: it defends itself
+			break // the server limits its connections
 		}
-		_, _ = fmt.Fprintf(c, "POST /webhook/fastio HTTP/1.1\r\nHost: x\r\nX-A: ") // it may hang up at any time
+		_, _ = fmt.Fprintf(c, "POST /webhook/fastio HTTP/1.1\r\nHost: x\r\nX-A: ") // the server may close it at any time
 		open = append(open, c)
 	}
 	sent, refused := 0, map[int]int{}
@@ -55,7 +55,7 @@ func hostile(ctx context.Context, r *run) (figures, error) {
 			sent++
 			resp, err := http.DefaultClient.Do(req)
 			if err != nil {
-				refused[0]++ // hung up on
+				refused[0]++ // the connection was closed
 				continue
 			}
 			_ = resp.Body.Close() // only the status is asked for

@@ -23,11 +23,11 @@ import (
 const (
 	partitions = 8
 	drainDelay = 2 * time.Second  // of ingress instances
-	drainLimit = 90 * time.Second // the documentation gives a role that is to leave so long
+	drainLimit = 90 * time.Second // after SIGTERM, as documented
 	secret     = "fault-secret-of-thirty-two-bytes-or-more"
 )
 
-// A rig is one installation on a cluster: its topics, its ACLs and its processes.
+// An installation has topics, ACLs and processes on a cluster.
 type installation struct {
 	*cluster
 	dir, prefix, binary string
@@ -36,11 +36,11 @@ type installation struct {
 
 	ingress, process []*rig.Program
 	serve            *rig.Program
-	dlqACL           *kadm.ACLBuilder // what lets the processors write dead letters
-	tmpfs            string           // mounted for a processor's store, when this machine lets us
+	dlqACL           *kadm.ACLBuilder // allows the processors to write dead letters
+	tmpfs            string           // mounted for a processor's store; empty where that is not allowed
 }
 
-// newRig makes topics and ACLs, and starts nothing.
+// newInstallation creates topics and ACLs, and starts nothing.
 func newInstallation(ctx context.Context, c *cluster, dir, prefix, binary string, guarantee epochs.Guarantee) (*installation, error) {
 	g := &installation{cluster: c, dir: filepath.Join(dir, prefix), prefix: prefix, binary: binary, guarantee: guarantee}
 	g.topics = oracle.TopicsOf(prefix)
@@ -65,7 +65,7 @@ func newInstallation(ctx context.Context, c *cluster, dir, prefix, binary string
 	return g, nil
 }
 
-// mount gives a folder a small disk of its own, and returns "" where that is not allowed.
+// mount mounts a small tmpfs on a folder, and returns "" where that is not allowed.
 func mount(dir string) string {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return ""
@@ -80,7 +80,7 @@ func (g *installation) sizing() []string {
 	return []string{"--topic-prefix", g.prefix, "--partitions", strconv.Itoa(partitions)}
 }
 
-// security is how a role reaches the brokers: through the proxy, with TLS and its SCRAM user.
+// security has a role connect through the proxy, with TLS and its SCRAM user.
 func (g *installation) security(role string) (flags, env []string) {
 	return []string{
 		"--brokers", strings.Join(g.proxies, ","), "--kafka-tls", "--kafka-ca-file", filepath.Join(g.certs, "ca.pem"),
@@ -88,7 +88,7 @@ func (g *installation) security(role string) (flags, env []string) {
 	}, []string{"TIDEMARK_KAFKA_SASL_PASSWORD=tidemark-" + role + "-secret", "TIDEMARK_WEBHOOK_SECRETS=" + secret}
 }
 
-// certificate is another way: straight to the brokers, with a certificate for the user's name.
+// certificate has a role connect to the brokers directly, with a client certificate for the user.
 func (g *installation) certificate(user string) []string {
 	file := func(name string) string { return filepath.Join(g.certs, name) }
 	return []string{
@@ -107,10 +107,10 @@ func (g *installation) role(command, name string, args ...string) *rig.Program {
 	return p
 }
 
-// instance names the i-th of the processors that are always there.
+// instance is the instance id of the i-th processor.
 func instance(i int) string { return fmt.Sprint("p", i+1) }
 
-// transactional says what the processors do.
+// transactional reports whether the processors run with exactly_once.
 func (g *installation) transactional() bool { return g.guarantee == epochs.ExactlyOnce }
 
 func (g *installation) newProcess(name string, args ...string) *rig.Program {
@@ -128,7 +128,7 @@ func (g *installation) all() []*rig.Program {
 	return all
 }
 
-// grant allows each role what `tidemark topics acls` says, and no more.
+// grant creates the ACLs that `tidemark topics acls` prints, and no other.
 func (g *installation) grant(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, g.binary, "topics", "acls", "--topic-prefix", g.prefix, "-o", "json").Output()
 	if err != nil {
@@ -181,8 +181,8 @@ func (g *installation) grant(ctx context.Context) error {
 	return nil
 }
 
-// compactSoon makes the brokers roll and compact the tables every few seconds, so that every recovery of the run meets
-// compacted tails. The index they keep whole, for the judge.
+// compactSoon has the brokers roll and compact the tables every few seconds, so that every recovery reads compacted segments. The
+// index is not compacted: the judge reads all of it.
 func (g *installation) compactSoon(ctx context.Context) error {
 	set := func(name, value string) kadm.AlterConfig {
 		return kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: &value}

@@ -14,15 +14,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// isolateBroker cuts a node off from the other two until they do without it, and a while longer. Clients still reach it: it goes
-// on telling what it knew, and takes what it can no longer have replicated.
+// isolateBroker isolates a node from the other two until they have replaced it as leader, and some seconds longer. Clients still reach
+// it: it serves outdated metadata, and accepts records that it cannot replicate any more.
 func isolateBroker(ctx context.Context, r *run) (figures, error) {
 	victim := 1 + r.rnd.IntN(nodes)
 	return isolated(ctx, r, victim, func(figures) error { return rig.Sleep(ctx, r.upTo(10*time.Second)) })
 }
 
-// wipeBesideIsolated has a processor begin without a store while a node is isolated, which is all that it knows at first. The
-// coordinators are elsewhere, so that it learns of the newest commits, and of old rows.
+// wipeBesideIsolated restarts a processor without its store while a node is isolated, which is its only bootstrap broker. The
+// coordinators are other nodes: the processor reads the newest commits from them, and outdated rows from the isolated node.
 func wipeBesideIsolated(ctx context.Context, r *run) (figures, error) {
 	i := r.rnd.IntN(len(r.process))
 	victim, err := r.coordinatesNothing(ctx, i)
@@ -40,7 +40,7 @@ func wipeBesideIsolated(ctx context.Context, r *run) (figures, error) {
 			return err
 		}
 		began = time.Now()
-		if _, err := p.AwaitReady(ctx, 30*time.Second); err == nil { // it need not be, as long as this lasts
+		if _, err := p.AwaitReady(ctx, 30*time.Second); err == nil { // while the node is isolated it may stay unready
 			out["ready beside it"] = 1
 		}
 		return ctx.Err()
@@ -53,15 +53,15 @@ func wipeBesideIsolated(ctx context.Context, r *run) (figures, error) {
 	return out, err
 }
 
-// isolated isolates a node. When the others do without it, and all that was acknowledged by then is folded, it does something, and then
-// heals the node.
+// isolated isolates a node. Once the others have replaced it, and all events acknowledged by then are folded, it calls do, and then
+// reconnects the node.
 func isolated(ctx context.Context, r *run, victim int, do func(figures) error) (figures, error) {
 	led, err := r.ledBy(ctx, victim)
 	if err != nil {
 		return nil, err
 	}
-	heal := r.relay.isolate(victim)
-	defer heal()
+	reconnect := r.relay.isolate(victim)
+	defer reconnect()
 	cut := time.Now()
 	took, err := r.traffic.next200(ctx, cut.Add(500*time.Millisecond), led, 60*time.Second)
 	if err != nil {
@@ -78,8 +78,8 @@ func isolated(ctx context.Context, r *run, victim int, do func(figures) error) (
 	return out, err
 }
 
-// folded waits until the files group has committed what is acknowledged now, and returns how long that took. A node that is isolated is not
-// asked: it would tell old commits.
+// folded waits until the files group has committed all events that are acknowledged now, and returns how long that took. The isolated
+// node is not asked: its commits are outdated.
 func (r *run) folded(ctx context.Context, but int, limit time.Duration) (time.Duration, error) {
 	begin, want := time.Now(), r.traffic.acked()
 	ctx, cancel := context.WithTimeout(ctx, limit)

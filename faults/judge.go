@@ -10,7 +10,7 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// judge waits until everything has drained, ends the roles and compares all topics, and then the query API, with the model.
+// judge waits until the groups have drained, ends the roles, and compares all topics, and then the query API, with the model.
 func (r *run) judge(ctx context.Context, product bool, to *oracle.Report) error {
 	took, err := rig.Drain(ctx, r.client, r.prefix, 180*time.Second, product)
 	if err != nil {
@@ -19,13 +19,13 @@ func (r *run) judge(ctx context.Context, product bool, to *oracle.Report) error 
 	to.Fact("drained after the last event, s", fmt.Sprintf("%.1f", took.Seconds()))
 	leave := func(roles ...*rig.Program) {
 		for _, p := range roles {
-			if _, err := p.Term(drainLimit); err != nil && product { // one that ended by itself has not left when told either
-				to.Violate("roles that do not leave when told", "%v", err)
+			if _, err := p.Term(drainLimit); err != nil && product { // also when it had ended by itself
+				to.Violate("roles that do not drain after SIGTERM", "%v", err)
 			}
 		}
 	}
 	leave(slices.Concat(r.ingress, r.process)...)
-	say("drained")
+	logf("drained")
 	if r.followed != nil {
 		to.Check("files table not followed to its end")
 		if err := r.followed.Finish(ctx, 120*time.Second); err != nil {
@@ -39,12 +39,12 @@ func (r *run) judge(ctx context.Context, product bool, to *oracle.Report) error 
 		Sent:     &oracle.Sent{History: r.traffic.history, Notes: r.traffic.notes, Foreign: r.foreign.Written},
 		Followed: r.followed,
 	}.Run(ctx, to)
-	say("the topics are judged, in %.0f s", time.Since(begin).Seconds())
+	logf("the topics are judged, in %.0f s", time.Since(begin).Seconds())
 	if err != nil || !product {
 		return err
 	}
 	err = rig.JudgeView(ctx, r.serve, model, 180*time.Second, to)
 	leave(r.serve)
-	say("the query API is judged, in %.0f s with the topics", time.Since(begin).Seconds())
+	logf("the query API is judged, in %.0f s with the topics", time.Since(begin).Seconds())
 	return err
 }

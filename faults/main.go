@@ -1,8 +1,8 @@
-// Command faults hurts a real installation while traffic flows, and judges everything that came of it.
+// Command faults injects faults into an installation under traffic, and judges all records and answers afterwards.
 //
-// It promises that the judged are the released binary's processes, on three Apache Kafka brokers with TLS, logins and ACLs,
-// behind a proxy; that the plan of faults and the history follow from the seed; that a fault counts only when it met
-// traffic; and that the judge is e2e/oracle, which shares no code with what it judges. It ends what it started.
+// It promises that the judged processes are the released binary's, on three Apache Kafka brokers with TLS, logins and ACLs,
+// behind a proxy; that the plan of faults and the history follow from the seed; that a fault counts only when it hit under
+// traffic; and that the judge is e2e/oracle, which shares no code with what it judges. It ends the processes that it started.
 package main
 
 import (
@@ -94,7 +94,7 @@ func parse(args []string) (o options, err error) {
 		return o, fmt.Errorf("-control: there is none with %q in its name", o.control)
 	}
 	if o.product && len(plan(rand.New(rand.NewPCG(0, 0)), o)) == 0 {
-		return o, errors.New("no fault is left: -rows, -faults and -scale are to fit one together")
+		return o, errors.New("no fault is left: no fault matches -rows, -faults and -scale together")
 	}
 	if err := portsFree(o.base); err != nil {
 		return o, err
@@ -109,12 +109,12 @@ func parse(args []string) (o options, err error) {
 		}
 	}
 	if o.enough == 0 && o.short {
-		o.enough = 200 * time.Second // a slow machine must not make a gate of minutes one of hours
+		o.enough = 200 * time.Second // or a slow machine would take hours
 	}
 	return o, nil
 }
 
-func say(format string, args ...any) {
+func logf(format string, args ...any) {
 	fmt.Printf(time.Now().Format("15:04:05 ")+format+"\n", args...)
 }
 
@@ -129,11 +129,11 @@ func faultsRun(ctx context.Context, o options) (err error) {
 	}
 	c := &cluster{
 		script: "deploy/kafka/cluster.sh", state: filepath.Join(dir, "kafka"), base: o.base,
-		extra: "log.cleaner.dedupe.buffer.size=4194304", // cleared at each of the many cleanings that compactSoon asks for
+		extra: "log.cleaner.dedupe.buffer.size=4194304", // it is cleared at every compaction, and compactSoon causes many
 	}
-	say("seed %d, %s, logs and stores in %s", o.seed, o.guarantee, dir)
+	logf("seed %d, %s, logs and stores in %s", o.seed, o.guarantee, dir)
 	defer func() {
-		keep := err != nil || o.keep // what failed stays to be looked at
+		keep := err != nil || o.keep // for a look at what failed
 		if err = errors.Join(err, c.down(keep)); !keep && err == nil {
 			err = os.RemoveAll(dir)
 		}
@@ -146,7 +146,7 @@ func faultsRun(ctx context.Context, o options) (err error) {
 		if err := mainRun(ctx, o, c, dir, binary, all); err != nil {
 			return errors.Join(err, all.write(o.report))
 		}
-		if err := all.write(o.report); err != nil { // an hour's work, whatever becomes of the controls
+		if err := all.write(o.report); err != nil { // the controls may fail
 			return err
 		}
 	}
@@ -158,11 +158,11 @@ func faultsRun(ctx context.Context, o options) (err error) {
 	if err := all.write(o.report); err != nil {
 		return err
 	}
-	say("report in %s", o.report)
+	logf("report in %s", o.report)
 	return all.verdict()
 }
 
-// mainRun hits the product.
+// mainRun injects faults into the product.
 func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all *report) error {
 	g, err := newInstallation(ctx, c, dir, "main", binary, o.guarantee)
 	if err != nil {
@@ -172,20 +172,19 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	if err := g.start(ctx); err != nil {
 		return err
 	}
-	say("all roles are ready")
+	logf("all roles are ready")
 	judged := &oracle.Report{Title: "product"}
 	r := newRun(g, gen.Config{Seed: o.seed, Events: o.events, Spread: 400}, o)
 	faults := plan(r.rnd, o)
-	say("%d deliveries, %d faults in about %.0f minutes", r.traffic.history.Deliveries(), len(faults), lasts(faults, nil).Minutes())
+	logf("%d deliveries, %d faults in about %.0f minutes", r.traffic.history.Deliveries(), len(faults), duration(faults, nil).Minutes())
 	judged.Check("faults whose promise was not kept")
 	judged.Check("faults left out")
 	if r.followed, err = oracle.Follow(c.plain, g.topics.Files, partitions); err != nil {
 		return err
 	}
-	hurt := func(ctx context.Context) error { return r.do(ctx, faults, judged) }
-	err = r.pour(ctx, hurt, judged)
+	err = r.sendDuring(ctx, func(ctx context.Context) error { return r.do(ctx, faults, judged) }, judged)
 	all.Hits, all.Peak = r.hits, r.peak
-	judged.Fact("brokers that ended by themselves", r.fallen)
+	judged.Fact("brokers that ended by themselves", r.nodesEnded)
 	if err != nil {
 		return err
 	}
@@ -200,8 +199,8 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	return err
 }
 
-// pour sends the history while hurt hurts, then lets everything drain.
-func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged *oracle.Report) error {
+// sendDuring sends the history while inject runs.
+func (r *run) sendDuring(ctx context.Context, inject func(context.Context) error, judged *oracle.Report) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	writing, stopWriting := context.WithCancel(ctx)
@@ -209,18 +208,18 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 	wrote := make(chan error, 1)
 	weighing := make(chan struct{})
 	go func() { wrote <- r.foreign.Run(writing, 100*time.Millisecond) }()
-	go func() { defer close(weighing); r.weigh(writing) }()
+	go func() { defer close(weighing); r.watchMemory(writing) }()
 	asking := newReader(r)
 	go asking.run(writing)
 	fresh := newFresh(r)
 	go fresh.run(writing)
 	go r.traffic.run(ctx)
-	err := hurt(ctx)
-	if ctx.Err() == nil && err != nil { // an hour of faults is judged all the same
-		say("the faults end early: %v", err)
+	err := inject(ctx)
+	if ctx.Err() == nil && err != nil { // what was sent until then is judged all the same
+		logf("the faults end early: %v", err)
 		judged.Violate("faults left out", "all from here on: %v", err)
 		close(r.traffic.sender.Enough)
-		err = r.raise()
+		err = r.startNodes()
 	} else if err == nil && r.enough > 0 {
 		select {
 		case <-r.traffic.done:
@@ -234,7 +233,7 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 		stopWriting()
 		return errors.Join(err, <-wrote)
 	}
-	say("no more faults; %d of %d deliveries are done", r.traffic.sender.Resolved(), r.traffic.history.Deliveries())
+	logf("no more faults; %d of %d deliveries are done", r.traffic.sender.Resolved(), r.traffic.history.Deliveries())
 	<-r.traffic.done
 	stopWriting()
 	<-weighing

@@ -53,7 +53,7 @@ func killProcessor(ctx context.Context, r *run) (figures, error) {
 	return figures{"recovery s": round(worst), "killed": float64(len(victims))}, nil
 }
 
-// pauseProcessor stops a processor, past its session or not, and lets it wake.
+// pauseProcessor sends a processor SIGSTOP, for longer than its session or not, and SIGCONT.
 func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		p := pick(r.rnd, r.process)
@@ -62,7 +62,7 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 			d = r.between(12*time.Second, 20*time.Second) // the session is 10 s
 		}
 		var held *gap
-		if past && r.rnd.IntN(2) == 0 { // half of them wake in the middle of an epoch
+		if past && r.rnd.IntN(2) == 0 { // half of them are stopped in the middle of an epoch
 			inMiddle := []gap{rowsNotSent, outputsNotSent}
 			if r.transactional() {
 				inMiddle[1] = emptyNotAcked
@@ -79,15 +79,15 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 	}
 }
 
-// pauseAndResume stops a processor for d and says how long it took to be ready again. When it stops, one step of its epochs has been
-// held open for some time, if one is named: it is on its way then, and more waits in the processor's memory.
+// pauseAndResume stops a processor for d and returns how long it took to be ready again. If a gap is given, that has been held open for
+// some time when the processor stops: requests are in flight then, and more records wait in its memory.
 func pauseAndResume(ctx context.Context, r *run, p *rig.Program, d time.Duration, held *gap, open time.Duration) (time.Duration, error) {
 	release := func() {}
 	if held != nil {
 		f := held.hold(r.installation)
 		release = r.proxy.Inject(f)
 		defer release()
-		if err := errors.Join(meet(ctx, f, p), rig.Sleep(ctx, open)); err != nil {
+		if err := errors.Join(awaitHeld(ctx, f, p), rig.Sleep(ctx, open)); err != nil {
 			return 0, err
 		}
 	}
@@ -100,14 +100,14 @@ func pauseAndResume(ctx context.Context, r *run, p *rig.Program, d time.Duration
 		return 0, err
 	}
 	begin := time.Now()
-	if err := rig.Sleep(ctx, time.Second); err != nil { // it may still say what it said when it stopped
+	if err := rig.Sleep(ctx, time.Second); err != nil { // readiness may be that of before the pause
 		return 0, err
 	}
 	_, err = p.AwaitReady(ctx, 120*time.Second)
 	return time.Since(begin), err
 }
 
-// killIngress kills an instance, most times with acknowledgements of events on their way to it.
+// killIngress kills an instance, most times while acknowledgements of its events are held.
 func killIngress(ctx context.Context, r *run) (figures, error) {
 	p := pick(r.rnd, r.ingress)
 	var held int64
@@ -115,7 +115,7 @@ func killIngress(ctx context.Context, r *run) (figures, error) {
 		f := &proxy.Fault{Effect: proxy.HoldAnswers, Match: r.toEvents}
 		lift := r.proxy.Inject(f)
 		defer lift()
-		if err := errors.Join(meet(ctx, f, p), rig.Sleep(ctx, r.upTo(300*time.Millisecond))); err != nil {
+		if err := errors.Join(awaitHeld(ctx, f, p), rig.Sleep(ctx, r.upTo(300*time.Millisecond))); err != nil {
 			return nil, err
 		}
 		held = f.Hits.Load()
@@ -130,9 +130,9 @@ func killIngress(ctx context.Context, r *run) (figures, error) {
 	return figures{"recovery s": round(took), "acks held": float64(held)}, err
 }
 
-// storm joins and leaves members again and again, so that the group goes between two and four.
+// storm adds and removes members several times, so that the group has two to four.
 func storm(ctx context.Context, r *run) (figures, error) {
-	stall := r.stalls(ctx, r.topics.Notify)
+	stall := r.longestStall(ctx, r.topics.Notify)
 	rounds := 3
 	if r.quick {
 		rounds = 1
@@ -140,7 +140,7 @@ func storm(ctx context.Context, r *run) (figures, error) {
 	for range rounds {
 		var extra []*rig.Program
 		for i := range 2 {
-			var args []string // without an instance id it leaves at once
+			var args []string // without an instance id it leaves the group at once
 			if r.transactional() {
 				args = []string{"--instance-id", instance(2 + i)}
 			}
@@ -171,11 +171,11 @@ func storm(ctx context.Context, r *run) (figures, error) {
 	return figures{"longest s without a notice": round(stall())}, nil
 }
 
-// rolling ends and starts every role in turn. Each stays in rotation until a load balancer would have noticed.
+// rolling restarts every role in turn with SIGTERM. Each stays in rotation until a load balancer would have noticed.
 func rolling(ctx context.Context, r *run) (figures, error) {
 	var slowest time.Duration
 	requests, refused, broken, why := 0, 0, 0, ""
-	// Not at the limit of the machine: there brokers are too slow now and then, whoever is restarted.
+	// Below the machine's limit: at it brokers are too slow now and then, without any restart.
 	r.traffic.trickle.Store(rate.NewLimiter(200, 20))
 	defer r.traffic.trickle.Store(nil)
 	roles := r.all()
@@ -199,12 +199,12 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(r.ingress, p) { // no other role answers webhooks: what is refused then is the brokers' doing
+		if !slices.Contains(r.ingress, p) { // no other role answers webhooks: 5xx are then due to the brokers
 			continue
 		}
-		// Where another instance refuses too, brokers or the whole machine stand still, and senders notice later than a balancer would.
+		// Where another instance refuses too, brokers or the whole machine stall, and senders notice later than a balancer would.
 		if others := w.refused - w.by[p.URL]; others > 0 || w.broken == 0 && w.by[p.URL] == w.unacked[p.URL] && w.refused > 0 {
-			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, %d refused by another instance and %d connections cut, which may be the brokers' doing", errMissed, w.unacked[p.URL], others, w.broken)
+			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, %d refused by another instance and %d connections cut, which may be due to the brokers", errMissed, w.unacked[p.URL], others, w.broken)
 		}
 		requests, refused, broken, why = requests+len(w.ok), refused+w.refused, broken+w.broken, fmt.Sprint(why, w.why)
 	}
@@ -214,7 +214,7 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 	return figures{"slowest drain s": round(slowest), "5xx": float64(refused), "requests": float64(requests)}, nil
 }
 
-// killServe kills the view, which goes on from its own disk.
+// killServe kills the view, which resumes from its local store.
 func killServe(ctx context.Context, r *run) (figures, error) {
 	if err := errors.Join(r.serve.Kill(), r.serve.Start()); err != nil {
 		return nil, err
@@ -223,9 +223,9 @@ func killServe(ctx context.Context, r *run) (figures, error) {
 	return figures{"recovery s": round(took)}, err
 }
 
-// spoil ends a processor, does something to its store, and starts it again. What has to be there first is not killed: a store
-// writes its files when it is closed, or is large.
-func spoil(how func(dir string) error, there bool) func(context.Context, *run) (figures, error) {
+// breakStore ends a processor, changes its store, and starts it again. If the store must have files, the processor drains first:
+// a store writes them when it is closed, or is large.
+func breakStore(how func(dir string) error, there bool) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		p := pick(r.rnd, r.process)
 		end := p.Kill
@@ -235,21 +235,21 @@ func spoil(how func(dir string) error, there bool) func(context.Context, *run) (
 		if err := end(); err != nil {
 			return nil, err
 		}
-		hurt := how(p.Data)
-		if hurt != nil && !errors.Is(hurt, errMissed) {
-			return nil, hurt
+		broken := how(p.Data)
+		if broken != nil && !errors.Is(broken, errMissed) {
+			return nil, broken
 		}
 		took, err := r.restart(ctx, p)
 		if err == nil {
-			err = hurt
+			err = broken
 		}
 		return figures{"rebuilt s": round(took)}, err
 	}
 }
 
-// tables are a store's files with rows in them. A store that has none yet cannot be hurt.
+// tables calls do for each of a store's files with rows. A store without any is missed.
 func tables(dir string, do func(path string, size int64) error) error {
-	hurt := 0
+	found := 0
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".sst" {
 			return err
@@ -258,10 +258,10 @@ func tables(dir string, do func(path string, size int64) error) error {
 		if err != nil || info.Size() == 0 {
 			return err
 		}
-		hurt++
+		found++
 		return do(path, info.Size())
 	})
-	if err == nil && hurt == 0 {
+	if err == nil && found == 0 {
 		return errMissed
 	}
 	return err
@@ -289,7 +289,7 @@ func truncate(dir string) error {
 	return tables(dir, func(path string, size int64) error { return os.Truncate(path, size/2) })
 }
 
-// fillDisk starts a processor on a disk without room, and makes room later.
+// fillDisk starts a processor on a full disk, and frees space later.
 func fillDisk(ctx context.Context, r *run) (figures, error) {
 	if r.tmpfs == "" {
 		return figures{"not run: no tmpfs here": 1}, nil
@@ -302,7 +302,7 @@ func fillDisk(ctx context.Context, r *run) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer filler.Close() //nolint:errcheck // closed twice on the good way
+	defer filler.Close() //nolint:errcheck // closed twice without an error
 	block := make([]byte, 1<<16)
 	_, _ = rand.Read(block) // never fails: see crypto/rand
 	for err == nil {
@@ -324,7 +324,7 @@ func fillDisk(ctx context.Context, r *run) (figures, error) {
 	if err := os.Remove(filler.Name()); err != nil {
 		return nil, err
 	}
-	_ = filler.Close() // removed: the room is free once nobody has it open
+	_ = filler.Close() // its space is free once it is removed and closed
 	begin := time.Now()
 	if died == 1 { // as its supervisor would
 		if err := p.Start(); err != nil {

@@ -18,10 +18,9 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// A reader asks the query API for files that change often, again and again: whatever breaks, no answer may be older than one
-// that was given before, or of another file.
+// A reader polls the query API for files that change often: no answer may be older than an earlier one, or of another file.
 type reader struct {
-	url   string // empty: there is nobody to ask
+	url   string // empty: no role serves the API
 	files []target
 	done  chan struct{}
 
@@ -48,7 +47,7 @@ func newReader(r *run) *reader {
 	return a
 }
 
-// hottest are the files that most of the first deliveries of each workspace are about.
+// hottest returns the files of most of the first deliveries of each workspace.
 func hottest(h *gen.History, n int) []target {
 	times := map[target]int{}
 	for _, w := range h.Workspaces {
@@ -64,7 +63,7 @@ func hottest(h *gen.History, n int) []target {
 	return files[:min(len(files), n)]
 }
 
-// fileOf is the file that a delivery changes, if it does.
+// fileOf returns the file that a delivery changes, if any.
 func fileOf(d gen.Delivery) string {
 	var e struct {
 		Event, EventType string
@@ -77,7 +76,7 @@ func fileOf(d gen.Delivery) string {
 	return cmp.Or(e.ObjectID, e.FileID)
 }
 
-// mayRepeat says whether the provider sends such an event of an entry beside that of its folder.
+// mayRepeat reports whether the provider may send the event for an entry in addition to its folder's event.
 func mayRepeat(d gen.Delivery) bool {
 	var e struct{ Event, EventType string }
 	if json.Unmarshal(d.Body, &e) != nil {
@@ -115,7 +114,7 @@ func (a *reader) ask(ctx context.Context, client *http.Client, of target) {
 	a.seen[of] = file.Version
 }
 
-// An answered file is what is looked at of an answer; all of it is empty for a file that is not there yet.
+// An answered file has the compared fields of an answer; all are empty for a file that does not exist yet.
 type answered struct {
 	WorkspaceID string `json:"workspace_id"`
 	FileID      string `json:"file_id"`

@@ -13,7 +13,7 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// refuseDLQ takes the right to write dead letters from the processors, sends poison, and gives it back.
+// refuseDLQ revokes the processors' right to write dead letters, sends poison, and grants it again.
 func refuseDLQ(ctx context.Context, r *run) (figures, error) {
 	deleted, err := r.admin.DeleteACLs(ctx, r.dlqACL)
 	for _, d := range deleted {
@@ -51,7 +51,7 @@ func refuseDLQ(ctx context.Context, r *run) (figures, error) {
 	return figures{"poison": float64(poison), "recovery s": round(time.Since(back))}, nil
 }
 
-// wrong starts roles with what cannot work, and wants each to end at once and to name the cause.
+// wrong starts roles with wrong settings: each must end at once with an error that names the cause.
 func wrong(ctx context.Context, r *run) (figures, error) {
 	file := func(name string) string { return filepath.Join(r.certs, name) }
 	secure, _ := r.security("process")
@@ -81,14 +81,14 @@ func wrong(ctx context.Context, r *run) (figures, error) {
 		cmd := exec.CommandContext(limit, r.binary, append(args, "--data", filepath.Join(r.dir, "data-wrong"), "--admin-addr", rig.FreeAddr(), "--log-format", "text")...)
 		cmd.Env = []string{c.env}
 		begin := time.Now()
-		said, err := cmd.CombinedOutput()
+		output, err := cmd.CombinedOutput()
 		cancel()
 		exit := new(exec.ExitError)
 		switch {
 		case !errors.As(err, &exit) || exit.ExitCode() != 1:
-			return nil, fmt.Errorf("%s: ends with %w, wanted exit code 1\n%s", c.name, err, said)
-		case !strings.Contains(strings.ToLower(string(said)), c.says):
-			return nil, fmt.Errorf("%s: does not say %q: %s", c.name, c.says, said)
+			return nil, fmt.Errorf("%s: ends with %w, wanted exit code 1\n%s", c.name, err, output)
+		case !strings.Contains(strings.ToLower(string(output)), c.says):
+			return nil, fmt.Errorf("%s: does not say %q: %s", c.name, c.says, output)
 		}
 		out[c.name+" s"] = round(time.Since(begin))
 	}

@@ -19,14 +19,14 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// traffic sends a history to several ingress instances, as a load balancer would pass it on, and sees every answer.
+// traffic sends a history to several ingress instances, as a load balancer would, and observes every answer.
 type traffic struct {
 	history *gen.History
 	sender  *provider.Sender
 	pace    *rate.Limiter
 	next    atomic.Int64
-	out     sync.Map                     // *rig.Program: ingress instances that a load balancer would not choose
-	trickle atomic.Pointer[rate.Limiter] // beside pace: who waits at a low rate is not woken by a higher one
+	out     sync.Map                     // *rig.Program: ingress instances out of rotation
+	trickle atomic.Pointer[rate.Limiter] // beside pace: a waiter of a slow limiter does not notice a raised limit
 
 	mu      sync.Mutex
 	last200 map[int32]time.Time // by partition
@@ -34,14 +34,14 @@ type traffic struct {
 	left    map[int32]int       // the same: 200s to come
 	windows map[*window]struct{}
 
-	fresh atomic.Pointer[chan provider.Attempt] // who wants to hear of the next first delivery that is answered 200
+	fresh atomic.Pointer[chan provider.Attempt] // receives the next first delivery that is answered 200
 
 	done  chan struct{} // closed when all is sent
 	notes [][]provider.Note
 	err   error
 }
 
-// A window collects what happened between two moments.
+// A window collects the answers between two moments.
 type window struct {
 	begin    time.Time
 	ok, slow []time.Duration // of 200s, of 503s
@@ -90,7 +90,7 @@ func (t *traffic) isOut(p *rig.Program) bool {
 	return out
 }
 
-// run sends everything; its end is told by done.
+// run sends everything, and then closes done.
 func (t *traffic) run(ctx context.Context) {
 	defer close(t.done)
 	t.notes, t.err = t.sender.Run(ctx, t.history)
@@ -168,8 +168,8 @@ func p99(d []time.Duration) float64 {
 	return float64(sorted[len(sorted)*99/100].Microseconds()) / 1000
 }
 
-// flows waits until 200s come.
-func (t *traffic) flows(ctx context.Context, limit time.Duration) error {
+// awaitTraffic waits until 200s come.
+func (t *traffic) awaitTraffic(ctx context.Context, limit time.Duration) error {
 	begin, before := time.Now(), t.sender.OK.Load()
 	for t.sender.OK.Load() < before+3 {
 		switch {
@@ -185,30 +185,30 @@ func (t *traffic) flows(ctx context.Context, limit time.Duration) error {
 	return nil
 }
 
-// busy are the partitions that have had a 200 of late and will have more.
-func (t *traffic) busy() (busy []int32) {
+// busyPartitions returns the partitions with a recent 200 and more to come.
+func (t *traffic) busyPartitions() (busyPartitions []int32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for p, at := range t.last200 {
 		if time.Since(at) < 10*time.Second && t.left[p] > 0 {
-			busy = append(busy, p)
+			busyPartitions = append(busyPartitions, p)
 		}
 	}
-	return busy
+	return busyPartitions
 }
 
-// acked are the last positions that were answered 200.
+// acked returns the largest acknowledged offset of each partition.
 func (t *traffic) acked() map[int32]int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return maps.Clone(t.last)
 }
 
-// errSent says that a fault met no traffic to its end, and so has measured nothing.
+// errSent means that all was sent before a fault ended, so that it measured nothing.
 var errSent = errors.New("all was sent before it was over")
 
-// next200 waits until each of the partitions that are still sent to has had a 200 since a moment, and returns how long the
-// last of them took.
+// next200 waits until each of the partitions with more to come has had a 200 since a moment, and returns how long the last of
+// them took.
 func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int32, limit time.Duration) (time.Duration, error) {
 	for {
 		t.mu.Lock()
