@@ -19,7 +19,7 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// A crowd sends events at a rate, whether or not the answers come as fast: as a provider does whose events happen.
+// A crowd sends events at a rate, whether or not the answers come as fast, as a provider does.
 type crowd struct {
 	client      *http.Client
 	to          []*rig.Program // in turn
@@ -29,7 +29,7 @@ type crowd struct {
 	sent        atomic.Int64
 }
 
-// A tally is what became of a crowd's events.
+// A tally has the answers to a crowd's events.
 type tally struct {
 	mu     sync.Mutex
 	took   map[string][]time.Duration // by code
@@ -38,7 +38,7 @@ type tally struct {
 	lasted time.Duration
 }
 
-// run sends for a while, and returns when all is answered.
+// run sends for a while, and returns when all events are answered.
 func (c *crowd) run(ctx context.Context, howLong time.Duration) *tally {
 	t := &tally{took: map[string][]time.Duration{}}
 	var open sync.WaitGroup
@@ -82,7 +82,7 @@ func (c *crowd) atRate(ctx context.Context, howLong time.Duration, t *tally, ope
 	}
 }
 
-// together runs two crowds beside each other.
+// together runs two crowds at the same time.
 func together(ctx context.Context, howLong time.Duration, a, b *crowd) (ofA, ofB *tally) {
 	var both sync.WaitGroup
 	both.Go(func() { ofA = a.run(ctx, howLong) })
@@ -104,7 +104,7 @@ func (c *crowd) send(ctx context.Context, t *tally) {
 	body := c.body(n)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.to[n%int64(len(c.to))].URL+webhook, bytes.NewReader(body))
 	if err != nil {
-		return // an address that the bench chose itself
+		return // an address of our own
 	}
 	request.Header.Set("Fastio-Signature", provider.Sign(benchSecret, body))
 	begin := time.Now()
@@ -123,7 +123,7 @@ func (c *crowd) send(ctx context.Context, t *tally) {
 	t.took[code] = append(t.took[code], took)
 }
 
-// complain keeps the first few causes.
+// complain keeps the first few errors.
 func (t *tally) complain(err error) {
 	text := err.Error()
 	if inner, ok := errors.AsType[*net.OpError](err); ok {
@@ -136,7 +136,7 @@ func (t *tally) complain(err error) {
 	}
 }
 
-// figures are the counts by code, the rate of what was accepted, and how long answers took.
+// figures are the counts by code, the rate of accepted events, and the latencies.
 func (t *tally) figures() result {
 	var all []time.Duration
 	answers := map[string]int{}

@@ -15,8 +15,8 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// An input makes the events: workspaces by Zipf's law, a fifth added unless told otherwise, a tenth deleted, the rest updated, and one in twenty
-// sent again with the same id and body.
+// An input generates events: workspaces by Zipf's law, a fifth added by default, a tenth deleted, the rest updated, and one in twenty
+// sent again with the same id and body. e2e/gen is no load: its histories are kept in memory, and full of irregularities.
 type input struct {
 	random     *rand.Rand
 	cumulative []float64

@@ -48,7 +48,7 @@ func latency(ctx context.Context, s setup) (result, error) {
 		}
 		notices.begin(e.id)
 		sent++
-		i.client.Produce(ctx, s.record(i.topics.Events, e), nil) // one that failed has no notice, which is noticed
+		i.client.Produce(ctx, s.record(i.topics.Events, e), nil) // if it fails, its notice is missed below
 	}
 	took, err := notices.await(ctx, sent)
 	if err != nil {
@@ -65,7 +65,7 @@ func latency(ctx context.Context, s setup) (result, error) {
 	}, i.close(ctx)
 }
 
-// A stopwatch times notices by the ids of their events.
+// A stopwatch measures the time to notices, by the ids of their events.
 type stopwatch struct {
 	client *kgo.Client
 

@@ -13,14 +13,14 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// An overload runs the ingress against a broker that it can take away: `tidemark dev` in a process of its own.
+// An overload runs the ingress against a broker that it can stop and kill: `tidemark dev` in a process of its own.
 type overload struct {
 	*installation
 	broker *rig.Program
 	client *http.Client
 }
 
-// The ordinary load, in events a second: ten workspaces beside each other, each far below its limit.
+// The ordinary load, in events a second: ten workspaces, each far below its limit.
 const (
 	calmWorkspaces = 10
 	limit          = 100 // of each workspace
@@ -28,8 +28,8 @@ const (
 	hotRate        = 10 * limit
 )
 
-// overloaded measures what others notice of a hot workspace, what several ingress instances let through, and what memory the
-// ingress takes at ten times its load with and without a broker, and under clients that send a byte a second.
+// overloaded measures the effect of a hot workspace on others, what several ingress instances accept, and the ingress's memory at ten
+// times its load with and without a broker, and under clients that send a byte a second.
 func overloaded(ctx context.Context, s setup) (result, error) {
 	o := &overload{client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8192, DisableCompression: true}}}
 	any, kafka := "127.0.0.1:0", rig.FreeAddr()

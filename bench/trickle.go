@@ -13,7 +13,7 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// A trickle is many clients that send a byte a second, and come again when they are cut off.
+// A trickle is many clients that send a byte a second, and connect again when they are disconnected.
 type trickle struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -22,7 +22,7 @@ type trickle struct {
 	held   atomic.Int64 // how long the ended ones lasted at most, in ms
 }
 
-// startTrickle begins so many clients; how says what they are slow with.
+// startTrickle starts so many clients, which are slow with headers, body or large_body.
 func startTrickle(ctx context.Context, address, how string, clients int) *trickle {
 	ctx, cancel := context.WithCancel(ctx)
 	t := &trickle{cancel: cancel}
@@ -56,7 +56,7 @@ func (t *trickle) one(ctx context.Context, u *url.URL, how string) {
 	if how != "headers" {
 		head += "Content-Length: 400000\r\n\r\n{"
 	}
-	if how == "large_body" { // past what a body may hold without a share of the gate for large ones
+	if how == "large_body" { // larger than the bodies that pass without the limiter for large ones
 		head += strings.Repeat(" ", 20<<10)
 	}
 	if _, err := conn.Write([]byte(head)); err != nil {
@@ -64,7 +64,7 @@ func (t *trickle) one(ctx context.Context, u *url.URL, how string) {
 		return
 	}
 	ended := make(chan struct{})
-	go func() { // the server answers 408, or hangs up
+	go func() { // the server answers 408, or closes the connection
 		defer close(ended)
 		buffer := make([]byte, 512)
 		for {

@@ -13,23 +13,23 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A plan says how often what is killed.
+// A plan is how often each role is killed.
 type plan struct {
 	processor, ingress int
-	wipe               bool          // the last kill of the processor takes its local store too
+	wipe               bool          // the processor's local store is removed after its last kill
 	hold               time.Duration // acknowledgements are held for up to this long before most kills of the processor
 	always             bool          // before each
-	foreign            bool          // others write to the events topic too
+	foreign            bool          // another producer writes to the events topic too
 }
 
-// chaos kills roles at random moments while traffic flows, and paces the senders so that it does until the last kill.
+// chaos kills roles at random moments while traffic flows, and paces the senders so that it flows until the last kill.
 type chaos struct {
 	*fixture
 	plan   plan
 	rnd    *rand.Rand
 	sender *provider.Sender
 	pace   *rate.Limiter
-	total  int // deliveries there will be
+	total  int // deliveries of the history
 
 	kills, ingressKills, held, withoutTraffic int
 	recovery                                  []time.Duration // from the start of a processor to its first notice
@@ -44,7 +44,7 @@ func (c *chaos) run(ctx context.Context) error {
 		order = append(order, i < c.plan.processor)
 	}
 	c.rnd.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-	for i, processor := range order { // the processor's last kill comes last: it may take the store with it
+	for i, processor := range order { // the processor's last kill is the last of all: its store may be removed
 		if !processor && i == len(order)-1 {
 			for j := range order {
 				if order[j] {
@@ -73,7 +73,7 @@ func (c *chaos) run(ctx context.Context) error {
 	return nil
 }
 
-// adapt sets the senders' rate so that what is left lasts for the kills that are left, and a bit more.
+// adapt sets the senders' rate so that the remaining deliveries last for the remaining kills, and a little longer.
 func (c *chaos) adapt(order []bool, processor time.Duration) {
 	need := 2 * time.Second
 	for _, p := range order {
@@ -118,11 +118,11 @@ func (c *chaos) killProcessor(ctx context.Context, wipe bool) error {
 			return err
 		}
 	}
-	// What the dead process had sent may still arrive: let that settle, so that the next growth is the new process's.
+	// Requests that the killed process had sent may still arrive; the growth after them is the new process's.
 	sleep(ctx, 150*time.Millisecond)
 	before := rig.End(ctx, c.client, notify)
 	if c.once {
-		before += partitions // the marker by which the new process aborts what the dead one had open
+		before += partitions // the marker with which the new process aborts the killed one's transaction
 	}
 	begin := time.Now()
 	if err := errors.Join(c.process.Start(), rig.AwaitGrowth(ctx, c.client, notify, before)); err != nil {

@@ -10,10 +10,10 @@ import (
 )
 
 // TestControls runs the crash test's traffic and faults against mutants that publish or commit wrongly, and wants each of
-// them found guilty; then against the product, which must pass what they failed. A judge that never convicts proves nothing.
+// them found guilty; then against the product, which must pass. A judge that never finds a violation proves nothing.
 //
-// Before each kill the acknowledgements of derived records are held back, for all of them alike: what such a program has
-// committed or kept by then, though it is not in the log, is lost with it. Any slow broker does the same.
+// Before each kill the acknowledgements of derived records are held, for mutants and product alike: what a mutant has committed or stored
+// by then without its being in the log is lost. A slow broker has the same effect.
 func TestControls(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

@@ -28,9 +28,8 @@ var (
 
 const ackLatency = 30 * time.Millisecond
 
-// TestCrash sends a history while processor and ingress are killed, and judges everything that came of it. A processor with
-// an instance id takes its partitions back at once; one without waits for its dead self's session to expire, and has more to
-// catch up with.
+// TestCrash sends a history while processor and ingress are killed, and judges all topics and answers. A processor with an instance id
+// gets its partitions back at once; one without has to wait until the killed member's session has expired.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -86,7 +85,7 @@ func crash(t *testing.T, events int, p plan, flags ...string) {
 	conclude(t, r)
 }
 
-// judge compares all topics with what should have become of the events, which it returns.
+// judge compares all topics with the model of the events, which it returns.
 func (f *fixture) judge(how oracle.Judge, r *oracle.Report) *oracle.Model {
 	f.t.Helper()
 	how.Brokers, how.Topics, how.Partitions, how.Once = f.brokers, f.topics, partitions, f.once

@@ -20,7 +20,7 @@ import (
 
 var children = flag.Int("children", 0, "files in the folder of the folder test; 0 for the form's own number")
 
-// TestFolderWalk moves a folder with many files while another workspace of its partition goes on, then deletes it while the
+// TestFolderWalk moves a folder with many files while another workspace of its partition sends events, then deletes it while the
 // processor is killed. Each file must move once and be deleted once.
 func TestFolderWalk(t *testing.T) {
 	t.Parallel()
@@ -86,7 +86,7 @@ func walk(t *testing.T, flags ...string) {
 	r.Fact("another workspace's event to its notice meanwhile: events, p50 / p99 / longest, ms",
 		fmt.Sprintf("%d, %.1f / %.1f / %.1f", len(waited), ms(waited[len(waited)/2]), ms(waited[len(waited)*99/100]), ms(waited[len(waited)-1])))
 
-	t.Log("\n" + r.String()) // judging takes longer than all of it
+	t.Log("\n" + r.String()) // before judging, which takes long
 
 	g.event(workspace, "deleted", "folder_deleted", "dir", "")
 	kills := 0
@@ -103,7 +103,7 @@ func walk(t *testing.T, flags ...string) {
 	conclude(t, r)
 }
 
-// neighbour returns a workspace whose events lie in the same partition.
+// neighbour returns a workspace with the same partition.
 func neighbour(topic, workspace string) string {
 	for i := 0; ; i++ {
 		if name := fmt.Sprint("other", i); oracle.Partition(topic, name, partitions) == oracle.Partition(topic, workspace, partitions) {
@@ -131,7 +131,7 @@ func (g *walker) event(workspace, id, event, object, more string) {
 	}
 }
 
-// awaitNotices waits until so many notices of a workspace say that they follow from an event of a folder.
+// awaitNotices waits until so many notices of a workspace have an event of a folder as their cause.
 func (g *walker) awaitNotices(workspace, cause string, n int, limit time.Duration) {
 	g.t.Helper()
 	reader, err := kgo.NewClient(kgo.SeedBrokers(g.brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumePartitions(
@@ -194,7 +194,7 @@ func (g *walker) neighbours(workspace string) (end func() []time.Duration) {
 	}
 }
 
-// judgeWalk looks at what the folder's files have become, and counts what was said of each.
+// judgeWalk judges the rows of the folder's files, and the notices of each.
 func (g *fixture) judgeWalk(workspace string, n int, r *oracle.Report) {
 	g.t.Helper()
 	read := func(topic string, each func(*kgo.Record)) {
@@ -211,7 +211,7 @@ func (g *fixture) judgeWalk(workspace string, n int, r *oracle.Report) {
 		}
 		rows[string(record.Key)] = row
 	})
-	said := map[string]map[string]bool{} // by file: events of the folder that reached it
+	said := map[string]map[string]bool{} // by file: the folder's events in its notices
 	repeated := 0
 	read(g.topics.Notify, func(record *kgo.Record) {
 		var notice struct {

@@ -24,7 +24,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// missing skips a test for want of another language, loudly; in CI that is a failure.
+// missing skips a test that needs another language, and says so; in CI that is a failure.
 func missing(t *testing.T, format string, args ...any) {
 	t.Helper()
 	why := fmt.Sprintf(format, args...)
@@ -47,7 +47,7 @@ func python(t *testing.T) string {
 	return strings.TrimSpace(string(out))
 }
 
-// plain is a history that a program which knows one shape only can send: the recipe reads workspace_id and event_id.
+// plain is a history for producers that know one shape only: the recipe reads workspace_id and event_id.
 func plain(events int) *gen.History {
 	h := gen.New(gen.Config{Seed: 11, Events: events, Base: time.Now().Truncate(time.Second)})
 	for i := range h.Workspaces {
@@ -87,7 +87,7 @@ func send(t *testing.T, url string, h *gen.History) {
 	}
 }
 
-// settle waits for the processor, stops it, and returns the judge's model once everything derived has been judged by it.
+// settle drains and stops the processor, judges its outputs, and returns the model.
 func (g *fixture) settle() *oracle.Model {
 	g.t.Helper()
 	g.drain(60*time.Second, true)
@@ -98,7 +98,7 @@ func (g *fixture) settle() *oracle.Model {
 	return model
 }
 
-// byIngress sends a history through our own ingress: what the other producers' state is compared with.
+// byIngress sends a history through our own ingress, for comparison with another producer.
 func byIngress(t *testing.T, h *gen.History) (*fixture, *oracle.Model) {
 	t.Helper()
 	g := newFixture(t, 0)
@@ -190,7 +190,7 @@ func TestRecipeFlaskProducer(t *testing.T) {
 	sameState(t, ours, theirs)
 }
 
-// sameState compares what two producers' events became, apart from what must differ: where they lie and when they came.
+// sameState compares the states of two producers' events, apart from positions and times of arrival.
 func sameState(t *testing.T, ours, theirs *oracle.Model) {
 	t.Helper()
 	a, b := ours.States(), theirs.States()
