@@ -95,14 +95,15 @@ var padding = strings.Repeat("x", 256<<10)
 
 // crowdBody is a small event with padding.
 func crowdBody(name string, workspaces, n int64, size int) []byte {
-	return fmt.Appendf(nil, `{"event":"workspace_storage_file_updated","event_id":"evt_%s","workspace_id":"%s-%d","object_id":"2f%d","name":"a.pdf","size":%d,"pad":"%s"}`,
-		rand.Text(), name, n%workspaces, n%997, n, padding[:size])
+	return fmt.Appendf(nil, `{"event":"workspace_storage_file_updated","event_id":"evt_%s","workspace_id":"%s-%d",`+
+		`"object_id":"2f%d","name":"a.pdf","size":%d,"pad":"%s"}`, rand.Text(), name, n%workspaces, n%997, n, padding[:size])
 }
 
 func (c *crowd) send(ctx context.Context, t *tally) {
 	n := c.sent.Add(1)
 	body := c.body(n)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.to[n%int64(len(c.to))].URL+webhook, bytes.NewReader(body))
+	url := c.to[n%int64(len(c.to))].URL + webhook
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return // an address of our own
 	}
@@ -146,7 +147,8 @@ func (t *tally) figures() result {
 	}
 	f := result{
 		"answers": answers, "accepted_per_s": per(float64(answers["200"]), t.lasted.Seconds()),
-		"refused_share": per(float64(len(all)-answers["200"]), float64(max(len(all), 1))), "p99_ms": quantile(all, 0.99), "max_ms": quantile(all, 1),
+		"refused_share": per(float64(len(all)-answers["200"]), float64(max(len(all), 1))),
+		"p99_ms":        quantile(all, 0.99), "max_ms": quantile(all, 1),
 	}
 	if took := t.took["200"]; len(took) > 0 {
 		f["p50_ms_of_200"], f["p99_ms_of_200"] = quantile(took, 0.50), quantile(took, 0.99)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,8 @@ const (
 
 // ingress starts an ingress, and waits until it is ready.
 func (i *installation) ingress(ctx context.Context, name string, flags ...string) (*rig.Program, error) {
-	p := rig.New(i.binary, i.dir, name, append(append([]string{"ingest"}, i.flags()...), flags...)...).Listen("--ingress-addr")
+	command := slices.Concat([]string{"ingest"}, i.flags(), flags)
+	p := rig.New(i.binary, i.dir, name, command...).Listen("--ingress-addr")
 	p.Env = []string{"TIDEMARK_WEBHOOK_SECRETS=" + benchSecret}
 	if err := p.Start(); err != nil {
 		return nil, err
@@ -41,7 +43,8 @@ func ingress(ctx context.Context, s setup) (result, error) {
 	var mu sync.Mutex
 	in := newInput(s)
 	load := &crowd{
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: s.connections}}, to: []*rig.Program{p}, outstanding: s.connections,
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: s.connections}},
+		to:     []*rig.Program{p}, outstanding: s.connections,
 		body: func(int64) []byte {
 			mu.Lock()
 			defer mu.Unlock()

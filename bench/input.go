@@ -15,8 +15,9 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// An input generates events: workspaces by Zipf's law, a fifth added by default, a tenth deleted, the rest updated, and one in twenty
-// sent again with the same id and body. e2e/gen is no load: its histories are kept in memory, and full of irregularities.
+// An input generates events: workspaces by Zipf's law, a fifth added by default, a tenth deleted, the rest updated,
+// and one in twenty sent again with the same id and body. e2e/gen is no load: its histories are kept in memory, and
+// full of irregularities.
 type input struct {
 	random     *rand.Rand
 	cumulative []float64
@@ -115,7 +116,8 @@ func (in *input) body(kind string, e event, f file) []byte {
 // record is the event as the ingress writes it.
 func (s setup) record(topic string, e event) *kgo.Record {
 	return &kgo.Record{
-		Topic: topic, Partition: int32(oracle.Partition(topic, e.workspace, s.partitions)), Key: []byte(e.workspace), Value: e.value,
+		Topic: topic, Partition: int32(oracle.Partition(topic, e.workspace, s.partitions)),
+		Key: []byte(e.workspace), Value: e.value,
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// latency measures the time from a record's production to its notice at a read_committed consumer, at a rate that the machine
-// keeps up with.
+// latency measures the time from a record's production to its notice at a read_committed consumer, at a rate that the
+// machine keeps up with.
 func latency(ctx context.Context, s setup) (result, error) {
 	warm := s
 	warm.events, warm.seed = 1000, s.seed+1 // ids of their own, so that none of what is measured is a duplicate
@@ -59,7 +59,8 @@ func latency(ctx context.Context, s setup) (result, error) {
 		return nil, err
 	}
 	return result{
-		"measured": "latency", "guarantee": s.guarantee, "epoch": s.epoch.String(), "events": sent, "events_per_s": per(float64(sent), float64(s.seconds)),
+		"measured": "latency", "guarantee": s.guarantee, "epoch": s.epoch.String(),
+		"events": sent, "events_per_s": per(float64(sent), float64(s.seconds)),
 		"p50_ms": quantile(took, 0.50), "p99_ms": quantile(took, 0.99), "max_ms": quantile(took, 1),
 		"cpu_s_per_million": per((used.CPU-before.CPU).Seconds()*1e6, float64(sent)), "peak_rss_mb": int(used.PeakMB),
 	}, i.close(ctx)

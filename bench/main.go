@@ -2,12 +2,12 @@
 //
 //	go run ./bench processor [-events N] [-files N]   events/s and CPU seconds per million events of the files group
 //	go run ./bench recovery  [-events N] [-files N]   seconds until an instance with an empty disk is ready
-//	go run ./bench latency   [-seconds S] [-rate N]   milliseconds from an event to its notice at a read_committed consumer
+//	go run ./bench latency   [-seconds S] [-rate N]   ms from an event to its notice at a read_committed consumer
 //	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
-//	go run ./bench overload  [-seconds S] [-slow N]   the ingress under a hot workspace, without its broker and with slow clients
+//	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients
 //
-// It runs the real binary as a process of its own, counts the output records before it reports a rate, and prints one JSON object a
-// line. It makes no claim about absolute speed: compare figures of one machine and one hour.
+// It runs the real binary as a process of its own, counts the output records before it reports a rate, and prints one
+// JSON object a line. It makes no claim about absolute speed: compare figures of one machine and one hour.
 package main
 
 import (

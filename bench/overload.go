@@ -28,12 +28,14 @@ const (
 	hotRate        = 10 * limit
 )
 
-// overloaded measures the effect of a hot workspace on others, what several ingress instances accept, and the ingress's memory at ten
-// times its load with and without a broker, and under clients that send a byte a second.
+// overloaded measures the effect of a hot workspace on others, what several ingress instances accept, and the
+// ingress's memory at ten times its load with and without a broker, and under clients that send a byte a second.
 func overloaded(ctx context.Context, s setup) (result, error) {
-	o := &overload{client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8192, DisableCompression: true}}}
+	transport := &http.Transport{MaxIdleConnsPerHost: 8192, DisableCompression: true}
+	o := &overload{client: &http.Client{Timeout: 10 * time.Second, Transport: transport}}
 	any, kafka := "127.0.0.1:0", rig.FreeAddr()
-	o.broker = rig.New(s.binary, s.dir, "broker", "dev", "--kafka-addr", kafka, "--ingress-addr", any, "--api-addr", any).Store()
+	dev := []string{"dev", "--kafka-addr", kafka, "--ingress-addr", any, "--api-addr", any}
+	o.broker = rig.New(s.binary, s.dir, "broker", dev...).Store()
 	if err := o.startBroker(ctx); err != nil {
 		return nil, err
 	}
@@ -72,7 +74,8 @@ func (o *overload) phase() time.Duration { return time.Duration(o.seconds) * tim
 
 // crowd sends events of some workspaces at a rate.
 func (o *overload) crowd(name string, workspaces int64, rate int, to ...*rig.Program) *crowd {
-	return &crowd{client: o.client, to: to, rate: rate, outstanding: 256, body: func(n int64) []byte { return crowdBody(name, workspaces, n, 200) }}
+	body := func(n int64) []byte { return crowdBody(name, workspaces, n, 200) }
+	return &crowd{client: o.client, to: to, rate: rate, outstanding: 256, body: body}
 }
 
 // hot sends the ordinary load without and with a workspace at ten times its limit.
@@ -86,7 +89,10 @@ func (o *overload) hot(ctx context.Context) (result, error) {
 	calm.run(ctx, 3*time.Second) // warm up
 	alone := calm.run(ctx, o.phase())
 	others, refused := together(ctx, o.phase(), calm, hot)
-	return result{"others_alone": alone.figures(), "others_beside_it": others.figures(), "the_hot_one": refused.figures(), "limit_per_s": limit}, stop(p)
+	return result{
+		"others_alone": alone.figures(), "others_beside_it": others.figures(), "the_hot_one": refused.figures(),
+		"limit_per_s": limit,
+	}, stop(p)
 }
 
 // instances sends one workspace's load to two instances in turn.
@@ -105,7 +111,8 @@ func (o *overload) instances(ctx context.Context) (result, error) {
 	return figures, errors.Join(stop(all[0]), stop(all[1]))
 }
 
-// away sends ten times the ordinary load, one event in a hundred of 256 KiB, while the broker runs, is stopped, is killed and is back.
+// away sends ten times the ordinary load, one event in a hundred of 256 KiB, while the broker runs, is stopped, is
+// killed and is back.
 func (o *overload) away(ctx context.Context) (result, error) {
 	p, err := o.ingress(ctx, "away")
 	if err != nil {

@@ -55,7 +55,8 @@ func (i *installation) flags() []string {
 
 // process starts the groups.
 func (i *installation) process(flags ...string) (*rig.Program, error) {
-	p := rig.New(i.binary, i.dir, "process", slices.Concat([]string{"process", "--groups", i.groups}, flags, i.flags())...).Store()
+	command := slices.Concat([]string{"process", "--groups", i.groups}, flags, i.flags())
+	p := rig.New(i.binary, i.dir, "process", command...).Store()
 	return p, p.Start()
 }
 
@@ -98,7 +99,10 @@ func processor(ctx context.Context, s setup) (result, error) {
 		return nil, err
 	}
 	defer p.Close()
-	if _, err := rig.Until(ctx, patience, func() (bool, error) { return rig.End(ctx, i.client, i.topics.Index) > 0, p.Signal(0) }); err != nil {
+	_, err = rig.Until(ctx, patience, func() (bool, error) {
+		return rig.End(ctx, i.client, i.topics.Index) > 0, p.Signal(0)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("wait for the first index record: %w", err)
 	}
 	begin, before := time.Now(), p.Usage()
@@ -113,14 +117,15 @@ func processor(ctx context.Context, s setup) (result, error) {
 		}
 	}
 	if index != i.unique {
-		return nil, fmt.Errorf("the index topic has %d records, want %d: the rate would be another program's", index, i.unique)
+		return nil, fmt.Errorf("the index topic has %d records, want %d: no rate of tidemark", index, i.unique)
 	}
 	rows := rig.End(ctx, i.client, i.topics.Files)
 	if err := stop(p); err != nil {
 		return nil, err
 	}
 	return result{
-		"measured": "processor", "guarantee": s.guarantee, "epoch": s.epoch.String(), "events": s.events, "files": i.files, "groups": s.groups, "partitions": s.partitions,
+		"measured": "processor", "guarantee": s.guarantee, "epoch": s.epoch.String(), "events": s.events, "files": i.files,
+		"groups": s.groups, "partitions": s.partitions,
 		"seconds": took.Seconds(), "events_per_s": per(float64(s.events), took.Seconds()),
 		"cpu_s_per_million": per((used.CPU-before.CPU).Seconds()*1e6, float64(s.events)), "peak_rss_mb": int(used.PeakMB),
 		"index_records": index, "table_records": rows,

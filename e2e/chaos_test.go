@@ -87,7 +87,8 @@ func (c *chaos) adapt(order []bool, processor time.Duration) {
 	c.pace.SetLimit(rate.Limit(max(20, 0.9*float64(left)/need.Seconds())))
 }
 
-// killProcessor waits for its first output, lets it run for a while, most times with acknowledgements held, and kills it.
+// killProcessor waits for its first output, lets it run for a while, most times with acknowledgements held, and kills
+// it.
 func (c *chaos) killProcessor(ctx context.Context, wipe bool) error {
 	notify := c.topics.Notify
 	if err := rig.AwaitGrowth(ctx, c.client, notify, rig.End(ctx, c.client, notify)); err != nil {

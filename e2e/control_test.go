@@ -9,11 +9,12 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// TestControls runs the crash test's traffic and faults against mutants that publish or commit wrongly, and wants each of
-// them found guilty; then against the product, which must pass. A judge that never finds a violation proves nothing.
+// TestControls runs the crash test's traffic and faults against mutants that publish or commit wrongly, and wants
+// each of them found guilty; then against the product, which must pass. A judge that never finds a violation proves
+// nothing.
 //
-// Before each kill the acknowledgements of derived records are held, for mutants and product alike: what a mutant has committed or stored
-// by then without its being in the log is lost. A slow broker has the same effect.
+// Before each kill the acknowledgements of derived records are held, for mutants and product alike: what a mutant has
+// committed or stored by then without its being in the log is lost. A slow broker has the same effect.
 func TestControls(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -64,7 +65,7 @@ func runControl(t *testing.T, mutant string) *oracle.Report {
 		}
 		f.process.Path = path
 	}
-	f.process.Args = append(f.process.Args, "--instance-id", "control") // a restart takes its partitions back at once: less to wait for
+	f.process.Args = append(f.process.Args, "--instance-id", "control") // a restart gets its partitions at once
 	f.start(f.ingest, f.process)
 	f.awaitReady(f.ingest)
 

@@ -28,8 +28,9 @@ var (
 
 const ackLatency = 30 * time.Millisecond
 
-// TestCrash sends a history while processor and ingress are killed, and judges all topics and answers. A processor with an instance id
-// gets its partitions back at once; one without has to wait until the killed member's session has expired.
+// TestCrash sends a history while processor and ingress are killed, and judges all topics and answers. A processor
+// with an instance id gets its partitions back at once; one without has to wait until the killed member's session has
+// expired.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

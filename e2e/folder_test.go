@@ -20,8 +20,8 @@ import (
 
 var children = flag.Int("children", 0, "files in the folder of the folder test; 0 for the form's own number")
 
-// TestFolderWalk moves a folder with many files while another workspace of its partition sends events, then deletes it while the
-// processor is killed. Each file must move once and be deleted once.
+// TestFolderWalk moves a folder with many files while another workspace of its partition sends events, then deletes
+// it while the processor is killed. Each file must move once and be deleted once.
 func TestFolderWalk(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -154,8 +154,8 @@ func (g *walker) awaitNotices(workspace, cause string, n int, limit time.Duratio
 	}
 }
 
-// neighbours sends an event of another workspace every 20 ms, and measures how long it takes to its notice. What it returns ends
-// that, and returns the times.
+// neighbours sends an event of another workspace every 20 ms, and measures how long it takes to its notice. What it
+// returns ends that, and returns the times.
 func (g *walker) neighbours(workspace string) (end func() []time.Duration) {
 	g.t.Helper()
 	reader, err := kgo.NewClient(kgo.SeedBrokers(g.brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(20*time.Millisecond),

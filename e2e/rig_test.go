@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	builds.dir, builds.binary = dir, sync.OnceValues(func() (string, error) { return rig.Build(dir, "tidemark/cmd/tidemark") })
+	builds.dir = dir
+	builds.binary = sync.OnceValues(func() (string, error) { return rig.Build(dir, "tidemark/cmd/tidemark") })
 	code := m.Run()
 	_ = os.RemoveAll(dir) // a folder in the temp folder; its loss or stay is no result
 	os.Exit(code)
@@ -66,15 +67,15 @@ type fixture struct {
 	ingest, process, serve *rig.Program
 }
 
-// newFixture has a cluster and topics ready, and starts no role. Writes to every topic but the events are acknowledged late: a crash
-// meanwhile shows who commits or keeps what is not yet in the log.
+// newFixture has a cluster and topics ready, and starts no role. Writes to every topic but the events are
+// acknowledged late: a crash meanwhile shows who commits or keeps what is not yet in the log.
 func newFixture(t *testing.T, latency time.Duration) *fixture {
 	t.Helper()
 	name := fmt.Sprintf("e2e-%d-%d", os.Getpid(), time.Now().UnixNano()%1e9)
 	f := &fixture{t: t, dir: artifacts(t), prefix: name, topics: oracle.TopicsOf(name), brokers: devbroker.ForTest(t)}
-	late := map[string]bool{f.topics.Files: true, f.topics.Index: true, f.topics.Notify: true, f.topics.DLQ: true, f.topics.Workspaces: true}
 	var err error
-	if f.proxy, err = proxy.Start(proxy.Config{Brokers: f.brokers, Late: func(topic string) bool { return late[topic] }, Latency: latency}); err != nil {
+	late := func(topic string) bool { return strings.HasPrefix(topic, name) && topic != f.topics.Events }
+	if f.proxy, err = proxy.Start(proxy.Config{Brokers: f.brokers, Late: late, Latency: latency}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.proxy.Close)
@@ -99,7 +100,8 @@ func newFixture(t *testing.T, latency time.Duration) *fixture {
 // artifacts is where logs stay when the test fails, and are removed when it passes.
 func artifacts(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tidemark-"+strings.ReplaceAll(t.Name(), "/", "-")+"-") //nolint:usetesting // what failed must stay to be looked at
+	name := "tidemark-" + strings.ReplaceAll(t.Name(), "/", "-") + "-"
+	dir, err := os.MkdirTemp("", name) //nolint:usetesting // after a failure it stays
 	if err != nil {
 		t.Fatal(err)
 	}

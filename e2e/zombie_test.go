@@ -14,9 +14,9 @@ import (
 // restarted is in the log line of a processor whose group failed and is built again.
 const restarted = "building it anew"
 
-// TestZombie stops an owner in the middle of a transaction until its session and its transaction have expired and another
-// instance has taken its partitions and done its work. The owner wakes with half a transaction in memory. A read_committed
-// consumer must see nothing of it, then or later, and no row that goes back.
+// TestZombie stops an owner in the middle of a transaction until its session and its transaction have expired and
+// another instance has taken its partitions and done its work. The owner wakes with half a transaction in memory. A
+// read_committed consumer must see nothing of it, then or later, and no row that goes back.
 func TestZombie(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -32,7 +32,7 @@ func TestZombie(t *testing.T) {
 	release := f.proxy.Hold() // from here on no transaction gets past its records
 	defer release()
 	r := &oracle.Report{Title: "zombie"}
-	time.AfterFunc(2*time.Second, func() { _ = f.process.Signal(syscall.SIGSTOP) }) // whether it stopped is looked up below
+	time.AfterFunc(2*time.Second, func() { _ = f.process.Signal(syscall.SIGSTOP) }) // see Until below
 	sent := f.traffic(1500, plan{}, r)
 	_, err := rig.Until(t.Context(), 10*time.Second, func() (bool, error) { return f.process.Usage().Stopped, nil })
 	f.check(err)
@@ -48,7 +48,9 @@ func TestZombie(t *testing.T) {
 	r.Fact("restarts of the first before it woke", before)
 
 	f.check(f.process.Signal(syscall.SIGCONT))
-	fenced, err := rig.Until(t.Context(), time.Minute, func() (bool, error) { return strings.Count(log(), restarted) > before, nil })
+	fenced, err := rig.Until(t.Context(), time.Minute, func() (bool, error) {
+		return strings.Count(log(), restarted) > before, nil
+	})
 	f.check(err)
 	r.Fact("the first noticed that it was fenced after, s", seconds(fenced))
 	for line := range strings.SplitSeq(log(), "\n") {

@@ -22,7 +22,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A cluster is three brokers, the proxy in front of them, the relay between them, and a client that goes past the proxy.
+// A cluster is three brokers, the proxy in front of them, the relay between them, and a client that goes past the
+// proxy.
 type cluster struct {
 	script string
 	state  string
@@ -39,8 +40,8 @@ type cluster struct {
 
 const nodes = 3
 
-// jvm are the brokers' JVM flags. Only the C2 compiler uses the CPU's instructions for AES-GCM. It has to compile them early: until
-// then TLS takes two fifths of a broker's CPU time.
+// jvm are the brokers' JVM flags. Only the C2 compiler uses the CPU's instructions for AES-GCM. It has to compile
+// them early: until then TLS takes two fifths of a broker's CPU time.
 const jvm = "-XX:+UseSerialGC -XX:CompileCommand=quiet -XX:CompileCommand=CompileThresholdScaling,com.sun.crypto.provider.*::*,0.05"
 
 func (c *cluster) run(args ...string) (string, error) {
@@ -201,8 +202,8 @@ func (c *cluster) replicated(ctx context.Context, limit time.Duration) error {
 	return nil
 }
 
-// short names a partition that lacks a replica, or for which the nodes' metadata differ: a node that was isolated answers from
-// outdated metadata until it has caught up.
+// short names a partition that lacks a replica, or for which the nodes' metadata differ: a node that was isolated
+// answers from outdated metadata until it has caught up.
 func (c *cluster) short(ctx context.Context) (short string, err error) {
 	type leader struct{ node, epoch int32 }
 	first := map[string]leader{}

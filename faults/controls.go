@@ -59,7 +59,8 @@ var negativeControls = []negativeControl{
 	{
 		"no generation", "processor SIGSTOP past session, transaction begun", 4, 0, epochs.ExactlyOnce,
 		[][]string{{"notices repeated"}},
-		// past the session of 10 s and the successor's first epochs, before the broker may end the transaction after 15 s
+		// past the session of 10 s and the successor's first epochs, before the broker may end the transaction after
+		// 15 s
 		pausedIn(emptyNotAcked, 13500*time.Millisecond, 14500*time.Millisecond, 300*time.Millisecond),
 	},
 }
@@ -102,7 +103,9 @@ func runControls(ctx context.Context, o options, c *cluster, dir, binary string,
 	return nil
 }
 
-func runControl(ctx context.Context, o options, c *cluster, dir, binary string, n negativeControl, hits int, i uint64, judged *oracle.Report) error {
+func runControl(
+	ctx context.Context, o options, c *cluster, dir, binary string, n negativeControl, hits int, i uint64, judged *oracle.Report,
+) error {
 	g, err := newInstallation(ctx, c, dir, fmt.Sprint("control", i), binary, o.guarantee)
 	if err != nil {
 		return err
@@ -163,8 +166,8 @@ func (g *installation) replace(dir, name string) error {
 	return err
 }
 
-// pausedIn is the product's pause past the session, with one step of its epochs held open for some time when it begins. Hardly
-// anything is sent when it ends, or that would soon cover what the paused owner left.
+// pausedIn is the product's pause past the session, with one step of its epochs held open for some time when it
+// begins. Hardly anything is sent when it ends, or that would soon cover what the paused owner left.
 func pausedIn(g gap, least, most, open time.Duration) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		d := r.between(least, most)
@@ -195,7 +198,9 @@ func killHeld(ctx context.Context, r *run) (figures, error) {
 		return nil, err
 	}
 	held := append(derived(r.installation), r.topics.DLQ)
-	lift := r.proxy.Inject(&proxy.Fault{Effect: proxy.HoldAnswers, Match: func(q proxy.Request) bool { return overlap(q.Topics, held) }})
+	lift := r.proxy.Inject(&proxy.Fault{Effect: proxy.HoldAnswers, Match: func(q proxy.Request) bool {
+		return overlap(q.Topics, held)
+	}})
 	defer lift()
 	err := rig.Sleep(ctx, 1500*time.Millisecond+r.upTo(time.Second))
 	for _, p := range r.process {

@@ -87,23 +87,21 @@ func overlap(topics, of []string) bool {
 
 // awaitHeld waits, for at most 5 s, until a fault holds a request or an answer: of the program, if one is given.
 func awaitHeld(ctx context.Context, f *proxy.Fault, of *rig.Program) error {
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
-		if f.Hits.Load() > 0 {
-			if of == nil {
-				return nil
-			}
-			if ports, known := of.Ports(); !known || f.Holds(func(port int) bool { return ports[port] }) {
-				return nil
-			}
+	_, err := rig.Until(ctx, 5*time.Second, func() (bool, error) {
+		if of == nil || f.Hits.Load() == 0 {
+			return f.Hits.Load() > 0, nil
 		}
-		if err := rig.Sleep(ctx, 5*time.Millisecond); err != nil {
-			return err
-		}
+		ports, known := of.Ports()
+		return !known || f.Holds(func(port int) bool { return ports[port] }), nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return errMissed
 	}
-	return errMissed
+	return err
 }
 
-// killInGap kills a processor while one step of its epochs is held open. Held requests that it had not sent are dropped.
+// killInGap kills a processor while one step of its epochs is held open. Held requests that it had not sent are
+// dropped.
 func killInGap(g gap) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		f := g.hold(r.installation)
@@ -133,8 +131,8 @@ func killInGap(g gap) func(context.Context, *run) (figures, error) {
 	}
 }
 
-// moveCoordinator moves the coordinator of an instance's transactions while a commit, or its answer, is held: by kill -9, or by
-// electing another leader of the partition with their state.
+// moveCoordinator moves the coordinator of an instance's transactions while a commit, or its answer, is held: by kill
+// -9, or by electing another leader of the partition with their state.
 func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	id := epochs.TransactionalID(r.prefix+"-files", instance(r.rnd.IntN(len(r.process))))
 	victim, err := r.coordinator(ctx, r.admin.FindTxnCoordinators, id)
@@ -164,24 +162,19 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	}
 	out["held"] = float64(f.Hits.Load())
 	lift()
-	begin := time.Now()
-	for after := before; after <= before; {
-		if time.Since(begin) > 90*time.Second {
-			return nil, fmt.Errorf("nothing is committed for %v after the coordinator %d moved (killed: %t)", time.Since(begin), victim, killed)
-		}
-		if err := rig.Sleep(ctx, 50*time.Millisecond); err != nil {
-			return nil, err
-		}
-		if n, err := r.committed(ctx); err == nil { // else: this coordinator has moved as well
-			after = n
-		}
+	took, err := rig.Until(ctx, 90*time.Second, func() (bool, error) {
+		after, err := r.committed(ctx)
+		return err == nil && after > before, nil // an error: this coordinator has moved as well
+	})
+	if err != nil {
+		return nil, fmt.Errorf("nothing is committed after the coordinator %d moved (killed: %t): %w", victim, killed, err)
 	}
 	if killed {
-		out["killed"], out["s to the next commit after a kill"] = 1, round(time.Since(begin))
+		out["killed"], out["s to the next commit after a kill"] = 1, round(took)
 		r.startNode(victim)
 		return out, nil
 	}
-	out["s to the next commit after a move"] = round(time.Since(begin))
+	out["s to the next commit after a move"] = round(took)
 	return out, nil
 }
 

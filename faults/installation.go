@@ -181,8 +181,8 @@ func (g *installation) grant(ctx context.Context) error {
 	return nil
 }
 
-// compactSoon has the brokers roll and compact the tables every few seconds, so that every recovery reads compacted segments. The
-// index is not compacted: the judge reads all of it.
+// compactSoon has the brokers roll and compact the tables every few seconds, so that every recovery reads compacted
+// segments. The index is not compacted: the judge reads all of it.
 func (g *installation) compactSoon(ctx context.Context) error {
 	set := func(name, value string) kadm.AlterConfig {
 		return kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: &value}

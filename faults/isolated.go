@@ -11,18 +11,18 @@ import (
 	"tidemark/kafka/epochs"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// isolateBroker isolates a node from the other two until they have replaced it as leader, and some seconds longer. Clients still reach
-// it: it serves outdated metadata, and accepts records that it cannot replicate any more.
+// isolateBroker isolates a node from the other two until they have replaced it as leader, and some seconds longer.
+// Clients still reach it: it serves outdated metadata, and accepts records that it cannot replicate any more.
 func isolateBroker(ctx context.Context, r *run) (figures, error) {
 	victim := 1 + r.rnd.IntN(nodes)
 	return isolated(ctx, r, victim, func(figures) error { return rig.Sleep(ctx, r.upTo(10*time.Second)) })
 }
 
-// wipeBesideIsolated restarts a processor without its store while a node is isolated, which is its only bootstrap broker. The
-// coordinators are other nodes: the processor reads the newest commits from them, and outdated rows from the isolated node.
+// wipeBesideIsolated restarts a processor without its store while a node is isolated, which is its only bootstrap
+// broker. The coordinators are other nodes: the processor reads the newest commits from them, and outdated rows from
+// the isolated node.
 func wipeBesideIsolated(ctx context.Context, r *run) (figures, error) {
 	i := r.rnd.IntN(len(r.process))
 	victim, err := r.coordinatesNothing(ctx, i)
@@ -53,8 +53,8 @@ func wipeBesideIsolated(ctx context.Context, r *run) (figures, error) {
 	return out, err
 }
 
-// isolated isolates a node. Once the others have replaced it, and all events acknowledged by then are folded, it calls do, and then
-// reconnects the node.
+// isolated isolates a node. Once the others have replaced it, and all events acknowledged by then are folded, it
+// calls do, and then reconnects the node.
 func isolated(ctx context.Context, r *run, victim int, do func(figures) error) (figures, error) {
 	led, err := r.ledBy(ctx, victim)
 	if err != nil {
@@ -78,39 +78,36 @@ func isolated(ctx context.Context, r *run, victim int, do func(figures) error) (
 	return out, err
 }
 
-// folded waits until the files group has committed all events that are acknowledged now, and returns how long that took. The isolated
-// node is not asked: its commits are outdated.
+// folded waits until the files group has committed all events that are acknowledged now, and returns how long that
+// took. The isolated node is not asked: its commits are outdated.
 func (r *run) folded(ctx context.Context, but int, limit time.Duration) (time.Duration, error) {
-	begin, want := time.Now(), r.traffic.acked()
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	var seeds []string
-	for _, n := range others(but) {
-		seeds = append(seeds, r.plain[n-1])
-	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(seeds...))
+	want := r.traffic.acked()
+	client, err := rig.Client(slices.Delete(slices.Clone(r.plain), but-1, but))
 	if err != nil {
 		return 0, err
 	}
 	defer client.Close()
-	for {
-		committed, err := kadm.NewClient(client).FetchOffsets(ctx, r.prefix+"-files")
-		waiting := map[int32]int64{}
+	var failed error
+	waiting := map[int32]int64{}
+	took, err := rig.Until(ctx, limit, func() (bool, error) {
+		var committed kadm.OffsetResponses
+		committed, failed = kadm.NewClient(client).FetchOffsets(ctx, r.prefix+"-files")
+		clear(waiting)
 		for p, offset := range want {
 			if at, _ := committed.Lookup(r.topics.Events, p); at.At <= offset {
 				waiting[p] = offset - at.At
 			}
 		}
-		if err == nil && len(waiting) == 0 {
-			return time.Since(begin), nil
-		}
-		if e := rig.Sleep(ctx, 200*time.Millisecond); e != nil {
-			return 0, fmt.Errorf("events that were acknowledged are not folded after %v, by partition %v: %w", time.Since(begin), waiting, errors.Join(err, e))
-		}
+		return failed == nil && len(waiting) == 0, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("acknowledged events are not folded, by partition %v: %w", waiting, errors.Join(err, failed))
 	}
+	return took, nil
 }
 
-// coordinatesNothing returns a node that coordinates neither the files group nor the transactions of the i-th processor.
+// coordinatesNothing returns a node that coordinates neither the files group nor the transactions of the i-th
+// processor.
 func (r *run) coordinatesNothing(ctx context.Context, i int) (node int, err error) {
 	group, id := r.prefix+"-files", epochs.TransactionalID(r.prefix+"-files", instance(i))
 	ofGroup, err := r.coordinator(ctx, r.admin.FindGroupCoordinators, group)

@@ -10,7 +10,8 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// judge waits until the groups have drained, ends the roles, and compares all topics, and then the query API, with the model.
+// judge waits until the groups have drained, ends the roles, and compares all topics, and then the query API, with
+// the model.
 func (r *run) judge(ctx context.Context, product bool, to *oracle.Report) error {
 	took, err := rig.Drain(ctx, r.client, r.prefix, 180*time.Second, product)
 	if err != nil {

@@ -1,8 +1,9 @@
 // Command faults injects faults into an installation under traffic, and judges all records and answers afterwards.
 //
-// It promises that the judged processes are the released binary's, on three Apache Kafka brokers with TLS, logins and ACLs,
-// behind a proxy; that the plan of faults and the history follow from the seed; that a fault counts only when it hit under
-// traffic; and that the judge is e2e/oracle, which shares no code with what it judges. It ends the processes that it started.
+// It promises that the judged processes are the released binary's, on three Apache Kafka brokers with TLS, logins and
+// ACLs, behind a proxy; that the plan of faults and the history follow from the seed; that a fault counts only when
+// it hit under traffic; and that the judge is e2e/oracle, which shares no code with what it judges. It ends the
+// processes that it started.
 package main
 
 import (

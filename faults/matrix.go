@@ -14,8 +14,8 @@ const (
 	anyReplicas = false
 )
 
-// faults are all kinds, with how often each hits in a long and in a short run, and how long that takes on two cores. The rows
-// are those of docs/reliability.md.
+// faults are all kinds, with how often each hits in a long and in a short run, and how long that takes on two cores.
+// The rows are those of docs/reliability.md.
 func faults(guarantee epochs.Guarantee) []*fault {
 	all := []*fault{
 		{1, "broker kill -9", 15, 1, 18 * time.Second, killBroker(false), allReplicas},

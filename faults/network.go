@@ -89,7 +89,8 @@ func idle(ctx context.Context, r *run) (figures, error) {
 	return figures{"connections closed": float64(f.Hits.Load()), "200s": float64(len(w.ok)), "200 p99 ms": p99(w.ok), "5xx": float64(w.refused)}, nil
 }
 
-// cutOff partitions one broker from all clients: packets are lost, connections stay open. The brokers still reach each other.
+// cutOff partitions one broker from all clients: packets are lost, connections stay open. The brokers still reach
+// each other.
 func cutOff(ctx context.Context, r *run) (figures, error) {
 	busyPartitions := r.traffic.busyPartitions()
 	lift := r.proxy.Inject(&proxy.Fault{Effect: proxy.Silence, Brokers: []string{pick(r.rnd, r.proxied)}})

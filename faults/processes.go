@@ -79,8 +79,9 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 	}
 }
 
-// pauseAndResume stops a processor for d and returns how long it took to be ready again. If a gap is given, that has been held open for
-// some time when the processor stops: requests are in flight then, and more records wait in its memory.
+// pauseAndResume stops a processor for d and returns how long it took to be ready again. If a gap is given, that has
+// been held open for some time when the processor stops: requests are in flight then, and more records wait in its
+// memory.
 func pauseAndResume(ctx context.Context, r *run, p *rig.Program, d time.Duration, held *gap, open time.Duration) (time.Duration, error) {
 	release := func() {}
 	if held != nil {
@@ -202,7 +203,8 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 		if !slices.Contains(r.ingress, p) { // no other role answers webhooks: 5xx are then due to the brokers
 			continue
 		}
-		// Where another instance refuses too, brokers or the whole machine stall, and senders notice later than a balancer would.
+		// Where another instance refuses too, brokers or the whole machine stall, and senders notice later than a
+		// balancer would.
 		if others := w.refused - w.by[p.URL]; others > 0 || w.broken == 0 && w.by[p.URL] == w.unacked[p.URL] && w.refused > 0 {
 			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, %d refused by another instance and %d connections cut, which may be due to the brokers", errMissed, w.unacked[p.URL], others, w.broken)
 		}
@@ -223,8 +225,8 @@ func killServe(ctx context.Context, r *run) (figures, error) {
 	return figures{"recovery s": round(took)}, err
 }
 
-// breakStore ends a processor, changes its store, and starts it again. If the store must have files, the processor drains first:
-// a store writes them when it is closed, or is large.
+// breakStore ends a processor, changes its store, and starts it again. If the store must have files, the processor
+// drains first: a store writes them when it is closed, or is large.
 func breakStore(how func(dir string) error, there bool) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		p := pick(r.rnd, r.process)

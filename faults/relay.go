@@ -15,9 +15,9 @@ import (
 	"tidemark/e2e/rig"
 )
 
-// A relay forwards the connections between the nodes of a cluster: they advertise its addresses to each other. It holds the bytes from
-// and to an isolated node, as a broken network does: nothing is refused, and all bytes arrive in the end. It looks up the node of a
-// connection in /proc, by the connection's port.
+// A relay forwards the connections between the nodes of a cluster: they advertise its addresses to each other. It
+// holds the bytes from and to an isolated node, as a broken network does: nothing is refused, and all bytes arrive in
+// the end. It looks up the node of a connection in /proc, by the connection's port.
 type relay struct {
 	state string // folder of cluster.sh, with the nodes' pids
 

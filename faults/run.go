@@ -71,8 +71,8 @@ func newRun(g *installation, history gen.Config, o options) *run {
 	}
 }
 
-// plan shuffles the faults of a run: those of its form, or at least one of each kind that is selected by name or row. Those that need
-// all replicas are spread among the others, so that a broker recovers during these.
+// plan shuffles the faults of a run: those of its form, or at least one of each kind that is selected by name or row.
+// Those that need all replicas are spread among the others, so that a broker recovers during these.
 func plan(rnd *rand.Rand, o options) (all []*fault) {
 	var needReplicas []*fault
 	for _, f := range faults(o.guarantee) {
@@ -115,7 +115,8 @@ func duration(all []*fault, took map[string]time.Duration) (total time.Duration)
 	return total
 }
 
-// do injects one fault after the other. A failed one is reported, and the next is injected once the installation is healthy again.
+// do injects one fault after the other. A failed one is reported, and the next is injected once the installation is
+// healthy again.
 func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error {
 	defer r.traffic.pace.SetLimit(rate.Inf)
 	took := map[string]time.Duration{}

@@ -170,17 +170,15 @@ func p99(d []time.Duration) float64 {
 
 // awaitTraffic waits until 200s come.
 func (t *traffic) awaitTraffic(ctx context.Context, limit time.Duration) error {
-	begin, before := time.Now(), t.sender.OK.Load()
-	for t.sender.OK.Load() < before+3 {
-		switch {
-		case !t.sending():
-			return errors.Join(errSent, t.err)
-		case time.Since(begin) > limit:
-			return fmt.Errorf("no traffic for %v", limit)
+	before := t.sender.OK.Load()
+	_, err := rig.Until(ctx, limit, func() (bool, error) {
+		if t.sender.OK.Load() >= before+3 || t.sending() {
+			return t.sender.OK.Load() >= before+3, nil
 		}
-		if err := rig.Sleep(ctx, 5*time.Millisecond); err != nil {
-			return err
-		}
+		return false, errors.Join(errSent, t.err)
+	})
+	if err != nil {
+		return fmt.Errorf("no traffic: %w", err)
 	}
 	return nil
 }
@@ -207,8 +205,8 @@ func (t *traffic) acked() map[int32]int64 {
 // errSent means that all was sent before a fault ended, so that it measured nothing.
 var errSent = errors.New("all was sent before it was over")
 
-// next200 waits until each of the partitions with more to come has had a 200 since a moment, and returns how long the last of
-// them took.
+// next200 waits until each of the partitions with more to come has had a 200 since a moment, and returns how long the
+// last of them took.
 func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int32, limit time.Duration) (time.Duration, error) {
 	for {
 		t.mu.Lock()

@@ -1,8 +1,9 @@
 // Package gen makes seeded histories of webhooks for the crash test.
 //
-// It promises that the same Config gives the same bytes, that half of the events are of fifty hot files, and that the history has the
-// usual irregularities: immediate and late resends, first deliveries out of order, undated and future events, ids that break careless
-// escaping, ids that two workspaces share and paths that two files share. It knows the provider's wire format and nothing of tidemark.
+// It promises that the same Config gives the same bytes, that half of the events are of fifty hot files, and that the
+// history has the usual irregularities: immediate and late resends, first deliveries out of order, undated and future
+// events, ids that break careless escaping, ids that two workspaces share and paths that two files share. It knows
+// the provider's wire format and nothing of tidemark.
 package gen
 
 import (
@@ -16,14 +17,14 @@ type Config struct {
 	Seed   uint64
 	Events int       // distinct events that should be accepted; resends come on top
 	Base   time.Time // the sender's time of the first event
-	// Spread adds this many plain workspaces and hot files, which are less hot then and in workspaces of their own, and reduces the hot
-	// workspace's share to a fortieth: a workspace sends one event at a time, so one with a hundredth of a long history limits the rate of
-	// all to a hundred events in the time that one takes.
+	// Spread adds this many plain workspaces and hot files, which are less hot then and in workspaces of their own,
+	// and reduces the hot workspace's share to a fortieth: a workspace sends one event at a time, so one with a
+	// hundredth of a long history limits the rate of all to a hundred events in the time that one takes.
 	Spread int
 }
 
-// Span is how far the sender's times reach past Base. It is below five minutes: times further ahead of the arrival are ignored. Only the
-// future events are dated so.
+// Span is how far the sender's times reach past Base. It is below five minutes: times further ahead of the arrival
+// are ignored. Only the future events are dated so.
 const Span = 280 * time.Second
 
 // A Delivery is one webhook as the provider sends it until it is answered with 200.

@@ -13,16 +13,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Sent is the history that was sent through the ingress, the senders' notes by workspace, and the positions of the records that other
-// producers wrote to the topic. Judging empties it.
+// Sent is the history that was sent through the ingress, the senders' notes by workspace, and the positions of the
+// records that other producers wrote to the topic. Judging empties it.
 type Sent struct {
 	History *gen.History
 	Notes   [][]provider.Note
 	Foreign map[string]bool
 }
 
-// judgeSenders compares the answers to a partition's workspaces with its log: every event with a 200 is at the answered position; no
-// refused webhook is in the log; each workspace's events are in the order in which they were sent.
+// judgeSenders compares the answers to a partition's workspaces with its log: every event with a 200 is at the
+// answered position; no refused webhook is in the log; each workspace's events are in the order in which they were
+// sent.
 func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 	r.check("acknowledged events lost", "acknowledged events changed", "acknowledged out of order", "never acknowledged",
 		"valid events refused", "refused events accepted", "refused events in the log", "log order is not send order", "records nobody sent",
@@ -88,8 +89,8 @@ type sentEvent struct {
 	canary         string
 }
 
-// slack is how much the times of ingress, broker and sender may differ: an attempt times out after 5 s, and each may have waited for a
-// CPU.
+// slack is how much the times of ingress, broker and sender may differ: an attempt times out after 5 s, and each may
+// have waited for a CPU.
 const slack = 30 * time.Second
 
 // judgeNote compares one delivery with the record that the answer named.
@@ -129,8 +130,8 @@ func (m *Model) judgeNote(w gen.Workspace, n provider.Note, last *int64, r *Repo
 
 var receivedForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$`)
 
-// kept describes how a record differs from the sent body: every member must be unchanged, and only received_at, partition_key and the
-// three canonical names are added.
+// kept describes how a record differs from the sent body: every member must be unchanged, and only received_at,
+// partition_key and the three canonical names are added.
 func kept(rec *kgo.Record, w gen.Workspace, body []byte) string {
 	sent, err := strictObject(body)
 	if err != nil {

@@ -110,7 +110,8 @@ func (a *api) get(path string) (map[string]any, error) {
 	return nil, fmt.Errorf("GET %s: %s: %s", path, resp.Status, body)
 }
 
-// judgeListings pages through all files with small pages, through the active ones, through one path prefix, and through the folders.
+// judgeListings pages through all files with small pages, through the active ones, through one path prefix, and
+// through the folders.
 func (a *api) judgeListings(scope string, rows map[string]*row, r *Report) error {
 	const prefix = "/reports"
 	for _, q := range []struct {

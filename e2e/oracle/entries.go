@@ -124,8 +124,8 @@ func (n *node) hear(e *event) {
 	n.dated = append(n.dated, e)
 }
 
-// settle applies the events in the order of their times. The node's former paths are only known when the events also arrived in that
-// order: else it may have had any of the names in any of the folders.
+// settle applies the events in the order of their times. The node's former paths are only known when the events also
+// arrived in that order: else it may have had any of the names in any of the folders.
 func (n *node) settle() {
 	byTime := func(a, b *event) int { return cmp.Compare(*a.orderTime(), *b.orderTime()) }
 	n.inOrder = slices.IsSortedFunc(n.dated, byTime)
@@ -197,8 +197,8 @@ func newTree(nodes map[string]*node) tree {
 	return t
 }
 
-// in returns the folder of a node: its parent, else the nearest folder that its path is in. The former paths of that folder are only sure
-// if it is in no folder itself and its events arrived in order.
+// in returns the folder of a node: its parent, else the nearest folder that its path is in. The former paths of that
+// folder are only sure if it is in no folder itself and its events arrived in order.
 func (t tree) in(n *node) (folder *node, from string, sure bool) {
 	if f := t.parent(n); f != nil {
 		return f, "", true

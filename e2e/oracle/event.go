@@ -162,8 +162,8 @@ func firstText(object map[string]any, names []string) string {
 // undated is the time, in microseconds, before which a sender's clock was not set: the year 2000.
 const undated = 946684800 * second
 
-// orderTime is the time that orders the event: the sender's, or that of its arrival where the sender's cannot be read. It is nil without a
-// time, and when the time is more than 5 minutes after the arrival.
+// orderTime is the time that orders the event: the sender's, or that of its arrival where the sender's cannot be
+// read. It is nil without a time, and when the time is more than 5 minutes after the arrival.
 func (e *event) orderTime() *int64 {
 	switch {
 	case e.occurred == nil && slices.Contains(e.unreadable, "created"):

@@ -68,8 +68,8 @@ const (
 
 const second = 1_000_000 // in µs
 
-// remembers reports whether an event id is in the window, and whether an unknown id is so old that the window may have dropped it: the
-// window has the newest ids by the sender's time.
+// remembers reports whether an event id is in the window, and whether an unknown id is so old that the window may
+// have dropped it: the window has the newest ids by the sender's time.
 func (r *row) remembers(e *event) (duplicate, beyond bool) {
 	for _, s := range r.seen {
 		if s.id == e.id {
@@ -90,8 +90,9 @@ func (r *row) filledBySecondOf(e *event) bool {
 	return r != nil && at != nil && len(r.seen) == windowIDs && r.seen[0].sent == *at/second && r.seen[windowIDs-1].sent == *at/second
 }
 
-// apply folds an accepted event into a copy of the row; nil is a new file. It reports whether the event came late, and whether it was
-// silent: no displayed change and no new version. It returns the row itself when the event changes nothing at all.
+// apply folds an accepted event into a copy of the row; nil is a new file. It reports whether the event came late,
+// and whether it was silent: no displayed change and no new version. It returns the row itself when the event changes
+// nothing at all.
 func (r *row) apply(e *event, partition int32, offset int64) (after *row, late, silent bool) {
 	after = &row{scope: e.scope, object: e.object, texts: map[string]string{}, incomplete: true, own: own{status: "active"}}
 	if r != nil {
@@ -170,7 +171,8 @@ func (r *row) write(e *event) (late bool) {
 	return late
 }
 
-// writePath writes a path. A newer name or parent overrides it, also one that arrived before; what a folder gave earlier does not.
+// writePath writes a path. A newer name or parent overrides it, also one that arrived before; what a folder gave
+// earlier does not.
 func (r *row) writePath(e *event, when *int64) {
 	path := e.texts["path"]
 	for r.folder && len(path) > 1 && strings.HasSuffix(path, "/") {
@@ -189,8 +191,8 @@ func (r *row) writePath(e *event, when *int64) {
 	}
 }
 
-// takes reports whether an event may write a field, and if so sets the field's time: of equal times the later record wins, and an event
-// without a time wins and leaves the field's time as it was.
+// takes reports whether an event may write a field, and if so sets the field's time: of equal times the later record
+// wins, and an event without a time wins and leaves the field's time as it was.
 func (r *row) takes(field string, when *int64) bool {
 	held := r.time(field)
 	if when != nil && *when < *held {
@@ -248,8 +250,8 @@ func (r *row) writeStatus(e *event, when *int64) bool {
 	return written
 }
 
-// newer reports whether an event is the newest of its kind, and if so sets its time: of equal times the later record wins, and an event
-// without a time wins and leaves the time as it was.
+// newer reports whether an event is the newest of its kind, and if so sets its time: of equal times the later record
+// wins, and an event without a time wins and leaves the time as it was.
 func newer(when *int64, held **int64) bool {
 	if when == nil {
 		return true
@@ -261,7 +263,8 @@ func newer(when *int64, held **int64) bool {
 	return true
 }
 
-// remember adds the event to the window, which is ordered by the sender's time; an event without a time gets the newest one's.
+// remember adds the event to the window, which is ordered by the sender's time; an event without a time gets the
+// newest one's.
 func (r *row) remember(e *event) {
 	new := seenID{id: e.id, recorded: e.recorded / second}
 	var kept []seenID

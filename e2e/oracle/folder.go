@@ -41,8 +41,8 @@ func (s *since) notBefore(other *since) bool {
 	return s.at >= other.at
 }
 
-// overrides reports whether what a folder gives since then is displayed instead of the row's own field, which was written at that time,
-// or, without one, upon arrival.
+// overrides reports whether what a folder gives since then is displayed instead of the row's own field, which was
+// written at that time, or, without one, upon arrival.
 func (s *since) overrides(at, arrived int64) bool {
 	switch {
 	case s == nil:
@@ -53,7 +53,8 @@ func (s *since) overrides(at, arrived int64) bool {
 	return s.at == 0 || s.at >= at
 }
 
-// follow reads the members that the JSON of an entry's record has in addition to a webhook's; the reason is empty when it names its cause.
+// follow reads the members that the JSON of an entry's record has in addition to a webhook's; the reason is empty
+// when it names its cause.
 func (e *event) follow(value []byte) (reason string) {
 	object, err := strictObject(value)
 	if err != nil {
@@ -229,8 +230,8 @@ func (r *row) showsWhat(other *row) bool {
 	return maps.Equal(a, b)
 }
 
-// judgeGroupRecords requires that each record that the files group wrote to the events topic names as its cause a folder's event before
-// it that was folded, and is about an entry or a folder that exists by then.
+// judgeGroupRecords requires that each record that the files group wrote to the events topic names as its cause a
+// folder's event before it that was folded, and is about an entry or a folder that exists by then.
 func (m *Model) judgeGroupRecords(r *Report) {
 	const wrong = "records of the group without a cause"
 	r.check(wrong)

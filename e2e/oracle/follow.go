@@ -17,8 +17,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A Follower consumes the files table while it is written: compaction removes nearly all but the last rows, and a row that was wrong for
-// a moment was served for a moment.
+// A Follower consumes the files table while it is written: compaction removes nearly all but the last rows, and a row
+// that was wrong for a moment was served for a moment.
 type Follower struct {
 	topic  string
 	client *kgo.Client
@@ -116,8 +116,8 @@ func (d doc) sum() (sum [sha256.Size / 2]byte) {
 	return sum
 }
 
-// judgeFollowed compares every row that was read with the model's row of its version. A paused owner may append older rows behind its
-// successor's; exactly_once fences it.
+// judgeFollowed compares every row that was read with the model's row of its version. A paused owner may append older
+// rows behind its successor's; exactly_once fences it.
 func (m *Model) judgeFollowed(rows []rowRead, r *Report) {
 	r.check("rows of a version wrong")
 	if m.once {

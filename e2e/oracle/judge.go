@@ -44,8 +44,8 @@ type Judge struct {
 	Followed *Follower
 }
 
-// Run judges every topic, and returns the model of files and workspaces. It goes partition by partition: the outputs of an event are in
-// the partition of the same number, in every topic.
+// Run judges every topic, and returns the model of files and workspaces. It goes partition by partition: the outputs
+// of an event are in the partition of the same number, in every topic.
 func (j Judge) Run(ctx context.Context, r *Report) (*Model, error) {
 	parts, found := make([]*Model, j.Partitions), make([]*Report, j.Partitions)
 	group, ctx := errgroup.WithContext(ctx)
@@ -132,8 +132,8 @@ func (m *Model) reportLog(r *Report) {
 	}
 }
 
-// judgeFiles compares the last row of each key: the table is coalesced and compacted, so only the last is promised. A paused owner may
-// append older rows behind its successor's, who then writes its own again; exactly_once fences it.
+// judgeFiles compares the last row of each key: the table is coalesced and compacted, so only the last is promised. A
+// paused owner may append older rows behind its successor's, who then writes its own again; exactly_once fences it.
 func (m *Model) judgeFiles(records iter.Seq[*kgo.Record], r *Report) {
 	r.check("rows missing", "rows wrong", "rows unexpected")
 	if m.once {
@@ -205,7 +205,8 @@ func stateDoc(s *tidemarkv1.FileState) doc {
 	return d
 }
 
-// bookkeeping has the fields that only later folds use: the times of the fields, the window, and the number of silent folds.
+// bookkeeping has the fields that only later folds use: the times of the fields, the window, and the number of silent
+// folds.
 func bookkeeping(s *tidemarkv1.FileState) doc {
 	d := doc{"seen": text(string(s.GetSeen())), "silent": number(s.GetSilent()), "silent_offset": number(s.GetSilentOffset())}
 	for i, behind := range s.GetFieldTimes() {
@@ -227,7 +228,8 @@ func bookkeeping(s *tidemarkv1.FileState) doc {
 // foldsOf is how many events were folded into a row: of two rows, the one with more is newer.
 func foldsOf(s *tidemarkv1.FileState) int64 { return s.GetVersion() + s.GetSilent() }
 
-// judgeIndex compares every record with the row of its version. New versions must come in order, and the newest must be last.
+// judgeIndex compares every record with the row of its version. New versions must come in order, and the newest must
+// be last.
 func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 	r.check("index records missing", "index records wrong", "index not at the newest version", "index versions out of order")
 	if m.once {
@@ -366,7 +368,8 @@ func withoutDLQ(headers []kgo.RecordHeader) []kgo.RecordHeader {
 
 func sameHeader(a, b kgo.RecordHeader) bool { return a.Key == b.Key && bytes.Equal(a.Value, b.Value) }
 
-// deadLetterPart is the key or value of a dead letter: that of its source, or nothing when the source was too large and a header says so.
+// deadLetterPart is the key or value of a dead letter: that of its source, or nothing when the source was too large
+// and a header says so.
 func deadLetterPart(source *kgo.Record, headers map[string]string, name string, part []byte) []byte {
 	const least = 4<<20 - 4096 // headers and a batch add some hundred bytes
 	size := len(source.Key) + len(source.Value)

@@ -1,7 +1,7 @@
 // Package oracle computes what tidemark should have derived from the events topic, and reports the differences.
 //
-// It promises to share no code with what it judges: it is written from the text of docs/design.md and proto/ alone, with plain maps, one
-// event after the other. It may be slow. It reads from a cluster and never writes.
+// It promises to share no code with what it judges: it is written from the text of docs/design.md and proto/ alone,
+// with plain maps, one event after the other. It may be slow. It reads from a cluster and never writes.
 package oracle
 
 import (
@@ -33,9 +33,9 @@ type Model struct {
 	Records, Accepted, Passed, Late, Duplicates int
 	// Silent counts the events without a displayed change, Own the records that the files group wrote itself.
 	Silent, Own int
-	// TwiceUndated and TwiceTied count ids that a row had dropped and folded again: those without an orderTime, and those of the second
-	// that fills its window. The window cannot recognize them. Any other, in twice, is a mistake in the rules that model and product
-	// share.
+	// TwiceUndated and TwiceTied count ids that a row had dropped and folded again: those without an orderTime, and
+	// those of the second that fills its window. The window cannot recognize them. Any other, in twice, is a mistake
+	// in the rules that model and product share.
 	TwiceUndated, TwiceTied int
 	twice                   []string
 }
@@ -73,7 +73,8 @@ func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
 	return m
 }
 
-// absorb adds the files and workspaces of other partitions, and no more: a long history with all its outputs would not fit into memory.
+// absorb adds the files and workspaces of other partitions, and no more: a long history with all its outputs would
+// not fit into memory.
 func (m *Model) absorb(part *Model) {
 	maps.Copy(m.rows, part.rows)
 	maps.Copy(m.counts, part.counts)
@@ -253,8 +254,9 @@ func escape(part string) string {
 	return out.String()
 }
 
-// States returns the state of each file, by key, without the fields that depend on when and where its events were written. In a workspace
-// with folders these include the last event and the version: the order of an entry's events may differ.
+// States returns the state of each file, by key, without the fields that depend on when and where its events were
+// written. In a workspace with folders these include the last event and the version: the order of an entry's events
+// may differ.
 func (m *Model) States() map[string]string {
 	states, folders := map[string]string{}, map[string]bool{}
 	for _, r := range m.rows {

@@ -14,7 +14,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// judgeNotices compares every notice with the model's. A notice may be repeated byte for byte, unless exactly_once was promised.
+// judgeNotices compares every notice with the model's. A notice may be repeated byte for byte, unless exactly_once
+// was promised.
 func (m *Model) judgeNotices(records iter.Seq[*kgo.Record], r *Report) {
 	r.check("notices missing", "notices wrong", "notices unexpected", "notices two of one event that differ", "notices out of order in a workspace",
 		"notices in another partition than the event")

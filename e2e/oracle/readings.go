@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// firstReadable reads a field by the first of its names with a value; null and an empty text are none. A field whose values cannot be read
-// is added to unreadable. read returns whether it took a value, and if not, whether it could read it.
+// firstReadable reads a field by the first of its names with a value; null and an empty text are none. A field whose
+// values cannot be read is added to unreadable. read returns whether it took a value, and if not, whether it could
+// read it.
 func (e *event) firstReadable(object map[string]any, field string, names []string, read func(value any) (taken, readable bool)) {
 	unreadable := false
 	for _, name := range names {

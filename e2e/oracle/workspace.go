@@ -102,7 +102,8 @@ func (c *count) addRow(r *row, sign int64) {
 	}
 }
 
-// kind is the key under which a type is counted: the first types of a workspace keep a key of their own, with or without files.
+// kind is the key under which a type is counted: the first types of a workspace keep a key of their own, with or
+// without files.
 func (c *count) kind(mime string) string {
 	mime = mediaType(mime)
 	if mime == "" || mime == "unknown" {

@@ -1,5 +1,5 @@
-// Package provider sends webhooks as Fast.io does: signed, in order within a workspace, many workspaces at once, and again
-// with the same event id until the answer is 200.
+// Package provider sends webhooks as Fast.io does: signed, in order within a workspace, many workspaces at once, and
+// again with the same event id until the answer is 200.
 //
 // It promises to note the result of every delivery. It does not judge: the oracle compares the notes with the log.
 package provider
@@ -82,8 +82,8 @@ type Sender struct {
 	resolved int
 }
 
-// Run sends the history and returns the notes of each workspace, in the order of its deliveries: of all of them, or of those
-// that were begun when it was enough.
+// Run sends the history and returns the notes of each workspace, in the order of its deliveries: of all of them, or
+// of those that were begun when it was enough.
 func (s *Sender) Run(ctx context.Context, h *gen.History) ([][]Note, error) {
 	notes := make([][]Note, len(h.Workspaces))
 	total := float64(h.Deliveries())

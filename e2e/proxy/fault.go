@@ -36,8 +36,8 @@ type Fault struct {
 	Match   func(Request) bool // nil: all
 	Delay   time.Duration
 	Hits    atomic.Int64 // requests, answers or connections that it matched
-	// Forget drops held requests whose client has closed its connection when the fault is lifted, as if they had not been sent. Else they
-	// arrive late, as from a slow network.
+	// Forget drops held requests whose client has closed its connection when the fault is lifted, as if they had not
+	// been sent. Else they arrive late, as from a slow network.
 	Forget bool
 
 	lifted chan struct{}

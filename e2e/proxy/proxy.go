@@ -1,9 +1,9 @@
 // Package proxy is a Kafka proxy that injects faults between clients and a cluster.
 //
-// It promises that clients that bootstrap from it connect through it only, because it rewrites the brokers' advertised addresses. It
-// changes nothing else, drops only what a Fault drops, and keeps the order of answers on a connection. It parses Kafka's frames, under
-// TLS too when it has keys, so a fault can hold the acknowledgements of one topic and let heartbeats pass. A client certificate does not
-// reach the broker through it.
+// It promises that clients that bootstrap from it connect through it only, because it rewrites the brokers'
+// advertised addresses. It changes nothing else, drops only what a Fault drops, and keeps the order of answers on a
+// connection. It parses Kafka's frames, under TLS too when it has keys, so a fault can hold the acknowledgements of
+// one topic and let heartbeats pass. A client certificate does not reach the broker through it.
 package proxy
 
 import (
@@ -24,8 +24,8 @@ import (
 // A Config has the brokers, where to listen for each of them, and which acknowledgements are late.
 type Config struct {
 	Brokers []string
-	// Listen has the address to listen at by broker; a broker without one gets a free port. An advertised address that is one of these is
-	// not rewritten.
+	// Listen has the address to listen at by broker; a broker without one gets a free port. An advertised address
+	// that is one of these is not rewritten.
 	Listen map[string]string
 	// Server is for the clients, Client for the brokers; nil is plaintext.
 	Server, Client *tls.Config

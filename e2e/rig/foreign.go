@@ -13,8 +13,8 @@ import (
 	"tidemark/e2e/oracle"
 )
 
-// A Foreign writes records straight to the events topic, as another producer would: good ones without the ingress's headers, and
-// poison, which must become dead letters without delaying what is behind it.
+// A Foreign writes records straight to the events topic, as another producer would: good ones without the ingress's
+// headers, and poison, which must become dead letters without delaying what is behind it.
 type Foreign struct {
 	client     *kgo.Client
 	topic      string
@@ -66,8 +66,8 @@ func (f *Foreign) record(kind int) *kgo.Record {
 	if kind == 10 { // the workspace's event before this one, with other times
 		serial -= 6
 	}
-	value := fmt.Sprintf(`{"event":"workspace_storage_file_updated","workspace_id":%q,"event_id":"foreign-evt-%d","object_id":"f%d","size":%d`,
-		ws, serial, serial/6%10, serial)
+	value := fmt.Sprintf(`{"event":"workspace_storage_file_updated","workspace_id":%q,`+
+		`"event_id":"foreign-evt-%d","object_id":"f%d","size":%d`, ws, serial, serial/6%10, serial)
 	if kind != kinds-1 {
 		value += fmt.Sprintf(`,"created":%q,"received_at":%q`,
 			now.Add(-time.Second).Format("2006-01-02 15:04:05 UTC"), now.Format("2006-01-02T15:04:05.000000"))

@@ -19,23 +19,36 @@ type Edit struct {
 	Old, New string // Old occurs once
 }
 
-// rowsFirst writes a row to the local store in the callback, as goka does: before anything of the event is acknowledged. The log of the
-// store's writes is on, so that the row survives kill -9.
+// rowsFirst writes a row to the local store in the callback, as goka does: before anything of the event is
+// acknowledged. The log of the store's writes is on, so that the row survives kill -9.
 var rowsFirst = Mutant{
-	{"kafka/epochs/storage.go", "return s.set(key, value)", "return errors.Join(s.set(key, value), s.Shelf.Set(key, value))"},
-	{"kafka/localstore/store.go", "DisableWAL:                  true", "DisableWAL:                  false"},
+	{
+		"kafka/epochs/storage.go",
+		"return s.set(key, value)",
+		"return errors.Join(s.set(key, value), s.Shelf.Set(key, value))",
+	},
+	{
+		"kafka/localstore/store.go",
+		"DisableWAL:                  true",
+		"DisableWAL:                  false",
+	},
 }
 
 // Mutants are the negative controls by name.
 var Mutants = map[string]Mutant{
-	// It does not wait for the followers. Without their acknowledgements a producer cannot be idempotent, and keeps the order by one
-	// request at a time.
+	// It does not wait for the followers. Without their acknowledgements a producer cannot be idempotent, and keeps
+	// the order by one request at a time.
 	"acks=1": {{
 		"kafka/producer/producer.go", "kgo.RequiredAcks(kgo.AllISRAcks()),",
 		"kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(1),",
 	}},
-	// It commits past events that are not finished: goka marks each event when that is finished, and sarama commits the largest mark.
-	"stock-group": {{"kafka/epochs/consumer.go", "if next, grew := p.finish(offset - 1); grew &&", "if next := offset;"}},
+	// It commits past events that are not finished: goka marks each event when that is finished, and sarama commits
+	// the largest mark.
+	"stock-group": {{
+		"kafka/epochs/consumer.go",
+		"if next, grew := p.finish(offset - 1); grew &&",
+		"if next := offset;",
+	}},
 	// It drops an event that it finds in the row, though its outputs may be lost.
 	"seen-return": rowsFirst,
 	// It repeats the outputs of an event that it finds in the row, from the row as it is now.
@@ -57,9 +70,14 @@ var Mutants = map[string]Mutant{
 	}},
 	// It does not look for records that a paused owner appended to the index.
 	"no index mirror": {{"processors/files.go", "indexMirror(conf),", "nil,"}},
-	// It recovers tables from, and folds, what no transaction has committed, and takes the end of a log for that of what is committed.
+	// It recovers tables from, and folds, what no transaction has committed, and takes the end of a log for that of
+	// what is committed.
 	"read uncommitted": {
-		{"kafka/committed/cluster.go", "IsolationLevel = sarama.ReadCommitted", "IsolationLevel = sarama.ReadUncommitted"},
+		{
+			"kafka/committed/cluster.go",
+			"IsolationLevel = sarama.ReadCommitted",
+			"IsolationLevel = sarama.ReadUncommitted",
+		},
 		{"kafka/committed/ends.go", "IsolationLevel: kgo.ReadCommitted()", "IsolationLevel: kgo.ReadUncommitted()"},
 	},
 	// It recovers tables to whatever end a leader answers, also one that was deposed.
@@ -69,9 +87,10 @@ var Mutants = map[string]Mutant{
 	}},
 	// It commits offsets in a transaction without the generation of the group.
 	"no generation": {{
-		"kafka/epochs/ledger.go", `producer, epoch
-	request.Group, request.MemberID, request.Generation, request.InstanceID = l.group, m.member, m.generation, &l.instance`, `producer, epoch
-	request.Group, _ = l.group, m`,
+		"kafka/epochs/ledger.go",
+		"producer, epoch\n\trequest.Group, request.MemberID, request.Generation, request.InstanceID = " +
+			"l.group, m.member, m.generation, &l.instance",
+		"producer, epoch\n\trequest.Group, _ = l.group, m",
 	}},
 }
 
@@ -93,8 +112,8 @@ func moduleRoot() (string, error) {
 	return filepath.Dir(strings.TrimSpace(string(file))), err
 }
 
-// Build builds the mutant in a folder of its own in dir. The files of the module stay as they are: the compiler reads others in their
-// place.
+// Build builds the mutant in a folder of its own in dir. The files of the module stay as they are: the compiler reads
+// others in their place.
 func (m Mutant) Build(dir string) (string, error) {
 	root, err := moduleRoot()
 	if err != nil {

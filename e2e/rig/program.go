@@ -1,7 +1,9 @@
-// Package rig starts tidemark's processes on a cluster and observes them: the crash test, the fault harness and the benchmarks share it.
+// Package rig starts tidemark's processes on a cluster and observes them: the crash test, the fault harness and the
+// benchmarks share it.
 //
-// It promises that a program gets no setting from its surroundings, that its log outlives its restarts, and that an address or an offset
-// comes from the process or the cluster itself. It decides nothing about what was observed: that is package oracle's part.
+// It promises that a program gets no setting from its surroundings, that its log outlives its restarts, and that an
+// address or an offset comes from the process or the cluster itself. It decides nothing about what was observed: that
+// is package oracle's part.
 package rig
 
 import (
@@ -63,10 +65,11 @@ func (p *Program) Start() error {
 	}
 	defer func() { _ = log.Close() }() // the child has its own copy
 	cmd := exec.Command(p.Path, p.Args...)
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}, p.Env...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir()}
+	cmd.Env = append(cmd.Env, p.Env...)
 	cmd.Dir = filepath.Dir(p.Log)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches the parent only, which ends its children itself
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches the parent only, which ends its children
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
@@ -194,7 +197,8 @@ func (p *Program) AwaitReady(ctx context.Context, limit time.Duration) (time.Dur
 // Build builds a program of this module in dir.
 func Build(dir, pkg string, flags ...string) (string, error) {
 	path := filepath.Join(dir, filepath.Base(pkg))
-	if out, err := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), pkg)...).CombinedOutput(); err != nil {
+	args := append(append([]string{"build", "-o", path}, flags...), pkg)
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
 	}
 	return path, nil

@@ -21,13 +21,15 @@ import (
 // Client returns a client whose records carry their partition.
 func Client(brokers []string, more ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(100 * time.Millisecond),
+		kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.MetadataMinAge(100 * time.Millisecond),
 	}, more...)...)
 }
 
 // CreateTopics runs tidemark topics apply.
 func CreateTopics(ctx context.Context, binary string, flags ...string) error {
-	if out, err := exec.CommandContext(ctx, binary, append([]string{"topics", "apply"}, flags...)...).CombinedOutput(); err != nil {
+	apply := exec.CommandContext(ctx, binary, append([]string{"topics", "apply"}, flags...)...)
+	if out, err := apply.CombinedOutput(); err != nil {
 		return fmt.Errorf("topics apply: %w\n%s", err, out)
 	}
 	return nil
@@ -53,14 +55,15 @@ func End(ctx context.Context, client *kgo.Client, topic string) (sum int64) {
 
 // AwaitGrowth waits until a topic's End is past a bound.
 func AwaitGrowth(ctx context.Context, client *kgo.Client, topic string, past int64) error {
-	if _, err := Until(ctx, time.Minute, func() (bool, error) { return End(ctx, client, topic) > past, nil }); err != nil {
+	_, err := Until(ctx, time.Minute, func() (bool, error) { return End(ctx, client, topic) > past, nil })
+	if err != nil {
 		return fmt.Errorf("%s stays at %d: %w", topic, past, err)
 	}
 	return nil
 }
 
-// Lag is how many records of a topic a group has not committed. A group does not commit past the marker of a transaction: when only
-// a few records are left, markers do not count.
+// Lag is how many records of a topic a group has not committed. A group does not commit past the marker of a
+// transaction: when only a few records are left, markers do not count.
 func Lag(ctx context.Context, client *kgo.Client, group, topic string) (lag int64, err error) {
 	admin := kadm.NewClient(client)
 	ends, err := admin.ListEndOffsets(ctx, topic)
@@ -97,7 +100,9 @@ func Lag(ctx context.Context, client *kgo.Client, group, topic string) (lag int6
 }
 
 // Drain waits until the groups of an installation have committed all records, and returns how long that took.
-func Drain(ctx context.Context, client *kgo.Client, prefix string, limit time.Duration, workspaces bool) (time.Duration, error) {
+func Drain(
+	ctx context.Context, client *kgo.Client, prefix string, limit time.Duration, workspaces bool,
+) (time.Duration, error) {
 	topics := oracle.TopicsOf(prefix)
 	var files, spaces int64
 	var failed error

@@ -76,7 +76,8 @@ func PortsOf(pid int) (ports map[int]bool, known bool) {
 		}
 		known = true
 		for line := range strings.Lines(string(text)) {
-			fields := strings.Fields(line) // see proc(5): the second is the local address in hexadecimal, the tenth the inode
+			// See proc(5): the second field is the local address in hexadecimal, the tenth the inode.
+			fields := strings.Fields(line)
 			if len(fields) < 10 || !own[fields[9]] {
 				continue
 			}
