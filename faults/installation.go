@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"tidemark/e2e/oracle"
+	"tidemark/e2e/rig"
 	"tidemark/kafka/epochs"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -20,35 +22,33 @@ import (
 
 const (
 	partitions = 8
-	drainDelay = 2 * time.Second // of ingress instances
+	drainDelay = 2 * time.Second  // of ingress instances
+	drainLimit = 90 * time.Second // after SIGTERM, as documented
 	secret     = "fault-secret-of-thirty-two-bytes-or-more"
 )
 
-// A rig is one installation on a cluster: its topics, its ACLs and its processes.
-type rig struct {
+// An installation has topics, ACLs and processes on a cluster.
+type installation struct {
 	*cluster
 	dir, prefix, binary string
 	guarantee           epochs.Guarantee
 	topics              oracle.Topics
 
-	ingress, process []*program
-	serve            *program
-	dlqACL           *kadm.ACLBuilder // what lets the processors write dead letters
-	tmpfs            string           // mounted for a processor's store, when this machine lets us
+	ingress, process []*rig.Program
+	serve            *rig.Program
+	dlqACL           *kadm.ACLBuilder // allows the processors to write dead letters
+	tmpfs            string           // mounted for a processor's store; empty where that is not allowed
 }
 
-// newRig makes topics and ACLs, and starts nothing.
-func newRig(ctx context.Context, c *cluster, dir, prefix, binary string, guarantee epochs.Guarantee) (*rig, error) {
-	g := &rig{cluster: c, dir: filepath.Join(dir, prefix), prefix: prefix, binary: binary, guarantee: guarantee}
-	g.topics = oracle.Topics{
-		Events: prefix + "-events", Files: prefix + "-files-table", Index: prefix + "-index", Notify: prefix + "-notify",
-		DLQ: prefix + "-dlq", Workspaces: prefix + "-workspaces-table",
-	}
+// newInstallation creates topics and ACLs, and starts nothing.
+func newInstallation(ctx context.Context, c *cluster, dir, prefix, binary string, guarantee epochs.Guarantee) (*installation, error) {
+	g := &installation{cluster: c, dir: filepath.Join(dir, prefix), prefix: prefix, binary: binary, guarantee: guarantee}
+	g.topics = oracle.TopicsOf(prefix)
 	if err := os.MkdirAll(g.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if out, err := exec.CommandContext(ctx, binary, append([]string{"topics", "apply", "--brokers", strings.Join(c.plain, ",")}, g.sizing()...)...).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("topics apply: %w\n%s", err, out)
+	if err := rig.CreateTopics(ctx, binary, append(g.sizing(), "--brokers", strings.Join(c.plain, ","))...); err != nil {
+		return nil, err
 	}
 	if err := g.grant(ctx); err != nil {
 		return nil, err
@@ -57,17 +57,15 @@ func newRig(ctx context.Context, c *cluster, dir, prefix, binary string, guarant
 		return nil, err
 	}
 	for i := range 2 {
-		g.ingress = append(g.ingress, g.newIngress(i))
+		g.ingress = append(g.ingress, g.role("ingest", fmt.Sprint("ingress", i+1), "--drain-delay", drainDelay.String()).Listen("--ingress-addr"))
 		g.process = append(g.process, g.newProcess(fmt.Sprint(i+1), "--instance-id", instance(i)))
 	}
-	g.tmpfs = mount(g.process[0].data)
-	api := freeAddr()
-	g.serve = g.role("serve", "serve", "--data", filepath.Join(g.dir, "data-serve"), "--api-addr", api)
-	g.serve.url = "http://" + api
+	g.tmpfs = mount(g.process[0].Data)
+	g.serve = g.role("serve", "serve").Listen("--api-addr").Store()
 	return g, nil
 }
 
-// mount gives a folder a small disk of its own, and returns "" where that is not allowed.
+// mount mounts a small tmpfs on a folder, and returns "" where that is not allowed.
 func mount(dir string) string {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return ""
@@ -78,20 +76,20 @@ func mount(dir string) string {
 	return dir
 }
 
-func (g *rig) sizing() []string {
+func (g *installation) sizing() []string {
 	return []string{"--topic-prefix", g.prefix, "--partitions", strconv.Itoa(partitions)}
 }
 
-// security is how a role reaches the brokers: through the proxy, with TLS and its SCRAM user.
-func (g *rig) security(role string) (flags, env []string) {
+// security has a role connect through the proxy, with TLS and its SCRAM user.
+func (g *installation) security(role string) (flags, env []string) {
 	return []string{
 		"--brokers", strings.Join(g.proxies, ","), "--kafka-tls", "--kafka-ca-file", filepath.Join(g.certs, "ca.pem"),
 		"--kafka-sasl-mechanism", "SCRAM-SHA-512", "--kafka-sasl-user", "tidemark-" + role,
 	}, []string{"TIDEMARK_KAFKA_SASL_PASSWORD=tidemark-" + role + "-secret", "TIDEMARK_WEBHOOK_SECRETS=" + secret}
 }
 
-// certificate is another way: straight to the brokers, with a certificate for the user's name.
-func (g *rig) certificate(user string) []string {
+// certificate has a role connect to the brokers directly, with a client certificate for the user.
+func (g *installation) certificate(user string) []string {
 	file := func(name string) string { return filepath.Join(g.certs, name) }
 	return []string{
 		"--brokers", strings.Join(g.ssl, ","), "--kafka-tls", "--kafka-ca-file", file("ca.pem"),
@@ -99,49 +97,39 @@ func (g *rig) certificate(user string) []string {
 	}
 }
 
-func (g *rig) role(command, name string, args ...string) *program {
+func (g *installation) role(command, name string, args ...string) *rig.Program {
 	flags, env := g.security(command)
 	if command == "serve" {
 		flags, env = g.certificate("tidemark-serve"), nil
 	}
-	p := &program{name: name, path: g.binary, env: env, log: filepath.Join(g.dir, name+".log"), admin: freeAddr()}
-	p.args = append(append(append([]string{command}, g.sizing()...), flags...), append(args, "--admin-addr", p.admin)...)
+	p := rig.New(g.binary, g.dir, name, slices.Concat([]string{command}, g.sizing(), flags, args)...)
+	p.Env = env
 	return p
 }
 
-func (g *rig) newIngress(i int) *program {
-	addr := freeAddr()
-	p := g.role("ingest", fmt.Sprint("ingress", i+1), "--ingress-addr", addr, "--drain-delay", drainDelay.String())
-	p.url = "http://" + addr
-	return p
-}
-
-// instance names the i-th of the processors that are always there.
+// instance is the instance id of the i-th processor.
 func instance(i int) string { return fmt.Sprint("p", i+1) }
 
-// transactional says what the processors do.
-func (g *rig) transactional() bool { return g.guarantee == epochs.ExactlyOnce }
+// transactional reports whether the processors run with exactly_once.
+func (g *installation) transactional() bool { return g.guarantee == epochs.ExactlyOnce }
 
-func (g *rig) newProcess(name string, args ...string) *program {
-	data := filepath.Join(g.dir, "data-process"+name)
+func (g *installation) newProcess(name string, args ...string) *rig.Program {
 	if g.transactional() {
 		args = append(args, "--guarantee", string(epochs.ExactlyOnce), "--epoch", "50ms")
 	}
-	p := g.role("process", "process"+name, append(args, "--data", data)...)
-	p.data = data
-	return p
+	return g.role("process", "process"+name, args...).Store()
 }
 
-func (g *rig) all() []*program {
-	all := append(append([]*program{}, g.ingress...), g.process...)
+func (g *installation) all() []*rig.Program {
+	all := append(append([]*rig.Program{}, g.ingress...), g.process...)
 	if g.serve != nil {
 		all = append(all, g.serve)
 	}
 	return all
 }
 
-// grant allows each role what `tidemark topics acls` says, and no more.
-func (g *rig) grant(ctx context.Context) error {
+// grant creates the ACLs that `tidemark topics acls` prints, and no other.
+func (g *installation) grant(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, g.binary, "topics", "acls", "--topic-prefix", g.prefix, "-o", "json").Output()
 	if err != nil {
 		return fmt.Errorf("topics acls: %w", err)
@@ -193,9 +181,9 @@ func (g *rig) grant(ctx context.Context) error {
 	return nil
 }
 
-// compactSoon makes the brokers roll and compact the tables every few seconds, so that every recovery of the run meets
-// compacted tails. The index they keep whole, for the judge.
-func (g *rig) compactSoon(ctx context.Context) error {
+// compactSoon has the brokers roll and compact the tables every few seconds, so that every recovery reads compacted
+// segments. The index is not compacted: the judge reads all of it.
+func (g *installation) compactSoon(ctx context.Context) error {
 	set := func(name, value string) kadm.AlterConfig {
 		return kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: &value}
 	}
@@ -213,14 +201,14 @@ func (g *rig) compactSoon(ctx context.Context) error {
 }
 
 // start starts all roles and waits until they are ready.
-func (g *rig) start(ctx context.Context) error {
+func (g *installation) start(ctx context.Context) error {
 	for _, p := range g.all() {
-		if err := p.start(); err != nil {
+		if err := p.Start(); err != nil {
 			return err
 		}
 	}
 	for _, p := range g.all() {
-		if _, err := awaitReady(ctx, p, 60*time.Second); err != nil {
+		if _, err := p.AwaitReady(ctx, 60*time.Second); err != nil {
 			return err
 		}
 	}
@@ -228,33 +216,13 @@ func (g *rig) start(ctx context.Context) error {
 }
 
 // close ends what is still running.
-func (g *rig) close() {
+func (g *installation) close() {
 	for _, p := range g.all() {
-		if p.alive() {
-			_ = p.kill() // it was alive: nothing to learn from the kill
-		}
+		p.Close()
 	}
 	if g.tmpfs != "" {
 		if err := exec.Command("umount", g.tmpfs).Run(); err != nil {
 			fmt.Fprintf(os.Stderr, "umount %s: %v\n", g.tmpfs, err)
 		}
 	}
-}
-
-// awaitReady waits until a program says that it is ready, and returns how long that took.
-func awaitReady(ctx context.Context, p *program, limit time.Duration) (time.Duration, error) {
-	begin := time.Now()
-	for !p.ready() {
-		switch {
-		case !p.alive():
-			_, _, err := p.state()
-			return 0, fmt.Errorf("%s ended: %w\n%s", p.name, err, p.tail())
-		case time.Since(begin) > limit:
-			return 0, fmt.Errorf("%s is not ready after %v\n%s", p.name, limit, p.tail())
-		case ctx.Err() != nil:
-			return 0, ctx.Err()
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	return time.Since(begin), nil
 }
