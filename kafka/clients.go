@@ -18,7 +18,7 @@ import (
 
 // Cluster returns the connection settings for the packages below this one.
 func (c Config) Cluster() committed.Cluster {
-	return committed.Cluster{Brokers: c.Brokers, Sarama: c.saramaReader, Franz: c.Franz, Explain: func(topic string, err error) error {
+	return committed.Cluster{Brokers: c.Brokers, Sarama: c.Sarama, Franz: c.Franz, Explain: func(topic string, err error) error {
 		switch {
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			return missing(topic)

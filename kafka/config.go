@@ -22,12 +22,9 @@ type Config struct {
 	SASL     SASLConfig
 }
 
-// Timeouts and retries of a client. A leader that is killed is replaced after the brokers' session timeout (9 s) plus
-// the election: 12 s were measured, and 32 s when a majority was down and came back.
 const (
 	dialTimeout    = 5 * time.Second
 	requestTimeout = 30 * time.Second
-	retries        = 30 // from 250 ms to 2 s: some 55 s together
 )
 
 // validate refuses settings that would fail later with a less clear error.
@@ -48,8 +45,8 @@ func (c Config) clientID() string {
 	return c.ClientID
 }
 
-// Sarama returns a configuration that neither loses nor reorders records. goka's builders change it, so each caller
-// gets its own.
+// Sarama returns a configuration for consumers that skips nothing; records are produced by franz-go. goka's builders
+// change the configuration, so each caller gets its own.
 func (c Config) Sarama() (*sarama.Config, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -58,17 +55,16 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	s.ClientID = c.clientID()
 	s.ChannelBufferSize = 128 // records per consumed partition, whatever their size
 	s.Net.DialTimeout = dialTimeout
-	s.Net.MaxOpenRequests = 1 // with more, a retried batch may be written after a later one
+	s.Net.MaxOpenRequests = 1 // per connection; what all measurements were made with
 	// A connection to a hung broker is closed after this time. A join that waits longer for a slow member fails and is
 	// retried; that is better than fetches that wait as long as the longest join.
 	s.Net.ReadTimeout = requestTimeout
 	s.Net.WriteTimeout = requestTimeout
 
-	// When the look-up of a leader fails, sarama fails the batch at once, whatever Producer.Retry is.
-	s.Metadata.Retry.Max = retries
-	s.Metadata.Retry.BackoffFunc = backoff
-
-	saramaProducer(s)
+	// Only consumers use sarama, and they are restarted when they fail. Metadata look-ups, which do not end with a
+	// context, give up within a second.
+	s.Metadata.Retry.Max = 3
+	s.Metadata.Retry.BackoffFunc = func(int, int) time.Duration { return 250 * time.Millisecond }
 	committed.ReaderSettings(s, topology.MaxMessageBytes)
 
 	if err := c.TLS.sarama(s); err != nil {
@@ -80,33 +76,6 @@ func (c Config) Sarama() (*sarama.Config, error) {
 	}
 	return s, nil
 }
-
-// saramaReader returns the configuration of consumers, which are restarted when they fail. Their metadata look-ups,
-// which do not end with a context, give up within a second. A producer's must outlast an election.
-func (c Config) saramaReader() (*sarama.Config, error) {
-	s, err := c.Sarama()
-	if err != nil {
-		return nil, err
-	}
-	s.Metadata.Retry.Max = 3
-	s.Metadata.Retry.BackoffFunc = func(int, int) time.Duration { return 250 * time.Millisecond }
-	return s, nil
-}
-
-func saramaProducer(s *sarama.Config) {
-	s.Producer.RequiredAcks = sarama.WaitForAll
-	s.Producer.Idempotent = true
-	s.Producer.MaxMessageBytes = topology.MaxMessageBytes
-	s.Producer.Retry.Max = retries
-	s.Producer.Retry.BackoffFunc = backoff
-	s.Producer.Return.Successes = true
-	s.Producer.Return.Errors = true
-	// Consumers in other languages need a library for every compression but gzip, and gzip costs more than it saves.
-	s.Producer.Compression = sarama.CompressionNone
-}
-
-// backoff is the pause before one of sarama's retries.
-var backoff = sarama.NewExponentialBackoff(250*time.Millisecond, 2*time.Second)
 
 // Franz returns the options to connect: addresses, client id, TLS, SASL. Callers add their own.
 func (c Config) Franz() ([]kgo.Opt, error) {
