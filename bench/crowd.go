@@ -3,10 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,34 +14,54 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tidemark/e2e/provider"
+	"tidemark/e2e/rig"
 )
 
-// A crowd sends events at a rate, whether or not the answers come as fast: as a provider does whose events happen.
+// A crowd sends events at a rate, whether or not the answers come as fast, as a provider does.
 type crowd struct {
 	client      *http.Client
-	urls        []string // in turn
-	name        string
-	workspaces  int
-	rate        int     // events a second
-	outstanding int     // at most so many unanswered; what would be more is counted
-	large       float64 // share of events of 256 KiB
+	to          []*rig.Program // in turn
+	rate        int            // events a second; 0: the next when one is answered
+	outstanding int            // at most so many unanswered; of a rate, the events past that are counted
+	body        func(n int64) []byte
 	sent        atomic.Int64
 }
 
-// A tally is what became of a crowd's events.
+// A tally has the answers to a crowd's events.
 type tally struct {
 	mu     sync.Mutex
-	codes  map[string]int
 	took   map[string][]time.Duration // by code
 	unsent int
 	errors []string // of those without an answer, each once
 	lasted time.Duration
 }
 
-// run sends for a while, and returns when all is answered.
+// run sends for a while, and returns when all events are answered.
 func (c *crowd) run(ctx context.Context, howLong time.Duration) *tally {
-	t := &tally{codes: map[string]int{}, took: map[string][]time.Duration{}}
+	t := &tally{took: map[string][]time.Duration{}}
 	var open sync.WaitGroup
+	begin := time.Now()
+	if c.rate == 0 {
+		for range c.outstanding {
+			open.Go(func() {
+				for time.Since(begin) < howLong && ctx.Err() == nil {
+					c.send(ctx, t)
+				}
+			})
+		}
+		open.Wait()
+	} else {
+		c.atRate(ctx, howLong, t, &open)
+	}
+	t.lasted = time.Since(begin)
+	open.Wait()
+	return t
+}
+
+// atRate sends at the rate.
+func (c *crowd) atRate(ctx context.Context, howLong time.Duration, t *tally, open *sync.WaitGroup) {
 	places := make(chan struct{}, c.outstanding)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -63,12 +80,9 @@ func (c *crowd) run(ctx context.Context, howLong time.Duration) *tally {
 			}
 		}
 	}
-	t.lasted = time.Since(begin)
-	open.Wait()
-	return t
 }
 
-// together runs two crowds beside each other.
+// together runs two crowds at the same time.
 func together(ctx context.Context, howLong time.Duration, a, b *crowd) (ofA, ofB *tally) {
 	var both sync.WaitGroup
 	both.Go(func() { ofA = a.run(ctx, howLong) })
@@ -79,21 +93,21 @@ func together(ctx context.Context, howLong time.Duration, a, b *crowd) (ofA, ofB
 
 var padding = strings.Repeat("x", 256<<10)
 
+// crowdBody is a small event with padding.
+func crowdBody(name string, workspaces, n int64, size int) []byte {
+	return fmt.Appendf(nil, `{"event":"workspace_storage_file_updated","event_id":"evt_%s","workspace_id":"%s-%d",`+
+		`"object_id":"2f%d","name":"a.pdf","size":%d,"pad":"%s"}`, rand.Text(), name, n%workspaces, n%997, n, padding[:size])
+}
+
 func (c *crowd) send(ctx context.Context, t *tally) {
 	n := c.sent.Add(1)
-	pad := padding[:200]
-	if c.large > 0 && n%int64(1/c.large) == 0 {
-		pad = padding
-	}
-	body := fmt.Appendf(nil, `{"event":"workspace_storage_file_updated","event_id":"evt_%s","workspace_id":"%s-%d","object_id":"2f%d","name":"a.pdf","size":%d,"pad":"%s"}`,
-		rand.Text(), c.name, n%int64(c.workspaces), n%997, n, pad)
-	mac := hmac.New(sha256.New, []byte(benchSecret))
-	mac.Write(body)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.urls[n%int64(len(c.urls))], bytes.NewReader(body))
+	body := c.body(n)
+	url := c.to[n%int64(len(c.to))].URL + webhook
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
-		return // an address that the bench chose itself
+		return // an address of our own
 	}
-	request.Header.Set("Fastio-Signature", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	request.Header.Set("Fastio-Signature", provider.Sign(benchSecret, body))
 	begin := time.Now()
 	answer, err := c.client.Do(request)
 	code := "no_answer"
@@ -107,11 +121,10 @@ func (c *crowd) send(ctx context.Context, t *tally) {
 	took := time.Since(begin)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.codes[code]++
 	t.took[code] = append(t.took[code], took)
 }
 
-// complain keeps the first few causes.
+// complain keeps the first few errors.
 func (t *tally) complain(err error) {
 	text := err.Error()
 	if inner, ok := errors.AsType[*net.OpError](err); ok {
@@ -124,17 +137,18 @@ func (t *tally) complain(err error) {
 	}
 }
 
-// figures are the counts by code, the rate of what was accepted, and how long answers took.
+// figures are the counts by code, the rate of accepted events, and the latencies.
 func (t *tally) figures() result {
 	var all []time.Duration
-	total := 0
+	answers := map[string]int{}
 	for code, took := range t.took {
 		all = append(all, took...)
-		total += t.codes[code]
+		answers[code] = len(took)
 	}
 	f := result{
-		"answers": t.codes, "accepted_per_s": per(float64(t.codes["200"]), t.lasted.Seconds()),
-		"refused_share": per(float64(total-t.codes["200"]), float64(max(total, 1))), "p99_ms": quantile(all, 0.99), "max_ms": quantile(all, 1),
+		"answers": answers, "accepted_per_s": per(float64(answers["200"]), t.lasted.Seconds()),
+		"refused_share": per(float64(len(all)-answers["200"]), float64(max(len(all), 1))),
+		"p99_ms":        quantile(all, 0.99), "max_ms": quantile(all, 1),
 	}
 	if took := t.took["200"]; len(took) > 0 {
 		f["p50_ms_of_200"], f["p99_ms_of_200"] = quantile(took, 0.50), quantile(took, 0.99)

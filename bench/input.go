@@ -7,17 +7,17 @@ import (
 	"math/rand/v2"
 	"sort"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/kafka"
-	"tidemark/topology"
+	"tidemark/e2e/oracle"
+	"tidemark/e2e/rig"
 )
 
-// An input makes the events: workspaces by Zipf's law, a fifth added unless told otherwise, a tenth deleted, the rest updated, and one in twenty
-// sent again with the same id and body.
+// An input generates events: workspaces by Zipf's law, a fifth added by default, a tenth deleted, the rest updated,
+// and one in twenty sent again with the same id and body. e2e/gen is no load: its histories are kept in memory, and
+// full of irregularities.
 type input struct {
 	random     *rand.Rand
 	cumulative []float64
@@ -32,8 +32,8 @@ type input struct {
 type file struct{ id, name, path, mime string }
 
 type event struct {
-	workspace string
-	value     []byte
+	workspace, id string
+	value         []byte
 }
 
 var kinds = []struct{ extension, mime string }{
@@ -87,7 +87,8 @@ func (in *input) next() (e event, first bool) {
 		f = here[in.random.IntN(len(here))]
 	}
 	in.at = in.at.Add(time.Duration(1+in.random.IntN(5)) * time.Millisecond)
-	e = event{in.workspaces[w], in.body(kind, in.workspaces[w], f)}
+	e = event{workspace: in.workspaces[w], id: "evt_" + in.id(26)}
+	e.value = in.body(kind, e, f)
 	if len(in.recent) < 500 {
 		in.recent = append(in.recent, e)
 	} else {
@@ -104,45 +105,40 @@ func (in *input) newFile() file {
 }
 
 // body is about 480 bytes, as the provider's are.
-func (in *input) body(kind, workspace string, f file) []byte {
-	return fmt.Appendf(nil, `{"event":"workspace_storage_file_%s","event_id":"evt_%s","workspace_id":"%s","object_id":"%s","name":"%s","path":"%s",`+
+func (in *input) body(kind string, e event, f file) []byte {
+	return fmt.Appendf(nil, `{"event":"workspace_storage_file_%s","event_id":"%s","workspace_id":"%s","object_id":"%s","name":"%s","path":"%s",`+
 		`"size":%d,"hash":"sha256:%016x%016x%016x%016x","mime":"%s","actor_id":"usr_%d","created":"%s","received_at":"%s"}`,
-		kind, in.id(26), workspace, f.id, f.name, f.path, in.random.IntN(50_000_000),
+		kind, e.id, e.workspace, f.id, f.name, f.path, in.random.IntN(50_000_000),
 		in.random.Uint64(), in.random.Uint64(), in.random.Uint64(), in.random.Uint64(), f.mime, in.random.IntN(500),
 		in.at.Format("2006-01-02T15:04:05.000Z"), in.at.Add(137*time.Millisecond).Format("2006-01-02T15:04:05.000Z"))
 }
 
+// record is the event as the ingress writes it.
+func (s setup) record(topic string, e event) *kgo.Record {
+	return &kgo.Record{
+		Topic: topic, Partition: int32(oracle.Partition(topic, e.workspace, s.partitions)),
+		Key: []byte(e.workspace), Value: e.value,
+	}
+}
+
 // fill produces the events and returns how many of them are no repeats, and how many files they name.
-func (s setup) fill(ctx context.Context, topic topology.Topic) (unique, files int, err error) {
-	config := kafka.Config{Brokers: s.brokers, ClientID: "bench"}
-	options, err := config.Franz()
+func (s setup) fill(ctx context.Context, topic string) (unique, files int, err error) {
+	client, err := rig.Client(s.brokers, kgo.ProducerLinger(20*time.Millisecond))
 	if err != nil {
 		return 0, 0, err
 	}
-	client, err := kgo.NewClient(append(options, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(20*time.Millisecond))...)
-	if err != nil {
-		return 0, 0, fmt.Errorf("start producer: %w", err)
-	}
 	defer client.Close()
-	var failed atomic.Int64
 	in := newInput(s)
+	first := kgo.AbortingFirstErrPromise(client)
 	for range s.events {
-		e, first := in.next()
-		if first {
+		e, new := in.next()
+		if new {
 			unique++
 		}
-		r := &kgo.Record{Topic: topic.Name, Partition: kafka.Partition(e.workspace, topic.Partitions), Key: []byte(e.workspace), Value: e.value}
-		client.Produce(ctx, r, func(_ *kgo.Record, err error) {
-			if err != nil {
-				failed.Add(1)
-			}
-		})
+		client.Produce(ctx, s.record(topic, e), first.Promise())
 	}
-	if err := client.Flush(ctx); err != nil {
+	if err := first.Err(); err != nil {
 		return 0, 0, fmt.Errorf("produce input: %w", err)
-	}
-	if n := failed.Load(); n > 0 {
-		return 0, 0, fmt.Errorf("%d of %d events were not taken", n, s.events)
 	}
 	return unique, in.total, nil
 }

@@ -2,12 +2,12 @@
 //
 //	go run ./bench processor [-events N] [-files N]   events/s and CPU seconds per million events of the files group
 //	go run ./bench recovery  [-events N] [-files N]   seconds until an instance with an empty disk is ready
-//	go run ./bench latency   [-seconds S] [-rate N]   milliseconds from an event to its notice, for who reads committed records
+//	go run ./bench latency   [-seconds S] [-rate N]   ms from an event to its notice at a read_committed consumer
 //	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
-//	go run ./bench overload  [-seconds S] [-slow N]   what a hot workspace, a broker away and slow clients do to the ingress
+//	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients
 //
-// It runs the real binary as a process of its own, counts what is in the output topics before it believes a rate, and prints
-// one JSON object a line. It makes no claim about absolute speed: compare figures of one machine and one hour.
+// It runs the real binary as a process of its own, counts the output records before it reports a rate, and prints one
+// JSON object a line. It makes no claim about absolute speed: compare figures of one machine and one hour.
 package main
 
 import (
@@ -17,14 +17,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"tidemark/e2e/rig"
 )
 
-// A setup is what every measurement needs.
+// A setup has the flags of all measurements.
 type setup struct {
 	brokers    []string
 	binary     string
@@ -83,7 +83,7 @@ func run(ctx context.Context, args []string) error {
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
-	if s.brokers = strings.Split(*brokers, ","); *brokers == "" && args[0] != "overload" { // which has its own, to take away
+	if s.brokers = strings.Split(*brokers, ","); *brokers == "" && args[0] != "overload" { // which starts and kills its own
 		return errors.New("no cluster: set -brokers or KAFKA_BROKERS, for example after `make kafka-start`")
 	}
 	dir, err := os.MkdirTemp("", "tidemark-bench")
@@ -93,11 +93,8 @@ func run(ctx context.Context, args []string) error {
 	defer func() { _ = os.RemoveAll(dir) }() // in the temporary folder: at worst it stays
 	s.dir = dir
 	if s.binary == "" {
-		s.binary = filepath.Join(dir, "tidemark")
-		build := exec.CommandContext(ctx, "go", "build", "-o", s.binary, "./cmd/tidemark")
-		build.Stderr = os.Stderr
-		if err := build.Run(); err != nil {
-			return fmt.Errorf("build tidemark: %w", err)
+		if s.binary, err = rig.Build(dir, "tidemark/cmd/tidemark"); err != nil {
+			return err
 		}
 	}
 	figures, err := measurements[args[0]](ctx, s)

@@ -2,29 +2,25 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"tidemark/kafka"
-	"tidemark/topology"
+	"tidemark/e2e/rig"
 )
 
-// An overload runs the ingress against a broker that it can take away: `tidemark dev` in a process of its own.
+// An overload runs the ingress against a broker that it can stop and kill: `tidemark dev` in a process of its own.
 type overload struct {
-	setup
-	kafka   string // address of the broker
-	streams topology.Streams
-	broker  *process
-	client  *http.Client
+	*installation
+	broker *rig.Program
+	client *http.Client
 }
 
-// The ordinary load, in events a second: ten workspaces beside each other, each far below its limit.
+// The ordinary load, in events a second: ten workspaces, each far below its limit.
 const (
 	calmWorkspaces = 10
 	limit          = 100 // of each workspace
@@ -32,25 +28,21 @@ const (
 	hotRate        = 10 * limit
 )
 
-// overloaded measures what others notice of a hot workspace, what several ingress instances let through, and what memory the
-// ingress takes at ten times its load with and without a broker, and under clients that send a byte a second.
+// overloaded measures the effect of a hot workspace on others, what several ingress instances accept, and the
+// ingress's memory at ten times its load with and without a broker, and under clients that send a byte a second.
 func overloaded(ctx context.Context, s setup) (result, error) {
-	o := &overload{setup: s, client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8192, DisableCompression: true}}}
-	if err := os.Setenv("TIDEMARK_WEBHOOK_SECRETS", benchSecret); err != nil {
-		return nil, err
-	}
-	var err error
-	if o.streams, err = topology.New("overload", topology.Sizing{Partitions: s.partitions, Replication: 1, MinISR: 1}); err != nil {
-		return nil, err
-	}
-	if o.kafka, err = freeAddr(); err != nil {
-		return nil, err
-	}
+	transport := &http.Transport{MaxIdleConnsPerHost: 8192, DisableCompression: true}
+	o := &overload{client: &http.Client{Timeout: 10 * time.Second, Transport: transport}}
+	any, kafka := "127.0.0.1:0", rig.FreeAddr()
+	dev := []string{"dev", "--kafka-addr", kafka, "--ingress-addr", any, "--api-addr", any}
+	o.broker = rig.New(s.binary, s.dir, "broker", dev...).Store()
 	if err := o.startBroker(ctx); err != nil {
 		return nil, err
 	}
-	defer func() { o.broker.kill() }() // the one that runs then
-	if _, err := kafka.ApplyTopics(ctx, kafka.Config{Brokers: []string{o.kafka}}, o.streams.Topics()); err != nil {
+	defer o.broker.Close()
+	s.brokers, s.events = []string{kafka}, 0
+	var err error
+	if o.installation, err = s.install(ctx); err != nil {
 		return nil, err
 	}
 	figures := result{"measured": "overload", "seconds_each": s.seconds}
@@ -69,133 +61,110 @@ func overloaded(ctx context.Context, s setup) (result, error) {
 }
 
 // startBroker starts the broker on the data that it has, and waits for it.
-func (o *overload) startBroker(ctx context.Context) (err error) {
-	any := "127.0.0.1:0"
-	o.broker, err = o.launch(ctx, "broker", alone(), "dev", "--data", filepath.Join(o.dir, "broker"), "--kafka-addr", o.kafka, "--ingress-addr", any, "--api-addr", any)
-	if err != nil {
+func (o *overload) startBroker(ctx context.Context) error {
+	if err := o.broker.Start(); err != nil {
 		return err
 	}
-	return await(ctx, o.broker.ready)
-}
-
-// instance starts an ingress, which has to become ready unless the broker is away.
-func (o *overload) instance(ctx context.Context, name string, flags ...string) (p *process, url string, err error) {
-	addr, err := freeAddr()
-	if err != nil {
-		return nil, "", err
-	}
-	p, err = o.launch(ctx, name, alone(), append([]string{
-		"ingest", "--brokers", o.kafka, "--ingress-addr", addr, "--topic-prefix", "overload",
-		"--replication", "1", "--min-insync", "1", "--partitions", fmt.Sprint(o.partitions),
-	}, flags...)...)
-	if err != nil {
-		return nil, "", err
-	}
-	return p, "http://" + addr + "/webhook/fastio", await(ctx, p.ready)
-}
-
-// alone is the environment without settings of tidemark: what is measured is set by flags alone.
-func alone() (env []string) {
-	for _, pair := range os.Environ() {
-		if !strings.HasPrefix(pair, "TIDEMARK_") || strings.HasPrefix(pair, "TIDEMARK_WEBHOOK_SECRETS=") {
-			env = append(env, pair)
-		}
-	}
-	return env
+	_, err := o.broker.AwaitReady(ctx, patience)
+	return err
 }
 
 // phase is how long each load lasts.
 func (o *overload) phase() time.Duration { return time.Duration(o.seconds) * time.Second }
 
+// crowd sends events of some workspaces at a rate.
+func (o *overload) crowd(name string, workspaces int64, rate int, to ...*rig.Program) *crowd {
+	body := func(n int64) []byte { return crowdBody(name, workspaces, n, 200) }
+	return &crowd{client: o.client, to: to, rate: rate, outstanding: 256, body: body}
+}
+
 // hot sends the ordinary load without and with a workspace at ten times its limit.
 func (o *overload) hot(ctx context.Context) (result, error) {
-	p, url, err := o.instance(ctx, "hot", "--workspace-rate", fmt.Sprint(limit))
+	p, err := o.ingress(ctx, "hot", "--workspace-rate", fmt.Sprint(limit))
 	if err != nil {
 		return nil, err
 	}
-	defer p.kill()
-	calm := &crowd{client: o.client, urls: []string{url}, workspaces: calmWorkspaces, name: "calm", rate: calmRate, outstanding: 256}
-	hot := &crowd{client: o.client, urls: []string{url}, workspaces: 1, name: "hot", rate: hotRate, outstanding: 256}
+	defer p.Close()
+	calm, hot := o.crowd("calm", calmWorkspaces, calmRate, p), o.crowd("hot", 1, hotRate, p)
 	calm.run(ctx, 3*time.Second) // warm up
 	alone := calm.run(ctx, o.phase())
 	others, refused := together(ctx, o.phase(), calm, hot)
-	return result{"others_alone": alone.figures(), "others_beside_it": others.figures(), "the_hot_one": refused.figures(), "limit_per_s": limit}, p.stop()
+	return result{
+		"others_alone": alone.figures(), "others_beside_it": others.figures(), "the_hot_one": refused.figures(),
+		"limit_per_s": limit,
+	}, stop(p)
 }
 
 // instances sends one workspace's load to two instances in turn.
 func (o *overload) instances(ctx context.Context) (result, error) {
-	var urls []string
-	var all []*process
+	var all []*rig.Program
 	for _, name := range []string{"first", "second"} {
-		p, url, err := o.instance(ctx, name, "--workspace-rate", fmt.Sprint(limit), "--workspace-burst", "20")
+		p, err := o.ingress(ctx, name, "--workspace-rate", fmt.Sprint(limit), "--workspace-burst", "20")
 		if err != nil {
 			return nil, err
 		}
-		defer p.kill()
-		urls, all = append(urls, url), append(all, p)
+		defer p.Close()
+		all = append(all, p)
 	}
-	hot := &crowd{client: o.client, urls: urls, workspaces: 1, name: "both", rate: hotRate, outstanding: 256}
-	figures := hot.run(ctx, o.phase()).figures()
+	figures := o.crowd("both", 1, hotRate, all...).run(ctx, o.phase()).figures()
 	figures["limit_per_s_and_instance"] = limit
-	for _, p := range all {
-		if err := p.stop(); err != nil {
-			return nil, err
-		}
-	}
-	return figures, nil
+	return figures, errors.Join(stop(all[0]), stop(all[1]))
 }
 
-// away sends ten times the ordinary load, and large events among it, while the broker is there, stopped, killed and back.
+// away sends ten times the ordinary load, one event in a hundred of 256 KiB, while the broker runs, is stopped, is
+// killed and is back.
 func (o *overload) away(ctx context.Context) (result, error) {
-	p, url, err := o.instance(ctx, "away")
+	p, err := o.ingress(ctx, "away")
 	if err != nil {
 		return nil, err
 	}
-	defer p.kill()
+	defer p.Close()
 	figures := result{}
-	flood := &crowd{client: o.client, urls: []string{url}, workspaces: 100, name: "flood", rate: 10 * calmRate, outstanding: 8000, large: 0.01}
-	during := func(what string) {
-		memory := p.watch()
+	flood := o.crowd("flood", 100, 10*calmRate, p)
+	flood.outstanding, flood.body = 8000, func(n int64) []byte {
+		size := 200
+		if n%100 == 0 {
+			size = len(padding)
+		}
+		return crowdBody("flood", 100, n, size)
+	}
+	for _, step := range []struct {
+		name   string
+		before func() error
+	}{
+		{"1_broker_there", func() error { return nil }},
+		{"2_broker_hangs", func() error { return o.broker.Signal(syscall.SIGSTOP) }},
+		{"3_broker_wakes", func() error { return o.broker.Signal(syscall.SIGCONT) }},
+		{"4_broker_gone", o.broker.Kill},
+		{"5_broker_back", func() error { return o.startBroker(ctx) }},
+	} {
+		if err := step.before(); err != nil {
+			return nil, fmt.Errorf("%s: %w", step.name, err)
+		}
+		memory := watch(ctx, p)
 		f := flood.run(ctx, o.phase()).figures()
 		memory.add(f)
-		figures[what] = f
+		figures[step.name] = f
 	}
-	during("1_broker_there")
-	if err := o.broker.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		return nil, fmt.Errorf("stop the broker: %w", err)
-	}
-	during("2_broker_hangs")
-	if err := o.broker.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		return nil, fmt.Errorf("wake the broker: %w", err)
-	}
-	during("3_broker_wakes")
-	o.broker.kill()
-	<-o.broker.ended
-	during("4_broker_gone")
-	if err := o.startBroker(ctx); err != nil {
-		return nil, err
-	}
-	during("5_broker_back")
-	return figures, p.stop()
+	return figures, stop(p)
 }
 
 // slow has clients that send a byte a second beside the ordinary load.
 func (o *overload) slow(ctx context.Context) (result, error) {
-	p, url, err := o.instance(ctx, "slow")
+	p, err := o.ingress(ctx, "slow")
 	if err != nil {
 		return nil, err
 	}
-	defer p.kill()
-	calm := &crowd{client: o.client, urls: []string{url}, workspaces: calmWorkspaces, name: "slow", rate: calmRate, outstanding: 256}
+	defer p.Close()
+	calm := o.crowd("slow", calmWorkspaces, calmRate, p)
 	calm.run(ctx, 3*time.Second) // warm up
-	alone := calm.run(ctx, o.phase()).figures()
-	figures := result{"others_alone": alone}
+	figures := result{"others_alone": calm.run(ctx, o.phase()).figures()}
 	for _, how := range []string{"headers", "body", "large_body"} {
-		memory, trickle := p.watch(), startTrickle(ctx, url, how, o.slowClients)
+		memory, trickle := watch(ctx, p), startTrickle(ctx, p.URL+webhook, how, o.slowClients)
 		f := calm.run(ctx, o.phase()).figures()
 		trickle.stop(f)
 		memory.add(f)
 		figures["beside_slow_"+how] = f
 	}
-	return figures, p.stop()
+	return figures, stop(p)
 }

@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tidemark/e2e/rig"
 )
 
-// A trickle is many clients that send a byte a second, and come again when they are cut off.
+// A trickle is many clients that send a byte a second, and connect again when they are disconnected.
 type trickle struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -22,7 +22,7 @@ type trickle struct {
 	held   atomic.Int64 // how long the ended ones lasted at most, in ms
 }
 
-// startTrickle begins so many clients; how says what they are slow with.
+// startTrickle starts so many clients, which are slow with headers, body or large_body.
 func startTrickle(ctx context.Context, address, how string, clients int) *trickle {
 	ctx, cancel := context.WithCancel(ctx)
 	t := &trickle{cancel: cancel}
@@ -35,10 +35,7 @@ func startTrickle(ctx context.Context, address, how string, clients int) *trickl
 			for ctx.Err() == nil {
 				begin := time.Now()
 				t.one(ctx, u, how)
-				select { // a slow client comes again slowly: who does not is a flood
-				case <-time.After(time.Until(begin.Add(time.Second))):
-				case <-ctx.Done():
-				}
+				_ = rig.Sleep(ctx, time.Until(begin.Add(time.Second))) // clients that connect at once again would be a flood
 			}
 		})
 	}
@@ -59,7 +56,7 @@ func (t *trickle) one(ctx context.Context, u *url.URL, how string) {
 	if how != "headers" {
 		head += "Content-Length: 400000\r\n\r\n{"
 	}
-	if how == "large_body" { // past what a body may hold without a share of the gate for large ones
+	if how == "large_body" { // larger than the bodies that pass without the limiter for large ones
 		head += strings.Repeat(" ", 20<<10)
 	}
 	if _, err := conn.Write([]byte(head)); err != nil {
@@ -67,7 +64,7 @@ func (t *trickle) one(ctx context.Context, u *url.URL, how string) {
 		return
 	}
 	ended := make(chan struct{})
-	go func() { // the server answers 408, or hangs up
+	go func() { // the server answers 408, or closes the connection
 		defer close(ended)
 		buffer := make([]byte, 512)
 		for {
@@ -99,24 +96,21 @@ func (t *trickle) stop(f result) {
 	f["slow_clients_cut"], f["slow_clients_not_let_in"], f["longest_held_ms"] = t.cut.Load(), t.failed.Load(), t.held.Load()
 }
 
-// A memory watches what a process holds.
+// A memory is how much a process has resident while it is watched, in MB.
 type memory struct {
-	stop, done  chan struct{}
-	most, first int // MB resident
+	stop        context.CancelFunc
+	done        chan struct{}
+	most, first float64
 }
 
-// watch begins to look, four times a second.
-func (p *process) watch() *memory {
-	m := &memory{stop: make(chan struct{}), done: make(chan struct{}), first: p.residentMB()}
+// watch looks four times a second.
+func watch(ctx context.Context, p *rig.Program) *memory {
+	ctx, stop := context.WithCancel(ctx)
+	m := &memory{stop: stop, done: make(chan struct{}), first: p.Usage().RSSMB}
 	go func() {
 		defer close(m.done)
-		for {
-			m.most = max(m.most, p.residentMB())
-			select {
-			case <-m.stop:
-				return
-			case <-time.After(250 * time.Millisecond):
-			}
+		for ok := true; ok; ok = rig.Sleep(ctx, 250*time.Millisecond) == nil {
+			m.most = max(m.most, p.Usage().RSSMB)
 		}
 	}()
 	return m
@@ -124,25 +118,7 @@ func (p *process) watch() *memory {
 
 // add ends the watch and adds its figures.
 func (m *memory) add(f result) {
-	close(m.stop)
+	m.stop()
 	<-m.done
-	f["rss_mb_before"], f["rss_mb_most"] = m.first, m.most
-}
-
-// residentMB reads /proc; 0 of a process that has ended.
-func (p *process) residentMB() int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		return 0
-	}
-	_, after, _ := strings.Cut(string(b), "VmRSS:")
-	fields := strings.Fields(after)
-	if len(fields) == 0 {
-		return 0
-	}
-	kb, err := strconv.Atoi(fields[0])
-	if err != nil {
-		return 0
-	}
-	return kb / 1024
+	f["rss_mb_before"], f["rss_mb_most"] = int(m.first), int(m.most)
 }

@@ -14,14 +14,6 @@ func number(b []byte) int {
 	return n
 }
 
-// plainNumber reads digits without leading zeros; -1 when there is anything else.
-func plainNumber(b []byte) int {
-	if len(b) == 0 || len(b) > 18 || b[0] == '0' && len(b) > 1 {
-		return -1
-	}
-	return number(b)
-}
-
 // parseSize reads a number of bytes, from 0 to 2^63-1, however JSON writes it: 18233, 18233.0 and 1.8233e4 are one number.
 func parseSize(b []byte) (int64, bool) {
 	if 0 < len(b) && len(b) < 19 {

@@ -130,7 +130,7 @@ func (h *Handler) problemOf(r *http.Request, err error) *problem {
 		return &problem{status: http.StatusNotFound, code: "not_found", detail: err.Error()}
 	case errors.Is(err, ErrBadCursor):
 		return &problem{status: http.StatusBadRequest, code: "bad_cursor", field: "cursor", detail: err.Error()}
-	case kafka.Away(err):
+	case kafka.Unreachable(err):
 		return &problem{status: http.StatusServiceUnavailable, code: "brokers_away", detail: err.Error()}
 	}
 	h.log.ErrorContext(r.Context(), "a request about the dead letters failed", "path", r.URL.Path, "error", err)

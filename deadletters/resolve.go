@@ -298,7 +298,7 @@ func (b *batch) marker(s *sending) *kgo.Record {
 // denied says what to grant when the brokers do not let this user write.
 func denied(topic string, err error) error {
 	if errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return fmt.Errorf("%w (see `tidemark topics acls`): %w", &kafka.Denied{Resource: "topic " + topic, Doing: "write to it", Operation: "Write"}, err)
+		return fmt.Errorf("%w (see `tidemark topics acls`): %w", &kafka.Denied{Resource: "topic " + topic, Action: "write to it", Operation: "Write"}, err)
 	}
 	return err
 }

@@ -15,6 +15,7 @@ import (
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/provider"
+	"tidemark/e2e/rig"
 
 	"golang.org/x/time/rate"
 )
@@ -27,9 +28,9 @@ var (
 
 const ackLatency = 30 * time.Millisecond
 
-// TestCrash sends a history while processor and ingress are killed, and judges everything that came of it. A processor with
-// an instance id takes its partitions back at once; one without waits for its dead self's session to expire, and has more to
-// catch up with.
+// TestCrash sends a history while processor and ingress are killed, and judges all topics and answers. A processor
+// with an instance id gets its partitions back at once; one without has to wait until the killed member's session has
+// expired.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -59,39 +60,39 @@ func crash(t *testing.T, events int, p plan, flags ...string) {
 	if *size > 0 {
 		events = *size
 	}
-	g := newRig(t, ackLatency)
-	g.process.args = append(g.process.args, flags...)
-	g.once = slices.Contains(flags, "exactly_once")
-	g.ingest.start(t)
-	g.process.start(t)
-	g.serve.start(t)
-	g.awaitReady(g.ingest, g.ingestAdmin, 30*time.Second)
-	g.awaitReady(g.process, g.procAdmin, 60*time.Second)
+	f := newFixture(t, ackLatency)
+	f.process.Args = append(f.process.Args, flags...)
+	f.once = slices.Contains(flags, "exactly_once")
+	f.start(f.ingest, f.process, f.serve)
+	f.awaitReady(f.ingest, f.process)
 
 	r := &oracle.Report{Title: strings.Join(append([]string{"crash test"}, flags...), " ")}
-	sent := g.traffic(events, p, r)
-	r.Fact("drained after the last event, s", seconds(g.drain(120*time.Second, true)))
-	leave := func(role *program) {
-		took, err := role.term(30 * time.Second)
+	sent := f.traffic(events, p, r)
+	r.Fact("drained after the last event, s", seconds(f.drain(120*time.Second, true)))
+	leave := func(role *rig.Program) {
+		took, err := role.Term(30 * time.Second)
 		if err != nil {
-			r.Violate("roles that do not leave when told", "%s: %v\n%s", role.name, err, role.tail())
+			r.Violate("roles that do not drain after SIGTERM", "%v", err)
 		}
-		r.Fact(role.name+": left after SIGTERM, s", seconds(took))
+		r.Fact(role.Name+": left after SIGTERM, s", seconds(took))
 	}
-	leave(g.ingest)
-	leave(g.process)
-	g.judgeViews(g.judge(oracle.Judge{Workspaces: true, Sent: sent}, r), r)
-	leave(g.serve)
+	leave(f.ingest)
+	leave(f.process)
+	model := f.judge(oracle.Judge{Workspaces: true, Sent: sent}, r)
+	if err := rig.JudgeView(t.Context(), f.serve, model, time.Minute, r); err != nil {
+		t.Fatal(err)
+	}
+	leave(f.serve)
 	conclude(t, r)
 }
 
-// judge compares all topics with what should have become of the events, which it returns.
-func (g *rig) judge(how oracle.Judge, r *oracle.Report) *oracle.Model {
-	g.t.Helper()
-	how.Brokers, how.Topics, how.Partitions, how.Once = g.brokers, g.topics, partitions, g.once
-	model, err := how.Run(g.t.Context(), r)
+// judge compares all topics with the model of the events, which it returns.
+func (f *fixture) judge(how oracle.Judge, r *oracle.Report) *oracle.Model {
+	f.t.Helper()
+	how.Brokers, how.Topics, how.Partitions, how.Once = f.brokers, f.topics, partitions, f.once
+	model, err := how.Run(f.t.Context(), r)
 	if err != nil {
-		g.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	return model
 }
@@ -107,8 +108,8 @@ func conclude(t *testing.T, r *oracle.Report) {
 }
 
 // traffic sends a history under chaos.
-func (g *rig) traffic(events int, p plan, r *oracle.Report) *oracle.Sent {
-	g.t.Helper()
+func (f *fixture) traffic(events int, p plan, r *oracle.Report) *oracle.Sent {
+	f.t.Helper()
 	s := *seed
 	if s == 0 {
 		s = uint64(time.Now().UnixNano())
@@ -122,7 +123,7 @@ func (g *rig) traffic(events int, p plan, r *oracle.Report) *oracle.Sent {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	defer transport.CloseIdleConnections()
 	sender := &provider.Sender{
-		URL: func() string { return g.ingestURL }, Secret: secret, Pace: pace, Timeout: 5 * time.Second,
+		URL: func() string { return f.ingest.URL }, Secret: secret, Pace: pace, Timeout: 5 * time.Second,
 		Client: &http.Client{Transport: transport},
 	}
 	type sent struct {
@@ -137,32 +138,32 @@ func (g *rig) traffic(events int, p plan, r *oracle.Report) *oracle.Sent {
 		notes, err := sender.Run(ctx, h)
 		sending <- sent{notes, err}
 	}()
-	others := &foreign{rig: g, rnd: rand.New(rand.NewPCG(s, 2)), written: map[string]bool{}}
+	others := rig.NewForeign(f.client, f.topics.Events, partitions, rand.New(rand.NewPCG(s, 2)))
 	othersCtx, stopOthers := context.WithCancel(ctx)
 	if !p.foreign {
 		stopOthers()
 	}
 	wrote := make(chan error, 1)
-	go func() { wrote <- others.run(othersCtx, 150*time.Millisecond) }()
+	go func() { wrote <- others.Run(othersCtx, 150*time.Millisecond) }()
 
-	c := &chaos{rig: g, plan: p, rnd: rand.New(rand.NewPCG(s, 3)), sender: sender, pace: pace, total: h.Deliveries()}
+	c := &chaos{fixture: f, plan: p, rnd: rand.New(rand.NewPCG(s, 3)), sender: sender, pace: pace, total: h.Deliveries()}
 	if err := c.run(ctx); err != nil {
-		g.t.Fatalf("seed %d: %v", s, err)
+		f.t.Fatalf("seed %d: %v", s, err)
 	}
 	done := <-sending
 	stopOthers()
 	if err := <-wrote; err != nil {
-		g.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	if done.err != nil {
-		g.t.Fatalf("seed %d: the senders gave up: %v\n%s", s, done.err, g.ingest.tail())
+		f.t.Fatalf("seed %d: the senders gave up: %v\n%s", s, done.err, f.ingest.Tail())
 	}
 	gap, p50, p99 := sender.Figures()
 	r.Fact("sent in, s", seconds(time.Since(begin)))
 	r.Fact("200s / retries", fmt.Sprintf("%d / %d", sender.OK.Load(), sender.Retries.Load()))
 	r.Fact("time to a 200, p50 / p99, ms", fmt.Sprintf("%.1f / %.1f", ms(p50), ms(p99)))
 	r.Fact("longest time without a 200, s", seconds(gap))
-	r.Fact("records written by others", len(others.written))
+	r.Fact("records written by others", len(others.Written))
 	r.Fact("kills: processor / ingress", fmt.Sprintf("%d / %d", c.kills, c.ingressKills))
 	r.Fact("kills with acknowledgements held", c.held)
 	r.Fact("processor: restart to next notice, s", secondsOf(c.recovery))
@@ -170,28 +171,7 @@ func (g *rig) traffic(events int, p plan, r *oracle.Report) *oracle.Sent {
 	for range c.withoutTraffic {
 		r.Violate("kills without traffic", "see the log")
 	}
-	return &oracle.Sent{History: h, Notes: done.notes, Foreign: others.written}
-}
-
-// judgeViews compares the API with the model, then again after the view lost its disk.
-func (g *rig) judgeViews(m *oracle.Model, r *oracle.Report) {
-	g.t.Helper()
-	client := &http.Client{Timeout: 30 * time.Second}
-	r.Fact("view: caught up after, s", seconds(g.awaitView(60*time.Second)))
-	if err := m.JudgeAPI(g.t.Context(), client, g.apiURL, r); err != nil {
-		g.t.Fatalf("%v\n%s", err, g.serve.tail())
-	}
-	if err := g.serve.kill(); err != nil {
-		g.t.Fatalf("%v\n%s", err, g.serve.tail())
-	}
-	if err := os.RemoveAll(g.data("serve")); err != nil {
-		g.t.Fatal(err)
-	}
-	g.serve.start(g.t)
-	r.Fact("view: wiped, caught up after, s", seconds(g.awaitView(60*time.Second)))
-	if err := m.JudgeAPI(g.t.Context(), client, g.apiURL, r); err != nil {
-		g.t.Fatalf("%v\n%s", err, g.serve.tail())
-	}
+	return &oracle.Sent{History: h, Notes: done.notes, Foreign: others.Written}
 }
 
 func broker() string {

@@ -20,8 +20,8 @@ import (
 
 var children = flag.Int("children", 0, "files in the folder of the folder test; 0 for the form's own number")
 
-// TestFolderWalk moves a folder with many files while another workspace of its partition goes on, then deletes it while the
-// processor is killed. Each file must move once and be deleted once.
+// TestFolderWalk moves a folder with many files while another workspace of its partition sends events, then deletes
+// it while the processor is killed. Each file must move once and be deleted once.
 func TestFolderWalk(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -37,9 +37,9 @@ func TestFolderWalk(t *testing.T) {
 	}
 }
 
-// A walker is a rig whose events are written by the test.
+// A walker is a fixture whose events are written by the test.
 type walker struct {
-	*rig
+	*fixture
 	dated atomic.Int64
 }
 
@@ -52,9 +52,9 @@ func walk(t *testing.T, flags ...string) {
 	if *children > 0 {
 		n = *children
 	}
-	g := &walker{rig: newRig(t, 0)}
+	g := &walker{fixture: newFixture(t, 0)}
 	g.once = len(flags) > 0
-	g.process.args = append(append(g.process.args, "--instance-id", "walk"), flags...)
+	g.process.Args = append(append(g.process.Args, "--instance-id", "walk"), flags...)
 	r := &oracle.Report{Title: fmt.Sprintf("folder of %d files %v", n, flags)}
 
 	const workspace = "folders"
@@ -71,8 +71,8 @@ func walk(t *testing.T, flags ...string) {
 	if err := g.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	g.process.start(t)
-	g.awaitReady(g.process, g.procAdmin, 60*time.Second)
+	g.start(g.process)
+	g.awaitReady(g.process)
 	r.Fact("added in, s", seconds(g.drain(5*time.Minute, true)))
 
 	waits := g.neighbours(other)
@@ -86,29 +86,24 @@ func walk(t *testing.T, flags ...string) {
 	r.Fact("another workspace's event to its notice meanwhile: events, p50 / p99 / longest, ms",
 		fmt.Sprintf("%d, %.1f / %.1f / %.1f", len(waited), ms(waited[len(waited)/2]), ms(waited[len(waited)*99/100]), ms(waited[len(waited)-1])))
 
-	t.Log("\n" + r.String()) // judging takes longer than all of it
+	t.Log("\n" + r.String()) // before judging, which takes long
 
 	g.event(workspace, "deleted", "folder_deleted", "dir", "")
 	kills := 0
 	for end := time.Now().Add(took / 2); kills < 4 || time.Now().Before(end); kills++ {
 		time.Sleep(max(200*time.Millisecond, took/8))
-		if err := g.process.kill(); err != nil {
-			t.Fatalf("%v\n%s", err, g.process.tail())
-		}
-		g.process.start(t)
-		g.awaitReady(g.process, g.procAdmin, 60*time.Second)
+		g.restart()
+		g.awaitReady(g.process)
 	}
 	r.Fact("kills while it was deleted", kills)
 	g.drain(5*time.Minute, true)
-	if _, err := g.process.term(30 * time.Second); err != nil {
-		t.Error(err)
-	}
+	g.term(g.process)
 	g.judgeWalk(workspace, n, r)
 	g.judge(oracle.Judge{Workspaces: true}, r)
 	conclude(t, r)
 }
 
-// neighbour returns a workspace whose events lie in the same partition.
+// neighbour returns a workspace with the same partition.
 func neighbour(topic, workspace string) string {
 	for i := 0; ; i++ {
 		if name := fmt.Sprint("other", i); oracle.Partition(topic, name, partitions) == oracle.Partition(topic, workspace, partitions) {
@@ -136,7 +131,7 @@ func (g *walker) event(workspace, id, event, object, more string) {
 	}
 }
 
-// awaitNotices waits until so many notices of a workspace say that they follow from an event of a folder.
+// awaitNotices waits until so many notices of a workspace have an event of a folder as their cause.
 func (g *walker) awaitNotices(workspace, cause string, n int, limit time.Duration) {
 	g.t.Helper()
 	reader, err := kgo.NewClient(kgo.SeedBrokers(g.brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumePartitions(
@@ -154,13 +149,13 @@ func (g *walker) awaitNotices(workspace, cause string, n int, limit time.Duratio
 			}
 		})
 		if ctx.Err() != nil {
-			g.t.Fatalf("%d of %d notices after %v\n%s", found, n, limit, g.process.tail())
+			g.t.Fatalf("%d of %d notices after %v\n%s", found, n, limit, g.process.Tail())
 		}
 	}
 }
 
-// neighbours sends an event of another workspace every 20 ms, and measures how long it takes to its notice. What it returns ends
-// that, and returns the times.
+// neighbours sends an event of another workspace every 20 ms, and measures how long it takes to its notice. What it
+// returns ends that, and returns the times.
 func (g *walker) neighbours(workspace string) (end func() []time.Duration) {
 	g.t.Helper()
 	reader, err := kgo.NewClient(kgo.SeedBrokers(g.brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(20*time.Millisecond),
@@ -199,8 +194,8 @@ func (g *walker) neighbours(workspace string) (end func() []time.Duration) {
 	}
 }
 
-// judgeWalk looks at what the folder's files have become, and counts what was said of each.
-func (g *rig) judgeWalk(workspace string, n int, r *oracle.Report) {
+// judgeWalk judges the rows of the folder's files, and the notices of each.
+func (g *fixture) judgeWalk(workspace string, n int, r *oracle.Report) {
 	g.t.Helper()
 	read := func(topic string, each func(*kgo.Record)) {
 		g.t.Helper()
@@ -216,7 +211,7 @@ func (g *rig) judgeWalk(workspace string, n int, r *oracle.Report) {
 		}
 		rows[string(record.Key)] = row
 	})
-	said := map[string]map[string]bool{} // by file: events of the folder that reached it
+	said := map[string]map[string]bool{} // by file: the folder's events in its notices
 	repeated := 0
 	read(g.topics.Notify, func(record *kgo.Record) {
 		var notice struct {

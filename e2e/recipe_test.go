@@ -19,11 +19,12 @@ import (
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/provider"
+	"tidemark/e2e/rig"
 
 	"golang.org/x/time/rate"
 )
 
-// missing skips a test for want of another language, loudly; in CI that is a failure.
+// missing skips a test that needs another language, and says so; in CI that is a failure.
 func missing(t *testing.T, format string, args ...any) {
 	t.Helper()
 	why := fmt.Sprintf(format, args...)
@@ -46,7 +47,7 @@ func python(t *testing.T) string {
 	return strings.TrimSpace(string(out))
 }
 
-// plain is a history that a program which knows one shape only can send: the recipe reads workspace_id and event_id.
+// plain is a history for producers that know one shape only: the recipe reads workspace_id and event_id.
 func plain(events int) *gen.History {
 	h := gen.New(gen.Config{Seed: 11, Events: events, Base: time.Now().Truncate(time.Second)})
 	for i := range h.Workspaces {
@@ -86,27 +87,24 @@ func send(t *testing.T, url string, h *gen.History) {
 	}
 }
 
-// settle waits for the processor, stops it, and returns the judge's model once everything derived has been judged by it.
-func (g *rig) settle() *oracle.Model {
+// settle drains and stops the processor, judges its outputs, and returns the model.
+func (g *fixture) settle() *oracle.Model {
 	g.t.Helper()
 	g.drain(60*time.Second, true)
-	if _, err := g.process.term(30 * time.Second); err != nil {
-		g.t.Fatalf("%v\n%s", err, g.process.tail())
-	}
+	g.term(g.process)
 	r := &oracle.Report{Title: g.t.Name()}
 	model := g.judge(oracle.Judge{Workspaces: true}, r)
 	conclude(g.t, r)
 	return model
 }
 
-// byIngress sends a history through our own ingress: what the other producers' state is compared with.
-func byIngress(t *testing.T, h *gen.History) (*rig, *oracle.Model) {
+// byIngress sends a history through our own ingress, for comparison with another producer.
+func byIngress(t *testing.T, h *gen.History) (*fixture, *oracle.Model) {
 	t.Helper()
-	g := newRig(t, 0)
-	g.ingest.start(t)
-	g.process.start(t)
-	g.awaitReady(g.ingest, g.ingestAdmin, 30*time.Second)
-	send(t, g.ingestURL, h)
+	g := newFixture(t, 0)
+	g.start(g.ingest, g.process)
+	g.awaitReady(g.ingest)
+	send(t, g.ingest.URL, h)
 	return g, g.settle()
 }
 
@@ -159,9 +157,9 @@ func stderrOf(err error) []byte {
 func TestRecipeFlaskProducer(t *testing.T) {
 	interpreter := python(t)
 	h := plain(400)
-	g := newRig(t, 0)
-	g.process.start(t)
-	addr := freeAddr(t)
+	g := newFixture(t, 0)
+	g.start(g.process)
+	addr := rig.FreeAddr()
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
@@ -170,25 +168,21 @@ func TestRecipeFlaskProducer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flask := &program{
-		name: "flask", path: interpreter, args: []string{script, g.brokers[0], g.topics.Events, port},
-		env: []string{"WEBHOOK_SECRET=" + secret}, log: filepath.Join(g.dir, "flask.log"),
+	flask := &rig.Program{
+		Name: "flask", Path: interpreter, Args: []string{script, g.brokers[0], g.topics.Events, port},
+		Env: []string{"WEBHOOK_SECRET=" + secret}, Log: filepath.Join(g.dir, "flask.log"),
 	}
-	flask.start(t)
-	t.Cleanup(func() {
-		if flask.alive() {
-			_ = flask.kill() // it was alive: nothing to learn from the kill
-		}
-	})
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	g.start(flask)
+	t.Cleanup(flask.Close)
+	_, err = rig.Until(t.Context(), 30*time.Second, func() (bool, error) {
 		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			_ = conn.Close() // it was only asked whether someone listens
-			break
+		if err != nil {
+			return false, flask.Signal(0) // it must run
 		}
-		if time.Now().After(end) || !flask.alive() {
-			t.Fatalf("flask does not listen: %v\n%s", err, flask.tail())
-		}
+		return true, conn.Close()
+	})
+	if err != nil {
+		t.Fatalf("flask does not listen: %v\n%s", err, flask.Tail())
 	}
 	send(t, "http://"+addr, h)
 	theirs := g.settle()
@@ -196,7 +190,7 @@ func TestRecipeFlaskProducer(t *testing.T) {
 	sameState(t, ours, theirs)
 }
 
-// sameState compares what two producers' events became, apart from what must differ: where they lie and when they came.
+// sameState compares the states of two producers' events, apart from positions and times of arrival.
 func sameState(t *testing.T, ours, theirs *oracle.Model) {
 	t.Helper()
 	a, b := ours.States(), theirs.States()
@@ -224,8 +218,8 @@ func TestRecipeJavaProducer(t *testing.T) {
 			lines.WriteByte('\n')
 		}
 	}
-	g := newRig(t, 0)
-	g.process.start(t)
+	g := newFixture(t, 0)
+	g.start(g.process)
 	java := console(g.brokers[0], g.topics.Events)
 	java.Stdin = &lines
 	if out, err := java.CombinedOutput(); err != nil {

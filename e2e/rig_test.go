@@ -2,23 +2,19 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"tidemark/devbroker"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/proxy"
-	"tidemark/kafka/committed"
+	"tidemark/e2e/rig"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -27,8 +23,37 @@ const (
 	secret     = "e2e-secret-of-thirty-two-bytes-or-more"
 )
 
-// A rig is a cluster behind a proxy, and the programs of one installation on it.
-type rig struct {
+// builds is where the programs of all tests are built, and the one that is released.
+var builds struct {
+	dir    string
+	binary func() (string, error)
+}
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "tidemark-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	builds.dir = dir
+	builds.binary = sync.OnceValues(func() (string, error) { return rig.Build(dir, "tidemark/cmd/tidemark") })
+	code := m.Run()
+	_ = os.RemoveAll(dir) // a folder in the temp folder; its loss or stay is no result
+	os.Exit(code)
+}
+
+// build returns the path of the binary, which is built once.
+func build(t *testing.T) string {
+	t.Helper()
+	path, err := builds.binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// A fixture is a cluster behind a proxy, and the programs of one installation on it.
+type fixture struct {
 	t      *testing.T
 	dir    string // logs and local stores
 	prefix string
@@ -38,52 +63,45 @@ type rig struct {
 	brokers []string // direct, for the oracle
 	proxy   *proxy.Proxy
 	client  *kgo.Client
-	admin   *kadm.Client
 
-	ingest, process, serve             *program
-	ingestURL, apiURL                  string
-	ingestAdmin, procAdmin, serveAdmin string
+	ingest, process, serve *rig.Program
 }
 
-// newRig has a cluster and topics ready, and starts no role. Writes to every topic but the events are acknowledged late: in
-// that window a crash tells who commits or keeps what is not yet in the log.
-func newRig(t *testing.T, latency time.Duration) *rig {
+// newFixture has a cluster and topics ready, and starts no role. Writes to every topic but the events are
+// acknowledged late: a crash meanwhile shows who commits or keeps what is not yet in the log.
+func newFixture(t *testing.T, latency time.Duration) *fixture {
 	t.Helper()
 	name := fmt.Sprintf("e2e-%d-%d", os.Getpid(), time.Now().UnixNano()%1e9)
-	g := &rig{t: t, dir: artifacts(t), prefix: name, brokers: devbroker.ForTest(t)}
-	g.topics = oracle.Topics{
-		Events: name + "-events", Files: name + "-files-table", Index: name + "-index", Notify: name + "-notify",
-		DLQ: name + "-dlq", Workspaces: name + "-workspaces-table",
-	}
-	late := map[string]bool{g.topics.Files: true, g.topics.Index: true, g.topics.Notify: true, g.topics.DLQ: true, g.topics.Workspaces: true}
+	f := &fixture{t: t, dir: artifacts(t), prefix: name, topics: oracle.TopicsOf(name), brokers: devbroker.ForTest(t)}
 	var err error
-	if g.proxy, err = proxy.Start(proxy.Config{Brokers: g.brokers, Late: func(topic string) bool { return late[topic] }, Latency: latency}); err != nil {
+	late := func(topic string) bool { return strings.HasPrefix(topic, name) && topic != f.topics.Events }
+	if f.proxy, err = proxy.Start(proxy.Config{Brokers: f.brokers, Late: late, Latency: latency}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(g.proxy.Close)
-	if g.client, err = kgo.NewClient(kgo.SeedBrokers(g.brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
+	t.Cleanup(f.proxy.Close)
+	if f.client, err = rig.Client(f.brokers); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(g.client.Close)
-	g.admin = kadm.NewClient(g.client)
-
-	apply := exec.Command(build(t, "tidemark/cmd/tidemark"), g.flags("topics", "apply")...)
-	if out, err := apply.CombinedOutput(); err != nil {
-		t.Fatalf("topics apply: %v\n%s", err, out)
+	t.Cleanup(f.client.Close)
+	if err := rig.CreateTopics(t.Context(), build(t), f.flags()...); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { // a shared cluster outlives the test
-		if _, err := g.admin.DeleteTopics(context.Background(), g.topics.Events, g.topics.Files, g.topics.Index, g.topics.Notify, g.topics.DLQ, g.topics.Workspaces); err != nil {
+		if err := rig.DeleteTopics(context.Background(), f.client, f.topics); err != nil {
 			t.Logf("delete topics: %v", err)
 		}
 	})
-	g.wire()
-	return g
+	f.ingest = f.role("ingest", "ingest").Listen("--ingress-addr")
+	f.process = f.role("process", "process").Store()
+	f.serve = f.role("serve", "serve").Listen("--api-addr").Store()
+	return f
 }
 
 // artifacts is where logs stay when the test fails, and are removed when it passes.
 func artifacts(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "tidemark-"+strings.ReplaceAll(t.Name(), "/", "-")+"-") //nolint:usetesting // what failed must stay to be looked at
+	name := "tidemark-" + strings.ReplaceAll(t.Name(), "/", "-") + "-"
+	dir, err := os.MkdirTemp("", name) //nolint:usetesting // after a failure it stays
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,142 +117,67 @@ func artifacts(t *testing.T) string {
 	return dir
 }
 
-// flags are a command with what every one of them needs.
-func (g *rig) flags(command ...string) []string {
-	return append(command, "--brokers", strings.Join(g.proxy.Addrs(), ","), "--topic-prefix", g.prefix,
-		"--partitions", strconv.Itoa(partitions), "--replication", "1", "--min-insync", "1")
-}
-
-// wire says how the roles are started; none is.
-func (g *rig) wire() {
-	ingress, api := freeAddr(g.t), freeAddr(g.t)
-	g.ingestAdmin, g.procAdmin, g.serveAdmin = freeAddr(g.t), freeAddr(g.t), freeAddr(g.t)
-	g.ingestURL, g.apiURL = "http://"+ingress, "http://"+api
-	role := func(name string, args ...string) *program {
-		p := &program{
-			name: name, path: build(g.t, "tidemark/cmd/tidemark"), args: append(g.flags(name), args...),
-			env: []string{"TIDEMARK_WEBHOOK_SECRETS=" + secret}, log: filepath.Join(g.dir, name+".log"),
-		}
-		g.t.Cleanup(func() {
-			if p.alive() {
-				_ = p.kill() // it was alive: nothing to learn from the kill
-			}
-		})
-		return p
+// flags are what every command needs.
+func (f *fixture) flags() []string {
+	return []string{
+		"--brokers", strings.Join(f.proxy.Addrs(), ","), "--topic-prefix", f.prefix,
+		"--partitions", strconv.Itoa(partitions), "--replication", "1", "--min-insync", "1",
 	}
-	g.ingest = role("ingest", "--ingress-addr", ingress, "--admin-addr", g.ingestAdmin)
-	g.process = role("process", "--data", g.data("process"), "--admin-addr", g.procAdmin)
-	g.serve = role("serve", "--data", g.data("serve"), "--api-addr", api, "--admin-addr", g.serveAdmin)
 }
 
-func (g *rig) data(role string) string { return filepath.Join(g.dir, "data-"+role) }
-
-// awaitReady waits until a role's admin address says that it is ready.
-func (g *rig) awaitReady(p *program, admin string, limit time.Duration) {
-	g.t.Helper()
-	last := "no answer yet"
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if !p.alive() {
-			g.t.Fatalf("%s ended: %v\n%s", p.name, p.exit(), p.tail())
-		}
-		resp, err := http.Get("http://" + admin + "/readyz")
-		if err != nil {
-			continue
-		}
-		last = resp.Status
-		_ = resp.Body.Close() // only the status is asked for
-		if resp.StatusCode == http.StatusOK {
-			return
-		}
-	}
-	g.t.Fatalf("%s is not ready after %v (%s)\n%s", p.name, limit, last, p.tail())
+// role is a process that ends with the test.
+func (f *fixture) role(name, command string, flags ...string) *rig.Program {
+	p := rig.New(build(f.t), f.dir, name, append(append([]string{command}, f.flags()...), flags...)...)
+	p.Env = []string{"TIDEMARK_WEBHOOK_SECRETS=" + secret}
+	f.t.Cleanup(p.Close)
+	return p
 }
 
-// ends returns a topic's end offsets, summed over its partitions.
-func (g *rig) end(topic string) int64 {
-	ends, err := g.admin.ListEndOffsets(context.Background(), topic)
+// check fails the test when there is an error, with the end of the processor's log.
+func (f *fixture) check(err error) {
+	f.t.Helper()
 	if err != nil {
-		return 0 // asked again in a moment by those who wait for it to grow
+		f.t.Fatalf("%v\nthe processor's log:\n%s", err, f.process.Tail())
 	}
-	var sum int64
-	ends.Each(func(o kadm.ListedOffset) { sum += o.Offset })
-	return sum
 }
 
-// lag is how many records of a topic a group has not committed.
-func (g *rig) lag(ctx context.Context, group, topic string) (lag int64, err error) {
-	ends, err := g.admin.ListEndOffsets(ctx, topic)
-	if err != nil {
-		return 0, err
+// start starts programs.
+func (f *fixture) start(programs ...*rig.Program) {
+	f.t.Helper()
+	for _, p := range programs {
+		f.check(p.Start())
 	}
-	commits, err := g.admin.FetchOffsets(ctx, group)
-	if err != nil {
-		return 0, err
-	}
-	read := map[int32]int64{} // a group does not commit past the marker of a transaction
-	ends.Each(func(o kadm.ListedOffset) { read[o.Partition] = o.Offset })
-	if read, err = committed.Ends(ctx, g.client, topic, read); err != nil {
-		return 0, err
-	}
-	ends.Each(func(o kadm.ListedOffset) {
-		at, _ := commits.Lookup(topic, o.Partition)
-		end, decided := read[o.Partition]
-		if !decided {
-			end = o.Offset
-		}
-		lag += max(0, end-max(0, at.At))
-	})
-	return lag, nil
 }
 
-// drain waits until the groups have committed all there is to read, and returns how long that took.
-func (g *rig) drain(limit time.Duration, workspaces bool) time.Duration {
-	g.t.Helper()
-	begin := time.Now()
-	var files, spaces int64
-	for time.Since(begin) < limit {
-		var err1, err2 error
-		files, err1 = g.lag(context.Background(), g.prefix+"-files", g.topics.Events)
-		if workspaces {
-			spaces, err2 = g.lag(context.Background(), g.prefix+"-workspaces", g.topics.Notify)
-		}
-		if err1 == nil && err2 == nil && files == 0 && spaces == 0 {
-			return time.Since(begin)
-		}
-		time.Sleep(100 * time.Millisecond)
+// awaitReady waits until programs are ready.
+func (f *fixture) awaitReady(programs ...*rig.Program) {
+	f.t.Helper()
+	for _, p := range programs {
+		_, err := p.AwaitReady(f.t.Context(), time.Minute)
+		f.check(err)
 	}
-	g.t.Fatalf("not drained after %v: %d events and %d notices are not committed\n%s", limit, files, spaces, g.process.tail())
-	return 0
 }
 
-// awaitView waits until the API says that it holds all there is.
-func (g *rig) awaitView(limit time.Duration) time.Duration {
-	g.t.Helper()
-	begin := time.Now()
-	last := ""
-	for time.Since(begin) < limit {
-		resp, err := http.Get(g.apiURL + "/v1/status")
-		if err == nil {
-			var status struct {
-				Ready      bool
-				Partitions []struct {
-					LagRecords int64 `json:"lag_records"`
-				}
-			}
-			err = json.NewDecoder(resp.Body).Decode(&status)
-			_ = resp.Body.Close() // read to its end
-			lag := int64(0)
-			for _, p := range status.Partitions {
-				lag += p.LagRecords
-			}
-			if last = fmt.Sprintf("%s ready %t lag %d %v", resp.Status, status.Ready, lag, err); err == nil && status.Ready && lag == 0 {
-				return time.Since(begin)
-			}
-		} else {
-			last = err.Error()
-		}
-		time.Sleep(50 * time.Millisecond)
+// restart kills the processor, and starts it again.
+func (f *fixture) restart() {
+	f.t.Helper()
+	f.check(f.process.Kill())
+	f.start(f.process)
+}
+
+// drain waits until the groups have committed all records, and returns how long that took.
+func (f *fixture) drain(limit time.Duration, workspaces bool) time.Duration {
+	f.t.Helper()
+	took, err := rig.Drain(f.t.Context(), f.client, f.prefix, limit, workspaces)
+	f.check(err)
+	return took
+}
+
+// term ends programs, which must drain within 30 s.
+func (f *fixture) term(programs ...*rig.Program) {
+	f.t.Helper()
+	for _, p := range programs {
+		_, err := p.Term(30 * time.Second)
+		f.check(err)
 	}
-	g.t.Fatalf("the view does not catch up within %v: %s\n%s", limit, last, g.serve.tail())
-	return 0
 }

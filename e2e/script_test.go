@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tidemark/devbroker"
+	"tidemark/e2e/rig"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,7 +27,7 @@ import (
 //	retry N PROGRAM ARG..   run the program until it exits so; its last output is stdout
 //	produce TOPIC PARTITION KEY VALUE    put a record into a topic at $TIDEMARK_BROKERS, wherever it belongs
 func TestScripts(t *testing.T) {
-	binary := build(t, "tidemark/cmd/tidemark")
+	binary := build(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
@@ -50,13 +51,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) >= 2, "exits N PROGRAM ARG..")
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	err = ts.Exec(args[1], args[2:]...)
-	code := 0
-	if exit := new(exec.ExitError); errors.As(err, &exit) {
-		code = exit.ExitCode()
-	} else {
-		ts.Check(err)
-	}
+	code, err := exitCode(ts, args[1:])
+	ts.Check(err)
 	if code != want {
 		ts.Fatalf("%s exits %d, want %d", strings.Join(args[1:], " "), code, want)
 	}
@@ -65,9 +61,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 func addrs(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) > 0, "addr NAME..")
 	for _, name := range args {
-		addr, err := freeAddress()
-		ts.Check(err)
-		ts.Setenv(name, addr)
+		ts.Setenv(name, rig.FreeAddr())
 	}
 }
 
@@ -87,14 +81,13 @@ const patience = 60 * time.Second
 
 func await(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 2, "await FILE TEXT")
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		data, err := os.ReadFile(ts.MkAbs(args[0]))
-		if err == nil && strings.Contains(string(data), args[1]) {
-			return
-		}
-		if time.Now().After(end) {
-			ts.Fatalf("%s does not hold %q after %v: %v\n%s", args[0], args[1], patience, err, data)
-		}
+	var data []byte
+	_, err := rig.Until(context.Background(), patience, func() (bool, error) {
+		data, _ = os.ReadFile(ts.MkAbs(args[0])) // it may not be there yet
+		return strings.Contains(string(data), args[1]), nil
+	})
+	if err != nil {
+		ts.Fatalf("%s does not have %q: %v\n%s", args[0], args[1], err, data)
 	}
 }
 
@@ -102,26 +95,30 @@ func retry(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) >= 2, "retry N PROGRAM ARG..")
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		err := ts.Exec(args[1], args[2:]...)
-		code := 0
-		if exit := new(exec.ExitError); errors.As(err, &exit) {
-			code = exit.ExitCode()
-		}
-		if code == want {
-			return
-		}
-		if time.Now().After(end) {
-			ts.Fatalf("%s exits %d, want %d after %v", strings.Join(args[1:], " "), code, want, patience)
-		}
+	code := 0
+	_, err = rig.Until(context.Background(), patience, func() (bool, error) {
+		code, err = exitCode(ts, args[1:])
+		return code == want && err == nil, nil
+	})
+	if err != nil {
+		ts.Fatalf("%s exits %d, want %d: %v", strings.Join(args[1:], " "), code, want, err)
 	}
+}
+
+// exitCode runs a program; an error says that it did not exit.
+func exitCode(ts *testscript.TestScript, args []string) (int, error) {
+	err := ts.Exec(args[0], args[1:]...)
+	if exit := new(exec.ExitError); errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	}
+	return 0, err
 }
 
 func produceRecord(ts *testscript.TestScript, neg bool, args []string) {
 	usage(ts, neg, len(args) == 4, "produce TOPIC PARTITION KEY VALUE")
 	partition, err := strconv.ParseInt(args[1], 10, 32)
 	ts.Check(err)
-	client, err := kgo.NewClient(kgo.SeedBrokers(ts.Getenv("TIDEMARK_BROKERS")), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	client, err := rig.Client([]string{ts.Getenv("TIDEMARK_BROKERS")})
 	ts.Check(err)
 	defer client.Close()
 	record := &kgo.Record{Topic: args[0], Partition: int32(partition), Key: []byte(args[2]), Value: []byte(args[3])}

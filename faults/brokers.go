@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"tidemark/e2e/rig"
+
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// killBroker ends the node that leads the quorum, or any, without warning, and brings it back later.
+// killBroker kills a node, or the one that leads the quorum, and starts it again some seconds later.
 func killBroker(controller bool) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		victim := 1 + r.rnd.IntN(nodes)
@@ -31,15 +33,15 @@ func killBroker(controller bool) func(context.Context, *run) (figures, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, r.between(time.Second, 8*time.Second)); err != nil {
+		if err := rig.Sleep(ctx, r.between(time.Second, 8*time.Second)); err != nil {
 			return nil, err
 		}
-		r.revive(victim)
+		r.startNode(victim)
 		return figures{"s to the next 200": round(took)}, nil
 	}
 }
 
-// pauseBroker stops a node with its connections open.
+// pauseBroker sends a node SIGSTOP: its connections stay open.
 func pauseBroker(ctx context.Context, r *run) (figures, error) {
 	victim := 1 + r.rnd.IntN(nodes)
 	led, err := r.ledBy(ctx, victim)
@@ -50,7 +52,7 @@ func pauseBroker(ctx context.Context, r *run) (figures, error) {
 		return nil, err
 	}
 	begin := time.Now()
-	err = sleep(ctx, r.between(3*time.Second, 15*time.Second)) // the brokers give each other 9 s
+	err = rig.Sleep(ctx, r.between(3*time.Second, 15*time.Second)) // the brokers' session timeout is 9 s
 	if err = errors.Join(err, r.node("cont", victim)); err != nil {
 		return nil, err
 	}
@@ -60,13 +62,13 @@ func pauseBroker(ctx context.Context, r *run) (figures, error) {
 
 // killTwo leaves one broker of three: below min.insync.replicas, so nothing may be acknowledged.
 func killTwo(ctx context.Context, r *run) (figures, error) {
-	left, busy := 1+r.rnd.IntN(nodes), r.traffic.busy()
+	left, busyPartitions := 1+r.rnd.IntN(nodes), r.traffic.busyPartitions()
 	for _, n := range others(left) {
 		if err := r.node("kill", n); err != nil {
 			return nil, err
 		}
 	}
-	if err := sleep(ctx, 500*time.Millisecond); err != nil { // what was on its way has arrived
+	if err := rig.Sleep(ctx, 500*time.Millisecond); err != nil { // requests that were in flight have arrived
 		return nil, err
 	}
 	w, end := r.traffic.watch()
@@ -74,7 +76,7 @@ func killTwo(ctx context.Context, r *run) (figures, error) {
 	if r.quick {
 		outage = 12 * time.Second
 	}
-	if err := sleep(ctx, outage); err != nil {
+	if err := rig.Sleep(ctx, outage); err != nil {
 		return nil, err
 	}
 	end()
@@ -82,13 +84,13 @@ func killTwo(ctx context.Context, r *run) (figures, error) {
 		return nil, fmt.Errorf("%d webhooks were answered 200 with one broker of three", n)
 	}
 	for _, n := range others(left) {
-		r.revive(n)
+		r.startNode(n)
 	}
-	if err := r.revived(); err != nil {
+	if err := r.awaitNodes(); err != nil {
 		return nil, err
 	}
 	back := time.Now()
-	took, err := r.traffic.next200(ctx, back, busy, 90*time.Second)
+	took, err := r.traffic.next200(ctx, back, busyPartitions, 90*time.Second)
 	return figures{"503 p99 ms": p99(w.slow), "503s": float64(w.refused), "s from back to 200 everywhere": round(took)}, err
 }
 
@@ -103,7 +105,7 @@ func loneLeader(ctx context.Context, r *run) (figures, error) {
 	for _, n := range others(victim) {
 		errs = append(errs, r.node("pause", n))
 	}
-	errs = append(errs, sleep(ctx, r.between(1500*time.Millisecond, 2500*time.Millisecond)), r.node("kill", victim))
+	errs = append(errs, rig.Sleep(ctx, r.between(1500*time.Millisecond, 2500*time.Millisecond)), r.node("kill", victim))
 	for _, n := range others(victim) {
 		errs = append(errs, r.node("cont", n))
 	}
@@ -114,11 +116,11 @@ func loneLeader(ctx context.Context, r *run) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.revive(victim)
+	r.startNode(victim)
 	return figures{"s to the next 200": round(took)}, nil
 }
 
-// moveLeaders gives the partitions of every topic other leaders again and again.
+// moveLeaders elects other leaders for the partitions of every topic, several times.
 func moveLeaders(ctx context.Context, r *run) (figures, error) {
 	w, end := r.traffic.watch()
 	defer end()
@@ -145,7 +147,7 @@ func moveLeaders(ctx context.Context, r *run) (figures, error) {
 		if _, err := r.admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, elect); err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, 1500*time.Millisecond); err != nil {
+		if err := rig.Sleep(ctx, 1500*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}
@@ -153,7 +155,7 @@ func moveLeaders(ctx context.Context, r *run) (figures, error) {
 	return figures{"leaders moved": float64(moved), "longest s without a 200": round(w.gap)}, nil
 }
 
-// others are the numbers of all brokers but one.
+// others returns the numbers of all brokers but one.
 func others(but int) (all []int) {
 	for n := 1; n <= nodes; n++ {
 		if n != but {

@@ -15,20 +15,22 @@ import (
 	"time"
 
 	"tidemark/e2e/proxy"
+	"tidemark/e2e/rig"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A cluster is three brokers, the proxy in front of them, and the judge's own way to them, which meets no fault of the proxy.
+// A cluster is three brokers, the proxy in front of them, the relay between them, and a client that goes past the
+// proxy.
 type cluster struct {
 	script string
 	state  string
 	base   int
 	extra  string
 
-	plain, ssl, proxied, proxies []string // ssl wants a client's certificate
+	plain, ssl, proxied, proxies []string // ssl requires a client certificate
 	certs                        string
 	proxy                        *proxy.Proxy
 	relay                        *relay
@@ -38,8 +40,8 @@ type cluster struct {
 
 const nodes = 3
 
-// jvm are the brokers' flags. Only the second compiler uses the machine's instructions for AES-GCM, and it must not come late:
-// until then TLS takes two fifths of what a broker needs.
+// jvm are the brokers' JVM flags. Only the C2 compiler uses the CPU's instructions for AES-GCM. It has to compile
+// them early: until then TLS takes two fifths of a broker's CPU time.
 const jvm = "-XX:+UseSerialGC -XX:CompileCommand=quiet -XX:CompileCommand=CompileThresholdScaling,com.sun.crypto.provider.*::*,0.05"
 
 func (c *cluster) run(args ...string) (string, error) {
@@ -55,11 +57,11 @@ func (c *cluster) run(args ...string) (string, error) {
 	return string(out), nil
 }
 
-// portsFree refuses ports that the kernel may give to anybody's connection while a broker is down.
+// portsFree refuses ports of the ephemeral range: while a broker is down, the kernel may use its port for a connection.
 func portsFree(base int) error {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {
-		return nil // another system: whoever chose the ports knows it
+		return nil // not Linux: the range is not known
 	}
 	var from, to int
 	if _, err := fmt.Sscan(string(text), &from, &to); err == nil && base+90 >= from && base <= to {
@@ -68,7 +70,7 @@ func portsFree(base int) error {
 	return nil
 }
 
-// up starts brokers, and what stands between them and before them.
+// up starts the relay, the brokers and the proxy.
 func (c *cluster) up() (err error) {
 	if c.relay, err = startRelay(c.base, c.state); err != nil {
 		return err
@@ -114,15 +116,14 @@ func (c *cluster) up() (err error) {
 	if err != nil {
 		return err
 	}
-	c.client, err = kgo.NewClient(kgo.SeedBrokers(c.plain...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(100*time.Millisecond))
-	if err != nil {
+	if c.client, err = rig.Client(c.plain); err != nil {
 		return err
 	}
 	c.admin = kadm.NewClient(c.client)
 	return nil
 }
 
-// down ends what up started; its data and logs stay where they are to be looked at.
+// down ends what up started. With keep, data and logs stay.
 func (c *cluster) down(keep bool) error {
 	if c.proxy != nil {
 		c.proxy.Close()
@@ -136,12 +137,12 @@ func (c *cluster) down(keep bool) error {
 	}
 	_, err := c.run(verb)
 	if c.relay != nil {
-		err = errors.Join(err, c.relay.close()) // nodes tell each other that they leave
+		err = errors.Join(err, c.relay.close()) // after the nodes: they announce to each other that they leave
 	}
 	return err
 }
 
-// ended are the nodes that do not run.
+// ended returns the nodes that do not run.
 func (c *cluster) ended() (down []int, err error) {
 	out, err := c.run("status")
 	for n := 1; n <= nodes; n++ {
@@ -169,7 +170,7 @@ func (c *cluster) controller(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	if len(resp.Topics) == 0 || len(resp.Topics[0].Partitions) == 0 {
-		return 0, errors.New("the quorum does not tell its leader")
+		return 0, errors.New("the answer about the quorum has no leader")
 	}
 	return int(resp.Topics[0].Partitions[0].LeaderID), nil
 }
@@ -189,29 +190,23 @@ func (c *cluster) leaders(ctx context.Context, topic string) (map[int32]int, err
 
 // replicated waits until no partition of any topic lacks a replica.
 func (c *cluster) replicated(ctx context.Context, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for {
+	last := ""
+	_, err := rig.Until(ctx, limit, func() (bool, error) {
 		short, err := c.short(ctx)
-		switch {
-		case err != nil:
-			short = err.Error()
-		case short == "":
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("replicas are missing: %s: %w", short, ctx.Err())
-		case <-time.After(200 * time.Millisecond):
-		}
+		last = fmt.Sprint(short, err)
+		return err == nil && short == "", nil
+	})
+	if err != nil {
+		return fmt.Errorf("replicas are missing: %s: %w", last, err)
 	}
+	return nil
 }
 
-// short names a partition that lacks a replica, or of which the nodes say different things: one that was cut off from the others
-// says what it knew until it has heard of more.
+// short names a partition that lacks a replica, or for which the nodes' metadata differ: a node that was isolated
+// answers from outdated metadata until it has caught up.
 func (c *cluster) short(ctx context.Context) (short string, err error) {
 	type leader struct{ node, epoch int32 }
-	said := map[string]leader{}
+	first := map[string]leader{}
 	for n := 1; n <= nodes; n++ {
 		resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, c.client.Broker(n))
 		if err != nil {
@@ -221,83 +216,16 @@ func (c *cluster) short(ctx context.Context) (short string, err error) {
 			for _, p := range t.Partitions {
 				name, is := fmt.Sprintf("%s/%d", *t.Topic, p.Partition), leader{p.Leader, p.LeaderEpoch}
 				if n == 1 {
-					said[name] = is
+					first[name] = is
 				}
 				if len(p.ISR) < nodes || p.Leader < 0 {
-					return fmt.Sprintf("%s has %v, says node %d", name, p.ISR, n), nil
+					return fmt.Sprintf("%s has the in-sync replicas %v by node %d", name, p.ISR, n), nil
 				}
-				if said[name] != is {
-					return fmt.Sprintf("%s is led by %v, says node 1, by %v, says node %d", name, said[name], is, n), nil
+				if first[name] != is {
+					return fmt.Sprintf("%s is led by %v by node 1, by %v by node %d", name, first[name], is, n), nil
 				}
 			}
 		}
 	}
 	return "", nil
-}
-
-// end sums a topic's end offsets; -1 when they cannot be had now.
-func (c *cluster) end(ctx context.Context, topic string) int64 {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	ends, err := c.admin.ListEndOffsets(ctx, topic)
-	if err != nil || ends.Error() != nil {
-		return -1
-	}
-	var sum int64
-	ends.Each(func(o kadm.ListedOffset) { sum += o.Offset })
-	return sum
-}
-
-// lag is how many records of a topic a group has not committed. What is never handed to anybody, as the markers of
-// transactions are, does not count; it is looked for at the very end only.
-func (c *cluster) lag(ctx context.Context, group, topic string) (lag int64, err error) {
-	ends, err := c.admin.ListEndOffsets(ctx, topic)
-	if err = errors.Join(err, ends.Error()); err != nil {
-		return 0, err
-	}
-	committed, err := c.admin.FetchOffsets(ctx, group)
-	if err != nil {
-		return 0, err
-	}
-	from := map[int32]kgo.Offset{}
-	to := map[int32]int64{}
-	ends.Each(func(o kadm.ListedOffset) {
-		at, _ := committed.Lookup(topic, o.Partition)
-		if next := max(0, at.At); next < o.Offset {
-			lag += o.Offset - next
-			from[o.Partition], to[o.Partition] = kgo.NewOffset().At(next), o.Offset
-		}
-	})
-	if lag == 0 || lag > 50*partitions {
-		return lag, nil
-	}
-	return c.records(ctx, topic, from, to)
-}
-
-// records counts what a reader of committed records is handed between two offsets of each partition.
-func (c *cluster) records(ctx context.Context, topic string, from map[int32]kgo.Offset, to map[int32]int64) (n int64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(c.plain...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
-	if err != nil {
-		return 0, err
-	}
-	defer client.Close()
-	for len(to) > 0 {
-		fetches := client.PollFetches(ctx)
-		if err := fetches.Err(); err != nil {
-			return 0, fmt.Errorf("count the last records of %s: %w", topic, err)
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			end, open := to[r.Partition]
-			if open && r.Offset < end && !r.Attrs.IsControl() {
-				n++
-			}
-			if r.Offset >= end-1 {
-				delete(to, r.Partition)
-			}
-		})
-	}
-	return n, nil
 }

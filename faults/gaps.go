@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tidemark/e2e/proxy"
+	"tidemark/e2e/rig"
 	"tidemark/kafka/epochs"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -15,18 +16,18 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A gap is a moment between two steps of an epoch, made seconds wide by holding what would end it.
+// A gap is the time between two steps of an epoch. The proxy extends it to seconds by holding a request or an answer.
 type gap struct {
 	name   string
 	effect proxy.Effect
 	keys   []kmsg.Key
-	topics func(r *rig) []string
+	topics func(r *installation) []string
 	short  int // hits in the short form
 }
 
-func outputs(r *rig) []string { return []string{r.topics.Index, r.topics.Notify} }
-func rows(r *rig) []string    { return []string{r.topics.Files, r.topics.Workspaces} }
-func derived(r *rig) []string { return append(outputs(r), rows(r)...) }
+func outputs(r *installation) []string { return []string{r.topics.Index, r.topics.Notify} }
+func rows(r *installation) []string    { return []string{r.topics.Files, r.topics.Workspaces} }
+func derived(r *installation) []string { return append(outputs(r), rows(r)...) }
 
 var (
 	produce = []kmsg.Key{kmsg.Produce}
@@ -40,7 +41,7 @@ var (
 	outputsNotSent  = gap{"outputs not sent", proxy.HoldRequests, produce, outputs, 0}
 	outputsNotAcked = gap{"outputs not acked", proxy.HoldAnswers, produce, outputs, 1}
 	rowsNotSent     = gap{"rows not sent", proxy.HoldRequests, produce, rows, 0}
-	// emptyNotAcked is a transaction that has nothing in it yet.
+	// emptyNotAcked is the gap in which a transaction has no records yet.
 	emptyNotAcked = gap{"transaction begun", proxy.HoldAnswers, []kmsg.Key{kmsg.AddPartitionsToTxn}, nil, 0}
 	commitNotSent = gap{"commit not sent", proxy.HoldRequests, ending, nil, 0}
 )
@@ -67,10 +68,10 @@ var transactionGaps = []gap{
 	{"commit not acked", proxy.HoldAnswers, ending, nil, 1},
 }
 
-// fault is its name among the faults.
+// fault is the name of the fault that kills a processor in the gap.
 func (g gap) fault() string { return "kill -9, " + g.name }
 
-func (g gap) hold(r *rig) *proxy.Fault {
+func (g gap) hold(r *installation) *proxy.Fault {
 	var of []string
 	if g.topics != nil {
 		of = g.topics(r)
@@ -84,45 +85,43 @@ func overlap(topics, of []string) bool {
 	return slices.ContainsFunc(topics, func(t string) bool { return slices.Contains(of, t) })
 }
 
-// meet waits until a fault holds something, of a program if one is named, for 5 s at most.
-func meet(ctx context.Context, f *proxy.Fault, of *program) error {
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
-		if f.Hits.Load() > 0 {
-			if of == nil {
-				return nil
-			}
-			if ports, known := of.ports(); !known || f.Holds(func(port int) bool { return ports[port] }) {
-				return nil
-			}
+// awaitHeld waits, for at most 5 s, until a fault holds a request or an answer: of the program, if one is given.
+func awaitHeld(ctx context.Context, f *proxy.Fault, of *rig.Program) error {
+	_, err := rig.Until(ctx, 5*time.Second, func() (bool, error) {
+		if of == nil || f.Hits.Load() == 0 {
+			return f.Hits.Load() > 0, nil
 		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
-			return err
-		}
+		ports, known := of.Ports()
+		return !known || f.Holds(func(port int) bool { return ports[port] }), nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return errMissed
 	}
-	return errMissed
+	return err
 }
 
-// killInGap kills a processor while one step of its epochs is held open. What it had not sent never arrives.
+// killInGap kills a processor while one step of its epochs is held open. Held requests that it had not sent are
+// dropped.
 func killInGap(g gap) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
-		f := g.hold(r.rig)
+		f := g.hold(r.installation)
 		f.Forget = true
 		lift := r.proxy.Inject(f)
 		defer lift()
 		p := pick(r.rnd, r.process)
-		if err := meet(ctx, f, p); err != nil {
+		if err := awaitHeld(ctx, f, p); err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, r.upTo(900*time.Millisecond)); err != nil {
+		if err := rig.Sleep(ctx, r.upTo(900*time.Millisecond)); err != nil {
 			return nil, err
 		}
-		ports, known := p.ports()
-		if err := p.kill(); err != nil {
+		ports, known := p.Ports()
+		if err := p.Kill(); err != nil {
 			return nil, err
 		}
 		met := f.Hits.Load()
 		for end := time.Now().Add(2 * time.Second); known && r.proxy.Serves(func(port int) bool { return ports[port] }) && time.Now().Before(end); {
-			if err := sleep(ctx, 5*time.Millisecond); err != nil { // until the proxy has noticed that its connections have ended
+			if err := rig.Sleep(ctx, 5*time.Millisecond); err != nil { // until the proxy has closed its connections
 				return nil, err
 			}
 		}
@@ -132,8 +131,8 @@ func killInGap(g gap) func(context.Context, *run) (figures, error) {
 	}
 }
 
-// moveCoordinator takes the coordinator of an instance's transactions away while a commit is on its way to it, or its answer
-// on the way back: by kill -9, or by electing another leader of the partition that holds their state.
+// moveCoordinator moves the coordinator of an instance's transactions while a commit, or its answer, is held: by kill
+// -9, or by electing another leader of the partition with their state.
 func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	id := epochs.TransactionalID(r.prefix+"-files", instance(r.rnd.IntN(len(r.process))))
 	victim, err := r.coordinator(ctx, r.admin.FindTxnCoordinators, id)
@@ -141,14 +140,14 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 		return nil, err
 	}
 	var before int64
-	if err := decided(ctx, func() (err error) { before, err = r.committed(ctx); return err }); err != nil {
+	if err := whileElecting(ctx, func() (err error) { before, err = r.committed(ctx); return err }); err != nil {
 		return nil, fmt.Errorf("commits of the files group: %w", err)
 	}
-	f := gap{effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}), keys: ending}.hold(r.rig)
+	f := gap{effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}), keys: ending}.hold(r.installation)
 	f.Brokers = []string{r.proxied[victim-1]}
 	lift := r.proxy.Inject(f)
 	defer lift()
-	if err := meet(ctx, f, nil); err != nil {
+	if err := awaitHeld(ctx, f, nil); err != nil {
 		return nil, err
 	}
 	out := figures{}
@@ -163,30 +162,25 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	}
 	out["held"] = float64(f.Hits.Load())
 	lift()
-	begin := time.Now()
-	for after := before; after <= before; {
-		if time.Since(begin) > 90*time.Second {
-			return nil, fmt.Errorf("nothing is committed for %v after the coordinator %d went (killed: %t)", time.Since(begin), victim, killed)
-		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return nil, err
-		}
-		if n, err := r.committed(ctx); err == nil { // else: this coordinator has gone as well
-			after = n
-		}
+	took, err := rig.Until(ctx, 90*time.Second, func() (bool, error) {
+		after, err := r.committed(ctx)
+		return err == nil && after > before, nil // an error: this coordinator has moved as well
+	})
+	if err != nil {
+		return nil, fmt.Errorf("nothing is committed after the coordinator %d moved (killed: %t): %w", victim, killed, err)
 	}
 	if killed {
-		out["killed"], out["s to the next commit after a kill"] = 1, round(time.Since(begin))
-		r.revive(victim)
+		out["killed"], out["s to the next commit after a kill"] = 1, round(took)
+		r.startNode(victim)
 		return out, nil
 	}
-	out["s to the next commit after a move"] = round(time.Since(begin))
+	out["s to the next commit after a move"] = round(took)
 	return out, nil
 }
 
-// coordinator is the node that coordinates a group, or the transactions of an id, by how it is found.
+// coordinator returns the node that coordinates a group or a transactional id.
 func (r *run) coordinator(ctx context.Context, find func(context.Context, ...string) kadm.FindCoordinatorResponses, name string) (node int, err error) {
-	err = decided(ctx, func() error {
+	err = whileElecting(ctx, func() error {
 		found := find(ctx, name)[name]
 		node = int(found.NodeID)
 		return found.Err
@@ -197,9 +191,8 @@ func (r *run) coordinator(ctx context.Context, find func(context.Context, ...str
 	return node, nil
 }
 
-// decided asks again while a coordinator that the last fault took away is being chosen, or reads what it has to know. Who does
-// not get to know it has hit nothing.
-func decided(ctx context.Context, ask func() error) error {
+// whileElecting retries while a coordinator is elected, or loads its state. After 30 s the fault counts as missed.
+func whileElecting(ctx context.Context, ask func() error) error {
 	for begin := time.Now(); ; {
 		err := ask()
 		switch soon := kerr.IsRetriable(err) || errors.Is(err, context.DeadlineExceeded); {
@@ -208,13 +201,13 @@ func decided(ctx context.Context, ask func() error) error {
 		case time.Since(begin) > 30*time.Second:
 			return fmt.Errorf("%w: %w", errMissed, err)
 		}
-		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+		if err := rig.Sleep(ctx, 250*time.Millisecond); err != nil {
 			return err
 		}
 	}
 }
 
-// committed sums the offsets that the files group has committed.
+// committed sums the committed offsets of the files group.
 func (r *run) committed(ctx context.Context) (sum int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

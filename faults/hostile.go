@@ -11,38 +11,39 @@ import (
 	"time"
 
 	"tidemark/e2e/provider"
+	"tidemark/e2e/rig"
 )
 
-// hostile lets others' webhooks compete with slow, huge, deep and dishonest requests.
+// hostile sends slow, huge, deeply nested and malformed requests beside the ordinary webhooks.
 func hostile(ctx context.Context, r *run) (figures, error) {
-	all := attacks() // before anything is measured: making them costs more than sending them
+	all := attacks() // before anything is measured: building them takes more CPU than sending them
 	calm, end := r.traffic.watch()
 	defer end()
-	if err := sleep(ctx, 3*time.Second); err != nil {
+	if err := rig.Sleep(ctx, 3*time.Second); err != nil {
 		return nil, err
 	}
 	end()
-	target := strings.TrimPrefix(r.ingress[0].url, "http://")
+	target := strings.TrimPrefix(r.ingress[0].URL, "http://")
 	w, stop := r.traffic.watch()
 	defer stop()
 	var open []net.Conn
 	defer func() {
 		for _, c := range open {
-			_ = c.Close() // ours
+			_ = c.Close()
 		}
 	}()
 	for range 400 { // a slow loris: headers that never end
 		c, err := net.DialTimeout("tcp", target, time.Second)
 		if err != nil {
-			break // refused: it defends itself
+			break // the server limits its connections
 		}
-		_, _ = fmt.Fprintf(c, "POST /webhook/fastio HTTP/1.1\r\nHost: x\r\nX-A: ") // it may hang up at any time
+		_, _ = fmt.Fprintf(c, "POST /webhook/fastio HTTP/1.1\r\nHost: x\r\nX-A: ") // the server may close it at any time
 		open = append(open, c)
 	}
 	sent, refused := 0, map[int]int{}
 	for begin := time.Now(); time.Since(begin) < r.between(5*time.Second, 10*time.Second); {
 		for _, attack := range all {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.ingress[0].url+"/webhook/fastio", bytes.NewReader(attack.body))
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.ingress[0].URL+"/webhook/fastio", bytes.NewReader(attack.body))
 			if err != nil {
 				return nil, err
 			}
@@ -54,7 +55,7 @@ func hostile(ctx context.Context, r *run) (figures, error) {
 			sent++
 			resp, err := http.DefaultClient.Do(req)
 			if err != nil {
-				refused[0]++ // hung up on
+				refused[0]++ // the connection was closed
 				continue
 			}
 			_ = resp.Body.Close() // only the status is asked for
@@ -65,7 +66,7 @@ func hostile(ctx context.Context, r *run) (figures, error) {
 		}
 	}
 	stop()
-	return figures{"attacks": float64(sent), "200 p99 ms": p99(w.ok), "200 p99 ms before": p99(calm.ok), "5xx": float64(w.refused), "RSS MB": r.ingress[0].rss()}, nil
+	return figures{"attacks": float64(sent), "200 p99 ms": p99(w.ok), "200 p99 ms before": p99(calm.ok), "5xx": float64(w.refused), "RSS MB": r.ingress[0].Usage().RSSMB}, nil
 }
 
 type attack struct {

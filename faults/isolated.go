@@ -7,21 +7,22 @@ import (
 	"slices"
 	"time"
 
+	"tidemark/e2e/rig"
 	"tidemark/kafka/epochs"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// isolateBroker cuts a node off from the other two until they do without it, and a while longer. Clients still reach it: it goes
-// on telling what it knew, and takes what it can no longer have replicated.
+// isolateBroker isolates a node from the other two until they have replaced it as leader, and some seconds longer.
+// Clients still reach it: it serves outdated metadata, and accepts records that it cannot replicate any more.
 func isolateBroker(ctx context.Context, r *run) (figures, error) {
 	victim := 1 + r.rnd.IntN(nodes)
-	return isolated(ctx, r, victim, func(figures) error { return sleep(ctx, r.upTo(10*time.Second)) })
+	return isolated(ctx, r, victim, func(figures) error { return rig.Sleep(ctx, r.upTo(10*time.Second)) })
 }
 
-// wipeBesideIsolated has a processor begin without a store while a node is isolated, which is all that it knows at first. The
-// coordinators are elsewhere, so that it learns of the newest commits, and of old rows.
+// wipeBesideIsolated restarts a processor without its store while a node is isolated, which is its only bootstrap
+// broker. The coordinators are other nodes: the processor reads the newest commits from them, and outdated rows from
+// the isolated node.
 func wipeBesideIsolated(ctx context.Context, r *run) (figures, error) {
 	i := r.rnd.IntN(len(r.process))
 	victim, err := r.coordinatesNothing(ctx, i)
@@ -29,17 +30,17 @@ func wipeBesideIsolated(ctx context.Context, r *run) (figures, error) {
 		return nil, err
 	}
 	p := r.process[i]
-	args := p.args
-	defer func() { p.args = args }()
+	args := p.Args
+	defer func() { p.Args = args }()
 	var began time.Time
 	out, err := isolated(ctx, r, victim, func(out figures) error {
-		p.args = slices.Clone(args)
-		p.args[slices.Index(args, "--brokers")+1] = r.proxies[victim-1]
-		if err := errors.Join(p.kill(), wipe(p.data), p.start()); err != nil {
+		p.Args = slices.Clone(args)
+		p.Args[slices.Index(args, "--brokers")+1] = r.proxies[victim-1]
+		if err := errors.Join(p.Kill(), rig.Wipe(p.Data), p.Start()); err != nil {
 			return err
 		}
 		began = time.Now()
-		if _, err := awaitReady(ctx, p, 30*time.Second); err == nil { // it need not be, as long as this lasts
+		if _, err := p.AwaitReady(ctx, 30*time.Second); err == nil { // while the node is isolated it may stay unready
 			out["ready beside it"] = 1
 		}
 		return ctx.Err()
@@ -47,20 +48,20 @@ func wipeBesideIsolated(ctx context.Context, r *run) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = awaitReady(ctx, p, 120*time.Second)
+	_, err = p.AwaitReady(ctx, 120*time.Second)
 	out["rebuilt s"] = round(time.Since(began))
 	return out, err
 }
 
-// isolated isolates a node. When the others do without it, and all that was acknowledged by then is folded, it does something, and then
-// heals the node.
+// isolated isolates a node. Once the others have replaced it, and all events acknowledged by then are folded, it
+// calls do, and then reconnects the node.
 func isolated(ctx context.Context, r *run, victim int, do func(figures) error) (figures, error) {
 	led, err := r.ledBy(ctx, victim)
 	if err != nil {
 		return nil, err
 	}
-	heal := r.relay.isolate(victim)
-	defer heal()
+	reconnect := r.relay.isolate(victim)
+	defer reconnect()
 	cut := time.Now()
 	took, err := r.traffic.next200(ctx, cut.Add(500*time.Millisecond), led, 60*time.Second)
 	if err != nil {
@@ -77,39 +78,36 @@ func isolated(ctx context.Context, r *run, victim int, do func(figures) error) (
 	return out, err
 }
 
-// folded waits until the files group has committed what is acknowledged now, and returns how long that took. A node that is isolated is not
-// asked: it would tell old commits.
+// folded waits until the files group has committed all events that are acknowledged now, and returns how long that
+// took. The isolated node is not asked: its commits are outdated.
 func (r *run) folded(ctx context.Context, but int, limit time.Duration) (time.Duration, error) {
-	begin, want := time.Now(), r.traffic.acked()
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	var seeds []string
-	for _, n := range others(but) {
-		seeds = append(seeds, r.plain[n-1])
-	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(seeds...))
+	want := r.traffic.acked()
+	client, err := rig.Client(slices.Delete(slices.Clone(r.plain), but-1, but))
 	if err != nil {
 		return 0, err
 	}
 	defer client.Close()
-	for {
-		committed, err := kadm.NewClient(client).FetchOffsets(ctx, r.prefix+"-files")
-		waiting := map[int32]int64{}
+	var failed error
+	waiting := map[int32]int64{}
+	took, err := rig.Until(ctx, limit, func() (bool, error) {
+		var committed kadm.OffsetResponses
+		committed, failed = kadm.NewClient(client).FetchOffsets(ctx, r.prefix+"-files")
+		clear(waiting)
 		for p, offset := range want {
 			if at, _ := committed.Lookup(r.topics.Events, p); at.At <= offset {
 				waiting[p] = offset - at.At
 			}
 		}
-		if err == nil && len(waiting) == 0 {
-			return time.Since(begin), nil
-		}
-		if e := sleep(ctx, 200*time.Millisecond); e != nil {
-			return 0, fmt.Errorf("events that were acknowledged are not folded after %v, by partition %v: %w", time.Since(begin), waiting, errors.Join(err, e))
-		}
+		return failed == nil && len(waiting) == 0, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("acknowledged events are not folded, by partition %v: %w", waiting, errors.Join(err, failed))
 	}
+	return took, nil
 }
 
-// coordinatesNothing returns a node that coordinates neither the files group nor the transactions of the i-th processor.
+// coordinatesNothing returns a node that coordinates neither the files group nor the transactions of the i-th
+// processor.
 func (r *run) coordinatesNothing(ctx context.Context, i int) (node int, err error) {
 	group, id := r.prefix+"-files", epochs.TransactionalID(r.prefix+"-files", instance(i))
 	ofGroup, err := r.coordinator(ctx, r.admin.FindGroupCoordinators, group)

@@ -1,8 +1,9 @@
-// Command faults hurts a real installation while traffic flows, and judges everything that came of it.
+// Command faults injects faults into an installation under traffic, and judges all records and answers afterwards.
 //
-// It promises that the judged are the released binary's processes, on three Apache Kafka brokers with TLS, logins and ACLs,
-// behind a proxy; that the plan of faults and the history follow from the seed; that a fault counts only when it met
-// traffic; and that the judge is e2e/oracle, which shares no code with what it judges. It ends what it started.
+// It promises that the judged processes are the released binary's, on three Apache Kafka brokers with TLS, logins and
+// ACLs, behind a proxy; that the plan of faults and the history follow from the seed; that a fault counts only when
+// it hit under traffic; and that the judge is e2e/oracle, which shares no code with what it judges. It ends the
+// processes that it started.
 package main
 
 import (
@@ -22,6 +23,7 @@ import (
 
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
+	"tidemark/e2e/rig"
 	"tidemark/kafka/epochs"
 )
 
@@ -89,11 +91,11 @@ func parse(args []string) (o options, err error) {
 		}
 		o.rows[n] = true
 	}
-	if !slices.ContainsFunc(mistakes, func(m mistake) bool { return strings.Contains(m.name, o.control) }) {
+	if !slices.ContainsFunc(negativeControls, func(n negativeControl) bool { return strings.Contains(n.name, o.control) }) {
 		return o, fmt.Errorf("-control: there is none with %q in its name", o.control)
 	}
 	if o.product && len(plan(rand.New(rand.NewPCG(0, 0)), o)) == 0 {
-		return o, errors.New("no fault is left: -rows, -faults and -scale are to fit one together")
+		return o, errors.New("no fault is left: no fault matches -rows, -faults and -scale together")
 	}
 	if err := portsFree(o.base); err != nil {
 		return o, err
@@ -108,12 +110,12 @@ func parse(args []string) (o options, err error) {
 		}
 	}
 	if o.enough == 0 && o.short {
-		o.enough = 200 * time.Second // a slow machine must not make a gate of minutes one of hours
+		o.enough = 200 * time.Second // or a slow machine would take hours
 	}
 	return o, nil
 }
 
-func say(format string, args ...any) {
+func logf(format string, args ...any) {
 	fmt.Printf(time.Now().Format("15:04:05 ")+format+"\n", args...)
 }
 
@@ -122,17 +124,17 @@ func faultsRun(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	binary, err := build(dir, "tidemark/cmd/tidemark")
+	binary, err := rig.Build(dir, "tidemark/cmd/tidemark")
 	if err != nil {
 		return err
 	}
 	c := &cluster{
 		script: "deploy/kafka/cluster.sh", state: filepath.Join(dir, "kafka"), base: o.base,
-		extra: "log.cleaner.dedupe.buffer.size=4194304", // cleared at each of the many cleanings that compactSoon asks for
+		extra: "log.cleaner.dedupe.buffer.size=4194304", // it is cleared at every compaction, and compactSoon causes many
 	}
-	say("seed %d, %s, logs and stores in %s", o.seed, o.guarantee, dir)
+	logf("seed %d, %s, logs and stores in %s", o.seed, o.guarantee, dir)
 	defer func() {
-		keep := err != nil || o.keep // what failed stays to be looked at
+		keep := err != nil || o.keep // for a look at what failed
 		if err = errors.Join(err, c.down(keep)); !keep && err == nil {
 			err = os.RemoveAll(dir)
 		}
@@ -145,25 +147,25 @@ func faultsRun(ctx context.Context, o options) (err error) {
 		if err := mainRun(ctx, o, c, dir, binary, all); err != nil {
 			return errors.Join(err, all.write(o.report))
 		}
-		if err := all.write(o.report); err != nil { // an hour's work, whatever becomes of the controls
+		if err := all.write(o.report); err != nil { // the controls may fail
 			return err
 		}
 	}
 	if o.controls {
-		if err := controls(ctx, o, c, dir, binary, all); err != nil {
+		if err := runControls(ctx, o, c, dir, binary, all); err != nil {
 			return errors.Join(err, all.write(o.report))
 		}
 	}
 	if err := all.write(o.report); err != nil {
 		return err
 	}
-	say("report in %s", o.report)
+	logf("report in %s", o.report)
 	return all.verdict()
 }
 
-// mainRun hits the product.
+// mainRun injects faults into the product.
 func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all *report) error {
-	g, err := newRig(ctx, c, dir, "main", binary, o.guarantee)
+	g, err := newInstallation(ctx, c, dir, "main", binary, o.guarantee)
 	if err != nil {
 		return err
 	}
@@ -171,24 +173,19 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	if err := g.start(ctx); err != nil {
 		return err
 	}
-	say("all roles are ready")
+	logf("all roles are ready")
 	judged := &oracle.Report{Title: "product"}
-	h := gen.New(gen.Config{Seed: o.seed, Events: o.events, Base: time.Now().Truncate(time.Second), Spread: 400})
-	r := &run{
-		rig: g, once: g.transactional(), rnd: rand.New(rand.NewPCG(o.seed, 3)), traffic: newTraffic(h, g.ingress), quick: o.short, enough: o.enough, begin: time.Now(), peak: map[string]float64{},
-		foreign: &foreign{rig: g, rnd: rand.New(rand.NewPCG(o.seed, 2)), written: map[string]bool{}},
-	}
+	r := newRun(g, gen.Config{Seed: o.seed, Events: o.events, Spread: 400}, o)
 	faults := plan(r.rnd, o)
-	say("%d deliveries, %d faults in about %.0f minutes", h.Deliveries(), len(faults), lasts(faults, nil).Minutes())
+	logf("%d deliveries, %d faults in about %.0f minutes", r.traffic.history.Deliveries(), len(faults), duration(faults, nil).Minutes())
 	judged.Check("faults whose promise was not kept")
 	judged.Check("faults left out")
 	if r.followed, err = oracle.Follow(c.plain, g.topics.Files, partitions); err != nil {
 		return err
 	}
-	hurt := func(ctx context.Context) error { return r.do(ctx, faults, judged) }
-	err = r.pour(ctx, hurt, judged)
+	err = r.sendDuring(ctx, func(ctx context.Context) error { return r.do(ctx, faults, judged) }, judged)
 	all.Hits, all.Peak = r.hits, r.peak
-	judged.Fact("brokers that ended by themselves", r.fallen)
+	judged.Fact("brokers that ended by themselves", r.nodesEnded)
 	if err != nil {
 		return err
 	}
@@ -203,27 +200,27 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	return err
 }
 
-// pour sends the history while hurt hurts, then lets everything drain.
-func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged *oracle.Report) error {
+// sendDuring sends the history while inject runs.
+func (r *run) sendDuring(ctx context.Context, inject func(context.Context) error, judged *oracle.Report) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	writing, stopWriting := context.WithCancel(ctx)
 	defer stopWriting()
 	wrote := make(chan error, 1)
 	weighing := make(chan struct{})
-	go func() { wrote <- r.foreign.run(writing, 100*time.Millisecond) }()
-	go func() { defer close(weighing); r.weigh(writing) }()
+	go func() { wrote <- r.foreign.Run(writing, 100*time.Millisecond) }()
+	go func() { defer close(weighing); r.watchMemory(writing) }()
 	asking := newReader(r)
 	go asking.run(writing)
 	fresh := newFresh(r)
 	go fresh.run(writing)
 	go r.traffic.run(ctx)
-	err := hurt(ctx)
-	if ctx.Err() == nil && err != nil { // an hour of faults is judged all the same
-		say("the faults end early: %v", err)
+	err := inject(ctx)
+	if ctx.Err() == nil && err != nil { // what was sent until then is judged all the same
+		logf("the faults end early: %v", err)
 		judged.Violate("faults left out", "all from here on: %v", err)
 		close(r.traffic.sender.Enough)
-		err = r.raise()
+		err = r.startNodes()
 	} else if err == nil && r.enough > 0 {
 		select {
 		case <-r.traffic.done:
@@ -237,7 +234,7 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 		stopWriting()
 		return errors.Join(err, <-wrote)
 	}
-	say("no more faults; %d of %d deliveries are done", r.traffic.sender.Resolved(), r.traffic.history.Deliveries())
+	logf("no more faults; %d of %d deliveries are done", r.traffic.sender.Resolved(), r.traffic.history.Deliveries())
 	<-r.traffic.done
 	stopWriting()
 	<-weighing
@@ -252,6 +249,6 @@ func (r *run) pour(ctx context.Context, hurt func(context.Context) error, judged
 	judged.Fact("200s / attempts without one", fmt.Sprintf("%d / %d", r.traffic.sender.OK.Load(), r.traffic.sender.Retries.Load()))
 	judged.Fact("time to a 200, p50 / p99, ms", fmt.Sprintf("%.1f / %.1f", float64(p50.Microseconds())/1000, float64(p99.Microseconds())/1000))
 	judged.Fact("longest time without a 200, s", fmt.Sprintf("%.1f", gap.Seconds()))
-	judged.Fact("records written by others, two thirds of them poison", len(r.foreign.written))
+	judged.Fact("records written by others, two thirds of them poison", len(r.foreign.Written))
 	return nil
 }

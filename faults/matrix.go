@@ -5,54 +5,55 @@ import (
 	"strings"
 	"time"
 
+	"tidemark/e2e/rig"
 	"tidemark/kafka/epochs"
 )
 
 const (
-	whole  = true
-	anyhow = false
+	allReplicas = true
+	anyReplicas = false
 )
 
-// faults are all kinds, with how often each hits in a long and in a short run, and how long that takes on two cores. The rows
-// are those of docs/reliability.md.
+// faults are all kinds, with how often each hits in a long and in a short run, and how long that takes on two cores.
+// The rows are those of docs/reliability.md.
 func faults(guarantee epochs.Guarantee) []*fault {
 	all := []*fault{
-		{1, "broker kill -9", 15, 1, 18 * time.Second, killBroker(false), whole},
-		{1, "controller kill -9", 6, 0, 19 * time.Second, killBroker(true), whole},
-		{1, "broker SIGSTOP", 4, 0, 13 * time.Second, pauseBroker, whole},
-		{1, "lone leader kill -9", 4, 0, 17 * time.Second, loneLeader, whole},
-		{2, "two brokers down", 6, 0, 78 * time.Second, killTwo, whole},
-		{3, "acks of events cut", 6, 1, 5 * time.Second, cutAcks, anyhow},
-		{4, "ingress kill -9", 24, 2, 2 * time.Second, killIngress, anyhow},
-		{5, "broker 2 s slow", 3, 0, 13 * time.Second, slowBroker, whole},
-		{6, "idle connections closed", 2, 0, 18 * time.Second, idle, whole},
-		{7, "leaders moved", 3, 0, 14 * time.Second, moveLeaders, whole},
-		{8, "processor kill -9", 16, 2, 5 * time.Second, killProcessor, anyhow},
-		{8, "view kill -9", 6, 0, 3 * time.Second, killServe, anyhow},
-		{10, "acks held, then kill -9", 4, 1, 8 * time.Second, holdAcks, anyhow},
-		{11, "processor SIGSTOP past session", 9, 1, 20 * time.Second, pauseProcessor(true), anyhow},
-		{11, "processor SIGSTOP", 8, 0, 6 * time.Second, pauseProcessor(false), anyhow},
-		{12, "rebalance storm", 2, 0, 50 * time.Second, storm, anyhow},
-		{13, "store wiped", 3, 1, 6 * time.Second, spoil(wipe, false), anyhow},
-		{13, "store bit-flipped", 2, 0, 6 * time.Second, spoil(flipBits, true), anyhow},
-		{13, "store truncated", 2, 0, 6 * time.Second, spoil(truncate, true), anyhow},
-		{14, "disk full", 2, 0, 15 * time.Second, fillDisk, anyhow},
-		{16, "dead letters refused", 2, 0, 14 * time.Second, refuseDLQ, anyhow},
-		{20, "broker cut off", 4, 0, 15 * time.Second, cutOff, whole},
-		{20, "broker isolated", 4, 0, 35 * time.Second, isolateBroker, whole},
-		{20, "broker isolated, store wiped", 4, 0, 45 * time.Second, wipeBesideIsolated, whole},
-		{20, "connections reset", 4, 0, 7 * time.Second, reset, whole},
-		{21, "wrong settings", 1, 0, 12 * time.Second, wrong, anyhow},
-		{22, "hostile HTTP", 2, 0, 12 * time.Second, hostile, anyhow},
-		{24, "rolling SIGTERM", 2, 1, 16 * time.Second, rolling, whole},
+		{1, "broker kill -9", 15, 1, 18 * time.Second, killBroker(false), allReplicas},
+		{1, "controller kill -9", 6, 0, 19 * time.Second, killBroker(true), allReplicas},
+		{1, "broker SIGSTOP", 4, 0, 13 * time.Second, pauseBroker, allReplicas},
+		{1, "lone leader kill -9", 4, 0, 17 * time.Second, loneLeader, allReplicas},
+		{2, "two brokers down", 6, 0, 78 * time.Second, killTwo, allReplicas},
+		{3, "acks of events cut", 6, 1, 5 * time.Second, cutAcks, anyReplicas},
+		{4, "ingress kill -9", 24, 2, 2 * time.Second, killIngress, anyReplicas},
+		{5, "broker 2 s slow", 3, 0, 13 * time.Second, slowBroker, allReplicas},
+		{6, "idle connections closed", 2, 0, 18 * time.Second, idle, allReplicas},
+		{7, "leaders moved", 3, 0, 14 * time.Second, moveLeaders, allReplicas},
+		{8, "processor kill -9", 16, 2, 5 * time.Second, killProcessor, anyReplicas},
+		{8, "view kill -9", 6, 0, 3 * time.Second, killServe, anyReplicas},
+		{10, "acks held, then kill -9", 4, 1, 8 * time.Second, holdAcks, anyReplicas},
+		{11, "processor SIGSTOP past session", 9, 1, 20 * time.Second, pauseProcessor(true), anyReplicas},
+		{11, "processor SIGSTOP", 8, 0, 6 * time.Second, pauseProcessor(false), anyReplicas},
+		{12, "rebalance storm", 2, 0, 50 * time.Second, storm, anyReplicas},
+		{13, "store wiped", 3, 1, 6 * time.Second, breakStore(rig.Wipe, false), anyReplicas},
+		{13, "store bit-flipped", 2, 0, 6 * time.Second, breakStore(flipBits, true), anyReplicas},
+		{13, "store truncated", 2, 0, 6 * time.Second, breakStore(truncate, true), anyReplicas},
+		{14, "disk full", 2, 0, 15 * time.Second, fillDisk, anyReplicas},
+		{16, "dead letters refused", 2, 0, 14 * time.Second, refuseDLQ, anyReplicas},
+		{20, "broker cut off", 4, 0, 15 * time.Second, cutOff, allReplicas},
+		{20, "broker isolated", 4, 0, 35 * time.Second, isolateBroker, allReplicas},
+		{20, "broker isolated, store wiped", 4, 0, 45 * time.Second, wipeBesideIsolated, allReplicas},
+		{20, "connections reset", 4, 0, 7 * time.Second, reset, allReplicas},
+		{21, "wrong settings", 1, 0, 12 * time.Second, wrong, anyReplicas},
+		{22, "hostile HTTP", 2, 0, 12 * time.Second, hostile, anyReplicas},
+		{24, "rolling SIGTERM", 2, 1, 16 * time.Second, rolling, allReplicas},
 	}
 	gaps := epochGaps
 	if guarantee == epochs.ExactlyOnce {
 		gaps = transactionGaps
-		all = append(all, &fault{7, "coordinator moved in a commit", 5, 1, 8 * time.Second, moveCoordinator, whole})
+		all = append(all, &fault{7, "coordinator moved in a commit", 5, 1, 8 * time.Second, moveCoordinator, allReplicas})
 	}
 	for _, g := range gaps {
-		all = append(all, &fault{9, g.fault(), 21, g.short, 5 * time.Second, killInGap(g), anyhow})
+		all = append(all, &fault{9, g.fault(), 21, g.short, 5 * time.Second, killInGap(g), anyReplicas})
 	}
 	return all
 }

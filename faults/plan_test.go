@@ -24,11 +24,11 @@ func TestLongPlanReachesItsAims(t *testing.T) {
 				t.Errorf("%s, %s: %d, want %d", guarantee, a.what, n, a.least)
 			}
 		}
-		if d := lasts(all, nil); d > 55*time.Minute {
+		if d := duration(all, nil); d > 55*time.Minute {
 			t.Errorf("%s: %d faults take %v", guarantee, len(all), d)
 		}
 		for i, f := range all[1:] {
-			if f.whole && all[i].whole {
+			if f.allReplicas && all[i].allReplicas {
 				t.Errorf("%s: %s follows %s at once", guarantee, f.name, all[i].name)
 			}
 		}
@@ -40,12 +40,12 @@ func TestShortPlan(t *testing.T) {
 	if len(all) < 12 {
 		t.Errorf("%d faults, want a dozen", len(all))
 	}
-	if d := lasts(all, nil); d > 150*time.Second {
+	if d := duration(all, nil); d > 150*time.Second {
 		t.Errorf("they take %v", d)
 	}
 }
 
-// TestNarrowPlan gives a row and a name: both are to fit.
+// TestNarrowPlan selects by row and name together.
 func TestNarrowPlan(t *testing.T) {
 	all := plan(rand.New(rand.NewPCG(1, 3)), options{guarantee: epochs.AtLeastOnce, scale: 1, rows: map[int]bool{20: true}, kinds: "isolated"})
 	if len(all) == 0 {
@@ -58,16 +58,5 @@ func TestNarrowPlan(t *testing.T) {
 	}
 	if _, err := parse([]string{"-rows", "8", "-faults", "isolated"}); err == nil || !strings.Contains(err.Error(), "no fault is left") {
 		t.Errorf("a plan without a fault: %v", err)
-	}
-}
-
-// TestMutantsFitTheCode finds in seconds what a control would find an hour into a run.
-func TestMutantsFitTheCode(t *testing.T) {
-	for _, m := range []mutant{noMirror, uncommittedRows, oldEnds, noGeneration} {
-		for _, e := range m {
-			if _, err := e.source(".."); err != nil {
-				t.Error(err)
-			}
-		}
 	}
 }

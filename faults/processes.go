@@ -15,14 +15,15 @@ import (
 	"golang.org/x/time/rate"
 
 	"tidemark/e2e/proxy"
+	"tidemark/e2e/rig"
 )
 
 // restart starts a killed processor and waits until it folds again.
-func (r *run) restart(ctx context.Context, p *program) (time.Duration, error) {
-	if err := p.start(); err != nil {
+func (r *run) restart(ctx context.Context, p *rig.Program) (time.Duration, error) {
+	if err := p.Start(); err != nil {
 		return 0, err
 	}
-	return awaitReady(ctx, p, 120*time.Second)
+	return p.AwaitReady(ctx, 120*time.Second)
 }
 
 // killProcessor kills one at a random moment, or all of them.
@@ -32,19 +33,19 @@ func killProcessor(ctx context.Context, r *run) (figures, error) {
 		victims = r.process[len(r.process)-1:]
 	}
 	for _, p := range victims {
-		if err := p.kill(); err != nil {
+		if err := p.Kill(); err != nil {
 			return nil, err
 		}
 	}
 	var worst time.Duration
 	for _, p := range victims {
-		if err := p.start(); err != nil {
+		if err := p.Start(); err != nil {
 			return nil, err
 		}
 	}
 	begin := time.Now()
 	for _, p := range victims {
-		if _, err := awaitReady(ctx, p, 120*time.Second); err != nil {
+		if _, err := p.AwaitReady(ctx, 120*time.Second); err != nil {
 			return nil, err
 		}
 		worst = time.Since(begin)
@@ -52,7 +53,7 @@ func killProcessor(ctx context.Context, r *run) (figures, error) {
 	return figures{"recovery s": round(worst), "killed": float64(len(victims))}, nil
 }
 
-// pauseProcessor stops a processor, past its session or not, and lets it wake.
+// pauseProcessor sends a processor SIGSTOP, for longer than its session or not, and SIGCONT.
 func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		p := pick(r.rnd, r.process)
@@ -61,7 +62,7 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 			d = r.between(12*time.Second, 20*time.Second) // the session is 10 s
 		}
 		var held *gap
-		if past && r.rnd.IntN(2) == 0 { // half of them wake in the middle of an epoch
+		if past && r.rnd.IntN(2) == 0 { // half of them are stopped in the middle of an epoch
 			inMiddle := []gap{rowsNotSent, outputsNotSent}
 			if r.transactional() {
 				inMiddle[1] = emptyNotAcked
@@ -69,7 +70,7 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 			g := pick(r.rnd, inMiddle)
 			held = &g
 		}
-		took, err := sleepAndWake(ctx, r, p, d, held, 300*time.Millisecond)
+		took, err := pauseAndResume(ctx, r, p, d, held, 300*time.Millisecond)
 		out := figures{"paused s": round(d), "recovery s": round(took)}
 		if held != nil {
 			out["in the middle: "+held.name] = 1
@@ -78,35 +79,36 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 	}
 }
 
-// sleepAndWake stops a processor for d and says how long it took to be ready again. When it stops, one step of its epochs has been
-// held open for some time, if one is named: it is on its way then, and more waits in the processor's memory.
-func sleepAndWake(ctx context.Context, r *run, p *program, d time.Duration, held *gap, open time.Duration) (time.Duration, error) {
+// pauseAndResume stops a processor for d and returns how long it took to be ready again. If a gap is given, that has
+// been held open for some time when the processor stops: requests are in flight then, and more records wait in its
+// memory.
+func pauseAndResume(ctx context.Context, r *run, p *rig.Program, d time.Duration, held *gap, open time.Duration) (time.Duration, error) {
 	release := func() {}
 	if held != nil {
-		f := held.hold(r.rig)
+		f := held.hold(r.installation)
 		release = r.proxy.Inject(f)
 		defer release()
-		if err := errors.Join(meet(ctx, f, p), sleep(ctx, open)); err != nil {
+		if err := errors.Join(awaitHeld(ctx, f, p), rig.Sleep(ctx, open)); err != nil {
 			return 0, err
 		}
 	}
-	if err := p.signal(syscall.SIGSTOP); err != nil {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return 0, err
 	}
 	release()
-	err := sleep(ctx, d)
-	if err = errors.Join(err, p.signal(syscall.SIGCONT)); err != nil {
+	err := rig.Sleep(ctx, d)
+	if err = errors.Join(err, p.Signal(syscall.SIGCONT)); err != nil {
 		return 0, err
 	}
 	begin := time.Now()
-	if err := sleep(ctx, time.Second); err != nil { // it may still say what it said when it stopped
+	if err := rig.Sleep(ctx, time.Second); err != nil { // readiness may be that of before the pause
 		return 0, err
 	}
-	_, err = awaitReady(ctx, p, 120*time.Second)
+	_, err = p.AwaitReady(ctx, 120*time.Second)
 	return time.Since(begin), err
 }
 
-// killIngress kills an instance, most times with acknowledgements of events on their way to it.
+// killIngress kills an instance, most times while acknowledgements of its events are held.
 func killIngress(ctx context.Context, r *run) (figures, error) {
 	p := pick(r.rnd, r.ingress)
 	var held int64
@@ -114,96 +116,97 @@ func killIngress(ctx context.Context, r *run) (figures, error) {
 		f := &proxy.Fault{Effect: proxy.HoldAnswers, Match: r.toEvents}
 		lift := r.proxy.Inject(f)
 		defer lift()
-		if err := errors.Join(meet(ctx, f, p), sleep(ctx, r.upTo(300*time.Millisecond))); err != nil {
+		if err := errors.Join(awaitHeld(ctx, f, p), rig.Sleep(ctx, r.upTo(300*time.Millisecond))); err != nil {
 			return nil, err
 		}
 		held = f.Hits.Load()
 	}
-	if err := p.kill(); err != nil {
+	if err := p.Kill(); err != nil {
 		return nil, err
 	}
-	if err := p.start(); err != nil {
+	if err := p.Start(); err != nil {
 		return nil, err
 	}
-	took, err := awaitReady(ctx, p, 60*time.Second)
+	took, err := p.AwaitReady(ctx, 60*time.Second)
 	return figures{"recovery s": round(took), "acks held": float64(held)}, err
 }
 
-// storm joins and leaves members again and again, so that the group goes between two and four.
+// storm adds and removes members several times, so that the group has two to four.
 func storm(ctx context.Context, r *run) (figures, error) {
-	stall := r.stalls(ctx, r.topics.Notify)
+	stall := r.longestStall(ctx, r.topics.Notify)
 	rounds := 3
 	if r.quick {
 		rounds = 1
 	}
 	for range rounds {
-		var extra []*program
+		var extra []*rig.Program
 		for i := range 2 {
-			var args []string // without an instance id it leaves at once
+			var args []string // without an instance id it leaves the group at once
 			if r.transactional() {
 				args = []string{"--instance-id", instance(2 + i)}
 			}
 			p := r.newProcess(fmt.Sprint(3+i), args...)
-			if err := p.start(); err != nil {
+			if err := p.Start(); err != nil {
 				return nil, err
 			}
 			extra = append(extra, p)
 		}
 		var errs []error
-		errs = append(errs, sleep(ctx, r.between(5*time.Second, 10*time.Second)))
+		errs = append(errs, rig.Sleep(ctx, r.between(5*time.Second, 10*time.Second)))
 		for i, p := range extra { // one leaves, one dies
 			if i == 0 {
-				_, err := p.term()
+				_, err := p.Term(drainLimit)
 				errs = append(errs, err)
 			} else {
-				errs = append(errs, p.kill())
+				errs = append(errs, p.Kill())
 			}
-			errs = append(errs, os.RemoveAll(p.data))
+			errs = append(errs, os.RemoveAll(p.Data))
 		}
 		if err := errors.Join(errs...); err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, r.between(3*time.Second, 8*time.Second)); err != nil {
+		if err := rig.Sleep(ctx, r.between(3*time.Second, 8*time.Second)); err != nil {
 			return nil, err
 		}
 	}
 	return figures{"longest s without a notice": round(stall())}, nil
 }
 
-// rolling ends and starts every role in turn. Each stays in rotation until a load balancer would have noticed.
+// rolling restarts every role in turn with SIGTERM. Each stays in rotation until a load balancer would have noticed.
 func rolling(ctx context.Context, r *run) (figures, error) {
 	var slowest time.Duration
 	requests, refused, broken, why := 0, 0, 0, ""
-	// Not at the limit of the machine: there brokers are too slow now and then, whoever is restarted.
+	// Below the machine's limit: at it brokers are too slow now and then, without any restart.
 	r.traffic.trickle.Store(rate.NewLimiter(200, 20))
 	defer r.traffic.trickle.Store(nil)
 	roles := r.all()
 	if r.quick { // one of each: a restart takes 20 s on a busy machine
-		roles = []*program{r.ingress[0], r.process[0], r.serve}
+		roles = []*rig.Program{r.ingress[0], r.process[0], r.serve}
 	}
 	for _, p := range roles {
 		w, end := r.traffic.watch()
 		// A load balancer notices somewhat later, within drainDelay.
-		noticed := time.AfterFunc(r.upTo(drainDelay/2), func() { p.out.Store(true) })
-		took, err := p.term()
+		noticed := time.AfterFunc(r.upTo(drainDelay/2), func() { r.traffic.out.Store(p, true) })
+		took, err := p.Term(drainLimit)
 		noticed.Stop()
 		if err != nil {
 			end()
-			return nil, fmt.Errorf("%s after SIGTERM: %w\n%s", p.name, err, p.tail())
+			return nil, fmt.Errorf("%s after SIGTERM: %w\n%s", p.Name, err, p.Tail())
 		}
 		slowest = max(slowest, took)
 		_, err = r.restart(ctx, p)
-		p.out.Store(false)
+		r.traffic.out.Delete(p)
 		end()
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(r.ingress, p) { // no other role answers webhooks: what is refused then is the brokers' doing
+		if !slices.Contains(r.ingress, p) { // no other role answers webhooks: 5xx are then due to the brokers
 			continue
 		}
-		// Where another instance refuses too, brokers or the whole machine stand still, and senders notice later than a balancer would.
-		if others := w.refused - w.by[p.url]; others > 0 || w.broken == 0 && w.by[p.url] == w.unacked[p.url] && w.refused > 0 {
-			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, %d refused by another instance and %d connections cut, which may be the brokers' doing", errMissed, w.unacked[p.url], others, w.broken)
+		// Where another instance refuses too, brokers or the whole machine stall, and senders notice later than a
+		// balancer would.
+		if others := w.refused - w.by[p.URL]; others > 0 || w.broken == 0 && w.by[p.URL] == w.unacked[p.URL] && w.refused > 0 {
+			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, %d refused by another instance and %d connections cut, which may be due to the brokers", errMissed, w.unacked[p.URL], others, w.broken)
 		}
 		requests, refused, broken, why = requests+len(w.ok), refused+w.refused, broken+w.broken, fmt.Sprint(why, w.why)
 	}
@@ -213,50 +216,42 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 	return figures{"slowest drain s": round(slowest), "5xx": float64(refused), "requests": float64(requests)}, nil
 }
 
-// killServe kills the view, which goes on from its own disk.
+// killServe kills the view, which resumes from its local store.
 func killServe(ctx context.Context, r *run) (figures, error) {
-	if err := errors.Join(r.serve.kill(), r.serve.start()); err != nil {
+	if err := errors.Join(r.serve.Kill(), r.serve.Start()); err != nil {
 		return nil, err
 	}
-	took, err := awaitReady(ctx, r.serve, 180*time.Second)
+	took, err := r.serve.AwaitReady(ctx, 180*time.Second)
 	return figures{"recovery s": round(took)}, err
 }
 
-// spoil ends a processor, does something to its store, and starts it again. What has to be there first is not killed: a store
-// writes its files when it is closed, or is large.
-func spoil(how func(dir string) error, there bool) func(context.Context, *run) (figures, error) {
+// breakStore ends a processor, changes its store, and starts it again. If the store must have files, the processor
+// drains first: a store writes them when it is closed, or is large.
+func breakStore(how func(dir string) error, there bool) func(context.Context, *run) (figures, error) {
 	return func(ctx context.Context, r *run) (figures, error) {
 		p := pick(r.rnd, r.process)
-		end := p.kill
+		end := p.Kill
 		if there {
-			end = func() error { _, err := p.term(); return err }
+			end = func() error { _, err := p.Term(drainLimit); return err }
 		}
 		if err := end(); err != nil {
 			return nil, err
 		}
-		hurt := how(p.data)
-		if hurt != nil && !errors.Is(hurt, errMissed) {
-			return nil, hurt
+		broken := how(p.Data)
+		if broken != nil && !errors.Is(broken, errMissed) {
+			return nil, broken
 		}
 		took, err := r.restart(ctx, p)
 		if err == nil {
-			err = hurt
+			err = broken
 		}
 		return figures{"rebuilt s": round(took)}, err
 	}
 }
 
-func wipe(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries { // the folder itself may be a disk
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-	}
-	return err
-}
-
-// tables are a store's files with rows in them. A store that has none yet cannot be hurt.
+// tables calls do for each of a store's files with rows. A store without any is missed.
 func tables(dir string, do func(path string, size int64) error) error {
-	hurt := 0
+	found := 0
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".sst" {
 			return err
@@ -265,10 +260,10 @@ func tables(dir string, do func(path string, size int64) error) error {
 		if err != nil || info.Size() == 0 {
 			return err
 		}
-		hurt++
+		found++
 		return do(path, info.Size())
 	})
-	if err == nil && hurt == 0 {
+	if err == nil && found == 0 {
 		return errMissed
 	}
 	return err
@@ -296,20 +291,20 @@ func truncate(dir string) error {
 	return tables(dir, func(path string, size int64) error { return os.Truncate(path, size/2) })
 }
 
-// fillDisk starts a processor on a disk without room, and makes room later.
+// fillDisk starts a processor on a full disk, and frees space later.
 func fillDisk(ctx context.Context, r *run) (figures, error) {
 	if r.tmpfs == "" {
 		return figures{"not run: no tmpfs here": 1}, nil
 	}
 	p := r.process[0]
-	if err := p.kill(); err != nil {
+	if err := p.Kill(); err != nil {
 		return nil, err
 	}
 	filler, err := os.Create(filepath.Join(r.tmpfs, "filler"))
 	if err != nil {
 		return nil, err
 	}
-	defer filler.Close() //nolint:errcheck // closed twice on the good way
+	defer filler.Close() //nolint:errcheck // closed twice without an error
 	block := make([]byte, 1<<16)
 	_, _ = rand.Read(block) // never fails: see crypto/rand
 	for err == nil {
@@ -318,26 +313,26 @@ func fillDisk(ctx context.Context, r *run) (figures, error) {
 	if !errors.Is(err, syscall.ENOSPC) {
 		return nil, err
 	}
-	if err := p.start(); err != nil {
+	if err := p.Start(); err != nil {
 		return nil, err
 	}
-	if err := sleep(ctx, r.between(6*time.Second, 10*time.Second)); err != nil {
+	if err := rig.Sleep(ctx, r.between(6*time.Second, 10*time.Second)); err != nil {
 		return nil, err
 	}
 	died := 0.0
-	if !p.alive() {
+	if !p.Alive() {
 		died = 1
 	}
 	if err := os.Remove(filler.Name()); err != nil {
 		return nil, err
 	}
-	_ = filler.Close() // removed: the room is free once nobody has it open
+	_ = filler.Close() // its space is free once it is removed and closed
 	begin := time.Now()
 	if died == 1 { // as its supervisor would
-		if err := p.start(); err != nil {
+		if err := p.Start(); err != nil {
 			return nil, err
 		}
 	}
-	_, err = awaitReady(ctx, p, 120*time.Second)
+	_, err = p.AwaitReady(ctx, 120*time.Second)
 	return figures{"recovery s": round(time.Since(begin)), "ended by itself": died}, err
 }

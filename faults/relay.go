@@ -11,21 +11,23 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"tidemark/e2e/rig"
 )
 
-// A relay stands between the nodes of a cluster, whose addresses for each other are its own. It copies bytes, and keeps back what
-// a node that is isolated says and is told, as a broken network does: nothing is refused, and what was on its way arrives in the
-// end. Which node has a connection it asks the kernel (/proc), by the connection's port.
+// A relay forwards the connections between the nodes of a cluster: they advertise its addresses to each other. It
+// holds the bytes from and to an isolated node, as a broken network does: nothing is refused, and all bytes arrive in
+// the end. It looks up the node of a connection in /proc, by the connection's port.
 type relay struct {
-	state string // folder of cluster.sh, where the nodes' pids are
+	state string // folder of cluster.sh, with the nodes' pids
 
 	mu     sync.Mutex
-	gates  [nodes + 1]chan struct{} // by node; closed: it hears the others, and is heard
+	gates  [nodes + 1]chan struct{} // by node; closed: bytes from and to it pass
 	closed bool
 	ends   map[io.Closer]struct{} // listeners and connections
 }
 
-// startRelay listens where the nodes look for each other once cluster.sh is told RELAYED.
+// startRelay listens at the addresses that the nodes advertise with RELAYED=1: see cluster.sh.
 func startRelay(base int, state string) (*relay, error) {
 	r := &relay{state: state, ends: map[io.Closer]struct{}{}}
 	for n := 1; n <= nodes; n++ {
@@ -43,8 +45,8 @@ func startRelay(base int, state string) (*relay, error) {
 	return r, nil
 }
 
-// isolate cuts a node off from the others until heal is called; who is no node still reaches it.
-func (r *relay) isolate(n int) (heal func()) {
+// isolate holds all bytes between a node and the others until reconnect is called. Clients still reach it.
+func (r *relay) isolate(n int) (reconnect func()) {
 	gate := make(chan struct{})
 	r.mu.Lock()
 	r.gates[n] = gate
@@ -52,7 +54,7 @@ func (r *relay) isolate(n int) (heal func()) {
 	return sync.OnceFunc(func() { close(gate) })
 }
 
-// close ends all connections. Who was isolated must have been healed.
+// close ends all connections. No node may be isolated.
 func (r *relay) close() (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,7 +80,7 @@ func (r *relay) listen(l net.Listener, to int, addr string) {
 func (r *relay) serve(caller *net.TCPConn, to int, addr string) {
 	callee, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
-		_ = caller.SetLinger(0) // a reset, which is what a node that is down answers
+		_ = caller.SetLinger(0) // a reset, as if the node itself were down
 		_ = caller.Close()
 		return
 	}
@@ -98,7 +100,7 @@ func (r *relay) serve(caller *net.TCPConn, to int, addr string) {
 	delete(r.ends, callee)
 }
 
-// keep notes connections to be closed with the relay, and says whether that is not closed yet.
+// keep registers connections to be closed with the relay, and reports whether the relay is still open.
 func (r *relay) keep(ends ...io.Closer) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,7 +110,7 @@ func (r *relay) keep(ends ...io.Closer) bool {
 	return !r.closed
 }
 
-// copy passes on what comes, its end too, once both nodes are heard.
+// copy forwards bytes, and the end of the connection, while neither node is isolated.
 func (r *relay) copy(to, from net.Conn, caller, callee int) {
 	defer to.Close()
 	defer from.Close()
@@ -122,7 +124,7 @@ func (r *relay) copy(to, from net.Conn, caller, callee int) {
 	}
 }
 
-// pass waits until two nodes hear each other. A node hears itself.
+// pass waits until neither of two nodes is isolated. Connections of a node to itself always pass.
 func (r *relay) pass(caller, callee int) {
 	if caller == callee {
 		return
@@ -135,7 +137,7 @@ func (r *relay) pass(caller, callee int) {
 	}
 }
 
-// node returns which node has a connection from a local port, 0 if none.
+// node returns the node that has a connection from a local port, 0 if none.
 func (r *relay) node(port int) int {
 	for n := 1; n <= nodes; n++ {
 		text, err := os.ReadFile(filepath.Join(r.state, strconv.Itoa(n), "pid"))
@@ -146,7 +148,7 @@ func (r *relay) node(port int) int {
 		if err != nil {
 			continue // it is being started
 		}
-		if ports, _ := portsOf(pid); ports[port] {
+		if ports, _ := rig.PortsOf(pid); ports[port] {
 			return n
 		}
 	}

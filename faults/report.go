@@ -15,7 +15,7 @@ import (
 	"tidemark/kafka/epochs"
 )
 
-// A report is what a run found, of the product and of its controls.
+// A report has the results of a run, for the product and the negative controls.
 type report struct {
 	Seed      uint64
 	Guarantee epochs.Guarantee
@@ -27,28 +27,28 @@ type report struct {
 	Controls  []control
 }
 
-// A control is a program that is known to be wrong, and what it was found guilty of.
+// A control is the result of a negative control.
 type control struct {
 	Name, Fault string
 	Hits        int
 	Broken      map[string]int
-	Missed      []string // what should have been found and was not
+	Missed      []string // violations that should have been found
 }
 
-// verdict is an error when the product is guilty, or a control is not.
+// verdict returns an error when the product is guilty, or a control is not.
 func (r *report) verdict() error {
 	if r.Product != nil && r.Product.Broken() > 0 {
-		return fmt.Errorf("a promise was broken, or the run is less than it is to be:\n%s", r.Product)
+		return fmt.Errorf("a promise was broken, or the run did not reach its aims:\n%s", r.Product)
 	}
 	for _, c := range r.Controls {
 		if len(c.Missed) > 0 {
-			return fmt.Errorf("control %s was not found guilty of %v: the zeros of this run mean less than they say", c.Name, c.Missed)
+			return fmt.Errorf("control %s was not found guilty of %v: the judge may have missed violations of the product too", c.Name, c.Missed)
 		}
 	}
 	return nil
 }
 
-// missing are the aims that the hits did not reach.
+// missing returns the aims that were not reached.
 func (r *report) missing() (texts []string) {
 	for _, a := range aims(r.Guarantee) {
 		if n := r.count(a); n < a.least {
@@ -83,7 +83,7 @@ func (r *report) write(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "report.md"), []byte(text), 0o644)
 }
 
-// A line gathers the hits of one kind.
+// A line has the hits of one kind of fault.
 type line struct {
 	row    int
 	fault  string
@@ -119,7 +119,7 @@ func spread(values []float64) string {
 	return fmt.Sprintf("%.4g, at most %.4g", sorted[(len(sorted)-1)/2], most)
 }
 
-// aimed compares the hits with what a long run is to have.
+// aimed compares the hits with the aims of a long run.
 func (r *report) aimed() string {
 	var b strings.Builder
 	b.WriteString("\n| of these | hits | aimed at |\n|---|---|---|\n")

@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tidemark/e2e/rig"
 )
 
-// refuseDLQ takes the right to write dead letters from the processors, sends poison, and gives it back.
+// refuseDLQ revokes the processors' right to write dead letters, sends poison, and grants it again.
 func refuseDLQ(ctx context.Context, r *run) (figures, error) {
 	deleted, err := r.admin.DeleteACLs(ctx, r.dlqACL)
 	for _, d := range deleted {
@@ -29,27 +31,27 @@ func refuseDLQ(ctx context.Context, r *run) (figures, error) {
 	}
 	poison := 0
 	for i := range 12 {
-		if err := r.foreign.write(1 + i%4); err != nil {
+		if err := r.foreign.Write(i % rig.Poison); err != nil {
 			return nil, errors.Join(err, restore())
 		}
 		poison++
 	}
-	if err := errors.Join(sleep(ctx, r.between(6*time.Second, 12*time.Second)), restore()); err != nil {
+	if err := errors.Join(rig.Sleep(ctx, r.between(6*time.Second, 12*time.Second)), restore()); err != nil {
 		return nil, err
 	}
 	back := time.Now()
 	for _, p := range r.process {
-		if !p.alive() {
-			return nil, fmt.Errorf("%s ended because it may not write dead letters\n%s", p.name, p.tail())
+		if !p.Alive() {
+			return nil, fmt.Errorf("%s ended because it may not write dead letters\n%s", p.Name, p.Tail())
 		}
-		if _, err := awaitReady(ctx, p, 60*time.Second); err != nil {
+		if _, err := p.AwaitReady(ctx, 60*time.Second); err != nil {
 			return nil, err
 		}
 	}
 	return figures{"poison": float64(poison), "recovery s": round(time.Since(back))}, nil
 }
 
-// wrong starts roles with what cannot work, and wants each to end at once and to name the cause.
+// wrong starts roles with wrong settings: each must end at once with an error that names the cause.
 func wrong(ctx context.Context, r *run) (figures, error) {
 	file := func(name string) string { return filepath.Join(r.certs, name) }
 	secure, _ := r.security("process")
@@ -76,17 +78,17 @@ func wrong(ctx context.Context, r *run) (figures, error) {
 	for _, c := range cases {
 		limit, cancel := context.WithTimeout(ctx, 60*time.Second)
 		args := append(append([]string{"process"}, r.sizing()...), c.args...)
-		cmd := exec.CommandContext(limit, r.binary, append(args, "--data", filepath.Join(r.dir, "data-wrong"), "--admin-addr", freeAddr(), "--log-format", "text")...)
+		cmd := exec.CommandContext(limit, r.binary, append(args, "--data", filepath.Join(r.dir, "data-wrong"), "--admin-addr", rig.FreeAddr(), "--log-format", "text")...)
 		cmd.Env = []string{c.env}
 		begin := time.Now()
-		said, err := cmd.CombinedOutput()
+		output, err := cmd.CombinedOutput()
 		cancel()
 		exit := new(exec.ExitError)
 		switch {
 		case !errors.As(err, &exit) || exit.ExitCode() != 1:
-			return nil, fmt.Errorf("%s: ends with %w, wanted exit code 1\n%s", c.name, err, said)
-		case !strings.Contains(strings.ToLower(string(said)), c.says):
-			return nil, fmt.Errorf("%s: does not say %q: %s", c.name, c.says, said)
+			return nil, fmt.Errorf("%s: ends with %w, wanted exit code 1\n%s", c.name, err, output)
+		case !strings.Contains(strings.ToLower(string(output)), c.says):
+			return nil, fmt.Errorf("%s: does not say %q: %s", c.name, c.says, output)
 		}
 		out[c.name+" s"] = round(time.Since(begin))
 	}

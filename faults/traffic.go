@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
@@ -15,18 +14,19 @@ import (
 	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/provider"
+	"tidemark/e2e/rig"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
 )
 
-// traffic sends a history to several ingress instances, as a load balancer would pass it on, and sees every answer.
+// traffic sends a history to several ingress instances, as a load balancer would, and observes every answer.
 type traffic struct {
 	history *gen.History
 	sender  *provider.Sender
 	pace    *rate.Limiter
 	next    atomic.Int64
-	trickle atomic.Pointer[rate.Limiter] // beside pace: who waits at a low rate is not woken by a higher one
+	out     sync.Map                     // *rig.Program: ingress instances out of rotation
+	trickle atomic.Pointer[rate.Limiter] // beside pace: a waiter of a slow limiter does not notice a raised limit
 
 	mu      sync.Mutex
 	last200 map[int32]time.Time // by partition
@@ -34,14 +34,14 @@ type traffic struct {
 	left    map[int32]int       // the same: 200s to come
 	windows map[*window]struct{}
 
-	fresh atomic.Pointer[chan provider.Attempt] // who wants to hear of the next first delivery that is answered 200
+	fresh atomic.Pointer[chan provider.Attempt] // receives the next first delivery that is answered 200
 
 	done  chan struct{} // closed when all is sent
 	notes [][]provider.Note
 	err   error
 }
 
-// A window collects what happened between two moments.
+// A window collects the answers between two moments.
 type window struct {
 	begin    time.Time
 	ok, slow []time.Duration // of 200s, of 503s
@@ -54,7 +54,7 @@ type window struct {
 	last     time.Time
 }
 
-func newTraffic(h *gen.History, ingress []*program) *traffic {
+func newTraffic(h *gen.History, ingress []*rig.Program) *traffic {
 	t := &traffic{
 		history: h, pace: rate.NewLimiter(100, 50), last200: map[int32]time.Time{}, last: map[int32]int64{}, left: map[int32]int{}, windows: map[*window]struct{}{},
 		done: make(chan struct{}),
@@ -75,17 +75,22 @@ func newTraffic(h *gen.History, ingress []*program) *traffic {
 				time.Sleep(20 * time.Millisecond)
 			}
 			for range ingress {
-				if p := ingress[int(t.next.Add(1))%len(ingress)]; !p.out.Load() {
-					return p.url
+				if p := ingress[int(t.next.Add(1))%len(ingress)]; !t.isOut(p) {
+					return p.URL
 				}
 			}
-			return ingress[0].url
+			return ingress[0].URL
 		},
 	}
 	return t
 }
 
-// run sends everything; its end is told by done.
+func (t *traffic) isOut(p *rig.Program) bool {
+	_, out := t.out.Load(p)
+	return out
+}
+
+// run sends everything, and then closes done.
 func (t *traffic) run(ctx context.Context) {
 	defer close(t.done)
 	t.notes, t.err = t.sender.Run(ctx, t.history)
@@ -163,46 +168,44 @@ func p99(d []time.Duration) float64 {
 	return float64(sorted[len(sorted)*99/100].Microseconds()) / 1000
 }
 
-// flows waits until 200s come.
-func (t *traffic) flows(ctx context.Context, limit time.Duration) error {
-	begin, before := time.Now(), t.sender.OK.Load()
-	for t.sender.OK.Load() < before+3 {
-		switch {
-		case !t.sending():
-			return errors.Join(errSent, t.err)
-		case time.Since(begin) > limit:
-			return fmt.Errorf("no traffic for %v", limit)
+// awaitTraffic waits until 200s come.
+func (t *traffic) awaitTraffic(ctx context.Context, limit time.Duration) error {
+	before := t.sender.OK.Load()
+	_, err := rig.Until(ctx, limit, func() (bool, error) {
+		if t.sender.OK.Load() >= before+3 || t.sending() {
+			return t.sender.OK.Load() >= before+3, nil
 		}
-		if err := sleep(ctx, 5*time.Millisecond); err != nil {
-			return err
-		}
+		return false, errors.Join(errSent, t.err)
+	})
+	if err != nil {
+		return fmt.Errorf("no traffic: %w", err)
 	}
 	return nil
 }
 
-// busy are the partitions that have had a 200 of late and will have more.
-func (t *traffic) busy() (busy []int32) {
+// busyPartitions returns the partitions with a recent 200 and more to come.
+func (t *traffic) busyPartitions() (busyPartitions []int32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for p, at := range t.last200 {
 		if time.Since(at) < 10*time.Second && t.left[p] > 0 {
-			busy = append(busy, p)
+			busyPartitions = append(busyPartitions, p)
 		}
 	}
-	return busy
+	return busyPartitions
 }
 
-// acked are the last positions that were answered 200.
+// acked returns the largest acknowledged offset of each partition.
 func (t *traffic) acked() map[int32]int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return maps.Clone(t.last)
 }
 
-// errSent says that a fault met no traffic to its end, and so has measured nothing.
+// errSent means that all was sent before a fault ended, so that it measured nothing.
 var errSent = errors.New("all was sent before it was over")
 
-// next200 waits until each of the partitions that are still sent to has had a 200 since a moment, and returns how long the
+// next200 waits until each of the partitions with more to come has had a 200 since a moment, and returns how long the
 // last of them took.
 func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int32, limit time.Duration) (time.Duration, error) {
 	for {
@@ -226,78 +229,8 @@ func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int
 		if time.Since(since) > limit {
 			return 0, fmt.Errorf("no 200 in partitions %v for %v", waiting, limit)
 		}
-		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+		if err := rig.Sleep(ctx, 10*time.Millisecond); err != nil {
 			return 0, err
 		}
 	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
-// foreign writes records straight to the events topic, good ones and ones that must become dead letters.
-type foreign struct {
-	rig    *rig
-	rnd    *rand.Rand
-	serial int
-	tame   bool // no poison: for controls, which do not know what to do with it
-
-	mu      sync.Mutex
-	written map[string]bool // positions
-}
-
-func (f *foreign) run(ctx context.Context, every time.Duration) error {
-	for {
-		if sleep(ctx, every) != nil {
-			return nil
-		}
-		kind := f.rnd.IntN(9)
-		if f.tame {
-			kind = 0
-		}
-		if err := f.write(kind); err != nil {
-			return err
-		}
-	}
-}
-
-// write puts one record into the topic; kinds from 1 to 6 are poison, and 7 has no key, which is allowed where it belongs.
-func (f *foreign) write(kind int) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.serial++
-	ws, topic := fmt.Sprintf("foreign-%d", f.serial%6), f.rig.topics.Events
-	value := fmt.Sprintf(`{"event":"workspace_storage_file_updated","workspace_id":%q,"event_id":"foreign-%d","object_id":"f%d","size":%d}`, ws, f.serial, f.serial%10, f.serial)
-	r := &kgo.Record{Topic: topic, Key: []byte(ws), Value: []byte(value)}
-	n := oracle.Partition(topic, ws, partitions)
-	switch kind {
-	case 1:
-		r.Value = []byte("\xff\xfe not text")
-	case 2:
-		r.Value = []byte(value[:len(value)-1])
-	case 3:
-		r.Key = []byte(ws + "-other")
-	case 4:
-		n = (n + 1) % partitions
-	case 5:
-		r.Value = nil
-	case 6:
-		r.Headers = []kgo.RecordHeader{{Key: "ce_id", Value: []byte("another")}}
-	case 7:
-		r.Key = nil
-	}
-	r.Partition = int32(n)
-	// Not the run's context: a record that is cut off might land all the same, and nobody would know where.
-	done, err := f.rig.client.ProduceSync(context.Background(), r).First()
-	if err != nil {
-		return fmt.Errorf("write a foreign record: %w", err)
-	}
-	f.written[fmt.Sprintf("%d:%d", done.Partition, done.Offset)] = true
-	return nil
 }

@@ -12,13 +12,13 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Aliases give foreign names of events the meaning of names that tidemark knows: from, to.
+// Aliases map unknown event names to names that tidemark knows.
 //
-// They are applied once, by the ingress, which writes the known name beside the sender's as canonical_event. So the log says what an
-// event was taken for: every processor, rebuild, replay and repeat reads the same, whatever its own settings are or were.
+// The ingress applies them once and writes the known name into the record as canonical_event, beside the sender's. So every
+// processor, rebuild and replay reads the same name, whatever its own settings are or were.
 type Aliases map[string]string
 
-// GuideAliases is the word for a ready set: the names that the vendor's guides use. Their file.accessed means nothing for a file.
+// GuideAliases is the entry for a predefined set: the names in the vendor's guides. Their file.accessed changes no file.
 const GuideAliases = "guide"
 
 var guide = Aliases{
@@ -29,7 +29,7 @@ var guide = Aliases{
 	"workspace.member_added": "added_member_to_workspace",
 }
 
-// known are the names that have a meaning for a file, a folder or a member.
+// known are the event names that change a file, a folder or a member.
 var known = func() (names []string) {
 	for _, what := range []string{
 		"file_added", "file_updated", "file_deleted", "file_moved", "file_copied", "file_restored", "file_sync_added", "file_sync_updated",
@@ -45,10 +45,10 @@ var known = func() (names []string) {
 	return names
 }()
 
-// KnownEvents returns the names that an alias may stand for, sorted.
+// KnownEvents returns the names that an alias may map to, sorted.
 func KnownEvents() []string { return slices.Clone(known) }
 
-// ParseAliases reads entries of the form from=to, and the word guide. An entry wins over the ready set.
+// ParseAliases reads entries of the form from=to, and the word guide. An entry overrides the predefined set.
 func ParseAliases(entries []string) (Aliases, error) {
 	all, own := Aliases{}, Aliases{}
 	for _, entry := range entries {
@@ -60,14 +60,14 @@ func ParseAliases(entries []string) (Aliases, error) {
 		from, to, found := strings.Cut(entry, "=")
 		from, to = strings.TrimSpace(from), strings.TrimSpace(to)
 		_, isKnown := slices.BinarySearch(known, from)
-		switch _, fit := slices.BinarySearch(known, to); {
+		switch _, valid := slices.BinarySearch(known, to); {
 		case !found || from == "":
-			return nil, fmt.Errorf("%q: want the foreign name, \"=\" and a known one, for example file.uploaded=workspace_storage_file_added, or %s", entry, GuideAliases)
+			return nil, fmt.Errorf("%q: want the name that is sent, \"=\" and a known one, for example file.uploaded=workspace_storage_file_added, or %s", entry, GuideAliases)
 		case len(from) > codecs.MaxID || strings.ContainsFunc(from, unicode.IsControl):
 			return nil, fmt.Errorf("%.60q: a name has 1 to %d bytes and no control characters", entry, codecs.MaxID)
 		case isKnown:
 			return nil, fmt.Errorf("%q: %s has a meaning of its own, which cannot be changed", entry, from)
-		case !fit:
+		case !valid:
 			return nil, fmt.Errorf("%q: %q is not known: want one of %s", entry, to, strings.Join(known, ", "))
 		case own[from] != "" && own[from] != to:
 			return nil, fmt.Errorf("%q: %s is also given as %s: want one", entry, from, own[from])
@@ -78,7 +78,7 @@ func ParseAliases(entries []string) (Aliases, error) {
 	return all, nil
 }
 
-// apply gives the event the meaning that is configured. What a sender says of it does not count.
+// apply sets the event's canonical name. A canonical_event that the sender wrote is ignored.
 func (a Aliases) apply(e *tidemarkv1.Event) {
 	if sent := e.GetSentEvent(); sent != "" {
 		e.Event, e.SentEvent = sent, ""
@@ -88,10 +88,10 @@ func (a Aliases) apply(e *tidemarkv1.Event) {
 	}
 }
 
-// A verb is how a word of a foreign name begins, and what it may stand for.
+// A verb is the beginning of a word in an unknown name, and the event it suggests.
 type verb struct{ begin, what string }
 
-// The verbs of a file, a folder and a member; the first that a name has decides.
+// The verbs of files, folders and members; the first that a name contains decides.
 var (
 	fileWords = []verb{
 		{"add", "file_added"},
@@ -124,10 +124,10 @@ var (
 	}
 )
 
-// plainName is a name that can be written into the setting, and on a command line, as it is.
+// plainName matches names that need no quoting in the setting or on a command line.
 var plainName = regexp.MustCompile(`^[A-Za-z0-9._:/-]+$`)
 
-// Resembles returns the known name that a foreign one may mean, empty when it resembles none: file.uploaded and fileAdded resemble
+// Resembles returns the known name that an unknown one may stand for, or "": file.uploaded and fileAdded resemble
 // workspace_storage_file_added.
 func Resembles(name string) string {
 	const ofAFile = "file_share_" // events of a share, not of its file
@@ -161,7 +161,7 @@ func Resembles(name string) string {
 	return ""
 }
 
-// wordsOf splits file_added, file.added and fileAdded alike.
+// wordsOf splits file_added, file.added and fileAdded into the same words.
 func wordsOf(name string) []string {
 	var spaced strings.Builder
 	lower := false

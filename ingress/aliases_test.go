@@ -26,9 +26,9 @@ func TestParseAliases(t *testing.T) {
 			"file_modified": "workspace_storage_file_updated", "workspace.member_added": "added_member_to_workspace",
 		}, ""},
 		{"x=membership_updated,x=membership_updated", Aliases{"x": "membership_updated"}, ""},
-		{"x", nil, "want the foreign name"},
-		{"=membership_updated", nil, "want the foreign name"},
-		{"guides", nil, "want the foreign name"},
+		{"x", nil, "want the name that is sent"},
+		{"=membership_updated", nil, "want the name that is sent"},
+		{"guides", nil, "want the name that is sent"},
 		{"x=", nil, `"" is not known: want one of added_member_to_org, `},
 		{"x=file_added", nil, `"file_added" is not known: want one of `},
 		{"x=workspace_storage_file_added,x=workspace_storage_file_moved", nil, "also given as workspace_storage_file_added"},
@@ -99,7 +99,7 @@ func TestResembles(t *testing.T) {
 		}
 		if got := Resembles(name); got != "" {
 			if _, err := ParseAliases([]string{name + "=" + got}); err != nil {
-				t.Errorf("what is advised is refused: %v", err)
+				t.Errorf("an advised alias is refused: %v", err)
 			}
 		}
 	}

@@ -8,18 +8,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"tidemark/problem"
 )
 
 // MaxBody is the largest webhook body taken.
 const MaxBody = 512 << 10
 
-// freeBody is what a body may hold without a share of the gate for large ones: so many large bodies, sent slowly by
-// someone without a secret, cannot keep an ordinary event out.
+// freeBody is the largest body that is read without the semaphore for large ones. So large bodies, sent slowly by a client without
+// a secret, cannot keep ordinary events out.
 const freeBody = 16 << 10
 
-// readBody reads the whole body. What Content-Length says is only used to refuse early: a body is measured as it is read,
-// and memory is taken as it arrives. The caller calls release when it is done with the body.
-func readBody(w http.ResponseWriter, r *http.Request, large *gate) (body []byte, release func(), p *problem) {
+// readBody reads the whole body. Content-Length only serves to refuse early: the body is measured as it is read, and memory is
+// allocated as it arrives. The caller calls release when it is done with the body.
+func readBody(w http.ResponseWriter, r *http.Request, large *semaphore) (body []byte, release func(), p *problem.Problem) {
 	release = func() {}
 	if r.ContentLength > MaxBody {
 		return nil, release, tooLarge()
@@ -27,16 +29,16 @@ func readBody(w http.ResponseWriter, r *http.Request, large *gate) (body []byte,
 	if r.ContentLength > freeBody && large.full(MaxBody) {
 		return nil, release, crowded()
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, MaxBody) // also has the server hang up on what is left
+	r.Body = http.MaxBytesReader(w, r.Body, MaxBody) // also makes the server close the connection if more is sent
 	body = make([]byte, 0, min(max(r.ContentLength+1, 512), freeBody))
-	entered := false
+	acquired := false
 	for {
 		if len(body) == cap(body) {
-			if len(body) >= freeBody && !entered {
-				if err := large.enter(MaxBody); err != nil {
+			if len(body) >= freeBody && !acquired {
+				if err := large.acquire(MaxBody); err != nil {
 					return nil, release, crowded()
 				}
-				entered, release = true, func() { large.leave(MaxBody) }
+				acquired, release = true, func() { large.release(MaxBody) }
 			}
 			body = slices.Grow(body, min(len(body), MaxBody))
 		}
@@ -51,27 +53,27 @@ func readBody(w http.ResponseWriter, r *http.Request, large *gate) (body []byte,
 	}
 }
 
-func crowded() *problem {
+func crowded() *problem.Problem {
 	return busy("too many large bodies are being read: send it again after Retry-After")
 }
 
-func unread(err error) *problem {
+func unread(err error) *problem.Problem {
 	var tooBig *http.MaxBytesError
 	var timeout net.Error
 	switch {
 	case errors.As(err, &tooBig):
 		return tooLarge()
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return refuse(http.StatusRequestTimeout, "body_timeout", "the body did not arrive in time: send it in one go")
+		return problem.New(http.StatusRequestTimeout, "body_timeout", "the body did not arrive in time: send it in one go")
 	}
-	return refuse(http.StatusBadRequest, "body_incomplete", "the body ended before its announced length: send all of it")
+	return problem.New(http.StatusBadRequest, "body_incomplete", "the body ended before its announced length: send all of it")
 }
 
-func tooLarge() *problem {
-	return refuse(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over "+strconv.Itoa(MaxBody)+" bytes: send one event a request, without file contents")
+func tooLarge() *problem.Problem {
+	return problem.New(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over "+strconv.Itoa(MaxBody)+" bytes: send one event a request, without file contents")
 }
 
-// identity says whether the body is sent as it is. A compressed one would be signed in one form and stored in another.
+// identity reports whether the body has no content coding. A compressed one would be signed in one form and stored in another.
 func identity(h http.Header) bool {
 	for _, value := range h["Content-Encoding"] {
 		for coding := range strings.SplitSeq(value, ",") {

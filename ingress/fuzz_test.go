@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"tidemark/problem"
 )
 
 // FuzzWebhook posts any body, rightly signed. It is taken or refused, never an error of ours, and what is taken reaches the
@@ -37,7 +39,7 @@ func FuzzWebhook(f *testing.F) {
 		w := serve(s, r)
 		records := events.all()
 		if w.Code == http.StatusBadRequest {
-			var p problem
+			var p problem.Problem
 			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Code == "" || len(records) != 0 {
 				t.Fatalf("refused with %s, %d records", w.Body, len(records))
 			}
@@ -89,10 +91,10 @@ func FuzzSignature(f *testing.F) {
 				h.Add(header, value)
 			}
 		}
-		g, problem := verify(schemeOf(t, name), secrets[name], h, body, noon)
-		if problem != nil {
-			if problem.Status != http.StatusUnauthorized || problem.Code == "" {
-				t.Fatalf("problem %+v", problem)
+		g, refused := verify(schemeOf(t, name), secrets[name], h, body, noon)
+		if refused != nil {
+			if refused.Status != http.StatusUnauthorized || refused.Code == "" {
+				t.Fatalf("problem %+v", refused)
 			}
 			return
 		}

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tidemark/problem"
+
 	"tidemark/codecs"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -17,33 +19,33 @@ import (
 // Path is where webhooks are posted.
 const Path = "/webhook/fastio"
 
-// An eventLog takes events for good. The handler needs no more of Kafka than this.
-type eventLog interface {
-	// Append must not block. It calls done exactly once, maybe before it returns or long after: with where the record lies,
-	// or why it may not have landed.
+// An appender writes events to the log. The handler needs no more of Kafka than this.
+type appender interface {
+	// Append must not block. It calls done exactly once, before it returns or long after: with the record's position, or with
+	// the reason why the record may not have been written.
 	Append(key string, value []byte, headers map[string][]byte, done func(at *tidemarkv1.Position, err error))
 }
 
 func (s *Server) routes() http.Handler {
 	router := mux.NewRouter().SkipClean(true) // a redirect would lose the body
 	router.HandleFunc(Path, s.answer(s.receive)).Methods(http.MethodPost)
-	router.MethodNotAllowedHandler = s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem) {
-		return nil, refuse(http.StatusMethodNotAllowed, "method_not_allowed", "webhooks are sent with POST").with("Allow", http.MethodPost)
+	router.MethodNotAllowedHandler = s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem.Problem) {
+		return nil, problem.New(http.StatusMethodNotAllowed, "method_not_allowed", "webhooks are sent with POST").With("Allow", http.MethodPost)
 	})
-	router.NotFoundHandler = s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem) {
-		return nil, refuse(http.StatusNotFound, "not_found", "nothing is here: webhooks are posted to "+Path)
+	router.NotFoundHandler = s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem.Problem) {
+		return nil, problem.New(http.StatusNotFound, "not_found", "nothing is here: webhooks are posted to "+Path)
 	})
 	return router
 }
 
-// answer writes what handle returns: the one place that counts, logs and writes an outcome.
-func (s *Server) answer(handle func(http.ResponseWriter, *http.Request) ([]byte, *problem)) http.HandlerFunc {
+// answer counts, logs and writes what handle returns.
+func (s *Server) answer(handle func(http.ResponseWriter, *http.Request) ([]byte, *problem.Problem)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		body, problem := handle(w, r)
-		if problem != nil {
-			s.metrics.requests.WithLabelValues(problem.Code).Inc()
-			s.log.DebugContext(r.Context(), "webhook refused", "status", problem.Status, "code", problem.Code, "field", problem.Field)
-			problem.write(w, s.log)
+		body, refused := handle(w, r)
+		if refused != nil {
+			s.metrics.requests.WithLabelValues(refused.Code).Inc()
+			s.log.DebugContext(r.Context(), "webhook refused", "status", refused.Status, "code", refused.Code, "field", refused.Field)
+			refused.Write(w)
 			return
 		}
 		s.metrics.requests.WithLabelValues(accepted).Inc()
@@ -53,60 +55,60 @@ func (s *Server) answer(handle func(http.ResponseWriter, *http.Request) ([]byte,
 }
 
 // receive checks a webhook, in the order that docs/design.md fixes, and appends it.
-func (s *Server) receive(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
-	body, release, problem := readBody(w, r, s.large)
+func (s *Server) receive(w http.ResponseWriter, r *http.Request) ([]byte, *problem.Problem) {
+	body, release, refused := readBody(w, r, s.large)
 	defer release()
-	if problem != nil {
-		return nil, problem
+	if refused != nil {
+		return nil, refused
 	}
 	s.metrics.bytes.Add(float64(len(body)))
 	if !identity(r.Header) {
-		return nil, refuse(http.StatusUnsupportedMediaType, "content_encoding", "the body is encoded: send it as it is, without Content-Encoding").with("Accept-Encoding", "identity")
+		return nil, problem.New(http.StatusUnsupportedMediaType, "content_encoding", "the body is encoded: send it as it is, without Content-Encoding").With("Accept-Encoding", "identity")
 	}
 	now := s.now()
-	signer, problem := verify(s.scheme, s.secrets, r.Header, body, now)
-	if problem != nil {
-		return nil, problem
+	signer, refused := verify(s.scheme, s.secrets, r.Header, body, now)
+	if refused != nil {
+		return nil, refused
 	}
 	event, err := codecs.ParseEvent(body)
 	if err != nil {
-		return nil, s.unfit(err)
+		return nil, s.invalid(err)
 	}
 	s.aliases.apply(event)
 	if !signer.covers(event.GetWorkspaceId()) {
-		return nil, refuse(http.StatusForbidden, "workspace_not_allowed", "the secret that signed this is bound to another workspace: sign with one of this workspace").on("workspace_id")
+		return nil, problem.New(http.StatusForbidden, "workspace_not_allowed", "the secret that signed this is bound to another workspace: sign with one of this workspace").On("workspace_id")
 	}
 	quota := s.limiter.take(event.GetWorkspaceId(), now)
-	s.limiter.tell(w.Header(), quota)
+	s.limiter.setHeaders(w.Header(), quota)
 	if quota.wait > 0 {
-		return nil, refuse(http.StatusTooManyRequests, "rate_limited", "this workspace sends faster than is allowed: send it again after Retry-After").retry(quota.wait)
+		return nil, problem.New(http.StatusTooManyRequests, "rate_limited", "this workspace sends faster than is allowed: send it again after Retry-After").Retry(quota.wait)
 	}
 	value, err := codecs.WithEnvelope(body, event, now)
 	if err != nil {
-		return nil, s.unfit(err)
+		return nil, s.invalid(err)
 	}
-	at, problem := s.append(event, value, r.Header)
-	if problem != nil {
-		return nil, problem
+	at, refused := s.append(event, value, r.Header)
+	if refused != nil {
+		return nil, refused
 	}
 	return receipt(event.GetEventId(), at)
 }
 
-// unfit turns an error of the codecs into a refusal. Any that is not about the event is ours.
-func (s *Server) unfit(err error) *problem {
+// invalid turns an error of the codecs into a problem: a 400 if the event is at fault, else a 500.
+func (s *Server) invalid(err error) *problem.Problem {
 	if fault, ok := errors.AsType[*codecs.EventError](err); ok {
-		return refuse(http.StatusBadRequest, fault.Reason, fault.Error()).on(fault.Field)
+		return problem.New(http.StatusBadRequest, fault.Reason, fault.Error()).On(fault.Field)
 	}
 	s.log.Error("read a webhook", "error", err)
 	return internal()
 }
 
-func internal() *problem {
-	return refuse(http.StatusInternalServerError, "internal", "the event could not be handled; the log of this server says why")
+func internal() *problem.Problem {
+	return problem.New(http.StatusInternalServerError, "internal", "the event could not be handled; the log of this server says why")
 }
 
-func busy(detail string) *problem {
-	return refuse(http.StatusServiceUnavailable, "busy", detail).retry(retryBusy)
+func busy(detail string) *problem.Problem {
+	return problem.New(http.StatusServiceUnavailable, "busy", detail).Retry(retryBusy)
 }
 
 // How long a refused sender is asked to wait.
@@ -115,21 +117,21 @@ const (
 	retryNoAck = 5 * time.Second
 )
 
-// What an append's sender and its acknowledgement agree on, whichever comes first.
+// The state of one append: whichever comes first, its acknowledgement or the timeout, sets it.
 const (
 	waiting int32 = iota
 	answered
 	abandoned
 )
 
-// append hands the event to the log and waits for its acknowledgement. The place in flight is held until the record's
-// fate is known, even when the sender has long been answered 503.
-func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) (*tidemarkv1.Position, *problem) {
-	leave, err := s.flight.enter(e.GetWorkspaceId(), len(value))
+// append writes the event to the log and waits for its acknowledgement. The event counts as in flight until it is acknowledged
+// or failed, even after its sender was answered 503.
+func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) (*tidemarkv1.Position, *problem.Problem) {
+	release, err := s.inFlight.acquire(e.GetWorkspaceId(), len(value))
 	switch {
 	case errors.Is(err, errClosed):
-		return nil, refuse(http.StatusServiceUnavailable, "draining", "this server is shutting down: send it again after Retry-After").
-			with("Connection", "close").retry(retryBusy)
+		return nil, problem.New(http.StatusServiceUnavailable, "draining", "this server is shutting down: send it again after Retry-After").
+			With("Connection", "close").Retry(retryBusy)
 	case errors.Is(err, errPartitionFull):
 		return nil, busy("too many events wait for the log's partition of this workspace: send it again after Retry-After")
 	case err != nil:
@@ -143,7 +145,7 @@ func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) 
 	acks := make(chan ack, 1)
 	start := time.Now()
 	s.events.Append(e.GetWorkspaceId(), value, recordHeaders(e, request), func(at *tidemarkv1.Position, err error) {
-		leave()
+		release()
 		s.settle(start, err, !state.CompareAndSwap(waiting, answered))
 		acks <- ack{at, err}
 	})
@@ -157,7 +159,7 @@ func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) 
 			s.health.appended(s.noAck)
 			return nil, unacknowledged("no_ack", "the event is not acknowledged yet and may still land: send it again after Retry-After, a file's event has its effect once")
 		}
-		a = <-acks // it came in the same moment
+		a = <-acks // acknowledged at the same moment
 	}
 	if a.err != nil {
 		return nil, unacknowledged("log_unavailable", "the event could not be written: send it again after Retry-After, a file's event has its effect once")
@@ -165,11 +167,11 @@ func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) 
 	return a.at, nil
 }
 
-func unacknowledged(code, detail string) *problem {
-	return refuse(http.StatusServiceUnavailable, code, detail).retry(retryNoAck)
+func unacknowledged(code, detail string) *problem.Problem {
+	return problem.New(http.StatusServiceUnavailable, code, detail).Retry(retryNoAck)
 }
 
-// settle notes the fate of one append. One that comes late says nothing of the broker's health: that it was late is known.
+// settle records the result of one append. A late one does not change readiness: its timeout already has.
 func (s *Server) settle(start time.Time, err error, late bool) {
 	outcome := failed
 	if err == nil {
@@ -184,12 +186,12 @@ func (s *Server) settle(start time.Time, err error, late bool) {
 }
 
 // receipt is the answer to an accepted event.
-func receipt(eventID string, at *tidemarkv1.Position) ([]byte, *problem) {
+func receipt(eventID string, at *tidemarkv1.Position) ([]byte, *problem.Problem) {
 	b := make([]byte, 0, 64+len(eventID))
 	b = append(b, `{"event_id":`...)
 	b, err := jsontext.AppendQuote(b, eventID)
 	if err != nil {
-		return nil, refuse(http.StatusBadRequest, "bad_field", "the event id is not valid UTF-8").on("event_id")
+		return nil, problem.New(http.StatusBadRequest, "bad_field", "the event id is not valid UTF-8").On("event_id")
 	}
 	b = append(b, `,"position":"`...)
 	b = at.AppendText(b)

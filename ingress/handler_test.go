@@ -137,8 +137,8 @@ func TestSizeCap(t *testing.T) {
 	if n := len(events.all()); n != 4 {
 		t.Errorf("%d records", n)
 	}
-	if count, size := s.large.inFlight(); count != 0 || size != 0 {
-		t.Errorf("%d large bodies, %d bytes still held", count, size)
+	if count, size := s.large.usage(); count != 0 || size != 0 {
+		t.Errorf("%d large bodies, %d bytes not released", count, size)
 	}
 }
 
@@ -191,7 +191,7 @@ func (timeoutError) Temporary() bool { return true }
 func TestLargeBodiesAreBounded(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer(t, nil)
-	for s.large.enter(MaxBody) == nil {
+	for s.large.acquire(MaxBody) == nil {
 	}
 	large := minimal[:len(minimal)-1] + `,"pad":"` + strings.Repeat("x", freeBody) + `"}`
 	refused(t, serve(s, post(t, large)), http.StatusServiceUnavailable, "busy", "")
@@ -199,7 +199,7 @@ func TestLargeBodiesAreBounded(t *testing.T) {
 	unread.Body = io.NopCloser(iotest.ErrReader(errors.New("read")))
 	refused(t, serve(s, unread), http.StatusServiceUnavailable, "busy", "")
 	took(t, serve(s, post(t, minimal)), "evt1", "7:0")
-	s.large.leave(MaxBody)
+	s.large.release(MaxBody)
 	took(t, serve(s, post(t, large)), "evt1", "7:1")
 }
 

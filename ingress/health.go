@@ -10,53 +10,53 @@ import (
 )
 
 const (
-	checkEvery   = 2 * time.Second // a check's answer is good for so long
-	checkTimeout = 5 * time.Second // and may take so long
-	checkWait    = time.Second     // but readiness answers sooner
-	failureHolds = 5 * time.Second // after a failed append, unless one succeeds
-	tellEvery    = 10 * time.Second
+	checkEvery   = 2 * time.Second  // a check's result is reused for this long
+	checkTimeout = 5 * time.Second  // the longest a check may take
+	checkWait    = time.Second      // the longest that readiness waits for a check
+	failureHolds = 5 * time.Second  // not ready after a failed append, unless one succeeds
+	logEvery     = 10 * time.Second // while appends fail
 )
 
-// health says whether events can be appended now, from what became of the last ones and from a check of its own: without
-// the check an instance that gets no traffic would never learn that its broker is back.
+// health decides whether events can be appended now, from the results of the last appends and from a check of its own: without
+// the check, an instance without traffic would never learn that its broker is back.
 type health struct {
 	check func(context.Context) error
 	log   *slog.Logger
 
 	mu        sync.Mutex
-	checking  chan struct{} // closed when the check under way ends; nil without one
+	checking  chan struct{} // closed when the running check ends; nil if none runs
 	checkedAt time.Time
 	checked   error
 	failedAt  time.Time
 	failed    error // of the last append
-	toldAt    time.Time
-	told      bool // of a failure, and not yet of its end
+	loggedAt  time.Time
+	logged    bool // a failure, and not yet its end
 }
 
 func newHealth(check func(context.Context) error, log *slog.Logger) *health {
 	return &health{check: check, log: log, checked: errors.New("the broker has not been reached yet")}
 }
 
-// appended notes what became of an append. It logs a failure now and then and the next success: while a broker is away
-// every request fails alike, and while one partition is, every other one.
+// appended records the result of an append. It logs a failure every logEvery and then the next success: while a broker is
+// unreachable every request fails, and while one partition has no leader, every request of that partition does.
 func (h *health) appended(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.failed = err
 	if err == nil {
-		if h.told {
-			h.told = false
+		if h.logged {
+			h.logged = false
 			h.log.Info("events are acknowledged again")
 		}
 		return
 	}
-	if h.failedAt = time.Now(); h.failedAt.Sub(h.toldAt) >= tellEvery {
-		h.told, h.toldAt = true, h.failedAt
+	if h.failedAt = time.Now(); h.failedAt.Sub(h.loggedAt) >= logEvery {
+		h.logged, h.loggedAt = true, h.failedAt
 		h.log.Warn("events are not acknowledged: answering 503", "error", err)
 	}
 }
 
-// ready returns nil or why not. It waits a moment for a check that is due, so that its answer is fresh.
+// ready returns nil, or why events cannot be appended. It waits up to checkWait for a check that is due.
 func (h *health) ready() error {
 	h.mu.Lock()
 	if h.checking == nil && time.Since(h.checkedAt) >= checkEvery {

@@ -1,10 +1,11 @@
-// Package ingress takes Fast.io's webhooks over HTTP and appends them to the events topic.
+// Package ingress receives Fast.io's webhooks over HTTP and appends them to the events topic.
 //
-// It answers 200 only when the brokers have acknowledged the event, and then says where it lies; anything else tells the
-// sender what to mend, or to send it again. What was sent reaches the topic byte for byte, but for what the envelope replaces
-// and adds: see codecs.WithEnvelope.
-// It bounds what it holds: bodies being read, events in flight in all and of each partition, workspaces whose rate it knows.
-// It does not decide what an event means, nor whether it came before: a retry is appended again, for who reads the topic to drop.
+// It answers 200 with the record's position only after the brokers have acknowledged the record. Any other answer says what the
+// sender must correct, or that it must send the event again. The record's value is the body byte for byte, apart from what the
+// envelope replaces and adds: see codecs.WithEnvelope.
+//
+// Memory is bounded: bodies being read, events in flight (in total and per partition), and workspaces with a rate limit.
+// It does not interpret an event, nor detect duplicates: a retry is appended again, and the processors drop it.
 package ingress
 
 import (
@@ -39,14 +40,14 @@ type Config struct {
 	Brokers  []string
 	Topic    string // of the events
 	Producer goka.ProducerBuilder
-	// Check tells whether the topic can be written now, or why not. Readiness asks it, at most every two seconds.
+	// Check returns why the topic cannot be written now; nil: it can. Readiness calls it at most every two seconds.
 	Check func(context.Context) error
 
 	// Rate is how many events a second a workspace may send; 0: any. Burst is how many at once; 0: twice the rate.
 	Rate  float64
 	Burst int
 
-	Partitions       int           // of the topic, each of which may have its share of the bounds; 0: they are not looked at
+	Partitions       int           // of the topic; each is limited to its share of the bounds. 0: no limit per partition
 	MaxInFlight      int           // events not yet acknowledged; 0: DefaultMaxInFlight
 	MaxInFlightBytes int64         // 0: DefaultMaxInFlightBytes
 	AckTimeout       time.Duration // 0: MaxAckTimeout
@@ -56,33 +57,33 @@ type Config struct {
 	Metrics prometheus.Registerer // nil: metrics are not exported
 }
 
-// A Server is the ingress role. It does nothing until it is asked.
+// A Server is the ingress role.
 type Server struct {
 	scheme     Scheme
 	secrets    []Secret
 	aliases    Aliases
 	ackTimeout time.Duration
-	noAck      error // what readiness says after an acknowledgement that did not come in time
+	noAck      error // readiness's reason after an acknowledgement that came too late
 	now        func() time.Time
 
-	events  eventLog
-	close   func(context.Context) error
-	flight  *flight
-	large   *gate // bodies over freeBody
-	limiter *limiter
-	health  *health
-	metrics *metrics
-	log     *slog.Logger
-	handler http.Handler
+	events   appender
+	close    func(context.Context) error
+	inFlight *inFlightLimit
+	large    *semaphore // bodies over freeBody
+	limiter  *limiter
+	health   *health
+	metrics  *metrics
+	log      *slog.Logger
+	handler  http.Handler
 }
 
-// New returns a Server, or says which setting is wrong. It connects to nothing: the producer is built when it is first
-// needed, and again until that succeeds.
+// New returns a Server, or an error that names the wrong setting. It connects to nothing: the producer is built on first use, and
+// rebuilt until that succeeds.
 func New(c Config) (*Server, error) {
 	if c.Topic == "" || c.Producer == nil || c.Check == nil {
 		return nil, errors.New("ingress: Topic, Producer and Check must be set")
 	}
-	events := newEmitterLog(c.Brokers, c.Topic, c.Producer)
+	events := newEmitterAppender(c.Brokers, c.Topic, c.Producer)
 	check := c.Check
 	c.Check = func(ctx context.Context) error {
 		if _, err := events.open(); err != nil {
@@ -93,7 +94,7 @@ func New(c Config) (*Server, error) {
 	return newServer(c, events, events.Close)
 }
 
-func newServer(c Config, events eventLog, closeEvents func(context.Context) error) (*Server, error) {
+func newServer(c Config, events appender, closeEvents func(context.Context) error) (*Server, error) {
 	if len(c.Secrets) == 0 {
 		return nil, errors.New("no webhook secret given: set at least one")
 	}
@@ -112,8 +113,8 @@ func newServer(c Config, events eventLog, closeEvents func(context.Context) erro
 		return nil, fmt.Errorf("bounds of %d events and %d bytes in flight, %d partitions: want numbers from 0", c.MaxInFlight, c.MaxInFlightBytes, c.Partitions)
 	}
 	c.setDefaults()
-	flight := newFlight(c.MaxInFlight, c.MaxInFlightBytes, c.Partitions)
-	m, err := newMetrics(c.Metrics, flight)
+	inFlight := newInFlightLimit(c.MaxInFlight, c.MaxInFlightBytes, c.Partitions)
+	m, err := newMetrics(c.Metrics, inFlight)
 	if err != nil {
 		return nil, fmt.Errorf("register the ingress metrics: %w", err)
 	}
@@ -121,7 +122,7 @@ func newServer(c Config, events eventLog, closeEvents func(context.Context) erro
 		scheme: c.Scheme, secrets: slices.Clone(c.Secrets), aliases: c.Aliases, ackTimeout: c.AckTimeout, now: c.Now,
 		noAck:  fmt.Errorf("append to %s: no acknowledgement within %v", c.Topic, c.AckTimeout),
 		events: events, close: closeEvents,
-		flight: flight, large: newGate(maxLargeBytes/MaxBody, maxLargeBytes),
+		inFlight: inFlight, large: newSemaphore(maxLargeBytes/MaxBody, maxLargeBytes),
 		limiter: newLimiter(c.Rate, c.Burst),
 		health:  newHealth(c.Check, c.Log), metrics: m, log: c.Log,
 	}
@@ -155,14 +156,14 @@ func (s *Server) Handler() http.Handler { return s.handler }
 
 // Ready returns nil when events can be taken, else the reason.
 func (s *Server) Ready() error {
-	if s.flight.draining() {
+	if s.inFlight.draining() {
 		return errClosed
 	}
 	return s.health.ready()
 }
 
-// Close takes no more events, waits until the fate of each one in flight is known, and closes the producer; ctx bounds the
-// wait. Requests still being answered should be finished first: http.Server's Shutdown does that.
+// Close refuses further events, waits until each one in flight is acknowledged or failed, and closes the producer; ctx bounds the
+// wait. Requests should be finished first: http.Server's Shutdown does that.
 func (s *Server) Close(ctx context.Context) error {
-	return errors.Join(s.flight.drain(ctx), s.close(ctx))
+	return errors.Join(s.inFlight.drain(ctx), s.close(ctx))
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"tidemark/problem"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -70,7 +72,7 @@ func (l *memoryLog) set(hold bool, err error) {
 	l.hold, l.err = hold, err
 }
 
-// release settles what is held and holds no longer.
+// release acknowledges what is held back, and holds back no longer.
 func (l *memoryLog) release() {
 	l.mu.Lock()
 	held := l.held
@@ -146,7 +148,7 @@ func serve(s *Server, r *http.Request) *httptest.ResponseRecorder {
 // refused checks that the answer is a whole problem of that status, code and field.
 func refused(tb testing.TB, w *httptest.ResponseRecorder, status int, code, field string) {
 	tb.Helper()
-	var p problem
+	var p problem.Problem
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
 		tb.Fatalf("status %d, body %q is no problem: %v", w.Code, w.Body, err)
 	}

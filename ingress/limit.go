@@ -12,26 +12,26 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxBuckets bounds the limiter's memory, to some 30 MB: who holds a secret for every workspace can name any number.
+// maxBuckets bounds the limiter's memory to some 30 MB: a client with a secret for every workspace can name any number of them.
 const maxBuckets = 100_000
 
-// policyName is what the answers' RateLimit fields call the one policy there is.
+// policyName names the only policy in the RateLimit header fields.
 const policyName = `"workspace"`
 
-// A limiter keeps a token bucket per workspace, of those seen lately: a bucket that has had time to fill is dropped, as a
-// new one is full too. Past maxBuckets the one unused longest goes, which errs on the sender's side.
+// A limiter keeps a token bucket per workspace. A bucket that is unused for as long as it takes to fill is dropped, since a new one
+// is full too. Past maxBuckets the least recently used one is dropped, which lets its sender send more.
 type limiter struct {
 	rate  rate.Limit
 	burst int
 	fill  time.Duration // after which an unused bucket is full
 	max   int
 
-	policy string // what RateLimit-Policy says
+	policy string // value of RateLimit-Policy
 
 	mu      sync.Mutex
-	latest  time.Time // of all that was asked for
+	latest  time.Time // of all calls of take
 	buckets map[string]*list.Element
-	recent  *list.List // of *bucket, the one used last in front
+	recent  *list.List // of *bucket, most recently used first
 }
 
 type bucket struct {
@@ -54,8 +54,8 @@ func newLimiter(perSecond float64, burst int) *limiter {
 	}
 }
 
-// policy says a token bucket in the words of RateLimit-Policy, which knows windows only: so many requests in so many seconds,
-// never more than the bucket gives in the long run.
+// policy describes a token bucket as a window, the only form that RateLimit-Policy has: q requests in w seconds, never more than
+// the bucket allows over time.
 func policy(perSecond float64, burst int) string {
 	window := max(1, math.Ceil(float64(burst)/perSecond))
 	quota := max(float64(burst), math.Floor(perSecond)) // a bucket smaller than a second's worth fills up within the second
@@ -65,21 +65,21 @@ func policy(perSecond float64, burst int) string {
 // maxInteger is the largest integer of a structured field (RFC 9651).
 const maxInteger = 999_999_999_999_999
 
-// A quota is what a workspace has left after it was asked for a token.
+// A quota is the state of a workspace's bucket after a call of take.
 type quota struct {
 	wait time.Duration // until there is a token; 0: one was taken
 	left int           // tokens, all at once
 	next time.Duration // until there is one more
 }
 
-// take takes a token; without one it says how long until there is one.
+// take takes a token, or returns how long until there is one.
 func (l *limiter) take(workspace string, now time.Time) quota {
 	if l == nil {
 		return quota{}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now.Before(l.latest) { // requests overtake each other on the way here; a bucket set back would give the time between twice
+	if now.Before(l.latest) { // requests overtake each other; a bucket set back in time would refill for the same interval twice
 		now = l.latest
 	}
 	l.latest = now
@@ -94,8 +94,8 @@ func (l *limiter) take(workspace string, now time.Time) quota {
 	return quota{left: int(whole), next: time.Duration((1 - part) / float64(l.rate) * float64(time.Second))}
 }
 
-// tell writes what is left into an answer's header, in the fields of draft-ietf-httpapi-ratelimit-headers-11.
-func (l *limiter) tell(h http.Header, q quota) {
+// setHeaders writes the quota into the fields of draft-ietf-httpapi-ratelimit-headers-11.
+func (l *limiter) setHeaders(h http.Header, q quota) {
 	if l == nil {
 		return
 	}
@@ -107,7 +107,7 @@ func (l *limiter) tell(h http.Header, q quota) {
 	h["Ratelimit"] = []string{string(b)}
 }
 
-// wholeSeconds rounds up: a sender that comes back then finds what it waited for.
+// wholeSeconds rounds up, so that a sender that waits this long finds a token.
 func wholeSeconds(d time.Duration) int { return max(1, int(math.Ceil(d.Seconds()))) }
 
 func (l *limiter) bucket(workspace string, now time.Time) *rate.Limiter {

@@ -67,7 +67,7 @@ func TestRateLimitFields(t *testing.T) {
 	refused(t, w, http.StatusServiceUnavailable, "log_unavailable", "")
 	says(w.Header(), `"workspace";r=0;t=1`)
 
-	// Who has not proven to speak for the workspace is told nothing about it.
+	// A request without a valid signature learns nothing about the workspace.
 	r := post(t, minimal)
 	r.Header.Del("Fastio-Signature")
 	for _, r := range []*http.Request{r, post(t, `{"workspace_id":"123"}`)} {
@@ -82,7 +82,7 @@ func TestRateLimitFields(t *testing.T) {
 	}
 }
 
-// A sender that waits as it is told is never refused, and sends as fast as is allowed to the second.
+// A sender that waits for Retry-After is never refused, and sends at the allowed rate.
 func TestObeyingTheFields(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics count what moves. The label code is a problem's code, or "accepted": a fixed set of words, never an id.
+// The label code is a problem's code, or "accepted": a fixed set of words, never an id.
 type metrics struct {
 	requests   *prometheus.CounterVec
 	bytes      prometheus.Counter
@@ -20,14 +20,14 @@ const (
 	failed   = "failed"
 )
 
-// newMetrics registers the metrics with r; a nil r leaves them unseen.
-func newMetrics(r prometheus.Registerer, flight *flight) (*metrics, error) {
+// newMetrics registers the metrics with r, if r is not nil.
+func newMetrics(r prometheus.Registerer, limit *inFlightLimit) (*metrics, error) {
 	opts := func(name, help string) prometheus.Opts {
 		return prometheus.Opts{Namespace: "tidemark", Subsystem: "ingress", Name: name, Help: help}
 	}
-	count := func() float64 { n, _ := flight.inFlight(); return float64(n) }
-	bytes := func() float64 { _, n := flight.inFlight(); return float64(n) }
-	ack := opts("ack_seconds", "Time from handing an event to the producer to its acknowledgement, late ones included.")
+	count := func() float64 { n, _ := limit.usage(); return float64(n) }
+	bytes := func() float64 { _, n := limit.usage(); return float64(n) }
+	ack := opts("ack_seconds", "Time from giving an event to the producer to its acknowledgement, late ones included.")
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts(opts("requests_total",
 			"Webhook requests by outcome: accepted, or the code of the refusal.")), []string{"code"}),
@@ -48,7 +48,7 @@ func newMetrics(r prometheus.Registerer, flight *flight) (*metrics, error) {
 	return m, errors.Join(
 		r.Register(m.requests), r.Register(m.bytes), r.Register(m.ackSeconds), r.Register(m.late),
 		r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("in_flight",
-			"Events handed to the producer and not yet acknowledged or failed.")), count)),
+			"Events given to the producer and not yet acknowledged or failed.")), count)),
 		r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("in_flight_bytes", "Their bytes.")), bytes)),
 	)
 }

@@ -13,10 +13,10 @@ import (
 	"tidemark/topology"
 )
 
-// recordHeaders returns the headers of an event's record: CloudEvents 1.0 in Kafka's binary mode, and the trace it belongs to.
+// recordHeaders returns the headers of an event's record: CloudEvents 1.0 in Kafka's binary mode, and traceparent.
 //
-// Its ce_source is the URI-reference "fastio/" and the workspace's id, percent-escaped: with ce_id it names an event, and event
-// ids are promised to be unique in their workspace only.
+// ce_source is the URI-reference "fastio/" and the workspace's id, percent-escaped. CloudEvents wants ce_source and ce_id to be
+// unique together, and event ids are unique in their workspace only.
 func recordHeaders(e *tidemarkv1.Event, request http.Header) map[string][]byte {
 	h := map[string][]byte{
 		"ce_specversion":         []byte("1.0"),
@@ -31,15 +31,15 @@ func recordHeaders(e *tidemarkv1.Event, request http.Header) map[string][]byte {
 	}
 	if e.OccurredAt != nil {
 		at := time.UnixMicro(e.GetOccurredAt()).UTC()
-		if year := at.Year(); year >= 0 && year <= 9999 { // RFC 3339 knows no others
+		if year := at.Year(); year >= 0 && year <= 9999 { // RFC 3339 has no other years
 			h["ce_time"] = at.AppendFormat(nil, time.RFC3339Nano)
 		}
 	}
 	return h
 }
 
-// traceparent returns the request's own when it is valid (W3C Trace Context), else a new one, not sampled: nothing was
-// recorded of it here.
+// traceparent returns the request's own if it is valid (W3C Trace Context), else a new one that is not sampled, since no span was
+// recorded here.
 func traceparent(h http.Header) []byte {
 	if t := only(h, "Traceparent"); validTraceparent(t) {
 		return []byte("00" + t[2:55])
@@ -58,7 +58,7 @@ func traceparent(h http.Header) []byte {
 	return append(b, "-00"...)
 }
 
-// validTraceparent also takes versions to come, whose first four parts are those of version 00.
+// validTraceparent also accepts later versions, whose first four fields are those of version 00.
 func validTraceparent(t string) bool {
 	if len(t) < 55 || len(t) > 55 && (t[:2] == "00" || t[55] != '-') {
 		return false

@@ -15,10 +15,10 @@ import (
 
 const (
 	minSecretBytes = 24
-	whsec          = "whsec_" // what a secret of standard-webhooks begins with
+	whsec          = "whsec_" // prefix of a standard-webhooks secret
 )
 
-// A Secret is one active signing secret, bound to a workspace or good for all.
+// A Secret is one active signing secret, of one workspace or of all.
 type Secret struct {
 	workspace string // empty: for all
 	key       []byte
@@ -27,7 +27,7 @@ type Secret struct {
 // Workspace returns the workspace that the secret is bound to; empty for none.
 func (s Secret) Workspace() string { return s.workspace }
 
-// Format prints what may be shown of a secret whatever the verb, so that a stray %v cannot print its key.
+// Format prints the secret's scope whatever the verb, so that a stray %v cannot print its key.
 func (s Secret) Format(f fmt.State, _ rune) {
 	text := "secret for every workspace"
 	if s.workspace != "" {
@@ -43,9 +43,9 @@ func (s Secret) check() error {
 	return nil
 }
 
-// ParseSecrets reads a comma-separated list of secrets, none of them bound to a workspace. Space around an entry does not
-// count. An entry that begins with "#" is refused: a list has no comments, and one that was meant as such would be active. Its
-// errors name the entry by number and never quote it.
+// ParseSecrets reads a comma-separated list of secrets for all workspaces. Space around an entry is ignored. An entry that begins
+// with "#" is refused, since it may be meant as a comment and would be an active secret. Errors name the entry by number and never
+// quote it.
 func ParseSecrets(scheme Scheme, list string) ([]Secret, error) {
 	switch list = strings.TrimSpace(list); {
 	case list == "":
@@ -69,7 +69,7 @@ func ParseSecrets(scheme Scheme, list string) ([]Secret, error) {
 
 // ReadSecretsFile reads secrets from a file, one a line: `secret`, or `workspace=secret` for one bound to a workspace. A
 // line splits at its first "=" unless only "=" follows it, as base64 ends so. Blank lines, lines that begin with "#", and space
-// around a line or around the "=" do not count. Its errors name the line by number and never quote it.
+// around a line or around the "=" are ignored. Errors name the line by number and never quote it.
 func ReadSecretsFile(scheme Scheme, path string) ([]Secret, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -111,7 +111,7 @@ func parseLine(scheme Scheme, line string) (Secret, error) {
 
 var errQuoted = errors.New("is in quotes, which would be part of it: write it without them")
 
-// quoted says whether text is in quotes of any kind, as a shell or YAML would take off.
+// quoted reports whether text is in quotes, which a shell or YAML would have removed.
 func quoted(text string) bool {
 	for _, pair := range [...][2]string{{`"`, `"`}, {"'", "'"}, {"`", "`"}, {"\u201c", "\u201d"}, {"\u2018", "\u2019"}} {
 		if rest, found := strings.CutPrefix(text, pair[0]); found && strings.HasSuffix(rest, pair[1]) {
@@ -121,7 +121,7 @@ func quoted(text string) bool {
 	return false
 }
 
-// parseSecret returns errors that go on after "the secret".
+// parseSecret returns errors that continue the words "the secret".
 func parseSecret(scheme Scheme, workspace, text string) (Secret, error) {
 	text = strings.TrimSpace(text)
 	switch {

@@ -117,7 +117,7 @@ func TestOverTheWire(t *testing.T) {
 	}
 }
 
-// A length that promises less than is sent: what is over is no event, and is not smuggled into one.
+// A Content-Length below the real length: the rest is neither an event nor part of one.
 func TestShortLength(t *testing.T) {
 	t.Parallel()
 	s, events := newTestServer(t, nil)
@@ -149,7 +149,7 @@ func TestSlowLoris(t *testing.T) {
 	if got := status(t, bufio.NewReader(body)); got != 408 {
 		t.Errorf("a slow body got %d", got)
 	}
-	if _, err := io.Copy(io.Discard, headers); err != nil { // whatever it is told, it is hung up on
+	if _, err := io.Copy(io.Discard, headers); err != nil { // whatever it is answered, the connection is closed
 		t.Errorf("slow headers: %v", err)
 	}
 	if n := len(events.all()); n != 1 {

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tidemark/problem"
 )
 
 // The names of the signature schemes.
@@ -26,7 +28,7 @@ const (
 // DefaultTimestampHeader carries the time of a fastio-x request. The vendor does not publish the name, hence a setting.
 const DefaultTimestampHeader = "X-Fastio-Timestamp"
 
-// Window is how far the time of a signed request may lie from the receiver's, in either direction.
+// Window is how far the signed time may differ from the receiver's, in either direction.
 const Window = 5 * time.Minute
 
 // maxSignatures bounds the work that one request's headers can ask for.
@@ -66,11 +68,10 @@ func (s Scheme) Name() string {
 	return s.name
 }
 
-// Timed says whether the scheme signs the time, so that an old request is refused.
+// Timed reports whether the scheme signs the time, so that old requests are refused.
 func (s Scheme) Timed() bool { return s.Name() != Fastio }
 
-// Sign returns the headers that a sender of that scheme puts on body at the time now. Only standard-webhooks signs
-// the message's id.
+// Sign returns the headers that a sender of that scheme adds to a request at the time now. Only standard-webhooks signs the id.
 func Sign(scheme Scheme, secret Secret, body []byte, id string, now time.Time) http.Header {
 	h := http.Header{}
 	unix := strconv.FormatInt(now.Unix(), 10)
@@ -97,16 +98,16 @@ func mac(secret Secret, prefix string, body []byte) []byte {
 	return m.Sum(nil)
 }
 
-// A claim is what a request's headers say of its signature.
+// A claim is the signature as read from a request's headers.
 type claim struct {
-	prefix string   // what is signed before the body
-	macs   [][]byte // any one of them may be right: a sender in the middle of a rotation signs twice
+	prefix string   // signed before the body
+	macs   [][]byte // one of them must match: a sender that rotates its secret signs twice
 	timed  bool
 	unix   int64
 }
 
-// add takes one entry of a header. One that is not well-formed cannot be right, and is passed over as the reference libraries do:
-// another may be. It returns false when there are more than one request may ask for.
+// add takes one entry of a header. It skips one that is not well-formed, as the reference libraries do: another may match. It
+// returns false past maxSignatures.
 func (c *claim) add(sum []byte, wellFormed bool) bool {
 	if wellFormed {
 		c.macs = append(c.macs, sum)
@@ -114,7 +115,7 @@ func (c *claim) add(sum []byte, wellFormed bool) bool {
 	return len(c.macs) <= maxSignatures
 }
 
-// A grant says whom a valid signature speaks for.
+// A grant is the set of workspaces that a valid signature covers.
 type grant struct {
 	all        bool
 	workspaces []string
@@ -124,26 +125,21 @@ func (g grant) covers(workspace string) bool {
 	return g.all || slices.Contains(g.workspaces, workspace)
 }
 
-// A SignatureError is why a signature is refused: the code and the detail that a sender is answered.
-type SignatureError struct{ Code, Detail string }
-
-// Error says both.
-func (e *SignatureError) Error() string { return e.Code + ": " + e.Detail }
-
-// Verify checks a request's signature as the webhook endpoint does, at the time now; a refusal is a *SignatureError.
+// Verify checks a request's signature as the webhook endpoint does, at the time now. Its error is the *problem.Problem that the
+// endpoint would answer.
 func Verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now time.Time) error {
-	if _, problem := verify(scheme, secrets, h, body, now); problem != nil {
-		return &SignatureError{problem.Code, problem.Detail}
+	if _, refused := verify(scheme, secrets, h, body, now); refused != nil {
+		return refused
 	}
 	return nil
 }
 
-// verify checks a request against every secret, whichever fits first: neither the time it takes nor its answer tells
-// which secret came close.
-func verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now time.Time) (grant, *problem) {
-	c, problem := scheme.claim(h)
-	if problem != nil {
-		return grant{}, problem
+// verify checks a request against every secret, also after one has matched: neither the duration nor the answer reveals which
+// secret nearly matched.
+func verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now time.Time) (grant, *problem.Problem) {
+	c, refused := scheme.claim(h)
+	if refused != nil {
+		return grant{}, refused
 	}
 	var g grant
 	found := false
@@ -166,40 +162,39 @@ func verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now tim
 		return grant{}, unsigned("signature_mismatch", "no active secret gives this signature: sign the raw body, byte for byte as sent, with the secret configured here")
 	}
 	if age := now.Unix() - c.unix; c.timed && (age > int64(Window/time.Second) || -age > int64(Window/time.Second)) {
-		return grant{}, unsigned("signature_expired", "the signed time is more than 5 minutes from the time here: sign each attempt anew, and set the sender's clock")
+		return grant{}, unsigned("signature_expired", "the signed time is more than 5 minutes from the time here: sign each attempt again, and set the sender's clock")
 	}
 	return g, nil
 }
 
-func unsigned(code, detail string) *problem {
-	return refuse(http.StatusUnauthorized, code, detail).with("WWW-Authenticate", "Signature")
+func unsigned(code, detail string) *problem.Problem {
+	return problem.New(http.StatusUnauthorized, code, detail).With("WWW-Authenticate", "Signature")
 }
 
-// claim reads the headers of the scheme. A header given twice is refused: whether the first or the last counts would
-// depend on every proxy before us.
-func (s Scheme) claim(h http.Header) (claim, *problem) {
+// claim reads the headers of the scheme. A header given twice is refused: proxies differ in which one they keep.
+func (s Scheme) claim(h http.Header) (claim, *problem.Problem) {
 	switch s.Name() {
 	case FastioV1:
 		return claimV1(h)
 	case FastioX:
-		unix, problem := timestamp(h, s.timestampHeader)
-		if problem != nil {
-			return claim{}, problem
+		unix, refused := timestamp(h, s.timestampHeader)
+		if refused != nil {
+			return claim{}, refused
 		}
-		c, problem := claimHex(h, "X-Fastio-Signature")
+		c, refused := claimHex(h, "X-Fastio-Signature")
 		c.prefix, c.timed, c.unix = only(h, s.timestampHeader)+".", true, unix
-		return c, problem
+		return c, refused
 	case StandardWebhooks:
 		return claimStandard(h)
 	}
 	return claimHex(h, "Fastio-Signature")
 }
 
-func claimHex(h http.Header, name string) (claim, *problem) {
+func claimHex(h http.Header, name string) (claim, *problem.Problem) {
 	const form = "sha256=<64 hexadecimal digits>"
-	text, problem := header(h, name)
-	if problem != nil {
-		return claim{}, problem
+	text, refused := header(h, name)
+	if refused != nil {
+		return claim{}, refused
 	}
 	var c claim
 	for part := range strings.SplitSeq(text, ",") {
@@ -215,11 +210,11 @@ func claimHex(h http.Header, name string) (claim, *problem) {
 	return c, nil
 }
 
-func claimV1(h http.Header) (claim, *problem) {
+func claimV1(h http.Header) (claim, *problem.Problem) {
 	const name, form = "Fastio-Signature", "t=<unix seconds>,v1=<base64 of 32 bytes>"
-	text, problem := header(h, name)
-	if problem != nil {
-		return claim{}, problem
+	text, refused := header(h, name)
+	if refused != nil {
+		return claim{}, refused
 	}
 	var c claim
 	for part := range strings.SplitSeq(text, ",") {
@@ -235,7 +230,7 @@ func claimV1(h http.Header) (claim, *problem) {
 			if !c.add(decodeMAC(value)) {
 				return claim{}, malformed(name, form)
 			}
-		} // others are of versions to come
+		} // other keys are of later versions
 	}
 	if !c.timed || len(c.macs) == 0 {
 		return claim{}, malformed(name, form)
@@ -243,25 +238,25 @@ func claimV1(h http.Header) (claim, *problem) {
 	return c, nil
 }
 
-func claimStandard(h http.Header) (claim, *problem) {
+func claimStandard(h http.Header) (claim, *problem.Problem) {
 	const name, form = "Webhook-Signature", "v1,<base64 of 32 bytes>"
-	id, problem := header(h, "Webhook-Id")
-	if problem != nil {
-		return claim{}, problem
+	id, refused := header(h, "Webhook-Id")
+	if refused != nil {
+		return claim{}, refused
 	}
-	unix, problem := timestamp(h, "Webhook-Timestamp")
-	if problem != nil {
-		return claim{}, problem
+	unix, refused := timestamp(h, "Webhook-Timestamp")
+	if refused != nil {
+		return claim{}, refused
 	}
-	text, problem := header(h, name)
-	if problem != nil {
-		return claim{}, problem
+	text, refused := header(h, name)
+	if refused != nil {
+		return claim{}, refused
 	}
 	c := claim{prefix: id + "." + only(h, "Webhook-Timestamp") + ".", timed: true, unix: unix}
 	for part := range strings.FieldsSeq(text) {
 		version, value, _ := strings.Cut(part, ",")
 		if version != "v1" {
-			continue // v1a is the asymmetric form; others are to come
+			continue // v1a is the asymmetric form; others are of later versions
 		}
 		if !c.add(decodeMAC(value)) {
 			return claim{}, malformed(name, form)
@@ -273,7 +268,7 @@ func claimStandard(h http.Header) (claim, *problem) {
 	return c, nil
 }
 
-// only returns the header's value without the space around it; empty unless it is there exactly once.
+// only returns the header's trimmed value, or "" unless it is there exactly once.
 func only(h http.Header, name string) string {
 	if values := h[name]; len(values) == 1 {
 		return textproto.TrimString(values[0])
@@ -281,21 +276,21 @@ func only(h http.Header, name string) string {
 	return ""
 }
 
-func header(h http.Header, name string) (string, *problem) {
+func header(h http.Header, name string) (string, *problem.Problem) {
 	if len(h[name]) > 1 {
-		return "", unsigned("signature_malformed", "the header is there more than once: send it once").on(name)
+		return "", unsigned("signature_malformed", "the header is there more than once: send it once").On(name)
 	}
 	text := only(h, name)
 	if text == "" {
-		return "", unsigned("signature_missing", "the header is missing: sign the request, or set the scheme that the sender uses").on(name)
+		return "", unsigned("signature_missing", "the header is missing: sign the request, or set the scheme that the sender uses").On(name)
 	}
 	return text, nil
 }
 
-func timestamp(h http.Header, name string) (int64, *problem) {
-	text, problem := header(h, name)
-	if problem != nil {
-		return 0, problem
+func timestamp(h http.Header, name string) (int64, *problem.Problem) {
+	text, refused := header(h, name)
+	if refused != nil {
+		return 0, refused
 	}
 	unix, ok := parseUnix(text)
 	if !ok {
@@ -304,11 +299,11 @@ func timestamp(h http.Header, name string) (int64, *problem) {
 	return unix, nil
 }
 
-func malformed(name, form string) *problem {
-	return unsigned("signature_malformed", "the header is not of the form "+form).on(name)
+func malformed(name, form string) *problem.Problem {
+	return unsigned("signature_malformed", "the header is not of the form "+form).On(name)
 }
 
-// parseUnix reads seconds since 1970: digits alone, so that a time has one spelling.
+// parseUnix reads seconds since 1970. Only the canonical decimal form is accepted, since the text is part of what is signed.
 func parseUnix(s string) (int64, bool) {
 	n, err := strconv.ParseUint(s, 10, 40)
 	return int64(n), err == nil && strconv.FormatUint(n, 10) == s

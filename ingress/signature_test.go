@@ -62,9 +62,9 @@ func TestVerifyKnownHeaders(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			scheme := schemeOf(t, test.scheme)
-			g, problem := verify(scheme, secretsOf(t, scheme, keyFor(test.scheme, anyKey)), test.header, []byte(minimal), noon)
-			if problem != nil || !g.covers("123") {
-				t.Errorf("refused: %+v", problem)
+			g, refused := verify(scheme, secretsOf(t, scheme, keyFor(test.scheme, anyKey)), test.header, []byte(minimal), noon)
+			if refused != nil || !g.covers("123") {
+				t.Errorf("refused: %+v", refused)
 			}
 		})
 	}
@@ -80,8 +80,8 @@ func TestStandardWebhooksVector(t *testing.T) {
 		"Webhook-Id": {"msg_p5jXN8AQM9LWM0D4loKWxJek"}, "Webhook-Timestamp": {"1614265330"},
 		"Webhook-Signature": {"v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="},
 	}
-	if _, problem := verify(scheme, secrets, header, body, time.Unix(1614265330, 0)); problem != nil {
-		t.Errorf("refused: %+v", problem)
+	if _, refused := verify(scheme, secrets, header, body, time.Unix(1614265330, 0)); refused != nil {
+		t.Errorf("refused: %+v", refused)
 	}
 }
 
@@ -161,14 +161,14 @@ func TestTamperedParts(t *testing.T) {
 		scheme := schemeOf(t, name)
 		secret := secretsOf(t, scheme, keyFor(name, anyKey))
 		signed := Sign(scheme, secret[0], []byte(minimal), "msg_1", noon)
-		if _, problem := verify(scheme, secret, signed, []byte(minimal), noon); problem != nil {
-			t.Errorf("%s: as signed: %+v", name, problem)
+		if _, refused := verify(scheme, secret, signed, []byte(minimal), noon); refused != nil {
+			t.Errorf("%s: as signed: %+v", name, refused)
 		}
-		if _, problem := verify(scheme, secret, signed, []byte(minimal+" "), noon); problem == nil || problem.Code != "signature_mismatch" {
-			t.Errorf("%s: another body: %+v", name, problem)
+		if _, refused := verify(scheme, secret, signed, []byte(minimal+" "), noon); refused == nil || refused.Code != "signature_mismatch" {
+			t.Errorf("%s: another body: %+v", name, refused)
 		}
-		if _, problem := verify(scheme, secretsOf(t, scheme, keyFor(name, otherKey)), signed, []byte(minimal), noon); problem == nil || problem.Code != "signature_mismatch" {
-			t.Errorf("%s: another secret: %+v", name, problem)
+		if _, refused := verify(scheme, secretsOf(t, scheme, keyFor(name, otherKey)), signed, []byte(minimal), noon); refused == nil || refused.Code != "signature_mismatch" {
+			t.Errorf("%s: another secret: %+v", name, refused)
 		}
 		for _, header := range []string{"X-Fastio-Timestamp", "Webhook-Timestamp", "Webhook-Id"} {
 			if signed.Get(header) == "" {
@@ -176,8 +176,8 @@ func TestTamperedParts(t *testing.T) {
 			}
 			changed := signed.Clone()
 			changed.Set(header, fmt.Sprint(noon.Unix()+1)) // within the window, but not what was signed
-			if _, problem := verify(scheme, secret, changed, []byte(minimal), noon); problem == nil || problem.Code != "signature_mismatch" {
-				t.Errorf("%s: another %s: %+v", name, header, problem)
+			if _, refused := verify(scheme, secret, changed, []byte(minimal), noon); refused == nil || refused.Code != "signature_mismatch" {
+				t.Errorf("%s: another %s: %+v", name, header, refused)
 			}
 		}
 	}
@@ -190,10 +190,10 @@ func TestWindow(t *testing.T) {
 		secrets := secretsOf(t, scheme, keyFor(name, anyKey))
 		for _, age := range []time.Duration{-24 * time.Hour, -Window - time.Second, -Window, 0, Window, Window + time.Second, 24 * time.Hour} {
 			header := Sign(scheme, secrets[0], []byte(minimal), "m", noon.Add(-age))
-			_, problem := verify(scheme, secrets, header, []byte(minimal), noon)
+			_, refused := verify(scheme, secrets, header, []byte(minimal), noon)
 			want := name == Fastio || age.Abs() <= Window // fastio signs no time
-			if (problem == nil) != want || problem != nil && problem.Code != "signature_expired" {
-				t.Errorf("%s signed %v ago: %+v, want accepted %v", name, age, problem, want)
+			if (refused == nil) != want || refused != nil && refused.Code != "signature_expired" {
+				t.Errorf("%s signed %v ago: %+v, want accepted %v", name, age, refused, want)
 			}
 		}
 	}
@@ -243,13 +243,13 @@ func TestOneKeyBoundTwice(t *testing.T) {
 	t.Parallel()
 	secrets := secretsOf(t, Scheme{}, "1="+anyKey, "2="+anyKey)
 	header := Sign(Scheme{}, secrets[0], []byte("x"), "", noon)
-	g, problem := verify(Scheme{}, secrets, header, []byte("x"), noon)
-	if problem != nil || !g.covers("1") || !g.covers("2") || g.covers("3") {
-		t.Errorf("grant %+v, problem %+v", g, problem)
+	g, refused := verify(Scheme{}, secrets, header, []byte("x"), noon)
+	if refused != nil || !g.covers("1") || !g.covers("2") || g.covers("3") {
+		t.Errorf("grant %+v, problem %+v", g, refused)
 	}
-	g, problem = verify(Scheme{}, append(slices.Clone(secrets), secretsOf(t, Scheme{}, anyKey)...), header, []byte("x"), noon)
-	if problem != nil || !g.covers("3") {
-		t.Errorf("grant %+v, problem %+v", g, problem)
+	g, refused = verify(Scheme{}, append(slices.Clone(secrets), secretsOf(t, Scheme{}, anyKey)...), header, []byte("x"), noon)
+	if refused != nil || !g.covers("3") {
+		t.Errorf("grant %+v, problem %+v", g, refused)
 	}
 }
 
@@ -274,7 +274,7 @@ func TestParseScheme(t *testing.T) {
 	}
 	secrets := secretsOf(t, scheme, anyKey)
 	header := Sign(scheme, secrets[0], []byte(minimal), "", noon)
-	if _, problem := verify(scheme, secrets, header, []byte(minimal), noon); problem != nil || header.Get("X-Sent-At") == "" {
-		t.Errorf("header %v: %+v", header, problem)
+	if _, refused := verify(scheme, secrets, header, []byte(minimal), noon); refused != nil || header.Get("X-Sent-At") == "" {
+		t.Errorf("header %v: %+v", header, refused)
 	}
 }

@@ -13,28 +13,28 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 )
 
-// An Access is what a process does with one topic or one group: the operations that ACLs must allow it, by Kafka's names.
+// An Access lists the operations on one topic or one group that ACLs must allow a process, by Kafka's names.
 type Access struct {
 	Topic, Group string // one of the two
 	Operations   []string
 }
 
-// A Denied says what the cluster's ACLs do not allow this user.
+// A Denied is an operation that the cluster's ACLs do not allow this user.
 type Denied struct {
 	Resource  string // topic or group, and its name
-	Doing     string // what was not allowed, in words
+	Action    string // what was not allowed, in words
 	Operation string // what to grant for it, by Kafka's name
 }
 
 func (d *Denied) Error() string {
-	return fmt.Sprintf("%s: this user may not %s: grant the ACL operation %s", d.Resource, d.Doing, d.Operation)
+	return fmt.Sprintf("%s: this user may not %s: grant the ACL operation %s", d.Resource, d.Action, d.Operation)
 }
 
-// CheckAccess returns an error that names every operation which the cluster's ACLs do not allow this user. A client that is
-// refused later, say when it joins its group, tries again for ever and tells nobody why. Brokers that do not say what they
-// allow are believed to allow it.
+// CheckAccess returns an error that names every operation which the cluster's ACLs do not allow this user. A client
+// that is refused later, for example when it joins its group, would retry forever without an error. Operations that the
+// brokers do not report about count as allowed.
 func CheckAccess(ctx context.Context, c Config, want []Access) error {
-	// From version 6 on a group that does not exist yet is an error without a word about what is allowed.
+	// From version 6 on the answer about a group that does not exist yet is an error without the allowed operations.
 	versions := kversion.Stable()
 	versions.SetMaxKeyVersion(kmsg.DescribeGroups.Int16(), 5)
 	a, err := c.admin(kgo.MaxVersions(versions))
@@ -49,8 +49,8 @@ func CheckAccess(ctx context.Context, c Config, want []Access) error {
 	var errs []error
 	for _, w := range want {
 		resource := w.resource()
-		operations, told := allowed[resource]
-		if !told {
+		operations, known := allowed[resource]
+		if !known {
 			continue
 		}
 		var missing []string
@@ -78,11 +78,13 @@ func (w Access) resource() string {
 	return "topic " + w.Topic
 }
 
-// allowed returns a bit for each operation, by resource, of those the brokers tell about.
+// allowed returns the allowed operations as a bit set, by resource. Resources that the brokers do not report about are
+// missing.
 func (a *admin) allowed(ctx context.Context, want []Access) (map[string]int32, error) {
 	allowed := map[string]int32{}
 	note := func(resource string, operations int32) {
-		if operations != math.MinInt32 && operations != 0 { // not told: whoever may describe a resource has one bit at least
+		// One who may describe a resource has at least one bit: 0, too, means that nothing is reported.
+		if operations != math.MinInt32 && operations != 0 {
 			allowed[resource] = operations
 		}
 	}
@@ -101,7 +103,7 @@ func (a *admin) allowed(ctx context.Context, want []Access) (map[string]int32, e
 	}
 	metadata, err := topics.RequestWith(ctx, a.client)
 	if err != nil {
-		return nil, a.fail("ask what is allowed", err)
+		return nil, a.fail("look up the allowed operations", err)
 	}
 	for _, t := range metadata.Topics {
 		switch {
@@ -126,14 +128,14 @@ func (a *admin) allowed(ctx context.Context, want []Access) (map[string]int32, e
 		default:
 			request, ok := shard.Req.(*kmsg.DescribeGroupsRequest)
 			if !ok || !refused(shard.Err, allowed, request.Groups...) {
-				return nil, a.fail("ask what is allowed", shard.Err)
+				return nil, a.fail("look up the allowed operations", shard.Err)
 			}
 		}
 	}
 	return allowed, nil
 }
 
-// refused notes groups of which nothing is allowed, if err says that.
+// refused notes groups that the user may not even describe, if err says so.
 func refused(err error, allowed map[string]int32, groups ...string) bool {
 	if !errors.Is(err, kerr.GroupAuthorizationFailed) {
 		return false

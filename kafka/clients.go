@@ -16,14 +16,14 @@ import (
 	"tidemark/topology"
 )
 
-// Cluster is how the packages below this one reach the cluster.
+// Cluster returns the connection settings for the packages below this one.
 func (c Config) Cluster() committed.Cluster {
-	return committed.Cluster{Brokers: c.Brokers, Sarama: c.saramaReader, Franz: c.Franz, Explain: func(topic string, err error) error {
+	return committed.Cluster{Brokers: c.Brokers, Sarama: c.Sarama, Franz: c.Franz, Explain: func(topic string, err error) error {
 		switch {
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
 			return missing(topic)
 		case errors.Is(err, kerr.TopicAuthorizationFailed):
-			return unreadable(topic)
+			return deniedRead(topic)
 		case errors.Is(err, sarama.ErrOffsetOutOfRange):
 			return fmt.Errorf("%w; `tidemark doctor` says which", err)
 		}
@@ -31,13 +31,13 @@ func (c Config) Cluster() committed.Cluster {
 	}}
 }
 
-// ProducerBuilder returns goka's producer over franz-go (docs/decisions/0003-producer.md). A record waits up to linger for others
-// to share its batch. Its keys are spread over so many partitions; 0 is as many as the topic has.
+// ProducerBuilder returns goka's producer over franz-go (docs/decisions/0003-producer.md). A record waits up to linger
+// for others to share its batch. Keys are hashed over the given number of partitions; 0 is the topic's number.
 func ProducerBuilder(c Config, linger time.Duration, partitions int) goka.ProducerBuilder {
 	return producer.Builder(c.producer, linger, partitions)
 }
 
-// NewProducer returns a producer for callers that choose the partition of each record themselves: acknowledged by all in-sync
+// NewProducer returns a producer for callers that set the partition of each record: acknowledged by all in-sync
 // replicas, idempotent, in order per partition.
 func NewProducer(c Config, more ...kgo.Opt) (*kgo.Client, error) {
 	return c.producer(append(more, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)

@@ -1,7 +1,7 @@
-// Package kafka reaches the cluster for tidemark: client settings, rights and topics checked with the cause named, the partition of
-// a key, and what can be read of a log.
+// Package kafka connects tidemark to the cluster: client settings, checks of ACLs and topics whose errors name the
+// cause, the partition of a key, and bounded reads of a topic.
 //
-// It promises that no client loses or reorders what it is given, and that a topic is what package topology says or the difference is
-// named. It knows no event and no file. What makes a processor's effects exact stands below it, in packages that know nothing of
-// tidemark: committed, localstore, producer and epochs.
+// No client loses or reorders records. A topic is as package topology defines it, or the difference is named. The
+// package knows no events and no files. The packages below it, committed, localstore, producer and epochs, give a
+// processor its guarantees, and import nothing else of tidemark.
 package kafka

@@ -7,12 +7,12 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// WorkspaceHasher hashes a whole key as given: for the events topic, keyed by the bare workspace id. It is Java's murmur2
-// with the sign bit cleared, so a key's partition is the one that Java, kafka-python and librdkafka's murmur2_random choose.
+// WorkspaceHasher hashes a whole key, for the events topic, whose keys are workspace ids. It is Java's murmur2 with the
+// sign bit cleared, so a key's partition is the one that Java, kafka-python and librdkafka's murmur2_random choose.
 func WorkspaceHasher() hash.Hash32 { return &hasher{} }
 
-// FileHasher hashes the unescaped workspace of a "workspace/file" key, and so leads to the partition of the workspace's
-// events: for every topic but events.
+// FileHasher hashes the unescaped workspace of a "workspace/file" key, for all other topics: the partition is that of
+// the workspace's events.
 func FileHasher() hash.Hash32 { return &hasher{prefix: true} }
 
 // Partition returns the partition of a workspace's records, in every topic with n partitions.
@@ -25,7 +25,8 @@ func FilePartition(key []byte, n int) int32 {
 	return int32(positive(workspaceOf(key)) % uint32(n))
 }
 
-// A hasher collects the key and hashes it as a whole: goka and sarama write a key at once, but the interface does not say so.
+// A hasher collects the key and hashes it in Sum32: murmur2 needs its length. goka and sarama write a key at once, but
+// need not.
 type hasher struct {
 	prefix bool
 	key    []byte
@@ -52,8 +53,8 @@ func (h *hasher) Reset()         { h.key = h.key[:0] }
 func (h *hasher) Size() int      { return 4 }
 func (h *hasher) BlockSize() int { return 4 }
 
-// workspaceOf returns the workspace of a key. A key that is not escaped as ours are is taken as it stands: it came from
-// elsewhere, and any fixed rule will do for it.
+// workspaceOf returns the workspace of a key. The key of another program, whose escapes are invalid, is used unchanged:
+// any fixed rule will do for it.
 func workspaceOf(key []byte) []byte {
 	left, _, _ := bytes.Cut(key, []byte("/"))
 	if bytes.IndexByte(left, '%') < 0 {
@@ -66,8 +67,8 @@ func workspaceOf(key []byte) []byte {
 	return []byte(workspace)
 }
 
-// positive is toPositive(murmur2(key)) of Kafka's Java clients (org.apache.kafka.common.utils.Utils). The cleared sign bit
-// also keeps goka from negating math.MinInt32, which panics.
+// positive is toPositive(murmur2(key)) of Kafka's Java clients (org.apache.kafka.common.utils.Utils). The cleared sign
+// bit also keeps goka from negating math.MinInt32, which panics.
 func positive(key []byte) uint32 { return murmur2(key) & 0x7fffffff }
 
 func murmur2(data []byte) uint32 {

@@ -11,7 +11,7 @@ import (
 	"tidemark/kafka/committed"
 )
 
-// A GroupLag is how far a group has come in a topic.
+// A GroupLag is the lag of a group in a topic.
 type GroupLag struct {
 	Group, Topic string
 	State        string // by Kafka's names; "Dead" for a group that does not exist
@@ -19,18 +19,18 @@ type GroupLag struct {
 	Partitions   []PartitionLag // in order
 }
 
-// A PartitionLag is how far a group has come in one partition.
+// A PartitionLag is the lag of a group in one partition.
 type PartitionLag struct {
 	Partition int32 `json:"partition"`
-	Start     int64 `json:"start"`  // of what the log still has
-	Commit    int64 `json:"commit"` // what the group reads next; -1: it has committed nothing
-	End       int64 `json:"end"`    // after the last record, or where the group is past that: markers of transactions are behind it
+	Start     int64 `json:"start"`  // log start offset
+	Commit    int64 `json:"commit"` // committed offset; -1: none
+	End       int64 `json:"end"`    // after the last record; the committed offset if that is behind transaction markers
 }
 
-// Records is how many are left to read.
+// Records returns the number of records left to read.
 func (p PartitionLag) Records() int64 { return max(0, p.End-max(p.Commit, p.Start)) }
 
-// Total is how many records are left to read.
+// Total returns the number of records left to read in all partitions.
 func (l GroupLag) Total() (n int64) {
 	for _, p := range l.Partitions {
 		n += p.Records()
@@ -38,7 +38,7 @@ func (l GroupLag) Total() (n int64) {
 	return n
 }
 
-// Lags asks how far a group has come. The commits are asked for first: what is told as left to read was there then.
+// Lags returns the lag of a group. The commits are fetched before the ends, so the lag is never negative.
 func Lags(ctx context.Context, c Config, group, topic string) (GroupLag, error) {
 	lag := GroupLag{Group: group, Topic: topic, State: "Dead"}
 	a, err := c.admin()
@@ -48,39 +48,39 @@ func Lags(ctx context.Context, c Config, group, topic string) (GroupLag, error) 
 	defer a.Close()
 	described, err := a.DescribeGroups(ctx, group)
 	if err != nil {
-		return lag, a.fail("ask for group "+group, err)
+		return lag, a.fail("look up group "+group, err)
 	}
 	switch g := described[group]; {
 	case errors.Is(g.Err, kerr.GroupIDNotFound):
 	case errors.Is(g.Err, kerr.GroupAuthorizationFailed):
 		return lag, &Denied{"group " + group, "describe it", "Describe"}
 	case g.Err != nil:
-		return lag, a.fail("ask for group "+group, g.Err)
+		return lag, a.fail("look up group "+group, g.Err)
 	case g.State != "":
 		lag.State, lag.Members = g.State, len(g.Members)
 	}
 	commits, err := a.FetchOffsets(ctx, group)
-	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // a group that never ran: some brokers say so, others send nothing
-		return lag, a.fail("ask for the commits of group "+group, err)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // a group that never ran: other brokers return no error
+		return lag, a.fail("fetch the commits of group "+group, err)
 	}
 	starts, err := a.ListStartOffsets(ctx, topic)
 	if err != nil {
-		return lag, a.fail("ask for the offsets of "+topic, err)
+		return lag, a.fail("look up the offsets of "+topic, err)
 	}
 	ends, err := a.ListCommittedOffsets(ctx, topic)
 	if err != nil {
-		return lag, a.fail("ask for the offsets of "+topic, err)
+		return lag, a.fail("look up the offsets of "+topic, err)
 	}
 	if err := errors.Join(starts.Error(), ends.Error()); err != nil {
 		if errors.Is(err, kerr.UnknownTopicOrPartition) {
 			return lag, missing(topic)
 		}
-		return lag, a.fail("ask for the offsets of "+topic, err)
+		return lag, a.fail("look up the offsets of "+topic, err)
 	}
-	read := map[int32]int64{} // a marker is handed to nobody, so a group may stand before it, or past it when it looked
+	read := map[int32]int64{} // no consumer gets markers, so a group may have committed before or past them
 	ends.Each(func(o kadm.ListedOffset) { read[o.Partition] = o.Offset })
 	if read, err = committed.Ends(ctx, a.client, topic, read); err != nil {
-		return lag, a.fail("look for the last records of "+topic, err)
+		return lag, a.fail("look up the last records of "+topic, err)
 	}
 	ends.Each(func(o kadm.ListedOffset) {
 		p := PartitionLag{Partition: o.Partition, Commit: -1, End: o.Offset}

@@ -19,8 +19,8 @@ import (
 	"tidemark/topology"
 )
 
-// TestParity sends 10,000 odd keys with the clients of other languages, as they are, and wants each record in the partition
-// that tidemark would have chosen. Scripts of the checkout fetch the clients.
+// TestParity sends 10,000 odd keys with the clients of other languages, as they are, and wants each record in the
+// partition that tidemark would have chosen. Scripts of the checkout fetch the clients.
 func TestParity(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs clients of other languages")
@@ -161,8 +161,8 @@ func lines(keys []string) string {
 	return b.String()
 }
 
-// oddKeys are n keys, the same ones each time: what ids look like, what they should not look like, and everything that a
-// hash over 4 bytes at a time may get wrong.
+// oddKeys are n keys, the same ones each time: what ids look like, what they should not look like, and everything that
+// a hash over 4 bytes at a time may get wrong.
 func oddKeys(n int) []string {
 	keys := []string{
 		"", "a", "ab", "abc", "abcd", "\x00", "\x00\x00\x00\x00", " ", "_", "__offset", "/", "//", "%", "%2F", "%252F", "ws1/", "ws/1", "..", "null",

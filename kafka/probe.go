@@ -16,39 +16,38 @@ const (
 	StepDNS   = "dns"
 	StepTCP   = "tcp"
 	StepTLS   = "tls"
-	StepKafka = "kafka" // does it speak Kafka at all
+	StepKafka = "kafka" // the first request of the protocol
 	StepLogin = "login"
 )
 
-// A Contact is a connection to a broker that was made in every step.
-type Contact struct {
-	Address string
-	TLS     string // version, or empty
-	Login   string // who with which mechanism, or empty
-	Took    time.Duration
+// A ProbeResult is a connection to a broker for which every step succeeded.
+type ProbeResult struct {
+	TLS   string // version, or empty
+	Login string // user and mechanism, or empty
+	Took  time.Duration
 }
 
-// A Fault is the step at which a connection to a broker failed, its cause, and what mends it.
+// A Fault is the step at which a connection to a broker failed, with its cause and how to fix it.
 type Fault struct {
-	Address, Step, Cause, Mend string
-	Err                        error
+	Address, Step, Cause, Fix string
+	Err                       error
 }
 
-// Error says step and cause.
+// Error names the step and the cause.
 func (f *Fault) Error() string { return fmt.Sprintf("%s: %s: %s", f.Address, f.Step, f.Cause) }
 
-// Unwrap returns what the step failed with; nil when the broker said it in its protocol.
+// Unwrap returns the error of the step; nil when the broker refused in its protocol.
 func (f *Fault) Unwrap() error { return f.Err }
 
 // probeTimeout bounds a whole probe.
 const probeTimeout = 5 * time.Second
 
-// Probe makes a connection to one broker step by step, as the clients do in one go, and returns a *Fault that tells which step
-// failed: clients say that they ran out of brokers or of time, whatever the cause was. It changes nothing.
-func Probe(ctx context.Context, c Config, address string) (Contact, error) {
-	contact := Contact{Address: address}
+// Probe connects to one broker step by step, and returns a *Fault for the step that failed. The clients' own errors
+// only say that they ran out of brokers or of time. It changes nothing.
+func Probe(ctx context.Context, c Config, address string) (ProbeResult, error) {
+	var result ProbeResult
 	if err := c.validate(); err != nil {
-		return contact, err
+		return result, err
 	}
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -57,16 +56,16 @@ func Probe(ctx context.Context, c Config, address string) (Contact, error) {
 	defer p.close()
 	version, err := p.open(ctx)
 	if err != nil {
-		return contact, err
+		return result, err
 	}
-	contact.TLS = version
+	result.TLS = version
 	if c.SASL.Mechanism == "" {
-		err = p.anonymous(ctx)
+		err = p.checkNoLogin(ctx)
 	} else {
-		contact.Login, err = p.login(ctx)
+		result.Login, err = p.login(ctx)
 	}
-	contact.Took = time.Since(begin)
-	return contact, err
+	result.Took = time.Since(begin)
+	return result, err
 }
 
 // open connects up to the first answer, and returns the version of TLS.
@@ -85,28 +84,28 @@ func (p *probe) open(ctx context.Context) (version string, err error) {
 		}
 	}
 	if _, err := p.ask(kmsg.NewPtrApiVersionsRequest()); err != nil {
-		return "", p.unheard(ctx, err)
+		return "", p.noAnswer(ctx, err)
 	}
 	return version, nil
 }
 
 func (p *probe) close() {
 	if p.conn != nil {
-		_ = p.conn.Close() // the answers are here
+		_ = p.conn.Close() // nothing is in flight
 	}
 }
 
-// A probe is one connection being made.
+// A probe is one connection.
 type probe struct {
-	config  Config
-	address string
-	conn    net.Conn
-	wanted  bool // the broker asked for a client certificate
-	asked   int32
+	config               Config
+	address              string
+	conn                 net.Conn
+	certificateRequested bool // the broker requested a client certificate
+	correlation          int32
 }
 
-func (p *probe) fault(step string, err error, mend, cause string, args ...any) *Fault {
-	return &Fault{Address: p.address, Step: step, Cause: fmt.Sprintf(cause, args...), Mend: mend, Err: err}
+func (p *probe) fault(step string, err error, fix, cause string, args ...any) *Fault {
+	return &Fault{Address: p.address, Step: step, Cause: fmt.Sprintf(cause, args...), Fix: fix, Err: err}
 }
 
 // dial finds the host and connects to its port.
@@ -141,7 +140,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &network) && network.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
-// rootCause is the innermost error, which says it in the fewest words.
+// rootCause returns the innermost error, which has the shortest text.
 func rootCause(err error) error {
 	for {
 		inner := errors.Unwrap(err)
@@ -152,12 +151,12 @@ func rootCause(err error) error {
 	}
 }
 
-// unheard tells why a broker did not answer the first request, which it answers to anyone.
-func (p *probe) unheard(ctx context.Context, err error) error {
+// noAnswer returns why a broker did not answer the first request, which needs no login.
+func (p *probe) noAnswer(ctx context.Context, err error) error {
 	switch {
-	case p.wanted && p.config.TLS.CertFile == "":
+	case p.certificateRequested && p.config.TLS.CertFile == "":
 		return p.noCertificate(err)
-	case p.config.TLS.Enabled && (p.wanted || remoteAlert(err) != "") && !isTimeout(err):
+	case p.config.TLS.Enabled && (p.certificateRequested || remoteAlert(err) != "") && !isTimeout(err):
 		return p.refusedTLS(err)
 	case !p.config.TLS.Enabled && (errors.Is(err, errTLSAnswer) || p.speaksTLS(ctx)):
 		return p.fault(StepTLS, err, "set --kafka-tls, and --kafka-ca-file if the authority is your own", "this port speaks TLS, and TLS is off here")
@@ -169,8 +168,8 @@ func (p *probe) unheard(ctx context.Context, err error) error {
 	return p.fault(StepKafka, err, "look at the broker's log: it says why it hung up", "the broker hangs up on the first request (%v)", rootCause(err))
 }
 
-// speaksPlainly says whether a Kafka broker without TLS listens where a handshake failed.
-func (p *probe) speaksPlainly(ctx context.Context) bool {
+// speaksPlaintext reports whether a Kafka broker without TLS listens where a handshake failed.
+func (p *probe) speaksPlaintext(ctx context.Context) bool {
 	config := p.config
 	config.TLS = TLSConfig{}
 	other := &probe{config: config, address: p.address}
@@ -179,7 +178,7 @@ func (p *probe) speaksPlainly(ctx context.Context) bool {
 	return err == nil
 }
 
-// speaksTLS says whether a TLS server listens where a plain client got no answer.
+// speaksTLS reports whether a TLS server listens where a plaintext client got no answer.
 func (p *probe) speaksTLS(ctx context.Context) bool {
 	conn, err := p.dial(ctx)
 	if err != nil {

@@ -13,39 +13,39 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// anonymous tells whether the broker talks to who has not logged in.
-func (p *probe) anonymous(ctx context.Context) error {
+// checkNoLogin checks that the broker answers requests without a login.
+func (p *probe) checkNoLogin(ctx context.Context) error {
 	question := kmsg.NewPtrMetadataRequest()
 	question.Version, question.Topics = 4, []kmsg.MetadataRequestTopic{} // none, not nil: nil asks for all
 	_, err := p.ask(question)
 	if err == nil {
 		return nil
 	}
-	hungUp := p.fault(StepLogin, err, "look at the broker's log: it says why it hung up", "the broker hangs up on who has not logged in (%v)", rootCause(err))
+	hungUp := p.fault(StepLogin, err, "look at the broker's log: it says why it hung up", "the broker hangs up on a client without a login (%v)", rootCause(err))
 	p.close()
 	if _, err := p.open(ctx); err != nil {
 		return hungUp
 	}
 	hello := kmsg.NewPtrSASLHandshakeRequest()
-	hello.Version, hello.Mechanism = 1, "none-is-set" // the broker tells which it has
+	hello.Version, hello.Mechanism = 1, "none-is-set" // the refusal lists the enabled mechanisms
 	response, err := p.ask(hello)
 	answer, ok := response.(*kmsg.SASLHandshakeResponse)
 	if err != nil || !ok {
 		return hungUp
 	}
 	return p.fault(StepLogin, nil, "set --kafka-sasl-mechanism, --kafka-sasl-user and the password",
-		"the broker wants a login, and none is set here; it offers %s", offered(answer))
+		"the broker wants a login, and none is set here; it offers %s", offeredMechanisms(answer))
 }
 
-// offered lists the mechanisms that a broker has.
-func offered(answer *kmsg.SASLHandshakeResponse) string {
+// offeredMechanisms lists the mechanisms that a broker has enabled.
+func offeredMechanisms(answer *kmsg.SASLHandshakeResponse) string {
 	if len(answer.SupportedMechanisms) == 0 {
 		return "no mechanism at all"
 	}
 	return strings.Join(answer.SupportedMechanisms, ", ")
 }
 
-// login tells whether the broker lets in who is configured, and returns who that is.
+// login logs in as configured, and returns the user and mechanism.
 func (p *probe) login(ctx context.Context) (string, error) {
 	own := p.config.SASL
 	hello := kmsg.NewPtrSASLHandshakeRequest()
@@ -61,7 +61,7 @@ func (p *probe) login(ctx context.Context) (string, error) {
 	switch refusal := kerr.ErrorForCode(answer.ErrorCode); {
 	case errors.Is(refusal, kerr.UnsupportedSaslMechanism):
 		return "", p.fault(StepLogin, nil, "set --kafka-sasl-mechanism to one that is offered, or add this one to the broker's sasl.enabled.mechanisms",
-			"mechanism %s is not enabled; the broker offers %s", own.Mechanism, offered(answer))
+			"mechanism %s is not enabled; the broker offers %s", own.Mechanism, offeredMechanisms(answer))
 	case errors.Is(refusal, kerr.IllegalSaslState):
 		return "", p.fault(StepLogin, nil, "leave the SASL settings out, or take the port of the listener with logins", "this port asks for no login")
 	case refusal != nil:
@@ -73,8 +73,9 @@ func (p *probe) login(ctx context.Context) (string, error) {
 	return own.User + " with " + own.Mechanism, nil
 }
 
-// authenticate is the conversation of the login. Brokers answer wrong passwords and unknown users alike, on purpose; but
-// of a SCRAM conversation the first message names the user and only the second proves the password.
+// authenticate exchanges the messages of the login. Brokers answer wrong passwords and unknown users alike, on purpose.
+// But the first SCRAM message names the user and only the second one proves the password, so the step that fails tells
+// them apart.
 func (p *probe) authenticate(ctx context.Context) error {
 	own := p.config.SASL
 	session, message, err := own.franz().Authenticate(ctx, p.address)
@@ -123,7 +124,7 @@ func (p *probe) refusedLogin(err error, step int, said string) error {
 		return p.fault(StepLogin, err, "correct the password: --kafka-sasl-password-file or TIDEMARK_KAFKA_SASL_PASSWORD",
 			"wrong password: the broker knows user %q, but not with this one%s", own.User, said)
 	}
-	return p.fault(StepLogin, err, "correct the user or the password; over PLAIN a broker does not tell which is wrong",
+	return p.fault(StepLogin, err, "correct the user or the password; over PLAIN a broker does not say which is wrong",
 		"wrong password or unknown user %q%s", own.User, said)
 }
 
@@ -132,14 +133,14 @@ var (
 	errTLSAnswer = errors.New("the answer is a TLS alert")
 )
 
-// maxAnswer bounds an answer: those asked for here are short.
+// maxAnswer limits an answer: those of the requests here are short.
 const maxAnswer = 1 << 20
 
 // ask sends a request, in a version whose header has no tags, and reads its response.
 func (p *probe) ask(request kmsg.Request) (kmsg.Response, error) {
-	p.asked++
+	p.correlation++
 	format := kmsg.NewRequestFormatter(kmsg.FormatterClientID(p.config.clientID()))
-	if _, err := p.conn.Write(format.AppendRequest(nil, request, p.asked)); err != nil {
+	if _, err := p.conn.Write(format.AppendRequest(nil, request, p.correlation)); err != nil {
 		return nil, err
 	}
 	var head [8]byte // length and correlation id
@@ -153,7 +154,7 @@ func (p *probe) ask(request kmsg.Request) (kmsg.Response, error) {
 	if head[0] == 0x15 && head[1] == 3 {
 		return nil, errTLSAnswer
 	}
-	if size < 4 || size > maxAnswer || int32(binary.BigEndian.Uint32(head[4:])) != p.asked {
+	if size < 4 || size > maxAnswer || int32(binary.BigEndian.Uint32(head[4:])) != p.correlation {
 		return nil, errNotKafka
 	}
 	body := make([]byte, size-4)

@@ -39,8 +39,8 @@ func probed(t *testing.T, c kafka.Config, step, cause string) {
 	if !errors.As(err, &fault) {
 		t.Fatalf("got %+v, %v; want a fault of %s", contact, err, step)
 	}
-	t.Logf("%v (%s)", fault, fault.Mend)
-	if fault.Step != step || !strings.Contains(fault.Cause, cause) || fault.Mend == "" {
+	t.Logf("%v (%s)", fault, fault.Fix)
+	if fault.Step != step || !strings.Contains(fault.Cause, cause) || fault.Fix == "" {
 		t.Errorf("got step %s, want %s: %s; want it to have %q", fault.Step, step, fault.Cause, cause)
 	}
 }
@@ -75,8 +75,8 @@ func TestProbe(t *testing.T) {
 			config := right
 			c.spoil(&config)
 			probed(t, config, c.step, c.cause)
-			_, _, err := kafka.TopicIDs(t.Context(), config)
-			if c.step == kafka.StepTLS && config.TLS.Enabled && kafka.Away(err) {
+			_, err := kafka.TopicIDs(t.Context(), config)
+			if c.step == kafka.StepTLS && config.TLS.Enabled && kafka.Unreachable(err) {
 				t.Errorf("a role would wait for ever: %v", err)
 			}
 		})

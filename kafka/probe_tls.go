@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// handshake makes the connection a TLS one, and returns its version.
+// handshake starts TLS on the connection, and returns its version.
 func (p *probe) handshake(ctx context.Context, conn net.Conn) (string, error) {
 	config, err := p.config.TLS.client()
 	if err != nil {
@@ -23,7 +23,7 @@ func (p *probe) handshake(ctx context.Context, conn net.Conn) (string, error) {
 	config.ServerName = host
 	own := config.GetClientCertificate
 	config.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		p.wanted = true
+		p.certificateRequested = true
 		if own == nil {
 			return new(tls.Certificate), nil // none
 		}
@@ -32,7 +32,7 @@ func (p *probe) handshake(ctx context.Context, conn net.Conn) (string, error) {
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		fault := p.refusedTLS(err)
-		if !p.wanted && remoteAlert(err) == "" && p.speaksPlainly(ctx) {
+		if !p.certificateRequested && remoteAlert(err) == "" && p.speaksPlaintext(ctx) {
 			fault = p.plainPort(err)
 		}
 		return "", fault
@@ -41,7 +41,8 @@ func (p *probe) handshake(ctx context.Context, conn net.Conn) (string, error) {
 	return tls.VersionName(secure.ConnectionState().Version), nil
 }
 
-// refusedTLS tells who refused a handshake, and why. With TLS 1.3 the broker's refusal comes with its first answer.
+// refusedTLS returns which side refused a handshake, and why. With TLS 1.3 the broker's refusal comes with its first
+// answer.
 func (p *probe) refusedTLS(err error) error {
 	var (
 		authority x509.UnknownAuthorityError
@@ -68,12 +69,12 @@ func (p *probe) refusedTLS(err error) error {
 		return p.fault(StepTLS, err, "address the broker by a name of its certificate, also in advertised.listeners, or have it issued for this one",
 			"wrong host name: the certificate is for %s, not for %s", namesOf(name.Certificate), name.Host)
 	case errors.As(err, &invalid):
-		return p.fault(StepTLS, err, "have the broker's certificate issued anew", "the broker's certificate is not valid: %v", invalid)
-	case p.wanted && p.config.TLS.CertFile == "":
+		return p.fault(StepTLS, err, "have the broker's certificate reissued", "the broker's certificate is not valid: %v", invalid)
+	case p.certificateRequested && p.config.TLS.CertFile == "":
 		return p.noCertificate(err)
 	}
 	switch alert := remoteAlert(err); {
-	case p.wanted && !isTimeout(err):
+	case p.certificateRequested && !isTimeout(err):
 		if alert == "" { // the alert was lost with the connection
 			alert = rootCause(err).Error()
 		}
@@ -97,7 +98,7 @@ func (p *probe) plainPort(err error) error {
 	return p.fault(StepTLS, err, "leave --kafka-tls out, or take the port of the TLS listener", "this port does not speak TLS")
 }
 
-// namesOf lists whom a certificate is for.
+// namesOf lists the hosts that a certificate is for.
 func namesOf(c *x509.Certificate) string {
 	names := append([]string(nil), c.DNSNames...)
 	for _, ip := range c.IPAddresses {
@@ -109,8 +110,8 @@ func namesOf(c *x509.Certificate) string {
 	return strings.Join(names, ", ")
 }
 
-// remoteAlert returns what the other side said when it ended a TLS connection; empty when it did not. Of TCP connections, Go
-// keeps the alert's type to itself.
+// remoteAlert returns the text of the TLS alert that the other side sent; empty when there was none. For TCP
+// connections Go does not export the type of the alert.
 func remoteAlert(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "remote error" {

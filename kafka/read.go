@@ -21,8 +21,8 @@ type (
 	Spans = committed.Spans
 )
 
-// Extent returns what of a topic can be read now: from what retention has left up to the last stable offset. An empty
-// partition is there with an empty span, so the number of spans is that of the partitions.
+// Extent returns the spans of a topic that can be read now: from the log start offset to the last stable offset. An
+// empty partition has an empty span, so there are as many spans as partitions.
 func Extent(ctx context.Context, c Config, topic string) (Spans, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -34,11 +34,11 @@ func Extent(ctx context.Context, c Config, topic string) (Spans, error) {
 
 func (a *admin) extent(ctx context.Context, topic string) (Spans, error) {
 	starts, err := a.ListStartOffsets(ctx, topic)
-	if err = a.lookedUp(topic, starts, err); err != nil {
+	if err = a.topicError(topic, starts, err); err != nil {
 		return nil, err
 	}
 	ends, err := a.ListCommittedOffsets(ctx, topic)
-	if err = a.lookedUp(topic, ends, err); err != nil {
+	if err = a.topicError(topic, ends, err); err != nil {
 		return nil, err
 	}
 	spans := Spans{}
@@ -49,12 +49,12 @@ func (a *admin) extent(ctx context.Context, topic string) (Spans, error) {
 	return spans, nil
 }
 
-// undecidedFor is how long open transactions are waited for. A broker ends those of an instance that died within their timeout,
-// 15 s in package epochs, and the 10 s of its look-out for them.
-const undecidedFor = time.Minute
+// openTransactionTimeout is how long to wait for open transactions. A broker aborts the transaction of an instance that
+// died after its timeout, 15 s in package epochs, plus the 10 s between two checks.
+const openTransactionTimeout = time.Minute
 
-// Decided returns the extent of a topic once no transaction in it is undecided, so that all that is there can be read.
-func Decided(ctx context.Context, c Config, topic string) (Spans, error) {
+// StableExtent returns the extent of a topic once no transaction in it is open, so that it includes all records.
+func StableExtent(ctx context.Context, c Config, topic string) (Spans, error) {
 	a, err := c.admin()
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func Decided(ctx context.Context, c Config, topic string) (Spans, error) {
 	defer a.Close()
 	for begun := time.Now(); ; {
 		ends, err := a.ListEndOffsets(ctx, topic)
-		if err = a.lookedUp(topic, ends, err); err != nil {
+		if err = a.topicError(topic, ends, err); err != nil {
 			return nil, err
 		}
 		spans, err := a.extent(ctx, topic)
@@ -78,8 +78,8 @@ func Decided(ctx context.Context, c Config, topic string) (Spans, error) {
 		if open < 0 {
 			return spans, nil
 		}
-		if time.Since(begun) > undecidedFor {
-			return nil, fmt.Errorf("a transaction on %s/%d is still undecided: wait until its producer has ended it, or the brokers have", topic, open)
+		if time.Since(begun) > openTransactionTimeout {
+			return nil, fmt.Errorf("a transaction on %s/%d is still open: wait until its producer or the brokers have ended it", topic, open)
 		}
 		select {
 		case <-time.After(250 * time.Millisecond):
@@ -89,8 +89,8 @@ func Decided(ctx context.Context, c Config, topic string) (Spans, error) {
 	}
 }
 
-// OffsetsAt returns the offset of the first record of each partition that is not older than at, and the partition's end where
-// there is none.
+// OffsetsAt returns for each partition the offset of the first record that is not older than at, or the partition's end
+// if there is none.
 func OffsetsAt(ctx context.Context, c Config, topic string, at time.Time) (map[int32]int64, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -98,7 +98,7 @@ func OffsetsAt(ctx context.Context, c Config, topic string, at time.Time) (map[i
 	}
 	defer a.Close()
 	listed, err := a.ListOffsetsAfterMilli(ctx, at.UnixMilli(), topic)
-	if err = a.lookedUp(topic, listed, err); err != nil {
+	if err = a.topicError(topic, listed, err); err != nil {
 		return nil, err
 	}
 	offsets := map[int32]int64{}
@@ -106,7 +106,7 @@ func OffsetsAt(ctx context.Context, c Config, topic string, at time.Time) (map[i
 	return offsets, nil
 }
 
-func (a *admin) lookedUp(topic string, listed kadm.ListedOffsets, err error) error {
+func (a *admin) topicError(topic string, listed kadm.ListedOffsets, err error) error {
 	if err == nil {
 		err = listed.Error()
 	}
@@ -114,16 +114,16 @@ func (a *admin) lookedUp(topic string, listed kadm.ListedOffsets, err error) err
 	case err == nil && len(listed[topic]) == 0, errors.Is(err, kerr.UnknownTopicOrPartition):
 		return missing(topic)
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return unreadable(topic)
+		return deniedRead(topic)
 	case err != nil:
 		return a.fail("look up topic "+topic, err)
 	}
 	return nil
 }
 
-func unreadable(topic string) error { return &Denied{"topic " + topic, "read it", "Read"} }
+func deniedRead(topic string) error { return &Denied{"topic " + topic, "read it", "Read"} }
 
-// Read hands the committed records in spans to each: see committed.Read.
+// Read calls each for the committed records in spans: see committed.Read.
 func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*kgo.Record) error) error {
 	var a *admin
 	err := committed.Read(ctx, func(options ...kgo.Opt) (*kgo.Client, error) {
@@ -136,18 +136,18 @@ func Read(ctx context.Context, c Config, topic string, spans Spans, each func(*k
 	if failed, ok := errors.AsType[*committed.FetchError](err); ok {
 		switch {
 		case errors.Is(failed, kerr.TopicAuthorizationFailed):
-			return unreadable(topic)
+			return deniedRead(topic)
 		case failed.Partition < 0:
-			return a.lookedUp(topic, nil, failed.Err)
+			return a.topicError(topic, nil, failed.Err)
 		}
 		return a.fail(fmt.Sprintf("read partition %d of %s", failed.Partition, topic), failed.Err)
 	}
 	return err
 }
 
-// Settled moves the ends of spans back to where a reader of committed records stands when it has read them: see committed.Ends. An
-// end that cannot be told now stays.
-func Settled(ctx context.Context, c Config, topic string, spans Spans) (Spans, error) {
+// TrimTrailingMarkers moves the ends of spans back before transaction markers and aborted records, to what a
+// read_committed consumer reaches: see committed.Ends. An end that is not known now is left as it is.
+func TrimTrailingMarkers(ctx context.Context, c Config, topic string, spans Spans) (Spans, error) {
 	a, err := c.admin()
 	if err != nil {
 		return nil, err
@@ -160,15 +160,14 @@ func Settled(ctx context.Context, c Config, topic string, spans Spans) (Spans, e
 	if ends, err = committed.Ends(ctx, a.client, topic, ends); err != nil {
 		return nil, err
 	}
-	settled := maps.Clone(spans)
+	trimmed := maps.Clone(spans)
 	for partition, end := range ends {
-		settled[partition] = Span{From: spans[partition].From, To: end}
+		trimmed[partition] = Span{From: spans[partition].From, To: end}
 	}
-	return settled, nil
+	return trimmed, nil
 }
 
-// Committed returns the offsets that a group has committed in a topic, with their metadata. A group that never committed
-// there has none.
+// Committed returns the offsets that a group has committed in a topic, with their metadata.
 func Committed(ctx context.Context, c Config, group, topic string) (map[int32]kadm.Offset, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -180,7 +179,7 @@ func Committed(ctx context.Context, c Config, group, topic string) (map[int32]ka
 		err = fetched.Error()
 	}
 	switch {
-	case errors.Is(err, kerr.GroupIDNotFound): // a group that never ran: some brokers say so, others send nothing
+	case errors.Is(err, kerr.GroupIDNotFound): // a group that never ran: other brokers return no error
 		return nil, nil
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
 		return nil, &Denied{"group " + group, "see what it committed", "Describe"}
@@ -196,10 +195,10 @@ func Committed(ctx context.Context, c Config, group, topic string) (map[int32]ka
 	return offsets, nil
 }
 
-// ErrHasMembers says that a group's commits cannot be set, since it has members that commit.
+// ErrHasMembers says that offsets cannot be committed for a group, because it has members.
 var ErrHasMembers = errors.New("it has members")
 
-// Commit sets what a group without members has committed; with members it returns ErrHasMembers.
+// Commit commits offsets for a group without members; if it has members it returns ErrHasMembers.
 func Commit(ctx context.Context, c Config, group string, offsets ...kadm.Offset) error {
 	if len(offsets) == 0 {
 		return nil

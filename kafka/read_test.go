@@ -38,7 +38,7 @@ func topicForTest(t *testing.T) (kafka.Config, topology.Topic, *kgo.Client) {
 	return conf, streams.Events, client
 }
 
-func TestReadHandsOverSpans(t *testing.T) {
+func TestRead(t *testing.T) {
 	conf, topic, client := topicForTest(t)
 	for i := range 20 {
 		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic.Name, Partition: int32(i % 2), Value: fmt.Append(nil, i/2)}).FirstErr(); err != nil {
@@ -85,8 +85,8 @@ func TestReadHandsOverSpans(t *testing.T) {
 	}
 }
 
-// What retention takes while it is waited for does not keep a reader waiting for ever.
-func TestReadPassesOverWhatIsGone(t *testing.T) {
+// Read does not wait forever for records that retention deletes meanwhile.
+func TestReadSkipsDeletedRecords(t *testing.T) {
 	conf, topic, client := topicForTest(t)
 	for range 5 {
 		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic.Name, Value: []byte("v")}).FirstErr(); err != nil {
@@ -123,8 +123,8 @@ func TestCommits(t *testing.T) {
 	}
 }
 
-// A partition read alone comes in large pieces, many partitions in small ones: what is in memory stays the same.
-func TestReadAsksForMoreOfFewerPartitions(t *testing.T) {
+// A single partition is fetched in large pieces, many partitions in small ones, so that memory use stays the same.
+func TestReadFetchesMoreOfFewerPartitions(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(8, "t"))
 	if err != nil {
 		t.Fatal(err)

@@ -21,8 +21,8 @@ import (
 	"tidemark/kafka"
 )
 
-// What stands before brokers, a load balancer or a tunnel, takes a connection and drops it when the broker behind it is
-// down. To a producer that has just started that is an outage like any other: its records wait for the broker.
+// A load balancer or tunnel accepts a connection and drops it when the broker behind it is down. A new producer treats
+// that like any other outage: its records wait for the broker.
 func TestNewProducerOutlastsDroppedConnections(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.SeedTopics(3, "t"))
 	if err != nil {
@@ -91,8 +91,8 @@ func certificate(t *testing.T) (pair tls.Certificate, caFile string) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, caFile
 }
 
-// While one broker of three is down behind something that takes its connections, the others answer for it.
-func TestQuestionsOutlastDroppedConnections(t *testing.T) {
+// While one broker of three is down behind a load balancer, the others answer.
+func TestRequestsOutlastDroppedConnections(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(3), kfake.SeedTopics(3, "t"))
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func TestQuestionsOutlastDroppedConnections(t *testing.T) {
 	t.Cleanup(p.Close)
 	t.Cleanup(p.Inject(&proxy.Fault{Effect: proxy.Refuse, Brokers: cluster.ListenAddrs()[:2]}))
 	for range 10 { // each asks any of the brokers
-		if _, _, err := kafka.TopicIDs(t.Context(), kafka.Config{Brokers: p.Addrs()}, "t"); err != nil {
+		if _, err := kafka.TopicIDs(t.Context(), kafka.Config{Brokers: p.Addrs()}, "t"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -19,7 +19,7 @@ const (
 	ScramSHA512 = "SCRAM-SHA-512"
 )
 
-// SASLConfig says who logs in. An empty Mechanism: nobody.
+// SASLConfig has the credentials of the login. With an empty Mechanism there is none.
 type SASLConfig struct {
 	Mechanism string
 	User      string
@@ -76,7 +76,7 @@ func (a SASLConfig) sarama(s *sarama.Config) {
 	s.Net.SASL.SCRAMClientGeneratorFunc = func() sarama.SCRAMClient { return &conversation{hash: hash} }
 }
 
-// A conversation is one SCRAM login over sarama, which brings none of its own.
+// A conversation is one SCRAM login for sarama, which has no client of its own.
 type conversation struct {
 	hash scram.HashGeneratorFcn
 	*scram.ClientConversation

@@ -12,9 +12,9 @@ import (
 	"tidemark/topology"
 )
 
-// tells is a broker that answers every question for metadata with up as the brokers, 1 to 3 as the replicas of topic t's one
-// partition, and isr of them in sync.
-func tells(t *testing.T, up []int32, leader int32, isr ...int32) kafka.Config {
+// fakeMetadata starts a broker that answers every metadata request with up as the brokers, 1 to 3 as the replicas of
+// topic t's one partition, and isr of them in sync.
+func fakeMetadata(t *testing.T, up []int32, leader int32, isr ...int32) kafka.Config {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
@@ -51,14 +51,14 @@ func TestDescribe(t *testing.T) {
 		refusing bool
 		down     []int32
 	}{
-		"whole":                        {tells(t, []int32{1, 2, 3}, 1, 1, 2, 3), nil, "", false, nil},
-		"one behind":                   {tells(t, []int32{1, 2, 3}, 1, 1, 3), nil, "t/0 has 2 of 3 replicas in sync, not 2", false, nil},
-		"one down":                     {tells(t, []int32{1, 3}, 1, 1, 3), nil, "t/0 has 2 of 3 replicas in sync, not 2", false, []int32{2}},
-		"two down":                     {tells(t, []int32{1}, 1, 1), nil, "t/0 has 1 of 3 replicas in sync, not 2 and 3", true, []int32{2, 3}},
-		"the last in sync down":        {tells(t, []int32{1, 2}, -1, 3), nil, "t/0 has no leader", true, []int32{3}},
-		"away, not noticed":            {tells(t, []int32{1, 2, 3}, 1, 1, 2, 3), []int32{2}, "t/0 has 2 of 3 replicas in sync, not 2", false, nil},
-		"two away, never noticed":      {tells(t, []int32{1, 3}, 1, 1, 3), []int32{3}, "t/0 has 1 of 3 replicas in sync, not 2 and 3", true, []int32{2}},
-		"the leader away, not noticed": {tells(t, []int32{1, 2, 3}, 2, 1, 2, 3), []int32{2}, "t/0 has no leader", false, nil},
+		"whole":                        {fakeMetadata(t, []int32{1, 2, 3}, 1, 1, 2, 3), nil, "", false, nil},
+		"one behind":                   {fakeMetadata(t, []int32{1, 2, 3}, 1, 1, 3), nil, "t/0 has 2 of 3 replicas in sync, not 2", false, nil},
+		"one down":                     {fakeMetadata(t, []int32{1, 3}, 1, 1, 3), nil, "t/0 has 2 of 3 replicas in sync, not 2", false, []int32{2}},
+		"two down":                     {fakeMetadata(t, []int32{1}, 1, 1), nil, "t/0 has 1 of 3 replicas in sync, not 2 and 3", true, []int32{2, 3}},
+		"the last in sync down":        {fakeMetadata(t, []int32{1, 2}, -1, 3), nil, "t/0 has no leader", true, []int32{3}},
+		"away, not noticed":            {fakeMetadata(t, []int32{1, 2, 3}, 1, 1, 2, 3), []int32{2}, "t/0 has 2 of 3 replicas in sync, not 2", false, nil},
+		"two away, never noticed":      {fakeMetadata(t, []int32{1, 3}, 1, 1, 3), []int32{3}, "t/0 has 1 of 3 replicas in sync, not 2 and 3", true, []int32{2}},
+		"the leader away, not noticed": {fakeMetadata(t, []int32{1, 2, 3}, 2, 1, 2, 3), []int32{2}, "t/0 has no leader", false, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			state, err := kafka.Describe(t.Context(), c.config, []topology.Topic{{Name: "t", MinISR: 2}}, c.away...)
@@ -66,10 +66,10 @@ func TestDescribe(t *testing.T) {
 				t.Fatal(err)
 			}
 			var weak []string
-			for _, w := range state.Weak {
+			for _, w := range state.UnderReplicated {
 				weak = append(weak, w.String())
-				if w.Refusing != c.refusing {
-					t.Errorf("refusing %v, want %v", w.Refusing, c.refusing)
+				if w.BelowMinISR != c.refusing {
+					t.Errorf("refusing %v, want %v", w.BelowMinISR, c.refusing)
 				}
 			}
 			if got := strings.Join(weak, "; "); got != c.want {

@@ -10,10 +10,10 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// TLSConfig says how connections are encrypted and, with a certificate, whose they are. All files are PEM.
+// TLSConfig configures TLS, and a client certificate. All files are PEM.
 type TLSConfig struct {
 	Enabled  bool
-	CAFile   string // who may sign the brokers' certificates; empty: the system's authorities
+	CAFile   string // authorities that sign the brokers' certificates; empty: the system's
 	CertFile string // the client's own certificate, with KeyFile
 	KeyFile  string
 }
@@ -28,7 +28,7 @@ func (t TLSConfig) validate() error {
 	return nil
 }
 
-// client returns the settings of a TLS client. Files that cannot be used are refused here and not at the first connection.
+// client returns the settings of a TLS client. Files that cannot be used are refused here, not at the first connection.
 func (t TLSConfig) client() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if t.CAFile != "" {
@@ -47,8 +47,9 @@ func (t TLSConfig) client() (*tls.Config, error) {
 	if _, err := t.certificate(nil); err != nil {
 		return nil, err
 	}
-	// Not Certificates: from there Go leaves out a certificate whose authority the broker does not name, and the broker then
-	// reports a missing one in place of a wrong one. Reading it at each handshake also lets a renewed file take effect.
+	// Not Certificates: from there Go does not send a certificate whose authority the broker does not name, and the
+	// broker would report a missing certificate instead of a wrong one. Reading the file at each handshake also picks
+	// up a renewed one.
 	config.GetClientCertificate = t.certificate
 	return config, nil
 }

@@ -17,27 +17,27 @@ import (
 	"tidemark/topology"
 )
 
-// The settings of a topic that are looked at by name. The first two are no configuration of Kafka's.
+// Settings of a topic. The first two are not topic configurations in Kafka.
 const (
 	partitions  = "partitions"
 	replication = "replication.factor"
 	retention   = "retention.ms"
 	minInsync   = "min.insync.replicas"
 
-	// TimestampType says whose clock stamps the records of a topic.
+	// TimestampType sets whose clock gives a topic's records their timestamps.
 	TimestampType = "message.timestamp.type"
 )
 
-// A Change is one difference between the cluster and the map of the streams.
+// A Change is one difference between a topic in the cluster and in package topology.
 type Change struct {
 	Topic   string
 	Setting string // empty for a missing topic
 	Found   string
 	Wanted  string
-	Create  bool // the topic is missing, and ApplyTopics makes it
+	Create  bool // the topic is missing, and ApplyTopics creates it
 }
 
-// String says the change in one line.
+// String describes the change in one line.
 func (c Change) String() string {
 	if c.Create {
 		return fmt.Sprintf("topic %s: missing, to be created with %s", c.Topic, c.Wanted)
@@ -45,19 +45,19 @@ func (c Change) String() string {
 	return fmt.Sprintf("topic %s: %s is %s, want %s", c.Topic, c.Setting, c.Found, c.Wanted)
 }
 
-// Counts reports whether the difference is in the number of partitions, which every topic must have alike.
-func (c Change) Counts() bool { return c.Setting == partitions }
+// IsPartitionCount reports whether the difference is the number of partitions, which must be the same for all topics.
+func (c Change) IsPartitionCount() bool { return c.Setting == partitions }
 
-// Refused reports whether tidemark does not run with this difference. How long a log is kept is the operator's to choose. Topics of
-// releases before TimestampType was set have producers' times; nothing is lost by them.
-func (c Change) Refused() bool { return c.Setting != retention && c.Setting != TimestampType }
+// Blocking reports whether tidemark refuses to run with this difference. The retention is the operator's choice. Topics
+// that were created by releases which did not set TimestampType have producers' timestamps, which lose nothing.
+func (c Change) Blocking() bool { return c.Setting != retention && c.Setting != TimestampType }
 
-// A Mismatch is a difference that tidemark does not run with.
+// A Mismatch is the error of a blocking Change.
 type Mismatch struct{ Change }
 
 func (m *Mismatch) Error() string { return m.String() }
 
-// PlanTopics compares the cluster with the wanted topics, in their order. An empty plan means that nothing differs.
+// PlanTopics returns the differences between the cluster and the wanted topics, in their order.
 func PlanTopics(ctx context.Context, c Config, want []topology.Topic) ([]Change, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -67,7 +67,7 @@ func PlanTopics(ctx context.Context, c Config, want []topology.Topic) ([]Change,
 	return a.plan(ctx, want)
 }
 
-// CheckTopics returns an error that names every topic and setting that tidemark cannot run with, as found and as wanted.
+// CheckTopics returns an error that names every missing topic, and every Mismatch as found and as wanted.
 func CheckTopics(ctx context.Context, c Config, want []topology.Topic) error {
 	a, err := c.admin()
 	if err != nil {
@@ -77,15 +77,8 @@ func CheckTopics(ctx context.Context, c Config, want []topology.Topic) error {
 	return a.check(ctx, want)
 }
 
-// CheckPartitions returns an error that names every topic whose number of partitions is another one than wanted, as found and as
-// wanted: a *Mismatch for each. It is one small question, for who asks again and again; a topic that is missing is passed over.
-func CheckPartitions(ctx context.Context, c Config, want []topology.Topic) error {
-	a, err := c.admin()
-	if err != nil {
-		return err
-	}
-	defer a.Close()
-	found, _, err := a.topics(ctx, names(want))
+func (a *admin) checkPartitions(ctx context.Context, want []topology.Topic) error {
+	found, err := a.topics(ctx, names(want))
 	if err != nil {
 		return err
 	}
@@ -100,9 +93,9 @@ func CheckPartitions(ctx context.Context, c Config, want []topology.Topic) error
 	return errors.Join(errs...)
 }
 
-// ApplyTopics creates the topics that are missing and returns those. It alters none: another partition count moves keys and
-// another policy drops records, so a topic that exists and differs is an error for a person to mend. It returns when every
-// broker knows a leader for every partition. Two processes may apply at the same time.
+// ApplyTopics creates the missing topics and returns them. It alters none: another partition count moves keys and
+// another cleanup policy drops records, so a topic that exists and differs is an error for the operator to fix. It
+// returns when every broker knows a leader for every partition. Two processes may apply at the same time.
 func ApplyTopics(ctx context.Context, c Config, want []topology.Topic) ([]Change, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -143,7 +136,7 @@ func (a *admin) check(ctx context.Context, want []topology.Topic) error {
 		switch {
 		case change.Create:
 			errs = append(errs, missing(change.Topic))
-		case change.Refused():
+		case change.Blocking():
 			errs = append(errs, &Mismatch{change})
 		}
 	}
@@ -151,7 +144,7 @@ func (a *admin) check(ctx context.Context, want []topology.Topic) error {
 }
 
 func (a *admin) plan(ctx context.Context, want []topology.Topic) ([]Change, error) {
-	found, _, err := a.topics(ctx, names(want))
+	found, err := a.topics(ctx, names(want))
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +180,7 @@ func compare(want topology.Topic, found kmsg.MetadataResponseTopic, settings map
 	}
 	differ(partitions, strconv.Itoa(len(found.Partitions)), strconv.Itoa(want.Partitions))
 	for _, p := range found.Partitions {
-		if len(p.Replicas) != want.Replication { // one line for the topic: the others rarely differ
+		if len(p.Replicas) != want.Replication { // one change per topic: its other partitions rarely differ
 			differ(replication, strconv.Itoa(len(p.Replicas)), strconv.Itoa(want.Replication))
 			break
 		}
@@ -199,14 +192,14 @@ func compare(want topology.Topic, found kmsg.MetadataResponseTopic, settings map
 	return plan
 }
 
-// settings returns the configuration of topics, by topic and name.
+// settings returns the configuration of topics, by topic and setting.
 func (a *admin) settings(ctx context.Context, names []string) (map[string]map[string]string, error) {
 	if len(names) == 0 {
 		return nil, nil
 	}
 	answers, err := a.DescribeTopicConfigs(ctx, names...)
 	if err != nil {
-		return nil, a.fail("ask for topic settings", err)
+		return nil, a.fail("look up topic settings", err)
 	}
 	settings := map[string]map[string]string{}
 	for _, answer := range answers {
@@ -224,7 +217,7 @@ func (a *admin) settings(ctx context.Context, names []string) (map[string]map[st
 	return settings, nil
 }
 
-// create makes one topic. One that somebody else made a moment ago is no error: the check that follows judges it.
+// create creates one topic. A topic that another process has just created is no error: the caller checks it afterwards.
 func (a *admin) create(ctx context.Context, t topology.Topic) (made bool, err error) {
 	config := map[string]*string{}
 	for name, value := range t.Config() {
@@ -245,7 +238,7 @@ func (a *admin) create(ctx context.Context, t topology.Topic) (made bool, err er
 	}
 }
 
-// SizingOf returns how a topic that exists is sized.
+// SizingOf returns the partitions and replicas of a topic that exists.
 func SizingOf(ctx context.Context, c Config, topic string) (topology.Sizing, error) {
 	var size topology.Sizing
 	a, err := c.admin()
@@ -253,7 +246,7 @@ func SizingOf(ctx context.Context, c Config, topic string) (topology.Sizing, err
 		return size, err
 	}
 	defer a.Close()
-	found, _, err := a.topics(ctx, []string{topic})
+	found, err := a.topics(ctx, []string{topic})
 	if err != nil {
 		return size, err
 	}
@@ -275,7 +268,7 @@ func SizingOf(ctx context.Context, c Config, topic string) (topology.Sizing, err
 	return size, nil
 }
 
-// Retentions returns how long topics that exist keep their records, by name; below 0 is for ever.
+// Retentions returns the retention of topics that exist, by name; below 0 is unlimited.
 func Retentions(ctx context.Context, c Config, topics []topology.Topic) (map[string]time.Duration, error) {
 	a, err := c.admin()
 	if err != nil {
@@ -293,14 +286,14 @@ func Retentions(ctx context.Context, c Config, topics []topology.Topic) (map[str
 			return nil, fmt.Errorf("topic %s: %s is %q: %w", topic, retention, values[retention], err)
 		}
 		kept[topic] = -time.Millisecond
-		if ms >= 0 && ms <= math.MaxInt64/int64(time.Millisecond) { // else it is for ever, said in one way or the other
+		if ms >= 0 && ms <= math.MaxInt64/int64(time.Millisecond) { // else it is unlimited
 			kept[topic] = time.Duration(ms) * time.Millisecond
 		}
 	}
 	return kept, nil
 }
 
-// waitForLeaders returns when every broker knows every topic with a leader for each partition: a new topic reaches the
+// waitForLeaders returns when every broker knows every topic with a leader for each partition. A new topic reaches the
 // brokers one after the other, and a client may ask any of them next.
 func (a *admin) waitForLeaders(ctx context.Context, want []topology.Topic) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
@@ -321,7 +314,7 @@ func (a *admin) waitForLeaders(ctx context.Context, want []topology.Topic) error
 	}
 }
 
-// leaderless names one thing that some broker does not know yet, or nothing.
+// leaderless describes one topic or leader that some broker does not know yet; empty when there is none.
 func (a *admin) leaderless(ctx context.Context, names []string) (string, error) {
 	cluster, err := a.metadata(ctx, nil, nil)
 	if err != nil {
@@ -346,7 +339,7 @@ func (a *admin) leaderless(ctx context.Context, names []string) (string, error) 
 	return "", nil
 }
 
-// describe says what a topic is to be created with.
+// describe lists the settings that a topic is created with.
 func describe(t topology.Topic) string {
 	settings := []string{fmt.Sprintf("%s=%d", partitions, t.Partitions), fmt.Sprintf("%s=%d", replication, t.Replication)}
 	config := t.Config()

@@ -2,9 +2,13 @@ package kafka_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -113,7 +117,8 @@ func TestTopicsThatDiffer(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 
-	// How long a log is kept is the operator's, and producers' times are what earlier releases had: planned, not refused.
+	// How long a log is kept is the operator's, and producers' times are what earlier releases had: planned, not
+	// refused.
 	plan, err := kafka.PlanTopics(t.Context(), c, []topology.Topic{s.Events})
 	if err != nil {
 		t.Fatal(err)
@@ -176,33 +181,39 @@ func TestTopicIDs(t *testing.T) {
 	if _, err := kafka.ApplyTopics(t.Context(), c, want); err != nil {
 		t.Fatal(err)
 	}
-	cluster, ids, err := kafka.TopicIDs(t.Context(), c, want[0].Name, want[1].Name)
+	ids, err := kafka.TopicIDs(t.Context(), c, want[0].Name, want[1].Name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cluster == "" || len(ids) != 2 || ids[want[0].Name] == "" || ids[want[0].Name] == ids[want[1].Name] {
-		t.Errorf("cluster %q, ids %v", cluster, ids)
+	one, two := ids[want[0].Name], ids[want[1].Name]
+	if len(ids) != 2 || one.Cluster == "" || one.Topic == "" || one.Cluster != two.Cluster || one.Topic == two.Topic {
+		t.Errorf("ids %v", ids)
 	}
-	if _, _, err := kafka.TopicIDs(t.Context(), c, "missing-"+want[0].Name); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	if _, err := kafka.TopicIDs(t.Context(), c, "missing-"+want[0].Name); err == nil || !strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("a missing topic: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := kafka.TopicIDs(ctx, c, want[0].Name); err == nil {
+	if _, err := kafka.TopicIDs(ctx, c, want[0].Name); err == nil {
 		t.Error("asked with an ended context and got an answer")
 	}
 }
 
-func TestCheckPartitionsNamesTheTopicThatHasMore(t *testing.T) {
+func TestTopicCheckerNamesTheTopicWithMorePartitions(t *testing.T) {
 	c := kafka.Config{Brokers: devbroker.ForTest(t)}
 	s := streams(t, small)
-	if err := kafka.CheckPartitions(t.Context(), c, s.Topics()); err != nil {
+	checker, err := kafka.NewTopicChecker(c, s.Topics())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer checker.Close()
+	if err := checker.Partitions(t.Context()); err != nil {
 		t.Errorf("topics that are missing: %v", err)
 	}
 	if _, err := kafka.ApplyTopics(t.Context(), c, s.Topics()); err != nil {
 		t.Fatal(err)
 	}
-	if err := kafka.CheckPartitions(t.Context(), c, s.Topics()); err != nil {
+	if err := checker.Partitions(t.Context()); err != nil {
 		t.Error(err)
 	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.Brokers...))
@@ -214,10 +225,73 @@ func TestCheckPartitionsNamesTheTopicThatHasMore(t *testing.T) {
 		t.Fatal(err, answers.Error())
 	}
 	want := "topic " + s.Notify.Name + ": partitions is 8, want 4"
-	if err := kafka.CheckPartitions(t.Context(), c, s.Topics()); err == nil || err.Error() != want {
+	if err := checker.Partitions(t.Context()); err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
-	if err := kafka.CheckTopics(t.Context(), c, s.Topics()); err == nil || err.Error() != want {
-		t.Errorf("%v, want %s", err, want)
+	for _, err := range []error{kafka.CheckTopics(t.Context(), c, s.Topics()), checker.Topics(t.Context())} {
+		if err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
+}
+
+// A checker holds its client, where CheckTopics connects anew for each check.
+func TestTopicCheckerHoldsItsClient(t *testing.T) {
+	brokers := devbroker.ForTest(t)
+	s := streams(t, small)
+	if _, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: brokers}, s.Topics()); err != nil {
+		t.Fatal(err)
+	}
+	seed, accepted := countingProxy(t, brokers[0])
+	c := kafka.Config{Brokers: []string{seed}}
+	checker, err := kafka.NewTopicChecker(c, s.Topics())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer checker.Close()
+	for range 5 {
+		if err := errors.Join(checker.Topics(t.Context()), checker.Partitions(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := accepted.Load()
+	for range 5 {
+		if err := kafka.CheckTopics(t.Context(), c, s.Topics()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if opened := accepted.Load() - held; held == 0 || held > 2 || opened < 5 {
+		t.Errorf("10 checks of a checker took %d connections to the seed, 5 of CheckTopics %d", held, opened)
+	}
+}
+
+// countingProxy forwards connections to a broker and counts them.
+func countingProxy(t *testing.T, broker string) (addr string, accepted *atomic.Int64) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	accepted = &atomic.Int64{}
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			go func() {
+				defer client.Close()
+				server, err := net.Dial("tcp", broker)
+				if err != nil {
+					return // the check fails
+				}
+				defer server.Close()
+				go io.Copy(server, client)
+				io.Copy(client, server)
+			}()
+		}
+	}()
+	return l.Addr().String(), accepted
 }

@@ -54,7 +54,6 @@ func NewFiles(conf Config) *Files {
 		Hasher:      kafka.FileHasher,
 		Check:       func(ctx context.Context) error { return sameLog(ctx, conf, f.logID) },
 		Interval:    conf.epoch(),
-		Options:     conf.Options,
 
 		MaxMessageBytes: topology.MaxMessageBytes,
 	})

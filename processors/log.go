@@ -82,7 +82,7 @@ func lastRows(ctx context.Context, conf Config) (rows [][]byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	settled, err := kafka.Settled(ctx, conf.Kafka, table, extent)
+	settled, err := kafka.TrimTrailingMarkers(ctx, conf.Kafka, table, extent)
 	if err != nil {
 		return nil, err
 	}

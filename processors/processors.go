@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/lovoo/goka"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidemark/kafka"
@@ -39,8 +38,6 @@ type Config struct {
 	// Admit says which events the files group folds; nil folds all. It is called once for each, ahead of the fold, in the order
 	// of the event's partition, and may wait.
 	Admit func(e *tidemarkv1.Event, at *tidemarkv1.Position) bool
-	// Options are handed to goka last, for tests that must take something out.
-	Options []goka.ProcessorOption
 }
 
 // DefaultEpoch saves some table records on hot files, and delays commits, not outputs.

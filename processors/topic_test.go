@@ -84,7 +84,7 @@ func TestLostInputIsNamed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- files.Run(ctx) }()
-	want := fmt.Sprintf("%s/%d: what is to be read next is not in the log (the group has committed offset 2)", b.conf.Streams.Events.Name, home)
+	want := fmt.Sprintf("%s/%d: the next offset to read is not in the log (the group has committed offset 2)", b.conf.Streams.Events.Name, home)
 	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		err := files.Ready()
 		if err != nil && strings.Contains(err.Error(), want) {

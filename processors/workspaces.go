@@ -46,7 +46,6 @@ func NewWorkspaces(conf Config) *Workspaces {
 		},
 		Hasher:   kafka.FileHasher,
 		Interval: conf.epoch(),
-		Options:  conf.Options,
 
 		MaxMessageBytes: topology.MaxMessageBytes,
 	})

@@ -21,7 +21,7 @@ import (
 // written in their order, and those of a transaction together.
 func (r *run) lookAtEvents(ctx context.Context) error {
 	topic := r.To.Events.Name
-	spans, err := kafka.Decided(ctx, r.Kafka, topic) // a commit returns before all its markers are written
+	spans, err := kafka.StableExtent(ctx, r.Kafka, topic) // a commit returns before all its markers are written
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (r *run) copyEvents(ctx context.Context) error {
 		return err
 	}
 	if !r.begun {
-		ends, err := kafka.Decided(ctx, r.Kafka, r.To.Events.Name)
+		ends, err := kafka.StableExtent(ctx, r.Kafka, r.To.Events.Name)
 		if err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func (r *run) countUnfolded(ctx context.Context) error {
 
 // there returns where the records of a topic were copied from.
 func (r *run) there(ctx context.Context, topic, header string) (map[string]bool, error) {
-	spans, err := kafka.Decided(ctx, r.Kafka, topic)
+	spans, err := kafka.StableExtent(ctx, r.Kafka, topic)
 	if err != nil {
 		return nil, err
 	}

@@ -192,7 +192,7 @@ type run struct {
 func (r *run) open(ctx context.Context) error {
 	counts := map[string]int{}
 	for _, t := range r.From.Topics() {
-		spans, err := kafka.Decided(ctx, r.Kafka, t.Name)
+		spans, err := kafka.StableExtent(ctx, r.Kafka, t.Name)
 		if err != nil {
 			return err
 		}
@@ -208,11 +208,11 @@ func (r *run) open(ctx context.Context) error {
 			r.hashed = len(spans)
 		}
 	}
-	_, ids, err := kafka.TopicIDs(ctx, r.Kafka, r.From.Events.Name, r.To.Events.Name)
+	ids, err := kafka.TopicIDs(ctx, r.Kafka, r.From.Events.Name, r.To.Events.Name)
 	if err != nil {
 		return err
 	}
-	r.fromID, r.toID = ids[r.From.Events.Name], ids[r.To.Events.Name]
+	r.fromID, r.toID = ids[r.From.Events.Name].Topic, ids[r.To.Events.Name].Topic
 	if r.folded, err = r.committed(ctx, r.From.FilesGroup, r.From.Events.Name, r.From.Files.Name); err != nil {
 		return err
 	}
@@ -290,15 +290,15 @@ func (r *run) finish(ctx context.Context) error {
 		{r.To.FilesGroup, r.To.Events.Name, r.To.Files.Name},
 		{r.To.WorkspacesGroup, r.To.Notify.Name, r.To.Workspaces.Name},
 	} {
-		id, err := r.Kafka.Cluster().LogID(ctx, g.table)
+		ids, err := kafka.TopicIDs(ctx, r.Kafka, g.table)
 		if err != nil {
 			return err
 		}
-		table, err := kafka.Decided(ctx, r.Kafka, g.table)
+		table, err := kafka.StableExtent(ctx, r.Kafka, g.table)
 		if err != nil {
 			return err
 		}
-		input, err := kafka.Decided(ctx, r.Kafka, g.input)
+		input, err := kafka.StableExtent(ctx, r.Kafka, g.input)
 		if err != nil {
 			return err
 		}
@@ -312,7 +312,7 @@ func (r *run) finish(ctx context.Context) error {
 			if o, found := commits[partition]; found {
 				at = o.At
 			}
-			said := committed.Standing{Log: id, Next: table[partition].To}.Metadata()
+			said := committed.ChangelogEnd{Table: ids[g.table].String(), Offset: table[partition].To}.Metadata()
 			offsets = append(offsets, kadm.Offset{
 				Topic: g.input, Partition: partition, At: at, LeaderEpoch: -1, Metadata: said + " " + mark,
 			})

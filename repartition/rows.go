@@ -129,7 +129,7 @@ func (r *run) compare(ctx context.Context) error {
 		{r.From.Workspaces, r.To.Workspaces, diff.Workspaces, &r.summary.Workspaces},
 		{r.From.Files, r.To.Files, diff.Files, &r.summary.Files},
 	} {
-		if _, err := kafka.Decided(ctx, r.Kafka, table.to.Name); err != nil { // else the comparison would miss the last rows
+		if _, err := kafka.StableExtent(ctx, r.Kafka, table.to.Name); err != nil { // else the comparison would miss the last rows
 			return err
 		}
 		c := &diff.Comparison{

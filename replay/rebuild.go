@@ -245,7 +245,7 @@ const watchEvery = 500 * time.Millisecond
 
 // watch returns once the group has committed all of spans.
 func (b *Rebuild) watch(ctx context.Context, spans kafka.Spans, begin map[int32]int64) (reached bool, err error) {
-	if spans, err = kafka.Settled(ctx, b.Kafka, b.Streams.Events.Name, spans); err != nil {
+	if spans, err = kafka.TrimTrailingMarkers(ctx, b.Kafka, b.Streams.Events.Name, spans); err != nil {
 		return false, err
 	}
 	total := int64(0)
@@ -257,7 +257,7 @@ func (b *Rebuild) watch(ctx context.Context, spans kafka.Spans, begin map[int32]
 		if ctx.Err() != nil {
 			return false, nil
 		}
-		if err != nil && !kafka.Away(err) {
+		if err != nil && !kafka.Unreachable(err) {
 			return false, err
 		}
 		left := int64(0)

@@ -17,20 +17,21 @@ import (
 	"tidemark/topology"
 )
 
-// brokers is the cluster that is there. It consumes nothing: it asks for offsets, and now and then for one record's time.
+// brokers is the Kafka cluster. Its one client lives as long as the role: it lists offsets, and sometimes fetches the
+// timestamp of a record.
 type brokers struct {
 	client  *kgo.Client
 	admin   *kadm.Client
 	streams topology.Streams
 
-	ends    map[string]map[int32]lastEnd // by topic and partition, as of the last poll
-	counted []int64                      // what the workspaces group had committed in the notices then
+	ends         map[string]map[int32]visibleEnd // by topic and partition, as of the last poll
+	notifyCommit []int64                         // of the workspaces group, as of the last poll
 }
 
-// A lastEnd is the end of a partition, and of what can be read before it once that was looked for.
-type lastEnd struct {
-	end, read int64
-	known     bool
+// A visibleEnd caches the end of what a read_committed consumer sees of a partition whose log ends at end.
+type visibleEnd struct {
+	end, visible int64
+	known        bool
 }
 
 func connect(conf kafka.Config, streams topology.Streams) (*brokers, error) {
@@ -42,16 +43,17 @@ func connect(conf kafka.Config, streams topology.Streams) (*brokers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
-	return &brokers{client: client, admin: kadm.NewClient(client), streams: streams, ends: map[string]map[int32]lastEnd{}}, nil
+	ends := map[string]map[int32]visibleEnd{}
+	return &brokers{client: client, admin: kadm.NewClient(client), streams: streams, ends: ends}, nil
 }
 
 func (b *brokers) close() { b.client.Close() }
 
-// read asks in the order that a reading promises.
-func (b *brokers) read(ctx context.Context) (r reading, err error) {
+// read sends the requests in the order that snapshot documents.
+func (b *brokers) read(ctx context.Context) (r snapshot, err error) {
 	s := b.streams
-	var filesReach, workspacesReach []int64
-	if r.filesCommit, filesReach, err = b.committed(ctx, s.FilesGroup, s.Events.Name); err != nil {
+	var filesChangelog, workspacesChangelog []int64
+	if r.filesCommit, filesChangelog, err = b.committed(ctx, s.FilesGroup, s.Events.Name); err != nil {
 		return r, err
 	}
 	starts, err := b.admin.ListStartOffsets(ctx, s.Events.Name, s.Notify.Name)
@@ -62,7 +64,7 @@ func (b *brokers) read(ctx context.Context) (r reading, err error) {
 	if err != nil {
 		return r, fmt.Errorf("list end offsets: %w", err)
 	}
-	if r.notifyCommit, workspacesReach, err = b.committed(ctx, s.WorkspacesGroup, s.Notify.Name); err != nil {
+	if r.notifyCommit, workspacesChangelog, err = b.committed(ctx, s.WorkspacesGroup, s.Notify.Name); err != nil {
 		return r, err
 	}
 	last, err := b.admin.ListEndOffsets(ctx, s.Workspaces.Name)
@@ -71,28 +73,28 @@ func (b *brokers) read(ctx context.Context) (r reading, err error) {
 	}
 	r.eventsStart = b.offsets(starts, s.Events.Name)
 	r.notifyStart = b.offsets(starts, s.Notify.Name)
-	r.eventsEnd = notBelow(r.filesCommit, b.offsets(ends, s.Events.Name))
+	r.eventsEnd = dropStale(b.offsets(ends, s.Events.Name), r.filesCommit)
 	for _, topic := range []struct {
-		name string
-		told []int64
-		end  *[]int64
+		name    string
+		ends    []int64
+		visible *[]int64
 	}{
-		{s.Events.Name, slices.Clone(r.eventsEnd), &r.eventsRead},
-		{s.Files.Name, notBelow(filesReach, b.offsets(ends, s.Files.Name)), &r.filesEnd},
-		{s.Notify.Name, notBelow(b.counted, b.offsets(ends, s.Notify.Name)), &r.notifyEnd},
-		{s.Workspaces.Name, notBelow(workspacesReach, b.offsets(last, s.Workspaces.Name)), &r.workspacesEnd},
+		{s.Events.Name, slices.Clone(r.eventsEnd), &r.eventsVisible},
+		{s.Files.Name, dropStale(b.offsets(ends, s.Files.Name), filesChangelog), &r.filesEnd},
+		{s.Notify.Name, dropStale(b.offsets(ends, s.Notify.Name), b.notifyCommit), &r.notifyEnd},
+		{s.Workspaces.Name, dropStale(b.offsets(last, s.Workspaces.Name), workspacesChangelog), &r.workspacesEnd},
 	} {
-		if *topic.end, err = b.readable(ctx, topic.name, topic.told); err != nil {
+		if *topic.visible, err = b.visibleEnds(ctx, topic.name, topic.ends); err != nil {
 			return r, err
 		}
 	}
-	b.counted = r.notifyCommit
+	b.notifyCommit = r.notifyCommit
 	return r, nil
 }
 
-// notBelow returns the ends that are not below what a commit proves to be there. Others are unknown: their leader is cut off from
-// the other brokers, or has just woken, and tells what it knew.
-func notBelow(proven, ends []int64) []int64 {
+// dropStale makes the ends unknown that are below an offset which a commit proves to exist: they are from a deposed
+// leader, which is cut off from the other brokers or was paused.
+func dropStale(ends, proven []int64) []int64 {
 	for i := range proven {
 		if ends[i] < proven[i] {
 			ends[i] = unknown
@@ -101,25 +103,26 @@ func notBelow(proven, ends []int64) []int64 {
 	return ends
 }
 
-// committed returns the group's offsets by partition, unknown where it has none, and how far its table reaches by them.
-func (b *brokers) committed(ctx context.Context, group, topic string) (offsets, reach []int64, err error) {
+// committed returns the group's offsets by partition, unknown where it has none, and the changelog ends of its table
+// that the commits' metadata has.
+func (b *brokers) committed(ctx context.Context, group, topic string) (offsets, changelog []int64, err error) {
 	all, err := b.admin.FetchOffsets(ctx, group)
-	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // a group that never ran: some brokers say so, others send nothing
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // some brokers return it for a group that never ran
 		return nil, nil, fmt.Errorf("fetch offsets of group %s: %w", group, err)
 	}
-	offsets, reach = make([]int64, b.streams.Events.Partitions), make([]int64, b.streams.Events.Partitions)
+	offsets, changelog = make([]int64, b.streams.Events.Partitions), make([]int64, b.streams.Events.Partitions)
 	for i := range offsets {
 		offsets[i] = unknown
 		if o, ok := all.Lookup(topic, int32(i)); ok && o.Err == nil {
 			offsets[i] = o.At
-			standing, _ := committed.StandingOf(o.Metadata)
-			reach[i] = standing.Next
+			end, _ := committed.ParseChangelogEnd(o.Metadata)
+			changelog[i] = end.Offset
 		}
 	}
-	return offsets, reach, nil
+	return offsets, changelog, nil
 }
 
-// offsets returns a topic's offsets by partition; unknown where the leader did not tell.
+// offsets returns a topic's offsets by partition; unknown where the leader did not respond.
 func (b *brokers) offsets(listed kadm.ListedOffsets, topic string) []int64 {
 	offsets := make([]int64, b.streams.Events.Partitions)
 	for i := range offsets {
@@ -131,40 +134,40 @@ func (b *brokers) offsets(listed kadm.ListedOffsets, topic string) []int64 {
 	return offsets
 }
 
-// readable puts what can be read in the place of a topic's ends. After a transaction nobody ever stands at the end itself:
-// see committed.Ends. A partition that grows is left as it is, since whoever reads it gets past that end soon; and so is one
-// with an undecided transaction, whose records must be waited for.
-func (b *brokers) readable(ctx context.Context, topic string, ends []int64) ([]int64, error) {
-	quiet, last := map[int32]int64{}, map[int32]lastEnd{}
+// visibleEnds replaces a topic's log ends by the ends of what a read_committed consumer sees. After a transaction no
+// consumer's position reaches the log end: see committed.Ends. The end stays where a partition has grown since the last
+// poll, since consumers will soon get past it, and where a transaction is open, whose records must be waited for.
+func (b *brokers) visibleEnds(ctx context.Context, topic string, ends []int64) ([]int64, error) {
+	unchanged, cache := map[int32]int64{}, map[int32]visibleEnd{}
 	for i, end := range ends {
 		before := b.ends[topic][int32(i)]
 		if end == unknown || before.end != end {
-			last[int32(i)] = lastEnd{end: end}
+			cache[int32(i)] = visibleEnd{end: end}
 			continue
 		}
-		last[int32(i)] = before
+		cache[int32(i)] = before
 		if !before.known && end > 0 {
-			quiet[int32(i)] = end
+			unchanged[int32(i)] = end
 		}
 	}
-	found, err := committed.Ends(ctx, b.client, topic, quiet)
+	found, err := committed.Ends(ctx, b.client, topic, unchanged)
 	if err != nil {
-		return nil, fmt.Errorf("look for the last records: %w", err)
+		return nil, fmt.Errorf("find the last visible records: %w", err)
 	}
-	for partition, read := range found {
-		last[partition] = lastEnd{end: quiet[partition], read: read, known: true}
+	for partition, visible := range found {
+		cache[partition] = visibleEnd{end: unchanged[partition], visible: visible, known: true}
 	}
-	b.ends[topic] = last
+	b.ends[topic] = cache
 	for i := range ends {
-		if l := last[int32(i)]; l.known {
-			ends[i] = l.read
+		if v := cache[int32(i)]; v.known {
+			ends[i] = v.visible
 		}
 	}
 	return ends, nil
 }
 
-// times fetches the batch that holds each offset, all of one broker in one request. A broker sends at least the first batch
-// that does not fit; those left over are asked for again by the next poll.
+// times fetches the batch that holds each offset, all of one broker in one request. A broker sends at least the first
+// batch that does not fit; those left over are asked for again by the next poll.
 func (b *brokers) times(ctx context.Context, of []eventAt) map[eventAt]time.Time {
 	found := map[eventAt]time.Time{}
 	if len(of) == 0 {
@@ -176,32 +179,29 @@ func (b *brokers) times(ctx context.Context, of []eventAt) map[eventAt]time.Time
 	}
 	topic := listed[b.streams.Events.Name]
 	wanted := map[int32]eventAt{}
-	requests := map[int32]*kmsg.FetchRequest{} // by leader
+	offsets := map[int32]map[int32]int64{} // by leader and partition
 	for _, e := range of {
 		leader := topic.Partitions[e.partition].Leader
 		if leader < 0 || topic.Partitions[e.partition].Err != nil {
 			continue
 		}
-		if requests[leader] == nil {
-			requests[leader] = fetch(topic)
+		if offsets[leader] == nil {
+			offsets[leader] = map[int32]int64{}
 		}
-		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition, p.FetchOffset, p.PartitionMaxBytes = e.partition, e.offset, fetchPartitionBytes
-		requests[leader].Topics[0].Partitions = append(requests[leader].Topics[0].Partitions, p)
+		offsets[leader][e.partition] = e.offset
 		wanted[e.partition] = e
 	}
-	for leader, request := range requests {
-		response, err := b.client.Broker(int(leader)).RetriableRequest(ctx, request)
-		fetched, ok := response.(*kmsg.FetchResponse)
-		if err != nil || !ok {
+	for leader, offsets := range offsets {
+		request := kmsg.NewPtrFetchRequest()
+		request.MaxBytes, request.MinBytes, request.MaxWaitMillis = fetchBytes, 1, 100
+		answers, err := committed.FetchFromLeader(ctx, b.client, leader, topic, request, offsets, fetchPartitionBytes)
+		if err != nil {
 			continue
 		}
-		for _, t := range fetched.Topics {
-			for i := range t.Partitions {
-				e := wanted[t.Partitions[i].Partition]
-				if at, ok := firstTime(topic.Topic, e, &t.Partitions[i]); ok {
-					found[e] = at
-				}
+		for i := range answers {
+			e := wanted[answers[i].Partition]
+			if at, ok := firstTime(topic.Topic, e, &answers[i]); ok {
+				found[e] = at
 			}
 		}
 	}
@@ -213,16 +213,6 @@ const (
 	fetchPartitionBytes = 256 << 10
 	fetchBytes          = 8 << 20
 )
-
-// fetch returns a request for records of a topic, so far of no partition.
-func fetch(topic kadm.TopicDetail) *kmsg.FetchRequest {
-	r := kmsg.NewPtrFetchRequest()
-	r.MaxBytes, r.MinBytes, r.MaxWaitMillis = fetchBytes, 1, 100
-	t := kmsg.NewFetchRequestTopic()
-	t.Topic, t.TopicID = topic.Topic, topic.ID // newer versions look at the id only
-	r.Topics = append(r.Topics, t)
-	return r
-}
 
 // firstTime returns the time of the first record at or after the offset.
 func firstTime(topic string, e eventAt, p *kmsg.FetchResponseTopicPartition) (time.Time, bool) {

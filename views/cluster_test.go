@@ -5,13 +5,13 @@ import (
 	"testing"
 )
 
-// An end below what a commit proves to be there is an old one: nothing is promised by it.
+// An end below a committed offset is from a deposed leader.
 func TestEndsBelowACommitAreUnknown(t *testing.T) {
-	got := notBelow([]int64{5, 5, 0, unknown}, []int64{4, 5, 7, 3})
+	got := dropStale([]int64{4, 5, 7, 3}, []int64{5, 5, 0, unknown})
 	if want := []int64{unknown, 5, 7, 3}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	if got := notBelow(nil, []int64{1, 2}); !slices.Equal(got, []int64{1, 2}) {
+	if got := dropStale([]int64{1, 2}, nil); !slices.Equal(got, []int64{1, 2}) {
 		t.Errorf("without commits: %v", got)
 	}
 }

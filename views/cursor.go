@@ -7,18 +7,20 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/http"
+
+	"tidemark/problem"
 )
 
-// A cursor is the index key of the last file of a page, after workspace and status, with a sum over itself and the query it
-// belongs to. It holds no state of ours: what is written or trashed between two pages does not move the others.
+// A cursor is the index key of the last file of a page, without workspace and part, and a checksum over it and its
+// query. The server keeps no state for it: files that are written or trashed between two pages do not shift the others.
 const sumSize = 8
 
-// maxCursor is longer than any cursor of ours: a file id and a path of the largest size, every byte of it escaped.
+// maxCursor is longer than any valid cursor: a file id and a path of the largest size, with every byte escaped.
 const maxCursor = 16 << 10
 
 var errBadCursor = errors.New("not a cursor of this query")
 
-// A query is what a cursor is bound to.
+// A query selects the files of a listing. A cursor is valid for one query.
 type query struct {
 	workspace string
 	status    string
@@ -28,8 +30,8 @@ type query struct {
 
 func (q query) byPath() bool { return q.prefix != "" }
 
-// sum ties a position to the query. It guards against mistakes, not against attack: a forged cursor shows only what another
-// page of the same query does.
+// sum is a checksum of a position and the query. It detects mistakes, not attacks: a forged cursor shows only what
+// other pages of the same query show.
 func (q query) sum(tail []byte) []byte {
 	h := sha256.New()
 	for _, part := range [][]byte{[]byte(q.workspace), []byte(q.status), []byte(q.kind), []byte(q.prefix), tail} {
@@ -44,7 +46,7 @@ func (q query) encodeCursor(tail []byte) string {
 	return base64.RawURLEncoding.EncodeToString(append(q.sum(tail), tail...))
 }
 
-// decodeCursor returns where a page after the cursor begins, exclusive.
+// decodeCursor returns the index key after which the next page begins.
 func (q query) decodeCursor(cursor string) (tail []byte, err error) {
 	if len(cursor) > maxCursor {
 		return nil, errBadCursor
@@ -60,8 +62,6 @@ func (q query) decodeCursor(cursor string) (tail []byte, err error) {
 }
 
 func badCursor() error {
-	return &problem{
-		status: http.StatusBadRequest, code: codeBadCursor, field: "cursor",
-		detail: "use next_cursor of the page before, with the same workspace, status, kind and path_prefix; or leave it out to begin anew",
-	}
+	return problem.New(http.StatusBadRequest, codeBadCursor, "use next_cursor of the page before, "+
+		"with the same workspace, status, kind and path_prefix; or leave it out to begin anew").On("cursor")
 }

@@ -25,13 +25,13 @@ import (
 
 const testLog = "log-1"
 
-// A fixture is a server without brokers: records are handed to its tables, readings to its progress.
+// A fixture is a server without brokers: tests pass records to its tables and snapshots to its progress.
 type fixture struct {
 	*Server
 	t     testing.TB
 	files []int64 // next changelog offset by partition
 	works []int64
-	now   reading
+	now   snapshot
 }
 
 func newFixture(tb testing.TB, edit ...func(*Config)) *fixture {
@@ -70,28 +70,28 @@ func (f *fixture) open(table *table) {
 	table.store = store
 	f.t.Cleanup(func() { table.close() })
 	for p := range int32(4) {
-		if _, err := table.storage(table.topic.Name, p); err != nil {
+		if _, err := table.openPartition(table.topic.Name, p); err != nil {
 			f.t.Fatal(err)
 		}
 	}
 }
 
-func zeroReading(n int) reading {
+func zeroReading(n int) snapshot {
 	zeros := func() []int64 { return make([]int64, n) }
-	return reading{
-		filesCommit: zeros(), eventsStart: zeros(), eventsEnd: zeros(), eventsRead: zeros(), filesEnd: zeros(),
+	return snapshot{
+		filesCommit: zeros(), eventsStart: zeros(), eventsEnd: zeros(), eventsVisible: zeros(), filesEnd: zeros(),
 		notifyStart: zeros(), notifyEnd: zeros(), notifyCommit: zeros(), workspacesEnd: zeros(),
 	}
 }
 
-// read and times make the fixture the cluster that progress asks.
-func (f *fixture) read(context.Context) (reading, error) {
+// read and times implement cluster.
+func (f *fixture) read(context.Context) (snapshot, error) {
 	r := zeroReading(4)
 	for _, pair := range [][2][]int64{
 		{r.filesCommit, f.now.filesCommit},
 		{r.eventsStart, f.now.eventsStart},
 		{r.eventsEnd, f.now.eventsEnd},
-		{r.eventsRead, f.now.eventsEnd},
+		{r.eventsVisible, f.now.eventsEnd},
 		{r.filesEnd, f.now.filesEnd},
 		{r.notifyStart, f.now.notifyStart},
 		{r.notifyEnd, f.now.notifyEnd},
@@ -107,7 +107,7 @@ func (f *fixture) times(context.Context, []eventAt) map[eventAt]time.Time { retu
 
 // begin makes the next poll the first: what is there then may be of any age.
 func (f *fixture) begin() {
-	f.progress.heard, f.progress.seen = make([]time.Time, 4), make([][]sighting, 4)
+	f.progress.lastResponse, f.progress.windows = make([]time.Time, 4), make([][]appendWindow, 4)
 }
 
 func (f *fixture) poll() { f.progress.poll(f.t.Context(), f) }
@@ -172,7 +172,7 @@ func (f *fixture) skips(table, reason string) float64 {
 	return m.GetCounter().GetValue()
 }
 
-// get asks the server.
+// get sends a GET request.
 func (f *fixture) get(target string, header ...string) *httptest.ResponseRecorder {
 	f.t.Helper()
 	return f.do(http.MethodGet, target, header...)

@@ -2,156 +2,164 @@ package views
 
 import "sync"
 
-// seenWindow is how far ahead of the frontier the positions of rows are remembered.
-const seenWindow = 4096
+// appliedWindow is how far beyond nextEvent the offsets of applied events are remembered.
+const appliedWindow = 4096
 
-// maxGoals bounds the promises that a frontier holds; past it the newest is replaced, which only makes the steps coarser.
-const maxGoals = 64
+// maxCheckpoints bounds the pending checkpoints of a frontier; past it the newest is replaced, which only makes the
+// steps coarser.
+const maxCheckpoints = 64
 
-// A frontier knows which events of one partition a table's copy holds: all before held.
+// unknown is the offset of what is not known: before the first poll, or because a leader did not respond.
+const unknown = -1
+
+// A frontier tracks which events of one partition are in a table's copy: all before nextEvent.
 //
-// Two things move it. Rows: an event whose offset a row bears is in the copy, so a run of such offsets moves it at once.
-// And promises, for events that leave no row: what a group had committed when the changelog ended at some offset is in the
-// copy as soon as the copy has read up to there.
+// Two things advance it. Rows: an event whose offset a row records is in the copy, so a run of such offsets advances it
+// at once. And checkpoints, for events without a row: what a group had committed when the changelog ended at some
+// offset is in the copy as soon as the copy has read up to that offset.
 type frontier struct {
-	mu    sync.Mutex
-	next  int64 // changelog offset that the copy reads next
-	held  int64 // first event not known to be in the copy; -1 while nothing is known
-	seen  [seenWindow / 64]uint64
-	goals []goal
-	bell  chan struct{} // closed and replaced when held moves; nil while nobody listens
+	mu         sync.Mutex
+	nextRecord int64 // changelog offset that the copy reads next; unknown while the store is closed
+	nextEvent  int64 // exclusive bound of the events in the copy; unknown before the first checkpoint
+	applied    [appliedWindow / 64]uint64
+	pending    []checkpoint
+	changed    chan struct{} // closed and removed when nextEvent changes; nil without a waiter
 }
 
-// A goal says: a copy that has read the changelog up to next holds all events before held.
-type goal struct{ held, next int64 }
+// A checkpoint relates two offsets: a copy that has read the changelog up to changelogEnd contains all events before
+// nextEvent.
+type checkpoint struct{ nextEvent, changelogEnd int64 }
 
-func newFrontier() *frontier { return &frontier{next: -1, held: -1} }
+func newFrontier() *frontier { return &frontier{nextRecord: unknown, nextEvent: unknown} }
 
-// applied notes that the copy reads next from there, and that the events at these offsets are in it.
-func (f *frontier) applied(next int64, events []int64) {
+// apply records that the copy reads nextRecord next, and that the events at these offsets are in it.
+func (f *frontier) apply(nextRecord int64, events []int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.next = next
-	if f.held < 0 {
-		f.reach()
+	f.nextRecord = nextRecord
+	if f.nextEvent == unknown {
+		f.advance()
 		return
 	}
 	for _, o := range events {
-		if o >= f.held && o < f.held+seenWindow {
-			f.seen[o%seenWindow/64] |= 1 << (o % 64)
+		if o >= f.nextEvent && o < f.nextEvent+appliedWindow {
+			f.applied[o%appliedWindow/64] |= 1 << (o % 64)
 		}
 	}
-	held := f.held
-	for f.sees(held) {
-		f.forget(held)
-		held++
+	next := f.nextEvent
+	for f.isApplied(next) {
+		f.clearApplied(next)
+		next++
 	}
-	f.moveTo(held)
-	f.reach()
+	f.advanceTo(next)
+	f.advance()
 }
 
-// promise adds a goal, and moves the frontier if it is reached already.
-func (f *frontier) promise(g goal) {
+// add adds a checkpoint, and advances the frontier if the copy has read that far already.
+func (f *frontier) add(c checkpoint) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if g.held <= f.held {
+	if c.nextEvent <= f.nextEvent {
 		return
 	}
-	f.goals = addGoal(f.goals, g)
-	f.reach()
+	f.pending = addCheckpoint(f.pending, c)
+	f.advance()
 }
 
-// addGoal adds a goal to those that are waited for, in the order of what they promise.
-func addGoal(goals []goal, g goal) []goal {
-	n := len(goals)
-	for n > 0 && goals[n-1].held <= g.held && goals[n-1].next >= g.next { // it promises less, later
-		n--
+// addCheckpoint adds a checkpoint to pending ones, which are in ascending order of both offsets.
+func addCheckpoint(pending []checkpoint, c checkpoint) []checkpoint {
+	n := len(pending)
+	for n > 0 && pending[n-1].nextEvent <= c.nextEvent && pending[n-1].changelogEnd >= c.changelogEnd {
+		n-- // c covers more events, with less to read
 	}
-	goals = goals[:n]
+	pending = pending[:n]
 	switch {
-	case n > 0 && goals[n-1].held >= g.held: // a group set back: the copy still holds what it holds
-	case n >= maxGoals:
-		goals[n-1] = g
+	case n > 0 && pending[n-1].nextEvent >= c.nextEvent: // a group's offsets were reset: the bound stays
+	case n >= maxCheckpoints:
+		pending[n-1] = c
 	default:
-		goals = append(goals, g)
+		pending = append(pending, c)
 	}
-	return goals
+	return pending
 }
 
-// reach takes the goals that the copy has read up to.
-func (f *frontier) reach() {
+// advance applies the checkpoints up to which the copy has read.
+func (f *frontier) advance() {
 	n := 0
-	for n < len(f.goals) && f.goals[n].next <= f.next {
-		f.moveTo(f.goals[n].held)
+	for n < len(f.pending) && f.pending[n].changelogEnd <= f.nextRecord {
+		f.advanceTo(f.pending[n].nextEvent)
 		n++
 	}
-	f.goals = append(f.goals[:0], f.goals[n:]...)
+	f.pending = append(f.pending[:0], f.pending[n:]...)
 }
 
-func (f *frontier) moveTo(held int64) {
-	if held <= f.held {
+func (f *frontier) advanceTo(nextEvent int64) {
+	if nextEvent <= f.nextEvent {
 		return
 	}
-	for o := max(f.held, held-seenWindow); o < held; o++ {
+	for o := max(f.nextEvent, nextEvent-appliedWindow); o < nextEvent; o++ {
 		if o >= 0 {
-			f.forget(o)
+			f.clearApplied(o)
 		}
 	}
-	f.held = held
-	for f.sees(f.held) {
-		f.forget(f.held)
-		f.held++
+	f.nextEvent = nextEvent
+	for f.isApplied(f.nextEvent) {
+		f.clearApplied(f.nextEvent)
+		f.nextEvent++
 	}
-	if f.bell != nil {
-		close(f.bell)
-		f.bell = nil
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
 	}
 }
 
-func (f *frontier) sees(o int64) bool { return f.seen[o%seenWindow/64]&(1<<(o%64)) != 0 }
-func (f *frontier) forget(o int64)    { f.seen[o%seenWindow/64] &^= 1 << (o % 64) }
+func (f *frontier) isApplied(o int64) bool { return f.applied[o%appliedWindow/64]&(1<<(o%64)) != 0 }
+func (f *frontier) clearApplied(o int64)   { f.applied[o%appliedWindow/64] &^= 1 << (o % 64) }
 
-// state returns where the copy reads next and the first event not known to be in it, -1 for what is not known.
-func (f *frontier) state() (next, held int64) {
+// offsets returns the changelog offset that the copy reads next, and the exclusive bound of the events in it.
+func (f *frontier) offsets() (nextRecord, nextEvent int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.next, f.held
+	return f.nextRecord, f.nextEvent
 }
 
-// listen returns a channel that is closed when held moves.
-func (f *frontier) listen() <-chan struct{} {
+// wait returns a channel that is closed when nextEvent changes.
+func (f *frontier) wait() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.bell == nil {
-		f.bell = make(chan struct{})
+	if f.changed == nil {
+		f.changed = make(chan struct{})
 	}
-	return f.bell
+	return f.changed
 }
 
-// opened sets where the copy reads next, once its store is open. A store that was wiped holds nothing of what it held.
-func (f *frontier) opened(next int64) {
+// open sets the changelog offset at which reading resumes, once the store is open. A lower one than before means that
+// the store was wiped.
+func (f *frontier) open(nextRecord int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if next < f.next {
+	if nextRecord < f.nextRecord {
 		f.clear()
 	}
-	f.next = next
-	f.reach()
+	f.nextRecord = nextRecord
+	f.advance()
 }
 
-// shut forgets where the copy reads next, and what it holds.
-func (f *frontier) shut() {
+// reset forgets both offsets: the store is discarded.
+func (f *frontier) reset() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.next = -1
+	f.nextRecord = unknown
 	f.clear()
 }
 
-// forgetLog drops all knowledge of events: their log is another one now.
-func (f *frontier) forgetLog() {
+// resetEvents forgets the events: their topic was recreated.
+func (f *frontier) resetEvents() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.clear()
 }
 
-func (f *frontier) clear() { f.held, f.goals, f.seen = -1, nil, [seenWindow / 64]uint64{} }
+func (f *frontier) clear() {
+	f.nextEvent, f.pending, f.applied = unknown, nil, [appliedWindow / 64]uint64{}
+}

@@ -5,70 +5,70 @@ import (
 	"testing"
 )
 
-func held(f *frontier) int64 { _, h := f.state(); return h }
+func nextEvent(f *frontier) int64 { _, next := f.offsets(); return next }
 
 func TestFrontierFollowsRows(t *testing.T) {
 	f := newFrontier()
-	f.opened(0)
-	f.applied(1, []int64{0})
-	if held(f) != -1 {
+	f.open(0)
+	f.apply(1, []int64{0})
+	if nextEvent(f) != -1 {
 		t.Fatal("rows alone say nothing before the start is known")
 	}
-	f.promise(goal{held: 5, next: 1})
+	f.add(checkpoint{nextEvent: 5, changelogEnd: 1})
 	for _, step := range []struct {
 		event, want int64
-	}{{5, 6}, {7, 6}, {9, 6}, {6, 8}, {3, 8}, {8, 10}, {10 + seenWindow, 10}} {
-		next, _ := f.state()
-		f.applied(next+1, []int64{step.event})
-		if held(f) != step.want {
-			t.Errorf("after event %d: %d held, want %d", step.event, held(f), step.want)
+	}{{5, 6}, {7, 6}, {9, 6}, {6, 8}, {3, 8}, {8, 10}, {10 + appliedWindow, 10}} {
+		next, _ := f.offsets()
+		f.apply(next+1, []int64{step.event})
+		if nextEvent(f) != step.want {
+			t.Errorf("after event %d: bound %d, want %d", step.event, nextEvent(f), step.want)
 		}
 	}
 }
 
-func TestFrontierKeepsPromises(t *testing.T) {
+func TestFrontierAppliesCheckpoints(t *testing.T) {
 	f := newFrontier()
-	f.promise(goal{held: 10, next: 3})
-	if held(f) != -1 {
-		t.Error("a promise came true before the store was open")
+	f.add(checkpoint{nextEvent: 10, changelogEnd: 3})
+	if nextEvent(f) != -1 {
+		t.Error("a checkpoint was applied before the store was open")
 	}
-	f.opened(2)
-	bell := f.listen()
-	if f.applied(3, nil); held(f) != 10 {
-		t.Errorf("%d held once the changelog was read up to the promise", held(f))
+	f.open(2)
+	changed := f.wait()
+	if f.apply(3, nil); nextEvent(f) != 10 {
+		t.Errorf("the bound is %d once the changelog was read up to the checkpoint", nextEvent(f))
 	}
 	select {
-	case <-bell:
+	case <-changed:
 	default:
-		t.Error("those who listen were not told")
+		t.Error("the waiter was not notified")
 	}
-	f.applied(4, []int64{12})
-	f.promise(goal{held: 12, next: 4})
-	if held(f) != 13 {
-		t.Errorf("%d held, though 12 was seen before the promise reached it", held(f))
+	f.apply(4, []int64{12})
+	f.add(checkpoint{nextEvent: 12, changelogEnd: 4})
+	if nextEvent(f) != 13 {
+		t.Errorf("the bound is %d, though 12 was seen before the checkpoint reached it", nextEvent(f))
 	}
-	f.promise(goal{held: 11, next: 4}) // a group set back
-	if held(f) != 13 {
-		t.Error("a group that was set back takes away what the copy holds")
+	f.add(checkpoint{nextEvent: 11, changelogEnd: 4}) // offsets of the group were reset
+	if nextEvent(f) != 13 {
+		t.Error("reset offsets of a group lower the bound")
 	}
-	f.opened(0) // wiped
-	if held(f) != -1 {
-		t.Error("a wiped copy holds what it held")
+	f.open(0) // wiped
+	if nextEvent(f) != -1 {
+		t.Error("a wiped copy keeps its bound")
 	}
 }
 
-// Whatever the order of rows and promises, the frontier never claims an event that is not in the copy, and in the end claims
-// all of them.
+// Whatever the order of rows and checkpoints, the frontier never claims an event that is not in the copy, and in the
+// end claims all of them.
 func TestFrontierNeverLies(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		const n = 3 * seenWindow
+		const n = 3 * appliedWindow
 		f := newFrontier()
-		f.opened(0)
-		f.promise(goal{})
+		f.open(0)
+		f.add(checkpoint{})
 		applied := make([]bool, n)
 		var next int64
-		first := func() int64 { // what is truly held
+		first := func() int64 { // the true bound
 			for i := range applied {
 				if !applied[i] {
 					return int64(i)
@@ -82,53 +82,53 @@ func TestFrontierNeverLies(t *testing.T) {
 				applied[begin+int64(i)] = true
 				next++
 				if r.IntN(8) == 0 {
-					f.applied(next, nil) // an event without a row of its own
+					f.apply(next, nil) // an event without a row of its own
 				} else {
-					f.applied(next, []int64{begin + int64(i)})
+					f.apply(next, []int64{begin + int64(i)})
 				}
 			}
-			if got, want := held(f), first(); got > want {
-				t.Fatalf("seed %d: %d held, and only those before %d are in the copy", seed, got, want)
+			if got, want := nextEvent(f), first(); got > want {
+				t.Fatalf("seed %d: the bound is %d, and only events before %d are in the copy", seed, got, want)
 			}
 			begin += size
 			if r.IntN(3) == 0 {
-				f.promise(goal{held: begin, next: next})
+				f.add(checkpoint{nextEvent: begin, changelogEnd: next})
 			}
 		}
-		f.promise(goal{held: n, next: next})
-		if held(f) != n {
-			t.Fatalf("seed %d: %d held in the end, want %d", seed, held(f), n)
+		f.add(checkpoint{nextEvent: n, changelogEnd: next})
+		if nextEvent(f) != n {
+			t.Fatalf("seed %d: the bound is %d in the end, want %d", seed, nextEvent(f), n)
 		}
 	}
 }
 
-func TestFrontierBoundsItsGoals(t *testing.T) {
+func TestFrontierBoundsItsCheckpoints(t *testing.T) {
 	f := newFrontier()
-	f.opened(0)
-	for i := range int64(10 * maxGoals) {
-		f.promise(goal{held: i + 1, next: i + 1})
+	f.open(0)
+	for i := range int64(10 * maxCheckpoints) {
+		f.add(checkpoint{nextEvent: i + 1, changelogEnd: i + 1})
 	}
-	if len(f.goals) > maxGoals {
-		t.Errorf("%d goals are held", len(f.goals))
+	if len(f.pending) > maxCheckpoints {
+		t.Errorf("%d checkpoints are pending", len(f.pending))
 	}
-	f.applied(10*maxGoals, nil)
-	if held(f) != 10*maxGoals {
-		t.Errorf("%d held: the newest goal was lost", held(f))
+	f.apply(10*maxCheckpoints, nil)
+	if nextEvent(f) != 10*maxCheckpoints {
+		t.Errorf("the bound is %d: the newest checkpoint was lost", nextEvent(f))
 	}
 }
 
-// The end of a changelog is told once more when it is known that only a marker lies before it: nobody ever reads that far.
-func TestPromiseIsKeptWhereTheLastRecordEnds(t *testing.T) {
+// A changelog end is added again once it is known that only a marker precedes it: no consumer reads that far.
+func TestCheckpointIsAppliedWhereTheLastRecordEnds(t *testing.T) {
 	f := newFrontier()
-	f.opened(0)
-	f.promise(goal{held: 4, next: 10})
-	f.promise(goal{held: 5, next: 10})
-	f.applied(9, nil)
-	if held(f) >= 4 {
-		t.Fatalf("%d held before the end was reached", held(f))
+	f.open(0)
+	f.add(checkpoint{nextEvent: 4, changelogEnd: 10})
+	f.add(checkpoint{nextEvent: 5, changelogEnd: 10})
+	f.apply(9, nil)
+	if nextEvent(f) >= 4 {
+		t.Fatalf("the bound is %d before the end was reached", nextEvent(f))
 	}
-	f.promise(goal{held: 5, next: 9})
-	if held(f) != 5 {
-		t.Errorf("%d held, want 5", held(f))
+	f.add(checkpoint{nextEvent: 5, changelogEnd: 9})
+	if nextEvent(f) != 5 {
+		t.Errorf("the bound is %d, want 5", nextEvent(f))
 	}
 }

@@ -19,19 +19,19 @@ import (
 	"tidemark/topology"
 )
 
-// attempt runs one goka view from its start to its end. It never returns nil while ctx lives.
-func (t *table) attempt(ctx context.Context, conf kafka.Config, streams topology.Streams) error {
+// runView runs one goka view until it ends. It returns nil only once ctx has ended.
+func (t *table) runView(ctx context.Context, conf kafka.Config, streams topology.Streams) error {
 	if err := t.open(ctx, conf, streams); err != nil {
 		return err
 	}
 	var clients clients
-	defer clients.cut()
+	defer clients.close()
 	view, err := goka.NewView(conf.Brokers, goka.Table(t.topic.Name), codecs.Bytes{},
 		goka.WithViewLogger(committed.GokaLog(t.log)),
 		goka.WithViewClientID(conf.ClientID),
 		goka.WithViewHasher(kafka.FileHasher),
 		goka.WithViewCallback(t.update),
-		goka.WithViewStorageBuilder(t.storage),
+		goka.WithViewStorageBuilder(t.openPartition),
 		goka.WithViewConsumerSaramaBuilder(clients.consumers(conf)),
 		goka.WithViewTopicManagerBuilder(clients.managers(conf)),
 		goka.WithViewAutoReconnect(),
@@ -44,8 +44,8 @@ func (t *table) attempt(ctx context.Context, conf kafka.Config, streams topology
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go t.attend(ctx, cancel, &clients)
-	t.because(nil)
+	go t.supervise(ctx, cancel, &clients)
+	t.setReason(nil)
 	if err := view.Run(ctx); err != nil {
 		return err
 	}
@@ -55,48 +55,49 @@ func (t *table) attempt(ctx context.Context, conf kafka.Config, streams topology
 	return errors.New("the view ended without an error")
 }
 
-// attend ends the view when it stalls, and helps it to an end: without a broker goka would sit in sarama's retries for a
-// minute or two. Nothing is lost by cutting them, because a view only reads.
-func (t *table) attend(ctx context.Context, cancel context.CancelCauseFunc, clients *clients) {
-	select { // a reason from before this view began is not one any more
+// supervise ends the view when a restart is requested. It closes the view's clients, or without a broker goka would
+// stay in sarama's retries for a minute or two. A view only reads, so nothing is lost.
+func (t *table) supervise(ctx context.Context, cancel context.CancelCauseFunc, clients *clients) {
+	select { // a request from before this view is out of date
 	case <-t.restart:
 	default:
 	}
 	select {
 	case reason := <-t.restart:
-		cancel(errors.New("the view reads nothing any more: " + reason))
+		cancel(errors.New("the view must be replaced: " + reason))
 	case <-ctx.Done():
 	}
-	clients.cut()
+	clients.close()
 }
 
-// storage opens a partition for goka, and notes where its changelog is read on.
-func (t *table) storage(topic string, partition int32) (storage.Storage, error) {
+// openPartition opens the storage of a partition for goka, and records at which changelog offset reading resumes.
+func (t *table) openPartition(topic string, partition int32) (storage.Storage, error) {
 	if int(partition) >= t.topic.Partitions {
-		return nil, fmt.Errorf("topic %s has a partition %d, but %d were configured", topic, partition, t.topic.Partitions)
+		return nil, fmt.Errorf("topic %s has a partition %d, but %d were configured",
+			topic, partition, t.topic.Partitions)
 	}
 	var opened storage.Storage
 	err := t.read(func(s *localstore.Store) (err error) {
 		if opened, err = s.Builder()(topic, partition); err != nil {
 			return err
 		}
-		was, _ := t.frontiers[partition].state()
+		before, _ := t.frontiers[partition].offsets()
 		next := int64(0)
 		if offset, ok, err := s.Offset(partition); err != nil {
 			return err
 		} else if ok {
 			next = offset + 1
 		}
-		t.frontiers[partition].opened(next)
-		if next < was && next == 0 { // wiped, since it slept for too long: no answers before it is complete again
-			t.lives.Add(1)
+		t.frontiers[partition].open(next)
+		if next < before && next == 0 { // localstore wiped it, since it was idle for too long
+			t.generation.Add(1)
 		}
 		return nil
 	})
 	return opened, err
 }
 
-// clients are the connections of one goka view, which does not close them itself.
+// clients are the connections of one goka view, which does not close all of them itself.
 type clients struct {
 	mu     sync.Mutex
 	opened []io.Closer
@@ -127,8 +128,8 @@ func (c *clients) managers(conf kafka.Config) goka.TopicManagerBuilder {
 	}
 }
 
-// cut closes all connections; some may be closed already, by goka or by an earlier cut, which is all that can go wrong here.
-func (c *clients) cut() {
+// close closes all connections. goka may have closed some already, which is the only error that can occur here.
+func (c *clients) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, client := range c.opened {

@@ -13,6 +13,7 @@ import (
 
 	"tidemark/codecs"
 	"tidemark/kafka/localstore"
+	"tidemark/problem"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -21,36 +22,30 @@ const (
 	maxLimit     = 1000
 )
 
-// begin refuses what cannot be answered truly, waits for at_least, and notes how old the answer will be: before anything is
-// read, so that the age told is never less than the true one.
-func (s *Server) begin(c *call, key string, enough func(want *tidemarkv1.Position) (bool, error)) error {
-	b, err := parseBarrier(c.query)
-	if err != nil {
-		return err
-	}
-	c.until = time.Now().Add(b.wait)
+// begin refuses the call while a copy is incomplete or too old, and waits for at_least. It sets the call's lag before
+// anything is read, so that the age in the answer is never too low.
+func (s *Server) begin(c *call, key string, enough reachedFunc) error {
+	c.until = time.Now().Add(c.barrier.wait)
 	for _, t := range []*table{s.files, s.workspaces} {
 		if !t.complete() {
-			return &problem{
-				status: http.StatusServiceUnavailable, code: codeRecovering, retryAfter: 1,
-				detail: fmt.Sprintf("the local copy of the %s table is still being read: try again shortly", t.name),
-			}
+			return problem.New(http.StatusServiceUnavailable, codeRecovering, "the local copy of the "+t.name+
+				" table is still being read: try again shortly").Retry(time.Second)
 		}
 	}
-	if err := s.await(c.ctx, b, []*table{c.table}, key, enough); err != nil {
+	if err := s.await(c.request.Context(), c.barrier, []*table{c.table}, key, enough); err != nil {
 		return err
 	}
-	c.lag, c.lagKnown = s.lagFor(c)
-	return s.fresh(c)
+	if !c.reached { // else enough has set the lag before it read the row
+		c.lag, c.lagKnown = s.lagFor(c)
+	}
+	return s.checkAge(c)
 }
 
-// fresh refuses an answer that is older than the operator allows.
-func (s *Server) fresh(c *call) error {
+// checkAge refuses an answer that is older than the operator allows.
+func (s *Server) checkAge(c *call) error {
 	if limit := s.conf.MaxStaleness; limit > 0 && c.lagKnown && c.lag > limit {
-		return &problem{
-			status: http.StatusServiceUnavailable, code: codeStale, retryAfter: 5,
-			detail: fmt.Sprintf("the answer would be %s old, and at most %s is allowed: see /v1/status", c.lag.Round(time.Second), limit),
-		}
+		return problem.New(http.StatusServiceUnavailable, codeStale, fmt.Sprintf("the answer would be %s old, "+
+			"and at most %s is allowed: see /v1/status", c.lag.Round(time.Second), limit)).Retry(5 * time.Second)
 	}
 	return nil
 }
@@ -84,44 +79,46 @@ func (s *Server) getWorkspace(c *call) (*answer, error) {
 }
 
 func unknownWorkspace() error {
-	return &problem{
-		status: http.StatusNotFound, code: codeUnknownWorkspace,
-		detail: "no event of this workspace was seen: check the id, or wait for its first event with at_least",
-	}
+	return problem.New(http.StatusNotFound, codeUnknownWorkspace,
+		"no event of this workspace was seen: check the id, or wait for its first event with at_least")
 }
 
 func (s *Server) getFile(c *call) (*answer, error) {
-	// The row alone decides when it bears the position: all earlier events of the file are folded into it.
-	enough := func(want *tidemarkv1.Position) (bool, error) {
-		var row tidemarkv1.FileState
-		found, err := s.row(s.files, c.workspace, c.file, &row)
+	var row tidemarkv1.FileState
+	var found bool
+	// A row with the position is enough: all earlier events of the file are folded into it.
+	enough := func(want *tidemarkv1.Position) (reached bool, err error) {
+		lag, known := s.lagFor(c)
+		found, err = s.row(s.files, c.workspace, c.file, &row)
 		logID := s.files.logID.Load()
 		p := row.GetPosition()
-		return found && logID != nil && row.GetLogId() == *logID &&
-			p.GetPartition() == want.GetPartition() && p.GetOffset() >= want.GetOffset(), err
+		c.reached = err == nil && found && logID != nil && row.GetLogId() == *logID &&
+			p.GetPartition() == want.GetPartition() && p.GetOffset() >= want.GetOffset()
+		if c.reached {
+			c.lag, c.lagKnown = lag, known
+		}
+		return c.reached, err
 	}
-	if err := s.begin(c, tidemarkv1.JoinKey(c.workspace, c.file), enough); err != nil {
-		return nil, err
+	err := s.begin(c, tidemarkv1.JoinKey(c.workspace, c.file), enough)
+	if err == nil && !c.reached {
+		found, err = s.row(s.files, c.workspace, c.file, &row)
 	}
-	var row tidemarkv1.FileState
-	found, err := s.row(s.files, c.workspace, c.file, &row)
 	if err != nil {
 		return nil, err
 	}
 	if !found || partOf(&row) == 0 {
-		return nil, &problem{
-			status: http.StatusNotFound, code: codeUnknownFile,
-			detail: "no event of this file was seen, or it was erased: check both ids, or wait for its first event with at_least",
-		}
+		return nil, problem.New(http.StatusNotFound, codeUnknownFile,
+			"no event of this file was seen, or it was erased: check both ids, "+
+				"or wait for its first event with at_least")
 	}
 	etag := strconv.Quote(strconv.FormatInt(row.GetVersion(), 10))
-	if matches(c.header.Values("If-None-Match"), etag) {
+	if matches(c.request.Header.Values("If-None-Match"), etag) {
 		return &answer{status: http.StatusNotModified, etag: etag}, nil
 	}
 	return &answer{etag: etag, body: codecs.AppendFile(nil, &row)}, nil
 }
 
-// matches compares entity tags weakly, as If-None-Match wants it.
+// matches compares entity tags weakly, as is specified for If-None-Match.
 func matches(headers []string, etag string) bool {
 	for tag := range strings.SplitSeq(strings.Join(headers, ","), ",") {
 		if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == "*" || tag == etag {
@@ -148,7 +145,7 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 		return nil, err
 	}
 	if p.count == 0 {
-		if err := s.mustKnow(c, partition); err != nil {
+		if err := s.checkExists(c, partition); err != nil {
 			return nil, err
 		}
 	}
@@ -161,77 +158,70 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	return &answer{body: body}, nil
 }
 
-// mustKnow refuses a workspace of which no event left a trace. That there is none takes both copies to know, so the barrier and the
-// age of that answer are those of the other one too.
-func (s *Server) mustKnow(c *call, partition int32) error {
-	known, err := s.knows(c, partition)
-	if err != nil || known {
+// checkExists refuses a workspace without a row in either copy. That takes both copies to decide, so the barrier and
+// the age of the answer cover the workspaces table too.
+func (s *Server) checkExists(c *call, partition int32) error {
+	exists, err := s.exists(c, partition)
+	if err != nil || exists {
 		return err
 	}
-	b, err := parseBarrier(c.query)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithDeadline(c.ctx, c.until) // what is left of the wait
+	ctx, cancel := context.WithDeadline(c.request.Context(), c.until) // the rest of the wait
 	defer cancel()
-	if err := s.await(ctx, b, []*table{s.workspaces}, "", nil); err != nil {
+	if err := s.await(ctx, c.barrier, []*table{s.workspaces}, "", nil); err != nil {
 		return err
 	}
 	if l, ok := s.progress.lag(s.workspaces, partition, time.Now()); ok {
 		c.lag = max(c.lag, l.age)
 	}
-	if err := s.fresh(c); err != nil {
+	if err := s.checkAge(c); err != nil {
 		return err
 	}
-	if known, err = s.knows(c, partition); err == nil && !known {
+	if exists, err = s.exists(c, partition); err == nil && !exists {
 		err = unknownWorkspace()
 	}
 	return err
 }
 
-// knows reports whether any event of the workspace left a trace.
-func (s *Server) knows(c *call, partition int32) (known bool, err error) {
+// exists reports whether the workspace has a row in either copy.
+func (s *Server) exists(c *call, partition int32) (exists bool, err error) {
 	key := []byte(tidemarkv1.JoinKey(c.workspace, ""))
 	if err := s.workspaces.read(func(store *localstore.Store) error {
 		value, err := store.Get(partition, localstore.Rows, key)
-		known = value != nil
+		exists = value != nil
 		return err
-	}); err != nil || known {
-		return known, err
+	}); err != nil || exists {
+		return exists, err
 	}
 	prefix := append(key, '/')
 	err = s.files.read(func(store *localstore.Store) error {
 		scan := store.Scan(partition, localstore.Rows, prefix, localstore.PrefixEnd(prefix))
-		defer scan.Close() //nolint:errcheck // what could fail is told by Err
-		known = scan.Next()
+		defer scan.Close() //nolint:errcheck // Err returns its errors
+		exists = scan.Next()
 		return scan.Err()
 	})
-	return known, err
+	return exists, err
 }
 
-// parseListing reads the parameters of a listing.
+// parseListing parses the parameters of a listing.
 func parseListing(c *call) (q query, from []byte, limit int, err error) {
-	bad := func(field, detail string) error {
-		return &problem{status: http.StatusBadRequest, code: codeBadField, field: field, detail: detail}
-	}
 	q = query{workspace: c.workspace, status: statusActive, kind: kindFile, prefix: c.query.Get("path_prefix")}
 	if c.query.Has("status") {
 		q.status = c.query.Get("status")
 		if !slices.Contains([]string{statusActive, statusTrashed, statusAll}, q.status) {
-			return q, nil, 0, bad("status", "status must be active, trashed or all")
+			return q, nil, 0, badField("status", "status must be active, trashed or all")
 		}
 	}
 	if c.query.Has("kind") {
 		q.kind = c.query.Get("kind")
 		if parts[q.kind] == nil {
-			return q, nil, 0, bad("kind", "kind must be file, folder or all")
+			return q, nil, 0, badField("kind", "kind must be file, folder or all")
 		}
 	}
 	limit = defaultLimit
 	if c.query.Has("limit") {
 		text := c.query.Get("limit")
 		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxLimit || strconv.Itoa(limit) != text {
-			return q, nil, 0, bad("limit", fmt.Sprintf("limit must be a whole number from 1 to %d", maxLimit))
+			return q, nil, 0, badField("limit", fmt.Sprintf("limit must be a whole number from 1 to %d", maxLimit))
 		}
 	}
 	if cursor := c.query.Get("cursor"); cursor != "" {

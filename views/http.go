@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,89 +15,144 @@ import (
 	"github.com/gorilla/mux"
 
 	"tidemark/kafka"
+	"tidemark/problem"
 )
 
-// headerLag is on every answer of which the age is known.
+// headerLag is on every answer whose age is known.
 const headerLag = "Tidemark-Lag-Seconds"
 
-// writeSlack is what an answer may take to write, once any waiting is over.
-const writeSlack = 30 * time.Second
+// writeTimeout is how long writing an answer may take, after any waiting.
+const writeTimeout = 30 * time.Second
 
-// methods is all that any resource here allows.
-const methods = "GET, HEAD"
-
-// noResource is the template of a request that asks for none, in metrics and messages.
+// noResource is the template of a request for no resource, in metrics and messages.
 const noResource = "none"
 
-// An answer is what a handler returns.
+// The codes of problems. Clients branch on them, so they do not change.
+const (
+	codeBadField         = "bad_field"
+	codeBadCursor        = "bad_cursor"
+	codeUnknownWorkspace = "unknown_workspace"
+	codeUnknownFile      = "unknown_file"
+	codeUnknownPath      = "unknown_path"
+	codeMethod           = "method_not_allowed"
+	codeRecovering       = "recovering"
+	codeStale            = "stale"
+	codeNotReached       = "position_not_reached"
+	codeInternal         = "internal"
+)
+
+// badField is a problem of one parameter.
+func badField(name, detail string) *problem.Problem {
+	return problem.New(http.StatusBadRequest, codeBadField, detail).On(name)
+}
+
+// An answer is what a handler returns: a body, or a function that streams one.
 type answer struct {
-	status      int // 0 is 200
-	contentType string
+	status      int    // 0 is 200
+	contentType string // "" is application/json
 	etag        string
 	body        []byte
+	stream      func(*stream) error
 }
 
-// A call is one request on its way to an answer.
+// A call is one request to a resource.
 type call struct {
-	ctx    context.Context
-	header http.Header
-	query  url.Values
-
+	request         *http.Request
 	workspace, file string
-	table           *table // that it is answered from
-	lag             time.Duration
-	lagKnown        bool
-	until           time.Time // it waits, at most
+	query           url.Values
+	barrier         barrier
+
+	table    *table // that it is answered from
+	lag      time.Duration
+	lagKnown bool
+	reached  bool      // the barrier's position is in a row that the handler has read
+	until    time.Time // the end of any waiting
 }
 
-// A route is one resource. Its parameters are all that it takes: a misspelt one would silently ask for something else.
+// A route is one resource with its methods. Any other parameter is refused: a misspelt one would silently ask for
+// something else.
 type route struct {
 	template   string
+	methods    []string
 	table      *table
 	parameters []string
 	handle     func(c *call) (*answer, error)
 }
 
+var readOnly = []string{http.MethodGet, http.MethodHead}
+
 func (s *Server) routeList() []route {
 	return []route{
-		{"/v1/workspaces/{workspace}", s.workspaces, []string{"at_least", "wait"}, s.getWorkspace},
-		{"/v1/workspaces/{workspace}/files", s.files, []string{"path_prefix", "status", "kind", "limit", "cursor", "at_least", "wait"}, s.listFiles},
-		{"/v1/workspaces/{workspace}/files/{file}", s.files, []string{"at_least", "wait"}, s.getFile},
-		{"/v1/status", s.workspaces, []string{"at_least", "wait"}, s.getStatus},
-		{"/openapi.json", s.files, nil, s.getOpenAPI},
+		{"/v1/workspaces/{workspace}", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getWorkspace},
+		{
+			"/v1/workspaces/{workspace}/files", readOnly, s.files,
+			[]string{"path_prefix", "status", "kind", "limit", "cursor", "at_least", "wait"},
+			s.listFiles,
+		},
+		{"/v1/workspaces/{workspace}/files/{file}", readOnly, s.files, []string{"at_least", "wait"}, s.getFile},
+		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
+		{"/openapi.json", readOnly, s.files, nil, s.getOpenAPI},
 	}
 }
 
-// routes returns the handler of all resources. Ids are escaped once in a path, and may hold "/", "%" and "..".
-func (s *Server) routes() http.Handler {
-	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
-	for _, r := range s.routeList() {
-		router.Handle(r.template, s.serve(r)).Methods(http.MethodGet, http.MethodHead)
+// routes returns the outer router: the API is at /v1 and /openapi.json, and the page, if there is one, everywhere else.
+func (s *Server) routes(list []route) http.Handler {
+	api, page := s.api(list), s.conf.Page
+	if page == nil {
+		return api
 	}
-	router.NotFoundHandler = s.serve(route{template: noResource, table: s.files, handle: func(*call) (*answer, error) {
-		return nil, &problem{
-			status: http.StatusNotFound, code: codeUnknownPath,
-			detail: "there is no such resource: see /openapi.json, and escape '/' in an id as %2F",
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		path := request.URL.EscapedPath() // as the API's router matches it
+		if path == "/v1" || strings.HasPrefix(path, "/v1/") || path == "/openapi.json" {
+			api.ServeHTTP(w, request)
+			return
 		}
-	}})
-	refuse := s.serve(route{template: noResource, table: s.files, handle: func(*call) (*answer, error) {
-		return nil, &problem{status: http.StatusMethodNotAllowed, code: codeMethod, detail: "use GET: this API only reads"}
-	}})
-	router.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Allow", methods)
-		refuse.ServeHTTP(w, r)
+		setWriteDeadline(w, writeTimeout)
+		page.ServeHTTP(w, request)
 	})
+}
+
+// api returns the router of all resources. Ids are escaped once in a path, and may hold "/", "%" and "..".
+func (s *Server) api(list []route) *mux.Router {
+	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	allowed := map[string][]string{}
+	for _, r := range list {
+		router.Handle(r.template, s.serve(r)).Methods(r.methods...)
+		allowed[r.template] = append(allowed[r.template], r.methods...)
+	}
+	for _, template := range slices.Sorted(maps.Keys(allowed)) { // after all others, which take precedence
+		router.Handle(template, s.refuse(methodNotAllowed(allowed[template])))
+	}
+	router.NotFoundHandler = s.refuse(unknownPath())
 	return router
 }
 
-// serve is the one place that writes answers, counts them and logs what went wrong.
+// refuse returns the handler of requests for no resource.
+func (s *Server) refuse(p *problem.Problem) http.Handler {
+	return s.serve(route{template: noResource, table: s.files, handle: func(*call) (*answer, error) { return nil, p }})
+}
+
+func unknownPath() *problem.Problem {
+	return problem.New(http.StatusNotFound, codeUnknownPath,
+		"there is no such resource: see /openapi.json, and escape '/' in an id as %2F")
+}
+
+func methodNotAllowed(allowed []string) *problem.Problem {
+	detail := "use " + strings.Join(allowed, " or ")
+	if slices.Equal(allowed, readOnly) {
+		detail = "use GET: this API only reads"
+	}
+	return problem.New(http.StatusMethodNotAllowed, codeMethod, detail).With("Allow", strings.Join(allowed, ", "))
+}
+
+// serve is the one place that writes answers, counts them and logs errors.
 func (s *Server) serve(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		begin := time.Now()
-		c := &call{ctx: request.Context(), header: request.Header, table: r.table}
+		c := &call{request: request, table: r.table}
 		var a *answer
-		err := prepare(c, r, request)
-		allowTime(w, c)
+		err := s.prepare(c, r)
+		setWriteDeadline(w, writeTimeout+c.barrier.longest())
 		if err == nil {
 			a, err = r.handle(c)
 		}
@@ -108,77 +165,90 @@ func (s *Server) serve(r route) http.Handler {
 		if !c.lagKnown {
 			c.lag, c.lagKnown = s.lagFor(c)
 		}
-		s.write(w, c, a)
+		s.writeHead(w, c, a)
+		if a.stream == nil || request.Method == http.MethodHead {
+			w.Write(a.body)
+			err = nil
+		} else if err = s.stream(w, request, a.stream); err != nil {
+			a.status = http.StatusInternalServerError
+			s.conf.Log.ErrorContext(request.Context(), "stream failed", "route", r.template, "error", err)
+		}
 		s.metrics.request(r.template, a.status, time.Since(begin))
+		if err != nil {
+			panic(http.ErrAbortHandler) // cuts the connection, so that the client sees that the stream is incomplete
+		}
 	})
 }
 
-// prepare reads what all routes read: ids and parameters.
-func prepare(c *call, r route, request *http.Request) error {
-	for name, target := range map[string]*string{"workspace": &c.workspace, "file": &c.file} {
-		var err error
-		if *target, err = url.PathUnescape(mux.Vars(request)[name]); err != nil {
-			return &problem{status: http.StatusNotFound, code: codeUnknownPath, detail: "the path holds a broken escape"}
-		}
-	}
+// prepare reads what all routes have in common, ids and parameters, and authorizes the request.
+func (s *Server) prepare(c *call, r route) (err error) {
 	if r.template == noResource {
 		return nil
 	}
-	var err error
-	if c.query, err = url.ParseQuery(request.URL.RawQuery); err != nil {
-		return &problem{status: http.StatusBadRequest, code: codeBadField, detail: "the query string cannot be read: " + err.Error()}
+	vars := mux.Vars(c.request)
+	for name, target := range map[string]*string{"workspace": &c.workspace, "file": &c.file} {
+		if *target, err = url.PathUnescape(vars[name]); err != nil {
+			return problem.New(http.StatusNotFound, codeUnknownPath, "the path holds a broken escape")
+		}
 	}
-	known := map[string]bool{}
-	for _, name := range r.parameters {
-		known[name] = true
+	switch allowed, err := s.conf.Authorize(c.request, c.workspace); {
+	case err != nil:
+		return err
+	case !allowed && c.workspace != "":
+		return unknownWorkspace()
+	case !allowed:
+		return unknownPath()
+	}
+	if c.query, err = url.ParseQuery(c.request.URL.RawQuery); err != nil {
+		return problem.New(http.StatusBadRequest, codeBadField, "the query string cannot be read: "+err.Error())
 	}
 	for name, values := range c.query {
-		if !known[name] {
-			detail := fmt.Sprintf("there is no parameter %q here; there are: %s", name, strings.Join(r.parameters, ", "))
+		if !slices.Contains(r.parameters, name) {
+			detail := fmt.Sprintf("there is no parameter %q here; there are: %s",
+				name, strings.Join(r.parameters, ", "))
 			if len(r.parameters) == 0 {
 				detail = "there are no parameters here: leave them out"
 			}
-			return &problem{status: http.StatusBadRequest, code: codeBadField, field: name, detail: detail}
+			return badField(name, detail)
 		}
 		if len(values) > 1 {
-			return &problem{status: http.StatusBadRequest, code: codeBadField, field: name, detail: "give " + name + " once"}
+			return badField(name, "give "+name+" once")
 		}
 	}
-	return nil
+	c.barrier, err = parseBarrier(c.query)
+	return err
 }
 
-// allowTime bounds what a slow reader may take, and lets a request that waits outlive a server's own write timeout.
-func allowTime(w http.ResponseWriter, c *call) {
-	limit := writeSlack
-	if b, err := parseBarrier(c.query); err == nil && b.position != nil {
-		limit += b.wait
-	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit)) // a writer without deadlines, as in tests, needs none
+// setWriteDeadline limits how long a slow client may take. It replaces a server's own write timeout, which a request
+// that waits may outlive.
+func setWriteDeadline(w http.ResponseWriter, limit time.Duration) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit)) // not supported by the writers of tests
 }
 
 // explain turns an error into an answer.
 func (s *Server) explain(header http.Header, r route, err error) *answer {
-	var p *problem
+	var p *problem.Problem
 	switch {
 	case errors.As(err, &p):
 	case errors.Is(err, context.Canceled):
-		return &answer{status: statusGone} // nobody reads it
+		return &answer{status: statusGone}
 	case errors.Is(err, errClosed):
-		p = &problem{status: http.StatusServiceUnavailable, code: codeRecovering, detail: "the server is stopping: try another", retryAfter: 1}
+		p = problem.New(http.StatusServiceUnavailable, codeRecovering,
+			"the server is stopping: try another").Retry(time.Second)
 	default:
 		s.conf.Log.Error("request failed", "route", r.template, "error", err)
-		p = &problem{status: http.StatusInternalServerError, code: codeInternal, detail: "this is a fault of the server: its log says more"}
+		p = problem.New(http.StatusInternalServerError, codeInternal,
+			"this is a fault of the server: its log says more")
 	}
-	if p.retryAfter > 0 {
-		header.Set("Retry-After", strconv.Itoa(p.retryAfter))
-	}
-	return &answer{status: p.status, contentType: "application/problem+json", body: p.body()}
+	maps.Copy(header, p.Header())
+	return &answer{status: p.Status, contentType: problem.ContentType, body: p.Body()}
 }
 
-// statusGone is how a client that did not wait is counted.
+// statusGone is the status in metrics of a request whose client left.
 const statusGone = 499
 
-func (s *Server) write(w http.ResponseWriter, c *call, a *answer) {
+// writeHead writes status and headers.
+func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-cache")
 	if c.lagKnown {
@@ -193,23 +263,25 @@ func (s *Server) write(w http.ResponseWriter, c *call, a *answer) {
 		}
 		h.Set("Content-Type", a.contentType)
 		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Content-Length", strconv.Itoa(len(a.body)))
+		if a.stream == nil {
+			h.Set("Content-Length", strconv.Itoa(len(a.body)))
+		}
 	}
 	w.WriteHeader(a.status)
-	w.Write(a.body)
 }
 
-// seconds returns a duration as clients see it: seconds, to the millisecond.
+// seconds formats a duration for clients: seconds, to the millisecond.
 func seconds(d time.Duration) string {
 	return strconv.FormatFloat(float64(d.Milliseconds())/1000, 'f', -1, 64)
 }
 
-// partition returns where a workspace's records lie.
+// partition returns the partition of a workspace's records.
 func (s *Server) partition(workspace string) int32 {
 	return kafka.Partition(workspace, s.conf.Streams.Events.Partitions)
 }
 
-// lagFor returns the age of what the call is answered from: that of its workspace's partition, or the greatest of all.
+// lagFor returns the age of the data that the call is answered from: that of its workspace's partition, or without a
+// workspace the greatest of all partitions.
 func (s *Server) lagFor(c *call) (age time.Duration, known bool) {
 	now := time.Now()
 	if c.workspace != "" {

@@ -124,7 +124,7 @@ func TestIDsWithSlashesAndDots(t *testing.T) {
 
 func TestRecovering(t *testing.T) {
 	f := newFixture(t)
-	f.workspaces.lives.Add(1)
+	f.workspaces.generation.Add(1)
 	for _, target := range []string{"/v1/workspaces/ws", "/v1/workspaces/ws/files", "/v1/workspaces/ws/files/a"} {
 		if w := f.get(target); code(t, w) != codeRecovering || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%s: %d %s", target, w.Code, w.Body)
@@ -193,7 +193,7 @@ func TestAtLeastWakesOnTheRow(t *testing.T) {
 			t.Errorf("answered %d", c)
 		}
 	case <-time.After(5 * time.Second):
-		t.Error("the row did not wake who waits for it")
+		t.Error("the row did not wake the request that waits for it")
 	}
 }
 
@@ -242,15 +242,15 @@ func TestAtLeastOfARecordWithoutARow(t *testing.T) {
 			t.Errorf("answered %d", c)
 		}
 	case <-time.After(5 * time.Second):
-		t.Error("the commit did not wake who waits")
+		t.Error("the commit did not wake the request that waits")
 	}
 	if w := f.get("/v1/workspaces/ws?wait=10ms&" + at); code(t, w) != codeNotReached {
 		t.Errorf("the workspaces table does not hold it yet: %d", w.Code)
 	}
 }
 
-// Whether an offset is beyond the end is asked of the brokers now, not of what they said before. A leader that has just woken
-// tells an old end first.
+// Whether an offset is beyond the end is decided by polls that begin after the request. A deposed leader that was paused
+// reports an old end at first.
 func TestAtLeastBeyondTheEnd(t *testing.T) {
 	for name, wakes := range map[string]bool{"beyond": false, "old end": true} {
 		t.Run(name, func(t *testing.T) {
@@ -261,9 +261,9 @@ func TestAtLeastBeyondTheEnd(t *testing.T) {
 			go func() {
 				for begin := time.Now(); ; {
 					select {
-					case <-f.progress.kick:
+					case <-f.progress.wakeup:
 						time.Sleep(10 * time.Millisecond)
-						if wakes && time.Since(begin) > sureAfter/2 {
+						if wakes && time.Since(begin) > endConfirmedAfter/2 {
 							f.now.eventsEnd[0] = 1
 						}
 						polls.Add(1)

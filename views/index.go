@@ -12,23 +12,24 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Beside the rows, which lie under their record key, a copy of the files table keeps two orders of them. Each is split by
-// kind and status, so that a page of the active files never steps over trashed ones, or folders:
+// Rows are stored under their record key. A copy of the files table also has two indexes of them. Each is split into
+// parts by kind and status, so that a page of active files never reads entries of trashed ones, or of folders:
 //
 //	byID    workspace "/" part file
 //	byPath  workspace "/" part path 0x00 0x01 file
 //
-// The workspace is escaped as in a record key, so "/" ends it and "ws1" does not see "ws10". File and path are plain, because
-// pages are in the order of their bytes; a 0x00 in a path becomes 0x00 0xff, which keeps that order. Entries have no value.
+// The workspace is escaped as in a record key, so "/" ends it and a scan of "ws1" does not include "ws10". File and
+// path are not escaped, because pages are in byte order; a 0x00 in a path becomes 0x00 0xff, which keeps that order.
+// Entries have no value.
 const (
 	byID   localstore.Space = 1
 	byPath localstore.Space = 2
 )
 
-// layout is part of what a store is pinned to: another layout of the index means reading the table again.
+// layout is part of the pin of a store: a change of the index layout rebuilds the copy from the changelog.
 const layout = "views-2"
 
-// The parts of both orders, by kind and status. An erased row is a stub that nobody is shown.
+// The parts of both indexes, by kind and status. An erased row is in none.
 const (
 	active        = 'a'
 	trashed       = 't'
@@ -36,7 +37,7 @@ const (
 	trashedFolder = 'T'
 )
 
-// partOf returns the part of the orders that a row is in, 0 for one that is not shown.
+// partOf returns the part of the indexes that a row is in, 0 for a row that is in none.
 func partOf(s *tidemarkv1.FileState) byte {
 	folder := s.GetKind() == tidemarkv1.Kind_KIND_FOLDER
 	switch s.GetStatus() {
@@ -54,14 +55,14 @@ func partOf(s *tidemarkv1.FileState) byte {
 	return 0
 }
 
-// indexPrefix begins a new key with an escaped workspace and a part.
+// indexPrefix returns a new key that begins with an escaped workspace and a part.
 func indexPrefix(workspace string, part byte) []byte {
 	b := make([]byte, 0, len(workspace)+64)
 	b = append(b, workspace...)
 	return append(b, '/', part)
 }
 
-// appendPath appends a path, not ended, so that it can also be a prefix.
+// appendPath appends a path without its end mark, so that it can also be a prefix.
 func appendPath(b []byte, path string) []byte {
 	for i := range len(path) {
 		if b = append(b, path[i]); path[i] == 0 {
@@ -76,7 +77,7 @@ func appendPathAndFile(b []byte, path, file string) []byte {
 	return append(b, file...)
 }
 
-// cutFile returns the file of what follows the status in a key of byPath; ok is false when it has no end of the path.
+// cutFile returns the file in the rest of a byPath key after the part; ok is false if the path has no end mark.
 func cutFile(tail []byte) (file string, ok bool) {
 	for from := 0; ; {
 		i := bytes.IndexByte(tail[from:], 0)
@@ -93,10 +94,10 @@ func cutFile(tail []byte) (file string, ok bool) {
 // after returns the first key that can follow key.
 func after(key []byte) []byte { return append(slices.Clip(key), 0) }
 
-// A change is what one record of a table did to the copy.
+// A change is the effect of one table record on the copy.
 type change struct {
-	skipped string  // why it did nothing, "" if it did something
-	detail  error   // of a record that no one should have written
+	skipped string  // why it had no effect, "" if it had one
+	detail  error   // what is wrong with a record of another program
 	logID   string  // of the events below
 	events  []int64 // offsets of the events that are in the copy now
 }
@@ -110,8 +111,8 @@ const (
 	skipPartition = "wrong_partition"
 )
 
-// applyFile applies a record of the files table to rows and index. A null changes nothing: none of the groups that own the tables
-// writes one, so it is another writer's, and the owner writes its row again behind it.
+// applyFile applies a record of the files table to rows and indexes. A null is ignored: the groups that own the tables
+// write none, so it is from another program, and the owner will write its row again.
 func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 	id, file, err := tidemarkv1.SplitKey(key)
 	if err != nil || file == "" {
@@ -120,7 +121,7 @@ func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 	if value == nil {
 		return change{skipped: skipNull}, nil
 	}
-	workspace, _, _ := strings.Cut(key, "/") // escaped, as index keys want it
+	workspace, _, _ := strings.Cut(key, "/") // escaped, as in index keys
 	stored, err := w.Get(localstore.Rows, []byte(key))
 	if err != nil {
 		return change{}, err
@@ -128,7 +129,7 @@ func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 	var before, row tidemarkv1.FileState
 	if stored != nil {
 		if err := proto.Unmarshal(stored, &before); err != nil {
-			return change{}, err // we stored it, and it could be read then
+			return change{}, err // it was decoded before it was stored
 		}
 	}
 	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id || row.GetFileId() != file {
@@ -159,7 +160,7 @@ func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 	return done, nil
 }
 
-// unindex removes the entries of a row. Of no row at all there are none.
+// unindex removes the index entries of a row; an empty row has none.
 func unindex(w *localstore.Writer, workspace, file string, row *tidemarkv1.FileState) {
 	part := partOf(row)
 	if part == 0 {
@@ -171,7 +172,7 @@ func unindex(w *localstore.Writer, workspace, file string, row *tidemarkv1.FileS
 	}
 }
 
-// applyWorkspace applies a record of the workspaces table. A null changes nothing: see applyFile.
+// applyWorkspace applies a record of the workspaces table. A null is ignored: see applyFile.
 func applyWorkspace(w *localstore.Writer, key string, value []byte) (change, error) {
 	id, rest, err := tidemarkv1.SplitKey(key)
 	if err != nil || rest != "" {

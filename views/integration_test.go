@@ -205,7 +205,7 @@ func TestViewFollowsItsTable(t *testing.T) {
 	if got := up.version("ws", "a", p); got != 2 {
 		t.Errorf("version %d with at_least", got)
 	}
-	r.row("ws", "b", "/old", 6, p) // an owner that woke late
+	r.row("ws", "b", "/old", 6, p) // from a deposed owner
 	r.row("ws", "c", "/c", 1, p)
 	r.until("row c", func() bool { return up.version("ws", "c", nil) == 1 })
 	if got := up.version("ws", "b", nil); got != 7 {
@@ -213,7 +213,7 @@ func TestViewFollowsItsTable(t *testing.T) {
 	}
 	up.stop()
 
-	// While nobody looks: a change, another writer's null, garbage.
+	// While no view runs: a change, another writer's null, garbage.
 	r.row("ws", "a", "/a", 3, p)
 	r.produce(r.streams.Files.Name, "ws/b", nil, time.Time{})
 	r.produce(r.streams.Files.Name, "ws/c", []byte("not protobuf"), time.Time{})
@@ -256,7 +256,7 @@ func TestAtLeastAndLagOverTheWholeChain(t *testing.T) {
 	if status, body, lag := up.get("/v1/workspaces/ws/files/f?wait=20s&at_least=" + p.Text()); status != 404 || lag != 0 {
 		t.Errorf("committed: %d %s, lag %g", status, body, lag)
 	}
-	t.Logf("a record without a row was held %s after its commit", time.Since(begin))
+	t.Logf("a record without a row was covered %s after its commit", time.Since(begin))
 	if status, _, lag := up.get("/v1/workspaces/ws?wait=200ms&at_least=" + p.Text()); status != 503 || lag < 3599 {
 		t.Errorf("not counted yet: %d, lag %g", status, lag)
 	}
@@ -354,7 +354,7 @@ func TestBrokerGoneAndBack(t *testing.T) {
 	}
 }
 
-// A server asked to leave does not wait for brokers that are away.
+// Stopping a server does not wait for brokers that cannot be reached.
 func TestStopWithoutBroker(t *testing.T) {
 	b, err := devbroker.Start(context.Background(), devbroker.Config{})
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics count what moves. No label holds an id of a workspace or file: there is no end of those.
+// metrics has no ids of workspaces or files in labels: their number is unbounded.
 type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
@@ -27,7 +27,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"route"}),
 		skipped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidemark_views_skipped_records_total",
-			Help: "Table records without effect: older than what is held, or not written by tidemark.",
+			Help: "Table records without effect: older than the stored row, or not written by tidemark.",
 		}, []string{"table", "reason"}),
 	}
 	r.MustRegister(m.requests, m.duration, m.skipped)
@@ -39,8 +39,8 @@ func (m *metrics) request(route string, status int, took time.Duration) {
 	m.duration.WithLabelValues(route).Observe(took.Seconds())
 }
 
-// watch adds what is read off the server when it is asked for.
-func (m *metrics) watch(r prometheus.Registerer, s *Server) {
+// registerGauges registers the metrics that are computed from the server's state when they are scraped.
+func (m *metrics) registerGauges(r prometheus.Registerer, s *Server) {
 	for _, t := range []*table{s.files, s.workspaces} {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "tidemark_views_recovered",
@@ -58,12 +58,12 @@ func (m *metrics) watch(r prometheus.Registerer, s *Server) {
 
 var (
 	lagSeconds = prometheus.NewDesc("tidemark_views_lag_seconds",
-		"Age of the oldest event that the local copy does not hold; 0 if none.", []string{"table", "partition"}, nil)
+		"Age of the oldest event that is not in the local copy; 0 if none.", []string{"table", "partition"}, nil)
 	lagRecords = prometheus.NewDesc("tidemark_views_lag_records",
-		"Events that the local copy is not known to hold.", []string{"table", "partition"}, nil)
+		"Events that are not known to be in the local copy.", []string{"table", "partition"}, nil)
 )
 
-// A lagCollector reports the lag of one table by partition, for the partitions of which anything is known.
+// A lagCollector reports the lag of one table by partition. Partitions without a response of the brokers are left out.
 type lagCollector struct {
 	server *Server
 	table  *table
@@ -80,8 +80,10 @@ func (c *lagCollector) Collect(out chan<- prometheus.Metric) {
 		if !known {
 			continue
 		}
-		partition := strconv.Itoa(i)
-		out <- prometheus.MustNewConstMetric(lagSeconds, prometheus.GaugeValue, l.age.Seconds(), c.table.name, partition)
-		out <- prometheus.MustNewConstMetric(lagRecords, prometheus.GaugeValue, float64(l.records), c.table.name, partition)
+		gauge := func(desc *prometheus.Desc, value float64) {
+			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, c.table.name, strconv.Itoa(i))
+		}
+		gauge(lagSeconds, l.age.Seconds())
+		gauge(lagRecords, float64(l.records))
 	}
 }

@@ -2,7 +2,7 @@ package views
 
 import _ "embed"
 
-// openAPI describes this API; a test holds the routes and parameters to it.
+// openAPI describes this API; a test compares it with the routes and their parameters.
 //
 //go:embed openapi.json
 var openAPI []byte

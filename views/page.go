@@ -11,7 +11,7 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// maxPageBytes ends a page early when its rows are unusually large; the cursor goes on from there.
+// maxPageBytes ends a page before its limit when rows are unusually large.
 const maxPageBytes = 4 << 20
 
 // The values of status.
@@ -28,22 +28,23 @@ const (
 	kindAll    = "all"
 )
 
-// parts are those of the index that a listing reads, by the values of kind and status.
+// parts are the index parts of a listing, by kind and status.
 var parts = map[string]map[string][]byte{
-	kindFile:   {statusActive: {active}, statusTrashed: {trashed}, statusAll: {active, trashed}},
-	kindFolder: {statusActive: {activeFolder}, statusTrashed: {trashedFolder}, statusAll: {activeFolder, trashedFolder}},
+	kindFile: {statusActive: {active}, statusTrashed: {trashed}, statusAll: {active, trashed}},
+	kindFolder: {
+		statusActive: {activeFolder}, statusTrashed: {trashedFolder}, statusAll: {activeFolder, trashedFolder},
+	},
 	kindAll: {
 		statusActive: {active, activeFolder}, statusTrashed: {trashed, trashedFolder},
 		statusAll: {active, trashed, activeFolder, trashedFolder},
 	},
 }
 
-// A page is one answer of a listing.
+// A page is the result of a listing.
 type page struct {
 	files []byte // JSON array elements, with commas
 	count int
-	next  []byte // of the cursor; nil at the end
-	steps int    // entries looked at, so that a test can hold us to "a page costs what it returns"
+	next  []byte // position for the cursor; nil at the end
 }
 
 // list returns the first limit files of the query after the position.
@@ -52,14 +53,13 @@ func list(s *localstore.Store, partition int32, q query, from []byte, limit int)
 	scans, err := openScans(s, partition, q, from)
 	defer func() { scans.close() }()
 	for err == nil {
-		scan := scans.least()
+		scan := scans.smallest()
 		if scan == nil {
 			p.next = nil
 			return p, nil
 		}
-		p.steps++
 		if p.count == limit || len(p.files) > maxPageBytes {
-			return p, nil // there is more, and next says from where
+			return p, nil // there is more after next
 		}
 		var moved bool
 		if moved, err = p.add(s, partition, q, scan); err != nil {
@@ -69,8 +69,8 @@ func list(s *localstore.Store, partition int32, q query, from []byte, limit int)
 			err = scan.move()
 			continue
 		}
-		// The scans show a moment just past, and the file has left its place since. Look from here on at the present, so that
-		// a file which only moved further on is not missed.
+		// The scans are of a snapshot of the index, and the file has left its place since. Continue from here with a
+		// new snapshot, so that a file which moved forward is not missed.
 		here := bytes.Clone(scan.tail)
 		scans.close()
 		scans, err = openScans(s, partition, q, here)
@@ -78,16 +78,16 @@ func list(s *localstore.Store, partition int32, q query, from []byte, limit int)
 	return p, err
 }
 
-// add appends the file that the scan stands at; moved says that it does not belong there any more.
+// add appends the file of the scan's current entry; moved reports that the file has left this place in the index.
 func (p *page) add(s *localstore.Store, partition int32, q query, scan *partScan) (moved bool, err error) {
 	if p.count > 0 && bytes.Equal(scan.tail, p.next) {
-		return false, nil // trashed or restored since, so that the scans were opened anew where it stood: it is in the other one
+		return false, nil // added from another part before it was trashed or restored
 	}
 	file := string(scan.tail)
 	if q.byPath() {
 		var ok bool
 		if file, ok = cutFile(scan.tail); !ok {
-			return false, nil // no key of ours
+			return false, nil // not a valid key
 		}
 	}
 	value, err := s.Get(partition, localstore.Rows, []byte(tidemarkv1.JoinKey(q.workspace, file)))
@@ -113,7 +113,7 @@ func (p *page) add(s *localstore.Store, partition int32, q query, scan *partScan
 	return false, nil
 }
 
-// A partScan walks the index entries of one part.
+// A partScan iterates over the index entries of one part.
 type partScan struct {
 	scan *localstore.Scan
 	part byte
@@ -121,7 +121,7 @@ type partScan struct {
 	tail []byte // of the current key; nil past the end
 }
 
-// partScans are those of one page.
+// partScans are the scans of one page.
 type partScans []*partScan
 
 func openScans(s *localstore.Store, partition int32, q query, from []byte) (partScans, error) {
@@ -140,8 +140,8 @@ func openScans(s *localstore.Store, partition int32, q query, from []byte) (part
 		scan := &partScan{part: part, head: head}
 		if len(scans) == 0 {
 			scan.scan = s.Scan(partition, space, begin, end)
-		} else { // of the same moment, or a file trashed or restored between two openings would be in neither
-			scan.scan = scans[0].scan.Beside(partition, space, begin, end)
+		} else { // of the same snapshot, or a file that is trashed or restored in between could be in none
+			scan.scan = scans[0].scan.SameSnapshot(partition, space, begin, end)
 		}
 		scans = append(scans, scan)
 		if err := scan.move(); err != nil {
@@ -151,7 +151,7 @@ func openScans(s *localstore.Store, partition int32, q query, from []byte) (part
 	return scans, nil
 }
 
-// move steps to the next entry.
+// move advances to the next entry.
 func (s *partScan) move() error {
 	s.tail = nil
 	if !s.scan.Next() {
@@ -161,18 +161,18 @@ func (s *partScan) move() error {
 	return nil
 }
 
-// least returns the scan that stands at the smallest entry, nil when all are past their end.
-func (all partScans) least() *partScan {
-	var least *partScan
+// smallest returns the scan whose current entry is the smallest, nil when all are past their end.
+func (all partScans) smallest() *partScan {
+	var smallest *partScan
 	for _, s := range all {
-		if s.tail != nil && (least == nil || bytes.Compare(s.tail, least.tail) < 0) {
-			least = s
+		if s.tail != nil && (smallest == nil || bytes.Compare(s.tail, smallest.tail) < 0) {
+			smallest = s
 		}
 	}
-	return least
+	return smallest
 }
 
-// close ends the scans; what could fail was told by move.
+// close ends the scans; their errors were returned by move.
 func (all partScans) close() {
 	for _, s := range all {
 		_ = s.scan.Close()

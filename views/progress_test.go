@@ -16,13 +16,13 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// mute is a cluster that does not answer.
+// mute is a cluster that does not respond.
 type mute struct{}
 
-func (mute) read(context.Context) (reading, error)                  { return reading{}, errors.New("no brokers") }
+func (mute) read(context.Context) (snapshot, error)                 { return snapshot{}, errors.New("no brokers") }
 func (mute) times(context.Context, []eventAt) map[eventAt]time.Time { return nil }
 
-// at answers as the fixture does, and knows when events were written.
+// at is the fixture's cluster with timestamps of events.
 type at struct {
 	*fixture
 	when map[int64]time.Time // by offset
@@ -74,7 +74,7 @@ func TestLagIsTheAgeOfTheOldestMissingEvent(t *testing.T) {
 
 	f.now.filesEnd[p], f.now.eventsEnd[p], f.now.filesCommit[p] = 2, 3, 3
 	poll()
-	check("committed, its row not read yet, its time not told", 1, 0, time.Minute)
+	check("committed, its row not read yet, its time unknown", 1, 0, time.Minute)
 }
 
 func TestLagGrowsWhileBrokersAreSilent(t *testing.T) {
@@ -86,8 +86,8 @@ func TestLagGrowsWhileBrokersAreSilent(t *testing.T) {
 	quiet := func(d time.Duration) {
 		f.progress.mu.Lock()
 		defer f.progress.mu.Unlock()
-		for i := range f.progress.heard {
-			f.progress.heard[i] = time.Now().Add(-d)
+		for i := range f.progress.lastResponse {
+			f.progress.lastResponse[i] = time.Now().Add(-d)
 		}
 		f.progress.last.began = time.Now().Add(-d)
 	}
@@ -115,8 +115,8 @@ func TestWorkspaceChain(t *testing.T) {
 	at := func(step string, want int64) {
 		t.Helper()
 		f.poll()
-		if got := held(f.workspaces.frontiers[p]); got != want {
-			t.Errorf("%s: %d held, want %d", step, got, want)
+		if got := nextEvent(f.workspaces.frontiers[p]); got != want {
+			t.Errorf("%s: bound %d, want %d", step, got, want)
 		}
 	}
 	at("nothing", 0)
@@ -139,22 +139,22 @@ func TestCountedNoticesMoveTheFrontier(t *testing.T) {
 	f := newFixture(t)
 	p := kafka.Partition("ws", 4)
 	f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: "ws", Version: 1, LogId: testLog, Applied: []byte{0, 1, 1, 2}})
-	if got := held(f.workspaces.frontiers[p]); got != 3 {
-		t.Errorf("%d held, want 3: notices 0 to 2 are counted, 3 is not", got)
+	if got := nextEvent(f.workspaces.frontiers[p]); got != 3 {
+		t.Errorf("bound %d, want 3: notices 0 to 2 are counted, 3 is not", got)
 	}
 	f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: "ws", Version: 2, LogId: "another log", Applied: []byte{0}, AppliedFrom: 3})
-	if got := held(f.workspaces.frontiers[p]); got != 3 {
-		t.Errorf("%d held: an offset of another log was counted", got)
+	if got := nextEvent(f.workspaces.frontiers[p]); got != 3 {
+		t.Errorf("bound %d: an offset of another log was counted", got)
 	}
 }
 
-// marked is a cluster in whose partitions a transaction's marker, which nobody is handed, comes last.
+// marked is a cluster in which each partition ends with a transaction marker, which no consumer sees.
 type marked struct{ *fixture }
 
-func (m marked) read(ctx context.Context) (reading, error) {
+func (m marked) read(ctx context.Context) (snapshot, error) {
 	r, err := m.fixture.read(ctx)
-	for i := range r.eventsRead {
-		r.eventsRead[i] = max(0, r.eventsEnd[i]-1)
+	for i := range r.eventsVisible {
+		r.eventsVisible[i] = max(0, r.eventsEnd[i]-1)
 	}
 	return r, err
 }
@@ -166,22 +166,22 @@ func TestATransactionsMarkerIsNoLag(t *testing.T) {
 	if l, known := f.progress.lag(f.Server.files, 1, time.Now().Add(time.Second)); !known || l.records != 0 || l.age != 0 {
 		t.Errorf("all is folded, and the lag is %+v, known %v", l, known)
 	}
-	if err := f.progress.reaches(t.Context(), nil, 1, 10); err != nil { // the end itself is still the log's
+	if err := f.progress.waitForEvent(t.Context(), nil, 1, 10); err != nil { // the end itself is still the log's
 		t.Error(err)
 	}
 }
 
-func TestStalledViewIsBuiltAnew(t *testing.T) {
+func TestStalledViewIsReplaced(t *testing.T) {
 	f := newFixture(t)
 	begin := time.Now()
-	f.Server.files.watch(1, 5, begin)
-	f.Server.files.watch(1, 5, begin.Add(stallAfter-time.Second))
+	f.Server.files.observe(1, 5, begin)
+	f.Server.files.observe(1, 5, begin.Add(stallAfter-time.Second))
 	select {
 	case <-f.Server.files.restart:
 		t.Fatal("given up too early")
 	default:
 	}
-	f.Server.files.watch(1, 5, begin.Add(stallAfter))
+	f.Server.files.observe(1, 5, begin.Add(stallAfter))
 	select {
 	case <-f.Server.files.restart:
 	default:
@@ -189,8 +189,8 @@ func TestStalledViewIsBuiltAnew(t *testing.T) {
 	}
 }
 
-// Blocks of the local store that went bad end the view, and the copy is begun anew: what is left of it cannot be trusted.
-func TestACorruptCopyIsBegunAnew(t *testing.T) {
+// Blocks of the local store that went bad end the view, and the copy is rebuilt.
+func TestACorruptCopyIsRebuilt(t *testing.T) {
 	f := newFixture(t)
 	for i := range 200 {
 		f.put(fileRow("ws", fmt.Sprintf("file%04d", i), strings.Repeat("p", 200), isActive, 1))
@@ -228,7 +228,7 @@ func TestACorruptCopyIsBegunAnew(t *testing.T) {
 	default:
 		t.Error("the view goes on")
 	}
-	f.Server.files.anew(t.Context()) // as run does once the view has ended
+	f.Server.files.discard(t.Context()) // as run does once the view has ended
 	f.poll()
 	if w := f.get("/v1/workspaces/ws/files/file0001"); w.Code != http.StatusServiceUnavailable || f.Ready() == nil {
 		t.Errorf("before it is complete again: %d, ready %v", w.Code, f.Ready())
@@ -265,7 +265,7 @@ func TestAWipedPartitionIsNotAnsweredFrom(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Server.files.store = empty
-	if _, err := f.Server.files.storage(f.Server.files.topic.Name, p); err != nil {
+	if _, err := f.Server.files.openPartition(f.Server.files.topic.Name, p); err != nil {
 		t.Fatal(err)
 	}
 	f.poll()
@@ -301,7 +301,7 @@ func TestLagOfALeaderlessPartition(t *testing.T) {
 	}
 }
 
-// A producer's clock that is ahead hides no lag: an event is at least as old as the sight of it.
+// A producer's clock that is ahead hides no lag: an event is at least as old as the first poll that found it.
 func TestLagOfRecordsStampedAhead(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.MaxStaleness = time.Minute })
 	p := kafka.Partition("ws", 4)
@@ -322,7 +322,7 @@ func TestLagOfRecordsStampedAhead(t *testing.T) {
 		}
 	}
 	f.progress.mu.Lock()
-	f.progress.seen[p][0].at = begin.Add(-2 * time.Minute)
+	f.progress.windows[p][0].before = begin.Add(-2 * time.Minute)
 	f.progress.mu.Unlock()
 	if w := f.get("/v1/workspaces/ws/files/a"); code(t, w) != codeStale {
 		t.Errorf("two minutes later: %d, lag %q", w.Code, w.Header().Get(headerLag))
@@ -349,11 +349,12 @@ func TestLagOfRecordsStampedBehind(t *testing.T) {
 	}
 }
 
-// A group that goes on, slower than events come, is behind by the time since the oldest missing one was seen, not since it became that.
+// A group that goes on, slower than events come, is behind by the time since the oldest missing one was seen, not since
+// it became that.
 func TestLagOfAMovingBacklog(t *testing.T) {
 	f := newFixture(t)
 	begin := time.Now()
-	reading := func(after time.Duration, end, done int64) {
+	poll := func(after time.Duration, end, done int64) {
 		f.now.eventsEnd[0], f.now.filesCommit[0] = end, done
 		r, err := f.read(t.Context())
 		if err != nil {
@@ -361,7 +362,7 @@ func TestLagOfAMovingBacklog(t *testing.T) {
 		}
 		r.began = begin.Add(after)
 		f.progress.mu.Lock()
-		f.progress.take(r)
+		f.progress.update(r)
 		f.progress.mu.Unlock()
 	}
 	check := func(after, age, within time.Duration) {
@@ -371,23 +372,23 @@ func TestLagOfAMovingBacklog(t *testing.T) {
 		}
 	}
 	for s := range 1000 { // two events a second, of which one is done
-		reading(time.Duration(s)*time.Second, int64(2*s), int64(s))
+		poll(time.Duration(s)*time.Second, int64(2*s), int64(s))
 	}
 	check(999*time.Second, 499*time.Second, 16*time.Second)
-	reading(1000*time.Second, 1500, 999) // a broker that lags, or another log
+	poll(1000*time.Second, 1500, 999) // a broker that lags, or another log
 	check(1000*time.Second, 500*time.Second, 16*time.Second)
-	reading(1001*time.Second, 2000, 999)
+	poll(1001*time.Second, 2000, 999)
 	check(1001*time.Second, 501*time.Second, 16*time.Second)
-	if n := len(f.progress.seen[0]); n > maxSightings {
-		t.Errorf("%d sightings are kept", n)
+	if n := len(f.progress.windows[0]); n > maxWindows {
+		t.Errorf("%d windows are kept", n)
 	}
-	reading(1002*time.Second, 2000, 2000)
+	poll(1002*time.Second, 2000, 2000)
 	check(1002*time.Second, 0, 0)
-	reading(1003*time.Second, 3, 0) // the log begins again
+	poll(1003*time.Second, 3, 0) // the log begins again
 	check(1004*time.Second, time.Second, 0)
 }
 
-// A time that could not be told is asked for again.
+// A timestamp that was not found is fetched again.
 func TestLagCorrectsAGuess(t *testing.T) {
 	f := newFixture(t)
 	f.begin()
@@ -399,6 +400,6 @@ func TestLagCorrectsAGuess(t *testing.T) {
 	f.progress.timesDue = time.Time{}
 	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: time.Now().Add(-time.Hour)}})
 	if l, _ := f.progress.lag(f.Server.files, 0, time.Now()); l.age < time.Hour {
-		t.Errorf("%s once the time was told", l.age)
+		t.Errorf("%s once the time is known", l.age)
 	}
 }

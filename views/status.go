@@ -16,22 +16,18 @@ type statusReport struct {
 	DeadLettered *int64            `json:"dead_lettered,omitempty"` // open ones; absent until they were counted
 }
 
-// A partitionStatus tells how far the copies are: of the two the one that is further behind.
+// A partitionStatus shows the copy that is further behind.
 type partitionStatus struct {
 	Partition  int32   `json:"partition"`
-	Position   string  `json:"position,omitempty"` // the last event held; absent while there is none
+	Position   string  `json:"position,omitempty"` // of the last event in the copy; absent while there is none
 	LagRecords int64   `json:"lag_records"`
 	LagSeconds float64 `json:"lag_seconds"`
 	Ready      bool    `json:"ready"`
 }
 
-// getStatus answers even when nothing else is answered: that is when it is needed.
+// getStatus also answers while the copies are incomplete or too old, since that is when it is needed.
 func (s *Server) getStatus(c *call) (*answer, error) {
-	b, err := parseBarrier(c.query)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.await(c.ctx, b, []*table{s.files, s.workspaces}, "", nil); err != nil {
+	if err := s.await(c.request.Context(), c.barrier, []*table{s.files, s.workspaces}, "", nil); err != nil {
 		return nil, err
 	}
 	report := s.report(time.Now())
@@ -73,14 +69,14 @@ func (s *Server) partitionStatus(partition int32, now time.Time) partitionStatus
 	for i, t := range []*table{s.files, s.workspaces} {
 		l, known := s.progress.lag(t, partition, now)
 		position := ""
-		if l.held > 0 {
-			position = (&tidemarkv1.Position{Partition: partition, Offset: l.held - 1}).Text()
+		if l.nextEvent > 0 {
+			position = (&tidemarkv1.Position{Partition: partition, Offset: l.nextEvent - 1}).Text()
 		}
 		if i == 0 || l.records >= status.LagRecords {
 			status.Position, status.LagRecords = position, l.records
 		}
 		status.LagSeconds = max(status.LagSeconds, float64(l.age.Milliseconds())/1000)
-		status.Ready = status.Ready && known && t.standings[partition].caught.Load()
+		status.Ready = status.Ready && known && t.partitions[partition].complete.Load()
 	}
 	return status
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/lovoo/goka"
 	"github.com/lovoo/goka/storage"
 
@@ -22,56 +23,60 @@ type table struct {
 	name    string // in metrics and messages
 	topic   topology.Topic
 	dir     string
-	apply   func(w *localstore.Writer, key string, value []byte) (change, error)
+	apply   applyFunc
 	metrics *metrics
 	log     *slog.Logger
 
-	frontiers []*frontier // by partition
-	rows      rowBells
-	logID     atomic.Pointer[string] // of the events topic, once known
-	lives     atomic.Int64           // of the copy: it begins another one, with nothing, when what it has cannot be trusted
-	recovered atomic.Int64           // the life in which it was complete once
-	idle      atomic.Bool            // it slept for too long
+	frontiers  []*frontier // by partition
+	rows       rowWaiters
+	logID      atomic.Pointer[string] // of the events topic, once known
+	generation atomic.Int64           // incremented when the store, or a partition of it, is discarded
+	completed  atomic.Int64           // the last generation in which the copy was complete
+	idle       atomic.Bool            // the store was not updated for longer than tombstones are kept
 
-	mu     sync.RWMutex      // held for writing while the store opens or closes
+	mu     sync.RWMutex      // locked for writing while the store opens or closes
 	store  *localstore.Store // nil while closed
 	reason error             // why the copy is not recovered
 
-	restart   chan string // a reason to build the goka view anew
-	told      sync.Map    // causes of skipped records that were logged already
-	standings []standing  // by partition; touched by the progress loop alone
+	restart    chan string      // a reason to replace the goka view
+	logged     sync.Map         // causes of skipped records that were logged already
+	partitions []partitionState // owned by the progress loop
 }
 
-// A standing is how a partition was found at the last look.
-type standing struct {
-	life   int64
-	next   int64
-	since  time.Time // when it was first found there
-	target int64     // where the changelog ended at the first look; the copy is complete once it has read that far
-	seen   bool
-	caught atomic.Bool
+// An applyFunc applies a table record to the rows and indexes of a copy.
+type applyFunc func(w *localstore.Writer, key string, value []byte) (change, error)
+
+// A partitionState is what the last poll found of a partition.
+type partitionState struct {
+	generation int64
+	nextRecord int64
+	since      time.Time // when nextRecord was first found
+	target     int64     // where the changelog ended at the first poll of this generation
+	polled     bool      // once in this generation
+	complete   atomic.Bool
 }
 
-// stallAfter is how long a partition may be behind without moving. The client closes a partition's channel on an error that it
-// cannot retry, and goka may take that for an orderly end: the view looks alive and reads nothing any more.
+// stallAfter is how long a partition may be behind without moving. The client closes a partition's channel on an error
+// that it cannot retry, and goka may take that for an orderly end: the view keeps running and reads nothing.
 const stallAfter = 30 * time.Second
 
-// errClosed is what a read finds before the store is open and after it is closed.
+// errClosed is returned by a read before the store is open and after it is closed.
 var errClosed = errors.New("the local copy is closed")
 
-func newTable(name string, topic topology.Topic, dir string, apply func(*localstore.Writer, string, []byte) (change, error), m *metrics, log *slog.Logger) *table {
+func newTable(name string, topic topology.Topic, dir string, apply applyFunc, m *metrics, log *slog.Logger) *table {
 	t := &table{
 		name: name, topic: topic, dir: dir, apply: apply, metrics: m, log: log.With("table", name),
-		reason: errors.New("not started"), restart: make(chan string, 1), standings: make([]standing, topic.Partitions),
+		reason: errors.New("not started"), restart: make(chan string, 1),
+		partitions: make([]partitionState, topic.Partitions),
 	}
-	t.lives.Store(1)
+	t.generation.Store(1)
 	for range topic.Partitions {
 		t.frontiers = append(t.frontiers, newFrontier())
 	}
 	return t
 }
 
-// ready returns nil once the copy was complete, else what it waits for.
+// ready returns nil once the copy was complete, else the reason why it is not.
 func (t *table) ready() error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -84,20 +89,20 @@ func (t *table) ready() error {
 	return fmt.Errorf("topic %s: the local copy is still being read", t.topic.Name)
 }
 
-// corrupt reports whether what the store holds cannot be trusted any more.
+// corrupt reports whether the store is known to be corrupt.
 func (t *table) corrupt() bool {
-	perished := false
-	_ = t.read(func(s *localstore.Store) error { // one that is closed is not corrupt
-		perished = s.Perished()
+	corrupt := false
+	_ = t.read(func(s *localstore.Store) error { // a closed one is not corrupt
+		corrupt = s.Corrupt()
 		return nil
 	})
-	return perished
+	return corrupt
 }
 
-// complete reports whether the copy was complete once in its present life.
-func (t *table) complete() bool { return t.recovered.Load() == t.lives.Load() }
+// complete reports whether the copy was complete once in its present generation.
+func (t *table) complete() bool { return t.completed.Load() == t.generation.Load() }
 
-func (t *table) because(err error) {
+func (t *table) setReason(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.reason = err
@@ -113,8 +118,8 @@ func (t *table) read(f func(s *localstore.Store) error) error {
 	return f(t.store)
 }
 
-// update is goka's callback for each record of the topic. Row, index and offset are written together: whatever kills the
-// process, they belong together afterwards.
+// update is goka's callback for each record of the topic. Row, index and offset are written in one batch, so a crash
+// cannot separate them.
 func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	partition := ctx.Partition()
 	var done change
@@ -132,137 +137,140 @@ func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, va
 		t.skipped(done, partition, ctx.Offset())
 	}
 	if id := t.logID.Load(); id == nil || *id != done.logID {
-		done.events = nil // offsets of another log say nothing
+		done.events = nil // offsets of another log
 	}
-	t.frontiers[partition].applied(ctx.Offset()+1, done.events)
-	t.rows.ring(key)
+	t.frontiers[partition].apply(ctx.Offset()+1, done.events)
+	t.rows.notify(key)
 	return nil
 }
 
-// skipped counts a record without effect. Older versions are how the log looks after a failover; anything else was written
-// by a stranger, which is told once for each cause.
+// skipped counts a record without effect. Older versions are normal after a failover; anything else was written by
+// another program, which is logged once for each cause.
 func (t *table) skipped(c change, partition int32, offset int64) {
 	t.metrics.skipped.WithLabelValues(t.name, c.skipped).Inc()
 	if c.skipped == skipOlder {
 		return
 	}
-	if _, before := t.told.LoadOrStore(c.skipped, true); !before {
+	if _, logged := t.logged.LoadOrStore(c.skipped, true); !logged {
 		t.log.Warn("record skipped: not written by this program; further ones are only counted",
 			"topic", t.topic.Name, "partition", partition, "offset", offset, "cause", c.skipped, "error", c.detail)
 	}
 }
 
-// watch looks how far the copy is, given where the changelog ends, and asks for a new goka view if it has stopped moving. It says
-// whether the copy has all of the partition.
-func (t *table) watch(partition int32, end int64, now time.Time) (whole bool) {
-	life, last := t.lives.Load(), &t.standings[partition]
-	if last.life != life {
-		last.life, last.seen = life, false
-		last.caught.Store(false)
+// observe compares the copy of a partition with the end of its changelog, and requests another goka view if the copy
+// has stopped moving. It reports whether the copy is up to date.
+func (t *table) observe(partition int32, end int64, now time.Time) (upToDate bool) {
+	generation, last := t.generation.Load(), &t.partitions[partition]
+	if last.generation != generation {
+		last.generation, last.polled = generation, false
+		last.complete.Store(false)
 	}
 	if t.corrupt() {
-		t.again("the local store is corrupt")
+		t.requestRestart("the local store is corrupt")
 		return false
 	}
-	next, _ := t.frontiers[partition].state()
-	if next < 0 {
+	next, _ := t.frontiers[partition].offsets()
+	if next == unknown {
 		return false // the store is not open yet
 	}
-	if !last.seen {
-		last.seen, last.target, last.since = true, end, now
+	if !last.polled {
+		last.polled, last.target, last.since = true, end, now
 	}
-	last.target = min(last.target, end) // a marker was the last of it
-	if next >= last.target && !last.caught.Swap(true) {
-		t.caughtUp(life)
+	last.target = min(last.target, end) // the end is lower once it is known that only a marker precedes it
+	if next >= last.target && !last.complete.Swap(true) {
+		t.partitionComplete(generation)
 	}
-	if next >= end || next != last.next {
-		last.next, last.since = next, now
+	if next >= end || next != last.nextRecord {
+		last.nextRecord, last.since = next, now
 		return next >= end
 	}
 	if now.Sub(last.since) >= stallAfter {
 		last.since = now
-		t.again(fmt.Sprintf("partition %d stands at %d of %d", partition, next, end))
+		t.requestRestart(fmt.Sprintf("partition %d is stuck at offset %d of %d", partition, next, end))
 	}
 	return false
 }
 
-// touch notes in the store that it has all of a partition.
+// touch records in the store that a partition is up to date.
 func (t *table) touch(partition int32) {
 	err := t.read(func(s *localstore.Store) error { return s.Touch(partition) })
 	switch {
 	case errors.Is(err, localstore.ErrIdle): // for example a machine that was suspended
 		t.idle.Store(true)
-		t.again(err.Error())
+		t.requestRestart(err.Error())
 	case err != nil && !errors.Is(err, errClosed):
-		t.log.Warn("the local copy cannot note that it is up to date", "partition", partition, "error", err)
+		t.log.Warn("cannot record that the local copy is up to date", "partition", partition, "error", err)
 	}
 }
 
-// again asks for a new goka view.
-func (t *table) again(reason string) {
+// requestRestart asks for another goka view.
+func (t *table) requestRestart(reason string) {
 	select {
 	case t.restart <- reason:
-	default: // asked for already
+	default: // requested already
 	}
 }
 
-// caughtUp notes that one more partition is complete. The "running" of goka is not asked: it is a race between partitions.
-func (t *table) caughtUp(life int64) {
-	for i := range t.standings {
-		if p := &t.standings[i]; p.life != life || !p.caught.Load() {
+// partitionComplete marks the copy as complete once all partitions are. goka's own "running" state is not used: it is
+// racy with several partitions.
+func (t *table) partitionComplete(generation int64) {
+	for i := range t.partitions {
+		if p := &t.partitions[i]; p.generation != generation || !p.complete.Load() {
 			return
 		}
 	}
-	t.recovered.Store(life)
+	t.completed.Store(generation)
 	t.log.Info("local copy is complete", "topic", t.topic.Name)
 }
 
+// The pause between two views, and how long one must have run for the next pause to be short again.
+const (
+	firstPause = 100 * time.Millisecond
+	maxPause   = 5 * time.Second
+	longRun    = time.Minute
+)
+
 // run keeps the copy up to date until ctx ends.
 func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Streams) error {
-	pause := firstPause
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.Multiplier, pauses.MaxInterval = firstPause, 2, maxPause
 	for {
 		begin := time.Now()
-		err := t.attempt(ctx, conf, streams)
+		err := t.runView(ctx, conf, streams)
 		if ctx.Err() != nil {
-			t.because(errors.New("stopping"))
+			t.setReason(errors.New("stopping"))
 			return t.close()
 		}
 		if _, fatal := errors.AsType[*storeError](err); fatal {
-			t.because(err)
+			t.setReason(err)
 			return err
 		}
 		if t.corrupt() || t.idle.Swap(false) {
-			t.anew(ctx)
+			t.discard(ctx)
 		}
-		if time.Since(begin) > soundRun {
-			pause = firstPause
+		if time.Since(begin) > longRun {
+			pauses.Reset()
 		}
-		t.because(err)
-		t.log.WarnContext(ctx, "view ended, building it anew", "topic", t.topic.Name, "pause", pause.String(), "error", err)
+		pause := pauses.NextBackOff()
+		t.setReason(err)
+		t.log.WarnContext(ctx, "view ended, starting another one",
+			"topic", t.topic.Name, "pause", pause.String(), "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 		}
-		pause = min(2*pause, maxPause)
 	}
 }
 
-// The pause between two attempts, and how long one must have run for the next pause to be short again.
-const (
-	firstPause = 100 * time.Millisecond
-	maxPause   = 5 * time.Second
-	soundRun   = time.Minute
-)
-
-// anew closes a store that cannot be trusted any more: opened again it is wiped, and until the copy is complete once more there are
-// no answers. No view runs meanwhile.
-func (t *table) anew(ctx context.Context) {
+// discard closes a store that must not be used any more: localstore wipes it when it is opened again. Requests are
+// refused until the copy is complete again. No view runs meanwhile.
+func (t *table) discard(ctx context.Context) {
 	for _, f := range t.frontiers {
-		f.shut()
+		f.reset()
 	}
-	t.lives.Add(1)
+	t.generation.Add(1)
 	if err := t.close(); err != nil {
-		t.log.WarnContext(ctx, "the local store is given up", "topic", t.topic.Name, "error", err)
+		t.log.WarnContext(ctx, "closing the discarded store failed", "topic", t.topic.Name, "error", err)
 	}
 }
 
@@ -276,13 +284,13 @@ func (t *table) open(ctx context.Context, conf kafka.Config, streams topology.St
 	if t.read(func(*localstore.Store) error { return nil }) == nil {
 		return nil
 	}
-	cluster, ids, err := kafka.TopicIDs(ctx, conf, t.topic.Name, streams.Events.Name)
+	ids, err := kafka.TopicIDs(ctx, conf, t.topic.Name, streams.Events.Name)
 	if err != nil {
 		return err
 	}
-	logID := ids[streams.Events.Name]
+	logID := ids[streams.Events.Name].Topic
 	t.logID.Store(&logID)
-	store, err := localstore.Open(t.dir, cluster+"/"+ids[t.topic.Name]+"/"+layout, t.log)
+	store, err := localstore.Open(t.dir, ids[t.topic.Name].String()+"/"+layout, t.log)
 	if err != nil {
 		return &storeError{err}
 	}

@@ -1,8 +1,9 @@
-// Package views answers questions about files and workspaces over HTTP, from local copies of the two tables.
+// Package views serves the state of files and workspaces over HTTP, from local copies of the two tables.
 //
-// It promises that an answer is not older than the Tidemark-Lag-Seconds beside it, but for the 2 s after which it is noticed that
-// the brokers are silent; that a read with at_least holds the effect of that position; and that a page costs what it returns. It refuses to guess: before a copy was complete once, and
-// past the staleness that the operator allows, there is no answer but 503. It writes to no topic.
+// It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do
+// not respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on
+// its length, not on the size of the table. Before a copy was complete once, and past the staleness that the operator
+// allows, it answers 503. It writes to no topic.
 package views
 
 import (
@@ -12,7 +13,6 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,19 +22,27 @@ import (
 	"tidemark/topology"
 )
 
-// Config is what a Server needs.
+// Config has the settings of a Server.
 type Config struct {
 	Kafka   kafka.Config
 	Streams topology.Streams
-	Dir     string // of the local copies; one process at a time
+	Dir     string // of the local copies; used by one process at a time
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 
-	// MaxStaleness is the age of an answer past which there is none; zero: any age is answered, and told.
+	// Authorize decides about each request to a resource, before its parameters are read; nil allows all. The workspace
+	// is "" for a resource that belongs to none. Where allowed is false, the answer is that of a workspace or path that
+	// does not exist. An error that is a *problem.Problem is answered as it is, any other one with 500.
+	Authorize func(request *http.Request, workspace string) (allowed bool, err error)
+	// Page serves all paths outside of the API; nil: they are answered 404.
+	Page http.Handler
+
+	// MaxStaleness is the age of data past which requests are answered 503; zero: no limit.
 	MaxStaleness time.Duration
-	// Duplicates returns how many events were dropped as duplicates; nil where the files processor runs elsewhere.
+	// Duplicates returns how many events were dropped as duplicates; nil if the files processor runs in another
+	// process.
 	Duplicates func() int64
-	// DeadLettered returns how many dead letters are open, if that is known; nil where nobody counts them.
+	// DeadLettered returns how many dead letters are open, if that is known; nil if they are not counted.
 	DeadLettered func() (n int64, ok bool)
 }
 
@@ -46,8 +54,8 @@ type Server struct {
 	progress   *progress
 	metrics    *metrics
 	handler    http.Handler
-	stopping   chan struct{} // closed by stop: nobody need wait any longer
-	stop       func()
+	running    context.Context // ends with Stop
+	stop       context.CancelFunc
 }
 
 // New returns a Server that does nothing until Run.
@@ -55,21 +63,25 @@ func New(conf Config) (*Server, error) {
 	if conf.Log == nil || conf.Metrics == nil || conf.Dir == "" {
 		return nil, errors.New("views: Log, Metrics and Dir must be set")
 	}
-	if _, err := conf.Kafka.Franz(); err != nil { // what is wrong with the settings is better said now
+	if _, err := conf.Kafka.Franz(); err != nil { // wrong settings are reported before Run
 		return nil, err
 	}
-	s := &Server{conf: conf, stopping: make(chan struct{})}
-	s.stop = sync.OnceFunc(func() { close(s.stopping) })
+	if conf.Authorize == nil {
+		conf.Authorize = func(*http.Request, string) (bool, error) { return true, nil }
+	}
+	s := &Server{conf: conf}
+	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)
-	s.workspaces = newTable("workspaces", conf.Streams.Workspaces, filepath.Join(conf.Dir, "workspaces"), applyWorkspace, s.metrics, conf.Log)
+	s.workspaces = newTable("workspaces", conf.Streams.Workspaces, filepath.Join(conf.Dir, "workspaces"),
+		applyWorkspace, s.metrics, conf.Log)
 	s.progress = newProgress(s.files, s.workspaces, conf.Log)
-	s.metrics.watch(conf.Metrics, s)
-	s.handler = s.routes()
+	s.metrics.registerGauges(conf.Metrics, s)
+	s.handler = s.routes(s.routeList())
 	return s, nil
 }
 
-// Run keeps the copies up to date until ctx ends. It returns an error only for what waiting does not mend.
+// Run keeps the copies up to date until ctx ends. It returns an error only if trying again cannot help.
 func (s *Server) Run(ctx context.Context) error {
 	cluster, err := connect(s.conf.Kafka, s.conf.Streams)
 	if err != nil {
@@ -84,13 +96,16 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Stop ends the reads that wait, with 503: an HTTP server that shuts down would wait for them. All others are answered as before.
+// Stop ends the requests that wait, with 503, and those that stream: an HTTP server that shuts down would wait for
+// them. Other requests are answered as before.
 func (s *Server) Stop() { s.stop() }
 
-// Handler serves the API. It must not stand behind a router that cleans paths, such as http.ServeMux: ids may be "..".
+// Handler serves the API and the page. It must not be used behind a router that cleans paths, such as http.ServeMux:
+// ids may be "..".
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// Ready returns nil when there are answers, else why there are none.
+// Ready returns nil if requests are answered, else the reason why they are not. It uses what Run has found and sends
+// no request to the brokers.
 func (s *Server) Ready() error {
 	for _, t := range []*table{s.files, s.workspaces} {
 		if err := t.ready(); err != nil {

@@ -12,10 +12,11 @@ import (
 	"sync"
 	"time"
 
+	"tidemark/problem"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// MaxWait is the longest that a read may wait; a server's write timeout must leave room for it.
+// MaxWait is the longest that a read may wait; a client's timeout must be longer.
 const MaxWait = 60 * time.Second
 
 const defaultWait = 5 * time.Second
@@ -23,13 +24,11 @@ const defaultWait = 5 * time.Second
 // waitForm is also the pattern in openapi.json: whole seconds with or without "s", or milliseconds, up to MaxWait.
 var waitForm = regexp.MustCompile(`^(([0-9]|[1-5][0-9]|60)s?|([0-9]{1,4}|[1-5][0-9]{4}|60000)ms)$`)
 
-// parseWait reads the form of waitForm.
+// parseWait parses the parameter wait.
 func parseWait(s string) (time.Duration, error) {
 	if !waitForm.MatchString(s) {
-		return 0, &problem{
-			status: http.StatusBadRequest, code: codeBadField, field: "wait",
-			detail: "wait must be whole seconds, such as 5 or 5s, or milliseconds, such as 500ms, and at most 60 seconds",
-		}
+		return 0, badField("wait", "wait must be whole seconds, such as 5 or 5s, or milliseconds, such as 500ms, "+
+			"and at most 60 seconds")
 	}
 	unit := time.Second
 	if strings.HasSuffix(s, "ms") {
@@ -39,10 +38,18 @@ func parseWait(s string) (time.Duration, error) {
 	return time.Duration(n) * unit, err
 }
 
-// A barrier is what at_least and wait ask for.
+// A barrier has the parameters at_least and wait.
 type barrier struct {
-	position *tidemarkv1.Position // nil: nothing
+	position *tidemarkv1.Position // nil: none
 	wait     time.Duration
+}
+
+// longest returns how long a request with this barrier may wait.
+func (b barrier) longest() time.Duration {
+	if b.position == nil {
+		return 0
+	}
+	return b.wait
 }
 
 func parseBarrier(query url.Values) (barrier, error) {
@@ -55,63 +62,65 @@ func parseBarrier(query url.Values) (barrier, error) {
 	}
 	if query.Has("at_least") {
 		if b.position, err = tidemarkv1.ParsePosition(query.Get("at_least")); err != nil {
-			return b, badPosition("at_least must be a position as the webhook endpoint answered it, for example 7:1234")
+			return b, badField("at_least",
+				"at_least must be a position as the webhook endpoint answered it, for example 7:1234")
 		}
 	}
 	return b, nil
 }
 
-func badPosition(detail string) error {
-	return &problem{status: http.StatusBadRequest, code: codeBadField, field: "at_least", detail: detail}
-}
+// A reachedFunc reports whether the requested row includes a position.
+type reachedFunc func(want *tidemarkv1.Position) (bool, error)
 
-// await blocks until the tables hold the barrier's position, by the rule of their frontiers, or until enough says that what
-// is to be read holds it already. A position of another partition than that of the workspace asked for is waited for too:
-// it is a true statement about another workspace, so refusing it would help nobody. Key is the row that enough looks at.
-func (s *Server) await(ctx context.Context, b barrier, tables []*table, key string, enough func(want *tidemarkv1.Position) (bool, error)) error {
+// await blocks until the barrier's position is in the tables, by their frontiers, or until enough reports that the
+// requested row includes it already. A position of another partition than that of the requested workspace is waited for
+// too, since it is a valid position of another workspace. The key is that of the row that enough reads.
+func (s *Server) await(ctx context.Context, b barrier, tables []*table, key string, enough reachedFunc) error {
 	if b.position == nil {
 		return nil
 	}
 	partition, offset := b.position.GetPartition(), b.position.GetOffset()
-	if int(partition) >= s.conf.Streams.Events.Partitions {
-		return badPosition(fmt.Sprintf("there is no partition %d: partitions are 0 to %d", partition, s.conf.Streams.Events.Partitions-1))
+	if last := s.conf.Streams.Events.Partitions - 1; int(partition) > last {
+		return badField("at_least", fmt.Sprintf("there is no partition %d: partitions are 0 to %d", partition, last))
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.wait)
 	defer cancel()
-	defer s.progress.hurry()()
-	checked := false // that the log reaches the offset
+	defer s.progress.pollFaster()()
+	exists := false // the offset is in the log
 	for {
-		row := s.files.rows.listen(key) // before looking, so that nothing is missed in between
-		done, moved, err := s.look(b, tables, enough)
+		row := s.files.rows.wait(key) // before the row is read, so that no change is missed
+		done, changed, err := s.passed(b, tables, enough)
 		if err != nil || done {
-			row.close()
+			row.cancel()
 			return err
 		}
-		if !checked {
-			row.close()
-			if err := s.progress.reaches(ctx, s.stopping, partition, offset); err != nil {
-				return s.gaveUp(ctx, b, err)
+		if !exists {
+			row.cancel()
+			if err := s.progress.waitForEvent(ctx, s.running.Done(), partition, offset); err != nil {
+				return waitError(ctx, b, err)
 			}
-			checked = true
+			exists = true
 			continue
 		}
 		select {
-		case <-row.rung:
-		case <-moved:
-		case <-s.stopping:
+		case <-row.changed:
+		case <-changed:
+		case <-s.running.Done():
 			err = errStopping
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
-		row.close()
+		row.cancel()
 		if err != nil {
-			return s.gaveUp(ctx, b, err)
+			return waitError(ctx, b, err)
 		}
 	}
 }
 
-// look says whether the barrier is passed; if not, moved is closed when it is worth looking again.
-func (s *Server) look(b barrier, tables []*table, enough func(want *tidemarkv1.Position) (bool, error)) (done bool, moved <-chan struct{}, err error) {
+// passed reports whether the barrier's position is reached; if not, changed is closed when that may have changed.
+func (s *Server) passed(b barrier, tables []*table, enough reachedFunc) (
+	done bool, changed <-chan struct{}, err error,
+) {
 	if enough != nil {
 		if done, err = enough(b.position); err != nil || done {
 			return done, nil, err
@@ -119,9 +128,9 @@ func (s *Server) look(b barrier, tables []*table, enough func(want *tidemarkv1.P
 	}
 	for _, t := range tables {
 		f := t.frontiers[b.position.GetPartition()]
-		moved = f.listen()
-		if _, held := f.state(); held <= b.position.GetOffset() {
-			return false, moved, nil
+		changed = f.wait()
+		if _, next := f.offsets(); next <= b.position.GetOffset() {
+			return false, changed, nil
 		}
 	}
 	return true, nil, nil
@@ -129,76 +138,77 @@ func (s *Server) look(b barrier, tables []*table, enough func(want *tidemarkv1.P
 
 var errStopping = errors.New("stopping")
 
-// gaveUp turns the end of a wait into what the client is told.
-func (s *Server) gaveUp(ctx context.Context, b barrier, err error) error {
+// waitError turns the reason why a wait ended into the answer.
+func waitError(ctx context.Context, b barrier, err error) error {
 	switch {
 	case errors.Is(err, errBeyondEnd):
-		return badPosition(fmt.Sprintf("position %s is beyond the end of the log: use a position as the webhook endpoint answered it", b.position.Text()))
-	case errors.Is(err, context.Canceled): // the client has gone
+		return badField("at_least", fmt.Sprintf("position %s is beyond the end of the log: "+
+			"use a position as the webhook endpoint answered it", b.position.Text()))
+	case errors.Is(err, context.Canceled): // the client has left
 		return err
 	case ctx.Err() == nil && !errors.Is(err, errStopping):
 		return err
 	}
-	return &problem{
-		status: http.StatusServiceUnavailable, code: codeNotReached, field: "at_least", retryAfter: 1,
-		detail: fmt.Sprintf("position %s was not reached within %s: try again, or raise wait (at most 60s)", b.position.Text(), b.wait),
-	}
+	detail := fmt.Sprintf("position %s was not reached within %s: try again, or raise wait (at most 60s)",
+		b.position.Text(), b.wait)
+	return problem.New(http.StatusServiceUnavailable, codeNotReached, detail).On("at_least").Retry(time.Second)
 }
 
-// rowBells wakes those who wait for a row.
-type rowBells struct {
-	mu    sync.Mutex
-	bells map[string]*rowBell
+// rowWaiters notifies requests of changes of single rows.
+type rowWaiters struct {
+	mu   sync.Mutex
+	rows map[string]*rowChange
 }
 
-type rowBell struct {
-	rung      chan struct{}
-	listeners int
+// A rowChange is the next change of a row, for all that wait for it.
+type rowChange struct {
+	done    chan struct{}
+	waiters int
 }
 
-// A rowListener is one who waits for one row; rung is closed when a record of it was applied.
-type rowListener struct {
-	bells *rowBells
-	key   string
-	bell  *rowBell
-	rung  <-chan struct{}
+// A rowWait waits for a change of one row; changed is closed when a record of it was applied.
+type rowWait struct {
+	all     *rowWaiters
+	key     string
+	change  *rowChange
+	changed <-chan struct{}
 }
 
-// listen begins to wait. Close what it returns.
-func (r *rowBells) listen(key string) rowListener {
+// wait begins to wait, for nothing if the key is empty. The caller must call cancel.
+func (r *rowWaiters) wait(key string) rowWait {
 	if key == "" {
-		return rowListener{}
+		return rowWait{}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b := r.bells[key]
-	if b == nil {
-		if r.bells == nil {
-			r.bells = map[string]*rowBell{}
+	c := r.rows[key]
+	if c == nil {
+		if r.rows == nil {
+			r.rows = map[string]*rowChange{}
 		}
-		b = &rowBell{rung: make(chan struct{})}
-		r.bells[key] = b
+		c = &rowChange{done: make(chan struct{})}
+		r.rows[key] = c
 	}
-	b.listeners++
-	return rowListener{bells: r, key: key, bell: b, rung: b.rung}
+	c.waiters++
+	return rowWait{all: r, key: key, change: c, changed: c.done}
 }
 
-func (l rowListener) close() {
-	if l.bells == nil {
+func (w rowWait) cancel() {
+	if w.all == nil {
 		return
 	}
-	l.bells.mu.Lock()
-	defer l.bells.mu.Unlock()
-	if l.bell.listeners--; l.bell.listeners == 0 && l.bells.bells[l.key] == l.bell {
-		delete(l.bells.bells, l.key)
+	w.all.mu.Lock()
+	defer w.all.mu.Unlock()
+	if w.change.waiters--; w.change.waiters == 0 && w.all.rows[w.key] == w.change {
+		delete(w.all.rows, w.key)
 	}
 }
 
-func (r *rowBells) ring(key string) {
+func (r *rowWaiters) notify(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if b := r.bells[key]; b != nil {
-		close(b.rung)
-		delete(r.bells, key)
+	if c := r.rows[key]; c != nil {
+		close(c.done)
+		delete(r.rows, key)
 	}
 }

@@ -12,9 +12,9 @@ import (
 )
 
 // serveDeadLetters adds the dead letters to the admin address of a process that makes them.
-func (h *host) serveDeadLetters(fit *cluster, config kafka.Config, streams topology.Streams) {
+func (h *host) serveDeadLetters(gate *startGate, config kafka.Config, streams topology.Streams) {
 	show := func(r *kgo.Record) any { return newRecord(r) }
-	h.dead = fit.gate(deadletters.NewHandler(deadletters.New(config, streams), show, h.log.With("role", "admin")))
+	h.dead = gate.handler(deadletters.NewHandler(deadletters.New(config, streams), show, h.log.With("role", "admin")))
 }
 
 // adminHandler serves what the admin address has.

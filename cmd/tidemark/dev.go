@@ -59,18 +59,18 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 
-	fit := newCluster(func(ctx context.Context) error { return applyTopics(ctx, config, streams, progress) }, h.log)
-	fit.watch = func(ctx context.Context) error { return kafka.CheckPartitions(ctx, config, streams.Topics()) }
-	h.readiness.Add("topics", fit.Ready)
-	webhooks, err := c.ingress(ctx, h, fit, config, streams, signer.scheme, signer.secrets)
+	gate := newStartGate(func(ctx context.Context) error { return applyTopics(ctx, config, streams, progress) }, h.log)
+	gate.watch = func() (*kafka.TopicChecker, error) { return kafka.NewTopicChecker(config, streams.Topics()) }
+	h.readiness.Add("topics", gate.Ready)
+	webhooks, err := c.ingress(ctx, h, gate, config, streams, signer.scheme, signer.secrets)
 	if err != nil {
 		return err
 	}
-	h.serveDeadLetters(fit, config, streams)
+	h.serveDeadLetters(gate, config, streams)
 	conf := c.groups(h, config, streams, c.Data)
 	files := processors.NewFiles(conf)
-	groups := []service{h.group(fit, "files", files), h.group(fit, "workspaces", processors.NewWorkspaces(conf))}
-	api, copies, err := c.views(ctx, h, fit, config, streams, c.Data, files.Duplicates)
+	groups := []service{h.group(gate, "files", files), h.group(gate, "workspaces", processors.NewWorkspaces(conf))}
+	api, copies, err := c.views(ctx, h, gate, config, streams, c.Data, files.Duplicates)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		return nil
 	}}
 	services := append([]service{announce, webhooks, api}, groups...)
-	return h.run(ctx, append(services, copies, service{name: "topics", run: fit.run})...)
+	return h.run(ctx, append(services, copies, service{name: "topics", run: gate.run})...)
 }
 
 // connect returns how to reach the cluster that was given, else starts the embedded broker; stop closes that.

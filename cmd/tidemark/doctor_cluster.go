@@ -50,7 +50,7 @@ func probeAll(ctx context.Context, config kafka.Config, addresses []string) (fou
 func probeOne(ctx context.Context, config kafka.Config, address string) finding {
 	contact, err := kafka.Probe(ctx, config, address)
 	if fault, ok := errors.AsType[*kafka.Fault](err); ok {
-		return finding{Status: failing, What: fault.Error(), Mend: fault.Mend}
+		return finding{Status: failing, What: fault.Error(), Mend: fault.Fix}
 	}
 	if err != nil {
 		return finding{Status: failing, What: address + ": " + err.Error(), Mend: "correct the settings"}
@@ -73,7 +73,7 @@ type clusterDoctor struct {
 
 // failed turns an error of a question into a finding. A broker that cannot be talked to has been told of, and is in the way.
 func (d *clusterDoctor) failed(err error) finding {
-	if len(d.away) > 0 && kafka.Away(err) {
+	if len(d.away) > 0 && kafka.Unreachable(err) {
 		return finding{Status: skipped, What: fmt.Sprintf("not checked: %s cannot be talked to", brokerNames(d.away))}
 	}
 	f := finding{Status: failing, What: err.Error(), Mend: "look at the brokers above, and try again"}
@@ -101,14 +101,14 @@ const (
 
 func isCount(err error) bool {
 	m, ok := errors.AsType[*kafka.Mismatch](err)
-	return ok && m.Counts()
+	return ok && m.IsPartitionCount()
 }
 
 // alike reports whether the errors say of each of n topics that it has one and the same other number of partitions.
 func alike(errs []error, n int) bool {
 	counts, found := 0, map[string]bool{}
 	for _, err := range errs {
-		if m, ok := errors.AsType[*kafka.Mismatch](err); ok && m.Counts() {
+		if m, ok := errors.AsType[*kafka.Mismatch](err); ok && m.IsPartitionCount() {
 			counts++
 			found[m.Found] = true
 		}

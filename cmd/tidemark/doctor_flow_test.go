@@ -34,7 +34,7 @@ func TestGrowingLag(t *testing.T) {
 
 // What to do follows from what an error is, however it is wrapped.
 func TestFailedSaysWhatToDo(t *testing.T) {
-	denied := &kafka.Denied{Resource: "topic t", Doing: "read it", Operation: "Read"}
+	denied := &kafka.Denied{Resource: "topic t", Action: "read it", Operation: "Read"}
 	for _, test := range []struct {
 		err        error
 		says, mend string

@@ -77,19 +77,19 @@ func (d *clusterDoctor) replicas(ctx context.Context) []finding {
 	if state.Partitions == 0 {
 		return []finding{{Status: skipped, What: "not checked: there is no topic"}}
 	}
-	var offline, refusing, weak []kafka.Weak
-	for _, w := range state.Weak {
+	var offline, refusing, weak []kafka.UnderReplicated
+	for _, w := range state.UnderReplicated {
 		switch {
 		case w.Offline:
 			offline = append(offline, w)
-		case w.Refusing:
+		case w.BelowMinISR:
 			refusing = append(refusing, w)
 		default:
 			weak = append(weak, w)
 		}
 	}
 	var found []finding
-	tell := func(status string, of []kafka.Weak, what, mend string) {
+	tell := func(status string, of []kafka.UnderReplicated, what, mend string) {
 		if len(of) > 0 {
 			texts := make([]string, len(of))
 			for i, w := range of {
@@ -112,10 +112,10 @@ func (d *clusterDoctor) replicas(ctx context.Context) []finding {
 }
 
 // lacking names the brokers whose replicas are not in sync.
-func (d *clusterDoctor) lacking(of []kafka.Weak) string {
+func (d *clusterDoctor) lacking(of []kafka.UnderReplicated) string {
 	var missing []kafka.Broker
 	for _, w := range of {
-		for _, id := range w.Lacks {
+		for _, id := range w.NotInSync {
 			if slices.ContainsFunc(missing, func(b kafka.Broker) bool { return b.ID == id }) {
 				continue
 			}

@@ -57,11 +57,11 @@ func TestDoctorOfASingleBroker(t *testing.T) {
 
 // Where all replicas are in sync and writes need more, no list is empty.
 func TestRefusingForWantOfReplicas(t *testing.T) {
-	weak := kafka.Weak{Topic: "t", Partition: 3, Replicas: 1, InSync: 1, Refusing: true}
+	weak := kafka.UnderReplicated{Topic: "t", Partition: 3, Replicas: 1, InSync: 1, BelowMinISR: true}
 	if got := weak.String(); got != "t/3 has 1 of 1 replicas in sync" {
 		t.Error(got)
 	}
-	if got := new(clusterDoctor).lacking([]kafka.Weak{weak}); got != "another broker" {
+	if got := new(clusterDoctor).lacking([]kafka.UnderReplicated{weak}); got != "another broker" {
 		t.Error(got)
 	}
 }

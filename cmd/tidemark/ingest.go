@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"time"
+
+	"golang.org/x/net/netutil"
 
 	"tidemark/ingress"
 	"tidemark/kafka"
@@ -65,33 +68,33 @@ func (c *ingestCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	h.delay = c.DrainDelay
-	fit := h.await(ingestRole, config, streams)
-	role, err := c.ingress(ctx, h, fit, config, streams, scheme, secrets)
+	gate := h.await(ingestRole, config, streams)
+	role, err := c.ingress(ctx, h, gate, config, streams, scheme, secrets)
 	if err != nil {
 		return err
 	}
-	return h.run(ctx, role, service{name: "topics", run: fit.run})
+	return h.run(ctx, role, service{name: "topics", run: gate.run})
 }
 
-// await returns the door that opens when the topics of a role are fit, and it may do with them what it will; readiness tells
-// why it is shut.
-func (h *host) await(role string, config kafka.Config, streams topology.Streams) *cluster {
+// await returns the start-up gate of a role: it opens once the role's topics and ACLs pass validation. Readiness shows why it is
+// closed.
+func (h *host) await(role string, config kafka.Config, streams topology.Streams) *startGate {
 	topics, access := needsOf(role, streams)
-	c := newCluster(func(ctx context.Context) error {
+	gate := newStartGate(func(ctx context.Context) error {
 		if err := kafka.CheckTopics(ctx, config, topics); err != nil {
 			return err
 		}
 		return kafka.CheckAccess(ctx, config, access)
 	}, h.log)
-	c.watch = func(ctx context.Context) error { return kafka.CheckPartitions(ctx, config, topics) }
-	h.readiness.Add("topics", c.Ready)
-	return c
+	gate.watch = func() (*kafka.TopicChecker, error) { return kafka.NewTopicChecker(config, topics) }
+	h.readiness.Add("topics", gate.Ready)
+	return gate
 }
 
-// ingress builds the role, which takes requests from fit on:
+// ingress builds the role, which takes requests once the gate is open:
 //
 //	ctx ends ──▶ requests finished ──▶ events in flight acknowledged, producer closed
-func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config kafka.Config, streams topology.Streams, scheme ingress.Scheme, secrets []ingress.Secret) (service, error) {
+func (f ingestFlags) ingress(ctx context.Context, h *host, gate *startGate, config kafka.Config, streams topology.Streams, scheme ingress.Scheme, secrets []ingress.Secret) (service, error) {
 	if err := checkRate("--workspace-rate", f.WorkspaceRate); err != nil {
 		return service{}, err
 	}
@@ -103,13 +106,15 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config 
 		return service{}, usagef("--workspace-burst %d, --max-in-flight %d, --max-connections %d: want 0 or more",
 			f.WorkspaceBurst, f.MaxInFlight, f.MaxConnections)
 	}
+	events, err := kafka.NewTopicChecker(config, []topology.Topic{streams.Events})
+	if err != nil {
+		return service{}, err
+	}
 	server, err := ingress.New(ingress.Config{
 		Scheme: scheme, Secrets: secrets, Aliases: aliases,
 		Brokers: config.Brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, f.IngressLinger, streams.Events.Partitions),
-		Check: func(ctx context.Context) error {
-			return kafka.CheckTopics(ctx, config, []topology.Topic{streams.Events})
-		},
-		Rate: f.WorkspaceRate, Burst: f.WorkspaceBurst, MaxInFlight: f.MaxInFlight, Partitions: streams.Events.Partitions,
+		Check: events.Topics,
+		Rate:  f.WorkspaceRate, Burst: f.WorkspaceBurst, MaxInFlight: f.MaxInFlight, Partitions: streams.Events.Partitions,
 		Log: h.log.With("role", "ingress"), Metrics: h.registry,
 	})
 	if err != nil {
@@ -119,10 +124,12 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, fit *cluster, config 
 	if err != nil {
 		return service{}, err
 	}
-	listener = ingress.LimitConnections(listener, f.MaxConnections)
-	h.readiness.Add("ingress", fit.ready(server.Ready))
+	// Further connections wait in the kernel's backlog: an open one costs memory and a file descriptor.
+	listener = netutil.LimitListener(listener, cmp.Or(f.MaxConnections, 2*ingress.DefaultMaxInFlight))
+	h.readiness.Add("ingress", gate.ready(server.Ready))
 	return service{name: "ingress", addr: listener.Addr().String(), run: func(ctx context.Context) error {
-		bounded := ingress.HTTPServer("", h.parting(fit.gate(server.Handler())), h.log)
+		defer events.Close()
+		bounded := ingress.HTTPServer("", h.parting(gate.handler(server.Handler())), h.log)
 		return errors.Join(serveHTTP(ctx, listener, bounded, h.log.With("role", "ingress")), closeIngress(ctx, server, h.log.With("role", "ingress")))
 	}}, nil
 }

@@ -61,17 +61,17 @@ func (c *processCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	fit := h.await(processRole, config, streams)
-	h.serveDeadLetters(fit, config, streams)
+	gate := h.await(processRole, config, streams)
+	h.serveDeadLetters(gate, config, streams)
 	conf := c.groups(h, config, streams, c.Data)
 	var roles []service
 	if slices.Contains(c.Groups, "files") { // first to stop: it feeds the other
-		roles = append(roles, h.group(fit, "files", processors.NewFiles(conf)))
+		roles = append(roles, h.group(gate, "files", processors.NewFiles(conf)))
 	}
 	if slices.Contains(c.Groups, "workspaces") {
-		roles = append(roles, h.group(fit, "workspaces", processors.NewWorkspaces(conf)))
+		roles = append(roles, h.group(gate, "workspaces", processors.NewWorkspaces(conf)))
 	}
-	return h.run(ctx, append(roles, service{name: "topics", run: fit.run})...)
+	return h.run(ctx, append(roles, service{name: "topics", run: gate.run})...)
 }
 
 // groups is what both groups are built with.
@@ -89,8 +89,8 @@ type group interface {
 	Ready() error
 }
 
-// group is the service of g, which processes from fit on.
-func (h *host) group(fit *cluster, name string, g group) service {
-	h.readiness.Add(name, fit.ready(g.Ready))
-	return service{name: name, run: fit.then(g.Run)}
+// group is the service of g, which starts once the gate is open.
+func (h *host) group(gate *startGate, name string, g group) service {
+	h.readiness.Add(name, gate.ready(g.Ready))
+	return service{name: name, run: gate.then(g.Run)}
 }

@@ -5,10 +5,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"tidemark/deadletters"
-	"tidemark/ingress"
 	"tidemark/kafka"
 	"tidemark/topology"
 	"tidemark/views"
@@ -50,16 +50,16 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	h.delay = c.DrainDelay
-	fit := h.await(serveRole, config, streams)
-	api, copies, err := c.views(ctx, h, fit, config, streams, c.Data, nil)
+	gate := h.await(serveRole, config, streams)
+	api, copies, err := c.views(ctx, h, gate, config, streams, c.Data, nil)
 	if err != nil {
 		return err
 	}
-	return h.run(ctx, api, copies, service{name: "topics", run: fit.run})
+	return h.run(ctx, api, copies, service{name: "topics", run: gate.run})
 }
 
-// views builds the API and the copies of the tables it answers from, which are kept up to date from fit on.
-func (f serveFlags) views(ctx context.Context, h *host, fit *cluster, config kafka.Config, streams topology.Streams, data string, duplicates func() int64) (api, copies service, err error) {
+// views builds the API and the copies of the tables it answers from, which are kept up to date once the gate is open.
+func (f serveFlags) views(ctx context.Context, h *host, gate *startGate, config kafka.Config, streams topology.Streams, data string, duplicates func() int64) (api, copies service, err error) {
 	log := h.log.With("role", "serve")
 	dead := deadletters.NewCounter(deadletters.New(config, streams), log)
 	server, err := views.New(views.Config{
@@ -74,12 +74,12 @@ func (f serveFlags) views(ctx context.Context, h *host, fit *cluster, config kaf
 	if err != nil {
 		return service{}, service{}, err
 	}
-	h.readiness.Add("views", fit.ready(server.Ready))
+	h.readiness.Add("views", gate.ready(server.Ready))
 	api = service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
 		context.AfterFunc(ctx, server.Stop)
-		return serveHTTP(ctx, ingress.LimitConnections(listener, maxReaders), httpServer(h.parting(fit.gate(server.Handler())), h.log), h.log.With("role", "api"))
+		return serveHTTP(ctx, netutil.LimitListener(listener, maxReaders), httpServer(h.parting(gate.handler(server.Handler())), h.log), h.log.With("role", "api"))
 	}}
-	return api, service{name: "views", run: fit.then(func(ctx context.Context) error {
+	return api, service{name: "views", run: gate.then(func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return server.Run(ctx) })
 		group.Go(func() error { return dead.Run(ctx) })

@@ -96,7 +96,7 @@ func (f outputFlags) printChanges(w io.Writer, changes []kafka.Change) error {
 		switch {
 		case c.Create:
 			action = "create"
-		case !c.Refused():
+		case !c.Blocking():
 			action = "allow"
 		}
 		rows = append(rows, row{action, c.Topic, c.Setting, c.Found, c.Wanted})

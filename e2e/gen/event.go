@@ -17,14 +17,14 @@ const (
 	byShare               // a share's events: the scope is the share
 )
 
-// An event is what a body says, before its shape is chosen.
+// An event is the content of a body, before its shape is chosen.
 type event struct {
 	scope   *scope
 	name    string
 	id      string
 	object  string
 	created time.Time // zero: undated
-	clock   any       // what cannot be read in the place of created; nil for none
+	clock   any       // an unreadable value for created; nil for none
 	fields  []field   // in the names of the first shape
 }
 
@@ -38,7 +38,7 @@ type lot struct {
 	weight int
 }
 
-// What happens to a file, by how much is known of it.
+// The events of files: hot, new, and known ones.
 var (
 	onHot = []lot{
 		{"file_updated", 50},
@@ -84,7 +84,7 @@ func (g *generator) draw(lots []lot) string {
 	return lots[0].name
 }
 
-// when dates an event: most truly, some not at all, a few ahead of any clock that could be believed.
+// when dates an event: most correctly, some not at all, a few too far in the future.
 func (g *generator) when(created time.Time) time.Time {
 	switch n := g.rnd.IntN(200); {
 	case n < 6:
@@ -95,7 +95,7 @@ func (g *generator) when(created time.Time) time.Time {
 	return created
 }
 
-// clock is what is there instead of a time, now and then: the receiver cannot read it.
+// clock is now and then a value that cannot be read as a time.
 func (g *generator) clock() any {
 	if !g.chance(unreadable) {
 		return nil
@@ -105,7 +105,7 @@ func (g *generator) clock() any {
 
 func (g *generator) file(f *fileSim, created time.Time, lots []lot) event {
 	what := g.draw(lots)
-	if strings.Contains(what, "version") && f.scope.kind == byShare { // shares know no versions
+	if strings.Contains(what, "version") && f.scope.kind == byShare { // shares have no versions
 		what = "file_updated"
 	}
 	e := event{name: "workspace_storage_" + what, id: g.eventID(), object: f.id, created: g.when(created), clock: g.clock()}
@@ -174,7 +174,7 @@ func (g *generator) other(s *scope, created time.Time) event {
 		e.name, e.object = "something_new_v9", node(g.serial, g.rnd)
 		e.fields = []field{{"name", "not a file"}, {"size", 77}}
 	case 8:
-		e.name = "workspace_storage_file_added" // names no file: kept, noticed, and no state
+		e.name = "workspace_storage_file_added" // names no file: a notice, and no state
 	}
 	if s.kind == byShare {
 		e.name = strings.Replace(strings.Replace(e.name, "workspace_storage", "share_storage", 1), "_workspace", "_share", 1)
@@ -182,7 +182,7 @@ func (g *generator) other(s *scope, created time.Time) event {
 	return e
 }
 
-// refused makes a webhook that the receiver must not take.
+// refused makes a webhook that must be refused.
 func (g *generator) refused(s *scope) Delivery {
 	e := event{scope: s, name: "workspace_storage_file_added", id: g.eventID(), object: node(g.serial, g.rnd), created: g.config.Base}
 	d := Delivery{EventID: e.id, Refused: true}

@@ -1,9 +1,9 @@
 // Package gen makes seeded histories of webhooks for the crash test.
 //
-// It promises that the same Config gives the same bytes, that half of the events fall on fifty hot files, and that the
-// history holds what goes wrong in the world: resends near and late, first deliveries out of order, undated and future
-// events, ids made to confuse keys and addresses, ids that two workspaces have and paths that two files have. It knows the
-// provider's wire format and nothing of tidemark.
+// It promises that the same Config gives the same bytes, that half of the events are of fifty hot files, and that the
+// history has the usual irregularities: immediate and late resends, first deliveries out of order, undated and future
+// events, ids that break careless escaping, ids that two workspaces share and paths that two files share. It knows
+// the provider's wire format and nothing of tidemark.
 package gen
 
 import (
@@ -12,29 +12,29 @@ import (
 	"time"
 )
 
-// A Config says which history to make.
+// A Config selects a history.
 type Config struct {
 	Seed   uint64
 	Events int       // distinct events that should be accepted; resends come on top
 	Base   time.Time // the sender's time of the first event
-	// Spread adds this many plain workspaces and hot files, which are less unlike then and in workspaces of their own, and leaves
-	// the hot workspace a fortieth of what it has without: each waits for its acknowledgements, so who has a hundredth of a long
-	// history bounds all of them to a hundred events in the time that one takes.
+	// Spread adds this many plain workspaces and hot files, which are less hot then and in workspaces of their own,
+	// and reduces the hot workspace's share to a fortieth: a workspace sends one event at a time, so one with a
+	// hundredth of a long history limits the rate of all to a hundred events in the time that one takes.
 	Spread int
 }
 
-// Span is how far the sender's times reach past Base. It stays below five minutes, past which an event dated ahead of its
-// arrival is not believed; only the events made to be dated ahead are.
+// Span is how far the sender's times reach past Base. It is below five minutes: times further ahead of the arrival
+// are ignored. Only the future events are dated so.
 const Span = 280 * time.Second
 
 // A Delivery is one webhook as the provider sends it until it is answered with 200.
 type Delivery struct {
 	EventID string
 	Body    []byte
-	Forged  bool // signed with a secret the receiver does not have
-	Refused bool // must be answered with 4xx and never reach the log
+	Forged  bool // signed with another secret
+	Refused bool // must be answered with 4xx, and not be written
 	Resent  bool // an earlier delivery had the same id and body
-	Late    bool // an event made before an earlier delivery's
+	Late    bool // its event is older than an earlier delivery's
 }
 
 // A Workspace is one scope's deliveries, in the order they are sent.
@@ -44,7 +44,7 @@ type Workspace struct {
 	Deliveries []Delivery
 }
 
-// A History is what all workspaces send.
+// A History has the deliveries of all workspaces.
 type History struct {
 	Config     Config
 	Workspaces []Workspace // the first is the hot one
@@ -88,12 +88,12 @@ func New(c Config) *History {
 	return h
 }
 
-// A scope is one workspace, or a share that stands for one, while its history is made.
+// A scope is one workspace, or a share in the place of one, while its history is generated.
 type scope struct {
 	id, canary string
 	kind       scopeKind
 	files      []*fileSim // cold files made so far
-	tree       *treeSim   // of those with folders, the latest
+	tree       *treeSim   // of one with folders, its latest state
 	deliveries []Delivery
 }
 
@@ -110,7 +110,7 @@ type generator struct {
 	all    []*scope
 	trees  []*scope // those with folders, the hot one first
 	hot    []*fileSim
-	serial int      // makes ids distinct
+	serial int      // in every id, so that they are distinct
 	lent   *fileSim // whose id another workspace's file may have too
 	twin   *event   // whose id another workspace's event may have too
 }
@@ -138,7 +138,7 @@ func (g *generator) scopes() {
 	}
 }
 
-// newFile makes a file. Some have the id of a file of another workspace, and some lie where another file of theirs lies or lay.
+// newFile makes a file. Some have the id of a file of another workspace, and some a path that another file has or had.
 func (g *generator) newFile(s *scope) *fileSim {
 	g.serial++
 	f := &fileSim{scope: s, id: fileID(g.serial, g.rnd), name: fileName(g.serial, g.rnd), dir: pick(g.rnd, dirs)}
@@ -207,7 +207,7 @@ func (g *generator) scopeOf(from []*scope) *scope {
 	return pick(g.rnd, from[1:])
 }
 
-// skewed picks from n with the first ones more often: some files must outgrow the receiver's memory of ids.
+// skewed picks from n with the first ones more often: some files must have more events than a row remembers ids.
 func (g *generator) skewed(n int) int {
 	flat := 4
 	if g.config.Spread > 0 {
@@ -267,7 +267,7 @@ func (g *generator) resend(d []Delivery) []Delivery {
 	return all
 }
 
-// refuse adds webhooks that must never reach the log.
+// refuse adds webhooks that must be refused.
 func (g *generator) refuse(s *scope) []Delivery {
 	d := s.deliveries
 	for range len(d) {

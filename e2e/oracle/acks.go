@@ -13,22 +13,23 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Sent is what was sent through the ingress, what the senders noted of it, workspace by workspace, and the positions of what
-// others wrote into the topic beside it. Judging empties it.
+// Sent is the history that was sent through the ingress, the senders' notes by workspace, and the positions of the
+// records that other producers wrote to the topic. Judging empties it.
 type Sent struct {
 	History *gen.History
 	Notes   [][]provider.Note
 	Foreign map[string]bool
 }
 
-// judgeSenders compares what the senders of a partition's workspaces were told with its log: every 200 is in it, where the
-// answer said; no refused webhook is; each workspace's events lie in the order they were sent.
+// judgeSenders compares the answers to a partition's workspaces with its log: every event with a 200 is at the
+// answered position; no refused webhook is in the log; each workspace's events are in the order in which they were
+// sent.
 func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 	r.check("acknowledged events lost", "acknowledged events changed", "acknowledged out of order", "never acknowledged",
 		"valid events refused", "refused events accepted", "refused events in the log", "log order is not send order", "records nobody sent",
 		"copies without an answer changed")
 	sent := map[string]sentEvent{}
-	for i := range by.History.Workspaces { // others look at theirs meanwhile
+	for i := range by.History.Workspaces { // other partitions' are judged at the same time
 		if m.partitionOf(by.History.Workspaces[i].ID) != partition {
 			continue
 		}
@@ -43,7 +44,7 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 			}
 			m.judgeNote(w, n, &last, r)
 		}
-		by.Notes[i], by.History.Workspaces[i].Deliveries = nil, nil // nobody asks for them again, and they may be gigabytes
+		by.Notes[i], by.History.Workspaces[i].Deliveries = nil, nil // not needed any more, and they may be gigabytes
 	}
 	reached := map[string]int{} // by workspace
 	for _, rec := range m.log {
@@ -52,7 +53,7 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 			continue
 		}
 		e := rec.event
-		if e != nil && (e.walk || e.passed != nil) { // see judgeOwn
+		if e != nil && (e.walk || e.inherits != nil) { // see judgeOwn
 			continue
 		}
 		if e == nil {
@@ -65,7 +66,7 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 			r.Violate(map[bool]string{true: "refused events in the log", false: "records nobody sent"}[known], "%s: %q", at, short(rec.Value))
 			continue
 		}
-		if !rec.answered { // it was sent again, and this copy may be the one that was folded
+		if !rec.answered { // a copy without a 200 may be the one that was folded
 			if d := kept(rec.Record, gen.Workspace{ID: e.scope, Canary: s.canary}, s.body); d != "" {
 				r.Violate("copies without an answer changed", "%q: %s at %s: %s", e.scope, e.id, at, d)
 			}
@@ -88,8 +89,8 @@ type sentEvent struct {
 	canary         string
 }
 
-// slack is how far apart what the ingress says of an event's arrival and what its sender saw may lie: an attempt is given up
-// after 5 s, and both may have waited for a processor.
+// slack is how much the times of ingress, broker and sender may differ: an attempt times out after 5 s, and each may
+// have waited for a CPU.
 const slack = 30 * time.Second
 
 // judgeNote compares one delivery with the record that the answer named.
@@ -129,8 +130,8 @@ func (m *Model) judgeNote(w gen.Workspace, n provider.Note, last *int64, r *Repo
 
 var receivedForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$`)
 
-// kept says how a record differs from what was sent: every member must be there unchanged, with received_at, partition_key
-// and the three canonical names added and nothing else.
+// kept describes how a record differs from the sent body: every member must be unchanged, and only received_at,
+// partition_key and the three canonical names are added.
 func kept(rec *kgo.Record, w gen.Workspace, body []byte) string {
 	sent, err := strictObject(body)
 	if err != nil {

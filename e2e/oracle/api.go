@@ -57,7 +57,7 @@ type api struct {
 	etag     string // of the last answer
 }
 
-// judgeScope judges one workspace and its files, and asks another for some of them.
+// judgeScope judges one workspace and its files, and requests some of them from another workspace.
 func (a *api) judgeScope(scope, other string, want *count, byScope map[string]map[string]*row) error {
 	object, err := a.get(workspacePath(scope))
 	if err != nil {
@@ -76,7 +76,7 @@ func (a *api) judgeScope(scope, other string, want *count, byScope map[string]ma
 	return a.judgeFiles(scope, other, rows, byScope[other], a.found)
 }
 
-// segment escapes one path segment; dots too, which clients and proxies like to resolve.
+// segment escapes one path segment; dots too, which clients and proxies may resolve.
 func segment(s string) string { return strings.ReplaceAll(url.PathEscape(s), ".", "%2E") }
 
 func workspacePath(scope string) string { return "/v1/workspaces/" + segment(scope) }
@@ -110,7 +110,8 @@ func (a *api) get(path string) (map[string]any, error) {
 	return nil, fmt.Errorf("GET %s: %s: %s", path, resp.Status, body)
 }
 
-// judgeListings pages through all files with small pages, through the active ones, through one path prefix, and through the folders.
+// judgeListings pages through all files with small pages, through the active ones, through one path prefix, and
+// through the folders.
 func (a *api) judgeListings(scope string, rows map[string]*row, r *Report) error {
 	const prefix = "/reports"
 	for _, q := range []struct {
@@ -179,7 +180,7 @@ func (a *api) list(path string) (files []map[string]any, err error) {
 	return nil, fmt.Errorf("GET %s: the pages do not end", path)
 }
 
-// judgeFiles gets each file, and asks another workspace for it too.
+// judgeFiles gets each file, and requests some of them from another workspace too.
 func (a *api) judgeFiles(scope, other string, rows, otherRows map[string]*row, r *Report) error {
 	for id, want := range rows {
 		object, err := a.get(FilePath(scope, id))

@@ -8,24 +8,23 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Where each file and folder must be in the end, and whether it must be in the trash, is here computed from the
-// provider's events alone, in the order of their times: no record that the files group wrote itself counts. So a
-// step of a folder's change that was lost, done twice or done in the wrong order is found, though every row is what
-// the log makes of it.
+// This file computes the final path and status of each file and folder from the provider's events alone, in the
+// order of their times: records that the files group wrote itself do not count. So a step of a folder's change that
+// was lost, applied twice or applied out of order is found, although every row follows from the log.
 //
-// Of rows whose events have no believable time, or of which two have the same, nothing is said, nor of their
-// entries. Nor of these: a row with a slash in its name, because a path does not say then where its last element
-// begins; an entry that is known by its path alone, in a folder that has had more paths than a row remembers.
+// Rows with events without a usable time, or with two events of the same time, are not judged, nor are their
+// entries. Not judged either are rows with a slash in their name, because the start of the path's last element is
+// ambiguous then, and entries known by their path alone in a folder that has had more paths than a row remembers.
 
 // A node is a file or a folder by its own events.
 type node struct {
 	id     string
 	folder bool
-	sure   bool // what is said here of it holds
+	sure   bool // it can be judged
 
 	name, path, parent string
-	beside             string // the parent that came with the path
-	adrift             bool   // the parent is newer, and another
+	pathParent         string // the parent that came with the path
+	stalePath          bool   // by a newer event with another parent
 	named, put, moved  int64  // the times of name, path and parent, µs; 0 for none
 
 	trashed           bool
@@ -40,7 +39,7 @@ type node struct {
 	result  *outcome
 }
 
-// An outcome is what a node shows, and what it gives to its entries.
+// An outcome is the final path and status of a node, and what its entries inherit.
 type outcome struct {
 	path    string
 	since   int64 // of the path, µs
@@ -51,7 +50,7 @@ type outcome struct {
 	sure              bool
 }
 
-// judgeEntries compares paths and status of the last rows with what they must be.
+// judgeEntries compares paths and status of the last rows with the outcomes.
 func (m *Model) judgeEntries(last map[string]*tidemarkv1.FileState, r *Report) {
 	const where, how = "entries not where their folder is", "entries not as their folder is"
 	r.check(where, how)
@@ -86,7 +85,7 @@ func (m *Model) nodes() map[string]map[string]*node {
 	seen := map[string]bool{}
 	for _, rec := range m.log {
 		e := rec.event
-		if e == nil || e.walk || e.passed != nil || !e.touches() || m.dead[position(rec.Partition, rec.Offset)] != nil {
+		if e == nil || e.walk || e.inherits != nil || !e.touches() || m.dead[position(rec.Partition, rec.Offset)] != nil {
 			continue
 		}
 		once := joinKey(e.scope, e.object) + "\x00" + e.id
@@ -112,9 +111,9 @@ func (m *Model) nodes() map[string]map[string]*node {
 	return all
 }
 
-// hear notes an event, and whether the row can be judged: a row forgets ids, and folds them again, when it has many.
+// hear adds an event. A row with many events cannot be judged: it forgets ids, and folds them again.
 func (n *node) hear(e *event) {
-	when := e.believed()
+	when := e.orderTime()
 	n.said = append(n.said, e)
 	if when == nil {
 		n.sure = false
@@ -125,10 +124,10 @@ func (n *node) hear(e *event) {
 	n.dated = append(n.dated, e)
 }
 
-// settle lets the node become what its events say in the order of their times. What it was meanwhile is only known
-// when they also came in that order: else it may have had any of the names in any of the places.
+// settle applies the events in the order of their times. The node's former paths are only known when the events also
+// arrived in that order: else it may have had any of the names in any of the folders.
 func (n *node) settle() {
-	byTime := func(a, b *event) int { return cmp.Compare(*a.believed(), *b.believed()) }
+	byTime := func(a, b *event) int { return cmp.Compare(*a.orderTime(), *b.orderTime()) }
 	n.inOrder = slices.IsSortedFunc(n.dated, byTime)
 	slices.SortStableFunc(n.dated, byTime)
 	for _, e := range n.dated {
@@ -150,12 +149,12 @@ func (n *node) settle() {
 	n.said, n.dated = nil, nil
 }
 
-// take lets the node become what an event says; no event before it is newer.
+// take applies an event; no event before it is newer.
 func (n *node) take(e *event) {
-	at, m := *e.believed(), e.meaning()
+	at, m := *e.orderTime(), e.meaning()
 	path, name, parent := e.texts["path"], e.texts["name"], e.texts["parent_id"]
 	if path != "" {
-		n.path, n.beside, n.adrift, n.put = path, parent, false, at
+		n.path, n.pathParent, n.stalePath, n.put = path, parent, false, at
 	}
 	if name != "" {
 		n.name, n.named = name, at
@@ -165,7 +164,7 @@ func (n *node) take(e *event) {
 	}
 	if parent != "" {
 		n.parent, n.moved = parent, at
-		n.adrift = path == "" && parent != n.beside
+		n.stalePath = path == "" && parent != n.pathParent
 	}
 	if n.path != "" {
 		n.paths = append(n.paths, n.path)
@@ -198,9 +197,8 @@ func newTree(nodes map[string]*node) tree {
 	return t
 }
 
-// in returns the folder that a node is in: its parent's, else the nearest that its path lies in. Which paths that
-// one had is only sure if it is in no folder itself and its events came in order: a path that it should have had
-// before is none that it had.
+// in returns the folder of a node: its parent, else the nearest folder that its path is in. The former paths of that
+// folder are only sure if it is in no folder itself and its events arrived in order.
 func (t tree) in(n *node) (folder *node, from string, sure bool) {
 	if f := t.parent(n); f != nil {
 		return f, "", true
@@ -224,9 +222,9 @@ func (t tree) parent(n *node) *node {
 	return nil
 }
 
-// around returns the nearest folder that a node's path lies in, now or formerly, and that path of it.
+// around returns the nearest folder that has, or had, a path that the node's path is in, and that path.
 func (t tree) around(n *node) (folder *node, from string) {
-	if n.adrift {
+	if n.stalePath {
 		return nil, ""
 	}
 	for _, f := range t.folders {
@@ -240,18 +238,18 @@ func (t tree) around(n *node) (folder *node, from string) {
 	return folder, from
 }
 
-// resolve says what a node shows; folders above it first.
+// resolve computes the outcome of a node, after those of the folders above it.
 func (t tree) resolve(n *node) *outcome {
 	if n.result != nil {
 		return n.result
 	}
-	n.result = &outcome{} // of a circle of folders nothing is said
+	n.result = &outcome{} // a cycle of folders is not judged
 	folder, from, sure := t.in(n)
 	o := &outcome{
 		path: n.path, since: max(n.put, n.named, n.moved), trashed: n.trashed, deleted: n.deleted, restored: n.restored,
 		above: folder, sure: sure && n.sure,
 	}
-	if n.adrift {
+	if n.stalePath {
 		o.path = ""
 	}
 	if folder != nil {
@@ -268,13 +266,13 @@ func (t tree) resolve(n *node) *outcome {
 	return o
 }
 
-// follow changes what a node shows by itself to what its folder makes of it.
+// follow applies the folder's outcome to a node's.
 func (n *node) follow(f *outcome, from string, o *outcome) {
 	last := n.path[strings.LastIndex(n.path, "/")+1:]
 	if last == "" {
 		last = n.name
 	}
-	if f.path != "" && last != "" && (n.adrift || n.path != "" && f.since > n.put) {
+	if f.path != "" && last != "" && (n.stalePath || n.path != "" && f.since > n.put) {
 		o.path, o.since = below(f.path, last), max(o.since, f.since)
 		if from != "" {
 			o.path = below(f.path, strings.TrimPrefix(n.path, below(from, "")))
@@ -301,7 +299,7 @@ func (n *node) follow(f *outcome, from string, o *outcome) {
 	}
 }
 
-// withLast puts a name in the place of a path's last element.
+// withLast replaces a path's last element by a name.
 func withLast(path, name string) string {
 	if path == "" {
 		return ""

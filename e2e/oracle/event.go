@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// Reasons of the dead letters, as the design words them.
+// Reasons of dead letters: see docs/design.md.
 const (
 	notJSON       = "not_json"
 	missingField  = "missing_field"
@@ -19,11 +19,11 @@ const (
 	beyondWindow  = "beyond_dedupe_window"
 )
 
-// An event is what a record of the events topic says.
+// An event is a decoded record of the events topic.
 type event struct {
 	name, id, scope, object string
 
-	texts map[string]string // the state's text fields that it carries
+	texts map[string]string // the text fields of the state
 	size  *int64
 	actor string
 	// member is who joined or left.
@@ -37,9 +37,9 @@ type event struct {
 	unreadable []string // fields that were there and could not be read, sorted
 
 	// Of a record that the files group wrote itself.
-	passed *inherited     // what an entry takes over from its folder
-	cause  map[string]any // the folder's event, as the JSON has it
-	walk   bool           // it only goes on with a folder's entries
+	inherits *inherited     // what an entry inherits from its folder
+	cause    map[string]any // the folder's event, as the JSON has it
+	walk     bool           // it continues a walk over a folder's entries
 }
 
 // Accepted names, in the order they are looked for.
@@ -75,7 +75,7 @@ func parseObject(object map[string]any, recorded time.Time) (e *event, reason st
 	if e.name, reason = identity(object, eventNames); reason != "" {
 		return nil, reason
 	}
-	if meant := firstText(object, []string{"canonical_event"}); meant != "" { // what the ingress took the name for
+	if meant := firstText(object, []string{"canonical_event"}); meant != "" { // set by the ingress for an alias
 		e.name = meant
 	}
 	if e.id, reason = identity(object, idNames); reason != "" {
@@ -88,7 +88,7 @@ func parseObject(object map[string]any, recorded time.Time) (e *event, reason st
 		return nil, reason
 	}
 	for field, names := range textNames {
-		e.texts[field] = e.spelledText(object, field, names)
+		e.texts[field] = e.firstReadableText(object, field, names)
 		if field == "hash" {
 			e.texts[field] = withAlgorithm(e.texts[field], object)
 		}
@@ -99,15 +99,15 @@ func parseObject(object map[string]any, recorded time.Time) (e *event, reason st
 			delete(e.texts, field)
 		}
 	}
-	e.spelled(object, "size", sizeNames, func(value any) (bool, bool) {
+	e.firstReadable(object, "size", sizeNames, func(value any) (bool, bool) {
 		e.size = sizeOf(value)
 		return e.size != nil, e.size != nil
 	})
-	e.actor, e.member = e.spelledText(object, "actor_id", actorNames), e.spelledText(object, "member_id", memberNames)
+	e.actor, e.member = e.firstReadableText(object, "actor_id", actorNames), e.firstReadableText(object, "member_id", memberNames)
 	if e.member == "" {
 		e.member = e.object
 	}
-	e.spelled(object, "created", timeNames, func(value any) (bool, bool) {
+	e.firstReadable(object, "created", timeNames, func(value any) (bool, bool) {
 		at := instantOf(value)
 		if at == nil || *at < undated {
 			return false, at != nil
@@ -162,9 +162,9 @@ func firstText(object map[string]any, names []string) string {
 // undated is the time, in microseconds, before which a sender's clock was not set: the year 2000.
 const undated = 946684800 * second
 
-// believed is the time that orders the event: the sender's, or that of its arrival where the sender's cannot be read. One more than
-// 5 minutes after its arrival cannot be, nor can none.
-func (e *event) believed() *int64 {
+// orderTime is the time that orders the event: the sender's, or that of its arrival where the sender's cannot be
+// read. It is nil without a time, and when the time is more than 5 minutes after the arrival.
+func (e *event) orderTime() *int64 {
 	switch {
 	case e.occurred == nil && slices.Contains(e.unreadable, "created"):
 		return &e.received
@@ -174,22 +174,22 @@ func (e *event) believed() *int64 {
 	return e.occurred
 }
 
-// at is when the event happened, as shown to people.
+// at is the displayed time of the event.
 func (e *event) at() int64 {
-	if when := e.believed(); when != nil {
+	if when := e.orderTime(); when != nil {
 		return *when
 	}
 	return e.received
 }
 
-// A meaning is what an event does to the file or the folder that it names.
+// A meaning is the effect of an event on its file or folder.
 type meaning struct {
 	what   string // added, updated, restored or deleted; empty for an event without such a meaning
 	folder bool
-	ofEach bool // the provider may send it for each entry of a folder, beside the folder's
+	ofEach bool // the provider may also send it for each entry of a folder
 }
 
-// meaning is what the event means for a file or a folder.
+// meaning returns the effect of the event on a file or a folder.
 func (e *event) meaning() (m meaning) {
 	rest, ok := strings.CutPrefix(e.name, "workspace_storage_")
 	share := false
@@ -218,5 +218,5 @@ func (e *event) meaning() (m meaning) {
 	return m
 }
 
-// touches says whether the event is about a row.
+// touches reports whether the event changes a row.
 func (e *event) touches() bool { return e.object != "" && e.meaning().what != "" }

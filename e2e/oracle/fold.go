@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// A row is what the model holds of a file or a folder.
+// A row is the state of a file or a folder in the model.
 type row struct {
 	scope, object string
 	folder        bool
 
-	texts map[string]string // name, path, parent_id, mime, hash, as they are shown
+	texts map[string]string // displayed: name, path, parent_id, mime, hash
 	size  *int64
 
 	status     string
@@ -32,30 +32,30 @@ type row struct {
 	own       own
 	inherited *inherited
 
-	silent, silentOffset int64 // folds that changed nothing shown, and where the last of them lies
+	silent, silentOffset int64 // folds without a displayed change, and the offset of the last one
 
 	seen []seenID
 }
 
-// An own is what the row's events said themselves, where the row may show something of its folder's.
+// own has the fields of the row's own events for which the row may display those of its folder.
 type own struct {
-	path    string // as it was sent
-	named   bool   // the name is newer than the path
-	beside  string // the parent that came with the path
-	adrift  bool   // the parent is newer, and another
-	status  string
-	deleted *int64
-	// When the event that wrote the path, and the status, arrived, if it had no time; else 0.
+	path       string // as it was sent
+	named      bool   // the name is newer than the path
+	pathParent string // the parent that came with the path
+	stalePath  bool   // by a newer event with another parent
+	status     string
+	deleted    *int64
+	// The arrival of the event that wrote the path, and the status, if that has no time; else 0.
 	pathArrived, statusArrived int64
 }
 
-// dated are the fields that have a time each, in the order of FileState.field_times.
+// dated are the fields with a time, in the order of FileState.field_times.
 var dated = [...]string{"name", "path", "parent_id", "size", "mime", "hash", "status", "actor_id"}
 
-// time is where the time of a field is held; 0 when no dated event wrote it.
+// time returns the time of a field; 0 when no dated event wrote it.
 func (r *row) time(field string) *int64 { return &r.times[slices.Index(dated[:], field)] }
 
-// A seenID is one event id of the window. Times are whole seconds, as the sender's are.
+// A seenID is one event id of the window. Times are in whole seconds, as the sender's.
 type seenID struct {
 	id             string
 	sent, recorded int64
@@ -68,46 +68,47 @@ const (
 
 const second = 1_000_000 // in µs
 
-// remembers reports whether an event id is in the window, and whether an unknown one is too old to be told from one that
-// was forgotten: the window holds the newest ids by the sender's time.
+// remembers reports whether an event id is in the window, and whether an unknown id is so old that the window may
+// have dropped it: the window has the newest ids by the sender's time.
 func (r *row) remembers(e *event) (duplicate, beyond bool) {
 	for _, s := range r.seen {
 		if s.id == e.id {
 			return true, false
 		}
 	}
-	at := e.believed()
+	at := e.orderTime()
 	if len(r.seen) < windowIDs || at == nil {
 		return false, false
 	}
 	oldest, newest := r.seen[0].sent, r.seen[windowIDs-1].sent
-	return false, *at/second < oldest || *at/second == oldest && oldest < newest // one of that second may have been forgotten
+	return false, *at/second < oldest || *at/second == oldest && oldest < newest // an id of that second may have been dropped
 }
 
-// filledBySecondOf says that the window is full of events of the same second as this one.
+// filledBySecondOf reports whether the window is full of events of the same second as this one.
 func (r *row) filledBySecondOf(e *event) bool {
-	at := e.believed()
+	at := e.orderTime()
 	return r != nil && at != nil && len(r.seen) == windowIDs && r.seen[0].sent == *at/second && r.seen[windowIDs-1].sent == *at/second
 }
 
-// apply folds an accepted event into a copy of the row; nil is a file never seen. It reports whether the event came late, and
-// whether it was silent: it changed nothing shown and raised no version. When it gives the row nothing, that is the row before.
+// apply folds an accepted event into a copy of the row; nil is a new file. It reports whether the event came late,
+// and whether it was silent: no displayed change and no new version. It returns the row itself when the event changes
+// nothing at all.
 func (r *row) apply(e *event, partition int32, offset int64) (after *row, late, silent bool) {
 	after = &row{scope: e.scope, object: e.object, texts: map[string]string{}, incomplete: true, own: own{status: "active"}}
 	if r != nil {
 		*after = *r
 		after.texts = maps.Clone(r.texts)
 	}
-	if e.passed == nil {
+	if e.inherits == nil {
 		after.folder = after.folder || e.meaning().folder
 		late = after.write(e)
-	} else if after.inherit(e.passed); r != nil && after.inherited == r.inherited {
+	} else if after.inherit(e.inherits); r != nil && after.inherited == r.inherited {
 		return r, false, true
 	}
-	after.headline(e)
+	after.setLastEvent(e)
 	after.show()
 	after.remember(e)
-	if r != nil && (e.passed != nil || e.meaning().ofEach && after.heir()) && after.showsWhat(r) {
+	if r != nil && (e.inherits != nil || e.meaning().ofEach && after.inItsFolder()) && after.showsWhat(r) {
 		after.lastEvent, after.lastID, after.updated, after.actor = r.lastEvent, r.lastID, r.updated, r.actor
 		*after.time("actor_id") = *r.time("actor_id")
 		after.silent, after.silentOffset = r.silent+1, offset
@@ -118,16 +119,16 @@ func (r *row) apply(e *event, partition int32, offset int64) (after *row, late, 
 	return after, late, false
 }
 
-// visited is a folder's row after a record by which its entries are visited.
-func (r *row) visited(offset int64) *row {
+// walked is a folder's row after a record of a walk over its entries.
+func (r *row) walked(offset int64) *row {
 	after := *r
 	after.silent, after.silentOffset = r.silent+1, offset
 	return &after
 }
 
-// write puts into the row what the event carries, each field by its own time, and reports whether one was held back.
+// write writes the event's fields, each by its own time, and reports whether an older one was ignored.
 func (r *row) write(e *event) (late bool) {
-	when := e.believed()
+	when := e.orderTime()
 	late = !r.writeStatus(e, when)
 	wrote := func(field string) bool {
 		if e.texts[field] == "" {
@@ -150,10 +151,10 @@ func (r *row) write(e *event) (late bool) {
 		r.own.named = true
 	}
 	if wrote("parent_id") {
-		r.own.adrift = beyond && e.texts["parent_id"] != r.own.beside
+		r.own.stalePath = beyond && e.texts["parent_id"] != r.own.pathParent
 	}
 	wrote("mime")
-	if wrote("hash") && when != nil && *r.time("size") > *when { // it is of another content
+	if wrote("hash") && when != nil && *r.time("size") > *when { // the hash is that of older content
 		delete(r.texts, "hash")
 		late = true
 	}
@@ -170,17 +171,17 @@ func (r *row) write(e *event) (late bool) {
 	return late
 }
 
-// writePath takes over a path. A name or a parent that is newer, though it came before, holds against it, and what a folder gave
-// until then does not.
+// writePath writes a path. A newer name or parent overrides it, also one that arrived before; what a folder gave
+// earlier does not.
 func (r *row) writePath(e *event, when *int64) {
 	path := e.texts["path"]
 	for r.folder && len(path) > 1 && strings.HasSuffix(path, "/") {
 		path = strings.TrimSuffix(path, "/")
 	}
-	r.own.path, r.own.named, r.own.beside, r.own.adrift, r.own.pathArrived = path, false, e.texts["parent_id"], false, e.received
+	r.own.path, r.own.named, r.own.pathParent, r.own.stalePath, r.own.pathArrived = path, false, e.texts["parent_id"], false, e.received
 	if when != nil {
 		r.own.pathArrived = 0
-		r.own.adrift = *r.time("parent_id") > *when && r.texts["parent_id"] != r.own.beside
+		r.own.stalePath = *r.time("parent_id") > *when && r.texts["parent_id"] != r.own.pathParent
 		r.own.named = *r.time("name") > *when
 	}
 	if in := r.inherited; in != nil && in.pathSince != nil && (when == nil || in.pathSince.at <= *when) {
@@ -190,8 +191,8 @@ func (r *row) writePath(e *event, when *int64) {
 	}
 }
 
-// takes reports whether an event may write a field, and if so notes its time: equal times go by the log's order, and an event
-// without a time counts as newest and leaves the field's as it was.
+// takes reports whether an event may write a field, and if so sets the field's time: of equal times the later record
+// wins, and an event without a time wins and leaves the field's time as it was.
 func (r *row) takes(field string, when *int64) bool {
 	held := r.time(field)
 	if when != nil && *when < *held {
@@ -203,38 +204,38 @@ func (r *row) takes(field string, when *int64) bool {
 	return true
 }
 
-// headline notes the newest event and who acted last. An older event of a folder is no news to an entry that has a newer one.
-func (r *row) headline(e *event) {
-	if at := e.at(); newer(e.believed(), &r.newestAt) {
-		if e.passed != nil && r.updated != nil && at < *r.updated {
+// setLastEvent sets the newest event and its actor. An older event of the folder does not replace an entry's newer one.
+func (r *row) setLastEvent(e *event) {
+	if at := e.at(); newer(e.orderTime(), &r.newestAt) {
+		if e.inherits != nil && r.updated != nil && at < *r.updated {
 			return
 		}
 		r.lastEvent, r.lastID, r.updated = e.name, e.id, &at
 	}
-	if e.actor != "" && r.takes("actor_id", e.believed()) {
+	if e.actor != "" && r.takes("actor_id", e.orderTime()) {
 		r.actor = e.actor
 	}
 }
 
-// writeStatus writes the status, and reports false when the event came too late to.
+// writeStatus writes the status, and reports false when the event came too late.
 func (r *row) writeStatus(e *event, when *int64) bool {
 	what, at := e.meaning().what, e.at()
 	if what == "updated" {
 		return true
 	}
-	inTrash := r.heir() && r.inherited.trashed
+	inTrash := r.inItsFolder() && r.inherited.trashed
 	written := r.takes("status", when)
 	arrived := e.received
 	if when != nil {
 		arrived = 0
 	}
 	switch {
-	case !written || what == "deleted" && when == nil && inTrash: // it is in the trash, with its folder
+	case !written || what == "deleted" && when == nil && inTrash: // it is in the trash already, with its folder
 	case what == "deleted":
 		r.own.status, r.own.deleted, r.own.statusArrived = "trashed", &at, arrived
 	default:
 		r.own.status, r.own.deleted, r.own.statusArrived = "active", nil, arrived
-		if inTrash && sinceOf(e).notBefore(r.inherited.trashedSince) { // it is back, and its folder is not
+		if inTrash && sinceOf(e).notBefore(r.inherited.trashedSince) { // it was restored without its folder
 			without := *r.inherited
 			without.trashed = false
 			r.inherited = &without
@@ -249,8 +250,8 @@ func (r *row) writeStatus(e *event, when *int64) bool {
 	return written
 }
 
-// newer reports whether an event is the newest of its kind, and if so notes its time: equal times go by the log's order, and an
-// event without a time counts as newest and leaves the group's as it was.
+// newer reports whether an event is the newest of its kind, and if so sets its time: of equal times the later record
+// wins, and an event without a time wins and leaves the time as it was.
 func newer(when *int64, held **int64) bool {
 	if when == nil {
 		return true
@@ -262,7 +263,8 @@ func newer(when *int64, held **int64) bool {
 	return true
 }
 
-// remember adds the event to the window, which is ordered by the sender's time; an event without one stands at the newest's.
+// remember adds the event to the window, which is ordered by the sender's time; an event without a time gets the
+// newest one's.
 func (r *row) remember(e *event) {
 	new := seenID{id: e.id, recorded: e.recorded / second}
 	var kept []seenID
@@ -271,13 +273,13 @@ func (r *row) remember(e *event) {
 			kept = append(kept, s)
 		}
 	}
-	switch at := e.believed(); {
+	switch at := e.orderTime(); {
 	case at != nil:
 		new.sent = *at / second
 	case len(kept) > 0:
 		new.sent = kept[len(kept)-1].sent
 	}
-	if (e.replayed || e.passed != nil) && len(kept) > 0 { // its age says nothing
+	if (e.replayed || e.inherits != nil) && len(kept) > 0 { // its own time is old
 		new.sent = max(new.sent, kept[len(kept)-1].sent)
 	}
 	place := len(kept)
@@ -288,7 +290,7 @@ func (r *row) remember(e *event) {
 	r.seen = kept[max(0, len(kept)-windowIDs):]
 }
 
-// doc is the row as the design's JSON shows it.
+// doc is the row in the form of the design's JSON.
 func (r *row) doc() doc {
 	if r == nil {
 		return nil
@@ -315,7 +317,7 @@ func (r *row) doc() doc {
 	return d
 }
 
-// bookkeeping is what later folds go by, in the form of FileState.
+// bookkeeping has the fields that only later folds use, in the form of FileState.
 func (r *row) bookkeeping() doc {
 	var seen []byte
 	for _, s := range r.seen {

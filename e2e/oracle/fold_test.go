@@ -160,7 +160,7 @@ func TestReasons(t *testing.T) {
 	}{
 		{record("w", at, good), ""}, {record("v", at, good), keyMismatch}, {record("w", at+1, good), wrongPart}, {record("w", at, nil), nullValue},
 	} {
-		if _, reason := m.understand(test.record); reason != test.want {
+		if _, reason := m.decode(test.record); reason != test.want {
 			t.Errorf("%v: reason %q, want %q", test.record, reason, test.want)
 		}
 	}

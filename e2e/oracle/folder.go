@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// An inherited is what a record of an entry says that the folder gives it.
+// inherited is what an entry inherits from its folder, by the record that the files group wrote for it.
 type inherited struct {
 	folder        string
 	stamp         int64 // of one folder, the higher one is newer
 	path          string
 	pathSince     *since
-	from          string // for an entry that is in the folder by its path alone: the folder's path that this lies in
-	fromUntil     *since // when the folder left that; nil while it is there
+	from          string // for an entry that is in the folder by its path alone: the folder's path
+	fromUntil     *since // when the folder left that path; nil while it has it
 	trashed       bool
 	trashedSince  *since // the folder's delete
 	restoredSince *since // and its restore after that
@@ -24,7 +24,7 @@ type since struct{ at, arrived int64 }
 
 func sinceOf(e *event) *since {
 	s := &since{arrived: e.received}
-	if when := e.believed(); when != nil {
+	if when := e.orderTime(); when != nil {
 		s.at = *when
 	}
 	return s
@@ -41,9 +41,9 @@ func (s *since) notBefore(other *since) bool {
 	return s.at >= other.at
 }
 
-// holdsAgainst says whether what a folder gives since then is shown in the place of what the row's own event said at
-// that time, or, when it had none, upon its arrival.
-func (s *since) holdsAgainst(at, arrived int64) bool {
+// overrides reports whether what a folder gives since then is displayed instead of the row's own field, which was
+// written at that time, or, without one, upon arrival.
+func (s *since) overrides(at, arrived int64) bool {
 	switch {
 	case s == nil:
 		return false
@@ -53,8 +53,8 @@ func (s *since) holdsAgainst(at, arrived int64) bool {
 	return s.at == 0 || s.at >= at
 }
 
-// follow reads what the JSON of a record of an entry has beside a webhook's; the reason is empty when it names its
-// cause.
+// follow reads the members that the JSON of an entry's record has in addition to a webhook's; the reason is empty
+// when it names its cause.
 func (e *event) follow(value []byte) (reason string) {
 	object, err := strictObject(value)
 	if err != nil {
@@ -74,7 +74,7 @@ func (e *event) follow(value []byte) (reason string) {
 	if err != nil || in.folder == "" || member(e.cause, "event_id") == "" {
 		return badField
 	}
-	e.passed = in
+	e.inherits = in
 	return ""
 }
 
@@ -98,26 +98,26 @@ func sinceIn(object map[string]any, name string) *since {
 	return s
 }
 
-// heir says whether what the row has inherited is of the folder that it is in now.
-func (r *row) heir() bool {
+// inItsFolder reports whether the row is still in the folder that it has inherited from.
+func (r *row) inItsFolder() bool {
 	switch in := r.inherited; {
 	case in == nil:
 		return false
 	case in.from != "":
-		return !r.own.adrift && lies(r.own.path, in.from) && (in.fromUntil == nil || in.fromUntil.holdsAgainst(*r.time("path"), r.own.pathArrived))
+		return !r.own.stalePath && lies(r.own.path, in.from) && (in.fromUntil == nil || in.fromUntil.overrides(*r.time("path"), r.own.pathArrived))
 	default:
 		return in.folder == r.texts["parent_id"]
 	}
 }
 
-// lies says whether a path is below a folder's.
+// lies reports whether a path is below a folder's.
 func lies(path, folder string) bool {
 	return len(path) > len(below(folder, "")) && strings.HasPrefix(path, below(folder, ""))
 }
 
 func below(folder, rest string) string { return strings.TrimSuffix(folder, "/") + "/" + rest }
 
-// inherit takes over what a folder gives, unless the row is not in it any more, or has newer, or has a nearer folder's.
+// inherit sets what a folder gives, unless the row has left it, or has something newer or of a nearer folder.
 func (r *row) inherit(in *inherited) {
 	held := r.inherited
 	byParent := in.from == ""
@@ -126,18 +126,18 @@ func (r *row) inherit(in *inherited) {
 		return
 	case held == nil:
 	case held.folder == in.folder:
-		// What it has may be of a place that it has left.
-		has := in.stamp < held.stamp || in.stamp == held.stamp && r.heir()
+		// It may have left the folder for which it was given.
+		has := in.stamp < held.stamp || in.stamp == held.stamp && r.inItsFolder()
 		if has && (held.from == "" || !byParent) {
 			return
 		}
-	case !byParent && r.heir() && held.nearerThan(in):
+	case !byParent && r.inItsFolder() && held.nearerThan(in):
 		return
 	}
 	r.inherited = in
 }
 
-// nearerThan compares two folders, the other of which is known by its path; of equal paths one is chosen.
+// nearerThan compares two folders, the other of which is known by its path; equal paths are ordered by id.
 func (in *inherited) nearerThan(other *inherited) bool {
 	switch {
 	case in.from == "":
@@ -148,7 +148,7 @@ func (in *inherited) nearerThan(other *inherited) bool {
 	return len(in.from) > len(other.from)
 }
 
-// show derives what is shown of path and status.
+// show derives the displayed path and status.
 func (r *row) show() {
 	path := r.shownPath()
 	if r.texts["path"] = path; path == "" {
@@ -166,13 +166,13 @@ func (r *row) shownPath() string {
 	if own != "" {
 		own = dir + last
 	}
-	known := r.heir() && in.path != "" && last != ""
+	known := r.inItsFolder() && in.path != "" && last != ""
 	switch {
-	case r.own.adrift && known:
+	case r.own.stalePath && known:
 		return below(in.path, last)
-	case r.own.adrift:
+	case r.own.stalePath:
 		return ""
-	case own == "" || !known || !in.pathSince.holdsAgainst(*r.time("path"), r.own.pathArrived):
+	case own == "" || !known || !in.pathSince.overrides(*r.time("path"), r.own.pathArrived):
 		return own
 	case in.from == "":
 		return below(in.path, last)
@@ -183,12 +183,12 @@ func (r *row) shownPath() string {
 func (r *row) shownStatus() (status string, deleted *int64) {
 	in, trashed := r.inherited, r.own.status == "trashed"
 	status, deleted = r.own.status, r.own.deleted
-	if !r.heir() {
+	if !r.inItsFolder() {
 		return status, deleted
 	}
 	by, at, arrived := in.trashedSince, *r.time("status"), r.own.statusArrived
 	switch {
-	case in.trashed && by.holdsAgainst(at, arrived) != trashed: // neither deleted before nor brought back after
+	case in.trashed && by.overrides(at, arrived) != trashed: // neither deleted before nor restored after
 		when := by.at
 		if when == 0 {
 			when = by.arrived
@@ -200,7 +200,7 @@ func (r *row) shownStatus() (status string, deleted *int64) {
 	return status, deleted
 }
 
-// wasIn says whether the row was in its folder when that was deleted.
+// wasIn reports whether the row was in its folder when that was deleted.
 func (r *row) wasIn(deleted *since) bool {
 	entered := "parent_id"
 	if r.inherited.from != "" {
@@ -209,7 +209,7 @@ func (r *row) wasIn(deleted *since) bool {
 	return deleted != nil && (deleted.at == 0 || *r.time(entered) <= deleted.at)
 }
 
-// withinTrash says whether an event came between the delete and the restore of a folder.
+// withinTrash reports whether an event came between the delete and the restore of a folder.
 func withinTrash(deleted, restored *since, at, arrived int64) bool {
 	if restored == nil {
 		return false
@@ -220,7 +220,7 @@ func withinTrash(deleted, restored *since, at, arrived int64) bool {
 	return deleted.at != 0 && deleted.at <= at && at <= restored.at
 }
 
-// showsWhat says whether two rows show the same, apart from version and position and what is said of the last event.
+// showsWhat reports whether two rows display the same, apart from version, position and the last event.
 func (r *row) showsWhat(other *row) bool {
 	a, b := r.doc(), other.doc()
 	for _, name := range []string{"version", "position", "last_event", "last_event_id", "actor_id", "updated_at"} {
@@ -230,9 +230,9 @@ func (r *row) showsWhat(other *row) bool {
 	return maps.Equal(a, b)
 }
 
-// judgeOwn wants each record that the files group wrote itself to follow from an event of a folder that lies before
-// it and was folded, and to be about an entry or a folder that was known by then.
-func (m *Model) judgeOwn(r *Report) {
+// judgeGroupRecords requires that each record that the files group wrote to the events topic names as its cause a
+// folder's event before it that was folded, and is about an entry or a folder that exists by then.
+func (m *Model) judgeGroupRecords(r *Report) {
 	const wrong = "records of the group without a cause"
 	r.check(wrong)
 	known := map[string]bool{} // by key: whether it is a folder
@@ -246,9 +246,9 @@ func (m *Model) judgeOwn(r *Report) {
 		switch {
 		case e.walk && !folder:
 			r.Violate(wrong, "%s goes on with the entries of %q, which is no folder yet", at, key)
-		case e.passed != nil && !seen:
+		case e.inherits != nil && !seen:
 			r.Violate(wrong, "%s is of an entry %q that is not known yet", at, key)
-		case e.passed != nil:
+		case e.inherits != nil:
 			if d := m.causeOf(rec); d != "" {
 				r.Violate(wrong, "%s: %s: %q", at, d, short(rec.Value))
 			}
@@ -257,7 +257,7 @@ func (m *Model) judgeOwn(r *Report) {
 	}
 }
 
-// causeOf says what is wrong with the cause that a record names.
+// causeOf describes what is wrong with the cause of a record; empty when it is right.
 func (m *Model) causeOf(rec *entry) string {
 	e := rec.event
 	at := member(e.cause, "position")
@@ -267,10 +267,10 @@ func (m *Model) causeOf(rec *entry) string {
 		return "header and JSON name different causes"
 	case cause == nil || m.notices[at] == nil || cause.Offset >= rec.Offset:
 		return "its cause is no event that was folded before it"
-	case cause.event.passed != nil || cause.event.scope != e.scope,
+	case cause.event.inherits != nil || cause.event.scope != e.scope,
 		cause.event.id != member(e.cause, "event_id") || cause.event.name != member(e.cause, "event"):
 		return "its cause is another event than it says"
-	case member(e.cause, "folder_id") != e.passed.folder:
+	case member(e.cause, "folder_id") != e.inherits.folder:
 		return "it inherits from another folder than it says"
 	}
 	return ""

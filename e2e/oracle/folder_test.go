@@ -113,7 +113,7 @@ func TestLostStepsAreFound(t *testing.T) {
 			return strings.TrimPrefix(e.GetEvent(), "workspace_storage_")+" "+e.GetFileId() == test.lost
 		})
 		r := &Report{}
-		m.judgeOwn(r)
+		m.judgeGroupRecords(r)
 		m.judgeFiles(slices.Values(p.table(t)), r)
 		expect(t, test.name, test.found, r)
 		if n := r.Count("rows wrong"); n > 0 {
@@ -161,7 +161,7 @@ func TestOwnRecordsNeedACause(t *testing.T) {
 		own := slices.IndexFunc(p.log, func(r *kgo.Record) bool { return header(r, "tidemark-cause") != "" })
 		r := &Report{}
 		m := NewModel("events", 8, test.change(p.log, own))
-		m.judgeOwn(r)
+		m.judgeGroupRecords(r)
 		expect(t, test.name, test.found, r)
 		by := &Sent{History: &gen.History{}}
 		m.judgeSenders(int(p.log[0].Partition), by, r)

@@ -17,8 +17,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A Follower reads the files table while it is written: compaction leaves little more than last rows for who reads it at the end,
-// and rows that were wrong for a moment were answered for a moment.
+// A Follower consumes the files table while it is written: compaction removes nearly all but the last rows, and a row
+// that was wrong for a moment was served for a moment.
 type Follower struct {
 	topic  string
 	client *kgo.Client
@@ -28,18 +28,18 @@ type Follower struct {
 
 	mu    sync.Mutex
 	reads map[int32]int64 // the offset after the last one read
-	rows  [][]sighting    // by partition
+	rows  [][]rowRead     // by partition
 }
 
-// A sighting is one row that who reads committed records was handed.
-type sighting struct {
+// A rowRead is one row as a read_committed consumer receives it.
+type rowRead struct {
 	key     string
 	version int64
 	folds   int64                 // see foldsOf
 	sum     [sha256.Size / 2]byte // of its doc
 }
 
-// Follow begins before anything is written.
+// Follow must be called before the first record is written.
 func Follow(brokers []string, topic string, partitions int) (*Follower, error) {
 	from := map[int32]kgo.Offset{}
 	for p := range partitions {
@@ -51,7 +51,7 @@ func Follow(brokers []string, topic string, partitions int) (*Follower, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &Follower{topic: topic, client: client, cancel: cancel, done: make(chan struct{}), reads: map[int32]int64{}, rows: make([][]sighting, partitions)}
+	f := &Follower{topic: topic, client: client, cancel: cancel, done: make(chan struct{}), reads: map[int32]int64{}, rows: make([][]rowRead, partitions)}
 	go f.run(ctx)
 	return f, nil
 }
@@ -72,13 +72,13 @@ func (f *Follower) run(ctx context.Context) {
 				f.err = errors.Join(f.err, fmt.Errorf("%s at %d:%d: %w", f.topic, r.Partition, r.Offset, err))
 				continue
 			}
-			f.rows[r.Partition] = append(f.rows[r.Partition], sighting{string(r.Key), state.GetVersion(), foldsOf(state), stateDoc(state).sum()})
+			f.rows[r.Partition] = append(f.rows[r.Partition], rowRead{string(r.Key), state.GetVersion(), foldsOf(state), stateDoc(state).sum()})
 		}
 		f.mu.Unlock()
 	}
 }
 
-// Finish waits until all that is in the topic by now has been read, and ends the reading.
+// Finish waits until all records that are in the topic by now have been read, and ends the consumer.
 func (f *Follower) Finish(ctx context.Context, limit time.Duration) error {
 	defer f.client.Close()
 	defer func() { f.cancel(); <-f.done }()
@@ -106,7 +106,7 @@ func (f *Follower) Finish(ctx context.Context, limit time.Duration) error {
 	}
 }
 
-// sum tells docs apart.
+// sum is a digest of the doc.
 func (d doc) sum() (sum [sha256.Size / 2]byte) {
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(d)) {
@@ -116,9 +116,9 @@ func (d doc) sum() (sum [sha256.Size / 2]byte) {
 	return sum
 }
 
-// judgeFollowed compares every row that was seen with what its version should be. An owner that slept may append older rows
-// behind its successor's; exactly_once fences it.
-func (m *Model) judgeFollowed(rows []sighting, r *Report) {
+// judgeFollowed compares every row that was read with the model's row of its version. A paused owner may append older
+// rows behind its successor's; exactly_once fences it.
+func (m *Model) judgeFollowed(rows []rowRead, r *Report) {
 	r.check("rows of a version wrong")
 	if m.once {
 		r.check("rows going back in time")

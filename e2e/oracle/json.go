@@ -16,7 +16,7 @@ import (
 
 const maxDepth = 32
 
-// strictObject decodes a JSON object and refuses what the design refuses: bytes that are not UTF-8, a name twice in one
+// strictObject decodes a JSON object and rejects what the design rejects: bytes that are not UTF-8, a name twice in one
 // object, more than 32 levels, anything but one object at the top. Names keep their exact case.
 func strictObject(value []byte) (map[string]any, error) {
 	if !utf8.Valid(value) {
@@ -80,7 +80,7 @@ func strictValue(dec *json.Decoder, depth int) (any, error) {
 	return object, err
 }
 
-// A doc is a flat JSON object in a form that compares: each value with its type, times as instants, nulls left out.
+// A doc is a flat JSON object in a comparable form: each value with its type, times as instants, nulls left out.
 type doc map[string]string
 
 func text(s string) string    { return "text " + s }
@@ -101,7 +101,7 @@ func (d doc) putTime(name string, us *int64) {
 	}
 }
 
-// toDoc flattens what a JSON object says; the members named in except are left to the caller.
+// toDoc flattens a JSON object; the members in except are left to the caller.
 func toDoc(object map[string]any, except ...string) doc {
 	d := doc{}
 	for name, value := range object {
@@ -134,7 +134,7 @@ func toDoc(object map[string]any, except ...string) doc {
 	return d
 }
 
-// diff says in which members two docs differ.
+// diff describes the members in which two docs differ.
 func (d doc) diff(want doc) string {
 	if maps.Equal(d, want) {
 		return ""

@@ -18,26 +18,34 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Topics names what is read; see the design for what each holds.
+// Topics are the names of an installation's topics: see docs/design.md.
 type Topics struct{ Events, Files, Index, Notify, DLQ, Workspaces string }
 
-// Judge compares what a cluster holds with what its events topic should have become.
+// TopicsOf returns the names of an installation's topics.
+func TopicsOf(prefix string) Topics {
+	return Topics{
+		Events: prefix + "-events", Files: prefix + "-files-table", Index: prefix + "-index", Notify: prefix + "-notify",
+		DLQ: prefix + "-dlq", Workspaces: prefix + "-workspaces-table",
+	}
+}
+
+// Judge compares the topics of a cluster with the model of its events topic.
 type Judge struct {
 	Brokers    []string
-	Topics     Topics // of which the index must not have been compacted yet: every version of a file is looked for
+	Topics     Topics // the index must not be compacted: every version of a file is compared
 	Partitions int
-	// Workspaces says whether the workspaces table is judged too: a control that runs only the files group has none.
+	// Workspaces has the workspaces table judged too.
 	Workspaces bool
-	// Once says that no attempt may be seen twice either: what was promised is exactly_once.
+	// Once means exactly_once: outputs may not be repeated either.
 	Once bool
-	// Sent is compared with the log of events; nil when it is not known.
+	// Sent is compared with the events topic; nil when it is not known.
 	Sent *Sent
-	// Followed has read the files table as it was written; nil when nobody did.
+	// Followed has read the files table while it was written; may be nil.
 	Followed *Follower
 }
 
-// Run judges every topic, and returns what files and workspaces should have become. It goes partition by partition: what comes
-// of an event lies in the partition of its number, in every topic.
+// Run judges every topic, and returns the model of files and workspaces. It goes partition by partition: the outputs
+// of an event are in the partition of the same number, in every topic.
 func (j Judge) Run(ctx context.Context, r *Report) (*Model, error) {
 	parts, found := make([]*Model, j.Partitions), make([]*Report, j.Partitions)
 	group, ctx := errgroup.WithContext(ctx)
@@ -61,7 +69,7 @@ func (j Judge) Run(ctx context.Context, r *Report) (*Model, error) {
 	return whole, err
 }
 
-// judgePartition returns what files and workspaces of a partition should have become.
+// judgePartition returns the model of the files and workspaces of a partition.
 func (j Judge) judgePartition(ctx context.Context, partition int, r *Report) (*Model, error) {
 	var failed error
 	records := slices.Collect(stream(ctx, j.Brokers, j.Topics.Events, partition, &failed))
@@ -70,8 +78,8 @@ func (j Judge) judgePartition(ctx context.Context, partition int, r *Report) (*M
 	}
 	m := NewModel(j.Topics.Events, j.Partitions, records)
 	m.once = j.Once
-	m.tell(r)
-	m.judgeOwn(r)
+	m.reportLog(r)
+	m.judgeGroupRecords(r)
 	steps := []struct {
 		topic string
 		judge func(iter.Seq[*kgo.Record], *Report)
@@ -93,7 +101,7 @@ func (j Judge) judgePartition(ctx context.Context, partition int, r *Report) (*M
 	}
 	if j.Followed != nil {
 		m.judgeFollowed(j.Followed.rows[partition], r)
-		j.Followed.rows[partition] = nil // nobody asks for them again
+		j.Followed.rows[partition] = nil // not needed any more
 	}
 	if j.Sent != nil {
 		m.judgeSenders(partition, j.Sent, r)
@@ -103,8 +111,8 @@ func (j Judge) judgePartition(ctx context.Context, partition int, r *Report) (*M
 	return only, nil
 }
 
-// tell adds what the log holds.
-func (m *Model) tell(r *Report) {
+// reportLog adds counts of the events topic.
+func (m *Model) reportLog(r *Report) {
 	r.count("log: records", m.Records)
 	r.count("log: folded / without a row / duplicates / dead", m.Accepted, m.Passed, m.Duplicates, len(m.dead))
 	r.count("log: folded late / silent", m.Late, m.Silent)
@@ -124,8 +132,8 @@ func (m *Model) tell(r *Report) {
 	}
 }
 
-// judgeFiles compares the last row of each key: the table is coalesced and compacted, so only the last is promised. An owner
-// that slept may append older rows behind its successor's, who then writes its own again; exactly_once fences it.
+// judgeFiles compares the last row of each key: the table is coalesced and compacted, so only the last is promised. A
+// paused owner may append older rows behind its successor's, who then writes its own again; exactly_once fences it.
 func (m *Model) judgeFiles(records iter.Seq[*kgo.Record], r *Report) {
 	r.check("rows missing", "rows wrong", "rows unexpected")
 	if m.once {
@@ -197,7 +205,8 @@ func stateDoc(s *tidemarkv1.FileState) doc {
 	return d
 }
 
-// bookkeeping is what later folds go by: the times of the fields, the window, and how many folds changed nothing shown.
+// bookkeeping has the fields that only later folds use: the times of the fields, the window, and the number of silent
+// folds.
 func bookkeeping(s *tidemarkv1.FileState) doc {
 	d := doc{"seen": text(string(s.GetSeen())), "silent": number(s.GetSilent()), "silent_offset": number(s.GetSilentOffset())}
 	for i, behind := range s.GetFieldTimes() {
@@ -209,17 +218,18 @@ func bookkeeping(s *tidemarkv1.FileState) doc {
 			d[name] = instant(s.GetLastAt() - int64(behind-1))
 		}
 	}
-	d.putTime("place_at", s.PlaceAt) // these three are of older rows: nobody may write them any more
+	d.putTime("place_at", s.PlaceAt) // these three are of an older format, and must not be written any more
 	d.putTime("content_at", s.ContentAt)
 	d.putTime("status_at", s.StatusAt)
 	d.putTime("last_at", s.LastAt)
 	return d
 }
 
-// foldsOf is how many events a row holds: of two, the one with more is newer.
+// foldsOf is how many events were folded into a row: of two rows, the one with more is newer.
 func foldsOf(s *tidemarkv1.FileState) int64 { return s.GetVersion() + s.GetSilent() }
 
-// judgeIndex compares every record with the row of its version, and wants versions to come in their order, and the newest last.
+// judgeIndex compares every record with the row of its version. New versions must come in order, and the newest must
+// be last.
 func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 	r.check("index records missing", "index records wrong", "index not at the newest version", "index versions out of order")
 	if m.once {
@@ -277,17 +287,17 @@ func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 	r.count("index: records / expected", found, distinct)
 }
 
-// indexed is what the index is to be told of a row, and the document in it.
-func (r *row) indexed(key string) (told, file doc) {
-	told = doc{
+// indexed returns the index record of a row, and the document in it.
+func (r *row) indexed(key string) (record, file doc) {
+	record = doc{
 		"op": text("upsert"), "id": text(key), "workspace_id": text(r.scope), "file_id": text(r.object),
 		"version": number(r.version), "position": text(r.position),
 	}
 	if r.status == "trashed" || r.folder {
-		told["op"] = text("delete")
-		return told, nil
+		record["op"] = text("delete")
+		return record, nil
 	}
-	return told, r.doc()
+	return record, r.doc()
 }
 
 // judgeDead compares the dead letters by their identity: topic, partition and offset of the source.
@@ -303,7 +313,7 @@ func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 		for _, h := range rec.Headers {
 			headers[h.Key] = string(h.Value)
 		}
-		if _, marker := headers["dlq.resolved"]; marker { // an operator's word about a dead letter, and there was no operator
+		if _, marker := headers["dlq.resolved"]; marker { // set by operators, and there was none
 			r.Violate("dead letters marked by nobody", "at %d: %v", rec.Offset, headers)
 			continue
 		}
@@ -320,7 +330,7 @@ func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 		seen[at] = true
 		source := want.record
 		_, keyNull := headers["dlq.key_null"]
-		key, value := letterHolds(source, headers, "key", source.Key), letterHolds(source, headers, "value", source.Value)
+		key, value := deadLetterPart(source, headers, "key", source.Key), deadLetterPart(source, headers, "value", source.Value)
 		switch {
 		case headers["dlq.reason"] != want.reason:
 			r.Violate("dead letters wrong", "%s: reason %s, wanted %s: %q", at, headers["dlq.reason"], want.reason, short(source.Value))
@@ -328,7 +338,7 @@ func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 			r.Violate("dead letters wrong", "%s: value %q, wanted %q", at, short(rec.Value), short(source.Value))
 		case !bytes.Equal(rec.Key, key) || keyNull != (source.Key == nil):
 			r.Violate("dead letters wrong", "%s: key %q, null %t, wanted %q", at, rec.Key, keyNull, source.Key)
-		case headers["dlq.headers_omitted"] == "" && !slices.EqualFunc(withoutOwn(rec.Headers), withoutOwn(source.Headers), sameHeader):
+		case headers["dlq.headers_omitted"] == "" && !slices.EqualFunc(withoutDLQ(rec.Headers), withoutDLQ(source.Headers), sameHeader):
 			r.Violate("dead letters wrong", "%s: headers %v, its source had %v", at, headers, source.Headers)
 		case headers["dlq.message"] == "" || headers["dlq.exception"] == "" || headers["dlq.first_failed_at"] == "":
 			r.Violate("dead letters wrong", "%s: headers %v", at, headers)
@@ -349,8 +359,8 @@ func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 	}
 }
 
-// withoutOwn leaves out what tells of the dead letter itself, and sorts the rest.
-func withoutOwn(headers []kgo.RecordHeader) []kgo.RecordHeader {
+// withoutDLQ leaves out the headers that describe the dead letter, and sorts the rest.
+func withoutDLQ(headers []kgo.RecordHeader) []kgo.RecordHeader {
 	kept := slices.DeleteFunc(slices.Clone(headers), func(h kgo.RecordHeader) bool { return strings.HasPrefix(h.Key, "dlq.") })
 	slices.SortFunc(kept, func(a, b kgo.RecordHeader) int { return cmp.Compare(a.Key, b.Key) })
 	return kept
@@ -358,9 +368,10 @@ func withoutOwn(headers []kgo.RecordHeader) []kgo.RecordHeader {
 
 func sameHeader(a, b kgo.RecordHeader) bool { return a.Key == b.Key && bytes.Equal(a.Value, b.Value) }
 
-// letterHolds is what a dead letter holds of a part of its source: nothing when its headers say so and the source was too large.
-func letterHolds(source *kgo.Record, headers map[string]string, name string, part []byte) []byte {
-	const least = 4<<20 - 4096 // what headers and a batch add is a matter of some hundred bytes
+// deadLetterPart is the key or value of a dead letter: that of its source, or nothing when the source was too large
+// and a header says so.
+func deadLetterPart(source *kgo.Record, headers map[string]string, name string, part []byte) []byte {
+	const least = 4<<20 - 4096 // headers and a batch add some hundred bytes
 	size := len(source.Key) + len(source.Value)
 	for _, h := range source.Headers {
 		size += len(h.Key) + len(h.Value)

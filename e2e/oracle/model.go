@@ -1,7 +1,7 @@
-// Package oracle says what tidemark should have made of a log of events, and where it did not.
+// Package oracle computes what tidemark should have derived from the events topic, and reports the differences.
 //
-// It promises to share no code with what it judges: it is written from the words of the design and of proto/ alone, with plain maps, one event
-// after the other. It may be slow. It reads a cluster but never writes to one.
+// It promises to share no code with what it judges: it is written from the text of docs/design.md and proto/ alone,
+// with plain maps, one event after the other. It may be slow. It reads from a cluster and never writes.
 package oracle
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A Model is what the logs of some partitions of the events topic should have become.
+// A Model is the state and the outputs that follow from some partitions of the events topic.
 type Model struct {
 	topic      string
 	partitions int
@@ -27,20 +27,20 @@ type Model struct {
 	log      []*entry                  // as read
 	events   map[string]*entry         // the same by position
 
-	folded map[string]bool // by key and event id: whether its time was believed when it was folded first
-	beyond map[string]bool // the same: came too late for the window
+	folded map[string]bool // by key and event id: whether it had an orderTime when it was folded first
+	beyond map[string]bool // by key and event id: it came too late for the window
 
 	Records, Accepted, Passed, Late, Duplicates int
-	// Silent counts the events that changed nothing shown, Own the records that the files group wrote itself.
+	// Silent counts the events without a displayed change, Own the records that the files group wrote itself.
 	Silent, Own int
-	// TwiceUndated and TwiceTied count ids that a row had forgotten and folded again: those without a time that could be
-	// believed, and those of the second that fills its window. The window cannot tell them. Any other, in twice, is a mistake in
-	// the rules that model and product share.
+	// TwiceUndated and TwiceTied count ids that a row had dropped and folded again: those without an orderTime, and
+	// those of the second that fills its window. The window cannot recognize them. Any other, in twice, is a mistake
+	// in the rules that model and product share.
 	TwiceUndated, TwiceTied int
 	twice                   []string
 }
 
-// An entry is a record of the log and the event that it holds, nil when it holds none.
+// An entry is a record of the log and its event, nil when it is a dead letter.
 type entry struct {
 	*kgo.Record
 	event    *event
@@ -60,7 +60,7 @@ type deadLetter struct {
 	reason string
 }
 
-// NewModel folds the records of the events topic, which must come in the order of each partition's log.
+// NewModel folds records of the events topic, in the order of each partition.
 func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
 	m := &Model{
 		topic: topic, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
@@ -73,8 +73,8 @@ func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
 	return m
 }
 
-// absorb takes over what files and workspaces have become in other partitions, and no more: a long history with all that came
-// of it would not fit into memory.
+// absorb adds the files and workspaces of other partitions, and no more: a long history with all its outputs would
+// not fit into memory.
 func (m *Model) absorb(part *Model) {
 	maps.Copy(m.rows, part.rows)
 	maps.Copy(m.counts, part.counts)
@@ -83,7 +83,7 @@ func (m *Model) absorb(part *Model) {
 func (m *Model) add(r *kgo.Record) {
 	at := position(r.Partition, r.Offset)
 	m.Records++
-	e, reason := m.understand(r)
+	e, reason := m.decode(r)
 	m.events[at] = &entry{Record: r, event: e}
 	m.log = append(m.log, m.events[at])
 	if reason != "" {
@@ -96,13 +96,13 @@ func (m *Model) add(r *kgo.Record) {
 	case e.walk:
 		m.Own++
 		if before != nil {
-			m.rows[key] = before.visited(r.Offset)
+			m.rows[key] = before.walked(r.Offset)
 		}
 		return
-	case e.passed != nil:
+	case e.inherits != nil:
 		m.Own++
 		if before == nil {
-			return // nothing is known of the entry: there is nothing to change
+			return // the entry does not exist
 		}
 	case !e.touches():
 		m.Passed++
@@ -115,7 +115,7 @@ func (m *Model) add(r *kgo.Record) {
 		case duplicate:
 			m.Duplicates++
 			return
-		case beyond && !e.replayed && e.passed == nil:
+		case beyond && !e.replayed && e.inherits == nil:
 			m.dead[at] = &deadLetter{r, beyondWindow}
 			m.beyond[key+"\x00"+e.id] = true
 			return
@@ -124,7 +124,7 @@ func (m *Model) add(r *kgo.Record) {
 	m.fold(r, e, key, before)
 }
 
-// fold folds an accepted event, and notes what comes of it.
+// fold folds an accepted event, and adds its outputs.
 func (m *Model) fold(r *kgo.Record, e *event, key string, before *row) {
 	at := position(r.Partition, r.Offset)
 	after, late, silent := before.apply(e, r.Partition, r.Offset)
@@ -134,15 +134,15 @@ func (m *Model) fold(r *kgo.Record, e *event, key string, before *row) {
 	}
 	tied := before.filledBySecondOf(e)
 	if before != nil {
-		before.seen = nil // of all versions of a row only the last is asked: a long history would not fit into memory
+		before.seen = nil // only the last version's is used: a long history would not fit into memory
 	}
 	m.rows[key] = after
 	m.Accepted++
 	id := key + "\x00" + e.id
-	switch believed, again := m.folded[id]; {
+	switch dated, again := m.folded[id]; {
 	case !again:
-		m.folded[id] = e.believed() != nil
-	case !believed || e.believed() == nil:
+		m.folded[id] = e.orderTime() != nil
+	case !dated || e.orderTime() == nil:
 		m.TwiceUndated++
 	case tied, e.replayed:
 		m.TwiceTied++
@@ -151,13 +151,13 @@ func (m *Model) fold(r *kgo.Record, e *event, key string, before *row) {
 	}
 	if silent {
 		m.Silent++
-		if e.passed == nil {
+		if e.inherits == nil {
 			m.note(&notice{event: e, position: at, payload: r.Value})
 		}
 		return
 	}
 	keep(m.versions, key, after)
-	if !after.folder || before != nil && !before.folder { // search holds files
+	if !after.folder || before != nil && !before.folder { // search has files only
 		keep(m.index, key, after)
 	}
 	if late {
@@ -183,8 +183,8 @@ func (m *Model) note(n *notice) {
 	c.add(n.event, n.before, n.after, n.position)
 }
 
-// understand decodes a record, or says why it is a dead letter. One that lies where it does not belong is an event all the same.
-func (m *Model) understand(r *kgo.Record) (*event, string) {
+// decode decodes a record, or returns why it is a dead letter. One in the wrong partition has an event too.
+func (m *Model) decode(r *kgo.Record) (*event, string) {
 	if r.Value == nil {
 		return nil, nullValue
 	}
@@ -199,7 +199,7 @@ func (m *Model) understand(r *kgo.Record) (*event, string) {
 	if m.partitionOf(e.scope) != int(r.Partition) {
 		return e, wrongPart
 	}
-	for _, h := range r.Headers { // they repeat what the JSON says; a null says nothing
+	for _, h := range r.Headers { // they repeat members of the JSON; null headers do not count
 		if h.Value == nil {
 			continue
 		}
@@ -215,10 +215,10 @@ func (m *Model) understand(r *kgo.Record) (*event, string) {
 	return e, ""
 }
 
-// partitionOf asks the client library that the harness reads with, which follows Java's default partitioner.
+// partitionOf uses franz-go's partitioner, which follows that of the Java client.
 func (m *Model) partitionOf(scope string) int { return Partition(m.topic, scope, m.partitions) }
 
-// Partition is where Kafka's own clients put a record with this key.
+// Partition is the partition that Kafka's Java client chooses for a key.
 func Partition(topic, key string, partitions int) int {
 	return kgo.StickyKeyPartitioner(nil).ForTopic(topic).Partition(&kgo.Record{Key: []byte(key)}, partitions)
 }
@@ -254,8 +254,9 @@ func escape(part string) string {
 	return out.String()
 }
 
-// States returns what each file has become, by key, without what depends on where and when its events were written. In a workspace
-// with folders that are the last event and the number of versions too: the event of an entry lies where there was room for it.
+// States returns the state of each file, by key, without the fields that depend on when and where its events were
+// written. In a workspace with folders these include the last event and the version: the order of an entry's events
+// may differ.
 func (m *Model) States() map[string]string {
 	states, folders := map[string]string{}, map[string]bool{}
 	for _, r := range m.rows {

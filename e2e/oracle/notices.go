@@ -14,8 +14,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// judgeNotices compares every notice with the one its event should have given. An attempt may be repeated, byte for byte,
-// unless exactly_once was promised; an effect may not.
+// judgeNotices compares every notice with the model's. A notice may be repeated byte for byte, unless exactly_once
+// was promised.
 func (m *Model) judgeNotices(records iter.Seq[*kgo.Record], r *Report) {
 	r.check("notices missing", "notices wrong", "notices unexpected", "notices two of one event that differ", "notices out of order in a workspace",
 		"notices in another partition than the event")
@@ -64,8 +64,8 @@ func (m *Model) judgeNotices(records iter.Seq[*kgo.Record], r *Report) {
 	r.count("notices: records / unique / expected", found, len(first), len(m.notices))
 }
 
-// mostNotice is how large a notice with its payload may be, in bytes.
-const mostNotice = 1 << 20
+// maxNotice is the maximum size of a notice with its payload, in bytes.
+const maxNotice = 1 << 20
 
 func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice, r *Report) {
 	e := want.event
@@ -97,8 +97,8 @@ func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice
 		r.Violate("notices wrong", "%s (%s): %s", want.position, e.name, d)
 	}
 	if _, omitted := object["payload_omitted"]; omitted {
-		if len(rec.Value)+len(want.payload) <= mostNotice || object["payload"] != nil {
-			r.Violate("notices wrong", "%s: the payload of %d bytes is said to be left out of a notice of %d", want.position, len(want.payload), len(rec.Value))
+		if len(rec.Value)+len(want.payload) <= maxNotice || object["payload"] != nil {
+			r.Violate("notices wrong", "%s: the payload of %d bytes is omitted from a notice of %d", want.position, len(want.payload), len(rec.Value))
 		}
 		return
 	}
@@ -108,7 +108,7 @@ func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice
 	}
 }
 
-// opID is the same for each attempt at an event, and for no other: one event id may come for several files.
+// opID identifies an operation: retries of an event have the same one. Several files may have events with one id.
 func opID(e *event) string {
 	if e.object == "" {
 		return joinKey(e.scope, e.id)
@@ -116,7 +116,7 @@ func opID(e *event) string {
 	return joinKey(e.scope, e.id) + "/" + escape(e.object)
 }
 
-// memberDoc is who the notice says has joined or left.
+// memberDoc is the member that joined or left, by the notice.
 func memberDoc(object map[string]any) doc {
 	member, ok := object["member"].(map[string]any)
 	if !ok {

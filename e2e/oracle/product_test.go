@@ -171,8 +171,8 @@ func TestTheRulesAgree(t *testing.T) {
 		p, r := newProduct(t), &Report{Title: fmt.Sprint("seed ", seed)}
 		p.play(seed, 3000)
 		m := NewModel("events", 8, p.log)
-		m.tell(r)
-		m.judgeOwn(r)
+		m.reportLog(r)
+		m.judgeGroupRecords(r)
 		m.judgeFiles(slices.Values(p.table(t)), r)
 		if r.Broken() > 0 || seed == 0 && testing.Verbose() {
 			t.Error(r)

@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// stream gives all committed records of a partition up to its end as of now, in the order of its log. It notes what went wrong.
+// stream returns all committed records of a partition up to its end as of now. It sets failed when reading fails.
 func stream(ctx context.Context, brokers []string, topic string, partition int, failed *error) iter.Seq[*kgo.Record] {
 	return func(yield func(*kgo.Record) bool) {
 		if err := each(ctx, brokers, topic, int32(partition), yield); err != nil {

@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// spelled reads a field by the first of its names that carries a value; null and an empty text carry none. What is there and cannot
-// be read by any name is noted. Of a value, read says whether it is one of the field's, and else whether it could be read.
-func (e *event) spelled(object map[string]any, field string, names []string, read func(value any) (taken, readable bool)) {
+// firstReadable reads a field by the first of its names with a value; null and an empty text are none. A field whose
+// values cannot be read is added to unreadable. read returns whether it took a value, and if not, whether it could
+// read it.
+func (e *event) firstReadable(object map[string]any, field string, names []string, read func(value any) (taken, readable bool)) {
 	unreadable := false
 	for _, name := range names {
 		value := object[name]
@@ -31,9 +32,9 @@ func (e *event) spelled(object map[string]any, field string, names []string, rea
 	}
 }
 
-// spelledText reads a text.
-func (e *event) spelledText(object map[string]any, field string, names []string) (found string) {
-	e.spelled(object, field, names, func(value any) (bool, bool) {
+// firstReadableText reads a text.
+func (e *event) firstReadableText(object map[string]any, field string, names []string) (found string) {
+	e.firstReadable(object, field, names, func(value any) (bool, bool) {
 		s, ok := value.(string)
 		if ok {
 			found = s
@@ -43,7 +44,7 @@ func (e *event) spelledText(object map[string]any, field string, names []string)
 	return found
 }
 
-// withAlgorithm names the algorithm of a hash that does not do so itself, nor by the name of its field.
+// withAlgorithm adds the algorithm to a hash, unless the hash or the name of its field has it.
 func withAlgorithm(hash string, object map[string]any) string {
 	algorithm, _ := object["hash_algo"].(string)
 	if hash == "" || algorithm == "" || strings.Contains(hash, ":") || hash == object["sha256"] && object["hash"] != hash && object["checksum"] != hash {
@@ -52,11 +53,11 @@ func withAlgorithm(hash string, object map[string]any) string {
 	return algorithm + ":" + hash
 }
 
-// numberForm is a number of JSON whose exponent does not exhaust memory.
+// numberForm is a JSON number with an exponent small enough for big.Rat.
 var numberForm = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$`)
 
-// exactly is the number that a JSON number or the text of one means.
-func exactly(value any) *big.Rat {
+// rational returns the exact value of a JSON number, or of a text with one.
+func rational(value any) *big.Rat {
 	s, ok := value.(string)
 	if n, is := value.(json.Number); is {
 		s, ok = n.String(), true
@@ -72,7 +73,7 @@ func exactly(value any) *big.Rat {
 }
 
 func sizeOf(value any) *int64 {
-	r := exactly(value)
+	r := rational(value)
 	if r == nil || r.Sign() < 0 || !r.IsInt() || !r.Num().IsInt64() {
 		return nil
 	}
@@ -105,7 +106,7 @@ func instantOf(value any) *int64 {
 			return &us
 		}
 	}
-	r := exactly(value)
+	r := rational(value)
 	if r == nil || dateForm.MatchString(s) {
 		return nil
 	}
@@ -146,7 +147,7 @@ func isoInstant(parts []string) *int64 {
 	}
 	at := time.Date(n[1], time.Month(n[2]), n[3], n[4], n[5], n[6], 0, time.UTC)
 	if at.Month() != time.Month(n[2]) || at.Day() != n[3] || at.Hour() != n[4] || at.Minute() != n[5] || at.Second() != n[6] {
-		return nil // there is no such day or time of day
+		return nil // an invalid day or time of day
 	}
 	if leap {
 		at = at.Add(time.Second)
@@ -172,7 +173,7 @@ func isoInstant(parts []string) *int64 {
 	return &us
 }
 
-// mediaType is what a MIME type is counted as.
+// mediaType is the key under which a MIME type is counted.
 func mediaType(mime string) string {
 	return strings.ToLower(strings.TrimSpace(strings.SplitN(mime, ";", 2)[0]))
 }

@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// A Report holds the figures of a run and what was found wrong.
+// A Report has the figures of a run and the violations found.
 type Report struct {
 	Title      string
-	Facts      []Fact // in the order they were learnt
+	Facts      []Fact // in the order they were added
 	Violations []Violation
 }
 
@@ -21,7 +21,7 @@ type Fact struct {
 	Value any
 }
 
-// A Violation counts one way in which the promise was broken. One that was looked for and not found counts zero.
+// A Violation counts one kind of violation. One that was checked and not found counts zero.
 type Violation struct {
 	Name     string
 	Count    int
@@ -36,7 +36,7 @@ const (
 // Fact adds a figure.
 func (r *Report) Fact(name string, value any) { r.Facts = append(r.Facts, Fact{name, value}) }
 
-// count adds to the counts of that name: each of several judges brings its part.
+// count adds to the counts of that name: each partition adds its part.
 func (r *Report) count(name string, n ...int) {
 	i := slices.IndexFunc(r.Facts, func(f Fact) bool { return f.Name == name })
 	if i < 0 {
@@ -50,7 +50,7 @@ func (r *Report) count(name string, n ...int) {
 	r.Facts[i].Value = sum
 }
 
-// counts are sums that belong together.
+// counts are sums that are shown together.
 type counts []int
 
 func (c counts) String() string {
@@ -61,13 +61,13 @@ func (c counts) String() string {
 	return strings.Join(texts, " / ")
 }
 
-// MarshalText writes them as they are shown.
+// MarshalText writes them as String does.
 func (c counts) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// Check declares a violation that another judge looks for.
+// Check declares a violation that is checked, so that its zero is printed too.
 func (r *Report) Check(name string) { r.find(name) }
 
-// check declares a violation that will be looked for, so that its zero is printed too.
+// check declares violations: see Check.
 func (r *Report) check(names ...string) {
 	for _, name := range names {
 		r.find(name)
@@ -92,7 +92,7 @@ func (r *Report) Violate(name, format string, args ...any) {
 	}
 }
 
-// Merge adds what another judge found.
+// Merge adds another report.
 func (r *Report) Merge(other *Report) {
 	for _, f := range other.Facts {
 		if n, ok := f.Value.(counts); ok {

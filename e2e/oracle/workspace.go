@@ -8,34 +8,34 @@ import (
 	"strings"
 )
 
-// A count is what the model holds of a workspace.
+// A count is the state of a workspace in the model.
 type count struct {
 	scope                                  string
 	files, bytes, trashed, events, notices int64
 	byType                                 map[string]int64
-	types                                  map[string]bool // that are counted by themselves
+	types                                  map[string]bool // with a count of their own
 	members                                map[string]membership
 	last                                   *int64
 	position                               string
 }
 
 type membership struct {
-	in    bool
-	at    *int64
-	heard int64 // which of the workspace's notices said so
+	in         bool
+	at         *int64
+	lastNotice int64 // the number of the notice that changed it
 }
 
 // Bounds of a workspace's row.
 const (
-	mostTypes   = 1000
-	mostMembers = 10_000
-	mostLeavers = 1000
-	typeLength  = 255
+	maxTypes   = 1000
+	maxMembers = 10_000
+	maxLeavers = 1000
+	typeLength = 255
 )
 
 // add counts one notice: what its event did to a file, to the members, and to the number of events.
 func (c *count) add(e *event, before, after *row, position string) {
-	if e.passed == nil { // else it follows from an event that was counted
+	if e.inherits == nil { // else the folder's event was counted
 		c.events++
 	}
 	c.notices++
@@ -43,14 +43,14 @@ func (c *count) add(e *event, before, after *row, position string) {
 	if at := e.at(); c.last == nil || at > *c.last {
 		c.last = &at
 	}
-	c.weigh(before, -1)
-	c.weigh(after, +1)
+	c.addRow(before, -1)
+	c.addRow(after, +1)
 	if joined, left := e.joins(); joined || left {
-		c.enter(e, joined)
+		c.addMember(e, joined)
 	}
 }
 
-func (c *count) enter(e *event, joined bool) {
+func (c *count) addMember(e *event, joined bool) {
 	inside, leavers := 0, []string{}
 	for id, m := range c.members {
 		if m.in {
@@ -60,35 +60,35 @@ func (c *count) enter(e *event, joined bool) {
 		}
 	}
 	m := c.members[e.member]
-	if joined && !m.in && inside >= mostMembers {
+	if joined && !m.in && inside >= maxMembers {
 		return
 	}
-	if newer(e.believed(), &m.at) {
-		m.in, m.heard = joined, c.notices
+	if newer(e.orderTime(), &m.at) {
+		m.in, m.lastNotice = joined, c.notices
 	}
 	c.members[e.member] = m
-	if !m.in && len(leavers) >= mostLeavers {
-		delete(c.members, slices.MinFunc(leavers, func(a, b string) int { return cmp.Compare(c.members[a].heard, c.members[b].heard) }))
+	if !m.in && len(leavers) >= maxLeavers {
+		delete(c.members, slices.MinFunc(leavers, func(a, b string) int { return cmp.Compare(c.members[a].lastNotice, c.members[b].lastNotice) }))
 	}
 }
 
-// joins says whether the event's member comes or goes.
+// joins reports whether the event's member joins or leaves.
 func (e *event) joins() (joined, left bool) {
 	return e.member != "" && strings.HasPrefix(e.name, "added_member_to_"), e.member != "" && strings.HasPrefix(e.name, "removed_member_from_")
 }
 
-// membership is what the notice says of the member.
+// membership is the member as the notice has it.
 func (e *event) membership() doc {
 	joined, left := e.joins()
 	if !joined && !left {
 		return nil
 	}
 	d := doc{"id": text(e.member), "left": boolean(left)}
-	d.putTime("at", e.believed())
+	d.putTime("at", e.orderTime())
 	return d
 }
 
-func (c *count) weigh(r *row, sign int64) {
+func (c *count) addRow(r *row, sign int64) {
 	switch {
 	case r == nil, r.folder:
 	case r.status == "trashed":
@@ -102,7 +102,8 @@ func (c *count) weigh(r *row, sign int64) {
 	}
 }
 
-// kind is what a type is counted as: a workspace's first types each by themselves for ever, whether files have them or not.
+// kind is the key under which a type is counted: the first types of a workspace keep a key of their own, with or
+// without files.
 func (c *count) kind(mime string) string {
 	mime = mediaType(mime)
 	if mime == "" || mime == "unknown" {
@@ -112,7 +113,7 @@ func (c *count) kind(mime string) string {
 		return "other"
 	}
 	if !c.types[mime] {
-		if len(c.types) == mostTypes {
+		if len(c.types) == maxTypes {
 			return "other"
 		}
 		c.types[mime] = true
@@ -120,7 +121,7 @@ func (c *count) kind(mime string) string {
 	return mime
 }
 
-// doc is the workspace as the design's JSON shows it; by_type and members are written as JSON with sorted members.
+// doc is the workspace in the form of the design's JSON; by_type and members are nested JSON with sorted members.
 func (c *count) doc() doc {
 	d := doc{
 		"workspace_id": text(c.scope), "files": number(c.files), "bytes": number(c.bytes), "trashed": number(c.trashed),
@@ -141,7 +142,7 @@ func (c *count) doc() doc {
 	return d
 }
 
-// putJSON adds a nested value. An empty one and an absent one say the same.
+// putJSON adds a nested value. An empty one equals an absent one.
 func putJSON(d doc, name string, value any, empty bool) {
 	if empty {
 		return

@@ -53,7 +53,7 @@ func TestBoundsOfAWorkspace(t *testing.T) {
 	if d := countOf(got).doc().diff(want.doc()); d != "" {
 		t.Errorf("%.2000s", d)
 	}
-	if want.byType["other"] == 0 || len(want.types) != mostTypes {
+	if want.byType["other"] == 0 || len(want.types) != maxTypes {
 		t.Errorf("%d other, %d types: the test does not reach the bounds", want.byType["other"], len(want.types))
 	}
 }

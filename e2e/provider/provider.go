@@ -1,8 +1,7 @@
-// Package provider sends webhooks as Fast.io does: signed, in order within a workspace, many workspaces at once, and again
-// with the same event id until the answer is 200.
+// Package provider sends webhooks as Fast.io does: signed, in order within a workspace, many workspaces at once, and
+// again with the same event id until the answer is 200.
 //
-// It promises to note what became of every delivery. It does not judge: whether the notes agree with the log is the
-// oracle's question.
+// It promises to note the result of every delivery. It does not judge: the oracle compares the notes with the log.
 package provider
 
 import (
@@ -27,7 +26,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// An Outcome is what a sender knows of an event: over several attempts Unknown beats Fail, and OK beats both.
+// An Outcome is the result of a delivery: over several attempts Unknown beats Fail, and OK beats both.
 type Outcome int
 
 // The outcomes.
@@ -38,7 +37,7 @@ const (
 	OK              // answered 200
 )
 
-// A Note is what became of one delivery.
+// A Note is the result of one delivery.
 type Note struct {
 	gen.Delivery
 	Outcome  Outcome
@@ -49,7 +48,7 @@ type Note struct {
 	At       time.Time
 }
 
-// An Attempt is one request and what came of it.
+// An Attempt is one request and its answer.
 type Attempt struct {
 	Workspace string
 	Delivery  gen.Delivery
@@ -65,12 +64,12 @@ type Attempt struct {
 
 // A Sender posts histories. Its counters may be read while it runs.
 type Sender struct {
-	URL     func() string // asked before each attempt: a receiver that was killed may come back elsewhere
+	URL     func() string // called before each attempt
 	Secret  string
 	Pace    *rate.Limiter
 	Timeout time.Duration // of one attempt
 	Client  *http.Client
-	Even    bool          // all workspaces get to their ends together; else each goes as fast as it can
+	Even    bool          // all workspaces progress evenly; else each sends as fast as it can
 	Enough  chan struct{} // closed: no further delivery is begun; nil: all are
 	Saw     func(Attempt) // called after each attempt, from many goroutines; may be nil
 
@@ -83,8 +82,8 @@ type Sender struct {
 	resolved int
 }
 
-// Run sends the history and returns the notes of each workspace, in the order of its deliveries: of all of them, or of those
-// that were begun when it was enough.
+// Run sends the history and returns the notes of each workspace, in the order of its deliveries: of all of them, or
+// of those that were begun when it was enough.
 func (s *Sender) Run(ctx context.Context, h *gen.History) ([][]Note, error) {
 	notes := make([][]Note, len(h.Workspaces))
 	total := float64(h.Deliveries())
@@ -94,7 +93,7 @@ func (s *Sender) Run(ctx context.Context, h *gen.History) ([][]Note, error) {
 		group.Go(func() error {
 			for k, d := range w.Deliveries {
 				for s.Even && float64(k)/float64(len(w.Deliveries)) > float64(s.Resolved())/total+0.1 && ctx.Err() == nil && !s.enough() {
-					time.Sleep(20 * time.Millisecond) // the one that is furthest behind never waits here
+					time.Sleep(20 * time.Millisecond) // the slowest workspace never waits here
 				}
 				if s.enough() {
 					notes[i] = notes[i][:k]
@@ -124,7 +123,7 @@ func (s *Sender) enough() bool {
 	}
 }
 
-// deliver repeats one webhook until it is answered for good: 200, or 4xx other than 429.
+// deliver repeats one webhook until its answer is final: 200, or 4xx other than 429.
 func (s *Sender) deliver(ctx context.Context, workspace string, d gen.Delivery) (Note, error) {
 	note := Note{Delivery: d}
 	wait := 20 * time.Millisecond
@@ -135,7 +134,7 @@ func (s *Sender) deliver(ctx context.Context, workspace string, d gen.Delivery) 
 		note.Attempts++
 		var said struct{ Position, Code string }
 		if err == nil {
-			if err := json.Unmarshal(answer, &said); err != nil && status == http.StatusOK { // a proxy's need not be JSON
+			if err := json.Unmarshal(answer, &said); err != nil && status == http.StatusOK { // an error of a proxy need not be JSON
 				return note, fmt.Errorf("answer %d with %q: %w", status, answer, err)
 			}
 		}

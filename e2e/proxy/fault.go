@@ -8,36 +8,36 @@ import (
 	"time"
 )
 
-// An Effect is what a fault does to what it matches.
+// An Effect is what a fault does to requests, answers or connections.
 type Effect int
 
 // The effects.
 const (
 	HoldAnswers  Effect = iota // answers wait until the fault is lifted
 	HoldRequests               // requests wait until then
-	CutAnswers                 // the broker has done it; the answer is lost with its connection
+	CutAnswers                 // the broker has applied the request; the answer is lost with its connection
 	DelayAnswers               // each answer is late by Delay
 	Refuse                     // connections are reset, new ones too
-	Silence                    // nothing passes, either way; nobody is told. Then it goes on, as after a healed partition
-	IdleOut                    // connections that were silent for Delay are closed, as brokers do with connections.max.idle.ms
+	Silence                    // nothing passes, in either direction, and connections stay open: a network partition
+	IdleOut                    // connections that were idle for Delay are closed, as by connections.max.idle.ms
 )
 
-// A Request is what a fault may look at.
+// A Request is what a fault may match.
 type Request struct {
 	Broker string // the address behind the proxy
 	Key    int16
 	Topics []string // of a write
 }
 
-// A Fault is something that goes wrong from Inject on until it is lifted.
+// A Fault is in effect from Inject on until it is lifted.
 type Fault struct {
 	Effect  Effect
 	Brokers []string           // nil: all
 	Match   func(Request) bool // nil: all
 	Delay   time.Duration
-	Hits    atomic.Int64 // requests, answers or connections that it met
-	// Forget drops held requests whose client has gone when the fault is lifted: it had not sent them yet. Else they arrive, as
-	// what a network delays does.
+	Hits    atomic.Int64 // requests, answers or connections that it matched
+	// Forget drops held requests whose client has closed its connection when the fault is lifted, as if they had not
+	// been sent. Else they arrive late, as from a slow network.
 	Forget bool
 
 	lifted chan struct{}
@@ -45,7 +45,7 @@ type Fault struct {
 	held   []int // ports of the clients whose requests or answers wait
 }
 
-// Holds says whether anything of a client waits that has one of the ports.
+// Holds reports whether a request or an answer of a client with one of the ports is held.
 func (f *Fault) Holds(client func(port int) bool) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -125,8 +125,8 @@ type link struct {
 	broker         string
 	port           int // the client's
 	client, server net.Conn
-	moved          atomic.Int64 // when anything passed last
-	gone           atomic.Bool  // the client has closed it, or died
+	moved          atomic.Int64 // when bytes passed last
+	gone           atomic.Bool  // the client has closed it
 }
 
 func (l *link) end() { _, _ = l.client.Close(), l.server.Close() } // either may have ended already
@@ -150,7 +150,7 @@ func (p *Proxy) connecting(broker string) (allowed bool) {
 	return true
 }
 
-// Serves says whether a client that has one of the ports is still there.
+// Serves reports whether a client with one of the ports is still connected.
 func (p *Proxy) Serves(client func(port int) bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -175,7 +175,7 @@ func (p *Proxy) forwarding(l *link, r Request) (allowed bool) {
 	return true
 }
 
-// answering holds, delays or cuts an answer that came at a time.
+// answering holds, delays or drops an answer that arrived at a time.
 func (p *Proxy) answering(l *link, r Request, came time.Time) (allowed bool) {
 	for _, f := range p.active() {
 		if !f.meets(r, HoldAnswers, DelayAnswers, CutAnswers, Silence) {

@@ -55,7 +55,8 @@ func toT(r Request) bool {
 	return r.Key == kmsg.Produce.Int16() && len(r.Topics) == 1 && r.Topics[0] == "t"
 }
 
-// while injects a fault for a moment in which one record is written, and says what was in the topic before it was lifted.
+// while injects a fault for a moment in which one record is written, and says what was in the topic before it was
+// lifted.
 func while(t *testing.T, f *Fault) (held int64) {
 	t.Helper()
 	p, client, end := between(t)

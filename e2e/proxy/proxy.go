@@ -1,9 +1,9 @@
-// Package proxy stands between Kafka clients and a cluster, and makes go wrong between them what it is told to.
+// Package proxy is a Kafka proxy that injects faults between clients and a cluster.
 //
-// It promises that clients that start at its address stay behind it, because it rewrites the addresses that brokers give
-// out. It changes nothing else, loses nothing but what a Fault takes, and keeps the order of answers on a connection. It
-// reads Kafka's frames, under TLS too when it is given keys, so a fault can meet the acknowledgements of one topic and leave
-// heartbeats alone. A client's own certificate does not reach the broker through it.
+// It promises that clients that bootstrap from it connect through it only, because it rewrites the brokers'
+// advertised addresses. It changes nothing else, drops only what a Fault drops, and keeps the order of answers on a
+// connection. It parses Kafka's frames, under TLS too when it has keys, so a fault can hold the acknowledgements of
+// one topic and let heartbeats pass. A client certificate does not reach the broker through it.
 package proxy
 
 import (
@@ -21,27 +21,27 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A Config says where the brokers are, where to listen for each of them, and which acknowledgements are late from the start.
+// A Config has the brokers, where to listen for each of them, and which acknowledgements are late.
 type Config struct {
 	Brokers []string
-	// Listen names where to listen for a broker; one that it does not name is given a free port. Brokers that advertise these
-	// addresses themselves are left alone.
+	// Listen has the address to listen at by broker; a broker without one gets a free port. An advertised address
+	// that is one of these is not rewritten.
 	Listen map[string]string
 	// Server is for the clients, Client for the brokers; nil is plaintext.
 	Server, Client *tls.Config
-	// Late says of a topic whether writes to it are acknowledged late; nil is none.
+	// Late reports whether writes to a topic are acknowledged late; nil is none.
 	Late func(topic string) bool
 	// Latency is added to each late acknowledgement.
 	Latency time.Duration
 }
 
-// A Proxy listens for one cluster. Close ends it and its connections.
+// A Proxy is in front of one cluster. Close ends it and its connections.
 type Proxy struct {
 	conf Config
 
 	mu     sync.Mutex
-	local  map[string]*net.TCPAddr // where the proxy of a broker's address listens
-	topics map[[16]byte]string     // names by id, learnt from metadata
+	local  map[string]*net.TCPAddr // where it listens for a broker's address
+	topics map[[16]byte]string     // names by id, from metadata
 	gate   chan struct{}           // closed: acknowledgements pass
 	faults []*Fault
 	links  map[*link]struct{}
@@ -49,7 +49,7 @@ type Proxy struct {
 	closed bool
 }
 
-// Start listens on loopback. The broker named first is the one that Addr leads to.
+// Start listens on loopback for each of the brokers.
 func Start(c Config) (*Proxy, error) {
 	open := make(chan struct{})
 	close(open)
@@ -73,7 +73,7 @@ func (p *Proxy) Addrs() (addrs []string) {
 	return addrs
 }
 
-// Hold keeps back all late acknowledgements until the function that it returns is called.
+// Hold holds all late acknowledgements until the returned function is called.
 func (p *Proxy) Hold() (release func()) {
 	gate := make(chan struct{})
 	p.mu.Lock()
@@ -88,14 +88,14 @@ func (p *Proxy) Close() {
 	defer p.mu.Unlock()
 	p.closed = true
 	for _, c := range p.close {
-		_ = c.Close() // a listener: nothing depends on how it ends
+		_ = c.Close() // a listener
 	}
 	for l := range p.links {
 		l.end()
 	}
 }
 
-// listen returns the address that stands for a broker's.
+// listen returns the address that replaces a broker's.
 func (p *Proxy) listen(broker string) (*net.TCPAddr, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -194,7 +194,7 @@ func readFrame(r io.Reader) ([]byte, error) {
 
 // frames reads what a client sends ahead of what is forwarded, so that its death is noticed while a request is held.
 func (l *link) frames(until <-chan struct{}) <-chan []byte {
-	const ahead = 64 // a client has a handful of requests on its way
+	const ahead = 64 // a client has a handful of requests in flight
 	frames := make(chan []byte, ahead)
 	go func() {
 		defer close(frames)

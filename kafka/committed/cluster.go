@@ -12,20 +12,20 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A Cluster is how the package's clients reach Kafka. Each call of a function makes a value of its own, since goka's builders
-// change what they are given.
+// A Cluster says how the package's clients connect to Kafka. Each call of a function returns a new value, because
+// goka's builders change the one that they are given.
 type Cluster struct {
 	Brokers []string // host:port of any of them
 	// Sarama returns settings with ReaderSettings among them.
 	Sarama func() (*sarama.Config, error)
-	// Franz returns what reaches the cluster: addresses, TLS, login.
+	// Franz returns the options to connect: addresses, TLS, SASL.
 	Franz func() ([]kgo.Opt, error)
-	// Explain says what a failed question about a topic means to who runs the program, and what mends it; nil: nothing more than
-	// the error.
+	// Explain returns the error of a request about a topic with what it means to the operator, and how to fix it. It
+	// may be nil.
 	Explain func(topic string, err error) error
 }
 
-// Explained returns the error of a question about a topic as Explain puts it.
+// Explained returns the error of a request about a topic, with what Explain adds to it.
 func (c Cluster) Explained(topic string, err error) error {
 	if err == nil || c.Explain == nil {
 		return err
@@ -33,80 +33,108 @@ func (c Cluster) Explained(topic string, err error) error {
 	return c.Explain(topic, err)
 }
 
-// LogID names the log that a topic is: the cluster's id and the topic's, which is another one when the topic was deleted and made
-// again. It asks for up to 6 s.
-func (c Cluster) LogID(ctx context.Context, topic string) (string, error) {
+// A TopicID identifies a topic for as long as it exists: a topic that is deleted and created again has another one.
+type TopicID struct{ Cluster, Topic string }
+
+// String returns "cluster id/topic id".
+func (id TopicID) String() string { return id.Cluster + "/" + id.Topic }
+
+// TopicID looks up the id of a topic, for up to 6 s.
+func (c Cluster) TopicID(ctx context.Context, topic string) (TopicID, error) {
 	options, err := c.Franz()
 	if err != nil {
-		return "", err
+		return TopicID{}, err
 	}
-	client, err := kgo.NewClient(append(options, kgo.RetryTimeout(6*time.Second))...) // a person may be watching
+	client, err := kgo.NewClient(append(options, kgo.RetryTimeout(6*time.Second))...)
 	if err != nil {
-		return "", err
+		return TopicID{}, err
 	}
 	defer client.Close()
-	request := kmsg.NewPtrMetadataRequest() // kadm's would be answered from a cache, or given up sooner
-	t := kmsg.NewMetadataRequestTopic()
-	t.Topic = &topic
-	request.Topics, request.AllowAutoTopicCreation = []kmsg.MetadataRequestTopic{t}, false
-	response, err := request.RequestWith(ctx, client)
-	if err != nil {
-		return "", c.Explained(topic, fmt.Errorf("look up topic %s: %w", topic, err))
-	}
-	if len(response.Topics) != 1 {
-		return "", fmt.Errorf("look up topic %s: the answer is about %d topics", topic, len(response.Topics))
-	}
-	found := response.Topics[0]
-	if err := kerr.ErrorForCode(found.ErrorCode); err != nil && found.TopicID == [16]byte{} {
-		return "", c.Explained(topic, fmt.Errorf("look up topic %s: %w", topic, err))
-	}
-	if found.TopicID == [16]byte{} || response.ClusterID == nil {
-		return "", fmt.Errorf("topic %s has no id: Kafka 2.8 or newer is needed", topic)
-	}
-	return *response.ClusterID + "/" + kadm.TopicID(found.TopicID).String(), nil
+	ids, err := TopicIDs(ctx, client, func(_ string, err error) error {
+		return c.Explained(topic, fmt.Errorf("look up topics: %w", err))
+	}, topic)
+	return ids[topic], err
 }
 
-// At reaches brokers that want neither TLS nor a login.
+// TopicIDs looks up the ids of topics. An error is passed through explain, with the topic that it is about; with an
+// empty name when the whole request failed.
+func TopicIDs(
+	ctx context.Context, client *kgo.Client, explain func(topic string, err error) error, topics ...string,
+) (map[string]TopicID, error) {
+	request := kmsg.NewPtrMetadataRequest() // kadm would answer from a cache, or give up sooner
+	request.AllowAutoTopicCreation = false
+	request.Topics = []kmsg.MetadataRequestTopic{} // none, not nil: nil asks for all topics
+	for _, name := range topics {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = new(name)
+		request.Topics = append(request.Topics, t)
+	}
+	response, err := request.RequestWith(ctx, client)
+	if err != nil {
+		return nil, explain("", err)
+	}
+	ids := map[string]TopicID{}
+	for _, t := range response.Topics {
+		switch err := kerr.ErrorForCode(t.ErrorCode); {
+		case t.Topic == nil:
+		case t.TopicID != [16]byte{} && response.ClusterID != nil: // an error then says that a partition has no leader
+			ids[*t.Topic] = TopicID{Cluster: *response.ClusterID, Topic: kadm.TopicID(t.TopicID).String()}
+		case err != nil:
+			return nil, explain(*t.Topic, fmt.Errorf("topic %s: %w", *t.Topic, err))
+		}
+	}
+	for _, name := range topics {
+		if _, found := ids[name]; !found {
+			return nil, fmt.Errorf("topic %s has no id: Kafka 2.8 or newer is needed", name)
+		}
+	}
+	return ids, nil
+}
+
+// At connects to brokers without TLS and SASL.
 func At(brokers ...string) Cluster {
 	return Cluster{
 		Brokers: brokers,
 		Sarama: func() (*sarama.Config, error) {
 			s := sarama.NewConfig()
-			ReaderSettings(s, largestAnswer)
+			ReaderSettings(s, maxPartitionBytes)
 			return s, nil
 		},
 		Franz: func() ([]kgo.Opt, error) { return []kgo.Opt{kgo.SeedBrokers(brokers...)}, nil },
 	}
 }
 
-// ReaderSettings are what reading needs so that nothing is passed over and nothing is handed out that is not committed. A record
-// has at most maxBytes.
+// ReaderSettings sets what a consumer needs to skip nothing and to read committed records only. A record has at most
+// maxBytes.
 func ReaderSettings(s *sarama.Config, maxBytes int32) {
-	s.Version = sarama.V2_8_0_0               // group epochs and stable offsets; newer brokers speak it too
+	s.Version = sarama.V2_8_0_0               // the least for RequireStable and leader epochs
 	s.Metadata.AllowAutoTopicCreation = false // a typo must not become a topic of one partition
-	// A leader that the other brokers have cut off and replaced goes on answering that there is nothing new. Who has heard of the new
-	// one leaves it. Every second, as sarama asks the first broker it heard of three times of four, which may be that one; and only
-	// for the topics that are read, as all of a large cluster's are megabytes.
+	// A deposed leader that the other brokers cannot reach goes on answering fetches with no new records; only fresh
+	// metadata makes the consumer leave it. Metadata is refreshed every second, because three of four times sarama asks
+	// the first broker that it connected to, which may be the deposed one; and only for the topics that are read,
+	// because that of a large cluster has megabytes.
 	s.Metadata.RefreshFrequency = time.Second
 	s.Metadata.Full = false
 	s.Consumer.Return.Errors = true
-	s.Consumer.Offsets.Initial = sarama.OffsetOldest // Newest skips what came before the first commit
+	s.Consumer.Offsets.Initial = sarama.OffsetOldest // OffsetNewest would skip records from before the first commit
 	s.Consumer.Offsets.AutoCommit.Enable = true
-	s.Consumer.Offsets.AutoCommit.Interval = 250 * time.Millisecond // who waits for an event that leaves no row waits for this
+	s.Consumer.Offsets.AutoCommit.Interval = 250 * time.Millisecond // at_least of an event without a row waits for it
 	s.Consumer.Offsets.Retry.Max = 10
-	// What a transaction has not committed, or never will, is not there. A group also begins only where no commit of its offsets
-	// is undecided any more.
+	// With it a group also waits for open transactions that commit its offsets before it fetches them.
 	s.Consumer.IsolationLevel = sarama.ReadCommitted
-	// Of each partition. A larger record comes when its partition is the first with one in an answer, which chance sees to. A record
-	// that is not finished keeps its whole answer in memory: with 4 MiB a busy processor took 762 MB where it takes 476, as fast.
+	// Per partition. A larger record is sent when its partition is the first in an answer, whose order changes. A
+	// record that is not processed yet keeps its whole answer in memory: with 4 MiB a busy processor took 762 MB, with
+	// 1 MiB 476 MB at the same speed.
 	s.Consumer.Fetch.Default = min(1<<20, maxBytes)
 	s.Consumer.Fetch.MaxBytes = 8 * maxBytes
 	s.Consumer.Retry.Backoff = 500 * time.Millisecond
-	// Past this a partition whose channel is full is dropped from the fetch and asked for anew; callbacks may wait for acks.
+	// After this time sarama drops a partition whose channel is full from the fetch, and subscribes again. Callbacks
+	// may wait for acks.
 	s.Consumer.MaxProcessingTime = time.Second
-	s.Consumer.Group.ResetInvalidOffsets = false // an offset out of range is for a person to judge, not to jump over
+	s.Consumer.Group.ResetInvalidOffsets = false // an offset out of range may mean lost records: the operator decides
 	s.Consumer.Group.Session.Timeout = 10 * time.Second
 	s.Consumer.Group.Heartbeat.Interval = 3 * time.Second
-	// A member that leaves waits up to 60 s for acknowledgements; the group must wait longer before it gives its partitions away.
+	// A member that leaves waits up to 60 s for acknowledgements; the group must wait longer before it reassigns its
+	// partitions.
 	s.Consumer.Group.Rebalance.Timeout = 90 * time.Second
 }

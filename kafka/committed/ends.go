@@ -1,8 +1,9 @@
-// Package committed tells what a reader of committed records is handed of a Kafka log: up to where, and what.
+// Package committed finds the last offset visible to a read_committed consumer, and reads up to it.
 //
-// It promises that whoever waits for an end which it tells gets there, with transactions in the log or without. Markers of
-// transactions and aborted records take offsets that are handed to nobody, so the log's own end is one that a reader may never
-// reach, and goka's recovery waits for the record before it. It refuses to guess: an end that is not decided yet is not told.
+// Transaction markers and aborted records take offsets that no consumer is given. So the high watermark of a log may be
+// an offset that a read_committed consumer never reaches, while goka's recovery waits for the record right before it.
+// The ends that this package returns are always reached. Where a transaction is still open it returns no end rather
+// than a guess.
 package committed
 
 import (
@@ -14,12 +15,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Ends answers, for partitions of a topic and an end offset of each, where a reader of committed records will stand when
-// it has read all below that end: after the last record it is handed. A transaction ends with a marker that takes an offset
-// and is handed to nobody, and aborted records are skipped, so whoever waits for the end itself may wait for ever.
+// Ends returns the position of a read_committed consumer that has read everything below the given end offsets of some
+// partitions: the offset after the last record that it is given. Behind that record there may be transaction markers
+// and aborted records, so a consumer that waits for the end offset itself may wait forever.
 //
-// A partition in which a transaction that began below the end is undecided is left out, as is one whose leader does not
-// answer.
+// A partition is left out while a transaction that began below its end is open, and when its leader does not answer.
 func Ends(ctx context.Context, client *kgo.Client, topic string, ends map[int32]int64) (map[int32]int64, error) {
 	if len(ends) == 0 {
 		return nil, nil
@@ -36,11 +36,11 @@ func Ends(ctx context.Context, client *kgo.Client, topic string, ends map[int32]
 	if err != nil {
 		return nil, fmt.Errorf("look up the start of %s: %w", topic, err)
 	}
-	s := &search{client: client, topic: listed[topic], found: map[int32]int64{}, tails: map[int32]*tail{}}
+	s := &endSearch{client: client, topic: listed[topic], found: map[int32]int64{}, tails: map[int32]*tail{}}
 	for partition, end := range ends {
-		start, told := starts.Lookup(topic, partition)
+		start, found := starts.Lookup(topic, partition)
 		switch {
-		case !told || start.Err != nil:
+		case !found || start.Err != nil:
 		case start.Offset >= end:
 			s.found[partition] = end
 		default:
@@ -55,27 +55,27 @@ func Ends(ctx context.Context, client *kgo.Client, topic string, ends map[int32]
 	return s.found, ctx.Err()
 }
 
-// largestAnswer is how much of a partition is asked for at a time, in bytes. A broker sends the first batch whatever its size.
-const largestAnswer = 4 << 20
+// maxPartitionBytes is how much of a partition is fetched at a time. A broker sends the first batch whatever its size.
+const maxPartitionBytes = 4 << 20
 
-// A search looks for the last record of some partitions, from their ends backwards.
-type search struct {
+// An endSearch looks for the last record of some partitions, from their ends backwards.
+type endSearch struct {
 	client *kgo.Client
 	topic  kadm.TopicDetail
-	tails  map[int32]*tail // still searched
+	tails  map[int32]*tail // partitions that are still searched
 	found  map[int32]int64
 }
 
-// A tail is the end of a partition, of which more and more is read until there is a record in it.
+// A tail is the last part of a partition. It is widened until there is a record in it.
 type tail struct {
 	start, end int64 // of the partition
 	width      int64
-	from, next int64 // read from here, and read next
-	last       int64 // the last record found; -1: none
-	alone      bool  // asked for in a request of its own
+	from, next int64 // first offset of the tail, and the next one to fetch
+	last       int64 // offset of the last record found; -1: none
+	separate   bool  // fetched in a request of its own
 }
 
-// widen reads one offset at first: mostly it is a record, and the second to last nearly always.
+// widen begins with one offset, which mostly is a record; if not, the one before it nearly always is.
 func (t *tail) widen() {
 	t.width = max(1, 2*t.width)
 	if t.width > 4 {
@@ -85,65 +85,50 @@ func (t *tail) widen() {
 	t.next = t.from
 }
 
-// A question goes to a leader, about one partition only or about all others.
-type question struct {
-	leader int32
-	alone  int32 // the partition; -1: all others
+// A fetchKey identifies a request of a round: one to each leader, and one for each partition that is fetched
+// separately.
+type fetchKey struct {
+	leader    int32
+	partition int32 // -1: all that are not fetched separately
 }
 
-// round asks each leader once, and once more for each partition that is asked for alone.
-func (s *search) round(ctx context.Context) {
-	requests := map[question]*kmsg.FetchRequest{}
+// round sends the requests for the next part of each tail.
+func (s *endSearch) round(ctx context.Context) {
+	requests := map[fetchKey]map[int32]int64{} // offsets by partition
 	for partition, t := range s.tails {
 		detail := s.topic.Partitions[partition]
 		if detail.Err != nil || detail.Leader < 0 {
 			delete(s.tails, partition)
 			continue
 		}
-		q := question{detail.Leader, -1}
-		if t.alone {
-			q.alone = partition
+		key := fetchKey{detail.Leader, -1}
+		if t.separate {
+			key.partition = partition
 		}
-		if requests[q] == nil {
-			requests[q] = committedFetch(s.topic)
+		if requests[key] == nil {
+			requests[key] = map[int32]int64{}
 		}
-		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, t.next, largestAnswer
-		topics := requests[q].Topics
-		topics[0].Partitions = append(topics[0].Partitions, p)
-		requests[q].MaxBytes += p.PartitionMaxBytes
+		requests[key][partition] = t.next
 	}
-	for q, request := range requests {
-		asked := map[int32]bool{}
-		for _, p := range request.Topics[0].Partitions {
-			asked[p.Partition] = true
-		}
-		response, err := s.client.Broker(int(q.leader)).RetriableRequest(ctx, request)
-		if fetched, ok := response.(*kmsg.FetchResponse); ok && err == nil {
-			for _, topic := range fetched.Topics {
-				for i := range topic.Partitions {
-					delete(asked, topic.Partitions[i].Partition)
-					s.take(&topic.Partitions[i])
-				}
+	for key, offsets := range requests {
+		request := kmsg.NewPtrFetchRequest()
+		request.MaxBytes, request.MinBytes, request.MaxWaitMillis = int32(len(offsets))*maxPartitionBytes, 0, 0
+		request.IsolationLevel = 1 // read_committed
+		answers, err := FetchFromLeader(ctx, s.client, key.leader, s.topic, request, offsets, maxPartitionBytes)
+		if err == nil {
+			for i := range answers {
+				delete(offsets, answers[i].Partition)
+				s.handle(&answers[i])
 			}
 		}
-		for partition := range asked {
+		for partition := range offsets { // without an answer
 			delete(s.tails, partition)
 		}
 	}
 }
 
-func committedFetch(topic kadm.TopicDetail) *kmsg.FetchRequest {
-	r := kmsg.NewPtrFetchRequest()
-	r.MaxBytes, r.MinBytes, r.MaxWaitMillis, r.IsolationLevel = 0, 0, 0, 1
-	t := kmsg.NewFetchRequestTopic()
-	t.Topic, t.TopicID = topic.Topic, topic.ID // newer versions look at the id only
-	r.Topics = append(r.Topics, t)
-	return r
-}
-
-// take draws the conclusion of an answer.
-func (s *search) take(p *kmsg.FetchResponseTopicPartition) {
+// handle takes an answer, and ends the search of its partition when it is decided.
+func (s *endSearch) handle(p *kmsg.FetchResponseTopicPartition) {
 	t := s.tails[p.Partition]
 	if t == nil {
 		return
@@ -167,11 +152,11 @@ func (s *search) take(p *kmsg.FetchResponseTopicPartition) {
 		t.next = next
 		return
 	}
-	if next < t.end && !t.alone { // the answer may have been full before it came to this partition: brokers have a limit of their own
-		t.alone = true
+	if next < t.end && !t.separate { // the answer may have been full: brokers have a limit of their own
+		t.separate = true
 		return
 	}
-	switch { // read to the end, or there is nothing more in the log
+	switch { // the tail is read to its end, or the log has nothing more
 	case t.last >= 0:
 		s.found[p.Partition] = t.last + 1
 	case t.from <= t.start:

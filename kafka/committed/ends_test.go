@@ -63,8 +63,8 @@ func (w *writer) end(t *testing.T, how kgo.TransactionEndTry) {
 	}
 }
 
-// last asks for the last end of partition 0 below its end as it is now, until all below it is decided: the markers of a
-// transaction are written a moment after it ended.
+// last returns the result of Ends for partition 0, once no transaction is open: the markers of a transaction are
+// written a moment after it ended.
 func (w *writer) last(t *testing.T) int64 {
 	t.Helper()
 	ends, err := kadm.NewClient(w.Client).ListEndOffsets(t.Context(), w.topic)
@@ -85,7 +85,7 @@ func (w *writer) last(t *testing.T) int64 {
 	return -1
 }
 
-func TestLastEndIsAfterTheLastRecordThatIsHandedOver(t *testing.T) {
+func TestEndsAreAfterTheLastVisibleRecord(t *testing.T) {
 	w := newWriter(t)
 	if got := w.last(t); got != 0 {
 		t.Errorf("empty: %d", got)
@@ -116,15 +116,15 @@ func TestLastEndIsAfterTheLastRecordThatIsHandedOver(t *testing.T) {
 	}
 }
 
-// Recovery ends after the last row that is handed over, and not before a transaction below the table's end is decided; a
-// view's does not wait for that.
-func TestTopicManagersTellTheEndThatRecoveryReaches(t *testing.T) {
+// A processor's recovery ends after the last visible row, and waits for transactions that are open below the table's
+// end; a view's does not.
+func TestTopicManagerReturnsTheEndThatRecoveryReaches(t *testing.T) {
 	w := newWriter(t)
 	w.write(t, 2)
 	w.end(t, kgo.TryCommit) // 0, 1, marker 2
 	w.last(t)
 	w.write(t, 2) // 3, 4
-	processor, err := committed.TopicManager(w.cluster, committed.Anywhere)(w.cluster.Brokers)
+	processor, err := committed.TopicManager(w.cluster, committed.NoMinEnd)(w.cluster.Brokers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestTopicManagersTellTheEndThatRecoveryReaches(t *testing.T) {
 	}
 }
 
-// A broker cuts an answer about many partitions off where it gets too large: the rest of them look as if nothing were there.
+// A broker limits an answer about many partitions: the rest of them look empty.
 func TestEndsBehindAFullAnswer(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(8, "t"))
 	if err != nil {

@@ -14,23 +14,24 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A Floor tells where a partition of a table ends at least, by what its reader knows from elsewhere.
-type Floor func(ctx context.Context, table string, partition int32) (int64, error)
+// A MinEnd returns a lower bound of the end of a table's partition, which the reader knows from elsewhere.
+type MinEnd func(ctx context.Context, table string, partition int32) (int64, error)
 
-// Anywhere is the Floor of who knows nothing.
-func Anywhere(context.Context, string, int32) (int64, error) { return 0, nil }
+// NoMinEnd is the MinEnd of a reader that knows no bound.
+func NoMinEnd(context.Context, string, int32) (int64, error) { return 0, nil }
 
-// TopicManager looks topics up, for goka's processors and views. It creates none: topics are made beforehand, so that two
-// processes starting together do not race.
+// TopicManager looks up topics for goka's processors and views. It creates none: they are created beforehand, so that
+// two processes that start together do not race.
 //
-// goka recovers a table up to the end that its topic manager tells, and waits until it has read the record before it. This one
-// tells the end of what can be read. A processor has to wait until no transaction is undecided below the table's end as it is:
-// goka asks after the group's offsets were fetched, and the marker that makes offsets visible may be written before the marker
-// that makes the rows visible which belong to them (KAFKA-10167). A row that is not waited for would be folded into once more.
+// goka recovers a table up to the end that its topic manager returns, and waits until it has read the record before
+// that end. This topic manager returns the end that a read_committed consumer reaches: see Ends. For a processor it
+// waits until no transaction is open below the log's end. goka asks after the group's offsets were fetched, and the
+// marker that makes the offsets visible may be written before the marker that makes their rows visible (KAFKA-10167).
+// Without those rows the events after them would be applied to older rows.
 //
-// An end below floor is not taken for one: a leader that was cut off from the others tells what it knew. A view passes nil and
-// waits for nobody: what is undecided, or not told yet, comes later.
-func TopicManager(c Cluster, floor Floor) goka.TopicManagerBuilder {
+// Ends below minEnd are rejected as stale: they come from a deposed leader. A view passes nil and waits for nothing: it
+// reads what becomes visible later.
+func TopicManager(c Cluster, minEnd MinEnd) goka.TopicManagerBuilder {
 	return func(brokers []string) (goka.TopicManager, error) {
 		config, err := c.Sarama()
 		if err != nil {
@@ -44,14 +45,15 @@ func TopicManager(c Cluster, floor Floor) goka.TopicManagerBuilder {
 		if err != nil {
 			return nil, err
 		}
-		config.Metadata.Full, config.Metadata.RefreshFrequency = true, 0 // goka looks for connections at once, and asks anew each time
+		// goka expects connections at once, and asks the broker each time.
+		config.Metadata.Full, config.Metadata.RefreshFrequency = true, 0
 		inner, err := goka.NewTopicManager(brokers, config, goka.NewTopicManagerConfig())
 		if err != nil {
 			client.Close()
 			return nil, err
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		return &topicManager{TopicManager: inner, client: client, cluster: c, floor: floor, ctx: ctx, cancel: cancel}, nil
+		return &topicManager{TopicManager: inner, client: client, cluster: c, minEnd: minEnd, ctx: ctx, cancel: cancel}, nil
 	}
 }
 
@@ -59,24 +61,25 @@ type topicManager struct {
 	goka.TopicManager
 	client  *kgo.Client
 	cluster Cluster
-	floor   Floor           // nil: nothing is waited for
+	minEnd  MinEnd          // nil: a view, which waits for nothing
 	ctx     context.Context // ends with Close: goka's interface passes none
 	cancel  context.CancelFunc
 	once    sync.Once
 }
 
-// patience is how long a table's undecided transactions are waited for, and its true end. A broker aborts those of an instance
-// that died within their timeout, 15 s in package epochs, and the 10 s of its look-out for them.
-const patience = time.Minute
+// endTimeout is how long to wait for open transactions of a table, and for an end that is not stale. A broker aborts
+// the transaction of an instance that died after its timeout, 15 s in package epochs, plus the 10 s between two checks.
+const endTimeout = time.Minute
 
-// GetOffset returns the newest offset as TopicManager says, and others as they are.
+// GetOffset returns the end of a partition as TopicManager describes it, and for other times the offset that goka would
+// get.
 func (m *topicManager) GetOffset(topic string, partition int32, at int64) (int64, error) {
 	if at != sarama.OffsetNewest {
 		return m.TopicManager.GetOffset(topic, partition, at)
 	}
-	ctx, cancel := context.WithTimeout(m.ctx, patience)
+	ctx, cancel := context.WithTimeout(m.ctx, endTimeout)
 	defer cancel()
-	end, err := m.risen(ctx, topic, partition)
+	end, err := m.waitForMinEnd(ctx, topic, partition)
 	if err != nil {
 		return 0, err
 	}
@@ -91,36 +94,37 @@ func (m *topicManager) GetOffset(topic string, partition int32, at int64) (int64
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return 0, fmt.Errorf("a transaction on %s/%d is still undecided, or its leader does not answer: %w", topic, partition, ctx.Err())
+			return 0, fmt.Errorf("a transaction on %s/%d is still open, or its leader does not answer: %w", topic, partition, ctx.Err())
 		}
 	}
 }
 
-// risen returns where the partition ends, once that is not below the floor.
-func (m *topicManager) risen(ctx context.Context, topic string, partition int32) (end int64, err error) {
-	var floor int64
-	if m.floor != nil {
-		if floor, err = m.floor(ctx, topic, partition); err != nil {
+// waitForMinEnd returns the end of the partition, once it is not below minEnd.
+func (m *topicManager) waitForMinEnd(ctx context.Context, topic string, partition int32) (end int64, err error) {
+	var least int64
+	if m.minEnd != nil {
+		if least, err = m.minEnd(ctx, topic, partition); err != nil {
 			return 0, err
 		}
 	}
 	for {
-		if end, err = m.end(ctx, topic, partition); err != nil || end >= floor {
+		if end, err = m.listEnd(ctx, topic, partition); err != nil || end >= least {
 			return end, err
 		}
 		select {
 		case <-time.After(250 * time.Millisecond):
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%s/%d ends at offset %d, and the group has committed what is in its rows up to %d: its leader is cut off from the other brokers, or the table has lost its end: %w",
-				topic, partition, end, floor, ctx.Err())
+			return 0, fmt.Errorf("%s/%d ends at offset %d, but by the group's commits its changelog reaches offset %d: "+
+				"its leader is cut off from the other brokers, or the table has lost its end: %w",
+				topic, partition, end, least, ctx.Err())
 		}
 	}
 }
 
-// end returns where the partition ends, with what is undecided if that is waited for.
-func (m *topicManager) end(ctx context.Context, topic string, partition int32) (int64, error) {
+// listEnd returns the log end offset of the partition for a processor, and its last stable offset for a view.
+func (m *topicManager) listEnd(ctx context.Context, topic string, partition int32) (int64, error) {
 	list := kadm.NewClient(m.client).ListCommittedOffsets
-	if m.floor != nil {
+	if m.minEnd != nil {
 		list = kadm.NewClient(m.client).ListEndOffsets
 	}
 	listed, err := list(ctx, topic)
@@ -142,7 +146,7 @@ func (m *topicManager) Close() error {
 	return m.TopicManager.Close()
 }
 
-// Consumer reads tables, for goka's processors and views.
+// Consumer builds the consumers with which goka's processors and views read tables.
 func Consumer(c Cluster) goka.SaramaConsumerBuilder {
 	return func(brokers []string, clientID string) (sarama.Consumer, error) {
 		config, err := c.Sarama()

@@ -10,13 +10,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A Span is a part of a partition: the offsets from From up to To, without To.
+// A Span is a part of a partition: the offsets from From up to but not including To.
 type Span struct{ From, To int64 }
 
 // Spans are the parts of a topic's partitions, by partition.
 type Spans map[int32]Span
 
-// Len returns how many offsets the spans hold. Not each need have a record.
+// Len returns the number of offsets in the spans. Not each of them need have a record.
 func (s Spans) Len() (n int64) {
 	for _, span := range s {
 		n += max(0, span.To-span.From)
@@ -24,14 +24,14 @@ func (s Spans) Len() (n int64) {
 	return n
 }
 
-// silence is how long nothing may come before Read asks whether retention has taken what it waits for.
-const silence = 5 * time.Second
+// idleTimeout is how long Read waits for records before it checks whether retention has deleted what it waits for.
+const idleTimeout = 5 * time.Second
 
-// fetchBytes is how much a broker sends of a partition at a time. With the client's own 1 MiB the reading of a single partition
-// is a request and a pause for each thousand records.
+// fetchBytes is how much of a partition a broker sends at a time. With kgo's 1 MiB, reading a single partition would
+// take a request and a pause for every thousand records.
 func fetchBytes(partitions int) int32 { return max(1<<20, 4<<20/int32(partitions)) }
 
-// A FetchError says what a part of a topic could not be read for. Partition is -1 when it was none in particular.
+// A FetchError says why a partition could not be read. Partition is -1 when the error is about the topic.
 type FetchError struct {
 	Topic     string
 	Partition int32
@@ -47,12 +47,12 @@ func (e *FetchError) Error() string {
 
 func (e *FetchError) Unwrap() error { return e.Err }
 
-// Read hands the committed records in spans to each, in the order of their partitions, and returns when all were handed over or
-// each returns an error. What retention took away meanwhile is not missed. A failed fetch is a *FetchError.
+// Read calls each for the committed records in spans, in offset order per partition, and returns when all are read or
+// each returns an error. Records that retention deletes meanwhile are skipped. A failed fetch is a *FetchError.
 //
-// The client is opened with options of Read's own, and closed.
+// The client is opened with additional options of Read, and closed.
 func Read(ctx context.Context, open func(...kgo.Opt) (*kgo.Client, error), topic string, spans Spans, each func(*kgo.Record) error) error {
-	r := &reading{topic: topic, spans: spans, unread: map[int32]bool{}}
+	r := &spanReader{topic: topic, spans: spans, unread: map[int32]bool{}}
 	from := map[int32]kgo.Offset{}
 	for partition, span := range spans {
 		if span.From < span.To {
@@ -65,7 +65,7 @@ func Read(ctx context.Context, open func(...kgo.Opt) (*kgo.Client, error), topic
 	}
 	client, err := open(
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // a transaction's marker may be the last record: its offset says that the end is reached
+		kgo.KeepControlRecords(), // the last record may be a transaction marker: its offset shows that the end is reached
 		kgo.FetchMaxPartitionBytes(fetchBytes(len(from))),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
 	)
@@ -77,17 +77,17 @@ func Read(ctx context.Context, open func(...kgo.Opt) (*kgo.Client, error), topic
 	return r.run(ctx, each)
 }
 
-// A reading is one call of Read.
-type reading struct {
+// A spanReader is one call of Read.
+type spanReader struct {
 	client *kgo.Client
 	topic  string
 	spans  Spans
-	unread map[int32]bool // the partitions whose spans have not been read to the end
+	unread map[int32]bool // partitions that are not read to the end of their spans
 }
 
-func (r *reading) run(ctx context.Context, each func(*kgo.Record) error) error {
+func (r *spanReader) run(ctx context.Context, each func(*kgo.Record) error) error {
 	for len(r.unread) > 0 {
-		poll, cancel := context.WithTimeout(ctx, silence)
+		poll, cancel := context.WithTimeout(ctx, idleTimeout)
 		fetches := r.client.PollFetches(poll)
 		cancel()
 		if ctx.Err() != nil {
@@ -99,7 +99,7 @@ func (r *reading) run(ctx context.Context, each func(*kgo.Record) error) error {
 			}
 		}
 		if fetches.NumRecords() == 0 {
-			if err := r.forget(ctx); err != nil {
+			if err := r.dropDeleted(ctx); err != nil {
 				return err
 			}
 		}
@@ -114,20 +114,20 @@ func (r *reading) run(ctx context.Context, each func(*kgo.Record) error) error {
 				}
 			}
 			if record.Offset+1 >= r.spans[record.Partition].To {
-				r.done(record.Partition)
+				r.finish(record.Partition)
 			}
 		}
 	}
 	return nil
 }
 
-func (r *reading) done(partition int32) {
+func (r *spanReader) finish(partition int32) {
 	delete(r.unread, partition)
 	r.client.RemoveConsumePartitions(map[string][]int32{r.topic: {partition}})
 }
 
-// forget takes partitions off the list whose span retention has deleted.
-func (r *reading) forget(ctx context.Context) error {
+// dropDeleted finishes the partitions whose spans retention has deleted.
+func (r *spanReader) dropDeleted(ctx context.Context) error {
 	starts, err := kadm.NewClient(r.client).ListStartOffsets(ctx, r.topic)
 	if err == nil {
 		err = starts.Error()
@@ -137,7 +137,7 @@ func (r *reading) forget(ctx context.Context) error {
 	}
 	for partition := range r.unread {
 		if start, found := starts.Lookup(r.topic, partition); found && start.Offset >= r.spans[partition].To {
-			r.done(partition)
+			r.finish(partition)
 		}
 	}
 	return nil

@@ -13,40 +13,40 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// Prepare readies a record for its callback. It may give it another key, not another partition. What is in the old one is not to be
-// written to: it lies in one piece of memory with other records.
+// Prepare decodes a record for its callback. It may replace the key, but not change the partition. It must not write
+// into the bytes of the old key, which share memory with other records.
 type Prepare func(record *sarama.ConsumerMessage) (message any)
 
 // groupBuilder wraps the consumer group that goka uses:
-//   - only the contiguous finished prefix of each partition is committed, and marks of an ended session are ignored; with
-//     ExactlyOnce all marks are, because transactions commit;
-//   - records are prepared before goka sees them;
-//   - a rebalance is joined at once, where goka would sleep for 5 s.
+//   - Only the contiguous finished prefix of each partition is committed. Marks of an ended session are ignored; with
+//     ExactlyOnce all marks are, because transactions commit.
+//   - Records are prepared before goka gets them.
+//   - The group is joined again at once after a rebalance. goka would sleep for 5 s.
 func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.ConsumerGroup, error) {
 	config, err := e.conf.Cluster.Sarama()
 	if err != nil {
 		return nil, err
 	}
 	config.ClientID = clientID
-	config.ChannelBufferSize = fetchAhead
+	config.ChannelBufferSize = saramaChannelSize
 	config.Consumer.Group.InstanceId = e.conf.InstanceID
-	config.Consumer.Offsets.AutoCommit.Enable = e.conf.Guarantee != ExactlyOnce // which commits in its transactions
+	config.Consumer.Offsets.AutoCommit.Enable = e.conf.Guarantee != ExactlyOnce // which commits in transactions
 	inner, err := sarama.NewConsumerGroup(brokers, name, config)
 	if err != nil {
 		return nil, fmt.Errorf("join group %s: %w", name, err)
 	}
-	return &group{ConsumerGroup: inner, epochs: e}, nil
+	return &consumerGroup{ConsumerGroup: inner, epochs: e}, nil
 }
 
-type group struct {
+type consumerGroup struct {
 	sarama.ConsumerGroup
 	epochs *Epochs
 }
 
-// Errors passes on what the sessions complain of. A partition whose committed offset is not in the log ends them for good: sarama
-// would join again at once, for ever and for all partitions, and say so to nobody.
-func (g *group) Errors() <-chan error {
-	passed := make(chan error, inboxSize)
+// Errors passes on the errors of the sessions. An offset out of range ends the processor: sarama would join again at
+// once, forever, and no partition would be processed.
+func (g *consumerGroup) Errors() <-chan error {
+	passed := make(chan error, prefetchRecords)
 	go func() {
 		defer close(passed)
 		for err := range g.ConsumerGroup.Errors() {
@@ -55,14 +55,14 @@ func (g *group) Errors() <-chan error {
 			}
 			select {
 			case passed <- err:
-			default: // nobody listens
+			default: // the channel is full
 			}
 		}
 	}()
 	return passed
 }
 
-// outOfRange says what is out of range, with the commit, by which a person finds out what is lost.
+// outOfRange returns the error with the committed offset, by which an operator finds out what is lost.
 func (e *Epochs) outOfRange(of *sarama.ConsumerError) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -71,13 +71,15 @@ func (e *Epochs) outOfRange(of *sarama.ConsumerError) error {
 	if o, found := fetched.Lookup(of.Topic, of.Partition); err == nil && found && o.Err == nil && o.At >= 0 {
 		next = fmt.Sprintf("the group has committed offset %d", o.At)
 	} else if err := errors.Join(err, o.Err); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
-		next = fmt.Sprintf("what the group has committed cannot be told: %v", err)
+		next = fmt.Sprintf("the committed offset is unknown: %v", err)
 	}
-	return e.conf.Cluster.Explained(of.Topic, fmt.Errorf("%s/%d: what is to be read next is not in the log (%s): input was removed before it was read, or the log was made anew or lost its end: %w", of.Topic, of.Partition, next, of.Err))
+	return e.conf.Cluster.Explained(of.Topic, fmt.Errorf("%s/%d: the next offset to read is not in the log (%s): "+
+		"records were deleted before they were read, or the topic was created again, or the log has lost its end: %w",
+		of.Topic, of.Partition, next, of.Err))
 }
 
 // Consume runs session after session until one fails or the context ends.
-func (g *group) Consume(ctx context.Context, topics []string, handler sarama.ConsumerGroupHandler) error {
+func (g *consumerGroup) Consume(ctx context.Context, topics []string, handler sarama.ConsumerGroupHandler) error {
 	session, stop := g.epochs.whilePublishing(ctx)
 	defer stop()
 	for session.Err() == nil {
@@ -91,61 +93,62 @@ func (g *group) Consume(ctx context.Context, topics []string, handler sarama.Con
 	return nil
 }
 
-// whilePublishing returns a context that ends with ctx, and when something cannot be published: rows that are written again, and
-// transactions in which there are only offsets, have no promise that would tell goka.
+// whilePublishing returns a context that ends with ctx, and with the first failure of a partition. goka does not notice
+// all of these: rewritten rows, and transactions that contain only offsets, have no promise.
 func (e *Epochs) whilePublishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	session, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
-		case <-e.broke:
+		case <-e.failed:
 			e.mu.RLock()
 			defer e.mu.RUnlock()
-			cancel(e.fault)
+			cancel(e.err)
 		case <-session.Done():
 		}
 	}()
 	return session, func() { cancel(nil) }
 }
 
-// A sessionHandler stands between sarama and goka for one session.
+// A sessionHandler wraps goka's handler for one session.
 type sessionHandler struct {
 	inner   sarama.ConsumerGroupHandler
 	epochs  *Epochs
 	session *session
 }
 
-// Setup asks Check first: an instance that takes over another's partitions does so within one attempt, and where a topic made
-// anew has no commits yet, no offset tells it so.
+// Setup calls Check first. Within one attempt the instance may be assigned partitions of another one, and where a topic
+// was created again no committed offset shows it.
 func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
 	h.session = newSession(s, h.epochs)
 	if check := h.epochs.conf.Check; check != nil {
 		if err := check(s.Context()); err != nil {
-			return err // the Group asks once more, and hears the same
+			return err // the Group calls Check again and returns its error
 		}
 	}
-	if ledger := h.epochs.ledger; ledger != nil {
-		h.session.swallow = true
-		ledger.member.Store(membershipOf(s))
+	if ledger := h.epochs.txnProducer; ledger != nil {
+		h.session.ignoreMarks = true
+		ledger.session.Store(memberOf(s))
 	}
 	if err := h.inner.Setup(h.session); err != nil {
 		return err
 	}
-	go h.session.followRest()
+	go h.session.skipMarkersUntilDone()
 	return nil
 }
 
-// Cleanup lets goka finish what is in flight; its marks still count until it returns. goka waits for running callbacks first, and
-// bounds that by nothing: one that waits for acknowledgements of a partition without a leader would keep this member from joining.
+// Cleanup lets goka finish what is in flight; its marks count until it returns. goka first waits for running callbacks,
+// without a limit: one that waits for acknowledgements from a partition without a leader would keep this member from
+// joining again.
 func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 	defer h.session.ended.Store(true)
 	overdue := time.AfterFunc(drainTimeout, func() {
 		for _, p := range h.epochs.partitions() {
-			p.overdue()
+			p.failWaiting()
 		}
 	})
 	defer overdue.Stop()
-	if ledger := h.epochs.ledger; ledger != nil {
-		defer ledger.member.Store(nil)
+	if ledger := h.epochs.txnProducer; ledger != nil {
+		defer ledger.session.Store(nil)
 	}
 	return h.inner.Cleanup(h.session)
 }
@@ -153,16 +156,16 @@ func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
 	of := partitionID{c.Topic(), c.Partition()}
 	if p := h.epochs.partition(c.Partition()); p != nil && s.Context().Err() == nil {
-		p.begun.Do(func() { h.epochs.begin(p) })
-		h.session.prefixes[of].start(c.InitialOffset(), func(next int64) { h.session.atRest(p, of, next) })
+		p.started.Do(func() { h.epochs.startPartition(p) })
+		h.session.prefixes[of].start(c.InitialOffset(), func(next int64) { h.session.commitSkipped(p, of, next) })
 	}
-	in := h.epochs.openInbox(of)
-	ready := &preparedClaim{ConsumerGroupClaim: c, messages: make(chan *sarama.ConsumerMessage, inboxSize)}
+	queue := h.epochs.openPreparedQueue(of)
+	ready := &preparedClaim{ConsumerGroupClaim: c, messages: make(chan *sarama.ConsumerMessage, prefetchRecords)}
 	go func() {
 		defer close(ready.messages)
 		delivered := h.session.prefixes[of]
 		for record := range c.Messages() {
-			size, err := in.wait(s.Context(), len(record.Key)+len(record.Value))
+			size, err := queue.reserve(s.Context(), len(record.Key)+len(record.Value))
 			if err != nil {
 				return
 			}
@@ -171,7 +174,7 @@ func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.Co
 			if prepare := h.epochs.conf.Prepare; prepare != nil {
 				message = prepare(record)
 			}
-			in.put(record.Offset, size, message)
+			queue.put(record.Offset, size, message)
 			select {
 			case ready.messages <- record:
 			case <-s.Context().Done():
@@ -182,7 +185,7 @@ func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.Co
 	return h.inner.ConsumeClaim(h.session, ready)
 }
 
-// A preparedClaim delivers what was prepared.
+// A preparedClaim delivers records that are prepared.
 type preparedClaim struct {
 	sarama.ConsumerGroupClaim
 	messages chan *sarama.ConsumerMessage
@@ -195,13 +198,13 @@ type partitionID struct {
 	number int32
 }
 
-// A session forwards the marks that are safe to commit.
+// A session passes the marks on to sarama that are safe to commit.
 type session struct {
 	sarama.ConsumerGroupSession
-	epochs   *Epochs
-	prefixes map[partitionID]*prefix // fixed at Setup
-	swallow  bool                    // transactions commit, not marks
-	ended    atomic.Bool
+	epochs      *Epochs
+	prefixes    map[partitionID]*prefix // fixed at Setup
+	ignoreMarks bool                    // transactions commit, not marks
+	ended       atomic.Bool
 }
 
 func newSession(inner sarama.ConsumerGroupSession, epochs *Epochs) *session {
@@ -214,18 +217,19 @@ func newSession(inner sarama.ConsumerGroupSession, epochs *Epochs) *session {
 	return s
 }
 
-// MarkOffset is called by goka with the offset after a finished record. What it would say with it is replaced: see committed.Standing.
+// MarkOffset is called by goka with the offset after a finished record. The metadata is replaced by a
+// committed.ChangelogEnd.
 func (s *session) MarkOffset(topic string, partition int32, offset int64, _ string) {
 	p := s.prefixes[partitionID{topic, partition}]
 	if p == nil || s.ended.Load() {
 		return
 	}
-	if next, grew := p.finish(offset - 1); grew && !s.swallow {
+	if next, grew := p.finish(offset - 1); grew && !s.ignoreMarks {
 		s.ConsumerGroupSession.MarkOffset(topic, partition, next, s.epochs.metadata(partition))
 	}
 }
 
-// MarkMessage is the same for a record.
+// MarkMessage calls MarkOffset for a record.
 func (s *session) MarkMessage(record *sarama.ConsumerMessage, metadata string) {
 	s.MarkOffset(record.Topic, record.Partition, record.Offset+1, metadata)
 }

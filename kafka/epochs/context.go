@@ -7,8 +7,8 @@ import (
 	"github.com/lovoo/goka"
 )
 
-// A gatedContext poisons the epoch when the callback fails: while goka is stopping, its Fail returns and the callback goes on. What
-// would break the promise is refused.
+// A gatedContext fails the partition when the callback fails: while goka stops, its own Fail returns and the callback
+// goes on. It refuses calls whose effects would not be exactly once.
 type gatedContext struct {
 	gokaContext
 	epochs *partitionEpochs
@@ -22,41 +22,42 @@ func (c *gatedContext) Fail(err error) {
 	c.gokaContext.Fail(err)
 }
 
-// Value fails the epoch when there is a row and goka cannot decode it: while goka is stopping it would be none.
+// Value fails when there is a row that goka cannot decode: while goka stops, it would return nil.
 func (c *gatedContext) Value() any {
-	c.epochs.found.Store(false)
+	c.epochs.rowFound.Store(false)
 	value := c.gokaContext.Value()
-	if value == nil && c.epochs.found.Load() {
+	if value == nil && c.epochs.rowFound.Load() {
 		c.Fail(fmt.Errorf("the row of %q cannot be decoded", c.Key()))
 	}
 	return value
 }
 
-// SetValue fails the epoch when goka cannot encode the row: while goka is stopping it would be the one before.
+// SetValue fails when goka cannot encode the row: while goka stops, the row before it would stay.
 func (c *gatedContext) SetValue(value any, options ...goka.ContextOption) {
-	c.epochs.stored = false
+	c.epochs.rowSet = false
 	c.gokaContext.SetValue(value, options...)
-	if !c.epochs.stored {
+	if !c.epochs.rowSet {
 		c.Fail(fmt.Errorf("the row of %q cannot be encoded", c.Key()))
 	}
 }
 
 var (
-	errDelete = errors.New("with at_least_once a row cannot be deleted: a delete and a row of an owner that was paused cannot be ordered; keep a row that says so, as a stub")
-	errDefer  = errors.New("with exactly_once a commit cannot be deferred: the record is committed with the effects of its callback")
+	errDelete = errors.New("with at_least_once a row cannot be deleted: a delete and the row of a paused former owner " +
+		"cannot be ordered; keep a row that marks the deletion")
+	errDefer = errors.New("with exactly_once a commit cannot be deferred: the record is committed with the effects of its callback")
 )
 
-// Delete is refused where an owner that was paused may write the row again afterwards.
+// Delete is refused with AtLeastOnce: a zombie may write the row again afterwards.
 func (c *gatedContext) Delete(options ...goka.ContextOption) {
-	if c.epochs.shared == nil {
+	if c.epochs.transactions == nil {
 		c.Fail(errDelete)
 	}
 	c.gokaContext.Delete(options...)
 }
 
-// DeferCommit is refused where the commit would not wait for it.
+// DeferCommit is refused with ExactlyOnce: the transaction would not wait for it.
 func (c *gatedContext) DeferCommit() func(error) {
-	if c.epochs.shared != nil {
+	if c.epochs.transactions != nil {
 		c.Fail(errDefer)
 	}
 	return c.gokaContext.DeferCommit()

@@ -6,7 +6,7 @@ import (
 	"github.com/lovoo/goka"
 )
 
-// A lenientContext is goka's while it is stopping: its Fail returns, and what cannot be encoded is passed over.
+// A lenientContext is goka's while it stops: Fail returns, and a value that cannot be encoded is ignored.
 type lenientContext struct {
 	gokaContext
 	did string
@@ -21,8 +21,8 @@ func (c *lenientContext) DeferCommit() func(error) {
 	return func(error) {}
 }
 
-// What would break the promise fails the partition, also when goka lets the callback go on.
-func TestACallbackCannotBreakThePromise(t *testing.T) {
+// Calls that break the guarantee fail the partition, also when goka lets the callback go on.
+func TestCallsThatBreakTheGuaranteeFail(t *testing.T) {
 	deletes := func(c goka.Context) { c.Delete() }
 	defers := func(c goka.Context) { c.DeferCommit() }
 	for _, test := range []struct {

@@ -17,8 +17,8 @@ import (
 	"tidemark/kafka/epochs"
 )
 
-// A processor counts the visits of each page and tells each count, in transactions: who reads committed records sees no count
-// twice, whatever fails.
+// A processor counts the visits of each page and emits each count, in transactions: a read_committed consumer gets no
+// count twice, whatever fails.
 func ExampleGroup() {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()

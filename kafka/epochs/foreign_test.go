@@ -10,8 +10,8 @@ import (
 	"tidemark/kafka/epochs"
 )
 
-// What another writer does to a table or its mirror is undone: while an owner runs, by the next one when none ran, and where the local
-// store was lost as well, from the log. The counts go on from where they were.
+// Foreign records in a table or its mirror are repaired: by the running owner, by the next one when none ran, and from
+// the log when the local store was lost as well. The counts go on.
 func TestForeignNullsAndOlderRowsAreUndone(t *testing.T) { eachGuarantee(t, testForeign) }
 
 func testForeign(t *testing.T, guarantee epochs.Guarantee) {
@@ -84,7 +84,7 @@ func testForeign(t *testing.T, guarantee epochs.Guarantee) {
 	}
 }
 
-// A processor's own delete is none of another writer's doing, for whoever recovers the table.
+// A processor's own delete is not repaired, in this or a later recovery.
 func TestOwnDeletesStay(t *testing.T) {
 	c := newCounter(t, epochs.ExactlyOnce)
 	deleting := func(ctx goka.Context, message any) {

@@ -9,14 +9,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/lovoo/goka"
 
 	"tidemark/kafka/committed"
 	"tidemark/kafka/localstore"
 )
 
-// A Group runs one goka processor with epochs for as long as it is told to. goka's processor ends with the first error and
-// cannot run twice; a Group builds the next one, with a growing pause.
+// A Group runs one goka processor with epochs until its context ends. goka's processor ends with the first error and
+// cannot run twice; a Group builds the next one after a pause that grows.
 type Group struct {
 	conf Config
 
@@ -25,15 +26,15 @@ type Group struct {
 	err       error           // why the last attempt ended
 }
 
-// The pause between two attempts, and how long one must have run for the next pause to be short again.
+// The pause between two attempts, and how long an attempt must have run for the next pause to be short again.
 const (
-	firstPause = 250 * time.Millisecond
-	maxPause   = 15 * time.Second
-	soundRun   = time.Minute
+	minRestartPause = 250 * time.Millisecond
+	maxRestartPause = 15 * time.Second
+	stableRun       = time.Minute
 )
 
-// drainTimeout is how long a stopping processor waits for what is in flight, for example while no broker answers. What does
-// not land by then is processed again.
+// drainTimeout is how long a stopping processor waits for acknowledgements, for example while no broker answers.
+// Records whose effects are not acknowledged by then are processed again.
 const drainTimeout = 15 * time.Second
 
 // NewGroup returns a group that does nothing until Run.
@@ -41,14 +42,18 @@ func NewGroup(conf Config) *Group {
 	return &Group{conf: conf.withDefaults(), err: errors.New("not started")}
 }
 
-// Run processes until ctx ends, then lets what is in flight land, commits and returns nil. A failure is logged, shown by
-// Ready, and followed by another attempt, unless Check refuses it. A configuration that cannot work is an error at once.
+// Run processes until ctx ends, then waits for what is in flight, commits and returns nil. A failure is logged,
+// returned by Ready, and followed by another attempt, unless Check refuses it. A configuration that cannot work is an
+// error at once.
 func (g *Group) Run(ctx context.Context) error {
 	if err := g.conf.validate(); err != nil {
 		g.set(nil, err)
 		return err
 	}
-	pause := firstPause
+	pauses := backoff.ExponentialBackOff{
+		InitialInterval: minRestartPause, MaxInterval: maxRestartPause,
+		Multiplier: 2, RandomizationFactor: backoff.DefaultRandomizationFactor,
+	}
 	for {
 		if g.conf.Check != nil {
 			if err := g.conf.Check(ctx); err != nil {
@@ -60,26 +65,28 @@ func (g *Group) Run(ctx context.Context) error {
 		err := g.attempt(ctx)
 		if ctx.Err() != nil {
 			if err != nil {
-				g.conf.Log.WarnContext(ctx, "processor did not stop cleanly, what was in flight is processed again", "group", g.conf.Name, "error", err)
+				g.conf.Log.WarnContext(ctx, "processor did not stop cleanly, what was in flight is processed again",
+					"group", g.conf.Name, "error", err)
 			}
 			return nil
 		}
-		if time.Since(begin) >= soundRun {
-			pause = firstPause
+		if time.Since(begin) >= stableRun {
+			pauses.Reset()
 		}
+		pause := pauses.NextBackOff()
 		g.set(nil, err)
 		g.conf.Metrics.restarted()
-		g.conf.Log.ErrorContext(ctx, "processor ended, building it anew", "group", g.conf.Name, "pause", pause.String(), "error", err)
+		g.conf.Log.ErrorContext(ctx, "processor ended, it will be restarted",
+			"group", g.conf.Name, "pause", pause.String(), "error", err)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil
 		}
-		pause = min(2*pause, maxPause)
 	}
 }
 
-// Ready returns nil while the processor runs with its table recovered, else the reason why it does not.
+// Ready returns nil while the processor runs and its table is recovered, else the reason.
 func (g *Group) Ready() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -100,11 +107,11 @@ func (g *Group) set(p *goka.Processor, err error) {
 
 // attempt runs one processor from its start to its end.
 func (g *Group) attempt(ctx context.Context) (err error) {
-	log, err := g.conf.Cluster.LogID(ctx, g.conf.Table)
+	id, err := g.conf.Cluster.TopicID(ctx, g.conf.Table)
 	if err != nil {
 		return err
 	}
-	pin := log
+	pin := id.String()
 	if g.conf.Index != nil {
 		pin += indexLayout
 	}
@@ -114,14 +121,14 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 
-	epochs := newEpochs(g.conf, store, log)
+	epochs := newEpochs(g.conf, store, id.String())
 	options := append(ClientOptions(g.conf.Cluster, g.conf.Hasher, g.conf.Log), epochs.options()...)
-	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, g.conf.Graph(epochs), append(options, g.conf.Options...)...)
+	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, g.conf.Graph(epochs), options...)
 	if err != nil {
 		return fmt.Errorf("build processor: %w", err)
 	}
 	g.set(processor, nil)
-	stopping := context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, func() { epochs.abandon(errClosed) }) })
+	stopping := context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, func() { epochs.failAll(errClosed) }) })
 	defer stopping()
 	if err := processor.Run(ctx); err != nil {
 		return epochs.cause(err)
@@ -132,7 +139,8 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	return nil
 }
 
-// ClientOptions give a processor safe clients and a hasher; goka's own clients are not safe.
+// ClientOptions returns the options of a processor for its clients and hasher. goka's own clients may lose and reorder
+// records.
 func ClientOptions(c committed.Cluster, hasher func() hash.Hash32, log *slog.Logger) []goka.ProcessorOption {
 	if hasher == nil {
 		hasher = goka.DefaultHasher()
@@ -141,8 +149,8 @@ func ClientOptions(c committed.Cluster, hasher func() hash.Hash32, log *slog.Log
 		goka.WithLogger(committed.GokaLog(log)),
 		goka.WithHasher(hasher),
 		goka.WithNilHandling(goka.NilProcess),
-		goka.WithPartitionChannelSize(inboxSize),
+		goka.WithPartitionChannelSize(prefetchRecords),
 		goka.WithConsumerSaramaBuilder(committed.Consumer(c)),
-		goka.WithTopicManagerBuilder(committed.TopicManager(c, committed.Anywhere)),
+		goka.WithTopicManagerBuilder(committed.TopicManager(c, committed.NoMinEnd)),
 	}
 }

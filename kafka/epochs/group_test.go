@@ -116,7 +116,8 @@ func (c *counter) conf(id, dir string, count goka.ProcessCallback) epochs.Config
 	}
 }
 
-// A headHasher hashes a key up to its first slash: a row lies in the partition of its events, whose keys are without one.
+// A headHasher hashes a key up to its first slash, so that a row is in the partition of its events, whose keys have no
+// slash.
 type headHasher struct{ key []byte }
 
 func (h *headHasher) Write(b []byte) (int, error) { h.key = append(h.key, b...); return len(b), nil }
@@ -137,7 +138,7 @@ func partitionOf(key string) int32 {
 	return int32(h.Sum32() % partitions)
 }
 
-// raw hands bytes on as they are.
+// raw is a codec that returns the bytes unchanged.
 type raw struct{}
 
 func (raw) Encode(v any) ([]byte, error) { return v.([]byte), nil }
@@ -170,7 +171,7 @@ func (c *counter) count(ctx goka.Context, _ any) {
 	ctx.SetValue(after)
 }
 
-// run runs the group until done, which is asked again and again.
+// run runs the group until done returns true.
 func run(t *testing.T, g *epochs.Group, done func() bool) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -188,7 +189,7 @@ func run(t *testing.T, g *epochs.Group, done func() bool) {
 	}
 }
 
-// read returns all records of a topic as they stand.
+// read returns all records of a topic.
 func (c *counter) read(t *testing.T, topic string) []*kgo.Record {
 	t.Helper()
 	reader, err := kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...), kgo.ConsumeTopics(topic), kgo.FetchMaxWait(50*time.Millisecond),
@@ -263,7 +264,7 @@ func testRestart(t *testing.T, guarantee epochs.Guarantee) {
 	c.judge(t, 6000)
 }
 
-// A callback that fails ends the processor; the group builds another, which begins at the committed prefix.
+// A callback that fails ends the processor; the next one begins at the committed prefix.
 func TestGroupRecoversFromAFailure(t *testing.T) { eachGuarantee(t, testFailure) }
 
 func testFailure(t *testing.T, guarantee epochs.Guarantee) {
@@ -296,7 +297,7 @@ func testFailure(t *testing.T, guarantee epochs.Guarantee) {
 	}
 }
 
-// Partitions that move between instances in the middle of their work move with each effect there once.
+// Effects are exactly once also while partitions move between instances.
 func TestMovedPartitionsAreExact(t *testing.T) {
 	c := newCounter(t, epochs.ExactlyOnce)
 	c.produce(t, 3000)
@@ -316,7 +317,7 @@ func TestMovedPartitionsAreExact(t *testing.T) {
 	c.judge(t, 6000)
 }
 
-// What cannot work, or would not be exact, is refused before anything is read.
+// A configuration that cannot work, or would not be exactly once, is refused before anything is read.
 func TestGroupRefusesWhatCannotWork(t *testing.T) {
 	stream := func(callback goka.ProcessCallback) goka.Edge { return goka.Input("in", raw{}, callback) }
 	graph := func(group string, edges ...goka.Edge) func(*epochs.Epochs) *goka.GroupGraph {
@@ -363,7 +364,7 @@ func TestGroupRefusesWhatCannotWork(t *testing.T) {
 	}
 }
 
-// Two inputs of one group hold records at the same partitions and offsets: each callback gets its own.
+// Two inputs of one group have records at the same partitions and offsets: each callback gets its own.
 func TestGroupOfTwoInputs(t *testing.T) { eachGuarantee(t, testTwoInputs) }
 
 func testTwoInputs(t *testing.T, guarantee epochs.Guarantee) {
@@ -404,7 +405,7 @@ func testTwoInputs(t *testing.T, guarantee epochs.Guarantee) {
 	c.judge(t, 1000)
 }
 
-// Large records are not read ahead by their number alone: 30 of them in hand are as much memory as thousands of others.
+// Read-ahead is also limited in bytes: 30 large records take as much memory as thousands of others.
 func TestReadingAheadIsBoundedInBytes(t *testing.T) {
 	c := newCounter(t, epochs.AtLeastOnce)
 	const each, events, bound = 500_000, 40, 4 << 20

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Metrics count what the epochs of one group do. A nil *Metrics counts nothing.
+// Metrics are the metrics of one group. A nil *Metrics counts nothing.
 type Metrics struct {
 	epochs         prometheus.Histogram
 	rows           prometheus.Counter
@@ -16,7 +16,7 @@ type Metrics struct {
 	outputRewrites prometheus.Counter
 }
 
-// NewMetrics registers the metrics of a group, under names that begin with the namespace.
+// NewMetrics registers the metrics of a group, with the namespace as prefix of their names.
 func NewMetrics(r prometheus.Registerer, namespace, group string) *Metrics {
 	labels := prometheus.Labels{"group": group}
 	m := &Metrics{
@@ -30,19 +30,21 @@ func NewMetrics(r prometheus.Registerer, namespace, group string) *Metrics {
 		}),
 		rowsCoalesced: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: namespace, Name: "epoch_rows_coalesced_total", ConstLabels: labels,
-			Help: "Table records left out because a newer one of the same key came in the same epoch.",
+			Help: "Table records left out because the same epoch has a newer one of the same key.",
 		}),
 		restarts: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: namespace, Name: "processor_restarts_total", ConstLabels: labels, Help: "Times the processor ended and was built anew.",
+			Namespace: namespace, Name: "processor_restarts_total", ConstLabels: labels,
+			Help: "Restarts of the processor after a failure.",
 		}),
 	}
 	m.tableRewrites = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: namespace, Name: "table_rewrites_total", ConstLabels: labels,
-		Help: "Rows written again because a former owner, or another writer, had appended an older one or a null after them.",
+		Help: "Rows written again because a former owner or another writer had appended an older one, or a null, after them.",
 	})
 	m.outputRewrites = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: namespace, Name: "output_rewrites_total", ConstLabels: labels,
-		Help: "Records of a compacted output sent again because a former owner, or another writer, had appended an older one or a null after them.",
+		Help: "Records of a compacted output sent again because a former owner or another writer had appended an older one, " +
+			"or a null, after them.",
 	})
 	r.MustRegister(m.epochs, m.rows, m.rowsCoalesced, m.restarts, m.tableRewrites, m.outputRewrites)
 	return m

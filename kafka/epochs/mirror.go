@@ -19,142 +19,142 @@ import (
 	"tidemark/kafka/committed"
 )
 
-// A Mirror is an output topic that is compacted like the table: the last record of a key, which is a row's, is to tell of the
-// row's newest version. An owner that was paused and wakes may append an output of an older row after its successor's, and
-// compaction would keep that one. So the successor looks at whatever it did not write itself, and sends its row's record again
-// where an older one has come after it. Transactions fence such an owner, but not other writers, whose older records and nulls are
-// answered in the same way.
+// A Mirror is an output topic that is compacted like the table: the last record of a key must be that of the row's
+// newest version. A zombie may append an output of an older row after its successor's, and compaction would keep that
+// one. So the successor reads the records that it did not write itself, and sends its row's record again where an older
+// one or a null follows it. Transactions fence zombies, but not other writers.
 type Mirror struct {
 	Topic string // with as many partitions as the table
-	// Older says that a record of the topic tells of an older version than the row. What cannot be read is not older.
+	// Older reports whether a record of the topic is of an older version than the row. A record that cannot be decoded
+	// is not.
 	Older func(record, row []byte) bool
-	// Record makes the record that the row's last event gave.
+	// Record returns the record that the row's last event gave.
 	Record func(row []byte) ([]byte, error)
 }
 
-// How much of the others' records is looked at. An owner looks once a second, and one that sleeps has no more than maxUnacked
-// outputs in hand: so what a dead owner has not looked at lies among the last few thousand. What other writers append while no owner
-// runs is looked at as far back as that.
+// An owner checks the mirror once a second, and a zombie has at most maxUnacked outputs that are not acknowledged. So
+// records that a dead owner did not check are among the last few thousand. Records of other writers, appended while no
+// owner runs, are checked as far back as that.
 const (
-	lookEvery   = time.Second
-	lookTimeout = 6 * time.Second // of one question
-	lookBack    = 4 * maxUnacked
+	checkInterval = time.Second
+	checkTimeout  = 6 * time.Second // of one request
+	maxScanBack   = 4 * maxUnacked
 )
 
-// An edge is the end of one partition of a mirror, as its owner knows it. Only the owner writes there, unless another was paused
-// and has not noticed yet that it lost the partition: then offsets are missing from those that are acknowledged.
-type edge struct {
-	mu     sync.Mutex
-	next   int64            // the offset after the newest that is known; -1 at first
-	others []committed.Span // offsets below next that are not ours and were not looked at yet, ascending
-	marker bool             // the newest record is of a transaction of ours, whose marker lands after it
+// A mirrorEnd tracks the end of one partition of a mirror by the acknowledgements of its owner. When offsets are
+// missing among these, the records there are foreign: of a zombie or another writer.
+type mirrorEnd struct {
+	mu            sync.Mutex
+	next          int64            // the offset after the newest known record; -1: not known
+	foreign       []committed.Span // offsets below next that are not ours and are not checked yet, ascending
+	markerPending bool             // the newest record is of our committed transaction, whose marker follows it
 }
 
-// landed notes that a record of ours was acknowledged. Acknowledgements come in the order of their offsets.
-func (e *edge) landed(offset int64) {
+// acknowledged notes the offset of one of our records. Acknowledgements come in offset order.
+func (e *mirrorEnd) acknowledged(offset int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.marker && offset == e.next+1 {
-		e.next++ // the marker lies in between, since it lands before the next transaction's records
+	if e.markerPending && offset == e.next+1 {
+		e.next++ // the marker: it is written before the next transaction's records
 	}
-	e.marker = false
-	e.foreign(offset)
+	e.markerPending = false
+	e.addForeign(offset)
 	e.next = max(e.next, offset+1)
 }
 
-// committed notes that a transaction of ours with records in the partition is committed.
-func (e *edge) committed() {
+// transactionCommitted notes the commit of a transaction with records in the partition.
+func (e *mirrorEnd) transactionCommitted() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.marker = true
+	e.markerPending = true
 }
 
-// ended notes where the partition ends while nothing of ours is on its way.
-func (e *edge) ended(end int64) {
+// observed notes the end of the partition as a broker returned it while none of our records is in flight.
+func (e *mirrorEnd) observed(end int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.marker && end <= e.next+1 {
-		return // only the marker has landed since, or another's record that shows once the marker lands too
+	if e.markerPending && end <= e.next+1 {
+		return // at most the marker was appended, or a foreign record, which is noticed once the marker is appended too
 	}
-	e.marker = false
-	e.foreign(end)
+	e.markerPending = false
+	e.addForeign(end)
 	e.next = max(e.next, end)
 }
 
-// foreign notes that what is not known below an offset is not ours; e.mu is held.
-func (e *edge) foreign(below int64) {
+// addForeign notes that the unknown offsets below one are not ours; e.mu is locked.
+func (e *mirrorEnd) addForeign(below int64) {
 	from := e.next
 	if from < 0 {
-		from = max(0, below-lookBack)
+		from = max(0, below-maxScanBack)
 	}
 	if from < below {
-		e.others = append(e.others, committed.Span{From: from, To: below})
+		e.foreign = append(e.foreign, committed.Span{From: from, To: below})
 	}
 }
 
-// take returns what is to be looked at and forgets it, and the known end.
-func (e *edge) take() (others []committed.Span, next int64) {
+// takeForeign returns and drops the offsets to check, and returns the known end.
+func (e *mirrorEnd) takeForeign() (foreign []committed.Span, next int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	others, e.others = e.others, nil
-	return others, e.next
+	foreign, e.foreign = e.foreign, nil
+	return foreign, e.next
 }
 
-// restore puts back what could not be looked at.
-func (e *edge) restore(others []committed.Span) {
+// restoreForeign puts back offsets that could not be checked.
+func (e *mirrorEnd) restoreForeign(foreign []committed.Span) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.others = append(others, e.others...)
+	e.foreign = append(foreign, e.foreign...)
 }
 
-// suspicious says whether there is anything to look at.
-func (e *edge) suspicious() bool {
+// hasForeign reports whether there are offsets to check.
+func (e *mirrorEnd) hasForeign() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return len(e.others) > 0
+	return len(e.foreign) > 0
 }
 
-// reflections are what a partition's owner knows of its own records in the mirror. All but the edge is guarded by the
+// A mirrorState is what a partition's owner knows of the partition of the mirror. All but end is guarded by the
 // partition's mu.
-type reflections struct {
-	edge         edge
-	sent, landed int
-	since        map[string]int64 // while others' records are looked at: where ours landed meanwhile, by key
+type mirrorState struct {
+	end         mirrorEnd
+	sent, acked int
+	ownOffsets  map[string]int64 // during a scan: the offsets of our records since it began, by key
 }
 
-// send notes a record on its way.
-func (r *reflections) send(key []byte) {
+// noteSent notes that a record is sent.
+func (r *mirrorState) noteSent(key []byte) {
 	r.sent++
-	if r.since != nil {
-		r.since[string(key)] = math.MaxInt64 // wherever it lands, it will be behind what is known
+	if r.ownOffsets != nil {
+		r.ownOffsets[string(key)] = math.MaxInt64 // it will be appended behind the known end
 	}
 }
 
-// land notes where one landed.
-func (r *reflections) land(key []byte, offset int64) {
-	r.landed++
-	r.edge.landed(offset)
-	if r.since != nil {
-		r.since[string(key)] = offset
+// noteAcked notes the offset of a record.
+func (r *mirrorState) noteAcked(key []byte, offset int64) {
+	r.acked++
+	r.end.acknowledged(offset)
+	if r.ownOffsets != nil {
+		r.ownOffsets[string(key)] = offset
 	}
 }
 
-// mirrors says whether an output is a record of the mirror.
-func (p *partitionEpochs) mirrors(r *kgo.Record) bool {
+// isMirrorRecord reports whether an output is a record of the mirror.
+func (p *partitionEpochs) isMirrorRecord(r *kgo.Record) bool {
 	return p.conf.Mirror != nil && r.Topic == p.conf.Mirror.Topic
 }
 
-// reflect notes where an output landed, if it is a record of the mirror.
-func (p *partitionEpochs) reflect(r *kgo.Record, offset int64) {
-	if p.mirrors(r) {
+// mirrorAcknowledged notes the offset of an output, if it is a record of the mirror.
+func (p *partitionEpochs) mirrorAcknowledged(r *kgo.Record, offset int64) {
+	if p.isMirrorRecord(r) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.mirror.land(r.Key, offset)
+		p.mirror.noteAcked(r.Key, offset)
 	}
 }
 
-// A lookout keeps the mirror of the partitions that this instance owns.
-type lookout struct {
+// A foreignWriteDetector checks the mirror of the partitions that this instance owns, and repairs it.
+type foreignWriteDetector struct {
 	open       opener
 	explained  func(topic string, err error) error
 	mirror     *Mirror
@@ -164,29 +164,32 @@ type lookout struct {
 	done       chan struct{}
 }
 
-func startLookout(conf Config, open opener, partitions func() []*partitionEpochs) (*lookout, error) {
-	client, err := open(kgo.RetryTimeout(lookTimeout))
+func startForeignWriteDetector(conf Config, open opener, partitions func() []*partitionEpochs) (*foreignWriteDetector, error) {
+	client, err := open(kgo.RetryTimeout(checkTimeout))
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &lookout{open: open, explained: conf.Cluster.Explained, mirror: conf.Mirror, log: conf.Log, partitions: partitions, cancel: cancel, done: make(chan struct{})}
-	go l.run(ctx, client)
-	return l, nil
+	d := &foreignWriteDetector{
+		open: open, explained: conf.Cluster.Explained, mirror: conf.Mirror, log: conf.Log,
+		partitions: partitions, cancel: cancel, done: make(chan struct{}),
+	}
+	go d.run(ctx, client)
+	return d, nil
 }
 
-func (l *lookout) close() {
-	if l == nil {
+func (d *foreignWriteDetector) close() {
+	if d == nil {
 		return
 	}
-	l.cancel()
-	<-l.done
+	d.cancel()
+	<-d.done
 }
 
-func (l *lookout) run(ctx context.Context, client *kgo.Client) {
-	defer close(l.done)
+func (d *foreignWriteDetector) run(ctx context.Context, client *kgo.Client) {
+	defer close(d.done)
 	defer client.Close()
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -194,114 +197,116 @@ func (l *lookout) run(ctx context.Context, client *kgo.Client) {
 		case <-ctx.Done():
 			return
 		}
-		if err := l.look(ctx, kadm.NewClient(client)); err != nil && ctx.Err() == nil {
-			l.log.WarnContext(ctx, "cannot look at what others wrote, trying again", "topic", l.mirror.Topic, "error", err)
+		if err := d.check(ctx, kadm.NewClient(client)); err != nil && ctx.Err() == nil {
+			d.log.WarnContext(ctx, "cannot check the records of other writers, trying again", "topic", d.mirror.Topic, "error", err)
 		}
 	}
 }
 
-// look reads what others wrote, and mends what is older than its row.
-func (l *lookout) look(ctx context.Context, admin *kadm.Client) error {
+// check reads the foreign records, and repairs the keys whose last record is older than the row.
+func (d *foreignWriteDetector) check(ctx context.Context, admin *kadm.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	owned := map[int32]*partitionEpochs{}
-	for _, p := range l.partitions() {
+	for _, p := range d.partitions() {
 		if p.recovered.Load() {
-			owned[p.shelf.Partition()] = p
+			owned[p.store.Number()] = p
 		}
 	}
 	if len(owned) == 0 {
 		return nil
 	}
-	ends, err := admin.ListEndOffsets(ctx, l.mirror.Topic)
+	ends, err := admin.ListEndOffsets(ctx, d.mirror.Topic)
 	if err == nil {
 		err = ends.Error()
 	}
 	if err != nil {
-		return l.explained(l.mirror.Topic, fmt.Errorf("look up the end of %s: %w", l.mirror.Topic, err))
+		return d.explained(d.mirror.Topic, fmt.Errorf("look up the end of %s: %w", d.mirror.Topic, err))
 	}
-	var looks []*inspection
+	var scans []*repairScan
 	ends.Each(func(end kadm.ListedOffset) {
 		p := owned[end.Partition]
 		if p == nil {
 			return
 		}
-		if p.idle() { // else the next acknowledgement tells
-			p.mirror.edge.ended(end.Offset)
+		if p.idle() { // else the next acknowledgement shows missing offsets
+			p.mirror.end.observed(end.Offset)
 		}
-		if p.mirror.edge.suspicious() {
-			looks = append(looks, p.inspect())
+		if p.mirror.end.hasForeign() {
+			scans = append(scans, p.startScan())
 		}
 	})
-	for _, look := range looks {
-		defer look.end()
+	for _, s := range scans {
+		defer s.close()
 	}
-	return l.inspect(ctx, looks)
+	return d.scan(ctx, scans)
 }
 
-func (l *lookout) inspect(ctx context.Context, looks []*inspection) error {
-	spans, of := committed.Spans{}, map[int32]*inspection{}
-	for _, look := range looks {
-		if err := look.begin(ctx); err != nil {
+func (d *foreignWriteDetector) scan(ctx context.Context, scans []*repairScan) error {
+	spans, byPartition := committed.Spans{}, map[int32]*repairScan{}
+	for _, s := range scans {
+		if err := s.takeForeign(ctx); err != nil {
 			return err
 		}
-		spans[look.of.shelf.Partition()] = committed.Span{From: look.others[0].From, To: look.next}
-		of[look.of.shelf.Partition()] = look
+		number := s.partition.store.Number()
+		spans[number] = committed.Span{From: s.foreign[0].From, To: s.next}
+		byPartition[number] = s
 	}
 	open := func(more ...kgo.Opt) (*kgo.Client, error) {
-		return l.open(append(more, kgo.RetryTimeout(lookTimeout))...)
+		return d.open(append(more, kgo.RetryTimeout(checkTimeout))...)
 	}
-	err := committed.Read(ctx, open, l.mirror.Topic, spans, func(r *kgo.Record) error {
-		of[r.Partition].last[string(r.Key)] = r // only the last record of a key is kept for good
+	err := committed.Read(ctx, open, d.mirror.Topic, spans, func(r *kgo.Record) error {
+		byPartition[r.Partition].lastRecords[string(r.Key)] = r // compaction keeps the last record of a key
 		return nil
 	})
 	if failed, ok := errors.AsType[*committed.FetchError](err); ok {
-		return l.explained(l.mirror.Topic, failed)
+		return d.explained(d.mirror.Topic, failed)
 	}
 	if err != nil {
 		return err
 	}
-	for _, look := range looks {
-		if err := look.mend(); err != nil {
+	for _, s := range scans {
+		if err := s.repair(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// idle says that no output is on its way.
+// idle reports that no output is in flight.
 func (p *partitionEpochs) idle() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.unacked == 0
 }
 
-// An inspection is one look at what others wrote to a partition of the mirror.
-type inspection struct {
-	of     *partitionEpochs
-	sent   int              // of our records, when it began
-	others []committed.Span // what others wrote, none of it looked at yet
-	next   int64
-	last   map[string]*kgo.Record // by key
-	done   bool
+// A repairScan reads the foreign records of one partition of the mirror once, and repairs it.
+type repairScan struct {
+	partition   *partitionEpochs
+	sent        int              // how many of our records were sent when it began
+	foreign     []committed.Span // offsets to check
+	next        int64
+	lastRecords map[string]*kgo.Record // by key
+	done        bool
 }
 
-// inspect begins to note what is sent to the mirror meanwhile: it lands behind what is looked at.
-func (p *partitionEpochs) inspect() *inspection {
+// startScan begins to note the records that are sent to the mirror meanwhile: they are appended behind the scanned
+// offsets.
+func (p *partitionEpochs) startScan() *repairScan {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mirror.since = map[string]int64{}
-	return &inspection{of: p, sent: p.mirror.sent, last: map[string]*kgo.Record{}}
+	p.mirror.ownOffsets = map[string]int64{}
+	return &repairScan{partition: p, sent: p.mirror.sent, lastRecords: map[string]*kgo.Record{}}
 }
 
-// begin waits until all that was sent before has landed, and takes what is to be looked at.
-func (i *inspection) begin(ctx context.Context) error {
+// takeForeign waits until all records that were sent before are acknowledged, and takes the offsets to check.
+func (s *repairScan) takeForeign(ctx context.Context) error {
 	for {
-		i.of.mu.Lock()
-		landed, err := i.of.mirror.landed, i.of.err
-		i.of.mu.Unlock()
-		if landed >= i.sent || err != nil { // a partition that is given up is the next owner's to look at
-			i.others, i.next = i.of.mirror.edge.take()
+		s.partition.mu.Lock()
+		acked, err := s.partition.mirror.acked, s.partition.err
+		s.partition.mu.Unlock()
+		if acked >= s.sent || err != nil { // a partition that has failed is checked by its next owner
+			s.foreign, s.next = s.partition.mirror.end.takeForeign()
 			return nil
 		}
 		select {
@@ -312,42 +317,43 @@ func (i *inspection) begin(ctx context.Context) error {
 	}
 }
 
-// foreign says whether an offset is of a record that we did not write.
-func (i *inspection) foreign(offset int64) bool {
-	return slices.ContainsFunc(i.others, func(s committed.Span) bool { return s.From <= offset && offset < s.To })
+// isForeign reports whether an offset is of a record that we did not write.
+func (s *repairScan) isForeign(offset int64) bool {
+	return slices.ContainsFunc(s.foreign, func(span committed.Span) bool { return span.From <= offset && offset < span.To })
 }
 
-// mend sends the mirror's record of a row again where an older one of another owner, or a null, has come after it.
-func (i *inspection) mend() error {
-	for _, key := range slices.Sorted(maps.Keys(i.last)) {
-		if r := i.last[key]; i.foreign(r.Offset) {
-			if err := i.of.mend(key, r.Offset, r.Value); err != nil {
+// repair repairs the keys whose last record is foreign.
+func (s *repairScan) repair() error {
+	for _, key := range slices.Sorted(maps.Keys(s.lastRecords)) {
+		if r := s.lastRecords[key]; s.isForeign(r.Offset) {
+			if err := s.partition.repair(key, r.Offset, r.Value); err != nil {
 				return err
 			}
 		}
 	}
-	i.done = true
+	s.done = true
 	return nil
 }
 
-// end stops noting. What was taken and not looked at is to be looked at again.
-func (i *inspection) end() {
-	i.of.mu.Lock()
-	i.of.mirror.since = nil
-	i.of.mu.Unlock()
-	if !i.done {
-		i.of.mirror.edge.restore(i.others)
+// close ends the scan. Offsets that it took and did not check are checked again.
+func (s *repairScan) close() {
+	s.partition.mu.Lock()
+	s.partition.mirror.ownOffsets = nil
+	s.partition.mu.Unlock()
+	if !s.done {
+		s.partition.mirror.end.restoreForeign(s.foreign)
 	}
 }
 
-// mend sends the mirror's record of a row again when the one at an offset is older or a null, and ours has not come after it.
-func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
+// repair sends the mirror's record of a row again when the foreign one at an offset is older or a null, and ours does
+// not follow it.
+func (p *partitionEpochs) repair(key string, offset int64, value []byte) error {
 	if p.enter() != nil {
-		return nil // given up, or about to be: the next owner looks
+		return nil // failed or closed: the next owner checks
 	}
 	defer p.gate.Unlock()
 	p.mu.Lock()
-	ours, sent := p.mirror.since[key]
+	ours, sent := p.mirror.ownOffsets[key]
 	p.mu.Unlock()
 	if sent && ours > offset {
 		return nil
@@ -365,7 +371,7 @@ func (p *partitionEpochs) mend(key string, offset int64, value []byte) error {
 		return err
 	}
 	p.conf.Metrics.outputRewritten()
-	nobody := func(*sarama.ProducerMessage, error) *goka.Promise { return nil } // when it fails, so does the partition
-	p.output(&kgo.Record{Topic: m.Topic, Partition: p.shelf.Partition(), Key: []byte(key), Value: record}, nobody)
+	ignore := func(*sarama.ProducerMessage, error) *goka.Promise { return nil } // an error fails the partition
+	p.output(&kgo.Record{Topic: m.Topic, Partition: p.store.Number(), Key: []byte(key), Value: record}, ignore)
 	return nil
 }

@@ -12,61 +12,61 @@ import (
 	"tidemark/kafka/committed"
 )
 
-// What others write between our own records, or after them, is noticed; what we write is not.
-func TestEdgeFindsWhatOthersWrote(t *testing.T) {
-	found := func(e *edge, next int64, others ...committed.Span) {
+// Records of other writers between or after our own are found, our own are not.
+func TestMirrorEndFindsForeignOffsets(t *testing.T) {
+	found := func(e *mirrorEnd, next int64, others ...committed.Span) {
 		t.Helper()
-		got, to := e.take()
+		got, to := e.takeForeign()
 		if !slices.Equal(got, others) || to != next {
 			t.Fatalf("%v up to %d, want %v up to %d", got, to, others, next)
 		}
 	}
-	e := edge{next: -1}
-	e.landed(lookBack + 100) // whoever was the owner before wrote what lies before our first
-	found(&e, lookBack+101, committed.Span{From: 100, To: lookBack + 100})
-	at := int64(lookBack + 101)
-	e.landed(at)
-	e.ended(at + 1)
+	e := mirrorEnd{next: -1}
+	e.acknowledged(maxScanBack + 100) // whoever was the owner before wrote what lies before our first
+	found(&e, maxScanBack+101, committed.Span{From: 100, To: maxScanBack + 100})
+	at := int64(maxScanBack + 101)
+	e.acknowledged(at)
+	e.observed(at + 1)
 	found(&e, at+1)
-	e.landed(at + 3) // two of others before it
-	e.landed(at + 4)
-	e.ended(at + 6) // and one after
+	e.acknowledged(at + 3) // two of others before it
+	e.acknowledged(at + 4)
+	e.observed(at + 6) // and one after
 	found(&e, at+6, committed.Span{From: at + 1, To: at + 3}, committed.Span{From: at + 5, To: at + 6})
-	e.ended(at + 5) // an answer from a broker that lags
+	e.observed(at + 5) // an answer from a broker that lags
 	found(&e, at+6)
-	e.landed(at + 7)
-	e.restore([]committed.Span{{From: 1, To: 2}})
+	e.acknowledged(at + 7)
+	e.restoreForeign([]committed.Span{{From: 1, To: 2}})
 	found(&e, at+8, committed.Span{From: 1, To: 2}, committed.Span{From: at + 6, To: at + 7})
 
-	idle := edge{next: -1}
-	idle.ended(50)
+	idle := mirrorEnd{next: -1}
+	idle.observed(50)
 	found(&idle, 50, committed.Span{From: 0, To: 50})
 }
 
-// A transaction's marker takes an offset that nobody wrote a record to; what lies beside it is another's.
-func TestEdgeKnowsTheMarkersOfOurTransactions(t *testing.T) {
-	e := edge{next: 10}
+// A marker of our transaction is not foreign; a record beside it is.
+func TestMirrorEndSkipsMarkersOfOurTransactions(t *testing.T) {
+	e := mirrorEnd{next: 10}
 	found := func(next int64, others ...committed.Span) {
 		t.Helper()
-		if got, to := e.take(); !slices.Equal(got, others) || to != next {
+		if got, to := e.takeForeign(); !slices.Equal(got, others) || to != next {
 			t.Fatalf("%v up to %d, want %v up to %d", got, to, others, next)
 		}
 	}
-	e.landed(10)
-	e.landed(11)
-	e.committed()
-	e.ended(12) // the marker has not landed
-	e.ended(13)
-	e.landed(13)
+	e.acknowledged(10)
+	e.acknowledged(11)
+	e.transactionCommitted()
+	e.observed(12) // the marker has not landed
+	e.observed(13)
+	e.acknowledged(13)
 	found(14)
-	e.committed()
-	e.ended(16) // a record beside the marker at 14 or 15
+	e.transactionCommitted()
+	e.observed(16) // a record beside the marker at 14 or 15
 	found(16, committed.Span{From: 14, To: 16})
-	e.landed(16)
-	e.committed()
-	e.landed(19) // a record beside the marker at 17 or 18
+	e.acknowledged(16)
+	e.transactionCommitted()
+	e.acknowledged(19) // a record beside the marker at 17 or 18
 	found(20, committed.Span{From: 17, To: 19})
-	e.landed(21) // inside a transaction there is no marker
+	e.acknowledged(21) // inside a transaction there is no marker
 	found(22, committed.Span{From: 20, To: 21})
 }
 
@@ -78,24 +78,24 @@ func mirrored(e *epochTest) {
 	}
 }
 
-// A paused owner that wakes appends an output of an old row after ours: ours is sent again, and only then.
-func TestOlderOutputOfAnotherOwnerIsMended(t *testing.T) {
+// A zombie appends an output of an old row after ours: ours is sent again, and only then.
+func TestOlderForeignOutputIsRepaired(t *testing.T) {
 	e := newEpochTest(t)
 	mirrored(e)
 	put(t, e.store, 1, "k", "v7")
 	for _, value := range []string{"of v7", "of v8"} {
-		if err := e.mend("k", 5, []byte(value)); err != nil {
+		if err := e.repair("k", 5, []byte(value)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, value := range [][]byte{[]byte("of v1"), nil} {
-		if err := e.mend("never seen", 5, value); err != nil {
+		if err := e.repair("never seen", 5, value); err != nil {
 			t.Fatal(err)
 		}
 	}
 	e.wire.quiet(t)
 	for _, value := range [][]byte{[]byte("of v6"), nil} { // nil: deleted by another writer
-		if err := e.mend("k", 5, value); err != nil {
+		if err := e.repair("k", 5, value); err != nil {
 			t.Fatal(err)
 		}
 		sent := e.wire.next(t)
@@ -106,14 +106,14 @@ func TestOlderOutputOfAnotherOwnerIsMended(t *testing.T) {
 	}
 }
 
-// The newest row is the one that waits in an epoch, if one does.
-func TestMendKnowsRowsThatAreNotPublishedYet(t *testing.T) {
+// The newest row is the buffered one, if there is one.
+func TestRepairUsesUnpublishedRows(t *testing.T) {
 	e := newEpochTest(t)
 	mirrored(e)
 	put(t, e.store, 1, "k", "v7")
 	e.fold(t, "k", "v8")
 	output := e.wire.next(t)
-	if err := e.mend("k", 5, []byte("of v7")); err != nil {
+	if err := e.repair("k", 5, []byte("of v7")); err != nil {
 		t.Fatal(err)
 	}
 	if again := e.wire.next(t); string(again.Value) != "of v8" {
@@ -125,17 +125,17 @@ func TestMendKnowsRowsThatAreNotPublishedYet(t *testing.T) {
 	e.wire.next(t).done(3, nil) // the row
 }
 
-// Ours that is on its way, or has landed behind the other's, is the last one by itself.
-func TestNothingIsMendedThatOursHasPassed(t *testing.T) {
+// Our record that is in flight, or behind the foreign one, is the last one of its key anyway.
+func TestNoRepairBeforeOurOwnRecord(t *testing.T) {
 	e := newEpochTest(t)
 	mirrored(e)
 	put(t, e.store, 1, "k", "v7")
 	before, _ := e.fold(t, "before", "v1")
-	e.mirror.edge.ended(6)
-	look := e.inspect()
-	defer look.end()
+	e.mirror.end.observed(6)
+	look := e.startScan()
+	defer look.close()
 	begun := make(chan error)
-	go func() { begun <- look.begin(t.Context()) }()
+	go func() { begun <- look.takeForeign(t.Context()) }()
 	output := e.wire.next(t)
 	e.fold(t, "k", "v8") // meanwhile
 	select {
@@ -150,9 +150,9 @@ func TestNothingIsMendedThatOursHasPassed(t *testing.T) {
 	if err := before.result(t); err != nil {
 		t.Fatal(err)
 	}
-	look.last["k"] = &kgo.Record{Offset: 5, Value: []byte("of v6")}      // ours will come after it
-	look.last["before"] = &kgo.Record{Offset: 6, Value: []byte("of v0")} // it is ours
-	if err := look.mend(); err != nil {
+	look.lastRecords["k"] = &kgo.Record{Offset: 5, Value: []byte("of v6")}      // ours will come after it
+	look.lastRecords["before"] = &kgo.Record{Offset: 6, Value: []byte("of v0")} // it is ours
+	if err := look.repair(); err != nil {
 		t.Fatal(err)
 	}
 	newest := e.wire.next(t)
@@ -166,17 +166,17 @@ func TestNothingIsMendedThatOursHasPassed(t *testing.T) {
 		t.Fatalf("sent again: %s %q", row.Topic, row.Value)
 	}
 	row.done(2, nil)
-	if err := e.mend("k", 8, []byte("of v6")); err != nil { // behind ours
+	if err := e.repair("k", 8, []byte("of v6")); err != nil { // behind ours
 		t.Fatal(err)
 	}
 	e.wire.next(t).done(9, nil)
 }
 
-// A partition that was given up belongs to another: nothing may be sent there any more.
-func TestNothingIsMendedInAPartitionThatWasGivenUp(t *testing.T) {
+// A closed partition belongs to another owner: nothing may be sent to it.
+func TestNoRepairInAClosedPartition(t *testing.T) {
 	store := openTestStore(t)
 	t.Cleanup(func() { _ = store.Close() })
-	shelf, err := store.Shelf(0)
+	shelf, err := store.Partition(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestNothingIsMendedInAPartitionThatWasGivenUp(t *testing.T) {
 	mirrored(&epochTest{partitionEpochs: p})
 	put(t, store, 1, "k", "v7")
 	p.close()
-	if err := p.mend("k", 5, []byte("of v6")); err != nil {
+	if err := p.repair("k", 5, []byte("of v6")); err != nil {
 		t.Fatal(err)
 	}
 	refused := make(promised, 1)
@@ -197,15 +197,15 @@ func TestNothingIsMendedInAPartitionThatWasGivenUp(t *testing.T) {
 	w.quiet(t)
 }
 
-// An owner may be gone before it has written its row again: whoever recovers the table does.
+// When an owner ends before it has written its row again, the next owner does it.
 func TestRecoveredTableEndsWithTheNewestRow(t *testing.T) {
 	e := newEpochTest(t)
 	put(t, e.store, 1, "k", "v7")
 	put(t, e.store, 2, "other", "v7")
-	e.recalled("k", true)
-	e.recalled("other", true)
-	e.recalled("other", false) // it was written again
-	if err := e.rewrite(); err != nil {
+	e.noteRecovered("k", true)
+	e.noteRecovered("other", true)
+	e.noteRecovered("other", false) // it was written again
+	if err := e.writePendingRewrites(); err != nil {
 		t.Fatal(err)
 	}
 	row := e.wire.next(t)

@@ -13,38 +13,39 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// partitionEpochs are the epochs of one partition: one open, which callbacks fill, and at most one being published.
+// partitionEpochs are the epochs of one partition: an open one, which callbacks fill, and at most one that is being
+// published.
 type partitionEpochs struct {
 	conf  Config
 	owner []byte
-	shelf *localstore.Shelf
+	store *localstore.Partition
 	send  func(r *kgo.Record, done func(offset int64, err error))
 
-	begun     sync.Once    // before the first record
-	recovered atomic.Bool  // the table is
-	readTo    atomic.Int64 // the changelog is read back up to here, and answered
-	found     atomic.Bool  // by the last look-up of goka's
-	broken    func(error)  // told the first failure, unless that is that the partition was given up
+	started    sync.Once    // startPartition, before the first record
+	recovered  atomic.Bool  // the rows are those of the changelog's end
+	readBackTo atomic.Int64 // the changelog is read back up to here, and stale records in it are rewritten
+	rowFound   atomic.Bool  // by goka's last Get
+	onFailure  func(error)  // called with the first failure, unless that is errClosed or errNotReturned
 
-	gate   sync.Mutex // held by a running callback, and while the open epoch is swapped
-	stored bool       // the callback has set its row; guarded by gate, as is the next
-	gone   []string   // entries that its row does not have any more, and that it has from now on: see Rows.Reindex
-	added  []string
+	gate           sync.Mutex // locked by a running callback, and while the open epoch is swapped
+	rowSet         bool       // the callback has set its row; guarded by gate, like the next two
+	removedEntries []string   // index entries that the next row does not have any more, and new ones: see Rows.Reindex
+	addedEntries   []string
 
-	mu       sync.Mutex
-	room     *sync.Cond // unacked or held went down, or failed
-	waiting  int        // callbacks waiting for room
-	open     *epoch
-	overlay  map[string]*row // rows of the open and the publishing epoch: what the next callback must see
-	older    map[string]bool // keys whose last record in the changelog is older than the row, or a foreign null; on the disk too, as owed
-	unacked  int             // outputs
-	held     int             // bytes of rows, and of outputs
-	mirror   reflections
-	standing committed.Standing
-	metadata atomic.Value // of a commit of now: the standing's, a string
-	err      error        // the first failure; nothing is published after it
+	mu              sync.Mutex
+	room            *sync.Cond // signals that unacked or bufferedBytes went down, or err is set
+	waiting         int        // callbacks waiting for room
+	open            *epoch
+	overlay         map[string]*row // rows of the open and the publishing epoch, which callbacks must see
+	pendingRewrites map[string]bool // keys whose last changelog record is stale; also on the disk: see readback.go
+	unacked         int             // outputs
+	bufferedBytes   int             // bytes of rows, and of outputs
+	mirror          mirrorState
+	changelogEnd    committed.ChangelogEnd
+	metadata        atomic.Value // string: the changelogEnd for the next commit
+	err             error        // the first failure; nothing is published after it
 
-	shared *transactions // publish the epochs of all partitions; nil: each partition publishes its own
+	transactions *transactions // with ExactlyOnce; nil: the partition publishes its own epochs
 
 	failed chan struct{} // closed with err
 	dirty  chan struct{} // the open epoch has something in it
@@ -54,53 +55,55 @@ type partitionEpochs struct {
 
 // An epoch is what is published together.
 type epoch struct {
-	outputs   int             // sent and not acknowledged
-	closed    bool            // no more outputs will come
-	published chan struct{}   // closed when the epoch is closed and its outputs are acknowledged
-	rows      map[string]*row // the newest per key
-	finish    []goka.PromiseFinisher
+	outputs      int             // sent and not acknowledged
+	closed       bool            // swapped out: no more outputs are added
+	outputsAcked chan struct{}   // closed when the epoch is closed and its outputs are acknowledged
+	rows         map[string]*row // the newest per key
+	promises     []goka.PromiseFinisher
 
-	// Of epochs that are published in transactions:
-	records []*kgo.Record    // outputs that are not sent yet
-	next    map[string]int64 // by input topic, the offset after the newest record whose callback has returned
+	// With ExactlyOnce:
+	records     []*kgo.Record    // outputs that are not sent yet
+	nextOffsets map[string]int64 // by input topic, the offset after the newest record whose callback has returned
 }
 
-// empty says that nothing has happened in the epoch.
+// empty reports whether the epoch has no effects.
 func (e *epoch) empty() bool {
-	return e.outputs+len(e.records)+len(e.rows)+len(e.finish)+len(e.next) == 0
+	return e.outputs+len(e.records)+len(e.rows)+len(e.promises)+len(e.nextOffsets) == 0
 }
 
-// A row is a held table record; a nil value deletes.
+// A row is a buffered table record; a nil value deletes.
 type row struct {
-	epoch   *epoch
-	value   []byte
-	entries map[string]bool // of the index that change with it: whether they are there
+	epoch        *epoch
+	value        []byte
+	indexChanges map[string]bool // by index entry: whether the entry exists from this row on
 }
 
 func newEpoch() *epoch {
-	return &epoch{published: make(chan struct{}), rows: make(map[string]*row), next: make(map[string]int64)}
+	return &epoch{outputsAcked: make(chan struct{}), rows: make(map[string]*row), nextOffsets: make(map[string]int64)}
 }
 
-func newPartitionEpochs(conf Config, owner []byte, shelf *localstore.Shelf, send func(*kgo.Record, func(int64, error))) *partitionEpochs {
+func newPartitionEpochs(
+	conf Config, owner []byte, store *localstore.Partition, send func(*kgo.Record, func(int64, error)),
+) *partitionEpochs {
 	p := &partitionEpochs{
-		conf: conf, owner: owner, shelf: shelf, send: send, mirror: reflections{edge: edge{next: -1}},
-		open: newEpoch(), overlay: make(map[string]*row), older: make(map[string]bool),
-		broken: func(error) {}, failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		conf: conf, owner: owner, store: store, send: send, mirror: mirrorState{end: mirrorEnd{next: -1}},
+		open: newEpoch(), overlay: make(map[string]*row), pendingRewrites: make(map[string]bool),
+		onFailure: func(error) {}, failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	p.room = sync.NewCond(&p.mu)
 	p.metadata.Store("")
 	return p
 }
 
-// enter waits for room and takes the gate. Waiting later, inside a callback, would keep the epoch from ever closing.
+// enter waits for room and locks the gate. A wait inside the callback would keep the epoch from being closed.
 func (p *partitionEpochs) enter() error {
 	p.mu.Lock()
 	p.waiting++
 	limit := maxUnacked
-	if p.shared != nil {
+	if p.transactions != nil {
 		limit = maxUncommitted
 	}
-	for p.err == nil && (p.unacked >= limit || p.held >= maxHeld) {
+	for p.err == nil && (p.unacked >= limit || p.bufferedBytes >= maxBufferedBytes) {
 		p.room.Wait()
 	}
 	p.waiting--
@@ -113,8 +116,8 @@ func (p *partitionEpochs) enter() error {
 	return nil
 }
 
-// overdue gives the partition up if a callback still waits for room.
-func (p *partitionEpochs) overdue() {
+// failWaiting fails the partition if a callback still waits for room.
+func (p *partitionEpochs) failWaiting() {
 	p.mu.Lock()
 	waits := p.waiting > 0
 	p.mu.Unlock()
@@ -123,19 +126,19 @@ func (p *partitionEpochs) overdue() {
 	}
 }
 
-// passed notes that the callback of an input record has returned: all its effects are in the open epoch.
-func (p *partitionEpochs) passed(topic string, offset int64) {
-	if p.shared == nil {
+// callbackReturned notes that the callback of an input record has returned: all its effects are in the open epoch.
+func (p *partitionEpochs) callbackReturned(topic string, offset int64) {
+	if p.transactions == nil {
 		return
 	}
 	p.mu.Lock()
-	p.open.next[topic] = offset + 1
+	p.open.nextOffsets[topic] = offset + 1
 	p.mu.Unlock()
 	p.wake()
 }
 
-// output sends a record at once. Its promise is finished with its acknowledgement; the epoch's rows wait for it. Where epochs
-// are published in transactions it is held until that of its epoch.
+// output sends a record at once, and finishes its promise when it is acknowledged; the epoch's rows wait for that. With
+// ExactlyOnce the record is buffered until the epoch's transaction.
 func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 	p.mu.Lock()
 	if err := p.err; err != nil {
@@ -145,14 +148,14 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 	}
 	e, size := p.open, len(r.Key)+len(r.Value)
 	p.unacked++
-	p.held += size
-	mirrored := p.mirrors(r)
+	p.bufferedBytes += size
+	mirrored := p.isMirrorRecord(r)
 	if mirrored {
-		p.mirror.send(r.Key)
+		p.mirror.noteSent(r.Key)
 	}
-	if p.shared != nil {
+	if p.transactions != nil {
 		e.records = append(e.records, r)
-		e.finish = append(e.finish, finish)
+		e.promises = append(e.promises, finish)
 		p.mu.Unlock()
 		p.wake()
 		return
@@ -166,13 +169,13 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 		}
 		p.mu.Lock()
 		if mirrored && err == nil {
-			p.mirror.land(r.Key, offset)
+			p.mirror.noteAcked(r.Key, offset)
 		}
 		e.outputs--
 		p.unacked--
-		p.held -= size
+		p.bufferedBytes -= size
 		if e.outputs == 0 && e.closed {
-			close(e.published)
+			close(e.outputsAcked)
 		}
 		p.signal()
 		p.mu.Unlock()
@@ -180,7 +183,7 @@ func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
 	})
 }
 
-// set holds the newest value of a key for the open epoch; nil deletes it. The caller holds the gate.
+// set buffers the newest value of a key in the open epoch; nil deletes it. The gate is locked.
 func (p *partitionEpochs) set(key string, value []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -188,22 +191,22 @@ func (p *partitionEpochs) set(key string, value []byte) error {
 		return p.err
 	}
 	if before := p.open.rows[key]; before != nil {
-		p.held -= len(before.value)
+		p.bufferedBytes -= len(before.value)
 		p.conf.Metrics.coalesced()
 	}
 	r := &row{epoch: p.open, value: value}
 	p.reindex(r, p.overlay[key])
 	p.open.rows[key], p.overlay[key] = r, r
-	p.held += len(value)
+	p.bufferedBytes += len(value)
 	return nil
 }
 
-// hold keeps the promise of a changelog record, whose value set was given, until the row is published.
-func (p *partitionEpochs) hold(key string, finish goka.PromiseFinisher) {
+// addTablePromise keeps the promise of a changelog record until its row, which was passed to set, is published.
+func (p *partitionEpochs) addTablePromise(key string, finish goka.PromiseFinisher) {
 	p.mu.Lock()
 	err, given := p.err, p.open.rows[key] != nil
 	if err == nil && !given {
-		err = fmt.Errorf("PartitionOf says that the row of %q is of partition %d, and it is not", key, p.shelf.Partition())
+		err = fmt.Errorf("PartitionOf returned partition %d for the row of %q, which was set in another one", p.store.Number(), key)
 	}
 	if err != nil {
 		p.mu.Unlock()
@@ -211,13 +214,14 @@ func (p *partitionEpochs) hold(key string, finish goka.PromiseFinisher) {
 		finish(nil, err)
 		return
 	}
-	p.open.finish = append(p.open.finish, finish)
+	p.open.promises = append(p.open.promises, finish)
 	p.mu.Unlock()
 	p.wake()
 }
 
-// get returns a held row; found is false when the key must be looked up in the store.
-func (p *partitionEpochs) get(key string) (value []byte, found bool) {
+// bufferedRow returns a row of the open or the publishing epoch; found is false when the key must be looked up in the
+// store.
+func (p *partitionEpochs) bufferedRow(key string) (value []byte, found bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.overlay[key]
@@ -227,12 +231,12 @@ func (p *partitionEpochs) get(key string) (value []byte, found bool) {
 	return r.value, true
 }
 
-// current returns the newest row of a key, nil when there is none.
+// current returns the newest row of a key; nil when there is none.
 func (p *partitionEpochs) current(key string) ([]byte, error) {
-	if row, held := p.get(key); held {
+	if row, found := p.bufferedRow(key); found {
 		return row, nil
 	}
-	return p.shelf.Get(key)
+	return p.store.Get(key)
 }
 
 func (p *partitionEpochs) wake() {
@@ -242,14 +246,14 @@ func (p *partitionEpochs) wake() {
 	}
 }
 
-// signal lets waiting callbacks look again; p.mu is held.
+// signal wakes callbacks that wait for room; p.mu is locked.
 func (p *partitionEpochs) signal() {
 	if p.waiting > 0 {
 		p.room.Broadcast()
 	}
 }
 
-// fail rejects what is held: no row of it was sent, or none of it will be relied on.
+// fail rejects the promises of the open epoch. After it nothing is published.
 func (p *partitionEpochs) fail(err error) {
 	p.mu.Lock()
 	if p.err != nil {
@@ -258,51 +262,51 @@ func (p *partitionEpochs) fail(err error) {
 	}
 	p.err = err
 	close(p.failed)
-	finish := p.open.finish
-	p.open.finish = nil
+	finish := p.open.promises
+	p.open.promises = nil
 	p.room.Broadcast()
 	p.mu.Unlock()
 	for _, f := range finish {
 		f(nil, err)
 	}
-	if p.shared != nil {
-		p.shared.fail(err) // what other partitions hold may belong together with what this one has lost
+	if p.transactions != nil {
+		p.transactions.fail(err) // effects of one callback may be in several partitions
 	}
-	if !errors.Is(err, errClosed) && !errors.Is(err, errNotReturned) { // of the latter goka knows
-		p.broken(err)
+	if !errors.Is(err, errClosed) && !errors.Is(err, errNotReturned) { // goka knows of a callback that did not return
+		p.onFailure(err)
 	}
 }
 
-// failure returns why nothing of the partition is published any more.
+// failure returns the first failure; nil while the partition is published.
 func (p *partitionEpochs) failure() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err
 }
 
-// landed forgets the outputs of an epoch whose transaction is committed.
-func (p *partitionEpochs) landed(e *epoch) {
+// transactionCommitted drops the outputs of an epoch whose transaction is committed.
+func (p *partitionEpochs) transactionCommitted(e *epoch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unacked -= len(e.records)
 	for _, r := range e.records {
-		p.held -= len(r.Key) + len(r.Value)
-		if p.mirrors(r) {
-			p.mirror.edge.committed()
+		p.bufferedBytes -= len(r.Key) + len(r.Value)
+		if p.isMirrorRecord(r) {
+			p.mirror.end.transactionCommitted()
 		}
 	}
 	p.signal()
 }
 
-// close gives the partition up. goka calls it when all promises are finished, or when it will not wait for them any longer.
+// close ends the partition's epochs. goka calls it when all promises are finished, or when it stops waiting for them.
 func (p *partitionEpochs) close() {
-	if p.shared != nil {
-		close(p.done) // it does not run
+	if p.transactions != nil {
+		close(p.done) // run was not started
 	}
 	p.mu.Lock()
 	pending := len(p.overlay) > 0 || p.unacked > 0
 	if !pending && p.err == nil {
-		p.err = errClosed // nothing is to be sent any more
+		p.err = errClosed
 	}
 	p.mu.Unlock()
 	if pending {

@@ -14,7 +14,7 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// A wire stands in for the broker: it keeps what is sent until the test acknowledges it.
+// A wire is a fake broker: it keeps records until the test acknowledges them.
 type wire struct {
 	mu   sync.Mutex
 	sent []*flight
@@ -99,7 +99,7 @@ type epochTest struct {
 func newEpochTest(t *testing.T) *epochTest {
 	t.Helper()
 	store := openTestStore(t)
-	shelf, err := store.Shelf(0)
+	shelf, err := store.Partition(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func newEpochTest(t *testing.T) *epochTest {
 	return &epochTest{p, w, store}
 }
 
-// A promised is what became of a promise: nothing yet, nil, or an error.
+// A promised is the result of a promise: nothing yet, nil, or an error.
 type promised chan error
 
 func (p promised) finish(_ *sarama.ProducerMessage, err error) *goka.Promise {
@@ -159,7 +159,7 @@ func (e *epochTest) fold(t *testing.T, key, value string) (output, table promise
 	if err := e.set(key, []byte(value)); err != nil {
 		t.Fatal(err)
 	}
-	e.hold(key, table.finish)
+	e.addTablePromise(key, table.finish)
 	return output, table
 }
 
@@ -172,7 +172,7 @@ func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 		t.Fatalf("first sent was %s", out.Topic)
 	}
 	e.wire.quiet(t) // the row waits for the output
-	if value, held := e.get("k"); !held || string(value) != "v1" {
+	if value, held := e.bufferedRow("k"); !held || string(value) != "v1" {
 		t.Errorf("the next callback sees %q, %t", value, held)
 	}
 	out.done(7, nil)
@@ -195,14 +195,14 @@ func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 	if get(t, e.store, 0, "k") != "v1" || offset != 41 || !ok || err != nil {
 		t.Errorf("on the disk: %q at %d (%t, %v)", get(t, e.store, 0, "k"), offset, ok, err)
 	}
-	if _, held := e.get("k"); held {
+	if _, held := e.bufferedRow("k"); held {
 		t.Error("the row is still held")
 	}
 }
 
-// The offset on the disk says that all records up to it are there. Another owner's records in between are not: an owner that
-// slept while its successor worked would, as the owner again, never read what the successor wrote.
-func TestOffsetDoesNotPassAnotherOwnersRecords(t *testing.T) {
+// The offset on the disk says that all records up to it are there. Foreign records are not: a zombie that becomes the
+// owner again would never read what its successor wrote.
+func TestStoreOffsetStopsBeforeForeignRecords(t *testing.T) {
 	e := newEpochTest(t)
 	for _, step := range []struct{ landed, stored int64 }{{0, 0}, {1, 1}, {5, 1}, {6, 1}} {
 		_, table := e.fold(t, "k", "v")
@@ -220,7 +220,7 @@ func TestOffsetDoesNotPassAnotherOwnersRecords(t *testing.T) {
 	}
 }
 
-// awaitClosed waits until nothing is in the open epoch.
+// awaitClosed waits until the open epoch is empty.
 func (e *epochTest) awaitClosed(t *testing.T) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -249,7 +249,7 @@ func TestEpochSendsTheNewestRowOfAKey(t *testing.T) {
 	if row := e.wire.next(t); string(row.Value) != "v1" {
 		t.Fatalf("row %q", row.Value)
 	} else {
-		if value, _ := e.get("k"); string(value) != "v3" {
+		if value, _ := e.bufferedRow("k"); string(value) != "v3" {
 			t.Errorf("callbacks see %q", value)
 		}
 		row.done(10, nil)
@@ -269,7 +269,7 @@ func TestEpochSendsTheNewestRowOfAKey(t *testing.T) {
 	e.wire.quiet(t)
 }
 
-func TestFailedOutputRejectsWhatIsHeld(t *testing.T) {
+func TestFailedOutputRejectsBufferedRows(t *testing.T) {
 	e := newEpochTest(t)
 	lost := errors.New("no leader")
 	output1, table1 := e.fold(t, "k", "v1")
@@ -308,7 +308,7 @@ func TestFailedRowIsNotStored(t *testing.T) {
 	}
 }
 
-func TestTooMuchInFlightHoldsTheNextCallback(t *testing.T) {
+func TestTooMuchInFlightDelaysTheNextCallback(t *testing.T) {
 	e := newEpochTest(t)
 	for range maxUnacked {
 		if err := e.enter(); err != nil {
@@ -344,7 +344,7 @@ func TestTooMuchInFlightHoldsTheNextCallback(t *testing.T) {
 	}
 }
 
-func TestGivenUpPartitionPublishesNothingMore(t *testing.T) {
+func TestClosedPartitionPublishesNothing(t *testing.T) {
 	e := newEpochTest(t)
 	_, table := e.fold(t, "k", "v1")
 	out := e.wire.next(t)
@@ -361,14 +361,14 @@ func TestGivenUpPartitionPublishesNothingMore(t *testing.T) {
 	}
 }
 
-// A row that is said to belong elsewhere fails the group: it would be committed before it is written.
+// A row that is said to belong to another partition fails the group: it would be committed before it is written.
 func TestARowOfAnotherPartitionEndsTheEpoch(t *testing.T) {
 	e := newEpochTest(t)
 	output, table := make(promised, 1), make(promised, 1)
 	if err := e.enter(); err != nil {
 		t.Fatal(err)
 	}
-	e.hold("k", table.finish) // its row was set elsewhere
+	e.addTablePromise("k", table.finish) // its row was set elsewhere
 	e.output(&kgo.Record{Topic: "out", Key: []byte("k")}, output.finish)
 	e.gate.Unlock()
 	if output.result(t) == nil || table.result(t) == nil || e.failure() == nil {
@@ -388,9 +388,9 @@ func TestEpochDeletes(t *testing.T) {
 	if err := e.set("k", nil); err != nil {
 		t.Fatal(err)
 	}
-	e.hold("k", table.finish)
+	e.addTablePromise("k", table.finish)
 	e.gate.Unlock()
-	if value, held := e.get("k"); !held || value != nil {
+	if value, held := e.bufferedRow("k"); !held || value != nil {
 		t.Errorf("callbacks see %q, %t", value, held)
 	}
 	row := e.wire.next(t)

@@ -5,15 +5,15 @@ import (
 	"sync"
 )
 
-// A prefix follows one partition through one session: which records were delivered, and up to where all of them are
-// finished. goka finishes records in any order, and sarama commits the largest mark; committing past a record that is still
-// unacknowledged loses it when the process is killed.
+// A prefix tracks one partition during one session: which records were delivered to goka, and up to which offset all of
+// them are finished. goka finishes records in any order, and sarama commits the largest mark. Committing past a record
+// that is not acknowledged yet would lose it when the process is killed.
 //
-// Offsets need not be dense: compaction and transaction markers leave gaps.
+// Offsets need not be consecutive: compaction and transaction markers leave gaps.
 type prefix struct {
 	mu        sync.Mutex
-	delivered []delivery // ascending; the finished head is cut off
-	next      int64      // what is delivered next is not before it; 0 or less: not known
+	delivered []delivery // ascending; without the finished prefix
+	next      int64      // the next record has this offset or a later one; 0 or less: not known
 	commit    func(next int64)
 }
 
@@ -22,14 +22,14 @@ type delivery struct {
 	finished bool
 }
 
-// start says where the partition is read from, if that is known, and what commits an offset of it.
+// start sets the first offset to read, if it is known, and the function that commits an offset.
 func (p *prefix) start(next int64, commit func(next int64)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.next, p.commit = next, commit
 }
 
-// deliver notes a record that is handed to goka. Offsets must rise.
+// deliver notes a record that is given to goka. Offsets must ascend.
 func (p *prefix) deliver(offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -37,8 +37,8 @@ func (p *prefix) deliver(offset int64) {
 	p.next = offset + 1
 }
 
-// finish notes that all effects of a record are in the log. It returns the offset to commit, the one after the newest record
-// of the finished prefix, and whether the prefix grew.
+// finish notes that all effects of a record are acknowledged. It returns the offset to commit, which is the one after
+// the last record of the finished prefix, and whether the prefix grew.
 func (p *prefix) finish(offset int64) (commit int64, grew bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,20 +61,21 @@ func (p *prefix) finish(offset int64) (commit int64, grew bool) {
 	return commit, true
 }
 
-// at returns what is read next, when all that was delivered is finished.
-func (p *prefix) at() (next int64, finished bool) {
+// position returns the next offset to read, and whether all delivered records are finished.
+func (p *prefix) position() (next int64, finished bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.next, p.commit != nil && p.next > 0 && len(p.delivered) == 0
 }
 
-// rest moves on to an offset before which nothing more will be delivered, unless something was since at returned from.
-func (p *prefix) rest(from, to int64) {
+// skipTo moves the position on and commits it: there are no records from the old to the new one. It does nothing when a
+// record was delivered since position returned from.
+func (p *prefix) skipTo(from, to int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.next != from || len(p.delivered) > 0 {
 		return
 	}
 	p.next = to
-	p.commit(to) // no record is delivered meanwhile: its commit would be the later one
+	p.commit(to) // with p.mu locked: the commit of a record that is delivered now must come after this one
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestPrefixCommitsOnlyWhatIsFinishedBefore(t *testing.T) {
+func TestPrefixCommitsOnlyTheFinishedPrefix(t *testing.T) {
 	p := &prefix{}
 	for _, offset := range []int64{3, 4, 7, 8} { // 5 and 6 are compacted away
 		p.deliver(offset)
@@ -62,28 +62,28 @@ func TestPrefixInAnyOrder(t *testing.T) {
 	}
 }
 
-// What is at rest is passed over; a record that came since, or is not finished, is not.
-func TestPrefixRestsOnlyWhereNothingCame(t *testing.T) {
+// An idle partition is skipped to the end; one with a new or unfinished record is not.
+func TestPrefixSkipsOnlyWithoutNewRecords(t *testing.T) {
 	p := &prefix{}
 	p.deliver(3)
 	p.finish(3)
-	if _, finished := p.at(); finished {
+	if _, finished := p.position(); finished {
 		t.Error("at rest before there is anybody to commit it")
 	}
 	var committed []int64
 	p.start(3, func(next int64) { committed = append(committed, next) })
-	p.rest(3, 5)
+	p.skipTo(3, 5)
 	p.deliver(7)
-	p.rest(5, 7) // looked before the record came
-	p.rest(8, 9) // it is not finished
-	if _, finished := p.at(); finished {
+	p.skipTo(5, 7) // looked before the record came
+	p.skipTo(8, 9) // it is not finished
+	if _, finished := p.position(); finished {
 		t.Error("at rest with a record in hand")
 	}
 	p.finish(7)
-	if next, finished := p.at(); !finished || next != 8 {
+	if next, finished := p.position(); !finished || next != 8 {
 		t.Errorf("at %d, %t; want 8, finished", next, finished)
 	}
-	p.rest(8, 9)
+	p.skipTo(8, 9)
 	if !slices.Equal(committed, []int64{5, 9}) {
 		t.Errorf("committed %v, want 5 and 9", committed)
 	}

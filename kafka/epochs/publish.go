@@ -9,7 +9,7 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// run closes and publishes one epoch after the other until the partition is given up.
+// run closes and publishes one epoch after the other until the partition is closed.
 func (p *partitionEpochs) run() {
 	defer close(p.done)
 	for {
@@ -33,32 +33,32 @@ func (p *partitionEpochs) run() {
 	}
 }
 
-// swap opens the next epoch and returns the one that was open, nil when nothing is in it. The caller holds the gate.
+// swap closes the open epoch and opens the next one; it returns nil when the epoch is empty. The gate is locked.
 func (p *partitionEpochs) swap() *epoch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.open
-	if e.empty() || p.shared != nil && p.err != nil {
+	if e.empty() || p.transactions != nil && p.err != nil {
 		return nil
 	}
 	p.open = newEpoch()
 	e.closed = true
 	if e.outputs == 0 {
-		close(e.published)
+		close(e.outputsAcked)
 	}
 	return e
 }
 
-// publish does in order what Epochs promises. On failure the epoch's promises are finished with the error.
+// publish does the steps that Epochs describes, in their order. After a failure the epoch's promises get the error.
 func (p *partitionEpochs) publish(e *epoch) {
 	begin := time.Now()
-	err := p.wait(e.published)
+	err := p.wait(e.outputsAcked)
 	if err == nil && len(e.rows) > 0 {
-		var landed landing
-		if landed, err = p.sendRows(e); err == nil {
-			p.wrote(landed.last + 1)
+		var acked ackedRange
+		if acked, err = p.sendRows(e); err == nil {
+			p.raiseChangelogEnd(acked.last + 1)
 			var offset int64
-			if offset, err = p.reached(landed); err == nil {
+			if offset, err = p.nextStoreOffset(acked); err == nil {
 				err = p.storeRows(e, offset)
 			}
 		}
@@ -68,12 +68,12 @@ func (p *partitionEpochs) publish(e *epoch) {
 	} else if len(e.rows) > 0 {
 		p.conf.Metrics.published(len(e.rows), time.Since(begin))
 	}
-	for _, f := range e.finish {
-		f(nil, err) // nil: goka must not write the offset a second time
+	for _, f := range e.promises {
+		f(nil, err) // with a nil message: goka must not write the changelog offset
 	}
 }
 
-// wait returns when done is closed; with an error when the partition failed, before or after.
+// wait returns when done is closed or the partition has failed.
 func (p *partitionEpochs) wait(done <-chan struct{}) error {
 	select {
 	case <-done:
@@ -84,73 +84,73 @@ func (p *partitionEpochs) wait(done <-chan struct{}) error {
 	return p.err
 }
 
-// A landing is where an epoch's rows landed in the changelog.
-type landing struct {
+// An ackedRange is where in the changelog an epoch's rows were appended.
+type ackedRange struct {
 	first, last int64
 	records     int
 }
 
-// follows says that nothing else landed after the offset and in between.
-func (l landing) follows(offset int64) bool {
-	return l.first == offset+1 && l.last-l.first+1 == int64(l.records)
+// directlyAfter reports whether no other record is between the offset and the rows, nor among them.
+func (r ackedRange) directlyAfter(offset int64) bool {
+	return r.first == offset+1 && r.last-r.first+1 == int64(r.records)
 }
 
-// reached returns the offset up to which every record is on the disk once the rows that landed are. An owner that was paused
-// and wakes may append behind records of its successor that it has never read: from then on the offset stays where it is,
-// until the next recovery reads them.
-func (p *partitionEpochs) reached(landed landing) (int64, error) {
-	offset, err := p.shelf.GetOffset(-1)
-	if err != nil || !landed.follows(offset) {
+// nextStoreOffset returns the changelog offset up to which the disk has all records once it has the acknowledged rows.
+// A zombie appends after records of its successor that it never read. From then on the offset does not advance, so that
+// the next recovery reads them.
+func (p *partitionEpochs) nextStoreOffset(acked ackedRange) (int64, error) {
+	offset, err := p.store.GetOffset(-1)
+	if err != nil || !acked.directlyAfter(offset) {
 		return offset, err
 	}
-	return landed.last, nil
+	return acked.last, nil
 }
 
-// sendRows sends the epoch's table records, in the order of their keys, and returns where they were acknowledged.
-func (p *partitionEpochs) sendRows(e *epoch) (landing, error) {
+// sendRows sends the epoch's table records, in key order, and returns their offsets once they are acknowledged.
+func (p *partitionEpochs) sendRows(e *epoch) (ackedRange, error) {
 	var (
-		mu     sync.Mutex
-		left   = len(e.rows)
-		landed = landing{first: math.MaxInt64, last: -1, records: len(e.rows)}
-		done   = make(chan struct{})
+		mu    sync.Mutex
+		left  = len(e.rows)
+		acked = ackedRange{first: math.MaxInt64, last: -1, records: len(e.rows)}
+		done  = make(chan struct{})
 	)
-	for _, r := range e.tableRecords(p.conf.Table, p.shelf.Partition(), p.owner) {
+	for _, r := range e.tableRecords(p.conf.Table, p.store.Number(), p.owner) {
 		p.send(r, func(offset int64, err error) {
 			if err != nil {
 				p.fail(err)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			landed.first, landed.last = min(landed.first, offset), max(landed.last, offset)
+			acked.first, acked.last = min(acked.first, offset), max(acked.last, offset)
 			if left--; left == 0 {
 				close(done)
 			}
 		})
 	}
 	if err := p.wait(done); err != nil {
-		return landing{}, err
+		return ackedRange{}, err
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	return landed, nil
+	return acked, nil
 }
 
-// storeRows writes the acknowledged rows and their changelog offset to the disk, and drops them from the overlay unless a
-// later epoch holds them.
+// storeRows writes the acknowledged rows and their changelog offset to the disk, and removes them from the overlay
+// unless the open epoch has newer ones.
 func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	p.mu.Lock()
-	owing := len(p.older) > 0
+	pending := len(p.pendingRewrites) > 0
 	p.mu.Unlock()
-	err := p.shelf.Update(offset, func(w *localstore.Writer) error {
+	err := p.store.Update(offset, func(w *localstore.Writer) error {
 		for key, r := range e.rows {
 			if r.value == nil {
 				w.Delete(localstore.Rows, []byte(key))
 			} else {
 				w.Set(localstore.Rows, []byte(key), r.value)
 			}
-			storeIndex(w, r.entries)
-			if owing {
-				p.owe(w, key, false)
+			storeIndex(w, r.indexChanges)
+			if pending {
+				p.storePendingRewrite(w, key, false)
 			}
 		}
 		return nil
@@ -161,15 +161,15 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key, r := range e.rows {
-		p.held -= len(r.value)
-		delete(p.older, key)
+		p.bufferedBytes -= len(r.value)
+		delete(p.pendingRewrites, key)
 		switch newer := p.overlay[key]; {
 		case newer == r:
 			delete(p.overlay, key)
-		case newer != nil && len(r.entries) > 0:
-			newer.entries = maps.Clone(newer.entries)
-			maps.DeleteFunc(newer.entries, func(entry string, there bool) bool {
-				stored, found := r.entries[entry]
+		case newer != nil && len(r.indexChanges) > 0:
+			newer.indexChanges = maps.Clone(newer.indexChanges)
+			maps.DeleteFunc(newer.indexChanges, func(entry string, there bool) bool {
+				stored, found := r.indexChanges[entry]
 				return found && stored == there
 			})
 		}

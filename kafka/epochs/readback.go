@@ -16,7 +16,8 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// ownerHeader marks the table records of one run of one instance. A null without it deletes nothing: see owned.
+// ownerHeader identifies the processor that wrote a table record. A null without it deletes nothing: see
+// hasOwnerHeader.
 const ownerHeader = "epochs-owner"
 
 func newOwner() []byte {
@@ -25,19 +26,19 @@ func newOwner() []byte {
 	return owner
 }
 
-// A readback reads the changelog partitions that this instance owns, as they grow. Compaction keeps the last record of a
-// key, not the newest: an owner that was paused and wakes may append an old row after its successor's new one, and every
-// table that is recovered later would go back in time. So the successor looks for records that are not its own, and writes
-// its row again when an older one has come after it. It does the same after a null: another writer's null would delete the row from
-// every table that is recovered later, while the outputs and what was counted from them would keep it.
+// A readback consumes the changelog partitions that this instance owns. Compaction keeps the last record of a key, not
+// the newest: a zombie may append an old row after its successor's new one, and every table that is recovered later
+// would get the old row. So the successor looks for records that it did not write, and writes its row again when an
+// older one follows it. It does the same after a null: another writer's null would delete the row from every table that
+// is recovered later, but not from what consumers made of the outputs.
 type readback struct {
-	client *kgo.Client
-	owner  []byte
-	table  string
-	log    *slog.Logger
-	of     func(partition int32) *partitionEpochs
-	cancel context.CancelFunc
-	done   chan struct{}
+	client    *kgo.Client
+	owner     []byte
+	table     string
+	log       *slog.Logger
+	partition func(partition int32) *partitionEpochs
+	cancel    context.CancelFunc
+	done      chan struct{}
 }
 
 func startReadback(open opener, table string, owner []byte, log *slog.Logger, of func(int32) *partitionEpochs) (*readback, error) {
@@ -46,17 +47,17 @@ func startReadback(open opener, table string, owner []byte, log *slog.Logger, of
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &readback{client: client, owner: owner, table: table, log: log, of: of, cancel: cancel, done: make(chan struct{})}
+	r := &readback{client: client, owner: owner, table: table, log: log, partition: of, cancel: cancel, done: make(chan struct{})}
 	go r.run(ctx)
 	return r, nil
 }
 
-// follow reads a partition from an offset on: what lies before it was recovered.
+// follow starts to read a partition at an offset; the records before it are recovered.
 func (r *readback) follow(partition int32, from int64) {
 	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.table: {partition: kgo.NewOffset().At(from)}})
 }
 
-func (r *readback) leave(partition int32) {
+func (r *readback) unfollow(partition int32) {
 	r.client.RemoveConsumePartitions(map[string][]int32{r.table: {partition}})
 }
 
@@ -72,28 +73,28 @@ func (r *readback) run(ctx context.Context) {
 		fetches := r.client.PollFetches(ctx)
 		fetches.EachError(func(topic string, partition int32, err error) {
 			if ctx.Err() == nil {
-				r.log.WarnContext(ctx, "cannot read the table back, trying again", "topic", topic, "partition", partition, "error", err)
+				r.log.WarnContext(ctx, "cannot read the changelog back, trying again", "topic", topic, "partition", partition, "error", err)
 			}
 		})
-		fetches.EachRecord(r.see)
+		fetches.EachRecord(r.handle)
 	}
 }
 
-// see answers a record of another owner.
-func (r *readback) see(record *kgo.Record) {
-	p := r.of(record.Partition)
+// handle rewrites the row of a record of another writer if it has to.
+func (r *readback) handle(record *kgo.Record) {
+	p := r.partition(record.Partition)
 	if p == nil || !p.recovered.Load() {
 		return
 	}
 	own := slices.ContainsFunc(record.Headers, func(h kgo.RecordHeader) bool { return h.Key == ownerHeader && bytes.Equal(h.Value, r.owner) })
 	if !own {
-		p.answer(string(record.Key), record.Value)
+		p.rewriteIfOlder(string(record.Key), record.Value)
 	}
-	p.readTo.Store(record.Offset + 1) // after the answer, which is in the open epoch
+	p.readBackTo.Store(record.Offset + 1) // after the rewrite, which is in the open epoch now
 }
 
-// answer writes the row again when a record of another owner that came after it is older, or a null.
-func (p *partitionEpochs) answer(key string, value []byte) {
+// rewriteIfOlder writes the row again when the record of another writer is older, or a null.
+func (p *partitionEpochs) rewriteIfOlder(key string, value []byte) {
 	p.gate.Lock()
 	defer p.gate.Unlock()
 	row, err := p.current(key)
@@ -102,7 +103,7 @@ func (p *partitionEpochs) answer(key string, value []byte) {
 		return
 	}
 	if row == nil || value != nil && !p.conf.Older(value, row) {
-		return // we hold nothing newer
+		return
 	}
 	p.conf.Metrics.tableRewritten()
 	if err := p.set(key, row); err == nil {
@@ -110,53 +111,53 @@ func (p *partitionEpochs) answer(key string, value []byte) {
 	}
 }
 
-// owned says whether an owner wrote a table record, this one or one before it. A null of an owner is a callback's delete, which
-// ExactlyOnce alone allows.
-func owned(headers goka.Headers) bool {
+// hasOwnerHeader reports whether an owner, present or former, wrote a table record. Then a null is a callback's delete,
+// which only ExactlyOnce allows.
+func hasOwnerHeader(headers goka.Headers) bool {
 	_, found := headers[ownerHeader]
 	return found
 }
 
-// recalled notes whether the record of a key that was recovered last is older than the row, or a foreign null.
-func (p *partitionEpochs) recalled(key string, older bool) {
+// noteRecovered notes whether the last record recovered of a key is older than the row, or another writer's null.
+func (p *partitionEpochs) noteRecovered(key string, older bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if older {
-		p.older[key] = true
-	} else if len(p.older) > 0 {
-		delete(p.older, key)
+		p.pendingRewrites[key] = true
+	} else if len(p.pendingRewrites) > 0 {
+		delete(p.pendingRewrites, key)
 	}
 }
 
-// owed is the space of the keys whose rows are to be written into the changelog again.
-const owed localstore.Space = 0xfd
+// pendingRewriteSpace has the keys whose rows must be written to the changelog again.
+const pendingRewriteSpace localstore.Space = 0xfd
 
-// recall reads which rows this disk's last owner was to write again and did not get to. Its offset is past the records that made that
-// necessary, so no recovery from there meets them.
-func (p *partitionEpochs) recall() error {
-	scan := p.shelf.Scan(owed, nil, nil)
+// loadPendingRewrites reads the keys that the last processor on this disk noted and did not rewrite. The stored offset
+// is past the records that made it necessary, so they are not recovered again.
+func (p *partitionEpochs) loadPendingRewrites() error {
+	scan := p.store.Scan(pendingRewriteSpace, nil, nil)
 	for scan.Next() {
-		p.older[string(scan.Key())] = true
+		p.pendingRewrites[string(scan.Key())] = true
 	}
 	return errors.Join(scan.Err(), scan.Close())
 }
 
-// owe notes, beside what is written of a key, whether its row is to be written again.
-func (p *partitionEpochs) owe(w *localstore.Writer, key string, older bool) {
+// storePendingRewrite stores whether the row of a key must be written again, in the batch that writes the row.
+func (p *partitionEpochs) storePendingRewrite(w *localstore.Writer, key string, older bool) {
 	p.mu.Lock()
-	noted := p.older[key]
+	noted := p.pendingRewrites[key]
 	p.mu.Unlock()
 	if older && !noted {
-		w.Set(owed, []byte(key), nil)
+		w.Set(pendingRewriteSpace, []byte(key), nil)
 	} else if noted && !older {
-		w.Delete(owed, []byte(key))
+		w.Delete(pendingRewriteSpace, []byte(key))
 	}
 }
 
-// rewrite writes those rows again which an owner that is gone did not get to.
-func (p *partitionEpochs) rewrite() error {
+// writePendingRewrites writes the rows again that an earlier processor did not.
+func (p *partitionEpochs) writePendingRewrites() error {
 	p.mu.Lock()
-	keys := slices.Sorted(maps.Keys(p.older))
+	keys := slices.Sorted(maps.Keys(p.pendingRewrites))
 	p.mu.Unlock()
 	p.gate.Lock()
 	defer p.gate.Unlock()

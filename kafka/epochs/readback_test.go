@@ -11,21 +11,21 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A paused owner that wakes appends an old row after ours: ours is written again, and only then.
-func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
+// A zombie appends an old row after ours: ours is written again, and only then.
+func TestOlderForeignRowIsRewritten(t *testing.T) {
 	e := newEpochTest(t)
 	put(t, e.store, 1, "k", "v7")
-	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return e.partitionEpochs }}
+	r := &readback{owner: []byte("me"), partition: func(int32) *partitionEpochs { return e.partitionEpochs }}
 	record := func(owner, value string) *kgo.Record {
 		return &kgo.Record{Key: []byte("k"), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte(owner)}}}
 	}
-	r.see(record("other", "v5")) // while the table is recovered: the row may not be the newest yet
+	r.handle(record("other", "v5")) // while the table is recovered: the row may not be the newest yet
 	e.wire.quiet(t)
 	e.recovered.Store(true)
-	r.see(record("me", "v5"))    // our own, read late
-	r.see(record("other", "v8")) // nothing to mend
+	r.handle(record("me", "v5"))    // our own, read late
+	r.handle(record("other", "v8")) // nothing to mend
 	e.wire.quiet(t)
-	r.see(record("other", "v5"))
+	r.handle(record("other", "v5"))
 	row := e.wire.next(t)
 	if string(row.Value) != "v7" || row.Topic != "table" {
 		t.Fatalf("answered with %s %q", row.Topic, row.Value)
@@ -33,16 +33,16 @@ func TestOlderRowOfAnotherOwnerIsAnswered(t *testing.T) {
 	row.done(9, nil)
 }
 
-// A null of another writer is answered in the same way; one of ours, read late, is not.
-func TestANullOfAnotherWriterIsAnswered(t *testing.T) {
+// So it is after a null of another writer, but not after one of ours.
+func TestForeignNullIsRewritten(t *testing.T) {
 	e := newEpochTest(t)
 	put(t, e.store, 1, "k", "v7")
 	e.recovered.Store(true)
-	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return e.partitionEpochs }}
-	r.see(&kgo.Record{Key: []byte("k"), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
-	r.see(&kgo.Record{Key: []byte("never seen")})
+	r := &readback{owner: []byte("me"), partition: func(int32) *partitionEpochs { return e.partitionEpochs }}
+	r.handle(&kgo.Record{Key: []byte("k"), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
+	r.handle(&kgo.Record{Key: []byte("never seen")})
 	e.wire.quiet(t)
-	r.see(&kgo.Record{Key: []byte("k")})
+	r.handle(&kgo.Record{Key: []byte("k")})
 	row := e.wire.next(t)
 	if string(row.Key) != "k" || string(row.Value) != "v7" {
 		t.Fatalf("answered with %q %q", row.Key, row.Value)
@@ -50,9 +50,9 @@ func TestANullOfAnotherWriterIsAnswered(t *testing.T) {
 	row.done(9, nil)
 }
 
-// In recovery only an owner's null deletes. A row that another writer's null came after is kept, and written again unless its owner has
-// done so.
-func TestRecoveryKeepsARowThatAForeignNullCameAfter(t *testing.T) {
+// In recovery only an owner's null deletes. A row before another writer's null is kept, and written again unless its
+// owner has done so.
+func TestRecoveryKeepsARowBeforeAForeignNull(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
@@ -77,7 +77,7 @@ func TestRecoveryKeepsARowThatAForeignNullCameAfter(t *testing.T) {
 		if r.value != "" {
 			value = []byte(r.value)
 		}
-		if err := epochs.recover(recovering{offset: int64(offset), headers: r.headers}, nil, r.key, value); err != nil {
+		if err := epochs.applyRecovered(recovering{offset: int64(offset), headers: r.headers}, nil, r.key, value); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,7 +86,7 @@ func TestRecoveryKeepsARowThatAForeignNullCameAfter(t *testing.T) {
 			t.Errorf("the row of %q is %q, want %q", key, row, want)
 		}
 	}
-	if err := e.rewrite(); err != nil {
+	if err := e.writePendingRewrites(); err != nil {
 		t.Fatal(err)
 	}
 	row := e.wire.next(t)
@@ -97,23 +97,23 @@ func TestRecoveryKeepsARowThatAForeignNullCameAfter(t *testing.T) {
 	e.wire.quiet(t)
 }
 
-// What an owner is to write again its next start knows too: the offset on the disk is past the older record.
-func TestOwedRowsOutliveTheOwner(t *testing.T) {
+// Pending rewrites are on the disk, because the stored offset is past the records that made them necessary.
+func TestPendingRewritesSurviveARestart(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
 	for offset, value := range []string{"v7", "v5"} {
-		if err := epochs.recover(recovering{offset: int64(offset)}, nil, "k", []byte(value)); err != nil {
+		if err := epochs.applyRecovered(recovering{offset: int64(offset)}, nil, "k", []byte(value)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	next := &epochTest{newPartitionEpochs(e.conf, []byte("next"), e.shelf, e.wire.send), e.wire, e.store}
+	next := &epochTest{newPartitionEpochs(e.conf, []byte("next"), e.partitionEpochs.store, e.wire.send), e.wire, e.store}
 	go next.run()
 	t.Cleanup(next.close)
-	if err := next.recall(); err != nil {
+	if err := next.loadPendingRewrites(); err != nil {
 		t.Fatal(err)
 	}
-	if err := next.rewrite(); err != nil {
+	if err := next.writePendingRewrites(); err != nil {
 		t.Fatal(err)
 	}
 	row := e.wire.next(t)
@@ -127,13 +127,13 @@ func TestOwedRowsOutliveTheOwner(t *testing.T) {
 	if err := table.result(t); err != nil {
 		t.Fatal(err)
 	}
-	last := newPartitionEpochs(e.conf, nil, e.shelf, e.wire.send)
-	if err := last.recall(); err != nil || len(last.older) > 0 {
-		t.Errorf("still owed: %v, %v", last.older, err)
+	last := newPartitionEpochs(e.conf, nil, e.partitionEpochs.store, e.wire.send)
+	if err := last.loadPendingRewrites(); err != nil || len(last.pendingRewrites) > 0 {
+		t.Errorf("still owed: %v, %v", last.pendingRewrites, err)
 	}
 }
 
-// recovering is what goka hands to the update callback.
+// recovering is the context that goka passes to the update callback.
 type recovering struct {
 	goka.UpdateContext
 	offset  int64
@@ -144,15 +144,15 @@ func (r recovering) Partition() int32      { return 0 }
 func (r recovering) Offset() int64         { return r.offset }
 func (r recovering) Headers() goka.Headers { return r.headers }
 
-// Rows that are written again have no promise: that they cannot be is told all the same.
-func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {
+// Rewritten rows have no promise; a failure to write them ends the session all the same.
+func TestFailedRewriteEndsTheSession(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
-	e.broken = epochs.fail
+	e.onFailure = epochs.fail
 	put(t, e.store, 1, "k", "v7")
 	session, stop := epochs.whilePublishing(t.Context())
 	defer stop()
-	e.answer("k", []byte("v5"))
+	e.rewriteIfOlder("k", []byte("v5"))
 	refused := errors.New("refused")
 	e.wire.next(t).done(0, refused)
 	<-session.Done()
@@ -161,13 +161,14 @@ func TestARowThatCannotBeWrittenAgainEndsTheSession(t *testing.T) {
 	}
 }
 
-// A recovery that is cut short by the end of the session is none, though goka says so, and before it closes the partition.
-func TestAHalfReadTableIsNotReadBack(t *testing.T) {
+// A recovery that the end of the session interrupts is not complete, although goka calls MarkRecovered before it closes
+// the partition.
+func TestInterruptedRecoveryIsNotReadBack(t *testing.T) {
 	e := newEpochTest(t)
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
-	e.recalled("k", true)
-	if err := (&epochStorage{Shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}).MarkRecovered(); err != nil {
+	e.noteRecovered("k", true)
+	if err := (&epochStorage{Partition: e.partitionEpochs.store, partitionEpochs: e.partitionEpochs, epochs: epochs}).MarkRecovered(); err != nil {
 		t.Error(err)
 	}
 	over, end := context.WithCancel(t.Context())
@@ -209,8 +210,8 @@ func (fakeClaim) Messages() <-chan *sarama.ConsumerMessage {
 	return none
 }
 
-// goka tells a failed look-up to its own context, whose Fail returns while it is stopping: the callback then sees no row.
-func TestNothingIsFoldedOntoARowThatCannotBeRead(t *testing.T) {
+// goka passes a failed look-up to its own context, whose Fail returns while it stops: the callback then sees no row.
+func TestUnreadableRowFailsTheCallback(t *testing.T) {
 	for name, lookUp := range map[string]func(e *epochTest, s *epochStorage) error{
 		"not read": func(e *epochTest, s *epochStorage) error {
 			corrupt := errors.New("bad block")
@@ -227,7 +228,7 @@ func TestNothingIsFoldedOntoARowThatCannotBeRead(t *testing.T) {
 			put(t, e.store, 1, "k", "v7")
 			epochs := newEpochs(e.conf, e.store, "")
 			epochs.byPartition[0] = e.partitionEpochs
-			s := &epochStorage{Shelf: e.shelf, partitionEpochs: e.partitionEpochs, epochs: epochs}
+			s := &epochStorage{Partition: e.partitionEpochs.store, partitionEpochs: e.partitionEpochs, epochs: epochs}
 			inner := &stoppingContext{lookUp: func() error { return lookUp(e, s) }}
 			output := make(promised, 1)
 			ctx := &gatedContext{gokaContext: inner, epochs: e.partitionEpochs}
@@ -273,9 +274,9 @@ type waits struct {
 
 func (w waits) Cleanup(sarama.ConsumerGroupSession) error { return <-w.returned }
 
-// A callback that waits for acknowledgements which do not come, as those of a partition without a leader, does not keep the member
-// in a session that is over.
-func TestACallbackThatWaitsForRoomDoesNotOutliveItsSession(t *testing.T) {
+// A callback that waits for acknowledgements from a partition without a leader does not keep the member in a session
+// that has ended.
+func TestCallbackWaitingForRoomEndsWithItsSession(t *testing.T) {
 	t.Parallel()
 	e := newEpochTest(t)
 	for range maxUnacked {

@@ -11,15 +11,15 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// Rows gives a callback the other rows of its partition, as they are after all callbacks before it. They may hold more than that
-// after a restart: rows of inputs that are processed again. So what is read here must not go into a row, whose repeated fold has
-// to give the same bytes; it may decide what is emitted to an input.
+// Rows reads the other rows of a callback's partition, as they are after all callbacks before it. After a restart they
+// may be newer than that, because inputs are processed again whose rows are published already. So what is read must not
+// go into a row, which has to get the same bytes again. It may decide what is emitted to an input of the group.
 type Rows struct{ of *partitionEpochs }
 
 // RowsOf returns the rows of the partition that a callback runs in; it must have been given to Epochs.Callback.
 func RowsOf(ctx goka.Context) Rows { return Rows{ctx.(*gatedContext).epochs} }
 
-// Get returns a row, nil when there is none. After an error nothing of the callback is published.
+// Get returns a row; nil when there is none. After an error nothing of the callback is published.
 func (r Rows) Get(key string) ([]byte, error) {
 	row, err := r.of.current(key)
 	if err != nil {
@@ -28,8 +28,8 @@ func (r Rows) Get(key string) ([]byte, error) {
 	return row, err
 }
 
-// Find returns the entries of Config.Index that begin with prefix and come after another entry, in their order, at most limit of
-// them; more says that there may be more. After an error nothing of the callback is published.
+// Find returns the index entries that begin with prefix and sort after another entry, in order, at most limit of them;
+// more reports that there may be more. After an error nothing of the callback is published.
 func (r Rows) Find(prefix, after string, limit int) (found []string, more bool, err error) {
 	if found, more, err = r.of.find(prefix, after, limit); err != nil {
 		r.of.fail(err)
@@ -37,48 +37,48 @@ func (r Rows) Find(prefix, after string, limit int) (found []string, more bool, 
 	return found, more, err
 }
 
-// indexed is the space of the entries of Config.Index. They have no value.
-const indexed localstore.Space = 0xfc
+// indexSpace has the entries of Config.Index, without values.
+const indexSpace localstore.Space = 0xfc
 
-// indexLayout is part of what a store is pinned to when there is an index: a store without one is rebuilt.
+// indexLayout is part of a store's pin when there is an index, so that a store without the index is rebuilt.
 const indexLayout = "/index-1"
 
-// Reindex says how the entries change with the row that the callback sets next.
-func (r Rows) Reindex(gone, added []string) { r.of.gone, r.of.added = gone, added }
+// Reindex sets how the index entries change with the row that the callback sets next.
+func (r Rows) Reindex(gone, added []string) { r.of.removedEntries, r.of.addedEntries = gone, added }
 
-// reindex notes how the entries change with a row that is held; p.mu and the gate are held. Until it is on the disk, so are those of
-// the rows of its key that were held before it.
+// reindex sets the index changes of a row that is buffered, on top of those of the buffered row before it. p.mu and the
+// gate are locked.
 func (p *partitionEpochs) reindex(r, before *row) {
 	if before != nil {
-		r.entries = before.entries
+		r.indexChanges = before.indexChanges
 	}
-	if len(p.gone)+len(p.added) == 0 {
+	if len(p.removedEntries)+len(p.addedEntries) == 0 {
 		return
 	}
-	if r.entries = maps.Clone(r.entries); r.entries == nil { // those of the other may be on their way to the disk
-		r.entries = map[string]bool{}
+	if r.indexChanges = maps.Clone(r.indexChanges); r.indexChanges == nil { // storeRows may be reading before's map
+		r.indexChanges = map[string]bool{}
 	}
-	for _, entry := range p.gone {
-		r.entries[entry] = false
+	for _, entry := range p.removedEntries {
+		r.indexChanges[entry] = false
 	}
-	for _, entry := range p.added {
-		r.entries[entry] = true
+	for _, entry := range p.addedEntries {
+		r.indexChanges[entry] = true
 	}
-	p.gone, p.added = nil, nil
+	p.removedEntries, p.addedEntries = nil, nil
 }
 
-// storeIndex writes the entries that change with a row.
+// storeIndex writes the index changes of a row.
 func storeIndex(w *localstore.Writer, entries map[string]bool) {
 	for entry, there := range entries {
 		if there {
-			w.Set(indexed, []byte(entry), nil)
+			w.Set(indexSpace, []byte(entry), nil)
 		} else {
-			w.Delete(indexed, []byte(entry))
+			w.Delete(indexSpace, []byte(entry))
 		}
 	}
 }
 
-// recoverIndex writes the entries of a row that was read from the changelog and takes the place of the one before.
+// recoverIndex writes the index changes of a row that was recovered from the changelog and replaces the one before.
 func (c Config) recoverIndex(w *localstore.Writer, key string, before, row []byte) {
 	if c.Index == nil {
 		return
@@ -97,17 +97,17 @@ func (c Config) recoverIndex(w *localstore.Writer, key string, before, row []byt
 	storeIndex(w, entries)
 }
 
-// find merges what is on the disk with what is held.
+// find merges the index on the disk with its buffered changes.
 func (p *partitionEpochs) find(prefix, after string, limit int) (found []string, more bool, err error) {
 	from := []byte(prefix)
 	if after >= prefix {
 		from = append([]byte(after), 0)
 	}
-	held := p.heldEntries(prefix, after)
-	scan := p.shelf.Scan(indexed, from, localstore.PrefixEnd([]byte(prefix)))
+	buffered := p.bufferedEntries(prefix, after)
+	scan := p.store.Scan(indexSpace, from, localstore.PrefixEnd([]byte(prefix)))
 	for len(found) < limit && scan.Next() {
 		entry := string(scan.Key())
-		if there, changed := held[entry]; !changed || there {
+		if there, changed := buffered[entry]; !changed || there {
 			found = append(found, entry)
 		}
 	}
@@ -119,7 +119,7 @@ func (p *partitionEpochs) find(prefix, after string, limit int) (found []string,
 	if more {
 		last = found[limit-1]
 	}
-	for entry, there := range held {
+	for entry, there := range buffered {
 		if there && (!more || entry < last) {
 			found = append(found, entry)
 		}
@@ -131,17 +131,17 @@ func (p *partitionEpochs) find(prefix, after string, limit int) (found []string,
 	return found, more, nil
 }
 
-// heldEntries returns the changes of the index that are not on the disk yet.
-func (p *partitionEpochs) heldEntries(prefix, after string) map[string]bool {
+// bufferedEntries returns the index changes that are not on the disk yet.
+func (p *partitionEpochs) bufferedEntries(prefix, after string) map[string]bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	held := map[string]bool{}
+	buffered := map[string]bool{}
 	for _, r := range p.overlay {
-		for entry, there := range r.entries {
+		for entry, there := range r.indexChanges {
 			if strings.HasPrefix(entry, prefix) && entry > after {
-				held[entry] = there
+				buffered[entry] = there
 			}
 		}
 	}
-	return held
+	return buffered
 }

@@ -10,11 +10,11 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// What a callback finds is the same whether the rows are on the disk already or held, in pages of any size.
-func TestFindSeesRowsThatAreHeld(t *testing.T) {
+// A callback finds the same rows whether they are on the disk or buffered, in pages of any size.
+func TestFindSeesBufferedRows(t *testing.T) {
 	store := openTestStore(t)
 	defer store.Close()
-	shelf, err := store.Shelf(0)
+	shelf, err := store.Partition(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestFindSeesRowsThatAreHeld(t *testing.T) {
 			rows.Reindex(nil, []string{entry})
 			want[entry] = true
 		}
-		// An entry belongs to one row: the last change of it is that of the row that is held last.
+		// An entry belongs to one row: its last change is that of the row that was buffered last.
 		if err := p.set(entry, []byte(key)); err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +74,7 @@ func holds(t *testing.T, rows Rows, want map[string]bool, limit int) {
 	}
 }
 
-// A row that is read from the changelog brings its entries, and takes away those of the row before.
+// A recovered row adds its entries, and removes those of the row before.
 func TestRecoveredRowsAreIndexed(t *testing.T) {
 	store := openTestStore(t)
 	defer store.Close()
@@ -93,7 +93,7 @@ func TestRecoveredRowsAreIndexed(t *testing.T) {
 			t.Fatal(err)
 		}
 		var found []string
-		scan := store.Scan(0, indexed, nil, nil)
+		scan := store.Scan(0, indexSpace, nil, nil)
 		for scan.Next() {
 			found = append(found, string(scan.Key()))
 		}

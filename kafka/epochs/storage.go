@@ -9,23 +9,23 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// An epochStorage is what goka reads and writes: the rows that wait in epochs over those on the disk. Nothing written
-// through it reaches the disk before its epoch is published; what goka recovers from the changelog is written by
-// Epochs.recover instead, because it is published already.
+// An epochStorage is the storage.Storage that goka uses. It reads the rows that are buffered in epochs, and below them
+// those on the disk. A row that is set through it reaches the disk when its epoch is published. Rows that goka recovers
+// from the changelog are published already, and written by Epochs.applyRecovered.
 type epochStorage struct {
-	*localstore.Shelf
+	*localstore.Partition
 	*partitionEpochs
 	epochs *Epochs
 }
 
-// Get fails the partition when it fails: goka tells its own context only, which lets a callback go on while it is stopping, and
-// what is folded onto no row must not be published.
+// Get fails the partition on an error. goka fails only its own context, and while it stops the callback goes on as if
+// there were no row; what it does then must not be published.
 func (s *epochStorage) Get(key string) ([]byte, error) {
 	value, err := s.current(key)
 	if err != nil {
 		s.fail(err)
 	}
-	s.found.Store(value != nil)
+	s.rowFound.Store(value != nil)
 	return value, err
 }
 
@@ -34,43 +34,45 @@ func (s *epochStorage) Has(key string) (bool, error) {
 	return value != nil, err
 }
 
-// Set notes that it was called, for the callback's context.
+// Set notes the call for gatedContext.SetValue.
 func (s *epochStorage) Set(key string, value []byte) error {
-	s.stored = true
+	s.rowSet = true
 	return s.set(key, value)
 }
 
 func (s *epochStorage) Delete(key string) error { return s.set(key, nil) }
 
-// MarkRecovered does nothing: goka calls it also when the recovery was cut short. See Epochs.begin.
+// MarkRecovered does nothing: goka also calls it when the recovery was interrupted. See Epochs.startPartition.
 func (s *epochStorage) MarkRecovered() error { return nil }
 
-// Close stops the partition's epochs first: they write to the shelf.
+// Close stops the partition's epochs first: they write to the store.
 func (s *epochStorage) Close() error {
-	if s.shared != nil {
-		s.shared.flush() // what came of the last records, while the partition can still be found
+	if s.transactions != nil {
+		s.transactions.flush() // the effects of the last records, while the partition is still registered
 	}
-	s.epochs.forget(s.Partition())
+	s.epochs.removePartition(s.Number())
 	s.close()
-	return s.Shelf.Close()
+	return s.Partition.Close()
 }
 
-var errNoIterator = errors.New("a table with epochs has no iterators: read a view, which holds what is published")
+var errNoIterator = errors.New("a table with epochs has no iterators: read a view, which has the published rows")
 
-// Iterator and IteratorWithRange are refused: what waits in epochs is not to be shown, and callbacks have no use for them.
+// Iterator and IteratorWithRange are refused: rows that are not published must not be shown, and callbacks do not need
+// them.
 func (s *epochStorage) Iterator() (storage.Iterator, error) { return nil, errNoIterator }
 
 func (s *epochStorage) IteratorWithRange(_, _ []byte) (storage.Iterator, error) {
 	return nil, errNoIterator
 }
 
-// renewEvery is oftener than the store writes it down.
-const renewEvery = 15 * time.Second
+// touchInterval is shorter than the interval at which the store writes the time.
+const touchInterval = 15 * time.Second
 
-// renew tells the store of the partitions whose rows are kept up to date that they are, records or not, until the producer is closed.
-func (e *Epochs) renew() {
-	defer close(e.renewed)
-	tick := time.NewTicker(renewEvery)
+// touchPartitions notes in the store that the recovered partitions are up to date, whether records come or not, until
+// the producer is closed.
+func (e *Epochs) touchPartitions() {
+	defer close(e.touchDone)
+	tick := time.NewTicker(touchInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -82,7 +84,7 @@ func (e *Epochs) renew() {
 			if !p.recovered.Load() {
 				continue
 			}
-			if err := p.shelf.Touch(); err != nil {
+			if err := p.store.Touch(); err != nil {
 				p.fail(err)
 			}
 		}

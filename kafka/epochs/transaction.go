@@ -16,11 +16,11 @@ import (
 type Guarantee string
 
 const (
-	// AtLeastOnce publishes in the order of Epochs. A crash may repeat outputs byte for byte, and readers drop the repeats by
-	// what the outputs say about themselves; their effect is there once. It is the zero value, too.
+	// AtLeastOnce publishes in the order that Epochs describes. After a crash outputs may be repeated, byte for byte;
+	// consumers drop the repeats by the identities in the outputs. It is the default.
 	AtLeastOnce Guarantee = "at_least_once"
-	// ExactlyOnce publishes in transactions: who reads committed records sees each output once, with the row that it belongs to
-	// and never without it. It needs an InstanceID.
+	// ExactlyOnce publishes in transactions: a read_committed consumer gets each output once, and never without its
+	// row. It needs an InstanceID.
 	ExactlyOnce Guarantee = "exactly_once"
 )
 
@@ -28,71 +28,72 @@ const (
 //
 //	outputs and rows → input offsets → commit → local store → promises
 //
-// Callbacks meanwhile fill the next epochs: what they emit is held until its transaction begins. All partitions' epochs are
-// closed at one moment, with every callback outside, so the cut is consistent even where a callback wrote to another partition.
+// Callbacks meanwhile fill the next epochs: their outputs are buffered until the next transaction begins. All
+// partitions' epochs are closed at one moment while no callback runs, so the effects of a callback in several
+// partitions are in one transaction.
 //
-// The offsets are those of the callbacks that have returned, not goka's marks: goka may mark later, and sarama commits by itself.
-// They carry the member's generation (KIP-447), so an owner whose partitions were given away cannot commit, and without
-// the offsets nothing of its transaction becomes visible. The disk gets what is committed and nothing else: after a crash or
-// an abort it is as it was, and goka reads the rest from the changelog.
+// The offsets are those of the callbacks that have returned, not goka's marks, which come later and which sarama would
+// commit itself. They are added with the member's generation (KIP-447). So a former owner of a partition cannot add
+// offsets, and its transaction is aborted. The disk gets committed rows only: a crash or an abort leaves it as it is,
+// and goka recovers the rest from the changelog.
 //
 // After the first failure nothing more is published: the attempt ends, and the next one fences this one's transaction.
 type transactions struct {
-	ledger     ledger
+	producer   txnProducer
 	table      string
 	owner      []byte
 	interval   time.Duration
 	partitions func() []*partitionEpochs
 	metrics    *Metrics
 
-	dirty  chan struct{} // shared with all partitions: some epoch has something in it
+	dirty  chan struct{} // shared with all partitions: some epoch has effects
 	stop   chan struct{}
 	done   chan struct{}
 	failed chan struct{} // closed with err
 
-	round sync.Mutex // held while one transaction is gathered and published
+	round sync.Mutex // locked while one transaction is collected and published
 	mu    sync.Mutex
 	err   error
 }
 
-// A ledger is what transactions need of the cluster.
-type ledger interface {
-	// begin lets records be sent in a new transaction.
+// A txnProducer is a transactional producer, as transactions need it.
+type txnProducer interface {
+	// begin begins a transaction.
 	begin() error
-	// send produces to a partition and calls done from another goroutine, exactly once.
+	// send produces a record and calls done once, from another goroutine.
 	send(r *kgo.Record, done func(offset int64, err error))
-	// flush has what was sent go out, without waiting for more.
+	// flush sends buffered records without waiting for the linger time.
 	flush(ctx context.Context)
-	// add puts input offsets into the transaction.
-	add(ctx context.Context, next map[partitionID]commit) error
+	// addOffsets adds input offsets to the transaction.
+	addOffsets(ctx context.Context, next map[partitionID]inputOffset) error
 	// end commits or aborts the transaction.
 	end(ctx context.Context, commit bool) error
-	// commit commits input offsets whose records had no effect, without a transaction.
-	commit(ctx context.Context, next map[partitionID]commit) error
+	// commitOffsets commits the offsets of records without effects, outside a transaction.
+	commitOffsets(ctx context.Context, next map[partitionID]inputOffset) error
 }
 
-// A commit is the offset of the record that is to be read next, and what is said with it: see committed.Standing.
-type commit struct {
+// An inputOffset is the next offset to read, and the metadata of its commit: see committed.ChangelogEnd.
+type inputOffset struct {
 	offset   int64
 	metadata string
 }
 
-// transactionTimeout is after which time a broker aborts the transaction of an instance that died. Until then readers of
-// committed records do not get past what it had written. The instance itself, started again, does not wait for it.
+// transactionTimeout is the time after which a broker aborts the transaction of an instance that died. Until then
+// read_committed consumers do not get past its records. A restart of the instance aborts it at once.
 const transactionTimeout = 15 * time.Second
 
-// abortTimeout bounds the attempt to abort at once, for the readers' sake. What it leaves open the next attempt aborts.
+// abortTimeout limits an abort. If it fails, the next attempt aborts the transaction; consumers wait for that.
 const abortTimeout = 5 * time.Second
 
-func newTransactions(l ledger, conf Config, owner []byte, partitions func() []*partitionEpochs) *transactions {
+func newTransactions(producer txnProducer, conf Config, owner []byte, partitions func() []*partitionEpochs) *transactions {
 	return &transactions{
-		ledger: l, table: conf.Table, owner: owner, interval: conf.Interval, partitions: partitions, metrics: conf.Metrics,
+		producer: producer, table: conf.Table, owner: owner, interval: conf.Interval, partitions: partitions, metrics: conf.Metrics,
 		dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), failed: make(chan struct{}),
 	}
 }
 
-// run publishes until close. A record that comes after a pause is published at once; under load an interval passes from one
-// transaction's begin to the next's.
+// run publishes until close. After a pause a record is published at once; under load transactions begin one interval
+// apart.
 func (t *transactions) run() {
 	defer close(t.done)
 	for {
@@ -113,25 +114,26 @@ func (t *transactions) run() {
 	}
 }
 
-// close ends run. What is not published by then is not published.
+// close ends run. Effects that are not published yet are dropped.
 func (t *transactions) close() {
 	close(t.stop)
 	<-t.done
 }
 
-// A closing is an epoch on its way into a transaction.
-type closing struct {
-	of   *partitionEpochs
-	what *epoch
-	last int64 // changelog offset of its newest row
-	read int64 // up to here what others wrote into the changelog is answered, in this epoch or before
+// A closedEpoch is the epoch of a partition in a transaction.
+type closedEpoch struct {
+	partition  *partitionEpochs
+	epoch      *epoch
+	lastRow    int64 // changelog offset of its newest row
+	readBackTo int64 // up to here foreign changelog records are rewritten, in this epoch or before
 }
 
-// flush publishes what callbacks have done so far, and returns when it is committed and on the disk, or has failed.
+// flush publishes the effects of all callbacks so far, and returns when they are committed and on the disk, or it has
+// failed.
 func (t *transactions) flush() {
 	t.round.Lock()
 	defer t.round.Unlock()
-	batch := t.gather()
+	batch := t.closeEpochs()
 	if len(batch) == 0 {
 		return
 	}
@@ -143,10 +145,10 @@ func (t *transactions) flush() {
 	rows := 0
 	for _, c := range batch {
 		if err == nil {
-			rows += len(c.what.rows)
-			c.of.landed(c.what)
+			rows += len(c.epoch.rows)
+			c.partition.transactionCommitted(c.epoch)
 		}
-		for _, finish := range c.what.finish {
+		for _, finish := range c.epoch.promises {
 			finish(nil, err) // nil: goka must not write the offset a second time
 		}
 	}
@@ -155,84 +157,85 @@ func (t *transactions) flush() {
 	}
 }
 
-// gather closes every partition's epoch, with all callbacks outside, and leaves out those with nothing in them.
-func (t *transactions) gather() []*closing {
+// closeEpochs closes the epochs of all partitions while no callback runs, and leaves out empty ones.
+func (t *transactions) closeEpochs() []*closedEpoch {
 	partitions := t.partitions()
 	for _, p := range partitions {
 		p.gate.Lock()
 		defer p.gate.Unlock()
 	}
-	var batch []*closing
+	var batch []*closedEpoch
 	for _, p := range partitions {
 		if e := p.swap(); e != nil {
-			batch = append(batch, &closing{of: p, what: e, read: p.readTo.Load()})
+			batch = append(batch, &closedEpoch{partition: p, epoch: e, readBackTo: p.readBackTo.Load()})
 		}
 	}
 	return batch
 }
 
-func (t *transactions) publish(batch []*closing) error {
+func (t *transactions) publish(batch []*closedEpoch) error {
 	t.mu.Lock()
 	err := t.err
 	t.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*transactionTimeout) // a broker decides before that
+	ctx, cancel := context.WithTimeout(context.Background(), 2*transactionTimeout) // a broker aborts it before that
 	defer cancel()
-	if !slices.ContainsFunc(batch, func(c *closing) bool { return len(c.what.records)+len(c.what.rows) > 0 }) {
-		return t.ledger.commit(ctx, commits(batch))
+	if !slices.ContainsFunc(batch, func(c *closedEpoch) bool { return len(c.epoch.records)+len(c.epoch.rows) > 0 }) {
+		return t.producer.commitOffsets(ctx, inputOffsets(batch))
 	}
-	if err := t.ledger.begin(); err != nil {
+	if err := t.producer.begin(); err != nil {
 		return err
 	}
 	if err := t.write(ctx, batch); err != nil {
 		aborting, cancel := context.WithTimeout(context.Background(), abortTimeout)
 		defer cancel()
-		return errors.Join(err, t.ledger.end(aborting, false))
+		return errors.Join(err, t.producer.end(aborting, false))
 	}
-	if err := t.ledger.end(ctx, true); err != nil {
+	if err := t.producer.end(ctx, true); err != nil {
 		return err
 	}
 	return t.store(batch)
 }
 
 // store writes the rows of a committed batch to the disk.
-func (t *transactions) store(batch []*closing) error {
-	fenced := len(commits(batch)) > 0
+func (t *transactions) store(batch []*closedEpoch) error {
+	fenced := len(inputOffsets(batch)) > 0
 	for _, c := range batch {
-		if len(c.what.rows) == 0 {
+		if len(c.epoch.rows) == 0 {
 			continue
 		}
-		stored, err := c.of.shelf.GetOffset(-1)
+		stored, err := c.partition.store.GetOffset(-1)
 		if err != nil {
 			return err
 		}
 		offset := stored
-		if fenced { // without offsets nothing fences an owner that was paused: see reached
-			// Not the last row's: another owner's record may lie before it that is not answered yet, and the next start has to meet it.
-			offset = max(stored, min(c.last, c.read-1))
+		if fenced { // without offsets a zombie is not fenced: see nextStoreOffset
+			// Not always that of the last row: a foreign record before it may not be handled yet, and the next start
+			// must recover it.
+			offset = max(stored, min(c.lastRow, c.readBackTo-1))
 		}
-		if err := c.of.storeRows(c.what, offset); err != nil {
+		if err := c.partition.storeRows(c.epoch, offset); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// write sends everything that belongs to the transaction, and adds the offsets when all of it is acknowledged.
-func (t *transactions) write(ctx context.Context, batch []*closing) error {
-	w := &writing{ledger: t.ledger, left: 1, done: make(chan struct{})}
+// write sends all records of the transaction, and adds the offsets when they are acknowledged.
+func (t *transactions) write(ctx context.Context, batch []*closedEpoch) error {
+	w := &pendingAcks{producer: t.producer, left: 1, done: make(chan struct{})}
 	for _, c := range batch {
-		for _, r := range c.what.records {
-			w.send(r, func(offset int64) { c.of.reflect(r, offset) })
+		for _, r := range c.epoch.records {
+			w.send(r, func(offset int64) { c.partition.mirrorAcknowledged(r, offset) })
 		}
-		for _, r := range c.what.tableRecords(t.table, c.of.shelf.Partition(), t.owner) {
-			w.send(r, func(offset int64) { c.last = max(c.last, offset) })
+		for _, r := range c.epoch.tableRecords(t.table, c.partition.store.Number(), t.owner) {
+			w.send(r, func(offset int64) { c.lastRow = max(c.lastRow, offset) })
 		}
 	}
-	go t.ledger.flush(ctx)
-	w.acknowledged(func(int64) {}, 0, nil) // the one that left began with
+	go t.producer.flush(ctx)
+	w.acknowledged(func(int64) {}, 0, nil) // the 1 of left
 	select {
 	case <-w.done:
 	case <-ctx.Done():
@@ -252,59 +255,59 @@ func (t *transactions) write(ctx context.Context, batch []*closing) error {
 		return err
 	}
 	for _, c := range batch {
-		if len(c.what.rows) > 0 {
-			c.of.wrote(c.last + 1)
+		if len(c.epoch.rows) > 0 {
+			c.partition.raiseChangelogEnd(c.lastRow + 1)
 		}
 	}
-	if next := commits(batch); len(next) > 0 {
-		return t.ledger.add(ctx, next)
+	if next := inputOffsets(batch); len(next) > 0 {
+		return t.producer.addOffsets(ctx, next)
 	}
 	return nil
 }
 
-// commits are the input offsets of a batch, with how far the table reaches.
-func commits(batch []*closing) map[partitionID]commit {
-	next := map[partitionID]commit{}
+// inputOffsets returns the offsets to commit with a batch.
+func inputOffsets(batch []*closedEpoch) map[partitionID]inputOffset {
+	next := map[partitionID]inputOffset{}
 	for _, c := range batch {
-		for topic, offset := range c.what.next {
-			next[partitionID{topic, c.of.shelf.Partition()}] = commit{offset, c.of.metadata.Load().(string)}
+		for topic, offset := range c.epoch.nextOffsets {
+			next[partitionID{topic, c.partition.store.Number()}] = inputOffset{offset, c.partition.metadata.Load().(string)}
 		}
 	}
 	return next
 }
 
-// A writing waits for the acknowledgements of one transaction's records.
-type writing struct {
-	ledger ledger
-	mu     sync.Mutex
-	left   int
-	err    error // the first
-	done   chan struct{}
+// pendingAcks waits for the acknowledgements of one transaction's records.
+type pendingAcks struct {
+	producer txnProducer
+	mu       sync.Mutex
+	left     int
+	err      error // the first
+	done     chan struct{}
 }
 
-// send sends a record, and calls landed with its offset, one record after the other.
-func (w *writing) send(r *kgo.Record, landed func(offset int64)) {
+// send sends a record, and calls acked with its offset; never two at a time.
+func (w *pendingAcks) send(r *kgo.Record, acked func(offset int64)) {
 	w.mu.Lock()
 	w.left++
 	w.mu.Unlock()
-	w.ledger.send(r, func(offset int64, err error) { w.acknowledged(landed, offset, err) })
+	w.producer.send(r, func(offset int64, err error) { w.acknowledged(acked, offset, err) })
 }
 
-func (w *writing) acknowledged(landed func(int64), offset int64, err error) {
+func (w *pendingAcks) acknowledged(acked func(int64), offset int64, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {
 		w.err = err
 	}
 	if err == nil {
-		landed(offset)
+		acked(offset)
 	}
 	if w.left--; w.left == 0 {
 		close(w.done)
 	}
 }
 
-// fail rejects what every partition holds, and whatever comes.
+// fail fails all partitions.
 func (t *transactions) fail(err error) {
 	t.mu.Lock()
 	if t.err != nil {
@@ -319,14 +322,14 @@ func (t *transactions) fail(err error) {
 	}
 }
 
-// failure returns why nothing is published any more.
+// failure returns the first failure.
 func (t *transactions) failure() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.err
 }
 
-// tableRecords are the epoch's rows, in the order of their keys.
+// tableRecords returns the records of the epoch's rows, in key order.
 func (e *epoch) tableRecords(table string, partition int32, owner []byte) []*kgo.Record {
 	headers := []kgo.RecordHeader{{Key: ownerHeader, Value: owner}}
 	records := make([]*kgo.Record, 0, len(e.rows))

@@ -14,7 +14,7 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// A script stands in for the cluster: every step of a transaction waits until the test says how it went.
+// A script is a fake txnProducer: every step of a transaction waits until the test decides its result.
 type script struct{ steps chan step }
 
 type step struct {
@@ -36,11 +36,11 @@ func (s *script) send(r *kgo.Record, done func(int64, error)) {
 
 func (s *script) flush(context.Context) {}
 
-func (s *script) add(_ context.Context, next map[partitionID]commit) error {
+func (s *script) addOffsets(_ context.Context, next map[partitionID]inputOffset) error {
 	return s.ask("add" + offsetsText(next))
 }
 
-func (s *script) commit(_ context.Context, next map[partitionID]commit) error {
+func (s *script) commitOffsets(_ context.Context, next map[partitionID]inputOffset) error {
 	return s.ask("commit only" + offsetsText(next))
 }
 
@@ -51,7 +51,7 @@ func (s *script) end(_ context.Context, commit bool) error {
 	return s.ask("abort")
 }
 
-func offsetsText(next map[partitionID]commit) string {
+func offsetsText(next map[partitionID]inputOffset) string {
 	text := ""
 	for _, at := range slices.SortedFunc(maps.Keys(next), func(a, b partitionID) int { return int(a.number - b.number) }) {
 		text += fmt.Sprintf(" %s/%d=%d", at.topic, at.number, next[at].offset)
@@ -107,12 +107,12 @@ func newTransactionTest(t *testing.T, partitions int) *transactionTest {
 	}
 	x.shared = newTransactions(x.script, conf, []byte("me"), func() []*partitionEpochs { return x.partitions })
 	for number := range partitions {
-		shelf, err := x.store.Shelf(int32(number))
+		shelf, err := x.store.Partition(int32(number))
 		if err != nil {
 			t.Fatal(err)
 		}
 		p := newPartitionEpochs(conf, []byte("me"), shelf, nil)
-		p.shared, p.dirty = x.shared, x.shared.dirty
+		p.transactions, p.dirty = x.shared, x.shared.dirty
 		x.partitions = append(x.partitions, p)
 	}
 	go x.shared.run()
@@ -138,12 +138,12 @@ func (x *transactionTest) fold(t *testing.T, partition int, offset int64, key, v
 	if err := p.set(key, []byte(value)); err != nil {
 		t.Fatal(err)
 	}
-	p.hold(key, table.finish)
-	p.passed("in", offset)
+	p.addTablePromise(key, table.finish)
+	p.callbackReturned("in", offset)
 	return output, table
 }
 
-// together lets callbacks of several partitions pass while no epoch can close.
+// together runs callbacks of several partitions while no epoch can be closed.
 func (x *transactionTest) together(t *testing.T, callbacks func()) {
 	t.Helper()
 	x.shared.round.Lock()
@@ -151,9 +151,9 @@ func (x *transactionTest) together(t *testing.T, callbacks func()) {
 	callbacks()
 }
 
-func TestTransactionHoldsOutputsRowsAndOffsetsThenDiskThenPromises(t *testing.T) {
+func TestTransactionOrder(t *testing.T) {
 	x := newTransactionTest(t, 1)
-	x.partitions[0].readTo.Store(41)
+	x.partitions[0].readBackTo.Store(41)
 	var output, table promised
 	x.together(t, func() { output, table = x.fold(t, 0, 7, "k", "v1") })
 	x.goes(t, "begin")
@@ -168,7 +168,7 @@ func TestTransactionHoldsOutputsRowsAndOffsetsThenDiskThenPromises(t *testing.T)
 	if got := get(t, x.store, 0, "k"); got != "" {
 		t.Errorf("on the disk before the commit: %q", got)
 	}
-	if value, held := x.partitions[0].get("k"); !held || string(value) != "v1" {
+	if value, held := x.partitions[0].bufferedRow("k"); !held || string(value) != "v1" {
 		t.Errorf("the next callback sees %q, %t", value, held)
 	}
 	commit.done(0, nil)
@@ -179,13 +179,13 @@ func TestTransactionHoldsOutputsRowsAndOffsetsThenDiskThenPromises(t *testing.T)
 	if get(t, x.store, 0, "k") != "v1" || offset != 40 || !ok || err != nil {
 		t.Errorf("on the disk: %q at %d (%t, %v)", get(t, x.store, 0, "k"), offset, ok, err)
 	}
-	if p := x.partitions[0]; p.unacked != 0 || p.held != 0 || len(p.overlay) != 0 {
-		t.Errorf("still held: %d outputs, %d bytes, %d rows", p.unacked, p.held, len(p.overlay))
+	if p := x.partitions[0]; p.unacked != 0 || p.bufferedBytes != 0 || len(p.overlay) != 0 {
+		t.Errorf("still held: %d outputs, %d bytes, %d rows", p.unacked, p.bufferedBytes, len(p.overlay))
 	}
 	x.quiet(t)
 }
 
-// Callbacks go on while a transaction is on its way, into the next one.
+// Callbacks go on while a transaction is published; their effects go into the next one.
 func TestTransactionIsFilledWhileAnotherIsCommitted(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	x.together(t, func() { x.fold(t, 0, 7, "k", "v1") })
@@ -207,15 +207,15 @@ func TestTransactionTakesAllPartitionsAtOnce(t *testing.T) {
 	x.goes(t, "begin", "out/0 a=v1", "table/0 a=v1", "out/2 c=v1", "table/2 c=v1", "add in/0=8 in/2=6", "commit")
 }
 
-// Records without effect need no transaction, and franz-go would not end one in which nothing was produced.
+// Records without effects need no transaction, and franz-go would not end one in which nothing was produced.
 func TestOffsetsAloneAreCommittedWithoutATransaction(t *testing.T) {
 	x := newTransactionTest(t, 2)
-	x.together(t, func() { x.partitions[0].passed("in", 7); x.partitions[1].passed("in", 8) })
+	x.together(t, func() { x.partitions[0].callbackReturned("in", 7); x.partitions[1].callbackReturned("in", 8) })
 	x.goes(t, "commit only in/0=8 in/1=9")
 	x.quiet(t)
 }
 
-// Whatever fails, nothing of the transaction is kept, nothing is promised, and nothing more is published.
+// Whatever fails, nothing of the transaction is stored, its promises fail, and nothing more is published.
 func TestFailedTransactionKeepsNothing(t *testing.T) {
 	records := []string{"begin", "out/0 k=v1", "table/0 k=v1", "out/1 l=v1", "table/1 l=v1"}
 	offsets := append(slices.Clip(records), "add in/0=8 in/1=9")
@@ -266,7 +266,7 @@ func TestFailedTransactionKeepsNothing(t *testing.T) {
 	}
 }
 
-// Half of a callback's effects is never published, nor what other partitions hold, nor an offset.
+// A part of a callback's effects is never published, nor what other partitions have buffered, nor an offset.
 func TestFailedCallbackIsNotPublished(t *testing.T) {
 	x := newTransactionTest(t, 2)
 	half, bad := make(promised, 1), errors.New("bad")
@@ -291,7 +291,7 @@ func TestFailedCallbackIsNotPublished(t *testing.T) {
 	x.quiet(t)
 }
 
-// A partition that is given up publishes first what its callbacks have done.
+// A partition that is closed first publishes what its callbacks have done.
 func TestFlushPublishesAndWaits(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	x.together(t, func() { x.fold(t, 0, 7, "k", "v1") })
@@ -311,14 +311,14 @@ func TestFlushPublishesAndWaits(t *testing.T) {
 	}
 }
 
-// What another owner wrote before our rows, and is not answered yet, the next start has to meet: the offset on the disk does not pass
-// it, and what is answered too only when the answer is committed.
-func TestTheOffsetStopsBeforeWhatIsNotAnswered(t *testing.T) {
+// The next start must recover foreign records before our rows that are not rewritten yet: the offset on the disk does
+// not pass them until the rewrite is committed.
+func TestStoreOffsetStopsBeforeUnhandledRecords(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	put(t, x.store, 1, "k", "v7")
 	p := x.partitions[0]
-	p.readTo.Store(2)
-	r := &readback{owner: []byte("me"), of: func(int32) *partitionEpochs { return p }}
+	p.readBackTo.Store(2)
+	r := &readback{owner: []byte("me"), partition: func(int32) *partitionEpochs { return p }}
 	stands := func(want int64) {
 		t.Helper()
 		x.awaitStored(t, p)
@@ -332,7 +332,7 @@ func TestTheOffsetStopsBeforeWhatIsNotAnswered(t *testing.T) {
 	x.expect(t, "table/0 other=v1").done(9, nil) // behind a strange record at 5
 	x.goes(t, "add in/0=8")
 	commit := x.expect(t, "commit")
-	r.see(&kgo.Record{Key: []byte("k"), Value: []byte("v5"), Offset: 5}) // answered in the next transaction
+	r.handle(&kgo.Record{Key: []byte("k"), Value: []byte("v5"), Offset: 5}) // answered in the next transaction
 	commit.done(0, nil)
 	x.goes(t, "begin")
 	row := x.expect(t, "table/0 k=v7")
@@ -342,8 +342,8 @@ func TestTheOffsetStopsBeforeWhatIsNotAnswered(t *testing.T) {
 	row.done(11, nil)
 	x.goes(t, "commit")
 	stands(1) // rows alone move nothing: no offsets fence an owner that was paused
-	r.see(&kgo.Record{Key: []byte("other"), Value: []byte("v1"), Offset: 9, Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
-	r.see(&kgo.Record{Key: []byte("k"), Value: []byte("v7"), Offset: 11, Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
+	r.handle(&kgo.Record{Key: []byte("other"), Value: []byte("v1"), Offset: 9, Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
+	r.handle(&kgo.Record{Key: []byte("k"), Value: []byte("v7"), Offset: 11, Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
 	x.together(t, func() { x.fold(t, 0, 8, "other", "v2") })
 	x.goes(t, "begin", "out/0 other=v2")
 	x.expect(t, "table/0 other=v2").done(13, nil)
@@ -351,12 +351,12 @@ func TestTheOffsetStopsBeforeWhatIsNotAnswered(t *testing.T) {
 	stands(11)
 }
 
-// The mirror knows where records of transactions landed, and their markers.
-func TestTransactionsAreNoStrangersToTheMirror(t *testing.T) {
+// The mirror end tracks the records of transactions, and their markers.
+func TestMirrorEndTracksTransactions(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	p := x.partitions[0]
 	mirrored(&epochTest{partitionEpochs: p})
-	p.mirror.edge.next = 3
+	p.mirror.end.next = 3
 	put(t, x.store, 1, "k", "v7")
 	x.together(t, func() { x.fold(t, 0, 7, "other", "v1") })
 	x.goes(t, "begin")
@@ -367,15 +367,15 @@ func TestTransactionsAreNoStrangersToTheMirror(t *testing.T) {
 			t.Fatal("outputs stay in flight")
 		}
 	}
-	p.mirror.edge.ended(5)
-	if p.mirror.edge.suspicious() {
-		t.Errorf("it suspects %v", p.mirror.edge.others)
+	p.mirror.end.observed(5)
+	if p.mirror.end.hasForeign() {
+		t.Errorf("it suspects %v", p.mirror.end.foreign)
 	}
-	p.mirror.edge.ended(6) // another's behind the marker
-	if !p.mirror.edge.suspicious() {
+	p.mirror.end.observed(6) // another's behind the marker
+	if !p.mirror.end.hasForeign() {
 		t.Error("another's record was not noticed")
 	}
-	if err := p.mend("k", 5, nil); err != nil {
+	if err := p.repair("k", 5, nil); err != nil {
 		t.Fatal(err)
 	}
 	x.goes(t, "begin")
@@ -383,7 +383,7 @@ func TestTransactionsAreNoStrangersToTheMirror(t *testing.T) {
 	x.goes(t, "commit")
 }
 
-// awaitStored waits until no row of a partition waits.
+// awaitStored waits until a partition has no buffered rows.
 func (x *transactionTest) awaitStored(t *testing.T, p *partitionEpochs) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {

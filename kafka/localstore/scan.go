@@ -6,7 +6,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// A Scan walks the keys of one space in order. Close it.
+// A Scan iterates over the keys of one space in order. It must be closed.
 type Scan struct {
 	store   *Store
 	iter    *pebble.Iterator
@@ -14,14 +14,14 @@ type Scan struct {
 	err     error
 }
 
-// Scan returns the keys in [from, to), over the state as of now; to nil means the end of the space.
+// Scan iterates over the keys in [from, to) of a snapshot taken now; a nil to is the end of the space.
 func (s *Store) Scan(partition int32, space Space, from, to []byte) *Scan {
 	iter, err := s.db.NewIter(bounds(partition, space, from, to))
 	return &Scan{store: s, iter: iter, err: err}
 }
 
-// Beside returns other keys, over the same state as s, which is open.
-func (s *Scan) Beside(partition int32, space Space, from, to []byte) *Scan {
+// SameSnapshot iterates over other keys of the snapshot of s, which is not closed yet.
+func (s *Scan) SameSnapshot(partition int32, space Space, from, to []byte) *Scan {
 	if s.err != nil {
 		return &Scan{store: s.store, err: s.err}
 	}
@@ -37,7 +37,7 @@ func bounds(partition int32, space Space, from, to []byte) *pebble.IterOptions {
 	return b
 }
 
-// Next moves to the next key, and says whether there is one.
+// Next moves to the next key, and reports whether there is one.
 func (s *Scan) Next() bool {
 	if s.err != nil {
 		return false
@@ -49,25 +49,25 @@ func (s *Scan) Next() bool {
 	return s.iter.Next()
 }
 
-// Key returns the key without partition and space; valid until the next move.
+// Key returns the key without partition and space; valid until the next call of Next.
 func (s *Scan) Key() []byte { return s.iter.Key()[storeKeyHead:] }
 
-// Value returns the value; valid until the next move.
+// Value returns the value; valid until the next call of Next.
 func (s *Scan) Value() []byte { return s.iter.Value() }
 
-// Err returns what ended the scan early, if anything did.
+// Err returns the error that ended the scan, if there was one.
 func (s *Scan) Err() error {
 	err := s.err
 	if err == nil {
 		err = s.iter.Error()
 	}
 	if err != nil {
-		return s.store.failed("scan", err)
+		return s.store.wrapError("scan", err)
 	}
 	return nil
 }
 
-// Close releases the scan.
+// Close closes the scan.
 func (s *Scan) Close() error {
 	if s.iter == nil {
 		return nil

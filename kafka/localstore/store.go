@@ -1,8 +1,8 @@
 // Package localstore keeps the rows of a Kafka table, partition by partition, on this instance's disk, for goka.
 //
-// It promises that a partition's rows and the changelog offset they stand at are never apart, and that a folder which belongs to
-// another log, or cannot be read, is begun anew. It refuses to be more than a cache: it is as durable as its last flush, since all
-// of it can be read again from the changelog.
+// A partition's rows and the changelog offset that they are at are always written together. A folder that belongs to
+// another topic, or cannot be read, is wiped. The store is only a cache: it is as durable as its last flush, since
+// everything in it can be recovered from the changelog.
 package localstore
 
 import (
@@ -26,73 +26,74 @@ import (
 
 // A Store keeps the rows of one table's partitions on this instance's disk, in one Pebble database.
 //
-// It is a cache of the table's changelog and may be lost: there is no write-ahead log, so after a kill it stands where it
-// was last flushed, and goka reads the changelog from the offset kept beside the rows. What must be true at every moment is
-// only that rows and offset belong together, so both are always written in one batch. One database for all partitions,
-// rather than one each, shares the block cache and the memtables: 32 partitions cost no more than one.
+// It is a cache of the table's changelog and may be lost. There is no write-ahead log: after a kill it has what was
+// flushed last, and goka reads the changelog from the offset stored with the rows. Rows and offset must always belong
+// together, so both are written in one batch. One database for all partitions shares the block cache and the memtables:
+// 32 partitions cost no more than one.
 type Store struct {
-	dir      string
-	db       *pebble.DB
-	lock     *pebble.Lock
-	cache    *pebble.Cache
-	log      *slog.Logger
-	maxIdle  time.Duration
-	now      func() time.Time
-	perished atomic.Bool // set once by the first sign of corruption
+	dir     string
+	db      *pebble.DB
+	lock    *pebble.Lock
+	cache   *pebble.Cache
+	log     *slog.Logger
+	maxIdle time.Duration
+	now     func() time.Time
+	corrupt atomic.Bool // set once by the first sign of corruption
 
 	mu       sync.Mutex
 	touched  map[int32]time.Time // by partition
 	flushed  time.Time
-	flushing <-chan struct{} // closed when what was begun then is on the disk
+	flushing <-chan struct{} // closed when the flush begun at that time is on the disk
 }
 
 // A Space separates kinds of keys within a partition of a Store.
 type Space byte
 
-// Rows is the space of the table's own rows, by record key. Spaces from 1 to 253 are the caller's.
+// Rows is the space of the table's rows, by record key. Spaces from 1 to 253 are free for the caller.
 const Rows Space = 0
 
 const (
-	spaceOffset Space = 0xfe // the changelog offset that the rows stand at
-	spaceUsed   Space = 0xff // when the partition was last known to be up to date
+	spaceOffset   Space = 0xfe // the changelog offset that the rows are at
+	spaceUpToDate Space = 0xff // when the partition was last known to be up to date
 )
 
-// pinFile names what the folder belongs to; a wipeFile asks the next start to begin anew.
+// pinFile contains the pin; with a wipeFile the next start wipes the folder.
 const (
 	pinFile  = "store-pin"
 	wipeFile = "store-wipe"
 )
 
-// deleteRetention is Kafka's default delete.retention.ms: a cache that slept longer may have missed a tombstone for good.
+// deleteRetention is Kafka's default delete.retention.ms: a cache that was not updated for longer may have missed a
+// tombstone that is compacted away.
 const deleteRetention = 24 * time.Hour
 
-// How often a partition notes the time, and how often what is in memory is written to the disk, where it outlives a kill.
+// How often a partition stores the time, and how often memtables are flushed to the disk, where they survive a kill.
 const (
 	touchEvery = time.Minute
 	flushEvery = time.Hour
 )
 
-// wallClock goes on while a machine is suspended, which the monotonic one does not.
+// wallClock advances while a machine is suspended, unlike the monotonic clock.
 func wallClock() time.Time { return time.Now().Round(0) }
 
-// Open opens the store in dir, which is the store's alone, and must not be shared with another process. The pin names the log that
-// the rows come from ("cluster id/topic id"): a store of another pin, or one that cannot be read, is wiped, because everything in
-// it can be read again from the changelog. A folder with something else in it is an error.
+// Open opens the store in dir, which contains nothing else and is not shared with another process. The pin identifies
+// the topic that the rows come from ("cluster id/topic id"). A store with another pin, or one that cannot be read, is
+// wiped: everything in it can be recovered from the changelog. A folder with other content is an error.
 func Open(dir, pin string, log *slog.Logger) (*Store, error) {
 	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{}}
 	if err := s.acquire(); err != nil {
 		return nil, fmt.Errorf("open local store %s: %w", dir, err)
 	}
-	if err := s.begin(pin); err != nil {
+	if err := s.openOrWipe(pin); err != nil {
 		return nil, errors.Join(fmt.Errorf("open local store %s: %w", dir, err), s.lock.Close())
 	}
 	if err := os.WriteFile(filepath.Join(dir, pinFile), []byte(pin), 0o644); err != nil {
-		return nil, errors.Join(fmt.Errorf("note what the local store belongs to: %w", err), s.Close())
+		return nil, errors.Join(fmt.Errorf("write the pin of the local store: %w", err), s.Close())
 	}
 	return s, nil
 }
 
-// acquire makes the folder and locks it: from here on nobody else has the store open.
+// acquire creates the folder and locks it against other processes.
 func (s *Store) acquire() (err error) {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
 		return fmt.Errorf("make the folder: %w", err)
@@ -103,14 +104,14 @@ func (s *Store) acquire() (err error) {
 	return nil
 }
 
-// begin opens the database, on nothing where what is there must not be used.
-func (s *Store) begin(pin string) error {
+// openOrWipe opens the database, and first wipes content that must not be used.
+func (s *Store) openOrWipe(pin string) error {
 	reason, err := s.staleReason(pin)
 	if err != nil {
 		return err
 	}
 	if reason == "" {
-		if err = s.open(); !spoiled(err) {
+		if err = s.open(); !unusable(err) {
 			return err
 		}
 		reason = err.Error()
@@ -122,10 +123,10 @@ func (s *Store) begin(pin string) error {
 	return s.open()
 }
 
-// lockFile is Pebble's. It stays when all else is wiped: it is locked.
+// lockFile is Pebble's. It is locked, and not wiped.
 const lockFile = "LOCK"
 
-// files lists what is in the folder.
+// files lists the folder without the lock file.
 func (s *Store) files() (names []string, err error) {
 	entries, err := os.ReadDir(s.dir)
 	for _, e := range entries {
@@ -144,8 +145,8 @@ func (s *Store) wipe() error {
 	return err
 }
 
-// staleReason says why what lies in the folder must not be used; empty when it may be, or when there is nothing. What was never
-// a store's is an error.
+// staleReason returns why the content of the folder must not be used; empty when it may be used, and when there is
+// none. Content that is not a store is an error.
 func (s *Store) staleReason(pin string) (string, error) {
 	names, err := s.files()
 	if err != nil || len(names) == 0 {
@@ -164,16 +165,17 @@ func (s *Store) staleReason(pin string) (string, error) {
 		return "", err
 	}
 	if database, err := pebble.Peek(s.dir, vfs.Default); err == nil && !database.Exists {
-		return "", fmt.Errorf("the folder holds something else (%s): give it one of its own, or empty it", names[0])
+		return "", fmt.Errorf("the folder has other content (%s): use another folder, or empty it", names[0])
 	}
-	return "it does not say which log it belongs to", nil
+	return "it has no pin", nil
 }
 
 var errInUse = errors.New("in use by another process?")
 
-// spoiled tells what is wrong with the folder's content, which is wiped, from what is wrong around it: rights, a
-// full disk. Pebble does not call all of the former corruption: not a table that was cut short, for one.
-func spoiled(err error) bool {
+// unusable reports whether an error is about the content of the folder, which is then wiped, and not about its
+// permissions or a full disk. Pebble does not call all of the former corruption, for example not a truncated table
+// file.
+func unusable(err error) bool {
 	if err == nil {
 		return false
 	}
@@ -192,7 +194,7 @@ func (s *Store) open() error {
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
 		Logger:                      pebbleLog{s},
-		EventListener:               &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) { s.perish(i.Details) }},
+		EventListener:               &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) { s.markCorrupt(i.Details) }},
 	}
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -206,16 +208,15 @@ func (s *Store) open() error {
 	return nil
 }
 
-// Close writes what is in memory and closes the database.
+// Close flushes and closes the database.
 func (s *Store) Close() error {
 	defer s.cache.Unref()
 	return errors.Join(s.db.Flush(), s.db.Close(), s.lock.Close())
 }
 
-// perish asks the next start to wipe the folder: nothing that it holds can be trusted any more, and all of it is in the
-// changelog.
-func (s *Store) perish(cause error) {
-	if !s.perished.CompareAndSwap(false, true) {
+// markCorrupt makes the next start wipe the folder. Everything in it is in the changelog.
+func (s *Store) markCorrupt(cause error) {
+	if !s.corrupt.CompareAndSwap(false, true) {
 		return
 	}
 	s.log.Error("local store is corrupt, the next start will rebuild it", "dir", s.dir, "error", cause)
@@ -224,18 +225,18 @@ func (s *Store) perish(cause error) {
 	}
 }
 
-// Perished reports whether the store was found corrupt: opened again, it is wiped.
-func (s *Store) Perished() bool { return s.perished.Load() }
+// Corrupt reports whether the store is marked corrupt: the next Open wipes it.
+func (s *Store) Corrupt() bool { return s.corrupt.Load() }
 
-// failed wraps an error of the database and looks whether it means corruption.
-func (s *Store) failed(doing string, err error) error {
+// wrapError wraps an error of the database, and marks the store corrupt if it says so.
+func (s *Store) wrapError(doing string, err error) error {
 	if pebble.IsCorruptionError(err) {
-		s.perish(err)
+		s.markCorrupt(err)
 	}
 	return fmt.Errorf("%s in local store %s: %w", doing, s.dir, err)
 }
 
-// Get returns a copy of the value, nil when there is none.
+// Get returns a copy of the value; nil when there is none.
 func (s *Store) Get(partition int32, space Space, key []byte) ([]byte, error) {
 	return s.get(s.db, storeKey(partition, space, key))
 }
@@ -246,13 +247,13 @@ func (s *Store) get(from pebble.Reader, key []byte) ([]byte, error) {
 	case errors.Is(err, pebble.ErrNotFound):
 		return nil, nil
 	case err != nil:
-		return nil, s.failed("read", err)
+		return nil, s.wrapError("read", err)
 	}
 	copied := append(make([]byte, 0, len(value)), value...)
 	return copied, closer.Close()
 }
 
-// Offset returns the changelog offset of the newest record in the partition's rows; ok is false when none was ever stored.
+// Offset returns the changelog offset that the partition's rows are at; ok is false when none is stored.
 func (s *Store) Offset(partition int32) (offset int64, ok bool, err error) {
 	value, err := s.Get(partition, spaceOffset, nil)
 	if err != nil || len(value) != 8 {
@@ -263,7 +264,7 @@ func (s *Store) Offset(partition int32) (offset int64, ok bool, err error) {
 
 func offsetBytes(offset int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(offset)) }
 
-// Update applies what write does and the changelog offset that it brings the partition to, all or nothing.
+// Update writes what write sets, and the changelog offset that the partition is at with it, in one batch.
 func (s *Store) Update(partition int32, offset int64, write func(w *Writer) error) error {
 	w := &Writer{store: s, partition: partition, batch: s.db.NewBatch()}
 	defer w.batch.Close() //nolint:errcheck // closing a committed or dropped batch only recycles it
@@ -272,21 +273,21 @@ func (s *Store) Update(partition int32, offset int64, write func(w *Writer) erro
 	}
 	w.Set(spaceOffset, nil, offsetBytes(offset))
 	if w.err != nil {
-		return s.failed("write", w.err)
+		return s.wrapError("write", w.err)
 	}
 	if err := w.batch.Commit(pebble.NoSync); err != nil {
-		return s.failed("write", err)
+		return s.wrapError("write", err)
 	}
 	return nil
 }
 
-// ErrIdle says that a partition was not kept up to date for so long that its changelog may have forgotten deletes it never saw. The
-// next Shelf of it is empty.
-var ErrIdle = errors.New("was not kept up to date for too long")
+// ErrIdle says that a partition was not up to date for so long that tombstones it never read may be compacted away. The
+// next Store.Partition of it is empty.
+var ErrIdle = errors.New("was not up to date for too long")
 
-// Touch notes that the partition, whose Shelf is in use, holds all of its changelog as of now. Whoever keeps it up to date calls it
-// every minute or so, or oftener, whether records came or not; it writes once a minute, and once an hour to the disk. It does not
-// wait for the disk. After too long a pause it is an ErrIdle.
+// Touch notes that the open partition has all of its changelog as of now. It must be called about every minute, whether
+// records come or not. It stores the time once a minute, and starts a flush once an hour, without waiting for it. After
+// too long a pause it returns ErrIdle.
 func (s *Store) Touch(partition int32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -297,7 +298,7 @@ func (s *Store) Touch(partition int32) error {
 	case pause > s.maxIdle && !s.touched[partition].IsZero():
 		return fmt.Errorf("partition %d of local store %s: %w", partition, s.dir, ErrIdle)
 	}
-	if err := s.note(partition, now); err != nil {
+	if err := s.setUpToDate(partition, now); err != nil {
 		return err
 	}
 	s.touched[partition] = now
@@ -309,23 +310,23 @@ func (s *Store) Touch(partition int32) error {
 	}
 	var err error
 	if s.flushing, err = s.db.AsyncFlush(); err != nil {
-		return s.failed("flush", err)
+		return s.wrapError("flush", err)
 	}
 	s.flushed = now
 	return nil
 }
 
-// note writes when the partition was last up to date.
-func (s *Store) note(partition int32, at time.Time) error {
-	if err := s.db.Set(storeKey(partition, spaceUsed, nil), binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())), pebble.NoSync); err != nil {
-		return s.failed("write", err)
+// setUpToDate stores when the partition was last up to date.
+func (s *Store) setUpToDate(partition int32, at time.Time) error {
+	if err := s.db.Set(storeKey(partition, spaceUpToDate, nil), binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())), pebble.NoSync); err != nil {
+		return s.wrapError("write", err)
 	}
 	return nil
 }
 
-// prepare wipes a partition that was idle for so long that its changelog may have forgotten deletes it never saw.
-func (s *Store) prepare(partition int32) error {
-	value, err := s.Get(partition, spaceUsed, nil)
+// wipeIfIdle wipes a partition that was not up to date for so long that tombstones it never read may be compacted away.
+func (s *Store) wipeIfIdle(partition int32) error {
+	value, err := s.Get(partition, spaceUpToDate, nil)
 	if err != nil {
 		return err
 	}
@@ -338,17 +339,17 @@ func (s *Store) prepare(partition int32) error {
 			s.touched[partition] = used
 			return nil
 		}
-		s.log.Warn("a partition of the local store was not kept up to date for too long, it will be rebuilt from the changelog",
+		s.log.Warn("a partition of the local store was not up to date for too long, it will be rebuilt from the changelog",
 			"dir", s.dir, "partition", partition, "until", used.UTC().Format(time.RFC3339))
 	}
 	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
-		return s.failed("wipe partition", err)
+		return s.wrapError("wipe partition", err)
 	}
 	s.touched[partition] = now
-	return s.note(partition, now)
+	return s.setUpToDate(partition, now)
 }
 
-// A Writer collects one update of one partition.
+// A Writer collects the writes of one Update.
 type Writer struct {
 	store     *Store
 	partition int32
@@ -366,7 +367,7 @@ func (w *Writer) Delete(space Space, key []byte) {
 	w.err = errors.Join(w.err, w.batch.Delete(storeKey(w.partition, space, key), nil))
 }
 
-// Get returns what was stored before this update; nil when there was nothing.
+// Get returns the value as it was before this update; nil when there was none.
 func (w *Writer) Get(space Space, key []byte) ([]byte, error) {
 	return w.store.Get(w.partition, space, key)
 }
@@ -381,7 +382,7 @@ func storeKey(partition int32, space Space, key []byte) []byte {
 	return append(b, key...)
 }
 
-// pebbleLog passes on what Pebble finds worth an error; its progress reports are left out.
+// pebbleLog logs Pebble's errors, without its progress messages.
 type pebbleLog struct{ store *Store }
 
 func (l pebbleLog) Infof(string, ...any) {}

@@ -64,7 +64,7 @@ func TestStoreKeepsRowsAndOffsetOverAClose(t *testing.T) {
 	}
 }
 
-func TestStoreOfAnotherLogIsWiped(t *testing.T) {
+func TestStoreOfAnotherTopicIsWiped(t *testing.T) {
 	dir := t.TempDir()
 	s := openTestStore(t, dir, "cluster/old")
 	put(t, s, 0, 1, "k", "v")
@@ -78,8 +78,8 @@ func TestStoreOfAnotherLogIsWiped(t *testing.T) {
 	}
 }
 
-// Nobody's folder is wiped but a store's own, and no store that somebody has open, whatever log it is of.
-func TestOthersFoldersAreLeftAlone(t *testing.T) {
+// A folder with other content is not wiped, nor a store that another process has open.
+func TestForeignFoldersAreNotWiped(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	foreign := t.TempDir()
 	letter := filepath.Join(foreign, "letter.txt")
@@ -105,8 +105,8 @@ func TestOthersFoldersAreLeftAlone(t *testing.T) {
 	}
 }
 
-// A store that was begun and killed before it noted its log is begun anew, as is one of another release that noted it elsewhere.
-func TestStoreWithoutItsNoteIsWiped(t *testing.T) {
+// A store whose process was killed before it wrote the pin is wiped, as is one of a release that kept it elsewhere.
+func TestStoreWithoutAPinIsWiped(t *testing.T) {
 	dir := t.TempDir()
 	s := openTestStore(t, dir, "c/t")
 	put(t, s, 0, 1, "k", "v")
@@ -158,7 +158,7 @@ func TestUnreadableStoreIsWiped(t *testing.T) {
 	}
 }
 
-// A damaged table file shows only when it is read: the read fails, and the next start begins anew.
+// A damaged table file is noticed when it is read: the read fails, and the next start wipes the store.
 func TestDamagedRowsAreFoundAndWiped(t *testing.T) {
 	dir := t.TempDir()
 	s := openTestStore(t, dir, "c/t")
@@ -179,7 +179,7 @@ func TestDamagedRowsAreFoundAndWiped(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Log("closing a damaged store:", err)
 	}
-	if failed == nil || !s.Perished() {
+	if failed == nil || !s.Corrupt() {
 		t.Fatalf("the damage was not noticed: %v", failed)
 	}
 	s = openTestStore(t, dir, "c/t")
@@ -229,7 +229,7 @@ func TestIdlePartitionIsWiped(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return now }
 	for _, partition := range []int32{0, 1} {
-		if _, err := s.Shelf(partition); err != nil {
+		if _, err := s.Partition(partition); err != nil {
 			t.Fatal(err)
 		}
 		put(t, s, partition, 7, "k", "v")
@@ -238,11 +238,11 @@ func TestIdlePartitionIsWiped(t *testing.T) {
 		}
 	}
 	now = now.Add(deleteRetention - time.Second)
-	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "v" {
+	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "v" {
 		t.Errorf("a partition was wiped too early (%v)", err)
 	}
 	now = now.Add(2 * time.Second)
-	if _, err := s.Shelf(1); err != nil || get(t, s, 1, "k") != "" {
+	if _, err := s.Partition(1); err != nil || get(t, s, 1, "k") != "" {
 		t.Errorf("a partition idle past delete.retention.ms was kept (%v)", err)
 	}
 	if get(t, s, 0, "k") != "v" {
@@ -250,15 +250,15 @@ func TestIdlePartitionIsWiped(t *testing.T) {
 	}
 }
 
-// A recovery that did not get to the end says nothing of what it has not read.
-func TestHalfAReadingIsNotUpToDate(t *testing.T) {
+// A recovery that did not reach the end does not make the partition up to date.
+func TestInterruptedRecoveryIsNotUpToDate(t *testing.T) {
 	s := openTestStore(t, t.TempDir(), "c/t")
 	defer s.Close()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return now }
-	read := func(offset int64) *Shelf {
+	read := func(offset int64) *Partition {
 		t.Helper()
-		shelf, err := s.Shelf(0)
+		shelf, err := s.Partition(0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -272,7 +272,7 @@ func TestHalfAReadingIsNotUpToDate(t *testing.T) {
 	now = now.Add(20 * time.Hour)
 	read(2) // cut short: what was deleted behind it may be forgotten before the next one
 	now = now.Add(20 * time.Hour)
-	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "" {
+	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "" {
 		t.Errorf("rows of 40 hours ago were kept (%v)", err)
 	}
 	shelf := read(3)
@@ -284,18 +284,18 @@ func TestHalfAReadingIsNotUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	now = now.Add(20 * time.Hour)
-	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "v" {
+	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "v" {
 		t.Errorf("rows of 20 hours ago were wiped (%v)", err)
 	}
 }
 
-// Who slept for a day while the store was open does not say that it is up to date, before it is read anew.
-func TestAnOpenPartitionCanBeIdleForTooLong(t *testing.T) {
+// A partition that was not touched for a day while the store was open is not up to date until it is recovered again.
+func TestOpenPartitionCanBeIdleForTooLong(t *testing.T) {
 	s := openTestStore(t, t.TempDir(), "c/t")
 	defer s.Close()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return now }
-	if _, err := s.Shelf(0); err != nil {
+	if _, err := s.Partition(0); err != nil {
 		t.Fatal(err)
 	}
 	put(t, s, 0, 1, "k", "v")
@@ -303,7 +303,7 @@ func TestAnOpenPartitionCanBeIdleForTooLong(t *testing.T) {
 	if err := s.Touch(0); !errors.Is(err, ErrIdle) {
 		t.Errorf("touched: %v", err)
 	}
-	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "" {
+	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "" {
 		t.Errorf("kept (%v)", err)
 	}
 	if err := s.Touch(0); err != nil {
@@ -311,13 +311,13 @@ func TestAnOpenPartitionCanBeIdleForTooLong(t *testing.T) {
 	}
 }
 
-// A kill after days of uptime costs what came since the last hour, not everything.
-func TestAKillDoesNotWipeWhatIsKeptUpToDate(t *testing.T) {
+// A kill after days of uptime loses the last hour, not everything.
+func TestKillDoesNotWipeAnUpToDateStore(t *testing.T) {
 	dir := t.TempDir()
 	s := openTestStore(t, dir, "c/t")
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s.now = func() time.Time { return now }
-	if _, err := s.Shelf(0); err != nil {
+	if _, err := s.Partition(0); err != nil {
 		t.Fatal(err)
 	}
 	put(t, s, 0, 1, "k", "v")
@@ -343,7 +343,7 @@ func TestAKillDoesNotWipeWhatIsKeptUpToDate(t *testing.T) {
 	s = openTestStore(t, killed, "c/t")
 	defer s.Close()
 	s.now = func() time.Time { return now }
-	if _, err := s.Shelf(0); err != nil || get(t, s, 0, "k") != "v" {
+	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "v" {
 		t.Errorf("wiped (%v)", err)
 	}
 }

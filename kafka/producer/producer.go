@@ -1,7 +1,7 @@
-// Package producer is goka's producer over franz-go, and the settings that keep records in order and in the log.
+// Package producer is goka's producer over franz-go, and the client settings by which no record is lost or reordered.
 //
-// It promises that a record is acknowledged by all in-sync replicas or fails with an error, that the records of a partition are
-// written once and in their order, and that once one of them fails none behind it lands. It chooses no topic and keeps no state.
+// A record is acknowledged by all in-sync replicas or fails with an error. The records of a partition are written once
+// and in order, and after one that fails none is written.
 package producer
 
 import (
@@ -18,12 +18,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// deliveryTimeout is how long a record may wait to be sent, and to be sent again. It outlasts the election of a new leader (9 s of
-// session timeout and a few of metadata), and ends before goka stops waiting for promises (60 s). One that was on its way when the
-// connection broke may have landed: franz-go keeps it, and what is behind it in its partition, until a broker tells.
+// deliveryTimeout is how long a record may wait to be sent, retries included. It outlasts the election of a new leader
+// (9 s of session timeout and a few of metadata), and ends before goka stops waiting for promises (60 s). A record that
+// was in flight when the connection broke may have been written: franz-go retries it, and the records behind it, until
+// a broker answers.
 const deliveryTimeout = 45 * time.Second
 
-// Options are what the package's promise needs of a client. A batch has at most maxBytes.
+// Options returns the client options for what the package promises. A batch has at most maxBytes.
 func Options(maxBytes int32) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -31,7 +32,7 @@ func Options(maxBytes int32) []kgo.Opt {
 		kgo.ProducerBatchMaxBytes(maxBytes),
 		// franz-go would choose snappy, which kafka-python and others cannot read without a library of its own.
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
-		// The callers bound what is in flight before they produce: blocking here would be inside a callback.
+		// The callers limit what is in flight before they produce: blocking here would be inside a callback.
 		kgo.MaxBufferedRecords(1 << 20),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RetryBackoffFn(backoff),
@@ -39,22 +40,26 @@ func Options(maxBytes int32) []kgo.Opt {
 	}
 }
 
-// MetadataMaxAge is how often a client asks who leads, without a reason. A leader that the other brokers have cut off and replaced lets each
-// write time out, which kgo takes for no sign of that: with its own 5 minutes no record was acknowledged for as long as that was tried.
+// MetadataMaxAge is how often a client refreshes its metadata without a cause. On a deposed leader that is cut off from
+// the other brokers each write times out, and kgo does not refresh metadata for that: with its default of 5 minutes no
+// record was acknowledged meanwhile.
 const MetadataMaxAge = 3 * time.Second
 
-// backoff is the wait before a batch is sent again. It is also how often a new leader is asked for: kgo's own wait grows to 5 s,
-// and who waits for an acknowledgement would wait as long after an election that took 9 s.
+// backoff is the pause before a batch is retried, and also between look-ups of a new leader. kgo's own grows to 5 s,
+// which would be added to an election that takes 9 s. kgo asks for a function of the number of failures, so backoff/v5,
+// which has a state, does not fit.
 func backoff(fails int) time.Duration {
 	wait := min(100*time.Millisecond<<min(max(fails-1, 0), 8), 500*time.Millisecond)
-	return wait*3/4 + rand.N(wait/2) // or all instances ask at once
+	return wait*3/4 + rand.N(wait/2) // jitter, so that instances do not retry at the same time
 }
 
-// Builder returns goka's producer over a client, which open makes with Options and those that it is given. The message that a
-// promise is finished with has its Partition and Offset set. It took half the CPU of sarama's producer where it was measured.
+// Builder returns goka's producer over a client, which open creates with Options and the options that it is passed. A
+// promise is finished with a message that has Partition and Offset. Where it was measured, it took half the CPU of
+// sarama's producer.
 //
-// A record waits up to linger for others to share its batch. Keys are spread over so many partitions, also once a topic has more: a
-// key that changes its partition leaves its order behind. 0 is as many as the topic has.
+// A record waits up to linger for others to share its batch. Keys are hashed over the given number of partitions, also
+// once a topic has more: the records of a key that moved to another partition would have no order. 0 is the topic's
+// number.
 func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration, partitions int) goka.ProducerBuilder {
 	return func(brokers []string, clientID string, hasher func() hash.Hash32) (goka.Producer, error) {
 		byKey := kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
@@ -62,7 +67,7 @@ func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration, p
 				n = cmp.Or(partitions, n)
 				h := hasher()
 				_, _ = h.Write(r.Key)             // a hash never fails: see hash.Hash
-				at := int32(h.Sum32()) % int32(n) // as goka and sarama do: the sign goes last
+				at := int32(h.Sum32()) % int32(n) // like goka and sarama: the sign is dropped last
 				return int(max(at, -at))
 			}
 		})
@@ -74,7 +79,8 @@ func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration, p
 	}
 }
 
-// Close lets what is in flight land for a moment, then gives up on it: its promises are finished with an error.
+// Close waits a moment for records in flight, then closes the client: the promises of the others are finished with an
+// error.
 func Close(client *kgo.Client) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -86,7 +92,7 @@ func Close(client *kgo.Client) error {
 	return nil
 }
 
-// A producer is goka.Producer: each record goes out as it comes.
+// A producer is a goka.Producer that sends each record at once.
 type producer struct{ client *kgo.Client }
 
 func (p *producer) Emit(topic, key string, value []byte) *goka.Promise {
@@ -108,7 +114,7 @@ func (p *producer) EmitWithHeaders(topic, key string, value []byte, headers goka
 
 func (p *producer) Close() error { return Close(p.client) }
 
-// Headers gives records of the same content the same bytes, which goka's map would not.
+// Headers sorts headers, so that records with the same content have the same bytes.
 func Headers(headers goka.Headers) []kgo.RecordHeader {
 	if len(headers) == 0 {
 		return nil

@@ -38,8 +38,8 @@ func start(t *testing.T, topic string) (*kfake.Cluster, goka.Producer) {
 	return cluster, p
 }
 
-// A promise is finished with the record's position, records stand in the log as they were given, and headers in one order.
-func TestRecordsStandInTheirOrder(t *testing.T) {
+// A promise is finished with the record's position, records keep their order, and headers are sorted.
+func TestRecordsKeepTheirOrder(t *testing.T) {
 	cluster, p := start(t, "t")
 	var mu sync.Mutex
 	var told []string
@@ -79,7 +79,7 @@ func TestRecordsStandInTheirOrder(t *testing.T) {
 	}
 }
 
-// A record that a broker refuses fails with the topic and the cause, and is not dropped silently.
+// A record that a broker refuses fails with the topic and the cause.
 func TestARefusedRecordFails(t *testing.T) {
 	cluster, p := start(t, "t")
 	cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
@@ -113,8 +113,8 @@ type signed struct{ hash.Hash32 }
 
 func (signed) Sum32() uint32 { return 0x80000001 }
 
-// A key goes where goka's views and sarama's producer look for it.
-func TestAKeyGoesWhereGokaLooksForIt(t *testing.T) {
+// The partition of a key is that of goka's views and sarama's producer.
+func TestPartitionOfAKeyIsGokas(t *testing.T) {
 	const partitions = 3
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, "t"))
 	if err != nil {
@@ -148,7 +148,8 @@ func TestAKeyGoesWhereGokaLooksForIt(t *testing.T) {
 	}
 }
 
-// A topic that gets more partitions would move most keys to others of them, ahead of what was sent before.
+// When a topic gets more partitions, keys stay in their partitions; otherwise records of a key would be read out of
+// order.
 func TestKeysStayInTheirPartitionsWhenATopicGrows(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, "t"))
 	if err != nil {

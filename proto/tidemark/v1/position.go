@@ -2,8 +2,8 @@ package tidemarkv1
 
 import (
 	"fmt"
+	"math"
 	"strconv"
-	"strings"
 )
 
 // Text returns the position as clients see it, "partition:offset"; the empty string for nil.
@@ -23,14 +23,35 @@ func (p *Position) AppendText(b []byte) []byte {
 
 // ParsePosition reads the text form. Signs, leading zeros and spaces are refused: a position has one spelling.
 func ParsePosition(s string) (*Position, error) {
-	left, right, found := strings.Cut(s, ":")
-	if found {
-		partition, err1 := strconv.ParseInt(left, 10, 32)
-		offset, err2 := strconv.ParseInt(right, 10, 64)
-		p := &Position{Partition: int32(partition), Offset: offset}
-		if err1 == nil && err2 == nil && partition >= 0 && offset >= 0 && p.Text() == s {
-			return p, nil
+	partition, offset, ok := ScanPosition(s)
+	if !ok {
+		return nil, fmt.Errorf("position %q is not of the form partition:offset, for example 7:1234", s)
+	}
+	return &Position{Partition: partition, Offset: offset}, nil
+}
+
+// ScanPosition is ParsePosition without an allocation.
+func ScanPosition[T string | []byte](s T) (partition int32, offset int64, ok bool) {
+	for i := range len(s) {
+		if s[i] == ':' {
+			p, ok1 := scanNumber(s[:i], math.MaxInt32)
+			o, ok2 := scanNumber(s[i+1:], math.MaxInt64)
+			return int32(p), int64(o), ok1 && ok2
 		}
 	}
-	return nil, fmt.Errorf("position %q is not of the form partition:offset, for example 7:1234", s)
+	return 0, 0, false
+}
+
+// scanNumber reads decimal digits without leading zeros.
+func scanNumber[T string | []byte](s T, limit uint64) (n uint64, ok bool) {
+	if len(s) == 0 || len(s) > 19 || s[0] == '0' && len(s) > 1 { // 19 digits always fit into 64 bits
+		return 0, false
+	}
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		n = 10*n + uint64(s[i]-'0')
+	}
+	return n, n <= limit
 }

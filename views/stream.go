@@ -1,0 +1,58 @@
+package views
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// streamWriteTimeout is how long a client of a stream may take to accept a write; then its connection is closed. It is
+// shorter than the time that a process leaves its requests when it stops.
+const streamWriteTimeout = 10 * time.Second
+
+// A stream is the body of an answer that is sent in parts. Its context ends when the client leaves or the server stops,
+// and the function that writes it returns then.
+type stream struct {
+	context.Context
+	w      http.ResponseWriter
+	failed bool // a write: the client has left, or is too slow
+}
+
+// Write buffers a part; the stream is not usable after an error.
+func (s *stream) Write(b []byte) (int, error) {
+	if err := s.Err(); err != nil {
+		return 0, err
+	}
+	setWriteDeadline(s.w, streamWriteTimeout)
+	n, err := s.w.Write(b)
+	s.failed = s.failed || err != nil
+	return n, err
+}
+
+// Flush sends what is buffered.
+func (s *stream) Flush() error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	setWriteDeadline(s.w, streamWriteTimeout)
+	err := http.NewResponseController(s.w).Flush()
+	s.failed = s.failed || err != nil
+	return err
+}
+
+// stream sends the headers and runs write. It returns an error only if write failed for another reason than the end of
+// the stream's context or a failed write.
+func (s *Server) stream(w http.ResponseWriter, request *http.Request, write func(*stream) error) error {
+	ctx, cancel := context.WithCancel(request.Context())
+	defer cancel()
+	defer context.AfterFunc(s.running, cancel)()
+	out := &stream{Context: ctx, w: w}
+	err := out.Flush()
+	if err == nil {
+		err = write(out)
+	}
+	if ctx.Err() != nil || out.failed {
+		return nil
+	}
+	return err
+}
