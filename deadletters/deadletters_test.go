@@ -179,13 +179,13 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	b.await(t, b.s.Notify, 256)
 
 	dry := replay(t, b, deadletters.Filter{}, deadletters.Options{})
-	if !dry.DryRun || dry.Done != 3 || dry.Left != 1 {
+	if !dry.DryRun || dry.Done != 3 || dry.Skipped != 1 {
 		t.Errorf("dry run: %+v", dry)
 	}
 	b.await(t, b.s.Events, 260) // it sent nothing
 
 	done := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true})
-	if done.DryRun || done.Done != 3 || done.Left != 1 || !strings.Contains(fmt.Sprint(done.Tallies), "dead-lettered again: not strict JSON") {
+	if done.DryRun || done.Done != 3 || done.Skipped != 1 || !strings.Contains(fmt.Sprint(done.Tallies), "dead-lettered again: not strict JSON") {
 		t.Errorf("replay: %+v", done)
 	}
 	notices := b.await(t, b.s.Notify, 259)
@@ -222,7 +222,7 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(old), Partition: home, Headers: []kgo.RecordHeader{{Key: "tidemark-replay"}}})
 	b.send(t, event("last", "i", 4))
 	b.await(t, b.s.Notify, 260)
-	if again := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true}); again.Done != 0 || again.Left != 1 {
+	if again := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true}); again.Done != 0 || again.Skipped != 1 {
 		t.Errorf("a second replay: %+v", again)
 	}
 	b.await(t, b.s.Notify, 260)
@@ -314,7 +314,7 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if entry, r, err := b.queue.Find(t.Context(), source); err != nil || string(r.Value) != "by hand" || entry.Place() != "3:0" {
+	if entry, r, err := b.queue.Find(t.Context(), source); err != nil || string(r.Value) != "by hand" || entry.DLQPosition() != "3:0" {
 		t.Errorf("found %+v, %v", entry, err)
 	}
 	source.Offset = 9
@@ -322,7 +322,7 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 		t.Errorf("an entry that is not there: %v", err)
 	}
 	// Another topic's records reach other readers than the files group.
-	if result := replay(t, b, deadletters.Filter{Reasons: []string{""}}, deadletters.Options{Force: true}); result.Done != 0 || result.Left != 1 {
+	if result := replay(t, b, deadletters.Filter{Reasons: []string{""}}, deadletters.Options{Force: true}); result.Done != 0 || result.Skipped != 1 {
 		t.Errorf("a record of no events topic: %+v", result)
 	}
 }

@@ -2,11 +2,13 @@ package deadletters
 
 import "time"
 
-// entryJSON is an entry as machines read it.
+// entryJSON is the JSON form of an entry.
 type entryJSON struct {
-	Entry       string    `json:"entry"` // position of the source record
+	Entry       string    `json:"entry"` // Source.Text
 	Reason      string    `json:"reason"`
 	Message     string    `json:"message,omitempty"`
+	Sink        string    `json:"sink,omitempty"`
+	Answer      string    `json:"answer,omitempty"` // the destination's, to the sink
 	WorkspaceID string    `json:"workspace_id,omitempty"`
 	EventID     string    `json:"event_id,omitempty"`
 	First       time.Time `json:"first_failed_at"`
@@ -27,9 +29,9 @@ func (q *Queue) describe(e *Entry) *entryJSON {
 		return nil
 	}
 	return &entryJSON{
-		Entry: e.Source.Text(q.Events()), Reason: e.Reason, Message: e.Message, WorkspaceID: e.WorkspaceID, EventID: e.EventID,
-		First: e.First, Last: e.Last, Times: e.Times, DLQPosition: e.Place(), Resolved: e.Resolved, ReplayedTo: e.ReplayedTo,
-		ValueOmitted: e.ValueOmitted,
+		Entry: e.Source.Text(q.Events()), Reason: e.Reason, Message: e.Message, Sink: e.Source.Sink, Answer: e.Answer,
+		WorkspaceID: e.WorkspaceID, EventID: e.EventID, First: e.First, Last: e.Last, Times: e.Times,
+		DLQPosition: e.DLQPosition(), Resolved: e.Resolved, ReplayedTo: e.ReplayedTo, ValueOmitted: e.ValueOmitted,
 	}
 }
 
@@ -72,7 +74,7 @@ type tallyJSON struct {
 	Done    int        `json:"done"`
 	Left    int        `json:"left,omitempty"`
 	Why     string     `json:"why,omitempty"`
-	LeftOne *entryJSON `json:"left_example,omitempty"`
+	Example *entryJSON `json:"left_example,omitempty"`
 }
 
 type resultJSON struct {
@@ -81,15 +83,15 @@ type resultJSON struct {
 	Left    int         `json:"left"`
 	Reasons []tallyJSON `json:"reasons"`
 
-	Already []*entryJSON `json:"already,omitempty"` // of the entries that were named: those resolved before
-	Unknown []string     `json:"unknown,omitempty"` // and those that are no dead letters
+	Already []*entryJSON `json:"already,omitempty"` // entries named by the request that were resolved before
+	Unknown []string     `json:"unknown,omitempty"` // and those that are not dead letters
 }
 
 // DescribeResult returns the result for encoding as JSON.
 func (q *Queue) DescribeResult(r *Result) any {
-	out := resultJSON{DryRun: r.DryRun, Done: r.Done, Left: r.Left, Reasons: []tallyJSON{}}
+	out := resultJSON{DryRun: r.DryRun, Done: r.Done, Left: r.Skipped, Reasons: []tallyJSON{}}
 	for _, t := range r.Tallies {
-		out.Reasons = append(out.Reasons, tallyJSON{t.Reason, t.Done, t.Left, t.Why, q.describe(t.LeftOne)})
+		out.Reasons = append(out.Reasons, tallyJSON{t.Reason, t.Done, t.Skipped, t.Why, q.describe(t.Example)})
 	}
 	for _, e := range r.Already {
 		out.Already = append(out.Already, q.describe(e))

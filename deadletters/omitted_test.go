@@ -50,8 +50,9 @@ func TestEntriesOfRecordsTooLargeToKeep(t *testing.T) {
 
 	// The JSON says its key. By force a record goes back as it was, so one that is not whole does not.
 	done := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true, Force: true})
-	want := "its value of 6291456 bytes was too large to keep: the record lies at 1:5 of " + b.s.Events.Name + " until retention takes it"
-	if done.Done != 1 || done.Left != 4 || done.Tallies[0].Why != want {
+	want := "too large to keep: 6291456 bytes of its value; the source record is at offset 5 of partition 1 of " +
+		b.s.Events.Name + " until it expires"
+	if done.Done != 1 || done.Skipped != 4 || done.Tallies[0].Why != want {
 		t.Errorf("replay: %+v", done)
 	}
 	sent := b.await(t, b.s.Events, 1)[0]

@@ -356,7 +356,7 @@ func moveAll(t *testing.T, rnd *rand.Rand, from, to *installation) (kills int, s
 		summary, err := move.Run(ctx)
 		cancel(nil)
 		if err == nil {
-			if summary.Files.Equal == 0 || summary.Workspaces.Equal == 0 || summary.Files.Different+summary.Workspaces.Different+summary.Strays > 0 || summary.DeadLetters == 0 {
+			if summary.Files.Equal == 0 || summary.Workspaces.Equal == 0 || summary.Files.Different+summary.Workspaces.Different+summary.Misplaced > 0 || summary.DeadLetters == 0 {
 				t.Errorf("%+v", summary)
 			}
 			return kills, summary
