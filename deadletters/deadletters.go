@@ -1,9 +1,10 @@
 // Package deadletters builds dead letters, lists them, replays them and marks them as dropped.
 //
-// An entry is one source record, and the sink that rejected it if one did, however often the record was dead-lettered. Nothing
-// is sent or marked unless the caller asks for it. Entries are replayed in the order of their workspace, byte for byte. A run
-// that was cut short can be repeated: a record that was sent twice is dropped by its event id, or by its version in a sink. The
-// package deletes nothing: an entry is resolved by a marker behind it in the dead letters' topic, and both expire by retention.
+// An entry is one source record, and the sink that rejected it if one did, however often the record was dead-lettered.
+// Nothing is sent or marked unless the caller asks for it. Entries are replayed in the order of their workspace, byte
+// for byte. A run that was cut short can be repeated: a record that was sent twice is dropped by its event id, or by
+// its version in a sink. The package deletes nothing: an entry is resolved by a marker behind it in the dead letters'
+// topic, and both expire by retention.
 //
 // Processors and sinks decide which records are dead letters.
 package deadletters
@@ -41,8 +42,8 @@ type Source struct {
 	Sink      string // empty for a record that could not be folded
 }
 
-// Text returns the source as people type it: "7:1234" in the events topic, "topic/7:1234" in any other, "topic/7:1234@search"
-// when the sink search rejected the record.
+// Text returns the source as people type it: "7:1234" in the events topic, "topic/7:1234" in any other,
+// "topic/7:1234@search" when the sink search rejected the record.
 func (s Source) Text(events string) string {
 	text := (&tidemarkv1.Position{Partition: s.Partition, Offset: s.Offset}).Text()
 	if s.Topic != events {
@@ -149,8 +150,8 @@ type Queue struct {
 	sinkRetry SinkRetry
 }
 
-// New returns the dead letters of streams, which are read by each call. Only the names of streams are used: the partition
-// counts are looked up in the cluster.
+// New returns the dead letters of streams, which are read by each call. Only the names of streams are used: the
+// partition counts are looked up in the cluster.
 func New(conf kafka.Config, streams topology.Streams) *Queue {
 	return &Queue{kafka: conf, streams: streams, seed: maphash.MakeSeed()}
 }
@@ -158,8 +159,8 @@ func New(conf kafka.Config, streams topology.Streams) *Queue {
 // Events returns the name of the events topic, which positions are in when they name no topic.
 func (q *Queue) Events() string { return q.streams.Events.Name }
 
-// Entries returns the entries that match, in replay order: that of their source partition, and across partitions by the time of
-// their first failure. It keeps no values: an entry takes about 300 bytes, and 3 KB at most.
+// Entries returns the entries that match, in replay order: that of their source partition, and across partitions by the
+// time of their first failure. It keeps no values: an entry takes about 300 bytes, and 3 KB at most.
 func (q *Queue) Entries(ctx context.Context, f Filter) ([]*Entry, error) {
 	all, err := q.all(ctx)
 	if err != nil {
@@ -179,8 +180,8 @@ type Page struct {
 	Total   int    // entries that match, on all pages
 }
 
-// Page returns at most limit of the entries that match, in the order of Entries, from behind the cursor if there is one. Entries
-// that are resolved between two pages do not shift the next page. Every page costs what Entries costs.
+// Page returns at most limit of the entries that match, in the order of Entries, from behind the cursor if there is
+// one. Entries that are resolved between two pages do not shift the next page. Every page costs what Entries costs.
 func (q *Queue) Page(ctx context.Context, f Filter, cursor string, limit int) (*Page, error) {
 	all, err := q.all(ctx)
 	if err != nil {
@@ -269,8 +270,8 @@ func (s *scan) add(r *kgo.Record) {
 	s.entries = append(s.entries, e)
 }
 
-// resolves reports whether a marker resolves the entry whose records are first to last. Other entries of the same source are of
-// a topic that was recreated. A marker without dlq.entry resolves all of them.
+// resolves reports whether a marker resolves the entry whose records are first to last. Other entries of the same
+// source are of a topic that was recreated. A marker without dlq.entry resolves all of them.
 func resolves(marker *kgo.Record, headers map[string]string, first, last position) bool {
 	entry, err := strconv.ParseInt(headers[topology.HeaderEntry], 10, 64)
 	return err != nil || marker.Partition == first.partition && first.offset <= entry && entry <= last.offset

@@ -157,8 +157,8 @@ func replay(t *testing.T, b *bench, f deadletters.Filter, o deadletters.Options)
 	return result
 }
 
-// What was dead-lettered is folded when it comes back: neither the window nor its own id keeps it out. A resend of it, and a
-// second replay of the same bytes, are duplicates.
+// What was dead-lettered is folded when it comes back: neither the window nor its own id keeps it out. A resend of it,
+// and a second replay of the same bytes, are duplicates.
 func TestReplayIsFoldedOnce(t *testing.T) {
 	b := newBench(t)
 	b.fold(t)
@@ -240,11 +240,11 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	}
 }
 
-// dead is a record as package processors dead-letters it.
+// dead is the dead letter of an event.
 func (b *bench) dead(partition int32, offset int64, workspace, value, reason string, second int) *kgo.Record {
 	return &kgo.Record{Topic: b.s.DLQ.Name, Partition: partition, Key: []byte(workspace), Value: []byte(value), Headers: []kgo.RecordHeader{
 		{Key: "dlq.reason", Value: []byte(reason)},
-		{Key: "dlq.message", Value: []byte("mend it")},
+		{Key: "dlq.message", Value: []byte("fix it")},
 		{Key: "dlq.topic", Value: []byte(b.s.Events.Name)},
 		{Key: "dlq.partition", Value: fmt.Append(nil, partition)},
 		{Key: "dlq.offset", Value: fmt.Append(nil, offset)},
@@ -288,7 +288,7 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 		t.Fatalf("%+v, %v", result, err)
 	}
 	b.put(t, b.dead(1, 5, "w", event("a", "f", 1), "wrong_partition", 40))     // a crash before the commit: the same record still
-	b.put(t, b.dead(1, 7, "w", event("other", "f", 1), "wrong_partition", 50)) // of a log made anew, at the same offset
+	b.put(t, b.dead(1, 7, "w", event("other", "f", 1), "wrong_partition", 50)) // of the recreated topic, at the same offset
 	expect(t, "after a drop", b.entries(t, deadletters.Filter{WorkspaceID: "w"}), []string{
 		"0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1", "1:7 wrong_partition w/other x1",
 	})
@@ -299,7 +299,7 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	expect(t, "after the drop of another log's", b.entries(t, deadletters.Filter{WorkspaceID: "w"}), []string{
 		"0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1",
 	})
-	// A position means the newest: what lies there now, not what lay there in a log that is gone.
+	// A position means the newest record there, not that of the deleted topic.
 	position := deadletters.Filter{Sources: []deadletters.Source{{Topic: b.s.Events.Name, Partition: 1, Offset: 7}}}
 	if result, err := b.queue.Drop(t.Context(), position, deadletters.Options{Yes: true}); err != nil || result.Done != 0 || len(result.Already) != 1 {
 		t.Fatalf("%+v, %v", result, err)
@@ -327,8 +327,8 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	}
 }
 
-// However it is cut short, a replay goes on where it stopped, and keeps the order of a workspace.
-func TestReplayGoesOn(t *testing.T) {
+// An interrupted replay continues where it stopped, and keeps the order of a workspace.
+func TestReplayContinues(t *testing.T) {
 	b := newBench(t)
 	for i := range 40 {
 		b.put(t, b.dead(int32(i%3), int64(i), "w", event(fmt.Sprintf("e%02d", i), "f", 1), "wrong_partition", i))
@@ -359,7 +359,7 @@ func TestReplayGoesOn(t *testing.T) {
 	}
 	for i, id := range ids {
 		if want := fmt.Sprintf("e%02d", i); id != want {
-			t.Fatalf("place %d holds %s, want %s: %v", i, id, want, ids)
+			t.Fatalf("record %d is %s, want %s: %v", i, id, want, ids)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (h *Handler) answer(call func(*http.Request) (any, error)) http.HandlerFunc
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)
 		if err := encoder.Encode(body); err != nil {
-			h.log.DebugContext(r.Context(), "a client closed its connection before its answer about the dead letters", "error", err)
+			h.log.DebugContext(r.Context(), "a client closed its connection before its answer", "error", err)
 		}
 	}
 }
@@ -90,7 +90,8 @@ func (h *Handler) bounded(call func(*http.Request) (any, error), r *http.Request
 		defer func() { <-h.calls }()
 		return call(r)
 	default:
-		return nil, unavailable("busy", fmt.Sprintf("%d requests about the dead letters are in progress: retry later", maxCalls))
+		return nil, unavailable("busy",
+			fmt.Sprintf("%d requests about the dead letters are in progress: retry later", maxCalls))
 	}
 }
 
@@ -248,14 +249,17 @@ func empty(name string) *problem.Problem {
 
 const maxRequest = 1 << 20
 
-// read reads the body of a POST. Its Content-Type must be JSON: a foreign page in a browser cannot send that without a preflight.
+// read reads the body of a POST. Its Content-Type must be JSON: a foreign page in a browser cannot send that without a
+// preflight.
 func (h *Handler) read(r *http.Request) (q request, f Filter, err error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return q, f, problem.New(http.StatusUnsupportedMediaType, "unsupported_media_type", "send JSON with Content-Type: application/json")
+		return q, f, problem.New(http.StatusUnsupportedMediaType, "unsupported_media_type",
+			"send JSON with Content-Type: application/json")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxRequest))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
-		return q, f, problem.New(http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body has more than %d bytes", maxRequest))
+		return q, f, problem.New(http.StatusRequestEntityTooLarge, "body_too_large",
+			fmt.Sprintf("the body has more than %d bytes", maxRequest))
 	}
 	if err != nil {
 		return q, f, bad("", "the body cannot be read: %v", err)

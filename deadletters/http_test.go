@@ -15,7 +15,8 @@ import (
 	"tidemark/kafka"
 )
 
-// ask sends a request and returns status and body of the answer, which must be JSON of the kind that goes with the status.
+// ask sends a request and returns status and body of the answer, which must be JSON of the kind that goes with the
+// status.
 func ask(t *testing.T, h http.Handler, method, path, body string, headers ...string) (int, map[string]any) {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))

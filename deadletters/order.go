@@ -15,9 +15,9 @@ import (
 
 // inOrder returns the entries in replay order, which does not depend on the filter.
 //
-// A workspace's entries mostly come from one partition, and keep its order. Nothing but time orders them with records that a
-// foreign producer put into a wrong partition. So time decides between partitions: a record's time is at least that of the
-// records before it in its partition.
+// A workspace's entries mostly come from one partition, and keep its order. Nothing but time orders them with records
+// that a foreign producer put into a wrong partition. So time decides between partitions: a record's time is at least
+// that of the records before it in its partition.
 func inOrder(entries []*Entry) []*Entry {
 	slices.SortFunc(entries, bySource)
 	type ranked struct {

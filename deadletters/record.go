@@ -1,6 +1,7 @@
 package deadletters
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,12 +26,13 @@ type Failure struct {
 // maxRecord leaves room for what a batch adds to its only record.
 const maxRecord = topology.MaxMessageBytes - 512
 
-// NewRecord returns the dead letter of a source record, for the partition of the same number in topic. It has the source's key,
-// value and headers, and headers for the failure and the source's position.
+// NewRecord returns the dead letter of a source record, for the partition of the same number in topic. It has the
+// source's key, value and headers, and headers for the failure and the source's position.
 //
-// Brokers limit the compressed size of a batch, so a foreign producer's record can be larger than its dead letter may be. The
-// largest of value, key and headers is then left out, and the next, until the rest fits. Headers give the lengths of what is
-// left out. A dead letter that the brokers refuse would stop its consumer group on every attempt.
+// Brokers limit the compressed size of a batch, so a foreign producer's record can be larger than its dead letter may
+// be. The largest of value, key and headers is then left out, and the next, until the rest fits. Headers give the
+// lengths of the parts that are left out. A dead letter that the brokers refuse would stop its consumer group on every
+// attempt.
 func NewRecord(topic string, source *kgo.Record, f Failure) *kgo.Record {
 	r := &kgo.Record{Topic: topic, Partition: source.Partition, Key: source.Key, Value: source.Value}
 	kept, own := withoutOwn(source.Headers), f.headers(source)
@@ -38,9 +40,10 @@ func NewRecord(topic string, source *kgo.Record, f Failure) *kgo.Record {
 		own = append(own, kgo.RecordHeader{Key: header, Value: strconv.AppendInt(nil, int64(length), 10)})
 	}
 	for {
-		r.Headers = append(kept[:len(kept):len(kept)], own...)
+		r.Headers = slices.Concat(kept, own)
 		text := textOf(kept)
-		key, value, headers := len(r.Key), len(r.Value), text+10*len(kept) // each header has two lengths of up to 5 bytes
+		key, value := len(r.Key), len(r.Value)
+		headers := text + 10*len(kept) // each header has two lengths of up to 5 bytes
 		switch largest := max(key, value, headers); {
 		case largest == 0 || replay.RecordSize(r) <= maxRecord:
 			return r
@@ -87,7 +90,8 @@ func sourceHeaders(s Source) []kgo.RecordHeader {
 	return headers
 }
 
-// withoutOwn returns the headers that may be a source record's. A source record with dlq.resolved, for one, would not be listed.
+// withoutOwn returns the headers that may be a source record's. A source record with dlq.resolved, for one, would not
+// be listed.
 func withoutOwn(headers []kgo.RecordHeader) []kgo.RecordHeader {
 	kept := make([]kgo.RecordHeader, 0, len(headers))
 	for _, h := range headers {
@@ -106,7 +110,7 @@ func textOf(headers []kgo.RecordHeader) (n int) {
 	return n
 }
 
-// maxText bounds a message and an answer, in bytes: they may quote what is wrong, which can be as long as a record.
+// maxText bounds a message and an answer, in bytes: they may quote parts of the record.
 const maxText = 1 << 10
 
 func truncated(text string, most int) string {
@@ -116,8 +120,8 @@ func truncated(text string, most int) string {
 	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
-// sourceRecord returns the record that was dead-lettered, as it was read from its topic, without a timestamp. The dead letter
-// must be complete.
+// sourceRecord returns the record that was dead-lettered, as it was read from its topic, without a timestamp. The dead
+// letter must be complete.
 func sourceRecord(e *Entry, dead *kgo.Record) *kgo.Record {
 	key := dead.Key
 	if headersOf(dead)[topology.HeaderKeyNull] != "" {

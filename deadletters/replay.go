@@ -9,9 +9,9 @@ import (
 	"tidemark/topology"
 )
 
-// A SinkRetry returns the record that gives a source record to the named sink once more. Its topic must keep the order of the
-// source's keys. The sink must ignore a record that is older than what its destination has. An error says why the record cannot
-// be retried, and its entry stays open.
+// A SinkRetry returns the record that gives a source record to the named sink once more. Its topic must keep the order
+// of the source's keys. The sink must ignore a record that is older than what its destination has. An error says why
+// the record cannot be retried, and its entry stays open.
 type SinkRetry func(sink string, source *kgo.Record) (*kgo.Record, error)
 
 // RetrySinks has Replay send the records that retry returns. Without it Replay skips entries of sinks.
@@ -63,7 +63,9 @@ func (q *Queue) toSink(e *Entry, dead *kgo.Record) (again *kgo.Record, why strin
 func omitted(e *Entry, dead *kgo.Record, all bool) string {
 	headers := headersOf(dead)
 	for _, part := range []struct{ name, header string }{
-		{"value", topology.HeaderValueOmitted}, {"key", topology.HeaderKeyOmitted}, {"headers", topology.HeaderHeadersOmitted},
+		{"value", topology.HeaderValueOmitted},
+		{"key", topology.HeaderKeyOmitted},
+		{"headers", topology.HeaderHeadersOmitted},
 	} {
 		if length := headers[part.header]; length != "" && (all || part.name == "value") {
 			return fmt.Sprintf("too large to keep: %s bytes of its %s; the source record is at %s until it expires",

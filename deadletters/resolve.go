@@ -56,8 +56,8 @@ func (r *Result) Err(events string) error {
 	return errors.Join(errs...)
 }
 
-// named returns the entries of the sources that the filter names, if they match the rest of it, and records the others in the
-// result. Of two entries of one source only the newest counts: the other is of a topic that was recreated.
+// named returns the entries of the sources that the filter names, if they match the rest of it, and records the others
+// in the result. Of two entries of one source only the newest counts: the other is of a topic that was recreated.
 func (r *Result) named(ctx context.Context, q *Queue, f Filter) ([]*Entry, error) {
 	entries, err := q.Entries(ctx, Filter{Sources: f.Sources, All: true})
 	if err != nil {
@@ -103,9 +103,10 @@ func (r *Result) count(e *Entry, why string) {
 	t.Skipped++
 }
 
-// Replay sends the entries that match back to where they failed, in replay order, and marks each one after its record is
-// acknowledged. Events go into the events topic, unless they would be dead-lettered again and Force is not set. Records that a
-// sink rejected go where SinkRetry says. An entry that was sent but not marked before a run was interrupted is sent again.
+// Replay sends the entries that match back to where they failed, in replay order, and marks each one after its record
+// is acknowledged. Events go into the events topic, unless they would be dead-lettered again and Force is not set.
+// Records that a sink rejected go where SinkRetry says. An entry that was sent but not marked before a run was
+// interrupted is sent again.
 func (q *Queue) Replay(ctx context.Context, f Filter, o Options) (*Result, error) {
 	events, err := kafka.Extent(ctx, q.kafka, q.Events())
 	if err != nil {
@@ -214,8 +215,8 @@ func (b *batch) run(ctx context.Context, entries []*Entry, records map[position]
 	return errors.Join(b.mark(context.WithoutCancel(ctx), sent), failed)
 }
 
-// mark marks the entries whose records were acknowledged, and returns the first error of the others. Once a record has failed,
-// the records behind it in its partition fail too.
+// mark marks the entries whose records were acknowledged, and returns the first error of the others. Once a record has
+// failed, the records behind it in its partition fail too.
 func (b *batch) mark(ctx context.Context, sent []*sending) error {
 	var markers []*kgo.Record
 	marked := map[*kgo.Record]*Entry{}
@@ -223,7 +224,8 @@ func (b *batch) mark(ctx context.Context, sent []*sending) error {
 	for _, s := range sent {
 		if s.err != nil {
 			if failed == nil {
-				failed = denied(s.again.Topic, fmt.Errorf("replay %s: %w", s.entry.Source.Text(b.queue.Events()), s.err))
+				err := fmt.Errorf("replay %s: %w", s.entry.Source.Text(b.queue.Events()), s.err)
+				failed = denied(s.again.Topic, err)
 			}
 			continue
 		}
@@ -261,7 +263,8 @@ func (b *batch) marker(s *sending) *kgo.Record {
 // denied adds which ACL to grant if the brokers refused the write for lack of one.
 func denied(topic string, err error) error {
 	if errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return fmt.Errorf("%w (see `tidemark topics acls`): %w", &kafka.Denied{Resource: "topic " + topic, Doing: "write to it", Operation: "Write"}, err)
+		missing := &kafka.Denied{Resource: "topic " + topic, Doing: "write to it", Operation: "Write"}
+		return fmt.Errorf("%w (see `tidemark topics acls`): %w", missing, err)
 	}
 	return err
 }

@@ -31,7 +31,8 @@ func (b *bench) reject(t *testing.T, sink string, source *kgo.Record) {
 	}))
 }
 
-// What a sink rejected goes back to that sink, not to the events topic and not to another sink that rejected the same record.
+// What a sink rejected goes back to that sink, not to the events topic and not to another sink that rejected the same
+// record.
 func TestEntriesOfSinks(t *testing.T) {
 	b := newBench(t)
 	home := kafka.Partition("w", partitions)
@@ -45,7 +46,9 @@ func TestEntriesOfSinks(t *testing.T) {
 	b.reject(t, "search", b.indexed("f", 2, 7)) // again, after a crash
 	b.reject(t, "archive", b.indexed("g", 1, 11))
 	b.put(t, b.dead(home, 5, "w", event("a", "f", 1), "wrong_partition", 10))
-	at := func(offset int, sink string) string { return fmt.Sprintf("%s/%d:%d@%s", b.s.Index.Name, home, offset, sink) }
+	at := func(offset int, sink string) string {
+		return fmt.Sprintf("%s/%d:%d@%s", b.s.Index.Name, home, offset, sink)
+	}
 	inEvents := fmt.Sprintf("%d:5", home)
 	expect(t, "all", b.entries(t, deadletters.Filter{}), []string{
 		inEvents + " wrong_partition w/a x1",

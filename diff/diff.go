@@ -1,8 +1,9 @@
 // Package diff compares two tables of the same kind, row by row.
 //
-// It compares the newest row of every key, one partition at a time. Memory grows with the keys of one partition, not with their
-// rows. Rows that one of the groups has not read as far as the other are not called different: they are counted separately. If
-// the tables have different numbers of partitions, those that can have keys in common are compared together. It changes nothing.
+// It compares the newest row of every key, one partition at a time. Memory grows with the keys of one partition, not
+// with their rows. Rows that one of the groups has not read as far as the other are not called different: they are
+// counted separately. If the tables have different numbers of partitions, those that can have keys in common are
+// compared together. It changes nothing.
 package diff
 
 import (
@@ -28,7 +29,8 @@ type Comparison struct {
 	Kind        Kind     // nil: Files
 	Ignore      []string // fields
 	WorkspaceID string   // only its rows; empty: all rows
-	// Translate changes a row of A to what it must be in B, which is a copy of A. The groups must not run: all rows are compared.
+	// Translate changes a row of A to what it must be in B, which is a copy of A. The groups must not run: all rows are
+	// compared.
 	Translate func(Row)
 }
 
@@ -78,7 +80,8 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 	var committed map[int32]commits
 	var err error
 	if c.Translate == nil {
-		if committed, err = c.commits(ctx); err != nil { // before the tables: a table has all that its group has committed
+		// Before the tables: a table has all that its group has committed.
+		if committed, err = c.commits(ctx); err != nil {
 			return nil, err
 		}
 		if p.eventsID, err = kafka.TopicID(ctx, c.Kafka, c.A.Input); err != nil {
@@ -94,7 +97,8 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 		return nil, err
 	}
 	if c.Translate == nil && len(a) != len(b) {
-		return nil, fmt.Errorf("%s has %d partitions, %s has %d: they cannot be compared", c.A.Topic, len(a), c.B.Topic, len(b))
+		return nil, fmt.Errorf("%s has %d partitions, %s has %d: they cannot be compared",
+			c.A.Topic, len(a), c.B.Topic, len(b))
 	}
 	classes := gcd(cmp.Or(c.A.Partitions, len(a)), cmp.Or(c.B.Partitions, len(b)))
 	for class := range int32(classes) {
@@ -109,8 +113,9 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 	return p.summary, nil
 }
 
-// gcd returns the greatest common divisor. It is the number of classes of partitions that have keys in common: a key with the
-// hash h is in partition h mod n of n, and h mod n and h mod m have the same remainder modulo the gcd of n and m.
+// gcd returns the greatest common divisor. It is the number of classes of partitions that have keys in common: a key
+// with the hash h is in partition h mod n of n, and h mod n and h mod m have the same remainder modulo the gcd of n and
+// m.
 func gcd(n, m int) int {
 	for m != 0 {
 		n, m = m, n%m
@@ -147,7 +152,8 @@ func (c *Comparison) commits(ctx context.Context) (map[int32]commits, error) {
 		none  bool
 	}{{c.A, len(a) == 0}, {c.B, len(b) == 0}} {
 		if missing.none {
-			return nil, fmt.Errorf("group %s has committed nothing in %s: it does not exist, never ran, or its commits have expired",
+			return nil, fmt.Errorf("group %s has committed nothing in %s: it does not exist, has never run, "+
+				"or its commits have expired",
 				missing.table.Group, missing.table.Input)
 		}
 	}

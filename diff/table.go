@@ -20,8 +20,8 @@ type Row interface {
 	GetLogId() string
 }
 
-// Folded returns how many events were folded into a row, with those that changed nothing visible. Of two rows of a key the one
-// with more is newer.
+// Folded returns how many events were folded into a row, with those that changed nothing visible. Of two rows of a key
+// the one with more is newer.
 func Folded(r Row) int64 {
 	if s, ok := r.(interface{ GetSilent() int64 }); ok {
 		return r.GetVersion() + s.GetSilent()
@@ -54,8 +54,8 @@ type Table struct {
 	Topic string
 	Input string // the topic whose offsets the group commits
 
-	// Partitions is the number that keys are hashed over, if tables with different numbers are compared. Rows in a wrong partition
-	// are ignored. If it is 0, both topics must have the same number of partitions.
+	// Partitions is the number that keys are hashed over, if tables with different numbers are compared. Rows in a
+	// wrong partition are ignored. If it is 0, both topics must have the same number of partitions.
 	Partitions int
 }
 
@@ -68,8 +68,8 @@ func TableOf(s topology.Streams, group string) (Table, error) {
 	return Table{Group: group, Topic: table, Input: s.Events.Name}, nil
 }
 
-// readRows calls each with the rows of a table that are to be compared, in order, so that the newest row of a key mostly comes
-// last. The row of a tombstone is nil.
+// readRows calls each with the rows of a table that are to be compared, in order, so that the newest row of a key
+// mostly comes last. The row of a tombstone is nil.
 func (p *part) readRows(ctx context.Context, t Table, spans kafka.Spans, each func(key string, r Row) error) error {
 	return kafka.Read(ctx, p.Kafka, t.Topic, spans, func(record *kgo.Record) error {
 		key := string(record.Key)
@@ -98,7 +98,7 @@ func (p *part) readRows(ctx context.Context, t Table, spans kafka.Spans, each fu
 	})
 }
 
-// A digest is what is kept of a row to find the rows that differ.
+// A digest is kept of each row to find those that differ.
 type digest struct {
 	folded int64
 	offset int64 // of its position; -1 if that is in an events topic that was deleted

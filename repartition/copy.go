@@ -17,8 +17,8 @@ import (
 	"tidemark/topology"
 )
 
-// readCopied reads from the new events topic which events were copied. Of each old partition these are all events up to some
-// offset, as they are written in order and in transactions.
+// readCopied reads from the new events topic which events were copied. Of each old partition these are all events up to
+// some offset, as they are written in order and in transactions.
 func (r *run) readCopied(ctx context.Context) error {
 	topic := r.To.Events.Name
 	spans, err := kafka.Decided(ctx, r.Kafka, topic) // a commit returns before all its markers are written
@@ -63,8 +63,8 @@ func source(record *kgo.Record, header string) (*tidemarkv1.Position, error) {
 		"prefix, delete the new topics, and start again", errForeign, text(record.Partition, record.Offset), record.Topic)
 }
 
-// copyEvents copies the events that the old files group has read, then commits the ends for the new group, then copies the
-// events that the old group has not read.
+// copyEvents copies the events that the old files group has read, then commits the ends for the new group, then copies
+// the events that the old group has not read.
 func (r *run) copyEvents(ctx context.Context) error {
 	read, unread := kafka.Spans{}, kafka.Spans{}
 	for partition, span := range r.events {
@@ -78,7 +78,7 @@ func (r *run) copyEvents(ctx context.Context) error {
 	if err := r.copyLog(ctx, read, true); err != nil {
 		return err
 	}
-	if !r.begun {
+	if !r.resumed {
 		ends, err := kafka.Decided(ctx, r.Kafka, r.To.Events.Name)
 		if err != nil {
 			return err
@@ -107,8 +107,8 @@ func (r *run) copyEvents(ctx context.Context) error {
 	return r.countUnfolded(ctx)
 }
 
-// copyLog copies spans of the old events topic, one partition after the other. If a workspace has events in two partitions,
-// because partitions were added, the older ones mostly are in the lower.
+// copyLog copies spans of the old events topic, one partition after the other. If a workspace has events in two
+// partitions, because partitions were added, the older ones mostly are in the lower.
 func (r *run) copyLog(ctx context.Context, spans kafka.Spans, folded bool) error {
 	for _, partition := range slices.Sorted(maps.Keys(spans)) {
 		part := kafka.Spans{partition: spans[partition]}
@@ -131,8 +131,8 @@ func (r *run) copyLog(ctx context.Context, spans kafka.Spans, folded bool) error
 }
 
 // partitionOf returns the new partition of an event. An event in a wrong partition is a dead letter. It goes to a wrong
-// partition again: in the right one it would be folded, beside its dead letter. (With one partition there is no wrong one.)
-// If partitions were added to the old topic, events written since may be hashed over all of them, and are right.
+// partition again: in the right one it would be folded, beside its dead letter. (With one partition there is no wrong
+// one.) If partitions were added to the old topic, events written since may be hashed over all of them, and are right.
 func (r *run) partitionOf(record *kgo.Record, folded bool) int32 {
 	workspace := string(record.Key)
 	if len(record.Key) == 0 { // else a JSON that contradicts the key is a dead letter in any partition
@@ -183,8 +183,8 @@ func (r *run) copiedFrom(ctx context.Context, topic, header string) (map[string]
 	})
 }
 
-// copyDeadLetters copies the entries that are neither replayed nor dropped, with the new positions of their source events. The
-// source of a sink's entry stays that of the old topic, which is not copied.
+// copyDeadLetters copies the entries that are neither replayed nor dropped, with the new positions of their source
+// events. The source of a sink's entry stays that of the old topic, which is not copied.
 func (r *run) copyDeadLetters(ctx context.Context) error {
 	done, err := r.copiedFrom(ctx, r.To.DLQ.Name, topology.HeaderCopiedDeadLetter)
 	if err != nil {
@@ -225,7 +225,8 @@ func (r *run) copyDeadLetters(ctx context.Context) error {
 	return r.writer.flush(ctx)
 }
 
-// copyNotices copies the notices that the workspaces group has not counted. Consumers finish reading the others in the old topic.
+// copyNotices copies the notices that the workspaces group has not counted. Consumers finish reading the others in the
+// old topic.
 func (r *run) copyNotices(ctx context.Context) error {
 	done, err := r.copiedFrom(ctx, r.To.Notify.Name, topology.HeaderCopied)
 	if err != nil {
@@ -254,7 +255,8 @@ func (r *run) copyNotices(ctx context.Context) error {
 	return r.writer.flush(ctx)
 }
 
-// translateNotice returns a notice with its new positions. A record that is not a notice is copied as it is: the group skips it.
+// translateNotice returns a notice with its new positions. A record that is not a notice is copied as it is: the group
+// skips it.
 func (r *run) translateNotice(record *kgo.Record) ([]byte, error) {
 	message, err := codecs.Notice{}.Decode(record.Value)
 	if err != nil {

@@ -8,7 +8,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// positions maps the old positions of copied events to the new ones. It takes 8 bytes for each, in chunks of neighbours.
+// positions maps the old positions of copied events to the new ones. It takes 8 bytes for each, in chunks of
+// neighbours.
 type positions map[chunk]*[chunkSize]int64
 
 const chunkSize = 1024
@@ -18,7 +19,8 @@ type chunk struct {
 	number    int64
 }
 
-// offsetBits is how many bits of an entry are the new offset. The others are the new partition plus 1, so 0 is no entry.
+// offsetBits is how many bits of an entry are the new offset. The others are the new partition plus 1, so 0 is no
+// entry.
 const offsetBits = 44
 
 // add adds an event. It returns false if its old position is there already.
@@ -100,8 +102,8 @@ func (r *run) translateRow(row proto.Message) {
 	known.translate(row.ProtoReflect())
 }
 
-// offset returns the new offset of an event in the partition of a position; 0, which is before all others, if it was not
-// copied.
+// offset returns the new offset of an event in the partition of a position; 0, which is before all others, if it was
+// not copied.
 func (p positions) offset(of *tidemarkv1.Position, offset int64) int64 {
 	if of == nil {
 		return 0

@@ -1,11 +1,12 @@
 // Package repartition copies an installation under another topic prefix, with another number of partitions.
 //
-// The processors, started under the new prefix, continue exactly where those of the old one stopped: no event is lost or
-// folded or counted a second time, resends are duplicates, and versions continue. An interrupted run is continued by the next
-// one: records are copied in transactions, with their old position in a header, so none is copied twice. At the end both
-// tables are compared row by row.
+// The processors, started under the new prefix, continue exactly where those of the old one stopped: no event is lost
+// or folded or counted a second time, resends are duplicates, and versions continue. An interrupted run is continued by
+// the next one: records are copied in transactions, with their old position in a header, so none is copied twice. At
+// the end both tables are compared row by row.
 //
-// Nothing under the old prefix is changed or deleted. Run fails while a processor runs there, or if events arrive meanwhile.
+// Nothing under the old prefix is changed or deleted. Run fails while a processor runs there, or if events arrive
+// meanwhile.
 package repartition
 
 import (
@@ -38,7 +39,7 @@ type Stage string
 
 // The stages, in their order.
 const (
-	Reading     Stage = "reading what is copied already"
+	Reading     Stage = "reading copies of earlier runs"
 	Events      Stage = "events"
 	DeadLetters Stage = "dead letters"
 	Notices     Stage = "notices that are not counted yet"
@@ -106,7 +107,8 @@ func (m *Move) quiet(ctx context.Context) error {
 			return err
 		}
 		if lag.Members > 0 {
-			return fmt.Errorf("processors are running: group %s has %d members: stop `process`, or wait some 10 s for one that was killed",
+			return fmt.Errorf("processors are running: group %s has %d members: stop `process`, "+
+				"or wait some 10 s for one that was killed",
 				g.group, lag.Members)
 		}
 	}
@@ -131,7 +133,8 @@ func (m *Move) unused(ctx context.Context) error {
 		}
 		for partition, o := range commits {
 			if !strings.HasSuffix(o.Metadata, mark) {
-				return fmt.Errorf("the new prefix is in use: group %s has read partition %d of %s up to %d; to copy again choose another prefix",
+				return fmt.Errorf("the new prefix is in use: group %s has read partition %d of %s up to %d; "+
+					"to copy again choose another prefix",
 					g.group, partition, g.topic, o.At)
 			}
 		}
@@ -170,14 +173,15 @@ type run struct {
 	folded    map[int32]int64 // what the old files group reads next
 	counted   map[int32]int64 // what the old workspaces group reads next in the notices
 	notices   kafka.Spans
-	begun     bool  // all events before the old group's commits were copied by an earlier run
+	resumed   bool  // an earlier run has copied all events before the old group's commits
 	read      int64 // events of the old topic
 	stage     Stage
 	staged    int64 // records in that stage
 	summary   Summary
 }
 
-// open reads the offsets and commits of the old installation, waits for its open transactions, and fences an earlier run.
+// open reads the offsets and commits of the old installation, waits for its open transactions, and fences an earlier
+// run.
 func (r *run) open(ctx context.Context) error {
 	counts := map[string]int{}
 	for _, t := range r.From.Topics() {
@@ -208,11 +212,11 @@ func (r *run) open(ctx context.Context) error {
 	if r.counted, err = r.committed(ctx, r.From.WorkspacesGroup, r.From.Notify.Name, r.From.Workspaces.Name); err != nil {
 		return err
 	}
-	begun, err := kafka.Committed(ctx, r.Kafka, r.To.FilesGroup, r.To.Events.Name)
+	commits, err := kafka.Committed(ctx, r.Kafka, r.To.FilesGroup, r.To.Events.Name)
 	if err != nil {
 		return err
 	}
-	r.begun = len(begun) > 0
+	r.resumed = len(commits) > 0
 	r.writer, err = newWriter(ctx, r.Kafka, r.To.FilesGroup, r.hook)
 	return err
 }
@@ -266,7 +270,8 @@ func (r *run) nothingArrived(ctx context.Context) error {
 			more += max(0, span.To-topic.seen[partition].To)
 		}
 		if more > 0 {
-			return fmt.Errorf("events arrived meanwhile: %d records in %s: stop what writes there (`ingest`, `replay`, others) and start again",
+			return fmt.Errorf("events arrived meanwhile: %d records in %s: stop what writes there "+
+				"(`ingest`, `replay`, others) and start again",
 				more, topic.name)
 		}
 	}
@@ -301,9 +306,9 @@ func (r *run) finish(ctx context.Context) error {
 			if o, found := commits[partition]; found {
 				at = o.At
 			}
-			said := committed.Standing{Log: id, Next: table[partition].To}.Metadata()
+			metadata := committed.Standing{Log: id, Next: table[partition].To}.Metadata()
 			offsets = append(offsets, kadm.Offset{
-				Topic: g.input, Partition: partition, At: at, LeaderEpoch: -1, Metadata: said + " " + mark,
+				Topic: g.input, Partition: partition, At: at, LeaderEpoch: -1, Metadata: metadata + " " + mark,
 			})
 		}
 		if err := kafka.Commit(ctx, r.Kafka, g.group, offsets...); err != nil {

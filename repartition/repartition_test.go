@@ -250,8 +250,8 @@ func open(t *testing.T, i *installation) map[string]int {
 	return found
 }
 
-// TestAMoveIsAsIfItHadBeenSoFromTheStart cuts a copy short again and again, goes on under the new prefix, and compares with an
-// installation that had this number of partitions when the first event came.
+// TestAMoveIsAsIfItHadBeenSoFromTheStart cuts a copy short again and again, goes on under the new prefix, and compares
+// with an installation that had this number of partitions when the first event came.
 func TestAMoveIsAsIfItHadBeenSoFromTheStart(t *testing.T) {
 	for _, c := range []struct {
 		guarantee epochs.Guarantee

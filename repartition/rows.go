@@ -15,8 +15,8 @@ import (
 	"tidemark/topology"
 )
 
-// copyRows copies the newest row of every key of both tables, and writes an index record for each file. Every run writes all of
-// them again, with the same content.
+// copyRows copies the newest row of every key of both tables, and writes an index record for each file. Every run
+// writes all of them again, with the same content.
 func (r *run) copyRows(ctx context.Context) error {
 	r.summary.Misplaced = 0
 	err := r.copyTable(ctx, r.From.Workspaces, r.To.Workspaces, diff.Workspaces, nil)
@@ -42,7 +42,8 @@ func (r *run) copyRows(ctx context.Context) error {
 	return r.copyTable(ctx, r.From.Files, r.To.Files, diff.Files, index)
 }
 
-// copyTable copies the newest row of each key, one old partition after the other, and calls also with each new record and row.
+// copyTable copies the newest row of each key, one old partition after the other, and calls also with each new record
+// and row.
 func (r *run) copyTable(
 	ctx context.Context, from, to topology.Topic, kind diff.Kind, also func(*kgo.Record, diff.Row) error,
 ) error {
@@ -128,7 +129,8 @@ func (r *run) compare(ctx context.Context) error {
 		{r.From.Workspaces, r.To.Workspaces, diff.Workspaces, &r.summary.Workspaces},
 		{r.From.Files, r.To.Files, diff.Files, &r.summary.Files},
 	} {
-		if _, err := kafka.Decided(ctx, r.Kafka, table.to.Name); err != nil { // else the comparison would miss the last rows
+		// Else the comparison would miss the last rows.
+		if _, err := kafka.Decided(ctx, r.Kafka, table.to.Name); err != nil {
 			return err
 		}
 		c := &diff.Comparison{

@@ -14,8 +14,8 @@ import (
 	"tidemark/topology"
 )
 
-// A writer writes records in transactions. Every run has the same transactional id, so a new run fences a killed one and aborts
-// its open transaction.
+// A writer writes records in transactions. Every run has the same transactional id, so a new run fences a killed one
+// and aborts its open transaction.
 type writer struct {
 	conf    kafka.Config
 	id      string
@@ -31,7 +31,8 @@ const (
 	maxBytes   = 8 << 20
 )
 
-// noTimeout waits for brokers until the context ends. kgo's timeout would count from the timestamp of a record, which is copied.
+// noTimeout waits for brokers until the context ends. kgo's timeout would count from the timestamp of a record, which
+// is copied.
 var noTimeout = kgo.RecordDeliveryTimeout(0)
 
 func newWriter(ctx context.Context, conf kafka.Config, group string, hook func(*kgo.Record) error) (*writer, error) {

@@ -41,16 +41,18 @@ var nameForm = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,98}[a-zA-Z0-9])
 // Target returns streams with the live events and the group and table of another name.
 func Target(s topology.Streams, name string) (topology.Streams, error) {
 	group, table := s.Group(name)
-	taken := slices.ContainsFunc(s.Topics(), func(t topology.Topic) bool { return t.Name == table })
-	if !nameForm.MatchString(name) || taken || group == s.ReplayGroup {
-		return s, fmt.Errorf("group %q: want a name of its own, of letters, digits, '.', '_' and '-', that ends with one of the first two", name)
+	used := slices.ContainsFunc(s.Topics(), func(t topology.Topic) bool { return t.Name == table })
+	if !nameForm.MatchString(name) || used || group == s.ReplayGroup {
+		return s, fmt.Errorf("group %q: want an unused name of letters, digits, '.', '_' and '-' "+
+			"that begins and ends with a letter or digit", name)
 	}
 	s.FilesGroup, s.Files.Name = group, table
 	return s, nil
 }
 
-// Run creates the table's topic, folds the selected events and returns once they are in the table. It returns the error of ctx
-// when that ends first; the next run continues. In both cases the group has committed exactly the events that its table holds.
+// Run creates the table's topic, folds the selected events and returns once they are in the table. It returns the error
+// of ctx when that ends first; the next run continues. In both cases the group has committed exactly the events that
+// are in its table.
 func (b *Rebuild) Run(ctx context.Context) error {
 	before, err := b.resume(ctx)
 	if err != nil {
@@ -132,14 +134,15 @@ func widen(spans, earlier kafka.Spans) {
 	}
 }
 
-// resume returns the spans of an earlier run, nil if there is none, and clamps its commits, in case it was killed. It refuses
-// to continue a table with another selection.
+// resume returns the spans of an earlier run, nil if there is none, and clamps its commits, in case it was killed. It
+// refuses to continue a table with another selection.
 func (b *Rebuild) resume(ctx context.Context) (kafka.Spans, error) {
 	data, err := os.ReadFile(b.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
 		if err == nil && len(committed) > 0 {
-			err = fmt.Errorf("group %s was started with another --data than %s: use that one, or another name", b.Streams.FilesGroup, b.Dir)
+			err = fmt.Errorf("group %s was started with another --data than %s: use that one, or another name",
+				b.Streams.FilesGroup, b.Dir)
 		}
 		return nil, err
 	}
@@ -154,14 +157,15 @@ func (b *Rebuild) resume(ctx context.Context) (kafka.Spans, error) {
 		return nil, err
 	}
 	if earlier.Select.String() != b.Select.String() {
-		return nil, fmt.Errorf("%s: the table was started with another selection: %s. Continue with that, or choose another --group",
+		return nil, fmt.Errorf("%s: the table was started with another selection: %s. "+
+			"Continue with that, or choose another --group",
 			b.Streams.FilesGroup, earlier.Select)
 	}
 	return earlier.Spans, b.clamp(ctx, earlier.Spans)
 }
 
-// sameTable reports whether the table's topic still has that id. If not, the state file is ignored; it is an error if the
-// group's commits are still there, as they belong to the rows that are lost.
+// sameTable reports whether the table's topic still has that id. If not, the state file is ignored; it is an error if
+// the group's commits are still there, as they belong to the rows that are lost.
 func (b *Rebuild) sameTable(ctx context.Context, id string) (bool, error) {
 	table := b.Streams.Files
 	plan, err := kafka.PlanTopics(ctx, b.Kafka, []topology.Topic{table})
@@ -176,8 +180,8 @@ func (b *Rebuild) sameTable(ctx context.Context, id string) (bool, error) {
 	}
 	committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
 	if err == nil && len(committed) > 0 {
-		err = fmt.Errorf("%s was deleted, or --data is of another cluster, and group %s has commits: a new table would lack the events "+
-			"before them; delete the group too, or choose another --group", table.Name, b.Streams.FilesGroup)
+		err = fmt.Errorf("%s was deleted, or --data is of another cluster, and group %s has commits: "+
+			"a new table would lack the events before them; delete the group too, or choose another --group", table.Name, b.Streams.FilesGroup)
 	}
 	return false, err
 }
@@ -200,8 +204,8 @@ func (b *Rebuild) save(s state) error {
 	return nil
 }
 
-// begin commits the first offset of the partitions that the group has not read, and returns the group's offsets. In partitions
-// without a selected event it commits the end.
+// begin commits the first offset of the partitions that the group has not read, and returns the group's offsets. In
+// partitions without a selected event it commits the end.
 func (b *Rebuild) begin(ctx context.Context, spans kafka.Spans) (map[int32]int64, error) {
 	topic := b.Streams.Events.Name
 	extent, err := kafka.Extent(ctx, b.Kafka, topic)
@@ -217,8 +221,8 @@ func (b *Rebuild) begin(ctx context.Context, spans kafka.Spans) (map[int32]int64
 	for partition, whole := range extent {
 		if o, found := committed[partition]; found {
 			if span, in := spans[partition]; in && o.At < min(whole.From, span.To) {
-				return nil, fmt.Errorf("%s: selected events have expired: partition %d is read up to offset %d, and %s begins at %d now: "+
-					"choose another --group", b.Streams.FilesGroup, partition, o.At, topic, whole.From)
+				return nil, fmt.Errorf("%s: selected events have expired: partition %d is read up to offset %d, "+
+					"and %s begins at %d now: choose another --group", b.Streams.FilesGroup, partition, o.At, topic, whole.From)
 			}
 			next[partition] = o.At
 			continue

@@ -14,12 +14,15 @@ import (
 	"tidemark/topology"
 )
 
-// Record returns the record that puts an event into the events topic again. The JSON decides its key and partition, and from is
-// the value of its replay header. CloudEvents headers that contradict the JSON are left out, as they would make it a dead letter.
+// Record returns the record that puts an event into the events topic again. The JSON decides its key and partition, and
+// from is the value of its replay header. CloudEvents headers that contradict the JSON are left out, as they would make
+// it a dead letter.
 //
-// The record has no timestamp, so it gets the time at which it is sent. With its old timestamp it would expire early, from the
-// dedupe window and from the topic. An error says why the value is not an event.
-func Record(value []byte, headers []kgo.RecordHeader, events string, partitions int, from string) (*kgo.Record, *tidemarkv1.Event, error) {
+// The record has no timestamp, so it gets the time at which it is sent. With its old timestamp it would expire early,
+// from the dedupe window and from the topic. An error says why the value is not an event.
+func Record(
+	value []byte, headers []kgo.RecordHeader, events string, partitions int, from string,
+) (*kgo.Record, *tidemarkv1.Event, error) {
 	e, err := codecs.ParseEvent(value)
 	if err != nil {
 		return nil, nil, err
@@ -31,7 +34,8 @@ func Record(value []byte, headers []kgo.RecordHeader, events string, partitions 
 	return r, e, nil
 }
 
-// Headers returns the headers of a record that is put into the events topic again; e is nil if the record is not an event.
+// Headers returns the headers of a record that is put into the events topic again; e is nil if the record is not an
+// event.
 func Headers(headers []kgo.RecordHeader, e *tidemarkv1.Event, from string) []kgo.RecordHeader {
 	kept := make([]kgo.RecordHeader, 0, len(headers)+1)
 	for _, h := range headers {
@@ -60,8 +64,8 @@ func agrees(h kgo.RecordHeader, e *tidemarkv1.Event) bool {
 	return true
 }
 
-// contradiction returns how the key, partition or headers of a record contradict its JSON, or nothing. Such a record is a dead
-// letter, which `dlq replay` sends again.
+// contradiction returns how the key, partition or headers of a record contradict its JSON, or nothing. Such a record is
+// a dead letter, which `dlq replay` sends again.
 func contradiction(r *kgo.Record, again *kgo.Record) string {
 	switch {
 	case len(r.Key) > 0 && string(r.Key) != string(again.Key):
@@ -94,8 +98,8 @@ func RecordSize(r *kgo.Record) int {
 	return n
 }
 
-// Pace returns a limiter for perSecond records, 0 for no limit, and how many of them to send at a time: about a second's, and
-// at most most.
+// Pace returns a limiter for perSecond records, 0 for no limit, and how many of them to send at a time: about a
+// second's, and at most most.
 func Pace(perSecond float64, most int) (*rate.Limiter, int) {
 	if perSecond <= 0 {
 		return rate.NewLimiter(rate.Inf, 1), most

@@ -1,9 +1,9 @@
-// Package replay processes events of the past again: it appends them to the events topic ([Republish]), or folds them into a
-// table of another group ([Rebuild]).
+// Package replay processes events of the past again: it appends them to the events topic ([Republish]), or folds them
+// into a table of another group ([Rebuild]).
 //
-// A run reads up to where the topic ended when it began, in the order of each workspace. Republished events have the same value
-// and a replay header. An interrupted run continues when it is started again with the same selection. Events after its last
-// commit are sent twice; the second is a duplicate by its event id.
+// A run reads up to where the topic ended when it began, in the order of each workspace. Republished events have the
+// same value and a replay header. An interrupted run continues when it is started again with the same selection. Events
+// after its last commit are sent twice; the second is a duplicate by its event id.
 //
 // The package folds nothing: cmd passes it the group that does.
 package replay
@@ -48,7 +48,8 @@ func orElse(s, other string) string {
 
 // Wants reports whether the workspace and the type of an event are selected.
 func (s Selection) Wants(e *tidemarkv1.Event) bool {
-	return (s.WorkspaceID == "" || s.WorkspaceID == e.GetWorkspaceId()) && (len(s.Events) == 0 || slices.Contains(s.Events, e.GetEvent()))
+	return (s.WorkspaceID == "" || s.WorkspaceID == e.GetWorkspaceId()) &&
+		(len(s.Events) == 0 || slices.Contains(s.Events, e.GetEvent()))
 }
 
 // A BadBound is the error for a From or To that cannot be used.
@@ -59,8 +60,8 @@ func (e *BadBound) Error() string {
 	return fmt.Sprintf("%s %q: %s", e.Name, e.Text, e.Why)
 }
 
-// Spans returns the selected offsets of a topic as it is now. A partition whose selected part has no records yet has an empty
-// span, at the offset where that part begins.
+// Spans returns the selected offsets of a topic as it is now. A partition whose selected part has no records yet has an
+// empty span, at the offset where that part begins.
 func (s Selection) Spans(ctx context.Context, conf kafka.Config, topic string, now time.Time) (kafka.Spans, error) {
 	extent, err := kafka.Extent(ctx, conf, topic)
 	if err != nil {
@@ -113,7 +114,8 @@ func (s Selection) check(from, to bounds, topic string, extent kafka.Spans) erro
 			case offset > span.To:
 				return &BadBound{b.name, b.text, fmt.Sprintf("partition %d of %s ends at offset %d", p, topic, span.To)}
 			case s.WorkspaceID != "" && p != home:
-				return &BadBound{b.name, b.text, fmt.Sprintf("the events of workspace %s are in partition %d", s.WorkspaceID, home)}
+				why := fmt.Sprintf("the events of workspace %s are in partition %d", s.WorkspaceID, home)
+				return &BadBound{b.name, b.text, why}
 			}
 		}
 	}
@@ -172,7 +174,8 @@ func parseBound(name, text string, now time.Time) (bounds, error) {
 	for position := range strings.SplitSeq(text, ",") {
 		p, err := tidemarkv1.ParsePosition(position)
 		if err != nil {
-			return b, &BadBound{name, text, "want a time like 2026-11-24T12:00:00Z, a day like 2026-11-24, how long ago, like 2h, or positions, like 7:1234,8:56"}
+			return b, &BadBound{name, text, "want a time like 2026-11-24T12:00:00Z, a day like 2026-11-24, " +
+				"how long ago, like 2h, or positions, like 7:1234,8:56"}
 		}
 		if _, twice := b.offsets[p.GetPartition()]; twice {
 			return b, &BadBound{name, text, fmt.Sprintf("partition %d is named twice", p.GetPartition())}

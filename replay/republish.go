@@ -48,8 +48,8 @@ type checkpoint struct {
 	Force  bool      `json:"force,omitempty"`
 }
 
-// Spans returns the offsets that the run will read: the rest of an interrupted run, or those that the selection matches now.
-// With fresh, an interrupted run is ignored: call Forget before Run.
+// Spans returns the offsets that the run will read: the rest of an interrupted run, or those that the selection matches
+// now. With fresh, an interrupted run is ignored: call Forget before Run.
 func (a *Republish) Spans(ctx context.Context, fresh bool) (spans kafka.Spans, resumed bool, err error) {
 	committed, err := kafka.Committed(ctx, a.Kafka, a.Group, a.Events)
 	if err != nil {
@@ -66,7 +66,8 @@ func (a *Republish) Spans(ctx context.Context, fresh bool) (spans kafka.Spans, r
 			if c.Force {
 				what += ", --force"
 			}
-			return nil, false, fmt.Errorf("another replay was interrupted and is not finished: %s. Run it again, or forget it with --fresh", what)
+			return nil, false, fmt.Errorf("another replay was interrupted and is not finished: %s. "+
+				"Run it again, or forget it with --fresh", what)
 		}
 		spans[partition] = kafka.Span{From: o.At, To: c.To}
 	}
@@ -98,8 +99,8 @@ func (a *Republish) Forget(ctx context.Context) error {
 	return kafka.Commit(ctx, a.Kafka, a.Group, ended...)
 }
 
-// Run sends the selected events of spans. It returns the error of ctx when that ends; the next run with the same selection
-// continues.
+// Run sends the selected events of spans. It returns the error of ctx when that ends; the next run with the same
+// selection continues.
 func (a *Republish) Run(ctx context.Context, spans kafka.Spans) (*Count, error) {
 	extent, err := kafka.Extent(ctx, a.Kafka, a.Events)
 	if err != nil {
@@ -111,7 +112,8 @@ func (a *Republish) Run(ctx context.Context, spans kafka.Spans) (*Count, error) 
 	}
 	defer sender.Close()
 	r := &run{
-		Republish: a, spans: spans, partitions: len(extent), sender: sender, total: spans.Len(), next: map[int32]int64{},
+		Republish: a, spans: spans, partitions: len(extent), sender: sender,
+		total: spans.Len(), next: map[int32]int64{},
 	}
 	r.pace, r.most = Pace(a.Rate, maxBatch)
 	for partition, span := range spans {
@@ -152,7 +154,7 @@ type run struct {
 	next  map[int32]int64 // the offset after the last record that was read
 	batch []*kgo.Record
 	bytes int
-	begun time.Time // when the batch was
+	begun time.Time // first record of the batch
 	count Count
 
 	failed bool // a send or a commit has failed: nothing more is sent or committed
@@ -195,19 +197,20 @@ func (r *run) add(ctx context.Context, record *kgo.Record) error {
 	return nil
 }
 
-// unsafe returns why a selected event is not sent, or nothing. An event can be repeated if it has a time, which keeps it from
-// overwriting newer state, and a row, which remembers its id.
+// unsafe returns why a selected event is not sent, or nothing. An event can be repeated if it has a time, which keeps
+// it from overwriting newer state, and a row, which remembers its id.
 func (a *Republish) unsafe(again *kgo.Record, e *tidemarkv1.Event) string {
 	e.RecordedAt = time.Now().UnixMicro() // as the broker will set it: the arrival of an event without received_at
 	switch size := RecordSize(again); {
 	case size > topology.MaxMessageBytes:
-		return fmt.Sprintf("its uncompressed size of %d bytes is over the limit of a record: send it again from its source", size)
+		return fmt.Sprintf("its uncompressed size of %d bytes is over the limit of a record: "+
+			"send it again from its source", size)
 	case a.Force:
 		return ""
 	case !file.Dated(e):
 		return "it has no time, so it would overwrite newer state; --force sends it"
 	case !file.Touches(e):
-		return "it touches no file, so no row remembers it, and its notice and counts would be repeated; --force sends it"
+		return "no row remembers it, as it touches no file: its notice and counts would be repeated; --force sends it"
 	}
 	return ""
 }
@@ -263,7 +266,8 @@ func (a *Republish) metadata(to int64) (string, error) {
 		return "", fmt.Errorf("encode the metadata of a commit: %w", err)
 	}
 	if len(data) > maxMetadata {
-		return "", fmt.Errorf("the selection does not fit into the metadata of a commit: %d bytes, the limit is %d: replay in several parts",
+		return "", fmt.Errorf("the selection does not fit into the metadata of a commit: "+
+			"%d bytes, the limit is %d: replay in several parts",
 			len(data), maxMetadata)
 	}
 	return string(data), nil

@@ -31,11 +31,11 @@ func TestForgottenReplayIsOver(t *testing.T) {
 	whole.Rate = 20
 	whole.Report = func(replay.Progress) { cancel() }
 	if _, err := whole.Run(cut, spans); err == nil {
-		t.Fatal("was not cut short")
+		t.Fatal("was not interrupted")
 	}
 	one := b.republish(replay.Selection{WorkspaceID: "w1"})
 	if _, _, err := one.Spans(t.Context(), false); err == nil || !strings.Contains(err.Error(), "another replay was interrupted") {
-		t.Fatalf("another replay beside one that was cut: %v", err)
+		t.Fatalf("another replay beside an interrupted one: %v", err)
 	}
 	if spans, _, err = one.Spans(t.Context(), true); err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestForgottenReplayIsOver(t *testing.T) {
 	}
 	for _, sel := range []replay.Selection{{}, {WorkspaceID: "w2"}} {
 		if _, resumed, err := b.republish(sel).Spans(t.Context(), false); err != nil || resumed {
-			t.Errorf("%s: goes on %t, %v", sel, resumed, err)
+			t.Errorf("%s: resumed %t, %v", sel, resumed, err)
 		}
 	}
 }
@@ -67,8 +67,8 @@ func TestUnsafeEventsAreSkipped(t *testing.T) {
 		of(`{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"bare","object_id":"f","created":"2026-11-24T12:00:00Z"}`),
 	)
 	for _, test := range []struct {
-		force      bool
-		sent, left int
+		force         bool
+		sent, skipped int
 	}{{false, 2, 3}, {true, 7, 0}} { // also the two that the first replay has put there
 		a := b.republish(replay.Selection{})
 		a.Force = test.force
@@ -76,7 +76,7 @@ func TestUnsafeEventsAreSkipped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if count, err := a.Run(t.Context(), spans); err != nil || count.Sent != test.sent || count.Skipped != test.left || (count.FirstSkipped == "") != test.force {
+		if count, err := a.Run(t.Context(), spans); err != nil || count.Sent != test.sent || count.Skipped != test.skipped || (count.FirstSkipped == "") != test.force {
 			t.Errorf("force %t: %+v, %v", test.force, count, err)
 		}
 	}
@@ -134,7 +134,7 @@ func TestRepublish(t *testing.T) {
 	a.Rate = 20
 	first, err := a.Run(cut, spans)
 	if err == nil || first.Sent == 0 || first.Sent > 20 || first.Remaining == 0 {
-		t.Fatalf("cut short: %+v, %v", first, err)
+		t.Fatalf("interrupted: %+v, %v", first, err)
 	}
 	if _, _, err := b.republish(replay.Selection{}).Spans(t.Context(), false); err == nil || !strings.Contains(err.Error(), "another replay was interrupted") {
 		t.Errorf("another replay, while one waits: %v", err)

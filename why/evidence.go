@@ -45,7 +45,8 @@ type evidence struct {
 	reported int
 }
 
-// A noticeSource identifies the event of a notice. The same offset with another id is of an events topic that was recreated.
+// A noticeSource identifies the event of a notice. The same offset with another id is of an events topic that was
+// recreated.
 type noticeSource struct {
 	offset  int64
 	eventID string
@@ -57,8 +58,8 @@ type outcome struct {
 	late    bool
 }
 
-// A deadLetterSource identifies the source record of a dead letter. The same offset with another hash is of an events topic that
-// was recreated; the record may have no id.
+// A deadLetterSource identifies the source record of a dead letter. The same offset with another hash is of an events
+// topic that was recreated; the record may have no id.
 type deadLetterSource struct {
 	partition int32
 	offset    int64
@@ -132,17 +133,20 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 	partition, err1 := strconv.ParseInt(header[topology.HeaderPartition], 10, 32)
 	offset, err2 := strconv.ParseInt(header[topology.HeaderOffset], 10, 64)
 	if err := cmp.Or(err1, err2); err != nil {
-		return fmt.Errorf("%s, partition %d, offset %d: position of the source record: %w", r.Topic, r.Partition, r.Offset, err)
+		return fmt.Errorf("%s, partition %d, offset %d: position of the source record: %w",
+			r.Topic, r.Partition, r.Offset, err)
 	}
 	if resolved != "" {
-		e.resolve(int32(partition), offset, header[topology.HeaderEntry], strings.TrimSpace(resolved+" "+header[topology.HeaderReplayedTo]))
+		as := strings.TrimSpace(resolved + " " + header[topology.HeaderReplayedTo])
+		e.resolve(int32(partition), offset, header[topology.HeaderEntry], as)
 		return nil
 	}
 	if unknownFile && int32(partition) != e.partition {
 		return nil // its source record is not read
 	}
 	event.Position = (&tidemarkv1.Position{Partition: int32(partition), Offset: offset}).Text()
-	event.Verdict, event.Reason, event.Detail = DeadLettered, header[topology.HeaderReason], header[topology.HeaderMessage]
+	event.Verdict = DeadLettered
+	event.Reason, event.Detail = header[topology.HeaderReason], header[topology.HeaderMessage]
 	if event.ReceivedAt.IsZero() {
 		event.ReceivedAt = r.Timestamp.UTC()
 	}
@@ -166,7 +170,8 @@ func sourceWithoutValue(partition int32, offset, length int64) deadLetterSource 
 func (e *evidence) resolve(partition int32, offset int64, entry, as string) {
 	record, err := strconv.ParseInt(entry, 10, 64)
 	for source, dead := range e.dead {
-		if source.partition == partition && source.offset == offset && (err != nil || dead.first <= record && record <= dead.last) {
+		if source.partition == partition && source.offset == offset &&
+			(err != nil || dead.first <= record && record <= dead.last) {
 			dead.event.Detail += " (" + as + ")"
 		}
 	}
@@ -193,8 +198,8 @@ func (e *evidence) mentioned(value []byte) bool {
 	return bytes.Contains(value, []byte(e.file)) || bytes.IndexByte(value, '\\') >= 0
 }
 
-// parse returns the event in a record, nil if it is not the file's. A record that is not an event counts as the file's if it
-// has the ids of the file and the workspace.
+// parse returns the event in a record, nil if it is not the file's. A record that is not an event counts as the file's
+// if it has the ids of the file and the workspace.
 func (e *evidence) parse(value, key []byte) *Event {
 	if !e.mentioned(value) { // fast path
 		return nil
@@ -292,13 +297,17 @@ func (e *evidence) judge(found *Event, r *kgo.Record) {
 	case headerOf(r, topology.HeaderCause) != "" && file.Remembers(e.row, found.EventID):
 		found.Verdict, found.Detail = Unchanged, "the file was like that already"
 		e.accepted[found.EventID] = found.Position
-	case e.row.GetLogId() == e.eventsID && e.row.GetPosition().GetOffset() == r.Offset && e.row.GetLastEventId() == found.EventID:
+	case e.row.GetLogId() == e.eventsID && e.row.GetPosition().GetOffset() == r.Offset &&
+		e.row.GetLastEventId() == found.EventID:
 		found.Verdict, found.Detail = Accepted, "it is the last event of the row; its notice has expired"
 		e.accepted[found.EventID] = found.Position
 	case headerOf(r, topology.HeaderCopied) != "":
-		found.Verdict, found.Detail = NoTrace, "copied from "+headerOf(r, topology.HeaderCopied)+" of another prefix by `topics repartition`: run `why` under that prefix"
+		found.Verdict, found.Detail = NoTrace, fmt.Sprintf(
+			"copied from %s of another prefix by `topics repartition`: run `why` under that prefix",
+			headerOf(r, topology.HeaderCopied))
 	case e.expired(r) && file.Remembers(e.row, found.EventID):
-		found.Verdict, found.Detail = NoTrace, "the row remembers its id: it was accepted, or is a copy of one that was; the notice has expired"
+		found.Verdict, found.Detail = NoTrace,
+			"the row remembers its id: it was accepted, or is a copy of one that was; the notice has expired"
 	case file.Remembers(e.row, found.EventID):
 		found.Verdict, found.Detail = Duplicate, "the row remembers its id: the first copy is older than what was read"
 	default:
@@ -326,7 +335,8 @@ func (e *evidence) noTrace() string {
 	case !e.since.IsZero():
 		return "may be a copy of an event from before --since: try without --since"
 	case e.noticesFrom > 0:
-		return fmt.Sprintf("its notice, or that of its first copy, may have expired: the notices begin at offset %d", e.noticesFrom)
+		return fmt.Sprintf("its notice, or that of its first copy, may have expired: the notices begin at offset %d",
+			e.noticesFrom)
 	}
 	return "no notice, no dead letter and no earlier copy: this is a bug, or records were deleted"
 }

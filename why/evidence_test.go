@@ -119,7 +119,8 @@ func TestACopiedEventSaysWhereItCameFrom(t *testing.T) {
 	}
 }
 
-// An event that tidemark wrote for an entry of a folder says which event it follows from, whether it changed the file or not.
+// An event that tidemark wrote for an entry of a folder says which event it follows from, whether it changed the file
+// or not.
 func TestAnEventOfAnEntryNamesItsCause(t *testing.T) {
 	streams, err := topology.New("t", topology.Single)
 	if err != nil {

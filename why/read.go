@@ -13,7 +13,7 @@ import (
 // progressEvery is the interval of progress reports.
 const progressEvery = 2 * time.Second
 
-// A reading is what is read of a topic: the records since a time, up to the end when it was looked up.
+// A reading reads records of a topic: those since a time, up to the end when it was looked up.
 type reading struct {
 	search  Search
 	topic   string

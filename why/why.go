@@ -1,8 +1,8 @@
 // Package why finds out what was done with the events of one file. It reads topics only: no role has to run.
 //
-// The verdict of an event follows from the notice or dead letter of its position, from the group's commit, and from the ids that
-// were accepted before it. One partition of each topic is read, and all of the dead letters, up to their ends when it begins. It
-// keeps only what may be about the file in memory. It changes nothing and joins no group.
+// The verdict of an event follows from the notice or dead letter of its position, from the group's commit, and from the
+// ids that were accepted before it. One partition of each topic is read, and all of the dead letters, up to their ends
+// when it begins. It keeps only what may be about the file in memory. It changes nothing and joins no group.
 package why
 
 import (
@@ -27,7 +27,7 @@ const (
 	Unchanged    Verdict = "unchanged"     // folded, but it changed nothing visible and gave no version
 	DeadLettered Verdict = "dead_lettered" // it could not be folded: see its reason
 	Pending      Verdict = "pending"       // the files group has not committed past it
-	NoTrace      Verdict = "no_trace"      // committed past, without a notice, a dead letter or an earlier copy in what was read
+	NoTrace      Verdict = "no_trace"      // committed, without a notice, a dead letter or an earlier copy
 )
 
 // An Event is one event of the file, in the order of the log.
@@ -35,7 +35,7 @@ type Event struct {
 	EventID    string     `json:"event_id"`
 	Position   string     `json:"position"`
 	Event      string     `json:"event"`
-	SentAt     *time.Time `json:"sent_at"` // by the sender's clock; null when it says none
+	SentAt     *time.Time `json:"sent_at"` // by the sender's clock; null if the event has none
 	ReceivedAt time.Time  `json:"received_at"`
 	Verdict    Verdict    `json:"verdict"`
 	Reason     string     `json:"reason,omitempty"`  // of a dead letter
@@ -94,8 +94,8 @@ type Search struct {
 	Progress func(topic string, done, total int64)
 }
 
-// Follow calls report with each event of the file in the order of the log, and returns the rest of the result. Dead letters of
-// the file whose source records are in another partition, or have expired, are reported last.
+// Follow calls report with each event of the file in the order of the log, and returns the rest of the result. Dead
+// letters of the file whose source records are in another partition, or have expired, are reported last.
 func Follow(ctx context.Context, s Search, report func(Event) error) (f Finding, err error) {
 	name := s.Streams.Events.Name
 	extent, err := kafka.Extent(ctx, s.Kafka, name)
@@ -107,7 +107,7 @@ func Follow(ctx context.Context, s Search, report func(Event) error) (f Finding,
 	if err != nil {
 		return f, err
 	}
-	// The commit is read first: the notices of all events before it are in what is read later.
+	// The commit is read first: the notices of all events before it are in the records that are read later.
 	commits, err := kafka.Committed(ctx, s.Kafka, s.Streams.FilesGroup, name)
 	if err != nil {
 		return f, err
@@ -176,8 +176,8 @@ func (e *evidence) gather(ctx context.Context, s Search) ([]Span, error) {
 	return []Span{notices.span(), dead.span(), table.span()}, nil
 }
 
-// catchUp reads more if the row does not agree with the notices: a processor may have written meanwhile, and a row is written
-// after its notice.
+// catchUp reads more if the row does not agree with the notices: a processor may have written meanwhile, and a row is
+// written after its notice.
 func (e *evidence) catchUp(ctx context.Context, notices, table *reading) error {
 	if agreement, _ := e.agreement(); agreement == Agrees || e.row == nil && len(e.notices) == 0 {
 		return nil

@@ -19,7 +19,7 @@ type diffCommand struct {
 	A         string   `arg:"" help:"Group whose table to compare, with or without the prefix: files, or the NAME of a replay." name:"group"`
 	B         string   `arg:"" help:"Group to compare it with." name:"other"`
 	Workspace given    `help:"Only the rows of this workspace." placeholder:"WS" env:"-"`
-	Ignore    []string `help:"Fields that may differ. The defaults differ if the events topic was recreated or a rebuild did not begin with the first event; none compares all." default:"log_id,seen" placeholder:"FIELD" env:"-"`
+	Ignore    []string `help:"Fields that may differ. The defaults differ if the events topic was recreated or a rebuild did not begin with the first event; With none, all fields are compared." default:"log_id,seen" placeholder:"FIELD" env:"-"`
 }
 
 // Run prints the rows that differ. It fails if there are any, or if no row could be compared.
@@ -63,7 +63,8 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 		rows  int
 	}{{a.Group, summary.BehindA}, {b.Group, summary.BehindB}} {
 		if behind.rows > 0 {
-			con.note("%s has not read the events of %d of those: let it catch up (run a replay again), then compare again.", behind.group, behind.rows)
+			con.note("%s has not read the events of %d of those: let it catch up (run a replay again), then compare again.",
+				behind.group, behind.rows)
 		}
 	}
 	switch {

@@ -124,7 +124,8 @@ func printEach(w io.Writer, queue *deadletters.Queue, entries []*deadletters.Ent
 		if e.ReplayedTo != "" {
 			resolved += " to " + e.ReplayedTo
 		}
-		fmt.Fprintf(&table, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", e.Source.Text(queue.Events()), dash(e.Reason), clock(e.First), e.Times,
+		fmt.Fprintf(&table, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
+			e.Source.Text(queue.Events()), dash(e.Reason), clock(e.First), e.Times,
 			dash(e.WorkspaceID), dash(e.EventID), dash(resolved), dash(e.Message))
 	}
 	return align(w, &table)
@@ -287,13 +288,16 @@ func agreed(in io.Reader) bool {
 }
 
 // report prints the result, also that of a run that failed.
-func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadletters.Result, err error, named bool, done, do string) error {
+func (f outputFlags) report(
+	con console, queue *deadletters.Queue, result *deadletters.Result, err error, named bool, done, do string,
+) error {
 	if result == nil {
 		return err
 	}
 	err = errors.Join(err, result.Err(queue.Events()))
 	if named && !result.DryRun && result.Skipped > 0 {
-		err = errors.Join(err, fmt.Errorf("%d %s, %d of the entries named were skipped", result.Done, done, result.Skipped))
+		err = errors.Join(err,
+			fmt.Errorf("%d %s, %d of the entries named were skipped", result.Done, done, result.Skipped))
 	}
 	if f.Output != asTable {
 		if printed := f.print(con.out, queue.DescribeResult(result), nil); err == nil {

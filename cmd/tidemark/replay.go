@@ -28,7 +28,7 @@ type replayCommand struct {
 	Group     given      `help:"Fold into a table of this name, to compare with the live one, and send nothing." placeholder:"NAME" env:"-"`
 	Rate      float64    `help:"Events a second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
 	Force     bool       `help:"Also send events without a time, which overwrite newer state, and those that touch no file, whose notices and counts are repeated." env:"-"`
-	Yes       bool       `help:"Put the events into the topic. Without, and without --group, only say what would be done." env:"-"`
+	Yes       bool       `help:"Put the events into the topic. Without it, and without --group, only say what would be done." env:"-"`
 	Fresh     bool       `help:"Forget an interrupted replay into the topic." env:"-"`
 	LogLevel  slog.Level `help:"Lowest level that the group of --group logs." default:"error" placeholder:"LEVEL" env:"-"`
 }
@@ -46,7 +46,9 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	selection := replay.Selection{From: string(c.From), To: string(c.To), WorkspaceID: string(c.Workspace), Events: c.Event}
+	selection := replay.Selection{
+		From: string(c.From), To: string(c.To), WorkspaceID: string(c.Workspace), Events: c.Event,
+	}
 	if c.Group != "" {
 		if c.Yes || c.Fresh || c.Force {
 			return usagef("--yes, --fresh and --force are for a replay into the topic, and --group sends nothing")
@@ -63,8 +65,11 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 	return err
 }
 
-// sized returns the streams with the partition count and replication of the live table, for the table to compare with it.
-func (c *replayCommand) sized(ctx context.Context, config kafka.Config, streams topology.Streams) (topology.Streams, error) {
+// sized returns the streams with the partition count and replication of the live table, for the table to compare with
+// it.
+func (c *replayCommand) sized(
+	ctx context.Context, config kafka.Config, streams topology.Streams,
+) (topology.Streams, error) {
 	size, err := kafka.SizingOf(ctx, config, streams.Files.Name)
 	if err != nil {
 		return streams, err
@@ -85,7 +90,8 @@ func (c *replayCommand) republish(
 	if err != nil {
 		return err
 	}
-	what := fmt.Sprintf("%d records of %s (%s) in %d partitions", spans.Len(), streams.Events.Name, selection, len(spans))
+	what := fmt.Sprintf("%d records of %s (%s) in %d partitions",
+		spans.Len(), streams.Events.Name, selection, len(spans))
 	if resumed {
 		what += ", the rest of an interrupted replay"
 	}
@@ -112,7 +118,8 @@ func (c *replayCommand) republish(
 		con.note("The first dead letter is %s. See `tidemark dlq`.", count.FirstInvalid)
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("interrupted with about %d records to go: run it again with the same flags to continue", count.Remaining)
+		return fmt.Errorf("interrupted with about %d records to go: run it again with the same flags to continue",
+			count.Remaining)
 	}
 	return err
 }
@@ -142,11 +149,13 @@ func (c *replayCommand) rebuild(
 		return fmt.Errorf("interrupted: run it again with the same flags to continue")
 	}
 	if errors.Is(err, processors.ErrNewLog) {
-		return fmt.Errorf("%s has rows of an events topic that was recreated since: choose another --group", target.Files.Name)
+		return fmt.Errorf("%s has rows of an events topic that was recreated since: choose another --group",
+			target.Files.Name)
 	}
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(con.out, "%s has the selected events. Compare: tidemark diff files %s\n", target.Files.Name, c.Group)
+	_, err = fmt.Fprintf(con.out, "%s has the selected events. Compare: tidemark diff files %s\n",
+		target.Files.Name, c.Group)
 	return err
 }

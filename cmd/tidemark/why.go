@@ -107,7 +107,8 @@ func (p *eventPrinter) event(e why.Event) error {
 		details = append(details, "sent as "+e.SentEvent)
 	}
 	detail := strings.TrimPrefix(strings.Join(details, "; "), "; ")
-	_, err := fmt.Fprintf(&p.table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Position, dash(e.EventID), dash(e.Event), sent,
+	_, err := fmt.Fprintf(&p.table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+		e.Position, dash(e.EventID), dash(e.Event), sent,
 		e.ReceivedAt.Format(time.RFC3339Nano), verdict, version, dash(detail))
 	return err
 }
@@ -143,7 +144,10 @@ func (p *eventPrinter) finding(f why.Finding) error {
 			return err
 		}
 	}
-	agrees := map[why.Agreement]string{why.Agrees: "Agrees with the notices", why.Disagrees: "DISAGREES with the notices", why.Unknown: "Not compared with the notices"}
+	agrees := map[why.Agreement]string{
+		why.Agrees: "Agrees with the notices", why.Disagrees: "DISAGREES with the notices",
+		why.Unknown: "Not compared with the notices",
+	}
 	_, err := fmt.Fprintf(p.w, "\n%s: %s.\n", agrees[f.Agreement], cell(f.Why))
 	return errors.Join(err, p.w.Flush())
 }
