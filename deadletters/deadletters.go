@@ -173,16 +173,9 @@ func (q *Queue) Entries(ctx context.Context, f Filter) ([]*Entry, error) {
 // errBadCursor is returned for a cursor that is malformed, or whose entry has expired.
 var errBadCursor = errors.New("start again without a cursor: this one is malformed, or its entry has expired")
 
-// A Page is a part of a list of entries.
-type Page struct {
-	Entries []*Entry
-	Next    string // cursor of the page after, empty at the end
-	Total   int    // entries that match, on all pages
-}
-
-// Page returns at most limit of the entries that match, in the order of Entries, from behind the cursor if there is
+// page returns at most limit of the entries that match, in the order of Entries, from behind the cursor if there is
 // one. Entries that are resolved between two pages do not shift the next page. Every page costs what Entries costs.
-func (q *Queue) Page(ctx context.Context, f Filter, cursor string, limit int) (*Page, error) {
+func (q *Queue) page(ctx context.Context, f Filter, cursor string, limit int) (*pageJSON, error) {
 	all, err := q.all(ctx)
 	if err != nil {
 		return nil, err
@@ -203,12 +196,16 @@ func (q *Queue) Page(ctx context.Context, f Filter, cursor string, limit int) (*
 	if begin < 0 {
 		return nil, errBadCursor
 	}
-	page := &Page{Entries: found[begin:], Total: len(found)}
-	if len(page.Entries) > limit {
-		page.Entries = page.Entries[:limit]
-		page.Next = page.Entries[limit-1].DLQPosition()
+	p := &pageJSON{Entries: []*entryJSON{}, Total: len(found)}
+	rest := found[begin:]
+	if len(rest) > limit {
+		rest = rest[:limit]
+		p.Next = new(rest[limit-1].DLQPosition())
 	}
-	return page, nil
+	for _, e := range rest {
+		p.Entries = append(p.Entries, q.describe(e))
+	}
+	return p, nil
 }
 
 // all returns all entries in the order of Entries.

@@ -168,11 +168,11 @@ func (h *Handler) list(r *http.Request) (any, error) {
 		}
 		return map[string]any{"entries": len(entries), "reasons": h.queue.describeGroups(entries)}, nil
 	}
-	page, err := h.queue.Page(r.Context(), filter, cursor, limit)
+	page, err := h.queue.page(r.Context(), filter, cursor, limit)
 	if err != nil {
-		return nil, err
+		return nil, err // not page: a nil pointer would be encoded as a result
 	}
-	return h.queue.describePage(page), nil
+	return page, nil
 }
 
 func (h *Handler) show(r *http.Request) (any, error) {

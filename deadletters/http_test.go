@@ -97,6 +97,8 @@ func TestOverHTTP(t *testing.T) {
 	} {
 		if status, answer := ask(t, h, test.method, test.path, test.body, test.headers...); status != test.status || answer["code"] != test.code || answer["detail"] == "" {
 			t.Errorf("%s %s %s: %d %v", test.method, test.path, test.body, status, answer)
+		} else if _, found := answer["result"]; found && test.method == "GET" {
+			t.Errorf("%s %s: a result of nothing: %v", test.method, test.path, answer)
 		}
 	}
 

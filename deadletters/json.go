@@ -55,18 +55,7 @@ func (q *Queue) describeGroups(entries []*Entry) []groupJSON {
 type pageJSON struct {
 	Entries []*entryJSON `json:"entries"`
 	Next    *string      `json:"next_cursor"` // null at the end
-	Total   int          `json:"total"`
-}
-
-func (q *Queue) describePage(p *Page) pageJSON {
-	out := pageJSON{Entries: []*entryJSON{}, Total: p.Total}
-	for _, e := range p.Entries {
-		out.Entries = append(out.Entries, q.describe(e))
-	}
-	if p.Next != "" {
-		out.Next = &p.Next
-	}
-	return out
+	Total   int          `json:"total"` // entries that match, on all pages
 }
 
 type tallyJSON struct {
