@@ -36,10 +36,10 @@ const (
 
 // A Source is the position of an entry's source record and the sink that rejected the record. It identifies the entry.
 type Source struct {
-	Topic     string
-	Partition int32
-	Offset    int64
-	Sink      string // empty for a record that could not be folded
+	Topic     string `json:"-"`
+	Partition int32  `json:"-"`
+	Offset    int64  `json:"-"`
+	Sink      string `json:"sink,omitempty"` // empty for a record that could not be folded
 }
 
 // Text returns the source as people type it: "7:1234" in the events topic, "topic/7:1234" in any other,
@@ -77,19 +77,22 @@ func ParseSource(text, events string) (Source, error) {
 
 // An Entry is one source record that was dead-lettered.
 type Entry struct {
-	Source      Source
-	Reason      string // empty for a record that tidemark did not put there
-	Message     string // what to fix
-	Answer      string // the destination's, if a sink rejected the record
-	WorkspaceID string // empty if it cannot be read
-	EventID     string // empty if it cannot be read
-	First, Last time.Time
-	Times       int    // how often the same record was dead-lettered
-	Resolved    string // Replayed, Dropped or empty
-	ReplayedTo  string // position of the replayed record, in the form of Source
+	ID      string `json:"entry"`             // Source.Text
+	Reason  string `json:"reason"`            // empty for a record that tidemark did not put there
+	Message string `json:"message,omitempty"` // what to fix
+	Source
+	Answer      string    `json:"answer,omitempty"`       // the destination's, if a sink rejected the record
+	WorkspaceID string    `json:"workspace_id,omitempty"` // empty if it cannot be read
+	EventID     string    `json:"event_id,omitempty"`     // empty if it cannot be read
+	First       time.Time `json:"first_failed_at"`
+	Last        time.Time `json:"last_failed_at"`
+	Times       int       `json:"times"`                 // how often the same record was dead-lettered
+	DLQPosition string    `json:"dlq_position"`          // of the first time
+	Resolved    string    `json:"resolved,omitempty"`    // Replayed, Dropped or empty
+	ReplayedTo  string    `json:"replayed_to,omitempty"` // position of the replayed record, in the form of ID
 
 	// ValueOmitted is the length of a value that was too large to keep; the record is at Source until it expires.
-	ValueOmitted int64
+	ValueOmitted int64 `json:"value_omitted,omitempty"`
 
 	first position // of its records in the dead letters' topic
 	last  position
@@ -103,11 +106,6 @@ type Entry struct {
 type position struct {
 	partition int32
 	offset    int64
-}
-
-// DLQPosition returns the position of the entry's first record in the dead letters' topic.
-func (e *Entry) DLQPosition() string {
-	return (&tidemarkv1.Position{Partition: e.first.partition, Offset: e.first.offset}).Text()
 }
 
 // A Filter selects the entries that match all of its fields that are set.
@@ -131,7 +129,7 @@ func (f *Filter) matcher() func(*Entry) bool {
 		switch {
 		case e.Resolved != "" && !f.All,
 			len(f.Reasons) > 0 && !slices.Contains(f.Reasons, e.Reason),
-			len(f.Sinks) > 0 && !slices.Contains(f.Sinks, e.Source.Sink),
+			len(f.Sinks) > 0 && !slices.Contains(f.Sinks, e.Sink),
 			f.WorkspaceID != "" && f.WorkspaceID != e.WorkspaceID,
 			f.EventID != "" && f.EventID != e.EventID,
 			len(named) > 0 && !named[e.Source],
@@ -160,7 +158,7 @@ func New(conf kafka.Config, streams topology.Streams) *Queue {
 func (q *Queue) Events() string { return q.streams.Events.Name }
 
 // Entries returns the entries that match, in replay order: that of their source partition, and across partitions by the
-// time of their first failure. It keeps no values: an entry takes about 300 bytes, and 3 KB at most.
+// time of their first failure. It keeps no values: an entry takes about 350 bytes, and 3 KB at most.
 func (q *Queue) Entries(ctx context.Context, f Filter) ([]*Entry, error) {
 	all, err := q.all(ctx)
 	if err != nil {
@@ -173,14 +171,21 @@ func (q *Queue) Entries(ctx context.Context, f Filter) ([]*Entry, error) {
 // errBadCursor is returned for a cursor that is malformed, or whose entry has expired.
 var errBadCursor = errors.New("start again without a cursor: this one is malformed, or its entry has expired")
 
+// A page is a part of a list of entries.
+type page struct {
+	Entries []*Entry `json:"entries"`
+	Next    *string  `json:"next_cursor"` // nil at the end
+	Total   int      `json:"total"`       // entries that match, on all pages
+}
+
 // page returns at most limit of the entries that match, in the order of Entries, from behind the cursor if there is
 // one. Entries that are resolved between two pages do not shift the next page. Every page costs what Entries costs.
-func (q *Queue) page(ctx context.Context, f Filter, cursor string, limit int) (*pageJSON, error) {
+func (q *Queue) page(ctx context.Context, f Filter, cursor string, limit int) (*page, error) {
 	all, err := q.all(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var found []*Entry
+	found := []*Entry{}
 	matches, begin := f.matcher(), 0
 	if cursor != "" {
 		begin = -1
@@ -189,21 +194,17 @@ func (q *Queue) page(ctx context.Context, f Filter, cursor string, limit int) (*
 		if matches(e) {
 			found = append(found, e)
 		}
-		if cursor != "" && e.DLQPosition() == cursor {
+		if cursor != "" && e.DLQPosition == cursor {
 			begin = len(found)
 		}
 	}
 	if begin < 0 {
 		return nil, errBadCursor
 	}
-	p := &pageJSON{Entries: []*entryJSON{}, Total: len(found)}
-	rest := found[begin:]
-	if len(rest) > limit {
-		rest = rest[:limit]
-		p.Next = new(rest[limit-1].DLQPosition())
-	}
-	for _, e := range rest {
-		p.Entries = append(p.Entries, q.describe(e))
+	p := &page{Entries: found[begin:], Total: len(found)}
+	if len(p.Entries) > limit {
+		p.Entries = p.Entries[:limit]
+		p.Next = &p.Entries[limit-1].DLQPosition
 	}
 	return p, nil
 }
@@ -253,13 +254,14 @@ func (s *scan) add(r *kgo.Record) {
 		return
 	}
 	at := position{r.Partition, r.Offset}
+	dlqPosition := &tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}
 	workspace, event := idsOf(r, headers)
 	e := &Entry{
-		Source: source, Reason: headers[topology.HeaderReason],
+		ID: source.Text(s.queue.Events()), Source: source, Reason: headers[topology.HeaderReason],
 		Message:     truncated(headers[topology.HeaderMessage], maxShown),
 		Answer:      truncated(headers[topology.HeaderAnswer], maxShown),
 		WorkspaceID: truncated(workspace, maxShown), EventID: truncated(event, maxShown),
-		First: failed, Last: failed, Times: 1,
+		First: failed, Last: failed, Times: 1, DLQPosition: dlqPosition.Text(),
 		first: at, last: at, size: len(r.Key) + len(r.Value), fingerprint: fingerprint, older: known,
 	}
 	e.ValueOmitted, _ = strconv.ParseInt(headers[topology.HeaderValueOmitted], 10, 64) // of any other it is 0

@@ -127,7 +127,7 @@ func (b *bench) entries(t *testing.T, f deadletters.Filter) []string {
 	}
 	texts := []string{}
 	for _, e := range entries {
-		texts = append(texts, strings.TrimSpace(fmt.Sprintf("%s %s %s/%s x%d %s", e.Source.Text(b.s.Events.Name), e.Reason, e.WorkspaceID, e.EventID, e.Times, e.Resolved)))
+		texts = append(texts, strings.TrimSpace(fmt.Sprintf("%s %s %s/%s x%d %s", e.ID, e.Reason, e.WorkspaceID, e.EventID, e.Times, e.Resolved)))
 	}
 	return texts
 }
@@ -314,7 +314,7 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if entry, r, err := b.queue.Find(t.Context(), source); err != nil || string(r.Value) != "by hand" || entry.DLQPosition() != "3:0" {
+	if entry, r, err := b.queue.Find(t.Context(), source); err != nil || string(r.Value) != "by hand" || entry.DLQPosition != "3:0" {
 		t.Errorf("found %+v, %v", entry, err)
 	}
 	source.Offset = 9

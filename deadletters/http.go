@@ -166,7 +166,7 @@ func (h *Handler) list(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return map[string]any{"entries": len(entries), "reasons": h.queue.describeGroups(entries)}, nil
+		return map[string]any{"entries": len(entries), "reasons": Groups(entries)}, nil
 	}
 	page, err := h.queue.page(r.Context(), filter, cursor, limit)
 	if err != nil {
@@ -184,7 +184,7 @@ func (h *Handler) show(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]any{"entry": h.queue.describe(entry), "record": h.record(record)}, nil
+	return map[string]any{"entry": entry, "record": h.record(record)}, nil
 }
 
 // A request is the body of a POST.
@@ -314,5 +314,5 @@ func (h *Handler) result(result *Result, err error) (any, error) {
 	if result == nil {
 		return nil, err
 	}
-	return h.queue.DescribeResult(result), errors.Join(err, result.Err(h.queue.Events()))
+	return result, errors.Join(err, result.Err())
 }

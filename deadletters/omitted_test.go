@@ -43,7 +43,7 @@ func TestEntriesOfRecordsTooLargeToKeep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown, err := json.Marshal(b.queue.Describe(entry))
+	shown, err := json.Marshal(entry)
 	if err != nil || entry.ValueOmitted != 7000000 || !bytes.Contains(shown, []byte(`"value_omitted":7000000`)) {
 		t.Errorf("shown as %s, %v", shown, err)
 	}

@@ -27,11 +27,13 @@ func inOrder(entries []*Entry) []*Entry {
 	ranks := make([]ranked, len(entries))
 	for i, e := range entries {
 		ranks[i] = ranked{e, e.First}
-		if i > 0 && entries[i-1].Source.Topic == e.Source.Topic && entries[i-1].Source.Partition == e.Source.Partition {
+		if i > 0 && entries[i-1].Topic == e.Topic && entries[i-1].Partition == e.Partition {
 			ranks[i].at = later(e.First, ranks[i-1].at)
 		}
 	}
-	slices.SortStableFunc(ranks, func(a, b ranked) int { return cmp.Or(a.at.Compare(b.at), bySource(a.Entry, b.Entry)) })
+	slices.SortStableFunc(ranks, func(a, b ranked) int {
+		return cmp.Or(a.at.Compare(b.at), bySource(a.Entry, b.Entry))
+	})
 	for i, e := range ranks {
 		entries[i] = e.Entry
 	}
@@ -40,8 +42,8 @@ func inOrder(entries []*Entry) []*Entry {
 
 // bySource orders by source position. Of two entries at one position the one that was dead-lettered first comes first.
 func bySource(a, b *Entry) int {
-	return cmp.Or(cmp.Compare(a.Source.Topic, b.Source.Topic), cmp.Compare(a.Source.Partition, b.Source.Partition),
-		cmp.Compare(a.Source.Offset, b.Source.Offset), cmp.Compare(a.first.offset, b.first.offset))
+	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition),
+		cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.first.offset, b.first.offset))
 }
 
 // Limits of what is read at a time when values are needed.
@@ -144,12 +146,12 @@ func (q *Queue) Find(ctx context.Context, source Source) (*Entry, *kgo.Record, e
 
 // A Group is the entries of one reason.
 type Group struct {
-	Reason  string
-	Entries int
-	Records int // more than entries when a source record was dead-lettered more than once
-	First   time.Time
-	Last    time.Time
-	Example *Entry // the newest
+	Reason  string    `json:"reason"`
+	Entries int       `json:"entries"`
+	Records int       `json:"records"` // more than entries when a source record was dead-lettered more than once
+	First   time.Time `json:"first_failed_at"`
+	Last    time.Time `json:"last_failed_at"`
+	Example *Entry    `json:"example"` // the newest
 }
 
 // Groups groups entries by reason, the largest group first.
@@ -170,7 +172,9 @@ func Groups(entries []*Entry) []Group {
 			g.Example = e
 		}
 	}
-	slices.SortFunc(order, func(a, b *Group) int { return cmp.Or(b.Entries-a.Entries, cmp.Compare(a.Reason, b.Reason)) })
+	slices.SortFunc(order, func(a, b *Group) int {
+		return cmp.Or(b.Entries-a.Entries, cmp.Compare(a.Reason, b.Reason))
+	})
 	groups := make([]Group, len(order))
 	for i, g := range order {
 		groups[i] = *g

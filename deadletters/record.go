@@ -128,7 +128,7 @@ func sourceRecord(e *Entry, dead *kgo.Record) *kgo.Record {
 		key = nil
 	}
 	return &kgo.Record{
-		Topic: e.Source.Topic, Partition: e.Source.Partition, Offset: e.Source.Offset,
+		Topic: e.Topic, Partition: e.Partition, Offset: e.Offset,
 		Key: key, Value: dead.Value, Headers: withoutOwn(dead.Headers),
 	}
 }

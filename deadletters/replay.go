@@ -19,21 +19,21 @@ func (q *Queue) RetrySinks(retry SinkRetry) { q.sinkRetry = retry }
 
 // toEvents returns the record that puts an entry into the events topic again, or why the entry is skipped.
 func (q *Queue) toEvents(e *Entry, dead *kgo.Record, partitions int, force bool) (again *kgo.Record, why string) {
-	if e.Source.Topic != q.Events() {
-		return nil, fmt.Sprintf("it is from %s: only records of %s can be replayed", e.Source.Topic, q.Events())
+	if e.Topic != q.Events() {
+		return nil, fmt.Sprintf("it is from %s: only records of %s can be replayed", e.Topic, q.Events())
 	}
 	if why := omitted(e, dead, false); why != "" {
 		return nil, why
 	}
-	from := "dlq " + e.Source.Text(q.Events())
+	from := "dlq " + e.ID
 	again, _, err := replay.Record(dead.Value, dead.Headers, q.Events(), partitions, from)
 	switch {
 	case err == nil:
 		return again, ""
 	case !force:
 		return nil, "it would be dead-lettered again: " + err.Error()
-	case int(e.Source.Partition) >= partitions:
-		return nil, fmt.Sprintf("%s has no partition %d", q.Events(), e.Source.Partition)
+	case int(e.Partition) >= partitions:
+		return nil, fmt.Sprintf("%s has no partition %d", q.Events(), e.Partition)
 	}
 	if why := omitted(e, dead, true); why != "" {
 		return nil, why
@@ -47,12 +47,12 @@ func (q *Queue) toEvents(e *Entry, dead *kgo.Record, partitions int, force bool)
 func (q *Queue) toSink(e *Entry, dead *kgo.Record) (again *kgo.Record, why string) {
 	if q.sinkRetry == nil {
 		return nil, fmt.Sprintf("the sink %s rejected it, and this release cannot send records to sinks: "+
-			"replay it with a release that has `tidemark sink %[1]s`, or drop it", e.Source.Sink)
+			"replay it with a release that has `tidemark sink %[1]s`, or drop it", e.Sink)
 	}
 	if why := omitted(e, dead, true); why != "" {
 		return nil, why
 	}
-	again, err := q.sinkRetry(e.Source.Sink, sourceRecord(e, dead))
+	again, err := q.sinkRetry(e.Sink, sourceRecord(e, dead))
 	if err != nil {
 		return nil, err.Error()
 	}
@@ -69,7 +69,7 @@ func omitted(e *Entry, dead *kgo.Record, all bool) string {
 	} {
 		if length := headers[part.header]; length != "" && (all || part.name == "value") {
 			return fmt.Sprintf("too large to keep: %s bytes of its %s; the source record is at %s until it expires",
-				length, part.name, e.Source.Place())
+				length, part.name, e.Place())
 		}
 	}
 	return ""

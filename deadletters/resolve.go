@@ -28,30 +28,30 @@ type Options struct {
 
 // A Tally counts the entries of one reason.
 type Tally struct {
-	Reason  string
-	Done    int // replayed or dropped, or would be
-	Skipped int
-	Example *Entry // the first one that was skipped
-	Why     string // it was
+	Reason  string `json:"reason"`
+	Done    int    `json:"done"` // replayed or dropped, or would be
+	Skipped int    `json:"left,omitempty"`
+	Why     string `json:"why,omitempty"`          // the example was skipped
+	Example *Entry `json:"left_example,omitempty"` // the first one that was skipped
 }
 
 // A Result is what a call did, or would do.
 type Result struct {
-	DryRun  bool
-	Done    int
-	Skipped int
-	Tallies []Tally // by reason, in the order in which the reasons were found
+	DryRun  bool    `json:"dry_run"`
+	Done    int     `json:"done"`
+	Skipped int     `json:"left"`
+	Tallies []Tally `json:"reasons"` // in the order in which the reasons were found
 
 	// Of the sources that the filter names:
-	Already []*Entry // resolved before
-	Unknown []Source // not dead letters, or expired
+	Already []*Entry `json:"already,omitempty"` // resolved before
+	Unknown []string `json:"unknown,omitempty"` // not dead letters, or expired
 }
 
 // Err returns an error that names the unknown sources, nil if there are none.
-func (r *Result) Err(events string) error {
+func (r *Result) Err() error {
 	var errs []error
-	for _, s := range r.Unknown {
-		errs = append(errs, fmt.Errorf("%s: %w", s.Text(events), ErrNoEntry))
+	for _, id := range r.Unknown {
+		errs = append(errs, fmt.Errorf("%s: %w", id, ErrNoEntry))
 	}
 	return errors.Join(errs...)
 }
@@ -71,7 +71,7 @@ func (r *Result) named(ctx context.Context, q *Queue, f Filter) ([]*Entry, error
 	}
 	for _, s := range f.Sources {
 		if newest[s] == nil {
-			r.Unknown = append(r.Unknown, s)
+			r.Unknown = append(r.Unknown, s.Text(q.Events()))
 		}
 	}
 	matches := f.matcher()
@@ -113,7 +113,7 @@ func (q *Queue) Replay(ctx context.Context, f Filter, o Options) (*Result, error
 		return nil, err
 	}
 	return q.resolve(ctx, f, o, Replayed, func(e *Entry, dead *kgo.Record) (*kgo.Record, string) {
-		if e.Source.Sink != "" {
+		if e.Sink != "" {
 			return q.toSink(e, dead)
 		}
 		return q.toEvents(e, dead, len(events), o.Force)
@@ -129,7 +129,7 @@ func (q *Queue) Drop(ctx context.Context, f Filter, o Options) (*Result, error) 
 type plan func(e *Entry, dead *kgo.Record) (again *kgo.Record, why string)
 
 func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, plan plan) (*Result, error) {
-	result := &Result{DryRun: !o.Yes}
+	result := &Result{DryRun: !o.Yes, Tallies: []Tally{}}
 	f.All = false
 	var entries []*Entry
 	var err error
@@ -224,7 +224,7 @@ func (b *batch) mark(ctx context.Context, sent []*sending) error {
 	for _, s := range sent {
 		if s.err != nil {
 			if failed == nil {
-				err := fmt.Errorf("replay %s: %w", s.entry.Source.Text(b.queue.Events()), s.err)
+				err := fmt.Errorf("replay %s: %w", s.entry.ID, s.err)
 				failed = denied(s.again.Topic, err)
 			}
 			continue

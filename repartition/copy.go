@@ -60,7 +60,8 @@ func source(record *kgo.Record, header string) (*tidemarkv1.Position, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: the record at %s of %s is not a copy: stop its producer, send its records to the old "+
-		"prefix, delete the new topics, and start again", errForeign, text(record.Partition, record.Offset), record.Topic)
+		"prefix, delete the new topics, and start again",
+		errForeign, text(record.Partition, record.Offset), record.Topic)
 }
 
 // copyEvents copies the events that the old files group has read, then commits the ends for the new group, then copies
@@ -118,7 +119,8 @@ func (r *run) copyLog(ctx context.Context, spans kafka.Spans, folded bool) error
 			if last, found := r.last[record.Partition]; found && record.Offset <= last {
 				return nil
 			}
-			return r.writer.put(ctx, copied(record, r.To.Events.Name, r.partitionOf(record, folded), topology.HeaderCopied))
+			to := r.partitionOf(record, folded)
+			return r.writer.put(ctx, copied(record, r.To.Events.Name, to, topology.HeaderCopied))
 		})
 		if err == nil {
 			err = r.writer.flush(ctx)
@@ -203,8 +205,8 @@ func (r *run) copyDeadLetters(ctx context.Context) error {
 		}
 		partition := kafka.Partition(string(record.Key), r.To.DLQ.Partitions)
 		dead := copied(record, r.To.DLQ.Name, partition, topology.HeaderCopiedDeadLetter)
-		at := r.positions.find(entry.Source.Partition, entry.Source.Offset)
-		if at != nil && entry.Source.Topic == r.From.Events.Name {
+		at := r.positions.find(entry.Partition, entry.Offset)
+		if at != nil && entry.Topic == r.From.Events.Name {
 			dead.Partition = at.GetPartition()
 			for i, h := range dead.Headers {
 				switch h.Key {

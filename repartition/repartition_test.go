@@ -232,11 +232,11 @@ func open(t *testing.T, i *installation) map[string]int {
 	}
 	found := map[string]int{}
 	err = queue.Records(t.Context(), entries, func(e *deadletters.Entry, r *kgo.Record) error {
-		if e.Source.Topic != i.conf.Streams.Events.Name {
+		if e.Topic != i.conf.Streams.Events.Name {
 			return fmt.Errorf("the source of a dead letter is %+v", e.Source)
 		}
-		span := kafka.Spans{e.Source.Partition: {From: e.Source.Offset, To: e.Source.Offset + 1}}
-		return kafka.Read(t.Context(), i.conf.Kafka, e.Source.Topic, span, func(source *kgo.Record) error {
+		span := kafka.Spans{e.Partition: {From: e.Offset, To: e.Offset + 1}}
+		return kafka.Read(t.Context(), i.conf.Kafka, e.Topic, span, func(source *kgo.Record) error {
 			if string(source.Value) != string(r.Value) {
 				return fmt.Errorf("the dead letter of %+v is %s, there lies %s", e.Source, r.Value, source.Value)
 			}

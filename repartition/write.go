@@ -81,7 +81,7 @@ func (w *writer) putCompressed(ctx context.Context, r *kgo.Record) error {
 		return err
 	}
 	client, err := kafka.NewProducer(w.conf, kgo.TransactionalID(w.id+"-large"), noTimeout,
-		kgo.ProducerBatchMaxBytes(64<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression())) // never larger than the source's
+		kgo.ProducerBatchMaxBytes(64<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression()))
 	if err != nil {
 		return err
 	}

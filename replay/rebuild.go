@@ -181,7 +181,8 @@ func (b *Rebuild) sameTable(ctx context.Context, id string) (bool, error) {
 	committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
 	if err == nil && len(committed) > 0 {
 		err = fmt.Errorf("%s was deleted, or --data is of another cluster, and group %s has commits: "+
-			"a new table would lack the events before them; delete the group too, or choose another --group", table.Name, b.Streams.FilesGroup)
+			"a new table would lack the events before them; delete the group too, or choose another --group",
+			table.Name, b.Streams.FilesGroup)
 	}
 	return false, err
 }
@@ -222,7 +223,8 @@ func (b *Rebuild) begin(ctx context.Context, spans kafka.Spans) (map[int32]int64
 		if o, found := committed[partition]; found {
 			if span, in := spans[partition]; in && o.At < min(whole.From, span.To) {
 				return nil, fmt.Errorf("%s: selected events have expired: partition %d is read up to offset %d, "+
-					"and %s begins at %d now: choose another --group", b.Streams.FilesGroup, partition, o.At, topic, whole.From)
+					"and %s begins at %d now: choose another --group",
+					b.Streams.FilesGroup, partition, o.At, topic, whole.From)
 			}
 			next[partition] = o.At
 			continue

@@ -40,7 +40,8 @@ func (e *evidence) agreement() (Agreement, string) {
 		return Disagrees, fmt.Sprintf("at version %d the row and the notice of %s differ in %s",
 			row.GetVersion(), at(last.GetPosition()), strings.Join(fields, ", "))
 	}
-	return Agrees, fmt.Sprintf("the row equals the state in the notice of %s, version %d", at(last.GetPosition()), row.GetVersion())
+	return Agrees, fmt.Sprintf("the row equals the state in the notice of %s, version %d",
+		at(last.GetPosition()), row.GetVersion())
 }
 
 // pending reports whether the row of the last notice may not be written yet. The commit was read before anything else,

@@ -63,7 +63,7 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 		rows  int
 	}{{a.Group, summary.BehindA}, {b.Group, summary.BehindB}} {
 		if behind.rows > 0 {
-			con.note("%s has not read the events of %d of those: let it catch up (run a replay again), then compare again.",
+			con.note("%s has not read the events of %d of those: let it catch up (or run the replay again) and repeat.",
 				behind.group, behind.rows)
 		}
 	}

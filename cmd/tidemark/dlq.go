@@ -97,7 +97,7 @@ func (c *dlqListCommand) Run(ctx context.Context, con console) error {
 	}
 	if c.Output != asTable {
 		return queue.Records(ctx, entries, func(e *deadletters.Entry, r *kgo.Record) error {
-			return c.printEntry(con.out, queue, e, r)
+			return c.printEntry(con.out, e, r)
 		})
 	}
 	if len(entries) == 0 {
@@ -105,18 +105,18 @@ func (c *dlqListCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	if c.Each {
-		return printEach(con.out, queue, entries)
+		return printEach(con.out, entries)
 	}
 	return c.print(con.out, nil, func(table *bytes.Buffer) {
 		fmt.Fprintln(table, "REASON\tENTRIES\tRECORDS\tFIRST\tLAST\tEXAMPLE\tWHAT TO FIX")
 		for _, g := range deadletters.Groups(entries) {
 			fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%s\t%s\n", dash(g.Reason), g.Entries, g.Records,
-				clock(g.First), clock(g.Last), g.Example.Source.Text(queue.Events()), dash(g.Example.Message))
+				clock(g.First), clock(g.Last), g.Example.ID, dash(g.Example.Message))
 		}
 	})
 }
 
-func printEach(w io.Writer, queue *deadletters.Queue, entries []*deadletters.Entry) error {
+func printEach(w io.Writer, entries []*deadletters.Entry) error {
 	var table bytes.Buffer
 	fmt.Fprintln(&table, "ENTRY\tREASON\tFAILED\tTIMES\tWORKSPACE\tEVENT ID\tRESOLVED\tWHAT TO FIX")
 	for _, e := range entries {
@@ -125,7 +125,7 @@ func printEach(w io.Writer, queue *deadletters.Queue, entries []*deadletters.Ent
 			resolved += " to " + e.ReplayedTo
 		}
 		fmt.Fprintf(&table, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
-			e.Source.Text(queue.Events()), dash(e.Reason), clock(e.First), e.Times,
+			e.ID, dash(e.Reason), clock(e.First), e.Times,
 			dash(e.WorkspaceID), dash(e.EventID), dash(resolved), dash(e.Message))
 	}
 	return align(w, &table)
@@ -134,11 +134,11 @@ func printEach(w io.Writer, queue *deadletters.Queue, entries []*deadletters.Ent
 // A deadRecord is a record as tail shows it, and its entry.
 type deadRecord struct {
 	record
-	Entry any `json:"entry"`
+	Entry *deadletters.Entry `json:"entry"`
 }
 
-func (f outputFlags) printEntry(w io.Writer, queue *deadletters.Queue, e *deadletters.Entry, r *kgo.Record) error {
-	return printOne(w, f.Output, deadRecord{newRecord(r), queue.Describe(e)})
+func (f outputFlags) printEntry(w io.Writer, e *deadletters.Entry, r *kgo.Record) error {
+	return printOne(w, f.Output, deadRecord{newRecord(r), e})
 }
 
 // A dlqShowCommand shows one dead letter.
@@ -162,22 +162,22 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	if c.Output != asTable {
-		return c.printEntry(con.out, queue, entry, r)
+		return c.printEntry(con.out, entry, r)
 	}
 	var table, value bytes.Buffer
 	line := func(name, text string) { fmt.Fprintf(&table, "%s\t%s\n", name, dash(text)) }
-	line("Entry", entry.Source.Text(queue.Events()))
+	line("Entry", entry.ID)
 	line("Reason", entry.Reason)
 	line("What to fix", entry.Message)
-	if sink := entry.Source.Sink; sink != "" {
-		line("Sink", sink)
+	if entry.Sink != "" {
+		line("Sink", entry.Sink)
 		line("Answer", entry.Answer)
 	}
 	line("Workspace", entry.WorkspaceID)
 	line("Event id", entry.EventID)
 	line("Failed", fmt.Sprintf("%d time(s), first %s, last %s", entry.Times, clock(entry.First), clock(entry.Last)))
 	line("Resolved", strings.TrimSuffix(entry.Resolved+" to "+entry.ReplayedTo, " to "))
-	line("Kept at", entry.DLQPosition()+" in "+r.Topic)
+	line("Kept at", entry.DLQPosition+" in "+r.Topic)
 	line("Key", string(r.Key))
 	for _, h := range r.Headers {
 		line("Header", h.Key+": "+string(h.Value))
@@ -188,7 +188,7 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 	switch {
 	case entry.ValueOmitted > 0:
 		fmt.Fprintf(&value, "The value of %d bytes was too large to keep: the source record is at %s until it expires.",
-			entry.ValueOmitted, entry.Source.Place())
+			entry.ValueOmitted, entry.Place())
 	case json.Indent(&value, r.Value, "", "  ") != nil: // not JSON: quoted, so that it is safe for a terminal
 		value.Reset()
 		fmt.Fprintf(&value, "%d bytes: %q", len(r.Value), r.Value)
@@ -229,7 +229,7 @@ func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
 	if ctx.Err() != nil {
 		err = fmt.Errorf("interrupted: run it again with the same flags to continue")
 	}
-	return c.report(con, queue, result, err, len(c.Entries) > 0, "replayed", "replay")
+	return c.report(con, result, err, len(c.Entries) > 0, "replayed", "replay")
 }
 
 // A dlqDropCommand marks dead letters as dropped.
@@ -274,7 +274,7 @@ func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 		}
 	}
 	result, err := queue.Drop(ctx, filter, deadletters.Options{Yes: true})
-	return c.report(con, queue, result, err, len(c.Entries) > 0, "dropped", "drop")
+	return c.report(con, result, err, len(c.Entries) > 0, "dropped", "drop")
 }
 
 // agreed reads one line. Anything but yes is no.
@@ -289,18 +289,18 @@ func agreed(in io.Reader) bool {
 
 // report prints the result, also that of a run that failed.
 func (f outputFlags) report(
-	con console, queue *deadletters.Queue, result *deadletters.Result, err error, named bool, done, do string,
+	con console, result *deadletters.Result, err error, named bool, done, do string,
 ) error {
 	if result == nil {
 		return err
 	}
-	err = errors.Join(err, result.Err(queue.Events()))
+	err = errors.Join(err, result.Err())
 	if named && !result.DryRun && result.Skipped > 0 {
 		err = errors.Join(err,
 			fmt.Errorf("%d %s, %d of the entries named were skipped", result.Done, done, result.Skipped))
 	}
 	if f.Output != asTable {
-		if printed := f.print(con.out, queue.DescribeResult(result), nil); err == nil {
+		if printed := f.print(con.out, result, nil); err == nil {
 			err = printed
 		}
 		return err
@@ -315,7 +315,7 @@ func (f outputFlags) report(
 		for _, t := range result.Tallies {
 			why := t.Why
 			if t.Skipped > 0 {
-				why = t.Example.Source.Text(queue.Events()) + ": " + why
+				why = t.Example.ID + ": " + why
 			}
 			fmt.Fprintf(&table, "%s\t%d\t%d\t%s\n", dash(t.Reason), t.Done, t.Skipped, dash(why))
 		}
@@ -324,7 +324,7 @@ func (f outputFlags) report(
 		err = printed
 	}
 	for _, e := range result.Already {
-		con.note("%s was already %s.", e.Source.Text(queue.Events()), e.Resolved)
+		con.note("%s was already %s.", e.ID, e.Resolved)
 	}
 	switch {
 	case result.DryRun && result.Done > 0:
