@@ -116,8 +116,8 @@ func (e *evidence) deadLetter(r *kgo.Record) error {
 	for _, h := range r.Headers {
 		header[h.Key] = string(h.Value)
 	}
-	if header[topology.HeaderTopic] != e.eventsTopic {
-		return nil // a sink's, or another producer's
+	if header[topology.HeaderTopic] != e.eventsTopic || header[topology.HeaderSink] != "" {
+		return nil // what a sink rejected was folded
 	}
 	resolved := header[topology.HeaderResolved] // the record is a marker
 	event := e.parse(r.Value, r.Key)

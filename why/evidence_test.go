@@ -42,7 +42,9 @@ func TestADeadLetterWithoutItsValue(t *testing.T) {
 		reported = append(reported, event)
 		return nil
 	}
-	for _, dead := range []*kgo.Record{record(5, len(value)), record(6, len(value)+1), record(9, 77), elsewhere} { // the second is of a deleted topic, the third another file's
+	rejected := record(6, len(value)) // by a sink: that is not what was done with the event
+	rejected.Headers = append(rejected.Headers, kgo.RecordHeader{Key: "dlq.sink", Value: []byte("archive")})
+	for _, dead := range []*kgo.Record{record(5, len(value)), record(6, len(value)+1), record(9, 77), elsewhere, rejected} { // the second is of a deleted topic, the third another file's
 		if err := e.deadLetter(dead); err != nil {
 			t.Fatal(err)
 		}
