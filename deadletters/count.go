@@ -127,8 +127,8 @@ type count struct {
 // A counted is an entry; of several at one source position each is of another log.
 type counted struct {
 	print    uint64
-	first    place // of its records
-	last     place
+	first    position // of its records
+	last     position
 	resolved bool
 }
 
@@ -141,17 +141,17 @@ func (n *count) add(r *kgo.Record) {
 	}
 	headers := headersOf(r)
 	source := sourceOf(r, headers)
-	entries, at := n.entries[source], place{r.Partition, r.Offset}
+	entries, at := n.entries[source], position{r.Partition, r.Offset}
 	if headers[topology.HeaderResolved] != "" {
 		for i := range entries {
-			if e := entries[i]; !e.resolved && marks(r, headers, e.first, e.last) {
+			if e := entries[i]; !e.resolved && resolves(r, headers, e.first, e.last) {
 				entries[i].resolved = true
 				n.open--
 			}
 		}
 		return
 	}
-	print := n.queue.print(r)
+	print := n.queue.fingerprint(r)
 	if newest := len(entries) - 1; newest >= 0 && entries[newest].print == print { // dead-lettered again
 		entries[newest].last = at
 		return
