@@ -3,20 +3,18 @@ package deadletters
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka"
 	"tidemark/topology"
 )
 
-// A Counter follows the dead letters and knows how many are open: neither replayed nor dropped, and not expired. It reads the
-// topic once from its beginning, and keeps some 150 bytes for each entry.
+// A Counter counts the open dead letters: neither replayed nor dropped, and not expired. It reads the topic once from
+// its beginning and then follows it, and needs some 150 bytes of memory for each entry.
 type Counter struct {
 	queue *Queue
 	log   *slog.Logger
@@ -36,77 +34,74 @@ func (c *Counter) Open() (n int64, ok bool) {
 	return c.open, c.known
 }
 
-// The pauses of a Counter: before it begins anew after a failure, and between two looks at what has expired.
 const (
-	countAgain  = 5 * time.Second
-	expireEvery = 10 * time.Second
+	restartPause = 5 * time.Second  // after a failure
+	expireEvery  = 10 * time.Second // how often entries that retention has deleted are removed from the count
 )
 
-// Run counts until ctx ends. Nobody waits for the count, so a failure is logged, and it begins anew.
+// Run counts until ctx ends. After a failure it starts over: nothing depends on the count, so an error is only logged.
 func (c *Counter) Run(ctx context.Context) error {
 	for {
 		err := c.follow(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		c.log.WarnContext(ctx, "the dead letters cannot be counted, trying again", "pause", countAgain.String(), "error", err)
+		c.log.WarnContext(ctx, "the dead letters cannot be counted, trying again",
+			"pause", restartPause.String(), "error", err)
 		select {
-		case <-time.After(countAgain):
+		case <-time.After(restartPause):
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// follow reads from the beginning and on, until something fails.
+// follow reads the topic from its beginning until something fails.
 func (c *Counter) follow(ctx context.Context) error {
 	topic := c.queue.streams.DLQ.Name
 	spans, err := kafka.Extent(ctx, c.queue.kafka, topic)
 	if err != nil {
 		return err
 	}
-	count, from := &count{queue: c.queue, entries: map[Source][]counted{}, unread: map[int32]int64{}}, map[int32]kgo.Offset{}
+	count := &count{
+		queue: c.queue, entries: map[Source][]counted{}, unread: map[int32]int64{}, starts: map[int32]int64{},
+	}
 	for partition, span := range spans {
-		from[partition] = kgo.NewOffset().At(span.From)
 		if span.From < span.To {
 			count.unread[partition] = span.To
 		}
 	}
-	opts, err := c.queue.kafka.Franz()
+	follower, err := kafka.Follow(c.queue.kafka, topic, spans)
 	if err != nil {
 		return err
 	}
-	client, err := kgo.NewClient(append(opts,
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // a transaction's marker may be the last record
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
-	)...)
-	if err != nil {
-		return fmt.Errorf("kafka client: %w", err)
-	}
-	defer client.Close()
-	for looked := time.Now(); ; {
-		c.tell(count)
+	defer follower.Close()
+	for expired := time.Now(); ; {
+		c.publish(count)
 		poll, cancel := context.WithTimeout(ctx, expireEvery)
-		fetches := client.PollFetches(poll)
+		records, err := follower.Poll(poll)
 		cancel()
-		for _, failed := range fetches.Errors() {
-			if ctx.Err() != nil || !errors.Is(failed.Err, context.DeadlineExceeded) {
-				return fmt.Errorf("read partition %d of %s: %w", failed.Partition, topic, failed.Err)
-			}
+		if err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
+			return err
 		}
-		fetches.EachRecord(count.add)
-		if time.Since(looked) >= expireEvery {
-			looked = time.Now()
-			starts, err := kadm.NewClient(client).ListStartOffsets(ctx, topic)
-			if err == nil { // else the next time
-				starts.Each(count.expire)
+		for _, r := range records {
+			count.add(r)
+		}
+		if time.Since(expired) >= expireEvery {
+			expired = time.Now()
+			starts, err := follower.Starts(ctx)
+			if err != nil {
+				continue // expiry waits for the next time
+			}
+			for partition, start := range starts {
+				count.expire(partition, start)
 			}
 		}
 	}
 }
 
-func (c *Counter) tell(n *count) {
+// publish makes the count visible once everything that was there at the start has been read.
+func (c *Counter) publish(n *count) {
 	if len(n.unread) > 0 {
 		return
 	}
@@ -115,20 +110,21 @@ func (c *Counter) tell(n *count) {
 	c.open, c.known = n.open, true
 }
 
-// A count is what was read of the dead letters.
+// A count is the state after the records read so far.
 type count struct {
 	queue   *Queue
 	entries map[Source][]counted
-	unread  map[int32]int64 // where partitions ended when the reading began, until it has come there
-	starts  map[int32]int64 // what has expired
+	unread  map[int32]int64 // the end offsets at the start, of the partitions that were not read up to them yet
+	starts  map[int32]int64 // the partitions' first offsets when entries last expired
 	open    int64
 }
 
-// A counted is an entry; of several at one source position each is of another log.
+// A counted is an entry. Several with the same source position come from different logs: the source topic was
+// recreated.
 type counted struct {
 	print    uint64
-	first    place // of its records
-	last     place
+	first    position // of its records in the dead-letter topic
+	last     position
 	resolved bool
 }
 
@@ -141,17 +137,17 @@ func (n *count) add(r *kgo.Record) {
 	}
 	headers := headersOf(r)
 	source := sourceOf(r, headers)
-	entries, at := n.entries[source], place{r.Partition, r.Offset}
+	entries, at := n.entries[source], position{r.Partition, r.Offset}
 	if headers[topology.HeaderResolved] != "" {
 		for i := range entries {
-			if e := entries[i]; !e.resolved && marks(r, headers, e.first, e.last) {
+			if e := entries[i]; !e.resolved && resolves(r, headers, e.first, e.last) {
 				entries[i].resolved = true
 				n.open--
 			}
 		}
 		return
 	}
-	print := n.queue.print(r)
+	print := n.queue.fingerprint(r)
 	if newest := len(entries) - 1; newest >= 0 && entries[newest].print == print { // dead-lettered again
 		entries[newest].last = at
 		return
@@ -160,22 +156,19 @@ func (n *count) add(r *kgo.Record) {
 	n.open++
 }
 
-// expire forgets what lies before a partition's beginning.
-func (n *count) expire(start kadm.ListedOffset) {
-	if start.Err != nil || start.Offset <= n.starts[start.Partition] {
+// expire forgets the entries of a partition before its start.
+func (n *count) expire(partition int32, start int64) {
+	if start <= n.starts[partition] {
 		return
 	}
-	if n.starts == nil {
-		n.starts = map[int32]int64{}
-	}
-	n.starts[start.Partition] = start.Offset
-	if start.Offset >= n.unread[start.Partition] {
-		delete(n.unread, start.Partition)
+	n.starts[partition] = start
+	if start >= n.unread[partition] {
+		delete(n.unread, partition)
 	}
 	for source, entries := range n.entries {
 		kept := entries[:0]
 		for _, e := range entries {
-			if e.last.partition != start.Partition || e.last.offset >= start.Offset {
+			if e.last.partition != partition || e.last.offset >= start {
 				kept = append(kept, e)
 			} else if !e.resolved {
 				n.open--

@@ -20,7 +20,7 @@ func TestCounterCountsWhatIsOpen(t *testing.T) {
 	b.send(t, `not json`)
 	b.send(t, `neither`)
 	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(event("e1", "f", 1)), Partition: (kafka.Partition("w", partitions) + 1) % partitions})
-	letters := b.await(t, b.s.DLQ, 4)
+	records := b.await(t, b.s.DLQ, 4)
 	resolved := func(do func(context.Context, deadletters.Filter, deadletters.Options) (*deadletters.Result, error), f deadletters.Filter, want int) {
 		t.Helper()
 		if result, err := do(t.Context(), f, deadletters.Options{Yes: true}); err != nil || result.Done != want {
@@ -44,7 +44,7 @@ func TestCounterCountsWhatIsOpen(t *testing.T) {
 	}
 	resolved(b.queue.Drop, deadletters.Filter{Sources: []deadletters.Source{entries[0].Source}}, 1)
 	awaitOpen(t, counter, 2)
-	b.put(t, letters[0], letters[1], letters[2], letters[3]) // after a crash: the same records once more
+	b.put(t, records[0], records[1], records[2], records[3]) // after a crash: the same records once more
 	b.send(t, `another`)
 	awaitOpen(t, counter, 3)
 	stop()

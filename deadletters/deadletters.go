@@ -1,11 +1,12 @@
-// Package deadletters shows what could not be folded, and lets a person put it back or let it go.
+// Package deadletters builds dead letters, lists them, replays them and marks them as dropped.
 //
-// It promises that an entry is one source record, however often it was dead-lettered; that nothing is sent or marked unless the
-// caller says so; that entries go back in their workspace's order, byte for byte; and that a run which was cut short can be
-// repeated: what it had sent is known by its event id. It deletes nothing: an entry is resolved by a marker behind it in the
-// dead letters' own topic, and leaves with it when retention takes both.
+// An entry is one source record, and the sink that rejected it if one did, however often the record was dead-lettered.
+// Nothing is sent or marked unless the caller asks for it. Entries are replayed in the order of their workspace, byte
+// for byte. A run that was cut short can be repeated: a record that was sent twice is dropped by its event id, or by
+// its version in a sink. The package deletes nothing: an entry is resolved by a marker behind it in the dead letters'
+// topic, and both expire by retention.
 //
-// It does not decide what a dead letter is: package processors does.
+// Processors and sinks decide which records are dead letters.
 package deadletters
 
 import (
@@ -27,77 +28,90 @@ import (
 	"tidemark/topology"
 )
 
-// What an entry can be resolved as.
+// The ways to resolve an entry.
 const (
 	Replayed = "replayed"
 	Dropped  = "dropped"
 )
 
-// A Source is where an entry's record came from: its identity.
+// A Source is the position of an entry's source record and the sink that rejected the record. It identifies the entry.
 type Source struct {
-	Topic     string
-	Partition int32
-	Offset    int64
+	Topic     string `json:"-"`
+	Partition int32  `json:"-"`
+	Offset    int64  `json:"-"`
+	Sink      string `json:"sink,omitempty"` // empty for a record that could not be folded
 }
 
-// Text returns the position as people type it: "7:1234" in the events topic, "topic/7:1234" in any other.
+// Text returns the source as people type it: "7:1234" in the events topic, "topic/7:1234" in any other,
+// "topic/7:1234@search" when the sink search rejected the record.
 func (s Source) Text(events string) string {
-	at := (&tidemarkv1.Position{Partition: s.Partition, Offset: s.Offset}).Text()
-	if s.Topic == events {
-		return at
+	text := (&tidemarkv1.Position{Partition: s.Partition, Offset: s.Offset}).Text()
+	if s.Topic != events {
+		text = s.Topic + "/" + text
 	}
-	return s.Topic + "/" + at
+	if s.Sink != "" {
+		text += "@" + s.Sink
+	}
+	return text
+}
+
+// Place returns where the source record is, for people.
+func (s Source) Place() string {
+	return fmt.Sprintf("offset %d of partition %d of %s", s.Offset, s.Partition, s.Topic)
 }
 
 // ParseSource is the inverse of Text.
 func ParseSource(text, events string) (Source, error) {
-	topic, at := events, text
-	if i := strings.LastIndexByte(text, '/'); i >= 0 {
-		topic, at = text[:i], text[i+1:]
+	at, sink, named := strings.Cut(text, "@")
+	topic, position, other := strings.Cut(at, "/")
+	if !other {
+		topic, position = events, at
 	}
-	p, err := tidemarkv1.ParsePosition(at)
-	if err != nil || topic == "" {
-		return Source{}, fmt.Errorf("%q is no entry: want the position of its source record, for example 7:1234 in %s, or topic/7:1234", text, events)
+	p, err := tidemarkv1.ParsePosition(position)
+	if err != nil || topic == "" || named && sink == "" {
+		return Source{}, fmt.Errorf("%q is not an entry: want the position of its source record: 7:1234 in %s, "+
+			"topic/7:1234 elsewhere, topic/7:1234@search if the sink search rejected it", text, events)
 	}
-	return Source{Topic: topic, Partition: p.GetPartition(), Offset: p.GetOffset()}, nil
+	return Source{Topic: topic, Partition: p.GetPartition(), Offset: p.GetOffset(), Sink: sink}, nil
 }
 
 // An Entry is one source record that was dead-lettered.
 type Entry struct {
-	Source      Source
-	Reason      string // empty for a record that tidemark did not put there
-	Message     string // what to mend
-	WorkspaceID string // as far as it can be told
-	EventID     string // as far as it can be told
-	First, Last time.Time
-	Times       int    // how often the same record was dead-lettered
-	Resolved    string // Replayed, Dropped or empty
-	ReplayedTo  string // position in the events topic
+	ID      string `json:"entry"`             // Source.Text
+	Reason  string `json:"reason"`            // empty for a record that tidemark did not put there
+	Message string `json:"message,omitempty"` // what to fix
+	Source
+	Answer      string    `json:"answer,omitempty"`       // the destination's, if a sink rejected the record
+	WorkspaceID string    `json:"workspace_id,omitempty"` // empty if it cannot be read
+	EventID     string    `json:"event_id,omitempty"`     // empty if it cannot be read
+	First       time.Time `json:"first_failed_at"`
+	Last        time.Time `json:"last_failed_at"`
+	Times       int       `json:"times"`                 // how often the same record was dead-lettered
+	DLQPosition string    `json:"dlq_position"`          // of the first time
+	Resolved    string    `json:"resolved,omitempty"`    // Replayed, Dropped or empty
+	ReplayedTo  string    `json:"replayed_to,omitempty"` // position of the replayed record, in the form of ID
 
-	// ValueOmitted is the length of a value that was too large to keep; it lies at Source, until retention takes it.
-	ValueOmitted int64
+	// ValueOmitted is the length of a value that was too large to keep; the record is at Source until it expires.
+	ValueOmitted int64 `json:"value_omitted,omitempty"`
 
-	at    place // of the first of its records in the topic of the dead letters
-	last  place // of the last of them
+	first position // of its records in the dead letters' topic
+	last  position
 	size  int
-	print uint64 // of key and value: another record at the same source position is of another log
-	older *Entry // at the same source position, of another log
+
+	fingerprint uint64 // another record at the same source position is of a topic that was recreated
+	older       *Entry // with the same source, of the topic before it was recreated
 }
 
-// A place is where a record lies in the topic of the dead letters.
-type place struct {
+// A position is that of a record in the dead letters' topic.
+type position struct {
 	partition int32
 	offset    int64
 }
 
-// Place returns the position of the entry in the topic of the dead letters.
-func (e *Entry) Place() string {
-	return (&tidemarkv1.Position{Partition: e.at.partition, Offset: e.at.offset}).Text()
-}
-
-// A Filter selects entries: those that match all that is set.
+// A Filter selects the entries that match all of its fields that are set.
 type Filter struct {
 	Reasons     []string // any of them
+	Sinks       []string // any of them
 	WorkspaceID string
 	EventID     string
 	Sources     []Source  // any of them
@@ -105,7 +119,7 @@ type Filter struct {
 	All         bool      // also those that are resolved
 }
 
-// matcher returns what tells whether an entry matches.
+// matcher returns a function that reports whether an entry matches.
 func (f *Filter) matcher() func(*Entry) bool {
 	named := make(map[Source]bool, len(f.Sources))
 	for _, source := range f.Sources {
@@ -115,6 +129,7 @@ func (f *Filter) matcher() func(*Entry) bool {
 		switch {
 		case e.Resolved != "" && !f.All,
 			len(f.Reasons) > 0 && !slices.Contains(f.Reasons, e.Reason),
+			len(f.Sinks) > 0 && !slices.Contains(f.Sinks, e.Sink),
 			f.WorkspaceID != "" && f.WorkspaceID != e.WorkspaceID,
 			f.EventID != "" && f.EventID != e.EventID,
 			len(named) > 0 && !named[e.Source],
@@ -127,22 +142,23 @@ func (f *Filter) matcher() func(*Entry) bool {
 
 // A Queue is the dead letters of an installation.
 type Queue struct {
-	kafka   kafka.Config
-	streams topology.Streams
-	seed    maphash.Seed
+	kafka     kafka.Config
+	streams   topology.Streams
+	seed      maphash.Seed
+	sinkRetry SinkRetry
 }
 
-// New returns the dead letters of streams, which it reads when it is asked. Of the streams only the names count: partitions are
-// the cluster's to tell.
+// New returns the dead letters of streams, which are read by each call. Only the names of streams are used: the
+// partition counts are looked up in the cluster.
 func New(conf kafka.Config, streams topology.Streams) *Queue {
 	return &Queue{kafka: conf, streams: streams, seed: maphash.MakeSeed()}
 }
 
-// Events returns the name of the topic whose positions need no topic before them.
+// Events returns the name of the events topic, which positions are in when they name no topic.
 func (q *Queue) Events() string { return q.streams.Events.Name }
 
-// Entries returns the entries that match, in the order in which they are to be replayed: that of their source partition, and
-// across partitions by the time of their first failure. It keeps no values, so it costs some 300 bytes for each entry, and 2 KB at most.
+// Entries returns the entries that match, in replay order: that of their source partition, and across partitions by the
+// time of their first failure. It keeps no values: an entry takes about 350 bytes, and 3 KB at most.
 func (q *Queue) Entries(ctx context.Context, f Filter) ([]*Entry, error) {
 	all, err := q.all(ctx)
 	if err != nil {
@@ -152,24 +168,24 @@ func (q *Queue) Entries(ctx context.Context, f Filter) ([]*Entry, error) {
 	return slices.DeleteFunc(all, func(e *Entry) bool { return !matches(e) }), nil
 }
 
-// ErrBadCursor says that a cursor is none, or that retention has taken the entry that it names.
-var ErrBadCursor = errors.New("begin without a cursor: this one is none, or retention has taken the entry it names")
+// errBadCursor is returned for a cursor that is malformed, or whose entry has expired.
+var errBadCursor = errors.New("start again without a cursor: this one is malformed, or its entry has expired")
 
-// A Page is a part of a list of entries.
-type Page struct {
-	Entries []*Entry
-	Next    string // cursor of the page after, empty at the end
-	Total   int    // entries that match, on all pages
+// A page is a part of a list of entries.
+type page struct {
+	Entries []*Entry `json:"entries"`
+	Next    *string  `json:"next_cursor"` // nil at the end
+	Total   int      `json:"total"`       // entries that match, on all pages
 }
 
-// Page returns at most limit of the entries that match, in the order of Entries, those behind the cursor if there is one. What is
-// resolved between two pages shifts nothing. Every page costs what Entries costs.
-func (q *Queue) Page(ctx context.Context, f Filter, cursor string, limit int) (*Page, error) {
+// page returns at most limit of the entries that match, in the order of Entries, from behind the cursor if there is
+// one. Entries that are resolved between two pages do not shift the next page. Every page costs what Entries costs.
+func (q *Queue) page(ctx context.Context, f Filter, cursor string, limit int) (*page, error) {
 	all, err := q.all(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var found []*Entry
+	found := []*Entry{}
 	matches, begin := f.matcher(), 0
 	if cursor != "" {
 		begin = -1
@@ -178,19 +194,19 @@ func (q *Queue) Page(ctx context.Context, f Filter, cursor string, limit int) (*
 		if matches(e) {
 			found = append(found, e)
 		}
-		if cursor != "" && e.Place() == cursor {
+		if cursor != "" && e.DLQPosition == cursor {
 			begin = len(found)
 		}
 	}
 	if begin < 0 {
-		return nil, ErrBadCursor
+		return nil, errBadCursor
 	}
-	page := &Page{Entries: found[begin:], Total: len(found)}
-	if len(page.Entries) > limit {
-		page.Entries = page.Entries[:limit]
-		page.Next = page.Entries[limit-1].Place()
+	p := &page{Entries: found[begin:], Total: len(found)}
+	if len(p.Entries) > limit {
+		p.Entries = p.Entries[:limit]
+		p.Next = &p.Entries[limit-1].DLQPosition
 	}
-	return page, nil
+	return p, nil
 }
 
 // all returns all entries in the order of Entries.
@@ -223,45 +239,51 @@ func (s *scan) add(r *kgo.Record) {
 	known := s.last[source]
 	if as := headers[topology.HeaderResolved]; as != "" {
 		for e := known; e != nil; e = e.older {
-			if marks(r, headers, e.at, e.last) {
+			if resolves(r, headers, e.first, e.last) {
 				e.Resolved, e.ReplayedTo = as, headers[topology.HeaderReplayedTo]
 			}
 		}
 		return
 	}
 	failed := failedAt(r, headers)
-	print := s.queue.print(r)
-	if known != nil && known.print == print {
+	fingerprint := s.queue.fingerprint(r)
+	if known != nil && known.fingerprint == fingerprint {
 		known.Times++
 		known.First, known.Last = earlier(known.First, failed), later(known.Last, failed)
-		known.last = place{r.Partition, r.Offset}
+		known.last = position{r.Partition, r.Offset}
 		return
 	}
+	at := position{r.Partition, r.Offset}
+	dlqPosition := &tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}
+	workspace, event := idsOf(r, headers)
 	e := &Entry{
-		Source: source, Reason: headers[topology.HeaderReason], Message: headers[topology.HeaderMessage], First: failed, Last: failed, Times: 1,
-		at: place{r.Partition, r.Offset}, last: place{r.Partition, r.Offset}, size: len(r.Key) + len(r.Value), print: print, older: known,
+		ID: source.Text(s.queue.Events()), Source: source, Reason: headers[topology.HeaderReason],
+		Message:     truncated(headers[topology.HeaderMessage], maxShown),
+		Answer:      truncated(headers[topology.HeaderAnswer], maxShown),
+		WorkspaceID: truncated(workspace, maxShown), EventID: truncated(event, maxShown),
+		First: failed, Last: failed, Times: 1, DLQPosition: dlqPosition.Text(),
+		first: at, last: at, size: len(r.Key) + len(r.Value), fingerprint: fingerprint, older: known,
 	}
-	workspace, event := about(r, headers)
-	e.WorkspaceID, e.EventID, e.Message = short(workspace), short(event), short(e.Message)
 	e.ValueOmitted, _ = strconv.ParseInt(headers[topology.HeaderValueOmitted], 10, 64) // of any other it is 0
 	s.last[source] = e
 	s.entries = append(s.entries, e)
 }
 
-// marks reports whether a marker is that of the entry whose records lie from first to last: others at the same source position
-// are of another log. A marker that does not say is of all of them, as they were written once.
-func marks(marker *kgo.Record, headers map[string]string, first, last place) bool {
+// resolves reports whether a marker resolves the entry whose records are first to last. Other entries of the same
+// source are of a topic that was recreated. A marker without dlq.entry resolves all of them.
+func resolves(marker *kgo.Record, headers map[string]string, first, last position) bool {
 	entry, err := strconv.ParseInt(headers[topology.HeaderEntry], 10, 64)
 	return err != nil || marker.Partition == first.partition && first.offset <= entry && entry <= last.offset
 }
 
-func (q *Queue) print(r *kgo.Record) uint64 {
+// fingerprint returns a hash of a record's key and value.
+func (q *Queue) fingerprint(r *kgo.Record) uint64 {
 	var h maphash.Hash
 	h.SetSeed(q.seed)
 	h.Write(strconv.AppendInt(nil, int64(len(r.Key)), 10))
 	h.Write(r.Key)
 	h.Write(r.Value)
-	for _, header := range r.Headers { // all that is known of what was not kept
+	for _, header := range r.Headers { // of parts that were left out only the length is known
 		switch header.Key {
 		case topology.HeaderValueOmitted, topology.HeaderKeyOmitted, topology.HeaderHeadersOmitted:
 			h.WriteString(header.Key)
@@ -279,14 +301,14 @@ func headersOf(r *kgo.Record) map[string]string {
 	return headers
 }
 
-// sourceOf reads where a record came from. One that does not say so came from where it is.
+// sourceOf returns the source of a dead letter: its own position if the headers have none.
 func sourceOf(r *kgo.Record, headers map[string]string) Source {
 	partition, err1 := strconv.ParseInt(headers[topology.HeaderPartition], 10, 32)
 	offset, err2 := strconv.ParseInt(headers[topology.HeaderOffset], 10, 64)
 	if headers[topology.HeaderTopic] == "" || err1 != nil || err2 != nil {
-		return Source{r.Topic, r.Partition, r.Offset}
+		return Source{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}
 	}
-	return Source{headers[topology.HeaderTopic], int32(partition), offset}
+	return Source{headers[topology.HeaderTopic], int32(partition), offset, headers[topology.HeaderSink]}
 }
 
 func failedAt(r *kgo.Record, headers map[string]string) time.Time {
@@ -296,8 +318,8 @@ func failedAt(r *kgo.Record, headers map[string]string) time.Time {
 	return r.Timestamp.UTC()
 }
 
-// about finds the workspace and the event that a record is about, even if it is no event.
-func about(r *kgo.Record, headers map[string]string) (workspace, event string) {
+// idsOf returns the workspace and the event of a record, as far as they can be read if it is not an event.
+func idsOf(r *kgo.Record, headers map[string]string) (workspace, event string) {
 	if e, err := codecs.ParseEvent(r.Value); err == nil {
 		return e.GetWorkspaceId(), e.GetEventId()
 	}
@@ -305,25 +327,24 @@ func about(r *kgo.Record, headers map[string]string) (workspace, event string) {
 		Workspace json.RawMessage `json:"workspace_id"`
 		Event     json.RawMessage `json:"event_id"`
 	}
-	_ = json.Unmarshal(r.Value, &loose) // what cannot be read has no ids in it: then key and headers are all there is
+	_ = json.Unmarshal(r.Value, &loose) // an error leaves the key and the headers
 	text := func(raw json.RawMessage, other string) (s string) {
 		if json.Unmarshal(raw, &s) != nil || s == "" {
 			return other
 		}
 		return s
 	}
-	return text(loose.Workspace, string(r.Key)), text(loose.Event, headers[topology.HeaderEventID])
-}
-
-// longest is how much is kept of a text that a foreign producer may have made long: no id of an event is longer.
-const longest = 512
-
-func short(text string) string {
-	if len(text) <= longest {
-		return text
+	fromKey := string(r.Key)
+	if headers[topology.HeaderSink] != "" { // sinks read topics keyed workspace/file
+		if id, _, err := tidemarkv1.SplitKey(fromKey); err == nil {
+			fromKey = id
+		}
 	}
-	return strings.ToValidUTF8(text[:longest], "") + "…"
+	return text(loose.Workspace, fromKey), text(loose.Event, headers[topology.HeaderEventID])
 }
+
+// maxShown bounds the texts that an Entry keeps, in bytes. No valid id is longer.
+const maxShown = 512
 
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {

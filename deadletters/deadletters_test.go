@@ -127,7 +127,7 @@ func (b *bench) entries(t *testing.T, f deadletters.Filter) []string {
 	}
 	texts := []string{}
 	for _, e := range entries {
-		texts = append(texts, strings.TrimSpace(fmt.Sprintf("%s %s %s/%s x%d %s", e.Source.Text(b.s.Events.Name), e.Reason, e.WorkspaceID, e.EventID, e.Times, e.Resolved)))
+		texts = append(texts, strings.TrimSpace(fmt.Sprintf("%s %s %s/%s x%d %s", e.ID, e.Reason, e.WorkspaceID, e.EventID, e.Times, e.Resolved)))
 	}
 	return texts
 }
@@ -157,8 +157,8 @@ func replay(t *testing.T, b *bench, f deadletters.Filter, o deadletters.Options)
 	return result
 }
 
-// What was dead-lettered is folded when it comes back: neither the window nor its own id keeps it out. A resend of it, and a
-// second replay of the same bytes, are duplicates.
+// What was dead-lettered is folded when it comes back: neither the window nor its own id keeps it out. A resend of it,
+// and a second replay of the same bytes, are duplicates.
 func TestReplayIsFoldedOnce(t *testing.T) {
 	b := newBench(t)
 	b.fold(t)
@@ -179,13 +179,13 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	b.await(t, b.s.Notify, 256)
 
 	dry := replay(t, b, deadletters.Filter{}, deadletters.Options{})
-	if !dry.DryRun || dry.Done != 3 || dry.Left != 1 {
+	if !dry.DryRun || dry.Done != 3 || dry.Skipped != 1 {
 		t.Errorf("dry run: %+v", dry)
 	}
 	b.await(t, b.s.Events, 260) // it sent nothing
 
 	done := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true})
-	if done.DryRun || done.Done != 3 || done.Left != 1 || !strings.Contains(fmt.Sprint(done.Tallies), "dead-lettered again: not strict JSON") {
+	if done.DryRun || done.Done != 3 || done.Skipped != 1 || !strings.Contains(fmt.Sprint(done.Tallies), "dead-lettered again: not strict JSON") {
 		t.Errorf("replay: %+v", done)
 	}
 	notices := b.await(t, b.s.Notify, 259)
@@ -222,7 +222,7 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(old), Partition: home, Headers: []kgo.RecordHeader{{Key: "tidemark-replay"}}})
 	b.send(t, event("last", "i", 4))
 	b.await(t, b.s.Notify, 260)
-	if again := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true}); again.Done != 0 || again.Left != 1 {
+	if again := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true}); again.Done != 0 || again.Skipped != 1 {
 		t.Errorf("a second replay: %+v", again)
 	}
 	b.await(t, b.s.Notify, 260)
@@ -240,11 +240,11 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	}
 }
 
-// dead is a record as package processors dead-letters it.
+// dead is the dead letter of an event.
 func (b *bench) dead(partition int32, offset int64, workspace, value, reason string, second int) *kgo.Record {
 	return &kgo.Record{Topic: b.s.DLQ.Name, Partition: partition, Key: []byte(workspace), Value: []byte(value), Headers: []kgo.RecordHeader{
 		{Key: "dlq.reason", Value: []byte(reason)},
-		{Key: "dlq.message", Value: []byte("mend it")},
+		{Key: "dlq.message", Value: []byte("fix it")},
 		{Key: "dlq.topic", Value: []byte(b.s.Events.Name)},
 		{Key: "dlq.partition", Value: fmt.Append(nil, partition)},
 		{Key: "dlq.offset", Value: fmt.Append(nil, offset)},
@@ -288,7 +288,7 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 		t.Fatalf("%+v, %v", result, err)
 	}
 	b.put(t, b.dead(1, 5, "w", event("a", "f", 1), "wrong_partition", 40))     // a crash before the commit: the same record still
-	b.put(t, b.dead(1, 7, "w", event("other", "f", 1), "wrong_partition", 50)) // of a log made anew, at the same offset
+	b.put(t, b.dead(1, 7, "w", event("other", "f", 1), "wrong_partition", 50)) // of the recreated topic, at the same offset
 	expect(t, "after a drop", b.entries(t, deadletters.Filter{WorkspaceID: "w"}), []string{
 		"0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1", "1:7 wrong_partition w/other x1",
 	})
@@ -299,7 +299,7 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	expect(t, "after the drop of another log's", b.entries(t, deadletters.Filter{WorkspaceID: "w"}), []string{
 		"0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1",
 	})
-	// A position means the newest: what lies there now, not what lay there in a log that is gone.
+	// A position means the newest record there, not that of the deleted topic.
 	position := deadletters.Filter{Sources: []deadletters.Source{{Topic: b.s.Events.Name, Partition: 1, Offset: 7}}}
 	if result, err := b.queue.Drop(t.Context(), position, deadletters.Options{Yes: true}); err != nil || result.Done != 0 || len(result.Already) != 1 {
 		t.Fatalf("%+v, %v", result, err)
@@ -314,7 +314,7 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if entry, r, err := b.queue.Find(t.Context(), source); err != nil || string(r.Value) != "by hand" || entry.Place() != "3:0" {
+	if entry, r, err := b.queue.Find(t.Context(), source); err != nil || string(r.Value) != "by hand" || entry.DLQPosition != "3:0" {
 		t.Errorf("found %+v, %v", entry, err)
 	}
 	source.Offset = 9
@@ -322,13 +322,13 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 		t.Errorf("an entry that is not there: %v", err)
 	}
 	// Another topic's records reach other readers than the files group.
-	if result := replay(t, b, deadletters.Filter{Reasons: []string{""}}, deadletters.Options{Force: true}); result.Done != 0 || result.Left != 1 {
+	if result := replay(t, b, deadletters.Filter{Reasons: []string{""}}, deadletters.Options{Force: true}); result.Done != 0 || result.Skipped != 1 {
 		t.Errorf("a record of no events topic: %+v", result)
 	}
 }
 
-// However it is cut short, a replay goes on where it stopped, and keeps the order of a workspace.
-func TestReplayGoesOn(t *testing.T) {
+// An interrupted replay continues where it stopped, and keeps the order of a workspace.
+func TestReplayContinues(t *testing.T) {
 	b := newBench(t)
 	for i := range 40 {
 		b.put(t, b.dead(int32(i%3), int64(i), "w", event(fmt.Sprintf("e%02d", i), "f", 1), "wrong_partition", i))
@@ -359,7 +359,7 @@ func TestReplayGoesOn(t *testing.T) {
 	}
 	for i, id := range ids {
 		if want := fmt.Sprintf("e%02d", i); id != want {
-			t.Fatalf("place %d holds %s, want %s: %v", i, id, want, ids)
+			t.Fatalf("record %d is %s, want %s: %v", i, id, want, ids)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka"
@@ -13,8 +12,8 @@ import (
 
 // What retention takes is not open any more, unless the same record was dead-lettered again later.
 func TestCountForgetsWhatHasExpired(t *testing.T) {
-	n := &count{queue: New(kafka.Config{}, topology.Streams{}), entries: map[Source][]counted{}, unread: map[int32]int64{0: 3, 1: 1}}
-	letter := func(partition int32, offset, source int64, value, resolved string) {
+	n := &count{queue: New(kafka.Config{}, topology.Streams{}), entries: map[Source][]counted{}, unread: map[int32]int64{0: 3, 1: 1}, starts: map[int32]int64{}}
+	dead := func(partition int32, offset, source int64, value, resolved string) {
 		headers := []kgo.RecordHeader{
 			{Key: topology.HeaderTopic, Value: []byte("events")}, {Key: topology.HeaderPartition, Value: []byte("0")}, {Key: topology.HeaderOffset, Value: strconv.AppendInt(nil, source, 10)},
 		}
@@ -29,25 +28,25 @@ func TestCountForgetsWhatHasExpired(t *testing.T) {
 			t.Errorf("%d open, %d partitions unread; want %d, %d", n.open, len(n.unread), open, unread)
 		}
 	}
-	letter(0, 0, 10, "a", "")
-	letter(0, 1, 11, "b", "")
-	letter(0, 2, 10, "a", "") // again
+	dead(0, 0, 10, "a", "")
+	dead(0, 1, 11, "b", "")
+	dead(0, 2, 10, "a", "") // again
 	want(2, 1)
-	letter(0, 3, 10, "other", "") // of a log that was made anew
-	letter(1, 0, 12, "c", "")
-	letter(1, 1, 12, "", Dropped)
-	letter(1, 2, 99, "", Dropped) // its entry has expired
+	dead(0, 3, 10, "other", "") // of the recreated topic
+	dead(1, 0, 12, "c", "")
+	dead(1, 1, 12, "", Dropped)
+	dead(1, 2, 99, "", Dropped) // its entry has expired
 	want(3, 0)
-	n.expire(kadm.ListedOffset{Partition: 0, Offset: 2})
+	n.expire(0, 2)
 	want(2, 0)
-	n.expire(kadm.ListedOffset{Partition: 1, Offset: 2}) // the dropped one
+	n.expire(1, 2) // the dropped one
 	want(2, 0)
-	n.expire(kadm.ListedOffset{Partition: 0, Offset: 4})
+	n.expire(0, 4)
 	want(0, 0)
 	if len(n.entries) != 0 {
-		t.Errorf("left: %v", n.entries)
+		t.Errorf("remaining: %v", n.entries)
 	}
 	n.unread[2] = 5 // everything expired before it was read
-	n.expire(kadm.ListedOffset{Partition: 2, Offset: 5})
+	n.expire(2, 5)
 	want(0, 0)
 }

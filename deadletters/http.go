@@ -18,12 +18,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka"
+	"tidemark/problem"
 )
 
-// A Handler serves the dead letters over HTTP, on an address that is not for the public:
+// A Handler serves the dead letters over HTTP, on a private address:
 //
-//	GET  /dlq           by reason; ?each=true one by one, in pages of limit
-//	GET  /dlq/{entry}   one of them, with its record
+//	GET  /dlq           entries by reason; with ?each=true one by one, in pages of limit
+//	GET  /dlq/{entry}   one entry, with its record
 //	POST /dlq/replay    a dry run unless the body says "dry_run": false
 //	POST /dlq/drop      the same
 type Handler struct {
@@ -31,19 +32,19 @@ type Handler struct {
 	record func(*kgo.Record) any
 	log    *slog.Logger
 	mux    *http.ServeMux
-	calls  chan struct{} // that run: each reads the whole topic and holds its entries
+	calls  chan struct{} // limits the calls in progress: each reads the whole topic and keeps its entries
 }
 
 const maxCalls = 4
 
-// NewHandler returns the handler; record gives the form in which a record is shown.
+// NewHandler returns the handler. record converts a record to what is encoded as JSON.
 func NewHandler(queue *Queue, record func(*kgo.Record) any, log *slog.Logger) *Handler {
 	h := &Handler{queue: queue, record: record, log: log, mux: http.NewServeMux(), calls: make(chan struct{}, maxCalls)}
 	h.mux.HandleFunc("GET /dlq", h.answer(h.list))
 	h.mux.HandleFunc("GET /dlq/{entry...}", h.answer(h.show))
 	h.mux.HandleFunc("POST /dlq/replay", h.answer(h.replay))
 	h.mux.HandleFunc("POST /dlq/drop", h.answer(h.drop))
-	h.mux.HandleFunc("GET /dlq/replay", h.answer(notAllowed)) // or they would be taken for entries
+	h.mux.HandleFunc("GET /dlq/replay", h.answer(notAllowed)) // else they would match {entry...}
 	h.mux.HandleFunc("GET /dlq/drop", h.answer(notAllowed))
 	h.mux.HandleFunc("/", h.answer(notAllowed))
 	return h
@@ -52,61 +53,33 @@ func NewHandler(queue *Queue, record func(*kgo.Record) any, log *slog.Logger) *H
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
 
-// A problem is a refusal, in the form of RFC 9457.
-type problem struct {
-	status              int
-	code, field, detail string
-	allow               string // methods, when it is about the method
-}
-
-func (p *problem) Error() string { return p.detail }
-
-func bad(field, format string, args ...any) *problem {
-	return &problem{status: http.StatusBadRequest, code: "bad_field", field: field, detail: fmt.Sprintf(format, args...)}
+func bad(field, format string, args ...any) *problem.Problem {
+	return problem.New(http.StatusBadRequest, "bad_field", fmt.Sprintf(format, args...)).On(field)
 }
 
 func notAllowed(r *http.Request) (any, error) {
-	p := &problem{
-		status: http.StatusMethodNotAllowed, code: "method_not_allowed", allow: "GET, HEAD",
-		detail: "GET /dlq and /dlq/P:OFFSET, POST /dlq/replay and /dlq/drop are what there is",
-	}
+	allow := "GET, HEAD"
 	if r.URL.Path == "/dlq/replay" || r.URL.Path == "/dlq/drop" {
-		p.allow = "POST"
+		allow = "POST"
 	}
-	return nil, p
+	return nil, problem.New(http.StatusMethodNotAllowed, "method_not_allowed",
+		"want GET /dlq, GET /dlq/P:OFFSET, POST /dlq/replay or POST /dlq/drop").With("Allow", allow)
 }
 
-// answer is the one place that writes answers and counts what went wrong.
+// answer writes all answers of the handler.
 func (h *Handler) answer(call func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		status, contentType := http.StatusOK, "application/json"
+		w.Header().Set("Cache-Control", "no-store")
 		body, err := h.bounded(call, r)
 		if err != nil {
-			p := h.problemOf(r, err)
-			if p.status == http.StatusServiceUnavailable {
-				w.Header().Set("Retry-After", "2")
-			}
-			if p.allow != "" {
-				w.Header().Set("Allow", p.allow)
-			}
-			status, contentType = p.status, "application/problem+json"
-			body = struct {
-				Type   string `json:"type"`
-				Title  string `json:"title"`
-				Status int    `json:"status"`
-				Detail string `json:"detail"`
-				Code   string `json:"code"`
-				Field  string `json:"field,omitempty"`
-				Done   any    `json:"result,omitempty"` // what was done before it went wrong
-			}{"about:blank", http.StatusText(p.status), p.status, p.detail, p.code, p.field, body}
+			h.problemOf(r, err).Partial(body).Write(w)
+			return
 		}
-		w.Header().Set("Content-Type", contentType)
-		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(status)
+		w.Header().Set("Content-Type", "application/json")
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)
 		if err := encoder.Encode(body); err != nil {
-			h.log.DebugContext(r.Context(), "a client left before its answer about the dead letters", "error", err)
+			h.log.DebugContext(r.Context(), "a client closed its connection before its answer", "error", err)
 		}
 	}
 }
@@ -117,24 +90,29 @@ func (h *Handler) bounded(call func(*http.Request) (any, error), r *http.Request
 		defer func() { <-h.calls }()
 		return call(r)
 	default:
-		return nil, &problem{status: http.StatusServiceUnavailable, code: "busy", detail: fmt.Sprintf("%d requests about the dead letters are being answered: ask again later", maxCalls)}
+		return nil, unavailable("busy",
+			fmt.Sprintf("%d requests about the dead letters are in progress: retry later", maxCalls))
 	}
 }
 
-func (h *Handler) problemOf(r *http.Request, err error) *problem {
-	if p, ok := errors.AsType[*problem](err); ok {
+func unavailable(code, detail string) *problem.Problem {
+	return problem.New(http.StatusServiceUnavailable, code, detail).Retry(2 * time.Second)
+}
+
+func (h *Handler) problemOf(r *http.Request, err error) *problem.Problem {
+	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		return p
 	}
 	switch {
 	case errors.Is(err, ErrNoEntry):
-		return &problem{status: http.StatusNotFound, code: "not_found", detail: err.Error()}
-	case errors.Is(err, ErrBadCursor):
-		return &problem{status: http.StatusBadRequest, code: "bad_cursor", field: "cursor", detail: err.Error()}
+		return problem.New(http.StatusNotFound, "not_found", err.Error())
+	case errors.Is(err, errBadCursor):
+		return problem.New(http.StatusBadRequest, "bad_cursor", err.Error()).On("cursor")
 	case kafka.Unreachable(err):
-		return &problem{status: http.StatusServiceUnavailable, code: "brokers_away", detail: err.Error()}
+		return unavailable("brokers_away", err.Error())
 	}
 	h.log.ErrorContext(r.Context(), "a request about the dead letters failed", "path", r.URL.Path, "error", err)
-	return &problem{status: http.StatusInternalServerError, code: "internal", detail: err.Error()}
+	return problem.New(http.StatusInternalServerError, "internal", err.Error())
 }
 
 func (h *Handler) list(r *http.Request) (any, error) {
@@ -176,7 +154,7 @@ func (h *Handler) list(r *http.Request) (any, error) {
 	}
 	for _, name := range []string{"limit", "cursor"} {
 		if query.Has(name) && !each {
-			return nil, bad(name, "%s is of a list with each=true: the reasons come all at once", name)
+			return nil, bad(name, "%s needs each=true: reasons are not paged", name)
 		}
 	}
 	filter, err := ask.filter(h.queue.Events())
@@ -188,13 +166,13 @@ func (h *Handler) list(r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return map[string]any{"entries": len(entries), "reasons": h.queue.describeGroups(entries)}, nil
+		return map[string]any{"entries": len(entries), "reasons": Groups(entries)}, nil
 	}
-	page, err := h.queue.Page(r.Context(), filter, cursor, limit)
+	page, err := h.queue.page(r.Context(), filter, cursor, limit)
 	if err != nil {
-		return nil, err
+		return nil, err // not page: a nil pointer would be encoded as a result
 	}
-	return h.queue.describePage(page), nil
+	return page, nil
 }
 
 func (h *Handler) show(r *http.Request) (any, error) {
@@ -206,7 +184,7 @@ func (h *Handler) show(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string]any{"entry": h.queue.describe(entry), "record": h.record(record)}, nil
+	return map[string]any{"entry": entry, "record": h.record(record)}, nil
 }
 
 // A request is the body of a POST.
@@ -264,38 +242,41 @@ func (q *request) filter(events string) (Filter, error) {
 	return f, nil
 }
 
-// empty refuses a selector that is there and says nothing: a client's empty list is not to select everything.
-func empty(name string) *problem {
+// empty refuses an empty selector: a client's empty list must not select everything.
+func empty(name string) *problem.Problem {
 	return bad(name, "%s is empty: leave it out to mean all", name)
 }
 
 const maxRequest = 1 << 20
 
-// read reads the body of a POST. It must say that it is JSON: a page in a browser cannot, without asking first whether it may.
+// read reads the body of a POST. Its Content-Type must be JSON: a foreign page in a browser cannot send that without a
+// preflight.
 func (h *Handler) read(r *http.Request) (q request, f Filter, err error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return q, f, &problem{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", detail: "send JSON with Content-Type: application/json"}
+		return q, f, problem.New(http.StatusUnsupportedMediaType, "unsupported_media_type",
+			"send JSON with Content-Type: application/json")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxRequest))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
-		return q, f, &problem{status: http.StatusRequestEntityTooLarge, code: "body_too_large", detail: fmt.Sprintf("the body has more than %d bytes", maxRequest)}
+		return q, f, problem.New(http.StatusRequestEntityTooLarge, "body_too_large",
+			fmt.Sprintf("the body has more than %d bytes", maxRequest))
 	}
 	if err != nil {
 		return q, f, bad("", "the body cannot be read: %v", err)
 	}
-	// A member in another case, or twice, may be meant otherwise than it would be taken.
+	// Strict: with a member in another case, or twice, it is not clear what the client wants.
 	if err := strict.Unmarshal(body, &q, strict.RejectUnknownMembers(true)); err != nil {
-		return q, f, bad("", "the body is no request: %v", err)
+		return q, f, bad("", "the body is not a request: %v", err)
 	}
 	var given map[string]json.RawMessage
-	if err := json.Unmarshal(body, &given); err != nil { // it was an object a moment ago
-		return q, f, bad("", "the body is no request: %v", err)
+	if err := json.Unmarshal(body, &given); err != nil {
+		return q, f, bad("", "the body is not a request: %v", err)
 	}
 	if given == nil {
 		return q, f, bad("", "the body is null: want an object, {} for all")
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if string(given[name]) == "null" { // what some clients make of an empty list
+		if string(given[name]) == "null" { // some clients encode an empty list so
 			return q, f, bad(name, "%s is null: leave it out", name)
 		}
 	}
@@ -324,7 +305,7 @@ func (h *Handler) drop(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if q.Rate != 0 || q.Force {
-		return nil, bad("rate", "rate and force are of a replay")
+		return nil, bad("rate", "rate and force are options of a replay")
 	}
 	return h.result(h.queue.Drop(r.Context(), filter, q.options()))
 }
@@ -333,5 +314,5 @@ func (h *Handler) result(result *Result, err error) (any, error) {
 	if result == nil {
 		return nil, err
 	}
-	return h.queue.DescribeResult(result), errors.Join(err, result.Err(h.queue.Events()))
+	return result, errors.Join(err, result.Err())
 }

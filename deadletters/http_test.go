@@ -15,7 +15,8 @@ import (
 	"tidemark/kafka"
 )
 
-// ask sends a request and returns status and body of the answer, which must be JSON of the kind that goes with the status.
+// ask sends a request and returns status and body of the answer, which must be JSON of the kind that goes with the
+// status.
 func ask(t *testing.T, h http.Handler, method, path, body string, headers ...string) (int, map[string]any) {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
@@ -96,6 +97,8 @@ func TestOverHTTP(t *testing.T) {
 	} {
 		if status, answer := ask(t, h, test.method, test.path, test.body, test.headers...); status != test.status || answer["code"] != test.code || answer["detail"] == "" {
 			t.Errorf("%s %s %s: %d %v", test.method, test.path, test.body, status, answer)
+		} else if _, found := answer["result"]; found && test.method == "GET" {
+			t.Errorf("%s %s: a result of nothing: %v", test.method, test.path, answer)
 		}
 	}
 

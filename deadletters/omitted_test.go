@@ -12,7 +12,7 @@ import (
 	"tidemark/kafka"
 )
 
-// An entry whose record was too large to be kept whole is shown, told apart, dropped, and never sent back in part.
+// An entry whose record was too large to keep is listed and dropped, and never replayed incomplete.
 func TestEntriesOfRecordsTooLargeToKeep(t *testing.T) {
 	b := newBench(t)
 	without := func(r *kgo.Record, part, length string) *kgo.Record {
@@ -27,7 +27,7 @@ func TestEntriesOfRecordsTooLargeToKeep(t *testing.T) {
 	b.put(t,
 		without(empty(5, 10), "value", "6291456"),
 		without(empty(5, 11), "value", "6291456"), // dead-lettered again
-		without(empty(5, 12), "value", "7000000"), // of a log made anew, at the same offset
+		without(empty(5, 12), "value", "7000000"), // of the recreated topic, at the same offset
 		without(b.dead(1, 6, "", event("a", "f", 1), "key_mismatch", 13), "key", "5000000"),
 		without(b.dead(1, 7, "", "{not json", "not_json", 14), "key", "5000000"),
 		without(b.dead(1, 8, "w", "{not json", "not_json", 15), "headers", "5000000"),
@@ -43,15 +43,16 @@ func TestEntriesOfRecordsTooLargeToKeep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown, err := json.Marshal(b.queue.Describe(entry))
+	shown, err := json.Marshal(entry)
 	if err != nil || entry.ValueOmitted != 7000000 || !bytes.Contains(shown, []byte(`"value_omitted":7000000`)) {
 		t.Errorf("shown as %s, %v", shown, err)
 	}
 
-	// The JSON says its key. By force a record goes back as it was, so one that is not whole does not.
+	// An event's key comes from its JSON. Force sends a record as it was, so it must be complete.
 	done := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true, Force: true})
-	want := "its value of 6291456 bytes was too large to keep: the record lies at 1:5 of " + b.s.Events.Name + " until retention takes it"
-	if done.Done != 1 || done.Left != 4 || done.Tallies[0].Why != want {
+	want := "too large to keep: 6291456 bytes of its value; the source record is at offset 5 of partition 1 of " +
+		b.s.Events.Name + " until it expires"
+	if done.Done != 1 || done.Skipped != 4 || done.Tallies[0].Why != want {
 		t.Errorf("replay: %+v", done)
 	}
 	sent := b.await(t, b.s.Events, 1)[0]

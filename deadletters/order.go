@@ -13,11 +13,11 @@ import (
 	"tidemark/kafka"
 )
 
-// inOrder returns the entries in the order of replay, which does not depend on what is selected of them.
+// inOrder returns the entries in replay order, which does not depend on the filter.
 //
-// A workspace's entries mostly come from one partition, whose order is theirs. Records that a foreign producer put into a wrong
-// partition were ordered with the others by nothing but time, so that decides between partitions: a record counts as no earlier
-// than those before it in its partition.
+// A workspace's entries mostly come from one partition, and keep its order. Nothing but time orders them with records
+// that a foreign producer put into a wrong partition. So time decides between partitions: a record's time is at least
+// that of the records before it in its partition.
 func inOrder(entries []*Entry) []*Entry {
 	slices.SortFunc(entries, bySource)
 	type ranked struct {
@@ -27,30 +27,32 @@ func inOrder(entries []*Entry) []*Entry {
 	ranks := make([]ranked, len(entries))
 	for i, e := range entries {
 		ranks[i] = ranked{e, e.First}
-		if i > 0 && entries[i-1].Source.Topic == e.Source.Topic && entries[i-1].Source.Partition == e.Source.Partition {
+		if i > 0 && entries[i-1].Topic == e.Topic && entries[i-1].Partition == e.Partition {
 			ranks[i].at = later(e.First, ranks[i-1].at)
 		}
 	}
-	slices.SortStableFunc(ranks, func(a, b ranked) int { return cmp.Or(a.at.Compare(b.at), bySource(a.Entry, b.Entry)) })
+	slices.SortStableFunc(ranks, func(a, b ranked) int {
+		return cmp.Or(a.at.Compare(b.at), bySource(a.Entry, b.Entry))
+	})
 	for i, e := range ranks {
 		entries[i] = e.Entry
 	}
 	return entries
 }
 
-// bySource orders by position; of two logs at the same position the older one first.
+// bySource orders by source position. Of two entries at one position the one that was dead-lettered first comes first.
 func bySource(a, b *Entry) int {
-	return cmp.Or(cmp.Compare(a.Source.Topic, b.Source.Topic), cmp.Compare(a.Source.Partition, b.Source.Partition),
-		cmp.Compare(a.Source.Offset, b.Source.Offset), cmp.Compare(a.at.offset, b.at.offset))
+	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition),
+		cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.first.offset, b.first.offset))
 }
 
-// How much is read at a time of entries whose values are wanted.
+// Limits of what is read at a time when values are needed.
 const (
 	chunkEntries = 256
 	chunkBytes   = 8 << 20
 )
 
-// chunks cuts entries into parts whose values fit into memory, of at most most entries.
+// chunks cuts entries into parts of at most most entries, and of a bounded size in bytes.
 func chunks(entries []*Entry, most int) [][]*Entry {
 	var parts [][]*Entry
 	for len(entries) > 0 {
@@ -65,41 +67,41 @@ func chunks(entries []*Entry, most int) [][]*Entry {
 	return parts
 }
 
-// ErrNoEntry says that no record with that source position was dead-lettered, or that retention has taken it.
-var ErrNoEntry = errors.New("there is no such dead letter, or retention has taken it")
+// ErrNoEntry is returned when no record of that source was dead-lettered, or when its entry has expired.
+var ErrNoEntry = errors.New("there is no such dead letter, or it has expired")
 
-// errEnough ends a reading that has found all.
-var errEnough = errors.New("enough")
+// errFoundAll stops reading early.
+var errFoundAll = errors.New("all records were found")
 
-// records reads the records of entries, which lie close together when they are in the order of replay.
-func (q *Queue) records(ctx context.Context, entries []*Entry) (map[place]*kgo.Record, error) {
-	wanted := make(map[place]bool, len(entries))
+// records reads the records of entries. Those that are neighbours in replay order mostly have near offsets.
+func (q *Queue) records(ctx context.Context, entries []*Entry) (map[position]*kgo.Record, error) {
+	wanted := make(map[position]bool, len(entries))
 	spans := kafka.Spans{}
 	for _, e := range entries {
-		wanted[e.at] = true
-		span, begun := spans[e.at.partition]
-		if !begun {
-			span = kafka.Span{From: e.at.offset, To: e.at.offset + 1}
+		wanted[e.first] = true
+		span, found := spans[e.first.partition]
+		if !found {
+			span = kafka.Span{From: e.first.offset, To: e.first.offset + 1}
 		}
-		spans[e.at.partition] = kafka.Span{From: min(span.From, e.at.offset), To: max(span.To, e.at.offset+1)}
+		spans[e.first.partition] = kafka.Span{From: min(span.From, e.first.offset), To: max(span.To, e.first.offset+1)}
 	}
-	found := make(map[place]*kgo.Record, len(entries))
+	found := make(map[position]*kgo.Record, len(entries))
 	err := kafka.Read(ctx, q.kafka, q.streams.DLQ.Name, spans, func(r *kgo.Record) error {
-		if at := (place{r.Partition, r.Offset}); wanted[at] {
+		if at := (position{r.Partition, r.Offset}); wanted[at] {
 			found[at] = r
 		}
 		if len(found) == len(wanted) {
-			return errEnough
+			return errFoundAll
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errEnough) {
+	if err != nil && !errors.Is(err, errFoundAll) {
 		return nil, err
 	}
 	return found, nil
 }
 
-// Records hands each entry and its record to each, in the order given.
+// Records calls each with every entry and its record, in the order given. Entries that have expired are skipped.
 func (q *Queue) Records(ctx context.Context, entries []*Entry, each func(*Entry, *kgo.Record) error) error {
 	for _, part := range chunks(entries, chunkEntries) {
 		records, err := q.records(ctx, part)
@@ -107,9 +109,9 @@ func (q *Queue) Records(ctx context.Context, entries []*Entry, each func(*Entry,
 			return err
 		}
 		for _, e := range part {
-			r := records[e.at]
+			r := records[e.first]
 			if r == nil {
-				continue // retention took it since it was listed
+				continue
 			}
 			if err := each(e, r); err != nil {
 				return err
@@ -119,7 +121,7 @@ func (q *Queue) Records(ctx context.Context, entries []*Entry, each func(*Entry,
 	return nil
 }
 
-// Find returns the entry of a source record, resolved or not, and its record in the topic of the dead letters.
+// Find returns the entry of a source, resolved or not, and its record in the dead letters' topic.
 func (q *Queue) Find(ctx context.Context, source Source) (*Entry, *kgo.Record, error) {
 	entries, err := q.Entries(ctx, Filter{Sources: []Source{source}, All: true})
 	if err != nil {
@@ -144,15 +146,15 @@ func (q *Queue) Find(ctx context.Context, source Source) (*Entry, *kgo.Record, e
 
 // A Group is the entries of one reason.
 type Group struct {
-	Reason  string
-	Entries int
-	Records int // in the topic: more than entries when some were dead-lettered more than once
-	First   time.Time
-	Last    time.Time
-	Example *Entry // the newest
+	Reason  string    `json:"reason"`
+	Entries int       `json:"entries"`
+	Records int       `json:"records"` // more than entries when a source record was dead-lettered more than once
+	First   time.Time `json:"first_failed_at"`
+	Last    time.Time `json:"last_failed_at"`
+	Example *Entry    `json:"example"` // the newest
 }
 
-// Groups gathers entries by reason, the largest group first.
+// Groups groups entries by reason, the largest group first.
 func Groups(entries []*Entry) []Group {
 	byReason := map[string]*Group{}
 	var order []*Group
@@ -170,7 +172,9 @@ func Groups(entries []*Entry) []Group {
 			g.Example = e
 		}
 	}
-	slices.SortFunc(order, func(a, b *Group) int { return cmp.Or(b.Entries-a.Entries, cmp.Compare(a.Reason, b.Reason)) })
+	slices.SortFunc(order, func(a, b *Group) int {
+		return cmp.Or(b.Entries-a.Entries, cmp.Compare(a.Reason, b.Reason))
+	})
 	groups := make([]Group, len(order))
 	for i, g := range order {
 		groups[i] = *g

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -14,52 +13,51 @@ import (
 	"golang.org/x/time/rate"
 
 	"tidemark/kafka"
-	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/replay"
 	"tidemark/topology"
 )
 
-// Options say how entries are resolved.
+// Options are the options of Replay and Drop.
 type Options struct {
-	Yes   bool    // do it; without, only say what would be done
+	Yes   bool    // without it, only the result is computed
 	Rate  float64 // records a second; 0 is no limit
-	Force bool    // also replay what is still no event, which will be dead-lettered again
+	Force bool    // replay also records that are still not events; they will be dead-lettered again
 
 	Report func(replay.Progress) // called after each batch, counted in entries
 }
 
-// A Tally is what became of the entries of one reason.
+// A Tally counts the entries of one reason.
 type Tally struct {
-	Reason  string
-	Done    int    // replayed or dropped, or would be
-	Left    int    // not, because of Why
-	Why     string // of the first that was left
-	LeftOne *Entry // the first that was left
+	Reason  string `json:"reason"`
+	Done    int    `json:"done"` // replayed or dropped, or would be
+	Skipped int    `json:"left,omitempty"`
+	Why     string `json:"why,omitempty"`          // the example was skipped
+	Example *Entry `json:"left_example,omitempty"` // the first one that was skipped
 }
 
 // A Result is what a call did, or would do.
 type Result struct {
-	DryRun  bool
-	Done    int
-	Left    int
-	Tallies []Tally // by reason, in the order met
+	DryRun  bool    `json:"dry_run"`
+	Done    int     `json:"done"`
+	Skipped int     `json:"left"`
+	Tallies []Tally `json:"reasons"` // in the order in which the reasons were found
 
-	// Of the positions that the filter named:
-	Already []*Entry // resolved before
-	Unknown []Source // no dead letters, or none any more
+	// Of the sources that the filter names:
+	Already []*Entry `json:"already,omitempty"` // resolved before
+	Unknown []string `json:"unknown,omitempty"` // not dead letters, or expired
 }
 
-// Err returns an error that names the positions at which there is no dead letter; nil when there are none such.
-func (r *Result) Err(events string) error {
+// Err returns an error that names the unknown sources, nil if there are none.
+func (r *Result) Err() error {
 	var errs []error
-	for _, s := range r.Unknown {
-		errs = append(errs, fmt.Errorf("%s: %w", s.Text(events), ErrNoEntry))
+	for _, id := range r.Unknown {
+		errs = append(errs, fmt.Errorf("%s: %w", id, ErrNoEntry))
 	}
 	return errors.Join(errs...)
 }
 
-// named returns the entries at the positions that the filter names, of two logs the newest, that match what else it says, and notes
-// what became of the others.
+// named returns the entries of the sources that the filter names, if they match the rest of it, and records the others
+// in the result. Of two entries of one source only the newest counts: the other is of a topic that was recreated.
 func (r *Result) named(ctx context.Context, q *Queue, f Filter) ([]*Entry, error) {
 	entries, err := q.Entries(ctx, Filter{Sources: f.Sources, All: true})
 	if err != nil {
@@ -67,13 +65,13 @@ func (r *Result) named(ctx context.Context, q *Queue, f Filter) ([]*Entry, error
 	}
 	newest := map[Source]*Entry{}
 	for _, e := range entries {
-		if known := newest[e.Source]; known == nil || known.at.offset < e.at.offset {
+		if known := newest[e.Source]; known == nil || known.first.offset < e.first.offset {
 			newest[e.Source] = e
 		}
 	}
 	for _, s := range f.Sources {
 		if newest[s] == nil {
-			r.Unknown = append(r.Unknown, s)
+			r.Unknown = append(r.Unknown, s.Text(q.Events()))
 		}
 	}
 	matches := f.matcher()
@@ -85,12 +83,11 @@ func (r *Result) named(ctx context.Context, q *Queue, f Filter) ([]*Entry, error
 	}), nil
 }
 
+// count counts an entry; why says why it was skipped, or is empty.
 func (r *Result) count(e *Entry, why string) {
-	i := 0
-	for i < len(r.Tallies) && r.Tallies[i].Reason != e.Reason {
-		i++
-	}
-	if i == len(r.Tallies) {
+	i := slices.IndexFunc(r.Tallies, func(t Tally) bool { return t.Reason == e.Reason })
+	if i < 0 {
+		i = len(r.Tallies)
 		r.Tallies = append(r.Tallies, Tally{Reason: e.Reason})
 	}
 	t := &r.Tallies[i]
@@ -99,67 +96,40 @@ func (r *Result) count(e *Entry, why string) {
 		t.Done++
 		return
 	}
-	if t.Left == 0 {
-		t.Why, t.LeftOne = why, e
+	if t.Skipped == 0 {
+		t.Example, t.Why = e, why
 	}
-	r.Left++
-	t.Left++
+	r.Skipped++
+	t.Skipped++
 }
 
-// Replay puts the entries that match back into the events topic, in their order, and marks each once the broker has it. Unless
-// forced it leaves those that are still no events. It may be stopped and repeated: an entry that was sent and not marked is
-// sent again, and its id tells.
+// Replay sends the entries that match back to where they failed, in replay order, and marks each one after its record
+// is acknowledged. Events go into the events topic, unless they would be dead-lettered again and Force is not set.
+// Records that a sink rejected go where SinkRetry says. An entry that was sent but not marked before a run was
+// interrupted is sent again.
 func (q *Queue) Replay(ctx context.Context, f Filter, o Options) (*Result, error) {
 	events, err := kafka.Extent(ctx, q.kafka, q.Events())
 	if err != nil {
 		return nil, err
 	}
-	return q.resolve(ctx, f, o, Replayed, func(e *Entry, r *kgo.Record) (*kgo.Record, string) {
-		return q.again(e, r, len(events), o.Force)
+	return q.resolve(ctx, f, o, Replayed, func(e *Entry, dead *kgo.Record) (*kgo.Record, string) {
+		if e.Sink != "" {
+			return q.toSink(e, dead)
+		}
+		return q.toEvents(e, dead, len(events), o.Force)
 	})
 }
 
-// Drop marks the entries that match as let go. Their records stay where they are, until retention takes them.
+// Drop marks the entries that match as dropped. Their records stay in the topic until they expire.
 func (q *Queue) Drop(ctx context.Context, f Filter, o Options) (*Result, error) {
 	return q.resolve(ctx, f, o, Dropped, func(*Entry, *kgo.Record) (*kgo.Record, string) { return nil, "" })
 }
 
-// again returns the record that puts an entry back, or why it is left.
-func (q *Queue) again(e *Entry, r *kgo.Record, partitions int, force bool) (again *kgo.Record, why string) {
-	if e.Source.Topic != q.Events() {
-		return nil, fmt.Sprintf("it came from %s: only records of %s can be replayed", e.Source.Topic, q.Events())
-	}
-	headers := headersOf(r)
-	at := e.Source.Text(q.Events())
-	if length := headers[topology.HeaderValueOmitted]; length != "" {
-		return nil, fmt.Sprintf("its value of %s bytes was too large to keep: the record lies at %s of %s until retention takes it", length, at, q.Events())
-	}
-	from := "dlq " + at
-	again, _, err := replay.Record(r.Value, r.Headers, q.Events(), partitions, from)
-	switch {
-	case err == nil:
-		return again, ""
-	case !force:
-		return nil, "it would be dead-lettered again: " + err.Error()
-	case int(e.Source.Partition) >= partitions:
-		return nil, fmt.Sprintf("%s has no partition %d", q.Events(), e.Source.Partition)
-	case headers[topology.HeaderKeyOmitted] != "", headers[topology.HeaderHeadersOmitted] != "":
-		return nil, fmt.Sprintf("its key or its headers were too large to keep: the record lies at %s of %s until retention takes it", at, q.Events())
-	}
-	key := r.Key
-	if headers[topology.HeaderKeyNull] != "" {
-		key = nil
-	}
-	return &kgo.Record{
-		Topic: q.Events(), Partition: e.Source.Partition, Key: key, Value: r.Value, Headers: replay.Headers(r.Headers, nil, from),
-	}, ""
-}
-
-// A plan returns what is to be sent for an entry, nil for nothing, or why the entry is left as it is.
-type plan func(*Entry, *kgo.Record) (again *kgo.Record, why string)
+// A plan returns the record to send for an entry, nil for none, or why the entry is skipped.
+type plan func(e *Entry, dead *kgo.Record) (again *kgo.Record, why string)
 
 func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, plan plan) (*Result, error) {
-	result := &Result{DryRun: !o.Yes}
+	result := &Result{DryRun: !o.Yes, Tallies: []Tally{}}
 	f.All = false
 	var entries []*Entry
 	var err error
@@ -178,12 +148,7 @@ func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, pla
 		}
 		defer sender.Close()
 	}
-	pace := rate.NewLimiter(rate.Inf, 1)
-	most := chunkEntries
-	if o.Rate > 0 {
-		pace.SetLimit(rate.Limit(o.Rate))
-		most = int(max(1, min(float64(most), math.Ceil(o.Rate)))) // so that what was sent is marked within a second or so
-	}
+	pace, most := replay.Pace(o.Rate, chunkEntries)
 	for _, part := range chunks(entries, most) {
 		records, err := q.records(ctx, part)
 		if err != nil {
@@ -194,36 +159,36 @@ func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, pla
 			return result, err
 		}
 		if o.Report != nil {
-			o.Report(replay.Progress{Done: int64(result.Done + result.Left), Total: int64(len(entries))})
+			o.Report(replay.Progress{Done: int64(result.Done + result.Skipped), Total: int64(len(entries))})
 		}
 	}
 	return result, nil
 }
 
-// A batch resolves some entries: all are sent, then those that landed are marked.
+// A batch resolves some entries: it sends their records, then marks the entries whose records were acknowledged.
 type batch struct {
 	queue  *Queue
-	sender *kgo.Client // nil: nothing is to be done
+	sender *kgo.Client // nil in a dry run
 	as     string
 	pace   *rate.Limiter
 	result *Result
 }
 
-// A sending is an entry on its way.
+// A sending is an entry whose record is being sent.
 type sending struct {
 	entry *Entry
 	dead  *kgo.Record
-	again *kgo.Record // nil when there is nothing to send
+	again *kgo.Record // nil: nothing is sent
 	err   error       // set by the producer before Flush returns
 }
 
-func (b *batch) run(ctx context.Context, entries []*Entry, records map[place]*kgo.Record, plan plan) error {
+func (b *batch) run(ctx context.Context, entries []*Entry, records map[position]*kgo.Record, plan plan) error {
 	var sent []*sending
 	var failed error
 	for _, e := range entries {
-		dead := records[e.at]
+		dead := records[e.first]
 		if dead == nil {
-			b.result.count(e, "retention took it meanwhile")
+			b.result.count(e, "it has expired")
 			continue
 		}
 		again, why := plan(e, dead)
@@ -237,7 +202,7 @@ func (b *batch) run(ctx context.Context, entries []*Entry, records map[place]*kg
 		s := &sending{entry: e, dead: dead, again: again}
 		sent = append(sent, s)
 		if again != nil {
-			// Not ctx: what is on its way when somebody presses Ctrl-C lands and is marked.
+			// Not ctx: a record in flight at Ctrl-C is acknowledged and its entry marked.
 			b.sender.Produce(context.WithoutCancel(ctx), again, func(_ *kgo.Record, err error) { s.err = err })
 		}
 	}
@@ -250,7 +215,8 @@ func (b *batch) run(ctx context.Context, entries []*Entry, records map[place]*kg
 	return errors.Join(b.mark(context.WithoutCancel(ctx), sent), failed)
 }
 
-// mark marks what landed, and says what did not. Once a record failed, none behind it in its partition landed.
+// mark marks the entries whose records were acknowledged, and returns the first error of the others. Once a record has
+// failed, the records behind it in its partition fail too.
 func (b *batch) mark(ctx context.Context, sent []*sending) error {
 	var markers []*kgo.Record
 	marked := map[*kgo.Record]*Entry{}
@@ -258,7 +224,8 @@ func (b *batch) mark(ctx context.Context, sent []*sending) error {
 	for _, s := range sent {
 		if s.err != nil {
 			if failed == nil {
-				failed = denied(s.again.Topic, fmt.Errorf("replay %s: %w", s.entry.Source.Text(b.queue.Events()), s.err))
+				err := fmt.Errorf("replay %s: %w", s.entry.ID, s.err)
+				failed = denied(s.again.Topic, err)
 			}
 			continue
 		}
@@ -272,33 +239,32 @@ func (b *batch) mark(ctx context.Context, sent []*sending) error {
 		}
 	}
 	if err := answers.FirstErr(); err != nil {
-		failed = errors.Join(failed, denied(b.queue.streams.DLQ.Name, fmt.Errorf("mark what was %s: %w", b.as, err)))
+		failed = errors.Join(failed, denied(b.queue.streams.DLQ.Name, fmt.Errorf("mark entries as %s: %w", b.as, err)))
 	}
 	return failed
 }
 
-// marker is the record that resolves an entry: it lies behind it in its partition, and bears its key.
+// marker returns the record that resolves an entry. It has the entry's key and partition, so it is behind the entry.
 func (b *batch) marker(s *sending) *kgo.Record {
 	e := s.entry
-	headers := []kgo.RecordHeader{
+	headers := append(sourceHeaders(e.Source), []kgo.RecordHeader{
 		{Key: topology.HeaderResolved, Value: []byte(b.as)},
-		{Key: topology.HeaderTopic, Value: []byte(e.Source.Topic)},
-		{Key: topology.HeaderPartition, Value: strconv.AppendInt(nil, int64(e.Source.Partition), 10)},
-		{Key: topology.HeaderOffset, Value: strconv.AppendInt(nil, e.Source.Offset, 10)},
 		{Key: topology.HeaderEntry, Value: strconv.AppendInt(nil, e.last.offset, 10)},
 		{Key: topology.HeaderResolvedAt, Value: time.Now().UTC().AppendFormat(nil, time.RFC3339Nano)},
-	}
+	}...)
 	if s.again != nil {
-		e.ReplayedTo = (&tidemarkv1.Position{Partition: s.again.Partition, Offset: s.again.Offset}).Text()
+		to := Source{Topic: s.again.Topic, Partition: s.again.Partition, Offset: s.again.Offset}
+		e.ReplayedTo = to.Text(b.queue.Events())
 		headers = append(headers, kgo.RecordHeader{Key: topology.HeaderReplayedTo, Value: []byte(e.ReplayedTo)})
 	}
-	return &kgo.Record{Topic: b.queue.streams.DLQ.Name, Partition: e.at.partition, Key: s.dead.Key, Headers: headers}
+	return &kgo.Record{Topic: b.queue.streams.DLQ.Name, Partition: e.first.partition, Key: s.dead.Key, Headers: headers}
 }
 
-// denied says what to grant when the brokers do not let this user write.
+// denied adds which ACL to grant if the brokers refused the write for lack of one.
 func denied(topic string, err error) error {
 	if errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return fmt.Errorf("%w (see `tidemark topics acls`): %w", &kafka.Denied{Resource: "topic " + topic, Action: "write to it", Operation: "Write"}, err)
+		missing := &kafka.Denied{Resource: "topic " + topic, Action: "write to it", Operation: "Write"}
+		return fmt.Errorf("%w (see `tidemark topics acls`): %w", missing, err)
 	}
 	return err
 }

@@ -1,9 +1,9 @@
-// Package comparison tells in what two tables of the same kind differ.
+// Package diff compares two tables of the same kind, row by row.
 //
-// It promises to compare the newest row of every key, partition by partition, in memory that grows with the keys of one partition
-// and not with their rows, and never to call a row different because one of the two groups has read further than the other:
-// such rows are counted apart. Of two tables that were given other numbers of partitions, it compares as many as can hold the same
-// keys at a time. It changes nothing.
+// It compares the newest row of every key, one partition at a time. Memory grows with the keys of one partition, not
+// with their rows. Rows that one of the groups has not read as far as the other are not called different: they are
+// counted separately. If the tables have different numbers of partitions, those that can have keys in common are
+// compared together. It changes nothing.
 package diff
 
 import (
@@ -15,74 +15,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
-	"tidemark/topology"
 )
-
-// Bookkeeping are the fields that legitimately differ between a live table and one that was rebuilt: the id of the log, when the
-// events topic was made anew since, and the dedupe window, which begins with the first event that a group has read.
-var Bookkeeping = []string{"log_id", "seen"}
-
-// A Row is a row of either kind of table.
-type Row interface {
-	proto.Message
-	GetVersion() int64
-	GetPosition() *tidemarkv1.Position
-	GetLogId() string
-}
-
-// Folded is how many events were folded into a row, also those that changed nothing that is shown: of two rows of a key the one
-// with more is newer.
-func Folded(r Row) int64 {
-	if s, ok := r.(interface{ GetSilent() int64 }); ok {
-		return r.GetVersion() + s.GetSilent()
-	}
-	return r.GetVersion()
-}
-
-// A Kind makes an empty row of one kind.
-type Kind func() Row
-
-// Files are the rows of a table of files.
-func Files() Row { return new(tidemarkv1.FileState) }
-
-// Workspaces are the rows of a table of workspaces.
-func Workspaces() Row { return new(tidemarkv1.WorkspaceState) }
-
-// Decode returns the row in a record of a table.
-func (k Kind) Decode(record *kgo.Record) (Row, error) {
-	r := k()
-	if err := proto.Unmarshal(record.Value, r); err != nil {
-		return nil, fmt.Errorf("%s, partition %d, offset %d, key %q: this is no row: %w",
-			record.Topic, record.Partition, record.Offset, record.Key, err)
-	}
-	return r, nil
-}
-
-// A Table is the table of a group.
-type Table struct {
-	Group string
-	Topic string
-	Input string // the topic whose offsets the group commits
-
-	// Partitions is how many its keys are hashed over, where it must be as many as another table's no longer: rows elsewhere than
-	// their keys belong are passed over. 0 is as many as it has, which then must be those of the other table.
-	Partitions int
-}
-
-// TableOf returns the table of a group, named with or without the prefix.
-func TableOf(s topology.Streams, group string) (Table, error) {
-	group, table := s.Group(group)
-	if group == s.WorkspacesGroup {
-		return Table{}, fmt.Errorf("the table of %s holds workspaces: only tables of files can be compared", group)
-	}
-	return Table{Group: group, Topic: table, Input: s.Events.Name}, nil
-}
 
 // A Comparison compares two tables.
 type Comparison struct {
@@ -90,44 +28,44 @@ type Comparison struct {
 	A, B        Table
 	Kind        Kind     // nil: Files
 	Ignore      []string // fields
-	WorkspaceID string   // only its rows; empty is all
-	// Moved makes a row of A what it is to be in B. It is for copies of tables whose groups do not run, so all rows are compared;
-	// nil compares them as they are.
-	Moved func(Row)
+	WorkspaceID string   // only its rows; empty: all rows
+	// Translate changes a row of A to what it must be in B, which is a copy of A. The groups must not run: all rows are
+	// compared.
+	Translate func(Row)
 }
 
 // A Difference is a row that differs.
 type Difference struct {
-	Partition   int32   `json:"partition"` // modulo the greatest common divisor where the tables have not as many
+	Partition   int32   `json:"partition"` // modulo the greatest common divisor of the tables' numbers of partitions
 	Key         string  `json:"key"`
 	WorkspaceID string  `json:"workspace_id"`
 	FileID      string  `json:"file_id,omitempty"`
-	OnlyIn      string  `json:"only_in,omitempty"` // the group that alone has the row
+	OnlyIn      string  `json:"only_in,omitempty"` // the only group that has the row
 	Fields      []Field `json:"fields,omitempty"`
 }
 
-// A Field is one in which two rows differ, as its JSON values; null is absent.
+// A Field is a field in which two rows differ. Its values are encoded as JSON; nil is an absent field.
 type Field struct {
 	Name string `json:"field"`
 	A    any    `json:"a"`
 	B    any    `json:"b"`
 }
 
-// A Summary counts what was compared.
+// A Summary counts rows.
 type Summary struct {
 	Equal     int `json:"equal"`
 	Different int `json:"different"`
-	// Moving rows were not compared: one of the groups has folded an event that the other has not come to.
-	Moving int `json:"moving"`
-	// BehindA and BehindB are those of Moving which group A, or B, has not come to.
+	// NotCompared rows have folded an event that one of the groups has not read.
+	NotCompared int `json:"moving"`
+	// BehindA and BehindB are those of NotCompared that group A, or B, has not read.
 	BehindA int `json:"behind_a"`
 	BehindB int `json:"behind_b"`
 }
 
-// ErrField says that no row has a field of that name.
+// ErrField is returned when rows have no field of a name in Ignore.
 var ErrField = errors.New("no such field")
 
-// Run hands each difference to each, by partition and key.
+// Run calls each with every difference, by partition and key.
 func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Summary, error) {
 	if c.Kind == nil {
 		c.Kind = Files
@@ -139,12 +77,14 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 		}
 	}
 	p := &part{Comparison: c, summary: &Summary{}, seed: maphash.MakeSeed()}
+	var committed map[int32]commits
 	var err error
-	if c.Moved == nil {
-		if p.frontiers, err = c.frontiers(ctx); err != nil { // before the tables: what a group has committed is in its table by now
+	if c.Translate == nil {
+		// Before the tables: a table has all that its group has committed.
+		if committed, err = c.commits(ctx); err != nil {
 			return nil, err
 		}
-		if p.log, err = kafka.TopicID(ctx, c.Kafka, c.A.Input); err != nil {
+		if p.eventsID, err = kafka.TopicID(ctx, c.Kafka, c.A.Input); err != nil {
 			return nil, err
 		}
 	}
@@ -156,15 +96,16 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 	if err != nil {
 		return nil, err
 	}
-	if c.Moved == nil && len(a) != len(b) {
-		return nil, fmt.Errorf("%s has %d partitions, %s has %d: their keys lie apart", c.A.Topic, len(a), c.B.Topic, len(b))
+	if c.Translate == nil && len(a) != len(b) {
+		return nil, fmt.Errorf("%s has %d partitions, %s has %d: they cannot be compared",
+			c.A.Topic, len(a), c.B.Topic, len(b))
 	}
 	classes := gcd(cmp.Or(c.A.Partitions, len(a)), cmp.Or(c.B.Partitions, len(b)))
 	for class := range int32(classes) {
 		if c.WorkspaceID != "" && class != kafka.Partition(c.WorkspaceID, classes) {
 			continue
 		}
-		p.class, p.a, p.b, p.frontier = class, ofClass(a, class, classes), ofClass(b, class, classes), p.frontiers[class]
+		p.class, p.a, p.b, p.commits = class, ofClass(a, class, classes), ofClass(b, class, classes), committed[class]
 		if err := p.run(ctx, each); err != nil {
 			return p.summary, err
 		}
@@ -172,8 +113,9 @@ func (c *Comparison) Run(ctx context.Context, each func(Difference) error) (*Sum
 	return p.summary, nil
 }
 
-// gcd is how many classes of partitions there are that have keys in common: a key whose hash is h lies in partition h mod n of
-// n, and h mod n and h mod m have the same remainder by the greatest common divisor of n and m.
+// gcd returns the greatest common divisor. It is the number of classes of partitions that have keys in common: a key
+// with the hash h is in partition h mod n of n, and h mod n and h mod m have the same remainder modulo the gcd of n and
+// m.
 func gcd(n, m int) int {
 	for m != 0 {
 		n, m = m, n%m
@@ -192,14 +134,11 @@ func ofClass(all kafka.Spans, class int32, classes int) kafka.Spans {
 	return of
 }
 
-// A frontier is up to where groups have read a partition.
-type frontier struct{ a, b int64 }
+// commits are the offsets of a partition that both groups read next.
+type commits struct{ a, b int64 }
 
-// beyond reports whether one of them has not come to an offset.
-func (f frontier) beyond(offset int64) bool { return offset >= min(f.a, f.b) }
-
-// frontiers returns up to where both groups have read, by partition.
-func (c *Comparison) frontiers(ctx context.Context) (map[int32]frontier, error) {
+// commits returns the commits of both groups, by partition.
+func (c *Comparison) commits(ctx context.Context) (map[int32]commits, error) {
 	a, err := kafka.Committed(ctx, c.Kafka, c.A.Group, c.A.Input)
 	if err != nil {
 		return nil, err
@@ -213,153 +152,100 @@ func (c *Comparison) frontiers(ctx context.Context) (map[int32]frontier, error) 
 		none  bool
 	}{{c.A, len(a) == 0}, {c.B, len(b) == 0}} {
 		if missing.none {
-			return nil, fmt.Errorf("group %s has committed nothing in %s: it does not exist, never ran, or was idle for so long that the brokers forgot it",
+			return nil, fmt.Errorf("group %s has committed nothing in %s: it does not exist, has never run, "+
+				"or its commits have expired",
 				missing.table.Group, missing.table.Input)
 		}
 	}
-	frontiers := map[int32]frontier{}
+	both := map[int32]commits{}
 	for partition, o := range a {
-		frontiers[partition] = frontier{a: o.At, b: b[partition].At}
+		both[partition] = commits{a: o.At, b: b[partition].At}
 	}
 	for partition, o := range b {
-		frontiers[partition] = frontier{a: a[partition].At, b: o.At}
+		both[partition] = commits{a: a[partition].At, b: o.At}
 	}
-	return frontiers, nil
+	return both, nil
 }
 
-// A part is the comparison of the partitions that have keys in common: mostly one of each table.
+// A part compares partitions that can have keys in common: mostly one of each table.
 type part struct {
 	*Comparison
-	a, b      kafka.Spans
-	class     int32
-	frontiers map[int32]frontier // nil: no row is beyond any
-	frontier  frontier
-	log       string // id of the events topic
-	summary   *Summary
-	seed      maphash.Seed
+	a, b     kafka.Spans
+	class    int32
+	commits  commits
+	eventsID string // id of the events topic
+	summary  *Summary
+	seed     maphash.Seed
 }
 
-// beyond reports whether one of the groups has not come to an offset.
-func (p *part) beyond(offset int64) bool { return p.frontiers != nil && p.frontier.beyond(offset) }
-
-// A sum stands for a row of which only equality matters.
-type sum struct {
-	folded  int64
-	offset  int64 // of its position; -1 when that is in another log than the present one
-	content uint64
+// unread reports whether one of the groups has not read an offset.
+func (p *part) unread(offset int64) bool {
+	return p.Translate == nil && offset >= min(p.commits.a, p.commits.b)
 }
 
 func (p *part) run(ctx context.Context, each func(Difference) error) error {
-	a, err := p.sums(ctx, p.A, p.a)
+	a, err := p.digests(ctx, p.A, p.a)
 	if err != nil {
 		return err
 	}
-	b, err := p.sums(ctx, p.B, p.b)
+	b, err := p.digests(ctx, p.B, p.b)
 	if err != nil {
 		return err
 	}
-	var differ []odd
+	var found []mismatch
 	for key, left := range a {
 		right, both := b[key]
 		switch {
-		case both && left.content == right.content:
+		case both && left.hash == right.hash:
 			p.summary.Equal++
-		case p.beyond(left.offset) || both && p.beyond(right.offset):
-			p.moving(max(left.offset, right.offset))
+		case p.unread(left.offset) || both && p.unread(right.offset):
+			p.notCompared(max(left.offset, right.offset))
 		case both:
-			differ = append(differ, odd{key: key})
+			found = append(found, mismatch{key: key})
 		default:
-			differ = append(differ, odd{key, p.A.Group})
+			found = append(found, mismatch{key, p.A.Group})
 		}
 	}
 	for key, right := range b {
 		if _, both := a[key]; both {
 			continue
 		}
-		if p.beyond(right.offset) {
-			p.moving(right.offset)
+		if p.unread(right.offset) {
+			p.notCompared(right.offset)
 		} else {
-			differ = append(differ, odd{key, p.B.Group})
+			found = append(found, mismatch{key, p.B.Group})
 		}
 	}
 	clear(a)
 	clear(b)
-	slices.SortFunc(differ, func(x, y odd) int { return strings.Compare(x.key, y.key) })
-	for odds := range slices.Chunk(differ, 10_000) { // whose rows are kept in memory
-		if err := p.explain(ctx, odds, each); err != nil {
+	slices.SortFunc(found, func(x, y mismatch) int { return strings.Compare(x.key, y.key) })
+	for some := range slices.Chunk(found, 10_000) { // their rows are kept in memory
+		if err := p.explain(ctx, some, each); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// moving counts a row that cannot be compared, and who has not come to its event.
-func (p *part) moving(offset int64) {
-	p.summary.Moving++
-	if offset >= p.frontier.a {
+// notCompared counts a row that cannot be compared, and which groups have not read its event.
+func (p *part) notCompared(offset int64) {
+	p.summary.NotCompared++
+	if offset >= p.commits.a {
 		p.summary.BehindA++
 	}
-	if offset >= p.frontier.b {
+	if offset >= p.commits.b {
 		p.summary.BehindB++
 	}
 }
 
-// An odd is a key whose rows differ.
-type odd struct {
+// A mismatch is a key whose rows differ.
+type mismatch struct {
 	key    string
-	onlyIn string // the group that alone has the row
+	onlyIn string // the only group that has a row
 }
 
-// newest reads parts of a table and hands over what may be the newest row of each key, later ones last; a nil row is deleted.
-func (p *part) newest(ctx context.Context, t Table, spans kafka.Spans, each func(key string, r Row) error) error {
-	return kafka.Read(ctx, p.Kafka, t.Topic, spans, func(record *kgo.Record) error {
-		if workspace, _, err := tidemarkv1.SplitKey(string(record.Key)); p.WorkspaceID != "" && (err != nil || workspace != p.WorkspaceID) {
-			return nil
-		}
-		if t.Partitions > 0 && kafka.FilePartition(record.Key, t.Partitions) != record.Partition {
-			return nil
-		}
-		if record.Value == nil && p.Moved != nil {
-			return nil // a copy passes over another writer's null
-		}
-		if record.Value == nil {
-			return each(string(record.Key), nil)
-		}
-		r, err := p.Kind.Decode(record)
-		if err != nil {
-			return err
-		}
-		if p.Moved != nil && t.Topic == p.A.Topic {
-			p.Moved(r)
-		}
-		return each(string(record.Key), r)
-	})
-}
-
-func (p *part) sums(ctx context.Context, t Table, spans kafka.Spans) (map[string]sum, error) {
-	sums := map[string]sum{}
-	err := p.newest(ctx, t, spans, func(key string, r Row) error {
-		if r == nil {
-			delete(sums, key)
-			return nil
-		}
-		if known, there := sums[key]; there && Folded(r) < known.folded { // a late writer's: views pass it over too
-			return nil
-		}
-		offset := r.GetPosition().GetOffset()
-		if id := r.GetLogId(); id != "" && id != p.log {
-			offset = -1 // of a log that is gone: no group will come to it
-		}
-		folded := Folded(r)
-		content, err := p.content(r)
-		sums[key] = sum{folded, offset, content}
-		return err
-	})
-	return sums, err
-}
-
-// content is the hash of what is compared of a row.
-func (p *part) content(r Row) (uint64, error) {
+// hash returns a hash of the fields of a row that are compared.
+func (p *part) hash(r Row) (uint64, error) {
 	m := r.ProtoReflect()
 	for _, name := range p.Ignore {
 		if field := m.Descriptor().Fields().ByName(protoreflect.Name(name)); field != nil {
@@ -373,11 +259,11 @@ func (p *part) content(r Row) (uint64, error) {
 	return maphash.Bytes(p.seed, b), nil
 }
 
-// explain reads the rows of some keys again and says in what they differ.
-func (p *part) explain(ctx context.Context, odds []odd, each func(Difference) error) error {
-	wanted := make(map[string]bool, len(odds))
-	for _, o := range odds {
-		wanted[o.key] = true
+// explain reads the rows of some keys again and reports in which fields they differ.
+func (p *part) explain(ctx context.Context, some []mismatch, each func(Difference) error) error {
+	wanted := make(map[string]bool, len(some))
+	for _, m := range some {
+		wanted[m.key] = true
 	}
 	a, err := p.rows(ctx, p.A, p.a, wanted)
 	if err != nil {
@@ -387,17 +273,17 @@ func (p *part) explain(ctx context.Context, odds []odd, each func(Difference) er
 	if err != nil {
 		return err
 	}
-	for _, o := range odds {
-		d := Difference{Partition: p.class, Key: o.key, OnlyIn: o.onlyIn}
-		if d.WorkspaceID, d.FileID, err = tidemarkv1.SplitKey(o.key); err != nil {
-			d.WorkspaceID, d.FileID = "", "" // a foreign writer's
+	for _, m := range some {
+		d := Difference{Partition: p.class, Key: m.key, OnlyIn: m.onlyIn}
+		if d.WorkspaceID, d.FileID, err = tidemarkv1.SplitKey(m.key); err != nil {
+			d.WorkspaceID, d.FileID = "", "" // another producer's
 		}
-		left, right := a[o.key], b[o.key]
-		if (left == nil) != (o.onlyIn == p.B.Group) || (right == nil) != (o.onlyIn == p.A.Group) {
-			p.summary.Moving++ // a newer row came, and compaction took the one that was to be compared
+		left, right := a[m.key], b[m.key]
+		if (left == nil) != (m.onlyIn == p.B.Group) || (right == nil) != (m.onlyIn == p.A.Group) {
+			p.summary.NotCompared++ // compaction has removed a row in favour of a newer one
 			continue
 		}
-		if o.onlyIn == "" {
+		if m.onlyIn == "" {
 			d.Fields = p.fields(left, right)
 		}
 		p.summary.Different++
@@ -408,22 +294,7 @@ func (p *part) explain(ctx context.Context, odds []odd, each func(Difference) er
 	return nil
 }
 
-func (p *part) rows(ctx context.Context, t Table, spans kafka.Spans, wanted map[string]bool) (map[string]Row, error) {
-	rows := map[string]Row{}
-	err := p.newest(ctx, t, spans, func(key string, r Row) error {
-		switch known := rows[key]; {
-		case !wanted[key]:
-		case r == nil:
-			delete(rows, key)
-		case known == nil || Folded(r) >= Folded(known):
-			rows[key] = r
-		}
-		return nil
-	})
-	return rows, err
-}
-
-// fields lists the fields in which two rows differ, in the order of the row's definition.
+// fields lists the fields in which two rows differ, in the order of the message.
 func (p *part) fields(a, b Row) []Field {
 	left, right := a.ProtoReflect(), b.ProtoReflect()
 	var found []Field

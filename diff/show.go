@@ -11,7 +11,7 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// show returns a field as a value that encodes as JSON: as clients of the table know it, where they do.
+// show returns the value of a field in the form that the API gives it, for encoding as JSON.
 func show(m protoreflect.Message, field protoreflect.FieldDescriptor) any {
 	if !m.Has(field) {
 		return nil

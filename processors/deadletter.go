@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strconv"
-	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/codecs"
+	"tidemark/deadletters"
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
@@ -93,29 +93,27 @@ func agree(headers []*sarama.RecordHeader, e *tidemarkv1.Event) *refusal {
 	return nil
 }
 
-// deadLetter keeps the record as it came, with the reason in its headers, in the partition it came from.
+// deadLetter emits the dead letter of a record.
 func (f *Files) deadLetter(ctx goka.Context, a *arrival, why *refusal) {
 	f.metrics.dead.WithLabelValues(why.reason).Inc()
 	if f.conf.TableOnly {
 		return
 	}
-	own := goka.Headers{
-		topology.HeaderException:     []byte("tidemark/" + why.reason),
-		topology.HeaderMessage:       []byte(brief(why.detail)),
-		topology.HeaderReason:        []byte(why.reason),
-		topology.HeaderTopic:         []byte(ctx.Topic()),
-		topology.HeaderPartition:     strconv.AppendInt(nil, int64(ctx.Partition()), 10),
-		topology.HeaderOffset:        strconv.AppendInt(nil, ctx.Offset(), 10),
-		topology.HeaderFirstFailedAt: time.Now().UTC().AppendFormat(nil, time.RFC3339Nano),
+	source := &kgo.Record{
+		Topic: string(ctx.Topic()), Partition: ctx.Partition(), Offset: ctx.Offset(), Key: a.key, Value: a.value,
 	}
-	if a.key == nil {
-		own[topology.HeaderKeyNull] = []byte("true")
+	for name, value := range ctx.Headers() {
+		source.Headers = append(source.Headers, kgo.RecordHeader{Key: name, Value: value})
 	}
-	l := letter{key: a.key, value: a.value, headers: foreign(ctx.Headers()), own: own}
-	l.fit(topology.MaxMessageBytes)
+	failure := deadletters.Failure{Reason: why.reason, Message: why.detail}
+	dead := deadletters.NewRecord(f.conf.Streams.DLQ.Name, source, failure)
+	headers := make(goka.Headers, len(dead.Headers))
+	for _, h := range dead.Headers {
+		headers[h.Key] = h.Value
+	}
 	var value any // a null value stays one
-	if l.value != nil {
-		value = l.value
+	if dead.Value != nil {
+		value = dead.Value
 	}
-	ctx.Emit(goka.Stream(f.conf.Streams.DLQ.Name), string(l.key), value, goka.WithCtxEmitHeaders(l.headers.Merged(l.own)))
+	ctx.Emit(goka.Stream(dead.Topic), string(dead.Key), value, goka.WithCtxEmitHeaders(headers))
 }

@@ -17,33 +17,33 @@ import (
 	"tidemark/topology"
 )
 
-// lookAtEvents learns from the new log what was copied. Of each old partition that is all up to some offset: its events are
-// written in their order, and those of a transaction together.
-func (r *run) lookAtEvents(ctx context.Context) error {
+// readCopied reads from the new events topic which events were copied. Of each old partition these are all events up to
+// some offset, as they are written in order and in transactions.
+func (r *run) readCopied(ctx context.Context) error {
 	topic := r.To.Events.Name
 	spans, err := kafka.StableExtent(ctx, r.Kafka, topic) // a commit returns before all its markers are written
 	if err != nil {
 		return err
 	}
-	r.places, r.last, r.expired, r.summary.Events = places{}, map[int32]int64{}, 0, 0
+	r.positions, r.last, r.expired, r.summary.Events = positions{}, map[int32]int64{}, 0, 0
 	for _, span := range spans {
 		r.expired += span.From
 	}
 	return kafka.Read(ctx, r.Kafka, topic, spans, func(record *kgo.Record) error {
-		r.report(Looking)
-		return r.note(record)
+		r.report(Reading)
+		return r.addCopied(record)
 	})
 }
 
-// note enters a record of the new log.
-func (r *run) note(record *kgo.Record) error {
+// addCopied adds a record of the new events topic.
+func (r *run) addCopied(record *kgo.Record) error {
 	from, err := source(record, topology.HeaderCopied)
 	if err != nil {
 		return err
 	}
-	if !r.places.add(from.GetPartition(), from.GetOffset(), record.Partition, record.Offset) {
+	if !r.positions.add(from.GetPartition(), from.GetOffset(), record.Partition, record.Offset) {
 		return fmt.Errorf("%w: %s holds the event of %s twice: delete the new topics and start again",
-			ErrForeign, record.Topic, from.Text())
+			errForeign, record.Topic, from.Text())
 	}
 	if last, known := r.last[from.GetPartition()]; !known || from.GetOffset() > last {
 		r.last[from.GetPartition()] = from.GetOffset()
@@ -52,19 +52,20 @@ func (r *run) note(record *kgo.Record) error {
 	return nil
 }
 
-// source reads where a copy was read.
+// source returns the old position of a copied record.
 func source(record *kgo.Record, header string) (*tidemarkv1.Position, error) {
 	for _, h := range record.Headers {
 		if h.Key == header {
 			return tidemarkv1.ParsePosition(string(h.Value))
 		}
 	}
-	return nil, fmt.Errorf("%w: the record at %s of %s is no copy: stop what writes there, send what it wrote to the old "+
-		"prefix, delete the new topics, and start again", ErrForeign, text(record.Partition, record.Offset), record.Topic)
+	return nil, fmt.Errorf("%w: the record at %s of %s is not a copy: stop its producer, send its records to the old "+
+		"prefix, delete the new topics, and start again",
+		errForeign, text(record.Partition, record.Offset), record.Topic)
 }
 
-// copyEvents copies what the old files group has read, and then what it has not. Between the two, in each new
-// partition, the new group begins.
+// copyEvents copies the events that the old files group has read, then commits the ends for the new group, then copies
+// the events that the old group has not read.
 func (r *run) copyEvents(ctx context.Context) error {
 	read, unread := kafka.Spans{}, kafka.Spans{}
 	for partition, span := range r.events {
@@ -78,7 +79,7 @@ func (r *run) copyEvents(ctx context.Context) error {
 	if err := r.copyLog(ctx, read, true); err != nil {
 		return err
 	}
-	if !r.begun {
+	if !r.resumed {
 		ends, err := kafka.StableExtent(ctx, r.Kafka, r.To.Events.Name)
 		if err != nil {
 			return err
@@ -96,9 +97,8 @@ func (r *run) copyEvents(ctx context.Context) error {
 	if err := r.copyLog(ctx, unread, false); err != nil {
 		return err
 	}
-	// Where the events lie now is read from the new log itself, which shows at the same time that each is there, and
-	// once.
-	if err := r.lookAtEvents(ctx); err != nil {
+	// The new positions are read from the new topic itself. That also proves that each event is there once.
+	if err := r.readCopied(ctx); err != nil {
 		return err
 	}
 	if r.summary.Events+r.expired < r.read {
@@ -108,18 +108,19 @@ func (r *run) copyEvents(ctx context.Context) error {
 	return r.countUnfolded(ctx)
 }
 
-// copyLog copies parts of the old log, one partition after the other: if one workspace's events lie in two, because
-// partitions were added, the older ones mostly are in the lower.
+// copyLog copies spans of the old events topic, one partition after the other. If a workspace has events in two
+// partitions, because partitions were added, the older ones mostly are in the lower.
 func (r *run) copyLog(ctx context.Context, spans kafka.Spans, folded bool) error {
 	for _, partition := range slices.Sorted(maps.Keys(spans)) {
 		part := kafka.Spans{partition: spans[partition]}
 		err := kafka.Read(ctx, r.Kafka, r.From.Events.Name, part, func(record *kgo.Record) error {
 			r.report(Events)
 			r.read++
-			if last, begun := r.last[record.Partition]; begun && record.Offset <= last {
+			if last, found := r.last[record.Partition]; found && record.Offset <= last {
 				return nil
 			}
-			return r.writer.put(ctx, copied(record, r.To.Events.Name, r.partitionOf(record, folded), topology.HeaderCopied))
+			to := r.partitionOf(record, folded)
+			return r.writer.put(ctx, copied(record, r.To.Events.Name, to, topology.HeaderCopied))
 		})
 		if err == nil {
 			err = r.writer.flush(ctx)
@@ -131,12 +132,12 @@ func (r *run) copyLog(ctx context.Context, spans kafka.Spans, folded bool) error
 	return nil
 }
 
-// partitionOf returns where an event belongs. One in a wrong partition, which is a dead letter, lies in a wrong one
-// again: put right it would be folded beside its dead letter. (With one partition there is no wrong one.) Where
-// partitions were added to the old topic, what is written since may be hashed over all of them, and is good.
+// partitionOf returns the new partition of an event. An event in a wrong partition is a dead letter. It goes to a wrong
+// partition again: in the right one it would be folded, beside its dead letter. (With one partition there is no wrong
+// one.) If partitions were added to the old topic, events written since may be hashed over all of them, and are right.
 func (r *run) partitionOf(record *kgo.Record, folded bool) int32 {
 	workspace := string(record.Key)
-	if len(record.Key) == 0 { // then the JSON alone says it; else one that contradicts the key is no event anywhere
+	if len(record.Key) == 0 { // else a JSON that contradicts the key is a dead letter in any partition
 		if e, err := codecs.ParseEvent(record.Value); err == nil {
 			workspace = e.GetWorkspaceId()
 		}
@@ -157,7 +158,7 @@ func (r *run) countUnfolded(ctx context.Context) error {
 		return err
 	}
 	r.summary.Unfolded = 0
-	for _, entries := range r.places {
+	for _, entries := range r.positions {
 		for _, entry := range entries {
 			partition, offset := int32(entry>>offsetBits)-1, entry&(1<<offsetBits-1)
 			if entry != 0 && offset >= begin[partition].At {
@@ -168,8 +169,8 @@ func (r *run) countUnfolded(ctx context.Context) error {
 	return nil
 }
 
-// there returns where the records of a topic were copied from.
-func (r *run) there(ctx context.Context, topic, header string) (map[string]bool, error) {
+// copiedFrom returns the old positions of the records of a topic.
+func (r *run) copiedFrom(ctx context.Context, topic, header string) (map[string]bool, error) {
 	spans, err := kafka.StableExtent(ctx, r.Kafka, topic)
 	if err != nil {
 		return nil, err
@@ -184,10 +185,10 @@ func (r *run) there(ctx context.Context, topic, header string) (map[string]bool,
 	})
 }
 
-// copyDeadLetters copies the entries that are neither replayed nor dropped. Their source is said as it lies in the new
-// log.
+// copyDeadLetters copies the entries that are neither replayed nor dropped, with the new positions of their source
+// events. The source of a sink's entry stays that of the old topic, which is not copied.
 func (r *run) copyDeadLetters(ctx context.Context) error {
-	there, err := r.there(ctx, r.To.DLQ.Name, topology.HeaderCopiedLetter)
+	done, err := r.copiedFrom(ctx, r.To.DLQ.Name, topology.HeaderCopiedDeadLetter)
 	if err != nil {
 		return err
 	}
@@ -199,26 +200,26 @@ func (r *run) copyDeadLetters(ctx context.Context) error {
 	err = queue.Records(ctx, open, func(entry *deadletters.Entry, record *kgo.Record) error {
 		r.report(DeadLetters)
 		r.summary.DeadLetters++
-		if there[text(record.Partition, record.Offset)] {
+		if done[text(record.Partition, record.Offset)] {
 			return nil
 		}
 		partition := kafka.Partition(string(record.Key), r.To.DLQ.Partitions)
-		letter := copied(record, r.To.DLQ.Name, partition, topology.HeaderCopiedLetter)
-		at := r.places.find(entry.Source.Partition, entry.Source.Offset)
-		if at != nil && entry.Source.Topic == r.From.Events.Name {
-			letter.Partition = at.GetPartition()
-			for i, h := range letter.Headers {
+		dead := copied(record, r.To.DLQ.Name, partition, topology.HeaderCopiedDeadLetter)
+		at := r.positions.find(entry.Partition, entry.Offset)
+		if at != nil && entry.Topic == r.From.Events.Name {
+			dead.Partition = at.GetPartition()
+			for i, h := range dead.Headers {
 				switch h.Key {
 				case topology.HeaderTopic:
-					letter.Headers[i].Value = []byte(r.To.Events.Name)
+					dead.Headers[i].Value = []byte(r.To.Events.Name)
 				case topology.HeaderPartition:
-					letter.Headers[i].Value = strconv.AppendInt(nil, int64(at.GetPartition()), 10)
+					dead.Headers[i].Value = strconv.AppendInt(nil, int64(at.GetPartition()), 10)
 				case topology.HeaderOffset:
-					letter.Headers[i].Value = strconv.AppendInt(nil, at.GetOffset(), 10)
+					dead.Headers[i].Value = strconv.AppendInt(nil, at.GetOffset(), 10)
 				}
 			}
 		}
-		return r.writer.put(ctx, letter)
+		return r.writer.put(ctx, dead)
 	})
 	if err != nil {
 		return err
@@ -226,10 +227,10 @@ func (r *run) copyDeadLetters(ctx context.Context) error {
 	return r.writer.flush(ctx)
 }
 
-// copyNotices copies the notices that are not in the counts yet. All others have been read by everyone who was to read
-// them, and stay where they are.
+// copyNotices copies the notices that the workspaces group has not counted. Consumers finish reading the others in the
+// old topic.
 func (r *run) copyNotices(ctx context.Context) error {
-	there, err := r.there(ctx, r.To.Notify.Name, topology.HeaderCopied)
+	done, err := r.copiedFrom(ctx, r.To.Notify.Name, topology.HeaderCopied)
 	if err != nil {
 		return err
 	}
@@ -239,12 +240,12 @@ func (r *run) copyNotices(ctx context.Context) error {
 		err := kafka.Read(ctx, r.Kafka, r.From.Notify.Name, kafka.Spans{partition: span}, func(record *kgo.Record) error {
 			r.report(Notices)
 			r.summary.Notices++
-			if there[text(record.Partition, record.Offset)] {
+			if done[text(record.Partition, record.Offset)] {
 				return nil
 			}
 			to := kafka.FilePartition(record.Key, r.To.Notify.Partitions)
 			notice := copied(record, r.To.Notify.Name, to, topology.HeaderCopied)
-			if notice.Value, err = r.moveNotice(record); err != nil {
+			if notice.Value, err = r.translateNotice(record); err != nil {
 				return err
 			}
 			return r.writer.put(ctx, notice)
@@ -256,15 +257,16 @@ func (r *run) copyNotices(ctx context.Context) error {
 	return r.writer.flush(ctx)
 }
 
-// moveNotice returns the bytes of a notice with its new positions. What is none is for the group to skip, as before.
-func (r *run) moveNotice(record *kgo.Record) ([]byte, error) {
+// translateNotice returns a notice with its new positions. A record that is not a notice is copied as it is: the group
+// skips it.
+func (r *run) translateNotice(record *kgo.Record) ([]byte, error) {
 	message, err := codecs.Notice{}.Decode(record.Value)
 	if err != nil {
-		return record.Value, nil //nolint:nilerr // a foreign writer's
+		return record.Value, nil //nolint:nilerr // another producer's
 	}
 	n := message.(*tidemarkv1.Notice)
 	old := n.GetPosition()
-	if r.places.translate(n.ProtoReflect()); n.GetPosition() == nil {
+	if r.positions.translate(n.ProtoReflect()); n.GetPosition() == nil {
 		return nil, fmt.Errorf("the notice at %s of %s is not counted yet, and its event %s is no longer in %s: "+
 			"run `process --groups workspaces` until it is counted, and start again",
 			text(record.Partition, record.Offset), record.Topic, old.Text(), r.From.Events.Name)

@@ -76,8 +76,8 @@ func TestWhatKeepsACopyFromBeingComplete(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := move.Run(t.Context()); !errors.Is(err, repartition.ErrArrived) || !strings.Contains(err.Error(), "1 records in "+old.conf.Streams.Events.Name) {
-		t.Errorf("an event came meanwhile: %v", err)
+	if _, err := move.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "events arrived meanwhile: 1 records in "+old.conf.Streams.Events.Name) {
+		t.Errorf("an event arrived meanwhile: %v", err)
 	}
 	move = old.moveTo(moved, nil)
 	summary, err := move.Run(t.Context())
@@ -95,7 +95,7 @@ func TestWhatKeepsACopyFromBeingComplete(t *testing.T) {
 	}
 
 	moved.send(t, []happening{added("w", "e3", "h", "")})
-	if _, err := move.Run(t.Context()); !errors.Is(err, repartition.ErrForeign) {
+	if _, err := move.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "something else writes under the new prefix") {
 		t.Errorf("an event that was not copied: %v", err)
 	}
 }
@@ -114,7 +114,8 @@ func TestForgottenCommitsAreNotTakenForNone(t *testing.T) {
 	}
 }
 
-// Someone added partitions to the events topic. Producers of other languages hash over all of them since, and nothing is folded.
+// Someone added partitions to the events topic. Producers of other languages hash over all of them since, and nothing
+// is folded.
 func TestPartitionsThatWereAddedAreRead(t *testing.T) {
 	brokers := devbroker.ForTest(t)
 	old, moved := install(t, brokers, 4, epochs.AtLeastOnce).apply(t), install(t, brokers, 6, epochs.AtLeastOnce)
@@ -299,8 +300,8 @@ func TestAKilledRunIsFenced(t *testing.T) {
 	}
 }
 
-// Copied events have their old times, so retention may take some while the copy is made. They are not copied again, to where they
-// would be folded as new ones.
+// Copied events have their old times, so retention may take some while the copy is made. They are not copied again, to
+// where they would be folded as new ones.
 func TestRetentionTakesWhatWasCopied(t *testing.T) {
 	brokers := devbroker.ForTest(t)
 	old, moved := install(t, brokers, 2, epochs.AtLeastOnce).apply(t), install(t, brokers, 3, epochs.AtLeastOnce)

@@ -1,12 +1,12 @@
 // Package repartition copies an installation under another topic prefix, with another number of partitions.
 //
-// It promises that the processors, started under the new prefix, go on exactly where those of the old one stopped: no
-// event is lost, none is folded or counted a second time, a resend is known as one, and versions go on. Whatever ends a
-// run, the next one goes on: what was copied is known by a header and by transactions, so nothing is there twice. At
+// The processors, started under the new prefix, continue exactly where those of the old one stopped: no event is lost
+// or folded or counted a second time, resends are duplicates, and versions continue. An interrupted run is continued by
+// the next one: records are copied in transactions, with their old position in a header, so none is copied twice. At
 // the end both tables are compared row by row.
 //
-// It changes and deletes nothing under the old prefix, and does not stop what runs there: it refuses while a processor
-// does, and says so when events came meanwhile.
+// Nothing under the old prefix is changed or deleted. Run fails while a processor runs there, or if events arrive
+// meanwhile.
 package repartition
 
 import (
@@ -25,21 +25,21 @@ import (
 	"tidemark/topology"
 )
 
-// A Move is what to copy, and where to.
+// A Move copies the installation From to To.
 type Move struct {
 	Kafka    kafka.Config
 	From, To topology.Streams   // of From only the names count
-	Report   func(Stage, int64) // called with the number of each record of a stage; nil: nobody listens
+	Report   func(Stage, int64) // called for each record of a stage, with its number; may be nil
 
-	hook func(*kgo.Record) error // of tests: called before a record is written; nil: nothing
+	hook func(*kgo.Record) error // for tests: called before a record is written; may be nil
 }
 
-// A Stage is a part of the work, in the words of a progress report.
+// A Stage is a part of the work, as progress reports name it.
 type Stage string
 
 // The stages, in their order.
 const (
-	Looking     Stage = "looking at what is copied already"
+	Reading     Stage = "reading copies of earlier runs"
 	Events      Stage = "events"
 	DeadLetters Stage = "dead letters"
 	Notices     Stage = "notices that are not counted yet"
@@ -47,37 +47,27 @@ const (
 	Comparing   Stage = "comparing"
 )
 
-// A Summary is what the new prefix holds.
+// A Summary counts what is under the new prefix.
 type Summary struct {
 	Events      int64             `json:"events"`
-	Unfolded    int64             `json:"unfolded"` // events of them that are still to be folded
+	Unfolded    int64             `json:"unfolded"` // events that are still to be folded
 	DeadLetters int               `json:"dead_letters"`
 	Notices     int               `json:"notices"`
-	Strays      int               `json:"strays"` // rows left out: no reader takes them where they lie
+	Misplaced   int               `json:"strays"` // rows not copied: they are in a wrong partition, which views ignore
 	Files       diff.Summary      `json:"files"`
 	Workspaces  diff.Summary      `json:"workspaces"`
 	Different   []diff.Difference `json:"different,omitempty"` // the first ten
 }
 
-// What keeps a run from beginning, or from being the last one.
-var (
-	// ErrRunning says that processors run under one of the prefixes.
-	ErrRunning = errors.New("processors are running")
-	// ErrInUse says that processors have gone on under the new prefix.
-	ErrInUse = errors.New("the new prefix is in use")
-	// ErrArrived says that something wrote while the copy was made.
-	ErrArrived = errors.New("events arrived meanwhile")
-	// ErrDiffer says that the tables are not the same.
-	ErrDiffer = errors.New("the tables differ")
-	// ErrForeign says that something else has written under the new prefix.
-	ErrForeign = errors.New("something else writes under the new prefix")
-)
+// ErrDiffer is returned if the tables are not equal.
+var ErrDiffer = errors.New("the tables differ")
 
-// mark is what the commits of the new group end with, until a processor has committed.
+var errForeign = errors.New("something else writes under the new prefix")
+
+// mark ends the metadata of the new groups' commits, until a processor commits.
 const mark = "repartition"
 
-// Run copies, compares, and returns what is there. When ctx ends before, it returns its error; started again it goes
-// on.
+// Run copies and compares. It returns the error of ctx when that ends first; the next run continues.
 func (m *Move) Run(ctx context.Context) (*Summary, error) {
 	if m.From.Events.Name == m.To.Events.Name {
 		return nil, fmt.Errorf("both prefixes are that of %s: want another one", m.To.Events.Name)
@@ -97,7 +87,7 @@ func (m *Move) Run(ctx context.Context) (*Summary, error) {
 	}
 	defer run.writer.close()
 	for _, step := range []func(context.Context) error{
-		run.lookAtEvents, run.copyEvents, run.copyDeadLetters, run.copyNotices, run.copyRows,
+		run.readCopied, run.copyEvents, run.copyDeadLetters, run.copyNotices, run.copyRows,
 		run.nothingArrived, run.compare, run.finish,
 	} {
 		if err := step(ctx); err != nil {
@@ -107,7 +97,7 @@ func (m *Move) Run(ctx context.Context) (*Summary, error) {
 	return &run.summary, nil
 }
 
-// quiet refuses while a processor runs.
+// quiet fails while a processor runs under the old prefix.
 func (m *Move) quiet(ctx context.Context) error {
 	for _, g := range []struct{ group, topic string }{
 		{m.From.FilesGroup, m.From.Events.Name}, {m.From.WorkspacesGroup, m.From.Notify.Name},
@@ -117,14 +107,15 @@ func (m *Move) quiet(ctx context.Context) error {
 			return err
 		}
 		if lag.Members > 0 {
-			return fmt.Errorf("%w: group %s has %d members: stop `process`, or wait some 10 s for one that was killed",
-				ErrRunning, g.group, lag.Members)
+			return fmt.Errorf("processors are running: group %s has %d members: stop `process`, "+
+				"or wait some 10 s for one that was killed",
+				g.group, lag.Members)
 		}
 	}
 	return nil
 }
 
-// unused refuses once processors have gone on under the new prefix.
+// unused fails once processors run, or have committed, under the new prefix.
 func (m *Move) unused(ctx context.Context) error {
 	for _, g := range []struct{ group, topic string }{
 		{m.To.FilesGroup, m.To.Events.Name}, {m.To.WorkspacesGroup, m.To.Notify.Name},
@@ -134,7 +125,7 @@ func (m *Move) unused(ctx context.Context) error {
 			return err
 		}
 		if lag.Members > 0 {
-			return fmt.Errorf("%w: group %s has %d members", ErrInUse, g.group, lag.Members)
+			return fmt.Errorf("the new prefix is in use: group %s has %d members", g.group, lag.Members)
 		}
 		commits, err := kafka.Committed(ctx, m.Kafka, g.group, g.topic)
 		if err != nil {
@@ -142,15 +133,16 @@ func (m *Move) unused(ctx context.Context) error {
 		}
 		for partition, o := range commits {
 			if !strings.HasSuffix(o.Metadata, mark) {
-				return fmt.Errorf("%w: group %s has read partition %d of %s by itself, up to %d; to copy again choose another prefix",
-					ErrInUse, g.group, partition, g.topic, o.At)
+				return fmt.Errorf("the new prefix is in use: group %s has read partition %d of %s up to %d; "+
+					"to copy again choose another prefix",
+					g.group, partition, g.topic, o.At)
 			}
 		}
 	}
 	return nil
 }
 
-// createTopics makes the new topics, which are kept for as long as the old ones.
+// createTopics creates the new topics, with the retention of the old ones.
 func (m *Move) createTopics(ctx context.Context) error {
 	from := m.From.Topics()
 	kept, err := kafka.Retentions(ctx, m.Kafka, from)
@@ -170,25 +162,26 @@ func (m *Move) createTopics(ctx context.Context) error {
 // A run is one call of Run.
 type run struct {
 	*Move
-	writer  *writer
-	places  places
-	last    map[int32]int64 // by old partition: the last event that was copied
-	expired int64           // offsets of the new log whose records retention has taken, as it counts from their old times
-	fromID  string          // of the events topics
-	toID    string
-	hashed  int // partitions that the old installation hashes its keys over
-	events  kafka.Spans
-	folded  map[int32]int64 // what the old files group reads next
-	counted map[int32]int64 // what the old workspaces group reads next in the notices
-	notices kafka.Spans
-	begun   bool  // all events before the old group's commits were copied by an earlier run
-	read    int64 // events of the old log
-	stage   Stage
-	looked  int64 // records in that stage
-	summary Summary
+	writer    *writer
+	positions positions
+	last      map[int32]int64 // by old partition: the offset of the last event that was copied
+	expired   int64           // new offsets that have expired: copies keep the timestamps that retention counts from
+	fromID    string          // topic ids of the events topics
+	toID      string
+	hashed    int // how many partitions the old installation hashes its keys over
+	events    kafka.Spans
+	folded    map[int32]int64 // what the old files group reads next
+	counted   map[int32]int64 // what the old workspaces group reads next in the notices
+	notices   kafka.Spans
+	resumed   bool  // an earlier run has copied all events before the old group's commits
+	read      int64 // events of the old topic
+	stage     Stage
+	staged    int64 // records in that stage
+	summary   Summary
 }
 
-// open takes stock of the old installation, whose undecided transactions are waited for, and fences an earlier run.
+// open reads the offsets and commits of the old installation, waits for its open transactions, and fences an earlier
+// run.
 func (r *run) open(ctx context.Context) error {
 	counts := map[string]int{}
 	for _, t := range r.From.Topics() {
@@ -203,7 +196,7 @@ func (r *run) open(ctx context.Context) error {
 		case r.From.Notify.Name:
 			r.notices = spans
 		}
-		// Where partitions were added to some topics, the others still have the number that all keys are hashed over.
+		// If partitions were added to some topics only, the others have the number that all keys are hashed over.
 		if r.hashed == 0 || len(spans) < r.hashed {
 			r.hashed = len(spans)
 		}
@@ -219,16 +212,16 @@ func (r *run) open(ctx context.Context) error {
 	if r.counted, err = r.committed(ctx, r.From.WorkspacesGroup, r.From.Notify.Name, r.From.Workspaces.Name); err != nil {
 		return err
 	}
-	begun, err := kafka.Committed(ctx, r.Kafka, r.To.FilesGroup, r.To.Events.Name)
+	commits, err := kafka.Committed(ctx, r.Kafka, r.To.FilesGroup, r.To.Events.Name)
 	if err != nil {
 		return err
 	}
-	r.begun = len(begun) > 0
+	r.resumed = len(commits) > 0
 	r.writer, err = newWriter(ctx, r.Kafka, r.To.FilesGroup, r.hook)
 	return err
 }
 
-// committed returns what a group reads next. One that the brokers have forgotten would seem to have read nothing.
+// committed returns the offsets that a group reads next. It fails if the brokers have forgotten the group's commits.
 func (r *run) committed(ctx context.Context, group, topic, table string) (map[int32]int64, error) {
 	commits, err := kafka.Committed(kadm.RequireStable(ctx), r.Kafka, group, topic)
 	if err != nil {
@@ -239,8 +232,8 @@ func (r *run) committed(ctx context.Context, group, topic, table string) (map[in
 		return nil, err
 	}
 	if len(commits) == 0 && rows.Len() > 0 {
-		return nil, fmt.Errorf("%s has rows, and group %s has committed nothing in %s: the brokers forgot it, as it was "+
-			"idle for long; run `process` once, stop it, and start again", table, group, topic)
+		return nil, fmt.Errorf("%s has rows, and group %s has committed nothing in %s: its commits have expired; "+
+			"run `process` once, stop it, and start again", table, group, topic)
 	}
 	next := map[int32]int64{}
 	for partition, o := range commits {
@@ -252,14 +245,14 @@ func (r *run) committed(ctx context.Context, group, topic, table string) (map[in
 // report counts a record of a stage.
 func (r *run) report(stage Stage) {
 	if stage != r.stage {
-		r.stage, r.looked = stage, 0
+		r.stage, r.staged = stage, 0
 	}
-	if r.looked++; r.Report != nil {
-		r.Report(stage, r.looked)
+	if r.staged++; r.Report != nil {
+		r.Report(stage, r.staged)
 	}
 }
 
-// nothingArrived refuses to call the copy complete while something writes under the old prefix.
+// nothingArrived fails if events or notices were written under the old prefix meanwhile.
 func (r *run) nothingArrived(ctx context.Context) error {
 	if err := errors.Join(r.quiet(ctx), r.unused(ctx)); err != nil {
 		return err
@@ -277,14 +270,15 @@ func (r *run) nothingArrived(ctx context.Context) error {
 			more += max(0, span.To-topic.seen[partition].To)
 		}
 		if more > 0 {
-			return fmt.Errorf("%w: %d records in %s: stop what writes there (`ingest`, `replay`, others) and start again",
-				ErrArrived, more, topic.name)
+			return fmt.Errorf("events arrived meanwhile: %d records in %s: stop what writes there "+
+				"(`ingest`, `replay`, others) and start again",
+				more, topic.name)
 		}
 	}
 	return nil
 }
 
-// finish commits for the new groups once more, now saying how far their tables reach.
+// finish commits for the new groups once more, with the ends of their changelogs.
 func (r *run) finish(ctx context.Context) error {
 	for _, g := range []struct{ group, input, table string }{
 		{r.To.FilesGroup, r.To.Events.Name, r.To.Files.Name},
@@ -308,13 +302,13 @@ func (r *run) finish(ctx context.Context) error {
 		}
 		var offsets []kadm.Offset
 		for partition, span := range input {
-			at := span.From // of the notices: all that are there are still to be counted
+			at := span.From // all copied notices are still to be counted
 			if o, found := commits[partition]; found {
 				at = o.At
 			}
-			said := committed.ChangelogEnd{Table: ids[g.table].String(), Offset: table[partition].To}.Metadata()
+			metadata := committed.ChangelogEnd{Table: ids[g.table].String(), Offset: table[partition].To}.Metadata()
 			offsets = append(offsets, kadm.Offset{
-				Topic: g.input, Partition: partition, At: at, LeaderEpoch: -1, Metadata: said + " " + mark,
+				Topic: g.input, Partition: partition, At: at, LeaderEpoch: -1, Metadata: metadata + " " + mark,
 			})
 		}
 		if err := kafka.Commit(ctx, r.Kafka, g.group, offsets...); err != nil {

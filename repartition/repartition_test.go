@@ -232,11 +232,11 @@ func open(t *testing.T, i *installation) map[string]int {
 	}
 	found := map[string]int{}
 	err = queue.Records(t.Context(), entries, func(e *deadletters.Entry, r *kgo.Record) error {
-		if e.Source.Topic != i.conf.Streams.Events.Name {
+		if e.Topic != i.conf.Streams.Events.Name {
 			return fmt.Errorf("the source of a dead letter is %+v", e.Source)
 		}
-		span := kafka.Spans{e.Source.Partition: {From: e.Source.Offset, To: e.Source.Offset + 1}}
-		return kafka.Read(t.Context(), i.conf.Kafka, e.Source.Topic, span, func(source *kgo.Record) error {
+		span := kafka.Spans{e.Partition: {From: e.Offset, To: e.Offset + 1}}
+		return kafka.Read(t.Context(), i.conf.Kafka, e.Topic, span, func(source *kgo.Record) error {
 			if string(source.Value) != string(r.Value) {
 				return fmt.Errorf("the dead letter of %+v is %s, there lies %s", e.Source, r.Value, source.Value)
 			}
@@ -250,8 +250,8 @@ func open(t *testing.T, i *installation) map[string]int {
 	return found
 }
 
-// TestAMoveIsAsIfItHadBeenSoFromTheStart cuts a copy short again and again, goes on under the new prefix, and compares with an
-// installation that had this number of partitions when the first event came.
+// TestAMoveIsAsIfItHadBeenSoFromTheStart cuts a copy short again and again, goes on under the new prefix, and compares
+// with an installation that had this number of partitions when the first event came.
 func TestAMoveIsAsIfItHadBeenSoFromTheStart(t *testing.T) {
 	for _, c := range []struct {
 		guarantee epochs.Guarantee
@@ -356,7 +356,7 @@ func moveAll(t *testing.T, rnd *rand.Rand, from, to *installation) (kills int, s
 		summary, err := move.Run(ctx)
 		cancel(nil)
 		if err == nil {
-			if summary.Files.Equal == 0 || summary.Workspaces.Equal == 0 || summary.Files.Different+summary.Workspaces.Different+summary.Strays > 0 || summary.DeadLetters == 0 {
+			if summary.Files.Equal == 0 || summary.Workspaces.Equal == 0 || summary.Files.Different+summary.Workspaces.Different+summary.Misplaced > 0 || summary.DeadLetters == 0 {
 				t.Errorf("%+v", summary)
 			}
 			return kills, summary

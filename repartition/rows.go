@@ -15,10 +15,10 @@ import (
 	"tidemark/topology"
 )
 
-// copyRows copies the newest row of every key of both tables, and says to the index what each file is. Rows are written
-// again by each run: the same key has the same row.
+// copyRows copies the newest row of every key of both tables, and writes an index record for each file. Every run
+// writes all of them again, with the same content.
 func (r *run) copyRows(ctx context.Context) error {
-	r.summary.Strays = 0
+	r.summary.Misplaced = 0
 	err := r.copyTable(ctx, r.From.Workspaces, r.To.Workspaces, diff.Workspaces, nil)
 	if err != nil {
 		return err
@@ -29,7 +29,7 @@ func (r *run) copyRows(ctx context.Context) error {
 			return fmt.Errorf("a row of %s is a %T", r.From.Files.Name, row)
 		}
 		if state.GetKind() == tidemarkv1.Kind_KIND_FOLDER {
-			return nil // the index holds files
+			return nil // the index has files only
 		}
 		value, err := codecs.Index{}.Encode(file.IndexOf(state))
 		if err != nil {
@@ -42,8 +42,8 @@ func (r *run) copyRows(ctx context.Context) error {
 	return r.copyTable(ctx, r.From.Files, r.To.Files, diff.Files, index)
 }
 
-// copyTable copies the newest row of each key, one old partition after the other; also is called with each and its new
-// record.
+// copyTable copies the newest row of each key, one old partition after the other, and calls also with each new record
+// and row.
 func (r *run) copyTable(
 	ctx context.Context, from, to topology.Topic, kind diff.Kind, also func(*kgo.Record, diff.Row) error,
 ) error {
@@ -66,7 +66,7 @@ func (r *run) copyTable(
 			if err != nil {
 				return err
 			}
-			r.move(row)
+			r.translateRow(row)
 			value, err := proto.Marshal(row)
 			if err != nil {
 				return fmt.Errorf("encode the row %q of %s: %w", record.Key, from.Name, err)
@@ -90,9 +90,10 @@ func (r *run) copyTable(
 	return nil
 }
 
-// A version says how many events were folded into the newest row of a key, and where it lies.
+// A version is the number of folded events of the newest row of a key, and its offset.
 type version struct{ folded, offset int64 }
 
+// newest returns the newest row of each key.
 func (r *run) newest(
 	ctx context.Context, topic string, part kafka.Spans, kind diff.Kind,
 ) (map[string]version, error) {
@@ -100,11 +101,11 @@ func (r *run) newest(
 	return newest, kafka.Read(ctx, r.Kafka, topic, part, func(record *kgo.Record) error {
 		key := string(record.Key)
 		if kafka.FilePartition(record.Key, r.hashed) != record.Partition {
-			r.summary.Strays++
+			r.summary.Misplaced++
 			return nil
 		}
 		if record.Value == nil {
-			return nil // another writer's: our groups write none, and undo it where they run
+			return nil // another producer's: the groups write none, and undo it
 		}
 		row, err := kind.Decode(record)
 		if err != nil {
@@ -117,8 +118,7 @@ func (r *run) newest(
 	})
 }
 
-// compare compares both tables with the old ones, row by row and in every field, positions as they are said in the new
-// log.
+// compare compares both tables with the old ones, row by row and in every field, after translating the old positions.
 func (r *run) compare(ctx context.Context) error {
 	r.report(Comparing)
 	for _, table := range []struct {
@@ -129,11 +129,12 @@ func (r *run) compare(ctx context.Context) error {
 		{r.From.Workspaces, r.To.Workspaces, diff.Workspaces, &r.summary.Workspaces},
 		{r.From.Files, r.To.Files, diff.Files, &r.summary.Files},
 	} {
-		if _, err := kafka.StableExtent(ctx, r.Kafka, table.to.Name); err != nil { // else the comparison would miss the last rows
+		// Else the comparison would miss the last rows.
+		if _, err := kafka.StableExtent(ctx, r.Kafka, table.to.Name); err != nil {
 			return err
 		}
 		c := &diff.Comparison{
-			Kafka: r.Kafka, Kind: table.kind, Moved: func(row diff.Row) { r.move(row) },
+			Kafka: r.Kafka, Kind: table.kind, Translate: func(row diff.Row) { r.translateRow(row) },
 			A: diff.Table{Group: table.from.Name, Topic: table.from.Name, Partitions: r.hashed},
 			B: diff.Table{Group: table.to.Name, Topic: table.to.Name, Partitions: table.to.Partitions},
 		}
@@ -149,7 +150,7 @@ func (r *run) compare(ctx context.Context) error {
 		*table.summary = *summary
 	}
 	if n := r.summary.Workspaces.Different + r.summary.Files.Different; n > 0 {
-		return fmt.Errorf("%w in %d rows: start again; if they still differ, something else has written into %s or %s",
+		return fmt.Errorf("%w in %d rows: start again; if they still differ, something else has written to %s or %s",
 			ErrDiffer, n, r.To.Files.Name, r.To.Workspaces.Name)
 	}
 	return nil

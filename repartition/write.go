@@ -10,11 +10,12 @@ import (
 
 	"tidemark/kafka"
 	"tidemark/kafka/epochs"
+	"tidemark/replay"
 	"tidemark/topology"
 )
 
-// A writer writes records in transactions. Their id is the same in each run: a new one ends what a killed one left
-// open, and nothing that was still on its way becomes visible.
+// A writer writes records in transactions. Every run has the same transactional id, so a new run fences a killed one
+// and aborts its open transaction.
 type writer struct {
 	conf    kafka.Config
 	id      string
@@ -24,20 +25,20 @@ type writer struct {
 	bytes   int
 }
 
-// How much is in one transaction.
+// Limits of a transaction.
 const (
 	maxRecords = 2000
 	maxBytes   = 8 << 20
 )
 
-// patient waits for brokers until the context ends. kgo reckons the age of a record from its timestamp, which is
-// copied.
-var patient = kgo.RecordDeliveryTimeout(0)
+// noTimeout waits for brokers until the context ends. kgo's timeout would count from the timestamp of a record, which
+// is copied.
+var noTimeout = kgo.RecordDeliveryTimeout(0)
 
 func newWriter(ctx context.Context, conf kafka.Config, group string, hook func(*kgo.Record) error) (*writer, error) {
 	w := &writer{conf: conf, id: epochs.TransactionalID(group, "repartition"), hook: hook}
 	var err error
-	if w.client, err = kafka.NewProducer(conf, kgo.TransactionalID(w.id), patient); err != nil {
+	if w.client, err = kafka.NewProducer(conf, kgo.TransactionalID(w.id), noTimeout); err != nil {
 		return nil, err
 	}
 	if _, _, err := w.client.ProducerID(ctx); err != nil { // which fences an earlier run
@@ -49,14 +50,14 @@ func newWriter(ctx context.Context, conf kafka.Config, group string, hook func(*
 
 func (w *writer) close() { w.client.Close() }
 
-// put writes a record by and by: in order of its partition, and at the latest with flush.
+// put adds a record to the current transaction, and commits that when it is full.
 func (w *writer) put(ctx context.Context, r *kgo.Record) error {
 	if w.hook != nil {
 		if err := w.hook(r); err != nil {
 			return err
 		}
 	}
-	size := sizeOf(r)
+	size := replay.RecordSize(r)
 	if size > topology.MaxMessageBytes {
 		return w.putCompressed(ctx, r)
 	}
@@ -67,20 +68,20 @@ func (w *writer) put(ctx context.Context, r *kgo.Record) error {
 	return nil
 }
 
-// flush makes all that was put visible.
+// flush commits the current transaction.
 func (w *writer) flush(ctx context.Context) error {
 	records := w.pending
 	w.pending, w.bytes = nil, 0
 	return write(ctx, w.client, records...)
 }
 
-// putCompressed writes a record that fits into a topic because its producer compressed it, and so again.
+// putCompressed writes a record that is within the topic's size limit only when compressed.
 func (w *writer) putCompressed(ctx context.Context, r *kgo.Record) error {
 	if err := w.flush(ctx); err != nil {
 		return err
 	}
-	client, err := kafka.NewProducer(w.conf, kgo.TransactionalID(w.id+"-large"), patient,
-		kgo.ProducerBatchMaxBytes(64<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression())) // which is never the larger
+	client, err := kafka.NewProducer(w.conf, kgo.TransactionalID(w.id+"-large"), noTimeout,
+		kgo.ProducerBatchMaxBytes(64<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression()))
 	if err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ func (w *writer) putCompressed(ctx context.Context, r *kgo.Record) error {
 	return write(ctx, client, r)
 }
 
-// write writes records in a transaction of their own.
+// write writes records in one transaction.
 func write(ctx context.Context, client *kgo.Client, records ...*kgo.Record) error {
 	if len(records) == 0 {
 		return nil
@@ -110,17 +111,7 @@ func write(ctx context.Context, client *kgo.Client, records ...*kgo.Record) erro
 	return nil
 }
 
-// sizeOf is a bound on what a record takes in a batch of its own.
-func sizeOf(r *kgo.Record) int {
-	const batch, field = 128, 10 // of the batch and the record themselves; of a length
-	n := batch + len(r.Key) + len(r.Value) + 2*field
-	for _, h := range r.Headers {
-		n += len(h.Key) + len(h.Value) + 2*field
-	}
-	return n
-}
-
-// copied returns a record for another topic, with the header of that name saying where it was read.
+// copied returns a copy of a record for another topic, with its position in the header of that name.
 func copied(r *kgo.Record, topic string, partition int32, header string) *kgo.Record {
 	headers := make([]kgo.RecordHeader, 0, len(r.Headers)+1)
 	for _, h := range r.Headers {

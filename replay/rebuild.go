@@ -22,11 +22,11 @@ import (
 	"tidemark/topology"
 )
 
-// Rebuild folds events into a table of another group, up to where the topic ended when the run began.
+// Rebuild folds events into the table of another group, up to where the topic ended when the run began.
 type Rebuild struct {
 	Kafka   kafka.Config
 	Streams topology.Streams // of Target
-	Dir     string           // where the run keeps what it was asked for, beside the group's local store
+	Dir     string           // of the run's state file, beside the group's local store
 	Select  Selection
 	Rate    float64 // events a second; 0 is no limit
 	Report  func(Progress)
@@ -38,25 +38,23 @@ type Rebuild struct {
 
 var nameForm = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,98}[a-zA-Z0-9])?$`)
 
-// Target returns the streams of a group of another name: the events are the live ones, group and table its own, so that the same
-// code can run on them.
+// Target returns streams with the live events and the group and table of another name.
 func Target(s topology.Streams, name string) (topology.Streams, error) {
 	group, table := s.Group(name)
-	taken := slices.ContainsFunc(s.Topics(), func(t topology.Topic) bool { return t.Name == table })
-	if !nameForm.MatchString(name) || taken || group == s.ReplayGroup {
-		return s, fmt.Errorf("group %q: want a name of its own, of letters, digits, '.', '_' and '-', that ends with one of the first two", name)
+	used := slices.ContainsFunc(s.Topics(), func(t topology.Topic) bool { return t.Name == table })
+	if !nameForm.MatchString(name) || used || group == s.ReplayGroup {
+		return s, fmt.Errorf("group %q: want an unused name of letters, digits, '.', '_' and '-' "+
+			"that begins and ends with a letter or digit", name)
 	}
 	s.FilesGroup, s.Files.Name = group, table
 	return s, nil
 }
 
-// ErrOtherSelection says that the table holds what another selection gave.
-var ErrOtherSelection = errors.New("the table was begun with another selection")
-
-// Run makes the table's topic, folds what is selected, and returns once that is in the table. When ctx ends before, it returns
-// its error; started again it goes on. The group then has committed exactly what its table holds.
+// Run creates the table's topic, folds the selected events and returns once they are in the table. It returns the error
+// of ctx when that ends first; the next run continues. In both cases the group has committed exactly the events that
+// are in its table.
 func (b *Rebuild) Run(ctx context.Context) error {
-	kept, err := b.resume(ctx)
+	before, err := b.resume(ctx)
 	if err != nil {
 		return err
 	}
@@ -76,8 +74,8 @@ func (b *Rebuild) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	widen(spans, kept)
-	if err := b.keep(rebuilding{b.Select, spans, id}); err != nil {
+	widen(spans, before)
+	if err := b.save(state{b.Select, spans, id}); err != nil {
 		return err
 	}
 	begin, err := b.begin(ctx, spans)
@@ -93,7 +91,7 @@ func (b *Rebuild) Run(ctx context.Context) error {
 		if !in || at.GetOffset() < span.From || at.GetOffset() >= span.To || !b.Select.Wants(e) {
 			return false
 		}
-		_ = pace.Wait(ctx) // when ctx ends the group is leaving, and what is here already is folded or comes again
+		_ = pace.Wait(ctx) // it fails when ctx ends: the group stops, and commits only what it has folded
 		return true
 	}
 	folding, stop := context.WithCancel(ctx)
@@ -117,8 +115,8 @@ func (b *Rebuild) Run(ctx context.Context) error {
 	return err
 }
 
-// A rebuilding is what a run keeps in its folder: what it was asked for, and what that meant.
-type rebuilding struct {
+// A state is the content of a run's state file.
+type state struct {
 	Select Selection   `json:"select"`
 	Spans  kafka.Spans `json:"spans"`
 	Table  string      `json:"table"` // the topic's id
@@ -126,10 +124,9 @@ type rebuilding struct {
 
 func (b *Rebuild) path() string { return filepath.Join(b.Dir, "rebuild.json") }
 
-// widen lets spans begin no later than those of the run that is gone on with: what "two hours ago" meant then, and the table
-// does not hold yet, is asked for still.
-func widen(spans, kept kafka.Spans) {
-	for partition, before := range kept {
+// widen lets spans begin no later than those of the run before: "two hours ago" is relative to when that run began.
+func widen(spans, earlier kafka.Spans) {
+	for partition, before := range earlier {
 		if now, in := spans[partition]; in {
 			before = kafka.Span{From: min(now.From, before.From), To: now.To}
 		}
@@ -137,41 +134,38 @@ func widen(spans, kept kafka.Spans) {
 	}
 }
 
-// resume returns what an earlier run was to look at. It refuses to go on with a table that another selection gave, since it would
-// be of neither, and ends what that run was killed before it could end.
+// resume returns the spans of an earlier run, nil if there is none, and clamps its commits, in case it was killed. It
+// refuses to continue a table with another selection.
 func (b *Rebuild) resume(ctx context.Context) (kafka.Spans, error) {
 	data, err := os.ReadFile(b.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
 		if err == nil && len(committed) > 0 {
-			err = fmt.Errorf("group %s was begun from another data folder than %s: use that one, or another name", b.Streams.FilesGroup, b.Dir)
+			err = fmt.Errorf("group %s was started with another --data than %s: use that one, or another name",
+				b.Streams.FilesGroup, b.Dir)
 		}
 		return nil, err
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the selection: %w", err)
+		return nil, fmt.Errorf("read the state file: %w", err)
 	}
-	var kept rebuilding
-	if err := json.Unmarshal(data, &kept); err != nil {
-		return nil, fmt.Errorf("read the selection in %s: %w", b.path(), err)
+	var earlier state
+	if err := json.Unmarshal(data, &earlier); err != nil {
+		return nil, fmt.Errorf("read the state file %s: %w", b.path(), err)
 	}
-	if same, err := b.sameTable(ctx, kept.Table); err != nil || !same {
+	if same, err := b.sameTable(ctx, earlier.Table); err != nil || !same {
 		return nil, err
 	}
-	if kept.Select.String() != b.Select.String() {
-		return nil, fmt.Errorf("%s: %w: %s. Go on with that, or choose another --group", b.Streams.FilesGroup, ErrOtherSelection, kept.Select)
+	if earlier.Select.String() != b.Select.String() {
+		return nil, fmt.Errorf("%s: the table was started with another selection: %s. "+
+			"Continue with that, or choose another --group",
+			b.Streams.FilesGroup, earlier.Select)
 	}
-	return kept.Spans, b.clamp(ctx, kept.Spans)
+	return earlier.Spans, b.clamp(ctx, earlier.Spans)
 }
 
-// ErrPassed says that retention took events which a run that was cut short had not read.
-var ErrPassed = errors.New("events of the rest were removed by retention")
-
-// ErrTableGone says that the topic of the table was deleted, and the commits of its group were not.
-var ErrTableGone = errors.New("the table was deleted, or --data is of another cluster; what its group has read would be missing in a new one")
-
-// sameTable reports whether the table is the one that the run of the note wrote. When it is not, the note says nothing of what is
-// asked for now; it refuses to go on when the group's commits speak of the other table.
+// sameTable reports whether the table's topic still has that id. If not, the state file is ignored; it is an error if
+// the group's commits are still there, as they belong to the rows that are lost.
 func (b *Rebuild) sameTable(ctx context.Context, id string) (bool, error) {
 	table := b.Streams.Files
 	plan, err := kafka.PlanTopics(ctx, b.Kafka, []topology.Topic{table})
@@ -186,14 +180,16 @@ func (b *Rebuild) sameTable(ctx context.Context, id string) (bool, error) {
 	}
 	committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
 	if err == nil && len(committed) > 0 {
-		err = fmt.Errorf("%s: %w: delete the group %s too, or choose another --group", table.Name, ErrTableGone, b.Streams.FilesGroup)
+		err = fmt.Errorf("%s was deleted, or --data is of another cluster, and group %s has commits: "+
+			"a new table would lack the events before them; delete the group too, or choose another --group",
+			table.Name, b.Streams.FilesGroup)
 	}
 	return false, err
 }
 
-// keep writes down what the run is about to do, before it does.
-func (b *Rebuild) keep(r rebuilding) error {
-	data, err := json.Marshal(r)
+// save writes the state file.
+func (b *Rebuild) save(s state) error {
+	data, err := json.Marshal(s)
 	if err == nil {
 		err = os.MkdirAll(b.Dir, 0o750)
 	}
@@ -204,13 +200,13 @@ func (b *Rebuild) keep(r rebuilding) error {
 		err = os.Rename(b.path()+".new", b.path())
 	}
 	if err != nil {
-		return fmt.Errorf("keep the selection: %w", err)
+		return fmt.Errorf("write the state file: %w", err)
 	}
 	return nil
 }
 
-// begin commits where the group begins in partitions that it has not read, and returns where it stands in all. Partitions
-// without a selected event are passed over.
+// begin commits the first offset of the partitions that the group has not read, and returns the group's offsets. In
+// partitions without a selected event it commits the end.
 func (b *Rebuild) begin(ctx context.Context, spans kafka.Spans) (map[int32]int64, error) {
 	topic := b.Streams.Events.Name
 	extent, err := kafka.Extent(ctx, b.Kafka, topic)
@@ -221,26 +217,28 @@ func (b *Rebuild) begin(ctx context.Context, spans kafka.Spans) (map[int32]int64
 	if err != nil {
 		return nil, err
 	}
-	stand := map[int32]int64{}
+	next := map[int32]int64{}
 	var first []kadm.Offset
 	for partition, whole := range extent {
-		if o, begun := committed[partition]; begun {
+		if o, found := committed[partition]; found {
 			if span, in := spans[partition]; in && o.At < min(whole.From, span.To) {
-				return nil, fmt.Errorf("%s: %w: partition %d is read up to offset %d, and %s begins at %d now: choose another --group", b.Streams.FilesGroup, ErrPassed, partition, o.At, topic, whole.From)
+				return nil, fmt.Errorf("%s: selected events have expired: partition %d is read up to offset %d, "+
+					"and %s begins at %d now: choose another --group",
+					b.Streams.FilesGroup, partition, o.At, topic, whole.From)
 			}
-			stand[partition] = o.At
+			next[partition] = o.At
 			continue
 		}
-		stand[partition] = whole.To
+		next[partition] = whole.To
 		if span, in := spans[partition]; in {
-			stand[partition] = max(span.From, whole.From)
+			next[partition] = max(span.From, whole.From)
 		}
-		first = append(first, kadm.Offset{Topic: topic, Partition: partition, At: stand[partition], LeaderEpoch: -1})
+		first = append(first, kadm.Offset{Topic: topic, Partition: partition, At: next[partition], LeaderEpoch: -1})
 	}
-	return stand, kafka.Commit(ctx, b.Kafka, b.Streams.FilesGroup, first...)
+	return next, kafka.Commit(ctx, b.Kafka, b.Streams.FilesGroup, first...)
 }
 
-// watchEvery is how often the group's commits are looked up: it commits about as often.
+// watchEvery is the interval at which the group's commits are read: about that of the commits.
 const watchEvery = 500 * time.Millisecond
 
 // watch returns once the group has committed all of spans.
@@ -260,19 +258,19 @@ func (b *Rebuild) watch(ctx context.Context, spans kafka.Spans, begin map[int32]
 		if err != nil && !kafka.Unreachable(err) {
 			return false, err
 		}
-		left := int64(0)
+		remaining := int64(0)
 		for partition, span := range spans {
 			at := begin[partition]
 			if o, ok := committed[partition]; ok {
 				at = o.At
 			}
-			left += max(0, span.To-at)
+			remaining += max(0, span.To-at)
 		}
 		if err == nil {
 			if b.Report != nil {
-				b.Report(Progress{Done: total - left, Total: total})
+				b.Report(Progress{Done: total - remaining, Total: total})
 			}
-			if left == 0 {
+			if remaining == 0 {
 				return true, nil
 			}
 		}
@@ -284,8 +282,7 @@ func (b *Rebuild) watch(ctx context.Context, spans kafka.Spans, begin map[int32]
 	}
 }
 
-// clamp takes back what was committed beyond the selection: those events were passed over, so a comparison must not count them
-// as folded.
+// clamp resets commits beyond the selection: events there were not folded, and a comparison would count them as folded.
 func (b *Rebuild) clamp(ctx context.Context, spans kafka.Spans) error {
 	committed, err := kafka.Committed(ctx, b.Kafka, b.Streams.FilesGroup, b.Streams.Events.Name)
 	if err != nil {
@@ -297,7 +294,7 @@ func (b *Rebuild) clamp(ctx context.Context, spans kafka.Spans) error {
 			back = append(back, kadm.Offset{Topic: b.Streams.Events.Name, Partition: partition, At: span.To, LeaderEpoch: -1})
 		}
 	}
-	for begun := time.Now(); ; { // a run that was killed is a member until the brokers give it up
+	for begun := time.Now(); ; { // a killed run is a member until its session times out
 		err := kafka.Commit(ctx, b.Kafka, b.Streams.FilesGroup, back...)
 		if !errors.Is(err, kafka.ErrHasMembers) || time.Since(begun) > giveUpAfter {
 			return err
@@ -310,5 +307,5 @@ func (b *Rebuild) clamp(ctx context.Context, spans kafka.Spans) error {
 	}
 }
 
-// giveUpAfter is longer than the brokers take to give up a member of the group that died: its session, and their look-out.
+// giveUpAfter is longer than the session timeout of the group's members.
 const giveUpAfter = 20 * time.Second

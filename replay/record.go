@@ -2,9 +2,11 @@ package replay
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/time/rate"
 
 	"tidemark/codecs"
 	"tidemark/kafka"
@@ -12,12 +14,15 @@ import (
 	"tidemark/topology"
 )
 
-// Record returns what puts an event's bytes into the events topic again: keyed and placed as its JSON says, and marked with
-// from. Of the CloudEvents headers those are left out that contradict the JSON, since they would keep it from being folded.
+// Record returns the record that puts an event into the events topic again. The JSON decides its key and partition, and
+// from is the value of its replay header. CloudEvents headers that contradict the JSON are left out, as they would make
+// it a dead letter.
 //
-// The record has no timestamp, so that it gets that of its sending: by the old one it would leave the dedupe window and the
-// topic before its time. An error says why the bytes are no event.
-func Record(value []byte, headers []kgo.RecordHeader, events string, partitions int, from string) (*kgo.Record, *tidemarkv1.Event, error) {
+// The record has no timestamp, so it gets the time at which it is sent. With its old timestamp it would expire early,
+// from the dedupe window and from the topic. An error says why the value is not an event.
+func Record(
+	value []byte, headers []kgo.RecordHeader, events string, partitions int, from string,
+) (*kgo.Record, *tidemarkv1.Event, error) {
 	e, err := codecs.ParseEvent(value)
 	if err != nil {
 		return nil, nil, err
@@ -29,12 +34,13 @@ func Record(value []byte, headers []kgo.RecordHeader, events string, partitions 
 	return r, e, nil
 }
 
-// Headers returns the headers of a record that is put into the events topic again; e is nil when nothing is known of it.
+// Headers returns the headers of a record that is put into the events topic again; e is nil if the record is not an
+// event.
 func Headers(headers []kgo.RecordHeader, e *tidemarkv1.Event, from string) []kgo.RecordHeader {
 	kept := make([]kgo.RecordHeader, 0, len(headers)+1)
 	for _, h := range headers {
-		again := h.Key == topology.HeaderReplay || h.Key == topology.HeaderCopied // they say of the record before where it came from
-		if again || strings.HasPrefix(h.Key, topology.DeadLetterPrefix) || e != nil && !agrees(h, e) {
+		origin := h.Key == topology.HeaderReplay || h.Key == topology.HeaderCopied // of the record before
+		if origin || strings.HasPrefix(h.Key, topology.DeadLetterPrefix) || e != nil && !agrees(h, e) {
 			continue
 		}
 		kept = append(kept, h)
@@ -42,7 +48,7 @@ func Headers(headers []kgo.RecordHeader, e *tidemarkv1.Event, from string) []kgo
 	return append(kept, kgo.RecordHeader{Key: topology.HeaderReplay, Value: []byte(from)})
 }
 
-// agrees says whether a header repeats what the JSON says, or says something that the JSON does not, or nothing: null.
+// agrees reports whether a header does not contradict the JSON. A null value never does.
 func agrees(h kgo.RecordHeader, e *tidemarkv1.Event) bool {
 	if h.Value == nil {
 		return true
@@ -58,29 +64,45 @@ func agrees(h kgo.RecordHeader, e *tidemarkv1.Event) bool {
 	return true
 }
 
-// misplaced says why a record of the events topic was not folded where it lies, or nothing: it is a dead letter, and theirs is
-// the tool to send it again.
-func misplaced(r *kgo.Record, again *kgo.Record) string {
+// contradiction returns how the key, partition or headers of a record contradict its JSON, or nothing. Such a record is
+// a dead letter, which `dlq replay` sends again.
+func contradiction(r *kgo.Record, again *kgo.Record) string {
 	switch {
 	case len(r.Key) > 0 && string(r.Key) != string(again.Key):
 		return fmt.Sprintf("its key is %q, its workspace %q", r.Key, again.Key)
 	case r.Partition != again.Partition:
-		return fmt.Sprintf("it lies in partition %d, its workspace in %d", r.Partition, again.Partition)
-	case dropped(r.Headers, again.Headers):
-		return "its headers contradict it"
+		return fmt.Sprintf("it is in partition %d, its workspace belongs to %d", r.Partition, again.Partition)
+	case cloudEvents(again.Headers) < cloudEvents(r.Headers):
+		return "its headers contradict its JSON"
 	}
 	return ""
 }
 
-// dropped says whether Headers left out one that contradicts the JSON.
-func dropped(before, after []kgo.RecordHeader) bool {
-	count := func(headers []kgo.RecordHeader) (n int) {
-		for _, h := range headers {
-			if strings.HasPrefix(h.Key, "ce_") {
-				n++
-			}
+// cloudEvents counts the CloudEvents headers.
+func cloudEvents(headers []kgo.RecordHeader) (n int) {
+	for _, h := range headers {
+		if strings.HasPrefix(h.Key, "ce_") {
+			n++
 		}
-		return n
 	}
-	return count(after) < count(before)
+	return n
+}
+
+// RecordSize returns an upper bound of a record's size in a batch of its own, uncompressed.
+func RecordSize(r *kgo.Record) int {
+	const batch, length = 128, 10 // the fields of the batch and the record; the encoding of a length
+	n := batch + len(r.Key) + len(r.Value) + 2*length
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value) + 2*length
+	}
+	return n
+}
+
+// Pace returns a limiter for perSecond records, 0 for no limit, and how many of them to send at a time: about a
+// second's, and at most most.
+func Pace(perSecond float64, most int) (*rate.Limiter, int) {
+	if perSecond <= 0 {
+		return rate.NewLimiter(rate.Inf, 1), most
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), 1), int(max(1, min(float64(most), math.Ceil(perSecond))))
 }

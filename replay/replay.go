@@ -1,11 +1,11 @@
-// Package replay sends events of the past through tidemark again: into their own topic, or into a table of another group that
-// can be compared with the live one.
+// Package replay processes events of the past again: it appends them to the events topic ([Republish]), or folds them
+// into a table of another group ([Rebuild]).
 //
-// It promises that a run reads what was there when it began, in the order of each workspace; that what it puts into the topic is
-// the events' bytes, marked by a header; and that a run which was cut short goes on where it stopped when it is started again
-// with the same words. What lies between the last commit and the cut is sent twice, and told by its event id.
+// A run reads up to where the topic ended when it began, in the order of each workspace. Republished events have the
+// same value and a replay header. An interrupted run continues when it is started again with the same selection. Events
+// after its last commit are sent twice; the second is a duplicate by its event id.
 //
-// It folds nothing itself: package processors does, and cmd brings the two together.
+// The package folds nothing: cmd passes it the group that does.
 package replay
 
 import (
@@ -19,15 +19,15 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A Selection says which events are meant. Its texts are a person's words: a run that is started again is known by them.
+// A Selection selects events. It keeps the texts as a person typed them: they identify a run that is started again.
 type Selection struct {
-	From        string   `json:"from,omitempty"` // start (or empty), a time, how long ago, or positions; the event there is in
-	To          string   `json:"to,omitempty"`   // end (or empty), a time, how long ago, or positions; the event there is not in
+	From        string   `json:"from,omitempty"` // start (or empty), a time, how long ago, or positions; inclusive
+	To          string   `json:"to,omitempty"`   // end (or empty), a time, how long ago, or positions; exclusive
 	WorkspaceID string   `json:"workspace_id,omitempty"`
-	Events      []string `json:"events,omitempty"` // names of events; none is all
+	Events      []string `json:"events,omitempty"` // event types; empty: all
 }
 
-// String says the selection in a line.
+// String returns the selection in one line.
 func (s Selection) String() string {
 	parts := []string{"from " + orElse(s.From, "start"), "to " + orElse(s.To, "end")}
 	if s.WorkspaceID != "" {
@@ -46,21 +46,22 @@ func orElse(s, other string) string {
 	return s
 }
 
-// Wants says whether an event is selected, wherever it lies.
+// Wants reports whether the workspace and the type of an event are selected.
 func (s Selection) Wants(e *tidemarkv1.Event) bool {
-	return (s.WorkspaceID == "" || s.WorkspaceID == e.GetWorkspaceId()) && (len(s.Events) == 0 || slices.Contains(s.Events, e.GetEvent()))
+	return (s.WorkspaceID == "" || s.WorkspaceID == e.GetWorkspaceId()) &&
+		(len(s.Events) == 0 || slices.Contains(s.Events, e.GetEvent()))
 }
 
-// A BadBound says that a text is no place to begin or end at.
+// A BadBound is the error for a From or To that cannot be used.
 type BadBound struct{ Name, Text, Why string }
 
-// Error says what to write instead.
+// Error returns the bound and what to write instead.
 func (e *BadBound) Error() string {
 	return fmt.Sprintf("%s %q: %s", e.Name, e.Text, e.Why)
 }
 
-// Spans looks up what the selection means in a topic as it is now. A partition whose selected part holds nothing yet has an empty
-// span, at the offset where that part begins.
+// Spans returns the selected offsets of a topic as it is now. A partition whose selected part has no records yet has an
+// empty span, at the offset where that part begins.
 func (s Selection) Spans(ctx context.Context, conf kafka.Config, topic string, now time.Time) (kafka.Spans, error) {
 	extent, err := kafka.Extent(ctx, conf, topic)
 	if err != nil {
@@ -93,7 +94,7 @@ func (s Selection) Spans(ctx context.Context, conf kafka.Config, topic string, n
 		begin, in := from.of(partition, span.From)
 		end, also := to.of(partition, span.To)
 		if !from.at.IsZero() {
-			begin = min(begin, span.To) // behind an open transaction's records there is nothing to begin with yet
+			begin = min(begin, span.To) // the time may be found behind the last stable offset
 		}
 		if begin, end = max(begin, span.From), min(end, span.To); in && also && begin <= end {
 			spans[partition] = kafka.Span{From: begin, To: end}
@@ -102,7 +103,7 @@ func (s Selection) Spans(ctx context.Context, conf kafka.Config, topic string, n
 	return spans, nil
 }
 
-// check refuses positions that cannot be meant: what they select is nothing, and nothing done would look like success.
+// check refuses positions that select nothing, which would look like success.
 func (s Selection) check(from, to bounds, topic string, extent kafka.Spans) error {
 	for _, b := range []bounds{from, to} {
 		for p, offset := range b.positions() {
@@ -113,7 +114,8 @@ func (s Selection) check(from, to bounds, topic string, extent kafka.Spans) erro
 			case offset > span.To:
 				return &BadBound{b.name, b.text, fmt.Sprintf("partition %d of %s ends at offset %d", p, topic, span.To)}
 			case s.WorkspaceID != "" && p != home:
-				return &BadBound{b.name, b.text, fmt.Sprintf("the events of workspace %s are in partition %d", s.WorkspaceID, home)}
+				why := fmt.Sprintf("the events of workspace %s are in partition %d", s.WorkspaceID, home)
+				return &BadBound{b.name, b.text, why}
 			}
 		}
 	}
@@ -123,7 +125,7 @@ func (s Selection) check(from, to bounds, topic string, extent kafka.Spans) erro
 		case from.positions() != nil && !also:
 			return &BadBound{to.name, to.text, fmt.Sprintf("--from does not name partition %d", p)}
 		case also && begin > end:
-			return &BadBound{to.name, to.text, fmt.Sprintf("--from begins behind it in partition %d", p)}
+			return &BadBound{to.name, to.text, fmt.Sprintf("--from is after it in partition %d", p)}
 		}
 	}
 	return nil
@@ -132,11 +134,11 @@ func (s Selection) check(from, to bounds, topic string, extent kafka.Spans) erro
 // bounds are one end of the selection, by partition.
 type bounds struct {
 	name, text string
-	at         time.Time       // when it is a time
-	offsets    map[int32]int64 // nil: the end of the topic that the name says
+	at         time.Time       // zero unless the bound is a time
+	offsets    map[int32]int64 // nil: the beginning or the end of the topic
 }
 
-// positions are the offsets that the selection names; nil when it names none.
+// positions returns the offsets that the selection names; nil if it names none.
 func (b bounds) positions() map[int32]int64 {
 	if !b.at.IsZero() {
 		return nil
@@ -144,7 +146,7 @@ func (b bounds) positions() map[int32]int64 {
 	return b.offsets
 }
 
-// of returns the bound of a partition, or false when the selection names other partitions only.
+// of returns the bound of a partition, or false if the selection names other partitions only.
 func (b bounds) of(partition int32, otherwise int64) (int64, bool) {
 	if b.offsets == nil {
 		return otherwise, true
@@ -172,7 +174,8 @@ func parseBound(name, text string, now time.Time) (bounds, error) {
 	for position := range strings.SplitSeq(text, ",") {
 		p, err := tidemarkv1.ParsePosition(position)
 		if err != nil {
-			return b, &BadBound{name, text, "want a time like 2026-11-24T12:00:00Z, a day like 2026-11-24, how long ago, like 2h, or positions, like 7:1234,8:56"}
+			return b, &BadBound{name, text, "want a time like 2026-11-24T12:00:00Z, a day like 2026-11-24, " +
+				"how long ago, like 2h, or positions, like 7:1234,8:56"}
 		}
 		if _, twice := b.offsets[p.GetPartition()]; twice {
 			return b, &BadBound{name, text, fmt.Sprintf("partition %d is named twice", p.GetPartition())}
@@ -182,5 +185,5 @@ func parseBound(name, text string, now time.Time) (bounds, error) {
 	return b, nil
 }
 
-// Progress is how far a run is, counted in offsets.
+// Progress is the progress of a run, in offsets or entries.
 type Progress struct{ Done, Total int64 }

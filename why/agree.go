@@ -19,26 +19,33 @@ func (e *evidence) agreement() (Agreement, string) {
 	case row == nil && last == nil:
 		return Unknown, "there is neither a row nor a notice that gave one"
 	case e.pending(row, last):
-		return Unknown, fmt.Sprintf("the notice of %s gave version %d, and the group has not committed it: the row comes after the notice", at(last.GetPosition()), last.GetVersion())
+		return Unknown, fmt.Sprintf("the notice of %s gave version %d, and the group has not committed it: "+
+			"the row is written after the notice",
+			at(last.GetPosition()), last.GetVersion())
 	case row == nil:
-		return Disagrees, fmt.Sprintf("the table has no row, though the notice of %s gave version %d", at(last.GetPosition()), last.GetVersion())
-	case row.GetLogId() != e.logID && row.GetLogId() != "":
-		return Unknown, "the row was written from an events topic that has been made anew since"
+		return Disagrees, fmt.Sprintf("the table has no row, though the notice of %s gave version %d",
+			at(last.GetPosition()), last.GetVersion())
+	case row.GetLogId() != e.eventsID && row.GetLogId() != "":
+		return Unknown, "the row is from an events topic that was recreated since"
 	case last == nil:
 		return Unknown, "none of the notices read gave the row a version"
 	case row.GetVersion() < last.GetVersion():
-		return Disagrees, fmt.Sprintf("the row is at version %d, the notice of %s gave version %d: the table is behind", row.GetVersion(), at(last.GetPosition()), last.GetVersion())
+		return Disagrees, fmt.Sprintf("the row is at version %d, the notice of %s gave version %d: the table is behind",
+			row.GetVersion(), at(last.GetPosition()), last.GetVersion())
 	case row.GetVersion() > last.GetVersion():
-		return Disagrees, fmt.Sprintf("the row is at version %d, of %s; the last notice, of %s, gave version %d", row.GetVersion(), at(row.GetPosition()), at(last.GetPosition()), last.GetVersion())
+		return Disagrees, fmt.Sprintf("the row is at version %d, of %s; the last notice, of %s, gave version %d",
+			row.GetVersion(), at(row.GetPosition()), at(last.GetPosition()), last.GetVersion())
 	}
 	if fields := differences(row, last.GetAfter()); len(fields) > 0 {
-		return Disagrees, fmt.Sprintf("at version %d the row and the notice of %s differ in %s", row.GetVersion(), at(last.GetPosition()), strings.Join(fields, ", "))
+		return Disagrees, fmt.Sprintf("at version %d the row and the notice of %s differ in %s",
+			row.GetVersion(), at(last.GetPosition()), strings.Join(fields, ", "))
 	}
-	return Agrees, fmt.Sprintf("the row is what the notice of %s says, version %d", at(last.GetPosition()), row.GetVersion())
+	return Agrees, fmt.Sprintf("the row equals the state in the notice of %s, version %d",
+		at(last.GetPosition()), row.GetVersion())
 }
 
-// pending says that the row of the last notice may be on its way. The commit was asked for before anything was read, and what it
-// covers is in the table.
+// pending reports whether the row of the last notice may not be written yet. The commit was read before anything else,
+// and the rows of all events before it are in the table.
 func (e *evidence) pending(row *tidemarkv1.FileState, last *tidemarkv1.Notice) bool {
 	return last != nil && row.GetVersion() < last.GetVersion() && last.GetPosition().GetOffset() >= e.commit
 }

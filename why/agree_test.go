@@ -8,8 +8,9 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A notice is written before its row, so a row that is behind is a loss only where the group has committed the notice's event.
-func TestARowOnItsWayIsNoLoss(t *testing.T) {
+// A notice is written before its row, so a row that is behind is a fault only if the group has committed the notice's
+// event.
+func TestAPendingRowIsNoFault(t *testing.T) {
 	at := &tidemarkv1.Position{Partition: 3, Offset: 7}
 	last := &tidemarkv1.Notice{Version: proto.Int64(2), Position: at}
 	for _, test := range []struct {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/codecs"
@@ -19,84 +20,78 @@ import (
 	"tidemark/topology"
 )
 
-// An evidence is what the topics say about the file.
+// An evidence is what the topics have about the file.
 type evidence struct {
 	workspace, file string
-	key             string // of its row
-	otherKey        string // of notices of the workspace's events that touch no row
-	quoted          []byte // its id as JSON
+	key             string // of the file's row and notices
+	workspaceKey    string // of notices of events that touch no row
+	quotedFile      []byte // the ids as JSON
 	quotedWorkspace []byte
 	partition       int32
-	logID           string // id of the events topic
+	eventsID        string // topic id of the events topic
 	eventsTopic     string
 	commit          int64
 	since           time.Time
 
-	notices     map[place]told
+	notices     map[noticeSource]outcome
 	last        *tidemarkv1.Notice // of the highest version, without its payload
 	noticesFrom int64
-	noticed     time.Time // when the first notice that was read was written
-	dead        map[grave]*deadLetter
+	noticed     time.Time // timestamp of the first notice that was read
+	dead        map[deadLetterSource]*deadLetter
 	row         *tidemarkv1.FileState
 
 	accepted map[string]string // position of an accepted event by its id
-	tell     func(Event) error
-	told     int
+	report   func(Event) error
+	reported int
 }
 
-// A place is where a notice says its event lies. The id tells apart events of a log that was made anew.
-type place struct {
-	offset int64
-	id     string
+// A noticeSource identifies the event of a notice. The same offset with another id is of an events topic that was
+// recreated.
+type noticeSource struct {
+	offset  int64
+	eventID string
 }
 
-type told struct {
+// An outcome is what a notice has about its event.
+type outcome struct {
 	version *int64
 	late    bool
 }
 
-// A grave is where a dead letter says its record lies; the sum tells apart logs, as the record may have no id.
-type grave struct {
+// A deadLetterSource identifies the source record of a dead letter. The same offset with another hash is of an events
+// topic that was recreated; the record may have no id.
+type deadLetterSource struct {
 	partition int32
 	offset    int64
-	sum       [sha256.Size]byte
+	hash      [sha256.Size]byte
 }
 
 type deadLetter struct {
-	event   Event
-	loose   bool  // of whichever file its record is about: its value was too large to keep, and nothing else tells
-	first   int64 // offsets of its records among the dead letters
-	last    int64
-	claimed bool // its record was found
+	event       Event
+	unknownFile bool  // its value was too large to keep, and its key and headers do not name the file
+	first       int64 // offsets of its records in the dead letters' topic
+	last        int64
+	found       bool // its source record was read
 }
 
-func newEvidence(s Search, partition int32, logID string, commit int64) *evidence {
+func newEvidence(s Search, partition int32, eventsID string, commit int64) *evidence {
+	quotedFile, _ := jsontext.AppendQuote(nil, s.FileID) // an error is invalid UTF-8, which no event has in an id
+	quotedWorkspace, _ := jsontext.AppendQuote(nil, s.WorkspaceID)
 	return &evidence{
-		workspace: s.WorkspaceID, file: s.FileID, key: tidemarkv1.JoinKey(s.WorkspaceID, s.FileID), otherKey: tidemarkv1.JoinKey(s.WorkspaceID, ""),
-		partition: partition,
-		quoted:    quote(s.FileID), quotedWorkspace: quote(s.WorkspaceID),
-		logID: logID, eventsTopic: s.Streams.Events.Name, commit: commit, since: s.Since,
-		notices: map[place]told{}, dead: map[grave]*deadLetter{}, accepted: map[string]string{},
+		workspace: s.WorkspaceID, file: s.FileID, partition: partition,
+		key: tidemarkv1.JoinKey(s.WorkspaceID, s.FileID), workspaceKey: tidemarkv1.JoinKey(s.WorkspaceID, ""),
+		quotedFile: quotedFile, quotedWorkspace: quotedWorkspace,
+		eventsID: eventsID, eventsTopic: s.Streams.Events.Name, commit: commit, since: s.Since,
+		notices: map[noticeSource]outcome{}, dead: map[deadLetterSource]*deadLetter{}, accepted: map[string]string{},
 	}
 }
 
-// quote is how JSON most often writes s.
-func quote(s string) []byte {
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(s); err != nil { // a string: cannot fail
-		return []byte(s)
-	}
-	return bytes.TrimSpace(b.Bytes())
-}
-
-// notice takes a record of the notices.
+// notice adds a record of the notify topic.
 func (e *evidence) notice(r *kgo.Record) error {
 	if e.noticed.IsZero() {
 		e.noticed = r.Timestamp
 	}
-	if key := string(r.Key); key != e.key && (key != e.otherKey || !e.mentioned(r.Value)) || r.Value == nil {
+	if key := string(r.Key); key != e.key && (key != e.workspaceKey || !e.mentioned(r.Value)) || r.Value == nil {
 		return nil
 	}
 	value, err := codecs.Notice{}.Decode(r.Value)
@@ -107,7 +102,7 @@ func (e *evidence) notice(r *kgo.Record) error {
 	if !ok || n.GetFileId() != e.file || n.GetPosition().GetPartition() != e.partition {
 		return nil
 	}
-	e.notices[place{n.GetPosition().GetOffset(), n.GetEventId()}] = told{n.Version, n.GetLate()}
+	e.notices[noticeSource{n.GetPosition().GetOffset(), n.GetEventId()}] = outcome{n.Version, n.GetLate()}
 	if n.Version != nil && n.GetVersion() >= e.last.GetVersion() {
 		n.Payload = nil // aliases the record
 		e.last = n
@@ -115,69 +110,76 @@ func (e *evidence) notice(r *kgo.Record) error {
 	return nil
 }
 
-// deadLetter takes a record of the dead letters.
+// deadLetter adds a record of the dead letters' topic.
 func (e *evidence) deadLetter(r *kgo.Record) error {
 	header := map[string]string{}
 	for _, h := range r.Headers {
 		header[h.Key] = string(h.Value)
 	}
-	resolved := header[topology.HeaderResolved] // such a record is a marker behind its entry
-	about := e.about(r.Value, r.Key)
-	omitted, _ := strconv.ParseInt(header[topology.HeaderValueOmitted], 10, 64) // of any other it is 0
-	loose := about == nil && omitted > 0
-	if loose {
-		about = &Event{EventID: header[topology.HeaderEventID], Event: header[topology.HeaderEventType]}
-		loose = string(r.Key) != e.workspace || header[topology.HeaderFileID] != e.file
+	if header[topology.HeaderTopic] != e.eventsTopic || header[topology.HeaderSink] != "" {
+		return nil // what a sink rejected was folded
 	}
-	if about == nil && resolved == "" || header[topology.HeaderTopic] != e.eventsTopic {
+	resolved := header[topology.HeaderResolved] // the record is a marker
+	event := e.parse(r.Value, r.Key)
+	omitted, _ := strconv.ParseInt(header[topology.HeaderValueOmitted], 10, 64) // 0 without that header
+	unknownFile := event == nil && omitted > 0
+	if unknownFile {
+		event = &Event{EventID: header[topology.HeaderEventID], Event: header[topology.HeaderEventType]}
+		unknownFile = string(r.Key) != e.workspace || header[topology.HeaderFileID] != e.file
+	}
+	if event == nil && resolved == "" {
 		return nil
 	}
 	partition, err1 := strconv.ParseInt(header[topology.HeaderPartition], 10, 32)
 	offset, err2 := strconv.ParseInt(header[topology.HeaderOffset], 10, 64)
 	if err := cmp.Or(err1, err2); err != nil {
-		return fmt.Errorf("%s, partition %d, offset %d: where its record lies: %w", r.Topic, r.Partition, r.Offset, err)
+		return fmt.Errorf("%s, partition %d, offset %d: position of the source record: %w",
+			r.Topic, r.Partition, r.Offset, err)
 	}
 	if resolved != "" {
-		e.resolve(int32(partition), offset, header[topology.HeaderEntry], strings.TrimSpace(resolved+" "+header[topology.HeaderReplayedTo]))
+		as := strings.TrimSpace(resolved + " " + header[topology.HeaderReplayedTo])
+		e.resolve(int32(partition), offset, header[topology.HeaderEntry], as)
 		return nil
 	}
-	if loose && int32(partition) != e.partition {
-		return nil // its record is not read, so it is told by nothing
+	if unknownFile && int32(partition) != e.partition {
+		return nil // its source record is not read
 	}
-	about.Position = (&tidemarkv1.Position{Partition: int32(partition), Offset: offset}).Text()
-	about.Verdict, about.Reason, about.Detail = DeadLettered, header[topology.HeaderReason], header[topology.HeaderMessage]
-	if about.ReceivedAt.IsZero() {
-		about.ReceivedAt = r.Timestamp.UTC()
+	event.Position = (&tidemarkv1.Position{Partition: int32(partition), Offset: offset}).Text()
+	event.Verdict = DeadLettered
+	event.Reason, event.Detail = header[topology.HeaderReason], header[topology.HeaderMessage]
+	if event.ReceivedAt.IsZero() {
+		event.ReceivedAt = r.Timestamp.UTC()
 	}
-	at := grave{int32(partition), offset, sha256.Sum256(r.Value)}
+	source := deadLetterSource{int32(partition), offset, sha256.Sum256(r.Value)}
 	if omitted > 0 {
-		at = graveOmitted(int32(partition), offset, omitted)
+		source = sourceWithoutValue(int32(partition), offset, omitted)
 	}
-	if e.dead[at] == nil { // the same record dead-lettered again is the same entry
-		e.dead[at] = &deadLetter{event: *about, loose: loose, first: r.Offset}
+	if e.dead[source] == nil { // the same record dead-lettered again is the same entry
+		e.dead[source] = &deadLetter{event: *event, unknownFile: unknownFile, first: r.Offset}
 	}
-	e.dead[at].last = r.Offset
+	e.dead[source].last = r.Offset
 	return nil
 }
 
-// graveOmitted is the grave of a record whose value was too large to keep: its length is all that tells it from another log's.
-func graveOmitted(partition int32, offset, length int64) grave {
-	return grave{partition, offset, sha256.Sum256(strconv.AppendInt([]byte("omitted "), length, 10))}
+// sourceWithoutValue identifies a record whose value was too large to keep, by its length.
+func sourceWithoutValue(partition int32, offset, length int64) deadLetterSource {
+	return deadLetterSource{partition, offset, sha256.Sum256(strconv.AppendInt([]byte("omitted "), length, 10))}
 }
 
-// resolve notes what an operator did with a dead letter; entry is the offset of one of its records, if the marker says it.
+// resolve adds to a dead letter how it was resolved. entry is the offset of one of its records, if the marker has it.
 func (e *evidence) resolve(partition int32, offset int64, entry, as string) {
 	record, err := strconv.ParseInt(entry, 10, 64)
-	for at, letter := range e.dead {
-		if at.partition == partition && at.offset == offset && (err != nil || letter.first <= record && record <= letter.last) {
-			letter.event.Detail += " (" + as + ")"
+	for source, dead := range e.dead {
+		if source.partition == partition && source.offset == offset &&
+			(err != nil || dead.first <= record && record <= dead.last) {
+			dead.event.Detail += " (" + as + ")"
 		}
 	}
 }
 
-// rowRecord takes a record of the table.
+// rowRecord adds a record of the table.
 func (e *evidence) rowRecord(r *kgo.Record) error {
-	if string(r.Key) != e.key || r.Value == nil { // a null is another writer's, and deletes nothing
+	if string(r.Key) != e.key || r.Value == nil { // another producer's null does not delete the row
 		return nil
 	}
 	row := new(tidemarkv1.FileState)
@@ -185,21 +187,21 @@ func (e *evidence) rowRecord(r *kgo.Record) error {
 	if err != nil || value == nil {
 		return fmt.Errorf("%s, partition %d, offset %d: %w", r.Topic, r.Partition, r.Offset, err)
 	}
-	if row.GetVersion() >= e.row.GetVersion() { // a paused owner may append an older one, which every reader ignores
+	if row.GetVersion() >= e.row.GetVersion() { // an older row is a deposed owner's
 		e.row = row
 	}
 	return nil
 }
 
-// mentioned says whether JSON may hold the file's id: as it is, or behind escapes.
+// mentioned reports whether JSON may have the file's id, as it is or with escapes.
 func (e *evidence) mentioned(value []byte) bool {
 	return bytes.Contains(value, []byte(e.file)) || bytes.IndexByte(value, '\\') >= 0
 }
 
-// about returns what a record says of itself when it is about the file, else nil. One that cannot be understood is, when it
-// names the file and the workspace.
-func (e *evidence) about(value, key []byte) *Event {
-	if !e.mentioned(value) { // nearly always
+// parse returns the event in a record, nil if it is not the file's. A record that is not an event counts as the file's
+// if it has the ids of the file and the workspace.
+func (e *evidence) parse(value, key []byte) *Event {
+	if !e.mentioned(value) { // fast path
 		return nil
 	}
 	event, err := codecs.ParseEvent(value)
@@ -216,18 +218,18 @@ func (e *evidence) about(value, key []byte) *Event {
 			found.SentAt = &at
 		}
 		if !file.Touches(event) {
-			found.Detail = "has no meaning for the file's state"
+			found.Detail = "does not change the file's state"
 		}
 		return found
 	}
-	if !bytes.Contains(value, e.quoted) || string(key) != e.workspace && !bytes.Contains(value, e.quotedWorkspace) {
+	if !bytes.Contains(value, e.quotedFile) || string(key) != e.workspace && !bytes.Contains(value, e.quotedWorkspace) {
 		return nil
 	}
 	var loose struct {
 		EventID string `json:"event_id"`
 		Event   string `json:"event"`
 	}
-	_ = json.Unmarshal(value, &loose) // it could not be read before; what can be shown is shown
+	_ = json.Unmarshal(value, &loose) // an error leaves what could be read
 	return &Event{EventID: loose.EventID, Event: loose.Event, Detail: err.Error()}
 }
 
@@ -238,9 +240,9 @@ func micros(us int64) time.Time {
 	return time.UnixMicro(us).UTC()
 }
 
-// event takes a record of the events, and tells its verdict.
+// event reports an event and its verdict.
 func (e *evidence) event(r *kgo.Record) error {
-	found := e.about(r.Value, r.Key)
+	found := e.parse(r.Value, r.Key)
 	if found == nil || headerOf(r, topology.HeaderWalk) != "" {
 		return nil
 	}
@@ -252,25 +254,26 @@ func (e *evidence) event(r *kgo.Record) error {
 	if cause := headerOf(r, topology.HeaderCause); cause != "" {
 		found.Detail = strings.TrimPrefix(found.Detail+"; follows from the event of its folder at "+cause, "; ")
 	}
-	e.told++
-	return e.tell(*found)
+	e.reported++
+	return e.report(*found)
 }
 
+// judge sets the verdict and its details.
 func (e *evidence) judge(found *Event, r *kgo.Record) {
-	letter := e.dead[grave{r.Partition, r.Offset, sha256.Sum256(r.Value)}]
-	if letter == nil {
-		letter = e.dead[graveOmitted(r.Partition, r.Offset, int64(len(r.Value)))]
+	dead := e.dead[deadLetterSource{r.Partition, r.Offset, sha256.Sum256(r.Value)}]
+	if dead == nil {
+		dead = e.dead[sourceWithoutValue(r.Partition, r.Offset, int64(len(r.Value)))]
 	}
-	if letter != nil {
-		letter.claimed = true
-		found.Verdict, found.Reason, found.Detail = DeadLettered, letter.event.Reason, letter.event.Detail
+	if dead != nil {
+		dead.found = true
+		found.Verdict, found.Reason, found.Detail = DeadLettered, dead.event.Reason, dead.event.Detail
 		return
 	}
 	first, known := e.accepted[found.EventID]
-	if notice, ok := e.notices[place{r.Offset, found.EventID}]; ok {
+	if notice, ok := e.notices[noticeSource{r.Offset, found.EventID}]; ok {
 		switch found.Version = notice.version; {
 		case notice.version == nil && found.Detail == "":
-			found.Verdict, found.Detail = Unchanged, "an event of its folder had done that already"
+			found.Verdict, found.Detail = Unchanged, "an event of its folder had already done that"
 		case notice.version == nil:
 			found.Verdict = Passed
 		case notice.late:
@@ -292,15 +295,19 @@ func (e *evidence) judge(found *Event, r *kgo.Record) {
 	case known:
 		found.Verdict, found.Detail = Duplicate, "a copy of "+first
 	case headerOf(r, topology.HeaderCause) != "" && file.Remembers(e.row, found.EventID):
-		found.Verdict, found.Detail = Unchanged, "the file had that already"
+		found.Verdict, found.Detail = Unchanged, "the file was like that already"
 		e.accepted[found.EventID] = found.Position
-	case e.row.GetLogId() == e.logID && e.row.GetPosition().GetOffset() == r.Offset && e.row.GetLastEventId() == found.EventID:
-		found.Verdict, found.Detail = Accepted, "the row is as this event left it; its notice has expired"
+	case e.row.GetLogId() == e.eventsID && e.row.GetPosition().GetOffset() == r.Offset &&
+		e.row.GetLastEventId() == found.EventID:
+		found.Verdict, found.Detail = Accepted, "it is the last event of the row; its notice has expired"
 		e.accepted[found.EventID] = found.Position
 	case headerOf(r, topology.HeaderCopied) != "":
-		found.Verdict, found.Detail = NoTrace, "copied from "+headerOf(r, topology.HeaderCopied)+" of another prefix by `topics repartition`: `why` says under that prefix what became of it"
+		found.Verdict, found.Detail = NoTrace, fmt.Sprintf(
+			"copied from %s of another prefix by `topics repartition`: run `why` under that prefix",
+			headerOf(r, topology.HeaderCopied))
 	case e.expired(r) && file.Remembers(e.row, found.EventID):
-		found.Verdict, found.Detail = NoTrace, "the row remembers its id: it was accepted, or is a copy of one that was; the notice that would tell has expired"
+		found.Verdict, found.Detail = NoTrace,
+			"the row remembers its id: it was accepted, or is a copy of one that was; the notice has expired"
 	case file.Remembers(e.row, found.EventID):
 		found.Verdict, found.Detail = Duplicate, "the row remembers its id: the first copy is older than what was read"
 	default:
@@ -318,7 +325,7 @@ func headerOf(r *kgo.Record, name string) string {
 	return ""
 }
 
-// expired says whether the notice of an event may have been removed by retention: it was written after the event.
+// expired reports whether the notice of an event may have expired: notices are written after their events.
 func (e *evidence) expired(r *kgo.Record) bool {
 	return e.since.IsZero() && e.noticesFrom > 0 && (e.noticed.IsZero() || r.Timestamp.Before(e.noticed))
 }
@@ -326,25 +333,26 @@ func (e *evidence) expired(r *kgo.Record) bool {
 func (e *evidence) noTrace() string {
 	switch {
 	case !e.since.IsZero():
-		return "may be a copy of an event from before --since: look again without it"
+		return "may be a copy of an event from before --since: try without --since"
 	case e.noticesFrom > 0:
-		return fmt.Sprintf("its notice, or that of its first copy, may have expired: the notices begin at offset %d", e.noticesFrom)
+		return fmt.Sprintf("its notice, or that of its first copy, may have expired: the notices begin at offset %d",
+			e.noticesFrom)
 	}
-	return "no notice, no dead letter and no earlier copy: this should not be"
+	return "no notice, no dead letter and no earlier copy: this is a bug, or records were deleted"
 }
 
-// rest tells the dead letters whose records were not met.
-func (e *evidence) rest() error {
-	var left []*deadLetter
-	for _, letter := range e.dead {
-		if !letter.claimed && !letter.loose && !letter.event.ReceivedAt.Before(e.since) {
-			left = append(left, letter)
+// reportOthers reports the dead letters whose source records were not read.
+func (e *evidence) reportOthers() error {
+	var others []*deadLetter
+	for _, dead := range e.dead {
+		if !dead.found && !dead.unknownFile && !dead.event.ReceivedAt.Before(e.since) {
+			others = append(others, dead)
 		}
 	}
-	slices.SortFunc(left, func(a, b *deadLetter) int { return a.event.ReceivedAt.Compare(b.event.ReceivedAt) })
-	for _, letter := range left {
-		e.told++
-		if err := e.tell(letter.event); err != nil {
+	slices.SortFunc(others, func(a, b *deadLetter) int { return a.event.ReceivedAt.Compare(b.event.ReceivedAt) })
+	for _, dead := range others {
+		e.reported++
+		if err := e.report(dead.event); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,7 @@ func TestADeadLetterWithoutItsValue(t *testing.T) {
 		t.Fatal(err)
 	}
 	value := `{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"e","object_id":"f"}`
-	dead := func(offset int64, length int) *kgo.Record {
+	record := func(offset int64, length int) *kgo.Record {
 		return &kgo.Record{Topic: streams.DLQ.Name, Offset: offset, Headers: []kgo.RecordHeader{
 			{Key: "dlq.reason", Value: []byte("field_too_large")},
 			{Key: "dlq.topic", Value: []byte(streams.Events.Name)},
@@ -32,18 +32,20 @@ func TestADeadLetterWithoutItsValue(t *testing.T) {
 			{Key: "dlq.value_omitted", Value: fmt.Append(nil, length)},
 		}}
 	}
-	elsewhere := dead(8, len(value)) // in a partition that is not read; key and header tell
+	elsewhere := record(8, len(value)) // in a partition that is not read; key and header name the file
 	elsewhere.Key = []byte("w")
 	elsewhere.Headers = append(elsewhere.Headers, kgo.RecordHeader{Key: "ce_subject", Value: []byte("f")})
 	elsewhere.Headers[2].Value = []byte("1")
 	e := newEvidence(Search{WorkspaceID: "w", FileID: "f", Streams: streams}, 0, "log", 10)
-	var told []Event
-	e.tell = func(event Event) error {
-		told = append(told, event)
+	var reported []Event
+	e.report = func(event Event) error {
+		reported = append(reported, event)
 		return nil
 	}
-	for _, letter := range []*kgo.Record{dead(5, len(value)), dead(6, len(value)+1), dead(9, 77), elsewhere} { // the second is of a log that is gone, the third another file's
-		if err := e.deadLetter(letter); err != nil {
+	rejected := record(6, len(value)) // by a sink: that is not what was done with the event
+	rejected.Headers = append(rejected.Headers, kgo.RecordHeader{Key: "dlq.sink", Value: []byte("archive")})
+	for _, dead := range []*kgo.Record{record(5, len(value)), record(6, len(value)+1), record(9, 77), elsewhere, rejected} { // the second is of a deleted topic, the third another file's
+		if err := e.deadLetter(dead); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -52,11 +54,11 @@ func TestADeadLetterWithoutItsValue(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := e.rest(); err != nil {
+	if err := e.reportOthers(); err != nil {
 		t.Fatal(err)
 	}
-	if len(told) != 3 || told[2].Position != "1:8" || told[0].Verdict != DeadLettered || told[0].Reason != "field_too_large" || told[1].Verdict != NoTrace {
-		t.Errorf("told %+v", told)
+	if len(reported) != 3 || reported[2].Position != "1:8" || reported[0].Verdict != DeadLettered || reported[0].Reason != "field_too_large" || reported[1].Verdict != NoTrace {
+		t.Errorf("reported %+v", reported)
 	}
 }
 
@@ -78,13 +80,13 @@ func TestAnEventWhoseNoticeHasExpired(t *testing.T) {
 	e := newEvidence(Search{WorkspaceID: "w", FileID: "f", Streams: streams}, 0, "log", 10)
 	e.row = &tidemarkv1.FileState{LogId: "log", LastEventId: "last", Position: &tidemarkv1.Position{Offset: 6}, Seen: slices.Concat(seen("before"), seen("last"))}
 	e.noticesFrom, e.noticed = 100, at.Add(8*time.Second)
-	told := map[int64]Verdict{}
-	e.tell = func(event Event) error {
+	verdicts := map[int64]Verdict{}
+	e.report = func(event Event) error {
 		var offset int64
 		if _, err := fmt.Sscanf(event.Position, "0:%d", &offset); err != nil {
 			return err
 		}
-		told[offset] = event.Verdict
+		verdicts[offset] = event.Verdict
 		return nil
 	}
 	for offset, id := range map[int64]string{5: "before", 6: "last", 9: "before"} {
@@ -92,21 +94,21 @@ func TestAnEventWhoseNoticeHasExpired(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if want := map[int64]Verdict{5: NoTrace, 6: Accepted, 9: Duplicate}; !maps.Equal(told, want) {
-		t.Errorf("told %v, want %v", told, want)
+	if want := map[int64]Verdict{5: NoTrace, 6: Accepted, 9: Duplicate}; !maps.Equal(verdicts, want) {
+		t.Errorf("verdicts %v, want %v", verdicts, want)
 	}
 }
 
-// The notices of copied events stay under the old prefix, so nothing here says what became of them.
+// The notices of copied events stay under the old prefix.
 func TestACopiedEventSaysWhereItCameFrom(t *testing.T) {
 	streams, err := topology.New("t", topology.Single)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := newEvidence(Search{WorkspaceID: "w", FileID: "f", Streams: streams}, 0, "log", 10)
-	var told []Event
-	e.tell = func(event Event) error {
-		told = append(told, event)
+	var reported []Event
+	e.report = func(event Event) error {
+		reported = append(reported, event)
 		return nil
 	}
 	value := `{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"e","object_id":"f"}`
@@ -114,12 +116,13 @@ func TestACopiedEventSaysWhereItCameFrom(t *testing.T) {
 	if err := e.event(record); err != nil {
 		t.Fatal(err)
 	}
-	if len(told) != 1 || told[0].Verdict != NoTrace || !strings.Contains(told[0].Detail, "copied from 3:17 of another prefix") {
-		t.Errorf("told %+v", told)
+	if len(reported) != 1 || reported[0].Verdict != NoTrace || !strings.Contains(reported[0].Detail, "copied from 3:17 of another prefix") {
+		t.Errorf("reported %+v", reported)
 	}
 }
 
-// An event that tidemark wrote for an entry of a folder says which event it follows from, whether it changed the file or not.
+// An event that tidemark wrote for an entry of a folder says which event it follows from, whether it changed the file
+// or not.
 func TestAnEventOfAnEntryNamesItsCause(t *testing.T) {
 	streams, err := topology.New("t", topology.Single)
 	if err != nil {
@@ -135,13 +138,13 @@ func TestAnEventOfAnEntryNamesItsCause(t *testing.T) {
 		}
 	}
 	var said []string
-	e.tell = func(event Event) error {
+	e.report = func(event Event) error {
 		said = append(said, fmt.Sprintf("%s %s: %s", event.EventID, event.Verdict, event.Detail))
 		return nil
 	}
 	one := int64(1)
-	e.notices[place{5, "deleted/f"}] = told{version: &one}
-	e.notices[place{7, "deleted"}] = told{}
+	e.notices[noticeSource{5, "deleted/f"}] = outcome{version: &one}
+	e.notices[noticeSource{7, "deleted"}] = outcome{}
 	for i, r := range []struct{ id, event, header string }{
 		{"deleted/f", "file_deleted", topology.HeaderCause},
 		{"moved/f", "file_moved", topology.HeaderCause},
@@ -159,8 +162,8 @@ func TestAnEventOfAnEntryNamesItsCause(t *testing.T) {
 	}
 	want := []string{
 		"deleted/f accepted: follows from the event of its folder at 0:4",
-		"moved/f unchanged: the file had that already; follows from the event of its folder at 0:4",
-		"deleted unchanged: an event of its folder had done that already",
+		"moved/f unchanged: the file was like that already; follows from the event of its folder at 0:4",
+		"deleted unchanged: an event of its folder had already done that",
 	}
 	if !slices.Equal(said, want) {
 		t.Errorf("said %q", said)

@@ -10,10 +10,10 @@ import (
 	"tidemark/kafka"
 )
 
-// tellEvery is how often a long reading is told of.
-const tellEvery = 2 * time.Second
+// progressEvery is the interval of progress reports.
+const progressEvery = 2 * time.Second
 
-// A reading is what is read of a topic: from a time on to where it ended when it was looked up.
+// A reading reads records of a topic: those since a time, up to the end when it was looked up.
 type reading struct {
 	search  Search
 	topic   string
@@ -21,8 +21,8 @@ type reading struct {
 	records int64
 }
 
-// all looks up all partitions.
-func (s Search) all(ctx context.Context, topic string, since time.Time) (*reading, error) {
+// allPartitions looks up the spans of all partitions.
+func (s Search) allPartitions(ctx context.Context, topic string, since time.Time) (*reading, error) {
 	spans, err := kafka.Extent(ctx, s.Kafka, topic)
 	if err != nil {
 		return nil, err
@@ -39,9 +39,9 @@ func (s Search) all(ctx context.Context, topic string, since time.Time) (*readin
 	return &reading{search: s, topic: topic, spans: spans}, nil
 }
 
-// one looks up one partition.
-func (s Search) one(ctx context.Context, topic string, partition int32, since time.Time) (*reading, error) {
-	r, err := s.all(ctx, topic, since)
+// onePartition looks up the span of one partition.
+func (s Search) onePartition(ctx context.Context, topic string, partition int32, since time.Time) (*reading, error) {
+	r, err := s.allPartitions(ctx, topic, since)
 	if err != nil {
 		return nil, err
 	}
@@ -53,8 +53,8 @@ func (s Search) one(ctx context.Context, topic string, partition int32, since ti
 	return r, nil
 }
 
-// looked says what was read.
-func (r *reading) looked() Span {
+// span returns what was read.
+func (r *reading) span() Span {
 	if len(r.spans) == 1 {
 		for partition, span := range r.spans {
 			return Span{Topic: r.topic, Partition: partition, From: span.From, To: span.To, Records: r.records}
@@ -63,13 +63,13 @@ func (r *reading) looked() Span {
 	return Span{Topic: r.topic, Partition: -1, Records: r.records}
 }
 
-// read hands every record to each, of each partition in order.
+// read calls each with every record, of each partition in order.
 func (r *reading) read(ctx context.Context, each func(*kgo.Record) error) error {
-	return r.part(ctx, r.spans, each)
+	return r.readSpans(ctx, r.spans, each)
 }
 
-// on reads what has been written since the reading ended.
-func (r *reading) on(ctx context.Context, each func(*kgo.Record) error) error {
+// readMore reads what was written since read.
+func (r *reading) readMore(ctx context.Context, each func(*kgo.Record) error) error {
 	now, err := kafka.Extent(ctx, r.search.Kafka, r.topic)
 	if err != nil {
 		return err
@@ -80,17 +80,17 @@ func (r *reading) on(ctx context.Context, each func(*kgo.Record) error) error {
 		more[partition] = kafka.Span{From: span.To, To: to}
 		r.spans[partition] = kafka.Span{From: span.From, To: to}
 	}
-	return r.part(ctx, more, each)
+	return r.readSpans(ctx, more, each)
 }
 
-func (r *reading) part(ctx context.Context, spans kafka.Spans, each func(*kgo.Record) error) error {
-	total, told := spans.Len(), time.Now()
+func (r *reading) readSpans(ctx context.Context, spans kafka.Spans, each func(*kgo.Record) error) error {
+	total, last := spans.Len(), time.Now()
 	done := map[int32]int64{} // offsets passed, by partition
 	return kafka.Read(ctx, r.search.Kafka, r.topic, spans, func(record *kgo.Record) error {
 		r.records++
 		done[record.Partition] = record.Offset + 1 - spans[record.Partition].From
-		if r.search.Progress != nil && r.records%1024 == 0 && time.Since(told) >= tellEvery {
-			told = time.Now()
+		if r.search.Progress != nil && r.records%1024 == 0 && time.Since(last) >= progressEvery {
+			last = time.Now()
 			passed := int64(0)
 			for _, n := range done {
 				passed += n

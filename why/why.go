@@ -1,9 +1,8 @@
-// Package trail tells what became of the events of one file, read from the topics alone.
+// Package why finds out what was done with the events of one file. It reads topics only: no role has to run.
 //
-// It promises that its answer needs nobody who is running: an event's verdict follows from the notice or dead letter at its
-// position, from the group's commit, and from the ids accepted before it. It reads one partition of each topic, and of the dead
-// letters all, as they are when it begins, and keeps in memory only what is about the file, or may be. It changes nothing, joins no group,
-// and decides no rule: what an event does is for package file.
+// The verdict of an event follows from the notice or dead letter of its position, from the group's commit, and from the
+// ids that were accepted before it. One partition of each topic is read, and all of the dead letters, up to their ends
+// when it begins. It keeps only what may be about the file in memory. It changes nothing and joins no group.
 package why
 
 import (
@@ -16,19 +15,19 @@ import (
 	"tidemark/topology"
 )
 
-// A Verdict says what became of an event.
+// A Verdict is what was done with an event.
 type Verdict string
 
 // The verdicts.
 const (
 	Accepted     Verdict = "accepted"      // folded into the row
 	Late         Verdict = "late"          // folded, but newer events came before it and kept what they set
-	Duplicate    Verdict = "duplicate"     // its id was accepted before: without effect
-	Passed       Verdict = "passed"        // touches no row: a notice, and nothing else
-	Unchanged    Verdict = "unchanged"     // folded, but the row showed that already: it gave no version
-	DeadLettered Verdict = "dead_lettered" // not understood: see its reason
+	Duplicate    Verdict = "duplicate"     // its id was accepted before; it has no effect
+	Passed       Verdict = "passed"        // it touches no row; it has only a notice
+	Unchanged    Verdict = "unchanged"     // folded, but it changed nothing visible and gave no version
+	DeadLettered Verdict = "dead_lettered" // it could not be folded: see its reason
 	Pending      Verdict = "pending"       // the files group has not committed past it
-	NoTrace      Verdict = "no_trace"      // committed past, without a notice, a dead letter or an earlier copy in what was read
+	NoTrace      Verdict = "no_trace"      // committed, without a notice, a dead letter or an earlier copy
 )
 
 // An Event is one event of the file, in the order of the log.
@@ -36,19 +35,19 @@ type Event struct {
 	EventID    string     `json:"event_id"`
 	Position   string     `json:"position"`
 	Event      string     `json:"event"`
-	SentAt     *time.Time `json:"sent_at"` // by the sender's clock; null when it says none
+	SentAt     *time.Time `json:"sent_at"` // by the sender's clock; null if the event has none
 	ReceivedAt time.Time  `json:"received_at"`
 	Verdict    Verdict    `json:"verdict"`
 	Reason     string     `json:"reason,omitempty"`  // of a dead letter
 	Detail     string     `json:"detail,omitempty"`  // for people
-	Version    *int64     `json:"version,omitempty"` // the row's, which this event gave it
-	// Unreadable names the fields that were there, could not be read, and count as absent.
+	Version    *int64     `json:"version,omitempty"` // of the row after this event
+	// Unreadable are the fields that have a value which cannot be read. They count as absent.
 	Unreadable []string `json:"unreadable,omitempty"`
-	// SentEvent is the sender's name of what happened, where the ingress took it for Event.
+	// SentEvent is the sender's event type, if the ingress mapped it to Event.
 	SentEvent string `json:"sent_event,omitempty"`
 }
 
-// A Span is what was read of one partition, or for the dead letters of all.
+// A Span is what was read of one partition, or of all partitions of the dead letters.
 type Span struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"` // -1: all
@@ -57,7 +56,7 @@ type Span struct {
 	Records   int64  `json:"records"`
 }
 
-// String says the span for people.
+// String returns the span for people.
 func (s Span) String() string {
 	if s.Partition < 0 {
 		return fmt.Sprintf("%s, all partitions: %d records", s.Topic, s.Records)
@@ -65,39 +64,39 @@ func (s Span) String() string {
 	return fmt.Sprintf("%s, partition %d, offsets %d to %d: %d records", s.Topic, s.Partition, s.From, s.To, s.Records)
 }
 
-// A Finding is what there is besides the events.
+// A Finding is the result besides the events.
 type Finding struct {
 	Row       *tidemarkv1.FileState // nil: the table has none
 	Agreement Agreement
 	Why       string // the agreement in words
 	Commit    int64  // the files group's, in the events partition; -1: none
-	Looked    []Span
-	Events    int // how many were told
+	Read      []Span
+	Events    int // how many were reported
 }
 
-// An Agreement says whether the row is what the last notice says it is.
+// An Agreement is the result of comparing the row with the last notice.
 type Agreement string
 
 // The agreements.
 const (
 	Agrees    Agreement = "yes"
 	Disagrees Agreement = "no"
-	Unknown   Agreement = "unknown" // there is nothing to compare
+	Unknown   Agreement = "unknown" // nothing to compare
 )
 
-// A Search says where to look.
+// A Search is what to look for, and where.
 type Search struct {
 	Kafka               kafka.Config
 	Streams             topology.Streams
 	WorkspaceID, FileID string
 	Since               time.Time // zero: from the beginning
-	// Progress is called now and then: how far the reading of a topic has come.
+	// Progress is called every few seconds, with offsets of a topic that is being read.
 	Progress func(topic string, done, total int64)
 }
 
-// Follow calls tell with each event of the file in the order of the log, and returns what else there is of it. A dead letter
-// whose source is in another partition, or gone, is told last, if anything that was kept of it says that it is the file's.
-func Follow(ctx context.Context, s Search, tell func(Event) error) (f Finding, err error) {
+// Follow calls report with each event of the file in the order of the log, and returns the rest of the result. Dead
+// letters of the file whose source records are in another partition, or have expired, are reported last.
+func Follow(ctx context.Context, s Search, report func(Event) error) (f Finding, err error) {
 	name := s.Streams.Events.Name
 	extent, err := kafka.Extent(ctx, s.Kafka, name)
 	if err != nil {
@@ -108,7 +107,7 @@ func Follow(ctx context.Context, s Search, tell func(Event) error) (f Finding, e
 	if err != nil {
 		return f, err
 	}
-	// The commit first: all that it covers has its notice in what is read after it.
+	// The commit is read first: the notices of all events before it are in the records that are read later.
 	commits, err := kafka.Committed(ctx, s.Kafka, s.Streams.FilesGroup, name)
 	if err != nil {
 		return f, err
@@ -118,28 +117,28 @@ func Follow(ctx context.Context, s Search, tell func(Event) error) (f Finding, e
 		commit = o.At
 	}
 	e := newEvidence(s, partition, id, commit)
-	looked, err := e.gather(ctx, s)
+	read, err := e.gather(ctx, s)
 	if err != nil {
 		return f, err
 	}
-	log, err := s.one(ctx, name, partition, s.Since)
+	log, err := s.onePartition(ctx, name, partition, s.Since)
 	if err != nil {
 		return f, err
 	}
-	e.tell = tell
+	e.report = report
 	if err := log.read(ctx, e.event); err != nil {
 		return f, err
 	}
-	if err := e.rest(); err != nil {
+	if err := e.reportOthers(); err != nil {
 		return f, err
 	}
-	f = Finding{Row: e.row, Commit: commit, Events: e.told}
+	f = Finding{Row: e.row, Commit: commit, Events: e.reported}
 	f.Agreement, f.Why = e.agreement()
-	f.Looked = append([]Span{log.looked()}, looked...)
+	f.Read = append([]Span{log.span()}, read...)
 	return f, nil
 }
 
-// since is where to begin in what is written after the event: brokers and processors have clocks of their own.
+// since returns the time to read outputs from: they are written after the event, but maybe by another clock.
 func (s Search) since() time.Time {
 	if s.Since.IsZero() {
 		return s.Since
@@ -147,9 +146,9 @@ func (s Search) since() time.Time {
 	return s.Since.Add(-time.Minute)
 }
 
-// gather reads all but the events: what tells their verdicts.
+// gather reads everything but the events.
 func (e *evidence) gather(ctx context.Context, s Search) ([]Span, error) {
-	notices, err := s.one(ctx, s.Streams.Notify.Name, e.partition, s.since())
+	notices, err := s.onePartition(ctx, s.Streams.Notify.Name, e.partition, s.since())
 	if err != nil {
 		return nil, err
 	}
@@ -157,14 +156,14 @@ func (e *evidence) gather(ctx context.Context, s Search) ([]Span, error) {
 	if err := notices.read(ctx, e.notice); err != nil {
 		return nil, err
 	}
-	dead, err := s.all(ctx, s.Streams.DLQ.Name, s.since())
+	dead, err := s.allPartitions(ctx, s.Streams.DLQ.Name, s.since())
 	if err != nil {
 		return nil, err
 	}
 	if err := dead.read(ctx, e.deadLetter); err != nil {
 		return nil, err
 	}
-	table, err := s.one(ctx, s.Streams.Files.Name, e.partition, time.Time{})
+	table, err := s.onePartition(ctx, s.Streams.Files.Name, e.partition, time.Time{})
 	if err != nil {
 		return nil, err
 	}
@@ -174,11 +173,11 @@ func (e *evidence) gather(ctx context.Context, s Search) ([]Span, error) {
 	if err := e.catchUp(ctx, notices, table); err != nil {
 		return nil, err
 	}
-	return []Span{notices.looked(), dead.looked(), table.looked()}, nil
+	return []Span{notices.span(), dead.span(), table.span()}, nil
 }
 
-// catchUp reads on when a processor has written between the readings of the notices and of the table: a row comes a moment
-// after its notice.
+// catchUp reads more if the row does not agree with the notices: a processor may have written meanwhile, and a row is
+// written after its notice.
 func (e *evidence) catchUp(ctx context.Context, notices, table *reading) error {
 	if agreement, _ := e.agreement(); agreement == Agrees || e.row == nil && len(e.notices) == 0 {
 		return nil
@@ -188,8 +187,8 @@ func (e *evidence) catchUp(ctx context.Context, notices, table *reading) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := table.on(ctx, e.rowRecord); err != nil { // the table first: its rows' notices are older than they
+	if err := table.readMore(ctx, e.rowRecord); err != nil { // the table first: a row's notice is older than the row
 		return err
 	}
-	return notices.on(ctx, e.notice)
+	return notices.readMore(ctx, e.notice)
 }

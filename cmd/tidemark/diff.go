@@ -19,10 +19,10 @@ type diffCommand struct {
 	A         string   `arg:"" help:"Group whose table to compare, with or without the prefix: files, or the NAME of a replay." name:"group"`
 	B         string   `arg:"" help:"Group to compare it with." name:"other"`
 	Workspace given    `help:"Only the rows of this workspace." placeholder:"WS" env:"-"`
-	Ignore    []string `help:"Fields that may differ. The default is what differs when a log was made anew or a rebuild did not begin with the first event; none to compare all." default:"log_id,seen" placeholder:"FIELD" env:"-"`
+	Ignore    []string `help:"Fields that may differ. The defaults differ if the events topic was recreated or a rebuild did not begin with the first event; With none, all fields are compared." default:"log_id,seen" placeholder:"FIELD" env:"-"`
 }
 
-// Run prints the rows that differ. It fails when any does, and when nothing could be compared.
+// Run prints the rows that differ. It fails if there are any, or if no row could be compared.
 func (c *diffCommand) Run(ctx context.Context, con console) error {
 	config, err := c.config()
 	if err != nil {
@@ -56,20 +56,22 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	con.note("%d rows are equal, %d differ, %d were not compared because one group has read further.", summary.Equal, summary.Different, summary.Moving)
+	con.note("%d rows are equal, %d differ, %d were not compared because one group has read further.",
+		summary.Equal, summary.Different, summary.NotCompared)
 	for _, behind := range []struct {
 		group string
 		rows  int
 	}{{a.Group, summary.BehindA}, {b.Group, summary.BehindB}} {
 		if behind.rows > 0 {
-			con.note("%s has not come to %d of those: let it read on (a replay: start it again), then compare again.", behind.group, behind.rows)
+			con.note("%s has not read the events of %d of those: let it catch up (or run the replay again) and repeat.",
+				behind.group, behind.rows)
 		}
 	}
 	switch {
 	case summary.Different > 0:
 		return fmt.Errorf("%s and %s differ", a.Topic, b.Topic)
-	case summary.Equal == 0 && summary.Moving > 0:
-		return fmt.Errorf("no row could be compared: let both groups read to the same place first")
+	case summary.Equal == 0 && summary.NotCompared > 0:
+		return fmt.Errorf("no row could be compared: let both groups read up to the same offsets first")
 	case summary.Equal == 0:
 		return fmt.Errorf("no row could be compared: neither table has one%s", ofWorkspace(c.Workspace))
 	}
@@ -101,13 +103,13 @@ func (c *diffCommand) printDifference(out *bufio.Writer, d diff.Difference, a, b
 	return err
 }
 
-// shown is the value of a field for people.
+// shown returns the value of a field for people.
 func shown(v any) string {
 	if v == nil {
 		return "absent"
 	}
 	text, err := json.Marshal(v)
-	if err != nil { // texts, numbers, and lists of them: it cannot
+	if err != nil { // cannot happen: strings, numbers, and lists of them
 		return fmt.Sprint(v)
 	}
 	return cell(string(text))

@@ -17,15 +17,15 @@ import (
 	"tidemark/telemetry"
 )
 
-// dlqCommand groups what is done about events that could not be folded.
+// dlqCommand groups the commands for dead letters.
 type dlqCommand struct {
-	List   dlqListCommand   `cmd:"" help:"Show what could not be folded, by reason or one by one."`
-	Show   dlqShowCommand   `cmd:"" help:"Show one dead letter whole."`
-	Replay dlqReplayCommand `cmd:"" help:"Put dead letters back into the events topic. Without --yes, only say what would be done."`
-	Drop   dlqDropCommand   `cmd:"" help:"Let dead letters go: they are not listed or replayed any more. Asks first."`
+	List   dlqListCommand   `cmd:"" help:"List dead letters, by reason or one by one."`
+	Show   dlqShowCommand   `cmd:"" help:"Show one dead letter with its headers and value."`
+	Replay dlqReplayCommand `cmd:"" help:"Put dead letters back into the topic or sink where they failed. Without --yes, only say what would be done."`
+	Drop   dlqDropCommand   `cmd:"" help:"Mark dead letters as dropped: they are not listed or replayed any more. Asks first."`
 }
 
-// deadFlags say whose dead letters.
+// deadFlags select the installation whose dead letters are meant.
 type deadFlags struct {
 	clusterFlags
 	prefixFlags
@@ -46,7 +46,7 @@ func (f deadFlags) queue() (*deadletters.Queue, error) {
 
 // filterFlags select dead letters.
 type filterFlags struct {
-	Reason    givenList `help:"Only those with this reason; several with commas between." placeholder:"REASON" env:"-"`
+	Reason    givenList `help:"Only those with this reason; several are separated by commas." placeholder:"REASON" env:"-"`
 	Workspace given     `help:"Only those of this workspace." placeholder:"WS" env:"-"`
 	EventID   given     `help:"Only those of this event." name:"event-id" placeholder:"ID" env:"-"`
 	Since     given     `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, a day, or how long ago, like 2h." placeholder:"TIME" env:"-"`
@@ -72,15 +72,15 @@ func (f filterFlags) filter(q *deadletters.Queue) (deadletters.Filter, error) {
 	return filter, nil
 }
 
-// A dlqListCommand shows dead letters.
+// A dlqListCommand lists dead letters.
 type dlqListCommand struct {
 	deadFlags
 	filterFlags
-	Each     bool `help:"One by one, not by reason. The forms json and yaml always are: one record each." env:"-"`
+	Each     bool `help:"List them one by one, not by reason. json and yaml always do." env:"-"`
 	Resolved bool `help:"Also those that were replayed or dropped." env:"-"`
 }
 
-// Run prints groups for people, and single records for programs.
+// Run prints a table by reason or by entry, or in json and yaml one record each.
 func (c *dlqListCommand) Run(ctx context.Context, con console) error {
 	queue, err := c.queue()
 	if err != nil {
@@ -97,7 +97,7 @@ func (c *dlqListCommand) Run(ctx context.Context, con console) error {
 	}
 	if c.Output != asTable {
 		return queue.Records(ctx, entries, func(e *deadletters.Entry, r *kgo.Record) error {
-			return c.printEntry(con.out, queue, e, r)
+			return c.printEntry(con.out, e, r)
 		})
 	}
 	if len(entries) == 0 {
@@ -105,45 +105,46 @@ func (c *dlqListCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	if c.Each {
-		return printEach(con.out, queue, entries)
+		return printEach(con.out, entries)
 	}
 	return c.print(con.out, nil, func(table *bytes.Buffer) {
-		fmt.Fprintln(table, "REASON\tENTRIES\tRECORDS\tFIRST\tLAST\tEXAMPLE\tWHAT TO MEND")
+		fmt.Fprintln(table, "REASON\tENTRIES\tRECORDS\tFIRST\tLAST\tEXAMPLE\tWHAT TO FIX")
 		for _, g := range deadletters.Groups(entries) {
 			fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%s\t%s\n", dash(g.Reason), g.Entries, g.Records,
-				clock(g.First), clock(g.Last), g.Example.Source.Text(queue.Events()), dash(g.Example.Message))
+				clock(g.First), clock(g.Last), g.Example.ID, dash(g.Example.Message))
 		}
 	})
 }
 
-func printEach(w io.Writer, queue *deadletters.Queue, entries []*deadletters.Entry) error {
+func printEach(w io.Writer, entries []*deadletters.Entry) error {
 	var table bytes.Buffer
-	fmt.Fprintln(&table, "ENTRY\tREASON\tFAILED\tTIMES\tWORKSPACE\tEVENT ID\tRESOLVED\tWHAT TO MEND")
+	fmt.Fprintln(&table, "ENTRY\tREASON\tFAILED\tTIMES\tWORKSPACE\tEVENT ID\tRESOLVED\tWHAT TO FIX")
 	for _, e := range entries {
 		resolved := e.Resolved
 		if e.ReplayedTo != "" {
 			resolved += " to " + e.ReplayedTo
 		}
-		fmt.Fprintf(&table, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", e.Source.Text(queue.Events()), dash(e.Reason), clock(e.First), e.Times,
+		fmt.Fprintf(&table, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
+			e.ID, dash(e.Reason), clock(e.First), e.Times,
 			dash(e.WorkspaceID), dash(e.EventID), dash(resolved), dash(e.Message))
 	}
 	return align(w, &table)
 }
 
-// A deadRecord is the record of a dead letter as tail shows it, and what is known of the entry.
+// A deadRecord is a record as tail shows it, and its entry.
 type deadRecord struct {
 	record
-	Entry any `json:"entry"`
+	Entry *deadletters.Entry `json:"entry"`
 }
 
-func (f outputFlags) printEntry(w io.Writer, queue *deadletters.Queue, e *deadletters.Entry, r *kgo.Record) error {
-	return printOne(w, f.Output, deadRecord{newRecord(r), queue.Describe(e)})
+func (f outputFlags) printEntry(w io.Writer, e *deadletters.Entry, r *kgo.Record) error {
+	return printOne(w, f.Output, deadRecord{newRecord(r), e})
 }
 
 // A dlqShowCommand shows one dead letter.
 type dlqShowCommand struct {
 	deadFlags
-	Entry string `arg:"" help:"Position of its source record in the events topic, like 7:1234, as list prints it."`
+	Entry string `arg:"" help:"The entry as list prints it: the position of its source record, like 7:1234 in the events topic."`
 }
 
 // Run prints the entry, its headers and its value.
@@ -161,18 +162,22 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	if c.Output != asTable {
-		return c.printEntry(con.out, queue, entry, r)
+		return c.printEntry(con.out, entry, r)
 	}
 	var table, value bytes.Buffer
 	line := func(name, text string) { fmt.Fprintf(&table, "%s\t%s\n", name, dash(text)) }
-	line("Entry", entry.Source.Text(queue.Events()))
+	line("Entry", entry.ID)
 	line("Reason", entry.Reason)
-	line("What to mend", entry.Message)
+	line("What to fix", entry.Message)
+	if entry.Sink != "" {
+		line("Sink", entry.Sink)
+		line("Answer", entry.Answer)
+	}
 	line("Workspace", entry.WorkspaceID)
 	line("Event id", entry.EventID)
 	line("Failed", fmt.Sprintf("%d time(s), first %s, last %s", entry.Times, clock(entry.First), clock(entry.Last)))
 	line("Resolved", strings.TrimSuffix(entry.Resolved+" to "+entry.ReplayedTo, " to "))
-	line("Kept at", entry.Place()+" in "+r.Topic)
+	line("Kept at", entry.DLQPosition+" in "+r.Topic)
 	line("Key", string(r.Key))
 	for _, h := range r.Headers {
 		line("Header", h.Key+": "+string(h.Value))
@@ -182,9 +187,9 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 	}
 	switch {
 	case entry.ValueOmitted > 0:
-		fmt.Fprintf(&value, "The value of %d bytes was too large to keep: the record lies at %s of %s, until retention takes it.",
-			entry.ValueOmitted, entry.Source.Text(entry.Source.Topic), entry.Source.Topic)
-	case json.Indent(&value, r.Value, "", "  ") != nil: // no JSON, which may be why it is here: byte for byte, safe for a terminal
+		fmt.Fprintf(&value, "The value of %d bytes was too large to keep: the source record is at %s until it expires.",
+			entry.ValueOmitted, entry.Place())
+	case json.Indent(&value, r.Value, "", "  ") != nil: // not JSON: quoted, so that it is safe for a terminal
 		value.Reset()
 		fmt.Fprintf(&value, "%d bytes: %q", len(r.Value), r.Value)
 	}
@@ -192,16 +197,16 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 	return err
 }
 
-// A dlqReplayCommand puts dead letters back.
+// A dlqReplayCommand replays dead letters.
 type dlqReplayCommand struct {
 	deadFlags
 	filterFlags
 	Yes   bool    `help:"Do it." env:"-"`
 	Rate  float64 `help:"Records a second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
-	Force bool    `help:"Also those that are still no events and will be dead-lettered again." env:"-"`
+	Force bool    `help:"Also those that are still not events and will be dead-lettered again." env:"-"`
 }
 
-// Run replays, or says what would be.
+// Run replays, or says what it would replay.
 func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
 	if err := checkRate("--rate", c.Rate); err != nil {
 		return err
@@ -222,22 +227,22 @@ func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
 	result, err := queue.Replay(ctx, filter, options)
 	bar.end()
 	if ctx.Err() != nil {
-		err = fmt.Errorf("cut short: start it again with the same flags to go on")
+		err = fmt.Errorf("interrupted: run it again with the same flags to continue")
 	}
-	return c.report(con, queue, result, err, len(c.Entries) > 0, "replayed", "replay")
+	return c.report(con, result, err, len(c.Entries) > 0, "replayed", "replay")
 }
 
-// A dlqDropCommand lets dead letters go.
+// A dlqDropCommand marks dead letters as dropped.
 type dlqDropCommand struct {
 	deadFlags
 	filterFlags
 	Yes bool `help:"Do not ask." env:"-"`
 }
 
-// Run drops once somebody said yes.
+// Run drops after --yes or a yes on the terminal.
 func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 	if !c.Yes && !telemetry.IsTerminal(con.in) {
-		return usagef("there is no terminal to ask on: say --yes if the dead letters are to go")
+		return usagef("there is no terminal to ask on: --yes drops the dead letters without asking")
 	}
 	queue, err := c.queue()
 	if err != nil {
@@ -258,7 +263,7 @@ func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 			if !agreed(con.in) {
 				return fmt.Errorf("dropped nothing")
 			}
-			if !named { // then it is these, and none that came while the question stood there
+			if !named { // not those that arrived after the question was asked
 				for _, e := range entries {
 					filter.Sources = append(filter.Sources, e.Source)
 				}
@@ -269,12 +274,12 @@ func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 		}
 	}
 	result, err := queue.Drop(ctx, filter, deadletters.Options{Yes: true})
-	return c.report(con, queue, result, err, len(c.Entries) > 0, "dropped", "drop")
+	return c.report(con, result, err, len(c.Entries) > 0, "dropped", "drop")
 }
 
 // agreed reads one line. Anything but yes is no.
 func agreed(in io.Reader) bool {
-	answer, _ := bufio.NewReader(in).ReadString('\n') // nothing to read is a no
+	answer, _ := bufio.NewReader(in).ReadString('\n') // an error leaves no answer
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
 		return true
@@ -282,17 +287,20 @@ func agreed(in io.Reader) bool {
 	return false
 }
 
-// report prints what was done, also when an error cut it short.
-func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadletters.Result, err error, named bool, done, do string) error {
+// report prints the result, also that of a run that failed.
+func (f outputFlags) report(
+	con console, result *deadletters.Result, err error, named bool, done, do string,
+) error {
 	if result == nil {
 		return err
 	}
-	err = errors.Join(err, result.Err(queue.Events()))
-	if named && !result.DryRun && result.Left > 0 { // who names entries wants these
-		err = errors.Join(err, fmt.Errorf("%d %s, %d of the entries named are left as they are", result.Done, done, result.Left))
+	err = errors.Join(err, result.Err())
+	if named && !result.DryRun && result.Skipped > 0 {
+		err = errors.Join(err,
+			fmt.Errorf("%d %s, %d of the entries named were skipped", result.Done, done, result.Skipped))
 	}
 	if f.Output != asTable {
-		if printed := f.print(con.out, queue.DescribeResult(result), nil); err == nil {
+		if printed := f.print(con.out, result, nil); err == nil {
 			err = printed
 		}
 		return err
@@ -303,29 +311,29 @@ func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadl
 			fmt.Fprint(&table, "TO ")
 			done = do
 		}
-		fmt.Fprintf(&table, "%s\tLEFT\tWHY\n", strings.ToUpper(done))
+		fmt.Fprintf(&table, "%s\tSKIPPED\tWHY\n", strings.ToUpper(done))
 		for _, t := range result.Tallies {
 			why := t.Why
-			if t.Left > 0 {
-				why = t.LeftOne.Source.Text(queue.Events()) + ": " + why
+			if t.Skipped > 0 {
+				why = t.Example.ID + ": " + why
 			}
-			fmt.Fprintf(&table, "%s\t%d\t%d\t%s\n", dash(t.Reason), t.Done, t.Left, dash(why))
+			fmt.Fprintf(&table, "%s\t%d\t%d\t%s\n", dash(t.Reason), t.Done, t.Skipped, dash(why))
 		}
 	}
 	if printed := align(con.out, &table); err == nil {
 		err = printed
 	}
 	for _, e := range result.Already {
-		con.note("%s was %s already.", e.Source.Text(queue.Events()), e.Resolved)
+		con.note("%s was already %s.", e.ID, e.Resolved)
 	}
 	switch {
 	case result.DryRun && result.Done > 0:
-		con.note("Nothing was done: --yes would %s %d of %d.", do, result.Done, result.Done+result.Left)
+		con.note("Nothing was done: --yes would %s %d of %d.", do, result.Done, result.Done+result.Skipped)
 	case result.DryRun:
 		con.note("There is nothing to %s.", do)
-	case named && result.Left > 0: // the error says it
+	case named && result.Skipped > 0: // the error says it
 	default:
-		con.note("%d %s, %d left as they are.", result.Done, done, result.Left)
+		con.note("%d %s, %d skipped.", result.Done, done, result.Skipped)
 	}
 	return err
 }

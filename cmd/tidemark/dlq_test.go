@@ -139,7 +139,7 @@ func TestShowOfWhatWasTooLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := succeed(t, "dlq", "show", "1:5", "--brokers", config.Brokers[0], "--topic-prefix", strings.TrimSuffix(streams.DLQ.Name, "-dlq"))
-	if want := "The value of 6291456 bytes was too large to keep: the record lies at 1:5 of " + streams.Events.Name; !strings.Contains(out, want) {
+	if want := "The value of 6291456 bytes was too large to keep: the source record is at offset 5 of partition 1 of " + streams.Events.Name; !strings.Contains(out, want) {
 		t.Errorf("show:\n%s", out)
 	}
 }

@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
-
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka"
 	"tidemark/topology"
@@ -26,7 +23,7 @@ type tailCommand struct {
 	Limit     int    `help:"Stop after so many records; 0 for no limit." default:"0" placeholder:"N" env:"-"`
 }
 
-// Run prints until it has reached what the flags say, or ctx ends, which is no failure: nobody tails for ever.
+// Run prints records up to the end or the limit that the flags set, or until ctx ends, which is not an error.
 func (c *tailCommand) Run(ctx context.Context, con console) error {
 	topic, err := c.topic()
 	if err != nil {
@@ -51,24 +48,12 @@ func (c *tailCommand) tail(ctx context.Context, config kafka.Config, topic strin
 	if err != nil {
 		return err
 	}
-	begin := map[int32]kgo.Offset{}
-	for partition, span := range spans {
-		begin[partition] = kgo.NewOffset().At(span.From)
-	}
-	options, err := config.Franz()
+	follower, err := kafka.Follow(config, topic, spans)
 	if err != nil {
 		return err
 	}
-	client, err := kgo.NewClient(append(options,
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // a transaction's marker may be the last record: its offset says that the end is reached
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: begin}),
-	)...)
-	if err != nil {
-		return fmt.Errorf("kafka client: %w", err)
-	}
-	defer client.Close()
-	return c.follow(ctx, client, spans, out)
+	defer follower.Close()
+	return c.follow(ctx, follower, spans, out)
 }
 
 func (c *tailCommand) topic() (topology.Topic, error) {
@@ -87,7 +72,7 @@ func (c *tailCommand) topic() (topology.Topic, error) {
 	return topic, nil
 }
 
-// spans returns where to begin, and where the topic ends now.
+// spans returns the offset at which each partition begins, and its end now.
 func (c *tailCommand) spans(ctx context.Context, config kafka.Config, topic string) (kafka.Spans, error) {
 	spans, err := kafka.Extent(ctx, config, topic)
 	if err != nil {
@@ -110,14 +95,16 @@ func (c *tailCommand) spans(ctx context.Context, config kafka.Config, topic stri
 			return nil, usagef("--from %q: want start, end or an offset", c.From)
 		}
 	}
-	for partition, span := range spans { // an offset outside of the partition means its nearest end, not an error in one of many
+	for partition, span := range spans { // not every partition has the offset: the nearest one counts
 		spans[partition] = kafka.Span{From: min(max(from, span.From), span.To), To: span.To}
 	}
 	return spans, nil
 }
 
-// follow prints records as they come until every partition has reached its end, or the limit is reached.
-func (c *tailCommand) follow(ctx context.Context, client *kgo.Client, spans kafka.Spans, out *recordPrinter) error {
+// follow prints records until the limit is reached, or with --until-end every partition was read to its end.
+func (c *tailCommand) follow(
+	ctx context.Context, follower *kafka.Follower, spans kafka.Spans, out *recordPrinter,
+) error {
 	unfinished := map[int32]bool{}
 	for partition, span := range spans {
 		if span.From < span.To {
@@ -125,15 +112,11 @@ func (c *tailCommand) follow(ctx context.Context, client *kgo.Client, spans kafk
 		}
 	}
 	for printed := 0; !c.UntilEnd || len(unfinished) > 0; {
-		fetches := client.PollFetches(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
+		records, err := follower.Poll(ctx)
+		if err != nil {
+			return err
 		}
-		if errs := fetches.Errors(); len(errs) > 0 {
-			return fmt.Errorf("read partition %d of %s: %w", errs[0].Partition, errs[0].Topic, errs[0].Err)
-		}
-		for iter := fetches.RecordIter(); !iter.Done(); {
-			r := iter.Next()
+		for _, r := range records {
 			if r.Offset+1 >= spans[r.Partition].To {
 				delete(unfinished, r.Partition)
 			}
@@ -147,7 +130,7 @@ func (c *tailCommand) follow(ctx context.Context, client *kgo.Client, spans kafk
 				return out.flush()
 			}
 		}
-		if err := out.flush(); err != nil { // somebody may be watching
+		if err := out.flush(); err != nil { // a person may be watching
 			return err
 		}
 	}

@@ -114,8 +114,8 @@ type topicsRepartitionCommand struct {
 	clusterFlags
 	prefixFlags
 	outputFlags
-	To     int    `help:"Partitions that every topic is to have." required:"" placeholder:"N" env:"-"`
-	Prefix string `help:"What the names of the new topics and groups are to begin with." required:"" placeholder:"NEW" env:"-"`
+	To     int    `help:"Number of partitions of every new topic." required:"" placeholder:"N" env:"-"`
+	Prefix string `help:"Prefix of the new topics and groups." required:"" placeholder:"NEW" env:"-"`
 }
 
 // Run copies, compares, and prints what is there. Cut short, it goes on when it is started again.
@@ -146,7 +146,7 @@ func (c *topicsRepartitionCommand) Run(ctx context.Context, con console) error {
 	move := &repartition.Move{Kafka: config, From: from, To: to, Report: reportStages(con)}
 	summary, err := move.Run(ctx)
 	if ctx.Err() != nil {
-		return fmt.Errorf("cut short: start it again with the same flags to go on")
+		return fmt.Errorf("interrupted: run it again with the same flags to continue")
 	}
 	if errors.Is(err, repartition.ErrDiffer) {
 		for _, d := range summary.Different {
@@ -183,8 +183,8 @@ func (f outputFlags) printMove(w io.Writer, s *repartition.Summary) error {
 		fmt.Fprintf(table, "notices\t%d\tthose that were not counted\n", s.Notices)
 		fmt.Fprintf(table, "files\t%d\tall equal\n", s.Files.Equal)
 		fmt.Fprintf(table, "workspaces\t%d\tall equal\n", s.Workspaces.Equal)
-		if s.Strays > 0 {
-			fmt.Fprintf(table, "rows left out\t%d\tin a partition that their key does not belong to: no reader takes them\n", s.Strays)
+		if s.Misplaced > 0 {
+			fmt.Fprintf(table, "rows skipped\t%d\tin a wrong partition for their key: views ignore them\n", s.Misplaced)
 		}
 	})
 }

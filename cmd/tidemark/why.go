@@ -16,20 +16,20 @@ import (
 	"tidemark/why"
 )
 
-// A whyCommand lists the events behind a row.
+// A whyCommand lists the events of a file.
 type whyCommand struct {
 	clusterFlags
 	prefixFlags
 	outputFlags
 	Workspace string `arg:"" help:"Workspace of the file." name:"ws"`
 	File      string `arg:"" help:"Id of the file."`
-	Since     string `help:"Only events written since: a time (2026-01-31T09:00:00Z), a day, or how long ago (36h). Left out: all that are kept." default:"" placeholder:"TIME" env:"-"`
+	Since     string `help:"Only events written since: a time (2026-01-31T09:00:00Z), a day, or how long ago (36h). The default is all events." default:"" placeholder:"TIME" env:"-"`
 }
 
-// errUnknownFile is returned when no topic knows the file; what was looked at is said before.
+// errUnknownFile is returned when no topic has the file.
 var errUnknownFile = errors.New("no event, dead letter or row of this file was found")
 
-// Run reads the topics and prints events as their verdicts are known, then the row.
+// Run prints the events as their verdicts are known, then the row.
 func (c *whyCommand) Run(ctx context.Context, con console) error {
 	if c.Workspace == "" || c.File == "" {
 		return usagef("the ids of the workspace and of the file must not be empty")
@@ -46,7 +46,7 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	out := &trailPrinter{form: c.Output, w: bufio.NewWriter(con.out)}
+	out := &eventPrinter{form: c.Output, w: bufio.NewWriter(con.out)}
 	found, err := why.Follow(ctx, why.Search{
 		Kafka: config, Streams: streams, WorkspaceID: c.Workspace, FileID: c.File, Since: since,
 		Progress: func(topic string, done, total int64) {
@@ -57,8 +57,8 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 		return errors.Join(err, out.w.Flush())
 	}
 	if found.Events == 0 && found.Row == nil {
-		con.note("Looked for file %s of workspace %s in:", cell(c.File), cell(c.Workspace))
-		for _, span := range found.Looked {
+		con.note("Searched for file %s of workspace %s in:", cell(c.File), cell(c.Workspace))
+		for _, span := range found.Read {
 			con.note("  %s", span)
 		}
 		return errUnknownFile
@@ -72,14 +72,14 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 	return nil
 }
 
-// A trailPrinter prints the events of a file and its row: in JSON one object a line, in YAML one document each.
-type trailPrinter struct {
+// An eventPrinter prints the events of a file and its row: in JSON one object a line, in YAML one document each.
+type eventPrinter struct {
 	form  string
 	w     *bufio.Writer
-	table bytes.Buffer // the file's own events, for columns that fit
+	table bytes.Buffer // of the events, aligned at the end
 }
 
-func (p *trailPrinter) event(e why.Event) error {
+func (p *eventPrinter) event(e why.Event) error {
 	if p.form != asTable {
 		return p.object(struct {
 			Kind string `json:"kind"`
@@ -107,12 +107,13 @@ func (p *trailPrinter) event(e why.Event) error {
 		details = append(details, "sent as "+e.SentEvent)
 	}
 	detail := strings.TrimPrefix(strings.Join(details, "; "), "; ")
-	_, err := fmt.Fprintf(&p.table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", e.Position, dash(e.EventID), dash(e.Event), sent,
+	_, err := fmt.Fprintf(&p.table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+		e.Position, dash(e.EventID), dash(e.Event), sent,
 		e.ReceivedAt.Format(time.RFC3339Nano), verdict, version, dash(detail))
 	return err
 }
 
-func (p *trailPrinter) finding(f why.Finding) error {
+func (p *eventPrinter) finding(f why.Finding) error {
 	var row json.RawMessage
 	if f.Row != nil {
 		row = codecs.AppendFile(nil, f.Row)
@@ -120,12 +121,12 @@ func (p *trailPrinter) finding(f why.Finding) error {
 	if p.form != asTable {
 		err := p.object(struct {
 			Kind      string          `json:"kind"`
-			Row       json.RawMessage `json:"row"` // null: there is none
+			Row       json.RawMessage `json:"row"` // null if there is none
 			Agreement why.Agreement   `json:"agrees"`
 			Why       string          `json:"detail"`
 			Commit    int64           `json:"committed"`
-			Looked    []why.Span      `json:"looked_at"`
-		}{"row", row, f.Agreement, f.Why, f.Commit, f.Looked})
+			Read      []why.Span      `json:"looked_at"`
+		}{"row", row, f.Agreement, f.Why, f.Commit, f.Read})
 		return errors.Join(err, p.w.Flush())
 	}
 	if err := align(p.w, &p.table); err != nil {
@@ -143,14 +144,17 @@ func (p *trailPrinter) finding(f why.Finding) error {
 			return err
 		}
 	}
-	agrees := map[why.Agreement]string{why.Agrees: "Agrees with the notices", why.Disagrees: "DISAGREES with the notices", why.Unknown: "Not compared with the notices"}
+	agrees := map[why.Agreement]string{
+		why.Agrees: "Agrees with the notices", why.Disagrees: "DISAGREES with the notices",
+		why.Unknown: "Not compared with the notices",
+	}
 	_, err := fmt.Fprintf(p.w, "\n%s: %s.\n", agrees[f.Agreement], cell(f.Why))
 	return errors.Join(err, p.w.Flush())
 }
 
-func (p *trailPrinter) object(v any) error {
+func (p *eventPrinter) object(v any) error {
 	if err := printOne(p.w, p.form, v); err != nil {
 		return err
 	}
-	return p.w.Flush() // somebody may be watching
+	return p.w.Flush() // each event is shown at once
 }

@@ -3,7 +3,6 @@ package replay_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -17,13 +16,13 @@ import (
 	"tidemark/topology"
 )
 
-// A replay that is given up hinders none that comes later, wherever it had come to.
+// A forgotten replay does not keep others from running.
 func TestForgottenReplayIsOver(t *testing.T) {
 	b := newBench(t)
 	for i := range 40 {
 		b.put(t, b.record("added", fmt.Sprint("w", i%8), fmt.Sprint("e", i), "f", i))
 	}
-	whole := b.again(replay.Selection{})
+	whole := b.republish(replay.Selection{})
 	spans, _, err := whole.Spans(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
@@ -32,11 +31,11 @@ func TestForgottenReplayIsOver(t *testing.T) {
 	whole.Rate = 20
 	whole.Report = func(replay.Progress) { cancel() }
 	if _, err := whole.Run(cut, spans); err == nil {
-		t.Fatal("was not cut short")
+		t.Fatal("was not interrupted")
 	}
-	one := b.again(replay.Selection{WorkspaceID: "w1"})
-	if _, _, err := one.Spans(t.Context(), false); !errors.Is(err, replay.ErrUnfinished) {
-		t.Fatalf("another replay beside one that was cut: %v", err)
+	one := b.republish(replay.Selection{WorkspaceID: "w1"})
+	if _, _, err := one.Spans(t.Context(), false); err == nil || !strings.Contains(err.Error(), "another replay was interrupted") {
+		t.Fatalf("another replay beside an interrupted one: %v", err)
 	}
 	if spans, _, err = one.Spans(t.Context(), true); err != nil {
 		t.Fatal(err)
@@ -48,14 +47,14 @@ func TestForgottenReplayIsOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, sel := range []replay.Selection{{}, {WorkspaceID: "w2"}} {
-		if _, wentOn, err := b.again(sel).Spans(t.Context(), false); err != nil || wentOn {
-			t.Errorf("%s: goes on %t, %v", sel, wentOn, err)
+		if _, resumed, err := b.republish(sel).Spans(t.Context(), false); err != nil || resumed {
+			t.Errorf("%s: resumed %t, %v", sel, resumed, err)
 		}
 	}
 }
 
-// What could not be told from new when it came a second time is left out, unless that is asked for.
-func TestWhatIsNotSafeToRepeatIsLeftOut(t *testing.T) {
+// Events that would have a second effect are skipped without --force.
+func TestUnsafeEventsAreSkipped(t *testing.T) {
 	b := newBench(t)
 	of := func(value string) *kgo.Record {
 		return &kgo.Record{Topic: b.s.Events.Name, Partition: kafka.Partition("w", partitions), Key: []byte("w"), Value: []byte(value)}
@@ -68,23 +67,23 @@ func TestWhatIsNotSafeToRepeatIsLeftOut(t *testing.T) {
 		of(`{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"bare","object_id":"f","created":"2026-11-24T12:00:00Z"}`),
 	)
 	for _, test := range []struct {
-		force      bool
-		sent, left int
+		force         bool
+		sent, skipped int
 	}{{false, 2, 3}, {true, 7, 0}} { // also the two that the first replay has put there
-		a := b.again(replay.Selection{})
+		a := b.republish(replay.Selection{})
 		a.Force = test.force
 		spans, _, err := a.Spans(t.Context(), false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if count, err := a.Run(t.Context(), spans); err != nil || count.Sent != test.sent || count.Left != test.left || (count.LeftWhy == "") != test.force {
+		if count, err := a.Run(t.Context(), spans); err != nil || count.Sent != test.sent || count.Skipped != test.skipped || (count.FirstSkipped == "") != test.force {
 			t.Errorf("force %t: %+v, %v", test.force, count, err)
 		}
 	}
 }
 
-// A foreign producer's record may be larger than any of ours, once it is unpacked: it does not end the replay.
-func TestWhatIsTooLargeIsLeftOut(t *testing.T) {
+// A foreign producer's record can be over the size limit once it is uncompressed: it does not end the replay.
+func TestTooLargeEventsAreSkipped(t *testing.T) {
 	b := newBench(t)
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.conf.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerBatchMaxBytes(32<<20), kgo.BrokerMaxWriteBytes(64<<20))
 	if err != nil {
@@ -97,23 +96,23 @@ func TestWhatIsTooLargeIsLeftOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.put(t, b.record("updated", "w", "next", "f", 2))
-	a := b.again(replay.Selection{})
+	a := b.republish(replay.Selection{})
 	a.Force = true
 	spans, _, err := a.Spans(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if count, err := a.Run(t.Context(), spans); err != nil || count.Sent+count.Unfit+count.Left != 2 || count.Sent != 1 {
+	if count, err := a.Run(t.Context(), spans); err != nil || count.Sent+count.Invalid+count.Skipped != 2 || count.Sent != 1 {
 		t.Errorf("%+v, %v", count, err)
 	}
 }
 
-func (b *bench) again(sel replay.Selection) *replay.Again {
-	return &replay.Again{Kafka: b.conf, Events: b.s.Events.Name, Group: b.s.ReplayGroup, Select: sel}
+func (b *bench) republish(sel replay.Selection) *replay.Republish {
+	return &replay.Republish{Kafka: b.conf, Events: b.s.Events.Name, Group: b.s.ReplayGroup, Select: sel}
 }
 
-// What is put into the topic again is what was selected, once, in order, however often the run was cut.
-func TestReplayIntoTheTopic(t *testing.T) {
+// The selected events are sent once, in order, however often the run was interrupted.
+func TestRepublish(t *testing.T) {
 	b := newBench(t)
 	for i := range 60 {
 		b.put(t, b.record([]string{"added", "updated"}[i%2], fmt.Sprint("w", i%2), fmt.Sprintf("e%02d", i), "f", i%60))
@@ -125,27 +124,27 @@ func TestReplayIntoTheTopic(t *testing.T) {
 	b.put(t, stray)
 
 	sel := replay.Selection{WorkspaceID: "w1", Events: []string{"workspace_storage_file_updated"}}
-	a := b.again(sel)
-	spans, wentOn, err := a.Spans(t.Context(), false)
-	if err != nil || wentOn || len(spans) != 1 {
-		t.Fatalf("%v, %t, %v", spans, wentOn, err)
+	a := b.republish(sel)
+	spans, resumed, err := a.Spans(t.Context(), false)
+	if err != nil || resumed || len(spans) != 1 {
+		t.Fatalf("%v, %t, %v", spans, resumed, err)
 	}
 	cut, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
 	a.Rate = 20
 	first, err := a.Run(cut, spans)
 	if err == nil || first.Sent == 0 || first.Sent > 20 || first.Remaining == 0 {
-		t.Fatalf("cut short: %+v, %v", first, err)
+		t.Fatalf("interrupted: %+v, %v", first, err)
 	}
-	if _, _, err := b.again(replay.Selection{}).Spans(t.Context(), false); !errors.Is(err, replay.ErrUnfinished) {
+	if _, _, err := b.republish(replay.Selection{}).Spans(t.Context(), false); err == nil || !strings.Contains(err.Error(), "another replay was interrupted") {
 		t.Errorf("another replay, while one waits: %v", err)
 	}
-	a = b.again(sel)
-	if spans, wentOn, err = a.Spans(t.Context(), false); err != nil || !wentOn {
-		t.Fatalf("%v, %t, %v", spans, wentOn, err)
+	a = b.republish(sel)
+	if spans, resumed, err = a.Spans(t.Context(), false); err != nil || !resumed {
+		t.Fatalf("%v, %t, %v", spans, resumed, err)
 	}
 	second, err := a.Run(t.Context(), spans)
-	if err != nil || first.Sent+second.Sent != 30 || first.Unfit+second.Unfit != 1 || second.Remaining != 0 {
+	if err != nil || first.Sent+second.Sent != 30 || first.Invalid+second.Invalid != 1 || second.Remaining != 0 {
 		t.Fatalf("%+v and %+v, %v", first, second, err)
 	}
 	var ids []string
@@ -169,8 +168,8 @@ func TestReplayIntoTheTopic(t *testing.T) {
 	if diff := cmp.Diff(want, ids); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	// It is over: the same words begin anew.
-	if _, wentOn, err := b.again(sel).Spans(t.Context(), false); err != nil || wentOn {
-		t.Errorf("%t, %v", wentOn, err)
+	// It is finished: the same selection starts over.
+	if _, resumed, err := b.republish(sel).Spans(t.Context(), false); err != nil || resumed {
+		t.Errorf("%t, %v", resumed, err)
 	}
 }

@@ -8,8 +8,9 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// places knows where copied events lie. It takes 8 bytes for each, in chunks of neighbours.
-type places map[chunk]*[chunkSize]int64
+// positions maps the old positions of copied events to the new ones. It takes 8 bytes for each, in chunks of
+// neighbours.
+type positions map[chunk]*[chunkSize]int64
 
 const chunkSize = 1024
 
@@ -18,11 +19,12 @@ type chunk struct {
 	number    int64
 }
 
-// offsetBits are those of an entry that hold the new offset; the rest is the new partition plus 1, so 0 is no entry.
+// offsetBits is how many bits of an entry are the new offset. The others are the new partition plus 1, so 0 is no
+// entry.
 const offsetBits = 44
 
-// add notes where an event of the old log lies. It returns false if that was known.
-func (p places) add(oldPartition int32, oldOffset int64, partition int32, offset int64) bool {
+// add adds an event. It returns false if its old position is there already.
+func (p positions) add(oldPartition int32, oldOffset int64, partition int32, offset int64) bool {
 	c := chunk{oldPartition, oldOffset / chunkSize}
 	if p[c] == nil {
 		p[c] = new([chunkSize]int64)
@@ -35,8 +37,8 @@ func (p places) add(oldPartition int32, oldOffset int64, partition int32, offset
 	return true
 }
 
-// find returns where an event of the old log lies, nil when it was not copied.
-func (p places) find(partition int32, offset int64) *tidemarkv1.Position {
+// find returns the new position of an event, nil if it was not copied.
+func (p positions) find(partition int32, offset int64) *tidemarkv1.Position {
 	entries := p[chunk{partition, offset / chunkSize}]
 	if entries == nil || offset < 0 || entries[offset%chunkSize] == 0 {
 		return nil
@@ -45,8 +47,8 @@ func (p places) find(partition int32, offset int64) *tidemarkv1.Position {
 	return &tidemarkv1.Position{Partition: int32(entry>>offsetBits) - 1, Offset: entry & (1<<offsetBits - 1)}
 }
 
-// translate gives every position in a message its new place. One whose event is not in the new log is taken out.
-func (p places) translate(m protoreflect.Message) {
+// translate replaces every position in a message. A position of an event that was not copied is cleared.
+func (p positions) translate(m protoreflect.Message) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		field := fields.Get(i)
@@ -71,19 +73,19 @@ func (p places) translate(m protoreflect.Message) {
 	}
 }
 
-// move makes a row of the old tables one of the new ones. What it says of a log before the old one is said no more.
-func (r *run) move(row proto.Message) {
-	known := r.places
+// translateRow replaces the positions in a row. Positions in an events topic before the old one are cleared.
+func (r *run) translateRow(row proto.Message) {
+	known := r.positions
 	switch row := row.(type) {
 	case *tidemarkv1.FileState:
 		if row.GetLogId() != r.fromID {
-			known = places{}
+			known = positions{}
 		}
 		row.SilentOffset = known.offset(row.GetPosition(), row.GetSilentOffset())
 		row.LogId = r.toID
 	case *tidemarkv1.WorkspaceState:
 		if row.GetLogId() != r.fromID {
-			known = places{}
+			known = positions{}
 		}
 		var applied []int64
 		for _, offset := range file.AppliedOffsets(row) {
@@ -94,15 +96,15 @@ func (r *run) move(row proto.Message) {
 		for _, member := range row.GetMembers() {
 			member.Offset = known.offset(row.GetPosition(), member.GetOffset())
 		}
-		file.SetApplied(row, append(applied, 0)[0], applied) // of none the first is 0, too
+		file.SetApplied(row, append(applied, 0)[0], applied) // without any, the first is 0
 		row.LogId = r.toID
 	}
 	known.translate(row.ProtoReflect())
 }
 
-// offset returns the new offset of an event in the partition of a position; 0, which is before all others, when it has
-// none.
-func (p places) offset(of *tidemarkv1.Position, offset int64) int64 {
+// offset returns the new offset of an event in the partition of a position; 0, which is before all others, if it was
+// not copied.
+func (p positions) offset(of *tidemarkv1.Position, offset int64) int64 {
 	if of == nil {
 		return 0
 	}
