@@ -1,4 +1,4 @@
-# What a developer runs. `make test` is what CI runs, step by step; each step is a target of its own.
+# Developers' commands. `make test` runs the same steps as CI; each step is a target of its own.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
@@ -7,16 +7,16 @@ MAKEFLAGS += --no-print-directory
 TOOLS := $(CURDIR)/.cache/bin
 export PATH := $(TOOLS):$(PATH)
 
-# Packages whose tests start a broker: the same tests run on the embedded one and on Apache Kafka. Found, so that none is
-# forgotten. e2e runs the binary and has targets of its own.
+# Packages whose tests start a broker: the same tests run on the embedded broker and on Apache Kafka. They are found by
+# their imports. e2e runs the binary and has targets of its own.
 with_broker = go list -f '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./... \
 	| awk '$$1 != "tidemark/e2e" && /tidemark\/devbroker( |$$)/ { print $$1 }'
 without_broker = comm -23 <(go list ./... | grep -v '^tidemark/e2e$$' | sort) <($(with_broker) | sort)
 
-##@ Every day
+##@ Main targets
 
 .PHONY: test
-test: ## all that CI runs, about 16 minutes; prints what ran, what was skipped and how long each took
+test: ## all that CI runs, about 16 minutes; prints the result and duration of each step
 	@.ci/steps tools lint generated proto unit integration integration-kafka e2e e2e-kafka faults-short
 
 .PHONY: build
@@ -24,7 +24,7 @@ build: ## the binary, in bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/tidemark ./cmd/tidemark
 
 .PHONY: generate
-generate: tools ## write the code generated from proto/
+generate: tools ## generate the code from proto/
 	cd proto && buf generate
 
 .PHONY: fmt
@@ -38,12 +38,12 @@ tools: ## install the pinned tools into .cache/bin
 	@.ci/tools
 
 .PHONY: lint
-lint: tools ## style, formatting and the arrows between folders
+lint: tools ## style, formatting and allowed imports
 	golangci-lint run --allow-parallel-runners
 	go mod tidy -diff
 
 .PHONY: generated
-generated: tools ## the committed generated code is what proto/ gives
+generated: tools ## checks that the committed code is what proto/ generates
 	@.ci/generated
 
 .PHONY: proto
@@ -63,7 +63,7 @@ integration-kafka: tools ## the same tests on Apache Kafka
 	@NO_SKIP=1 .ci/kafka .ci/gotest integration-kafka $$($(with_broker))
 
 .PHONY: e2e
-e2e: tools ## the binary as people and other clients use it; crash test and its controls, short
+e2e: tools ## the binary as users and other clients use it; crash test and its controls, short form
 	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest e2e -parallel 4 ./e2e
 
 .PHONY: e2e-kafka
@@ -71,45 +71,45 @@ e2e-kafka: tools ## crash test and foreign clients on Apache Kafka
 	@NO_SKIP=1 FORMAT=standard-verbose .ci/kafka .ci/gotest e2e-kafka -parallel 4 -skip '^(TestControls|TestScripts)$$' ./e2e
 
 .PHONY: faults-short
-faults-short: ## three brokers, traffic and a dozen faults, and two negative controls: `make faults` within 6 minutes
+faults-short: ## three brokers, traffic, a dozen faults and two negative controls, in 6 minutes
 	@JARS=1 .ci/kafka go run ./faults -short -seed $${SEED:-1}
 
-##@ Now and then
+##@ Other targets
 
 .PHONY: race
 race: tools ## unit and integration tests under the race detector
 	@KAFKA_BROKERS= KAFKA_SASL_BROKERS= .ci/gotest race -race $$(go list ./... | grep -v '^tidemark/e2e$$')
 
 .PHONY: crash
-crash: tools ## the crash test and its negative controls in their long form, on both brokers
+crash: tools ## the crash test and its negative controls, long form, on both brokers
 	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest crash -timeout 60m ./e2e -long
 	@FORMAT=standard-verbose .ci/kafka .ci/gotest crash-kafka -timeout 60m ./e2e -long
 
 .PHONY: faults
-faults: ## hurt an installation on three Apache Kafka brokers for an hour, with negative controls; report in .cache/faults
+faults: ## fault tests on three Apache Kafka brokers, an hour or more, and negative controls; report in .cache/faults
 	@go run ./faults
 
 .PHONY: bench
-bench: ## figures of this machine, on Apache Kafka: processor, recovery, ingress
+bench: ## benchmarks on Apache Kafka: processor, recovery, ingress
 	@KAFKA_HEAP=1g KAFKA_JVM='-XX:+UseG1GC' deploy/kafka/kafka.sh run \
 		bash -c 'for what in processor recovery ingress; do go run ./bench $$what; done'
 
 .PHONY: kafka-start
-kafka-start: ## one Apache Kafka broker; `eval "$(make kafka-start)"` points tests and tidemark at it
+kafka-start: ## start an Apache Kafka broker; `eval "$(make kafka-start)"` sets its address for tests and tidemark
 	@deploy/kafka/kafka.sh start
 
 .PHONY: kafka-stop
-kafka-stop: ## stop it, its data stays
+kafka-stop: ## stop it, and keep its data
 	@deploy/kafka/kafka.sh stop
 
 .PHONY: kafka-wipe
-kafka-wipe: ## stop it and forget its data
+kafka-wipe: ## stop it, and delete its data
 	@deploy/kafka/kafka.sh wipe
 
 .PHONY: clean
-clean: kafka-wipe ## remove what was built and fetched
+clean: kafka-wipe ## remove everything that was built or fetched
 	rm -rf bin .cache
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^##@ / { print "\n" substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Test certificates in PEM: certs.sh FOLDER NAME... Left as they are when the folder is complete.
+# Writes test certificates in PEM: certs.sh FOLDER NAME... Does nothing when the folder is complete.
 #
-#   ca.pem                what clients and brokers trust
-#   broker.{pem,key}      for localhost and 127.0.0.1, as server and as client: brokers are each other's clients
+#   ca.pem                the authority that clients and brokers trust
+#   broker.{pem,key}      for localhost and 127.0.0.1, as server and as client, because brokers connect to each other
 #   NAME.{pem,key}        a client signed by the same authority: the principal User:NAME
-#   stranger.{pem,key}    a client signed by another authority, who must be refused
+#   stranger.{pem,key}    a client signed by another authority, which must be refused
 #   broker.keystore.pem   key and certificate in one file, as Kafka reads them
 set -euo pipefail
 umask 077
@@ -14,7 +14,7 @@ shift
 mkdir -p "$dir"
 cd "$dir"
 
-# Kafka reads PKCS#8 only, which genpkey writes.
+# Kafka reads only PKCS#8, which genpkey writes.
 key() { openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1.key"; }
 authority() { # NAME
 	key "$1"

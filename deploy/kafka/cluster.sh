@@ -1,30 +1,31 @@
 #!/usr/bin/env bash
-# Three real Apache Kafka brokers (KRaft, each a controller too) on loopback, with TLS, SCRAM, client certificates and ACLs.
+# Three Apache Kafka brokers (KRaft, each a controller too) on loopback, with TLS, SCRAM, client certificates and ACLs.
 # No Docker, no root.
 #
 #   cluster.sh up                 start what is not running, print the addresses as shell assignments
-#   cluster.sh down | wipe        end all; wipe also forgets their data
+#   cluster.sh down | wipe        stop all; wipe also deletes their data
 #   cluster.sh kill N             kill -9
 #   cluster.sh start N            start it again, wait until it answers
 #   cluster.sh pause N | cont N   SIGSTOP, SIGCONT
-#   cluster.sh status             processes, and what they hold in memory
+#   cluster.sh status             processes, and their resident memory
 #   cluster.sh env                the assignments again
 #
 #   BASE                     first port, 19090; node N listens on
-#     BASE+N     PLAINTEXT   User:ANONYMOUS, who may do everything: for the judge, never for the judged
+#     BASE+N     PLAINTEXT   User:ANONYMOUS, a super user: for the test harness, not for the roles under test
 #     BASE+10+N  SASL_SSL    SCRAM-SHA-512
 #     BASE+20+N  SSL         a client certificate, whose CN is the user
 #     BASE+30+N  CONTROLLER  for brokers and controllers
-#     BASE+40+N  PROXIED     SASL_SSL, advertised as BASE+50+N, where a proxy is to listen
+#     BASE+40+N  PROXIED     SASL_SSL, advertised as BASE+50+N, where a proxy must listen
 #     BASE+60+N  BROKERS     for brokers
-#   RELAYED                  1: nodes look for each other's BROKERS at BASE+70+N and CONTROLLER at BASE+80+N, where something
-#                            that passes it on is to listen
-#   USERS                    SCRAM users, and names with certificates, tidemark-ROLE; the password is the name and -secret
-#   EXTRA                    more lines for server.properties, the last of equal ones counts
+#   RELAYED                  1: nodes connect to each other's BROKERS at BASE+70+N and CONTROLLER at BASE+80+N, where a
+#                            relay must listen
+#   USERS                    SCRAM users, also names of client certificates, tidemark-ROLE; the password is NAME-secret
+#   EXTRA                    more lines for server.properties; the last value of a key counts
 #   TIDEMARK_CLUSTER_STATE   another folder than .cache/kafka/cluster
 #   KAFKA_HEAP, KAFKA_JVM    -Xmx of each node (320m), its other JVM flags
 #
-# Replication 3, min.insync.replicas 2, no unclean elections, StandardAuthorizer. Needs what kafka.sh needs, and openssl.
+# Replication factor 3, min.insync.replicas 2, no unclean elections, StandardAuthorizer. Requires what kafka.sh
+# requires, and openssl.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 state=${TIDEMARK_CLUSTER_STATE:-$cache/cluster}
@@ -37,11 +38,11 @@ port() { echo $((base + $1)); }
 list() { local n out=; for n in "${nodes[@]}"; do out+=,127.0.0.1:$(port $(($1 + n))); done; echo "${out#,}"; }
 
 configure() { # N
-	local n=$1 name at to all= told= brokers=60 controllers=30
+	local n=$1 name at to all= advertised= brokers=60 controllers=30
 	if [ -n "${RELAYED:-}" ]; then brokers=70 controllers=80; fi
 	for name in PLAINTEXT:0:0 SASL_SSL:10:10 SSL:20:20 CONTROLLER:30:$controllers PROXIED:40:50 BROKERS:60:$brokers; do
 		IFS=: read -r name at to <<<"$name"
-		all+=,$name://127.0.0.1:$(port $((at + n))) told+=,$name://127.0.0.1:$(port $((to + n)))
+		all+=,$name://127.0.0.1:$(port $((at + n))) advertised+=,$name://127.0.0.1:$(port $((to + n)))
 	done
 	mkdir -p "$state/$n"
 	cat >"$state/$n/server.properties" <<-CONF
@@ -51,7 +52,7 @@ configure() { # N
 		controller.listener.names=CONTROLLER
 		inter.broker.listener.name=BROKERS
 		listeners=${all#,}
-		advertised.listeners=${told#,}
+		advertised.listeners=${advertised#,}
 		listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,PROXIED:SASL_SSL,BROKERS:SSL,CONTROLLER:SSL
 		log.dirs=$state/$n/data
 		ssl.keystore.type=PEM
@@ -62,7 +63,7 @@ configure() { # N
 		ssl.principal.mapping.rules=RULE:^CN=([^,]+).*\$/\$1/,DEFAULT
 		sasl.enabled.mechanisms=SCRAM-SHA-512
 		$(for name in sasl_ssl proxied; do
-			# "required" above holds for every TLS listener: a SCRAM client would need a certificate as well.
+			# "required" above applies to every TLS listener: a SCRAM client would need a certificate too.
 			echo "listener.name.$name.ssl.client.auth=none"
 			echo "listener.name.$name.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;"
 		done)
@@ -81,7 +82,7 @@ configure() { # N
 		share.coordinator.state.topic.replication.factor=3
 		share.coordinator.state.topic.min.isr=2
 		group.initial.rebalance.delay.ms=0
-		# The cleaner takes this much at once when it starts, 128 MB by default: too much for a small heap.
+		# The log cleaner allocates this at its start. The default of 128 MB is too much for a small heap.
 		log.cleaner.dedupe.buffer.size=16777216
 		log.index.size.max.bytes=1048576
 	CONF
@@ -92,7 +93,7 @@ format() {
 	local id scram=() user n
 	for user in "${users[@]}"; do scram+=(--add-scram "SCRAM-SHA-512=[name=$user,password=$user-secret]"); done
 	id=$(kafka_class error kafka.tools.StorageTool random-uuid)
-	# Every node with the same users: the first leader writes its copy into the metadata log.
+	# Every node gets the same users: the first leader writes its copy into the metadata log.
 	for n in "${nodes[@]}"; do
 		kafka_class warn kafka.tools.StorageTool format --config "$state/$n/server.properties" --cluster-id "$id" "${scram[@]}" >>"$state/$n/log" 2>&1 ||
 			{ tail -5 "$state/$n/log" >&2; die "the data folder of node $n could not be formatted"; }
@@ -102,7 +103,7 @@ format() {
 run_node() { # N
 	local at
 	for at in 0 10 20 30 40 60; do
-		for _ in {1..50}; do # one killed a moment ago holds its ports a little longer
+		for _ in {1..50}; do # a process that was just killed keeps its ports a little longer
 			(exec 3<>"/dev/tcp/127.0.0.1/$(port $((at + $1)))") 2>/dev/null || continue 2
 			sleep 0.1
 		done
@@ -111,7 +112,7 @@ run_node() { # N
 	launch "$state/$1"
 }
 
-listens() { # N, on all of its ports; it opens one after the other, and ends if it cannot
+listens() { # N: on all its ports; Kafka opens them one by one, and exits if it cannot
 	local at
 	for at in 0 10 20 30 40 60; do (exec 3<>"/dev/tcp/127.0.0.1/$(port $((at + $1)))") 2>/dev/null || return 1; done
 }
@@ -170,7 +171,7 @@ up)
 down | wipe)
 	for n in "${nodes[@]}"; do halt "$n" & done
 	wait
-	if [ "$1" = wipe ] && [ -e "$state/1/server.properties" ]; then rm -rf "$state"; fi # only a folder that up made
+	if [ "$1" = wipe ] && [ -e "$state/1/server.properties" ]; then rm -rf "$state"; fi # only a folder that up created
 	;;
 kill)
 	alive_in "$state/$n" || die "node $n is not running"

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# One real Apache Kafka broker (KRaft) on free loopback ports, from its published jars. No Docker, no root.
+# One Apache Kafka broker (KRaft) on free loopback ports, from its published jars. No Docker, no root.
 #
 #   kafka.sh jars              fetch the jars once, print their folder
-#   kafka.sh start             start the broker, print `export KAFKA_BROKERS=..`; a running one is left as it is
-#   kafka.sh stop | wipe       end it; wipe also forgets its data
+#   kafka.sh start             start the broker unless it runs, print `export KAFKA_BROKERS=..`
+#   kafka.sh stop | wipe       stop it; wipe also deletes its data
 #   kafka.sh env               print the exports again
-#   kafka.sh run COMMAND ..    a fresh broker for one command, gone afterwards
+#   kafka.sh run COMMAND ..    a new broker for one command, deleted afterwards
 #   kafka.sh tool CLASS ..     one of Kafka's own commands, with KAFKA_BROKERS as its --bootstrap-server
 #
-# Needs java 17 or newer, and mvn the first time. Jars and state are kept in .cache/kafka of the checkout.
+# Requires Java 17 or newer, and Maven the first time. Jars and state are kept in .cache/kafka of the checkout.
 #
-#   KAFKA_BROKERS        what it prints: a listener without a login
-#   KAFKA_SASL_BROKERS   one that wants SCRAM-SHA-512, user tidemark, password tidemark-secret
+#   KAFKA_BROKERS        printed by start: a listener without authentication
+#   KAFKA_SASL_BROKERS   a listener with SCRAM-SHA-512, user tidemark, password tidemark-secret
 #   KAFKA_HEAP, KAFKA_JVM, TIDEMARK_KAFKA_STATE   its -Xmx, its other JVM flags, another folder than .cache/kafka/broker
 set -euo pipefail
 
@@ -19,7 +19,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 state=${TIDEMARK_KAFKA_STATE:-$cache/broker}
 alive() { alive_in "$state"; }
 
-# Below the range the kernel hands out to clients, so that none of those takes it before the broker does.
+# Below the kernel's ephemeral ports, so that no client connection takes the port before the broker does.
 free_port() {
 	local port
 	while :; do
@@ -41,9 +41,9 @@ configure() { # PLAIN SASL CONTROLLER, three ports; written at each start, the d
 		sasl.enabled.mechanisms=SCRAM-SHA-512
 		listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 		log.dirs=$state/data
-		# A name that nobody created is an error, as in production.
+		# A topic that does not exist is an error, as in production.
 		auto.create.topics.enable=false
-		# The internal topics want three brokers and many partitions otherwise.
+		# The defaults of the internal topics are three replicas and many partitions.
 		offsets.topic.replication.factor=1
 		offsets.topic.num.partitions=4
 		transaction.state.log.replication.factor=1
@@ -52,9 +52,9 @@ configure() { # PLAIN SASL CONTROLLER, three ports; written at each start, the d
 		share.coordinator.state.topic.replication.factor=1
 		share.coordinator.state.topic.min.isr=1
 		group.initial.rebalance.delay.ms=0
-		# The cleaner takes this much at once when it starts, by default half of the heap below.
+		# The log cleaner allocates this at its start. The default would be half of the heap below.
 		log.cleaner.dedupe.buffer.size=16777216
-		# Tests make many partitions, and each reserves room for its indexes.
+		# Tests create many partitions, and each preallocates its indexes.
 		log.index.size.max.bytes=1048576
 	CONF
 }
@@ -81,7 +81,7 @@ start() {
 		sleep 0.2
 		if ! kill -0 "$(<"$state/pid")" 2>/dev/null; then
 			tail -20 "$state/log" >&2
-			die 'the broker ended; its last lines are above'
+			die 'the broker exited; its last lines are above'
 		fi
 		[ $((SECONDS - begin)) -lt 90 ] || { stop; die "no answer in 90 s, see $state/log"; }
 	done
@@ -103,7 +103,7 @@ stop() {
 
 wipe() {
 	stop
-	if [ -e "$state/server.properties" ]; then rm -rf "$state"; fi # only a folder that start made
+	if [ -e "$state/server.properties" ]; then rm -rf "$state"; fi # only a folder that start created
 }
 
 case "${1:-help}" in

@@ -1,4 +1,4 @@
-# Sourced by kafka.sh and cluster.sh: the jars, a JVM on them, and how to tell that a broker is one of ours and answers.
+# Sourced by kafka.sh and cluster.sh: fetches the jars, starts a JVM, checks that a broker is ours and answers.
 # shellcheck shell=bash
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 version=4.1.0
@@ -23,7 +23,7 @@ fetch() {
 	mkdir -p "$jars"
 	mvn --quiet --batch-mode -Dstyle.color=never --file "$here/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
 		-DoutputDirectory="$jars" >&2
-	touch "$jars/complete" # only a whole copy counts
+	touch "$jars/complete" # an incomplete copy is fetched again
 }
 
 kafka_class() { # LEVEL CLASS ARG..
@@ -33,10 +33,10 @@ kafka_class() { # LEVEL CLASS ARG..
 		-Dlog4j2.configurationFile="$here/log4j2.properties" -cp "$jars/*" "$@"
 }
 
-# A pid may have gone to another program since: ours has our file on its command line. A zombie has none.
+# A pid may be reused by another program: ours has our file on its command line. A zombie process has none.
 alive_in() { [ -s "$1/pid" ] && grep -qsaF "$1/server.properties" "/proc/$(<"$1/pid")/cmdline"; } # FOLDER
 
-# An open port is not yet a broker: ask for its API versions, and wait for bytes.
+# An open port is not a ready broker yet: request its API versions, and wait for the answer.
 answers() { # PORT
 	local n
 	n=$(timeout 2 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0" && printf "\0\0\0\12\0\22\0\0\0\0\0\1\377\377" >&3 && head -c 4 <&3 | wc -c' "$1" 2>/dev/null) && [ "$n" -eq 4 ]
@@ -44,10 +44,10 @@ answers() { # PORT
 
 # launch FOLDER: the server that FOLDER/server.properties describes; its pid in FOLDER/pid, its output in FOLDER/log.
 launch() {
-	# Serial GC and one compiler tier start fastest; KAFKA_JVM takes their place, for throughput.
+	# Serial GC and one compiler tier start fastest. KAFKA_JVM replaces them, for throughput.
 	local flags
 	read -ra flags <<<"${KAFKA_JVM:--XX:+UseSerialGC -XX:TieredStopAtLevel=1}"
-	# Its own session: Ctrl-C in a terminal reaches the tests, and the broker is ended after them.
+	# A session of its own: Ctrl-C in a terminal reaches only the tests, which then stop the broker.
 	setsid java -Xms128m "-Xmx${KAFKA_HEAP:-512m}" "${flags[@]}" -XX:+ExitOnOutOfMemoryError \
 		-Dlog4j2.configurationFile="$here/log4j2.properties" -cp "$jars/*" \
 		kafka.Kafka "$1/server.properties" >>"$1/log" 2>&1 </dev/null &
