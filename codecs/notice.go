@@ -15,7 +15,7 @@ func (Index) Encode(value any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("encode index record: got a %T, want a *tidemarkv1.IndexOp", value)
 	}
-	return AppendIndex(make([]byte, 0, 768), op), nil
+	return appendIndex(make([]byte, 0, 768), op), nil
 }
 
 // Decode returns a *tidemarkv1.IndexOp.
@@ -30,8 +30,8 @@ func (Index) Decode(data []byte) (any, error) {
 // ops are the words of tidemarkv1.IndexOp_Op, by number.
 var ops = [...]string{"", "upsert", "delete"}
 
-// AppendIndex appends the JSON of an index record.
-func AppendIndex(b []byte, op *tidemarkv1.IndexOp) []byte {
+// appendIndex appends the JSON of an index record.
+func appendIndex(b []byte, op *tidemarkv1.IndexOp) []byte {
 	o := object{b: append(b, '{')}
 	o.text("op", word(ops[:], op.GetOp()))
 	o.text("id", op.GetId())
@@ -49,8 +49,8 @@ func AppendIndex(b []byte, op *tidemarkv1.IndexOp) []byte {
 // Notice is the JSON of *tidemarkv1.Notice. It satisfies goka.Codec.
 type Notice struct{}
 
-// MaxNotice is how large a notice may be with its payload; a larger one leaves the payload out and says so.
-const MaxNotice = 1 << 20
+// maxNotice is how large a notice may be with its payload; a larger one leaves the payload out and says so.
+const maxNotice = 1 << 20
 
 // Encode returns the JSON of value, which must be a *tidemarkv1.Notice.
 func (Notice) Encode(value any) ([]byte, error) {
@@ -58,7 +58,7 @@ func (Notice) Encode(value any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("encode notice: got a %T, want a *tidemarkv1.Notice", value)
 	}
-	return AppendNotice(make([]byte, 0, 1536+len(n.GetPayload())), n), nil
+	return appendNotice(make([]byte, 0, 1536+len(n.GetPayload())), n), nil
 }
 
 // Decode returns a *tidemarkv1.Notice, whose payload aliases data.
@@ -70,8 +70,8 @@ func (Notice) Decode(data []byte) (any, error) {
 	return n, nil
 }
 
-// AppendNotice appends the JSON of a notice. Its payload must be valid JSON.
-func AppendNotice(b []byte, n *tidemarkv1.Notice) []byte {
+// appendNotice appends the JSON of a notice. Its payload must be valid JSON.
+func appendNotice(b []byte, n *tidemarkv1.Notice) []byte {
 	start := len(b)
 	o := object{b: append(b, '{')}
 	o.text("op_id", n.GetOpId())
@@ -111,7 +111,7 @@ func AppendNotice(b []byte, n *tidemarkv1.Notice) []byte {
 	}
 	const around = len(`,"payload":}`)
 	switch payload := n.GetPayload(); {
-	case n.GetPayloadOmitted(), len(o.b)-start+around+len(payload) > MaxNotice:
+	case n.GetPayloadOmitted(), len(o.b)-start+around+len(payload) > maxNotice:
 		o.bool("payload_omitted", true)
 	case len(payload) > 0:
 		o.name("payload")

@@ -2,33 +2,8 @@ package codecs
 
 import "math"
 
-// number reads digits; -1 when there is anything else.
-func number(b []byte) int {
-	n := 0
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return -1
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n
-}
-
-// plainNumber reads digits without leading zeros; -1 when there is anything else.
-func plainNumber(b []byte) int {
-	if len(b) == 0 || len(b) > 18 || b[0] == '0' && len(b) > 1 {
-		return -1
-	}
-	return number(b)
-}
-
 // parseSize reads a number of bytes, from 0 to 2^63-1, however JSON writes it: 18233, 18233.0 and 1.8233e4 are one number.
 func parseSize(b []byte) (int64, bool) {
-	if 0 < len(b) && len(b) < 19 {
-		if n := number(b); n >= 0 && (b[0] != '0' || len(b) == 1) { // nearly always
-			return int64(n), true
-		}
-	}
 	d, ok := parseDecimal(b)
 	if !ok {
 		return 0, false
@@ -42,7 +17,7 @@ func parseSize(b []byte) (int64, bool) {
 // is cut off. Eight digits are a date: as seconds they would be of 1970 to 1973.
 func parseUnix(b []byte) (us int64, ok bool) {
 	d, ok := parseDecimal(b)
-	if !ok || len(b) == len("20260925") && number(b) >= 0 {
+	if !ok || len(b) == len("20260925") && leadingDigits(b) == len(b) {
 		return 0, false
 	}
 	switch digits := d.n + d.exponent; {

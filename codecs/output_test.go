@@ -103,7 +103,7 @@ func TestNotice(t *testing.T) {
 	n := &tidemarkv1.Notice{
 		OpId: "123/evt_1", Event: "workspace_storage_file_updated", EventId: "evt_1", WorkspaceId: "123", FileId: "2abc",
 		Version: proto.Int64(3), Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, ActorId: "usr_1", At: *micros("2026-09-25T21:40:11Z"),
-		After: shown(fullFile()), Payload: []byte(` {"event" : "x", "deep":` + strings.Repeat("[", MaxDepth-1) + strings.Repeat("]", MaxDepth-1) + "}"),
+		After: shown(fullFile()), Payload: []byte(` {"event" : "x", "deep":` + strings.Repeat("[", maxDepth-1) + strings.Repeat("]", maxDepth-1) + "}"),
 	}
 	head := `{"op_id":"123/evt_1","event":"workspace_storage_file_updated","event_id":"evt_1","workspace_id":"123","file_id":"2abc","version":3,` +
 		`"position":"7:1234","late":false,"actor_id":"usr_1","at":"2026-09-25T21:40:11Z",`
@@ -164,14 +164,14 @@ func TestNoticeWithoutRow(t *testing.T) {
 
 // A notice that would be larger than 1 MiB leaves out the payload, and says so.
 func TestNoticeOmitsLargePayload(t *testing.T) {
-	n := &tidemarkv1.Notice{WorkspaceId: "123", Position: &tidemarkv1.Position{}, At: 1, Payload: []byte(`{"a":"` + strings.Repeat("x", MaxNotice-200) + `"}`)}
-	b := AppendNotice(nil, n)
-	n.Payload = []byte(`{"a":"` + strings.Repeat("x", MaxNotice-len(b)+len(n.Payload)-len(`{"a":""}`)) + `"}`)
-	if b = AppendNotice(nil, n); len(b) != MaxNotice {
+	n := &tidemarkv1.Notice{WorkspaceId: "123", Position: &tidemarkv1.Position{}, At: 1, Payload: []byte(`{"a":"` + strings.Repeat("x", maxNotice-200) + `"}`)}
+	b := appendNotice(nil, n)
+	n.Payload = []byte(`{"a":"` + strings.Repeat("x", maxNotice-len(b)+len(n.Payload)-len(`{"a":""}`)) + `"}`)
+	if b = appendNotice(nil, n); len(b) != maxNotice {
 		t.Fatalf("%d bytes", len(b))
 	}
 	n.Payload = append(n.Payload, ' ')
-	b = AppendNotice(nil, n)
+	b = appendNotice(nil, n)
 	if len(b) > 1000 || !bytes.HasSuffix(b, []byte(`,"payload_omitted":true}`)) || !json.Valid(b) {
 		t.Fatalf("%d bytes: %.200s", len(b), b)
 	}
@@ -193,12 +193,12 @@ func TestLargestOutputs(t *testing.T) {
 	}
 	n := &tidemarkv1.Notice{
 		OpId: id + id + id + id + id + id, Event: id, EventId: id, WorkspaceId: id, FileId: id, Version: proto.Int64(1 << 62), Position: s.Position, Late: true,
-		ActorId: id, At: 1 << 50, Before: s, After: s, Payload: append(append([]byte{'"'}, bytes.Repeat([]byte("x"), MaxNotice)...), '"'), Member: &tidemarkv1.Member{Id: id, At: 1 << 50},
+		ActorId: id, At: 1 << 50, Before: s, After: s, Payload: append(append([]byte{'"'}, bytes.Repeat([]byte("x"), maxNotice)...), '"'), Member: &tidemarkv1.Member{Id: id, At: 1 << 50},
 		Unreadable: OptionalFields(), Cause: &tidemarkv1.Cause{Event: id, EventId: id, Position: s.Position, Inherited: &tidemarkv1.Inherited{FolderId: id}},
 	}
-	row, told := proto.Size(s), AppendNotice(nil, n)
+	row, told := proto.Size(s), appendNotice(nil, n)
 	t.Logf("a row of %d bytes, a notice of %d", row, len(told))
-	if row > 1<<15 || len(told) > MaxNotice/4 || !bytes.Contains(told, []byte(`"payload_omitted":true`)) {
+	if row > 1<<15 || len(told) > maxNotice/4 || !bytes.Contains(told, []byte(`"payload_omitted":true`)) {
 		t.Errorf("a row of %d bytes, a notice of %d", row, len(told))
 	}
 }
@@ -282,7 +282,7 @@ func BenchmarkAppendIndex(b *testing.B) {
 	buffer := make([]byte, 0, 4096)
 	b.ReportAllocs()
 	for b.Loop() {
-		buffer = AppendIndex(buffer[:0], op)
+		buffer = appendIndex(buffer[:0], op)
 	}
 	b.SetBytes(int64(len(buffer)))
 }
@@ -299,13 +299,13 @@ func BenchmarkAppendNotice(b *testing.B) {
 	n, buffer := benchNotice(), make([]byte, 0, 4096)
 	b.ReportAllocs()
 	for b.Loop() {
-		buffer = AppendNotice(buffer[:0], n)
+		buffer = appendNotice(buffer[:0], n)
 	}
 	b.SetBytes(int64(len(buffer)))
 }
 
 func BenchmarkDecodeNotice(b *testing.B) {
-	data := AppendNotice(nil, benchNotice())
+	data := appendNotice(nil, benchNotice())
 	b.ReportAllocs()
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {

@@ -1,10 +1,8 @@
 package codecs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 
@@ -24,7 +22,7 @@ const short = 8 << 10 // bytes
 func newReader(data []byte) *reader {
 	r := new(reader)
 	r.init(data)
-	r.limit = MaxDepth + 1 // a payload lies in a notice
+	r.limit = maxDepth + 1 // a payload lies in a notice
 	if len(data) <= short {
 		r.all = string(data)
 	}
@@ -120,22 +118,10 @@ func (r *reader) time(room *int64) *int64 {
 
 // position reads a position into room and returns it.
 func (r *reader) position(room *tidemarkv1.Position) *tidemarkv1.Position {
-	partition, offset, ok := parsePosition(r.bytes())
-	if !ok {
+	if room.UnmarshalText(r.bytes()) != nil {
 		r.wrong("a position, for example 7:1234")
 	}
-	room.Partition, room.Offset = partition, offset
 	return room
-}
-
-// parsePosition reads what Position.AppendText writes, without an allocation; tidemarkv1.ParsePosition has the same rules.
-func parsePosition(b []byte) (partition int32, offset int64, ok bool) {
-	left, right, _ := bytes.Cut(b, []byte(":"))
-	if p := plainNumber(left); p >= 0 && p <= math.MaxInt32 {
-		offset = int64(plainNumber(right))
-		return int32(p), offset, offset >= 0
-	}
-	return 0, 0, false
 }
 
 // A noticeRoom holds a notice and what its optional fields point to, so that they are one allocation.

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// MaxDepth is how many arrays and objects may lie in each other, the outermost counted.
-const MaxDepth = 32
+// maxDepth is how many arrays and objects may lie in each other, the outermost counted.
+const maxDepth = 32
 
 // maxValue keeps offsets within 31 bits. No record comes near it.
 const maxValue = 1 << 30
@@ -65,7 +65,7 @@ type nameRef struct {
 const inScratch = 1 << 31
 
 func (s *scanner) init(b []byte) {
-	s.b, s.limit = b, MaxDepth
+	s.b, s.limit = b, maxDepth
 	if len(b) > maxValue {
 		s.fail("%d bytes are too many", len(b))
 	}

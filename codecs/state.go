@@ -2,6 +2,7 @@ package codecs
 
 import (
 	"slices"
+	"strconv"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -68,7 +69,7 @@ func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
 	slices.Sort(mimes)
 	for _, mime := range mimes {
 		types.any(mime)
-		types.b = appendInt(types.b, w.GetByType()[mime])
+		types.b = strconv.AppendInt(types.b, w.GetByType()[mime], 10)
 	}
 	o.b = append(types.b, '}')
 	o.name("members")
@@ -137,7 +138,7 @@ func (o *object) text(name, value string) {
 
 func (o *object) int(name string, value int64) {
 	o.name(name)
-	o.b = appendInt(o.b, value)
+	o.b = strconv.AppendInt(o.b, value, 10)
 }
 
 func (o *object) bool(name string, value bool) {

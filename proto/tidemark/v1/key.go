@@ -4,6 +4,7 @@ package tidemarkv1
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 )
 
@@ -64,44 +65,15 @@ func escaped(part string, i int) bool {
 	return c == '/' || c == '%' || c < 0x20 || c == 0x7f || c == '_' && i == 0
 }
 
-// UnescapePart is the inverse of EscapePart. It refuses an escape that EscapePart would not have written, so that a part
-// has one spelling only.
+// UnescapePart is the inverse of EscapePart. It refuses an escape that EscapePart would not have written, so that a part has one
+// spelling only.
 func UnescapePart(part string) (string, error) {
-	if strings.IndexByte(part, '%') < 0 {
-		if EscapePart(part) != part {
-			return "", fmt.Errorf("%q holds a byte that must be escaped", part)
-		}
-		return part, nil
+	s, err := url.PathUnescape(part)
+	if err != nil {
+		return "", err
 	}
-	b := make([]byte, 0, len(part))
-	for i := 0; i < len(part); i++ {
-		if part[i] != '%' {
-			b = append(b, part[i])
-			continue
-		}
-		if i+2 >= len(part) {
-			return "", fmt.Errorf("%q ends inside an escape", part)
-		}
-		hi, lo := unhex(part[i+1]), unhex(part[i+2])
-		if hi < 0 || lo < 0 {
-			return "", fmt.Errorf("%q has a bad escape %q", part, part[i:i+3])
-		}
-		b = append(b, byte(hi<<4|lo))
-		i += 2
-	}
-	s := string(b)
 	if EscapePart(s) != part {
 		return "", fmt.Errorf("%q is not how %q is escaped", part, s)
 	}
 	return s, nil
-}
-
-func unhex(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
 }

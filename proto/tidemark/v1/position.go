@@ -1,9 +1,9 @@
 package tidemarkv1
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // Text returns the position as clients see it, "partition:offset"; the empty string for nil.
@@ -21,16 +21,25 @@ func (p *Position) AppendText(b []byte) []byte {
 	return strconv.AppendInt(b, p.GetOffset(), 10)
 }
 
-// ParsePosition reads the text form. Signs, leading zeros and spaces are refused: a position has one spelling.
+// ParsePosition reads the text form.
 func ParsePosition(s string) (*Position, error) {
-	left, right, found := strings.Cut(s, ":")
-	if found {
-		partition, err1 := strconv.ParseInt(left, 10, 32)
-		offset, err2 := strconv.ParseInt(right, 10, 64)
-		p := &Position{Partition: int32(partition), Offset: offset}
-		if err1 == nil && err2 == nil && partition >= 0 && offset >= 0 && p.Text() == s {
-			return p, nil
-		}
+	p := new(Position)
+	if err := p.UnmarshalText([]byte(s)); err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("position %q is not of the form partition:offset, for example 7:1234", s)
+	return p, nil
+}
+
+// UnmarshalText sets p to the position that b is the text form of. Signs, leading zeros and spaces are refused: a position has one
+// spelling.
+func (p *Position) UnmarshalText(b []byte) error {
+	left, right, _ := bytes.Cut(b, []byte(":"))
+	partition, err1 := strconv.ParseInt(string(left), 10, 32)
+	offset, err2 := strconv.ParseInt(string(right), 10, 64)
+	p.Partition, p.Offset = int32(partition), offset
+	var room [32]byte
+	if err1 != nil || err2 != nil || partition < 0 || offset < 0 || !bytes.Equal(p.AppendText(room[:0]), b) {
+		return fmt.Errorf("position %q is not of the form partition:offset, for example 7:1234", b)
+	}
+	return nil
 }
