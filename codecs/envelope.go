@@ -39,7 +39,7 @@ func WithEnvelope(value []byte, e *tidemarkv1.Event, receivedAt time.Time) ([]by
 		return nil, err
 	}
 	if w.tail == 0 {
-		return nil, missing("event", "the object is empty")
+		return nil, missingField("event", "the object is empty")
 	}
 	if !has.event {
 		w.add("event", cmp.Or(e.GetSentEvent(), e.GetEvent()))

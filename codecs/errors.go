@@ -54,10 +54,10 @@ func explain(value []byte, err error) error {
 // formStart is how a form begins: with a field's name, which may be percent-encoded, or with the boundary of its parts.
 var formStart = regexp.MustCompile(`^(?:[A-Za-z0-9_.~*%+\[\]-]+=|--[^\r\n]+\r?\n[Cc]ontent-)`)
 
-func bad(field, format string, args ...any) *EventError {
+func badField(field, format string, args ...any) *EventError {
 	return &EventError{Reason: ReasonBadField, Field: field, Detail: fmt.Sprintf(format, args...)}
 }
 
-func missing(field, detail string) *EventError {
+func missingField(field, detail string) *EventError {
 	return &EventError{Reason: ReasonMissingField, Field: field, Detail: detail}
 }

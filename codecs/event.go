@@ -65,12 +65,12 @@ type draft struct {
 	// unread has the slots of spellings that could not be read, as bits.
 	unread uint64
 
-	size, occurred, received instant
+	size, occurred, received rankedNumber
 	scope, sent              text
 }
 
-// An instant is a number that may be absent; rank is that of the spelling it came by.
-type instant struct {
+// An rankedNumber is a number that may be absent; rank is that of the spelling it came by.
+type rankedNumber struct {
 	n    int64
 	set  bool
 	rank uint8
@@ -128,9 +128,9 @@ func (d *draft) take(at slot, t text) {
 	}
 }
 
-func (i *instant) take(n int64, rank uint8) {
+func (i *rankedNumber) take(n int64, rank uint8) {
 	if !i.set || rank < i.rank {
-		*i = instant{n, true, rank}
+		*i = rankedNumber{n, true, rank}
 	}
 }
 
@@ -208,18 +208,18 @@ func (d *draft) agree(field, advice string, at ...slot) (found text, err *EventE
 		}
 		t.decode()
 		if found.kind != 0 && !bytes.Equal(found.raw, t.raw) {
-			return text{}, bad(field, "two spellings of it carry different values, %.40q and %.40q: send one", found.raw, t.raw)
+			return text{}, badField(field, "two spellings of it carry different values, %.40q and %.40q: send one", found.raw, t.raw)
 		}
 		found = *t
 	}
 	if found.kind == 0 {
 		if advice != "" {
-			return text{}, missing(field, advice)
+			return text{}, missingField(field, advice)
 		}
 		return text{}, nil
 	}
 	if len(found.raw) == 0 {
-		return text{}, bad(field, "must not be empty")
+		return text{}, badField(field, "must not be empty")
 	}
 	if err := wantID(field, found); err != nil {
 		return text{}, err
@@ -331,22 +331,22 @@ func wantString(field string, kind byte) *EventError {
 	case '"':
 		return nil
 	case '0':
-		return bad(field, "is a number: send it as a string, as readers lose the last digits of long numbers")
+		return badField(field, "is a number: send it as a string, as readers lose the last digits of long numbers")
 	}
-	return bad(field, "must be a string")
+	return badField(field, "must be a string")
 }
 
 func wantID(field string, t text) *EventError {
 	id := t.raw
 	if t.lone { // two ids would become one
-		return bad(field, "must not hold half of a pair of surrogates")
+		return badField(field, "must not hold half of a pair of surrogates")
 	}
 	if len(id) > MaxID {
-		return bad(field, "%d bytes are more than %d", len(id), MaxID)
+		return badField(field, "%d bytes are more than %d", len(id), MaxID)
 	}
 	for i, c := range id {
 		if c < ' ' || c == 0x7f || c == 0xc2 && id[i+1] < 0xa0 { // the last are U+0080 to U+009F
-			return bad(field, "must not hold control characters: %q does", id)
+			return badField(field, "must not hold control characters: %q does", id)
 		}
 	}
 	return nil

@@ -29,9 +29,9 @@ func newReader(data []byte) *reader {
 	return r
 }
 
-// wrong says what the value of the current member should be. It can say nothing of a member behind its object: the name is then
+// mismatch says what the value of the current member should be. It can say nothing of a member behind its object: the name is then
 // that object's last.
-func (r *reader) wrong(want string) {
+func (r *reader) mismatch(want string) {
 	r.fail("%s: want %s", r.name, want)
 }
 
@@ -46,7 +46,7 @@ func (r *reader) null() bool {
 
 func (r *reader) bytes() []byte {
 	if r.kind != '"' {
-		r.wrong("a string")
+		r.mismatch("a string")
 		return nil
 	}
 	raw := r.value()
@@ -74,7 +74,7 @@ func (r *reader) texts() (all []string) {
 		return nil
 	}
 	if !r.openArray() {
-		r.wrong("an array of strings")
+		r.mismatch("an array of strings")
 		return nil
 	}
 	for first := true; r.element(first); first = false {
@@ -90,7 +90,7 @@ func (r *reader) int() int64 {
 			return n
 		}
 	}
-	r.wrong("a whole number")
+	r.mismatch("a whole number")
 	return 0
 }
 
@@ -99,7 +99,7 @@ func (r *reader) bool() bool {
 	case 't', 'f':
 		return len(r.value()) == len("true")
 	}
-	r.wrong("true or false")
+	r.mismatch("true or false")
 	return false
 }
 
@@ -110,7 +110,7 @@ func (r *reader) time(room *int64) *int64 {
 	}
 	us, ok := parseTime(r.bytes())
 	if !ok {
-		r.wrong("a time")
+		r.mismatch("a time")
 	}
 	*room = us
 	return room
@@ -119,20 +119,20 @@ func (r *reader) time(room *int64) *int64 {
 // position reads a position into room and returns it.
 func (r *reader) position(room *tidemarkv1.Position) *tidemarkv1.Position {
 	if room.UnmarshalText(r.bytes()) != nil {
-		r.wrong("a position, for example 7:1234")
+		r.mismatch("a position, for example 7:1234")
 	}
 	return room
 }
 
-// A noticeRoom holds a notice and what its optional fields point to, so that they are one allocation.
-type noticeRoom struct {
+// A noticeAlloc holds a notice and what its optional fields point to, so that they are one allocation.
+type noticeAlloc struct {
 	notice      tidemarkv1.Notice
 	version, at int64
 	position    tidemarkv1.Position
 }
 
 func parseNotice(data []byte) (*tidemarkv1.Notice, error) {
-	r, room := newReader(data), new(noticeRoom)
+	r, room := newReader(data), new(noticeAlloc)
 	n := &room.notice
 	for r.open(); r.next(); {
 		switch string(r.name) {
@@ -260,13 +260,13 @@ func (r *reader) word(words []string) int {
 	text := r.text()
 	i := slices.Index(words, text)
 	if i < 1 {
-		r.wrong(fmt.Sprintf("a known word, found %q", text))
+		r.mismatch(fmt.Sprintf("a known word, found %q", text))
 	}
 	return i
 }
 
-// A fileRoom is to a file what a noticeRoom is to a notice.
-type fileRoom struct {
+// A fileAlloc is to a file what a noticeAlloc is to a notice.
+type fileAlloc struct {
 	file                            tidemarkv1.FileState
 	size, created, updated, deleted int64
 	position                        tidemarkv1.Position
@@ -277,7 +277,7 @@ func (r *reader) file() *tidemarkv1.FileState {
 	if r.null() {
 		return nil
 	}
-	room := new(fileRoom)
+	room := new(fileAlloc)
 	s := &room.file
 	for r.open(); r.next(); {
 		switch string(r.name) {

@@ -103,10 +103,10 @@ func (s *scanner) open() {
 		return
 	}
 	if s.peek() != '{' {
-		s.fail("want an object, found %s", s.found())
+		s.fail("want an object, found %s", s.describeNext())
 		return
 	}
-	if !s.deeper() {
+	if !s.enter() {
 		return
 	}
 	s.frames[s.opened] = frame{first: true, names: names{from: s.names}}
@@ -131,13 +131,13 @@ func (s *scanner) next() bool {
 func (s *scanner) end() error {
 	if s.err == nil {
 		if s.space(); s.at < len(s.b) {
-			s.fail("want nothing behind the object, found %s", s.found())
+			s.fail("want nothing behind the object, found %s", s.describeNext())
 		}
 	}
 	return s.err
 }
 
-func (s *scanner) deeper() bool {
+func (s *scanner) enter() bool {
 	s.at++
 	if s.depth++; s.depth > s.limit {
 		s.fail("more than %d arrays and objects lie in each other", s.limit)
@@ -160,11 +160,11 @@ func (s *scanner) member(seen *names, first bool) bool {
 		s.at++
 		s.space()
 	default:
-		s.fail("want ',' or '}', found %s", s.found())
+		s.fail("want ',' or '}', found %s", s.describeNext())
 		return false
 	}
 	if s.peek() != '"' {
-		s.fail("want a name in quotes, found %s", s.found())
+		s.fail("want a name in quotes, found %s", s.describeNext())
 		return false
 	}
 	s.start = s.at
@@ -172,12 +172,12 @@ func (s *scanner) member(seen *names, first bool) bool {
 	if s.lone {
 		s.fail("a lone surrogate in a name")
 	}
-	if s.err != nil || !s.fresh(seen, raw, escaped) {
+	if s.err != nil || !s.addName(seen, raw, escaped) {
 		return false
 	}
 	s.space()
 	if s.peek() != ':' {
-		s.fail("want ':', found %s", s.found())
+		s.fail("want ':', found %s", s.describeNext())
 		return false
 	}
 	s.at++
@@ -187,7 +187,7 @@ func (s *scanner) member(seen *names, first bool) bool {
 }
 
 // fresh sets the name and says whether its object has not had it yet.
-func (s *scanner) fresh(seen *names, raw []byte, escaped bool) bool {
+func (s *scanner) addName(seen *names, raw []byte, escaped bool) bool {
 	s.name, s.hash = raw, hashName(raw)
 	ref := nameRef{at: uint32(s.start + 1), n: uint32(len(raw)), hash: s.hash}
 	if escaped {
@@ -200,7 +200,7 @@ func (s *scanner) fresh(seen *names, raw []byte, escaped bool) bool {
 	if seen.many == nil {
 		for _, other := range s.listed[seen.from:s.names] {
 			if other.n == ref.n && other.hash == ref.hash && bytes.Equal(s.listedName(other), s.name) {
-				return s.twice()
+				return s.duplicateName()
 			}
 		}
 		if s.names-seen.from < fewNames && s.names < len(s.listed) {
@@ -214,13 +214,13 @@ func (s *scanner) fresh(seen *names, raw []byte, escaped bool) bool {
 		}
 	}
 	if _, found := seen.many[string(s.name)]; found {
-		return s.twice()
+		return s.duplicateName()
 	}
 	seen.many[string(s.name)] = struct{}{}
 	return true
 }
 
-func (s *scanner) twice() bool {
+func (s *scanner) duplicateName() bool {
 	s.fail("the name %.60q comes twice in one object", s.name)
 	return false
 }
@@ -259,7 +259,7 @@ func (s *scanner) value() []byte {
 	case 'n':
 		s.literal("null")
 	case '{':
-		if s.deeper() {
+		if s.enter() {
 			seen := names{from: s.names}
 			for first := true; s.member(&seen, first); first = false {
 				s.value()
@@ -270,7 +270,7 @@ func (s *scanner) value() []byte {
 			s.array()
 		}
 	default:
-		s.fail("want a value, found %s", s.found())
+		s.fail("want a value, found %s", s.describeNext())
 	}
 	if s.err != nil {
 		return nil
@@ -285,7 +285,7 @@ func (s *scanner) array() {
 }
 
 // openArray enters the array that begins at the next byte, and says whether one does.
-func (s *scanner) openArray() bool { return s.err == nil && s.peek() == '[' && s.deeper() }
+func (s *scanner) openArray() bool { return s.err == nil && s.peek() == '[' && s.enter() }
 
 // element reads up to the next element of an array. It returns false behind the last, having left the array.
 func (s *scanner) element(first bool) bool {
@@ -303,7 +303,7 @@ func (s *scanner) element(first bool) bool {
 		s.at++
 		s.space()
 	default:
-		s.fail("want ',' or ']', found %s", s.found())
+		s.fail("want ',' or ']', found %s", s.describeNext())
 	}
 	return s.err == nil
 }
@@ -346,13 +346,13 @@ func (s *scanner) digits() bool {
 		s.at++
 	}
 	if s.at == start {
-		s.fail("want a digit, found %s", s.found())
+		s.fail("want a digit, found %s", s.describeNext())
 	}
 	return s.at > start
 }
 
 // found words the next byte for a person.
-func (s *scanner) found() string {
+func (s *scanner) describeNext() string {
 	if s.at >= len(s.b) {
 		return "the end"
 	}

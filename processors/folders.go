@@ -241,7 +241,7 @@ func (f *Files) pass(ctx goka.Context, folder, entry *tidemarkv1.FileState, own 
 		return false
 	}
 	f.metrics.folded.passedOn.Inc()
-	f.emitEvent(ctx, e, codecs.AppendEntry(nil, e), topology.HeaderCause, e.GetCause().GetPosition().Text())
+	f.emitEvent(ctx, e, codecs.AppendDerived(nil, e), topology.HeaderCause, e.GetCause().GetPosition().Text())
 	return true
 }
 
@@ -363,7 +363,7 @@ func (f *Files) goOn(ctx goka.Context, folder *tidemarkv1.FileState, from string
 		Event: walkEvent, EventId: fmt.Sprintf("%s/%d", walkEvent, file.Folded(folder)), WorkspaceId: folder.GetWorkspaceId(),
 		FileId: folder.GetFileId(), ReceivedAt: folder.GetCause().GetSince().GetArrived(),
 	}
-	f.emitEvent(ctx, e, codecs.AppendEntry(nil, e), topology.HeaderWalk, fmt.Sprintf("%d %s", folder.GetGives().GetStamp(), from))
+	f.emitEvent(ctx, e, codecs.AppendDerived(nil, e), topology.HeaderWalk, fmt.Sprintf("%d %s", folder.GetGives().GetStamp(), from))
 }
 
 // walkEvent is the event of a record that goes on with the entries of a folder. It has no meaning for a file, and no notice.

@@ -128,7 +128,7 @@ func (p *product) pass(e *tidemarkv1.Event, at time.Time) {
 	}
 	n := int32(Partition("events", e.GetWorkspaceId(), 8))
 	p.waiting[n] = append(p.waiting[n], &kgo.Record{
-		Partition: n, Key: []byte(e.GetWorkspaceId()), Value: codecs.AppendEntry(nil, e), Timestamp: at,
+		Partition: n, Key: []byte(e.GetWorkspaceId()), Value: codecs.AppendDerived(nil, e), Timestamp: at,
 		Headers: []kgo.RecordHeader{{Key: "tidemark-cause", Value: []byte(e.GetCause().GetPosition().Text())}},
 	})
 }

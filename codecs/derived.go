@@ -4,9 +4,9 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// AppendEntry appends the record of an event that follows from one of a folder: a webhook's JSON, which ParseEvent reads, and
+// AppendDerived appends the record of an event that follows from one of a folder: a webhook's JSON, which ParseEvent reads, and
 // beside it the cause and what the entry inherits, which ParseCause reads.
-func AppendEntry(b []byte, e *tidemarkv1.Event) []byte {
+func AppendDerived(b []byte, e *tidemarkv1.Event) []byte {
 	o := object{b: append(b, '{')}
 	o.text("event", e.GetEvent())
 	o.text("event_id", e.GetEventId())
@@ -73,7 +73,7 @@ func (o *object) since(name string, s *tidemarkv1.Since) {
 	o.b = append(t.b, '}')
 }
 
-// ParseCause reads what AppendEntry writes beside the webhook's JSON, of which e was parsed.
+// ParseCause reads what AppendDerived writes beside the webhook's JSON, of which e was parsed.
 func ParseCause(value []byte, e *tidemarkv1.Event) (c *tidemarkv1.Cause, err error) {
 	var in *tidemarkv1.Inherited
 	r := newReader(value)
@@ -91,7 +91,7 @@ func ParseCause(value []byte, e *tidemarkv1.Event) (c *tidemarkv1.Cause, err err
 		return nil, err
 	}
 	if c.GetEventId() == "" || in.GetFolderId() == "" {
-		return nil, missing("cause", "an event of an entry names the event of its folder, and what it inherits")
+		return nil, missingField("cause", "an event of an entry names the event of its folder, and what it inherits")
 	}
 	c.Inherited, c.Since, c.ActorId = in, &tidemarkv1.Since{At: e.GetOccurredAt(), Arrived: e.GetReceivedAt()}, e.GetActorId()
 	return c, nil

@@ -27,9 +27,15 @@ func TestEntriesAreReadAgain(t *testing.T) {
 			},
 		},
 	}
+	inherited := e.GetCause().GetInherited().ProtoReflect()
+	for fields, i := inherited.Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		if !inherited.Has(fields.Get(i)) {
+			t.Errorf("this test does not set %s", fields.Get(i).FullName())
+		}
+	}
 	for _, path := range []string{"", "/docs/a", strings.Repeat("/long", 1000)} {
 		e.Path = path
-		value := AppendEntry(nil, e)
+		value := AppendDerived(nil, e)
 		got, err := ParseEvent(value)
 		if err != nil {
 			t.Fatal(err)
