@@ -6,7 +6,7 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Index is the JSON of *tidemarkv1.IndexOp. It satisfies goka.Codec.
+// Index encodes a *tidemarkv1.IndexOp as JSON. It implements goka.Codec.
 type Index struct{}
 
 // Encode returns the JSON of value, which must be a *tidemarkv1.IndexOp.
@@ -27,7 +27,7 @@ func (Index) Decode(data []byte) (any, error) {
 	return op, nil
 }
 
-// ops are the words of tidemarkv1.IndexOp_Op, by number.
+// ops are the JSON values of tidemarkv1.IndexOp_Op, by number.
 var ops = [...]string{"", "upsert", "delete"}
 
 // appendIndex appends the JSON of an index record.
@@ -46,10 +46,10 @@ func appendIndex(b []byte, op *tidemarkv1.IndexOp) []byte {
 	return append(o.b, '}')
 }
 
-// Notice is the JSON of *tidemarkv1.Notice. It satisfies goka.Codec.
+// Notice encodes a *tidemarkv1.Notice as JSON. It implements goka.Codec.
 type Notice struct{}
 
-// maxNotice is how large a notice may be with its payload; a larger one leaves the payload out and says so.
+// maxNotice is the largest notice with a payload, in bytes. A larger one has payload_omitted in its place.
 const maxNotice = 1 << 20
 
 // Encode returns the JSON of value, which must be a *tidemarkv1.Notice.
@@ -120,7 +120,7 @@ func appendNotice(b []byte, n *tidemarkv1.Notice) []byte {
 	return append(o.b, '}')
 }
 
-// appendCause writes the folder's event that this one follows from. What else the entry inherits is in its row.
+// appendCause appends the folder's event that this one was derived from. What the entry inherits is in its row.
 func appendCause(b []byte, c *tidemarkv1.Cause) []byte {
 	o := object{b: append(b, '{')}
 	o.text("event", c.GetEvent())
@@ -130,7 +130,7 @@ func appendCause(b []byte, c *tidemarkv1.Cause) []byte {
 	return append(o.b, '}')
 }
 
-// appendMember writes a member without the event's offset, which the notice's position has.
+// appendMember appends a member without the offset, which is that of the notice's position.
 func appendMember(b []byte, m *tidemarkv1.Member) []byte {
 	o := object{b: append(b, '{')}
 	o.text("id", m.GetId())

@@ -332,13 +332,13 @@ func TestReadSkipsUnknownMembers(t *testing.T) {
 // An error names the member that is wrong, not the one that it lies in.
 func TestReadNamesTheMember(t *testing.T) {
 	for value, want := range map[string]string{
-		`{"workspace_id":7}`:                                     "workspace_id: want a string",
-		`{"before":{"size":"12"}}`:                               "size: want a whole number",
-		`{"before":{"size":1},"after":{"created_at":"soon"}}`:    "created_at: want a time",
-		`{"after":{"file_id":"f","status":"lost"}}`:              `status: want a known word, found "lost"`,
-		`{"after":{"size":1},"late":1}`:                          "late: want true or false",
-		`{"member":{"id":"m","left":"no"},"position":"1:2"}`:     "left: want true or false",
-		`{"member":{"id":"m"},"position":"01:2"}`:                "position: want a position",
+		`{"workspace_id":7}`:                                        "workspace_id: want a string",
+		`{"before":{"size":"12"}}`:                                  "size: want a whole number",
+		`{"before":{"size":1},"after":{"created_at":"soon"}}`:       "created_at: want a time",
+		`{"after":{"file_id":"f","status":"lost"}}`:                 `status: want a known word, found "lost"`,
+		`{"after":{"size":1},"late":1}`:                             "late: want true or false",
+		`{"member":{"id":"m","left":"no"},"position":"1:2"}`:        "left: want true or false",
+		`{"member":{"id":"m"},"position":"01:2"}`:                   "position: want a position",
 		`{"after":{"unknown":{"size":[]},"pa\u0074h":["/a"]}}`:      "path: want a string",
 		`{"after":{"file_id":"f"},"unknown":{},"at":"2026-13-01T"}`: "at: want a time",
 	} {

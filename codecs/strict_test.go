@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
@@ -306,13 +307,41 @@ func BenchmarkWithEnvelope(b *testing.B) {
 	}
 }
 
-// For comparison: how long the other library takes for the same judgement.
+func BenchmarkScan(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		var s scanner
+		s.init(typical)
+		for s.open(); s.next(); {
+			s.value()
+		}
+		if err := s.end(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// For comparison with BenchmarkScan: the other library reads the same names and values. It checks neither the depth nor lone
+// surrogates. See docs/decisions/0018-json.md.
 func BenchmarkJSONText(b *testing.B) {
 	b.ReportAllocs()
-	d := jsontext.NewDecoder(bytes.NewReader(nil))
+	var buffer bytes.Buffer
+	d := jsontext.NewDecoder(&buffer)
 	for b.Loop() {
-		d.Reset(bytes.NewBuffer(typical))
-		if _, err := d.ReadValue(); err != nil {
+		if !utf8.Valid(typical) { // the option below is needed for lone surrogates
+			b.Fatal("not UTF-8")
+		}
+		buffer = *bytes.NewBuffer(typical)
+		d.Reset(&buffer, jsontext.AllowInvalidUTF8(true))
+		for d.ReadToken(); d.PeekKind() != '}'; {
+			if _, err := d.ReadValue(); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := d.ReadValue(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := d.ReadToken(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -13,13 +13,13 @@ const (
 	highs = 0x8080808080808080
 )
 
-// special marks, in each byte's highest bit, the bytes of x that a string cannot simply be passed over for: controls,
-// quote, backslash and what is not ASCII. Bytes above the lowest mark may be marked wrongly.
+// special sets the highest bit of each byte of x that needs a closer look in a string: a control character, a quote, a backslash or
+// a byte that is not ASCII. Only the lowest bit that is set is reliable.
 func special(x uint64) uint64 {
 	return ((x - ones*0x20) | ((x ^ ones*'"') - ones) | ((x ^ ones*'\\') - ones) | x) & highs
 }
 
-// text passes the string whose quote is the next byte and returns what is between its quotes.
+// text reads the string whose quote is the next byte and returns the bytes between its quotes.
 func (s *scanner) text() (raw []byte, escaped bool) {
 	b, i := s.b, s.at+1
 	start := i
@@ -66,7 +66,7 @@ func (s *scanner) text() (raw []byte, escaped bool) {
 	}
 }
 
-// escape checks the escape at i and returns what lies behind it.
+// escape checks the escape at i and returns the offset after it.
 func (s *scanner) escape(i int) int {
 	_, n := unescape(s.b[i:])
 	switch {
@@ -78,11 +78,10 @@ func (s *scanner) escape(i int) int {
 	return i + n
 }
 
-// loneBytes is how long the escape of half a pair of surrogates is.
+// loneBytes is the length of the escape of a lone surrogate.
 const loneBytes = len(`\ud83d`)
 
-// unescape decodes the escape that b begins with, of n bytes: n is 0 when there is none, and -1 when it is half of a pair
-// of surrogates.
+// unescape decodes the escape that b begins with. n is its length, 0 if there is none, -1 if it is a lone surrogate.
 func unescape(b []byte) (r rune, n int) {
 	if len(b) < 2 {
 		return 0, 0
@@ -121,7 +120,7 @@ func unescape(b []byte) (r rune, n int) {
 	return 0x10000 + (r-0xD800)<<10 + (low - 0xDC00), 12
 }
 
-// hex4 reads the four digits of the \u that b begins with.
+// hex4 reads the four digits of the \u escape that b begins with.
 func hex4(b []byte) (r rune, ok bool) {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return 0, false
@@ -142,7 +141,7 @@ func hex4(b []byte) (r rune, ok bool) {
 	return r, true
 }
 
-// appendUnescaped appends the decoded form of raw, which a scanner has passed. Half a pair of surrogates becomes U+FFFD.
+// appendUnescaped appends raw, which a scanner has validated, without escapes. A lone surrogate becomes U+FFFD.
 func appendUnescaped(b, raw []byte) []byte {
 	for i := 0; i < len(raw); {
 		if raw[i] != '\\' {
@@ -160,8 +159,8 @@ func appendUnescaped(b, raw []byte) []byte {
 	return b
 }
 
-// appendString appends s in quotes. What is not UTF-8 becomes U+FFFD: only a row that something else wrote could have it.
+// appendString appends s in quotes. Invalid UTF-8, which only a row of another program can have, becomes U+FFFD.
 func appendString(b []byte, s string) []byte {
-	b, _ = jsontext.AppendQuote(b, s) // the error says only that a byte was replaced
+	b, _ = jsontext.AppendQuote(b, s) // the error says only that something was replaced
 	return b
 }

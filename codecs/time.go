@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// Times are microseconds since 1970 UTC. Senders write them in several ways:
+// Times are microseconds since 1970 UTC. These forms are read:
 //
 //	2026-09-25 21:40:11 UTC
-//	2026-09-25T21:40:11Z, also with a fraction, with an offset (+02:00, +0200, +02), or, as Python's isoformat, without a zone,
-//	which is UTC; also without seconds, and in the basic form 20260925T214011Z
+//	2026-09-25T21:40:11Z, also with a fraction, with an offset (+02:00, +0200, +02) or without a zone, which means UTC;
+//	also without seconds, and in the basic form 20260925T214011Z
 //	Fri, 25 Sep 2026 21:40:11 GMT
-//	1790372411, 1790372411000, 1790372411.25 and so on to nanoseconds since 1970, as a number or as the text of one
+//	1790372411, 1790372411000, 1790372411.25 and so on to nanoseconds since 1970, as a number or as its text
 //
-// A leap second, :60, is read as the second after it, as in Unix time. Behind the year 9999 or in any other form a time cannot be
-// read; a date alone is none.
+// A leap second, :60, is read as the second after it, as in Unix time. A date alone, a time after the year 9999 and any other form
+// cannot be read.
 
-// parseTime reads the text of a time from 1970 on.
+// parseTime reads a time that is not before 1970.
 func parseTime(b []byte) (us int64, ok bool) {
 	us, ok = readTime(b)
 	return us, ok && ValidTime(us)
 }
 
-// readTime reads the text of a time, which may be before 1970.
+// readTime reads a time, which may be before 1970.
 func readTime(b []byte) (us int64, ok bool) {
 	if us, ok = parseRFC3339(b); !ok {
 		us, ok = parseUnix(b)
@@ -36,7 +36,7 @@ func readTime(b []byte) (us int64, ok bool) {
 
 const longestTime = 64 // bytes
 
-// parseRFC3339 reads the forms that nearly all senders use, RFC 3339 and "2026-09-25 21:40:11 UTC", without an allocation.
+// parseRFC3339 reads RFC 3339 and "2026-09-25 21:40:11 UTC", which nearly all senders use, without an allocation.
 func parseRFC3339(b []byte) (us int64, ok bool) {
 	const date = len("2026-09-25")
 	if len(b) < len("2026-09-25T21:40:11Z") || len(b) > longestTime || b[4] != '-' {
@@ -57,14 +57,14 @@ func parseRFC3339(b []byte) (us int64, ok bool) {
 	return at.UnixMicro(), true
 }
 
-// rareLayouts are the other forms, which package time reads with a fraction behind the seconds too.
+// rareLayouts are the layouts of the other forms. Package time also accepts a fraction after the seconds.
 var rareLayouts = [...]string{
 	"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04Z07:00", "20060102T150405Z07:00", "20060102T1504Z07:00",
 	"Mon, 2 Jan 2006 15:04:05 Z07:00",
 }
 
-// parseRare reads the forms that few senders use, after it has given them one spelling of the zone and of what separates the date.
-// Package time knows no leap second, and would take the name of any zone for UTC.
+// parseRare reads the other forms. It normalises the zone and the separator after the date, which would otherwise need 40 layouts. It
+// handles leap seconds, which package time refuses, and names of zones, of which package time would take any for UTC.
 func parseRare(b []byte) (us int64, ok bool) {
 	if len(b) > longestTime {
 		return 0, false
@@ -97,7 +97,7 @@ func parseRare(b []byte) (us int64, ok bool) {
 	return 0, false
 }
 
-// cutZone returns the text of a time before its zone, and the zone as RFC 3339 has it. Without one it is UTC.
+// cutZone returns the text before the zone and the zone in the form of RFC 3339, "Z" if none was found.
 func cutZone(text string) (rest, zone string, found bool) {
 	for _, utc := range [...]string{"UTC", "GMT", "Z"} {
 		if rest, found := strings.CutSuffix(text, utc); found {
@@ -119,7 +119,7 @@ func cutZone(text string) (rest, zone string, found bool) {
 
 const maxTime = 253402300799_999999 // the last microsecond of 9999
 
-// ValidTime reports whether a time, in microseconds since 1970, can be written and read again.
+// ValidTime reports whether a time, in microseconds since 1970, can be written as RFC 3339 and read again.
 func ValidTime(us int64) bool { return 0 <= us && us <= maxTime }
 
 // appendTime appends a time as RFC 3339 in UTC, in quotes, without trailing zeros of the fraction.
