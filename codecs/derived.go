@@ -58,7 +58,7 @@ func appendInherited(b []byte, in *tidemarkv1.Inherited) []byte {
 }
 
 // since adds the time of an event: the sender's, if it gave one, and that of its arrival.
-func (o *object) since(name string, s *tidemarkv1.Since) {
+func (o *object) since(name string, s *tidemarkv1.EventTime) {
 	if s == nil {
 		return
 	}
@@ -93,7 +93,7 @@ func ParseCause(value []byte, e *tidemarkv1.Event) (c *tidemarkv1.Cause, err err
 	if c.GetEventId() == "" || in.GetFolderId() == "" {
 		return nil, missingField("cause", "a derived event needs the id of its folder's event, and what the entry inherits")
 	}
-	c.Inherited, c.Since, c.ActorId = in, &tidemarkv1.Since{At: e.GetOccurredAt(), Arrived: e.GetReceivedAt()}, e.GetActorId()
+	c.Inherited, c.Time, c.ActorId = in, &tidemarkv1.EventTime{At: e.GetOccurredAt(), Arrived: e.GetReceivedAt()}, e.GetActorId()
 	return c, nil
 }
 
@@ -128,8 +128,8 @@ func (r *reader) inherited() *tidemarkv1.Inherited {
 	return in
 }
 
-func (r *reader) since() *tidemarkv1.Since {
-	s, at := new(tidemarkv1.Since), int64(0)
+func (r *reader) since() *tidemarkv1.EventTime {
+	s, at := new(tidemarkv1.EventTime), int64(0)
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "at":

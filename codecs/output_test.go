@@ -166,7 +166,7 @@ func TestFieldsAreWrittenReadAndDocumented(t *testing.T) {
 	names = slices.DeleteFunc(populate(n.ProtoReflect()), func(name string) bool { return name == "payload_omitted" })
 	n.PayloadOmitted = false // else there is no payload: see TestNoticeOmitsLargePayload
 	n.Member.Offset = 0      // that of the position
-	n.Cause.Since, n.Cause.ActorId, n.Cause.Inherited = nil, "", &tidemarkv1.Inherited{FolderId: "f"}
+	n.Cause.Time, n.Cause.ActorId, n.Cause.Inherited = nil, "", &tidemarkv1.Inherited{FolderId: "f"}
 	if d := cmp.Diff(names, memberNames(t, appendNotice(nil, n))); d != "" {
 		t.Errorf("Notice and appendNotice (-want +got):\n%s", d)
 	}

@@ -80,7 +80,7 @@ func placesOf(s *tidemarkv1.FileState) (places []string) {
 	if path := file.OwnPath(s); path != "" && !strings.Contains(path, "\x00") {
 		places = append(places, entryAt+workspace+"/"+path+"\x00"+tidemarkv1.EscapePart(s.GetParentId())+"/"+entry)
 	}
-	if file.Passes(s) {
+	if file.MatchesByPath(s) {
 		for _, path := range pathsOf(s) {
 			if !strings.Contains(path, "\x00") {
 				places = append(places, folderAt+workspace+"/"+strings.TrimSuffix(path, "/")+"\x00"+entry)
@@ -178,10 +178,10 @@ func (f *family) above(entry *tidemarkv1.FileState) (*tidemarkv1.FileState, erro
 			folders = append(folders, folder)
 		}
 	}
-	return file.Nearest(folders, entry), nil
+	return file.NearestFolder(folders, entry), nil
 }
 
-// anyPasses says whether the workspace has a folder of which entries are known by their path alone: see file.Passes.
+// anyPasses says whether the workspace has a folder of which entries are known by their path alone: see file.MatchesByPath.
 func (f *family) anyPasses() (bool, error) {
 	passes, known := f.passing[f.workspace]
 	if !known {
@@ -202,14 +202,14 @@ func (f *Files) follow(ctx goka.Context, e *tidemarkv1.Event, before, after *tid
 		return
 	}
 	rows := f.family(ctx, after.GetWorkspaceId())
-	if file.Passes(after) {
+	if file.MatchesByPath(after) {
 		rows.passing[rows.workspace] = true
 	}
 	if err := f.settle(ctx, rows, e, after); err != nil {
 		ctx.Fail(err)
 		return
 	}
-	if after.GetGives().GetStamp() == before.GetGives().GetStamp() {
+	if after.GetInheritable().GetStamp() == before.GetInheritable().GetStamp() {
 		return
 	}
 	if err := f.step(ctx, rows, after, ""); err != nil {
@@ -219,7 +219,7 @@ func (f *Files) follow(ctx goka.Context, e *tidemarkv1.Event, before, after *tid
 
 // settle emits what a row takes over from the folder that it is in.
 func (f *Files) settle(ctx goka.Context, rows *family, e *tidemarkv1.Event, after *tidemarkv1.FileState) error {
-	if e.GetCause() == nil && !file.Places(e) {
+	if e.GetCause() == nil && !file.MayMove(e) {
 		return nil
 	}
 	folder, err := rows.above(after)
@@ -236,7 +236,7 @@ func (f *Files) settle(ctx goka.Context, rows *family, e *tidemarkv1.Event, afte
 
 // pass emits what an entry takes over from a folder, and says whether there was anything.
 func (f *Files) pass(ctx goka.Context, folder, entry *tidemarkv1.FileState, own *tidemarkv1.Event) (passed bool) {
-	e := file.Pass(folder, entry, own)
+	e := file.Derive(folder, entry, own)
 	if e == nil {
 		return false
 	}
@@ -332,7 +332,7 @@ func (s *step) otherParent(parent string) (bool, error) {
 // each of its paths.
 func prefixesOf(workspace string, folder *tidemarkv1.FileState) []string {
 	prefixes := []string{childrenOf(workspace, folder.GetFileId())}
-	if !file.Passes(folder) {
+	if !file.MatchesByPath(folder) {
 		return prefixes
 	}
 	paths := pathsOf(folder)
@@ -360,10 +360,10 @@ func pathsOf(folder *tidemarkv1.FileState) (paths []string) {
 // goOn emits the record by which a folder's entries are visited from one on.
 func (f *Files) goOn(ctx goka.Context, folder *tidemarkv1.FileState, from string) {
 	e := &tidemarkv1.Event{
-		Event: walkEvent, EventId: fmt.Sprintf("%s/%d", walkEvent, file.Folded(folder)), WorkspaceId: folder.GetWorkspaceId(),
-		FileId: folder.GetFileId(), ReceivedAt: folder.GetCause().GetSince().GetArrived(),
+		Event: walkEvent, EventId: fmt.Sprintf("%s/%d", walkEvent, file.FoldCount(folder)), WorkspaceId: folder.GetWorkspaceId(),
+		FileId: folder.GetFileId(), ReceivedAt: folder.GetCause().GetTime().GetArrived(),
 	}
-	f.emitEvent(ctx, e, codecs.AppendDerived(nil, e), topology.HeaderWalk, fmt.Sprintf("%d %s", folder.GetGives().GetStamp(), from))
+	f.emitEvent(ctx, e, codecs.AppendDerived(nil, e), topology.HeaderWalk, fmt.Sprintf("%d %s", folder.GetInheritable().GetStamp(), from))
 }
 
 // walkEvent is the event of a record that goes on with the entries of a folder. It has no meaning for a file, and no notice.
@@ -380,13 +380,13 @@ func (f *Files) emitEvent(ctx goka.Context, e *tidemarkv1.Event, value []byte, m
 // walk is the callback of such a record: a step, unless the folder's entries are visited from the beginning once more.
 func (f *Files) walk(ctx goka.Context, a *arrival, at *tidemarkv1.Position) {
 	folder, _ := ctx.Value().(*tidemarkv1.FileState)
-	after := file.Visited(folder, at, f.logID)
+	after := file.ApplyWalk(folder, at, f.logID)
 	if after == nil {
 		f.metrics.folded.applied.Inc()
 		return
 	}
 	stamp, from, _ := strings.Cut(a.walk, " ")
-	if stamp == fmt.Sprint(folder.GetGives().GetStamp()) && !f.conf.TableOnly {
+	if stamp == fmt.Sprint(folder.GetInheritable().GetStamp()) && !f.conf.TableOnly {
 		if err := f.step(ctx, f.family(ctx, folder.GetWorkspaceId()), folder, from); err != nil {
 			ctx.Fail(err)
 			return

@@ -10,7 +10,7 @@ const (
 	logIDField            = 30 // FileState.log_id and WorkspaceState.log_id
 )
 
-// olderFile compares two rows of the files table by how many events were folded into them: see file.Folded.
+// olderFile compares two rows of the files table by how many events were folded into them: see file.FoldCount.
 func olderFile(record, stored []byte) bool {
 	return versionOf(record, fileVersionField)+versionOf(record, fileSilentField) < versionOf(stored, fileVersionField)+versionOf(stored, fileSilentField)
 }

@@ -107,17 +107,17 @@ func (p *product) follow(before, after *tidemarkv1.FileState, e *tidemarkv1.Even
 	}
 	above := folder(after.GetParentId())
 	if above == nil {
-		above = file.Nearest(rows, after)
+		above = file.NearestFolder(rows, after)
 	}
-	if above != nil && (own == nil || file.Places(own)) {
-		p.pass(file.Pass(above, after, own), at)
+	if above != nil && (own == nil || file.MayMove(own)) {
+		p.pass(file.Derive(above, after, own), at)
 	}
-	if after.GetGives().GetStamp() == before.GetGives().GetStamp() {
+	if after.GetInheritable().GetStamp() == before.GetInheritable().GetStamp() {
 		return
 	}
 	for _, entry := range rows {
 		if entry.GetParentId() == after.GetFileId() || folder(entry.GetParentId()) == nil {
-			p.pass(file.Pass(after, entry, nil), at)
+			p.pass(file.Derive(after, entry, nil), at)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package tidemarkv1 holds the records of tidemark, generated from tidemark.proto, and the two texts that name a record: its
-// key and its position. It promises that each has one spelling, and knows nothing of what the records mean.
+// Package tidemarkv1 has the records of tidemark, generated from tidemark.proto, and the text forms of record keys and positions. Each
+// key and each position has one spelling. The rules for the records are in package file.
 package tidemarkv1
 
 import (
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// JoinKey returns the record key of a file, "workspace/file", or that of the workspace itself when file is empty. Both
+// JoinKey returns the record key of a file, "workspace/file", or that of the workspace itself if file is empty. Both
 // parts are escaped, so the first "/" always ends the workspace.
 func JoinKey(workspace, file string) string {
 	if file == "" {
@@ -35,8 +35,8 @@ func SplitKey(key string) (workspace, file string, err error) {
 	return workspace, file, nil
 }
 
-// EscapePart escapes what a part of a key must not hold: "/", which ends it, "%", which escapes, control bytes, and a
-// leading "_", because goka keeps "__offset" among its keys.
+// EscapePart percent-escapes the bytes that a part of a key must not contain: "/", "%", control bytes, and a leading "_", because goka
+// uses the key "__offset".
 func EscapePart(part string) string {
 	n := 0
 	for i := range len(part) {
@@ -66,7 +66,7 @@ func escaped(part string, i int) bool {
 }
 
 // UnescapePart is the inverse of EscapePart. It refuses an escape that EscapePart would not have written, so that a part has one
-// spelling only.
+// spelling.
 func UnescapePart(part string) (string, error) {
 	s, err := url.PathUnescape(part)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// Text returns the position as clients see it, "partition:offset"; the empty string for nil.
+// Text returns the text form, "partition:offset"; the empty string for nil.
 func (p *Position) Text() string {
 	if p == nil {
 		return ""
