@@ -134,7 +134,7 @@ func (c *replayCommand) rebuild(ctx context.Context, con console, config kafka.C
 	if ctx.Err() != nil {
 		return fmt.Errorf("cut short: start it again with the same flags to go on")
 	}
-	if errors.Is(err, processors.ErrNewLog) {
+	if errors.Is(err, processors.ErrTopicRecreated) {
 		return fmt.Errorf("%s holds rows of an events topic that was deleted and made anew since: choose another --group", target.Files.Name)
 	}
 	if err != nil {
