@@ -1,11 +1,10 @@
 // Package codecs turns messages into record bytes and back.
 //
-// It promises that a webhook is read strictly: bytes that are not UTF-8, a name twice in one object, more than 32 levels, a
-// lone surrogate in a name or an id, or anything behind the object are refused, so that no two readers can understand one
-// record differently.
-// What it splices into a record leaves every other byte as the sender wrote it. What it writes, it reads.
+// It parses a webhook strictly: it refuses bytes that are not UTF-8, duplicate names in one object, more than 32 levels, a lone
+// surrogate in a name or an id, and anything after the object. So two readers cannot take one record for different things.
+// When it adds members to a record, every other byte stays as the sender wrote it. It decodes all that it encodes.
 //
-// A codec knows one encoding and nothing about topics; package topology says what each topic carries. It has no clock.
+// A codec knows one encoding and no topic: package topology lists what each topic carries. No codec reads the clock.
 package codecs
 
 import (
@@ -14,8 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Proto encodes M as protobuf. It satisfies goka.Codec without importing goka. Fields that this build does not know survive
-// a round trip.
+// Proto encodes M as protobuf. It implements goka.Codec without importing goka. Unknown fields survive a round trip.
 type Proto[M proto.Message] struct{ New func() M }
 
 // Encode returns the bytes of value, which must be an M. The same message always gives the same bytes.
@@ -40,7 +38,7 @@ func (c Proto[M]) Decode(data []byte) (any, error) {
 	return m, nil
 }
 
-// Bytes passes bytes on as they are. It satisfies goka.Codec.
+// Bytes encodes a []byte as itself. It implements goka.Codec.
 type Bytes struct{}
 
 // Encode returns value, which must be a []byte.

@@ -7,10 +7,10 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// WithEnvelope returns value, of which e was parsed, as the events topic carries it: with received_at and partition_key in
-// place of any that the sender wrote, and with event, event_id and workspace_id where only another spelling carried them. An
-// event with a sent_event also gets canonical_event, by which every reader takes it for what it was taken for here.
-// What it adds stands at the end of the object; every other byte stays as the sender wrote it.
+// WithEnvelope returns value, from which e was parsed, as the record for the events topic. received_at and partition_key replace
+// the sender's. event, event_id and workspace_id are added where the sender used another spelling. An event with a sent_event
+// also gets canonical_event, so that every reader of the topic gives it the same meaning.
+// New members are added at the end of the object; every other byte stays as the sender wrote it.
 func WithEnvelope(value []byte, e *tidemarkv1.Event, receivedAt time.Time) ([]byte, error) {
 	w := splice{value: value, out: make([]byte, 0, len(value)+192+len(e.GetWorkspaceId()))}
 	var has struct{ event, eventID, workspace bool }
@@ -24,7 +24,7 @@ func WithEnvelope(value []byte, e *tidemarkv1.Event, receivedAt time.Time) ([]by
 		case "received_at", "partition_key", canonicalName:
 			keep = false
 		case "event":
-			keep = kind != 'n' // a null counts as absent, and the name must not stand there twice
+			keep = kind != 'n' // a null counts as absent, and the name must not occur twice
 			has.event = keep
 		case "event_id":
 			keep = kind != 'n'
@@ -39,7 +39,7 @@ func WithEnvelope(value []byte, e *tidemarkv1.Event, receivedAt time.Time) ([]by
 		return nil, err
 	}
 	if w.tail == 0 {
-		return nil, missing("event", "the object is empty")
+		return nil, missingField("event", "the object is empty")
 	}
 	if !has.event {
 		w.add("event", cmp.Or(e.GetSentEvent(), e.GetEvent()))
@@ -59,19 +59,19 @@ func WithEnvelope(value []byte, e *tidemarkv1.Event, receivedAt time.Time) ([]by
 	return append(w.out, value[w.tail:]...), nil
 }
 
-// A splice copies the members of an object but some, and adds others behind the last.
+// A splice copies an object without some of its members, and appends others.
 type splice struct {
 	value, out []byte
 	kept       bool // a member was copied or added
-	from       int  // of the value, what is not copied yet
-	tail       int  // where what follows the last member begins
+	from       int  // offset of the first byte of value that was not copied yet
+	tail       int  // offset of the byte after the last member
 }
 
-// member says that the next member lies in value[start:end]. Whatever is left out takes exactly one comma with it: the one
-// before it, or at the beginning, where there is none, the one behind it.
+// member handles the member at value[start:end]. A member that is left out takes exactly one comma with it: the one before it, or
+// the one after it when no member was kept so far.
 func (w *splice) member(start, end int, keep bool) {
 	w.tail = end
-	if w.from == 0 { // the first: what is before it opens the object
+	if w.from == 0 { // the first member: copy the brace before it
 		w.out = append(w.out, w.value[:start]...)
 		w.from = start
 	}

@@ -6,7 +6,7 @@ import (
 	"regexp"
 )
 
-// Reasons why a record is not an event, as they are written into dead letters and refusals.
+// Reasons why a record is not an event. They are written into dead letters and into HTTP answers.
 const (
 	ReasonNotJSON       = "not_json"
 	ReasonMissingField  = "missing_field"
@@ -15,14 +15,14 @@ const (
 	ReasonNullValue     = "null_value"
 )
 
-// An EventError says why bytes are not an event, and what the sender should mend.
+// An EventError is the reason why bytes are not an event, and what the sender should change.
 type EventError struct {
 	Reason string // one of the Reason constants
-	Field  string // the field by the name it has in this project, whatever alias it came by; empty when it is not about one
+	Field  string // the field's canonical name, whatever alias the sender used; empty when the error is about no field
 	Detail string
 }
 
-// Error says what to mend.
+// Error returns what to change.
 func (e *EventError) Error() string {
 	if e.Field == "" {
 		return e.Detail
@@ -34,7 +34,7 @@ func notJSON(detail string, at int) *EventError {
 	return &EventError{Reason: ReasonNotJSON, Detail: fmt.Sprintf("not strict JSON at byte %d: %s", at, detail)}
 }
 
-// explain says what bytes are that are no JSON at all, when they are something that senders mistake for it.
+// explain returns a more specific error where value is one of the forms that senders send in place of JSON.
 func explain(value []byte, err error) error {
 	zero := func(at int) bool { return len(value) > at && value[at] == 0 }
 	switch form := formStart.Find(value); {
@@ -51,13 +51,13 @@ func explain(value []byte, err error) error {
 	}
 }
 
-// formStart is how a form begins: with a field's name, which may be percent-encoded, or with the boundary of its parts.
+// formStart matches the beginning of a form: a field's name, which may be percent-encoded, or a multipart boundary.
 var formStart = regexp.MustCompile(`^(?:[A-Za-z0-9_.~*%+\[\]-]+=|--[^\r\n]+\r?\n[Cc]ontent-)`)
 
-func bad(field, format string, args ...any) *EventError {
+func badField(field, format string, args ...any) *EventError {
 	return &EventError{Reason: ReasonBadField, Field: field, Detail: fmt.Sprintf(format, args...)}
 }
 
-func missing(field, detail string) *EventError {
+func missingField(field, detail string) *EventError {
 	return &EventError{Reason: ReasonMissingField, Field: field, Detail: detail}
 }

@@ -9,23 +9,22 @@ import (
 )
 
 const (
-	// MaxID is how long an id may be, in bytes.
+	// MaxID is the maximum length of an id, in bytes.
 	MaxID   = 256
-	maxText = 4 << 10 // bytes of a field of the state
+	maxText = 4 << 10 // of a field of the state, in bytes
 )
 
-// undated is the time before which a sender's clock was not set, in microseconds since 1970: the year 2000.
-const undated = 946684800_000000
+// earliestTime is 2000-01-01: an earlier time means that the sender's clock was not set.
+const earliestTime = 946684800_000000
 
 // ParseEvent decodes one value of the events topic, or the body of a webhook. The event's payload aliases value.
 //
-// Names are taken by exact case. What an event is and about whom must be well-formed in every spelling that is there: event,
-// event_id, the scope, and the object if there is one. Ids are strings: readers lose the last digits of long numbers. Of the
-// other fields, one that cannot be read counts as absent and is named in the event's unreadable: one of another type than
-// expected, a time in a form that is not known, a size that is no whole number from 0 to 2^63-1. Null, anywhere, an empty text and
-// a time before 2000 count as absent.
+// Names are case-sensitive. The event, event_id, the scope and the object, if there is one, must be well-formed in every spelling
+// that the sender used. Ids are strings, because many JSON readers round long numbers. Any other field that cannot be read counts as
+// absent and is listed in Unreadable: one of an unexpected type, a time in an unknown form, a size that is not an integer from 0 to
+// 2^63-1. Null, an empty string and a time before 2000 count as absent.
 //
-// A received_at in the JSON is taken over; RecordedAt and Replayed are the caller's to fill in. Errors are *EventError.
+// A received_at in the JSON is used; the caller sets RecordedAt and Replayed. Errors are *EventError.
 func ParseEvent(value []byte) (*tidemarkv1.Event, error) {
 	if value == nil {
 		return nil, &EventError{Reason: ReasonNullValue, Detail: "an event needs a value: send a JSON object"}
@@ -42,13 +41,13 @@ func ParseEvent(value []byte) (*tidemarkv1.Event, error) {
 	return d.event(value), nil
 }
 
-// A text is what one slot was given.
+// A text is the value that was found for one slot.
 type text struct {
 	raw     []byte
-	kind    byte // as of scanner.kind; 0 when nothing was given
+	kind    byte // see scanner.kind; 0: no value was found
 	rank    uint8
-	escaped bool // raw is not decoded yet
-	lone    bool // it has half a pair of surrogates, which becomes U+FFFD
+	escaped bool // raw is not unescaped yet
+	lone    bool // it has a lone surrogate, which becomes U+FFFD
 }
 
 func (t *text) decode() {
@@ -57,20 +56,20 @@ func (t *text) decode() {
 	}
 }
 
-// A draft is an event on its way from names and values to a message.
+// A draft is an event while it is parsed.
 type draft struct {
 	texts [lastText + 1]text
-	// wrongObject is the kind of an object's id that is not a string.
+	// wrongObject is the kind of the object's id if that is not a string.
 	wrongObject byte
-	// unread has the slots of spellings that could not be read, as bits.
+	// unread has a bit for each slot with a value that could not be read.
 	unread uint64
 
-	size, occurred, received instant
+	size, occurred, received rankedNumber
 	scope, sent              text
 }
 
-// An instant is a number that may be absent; rank is that of the spelling it came by.
-type instant struct {
+// A rankedNumber is an optional number. rank is that of the spelling that it was found under.
+type rankedNumber struct {
 	n    int64
 	set  bool
 	rank uint8
@@ -100,7 +99,7 @@ func (d *draft) take(at slot, t text) {
 	switch {
 	case at < atObject:
 		d.texts[at] = t
-	case t.kind == '"' && len(t.raw) == 0: // counts as absent
+	case t.kind == '"' && len(t.raw) == 0: // absent
 	case at == atReceived:
 		if us, ok := t.time(); ok && ValidTime(us) {
 			d.received.take(us, t.rank)
@@ -114,7 +113,7 @@ func (d *draft) take(at slot, t text) {
 	case at == atOccurred:
 		if us, ok := t.time(); !ok {
 			d.unread |= 1 << at
-		} else if us >= undated {
+		} else if us >= earliestTime {
 			d.occurred.take(us, t.rank)
 		}
 	case t.kind != '"':
@@ -128,9 +127,9 @@ func (d *draft) take(at slot, t text) {
 	}
 }
 
-func (i *instant) take(n int64, rank uint8) {
+func (i *rankedNumber) take(n int64, rank uint8) {
 	if !i.set || rank < i.rank {
-		*i = instant{n, true, rank}
+		*i = rankedNumber{n, true, rank}
 	}
 }
 
@@ -172,7 +171,7 @@ func (d *draft) unreadable() (names []string) {
 	return names
 }
 
-// identify checks what happened and which event it is.
+// identify checks the event's name and its id.
 func (d *draft) identify() *EventError {
 	if _, err := d.agree("event", "send the name of what happened as a string, for example workspace_storage_file_added",
 		atEvent, atEventTypeCamel, atEventType); err != nil {
@@ -183,8 +182,8 @@ func (d *draft) identify() *EventError {
 	return err
 }
 
-// canonical takes the meaning that the ingress gave to the sender's name. Only the ingress writes it, so one that is no name says
-// nothing.
+// canonical uses the canonical name that the ingress gave the sender's event. Only the ingress writes it, so a malformed one is
+// ignored.
 func (d *draft) canonical() {
 	t, own := &d.texts[atCanonical], &d.texts[atEvent]
 	if t.kind != '"' || len(t.raw) == 0 {
@@ -195,8 +194,8 @@ func (d *draft) canonical() {
 	}
 }
 
-// agree returns what the slots carry, which must be one well-formed id, and moves it to the first of them. The advice is for
-// a sender who gave none; when it is empty, none is fine.
+// agree returns the value of the slots, which must all have the same well-formed id, and stores it in the first of them. advice is the
+// error's detail when none of them has a value; if it is empty, that is no error.
 func (d *draft) agree(field, advice string, at ...slot) (found text, err *EventError) {
 	for _, slot := range at {
 		t := &d.texts[slot]
@@ -208,18 +207,18 @@ func (d *draft) agree(field, advice string, at ...slot) (found text, err *EventE
 		}
 		t.decode()
 		if found.kind != 0 && !bytes.Equal(found.raw, t.raw) {
-			return text{}, bad(field, "two spellings of it carry different values, %.40q and %.40q: send one", found.raw, t.raw)
+			return text{}, badField(field, "two spellings of it carry different values, %.40q and %.40q: send one", found.raw, t.raw)
 		}
 		found = *t
 	}
 	if found.kind == 0 {
 		if advice != "" {
-			return text{}, missing(field, advice)
+			return text{}, missingField(field, advice)
 		}
 		return text{}, nil
 	}
 	if len(found.raw) == 0 {
-		return text{}, bad(field, "must not be empty")
+		return text{}, badField(field, "must not be empty")
 	}
 	if err := wantID(field, found); err != nil {
 		return text{}, err
@@ -228,8 +227,8 @@ func (d *draft) agree(field, advice string, at ...slot) (found text, err *EventE
 	return found, nil
 }
 
-// place checks whose event it is and what it is about. Of a workspace, a share and an organisation the first decides: an
-// event of a share may carry its workspace too. A profile stands for what profile_type says; without one, for the workspace.
+// place checks the scope and the object. If an event has several scopes, a workspace comes before a share and a share before an
+// organisation: an event of a share may carry its workspace too. profile_type says what profile_id is; the default is a workspace.
 func (d *draft) place() *EventError {
 	profile := d.profileKind()
 	for _, kind := range &scopes {
@@ -255,9 +254,9 @@ func (d *draft) place() *EventError {
 	return d.object()
 }
 
-// scopes are what an event may belong to, the deciding one first.
+// scopes are what an event may belong to, in order of precedence.
 var scopes = [...]struct {
-	profile string // the profile_type that means it
+	profile string // its profile_type
 	slots   [4]slot
 }{
 	{"workspace", [4]slot{atWorkspace, atWorkspaceCamel, atProfile, atProfileCamel}},
@@ -282,7 +281,7 @@ func (d *draft) object() *EventError {
 	return d.wantID(atObject, "object_id")
 }
 
-// describe checks the fields of the state and the people.
+// describe checks the fields of the state, the actor and the member.
 func (d *draft) describe() *EventError {
 	d.nameAlgorithm()
 	for at := atName; at <= lastText; at++ {
@@ -306,7 +305,7 @@ func (d *draft) describe() *EventError {
 	return nil
 }
 
-// nameAlgorithm puts the algorithm before a hash that does not name its own: "md5:…". The spelling sha256 does.
+// nameAlgorithm prefixes a hash with its hash_algo, as in "md5:…", unless the hash or its spelling (sha256) names one.
 func (d *draft) nameAlgorithm() {
 	const sha256Rank = 2
 	t, algorithm := &d.texts[atHash], &d.texts[atHashAlgorithm]
@@ -331,36 +330,36 @@ func wantString(field string, kind byte) *EventError {
 	case '"':
 		return nil
 	case '0':
-		return bad(field, "is a number: send it as a string, as readers lose the last digits of long numbers")
+		return badField(field, "is a number: send it as a string, as readers lose the last digits of long numbers")
 	}
-	return bad(field, "must be a string")
+	return badField(field, "must be a string")
 }
 
 func wantID(field string, t text) *EventError {
 	id := t.raw
-	if t.lone { // two ids would become one
-		return bad(field, "must not hold half of a pair of surrogates")
+	if t.lone { // two different ids would become the same
+		return badField(field, "must not contain a lone surrogate")
 	}
 	if len(id) > MaxID {
-		return bad(field, "%d bytes are more than %d", len(id), MaxID)
+		return badField(field, "%d bytes are more than %d", len(id), MaxID)
 	}
 	for i, c := range id {
 		if c < ' ' || c == 0x7f || c == 0xc2 && id[i+1] < 0xa0 { // the last are U+0080 to U+009F
-			return bad(field, "must not hold control characters: %q does", id)
+			return badField(field, "must not contain control characters: %q does", id)
 		}
 	}
 	return nil
 }
 
-// A room holds an event and what its optional fields point to, so that they are one allocation.
-type room struct {
+// An eventAlloc has an event and the values that its optional fields point to, in one allocation.
+type eventAlloc struct {
 	event          tidemarkv1.Event
 	size, occurred int64
 }
 
-// event makes the message. All its texts are parts of one string.
+// event returns the message. All its texts are substrings of one string.
 func (d *draft) event(value []byte) *tidemarkv1.Event {
-	r := new(room)
+	r := new(eventAlloc)
 	e := &r.event
 	e.Payload = value
 	e.ReceivedAt = d.received.n

@@ -223,11 +223,11 @@ func TestParseEventLoneSurrogate(t *testing.T) {
 			WorkspaceId: "w", Position: &tidemarkv1.Position{}, At: 1, Payload: []byte(value),
 			After: &tidemarkv1.FileState{Name: e.GetName(), Status: tidemarkv1.Status_STATUS_ACTIVE, Position: &tidemarkv1.Position{}}, Version: proto.Int64(1),
 		}
-		read, err := (Notice{}).Decode(AppendNotice(nil, notice))
+		read, err := (Notice{}).Decode(appendNotice(nil, notice))
 		if d := cmp.Diff(notice, read, protocmp.Transform()); err != nil || d != "" {
 			t.Errorf("%s: its notice: %v\n%s", value, err, d)
 		}
-		if !json.Valid(AppendNotice(nil, notice)) {
+		if !json.Valid(appendNotice(nil, notice)) {
 			t.Errorf("%s: its notice is no JSON", value)
 		}
 	}

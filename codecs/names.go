@@ -2,10 +2,10 @@ package codecs
 
 import "slices"
 
-// A slot is where a scan keeps what the spellings of one field carried.
+// A slot is the place in a draft for the value of one field, or of one spelling of it.
 type slot uint8
 
-// The spellings that must agree with each other have a slot each: these say what an event is, and about whom.
+// Each spelling of the event, its id and its scope has a slot of its own, because all of them must agree.
 const (
 	none slot = iota
 	atEvent
@@ -25,7 +25,7 @@ const (
 	atOrgCamel
 	atHashAlgorithm
 	atCanonical // written by the ingress: see Event.sent_event
-	atObject    // of this and those below, the first spelling that carries a value decides
+	atObject    // from here on a slot has the value of the first spelling, in the order of fields, that has one
 	atName
 	atPath
 	atParent
@@ -42,17 +42,16 @@ const (
 	atReceived
 )
 
-// optional are the fields that an event can do without, by their slots from atName on: their names in this project.
+// optional are the canonical names of the optional fields, by slot from atName on.
 var optional = [...]string{"name", "path", "parent_id", "mime", "hash", "actor_id", "member_id", "size", "created"}
 
 // OptionalFields returns the names that Event.unreadable may hold, sorted.
 func OptionalFields() []string { return slices.Sorted(slices.Values(optional[:])) }
 
-// canonicalName is the member by which the ingress writes down the meaning that it gave to a name of its configuration.
+// canonicalName is the member in which the ingress writes the canonical event for a sender's own name: see Event.sent_event.
 const canonicalName = "canonical_event"
 
-// fields are the names that senders use, by exact case, and where their values go. Those of one slot stand in the order in
-// which they are believed.
+// fields are the slots with the names that senders use for them, case-sensitive, in order of precedence.
 var fields = []struct {
 	at    slot
 	names []string
@@ -87,21 +86,21 @@ var fields = []struct {
 	{atReceived, []string{"received_at"}},
 }
 
-// A spelling is one name, where its value goes, and its place among the names of that slot. A user may be both the actor and
-// the member, so a name may have two slots.
+// A spelling is a name, its slots, and its rank among the names of each slot. A name may have two slots because a user may be both
+// the actor and the member.
 type spelling struct {
 	name string
 	at   [2]slot
 	rank [2]uint8
 }
 
-// spellings is fields as a hash table, because an event's every name is looked up in it.
+// spellings is a hash table of fields, with linear probing. Each name of an event is looked up in it.
 var spellings = func() (table [256]spelling) {
 	for _, f := range fields {
 		for rank, name := range f.names {
 			h := hashName([]byte(name))
 			for table[h].name != "" && table[h].name != name {
-				h++ // a uint8: it comes round
+				h++ // a uint8: it wraps
 			}
 			e := &table[h]
 			e.name = name
@@ -115,7 +114,7 @@ var spellings = func() (table [256]spelling) {
 	return table
 }()
 
-// hashName tells most names of one object apart.
+// hashName differs for most names of one object.
 func hashName(name []byte) uint8 {
 	n := len(name)
 	if n == 0 {
@@ -124,7 +123,7 @@ func hashName(name []byte) uint8 {
 	return uint8(n*31) + name[0]*7 + name[n/2]*13 + name[n-1]*3
 }
 
-// lookup returns what is known of a name, nil if it is not one that is read.
+// lookup returns the spelling of a name, nil if the name is not read.
 func lookup(name []byte, hash uint8) *spelling {
 	if len(name) == 0 {
 		return nil

@@ -6,7 +6,7 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Index is the JSON of *tidemarkv1.IndexOp. It satisfies goka.Codec.
+// Index encodes a *tidemarkv1.IndexOp as JSON. It implements goka.Codec.
 type Index struct{}
 
 // Encode returns the JSON of value, which must be a *tidemarkv1.IndexOp.
@@ -15,7 +15,7 @@ func (Index) Encode(value any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("encode index record: got a %T, want a *tidemarkv1.IndexOp", value)
 	}
-	return AppendIndex(make([]byte, 0, 768), op), nil
+	return appendIndex(make([]byte, 0, 768), op), nil
 }
 
 // Decode returns a *tidemarkv1.IndexOp.
@@ -27,11 +27,11 @@ func (Index) Decode(data []byte) (any, error) {
 	return op, nil
 }
 
-// ops are the words of tidemarkv1.IndexOp_Op, by number.
+// ops are the JSON values of tidemarkv1.IndexOp_Op, by number.
 var ops = [...]string{"", "upsert", "delete"}
 
-// AppendIndex appends the JSON of an index record.
-func AppendIndex(b []byte, op *tidemarkv1.IndexOp) []byte {
+// appendIndex appends the JSON of an index record.
+func appendIndex(b []byte, op *tidemarkv1.IndexOp) []byte {
 	o := object{b: append(b, '{')}
 	o.text("op", word(ops[:], op.GetOp()))
 	o.text("id", op.GetId())
@@ -46,11 +46,11 @@ func AppendIndex(b []byte, op *tidemarkv1.IndexOp) []byte {
 	return append(o.b, '}')
 }
 
-// Notice is the JSON of *tidemarkv1.Notice. It satisfies goka.Codec.
+// Notice encodes a *tidemarkv1.Notice as JSON. It implements goka.Codec.
 type Notice struct{}
 
-// MaxNotice is how large a notice may be with its payload; a larger one leaves the payload out and says so.
-const MaxNotice = 1 << 20
+// maxNotice is the largest notice with a payload, in bytes. A larger one has payload_omitted in its place.
+const maxNotice = 1 << 20
 
 // Encode returns the JSON of value, which must be a *tidemarkv1.Notice.
 func (Notice) Encode(value any) ([]byte, error) {
@@ -58,7 +58,7 @@ func (Notice) Encode(value any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("encode notice: got a %T, want a *tidemarkv1.Notice", value)
 	}
-	return AppendNotice(make([]byte, 0, 1536+len(n.GetPayload())), n), nil
+	return appendNotice(make([]byte, 0, 1536+len(n.GetPayload())), n), nil
 }
 
 // Decode returns a *tidemarkv1.Notice, whose payload aliases data.
@@ -70,8 +70,8 @@ func (Notice) Decode(data []byte) (any, error) {
 	return n, nil
 }
 
-// AppendNotice appends the JSON of a notice. Its payload must be valid JSON.
-func AppendNotice(b []byte, n *tidemarkv1.Notice) []byte {
+// appendNotice appends the JSON of a notice. Its payload must be valid JSON.
+func appendNotice(b []byte, n *tidemarkv1.Notice) []byte {
 	start := len(b)
 	o := object{b: append(b, '{')}
 	o.text("op_id", n.GetOpId())
@@ -111,7 +111,7 @@ func AppendNotice(b []byte, n *tidemarkv1.Notice) []byte {
 	}
 	const around = len(`,"payload":}`)
 	switch payload := n.GetPayload(); {
-	case n.GetPayloadOmitted(), len(o.b)-start+around+len(payload) > MaxNotice:
+	case n.GetPayloadOmitted(), len(o.b)-start+around+len(payload) > maxNotice:
 		o.bool("payload_omitted", true)
 	case len(payload) > 0:
 		o.name("payload")
@@ -120,7 +120,7 @@ func AppendNotice(b []byte, n *tidemarkv1.Notice) []byte {
 	return append(o.b, '}')
 }
 
-// appendCause writes the folder's event that this one follows from. What else the entry inherits is in its row.
+// appendCause appends the folder's event that this one was derived from. What the entry inherits is in its row.
 func appendCause(b []byte, c *tidemarkv1.Cause) []byte {
 	o := object{b: append(b, '{')}
 	o.text("event", c.GetEvent())
@@ -130,7 +130,7 @@ func appendCause(b []byte, c *tidemarkv1.Cause) []byte {
 	return append(o.b, '}')
 }
 
-// appendMember writes a member without the event's offset, which the notice's position has.
+// appendMember appends a member without the offset, which is that of the notice's position.
 func appendMember(b []byte, m *tidemarkv1.Member) []byte {
 	o := object{b: append(b, '{')}
 	o.text("id", m.GetId())

@@ -2,25 +2,8 @@ package codecs
 
 import "math"
 
-// number reads digits; -1 when there is anything else.
-func number(b []byte) int {
-	n := 0
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return -1
-		}
-		n = n*10 + int(c-'0')
-	}
-	return n
-}
-
-// parseSize reads a number of bytes, from 0 to 2^63-1, however JSON writes it: 18233, 18233.0 and 1.8233e4 are one number.
+// parseSize reads an integer from 0 to 2^63-1 in any of JSON's spellings: 18233, 18233.0 and 1.8233e4 are equal.
 func parseSize(b []byte) (int64, bool) {
-	if 0 < len(b) && len(b) < 19 {
-		if n := number(b); n >= 0 && (b[0] != '0' || len(b) == 1) { // nearly always
-			return int64(n), true
-		}
-	}
 	d, ok := parseDecimal(b)
 	if !ok {
 		return 0, false
@@ -29,12 +12,12 @@ func parseSize(b []byte) (int64, bool) {
 	return n, ok && whole && !d.negative
 }
 
-// parseUnix reads a time since 1970, in microseconds, which may be before it. The unit follows from the magnitude: 10^11 seconds
-// would lie in the year 5138, so that is milliseconds; 10^14 is microseconds, 10^17 nanoseconds. What is finer than a microsecond
-// is cut off. Eight digits are a date: as seconds they would be of 1970 to 1973.
+// parseUnix reads a Unix time, which may be negative, and returns microseconds. The magnitude gives the unit: 10^11 seconds would be
+// in the year 5138, so from there on it is milliseconds, from 10^14 on microseconds, from 10^17 on nanoseconds. It truncates to
+// microseconds. It refuses eight digits, which are a date: as seconds they would be in 1970 to 1973.
 func parseUnix(b []byte) (us int64, ok bool) {
 	d, ok := parseDecimal(b)
-	if !ok || len(b) == len("20260925") && number(b) >= 0 {
+	if !ok || len(b) == len("20260925") && leadingDigits(b) == len(b) {
 		return 0, false
 	}
 	switch digits := d.n + d.exponent; {
@@ -55,7 +38,7 @@ func parseUnix(b []byte) (us int64, ok bool) {
 	return us, ok
 }
 
-// A decimal is the number digits[:n] × 10^exponent. The digits neither begin nor end with a zero; 0 has none, and the exponent 0.
+// A decimal is the number digits[:n] × 10^exponent. The first and the last digit are not zero; zero has no digits and exponent 0.
 type decimal struct {
 	digits   [maxDecimal]byte
 	n        int
@@ -64,11 +47,11 @@ type decimal struct {
 }
 
 const (
-	maxDecimal  = 64 // bytes of a number that is read exactly
+	maxDecimal  = 64 // bytes of the longest number
 	maxExponent = 1e6
 )
 
-// parseDecimal reads a number as JSON writes it, which is not longer than maxDecimal.
+// parseDecimal reads a JSON number of up to maxDecimal bytes.
 func parseDecimal(b []byte) (d decimal, ok bool) {
 	if len(b) > maxDecimal {
 		return d, false
@@ -102,7 +85,7 @@ func parseDecimal(b []byte) (d decimal, ok bool) {
 	return d, true
 }
 
-// trim takes away the zeros at both ends.
+// trim removes leading and trailing zeros.
 func (d *decimal) trim() {
 	for d.n > 0 && d.digits[d.n-1] == '0' {
 		d.n--
@@ -124,7 +107,7 @@ func leadingDigits(b []byte) (n int) {
 	return n
 }
 
-// parseExponent reads what follows the digits of a number. One that is past all bounds is as large as any that no number can have.
+// parseExponent reads the exponent of a number with its "e". It is clamped to maxExponent, which no number that is accepted has.
 func parseExponent(b []byte) (n int, ok bool) {
 	if b[0] != 'e' && b[0] != 'E' {
 		return 0, false
@@ -145,7 +128,7 @@ func parseExponent(b []byte) (n int, ok bool) {
 	return sign * n, true
 }
 
-// scaled returns the whole part of d × 10^places without its sign, and whether that is all of it; not ok when it is over 2^63-1.
+// scaled returns the integer part of |d| × 10^places and whether there is no fraction. It is not ok above 2^63-1.
 func (d *decimal) scaled(places int) (n int64, whole, ok bool) {
 	length := d.n + d.exponent + places
 	if d.n > 0 && length > 19 {

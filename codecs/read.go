@@ -9,12 +9,12 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A reader takes the JSON that this package writes. Members that it does not know are passed over: a later release may add
-// some. One of another type than written is a mistake: something else wrote the record.
+// A reader decodes the JSON that this package writes. It skips unknown members, because a later release may add some. A member of
+// an unexpected type is an error: another program wrote the record.
 type reader struct {
 	scanner
-	all   string // the record, when it is short: texts are parts of it
-	plain []byte // the text decoded last
+	all   string // the record if it is short: texts are substrings of it
+	plain []byte // the last unescaped text
 }
 
 const short = 8 << 10 // bytes
@@ -22,20 +22,20 @@ const short = 8 << 10 // bytes
 func newReader(data []byte) *reader {
 	r := new(reader)
 	r.init(data)
-	r.limit = MaxDepth + 1 // a payload lies in a notice
+	r.limit = maxDepth + 1 // a notice contains a payload
 	if len(data) <= short {
 		r.all = string(data)
 	}
 	return r
 }
 
-// wrong says what the value of the current member should be. It can say nothing of a member behind its object: the name is then
-// that object's last.
-func (r *reader) wrong(want string) {
+// mismatch fails because the value of the current member is not what it should be. After the end of a nested object it would name
+// that object's last member, so check a value before the next one is read.
+func (r *reader) mismatch(want string) {
 	r.fail("%s: want %s", r.name, want)
 }
 
-// null passes a null and says whether there was one.
+// null reads a null and reports whether there was one.
 func (r *reader) null() bool {
 	if r.kind != 'n' {
 		return false
@@ -46,7 +46,7 @@ func (r *reader) null() bool {
 
 func (r *reader) bytes() []byte {
 	if r.kind != '"' {
-		r.wrong("a string")
+		r.mismatch("a string")
 		return nil
 	}
 	raw := r.value()
@@ -74,7 +74,7 @@ func (r *reader) texts() (all []string) {
 		return nil
 	}
 	if !r.openArray() {
-		r.wrong("an array of strings")
+		r.mismatch("an array of strings")
 		return nil
 	}
 	for first := true; r.element(first); first = false {
@@ -90,7 +90,7 @@ func (r *reader) int() int64 {
 			return n
 		}
 	}
-	r.wrong("a whole number")
+	r.mismatch("a whole number")
 	return 0
 }
 
@@ -99,43 +99,41 @@ func (r *reader) bool() bool {
 	case 't', 'f':
 		return len(r.value()) == len("true")
 	}
-	r.wrong("true or false")
+	r.mismatch("true or false")
 	return false
 }
 
-// time reads a time into room and returns it, nil for null.
-func (r *reader) time(room *int64) *int64 {
+// time reads a time into to and returns to, nil for null.
+func (r *reader) time(to *int64) *int64 {
 	if r.null() {
 		return nil
 	}
 	us, ok := parseTime(r.bytes())
 	if !ok {
-		r.wrong("a time")
+		r.mismatch("a time")
 	}
-	*room = us
-	return room
+	*to = us
+	return to
 }
 
-// position reads a position into room and returns it.
-func (r *reader) position(room *tidemarkv1.Position) *tidemarkv1.Position {
-	partition, offset, ok := tidemarkv1.ScanPosition(r.bytes())
-	if !ok {
-		r.wrong("a position, for example 7:1234")
+// position reads a position into to and returns to.
+func (r *reader) position(to *tidemarkv1.Position) *tidemarkv1.Position {
+	if to.UnmarshalText(r.bytes()) != nil {
+		r.mismatch("a position, for example 7:1234")
 	}
-	room.Partition, room.Offset = partition, offset
-	return room
+	return to
 }
 
-// A noticeRoom holds a notice and what its optional fields point to, so that they are one allocation.
-type noticeRoom struct {
+// A noticeAlloc has a notice and the values that its optional fields point to, in one allocation.
+type noticeAlloc struct {
 	notice      tidemarkv1.Notice
 	version, at int64
 	position    tidemarkv1.Position
 }
 
 func parseNotice(data []byte) (*tidemarkv1.Notice, error) {
-	r, room := newReader(data), new(noticeRoom)
-	n := &room.notice
+	r, alloc := newReader(data), new(noticeAlloc)
+	n := &alloc.notice
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "op_id":
@@ -149,10 +147,10 @@ func parseNotice(data []byte) (*tidemarkv1.Notice, error) {
 		case "file_id":
 			n.FileId = r.text()
 		case "version":
-			room.version = r.int()
-			n.Version = &room.version
+			alloc.version = r.int()
+			n.Version = &alloc.version
 		case "position":
-			n.Position = r.position(&room.position)
+			n.Position = r.position(&alloc.position)
 		case "late":
 			n.Late = r.bool()
 		case "unreadable":
@@ -164,8 +162,8 @@ func parseNotice(data []byte) (*tidemarkv1.Notice, error) {
 		case "member":
 			n.Member = r.member()
 		case "at":
-			if r.time(&room.at) != nil {
-				n.At = room.at
+			if r.time(&alloc.at) != nil {
+				n.At = alloc.at
 			}
 		case "before":
 			n.Before = r.file()
@@ -257,18 +255,18 @@ func parseIndex(data []byte) (*tidemarkv1.IndexOp, error) {
 	return op, r.end()
 }
 
-// word reads one of the words and returns which.
+// word reads one of the words and returns its index.
 func (r *reader) word(words []string) int {
 	text := r.text()
 	i := slices.Index(words, text)
 	if i < 1 {
-		r.wrong(fmt.Sprintf("a known word, found %q", text))
+		r.mismatch(fmt.Sprintf("a known word, found %q", text))
 	}
 	return i
 }
 
-// A fileRoom is to a file what a noticeRoom is to a notice.
-type fileRoom struct {
+// A fileAlloc has a file and the values that its optional fields point to, in one allocation.
+type fileAlloc struct {
 	file                            tidemarkv1.FileState
 	size, created, updated, deleted int64
 	position                        tidemarkv1.Position
@@ -279,8 +277,8 @@ func (r *reader) file() *tidemarkv1.FileState {
 	if r.null() {
 		return nil
 	}
-	room := new(fileRoom)
-	s := &room.file
+	alloc := new(fileAlloc)
+	s := &alloc.file
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "workspace_id":
@@ -294,8 +292,8 @@ func (r *reader) file() *tidemarkv1.FileState {
 		case "parent_id":
 			s.ParentId = r.text()
 		case "size":
-			room.size = r.int()
-			s.Size = &room.size
+			alloc.size = r.int()
+			s.Size = &alloc.size
 		case "mime":
 			s.Mime = r.text()
 		case "hash":
@@ -309,7 +307,7 @@ func (r *reader) file() *tidemarkv1.FileState {
 		case "version":
 			s.Version = r.int()
 		case "position":
-			s.Position = r.position(&room.position)
+			s.Position = r.position(&alloc.position)
 		case "actor_id":
 			s.ActorId = r.text()
 		case "last_event":
@@ -317,11 +315,11 @@ func (r *reader) file() *tidemarkv1.FileState {
 		case "last_event_id":
 			s.LastEventId = r.text()
 		case "created_at":
-			s.CreatedAt = r.time(&room.created)
+			s.CreatedAt = r.time(&alloc.created)
 		case "updated_at":
-			s.UpdatedAt = r.time(&room.updated)
+			s.UpdatedAt = r.time(&alloc.updated)
 		case "deleted_at":
-			s.DeletedAt = r.time(&room.deleted)
+			s.DeletedAt = r.time(&alloc.deleted)
 		default:
 			r.value()
 		}

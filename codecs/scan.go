@@ -5,58 +5,60 @@ import (
 	"fmt"
 )
 
-// MaxDepth is how many arrays and objects may lie in each other, the outermost counted.
-const MaxDepth = 32
+// maxDepth is the maximum nesting of arrays and objects, the outermost included.
+const maxDepth = 32
 
-// maxValue keeps offsets within 31 bits. No record comes near it.
+// maxValue keeps offsets within 31 bits. Kafka's records are far smaller.
 const maxValue = 1 << 30
 
-// A scanner reads one JSON object, member by member, and validates every byte that it passes. Its user opens the object,
-// then takes each member's value with value or, when it is an object, enters it with open:
+// A scanner reads one JSON object member by member and validates every byte. The caller opens the object and reads the value of each
+// member with value or, if it is an object, enters it with open:
 //
 //	for s.open(); s.next(); {
 //		switch string(s.name) { … s.value() … }
 //	}
 //	err := s.end()
 //
-// After the first mistake next returns false and end says what it was.
+// After the first error next returns false, and end returns that error.
+//
+// Package jsontext reads the same JSON, but it was slower: see docs/decisions/0018-json.md.
 type scanner struct {
 	b   []byte
-	at  int // of the next byte
+	at  int // offset of the next byte
 	err error
 
-	name    []byte // of the current member, decoded
+	name    []byte // of the current member, unescaped
 	hash    uint8  // of the name
-	start   int    // of the current member: its name's quote
-	kind    byte   // of the current value: '"' '0' 't' 'f' 'n' '{' '[', or 0 when the byte begins none
-	escaped bool   // the value just taken is a string with escapes
-	lone    bool   // the string read last has half a pair of surrogates
+	start   int    // offset of the current member: the quote before its name
+	kind    byte   // of the current value: '"' '0' 't' 'f' 'n' '{' '[', or 0 if the byte begins no value
+	escaped bool   // the last value is a string with escapes
+	lone    bool   // the last string has a lone surrogate
 
 	frames [4]frame // the objects that were entered with open
 	opened int
-	depth  int // containers around the next byte
+	depth  int // of arrays and objects around the next byte
 	limit  int // of depth
 
-	listed  [64]nameRef // the names of the objects around the next byte, which may not come again
+	listed  [64]nameRef // the names so far in the objects around the next byte, to find duplicates
 	names   int         // how many are listed
-	scratch []byte      // decoded names
+	scratch []byte      // unescaped names
 }
 
-// A frame is one object that is being read.
+// A frame is an object that was entered with open.
 type frame struct {
 	first bool // no member was read yet
 	names names
 }
 
-// names are those that one object has had so far.
+// names are the names so far in one object.
 type names struct {
-	from int                 // where in scanner.listed they begin
-	many map[string]struct{} // instead, once there are more than the list holds or than should be searched through
+	from int                 // index of the first in scanner.listed
+	many map[string]struct{} // used in place of the list when there are more than fewNames, or when the list is full
 }
 
 const fewNames = 32
 
-// A nameRef is where a name lies: in the value, or, with the highest bit of at set, decoded in scratch.
+// A nameRef locates a name: in the JSON, or, if the highest bit of at is set, in scratch.
 type nameRef struct {
 	at, n uint32
 	hash  uint8
@@ -65,7 +67,7 @@ type nameRef struct {
 const inScratch = 1 << 31
 
 func (s *scanner) init(b []byte) {
-	s.b, s.limit = b, MaxDepth
+	s.b, s.limit = b, maxDepth
 	if len(b) > maxValue {
 		s.fail("%d bytes are too many", len(b))
 	}
@@ -89,7 +91,7 @@ func (s *scanner) space() {
 	}
 }
 
-// peek returns the next byte, 0 at the end: no JSON has a 0 between its tokens.
+// peek returns the next byte, 0 at the end: JSON has no 0 between its tokens.
 func (s *scanner) peek() byte {
 	if s.at < len(s.b) {
 		return s.b[s.at]
@@ -103,17 +105,17 @@ func (s *scanner) open() {
 		return
 	}
 	if s.peek() != '{' {
-		s.fail("want an object, found %s", s.found())
+		s.fail("want an object, found %s", s.describeNext())
 		return
 	}
-	if !s.deeper() {
+	if !s.enter() {
 		return
 	}
 	s.frames[s.opened] = frame{first: true, names: names{from: s.names}}
 	s.opened++
 }
 
-// next reads the name of the next member, up to its value. It returns false behind the last, having left the object.
+// next reads the name of the next member, up to its value. After the last member it leaves the object and returns false.
 func (s *scanner) next() bool {
 	if s.err != nil {
 		return false
@@ -127,26 +129,26 @@ func (s *scanner) next() bool {
 	return more
 }
 
-// end reads what may follow the outermost object, which is nothing, and returns the first mistake.
+// end checks that nothing follows the outermost object, and returns the first error.
 func (s *scanner) end() error {
 	if s.err == nil {
 		if s.space(); s.at < len(s.b) {
-			s.fail("want nothing behind the object, found %s", s.found())
+			s.fail("want nothing after the object, found %s", s.describeNext())
 		}
 	}
 	return s.err
 }
 
-func (s *scanner) deeper() bool {
+func (s *scanner) enter() bool {
 	s.at++
 	if s.depth++; s.depth > s.limit {
-		s.fail("more than %d arrays and objects lie in each other", s.limit)
+		s.fail("arrays and objects are nested more than %d levels deep", s.limit)
 		return false
 	}
 	return true
 }
 
-// member reads up to a member's value, or to behind the object's end, and then returns false.
+// member reads up to a member's value. After the last member it reads the end of the object and returns false.
 func (s *scanner) member(seen *names, first bool) bool {
 	s.space()
 	switch c := s.peek(); {
@@ -160,11 +162,11 @@ func (s *scanner) member(seen *names, first bool) bool {
 		s.at++
 		s.space()
 	default:
-		s.fail("want ',' or '}', found %s", s.found())
+		s.fail("want ',' or '}', found %s", s.describeNext())
 		return false
 	}
 	if s.peek() != '"' {
-		s.fail("want a name in quotes, found %s", s.found())
+		s.fail("want a name in quotes, found %s", s.describeNext())
 		return false
 	}
 	s.start = s.at
@@ -172,12 +174,12 @@ func (s *scanner) member(seen *names, first bool) bool {
 	if s.lone {
 		s.fail("a lone surrogate in a name")
 	}
-	if s.err != nil || !s.fresh(seen, raw, escaped) {
+	if s.err != nil || !s.addName(seen, raw, escaped) {
 		return false
 	}
 	s.space()
 	if s.peek() != ':' {
-		s.fail("want ':', found %s", s.found())
+		s.fail("want ':', found %s", s.describeNext())
 		return false
 	}
 	s.at++
@@ -186,8 +188,8 @@ func (s *scanner) member(seen *names, first bool) bool {
 	return true
 }
 
-// fresh sets the name and says whether its object has not had it yet.
-func (s *scanner) fresh(seen *names, raw []byte, escaped bool) bool {
+// addName sets the current name. It fails, and returns false, if the object has that name already.
+func (s *scanner) addName(seen *names, raw []byte, escaped bool) bool {
 	s.name, s.hash = raw, hashName(raw)
 	ref := nameRef{at: uint32(s.start + 1), n: uint32(len(raw)), hash: s.hash}
 	if escaped {
@@ -200,7 +202,7 @@ func (s *scanner) fresh(seen *names, raw []byte, escaped bool) bool {
 	if seen.many == nil {
 		for _, other := range s.listed[seen.from:s.names] {
 			if other.n == ref.n && other.hash == ref.hash && bytes.Equal(s.listedName(other), s.name) {
-				return s.twice()
+				return s.duplicateName()
 			}
 		}
 		if s.names-seen.from < fewNames && s.names < len(s.listed) {
@@ -214,14 +216,14 @@ func (s *scanner) fresh(seen *names, raw []byte, escaped bool) bool {
 		}
 	}
 	if _, found := seen.many[string(s.name)]; found {
-		return s.twice()
+		return s.duplicateName()
 	}
 	seen.many[string(s.name)] = struct{}{}
 	return true
 }
 
-func (s *scanner) twice() bool {
-	s.fail("the name %.60q comes twice in one object", s.name)
+func (s *scanner) duplicateName() bool {
+	s.fail("the name %.60q occurs twice in one object", s.name)
 	return false
 }
 
@@ -239,7 +241,7 @@ var kinds = [256]byte{
 	'0': '0', '1': '0', '2': '0', '3': '0', '4': '0', '5': '0', '6': '0', '7': '0', '8': '0', '9': '0',
 }
 
-// value passes the value that begins at the next byte and returns its bytes; those of a string without the quotes.
+// value reads the value that begins at the next byte and returns its bytes; those of a string without the quotes.
 func (s *scanner) value() []byte {
 	if s.err != nil {
 		return nil
@@ -259,7 +261,7 @@ func (s *scanner) value() []byte {
 	case 'n':
 		s.literal("null")
 	case '{':
-		if s.deeper() {
+		if s.enter() {
 			seen := names{from: s.names}
 			for first := true; s.member(&seen, first); first = false {
 				s.value()
@@ -270,7 +272,7 @@ func (s *scanner) value() []byte {
 			s.array()
 		}
 	default:
-		s.fail("want a value, found %s", s.found())
+		s.fail("want a value, found %s", s.describeNext())
 	}
 	if s.err != nil {
 		return nil
@@ -284,10 +286,10 @@ func (s *scanner) array() {
 	}
 }
 
-// openArray enters the array that begins at the next byte, and says whether one does.
-func (s *scanner) openArray() bool { return s.err == nil && s.peek() == '[' && s.deeper() }
+// openArray enters the array that begins at the next byte, and reports whether there is one.
+func (s *scanner) openArray() bool { return s.err == nil && s.peek() == '[' && s.enter() }
 
-// element reads up to the next element of an array. It returns false behind the last, having left the array.
+// element reads up to the next element of an array. After the last one it leaves the array and returns false.
 func (s *scanner) element(first bool) bool {
 	if s.err != nil {
 		return false
@@ -303,7 +305,7 @@ func (s *scanner) element(first bool) bool {
 		s.at++
 		s.space()
 	default:
-		s.fail("want ',' or ']', found %s", s.found())
+		s.fail("want ',' or ']', found %s", s.describeNext())
 	}
 	return s.err == nil
 }
@@ -346,13 +348,13 @@ func (s *scanner) digits() bool {
 		s.at++
 	}
 	if s.at == start {
-		s.fail("want a digit, found %s", s.found())
+		s.fail("want a digit, found %s", s.describeNext())
 	}
 	return s.at > start
 }
 
-// found words the next byte for a person.
-func (s *scanner) found() string {
+// describeNext describes the next byte for an error.
+func (s *scanner) describeNext() string {
 	if s.at >= len(s.b) {
 		return "the end"
 	}

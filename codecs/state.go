@@ -2,17 +2,18 @@ package codecs
 
 import (
 	"slices"
+	"strconv"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// statuses are the words of tidemarkv1.Status, by number.
+// statuses are the JSON values of tidemarkv1.Status, by number.
 var statuses = [...]string{"", "active", "trashed", "erased"}
 
-// kindWords are the words of tidemarkv1.Kind, by number; a file has none.
+// kindWords are the JSON values of tidemarkv1.Kind, by number. A file has none.
 var kindWords = [...]string{"", "folder"}
 
-// word returns the word of a number, none for one that this build does not know.
+// word returns the JSON value of an enum, empty for a number that this build does not know.
 func word[N ~int32](words []string, n N) string {
 	if n < 0 || int(n) >= len(words) {
 		return ""
@@ -20,7 +21,7 @@ func word[N ~int32](words []string, n N) string {
 	return words[n]
 }
 
-// AppendFile appends the JSON of a file, as clients see it: without the bookkeeping of the fold, unknown fields absent.
+// AppendFile appends the JSON of a file as clients see it: without the bookkeeping of the fold, and without fields that are not known.
 func AppendFile(b []byte, s *tidemarkv1.FileState) []byte {
 	o := object{b: append(b, '{')}
 	o.text("workspace_id", s.GetWorkspaceId())
@@ -49,8 +50,7 @@ func AppendFile(b []byte, s *tidemarkv1.FileState) []byte {
 	return append(o.b, '}')
 }
 
-// AppendWorkspace appends the JSON of a workspace, as clients see it. Types and members are sorted; of the members, those who
-// left are not shown.
+// AppendWorkspace appends the JSON of a workspace as clients see it. Types and members are sorted. Members who left are not shown.
 func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
 	o := object{b: append(b, '{')}
 	o.text("workspace_id", w.GetWorkspaceId())
@@ -61,14 +61,14 @@ func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
 	types := object{b: append(o.b, '{')}
 	mimes := make([]string, 0, len(w.GetByType()))
 	for mime, n := range w.GetByType() {
-		if n != 0 { // the row keeps those that it has had
+		if n != 0 { // the row keeps a type after its last file is gone
 			mimes = append(mimes, mime)
 		}
 	}
 	slices.Sort(mimes)
 	for _, mime := range mimes {
 		types.any(mime)
-		types.b = appendInt(types.b, w.GetByType()[mime])
+		types.b = strconv.AppendInt(types.b, w.GetByType()[mime], 10)
 	}
 	o.b = append(types.b, '}')
 	o.name("members")
@@ -80,14 +80,14 @@ func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
 }
 
 func appendMembers(b []byte, members []*tidemarkv1.Member) []byte {
-	in := make([]string, 0, len(members))
+	ids := make([]string, 0, len(members))
 	for _, m := range members {
 		if !m.GetLeft() {
-			in = append(in, m.GetId())
+			ids = append(ids, m.GetId())
 		}
 	}
-	slices.Sort(in)
-	return appendStrings(b, in)
+	slices.Sort(ids)
+	return appendStrings(b, ids)
 }
 
 func appendStrings(b []byte, all []string) []byte {
@@ -101,13 +101,13 @@ func appendStrings(b []byte, all []string) []byte {
 	return append(b, ']')
 }
 
-// An object appends the members of one JSON object, whose brace is already in b.
+// An object appends the members of a JSON object to b, which ends with its brace.
 type object struct {
 	b     []byte
-	begun bool
+	begun bool // there is a member already
 }
 
-// name begins a member whose name needs no escapes: one of ours.
+// name begins a member whose name needs no escapes.
 func (o *object) name(name string) {
 	if o.begun {
 		o.b = append(o.b, ',')
@@ -118,7 +118,7 @@ func (o *object) name(name string) {
 	o.b = append(o.b, '"', ':')
 }
 
-// any begins a member of any name.
+// any begins a member with any name.
 func (o *object) any(name string) {
 	if o.begun {
 		o.b = append(o.b, ',')
@@ -127,7 +127,7 @@ func (o *object) any(name string) {
 	o.b = append(appendString(o.b, name), ':')
 }
 
-// text adds a text that is absent when empty.
+// text adds a text unless it is empty.
 func (o *object) text(name, value string) {
 	if value != "" {
 		o.name(name)
@@ -137,7 +137,7 @@ func (o *object) text(name, value string) {
 
 func (o *object) int(name string, value int64) {
 	o.name(name)
-	o.b = appendInt(o.b, value)
+	o.b = strconv.AppendInt(o.b, value, 10)
 }
 
 func (o *object) bool(name string, value bool) {
@@ -154,7 +154,7 @@ func (o *object) null(name string) {
 	o.b = append(o.b, "null"...)
 }
 
-// time adds a time that is absent when nil.
+// time adds a time unless it is nil.
 func (o *object) time(name string, us *int64) {
 	if us != nil {
 		o.name(name)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
@@ -44,7 +45,7 @@ func strict(b []byte) error {
 		if to := d.InputOffset(); kind == '{' && length%2 == 0 && !bytes.Equal(b[from:to], whole[from:to]) {
 			return errors.New("half a pair of surrogates in a name")
 		}
-		if d.StackDepth() > MaxDepth {
+		if d.StackDepth() > maxDepth {
 			return errors.New("too deep")
 		}
 	}
@@ -82,8 +83,8 @@ var strictness = []string{
 	`{"a":[{"b":1,"c":{"b":1}},{"b":2,"b":3}]}`, `{"b":{"a":1},"a":2}`, `{"a":{"a":{"a":1}}}`, `{"/":1,"\/":2}`, `{"\ud83d\ude00":1,"😀":2}`, `{"a":{"x":1},"b":{"x":1},"a":1}`,
 	manyNames(10, "name3"), manyNames(31, "name30"), manyNames(32, "name31"), manyNames(33, "name0"), manyNames(64, "name63"), manyNames(100, "name99"), manyNames(100, "other"), manyNames(40, `name\u0033`),
 	`{"x":` + manyNames(40, "other") + `,"y":` + manyNames(40, "name1") + `}`, `{"x":` + manyNames(40, "other") + `,"y":` + manyNames(40, "other") + `,"x":1}`,
-	`{"a":` + nested(MaxDepth-1) + `}`, `{"a":` + nested(MaxDepth) + `}`, `{"a":` + strings.Repeat("[", 100000), `{"a":` + strings.Repeat(`{"a":`, MaxDepth-2) + `1` + strings.Repeat("}", MaxDepth-1),
-	`{"a":` + strings.Repeat(`{"a":`, MaxDepth) + `1` + strings.Repeat("}", MaxDepth+1), `{"a":[` + strings.Repeat(nested(MaxDepth-2)+",", 5) + `1]}`,
+	`{"a":` + nested(maxDepth-1) + `}`, `{"a":` + nested(maxDepth) + `}`, `{"a":` + strings.Repeat("[", 100000), `{"a":` + strings.Repeat(`{"a":`, maxDepth-2) + `1` + strings.Repeat("}", maxDepth-1),
+	`{"a":` + strings.Repeat(`{"a":`, maxDepth) + `1` + strings.Repeat("}", maxDepth+1), `{"a":[` + strings.Repeat(nested(maxDepth-2)+",", 5) + `1]}`,
 }
 
 // Exactly what the other library takes for strict JSON is taken here.
@@ -270,21 +271,21 @@ func FuzzParseEvent(f *testing.F) {
 
 // What is read as a notice is read the same once it was written.
 func FuzzNotice(f *testing.F) {
-	f.Add(AppendNotice(nil, benchNotice()))
+	f.Add(appendNotice(nil, benchNotice()))
 	f.Add([]byte(`{"workspace_id":"w","position":"1:2","member":{"id":"m","left":true},"payload":[1]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		n, err := parseNotice(data)
 		if err != nil {
 			return
 		}
-		again, err := parseNotice(AppendNotice(nil, n))
+		again, err := parseNotice(appendNotice(nil, n))
 		if err != nil {
-			t.Fatalf("%q was read as %v and written as %q: %v", data, n, AppendNotice(nil, n), err)
+			t.Fatalf("%q was read as %v and written as %q: %v", data, n, appendNotice(nil, n), err)
 		}
 		if n.GetAfter() == nil {
 			n.Before = nil // nothing was there before nothing
 		}
-		if n.GetPayload() != nil && len(AppendNotice(nil, n)) > MaxNotice-len(n.GetPayload()) {
+		if n.GetPayload() != nil && len(appendNotice(nil, n)) > maxNotice-len(n.GetPayload()) {
 			return
 		}
 		if d := cmp.Diff(n, again, protocmp.Transform()); d != "" {
@@ -306,13 +307,41 @@ func BenchmarkWithEnvelope(b *testing.B) {
 	}
 }
 
-// For comparison: how long the other library takes for the same judgement.
+func BenchmarkScan(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		var s scanner
+		s.init(typical)
+		for s.open(); s.next(); {
+			s.value()
+		}
+		if err := s.end(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// For comparison with BenchmarkScan: the other library reads the same names and values. It checks neither the depth nor lone
+// surrogates. See docs/decisions/0018-json.md.
 func BenchmarkJSONText(b *testing.B) {
 	b.ReportAllocs()
-	d := jsontext.NewDecoder(bytes.NewReader(nil))
+	var buffer bytes.Buffer
+	d := jsontext.NewDecoder(&buffer)
 	for b.Loop() {
-		d.Reset(bytes.NewBuffer(typical))
-		if _, err := d.ReadValue(); err != nil {
+		if !utf8.Valid(typical) { // the option below is needed for lone surrogates
+			b.Fatal("not UTF-8")
+		}
+		buffer = *bytes.NewBuffer(typical)
+		d.Reset(&buffer, jsontext.AllowInvalidUTF8(true))
+		for d.ReadToken(); d.PeekKind() != '}'; {
+			if _, err := d.ReadValue(); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := d.ReadValue(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := d.ReadToken(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 const (
@@ -11,13 +13,13 @@ const (
 	highs = 0x8080808080808080
 )
 
-// special marks, in each byte's highest bit, the bytes of x that a string cannot simply be passed over for: controls,
-// quote, backslash and what is not ASCII. Bytes above the lowest mark may be marked wrongly.
+// special sets the highest bit of each byte of x that needs a closer look in a string: a control character, a quote, a backslash or
+// a byte that is not ASCII. Only the lowest bit that is set is reliable.
 func special(x uint64) uint64 {
 	return ((x - ones*0x20) | ((x ^ ones*'"') - ones) | ((x ^ ones*'\\') - ones) | x) & highs
 }
 
-// text passes the string whose quote is the next byte and returns what is between its quotes.
+// text reads the string whose quote is the next byte and returns the bytes between its quotes.
 func (s *scanner) text() (raw []byte, escaped bool) {
 	b, i := s.b, s.at+1
 	start := i
@@ -64,7 +66,7 @@ func (s *scanner) text() (raw []byte, escaped bool) {
 	}
 }
 
-// escape checks the escape at i and returns what lies behind it.
+// escape checks the escape at i and returns the offset after it.
 func (s *scanner) escape(i int) int {
 	_, n := unescape(s.b[i:])
 	switch {
@@ -76,11 +78,10 @@ func (s *scanner) escape(i int) int {
 	return i + n
 }
 
-// loneBytes is how long the escape of half a pair of surrogates is.
+// loneBytes is the length of the escape of a lone surrogate.
 const loneBytes = len(`\ud83d`)
 
-// unescape decodes the escape that b begins with, of n bytes: n is 0 when there is none, and -1 when it is half of a pair
-// of surrogates.
+// unescape decodes the escape that b begins with. n is its length, 0 if there is none, -1 if it is a lone surrogate.
 func unescape(b []byte) (r rune, n int) {
 	if len(b) < 2 {
 		return 0, 0
@@ -119,7 +120,7 @@ func unescape(b []byte) (r rune, n int) {
 	return 0x10000 + (r-0xD800)<<10 + (low - 0xDC00), 12
 }
 
-// hex4 reads the four digits of the \u that b begins with.
+// hex4 reads the four digits of the \u escape that b begins with.
 func hex4(b []byte) (r rune, ok bool) {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return 0, false
@@ -140,7 +141,7 @@ func hex4(b []byte) (r rune, ok bool) {
 	return r, true
 }
 
-// appendUnescaped appends the decoded form of raw, which a scanner has passed. Half a pair of surrogates becomes U+FFFD.
+// appendUnescaped appends raw, which a scanner has validated, without escapes. A lone surrogate becomes U+FFFD.
 func appendUnescaped(b, raw []byte) []byte {
 	for i := 0; i < len(raw); {
 		if raw[i] != '\\' {
@@ -158,58 +159,8 @@ func appendUnescaped(b, raw []byte) []byte {
 	return b
 }
 
-// appendString appends s in quotes, escaping only what JSON demands. What is not UTF-8 becomes U+FFFD: only a row that
-// something else wrote could hold it.
+// appendString appends s in quotes. Invalid UTF-8, which only a row of another program can have, becomes U+FFFD.
 func appendString(b []byte, s string) []byte {
-	b = append(b, '"')
-	from := 0
-	for i := 0; i < len(s); {
-		if i+8 <= len(s) {
-			mark := special(load(s[i : i+8]))
-			if mark == 0 {
-				i += 8
-				continue
-			}
-			i += bits.TrailingZeros64(mark) / 8
-		}
-		c := s[i]
-		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && n == 1 {
-				b = append(append(b, s[from:i]...), "\ufffd"...)
-				from = i + 1
-			}
-			i += n
-			continue
-		}
-		if c >= ' ' && c != '"' && c != '\\' {
-			i++
-			continue
-		}
-		b = append(b, s[from:i]...)
-		switch c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		case '\t':
-			b = append(b, '\\', 't')
-		default:
-			const hex = "0123456789abcdef"
-			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		}
-		i++
-		from = i
-	}
-	b = append(b, s[from:]...)
-	return append(b, '"')
-}
-
-// load returns the eight bytes of s as they lie in memory; the compiler makes one instruction of it.
-func load(s string) uint64 {
-	_ = s[7]
-	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	b, _ = jsontext.AppendQuote(b, s) // the error says only that something was replaced
+	return b
 }

@@ -1,219 +1,133 @@
 package codecs
 
 import (
-	"strconv"
+	"bytes"
 	"strings"
 	"time"
 )
 
-// Times are microseconds since 1970 UTC. Senders write them in several ways:
+// Times are microseconds since 1970 UTC. These forms are read:
 //
 //	2026-09-25 21:40:11 UTC
-//	2026-09-25T21:40:11Z, also with a fraction, with an offset (+02:00, +0200, +02), or, as Python's isoformat, without a zone,
-//	which is UTC; also without seconds, and in the basic form 20260925T214011Z
+//	2026-09-25T21:40:11Z, also with a fraction, with an offset (+02:00, +0200, +02) or without a zone, which means UTC;
+//	also without seconds, and in the basic form 20260925T214011Z
 //	Fri, 25 Sep 2026 21:40:11 GMT
-//	1790372411, 1790372411000, 1790372411.25 and so on to nanoseconds since 1970, as a number or as the text of one
+//	1790372411, 1790372411000, 1790372411.25 and so on to nanoseconds since 1970, as a number or as its text
 //
-// A leap second, :60, is read as the second after it, as in Unix time. Behind the year 9999 or in any other form a time cannot be
-// read; a date alone is none.
+// A leap second, :60, is read as the second after it, as in Unix time. A date alone, a time after the year 9999 and any other form
+// cannot be read.
 
-// parseTime reads the text of a time from 1970 on.
+// parseTime reads a time that is not before 1970.
 func parseTime(b []byte) (us int64, ok bool) {
 	us, ok = readTime(b)
 	return us, ok && ValidTime(us)
 }
 
-// readTime reads the text of a time, which may be before 1970.
+// readTime reads a time, which may be before 1970.
 func readTime(b []byte) (us int64, ok bool) {
-	if len(b) >= 19 && b[4] == '-' {
-		if us, ok = parseCommon(b); ok {
-			return us, us <= maxTime
-		}
+	if us, ok = parseRFC3339(b); !ok {
+		us, ok = parseUnix(b)
 	}
-	if us, ok = parseUnix(b); !ok {
-		us, ok = parseUncommon(b)
+	if !ok {
+		us, ok = parseRare(b)
 	}
 	return us, ok && us <= maxTime
 }
 
-// parseCommon reads the forms that nearly all senders write, without an allocation.
-func parseCommon(b []byte) (us int64, ok bool) {
-	if b[7] != '-' || b[10] != 'T' && b[10] != 't' && b[10] != ' ' || b[13] != ':' || b[16] != ':' {
-		return 0, false
-	}
-	year, month, day := number(b[:4]), number(b[5:7]), number(b[8:10])
-	hour, minute, second := number(b[11:13]), number(b[14:16]), number(b[17:19])
-	if year < 1970 || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) ||
-		hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60 {
-		return 0, false
-	}
-	rest := b[19:]
-	fraction := int64(0)
-	if len(rest) > 0 && (rest[0] == '.' || rest[0] == ',') {
-		if fraction, rest, ok = parseFraction(rest[1:]); !ok {
-			return 0, false
-		}
-	}
-	offset, ok := parseZone(rest)
-	if !ok {
-		return 0, false
-	}
-	days := daysBefore(year, month) + day - 1
-	return int64(days*86400+hour*3600+minute*60+second-offset*60)*1e6 + fraction, true
-}
-
-// uncommon are the other layouts, without their zones: without seconds, basic, and before 1970; that of RFC 1123.
-var uncommon = [...]string{"2006-01-02T15:04", "20060102T150405", "20060102T1504", "2006-01-02T15:04:05", "Mon, 2 Jan 2006 15:04:05"}
-
 const longestTime = 64 // bytes
 
-// parseUncommon reads the forms that few senders write.
-func parseUncommon(b []byte) (us int64, ok bool) {
+// parseRFC3339 reads RFC 3339 and "2026-09-25 21:40:11 UTC", which nearly all senders use, without an allocation.
+func parseRFC3339(b []byte) (us int64, ok bool) {
+	const date = len("2026-09-25")
+	if len(b) < len("2026-09-25T21:40:11Z") || len(b) > longestTime || b[4] != '-' {
+		return 0, false
+	}
+	var room [longestTime]byte
+	text := append(room[:0], b...)
+	if text[date] == ' ' {
+		text[date] = 'T'
+	}
+	if rest, found := bytes.CutSuffix(text, []byte(" UTC")); found {
+		text = append(rest, 'Z')
+	}
+	var at time.Time
+	if at.UnmarshalText(text) != nil {
+		return 0, false
+	}
+	return at.UnixMicro(), true
+}
+
+// rareLayouts are the layouts of the other forms. Package time also accepts a fraction after the seconds.
+var rareLayouts = [...]string{
+	"2006-01-02T15:04:05Z07:00", "2006-01-02T15:04Z07:00", "20060102T150405Z07:00", "20060102T1504Z07:00",
+	"Mon, 2 Jan 2006 15:04:05 Z07:00",
+}
+
+// parseRare reads the other forms. It normalises the zone and the separator after the date, which would otherwise need 40 layouts. It
+// handles leap seconds, which package time refuses, and names of zones, of which package time would take any for UTC.
+func parseRare(b []byte) (us int64, ok bool) {
 	if len(b) > longestTime {
 		return 0, false
 	}
 	text := strings.ToUpper(strings.ReplaceAll(string(b), "\u2212", "-")) // ISO 8601 prefers the minus sign to the hyphen
-	if len(text) < len("20260925T2140") {
-		return 0, false
-	}
-	zoned := 0
-	if text[3] == ',' {
-		zoned = max(0, strings.LastIndexByte(text, ' '))
-	} else {
+	dayFirst := strings.IndexByte(text, ',') == len("Fri")
+	text, zone, found := cutZone(text)
+	if !dayFirst {
+		if found {
+			text = strings.TrimSuffix(text, " ")
+		}
 		for _, date := range [...]int{len("20260925"), len("2026-09-25")} {
-			if text[date] == ' ' && !strings.Contains(text[:date], "T") {
+			if len(text) > date && text[date] == ' ' {
 				text = text[:date] + "T" + text[date+1:]
 			}
 		}
-		clock := max(0, strings.IndexByte(text, 'T'))
-		if zoned = len(text); strings.ContainsAny(text[clock:], "Z+- UG") {
-			zoned = clock + strings.IndexAny(text[clock:], "Z+- UG")
-		}
 	}
-	offset, ok := parseZone([]byte(text[zoned:]))
-	if !ok {
-		return 0, false
-	}
-	text, leap := text[:zoned], int64(0)
-	second := len("2026-09-25T21:40:")
+	second, leap := len("2026-09-25T21:40:"), int64(0)
 	if strings.IndexByte(text, 'T') == len("20260925") {
 		second = len("20260925T2140")
 	}
 	if len(text) >= second+2 && text[second:second+2] == "60" {
-		text, leap = text[:second]+"59"+text[second+2:], 1
+		text, leap = text[:second]+"59"+text[second+2:], 1e6
 	}
-	for _, layout := range uncommon {
-		if at, err := time.Parse(layout, text); err == nil {
-			return at.UnixMicro() + (leap-int64(offset)*60)*1e6, true
+	for _, layout := range rareLayouts {
+		if at, err := time.Parse(layout, text+zone); err == nil {
+			return at.UnixMicro() + leap, true
 		}
 	}
 	return 0, false
 }
 
+// cutZone returns the text before the zone and the zone in the form of RFC 3339, "Z" if none was found.
+func cutZone(text string) (rest, zone string, found bool) {
+	for _, utc := range [...]string{"UTC", "GMT", "Z"} {
+		if rest, found := strings.CutSuffix(text, utc); found {
+			return rest, "Z", true
+		}
+	}
+	sign := strings.LastIndexAny(text, "+-")
+	if sign <= len("2026-09-25") {
+		return text, "Z", false
+	}
+	switch rest, zone = text[:sign], text[sign:]; len(zone) {
+	case len("+02"):
+		zone += ":00"
+	case len("+0200"):
+		zone = zone[:3] + ":" + zone[3:]
+	}
+	return rest, zone, true
+}
+
 const maxTime = 253402300799_999999 // the last microsecond of 9999
 
-// ValidTime reports whether a time, in microseconds since 1970, can be written and read again.
+// ValidTime reports whether a time, in microseconds since 1970, can be written as RFC 3339 and read again.
 func ValidTime(us int64) bool { return 0 <= us && us <= maxTime }
-
-// parseFraction reads the digits behind a point as microseconds; finer ones are cut off.
-func parseFraction(b []byte) (us int64, rest []byte, ok bool) {
-	unit := int64(100000)
-	for ; len(b) > 0 && '0' <= b[0] && b[0] <= '9'; b = b[1:] {
-		us += int64(b[0]-'0') * unit
-		unit /= 10
-		ok = true
-	}
-	return us, b, ok
-}
-
-// parseZone reads what may follow the time of day and returns the minutes that it is ahead of UTC.
-func parseZone(b []byte) (minutes int, ok bool) {
-	switch string(b) {
-	case "", "Z", "z", " UTC", "UTC", " GMT", "GMT", " Z":
-		return 0, true
-	}
-	if b[0] == ' ' {
-		b = b[1:]
-	}
-	switch {
-	case len(b) == 6 && b[3] == ':':
-		b = []byte{b[0], b[1], b[2], b[4], b[5]}
-	case len(b) == 3:
-		b = []byte{b[0], b[1], b[2], '0', '0'}
-	}
-	if len(b) != 5 || b[0] != '+' && b[0] != '-' {
-		return 0, false
-	}
-	hour, minute := number(b[1:3]), number(b[3:5])
-	if hour < 0 || hour > 23 || minute < 0 || minute > 59 {
-		return 0, false
-	}
-	if minutes = hour*60 + minute; b[0] == '-' {
-		minutes = -minutes
-	}
-	return minutes, true
-}
-
-var daysInMonth = [...]int{31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
-
-func leap(year int) bool { return year%4 == 0 && (year%100 != 0 || year%400 == 0) }
-
-func daysIn(year, month int) int {
-	if month == 2 && leap(year) {
-		return 29
-	}
-	return daysInMonth[month-1]
-}
-
-// daysBefore counts the days from 1970 to the first of the month.
-func daysBefore(year, month int) int {
-	y := year - 1
-	days := y*365 + y/4 - y/100 + y/400 - 719162
-	for m := 1; m < month; m++ {
-		days += daysIn(year, m)
-	}
-	return days
-}
 
 // appendTime appends a time as RFC 3339 in UTC, in quotes, without trailing zeros of the fraction.
 func appendTime(b []byte, us int64) []byte {
-	b = append(b, '"')
-	b = appendClock(b, us)
-	if fraction := ((us % 1e6) + 1e6) % 1e6; fraction != 0 {
-		b = append(b, '.')
-		for unit := int64(100000); fraction > 0; unit /= 10 {
-			b = append(b, byte('0'+fraction/unit))
-			fraction %= unit
-		}
-	}
-	return append(b, 'Z', '"')
+	return append(time.UnixMicro(us).UTC().AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
 }
 
 // appendMicros appends a time as RFC 3339 in UTC, in quotes, with all six digits of its microseconds.
 func appendMicros(b []byte, us int64) []byte {
-	b = append(b, '"')
-	b = time.UnixMicro(us).UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")
-	return append(b, '"')
+	return append(time.UnixMicro(us).UTC().AppendFormat(append(b, '"'), "2006-01-02T15:04:05.000000Z"), '"')
 }
-
-// appendClock appends the date and the time of day, in whole seconds.
-func appendClock(b []byte, us int64) []byte {
-	at := time.UnixMicro(us).UTC()
-	year, month, day := at.Date()
-	if year < 0 || year > 9999 { // only a row that something else wrote: no event is read with such a time
-		return at.AppendFormat(b, "2006-01-02T15:04:05")
-	}
-	hour, minute, second := at.Clock()
-	b = append2(b, year/100)
-	b = append2(b, year%100)
-	b = append2(append(b, '-'), int(month))
-	b = append2(append(b, '-'), day)
-	b = append2(append(b, 'T'), hour)
-	b = append2(append(b, ':'), minute)
-	return append2(append(b, ':'), second)
-}
-
-func append2(b []byte, n int) []byte { return append(b, byte('0'+n/10), byte('0'+n%10)) }
-
-// appendInt appends n.
-func appendInt(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }

@@ -7,19 +7,19 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// maxApplied is how many offsets a workspace remembers. The files group keeps fewer outputs than that unacknowledged in a
-// partition, so an offset that comes for the first time is never older than all of a full memory.
+// maxApplied is the number of offsets in a workspace's row. The files group has fewer unacknowledged outputs in a partition, so a new
+// offset is never older than all of them.
 const maxApplied = 1024
 
-// countOffset enters an offset into the row's memory, which w must own but not the bytes of. It returns false for one that is
-// there, and for one older than all of a full memory: that one was counted and let go, or else cannot be told from such.
-func countOffset(w *tidemarkv1.WorkspaceState, offset int64) bool {
+// addOffset adds an offset to those that were counted, without changing the bytes that w shares. It returns false if the offset is there,
+// or is older than all of maxApplied offsets: then it was probably counted and removed.
+func addOffset(w *tidemarkv1.WorkspaceState, offset int64) bool {
 	last := w.GetAppliedFrom()
 	if w.GetAppliedCount() > 0 {
 		last = w.GetPosition().GetOffset()
 	}
 	if w.GetAppliedCount() == 0 || offset > last { // nearly always
-		append1(w, offset, last)
+		appendOffset(w, offset, last)
 		return true
 	}
 	offsets := AppliedOffsets(w)
@@ -37,7 +37,7 @@ func countOffset(w *tidemarkv1.WorkspaceState, offset int64) bool {
 	return true
 }
 
-// SetApplied makes offsets, which ascend from from, what the row remembers as counted. It keeps no part of them.
+// SetApplied sets the offsets that were counted, which are ascending and not below from.
 func SetApplied(w *tidemarkv1.WorkspaceState, from int64, offsets []int64) {
 	w.AppliedFrom, w.AppliedCount = from, int32(len(offsets))
 	w.Applied = make([]byte, 0, len(w.GetApplied())+binary.MaxVarintLen64)
@@ -47,8 +47,8 @@ func SetApplied(w *tidemarkv1.WorkspaceState, from int64, offsets []int64) {
 	}
 }
 
-// append1 enters an offset newer than all others.
-func append1(w *tidemarkv1.WorkspaceState, offset, last int64) {
+// appendOffset adds an offset that is newer than all others.
+func appendOffset(w *tidemarkv1.WorkspaceState, offset, last int64) {
 	old := w.GetApplied()
 	if w.GetAppliedCount() >= maxApplied {
 		distance, n := binary.Uvarint(old)
@@ -62,14 +62,14 @@ func append1(w *tidemarkv1.WorkspaceState, offset, last int64) {
 	w.Applied = binary.AppendUvarint(applied, uint64(offset-last))
 }
 
-// AppliedOffsets returns the offsets that the row remembers as counted, in ascending order.
+// AppliedOffsets returns the newest offsets that were counted, in ascending order.
 func AppliedOffsets(w *tidemarkv1.WorkspaceState) []int64 {
-	offsets := make([]int64, 0, len(w.GetApplied())+1) // a byte or more each, and one to enter; a count may be anything
+	offsets := make([]int64, 0, len(w.GetApplied())+1) // at least a byte each, and one to insert; AppliedCount may be wrong
 	offset := w.GetAppliedFrom()
 	for b := w.GetApplied(); len(b) > 0; {
 		distance, n := binary.Uvarint(b)
 		if n <= 0 {
-			break // only something else could have written it
+			break // another program wrote the row
 		}
 		offset += int64(distance)
 		offsets, b = append(offsets, offset), b[n:]

@@ -78,7 +78,7 @@ func TestMembersAreBounded(t *testing.T) {
 	offset := int64(0)
 	tell := func(id string, left bool) {
 		offset++
-		members = enter(members, &tidemarkv1.Member{Id: id, Left: left, At: noon + offset}, offset)
+		members = putMember(members, &tidemarkv1.Member{Id: id, Left: left, At: noon + offset}, offset)
 	}
 	find := func(id string) string {
 		for _, m := range members {

@@ -8,42 +8,41 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// untyped is the type of files whose MIME type is not known.
+// untyped is the type of files without a MIME type.
 const untyped = "unknown"
 
-// Count folds a notice into the numbers of its workspace; before is nil for a workspace never seen, and logID is the id of the
-// events topic. When the notice must not count, since its position was counted already or it has none, done is false and after
-// is before.
+// Count folds a notice into the row of its workspace. before is nil for a new workspace, and topicID is the id of the events topic. If
+// the notice's position was counted already, or it has none, done is false and after is before.
 //
-// Notices may come more than once, and in another order after a failed send: 10, 12, 11, 12. Each is counted once, and the
-// sum does not depend on the order.
-func Count(before *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID string) (after *tidemarkv1.WorkspaceState, done bool) {
+// Notices may be repeated and reordered after a failed send: 10, 12, 11, 12. Each is counted once, and the sums do not depend on the
+// order.
+func Count(before *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, topicID string) (after *tidemarkv1.WorkspaceState, done bool) {
 	if n.GetPosition() == nil || n.GetWorkspaceId() == "" {
 		return before, false
 	}
-	after = cloneWorkspace(before, n, logID)
-	if !countOffset(after, n.GetPosition().GetOffset()) {
+	after = cloneWorkspace(before, n, topicID)
+	if !addOffset(after, n.GetPosition().GetOffset()) {
 		return before, false
 	}
 	if after.GetPosition() == nil || n.GetPosition().GetOffset() > after.GetPosition().GetOffset() {
 		after.Position = n.GetPosition()
 	}
 	after.Version++
-	if n.GetCause() == nil { // else it follows from an event that was counted
+	if n.GetCause() == nil { // a derived event is not counted: the folder's was
 		after.Events++
 	}
 	if at := n.GetAt(); after.LastEventAt == nil || at > after.GetLastEventAt() {
 		after.LastEventAt = &at
 	}
-	weigh(after, n.GetBefore(), n.GetAfter())
+	updateTotals(after, n.GetBefore(), n.GetAfter())
 	if n.GetMember() != nil {
-		after.Members = enter(after.GetMembers(), n.GetMember(), n.GetPosition().GetOffset())
+		after.Members = putMember(after.GetMembers(), n.GetMember(), n.GetPosition().GetOffset())
 	}
 	return after, true
 }
 
-// weigh takes a file as it was out of the numbers and puts it in as it is.
-func weigh(w *tidemarkv1.WorkspaceState, before, after *tidemarkv1.FileState) {
+// updateTotals subtracts a file as it was and adds it as it is.
+func updateTotals(w *tidemarkv1.WorkspaceState, before, after *tidemarkv1.FileState) {
 	if isTrashed(before) {
 		w.Trashed--
 	}
@@ -69,22 +68,22 @@ func weigh(w *tidemarkv1.WorkspaceState, before, after *tidemarkv1.FileState) {
 	}
 }
 
-// addType adds to the number of a type, unless the same file is taken out of it and put into it.
+// addType adds to the counter of a type, unless the file's type is unchanged.
 //
-// A type that has a number keeps it, at 0 too, and once there are maxTypes none is added. So a type has its own number from its
-// first notice on or never, and what a file was put into it is taken out of, in whatever order notices come.
+// A type keeps its counter, also at 0, and no counter is added once there are maxTypes. So a type has a counter from its first notice on
+// or never, and a file is subtracted from the counter that it was added to, in any order of notices.
 func addType(w *tidemarkv1.WorkspaceState, mime, other string, by int64) {
 	if mime == other {
 		return
 	}
-	if _, known := w.ByType[mime]; !known && mime != untyped && named(w) >= maxTypes {
+	if _, known := w.ByType[mime]; !known && mime != untyped && namedTypes(w) >= maxTypes {
 		mime = otherType
 	}
 	w.ByType[mime] += by
 }
 
-// named is how many types have a number, without those that always may have one.
-func named(w *tidemarkv1.WorkspaceState) int {
+// namedTypes returns the number of types with a counter, without untyped and otherType, which may always have one.
+func namedTypes(w *tidemarkv1.WorkspaceState) int {
 	n := len(w.GetByType())
 	for _, always := range [...]string{untyped, otherType} {
 		if _, there := w.GetByType()[always]; there {
@@ -98,7 +97,7 @@ func isTrashed(s *tidemarkv1.FileState) bool {
 	return s.GetStatus() == tidemarkv1.Status_STATUS_TRASHED && s.GetKind() != tidemarkv1.Kind_KIND_FOLDER
 }
 
-// typeOf is what an active file is counted as; any other file, and a folder, counts as nothing.
+// typeOf is the type that an active file is counted under, empty for any other file and for a folder.
 func typeOf(s *tidemarkv1.FileState) string {
 	switch {
 	case s.GetStatus() != tidemarkv1.Status_STATUS_ACTIVE, s.GetKind() == tidemarkv1.Kind_KIND_FOLDER:
@@ -119,7 +118,7 @@ func countedType(mime string) string {
 	return mime
 }
 
-// foldTypes returns the numbers of a row that was written when types were counted as they were sent.
+// foldTypes converts the counters of a row in which types are as they were sent.
 func foldTypes(byType map[string]int64) map[string]int64 {
 	folded := make(map[string]int64, len(byType))
 	for mime, n := range byType {
@@ -128,19 +127,18 @@ func foldTypes(byType map[string]int64) map[string]int64 {
 	return folded
 }
 
-// How many types are counted under their own names, and how long such a name may be: no registered type is longer. With all
-// of them, and maxMembers, the row is smaller than a record may be; a larger one would end its group for ever.
+// The maximum number of types with a counter, and of bytes of their names: no registered type is longer. With all of them, and
+// maxMembers, the row is smaller than the largest record, on which the group would fail.
 const (
 	maxTypes     = 1000
 	maxTypeBytes = 255
 	otherType    = "other"
 )
 
-// cloneWorkspace copies a row as clone does that of a file, and readies it for the log: offsets of another log say nothing
-// in this one.
-func cloneWorkspace(w *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID string) *tidemarkv1.WorkspaceState {
+// cloneWorkspace copies a row, like clone, and removes the offsets if they are of another topic or partition than the notice's.
+func cloneWorkspace(w *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, topicID string) *tidemarkv1.WorkspaceState {
 	if w == nil {
-		return &tidemarkv1.WorkspaceState{WorkspaceId: n.GetWorkspaceId(), LogId: logID, FoldedTypes: true}
+		return &tidemarkv1.WorkspaceState{WorkspaceId: n.GetWorkspaceId(), LogId: topicID, FoldedTypes: true}
 	}
 	c := &tidemarkv1.WorkspaceState{
 		WorkspaceId:  w.WorkspaceId,
@@ -165,8 +163,8 @@ func cloneWorkspace(w *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, logID st
 	if unknown := w.ProtoReflect().GetUnknown(); len(unknown) > 0 {
 		c.ProtoReflect().SetUnknown(slices.Clip(unknown))
 	}
-	if c.LogId != logID || c.GetPosition().GetPartition() != n.GetPosition().GetPartition() {
-		c.LogId, c.Position = logID, nil
+	if c.LogId != topicID || c.GetPosition().GetPartition() != n.GetPosition().GetPartition() {
+		c.LogId, c.Position = topicID, nil
 		c.Applied, c.AppliedFrom, c.AppliedCount = nil, 0, 0
 		c.Members = forgetOffsets(c.Members)
 	}

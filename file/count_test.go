@@ -191,13 +191,13 @@ func TestCountNeedsPosition(t *testing.T) {
 // Who left long ago is forgotten, so that the row does not grow for ever.
 func TestMembersWhoLeftAreForgotten(t *testing.T) {
 	var members []*tidemarkv1.Member
-	members = enter(members, &tidemarkv1.Member{Id: "b", Left: true, At: noon}, 1)
-	members = enter(members, &tidemarkv1.Member{Id: "a", At: noon}, 2)
-	members = enter(members, &tidemarkv1.Member{Id: "c", At: noon + keepLeft}, 3)
+	members = putMember(members, &tidemarkv1.Member{Id: "b", Left: true, At: noon}, 1)
+	members = putMember(members, &tidemarkv1.Member{Id: "a", At: noon}, 2)
+	members = putMember(members, &tidemarkv1.Member{Id: "c", At: noon + keepLeft}, 3)
 	if len(members) != 3 {
 		t.Fatalf("%v", members)
 	}
-	members = enter(members, &tidemarkv1.Member{Id: "c", Left: true, At: noon + keepLeft + 1}, 4)
+	members = putMember(members, &tidemarkv1.Member{Id: "c", Left: true, At: noon + keepLeft + 1}, 4)
 	if len(members) != 2 || members[0].GetId() != "a" || members[1].GetId() != "c" || !members[1].GetLeft() {
 		t.Fatalf("%v", members)
 	}

@@ -6,7 +6,7 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A field is one of those that have a time of their own. The numbers are the places in FileState.field_times.
+// A field is a field of the row that has a time of its own. Its number is the index in FileState.field_times.
 type field int
 
 const (
@@ -21,12 +21,10 @@ const (
 	fieldCount
 )
 
-// times are the sender's times of the events that last wrote each field, in microseconds since 1970 UTC; 0 for a field that no
-// dated event wrote.
+// times are the sender's times of the events that last wrote each field, in microseconds since 1970 UTC; 0 if no dated event did.
 type times [fieldCount]int64
 
-// timesOf reads the times of a row. A row from before field_times has one for each group of fields, which only those fields
-// have that were set.
+// timesOf reads the times of a row. A row of an older build has a time for each group of fields instead.
 func timesOf(s *tidemarkv1.FileState) (t times) {
 	if len(s.GetFieldTimes()) > 0 {
 		for f, behind := range s.GetFieldTimes()[:min(len(s.GetFieldTimes()), int(fieldCount))] {
@@ -37,7 +35,7 @@ func timesOf(s *tidemarkv1.FileState) (t times) {
 		return t
 	}
 	if s.GetPlaceAt() == 0 && s.GetContentAt() == 0 && s.GetStatusAt() == 0 {
-		return t // of no dated event that wrote a field
+		return t // no dated event wrote a field
 	}
 	for _, old := range [...]struct {
 		field field
@@ -60,7 +58,7 @@ func timesOf(s *tidemarkv1.FileState) (t times) {
 	return t
 }
 
-// store writes the times into a row, and raises its last_at to the newest of them.
+// store writes the times into a row, and sets its last_at to the newest of them if that is later.
 func (t times) store(s *tidemarkv1.FileState) {
 	s.PlaceAt, s.ContentAt, s.StatusAt, s.FieldTimes = nil, nil, nil, nil
 	newest := slices.Max(t[:])

@@ -1,10 +1,18 @@
-// Package file holds the rules: what an event does to a file, and what a notice does to its workspace.
+// Package file has the rules of the tables: how an event changes the row of a file or folder (Apply), and how a notice changes the row
+// of its workspace (Count).
 //
-// It promises pure functions. They know no Kafka, HTTP or clock and start no goroutine; the same messages always give the
-// same bytes, so a fold that is repeated after a crash repeats what it did. They never change a message that they are given;
-// what they return shares parts with it, so a row must be treated as fixed once it was handed over or returned.
+// All functions are pure. They use no Kafka, HTTP or clock and start no goroutine. The same messages always give the same bytes, so
+// a fold can be repeated after a crash. They never change their arguments. Results share parts with arguments, so treat every row as
+// immutable.
 //
-// It does not decide what a record is (package codecs) nor where its effects go (package processors).
+// # Folders
+//
+// A change of a folder reaches its entries, the files and folders in it, by derived events. A folder's row has in inheritable what its
+// entries inherit: its path, and whether it is in the trash. When that changes, package processors calls Derive for each entry, and
+// appends the event that it returns to the events topic. Apply folds a derived event into the entry's row, as inherited, like any other
+// event. So a fold needs only one row and one event, and the order of the log decides. A derived event has a cause: the folder's event.
+//
+// Package codecs decodes records; package processors publishes the results.
 package file
 
 import (
@@ -14,36 +22,36 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A Verdict says what became of an event.
+// A Verdict is what Apply did with an event.
 type Verdict int
 
-// The verdicts of Apply, in the order its questions are asked.
+// The verdicts of Apply.
 const (
-	// Accepted events are folded: the row after them is new.
+	// Accepted events are folded into a new row.
 	Accepted Verdict = iota
-	// Applied events lie at a position that the row has passed: their effects are in the log already.
+	// Applied events are at a position that the row includes: their outputs are in the log already.
 	Applied
-	// Duplicate events have an id that the row remembers.
+	// Duplicate events have an id that is in the row's dedupe window.
 	Duplicate
-	// BeyondWindow events are not newer than anything that a full row remembers, so they cannot be told from duplicates.
+	// BeyondWindow events are older than a full dedupe window, so they may be duplicates.
 	BeyondWindow
-	// Unchanged events are folded, but nothing shown changes and the version stays: what a folder gives to an entry that has it
-	// already, and what the provider says once more of an entry of that folder. The row after them is new, or the one before when it took over nothing.
+	// Unchanged events are folded, but change nothing that is shown, nor the version: a derived event of which the row has the effect
+	// already, or the provider's own event for an entry of a folder that was changed. The row is new, or the one before if the event
+	// changed nothing at all.
 	Unchanged
 )
 
-// Apply answers three questions, in this order, and then folds e into before: was its position applied, is its id remembered,
-// and is it older than what can be remembered? Of a file never seen, before is nil; at lies in the topic of the id logID. The
-// event came late when it changed less than it carried, as newer ones came before it. Unless the verdict is Accepted or
-// Unchanged, after is before.
+// Apply folds e into the row before, nil for a new file. First it checks, in this order, whether the row includes e's position, whether
+// the dedupe window has its id, and whether e is older than the window. at is in the topic with the id topicID. late reports that e
+// had an older value for a field than the row. Unless the verdict is Accepted or Unchanged, after is before.
 //
-// An event without file meaning must not come here: see Touches.
-func Apply(before *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Position, logID string) (after *tidemarkv1.FileState, late bool, v Verdict) {
-	if passed(before, at, logID) {
+// The caller checks first that e has a row: see Touches.
+func Apply(before *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Position, topicID string) (after *tidemarkv1.FileState, late bool, v Verdict) {
+	if alreadyFolded(before, at, topicID) {
 		return before, false, Applied
 	}
-	when, dated := believed(e)
-	id := entryOf(e, when, dated)
+	when, dated := orderTime(e)
+	id := newSeenID(e, when, dated)
 	found := search(before.GetSeen(), id, dated && !e.GetReplayed() && e.GetCause() == nil)
 	if found.verdict != Accepted {
 		return before, false, found.verdict
@@ -51,24 +59,24 @@ func Apply(before *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Pos
 	if before == nil && e.GetCause() != nil {
 		return nil, false, Unchanged
 	}
-	f := begin(before, e)
+	f := newFold(before, e)
 	if e.GetCause() != nil {
 		if f.inherit(e.GetCause().GetInherited()); f.after.GetInherited() == before.GetInherited() {
-			return before, false, Unchanged // its id is not remembered: another folder may give the same
+			return before, false, Unchanged // its id is not remembered: another folder's event may derive it too
 		}
-		f.last()
+		f.noteEvent()
 	} else {
-		f.fields()
+		f.foldEvent()
 	}
-	f.derive()
-	f.give(before, at)
+	f.setShown()
+	f.updateInheritable(before, at)
 	f.after.Seen = found.remember(before.GetSeen(), id)
-	if f.silent(before, at, logID) {
-		f.keepShown(before)
+	if f.changesNothingShown(before, at, topicID) {
+		f.keepLastEvent(before)
 		f.after.Silent, f.after.SilentOffset = before.GetSilent()+1, at.GetOffset()
 		v = Unchanged
 	} else {
-		f.after.LogId, f.after.Position = logID, at
+		f.after.LogId, f.after.Position = topicID, at
 		f.after.Version++
 		f.after.SilentOffset = 0
 	}
@@ -76,44 +84,45 @@ func Apply(before *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Pos
 	return f.after, f.late, v
 }
 
-// silent says whether the event changes nothing shown, and is one that need not: of a folder, or the provider's of an entry that
-// inherits from one. Positions of two logs cannot be compared, so the first event of a log is never silent.
-func (f *fold) silent(before *tidemarkv1.FileState, at *tidemarkv1.Position, logID string) bool {
-	if before.GetLogId() != logID || before.GetPosition().GetPartition() != at.GetPartition() {
+// changesNothingShown reports whether the event is one that may leave the version as it is, and changes nothing that is shown. Such are
+// derived events, and the provider's own for an entry that has inherited the same. The first event of another topic is never such: the
+// row needs its position.
+func (f *fold) changesNothingShown(before *tidemarkv1.FileState, at *tidemarkv1.Position, topicID string) bool {
+	if before.GetLogId() != topicID || before.GetPosition().GetPartition() != at.GetPartition() {
 		return false
 	}
-	repeats := f.event.GetCause() != nil || meaningOf(f.event.GetEvent()).ofEach && f.inherits()
-	return repeats && sameShown(before, f.after)
+	mayRepeat := f.event.GetCause() != nil || meaningOf(f.event.GetEvent()).sentPerEntry && f.inheritedApplies()
+	return mayRepeat && shownEqual(before, f.after)
 }
 
-// keepShown leaves what is said of the last event as it was.
-func (f *fold) keepShown(before *tidemarkv1.FileState) {
+// keepLastEvent restores what the row before says of the last event.
+func (f *fold) keepLastEvent(before *tidemarkv1.FileState) {
 	s := f.after
 	s.LastEvent, s.LastEventId, s.UpdatedAt, s.ActorId = before.LastEvent, before.LastEventId, before.UpdatedAt, before.ActorId
 	f.times[fieldActor] = timesOf(before)[fieldActor]
 }
 
-// passed says whether the row holds the event at a position already. Positions of another log cannot be compared: a recreated
-// topic starts again.
-func passed(row *tidemarkv1.FileState, at *tidemarkv1.Position, logID string) bool {
+// alreadyFolded reports whether the row includes the event at a position. Positions of different topics cannot be compared: the offsets
+// of a recreated topic start over.
+func alreadyFolded(row *tidemarkv1.FileState, at *tidemarkv1.Position, topicID string) bool {
 	last := row.GetPosition()
-	return last != nil && row.GetLogId() == logID && last.GetPartition() == at.GetPartition() &&
+	return last != nil && row.GetLogId() == topicID && last.GetPartition() == at.GetPartition() &&
 		at.GetOffset() <= max(last.GetOffset(), row.GetSilentOffset())
 }
 
-// A meaning is what an event does to the file or the folder that it names.
+// A meaning is what an event does to the file or folder that it names.
 type meaning struct {
-	does   effect
-	folder bool
-	ofEach bool // the provider may send it of each entry of a folder, beside the folder's
+	does         effect
+	folder       bool
+	sentPerEntry bool // the provider may also send it for each entry of a folder that was changed
 }
 
 type effect int
 
 const (
 	nothing effect = iota
-	create         // the file is there, and all that was before is known
-	change         // only what it carries
+	create         // the file begins: its row is complete
+	change         // only the fields in the event
 	restore
 	trash
 )
@@ -125,17 +134,17 @@ var meanings = map[string]meaning{
 	"file_sync_added":       {does: create},
 	"file_updated":          {does: change},
 	"file_sync_updated":     {does: change},
-	"file_moved":            {does: change, ofEach: true},
+	"file_moved":            {does: change, sentPerEntry: true},
 	"file_version_restored": {does: change}, // of workspaces only
-	"file_restored":         {does: restore, ofEach: true},
-	"file_deleted":          {does: trash, ofEach: true}, // into the provider's trash: it announces no purge
+	"file_restored":         {does: restore, sentPerEntry: true},
+	"file_deleted":          {does: trash, sentPerEntry: true}, // into the provider's trash, which sends no event when it is purged
 
 	"folder_created":  {does: create, folder: true},
 	"folder_updated":  {does: change, folder: true},
 	"folder_renamed":  {does: change, folder: true},
-	"folder_moved":    {does: change, folder: true, ofEach: true},
-	"folder_restored": {does: restore, folder: true, ofEach: true},
-	"folder_deleted":  {does: trash, folder: true, ofEach: true},
+	"folder_moved":    {does: change, folder: true, sentPerEntry: true},
+	"folder_restored": {does: restore, folder: true, sentPerEntry: true},
+	"folder_deleted":  {does: trash, folder: true, sentPerEntry: true},
 }
 
 func meaningOf(event string) meaning {
@@ -148,47 +157,47 @@ func meaningOf(event string) meaning {
 	return meaning{}
 }
 
-// Touches says whether an event has a meaning for a file or a folder and names one. Any other event touches no row.
+// Touches reports whether an event has a meaning for a file or folder and names one. Any other event changes no row.
 func Touches(e *tidemarkv1.Event) bool {
 	return e.GetFileId() != "" && meaningOf(e.GetEvent()).does != nothing
 }
 
-// aheadOfArrival is how far a sender's clock may be ahead, in microseconds.
+// aheadOfArrival is how far a sender's clock may be ahead of the arrival, in microseconds.
 const aheadOfArrival = 5 * 60 * 1e6
 
-// earliest is 2000-01-01: a clock that says less was not set.
+// earliest is 2000-01-01: an earlier time means that the sender's clock was not set.
 const earliest = 946684800 * 1e6
 
-// believed returns the time by which an event is ordered: the sender's, or that of its arrival where the sender's cannot be read.
-// One without a time, or dated before 2000 or too far after its arrival if that is known, counts as the newest.
-func believed(e *tidemarkv1.Event) (us int64, dated bool) {
+// orderTime returns the time that orders an event: the sender's, or the arrival if the sender's cannot be read. An event is undated, and
+// counts as the newest, if it has no time, or one before 2000 or too far after its arrival.
+func orderTime(e *tidemarkv1.Event) (us int64, dated bool) {
 	switch {
 	case e.OccurredAt == nil && slices.Contains(e.GetUnreadable(), unreadableTime):
-		return arrival(e), true
-	case e.OccurredAt == nil, e.GetOccurredAt() < earliest, arrival(e) != 0 && e.GetOccurredAt() > arrival(e)+aheadOfArrival:
+		return arrivalTime(e), true
+	case e.OccurredAt == nil, e.GetOccurredAt() < earliest, arrivalTime(e) != 0 && e.GetOccurredAt() > arrivalTime(e)+aheadOfArrival:
 		return 0, false
 	}
 	return e.GetOccurredAt(), true
 }
 
-// unreadableTime is what the sender's time is called in Event.unreadable.
+// unreadableTime is the name of the sender's time in Event.unreadable.
 const unreadableTime = "created"
 
-// Dated reports whether an event can be ordered by a time. One that cannot overwrites whatever is there, whenever it is folded.
+// Dated reports whether an event has a time that orders it. An undated event overwrites all values, whenever it is folded.
 func Dated(e *tidemarkv1.Event) bool {
-	_, dated := believed(e)
+	_, dated := orderTime(e)
 	return dated
 }
 
-// happened is the time of an event as clients see it: the sender's if it is believed, else that of its arrival.
-func happened(e *tidemarkv1.Event) int64 {
-	if when, dated := believed(e); dated {
+// displayTime is the time of an event that clients see: the time that orders it, else the arrival.
+func displayTime(e *tidemarkv1.Event) int64 {
+	if when, dated := orderTime(e); dated {
 		return when
 	}
-	return arrival(e)
+	return arrivalTime(e)
 }
 
-func arrival(e *tidemarkv1.Event) int64 {
+func arrivalTime(e *tidemarkv1.Event) int64 {
 	if e.GetReceivedAt() != 0 {
 		return e.GetReceivedAt()
 	}

@@ -260,7 +260,7 @@ func TestNoticeOf(t *testing.T) {
 	row, _, _ := Apply(nil, e, at(1), log)
 	n := NoticeOf(nil, row, e, at(1), true)
 	if n.GetOpId() != "ws/%5Fe%2F1/f" || n.GetVersion() != 1 || !n.GetLate() || n.Before != nil || n.After != row || n.Member != nil ||
-		string(n.GetPayload()) != `{}` || n.GetAt() != happened(e) {
+		string(n.GetPayload()) != `{}` || n.GetAt() != displayTime(e) {
 		t.Errorf("%v", n)
 	}
 	if n = NoticeOf(nil, nil, e, at(1), false); n.Version != nil || n.After != nil {

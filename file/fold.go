@@ -4,28 +4,30 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A fold puts one event into a row. Each field is a last-writer-wins register by the sender's time, so that a retried webhook does
-// not turn the state back; what is shown is then derived from the fields and from what the row inherits.
+// A fold applies one event to a row. Each field is a last-writer-wins register by the sender's time, so a retried webhook does not
+// undo newer changes. What is shown then follows from the fields and from what the row inherits.
 type fold struct {
 	after *tidemarkv1.FileState
 	event *tidemarkv1.Event
-	when  int64 // the sender's time
+	when  int64 // see orderTime
 	dated bool
 	times times
 	own   own
 
-	late    bool // a field was held back
-	placed  bool // the event wrote path, name or parent
-	follows bool // the path shown is that of the folder and the file's last element
+	late           bool // the event had an older value for a field than the row
+	placed         bool // the event wrote path, name or parent
+	pathFromFolder bool // the path shown is the folder's path and the entry's last element
 }
 
-// own is what the row's own events say, where another value may be shown.
+// own has the values from the row's own events of the fields that may be shown with inherited values.
 type own struct {
 	path      string
-	parent    string // that came with path
+	parent    string // the parent in the event that path came from
 	status    tidemarkv1.Status
 	deletedAt *int64
 }
@@ -48,11 +50,10 @@ func ownOf(s *tidemarkv1.FileState) own {
 	return o
 }
 
-// begin returns the fold of an event onto the row before it, or onto a new one. Of a new row nothing is known from before the
-// event, and what is there unless an event says otherwise is active.
-func begin(before *tidemarkv1.FileState, e *tidemarkv1.Event) *fold {
+// newFold returns the fold of an event onto the row before it, or onto a new row, which is incomplete and active.
+func newFold(before *tidemarkv1.FileState, e *tidemarkv1.Event) *fold {
 	f := &fold{event: e, times: timesOf(before)}
-	f.when, f.dated = believed(e)
+	f.when, f.dated = orderTime(e)
 	if before != nil {
 		f.after = clone(before)
 	} else {
@@ -65,26 +66,26 @@ func begin(before *tidemarkv1.FileState, e *tidemarkv1.Event) *fold {
 	}
 	f.own = ownOf(f.after)
 	if f.own.path == "" && f.after.GetParentId() != "" {
-		f.after.Unplaced = true // also in a row from before there was such a thing
+		f.after.Unplaced = true // rows of older builds do not have it
 	}
 	return f
 }
 
-// fields folds what the event carries.
-func (f *fold) fields() {
+// foldEvent folds an event of the provider.
+func (f *fold) foldEvent() {
 	s, e := f.after, f.event
 	if meaningOf(e.GetEvent()).folder {
 		s.Kind = tidemarkv1.Kind_KIND_FOLDER
 	}
-	f.status()
+	f.foldStatus()
 	if f.own.status == tidemarkv1.Status_STATUS_ERASED {
-		// The stub of a file whose data was erased takes none back, unless the file itself comes back.
+		// A stub stays empty until the file itself is restored.
 		f.late = f.late || carriesPlace(e) || carriesContent(e)
 		return
 	}
-	f.place()
-	f.content()
-	f.last()
+	f.foldPlace()
+	f.foldContent()
+	f.noteEvent()
 }
 
 func carriesPlace(e *tidemarkv1.Event) bool {
@@ -95,19 +96,19 @@ func carriesContent(e *tidemarkv1.Event) bool {
 	return e.Size != nil || e.GetMime() != "" || e.GetHash() != ""
 }
 
-// place folds path, name and parent. A name newer than the path renames its last element; with a parent newer than the path, and
-// another than the path came with, the path's directory is not the file's any more.
-func (f *fold) place() {
+// foldPlace folds path, name and parent. A name that is newer than the path replaces its last element. If the parent is newer than
+// the path, and not the one in the path's event, the path's directory is obsolete.
+func (f *fold) foldPlace() {
 	s, e := f.after, f.event
 	path := e.GetPath()
 	if s.GetKind() == tidemarkv1.Kind_KIND_FOLDER && len(path) > 1 {
-		path = path[:1] + strings.TrimRight(path[1:], "/") // some senders end a folder's path with it
+		path = path[:1] + strings.TrimRight(path[1:], "/") // some senders end a folder's path with a slash
 	}
 	if f.text(fieldPath, &f.own.path, path) {
 		f.own.parent = e.GetParentId()
 		s.Unplaced = f.dated && f.times[fieldParent] > f.when && s.GetParentId() != f.own.parent
 		s.Renamed = f.dated && f.times[fieldName] > f.when
-		f.ownPath()
+		f.notePath()
 	}
 	if f.text(fieldName, &s.Name, e.GetName()) {
 		f.placed = true
@@ -119,7 +120,7 @@ func (f *fold) place() {
 	}
 }
 
-// newerThanPath says whether the event is newer than the one that the path came with.
+// newerThanPath reports whether the event is newer than the one that the path came from.
 func (f *fold) newerThanPath() bool {
 	if f.dated {
 		return f.when > f.times[fieldPath]
@@ -127,25 +128,26 @@ func (f *fold) newerThanPath() bool {
 	return f.event.GetPath() == ""
 }
 
-// ownPath notes that the row's own event gave its path: it is newer than what the row inherited up to its time.
-func (f *fold) ownPath() {
+// notePath notes that the event wrote the path, which replaces a path that was inherited up to the event's time.
+func (f *fold) notePath() {
 	f.placed = true
 	f.after.UndatedPlaceAt = f.undatedAt()
 	if in := f.after.GetInherited(); in.GetPathSince() != nil && (!f.dated || in.GetPathSince().GetAt() <= f.when) {
-		f.after.Inherited = with(in, func(in *tidemarkv1.Inherited) { in.PathSince = nil })
+		f.after.Inherited = proto.CloneOf(in)
+		f.after.Inherited.PathSince = nil
 	}
 }
 
-// undatedAt is when an event without a time arrived, 0 for one with a time.
+// undatedAt is the arrival of an event without a time, 0 for one with a time.
 func (f *fold) undatedAt() int64 {
 	if f.dated {
 		return 0
 	}
-	return arrival(f.event)
+	return arrivalTime(f.event)
 }
 
-// content folds size, type and hash. A hash older than the size is that of another content, and is left out.
-func (f *fold) content() {
+// foldContent folds size, type and hash. A hash that is older than the size is of other content, and is removed.
+func (f *fold) foldContent() {
 	s, e := f.after, f.event
 	f.text(fieldMime, &s.Mime, e.GetMime())
 	if f.text(fieldHash, &s.Hash, e.GetHash()) && f.dated && f.times[fieldSize] > f.when {
@@ -165,17 +167,17 @@ func (f *fold) content() {
 	}
 }
 
-// last notes the newest event, and who acted last.
-func (f *fold) last() {
+// noteEvent sets what the row says of the newest event and the last actor.
+func (f *fold) noteEvent() {
 	s, e := f.after, f.event
 	if !f.dated || s.LastAt == nil || f.when >= s.GetLastAt() {
 		if f.dated {
-			when := f.when // never through the pointer: the row before shares it
+			when := f.when // a new variable: the row before shares the pointer
 			s.LastAt = &when
 		}
-		at := happened(e)
+		at := displayTime(e)
 		if e.GetCause() != nil && at < s.GetUpdatedAt() {
-			return // an older event of the folder, of which the row has only heard now
+			return // derived from an older event of the folder
 		}
 		s.LastEvent, s.LastEventId, s.UpdatedAt = e.GetEvent(), e.GetEventId(), &at
 	}
@@ -184,7 +186,7 @@ func (f *fold) last() {
 	}
 }
 
-// text takes over a text that the event carries, unless a newer event wrote it. An absent one leaves the row alone.
+// text sets a text to the event's, unless a newer event wrote it. An absent value changes nothing.
 func (f *fold) text(at field, to *string, value string) (written bool) {
 	if value == "" {
 		return false
@@ -197,8 +199,8 @@ func (f *fold) text(at field, to *string, value string) (written bool) {
 	return true
 }
 
-// newest says whether the event may write a field, whose time it then notes. Equal times go by the order of the log. An event
-// without a time counts as newest and leaves the field's as it was.
+// newest reports whether the event may write a field, and sets the field's time. Of equal times the later in the log wins. An event
+// without a time counts as the newest and leaves the field's time as it is.
 func (f *fold) newest(at field) bool {
 	if !f.dated {
 		return true
@@ -210,35 +212,36 @@ func (f *fold) newest(at field) bool {
 	return true
 }
 
-// status folds the status, which only some events write: an update never brings a file back.
-func (f *fold) status() {
-	s, at := f.after, happened(f.event)
+// foldStatus folds the status. Only some events write it: an update never restores a file.
+func (f *fold) foldStatus() {
+	s, at := f.after, displayTime(f.event)
 	does := meaningOf(f.event.GetEvent()).does
 	if does == change {
 		return
 	}
 	f.noteStatus(does == trash)
 	erased := f.own.status == tidemarkv1.Status_STATUS_ERASED
-	inTrash := f.inherits() && s.GetInherited().GetTrashed()
+	inTrash := f.inheritedApplies() && s.GetInherited().GetTrashed()
 	written := f.newest(fieldStatus)
 	f.late = f.late || !written
 	switch {
 	case erased && (does == trash || !written):
-		return // the stub stays one: there is nothing left to show
+		return // it stays a stub
 	case !written:
-	case does == trash && !f.dated && inTrash: // said of each file of a folder in the trash: it is there already
+	case does == trash && !f.dated && inTrash: // the provider repeats the folder's delete for each entry
 	case does == trash:
 		f.own.status, f.own.deletedAt = tidemarkv1.Status_STATUS_TRASHED, &at
 		s.UndatedStatusAt = f.undatedAt()
 	default:
 		f.own.status, f.own.deletedAt = tidemarkv1.Status_STATUS_ACTIVE, nil
 		s.UndatedStatusAt = f.undatedAt()
-		s.Incomplete = s.GetIncomplete() || erased // what was known of it is gone
-		if inTrash && notOlder(&tidemarkv1.Since{At: f.when, Arrived: arrival(f.event)}, s.GetInherited().GetTrashedSince()) {
-			s.Inherited = with(s.GetInherited(), func(in *tidemarkv1.Inherited) { in.Trashed = false })
+		s.Incomplete = s.GetIncomplete() || erased // a stub has lost its fields
+		if inTrash && notOlder(&tidemarkv1.EventTime{At: f.when, Arrived: arrivalTime(f.event)}, s.GetInherited().GetTrashedSince()) {
+			s.Inherited = proto.CloneOf(s.GetInherited())
+			s.Inherited.Trashed = false
 		}
 	}
-	if does == create { // late or not, it says how the file began
+	if does == create { // also when it is late
 		s.Incomplete = false
 		if s.CreatedAt == nil || at < s.GetCreatedAt() {
 			s.CreatedAt = &at
@@ -246,8 +249,8 @@ func (f *fold) status() {
 	}
 }
 
-// split returns the row's own path up to its last element, and the last element as it is shown: the name, where there is no path or
-// the name is newer.
+// split returns the directory of the row's own path, and the last element as it is shown: the name, if it is newer than the path or
+// there is no path.
 func (f *fold) split() (dir, last string) {
 	end := strings.LastIndexByte(f.own.path, '/') + 1
 	dir, last = f.own.path[:end], f.own.path[end:]
@@ -257,8 +260,8 @@ func (f *fold) split() (dir, last string) {
 	return dir, last
 }
 
-// clone copies a row, but shares what its optional fields point to, its position and the window: they are replaced, never
-// written to. Fields that this build does not know are kept.
+// clone returns a shallow copy of a row, unknown fields included: what the fields point to is only ever replaced. It lists the fields
+// because it is called for every event, and proto.CloneOf would copy the window of 6 kB. A test compares the two.
 func clone(s *tidemarkv1.FileState) *tidemarkv1.FileState {
 	c := &tidemarkv1.FileState{
 		WorkspaceId:     s.WorkspaceId,
@@ -298,7 +301,7 @@ func clone(s *tidemarkv1.FileState) *tidemarkv1.FileState {
 		Inherited:       s.Inherited,
 		Silent:          s.Silent,
 		SilentOffset:    s.SilentOffset,
-		Gives:           s.Gives,
+		Inheritable:     s.Inheritable,
 		Cause:           s.Cause,
 		Former:          s.Former,
 		TrashedSince:    s.TrashedSince,

@@ -186,16 +186,16 @@ func (w *world) follow(before, after *tidemarkv1.FileState, e *tidemarkv1.Event)
 	}
 	folder := w.rows[after.GetParentId()]
 	if folder == nil {
-		folder = Nearest(slices.Collect(maps.Values(w.rows)), after)
+		folder = NearestFolder(slices.Collect(maps.Values(w.rows)), after)
 	}
-	add(Pass(folder, after, own))
-	if after.GetGives().GetStamp() == before.GetGives().GetStamp() {
+	add(Derive(folder, after, own))
+	if after.GetInheritable().GetStamp() == before.GetInheritable().GetStamp() {
 		return more
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.rows)) {
 		entry := w.rows[id]
 		if entry.GetParentId() == after.GetFileId() || w.rows[entry.GetParentId()] == nil {
-			add(Pass(after, entry, nil))
+			add(Derive(after, entry, nil))
 		}
 	}
 	return more
@@ -272,7 +272,7 @@ func showFile(s *tidemarkv1.FileState) string {
 			words = append(words, f.name+"="+f.value)
 		}
 	}
-	if n := len(s.GetSeen()) / entrySize; n > 9 {
+	if n := len(s.GetSeen()) / seenIDSize; n > 9 {
 		words = append(words, fmt.Sprintf("remembers=%d", n))
 	}
 	return strings.Join(words, " ")

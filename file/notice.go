@@ -2,8 +2,8 @@ package file
 
 import tidemarkv1 "tidemark/proto/tidemark/v1"
 
-// IndexOf returns what a search index must hold after an event: the document of an active file, and nothing of one that is in
-// the trash or erased, or of a folder.
+// IndexOf returns the index record of a row: an upsert for an active file, a delete for one that is in the trash or erased, and for a
+// folder.
 func IndexOf(after *tidemarkv1.FileState) *tidemarkv1.IndexOp {
 	op := &tidemarkv1.IndexOp{
 		Op:          tidemarkv1.IndexOp_OP_DELETE,
@@ -19,7 +19,7 @@ func IndexOf(after *tidemarkv1.FileState) *tidemarkv1.IndexOp {
 	return op
 }
 
-// NoticeOf tells what an event did. Without a row, after is nil, and the notice has no version, before or after.
+// NoticeOf returns the notice of an event. If the event has no row, after is nil, and the notice has no version, before or after.
 func NoticeOf(before, after *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Position, late bool) *tidemarkv1.Notice {
 	n := &tidemarkv1.Notice{
 		OpId:        opID(e),
@@ -30,7 +30,7 @@ func NoticeOf(before, after *tidemarkv1.FileState, e *tidemarkv1.Event, at *tide
 		Position:    at,
 		Late:        late,
 		ActorId:     e.GetActorId(),
-		At:          happened(e),
+		At:          displayTime(e),
 		Before:      before,
 		After:       after,
 		Payload:     e.GetPayload(),
@@ -45,7 +45,7 @@ func NoticeOf(before, after *tidemarkv1.FileState, e *tidemarkv1.Event, at *tide
 	return n
 }
 
-// opID is the same for each attempt at an event, and for no other: one event id may come for several files.
+// opID is the same for each attempt at an event, and unique: several files may have an event with the same id.
 func opID(e *tidemarkv1.Event) string {
 	id := tidemarkv1.JoinKey(e.GetWorkspaceId(), e.GetEventId())
 	if e.GetFileId() != "" {

@@ -16,7 +16,7 @@ import (
 	"tidemark/topology"
 )
 
-// A refusal says why a record goes to the dead letters: a word for machines, and what to mend for people.
+// A refusal is the reason why a record becomes a dead letter, and what to change.
 type refusal struct{ reason, detail string }
 
 // Reasons that are found here; codecs.EventError has those of the JSON.
@@ -37,8 +37,7 @@ var beyondWindow = &refusal{
 	"the file's dedupe window is full and this event is older than all of it, so it may be a duplicate; replay it if it is not",
 }
 
-// understand decodes a record of the events topic. The JSON decides what it is about; a key, header or partition that says
-// otherwise is not guessed at.
+// understand decodes a record of the events topic. It refuses a record whose key, header or partition contradicts the JSON.
 func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Event, *refusal) {
 	e, err := codecs.ParseEvent(r.Value)
 	if err != nil {
@@ -57,7 +56,7 @@ func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Ev
 	if refused := agree(r.Headers, e); refused != nil {
 		return nil, refused
 	}
-	if at := r.Timestamp.UnixMicro(); codecs.ValidTime(at) { // else the producer gave none, or one of another unit
+	if at := r.Timestamp.UnixMicro(); codecs.ValidTime(at) { // else the producer set none, or used another unit
 		e.RecordedAt = at
 	}
 	if e.GetReceivedAt() == 0 {
@@ -66,7 +65,7 @@ func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Ev
 	return e, nil
 }
 
-// agree reads the headers, which only repeat what the JSON says, and the mark of a replay. One with a null value says nothing.
+// agree compares the headers with the JSON, which they repeat, and reads the replay header. It ignores headers with a null value.
 func agree(headers []*sarama.RecordHeader, e *tidemarkv1.Event) *refusal {
 	for _, h := range headers {
 		if h.Value == nil {

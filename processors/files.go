@@ -19,21 +19,21 @@ import (
 	"tidemark/topology"
 )
 
-// Files folds each event into the state of its file, and tells what the event did.
+// Files is the group that folds each event into the row of its file, and publishes what the event changed.
 //
 //	events ──▶ fold ──▶ index, notify     sent at once
-//	             │  ├─▶ dlq               what cannot be understood
-//	             │  └─▶ events            what an event of a folder does to its entries
-//	             └────▶ files-table       once those are acknowledged
+//	             │  ├─▶ dlq               dead letters
+//	             │  └─▶ events            events derived for the entries of a folder
+//	             └────▶ files-table       after those are acknowledged
 type Files struct {
-	conf    Config
-	logID   string // id of the events topic, known once Run has looked it up
-	group   *epochs.Group
-	metrics *fileMetrics
-	passing sync.Map // by partition: *passing
+	conf        Config
+	topicID     string // id of the events topic, set by Run
+	group       *epochs.Group
+	metrics     *fileMetrics
+	pathMatches sync.Map // *pathCache by partition
 }
 
-// NewFiles returns the files group, which does nothing until Run.
+// NewFiles returns the files group. Run starts it.
 func NewFiles(conf Config) *Files {
 	f := &Files{conf: conf, metrics: newFileMetrics(conf.Metrics)}
 	f.group = epochs.NewGroup(epochs.Config{
@@ -52,7 +52,7 @@ func NewFiles(conf Config) *Files {
 		Mirror:      indexMirror(conf),
 		PartitionOf: partitionOf(conf.Streams),
 		Hasher:      kafka.FileHasher,
-		Check:       func(ctx context.Context) error { return sameLog(ctx, conf, f.logID) },
+		Check:       func(ctx context.Context) error { return checkTopic(ctx, conf, f.topicID) },
 		Interval:    conf.epoch(),
 
 		MaxMessageBytes: topology.MaxMessageBytes,
@@ -60,17 +60,17 @@ func NewFiles(conf Config) *Files {
 	return f
 }
 
-// Run processes until ctx ends. It returns an error only for what an operator must decide: see ErrNewLog.
+// Run processes until ctx ends. It returns an error only if the operator must decide: see ErrTopicRecreated.
 func (f *Files) Run(ctx context.Context) error {
-	logID, err := eventsLog(ctx, f.conf)
-	if err != nil || logID == "" {
+	topicID, err := lookUpTopic(ctx, f.conf)
+	if err != nil || topicID == "" {
 		return err
 	}
-	f.logID = logID
+	f.topicID = topicID
 	return f.group.Run(ctx)
 }
 
-// Ready returns nil while the group processes, else the reason why it does not.
+// Ready returns nil while the group processes, else why it does not.
 func (f *Files) Ready() error { return f.group.Ready() }
 
 // Duplicates returns how many events were dropped since the start because their id was remembered.
@@ -92,11 +92,11 @@ func (f *Files) graph(e *epochs.Epochs) *goka.GroupGraph {
 	return goka.DefineGroup(goka.Group(s.FilesGroup), edges...)
 }
 
-// fold is the callback: what an event does.
+// fold is the callback for an event.
 func (f *Files) fold(ctx goka.Context, message any) {
 	a := message.(*arrival)
 	switch {
-	case a.passedBy:
+	case a.skipped:
 		return
 	case a.refused != nil:
 		f.deadLetter(ctx, a, a.refused)
@@ -105,49 +105,49 @@ func (f *Files) fold(ctx goka.Context, message any) {
 	f.metrics.unreadable(a.event)
 	s, at := f.conf.Streams, &tidemarkv1.Position{Partition: ctx.Partition(), Offset: ctx.Offset()}
 	if a.walk != "" {
-		f.walk(ctx, a, at)
+		f.continueWalk(ctx, a, at)
 		return
 	}
 	if !file.Touches(a.event) {
-		f.metrics.folded.passed.Inc()
+		f.metrics.events.noRow.Inc()
 		f.emit(ctx, s.Notify, file.NoticeOf(nil, nil, a.event, at, false))
 		return
 	}
-	before, _ := ctx.Value().(*tidemarkv1.FileState) // nil: a file never seen
-	after, late, verdict := file.Apply(before, a.event, at, f.logID)
+	before, _ := ctx.Value().(*tidemarkv1.FileState) // nil: a new file
+	after, late, verdict := file.Apply(before, a.event, at, f.topicID)
 	switch verdict {
-	case file.Applied: // a restart found it in the row, so its outputs are in the log
-		f.metrics.folded.applied.Inc()
+	case file.Applied: // processed again after a restart: its outputs are in the log
+		f.metrics.events.applied.Inc()
 	case file.Duplicate:
 		f.metrics.duplicate()
-		if a.event.GetCause() != nil { // of another folder, perhaps, that gives the same
-			f.follow(ctx, a.event, before, before)
+		if a.event.GetCause() != nil { // the entry may have moved to another folder since
+			f.derive(ctx, a.event, before, before)
 		}
 	case file.BeyondWindow:
 		f.deadLetter(ctx, a, beyondWindow)
 	case file.Accepted:
 		f.metrics.accepted(late)
-		if !isFolder(after) || before != nil && !isFolder(before) { // search holds files
+		if !isFolder(after) || before != nil && !isFolder(before) { // the index has files only
 			f.emit(ctx, s.Index, file.IndexOf(after))
 		}
 		f.emit(ctx, s.Notify, file.NoticeOf(before, after, a.event, at, late))
 		setRow(ctx, before, after)
-		f.follow(ctx, a.event, before, after)
+		f.derive(ctx, a.event, before, after)
 	case file.Unchanged:
-		f.metrics.folded.unchanged.Inc()
+		f.metrics.events.unchanged.Inc()
 		if a.event.GetCause() == nil {
 			f.emit(ctx, s.Notify, file.NoticeOf(nil, nil, a.event, at, false))
 		}
 		if after != before {
 			setRow(ctx, before, after)
 		}
-		f.follow(ctx, a.event, before, after)
+		f.derive(ctx, a.event, before, after)
 	}
 }
 
 func isFolder(s *tidemarkv1.FileState) bool { return s.GetKind() == tidemarkv1.Kind_KIND_FOLDER }
 
-// indexMirror keeps the last record of each key in the index topic that of the row's newest version; nil when there is no index.
+// indexMirror keeps the last index record of each key at the newest version of its row; nil if there is no index.
 func indexMirror(conf Config) *epochs.Mirror {
 	if conf.TableOnly {
 		return nil
@@ -168,25 +168,25 @@ func indexMirror(conf Config) *epochs.Mirror {
 	}
 }
 
-// emit publishes an output under the event's key.
+// emit publishes an output with the event's key.
 func (f *Files) emit(ctx goka.Context, to topology.Topic, message any) {
 	if !f.conf.TableOnly {
 		ctx.Emit(goka.Stream(to.Name), ctx.Key(), message)
 	}
 }
 
-// An arrival is a record of the events topic, decoded, with what goka's context does not keep of it.
+// An arrival is a decoded record of the events topic, with the parts that goka's context does not have.
 type arrival struct {
 	event   *tidemarkv1.Event
-	refused *refusal // nil when the event is understood
+	refused *refusal // nil if the event is valid
 	key     []byte   // as received
 	value   []byte
 
-	walk     string // of a record that goes on with a folder's entries: from where
-	passedBy bool   // not admitted
+	walk    string // the value of a walk record's header: the stamp, and the index key to continue after
+	skipped bool   // not admitted
 }
 
-// prepare decodes a record and gives it the key of its row. It runs ahead of the callback, on another goroutine.
+// prepare decodes a record and sets its key to that of its row. It runs before the callback, on another goroutine.
 func (f *Files) prepare(r *sarama.ConsumerMessage) any {
 	a := &arrival{key: r.Key, value: r.Value}
 	a.event, a.refused = understand(r, f.conf.Streams.Events)
@@ -202,12 +202,12 @@ func (f *Files) prepare(r *sarama.ConsumerMessage) any {
 	}
 	r.Key = []byte(tidemarkv1.JoinKey(a.event.GetWorkspaceId(), name))
 	if f.conf.Admit != nil {
-		a.passedBy = !f.conf.Admit(a.event, &tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset})
+		a.skipped = !f.conf.Admit(a.event, &tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset})
 	}
 	return a
 }
 
-// marks reads what the headers say of a record that the group wrote itself, and the cause that its value then has.
+// marks reads the headers, and the cause, of a record that the group wrote itself.
 func marks(r *sarama.ConsumerMessage, e *tidemarkv1.Event) (walk string, refused *refusal) {
 	for _, h := range r.Headers {
 		switch string(h.Key) {
@@ -224,8 +224,8 @@ func marks(r *sarama.ConsumerMessage, e *tidemarkv1.Event) (walk string, refused
 	return "", nil
 }
 
-// partitionOf finds the input partition that an output belongs to: its workspace's, or for a dead letter, which keeps its
-// source's key, the one it came from.
+// partitionOf returns the input partition of the callback that emitted an output: that of the workspace, or, for a dead letter, that
+// of its source record.
 func partitionOf(s topology.Streams) func(topic, key string, headers goka.Headers) int32 {
 	return func(topic, key string, headers goka.Headers) int32 {
 		if topic == s.Events.Name {

@@ -11,7 +11,7 @@ import (
 
 type fileMetrics struct {
 	duplicates atomic.Int64
-	folded     struct{ accepted, late, applied, duplicate, passed, unchanged, passedOn prometheus.Counter }
+	events     struct{ accepted, late, applied, duplicate, noRow, unchanged, derived prometheus.Counter }
 	dead       *prometheus.CounterVec
 	unread     *prometheus.CounterVec
 }
@@ -28,32 +28,32 @@ func newFileMetrics(r prometheus.Registerer) *fileMetrics {
 		Name: "tidemark_unreadable_fields_total", Help: "Fields of events that were there and could not be read, by field: they count as absent.",
 	}, []string{"field"})
 	r.MustRegister(events, dead, unread)
-	for _, reason := range reasons { // a series that begins with its first event has no increase at it
+	for _, reason := range reasons { // rate() does not see the first event of a new series
 		dead.WithLabelValues(reason)
 	}
 	for _, field := range codecs.OptionalFields() {
 		unread.WithLabelValues(field)
 	}
 	m := &fileMetrics{dead: dead, unread: unread}
-	m.folded.accepted = events.WithLabelValues("accepted")
-	m.folded.late = events.WithLabelValues("late")
-	m.folded.applied = events.WithLabelValues("applied")
-	m.folded.duplicate = events.WithLabelValues("duplicate")
-	m.folded.passed = events.WithLabelValues("passed")
-	m.folded.unchanged = events.WithLabelValues("unchanged")
-	m.folded.passedOn = events.WithLabelValues("passed_on")
+	m.events.accepted = events.WithLabelValues("accepted")
+	m.events.late = events.WithLabelValues("late")
+	m.events.applied = events.WithLabelValues("applied")
+	m.events.duplicate = events.WithLabelValues("duplicate")
+	m.events.noRow = events.WithLabelValues("passed")
+	m.events.unchanged = events.WithLabelValues("unchanged")
+	m.events.derived = events.WithLabelValues("passed_on")
 	return m
 }
 
 func (m *fileMetrics) accepted(late bool) {
 	if late {
-		m.folded.late.Inc()
+		m.events.late.Inc()
 	} else {
-		m.folded.accepted.Inc()
+		m.events.accepted.Inc()
 	}
 }
 
-// unreadable counts the fields of an event that count as absent because they could not be read.
+// unreadable counts the fields of an event that could not be read.
 func (m *fileMetrics) unreadable(e *tidemarkv1.Event) {
 	for _, field := range e.GetUnreadable() {
 		m.unread.WithLabelValues(field).Inc()
@@ -61,7 +61,7 @@ func (m *fileMetrics) unreadable(e *tidemarkv1.Event) {
 }
 
 func (m *fileMetrics) duplicate() {
-	m.folded.duplicate.Inc()
+	m.events.duplicate.Inc()
 	m.duplicates.Add(1)
 }
 

@@ -1,8 +1,8 @@
-// Package processors holds tidemark's goka groups, one file each: a graph and thin callbacks.
+// Package processors has tidemark's two goka groups, Files and Workspaces. Each is a graph and thin callbacks: the rules are in package
+// file.
 //
-// It promises that every effect of an accepted record is in the log exactly once in effect, in its workspace's order, because
-// each group runs in the epochs of package epochs. The rules of what an event means are in package file, and records meet
-// other parts of tidemark only in topics.
+// Each group runs in package epochs, which publishes the effects of every record exactly once in effect, in the order of its workspace.
+// Other parts of tidemark use only the topics.
 package processors
 
 import (
@@ -21,26 +21,26 @@ import (
 type Config struct {
 	Kafka   kafka.Config
 	Streams topology.Streams
-	Dir     string // the groups' local stores; each makes a folder of its own in it
+	Dir     string // of the local stores: each group makes a folder in it
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	// InstanceID makes both groups static members: see epochs.Config.
 	InstanceID string
 	// Guarantee is epochs.AtLeastOnce when it is not set.
 	Guarantee epochs.Guarantee
-	// AcceptNewLog lets the groups start although the events topic was made anew since the tables were last written.
+	// AcceptNewLog lets the groups start although the events topic was recreated since the tables were last written.
 	AcceptNewLog bool
 	// Epoch is how long an epoch stays open; 0 means DefaultEpoch.
 	Epoch time.Duration
-	// TableOnly lets the files group write its table and nothing else: no index, no notice, no dead letter. A table that is built
-	// to be compared must not tell anybody what happened once more.
+	// TableOnly makes the files group write its table alone: no index record, notice, dead letter or derived event. replay and diff build
+	// tables whose outputs must not be published again.
 	TableOnly bool
-	// Admit says which events the files group folds; nil folds all. It is called once for each, ahead of the fold, in the order
-	// of the event's partition, and may wait.
+	// Admit reports whether the files group folds an event; nil: it folds all. It is called once for each event before the fold, in the
+	// order of the partition, and may block.
 	Admit func(e *tidemarkv1.Event, at *tidemarkv1.Position) bool
 }
 
-// DefaultEpoch saves some table records on hot files, and delays commits, not outputs.
+// DefaultEpoch is long enough to merge table records of busy files. It delays commits, not outputs.
 const DefaultEpoch = 20 * time.Millisecond
 
 func (c Config) epoch() time.Duration {

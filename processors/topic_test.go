@@ -36,7 +36,7 @@ func deleteTopic(t *testing.T, b *bench, name string) {
 	t.Fatalf("%s is still there", name)
 }
 
-// A log that is made anew under a running group is refused as it is at the start.
+// An events topic that is recreated under a running group is refused as it is at the start.
 func TestLogRecreatedUnderARunningGroup(t *testing.T) {
 	b := newBench(t)
 	conf := b.conf
@@ -52,7 +52,7 @@ func TestLogRecreatedUnderARunningGroup(t *testing.T) {
 	b.send(t, "w", event("updated", "w", "new", "f", ""))
 	select {
 	case err := <-ended:
-		if !errors.Is(err, processors.ErrNewLog) {
+		if !errors.Is(err, processors.ErrTopicRecreated) {
 			t.Errorf("ended with %v", err)
 		}
 	case <-time.After(60 * time.Second):
@@ -137,7 +137,7 @@ func TestLogRecreatedUnderTwoInstances(t *testing.T) {
 	for _, i := range both {
 		select {
 		case err := <-i.ended:
-			if !errors.Is(err, processors.ErrNewLog) {
+			if !errors.Is(err, processors.ErrTopicRecreated) {
 				t.Errorf("ended with %v", err)
 			}
 		case <-deadline:

@@ -16,16 +16,16 @@ import (
 	"tidemark/topology"
 )
 
-// Workspaces counts what each workspace holds, from the notices of its files. Notices may come more than once and, after a
-// failed send, in another order; each is counted once by its position.
+// Workspaces is the group that counts the files, types and members of each workspace from the notices. Notices may be repeated, and
+// reordered after a failed send. Each is counted once, by its position.
 type Workspaces struct {
 	conf    Config
-	logID   string // id of the events topic, which the notices' positions lie in
+	topicID string // id of the events topic, which the positions are in
 	group   *epochs.Group
 	metrics *workspaceMetrics
 }
 
-// NewWorkspaces returns the workspaces group, which does nothing until Run.
+// NewWorkspaces returns the workspaces group. Run starts it.
 func NewWorkspaces(conf Config) *Workspaces {
 	w := &Workspaces{conf: conf, metrics: newWorkspaceMetrics(conf.Metrics)}
 	w.group = epochs.NewGroup(epochs.Config{
@@ -40,7 +40,7 @@ func NewWorkspaces(conf Config) *Workspaces {
 		Graph:      w.graph,
 		Prepare:    w.prepare,
 		Older:      olderBy(workspaceVersionField),
-		Check:      func(ctx context.Context) error { return sameLog(ctx, conf, w.logID) },
+		Check:      func(ctx context.Context) error { return checkTopic(ctx, conf, w.topicID) },
 		PartitionOf: func(_, key string, _ goka.Headers) int32 {
 			return kafka.FilePartition([]byte(key), conf.Streams.Workspaces.Partitions)
 		},
@@ -52,17 +52,17 @@ func NewWorkspaces(conf Config) *Workspaces {
 	return w
 }
 
-// Run processes until ctx ends. It returns an error only for what an operator must decide: see ErrNewLog.
+// Run processes until ctx ends. It returns an error only if the operator must decide: see ErrTopicRecreated.
 func (w *Workspaces) Run(ctx context.Context) error {
-	logID, err := eventsLog(ctx, w.conf)
-	if err != nil || logID == "" {
+	topicID, err := lookUpTopic(ctx, w.conf)
+	if err != nil || topicID == "" {
 		return err
 	}
-	w.logID = logID
+	w.topicID = topicID
 	return w.group.Run(ctx)
 }
 
-// Ready returns nil while the group processes, else the reason why it does not.
+// Ready returns nil while the group processes, else why it does not.
 func (w *Workspaces) Ready() error { return w.group.Ready() }
 
 func (w *Workspaces) graph(e *epochs.Epochs) *goka.GroupGraph {
@@ -75,37 +75,37 @@ func (w *Workspaces) graph(e *epochs.Epochs) *goka.GroupGraph {
 	)
 }
 
-// A news is a notice, or why it cannot be read.
-type news struct {
+// An input is a notice, or why it cannot be decoded.
+type input struct {
 	notice *tidemarkv1.Notice
 	err    error
 }
 
-// prepare decodes a notice and gives it the key of its workspace.
+// prepare decodes a notice and sets its key to that of its workspace.
 func (w *Workspaces) prepare(r *sarama.ConsumerMessage) any {
 	message, err := codecs.Notice{}.Decode(r.Value)
 	if err != nil {
-		return &news{err: fmt.Errorf("notice at %s/%d/%d: %w", r.Topic, r.Partition, r.Offset, err)}
+		return &input{err: fmt.Errorf("notice at %s/%d/%d: %w", r.Topic, r.Partition, r.Offset, err)}
 	}
 	n := message.(*tidemarkv1.Notice)
 	if len(n.GetWorkspaceId()) > codecs.MaxID || len(n.GetMember().GetId()) > codecs.MaxID {
-		return &news{err: fmt.Errorf("notice at %s/%d/%d: an id has more than %d bytes", r.Topic, r.Partition, r.Offset, codecs.MaxID)}
+		return &input{err: fmt.Errorf("notice at %s/%d/%d: an id has more than %d bytes", r.Topic, r.Partition, r.Offset, codecs.MaxID)}
 	}
 	r.Key = []byte(tidemarkv1.JoinKey(n.GetWorkspaceId(), ""))
-	return &news{notice: n}
+	return &input{notice: n}
 }
 
-// count is the callback: what a notice does to its workspace's numbers.
+// count is the callback for a notice.
 func (w *Workspaces) count(ctx goka.Context, message any) {
-	m := message.(*news)
+	m := message.(*input)
 	if m.err != nil {
-		// Only a foreign writer puts one here: ours are read by the codec that wrote them. It stays in the topic.
+		// Only another program writes such a record. It stays in the topic.
 		w.metrics.unreadable.Inc()
-		w.conf.Log.Warn("a notice was skipped: something else writes to this topic", "error", m.err)
+		w.conf.Log.Warn("a notice was skipped: another program writes to this topic", "error", m.err)
 		return
 	}
-	before, _ := ctx.Value().(*tidemarkv1.WorkspaceState) // nil: a workspace never seen
-	after, done := file.Count(before, m.notice, w.logID)
+	before, _ := ctx.Value().(*tidemarkv1.WorkspaceState) // nil: a new workspace
+	after, done := file.Count(before, m.notice, w.topicID)
 	if !done {
 		w.metrics.repeated.Inc()
 		return

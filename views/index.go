@@ -142,7 +142,7 @@ func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 	if row.GetSilentOffset() > 0 {
 		done.events = append(done.events, row.GetSilentOffset())
 	}
-	if stored != nil && rules.Folded(&row) < rules.Folded(&before) {
+	if stored != nil && rules.FoldCount(&row) < rules.FoldCount(&before) {
 		done.skipped = skipOlder
 		return done, nil
 	}

@@ -148,7 +148,7 @@ func (c *replayCommand) rebuild(
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted: run it again with the same flags to continue")
 	}
-	if errors.Is(err, processors.ErrNewLog) {
+	if errors.Is(err, processors.ErrTopicRecreated) {
 		return fmt.Errorf("%s has rows of an events topic that was recreated since: choose another --group",
 			target.Files.Name)
 	}

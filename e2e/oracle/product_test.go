@@ -107,17 +107,17 @@ func (p *product) follow(before, after *tidemarkv1.FileState, e *tidemarkv1.Even
 	}
 	above := folder(after.GetParentId())
 	if above == nil {
-		above = file.Nearest(rows, after)
+		above = file.NearestFolder(rows, after)
 	}
-	if above != nil && (own == nil || file.Places(own)) {
-		p.pass(file.Pass(above, after, own), at)
+	if above != nil && (own == nil || file.MayMove(own)) {
+		p.pass(file.Derive(above, after, own), at)
 	}
-	if after.GetGives().GetStamp() == before.GetGives().GetStamp() {
+	if after.GetInheritable().GetStamp() == before.GetInheritable().GetStamp() {
 		return
 	}
 	for _, entry := range rows {
 		if entry.GetParentId() == after.GetFileId() || folder(entry.GetParentId()) == nil {
-			p.pass(file.Pass(after, entry, nil), at)
+			p.pass(file.Derive(after, entry, nil), at)
 		}
 	}
 }
@@ -128,7 +128,7 @@ func (p *product) pass(e *tidemarkv1.Event, at time.Time) {
 	}
 	n := int32(Partition("events", e.GetWorkspaceId(), 8))
 	p.waiting[n] = append(p.waiting[n], &kgo.Record{
-		Partition: n, Key: []byte(e.GetWorkspaceId()), Value: codecs.AppendEntry(nil, e), Timestamp: at,
+		Partition: n, Key: []byte(e.GetWorkspaceId()), Value: codecs.AppendDerived(nil, e), Timestamp: at,
 		Headers: []kgo.RecordHeader{{Key: "tidemark-cause", Value: []byte(e.GetCause().GetPosition().Text())}},
 	})
 }

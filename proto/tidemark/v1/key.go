@@ -1,13 +1,14 @@
-// Package tidemarkv1 holds the records of tidemark, generated from tidemark.proto, and the two texts that name a record: its
-// key and its position. It promises that each has one spelling, and knows nothing of what the records mean.
+// Package tidemarkv1 has the records of tidemark, generated from tidemark.proto, and the text forms of record keys and positions. Each
+// key and each position has one spelling. The rules for the records are in package file.
 package tidemarkv1
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 )
 
-// JoinKey returns the record key of a file, "workspace/file", or that of the workspace itself when file is empty. Both
+// JoinKey returns the record key of a file, "workspace/file", or that of the workspace itself if file is empty. Both
 // parts are escaped, so the first "/" always ends the workspace.
 func JoinKey(workspace, file string) string {
 	if file == "" {
@@ -34,8 +35,8 @@ func SplitKey(key string) (workspace, file string, err error) {
 	return workspace, file, nil
 }
 
-// EscapePart escapes what a part of a key must not hold: "/", which ends it, "%", which escapes, control bytes, and a
-// leading "_", because goka keeps "__offset" among its keys.
+// EscapePart percent-escapes the bytes that a part of a key must not contain: "/", "%", control bytes, and a leading "_", because goka
+// uses the key "__offset".
 func EscapePart(part string) string {
 	n := 0
 	for i := range len(part) {
@@ -64,44 +65,15 @@ func escaped(part string, i int) bool {
 	return c == '/' || c == '%' || c < 0x20 || c == 0x7f || c == '_' && i == 0
 }
 
-// UnescapePart is the inverse of EscapePart. It refuses an escape that EscapePart would not have written, so that a part
-// has one spelling only.
+// UnescapePart is the inverse of EscapePart. It refuses an escape that EscapePart would not have written, so that a part has one
+// spelling.
 func UnescapePart(part string) (string, error) {
-	if strings.IndexByte(part, '%') < 0 {
-		if EscapePart(part) != part {
-			return "", fmt.Errorf("%q holds a byte that must be escaped", part)
-		}
-		return part, nil
+	s, err := url.PathUnescape(part)
+	if err != nil {
+		return "", err
 	}
-	b := make([]byte, 0, len(part))
-	for i := 0; i < len(part); i++ {
-		if part[i] != '%' {
-			b = append(b, part[i])
-			continue
-		}
-		if i+2 >= len(part) {
-			return "", fmt.Errorf("%q ends inside an escape", part)
-		}
-		hi, lo := unhex(part[i+1]), unhex(part[i+2])
-		if hi < 0 || lo < 0 {
-			return "", fmt.Errorf("%q has a bad escape %q", part, part[i:i+3])
-		}
-		b = append(b, byte(hi<<4|lo))
-		i += 2
-	}
-	s := string(b)
 	if EscapePart(s) != part {
 		return "", fmt.Errorf("%q is not how %q is escaped", part, s)
 	}
 	return s, nil
-}
-
-func unhex(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
-	}
-	return -1
 }

@@ -4,15 +4,15 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// AppendEntry appends the record of an event that follows from one of a folder: a webhook's JSON, which ParseEvent reads, and
-// beside it the cause and what the entry inherits, which ParseCause reads.
-func AppendEntry(b []byte, e *tidemarkv1.Event) []byte {
+// AppendDerived appends the record of an event that was derived for an entry of a folder: the JSON of a webhook, which ParseEvent
+// reads, with the cause and what the entry inherits, which ParseCause reads.
+func AppendDerived(b []byte, e *tidemarkv1.Event) []byte {
 	o := object{b: append(b, '{')}
 	o.text("event", e.GetEvent())
 	o.text("event_id", e.GetEventId())
 	o.text("workspace_id", e.GetWorkspaceId())
 	o.text("object_id", e.GetFileId())
-	if len(e.GetPath()) <= maxText { // it is for readers: the fold goes by what is inherited
+	if len(e.GetPath()) <= maxText { // for humans: the fold uses what is inherited
 		o.text("path", e.GetPath())
 	}
 	o.text("actor_id", e.GetActorId())
@@ -57,8 +57,8 @@ func appendInherited(b []byte, in *tidemarkv1.Inherited) []byte {
 	return append(o.b, '}')
 }
 
-// since adds the time of an event: the sender's, absent when it gave none, and that of its arrival.
-func (o *object) since(name string, s *tidemarkv1.Since) {
+// since adds the time of an event: the sender's, if it gave one, and that of its arrival.
+func (o *object) since(name string, s *tidemarkv1.EventTime) {
 	if s == nil {
 		return
 	}
@@ -73,7 +73,7 @@ func (o *object) since(name string, s *tidemarkv1.Since) {
 	o.b = append(t.b, '}')
 }
 
-// ParseCause reads what AppendEntry writes beside the webhook's JSON, of which e was parsed.
+// ParseCause reads the cause and what is inherited from a record that AppendDerived wrote. e is the event parsed from it.
 func ParseCause(value []byte, e *tidemarkv1.Event) (c *tidemarkv1.Cause, err error) {
 	var in *tidemarkv1.Inherited
 	r := newReader(value)
@@ -91,9 +91,9 @@ func ParseCause(value []byte, e *tidemarkv1.Event) (c *tidemarkv1.Cause, err err
 		return nil, err
 	}
 	if c.GetEventId() == "" || in.GetFolderId() == "" {
-		return nil, missing("cause", "an event of an entry names the event of its folder, and what it inherits")
+		return nil, missingField("cause", "a derived event needs the id of its folder's event, and what the entry inherits")
 	}
-	c.Inherited, c.Since, c.ActorId = in, &tidemarkv1.Since{At: e.GetOccurredAt(), Arrived: e.GetReceivedAt()}, e.GetActorId()
+	c.Inherited, c.Time, c.ActorId = in, &tidemarkv1.EventTime{At: e.GetOccurredAt(), Arrived: e.GetReceivedAt()}, e.GetActorId()
 	return c, nil
 }
 
@@ -128,8 +128,8 @@ func (r *reader) inherited() *tidemarkv1.Inherited {
 	return in
 }
 
-func (r *reader) since() *tidemarkv1.Since {
-	s, at := new(tidemarkv1.Since), int64(0)
+func (r *reader) since() *tidemarkv1.EventTime {
+	s, at := new(tidemarkv1.EventTime), int64(0)
 	for r.open(); r.next(); {
 		switch string(r.name) {
 		case "at":

@@ -14,22 +14,28 @@ import (
 // What is written for an entry of a folder is read again, as an event like any other and with its cause, also where the path that it
 // leads to is longer than an event's may be.
 func TestEntriesAreReadAgain(t *testing.T) {
-	since := &tidemarkv1.Since{At: 1790372411_000000, Arrived: 1790372412_000001}
+	since := &tidemarkv1.EventTime{At: 1790372411_000000, Arrived: 1790372412_000001}
 	e := &tidemarkv1.Event{
 		Event: "workspace_storage_file_moved", EventId: "e/1/ü\"", WorkspaceId: "w/1", FileId: "f", ActorId: "u",
 		OccurredAt: new(since.GetAt()), ReceivedAt: since.GetArrived(),
 		Cause: &tidemarkv1.Cause{
 			Event: "workspace_storage_folder_moved", EventId: "e/1", Position: &tidemarkv1.Position{Partition: 3, Offset: 14},
-			Since: since, ActorId: "u",
+			Time: since, ActorId: "u",
 			Inherited: &tidemarkv1.Inherited{
 				FolderId: "d", Stamp: 7, Path: "/" + strings.Repeat("p", 9000), PathSince: since, FromPath: "/docs", FromUntil: since, Trashed: true,
-				TrashedSince: &tidemarkv1.Since{Arrived: 5}, RestoredSince: since, Above: []string{"x", "y"},
+				TrashedSince: &tidemarkv1.EventTime{Arrived: 5}, RestoredSince: since, Above: []string{"x", "y"},
 			},
 		},
 	}
+	inherited := e.GetCause().GetInherited().ProtoReflect()
+	for fields, i := inherited.Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		if !inherited.Has(fields.Get(i)) {
+			t.Errorf("this test does not set %s", fields.Get(i).FullName())
+		}
+	}
 	for _, path := range []string{"", "/docs/a", strings.Repeat("/long", 1000)} {
 		e.Path = path
-		value := AppendEntry(nil, e)
+		value := AppendDerived(nil, e)
 		got, err := ParseEvent(value)
 		if err != nil {
 			t.Fatal(err)
