@@ -11,9 +11,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// What is written for an entry of a folder is read again, as an event like any other and with its cause, also where the path that it
-// leads to is longer than an event's may be.
-func TestEntriesAreReadAgain(t *testing.T) {
+// A derived event is read again as an event and with its cause, also if its path is longer than that of an event may be.
+func TestDerivedEventsAreReadAgain(t *testing.T) {
 	since := &tidemarkv1.EventTime{At: 1790372411_000000, Arrived: 1790372412_000001}
 	e := &tidemarkv1.Event{
 		Event: "workspace_storage_file_moved", EventId: "e/1/ü\"", WorkspaceId: "w/1", FileId: "f", ActorId: "u",

@@ -71,7 +71,7 @@ func TestParseEventShapes(t *testing.T) {
 	}
 }
 
-// Every accepted spelling, alone and beside those that come after it.
+// Every accepted spelling, alone and with those of lower precedence.
 func TestParseEventSpellings(t *testing.T) {
 	const ids, year2026 = `{"event":"e","event_id":"i","workspace_id":"w"`, 1767225600
 	for _, f := range []struct {
@@ -181,7 +181,7 @@ func TestParseEventUnreadable(t *testing.T) {
 			t.Errorf("%s: unreadable are %q, want %q", fields, got, want)
 		}
 		if want != "" && (e.Size != nil || e.OccurredAt != nil || e.GetName()+e.GetPath()+e.GetMime()+e.GetHash()+e.GetParentId()+e.GetActorId()+e.GetMemberId() != "") {
-			t.Errorf("%s: what cannot be read does not count as absent: %v", fields, e)
+			t.Errorf("%s: an unreadable field does not count as absent: %v", fields, e)
 		}
 		for _, name := range e.GetUnreadable() {
 			if !slices.Contains(OptionalFields(), name) {
@@ -208,7 +208,7 @@ func TestParseEventHashAlgorithm(t *testing.T) {
 	}
 }
 
-// Half a pair of surrogates is taken in a text, and refused in what names something.
+// A lone surrogate is accepted in a text and refused in an id.
 func TestParseEventLoneSurrogate(t *testing.T) {
 	for text, want := range map[string]string{
 		`\ud83d`: "\ufffd", `a\ud83db`: "a\ufffdb", `\ude00`: "\ufffd", `\ud83d\ud83d`: "\ufffd\ufffd", `\ud83d\ud83d\ude00`: "\ufffd😀", `\ud83d\n`: "\ufffd\n", `\uD83D\ufffd`: "\ufffd\ufffd",
@@ -243,7 +243,7 @@ func TestParseEventLoneSurrogate(t *testing.T) {
 	}
 }
 
-// What senders mistake for a JSON body is named as what it is.
+// The error names the form that was sent in place of JSON.
 func TestParseEventNamesOtherForms(t *testing.T) {
 	wide := func(b string, low, high int) string {
 		out := make([]byte, 2*len(b))
@@ -253,7 +253,7 @@ func TestParseEventNamesOtherForms(t *testing.T) {
 		return string(out)
 	}
 	const object = `{"event":"e","event_id":"i","workspace_id":"w"}`
-	for _, test := range []struct{ name, value, says string }{
+	for _, test := range []struct{ name, value, want string }{
 		{"UTF-8 with a mark", "\ufeff" + object, "byte order mark: send UTF-8 without one"},
 		{"UTF-16, little end first, with a mark", "\xff\xfe" + wide(object, 0, 1), "UTF-16 or UTF-32: send it in UTF-8"},
 		{"UTF-16, big end first, with a mark", "\xfe\xff" + wide(object, 1, 0), "UTF-16 or UTF-32: send it in UTF-8"},
@@ -268,8 +268,8 @@ func TestParseEventNamesOtherForms(t *testing.T) {
 		{"nothing", "", "want an object"},
 	} {
 		var fault *EventError
-		if _, err := ParseEvent([]byte(test.value)); !errors.As(err, &fault) || fault.Reason != ReasonNotJSON || !strings.Contains(fault.Detail, test.says) {
-			t.Errorf("%s: %v, want %q", test.name, err, test.says)
+		if _, err := ParseEvent([]byte(test.value)); !errors.As(err, &fault) || fault.Reason != ReasonNotJSON || !strings.Contains(fault.Detail, test.want) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
 	}
 }
@@ -320,7 +320,7 @@ func TestParseEventRefuses(t *testing.T) {
 		if e, err := ParseEvent([]byte(test.value)); !errors.As(err, &got) || got.Reason != test.reason || got.Field != test.field {
 			t.Errorf("%.200s: %v, %v; want %s of %s", test.value, e, err, test.reason, test.field)
 		} else if len(got.Detail) == 0 || !strings.HasPrefix(got.Error(), test.field) {
-			t.Errorf("%.200s: says %q", test.value, got.Error())
+			t.Errorf("%.200s: the error is %q", test.value, got.Error())
 		}
 	}
 	endless := strings.Repeat("n", 1<<20)

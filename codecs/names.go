@@ -45,7 +45,7 @@ const (
 // optional are the canonical names of the optional fields, by slot from atName on.
 var optional = [...]string{"name", "path", "parent_id", "mime", "hash", "actor_id", "member_id", "size", "created"}
 
-// OptionalFields returns the names that Event.unreadable may hold, sorted.
+// OptionalFields returns the names that Event.unreadable may contain, sorted.
 func OptionalFields() []string { return slices.Sorted(slices.Values(optional[:])) }
 
 // canonicalName is the member in which the ingress writes the canonical event for a sender's own name: see Event.sent_event.

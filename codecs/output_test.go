@@ -280,7 +280,7 @@ func TestNoticeWithoutRow(t *testing.T) {
 	}
 }
 
-// A notice that would be larger than 1 MiB leaves out the payload, and says so.
+// A notice that would be larger than 1 MiB has payload_omitted in place of the payload.
 func TestNoticeOmitsLargePayload(t *testing.T) {
 	n := &tidemarkv1.Notice{WorkspaceId: "123", Position: &tidemarkv1.Position{}, At: 1, Payload: []byte(`{"a":"` + strings.Repeat("x", maxNotice-200) + `"}`)}
 	b := appendNotice(nil, n)
@@ -299,7 +299,7 @@ func TestNoticeOmitsLargePayload(t *testing.T) {
 	}
 }
 
-// Whatever a file is called, its row and what is told of it are far smaller than a record may be.
+// With the longest names and ids, rows and notices are far smaller than the largest record.
 func TestLargestOutputs(t *testing.T) {
 	long, id := strings.Repeat("\x01", maxText), strings.Repeat("\"", MaxID)
 	s := &tidemarkv1.FileState{
@@ -313,10 +313,10 @@ func TestLargestOutputs(t *testing.T) {
 		ActorId: id, At: 1 << 50, Before: s, After: s, Payload: append(append([]byte{'"'}, bytes.Repeat([]byte("x"), maxNotice)...), '"'), Member: &tidemarkv1.Member{Id: id, At: 1 << 50},
 		Unreadable: OptionalFields(), Cause: &tidemarkv1.Cause{Event: id, EventId: id, Position: s.Position, Inherited: &tidemarkv1.Inherited{FolderId: id}},
 	}
-	row, told := proto.Size(s), appendNotice(nil, n)
-	t.Logf("a row of %d bytes, a notice of %d", row, len(told))
-	if row > 1<<15 || len(told) > maxNotice/4 || !bytes.Contains(told, []byte(`"payload_omitted":true`)) {
-		t.Errorf("a row of %d bytes, a notice of %d", row, len(told))
+	row, notice := proto.Size(s), appendNotice(nil, n)
+	t.Logf("a row of %d bytes, a notice of %d", row, len(notice))
+	if row > 1<<15 || len(notice) > maxNotice/4 || !bytes.Contains(notice, []byte(`"payload_omitted":true`)) {
+		t.Errorf("a row of %d bytes, a notice of %d", row, len(notice))
 	}
 }
 
@@ -329,7 +329,7 @@ func TestReadSkipsUnknownMembers(t *testing.T) {
 	}
 }
 
-// An error names the member that is wrong, not the one that it lies in.
+// An error names the member with the wrong value, not the object that contains it.
 func TestReadNamesTheMember(t *testing.T) {
 	for value, want := range map[string]string{
 		`{"workspace_id":7}`:                                        "workspace_id: want a string",
@@ -388,7 +388,7 @@ func TestAppendString(t *testing.T) {
 		}
 	}
 	if got := string(appendString(nil, "a\xffb\xc3")); got != "\"a\ufffdb\ufffd\"" {
-		t.Errorf("what is not UTF-8 was written as %q", got)
+		t.Errorf("invalid UTF-8 was written as %q", got)
 	}
 }
 

@@ -16,10 +16,10 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 )
 
-// loneSurrogate is half of a pair in escapes, or a whole one.
+// loneSurrogate matches an escaped lone surrogate, an escaped pair, and an escaped backslash.
 var loneSurrogate = regexp.MustCompile(`(?i)\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\ud[89a-f][0-9a-f]{2}`)
 
-// paired puts U+FFFD in the place of half a pair of surrogates, which the other library refuses everywhere.
+// paired replaces lone surrogates, which the other library refuses everywhere, by U+FFFD.
 func paired(b []byte) []byte {
 	return loneSurrogate.ReplaceAllFunc(b, func(escape []byte) []byte {
 		if len(escape) == 6 {
@@ -29,7 +29,7 @@ func paired(b []byte) []byte {
 	})
 }
 
-// strict says by another library whether b is one object of what ParseEvent takes for JSON.
+// strict uses another library to check that b is one object of the JSON that ParseEvent accepts.
 func strict(b []byte) error {
 	whole := paired(b)
 	d := jsontext.NewDecoder(bytes.NewBuffer(whole))
@@ -43,7 +43,7 @@ func strict(b []byte) error {
 			return err
 		}
 		if to := d.InputOffset(); kind == '{' && length%2 == 0 && !bytes.Equal(b[from:to], whole[from:to]) {
-			return errors.New("half a pair of surrogates in a name")
+			return errors.New("a lone surrogate in a name")
 		}
 		if d.StackDepth() > maxDepth {
 			return errors.New("too deep")
@@ -65,7 +65,7 @@ func manyNames(n int, last string) string {
 	return "{" + b.String() + `"` + last + `":0}`
 }
 
-// What must be told apart: each is judged by the other library too.
+// strictness has valid and invalid JSON. The other library decides which is which.
 var strictness = []string{
 	`{}`, `{"a":1}`, ` {"a":1} `, "\t\r\n{}", `[]`, `"a"`, `1`, `null`, `true`, ``, ` `, `{`, `}`, `{}{}`, `{} x`, `{},`, "{}\x00", "\ufeff{}", "{}\v", "\u00a0{}",
 	`{"a"}`, `{"a":}`, `{"a":1,}`, `{,"a":1}`, `{"a":1 "b":2}`, `{"a" 1}`, `{a:1}`, `{'a':1}`, `{"a":1,,"b":2}`, `{"a"::1}`, `{1:1}`, `{null:1}`, `{"a":1]`, `{"a":[1}`,
@@ -87,7 +87,7 @@ var strictness = []string{
 	`{"a":` + strings.Repeat(`{"a":`, maxDepth) + `1` + strings.Repeat("}", maxDepth+1), `{"a":[` + strings.Repeat(nested(maxDepth-2)+",", 5) + `1]}`,
 }
 
-// Exactly what the other library takes for strict JSON is taken here.
+// The same JSON is accepted as by the other library.
 func TestStrictness(t *testing.T) {
 	accepted := 0
 	for _, value := range strictness {
@@ -156,7 +156,7 @@ func TestWithEnvelope(t *testing.T) {
 	}
 }
 
-// What the ingress took a foreign name for is what every reader takes it for, and the sender's bytes stay as they were.
+// Every reader gets the canonical name from the ingress, and the sender's bytes are unchanged.
 func TestWithEnvelopeOfAlias(t *testing.T) {
 	const stamp = `"received_at":"2026-11-24T21:00:00.000120Z","partition_key":"w"`
 	for value, want := range map[string]string{

@@ -26,20 +26,20 @@ func TestTypesAreBounded(t *testing.T) {
 	const files = 3000
 	mime := func(i int) string { return fmt.Sprintf("application/x-%d", i) }
 	var notices []*tidemarkv1.Notice
-	tell := func(before, after *tidemarkv1.FileState) {
+	count := func(before, after *tidemarkv1.FileState) {
 		n := noticeAt(len(notices))
 		n.Before, n.After = before, after
 		notices = append(notices, n)
 	}
 	for i := range files {
-		tell(nil, ofType(mime(i)))
-		tell(ofType(mime(i)), ofType(mime((i+700)%files)))
+		count(nil, ofType(mime(i)))
+		count(ofType(mime(i)), ofType(mime((i+700)%files)))
 	}
 	half := len(notices)
 	for i := range files {
 		gone := ofType(mime((i + 700) % files))
 		gone.Status = tidemarkv1.Status_STATUS_TRASHED
-		tell(ofType(mime((i+700)%files)), gone)
+		count(ofType(mime((i+700)%files)), gone)
 	}
 	for i := 0; i < len(notices); i += 500 {
 		part := notices[i:min(i+500, len(notices))]
@@ -76,7 +76,7 @@ func TestTypesAreBounded(t *testing.T) {
 func TestMembersAreBounded(t *testing.T) {
 	var members []*tidemarkv1.Member
 	offset := int64(0)
-	tell := func(id string, left bool) {
+	count := func(id string, left bool) {
 		offset++
 		members = putMember(members, &tidemarkv1.Member{Id: id, Left: left, At: noon + offset}, offset)
 	}
@@ -89,21 +89,21 @@ func TestMembersAreBounded(t *testing.T) {
 		return "unknown"
 	}
 	for i := range maxMembers {
-		tell(fmt.Sprintf("m%05d", i), false)
+		count(fmt.Sprintf("m%05d", i), false)
 	}
-	tell("new", false)
+	count("new", false)
 	if find("new") != "unknown" || len(members) != maxMembers {
 		t.Errorf("new is %s among %d", find("new"), len(members))
 	}
-	tell("m00007", false) // is in
-	tell("m00007", true)
-	tell("new", false)
-	tell("m00007", false)
+	count("m00007", false) // is in
+	count("m00007", true)
+	count("new", false)
+	count("m00007", false)
 	if find("new") != "in" || find("m00007") != "left" {
 		t.Errorf("new is %s, m00007 is %s", find("new"), find("m00007"))
 	}
 	for i := range maxLeft {
-		tell(fmt.Sprintf("l%05d", i), true)
+		count(fmt.Sprintf("l%05d", i), true)
 	}
 	if find("m00007") != "unknown" || find("l00000") != "left" || len(members) != maxMembers+maxLeft {
 		t.Errorf("m00007 is %s, l00000 is %s among %d", find("m00007"), find("l00000"), len(members))

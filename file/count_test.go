@@ -48,7 +48,7 @@ func TestCountIsExact(t *testing.T) {
 			want, _ = Count(want, n, log)
 		}
 		shuffled := slices.Clone(notices)
-		for i := 0; i < len(shuffled); i += 500 { // a failed send: a part of what is unacknowledged lands in another order
+		for i := 0; i < len(shuffled); i += 500 { // a failed send: some unacknowledged records are sent again in another order
 			part := shuffled[i:min(i+500, len(shuffled))]
 			r.Shuffle(len(part), func(i, j int) { part[i], part[j] = part[j], part[i] })
 		}
@@ -103,7 +103,7 @@ func randomNotices(r *rand.Rand, n int) []*tidemarkv1.Notice {
 	return notices
 }
 
-// An offset older than all of a full memory was counted and let go: the files group never has so many unacknowledged that one
+// An offset that is older than all maxApplied offsets was counted and removed: the files group never has so many unacknowledged that one
 // could come for the first time.
 func TestCountOlderThanAllRemembered(t *testing.T) {
 	var w *tidemarkv1.WorkspaceState
@@ -118,7 +118,7 @@ func TestCountOlderThanAllRemembered(t *testing.T) {
 		t.Errorf("counted %t; the memory of %d begins %v", done, len(offsets), offsets[:3])
 	}
 	if _, done := Count(w, noticeAt(100), log); done {
-		t.Error("an offset that was let go was counted again")
+		t.Error("an offset that was removed was counted again")
 	}
 	w, _ = Count(w, noticeAt(5000), log)
 	if offsets := AppliedOffsets(w); len(offsets) != maxApplied || offsets[0] != 103 || offsets[maxApplied-1] != 5000 || w.GetAppliedFrom() != 102 {
@@ -164,7 +164,7 @@ func TestCountFoldsTypes(t *testing.T) {
 	}
 }
 
-func TestCountInAnotherLog(t *testing.T) {
+func TestCountInAnotherTopic(t *testing.T) {
 	w, _ := Count(nil, noticeAt(700), log)
 	w, done := Count(w, noticeAt(3), "another log")
 	if !done || w.GetEvents() != 2 || w.GetPosition().GetOffset() != 3 || w.GetLogId() != "another log" {
@@ -218,7 +218,7 @@ func BenchmarkCount(b *testing.B) {
 	}
 }
 
-// A thousand files of types as long as a sender may write them leave the row far below what a record may hold.
+// A thousand files of types as long as a sender may write them leave the row far smaller than the largest record.
 func TestLongTypesAreCountedTogether(t *testing.T) {
 	var w *tidemarkv1.WorkspaceState
 	for i := range 1100 {

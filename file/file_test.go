@@ -162,7 +162,7 @@ func TestEventIsNotChanged(t *testing.T) {
 	}
 }
 
-// fill sets every field of a message, so that a copy by hand that misses one is found out.
+// fill sets every field of a message, so that a copy that misses one fails the test.
 func fill(m protoreflect.Message) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
@@ -237,7 +237,7 @@ func TestRemembers(t *testing.T) {
 	}
 }
 
-// The index holds active files only; what it is told of the others has no document.
+// The index has active files only; the record of any other has no document.
 func TestIndexOf(t *testing.T) {
 	for status, want := range map[tidemarkv1.Status]tidemarkv1.IndexOp_Op{
 		tidemarkv1.Status_STATUS_ACTIVE:  tidemarkv1.IndexOp_OP_UPSERT,

@@ -29,7 +29,7 @@ var update = flag.Bool("update", false, "rewrite the states in testdata to what 
 //	~times 300: so many events; in each %d stands for its number, %t for a time as many seconds after 20:00:00
 //	~erase "f1": no event: the row's data is erased, as a later release does after some time in the trash
 //
-// What an event of a folder gives to its entries is folded right after it, and shown on the same line. The event of another row
+// The events derived from one of a folder are folded right after it, and shown on the same line. The event of another row
 // is shown with its id.
 type step struct {
 	At       string    `json:"~at"`
@@ -161,7 +161,7 @@ func (w *world) event(e *tidemarkv1.Event, at *tidemarkv1.Position) string {
 	outcome, more := w.fold(e, at)
 	for n := 0; len(more) > 0; n++ {
 		if n > 1000 {
-			w.t.Fatalf("an event of a folder is passed on without end: %s %s", outcome[max(0, len(outcome)-2000):], more[0])
+			w.t.Fatalf("events are derived without end: %s %s", outcome[max(0, len(outcome)-2000):], more[0])
 		}
 		e, more = more[0], more[1:]
 		w.offset, w.recorded = w.offset+1, w.recorded.Add(time.Second)
@@ -173,7 +173,7 @@ func (w *world) event(e *tidemarkv1.Event, at *tidemarkv1.Position) string {
 	return outcome
 }
 
-// follow returns what an event leads to: what its row takes over from the folder that it is in, and its entries from it.
+// follow returns the events derived from one: for its own row, and for the entries of its folder.
 func (w *world) follow(before, after *tidemarkv1.FileState, e *tidemarkv1.Event) (more []*tidemarkv1.Event) {
 	add := func(e *tidemarkv1.Event) {
 		if e != nil {

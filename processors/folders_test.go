@@ -104,8 +104,8 @@ func TestFoldersReachTheirEntries(t *testing.T) {
 	}
 }
 
-// One of a folder's paths may lie in another; the entries in both are visited once, and the visit ends.
-func TestVisitEndsWhereAPathLiesInAnother(t *testing.T) {
+// One of a folder's paths may be below another. The entries below both are visited once, and the walk ends.
+func TestWalkEndsWithNestedPaths(t *testing.T) {
 	b := newBench(t)
 	stop := b.start(t)
 	defer stop()

@@ -15,7 +15,7 @@ import (
 
 // A null, or an older record, that another writer puts into the tables or the index is undone, while the groups run and when they start
 // again: row, index record and counts stay one.
-func TestForeignRecordsInTheTablesAreUndone(t *testing.T) {
+func TestForeignRecordsInTheTablesAreReverted(t *testing.T) {
 	for _, guarantee := range []epochs.Guarantee{epochs.AtLeastOnce, epochs.ExactlyOnce} {
 		t.Run(string(guarantee), func(t *testing.T) {
 			t.Parallel()
@@ -69,7 +69,7 @@ func TestForeignRecordsInTheTablesAreUndone(t *testing.T) {
 			stop()
 
 			nulls()
-			b.conf.Dir = t.TempDir() // what the log holds is enough, as long as compaction has not run
+			b.conf.Dir = t.TempDir() // the changelog is enough as long as compaction has not run
 			stop = b.start(t)
 			defer stop()
 			b.send(t, "w", event("restored", "w", "e5", "f", ""))

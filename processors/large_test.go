@@ -12,7 +12,7 @@ import (
 	"tidemark/topology"
 )
 
-// The brokers measure a batch as it is compressed, so a record may be larger than we can send it on. It is told of all the same.
+// Brokers limit the compressed size of a batch, so a record may be too large for a dead letter. It becomes a shortened one.
 func TestDeadLettersLargerThanARecord(t *testing.T) {
 	const limit = topology.MaxMessageBytes
 	home := kafka.Partition("w", 4)
@@ -53,7 +53,7 @@ func TestDeadLettersLargerThanARecord(t *testing.T) {
 		names[strconv.FormatInt(produced.Offset, 10)] = name
 	}
 	b.send(t, "w", good)
-	b.records(t, b.conf.Streams.Notify, 1) // what comes behind is not held up
+	b.records(t, b.conf.Streams.Notify, 1) // later records are not blocked
 
 	for _, r := range b.records(t, b.conf.Streams.DLQ, len(cases)) {
 		name := names[header(r, "dlq.offset")]

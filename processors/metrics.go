@@ -19,7 +19,7 @@ type fileMetrics struct {
 func newFileMetrics(r prometheus.Registerer) *fileMetrics {
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_events_total",
-		Help: "Events by what became of them: accepted, late (accepted, but newer ones came before it), duplicate, applied (found in the row after a restart), passed (touches no file), unchanged (said once more of an entry of a folder), passed_on (written by tidemark for an entry of a folder).",
+		Help: "Events by what became of them: accepted, late (accepted, with an older value for a field than the row), duplicate, applied (processed again after a restart), passed (touches no file), unchanged (changes nothing that is shown, for an entry of a folder), passed_on (derived for an entry of a folder).",
 	}, []string{"verdict"})
 	dead := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_dead_letters_total", Help: "Events that went to the dead letters, by reason.",

@@ -256,7 +256,7 @@ func (b *bench) last(t *testing.T, topic topology.Topic, key string) (value []by
 	}
 }
 
-func TestWhatCannotBeUnderstoodIsKept(t *testing.T) {
+func TestInvalidRecordsBecomeDeadLetters(t *testing.T) {
 	good := event("added", "w", "e1", "f", "")
 	home, elsewhere := kafka.Partition("w", 4), (kafka.Partition("w", 4)+1)%4
 	type poison struct {
@@ -283,12 +283,12 @@ func TestWhatCannotBeUnderstoodIsKept(t *testing.T) {
 	}
 	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(good), Partition: home, Headers: []kgo.RecordHeader{ // null headers say nothing
 		{Key: "ce_id"}, {Key: "ce_type"}, {Key: "ce_subject"}, {Key: "tidemark-replay"}, {Key: "other"},
-	}}) // and what comes behind is not held up
+	}}) // and later records are not blocked
 	for _, r := range b.records(t, b.conf.Streams.DLQ, len(cases)) {
 		name := header(r, "case") // the source's headers are kept
 		c, known := cases[name]
 		if !known {
-			t.Errorf("a dead letter of no case: %s", r.Value)
+			t.Errorf("an unexpected dead letter: %s", r.Value)
 			continue
 		}
 		if got := header(r, "dlq.reason"); got != c.reason {
@@ -335,7 +335,7 @@ func TestRestartsRepeatNothing(t *testing.T) {
 	}
 }
 
-func TestRecreatedLogIsRefused(t *testing.T) {
+func TestRecreatedTopicIsRefused(t *testing.T) {
 	b := newBench(t)
 	stop := b.start(t)
 	b.send(t, "w", event("added", "w", "e1", "f", ""))

@@ -37,7 +37,7 @@ func deleteTopic(t *testing.T, b *bench, name string) {
 }
 
 // An events topic that is recreated under a running group is refused as it is at the start.
-func TestLogRecreatedUnderARunningGroup(t *testing.T) {
+func TestTopicRecreatedUnderARunningGroup(t *testing.T) {
 	b := newBench(t)
 	conf := b.conf
 	conf.Metrics = prometheus.NewRegistry()
@@ -61,7 +61,7 @@ func TestLogRecreatedUnderARunningGroup(t *testing.T) {
 }
 
 // Input that retention took before it was read is for a person to judge, so that person must hear of it.
-func TestLostInputIsNamed(t *testing.T) {
+func TestMissingInputIsReported(t *testing.T) {
 	b := newBench(t)
 	stop := b.start(t)
 	for i := range 2 {
@@ -102,7 +102,7 @@ func TestLostInputIsNamed(t *testing.T) {
 
 // An instance that has read nothing of the old log is told by no offset, when it takes the others' partitions over, that they
 // begin anew.
-func TestLogRecreatedUnderTwoInstances(t *testing.T) {
+func TestTopicRecreatedUnderTwoInstances(t *testing.T) {
 	b := newBench(t)
 	type instance struct {
 		ended chan error
