@@ -125,9 +125,12 @@ func (s Streams) prefix() string { return strings.TrimSuffix(s.Events.Name, "eve
 
 // Group returns the full names of a group, given with or without the prefix, and of its table, which is called as goka calls it.
 func (s Streams) Group(name string) (group, table string) {
-	group = s.prefix() + strings.TrimPrefix(name, s.prefix())
+	group = s.prefix() + s.ShortName(name)
 	return group, group + "-table"
 }
+
+// ShortName returns the name of a topic or group without the prefix.
+func (s Streams) ShortName(name string) string { return strings.TrimPrefix(name, s.prefix()) }
 
 // Find returns the topic of that name, given with or without the prefix.
 func (s Streams) Find(name string) (Topic, bool) {

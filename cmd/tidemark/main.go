@@ -110,7 +110,7 @@ func newParser(grammar *cli, con console, exit func(int)) (*kong.Kong, error) {
 		kong.Writers(con.out, con.err),
 		kong.Exit(exit),
 		kong.DefaultEnvars("TIDEMARK"),
-		kong.Vars{"replication": "3", "min_insync": "2", "unset": "", "log_level": "info"}, // dev sets its own
+		kong.Vars{"roles": strings.Join(roleNames, ","), "replication": "3", "min_insync": "2", "unset": "", "log_level": "info"}, // dev sets its own
 		kong.ValueFormatter(explain),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 	)

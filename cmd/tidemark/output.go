@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
@@ -139,12 +138,3 @@ func dash(texts ...string) string {
 
 // clock is a time in a table.
 func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// some joins the first few.
-func some(list []string) string {
-	const few = 5
-	if len(list) > few {
-		return strings.Join(list[:few], ", ") + fmt.Sprintf(" and %d more", len(list)-few)
-	}
-	return strings.Join(list, ", ")
-}

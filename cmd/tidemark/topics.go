@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"tidemark/kafka"
@@ -187,44 +186,4 @@ func (f outputFlags) printMove(w io.Writer, s *repartition.Summary) error {
 			fmt.Fprintf(table, "rows left out\t%d\tin a partition that their key does not belong to: no reader takes them\n", s.Strays)
 		}
 	})
-}
-
-// A topicsAclsCommand shows the ACLs of every role.
-type topicsAclsCommand struct {
-	prefixFlags
-	Output    string `help:"Form of the result: table, json, yaml, or commands for Kafka's own kafka-acls." short:"o" enum:"table,json,yaml,commands" default:"table" placeholder:"FORM" env:"-"`
-	Principal string `help:"Principal of a role; {role} stands for its name." default:"User:tidemark-{role}" env:"-"`
-	Bootstrap string `help:"Broker address that the commands name." default:"localhost:9092" env:"-"`
-}
-
-// Run prints the ACLs: as a table with the commands below it, or in one of the forms alone.
-func (c *topicsAclsCommand) Run(con console) error {
-	streams, err := c.names()
-	if err != nil {
-		return err
-	}
-	acls := aclsOf(streams)
-	for i := range acls {
-		acls[i].Principal = strings.ReplaceAll(c.Principal, "{role}", acls[i].Role)
-	}
-	if c.Output != "commands" {
-		err := outputFlags{Output: c.Output}.print(con.out, acls, func(table *bytes.Buffer) {
-			fmt.Fprintln(table, "ROLE\tPRINCIPAL\tRESOURCE\tNAME\tOPERATIONS")
-			for _, a := range acls {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", a.Role, a.Principal, a.Resource, a.Name, strings.Join(a.Operations, ", "))
-			}
-		})
-		if err != nil || c.Output != asTable {
-			return err
-		}
-	}
-	var commands bytes.Buffer
-	if c.Output == asTable {
-		fmt.Fprintln(&commands)
-	}
-	for _, a := range acls {
-		fmt.Fprintln(&commands, a.command(c.Bootstrap))
-	}
-	_, err = con.out.Write(commands.Bytes())
-	return err
 }

@@ -73,8 +73,8 @@ func devSecretFile(data string, scheme ingress.Scheme) string {
 	return filepath.Join(data, "webhook-secret")
 }
 
-// makeDevSecret returns the secret kept in the data folder, and makes it when there is none.
-func makeDevSecret(data string, scheme ingress.Scheme) (string, error) {
+// devSecret returns the secret kept in the data folder, and makes it when there is none.
+func devSecret(data string, scheme ingress.Scheme) (string, error) {
 	path := devSecretFile(data, scheme)
 	kept, err := os.ReadFile(path)
 	if err == nil {

@@ -90,8 +90,8 @@ func (w welcome) print(out io.Writer) error {
 		brokers += "  (embedded: for development; acknowledged records survive a crash of the process, not of the machine)"
 	}
 	fmt.Fprintf(&table, "Kafka\t%s\n", brokers)
-	if w.signer.made != "" {
-		fmt.Fprintf(&table, "Secret\t%s  (kept in %s)\n", w.signer.made, w.signer.path)
+	if w.signer.generated != "" {
+		fmt.Fprintf(&table, "Secret\t%s  (kept in %s)\n", w.signer.generated, w.signer.path)
 	} else {
 		fmt.Fprintf(&table, "Secret\tas given\n")
 	}
