@@ -13,22 +13,17 @@ import (
 
 // A diffCommand compares the tables of two groups.
 type diffCommand struct {
-	clusterFlags
-	prefixFlags
+	installationFlags
 	outputFlags
-	A         string   `arg:"" help:"Group whose table to compare, with or without the prefix: files, or the NAME of a replay." name:"group"`
+	A         string   `arg:"" help:"Group whose table to compare, with or without the prefix: files, or the --group of a replay." name:"group"`
 	B         string   `arg:"" help:"Group to compare it with." name:"other"`
 	Workspace given    `help:"Only the rows of this workspace." placeholder:"WS" env:"-"`
-	Ignore    []string `help:"Fields that may differ. The default is what differs when a log was made anew or a rebuild did not begin with the first event; none to compare all." default:"log_id,seen" placeholder:"FIELD" env:"-"`
+	Ignore    []string `help:"Fields that may differ; none to compare all. The default ones differ when the events topic was recreated or a rebuild did not begin with the first event." default:"log_id,seen" placeholder:"FIELD" env:"-"`
 }
 
-// Run prints the rows that differ. It fails when any does, and when nothing could be compared.
+// Run prints the rows that differ. It fails if there is one, or if nothing could be compared.
 func (c *diffCommand) Run(ctx context.Context, con console) error {
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.names()
+	config, streams, err := c.connect()
 	if err != nil {
 		return err
 	}
@@ -56,20 +51,20 @@ func (c *diffCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	con.note("%d rows are equal, %d differ, %d were not compared because one group has read further.", summary.Equal, summary.Different, summary.Moving)
+	con.note("%d rows are equal, %d differ, %d were not compared because one group is behind.", summary.Equal, summary.Different, summary.Moving)
 	for _, behind := range []struct {
 		group string
 		rows  int
 	}{{a.Group, summary.BehindA}, {b.Group, summary.BehindB}} {
 		if behind.rows > 0 {
-			con.note("%s has not come to %d of those: let it read on (a replay: start it again), then compare again.", behind.group, behind.rows)
+			con.note("%s is behind in %d of those: let it catch up (a replay: start it again), then compare again.", behind.group, behind.rows)
 		}
 	}
 	switch {
 	case summary.Different > 0:
 		return fmt.Errorf("%s and %s differ", a.Topic, b.Topic)
 	case summary.Equal == 0 && summary.Moving > 0:
-		return fmt.Errorf("no row could be compared: let both groups read to the same place first")
+		return fmt.Errorf("no row could be compared: let both groups catch up first")
 	case summary.Equal == 0:
 		return fmt.Errorf("no row could be compared: neither table has one%s", ofWorkspace(c.Workspace))
 	}
@@ -83,7 +78,7 @@ func ofWorkspace(workspace given) string {
 	return " of workspace " + cell(string(workspace))
 }
 
-// printDifference prints one object a line, one document each, or a line for each field.
+// printDifference prints a JSON or YAML object, or a line for each field.
 func (c *diffCommand) printDifference(out *bufio.Writer, d diff.Difference, a, b diff.Table) error {
 	if c.Output != asTable {
 		return printOne(out, c.Output, d)
@@ -101,13 +96,13 @@ func (c *diffCommand) printDifference(out *bufio.Writer, d diff.Difference, a, b
 	return err
 }
 
-// shown is the value of a field for people.
+// shown returns the value of a field for a table.
 func shown(v any) string {
 	if v == nil {
 		return "absent"
 	}
 	text, err := json.Marshal(v)
-	if err != nil { // texts, numbers, and lists of them: it cannot
+	if err != nil { // not possible: strings, numbers, and lists of them
 		return fmt.Sprint(v)
 	}
 	return cell(string(text))

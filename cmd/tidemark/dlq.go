@@ -17,27 +17,22 @@ import (
 	"tidemark/telemetry"
 )
 
-// dlqCommand groups what is done about events that could not be folded.
+// dlqCommand groups the commands for dead letters.
 type dlqCommand struct {
-	List   dlqListCommand   `cmd:"" help:"Show what could not be folded, by reason or one by one."`
-	Show   dlqShowCommand   `cmd:"" help:"Show one dead letter whole."`
-	Replay dlqReplayCommand `cmd:"" help:"Put dead letters back into the events topic. Without --yes, only say what would be done."`
-	Drop   dlqDropCommand   `cmd:"" help:"Let dead letters go: they are not listed or replayed any more. Asks first."`
+	List   dlqListCommand   `cmd:"" help:"List dead letters, by reason or one by one."`
+	Show   dlqShowCommand   `cmd:"" help:"Show one dead letter with its headers and value."`
+	Replay dlqReplayCommand `cmd:"" help:"Put dead letters back into the events topic. Without --yes it is a dry run."`
+	Drop   dlqDropCommand   `cmd:"" help:"Discard dead letters: they are not listed or replayed any more. Asks first."`
 }
 
-// deadFlags say whose dead letters.
+// deadFlags are the settings of all commands for dead letters.
 type deadFlags struct {
-	clusterFlags
-	prefixFlags
+	installationFlags
 	outputFlags
 }
 
 func (f deadFlags) queue() (*deadletters.Queue, error) {
-	config, err := f.config()
-	if err != nil {
-		return nil, err
-	}
-	streams, err := f.names()
+	config, streams, err := f.connect()
 	if err != nil {
 		return nil, err
 	}
@@ -46,47 +41,45 @@ func (f deadFlags) queue() (*deadletters.Queue, error) {
 
 // filterFlags select dead letters.
 type filterFlags struct {
-	Reason    givenList `help:"Only those with this reason; several with commas between." placeholder:"REASON" env:"-"`
+	Reason    givenList `help:"Only those with this reason, or one of several separated by commas." placeholder:"REASON" env:"-"`
 	Workspace given     `help:"Only those of this workspace." placeholder:"WS" env:"-"`
 	EventID   given     `help:"Only those of this event." name:"event-id" placeholder:"ID" env:"-"`
 	Since     given     `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, a day, or how long ago, like 2h." placeholder:"TIME" env:"-"`
 	Entries   []string  `arg:"" optional:"" help:"Only these: positions of source records, like 7:1234." name:"entry"`
 }
 
-func (f filterFlags) filter(q *deadletters.Queue) (deadletters.Filter, error) {
-	filter := deadletters.Filter{Reasons: f.Reason, WorkspaceID: string(f.Workspace), EventID: string(f.EventID)}
+// A selection is a queue, and the filter of one command.
+type selection struct {
+	deadFlags
+	filterFlags
+}
+
+func (f selection) open() (q *deadletters.Queue, filter deadletters.Filter, err error) {
+	if q, err = f.queue(); err != nil {
+		return nil, filter, err
+	}
+	filter = deadletters.Filter{Reasons: f.Reason, WorkspaceID: string(f.Workspace), EventID: string(f.EventID)}
 	for _, text := range f.Entries {
 		source, err := deadletters.ParseSource(text, q.Events())
 		if err != nil {
-			return filter, usageError{err}
+			return nil, filter, usageError{err}
 		}
 		filter.Sources = append(filter.Sources, source)
 	}
-	if f.Since != "" {
-		since, err := parseTime(string(f.Since), time.Now())
-		if err != nil {
-			return filter, usagef("--since %w", err)
-		}
-		filter.Since = since
-	}
-	return filter, nil
+	filter.Since, err = parseSince(string(f.Since), time.Now())
+	return q, filter, err
 }
 
 // A dlqListCommand shows dead letters.
 type dlqListCommand struct {
-	deadFlags
-	filterFlags
-	Each     bool `help:"One by one, not by reason. The forms json and yaml always are: one record each." env:"-"`
+	selection
+	Each     bool `help:"List one by one, not by reason. json and yaml always do." env:"-"`
 	Resolved bool `help:"Also those that were replayed or dropped." env:"-"`
 }
 
-// Run prints groups for people, and single records for programs.
+// Run prints a table by reason, or each record as JSON or YAML.
 func (c *dlqListCommand) Run(ctx context.Context, con console) error {
-	queue, err := c.queue()
-	if err != nil {
-		return err
-	}
-	filter, err := c.filter(queue)
+	queue, filter, err := c.open()
 	if err != nil {
 		return err
 	}
@@ -108,7 +101,7 @@ func (c *dlqListCommand) Run(ctx context.Context, con console) error {
 		return printEach(con.out, queue, entries)
 	}
 	return c.print(con.out, nil, func(table *bytes.Buffer) {
-		fmt.Fprintln(table, "REASON\tENTRIES\tRECORDS\tFIRST\tLAST\tEXAMPLE\tWHAT TO MEND")
+		fmt.Fprintln(table, "REASON\tENTRIES\tRECORDS\tFIRST\tLAST\tEXAMPLE\tPROBLEM")
 		for _, g := range deadletters.Groups(entries) {
 			fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%s\t%s\n", dash(g.Reason), g.Entries, g.Records,
 				clock(g.First), clock(g.Last), g.Example.Source.Text(queue.Events()), dash(g.Example.Message))
@@ -118,7 +111,7 @@ func (c *dlqListCommand) Run(ctx context.Context, con console) error {
 
 func printEach(w io.Writer, queue *deadletters.Queue, entries []*deadletters.Entry) error {
 	var table bytes.Buffer
-	fmt.Fprintln(&table, "ENTRY\tREASON\tFAILED\tTIMES\tWORKSPACE\tEVENT ID\tRESOLVED\tWHAT TO MEND")
+	fmt.Fprintln(&table, "ENTRY\tREASON\tFAILED\tTIMES\tWORKSPACE\tEVENT ID\tRESOLVED\tPROBLEM")
 	for _, e := range entries {
 		resolved := e.Resolved
 		if e.ReplayedTo != "" {
@@ -130,7 +123,7 @@ func printEach(w io.Writer, queue *deadletters.Queue, entries []*deadletters.Ent
 	return align(w, &table)
 }
 
-// A deadRecord is the record of a dead letter as tail shows it, and what is known of the entry.
+// A deadRecord is the record of a dead letter as tail shows it, and its entry.
 type deadRecord struct {
 	record
 	Entry any `json:"entry"`
@@ -143,7 +136,7 @@ func (f outputFlags) printEntry(w io.Writer, queue *deadletters.Queue, e *deadle
 // A dlqShowCommand shows one dead letter.
 type dlqShowCommand struct {
 	deadFlags
-	Entry string `arg:"" help:"Position of its source record in the events topic, like 7:1234, as list prints it."`
+	Entry string `arg:"" help:"Position of its source record in the events topic, like 7:1234, from list."`
 }
 
 // Run prints the entry, its headers and its value.
@@ -167,12 +160,12 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 	line := func(name, text string) { fmt.Fprintf(&table, "%s\t%s\n", name, dash(text)) }
 	line("Entry", entry.Source.Text(queue.Events()))
 	line("Reason", entry.Reason)
-	line("What to mend", entry.Message)
+	line("Problem", entry.Message)
 	line("Workspace", entry.WorkspaceID)
 	line("Event id", entry.EventID)
 	line("Failed", fmt.Sprintf("%d time(s), first %s, last %s", entry.Times, clock(entry.First), clock(entry.Last)))
 	line("Resolved", strings.TrimSuffix(entry.Resolved+" to "+entry.ReplayedTo, " to "))
-	line("Kept at", entry.Place()+" in "+r.Topic)
+	line("Stored at", entry.Place()+" in "+r.Topic)
 	line("Key", string(r.Key))
 	for _, h := range r.Headers {
 		line("Header", h.Key+": "+string(h.Value))
@@ -182,9 +175,9 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 	}
 	switch {
 	case entry.ValueOmitted > 0:
-		fmt.Fprintf(&value, "The value of %d bytes was too large to keep: the record lies at %s of %s, until retention takes it.",
+		fmt.Fprintf(&value, "The value of %d bytes was too large to keep: the source record is at %s of %s until retention deletes it.",
 			entry.ValueOmitted, entry.Source.Text(entry.Source.Topic), entry.Source.Topic)
-	case json.Indent(&value, r.Value, "", "  ") != nil: // no JSON, which may be why it is here: byte for byte, safe for a terminal
+	case json.Indent(&value, r.Value, "", "  ") != nil: // no JSON, which may be why it is here
 		value.Reset()
 		fmt.Fprintf(&value, "%d bytes: %q", len(r.Value), r.Value)
 	}
@@ -194,23 +187,18 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 
 // A dlqReplayCommand puts dead letters back.
 type dlqReplayCommand struct {
-	deadFlags
-	filterFlags
-	Yes   bool    `help:"Do it." env:"-"`
-	Rate  float64 `help:"Records a second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
-	Force bool    `help:"Also those that are still no events and will be dead-lettered again." env:"-"`
+	selection
+	Yes   bool    `help:"Replay them." env:"-"`
+	Rate  float64 `help:"Records per second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
+	Force bool    `help:"Also those that are still invalid and will be dead-lettered again." env:"-"`
 }
 
-// Run replays, or says what would be.
+// Run replays, or prints what would be replayed.
 func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
 	if err := checkRate("--rate", c.Rate); err != nil {
 		return err
 	}
-	queue, err := c.queue()
-	if err != nil {
-		return err
-	}
-	filter, err := c.filter(queue)
+	queue, filter, err := c.open()
 	if err != nil {
 		return err
 	}
@@ -222,28 +210,23 @@ func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
 	result, err := queue.Replay(ctx, filter, options)
 	bar.end()
 	if ctx.Err() != nil {
-		err = fmt.Errorf("cut short: start it again with the same flags to go on")
+		err = fmt.Errorf("interrupted: start it again with the same flags to continue")
 	}
 	return c.report(con, queue, result, err, len(c.Entries) > 0, "replayed", "replay")
 }
 
-// A dlqDropCommand lets dead letters go.
+// A dlqDropCommand discards dead letters.
 type dlqDropCommand struct {
-	deadFlags
-	filterFlags
-	Yes bool `help:"Do not ask." env:"-"`
+	selection
+	Yes bool `help:"Do not ask for confirmation." env:"-"`
 }
 
-// Run drops once somebody said yes.
+// Run drops after a confirmation.
 func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 	if !c.Yes && !telemetry.IsTerminal(con.in) {
-		return usagef("there is no terminal to ask on: say --yes if the dead letters are to go")
+		return usagef("there is no terminal to ask for confirmation: give --yes")
 	}
-	queue, err := c.queue()
-	if err != nil {
-		return err
-	}
-	filter, err := c.filter(queue)
+	queue, filter, err := c.open()
 	if err != nil {
 		return err
 	}
@@ -258,7 +241,7 @@ func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 			if !agreed(con.in) {
 				return fmt.Errorf("dropped nothing")
 			}
-			if !named { // then it is these, and none that came while the question stood there
+			if !named { // then not those that came while it was asking
 				for _, e := range entries {
 					filter.Sources = append(filter.Sources, e.Source)
 				}
@@ -272,9 +255,9 @@ func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 	return c.report(con, queue, result, err, len(c.Entries) > 0, "dropped", "drop")
 }
 
-// agreed reads one line. Anything but yes is no.
+// agreed reads one line.
 func agreed(in io.Reader) bool {
-	answer, _ := bufio.NewReader(in).ReadString('\n') // nothing to read is a no
+	answer, _ := bufio.NewReader(in).ReadString('\n') // no input is a no
 	switch strings.ToLower(strings.TrimSpace(answer)) {
 	case "y", "yes":
 		return true
@@ -282,14 +265,14 @@ func agreed(in io.Reader) bool {
 	return false
 }
 
-// report prints what was done, also when an error cut it short.
+// report prints what was done, also before an error.
 func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadletters.Result, err error, named bool, done, do string) error {
 	if result == nil {
 		return err
 	}
 	err = errors.Join(err, result.Err(queue.Events()))
-	if named && !result.DryRun && result.Left > 0 { // who names entries wants these
-		err = errors.Join(err, fmt.Errorf("%d %s, %d of the entries named are left as they are", result.Done, done, result.Left))
+	if named && !result.DryRun && result.Left > 0 { // every named entry was wanted
+		err = errors.Join(err, fmt.Errorf("%d %s, %d of the named entries are unchanged", result.Done, done, result.Left))
 	}
 	if f.Output != asTable {
 		if printed := f.print(con.out, queue.DescribeResult(result), nil); err == nil {
@@ -323,9 +306,9 @@ func (f outputFlags) report(con console, queue *deadletters.Queue, result *deadl
 		con.note("Nothing was done: --yes would %s %d of %d.", do, result.Done, result.Done+result.Left)
 	case result.DryRun:
 		con.note("There is nothing to %s.", do)
-	case named && result.Left > 0: // the error says it
+	case named && result.Left > 0: // see the error
 	default:
-		con.note("%d %s, %d left as they are.", result.Done, done, result.Left)
+		con.note("%d %s, %d unchanged.", result.Done, done, result.Left)
 	}
 	return err
 }

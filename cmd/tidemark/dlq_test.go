@@ -122,7 +122,7 @@ func TestDropAsks(t *testing.T) {
 	}
 }
 
-// Of a record that was too large to keep, show says where it lies.
+// Of a record that was too large to keep, show says where the source record is.
 func TestShowOfWhatWasTooLarge(t *testing.T) {
 	config := kafka.Config{Brokers: devbroker.ForTest(t)}
 	streams := streamsForTest(t, config.Brokers)
@@ -139,7 +139,7 @@ func TestShowOfWhatWasTooLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := succeed(t, "dlq", "show", "1:5", "--brokers", config.Brokers[0], "--topic-prefix", strings.TrimSuffix(streams.DLQ.Name, "-dlq"))
-	if want := "The value of 6291456 bytes was too large to keep: the record lies at 1:5 of " + streams.Events.Name; !strings.Contains(out, want) {
+	if want := "The value of 6291456 bytes was too large to keep: the source record is at 1:5 of " + streams.Events.Name; !strings.Contains(out, want) {
 		t.Errorf("show:\n%s", out)
 	}
 }

@@ -30,8 +30,7 @@ type drainFlags struct {
 
 // roleFlags are the settings that every role has.
 type roleFlags struct {
-	clusterFlags
-	sizingFlags
+	sizedFlags
 	adminFlags
 	logFlags
 }
@@ -46,11 +45,7 @@ var roleNames = func() (names []string) {
 
 // runRole runs one role until ctx ends. build returns its services, in the order in which they stop.
 func (f roleFlags) runRole(ctx context.Context, con console, role func(topology.Streams) topology.Role, build func(*host) ([]service, error)) error {
-	config, err := f.config()
-	if err != nil {
-		return err
-	}
-	streams, err := f.streams()
+	config, streams, err := f.connect()
 	if err != nil {
 		return err
 	}

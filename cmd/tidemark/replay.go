@@ -16,21 +16,20 @@ import (
 	"tidemark/topology"
 )
 
-// A replayCommand sends events of the past through tidemark again.
+// A replayCommand replays past events.
 type replayCommand struct {
-	clusterFlags
-	prefixFlags
+	installationFlags
 	dataFlags
-	From      given      `help:"Begin there: start, a time like 2026-11-24T12:00:00Z, a day, how long ago, like 2h, or positions, like 7:1234,8:56." default:"start" placeholder:"WHERE" env:"-"`
-	To        given      `help:"Stop before that: end, or as --from." default:"end" placeholder:"WHERE" env:"-"`
+	From      given      `help:"Where to begin: start, a time like 2026-11-24T12:00:00Z, a day, how long ago, like 2h, or positions, like 7:1234,8:56." default:"start" placeholder:"WHERE" env:"-"`
+	To        given      `help:"Where to stop: end, or like --from. The position itself is not included." default:"end" placeholder:"WHERE" env:"-"`
 	Workspace given      `help:"Only the events of this workspace." placeholder:"WS" env:"-"`
-	Event     givenList  `help:"Only events of these types; several with commas between." placeholder:"TYPE" env:"-"`
-	Group     given      `help:"Fold into a table of this name, to compare with the live one, and send nothing." placeholder:"NAME" env:"-"`
-	Rate      float64    `help:"Events a second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
-	Force     bool       `help:"Also send events without a time, which overwrite newer state, and those that touch no file, whose notices and counts come twice." env:"-"`
-	Yes       bool       `help:"Put the events into the topic. Without, and without --group, only say what would be done." env:"-"`
-	Fresh     bool       `help:"Forget a replay into the topic that was cut short." env:"-"`
-	LogLevel  slog.Level `help:"Least level that the group of --group logs." default:"error" placeholder:"LEVEL" env:"-"`
+	Event     givenList  `help:"Only events of this type, or of one of several separated by commas." placeholder:"TYPE" env:"-"`
+	Group     given      `help:"Fold into the table of a group with this name, to compare with the live one, and produce nothing else." placeholder:"NAME" env:"-"`
+	Rate      float64    `help:"Events per second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
+	Force     bool       `help:"Also replay events without a time, which overwrite newer state, and those that touch no file, whose notices and counts are repeated." env:"-"`
+	Yes       bool       `help:"Produce the events to the topic. Without --yes and --group it is a dry run." env:"-"`
+	Fresh     bool       `help:"Forget an interrupted replay into the topic, and start over." env:"-"`
+	LogLevel  slog.Level `help:"Lowest level that the group of --group logs." default:"error" placeholder:"LEVEL" env:"-"`
 }
 
 // Run replays into the topic or into a group of its own.
@@ -38,18 +37,14 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 	if err := checkRate("--rate", c.Rate); err != nil {
 		return err
 	}
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.names()
+	config, streams, err := c.connect()
 	if err != nil {
 		return err
 	}
 	selection := replay.Selection{From: string(c.From), To: string(c.To), WorkspaceID: string(c.Workspace), Events: c.Event}
 	if c.Group != "" {
 		if c.Yes || c.Fresh || c.Force {
-			return usagef("--yes, --fresh and --force are of a replay into the topic, --group sends nothing")
+			return usagef("--yes, --fresh and --force are for a replay into the topic, and not for --group")
 		}
 		if streams, err = c.sized(ctx, config, streams); err == nil {
 			err = c.rebuild(ctx, con, config, streams, selection)
@@ -63,7 +58,7 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 	return err
 }
 
-// sized returns the streams as large as the live table is: the one to compare with it is made like it.
+// sized returns the streams with the sizing of the live table.
 func (c *replayCommand) sized(ctx context.Context, config kafka.Config, streams topology.Streams) (topology.Streams, error) {
 	size, err := kafka.SizingOf(ctx, config, streams.Files.Name)
 	if err != nil {
@@ -72,19 +67,19 @@ func (c *replayCommand) sized(ctx context.Context, config kafka.Config, streams 
 	return topology.New(c.TopicPrefix, size)
 }
 
-// again puts events into the topic once more.
+// again replays events into the topic.
 func (c *replayCommand) again(ctx context.Context, con console, config kafka.Config, streams topology.Streams, selection replay.Selection) error {
 	a := &replay.Again{Kafka: config, Events: streams.Events.Name, Group: streams.ReplayGroup, Select: selection, Force: c.Force, Rate: c.Rate}
-	spans, wentOn, err := a.Spans(ctx, c.Fresh)
+	spans, continued, err := a.Spans(ctx, c.Fresh)
 	if err != nil {
 		return err
 	}
 	what := fmt.Sprintf("%d records of %s (%s) in %d partitions", spans.Len(), streams.Events.Name, selection, len(spans))
-	if wentOn {
-		what += ", the rest of a replay that was cut short"
+	if continued {
+		what += ", the rest of an interrupted replay"
 	}
 	if !c.Yes {
-		con.note("Nothing was done: --yes would look at %s, and send those selected again.", what)
+		con.note("Nothing was done: --yes would read %s, and send the selected ones again.", what)
 		return nil
 	}
 	if c.Fresh {
@@ -92,12 +87,12 @@ func (c *replayCommand) again(ctx context.Context, con console, config kafka.Con
 			return err
 		}
 	}
-	con.note("Looking at %s.", what)
+	con.note("Reading %s.", what)
 	bar := newBar(con.err)
 	a.Report = bar.show
 	count, err := a.Run(ctx, spans)
 	bar.end()
-	if _, printed := fmt.Fprintf(con.out, "%d sent again, %d not selected, %d left out, %d are dead letters where they lie\n", count.Sent, count.Unwanted, count.Left, count.Unfit); err == nil {
+	if _, printed := fmt.Fprintf(con.out, "%d sent again, %d not selected, %d left out, %d are dead letters\n", count.Sent, count.Unwanted, count.Left, count.Unfit); err == nil {
 		err = printed
 	}
 	if count.LeftWhy != "" {
@@ -107,12 +102,12 @@ func (c *replayCommand) again(ctx context.Context, con console, config kafka.Con
 		con.note("The first that is a dead letter is %s. See `tidemark dlq`.", count.Why)
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("cut short with about %d records to go: start it again with the same flags to go on", count.Remaining)
+		return fmt.Errorf("interrupted with about %d records to go: start it again with the same flags to continue", count.Remaining)
 	}
 	return err
 }
 
-// rebuild folds events into a table of another group.
+// rebuild folds events into the table of another group.
 func (c *replayCommand) rebuild(ctx context.Context, con console, config kafka.Config, streams topology.Streams, selection replay.Selection) error {
 	target, err := replay.Target(streams, string(c.Group))
 	if err != nil {
@@ -132,14 +127,14 @@ func (c *replayCommand) rebuild(ctx context.Context, con console, config kafka.C
 	err = b.Run(ctx)
 	bar.end()
 	if ctx.Err() != nil {
-		return fmt.Errorf("cut short: start it again with the same flags to go on")
+		return fmt.Errorf("interrupted: start it again with the same flags to continue")
 	}
 	if errors.Is(err, processors.ErrNewLog) {
-		return fmt.Errorf("%s holds rows of an events topic that was deleted and made anew since: choose another --group", target.Files.Name)
+		return fmt.Errorf("%s has rows of an events topic that was deleted and recreated since: choose another --group", target.Files.Name)
 	}
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(con.out, "%s holds what was asked for. Compare: tidemark diff files %s\n", target.Files.Name, c.Group)
+	_, err = fmt.Fprintf(con.out, "%s is complete. Compare: tidemark diff files %s\n", target.Files.Name, c.Group)
 	return err
 }

@@ -169,7 +169,7 @@ func TestSendWaitsUntilTheAPIHoldsTheEvent(t *testing.T) {
 		t.Errorf("asked %q, want %q", *asked, want)
 	}
 	behind = true
-	if out, errs, code := tidemark(t, "send", "--url", url, "--api-url", query); code != exitOK || out == "" || !strings.Contains(errs, "does not show it: 503") {
+	if out, errs, code := tidemark(t, "send", "--url", url, "--api-url", query); code != exitOK || out == "" || !strings.Contains(errs, "does not include it yet: 503") {
 		t.Errorf("an API that is behind: exit %d, %q, %q", code, out, errs)
 	}
 	if _, errs, code := tidemark(t, "send", "--url", url, "--api-url", "http://127.0.0.1:1"); code != exitOK || errs != "" {

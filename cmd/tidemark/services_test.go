@@ -52,7 +52,7 @@ func TestAFailureEndsTheOthersInOrder(t *testing.T) {
 		err := runServices(t.Context(), func() { d.note("drain") }, d.patient("http"), failing, d.patient("views"))
 		want := "files: broken"
 		if end == nil {
-			want = "files: ended although nobody stopped it"
+			want = "files: ended unexpectedly"
 		}
 		if fmt.Sprint(err) != want {
 			t.Errorf("error %v, want %s", err, want)

@@ -13,29 +13,24 @@ import (
 	"tidemark/topology"
 )
 
-// topicsCommand groups what is done to the cluster before the roles run on it.
+// topicsCommand groups the commands that prepare a cluster.
 type topicsCommand struct {
 	Plan  topicsPlanCommand  `cmd:"" help:"Show how the cluster's topics differ from what tidemark needs."`
 	Apply topicsApplyCommand `cmd:"" help:"Create the topics that are missing. Existing ones are never altered."`
 	Acls  topicsAclsCommand  `cmd:"" help:"Show the ACLs that each role needs."`
 
-	Repartition topicsRepartitionCommand `cmd:"" help:"Copy everything under another prefix, to topics with another number of partitions."`
+	Repartition topicsRepartitionCommand `cmd:"" help:"Copy all topics under another prefix, with another number of partitions."`
 }
 
-// A topicsPlanCommand compares and changes nothing.
+// A topicsPlanCommand compares the topics with what tidemark needs.
 type topicsPlanCommand struct {
-	clusterFlags
-	sizingFlags
+	sizedFlags
 	outputFlags
 }
 
 // Run prints the differences.
 func (c *topicsPlanCommand) Run(ctx context.Context, con console) error {
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.streams()
+	config, streams, err := c.connect()
 	if err != nil {
 		return err
 	}
@@ -49,20 +44,15 @@ func (c *topicsPlanCommand) Run(ctx context.Context, con console) error {
 	return c.printChanges(con.out, plan)
 }
 
-// A topicsApplyCommand creates what is missing.
+// A topicsApplyCommand creates missing topics.
 type topicsApplyCommand struct {
-	clusterFlags
-	sizingFlags
+	sizedFlags
 	outputFlags
 }
 
 // Run prints what was created. A topic that exists and differs is an error.
 func (c *topicsApplyCommand) Run(ctx context.Context, con console) error {
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.streams()
+	config, streams, err := c.connect()
 	if err != nil {
 		return err
 	}
@@ -70,20 +60,20 @@ func (c *topicsApplyCommand) Run(ctx context.Context, con console) error {
 	if len(created) == 0 && err == nil && c.Output == asTable {
 		return nothingToDo(con.out)
 	}
-	if len(created) > 0 || err == nil { // also those made before another could not be
+	if len(created) > 0 || err == nil { // also those created before one failed
 		err = errors.Join(err, c.printChanges(con.out, created))
 	}
 	return err
 }
 
 func nothingToDo(w io.Writer) error {
-	_, err := fmt.Fprintln(w, "Nothing to do: every topic is there as it must be.")
+	_, err := fmt.Fprintln(w, "Nothing to do: every topic exists with the expected settings.")
 	return err
 }
 
 func (f outputFlags) printChanges(w io.Writer, changes []kafka.Change) error {
 	type row struct {
-		Action  string `json:"action"` // create; mend, which no command does; or allow
+		Action  string `json:"action"` // create, mend (by the operator: no command alters a topic) or allow
 		Topic   string `json:"topic"`
 		Setting string `json:"setting,omitempty"`
 		Found   string `json:"found,omitempty"`
@@ -108,27 +98,22 @@ func (f outputFlags) printChanges(w io.Writer, changes []kafka.Change) error {
 	})
 }
 
-// A topicsRepartitionCommand copies an installation under another prefix. Nothing under the old one is changed.
+// A topicsRepartitionCommand copies an installation under another prefix. It changes nothing under the old one.
 type topicsRepartitionCommand struct {
-	clusterFlags
-	prefixFlags
+	installationFlags
 	outputFlags
-	To     int    `help:"Partitions that every topic is to have." required:"" placeholder:"N" env:"-"`
-	Prefix string `help:"What the names of the new topics and groups are to begin with." required:"" placeholder:"NEW" env:"-"`
+	To     int    `help:"Partitions of every new topic." required:"" placeholder:"N" env:"-"`
+	Prefix string `help:"Prefix of the new topics and groups." required:"" placeholder:"NEW" env:"-"`
 }
 
-// Run copies, compares, and prints what is there. Cut short, it goes on when it is started again.
+// Run copies, compares, and prints a summary. After an interruption it continues when it is started again.
 func (c *topicsRepartitionCommand) Run(ctx context.Context, con console) error {
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	from, err := c.names()
+	config, from, err := c.connect()
 	if err != nil {
 		return err
 	}
 	if c.Prefix == c.TopicPrefix {
-		return usagef("--prefix %s is that of the topics to copy: want another one, as no topic can be given fewer partitions", c.Prefix)
+		return usagef("--prefix %s is the prefix of the topics to copy: want another one", c.Prefix)
 	}
 	if _, err := topology.New(c.Prefix, topology.Sizing{Partitions: c.To, Replication: 1, MinISR: 1}); err != nil {
 		return usageError{err}
@@ -145,7 +130,7 @@ func (c *topicsRepartitionCommand) Run(ctx context.Context, con console) error {
 	move := &repartition.Move{Kafka: config, From: from, To: to, Report: reportStages(con)}
 	summary, err := move.Run(ctx)
 	if ctx.Err() != nil {
-		return fmt.Errorf("cut short: start it again with the same flags to go on")
+		return fmt.Errorf("interrupted: start it again with the same flags to continue")
 	}
 	if errors.Is(err, repartition.ErrDiffer) {
 		for _, d := range summary.Different {
@@ -162,14 +147,14 @@ func (c *topicsRepartitionCommand) Run(ctx context.Context, con console) error {
 	return nil
 }
 
-// reportStages prints what is being done, and every five seconds how far it is.
+// reportStages prints each stage, and its progress every five seconds.
 func reportStages(con console) func(repartition.Stage, int64) {
 	var last repartition.Stage
-	said := time.Now()
+	printed := time.Now()
 	return func(stage repartition.Stage, records int64) {
-		if stage != last || time.Since(said) >= lineEvery {
+		if stage != last || time.Since(printed) >= lineEvery {
 			con.note("%s: record %d", stage, records)
-			last, said = stage, time.Now()
+			last, printed = stage, time.Now()
 		}
 	}
 }
@@ -183,7 +168,7 @@ func (f outputFlags) printMove(w io.Writer, s *repartition.Summary) error {
 		fmt.Fprintf(table, "files\t%d\tall equal\n", s.Files.Equal)
 		fmt.Fprintf(table, "workspaces\t%d\tall equal\n", s.Workspaces.Equal)
 		if s.Strays > 0 {
-			fmt.Fprintf(table, "rows left out\t%d\tin a partition that their key does not belong to: no reader takes them\n", s.Strays)
+			fmt.Fprintf(table, "rows left out\t%d\tin another partition than their key's: nothing reads them\n", s.Strays)
 		}
 	})
 }

@@ -16,20 +16,19 @@ import (
 	"tidemark/why"
 )
 
-// A whyCommand lists the events behind a row.
+// A whyCommand lists the events of a file.
 type whyCommand struct {
-	clusterFlags
-	prefixFlags
+	installationFlags
 	outputFlags
 	Workspace string `arg:"" help:"Workspace of the file." name:"ws"`
 	File      string `arg:"" help:"Id of the file."`
-	Since     string `help:"Only events written since: a time (2026-01-31T09:00:00Z), a day, or how long ago (36h). Left out: all that are kept." default:"" placeholder:"TIME" env:"-"`
+	Since     string `help:"Only events written since then: a time like 2026-01-31T09:00:00Z, a day, or how long ago, like 36h. All by default." default:"" placeholder:"TIME" env:"-"`
 }
 
-// errUnknownFile is returned when no topic knows the file; what was looked at is said before.
+// errUnknownFile is returned when no topic has the file; the offsets that were read are printed before.
 var errUnknownFile = errors.New("no event, dead letter or row of this file was found")
 
-// Run reads the topics and prints events as their verdicts are known, then the row.
+// Run reads the topics, prints each event with its verdict, and then the row.
 func (c *whyCommand) Run(ctx context.Context, con console) error {
 	if c.Workspace == "" || c.File == "" {
 		return usagef("the ids of the workspace and of the file must not be empty")
@@ -38,15 +37,11 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	config, err := c.config()
+	config, streams, err := c.connect()
 	if err != nil {
 		return err
 	}
-	streams, err := c.names()
-	if err != nil {
-		return err
-	}
-	out := &trailPrinter{form: c.Output, w: bufio.NewWriter(con.out)}
+	out := &whyPrinter{form: c.Output, w: bufio.NewWriter(con.out)}
 	found, err := why.Follow(ctx, why.Search{
 		Kafka: config, Streams: streams, WorkspaceID: c.Workspace, FileID: c.File, Since: since,
 		Progress: func(topic string, done, total int64) {
@@ -57,7 +52,7 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 		return errors.Join(err, out.w.Flush())
 	}
 	if found.Events == 0 && found.Row == nil {
-		con.note("Looked for file %s of workspace %s in:", cell(c.File), cell(c.Workspace))
+		con.note("Searched for file %s of workspace %s in:", cell(c.File), cell(c.Workspace))
 		for _, span := range found.Looked {
 			con.note("  %s", span)
 		}
@@ -72,14 +67,14 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 	return nil
 }
 
-// A trailPrinter prints the events of a file and its row: in JSON one object a line, in YAML one document each.
-type trailPrinter struct {
+// A whyPrinter prints the events of a file and its row: one JSON object per line, one YAML document each, or a table.
+type whyPrinter struct {
 	form  string
 	w     *bufio.Writer
-	table bytes.Buffer // the file's own events, for columns that fit
+	table bytes.Buffer // rows, printed at the end to align the columns
 }
 
-func (p *trailPrinter) event(e why.Event) error {
+func (p *whyPrinter) event(e why.Event) error {
 	if p.form != asTable {
 		return p.object(struct {
 			Kind string `json:"kind"`
@@ -112,7 +107,7 @@ func (p *trailPrinter) event(e why.Event) error {
 	return err
 }
 
-func (p *trailPrinter) finding(f why.Finding) error {
+func (p *whyPrinter) finding(f why.Finding) error {
 	var row json.RawMessage
 	if f.Row != nil {
 		row = codecs.AppendFile(nil, f.Row)
@@ -120,7 +115,7 @@ func (p *trailPrinter) finding(f why.Finding) error {
 	if p.form != asTable {
 		err := p.object(struct {
 			Kind      string          `json:"kind"`
-			Row       json.RawMessage `json:"row"` // null: there is none
+			Row       json.RawMessage `json:"row"` // null if there is none
 			Agreement why.Agreement   `json:"agrees"`
 			Why       string          `json:"detail"`
 			Commit    int64           `json:"committed"`
@@ -148,9 +143,9 @@ func (p *trailPrinter) finding(f why.Finding) error {
 	return errors.Join(err, p.w.Flush())
 }
 
-func (p *trailPrinter) object(v any) error {
+func (p *whyPrinter) object(v any) error {
 	if err := printOne(p.w, p.form, v); err != nil {
 		return err
 	}
-	return p.w.Flush() // somebody may be watching
+	return p.w.Flush() // for pipes
 }
