@@ -187,7 +187,7 @@ func (r *run) there(ctx context.Context, topic, header string) (map[string]bool,
 // copyDeadLetters copies the entries that are neither replayed nor dropped. Their source is said as it lies in the new
 // log.
 func (r *run) copyDeadLetters(ctx context.Context) error {
-	there, err := r.there(ctx, r.To.DLQ.Name, topology.HeaderCopiedLetter)
+	there, err := r.there(ctx, r.To.DLQ.Name, topology.HeaderCopiedDeadLetter)
 	if err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func (r *run) copyDeadLetters(ctx context.Context) error {
 			return nil
 		}
 		partition := kafka.Partition(string(record.Key), r.To.DLQ.Partitions)
-		letter := copied(record, r.To.DLQ.Name, partition, topology.HeaderCopiedLetter)
+		letter := copied(record, r.To.DLQ.Name, partition, topology.HeaderCopiedDeadLetter)
 		at := r.places.find(entry.Source.Partition, entry.Source.Offset)
 		if at != nil && entry.Source.Topic == r.From.Events.Name {
 			letter.Partition = at.GetPartition()

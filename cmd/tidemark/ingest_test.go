@@ -94,7 +94,7 @@ func TestBadAliasesAreUsageErrors(t *testing.T) {
 			t.Errorf("%s: exit %d\n%s", role, code, errs)
 		}
 		if _, err := os.Stat(data); err == nil {
-			t.Errorf("%s made its data folder", role)
+			t.Errorf("%s created its data directory", role)
 		}
 	}
 }
