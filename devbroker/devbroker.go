@@ -1,8 +1,9 @@
 // Package devbroker runs a Kafka broker inside this process, for `tidemark dev` and for tests.
 //
-// Any Kafka client can connect. Acknowledged records and committed offsets survive a restart and kill -9, and a lock keeps two
-// processes from sharing a directory. It does not fsync, so records acknowledged just before a power loss may be lost. It has one
-// broker, no replication and no authentication, so it listens on loopback only. It does not create topics automatically.
+// Any Kafka client can connect. Acknowledged records and committed offsets survive a restart and kill -9, and a lock
+// keeps two processes from sharing a directory. It does not fsync, so records acknowledged just before a power loss may
+// be lost. It has one broker, no replication and no authentication, so it listens on loopback only. It does not create
+// topics automatically.
 package devbroker
 
 import (
@@ -86,7 +87,8 @@ func (b *Broker) Close() error {
 	return b.err
 }
 
-// run compacts on a timer until ctx ends. kfake's own timer does not run after a restart until a topic is created or altered.
+// run compacts on a timer until ctx ends. kfake's own timer does not run after a restart until a topic is created or
+// altered.
 func (b *Broker) run(ctx context.Context, every time.Duration) {
 	defer close(b.done)
 	ticker := time.NewTicker(every)

@@ -20,8 +20,8 @@ type T interface {
 	Cleanup(f func())
 }
 
-// ForTest returns the brokers for a test: those in KAFKA_BROKERS, separated by commas, or a broker in memory that ends with the test.
-// A cluster in KAFKA_BROKERS is shared: choose a random topic prefix.
+// ForTest returns the brokers for a test: those in KAFKA_BROKERS, separated by commas, or a broker in memory that ends
+// with the test. A cluster in KAFKA_BROKERS is shared: choose a random topic prefix.
 func ForTest(t T) []string {
 	t.Helper()
 	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {

@@ -14,9 +14,9 @@ import (
 // maxFrame is the largest request that is accepted, as on a Kafka broker (socket.request.max.bytes).
 const maxFrame = 100 << 20
 
-// A guard is a listener that closes a connection at the first request that would crash kfake, which allocates whatever size a frame
-// claims, up to 4 GiB, and ends the process at an unknown API key. It also corrects the answer to CreateTopics: kfake gives settings
-// the config source -1, which Kafka does not have and kafka-python fails on.
+// A guard is a listener that closes a connection at the first request that would crash kfake, which allocates whatever
+// size a frame claims, up to 4 GiB, and ends the process at an unknown API key. It also corrects the answer to
+// CreateTopics: kfake gives settings the config source -1, which Kafka does not have and kafka-python fails on.
 type guard struct{ net.Listener }
 
 // Accept returns the next connection with the guard.
@@ -28,15 +28,16 @@ func (g guard) Accept() (net.Conn, error) {
 	return &guarded{Conn: c}, nil
 }
 
-// Sizes of the parts of a frame. It begins with its length, which does not include itself. API key, API version and correlation id
-// follow in a request, the correlation id alone in an answer.
+// Sizes of the parts of a frame. It begins with its length, which does not include itself. API key, API version and
+// correlation id follow in a request, the correlation id alone in an answer.
 const (
 	lengthBytes = 4
 	keyBytes    = 2
 	leastFrame  = 8
 )
 
-// createConfigs is the first version of CreateTopics whose answer has the topic's settings. It has tags after the correlation id.
+// createConfigs is the first version of CreateTopics whose answer has the topic's settings. It has tags after the
+// correlation id.
 const createConfigs = 5
 
 type guarded struct {

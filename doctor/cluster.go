@@ -56,8 +56,8 @@ func probe(ctx context.Context, config kafka.Config, address string) Finding {
 	if err != nil {
 		return Finding{Status: Failure, What: address + ": " + err.Error(), Fix: "correct the settings"}
 	}
-	return Finding{Status: OK, What: fmt.Sprintf("%s: answers in %v, %s, %s", address, contact.Took.Round(time.Millisecond),
-		cmp.Or(contact.TLS, "without TLS"), cmp.Or(contact.Login, "without a login"))}
+	return Finding{Status: OK, What: fmt.Sprintf("%s: answers in %v, %s, %s", address,
+		contact.Took.Round(time.Millisecond), cmp.Or(contact.TLS, "without TLS"), cmp.Or(contact.Login, "without a login"))}
 }
 
 const grantACLs = "grant it: `tidemark topics acls` prints the commands"
@@ -65,7 +65,8 @@ const grantACLs = "grant it: `tidemark topics acls` prints the commands"
 // failed turns the error of a request into a finding. Unreachable brokers are reported by advertised already.
 func (d *cluster) failed(err error) Finding {
 	if len(d.unreachable) > 0 && kafka.Away(err) {
-		return Finding{Status: Skipped, What: fmt.Sprintf("not checked: %s cannot be reached", brokerNames(d.unreachable))}
+		return Finding{Status: Skipped, What: fmt.Sprintf("not checked: %s cannot be reached",
+			brokerNames(d.unreachable))}
 	}
 	f := Finding{Status: Failure, What: err.Error(), Fix: "fix what the check of the brokers reports, and try again"}
 	mismatch, differs := errors.AsType[*kafka.Mismatch](err)
@@ -83,8 +84,8 @@ func (d *cluster) failed(err error) Finding {
 	return f
 }
 
-// retryCoordinator repeats a request while the group coordinator is unavailable: on a new cluster the first request creates
-// the offsets topic.
+// retryCoordinator repeats a request while the group coordinator is unavailable: on a new cluster the first request
+// creates the offsets topic.
 func retryCoordinator(ctx context.Context, request func() error) error {
 	for {
 		err := request()
@@ -118,9 +119,11 @@ func (d *cluster) advertised(ctx context.Context) []Finding {
 	var bad []Finding
 	for i, f := range found {
 		if f.Status == Failure {
-			b := state.Brokers[slices.IndexFunc(state.Brokers, func(b kafka.Broker) bool { return b.Address == others[i] })]
+			b := state.Brokers[slices.IndexFunc(state.Brokers,
+				func(b kafka.Broker) bool { return b.Address == others[i] })]
 			d.unreachable = append(d.unreachable, b)
-			f.What = fmt.Sprintf("the cluster advertises broker %d, which cannot be reached from here: %s", b.ID, f.What)
+			f.What = fmt.Sprintf("the cluster advertises broker %d, which cannot be reached from here: %s", b.ID,
+				f.What)
 			f.Fix += "; if the address is right inside the cluster only, correct its advertised.listeners"
 			bad = append(bad, f)
 		}
@@ -128,11 +131,13 @@ func (d *cluster) advertised(ctx context.Context) []Finding {
 	if len(bad) > 0 {
 		return bad
 	}
-	return one(OK, fmt.Sprintf("every broker of the cluster can be reached: %d, of which %d at other addresses than --brokers",
+	return one(OK, fmt.Sprintf("every broker of the cluster can be reached: %d, of which %d at other addresses "+
+		"than --brokers",
 		len(state.Brokers), len(good)), "")
 }
 
-// CheckRole is the check that a role makes before it starts: its topics exist as they must be, and ACLs allow what it does.
+// CheckRole is the check that a role makes before it starts: its topics exist as they must be, and ACLs allow what it
+// does.
 func CheckRole(ctx context.Context, c kafka.Config, role topology.Role) error {
 	if err := kafka.CheckTopics(ctx, c, role.Uses()); err != nil {
 		return err
@@ -140,8 +145,8 @@ func CheckRole(ctx context.Context, c kafka.Config, role topology.Role) error {
 	return checkACLs(ctx, c, role)
 }
 
-// checkACLs asks the brokers what this user may do. They do not say it of transactional ids: without that ACL, which only
-// exactly_once needs, the first transaction fails.
+// checkACLs asks the brokers what this user may do. They do not say it of transactional ids: without that ACL, which
+// only exactly_once needs, the first transaction fails.
 func checkACLs(ctx context.Context, c kafka.Config, role topology.Role) error {
 	var access []kafka.Access
 	for _, acl := range role.ACLs() {
@@ -186,7 +191,8 @@ func (d *cluster) roleACLs(ctx context.Context, role topology.Role) Finding {
 	for _, each := range separate(err) {
 		missing = append(missing, each.Error())
 	}
-	f := Finding{Status: Failure, What: role.Name + " would be refused: " + firstFew(missing), Fix: grantACLs, Detail: missing}
+	what := role.Name + " would be refused: " + firstFew(missing)
+	f := Finding{Status: Failure, What: what, Fix: grantACLs, Detail: missing}
 	if len(d.User) == 0 {
 		f.Status = Warning
 		f.Fix = "nothing, if another user runs this role (say which with --role); else " + grantACLs
@@ -202,7 +208,8 @@ func separate(err error) []error {
 	return []error{err}
 }
 
-// brokerNames lists brokers with their addresses as far as they are known. An empty list is a broker that does not exist yet.
+// brokerNames lists brokers with their addresses as far as they are known. An empty list is a broker that does not
+// exist yet.
 func brokerNames(brokers []kafka.Broker) string {
 	if len(brokers) == 0 {
 		return "another broker"

@@ -25,7 +25,9 @@ const maxAhead = time.Minute
 const sampled = 200
 
 // sample reads the newest records of each partition, not older than since. It returns how many there are since then.
-func (d *cluster) sample(ctx context.Context, topic string, since time.Time, each func(*kgo.Record)) (total int64, err error) {
+func (d *cluster) sample(
+	ctx context.Context, topic string, since time.Time, each func(*kgo.Record),
+) (total int64, err error) {
 	spans, err := kafka.Extent(ctx, d.Kafka, topic)
 	if err != nil {
 		return 0, err
@@ -103,8 +105,8 @@ func (d *cluster) events(ctx context.Context) []Finding {
 	since := d.Since.UTC().Format(time.RFC3339)
 	if total == 0 {
 		return one(Warning, "no events arrive: none since "+since,
-			"send one: `tidemark send`; if that arrives, the webhook is not registered with the provider or does not reach the ingress "+
-				"(--ingress-url tries it); if not, tidemark_ingress_requests_total says why it is refused")
+			"send one: `tidemark send`; if that arrives, the webhook is not registered with the provider or does "+
+				"not reach the ingress (--ingress-url tries it); if not, tidemark_ingress_requests_total says why it is refused")
 	}
 	what := fmt.Sprintf("%d since %s, the newest %v ago", total, since, max(0, time.Since(s.newest).Round(time.Second)))
 	if s.replayed > 0 {
@@ -132,14 +134,15 @@ func (s *eventSample) findings() (found []Finding) {
 		found = append(found, Finding{
 			Status: Warning, Detail: s.undecodable,
 			What: fmt.Sprintf("schema: of the newest %d, %s cannot be decoded", s.read, counts(s.undecodable)),
-			Fix: "`tidemark dlq list` says what is wrong with each; another producer than the ingress writes into the topic, " +
-				"as the ingress refuses them with 400",
+			Fix: "`tidemark dlq list` says what is wrong with each; another producer than the ingress writes into " +
+				"the topic, as the ingress refuses them with 400",
 		})
 	}
 	if len(s.unreadable) > 0 {
 		found = append(found, Finding{
 			Status: Warning, Detail: s.unreadable,
-			What: fmt.Sprintf("fields: in the newest %d, %s cannot be read, for example at %s", s.read, counts(s.unreadable), s.example),
+			What: fmt.Sprintf("fields: in the newest %d, %s cannot be read, for example at %s", s.read,
+				counts(s.unreadable), s.example),
 			Fix: "they count as absent, and an event whose created cannot be read is ordered by its arrival; " +
 				"have the sender write texts as strings, sizes as whole numbers and times as RFC 3339",
 		})
@@ -151,8 +154,9 @@ func (s *eventSample) findings() (found []Finding) {
 		}
 		found = append(found, Finding{
 			Status: Note, Detail: s.unknown,
-			What: fmt.Sprintf("names: of the newest %d, %s have no effect, though their names resemble known ones", s.read, counts(s.unknown)),
-			Fix:  "if that is what they mean, start the ingress with --event-aliases " + strings.Join(aliases, ","),
+			What: fmt.Sprintf("names: of the newest %d, %s have no effect, though their names resemble known ones",
+				s.read, counts(s.unknown)),
+			Fix: "if that is what they mean, start the ingress with --event-aliases " + strings.Join(aliases, ","),
 		})
 	}
 	if s.manyDuplicates() {
@@ -195,7 +199,9 @@ func (d *cluster) deadLetters(ctx context.Context) []Finding {
 	}
 	return []Finding{{
 		Status: Warning, Detail: reasons,
-		What: fmt.Sprintf("%s since %s, the newest %v ago", counts(reasons), since, time.Since(newest).Round(time.Second)),
-		Fix:  "`tidemark dlq list` and `dlq show` say what is wrong with each; `dlq replay` puts them back, `dlq drop` discards them",
+		What: fmt.Sprintf("%s since %s, the newest %v ago", counts(reasons), since,
+			time.Since(newest).Round(time.Second)),
+		Fix: "`tidemark dlq list` and `dlq show` say what is wrong with each; `dlq replay` puts them back, `dlq " +
+			"drop` discards them",
 	}}
 }

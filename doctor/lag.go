@@ -43,20 +43,25 @@ func (d *cluster) group(role topology.Role, group topology.GroupUse) func(contex
 	}
 }
 
-// outOfRange finds commits before the log's start, whose records were deleted before they were read, and behind its end.
+// outOfRange finds commits before the log's start, whose records were deleted before they were read, and behind its
+// end.
 func outOfRange(l kafka.GroupLag) (found []Finding) {
 	for _, p := range l.Partitions {
 		switch {
 		case p.Commit >= 0 && p.Commit < p.Start:
 			found = append(found, one(Failure,
-				fmt.Sprintf("lost events: %s/%d begins at offset %d, and the group had committed %d only: %d records were deleted unread",
+				fmt.Sprintf("lost events: %s/%d begins at offset %d, and the group had committed %d only: %d "+
+					"records were deleted unread",
 					l.Topic, p.Partition, p.Start, p.Commit, p.Start-p.Commit),
-				"raise retention.ms of the topic above the longest time that no processor runs; have the provider send the missing events again")...)
+				"raise retention.ms of the topic above the longest time that no processor runs; have the provider "+
+					"send the missing events again")...)
 		case p.Commit > p.End:
 			found = append(found, one(Failure,
-				fmt.Sprintf("%s/%d ends at offset %d, and the group has committed %d: the topic was recreated, or lost its end with a broker",
+				fmt.Sprintf("%s/%d ends at offset %d, and the group has committed %d: the topic was recreated, or "+
+					"lost its end with a broker",
 					l.Topic, p.Partition, p.End, p.Commit),
-				"if it was recreated on purpose, reset the group's commits and start with --accept-new-log; else restore the broker that has the rest")...)
+				"if it was recreated on purpose, reset the group's commits and start with --accept-new-log; else "+
+					"restore the broker that has the rest")...)
 		}
 	}
 	return found
@@ -71,11 +76,14 @@ func noLag(l kafka.GroupLag, role topology.Role) Finding {
 	return f
 }
 
-// smallLag is a lag that is normal between two commits, which are made a few times a second. So is what arrives in a second.
+// smallLag is a lag that is normal between two commits, which are made a few times a second. So is what arrives in a
+// second.
 const smallLag = 100
 
 // progress compares two readings.
-func progress(before, after kafka.GroupLag, watched time.Duration, role topology.Role, group topology.GroupUse) Finding {
+func progress(before, after kafka.GroupLag, watched time.Duration, role topology.Role,
+	group topology.GroupUse,
+) Finding {
 	var stuck []string
 	var read, arrived int64
 	for i, b := range before.Partitions {
@@ -95,18 +103,22 @@ func progress(before, after kafka.GroupLag, watched time.Duration, role topology
 	case lag == 0:
 		return noLag(after, role)
 	case after.Members == 0:
-		f.Status, f.What = Failure, fmt.Sprintf("%s: lag %d and no members (state %s): %s", after.Group, lag, after.State, group.Effect)
+		f.Status, f.What = Failure, fmt.Sprintf("%s: lag %d and no members (state %s): %s", after.Group, lag,
+			after.State, group.Effect)
 		f.Fix = "start `tidemark " + role.Command + "`; if one runs, its log and /readyz say why it is not in the group"
 	case len(stuck) > 0:
 		f.Status = Failure
-		f.What = fmt.Sprintf("%s: lag %d, and the commits of partitions %s did not move in %v, though it has %d members (state %s): %s",
+		f.What = fmt.Sprintf("%s: lag %d, and the commits of partitions %s did not move in %v, though it has %d "+
+			"members (state %s): %s",
 			after.Group, lag, firstFew(stuck), watched, after.Members, after.State, group.Effect)
-		f.Fix = "look at /readyz and the logs of the processes: one recovers its table, cannot write its outputs, or hangs; " +
-			"a restart loses nothing"
+		f.Fix = "look at /readyz and the logs of the processes: one recovers its table, cannot write its outputs, " +
+			"or hangs; a restart loses nothing"
 	case arrived > read && float64(lag) > max(float64(arrived)/watched.Seconds(), smallLag):
 		f.Status = Warning
-		f.What = fmt.Sprintf("%s: lag %d and growing: %d arrived and %d were read in %v", after.Group, lag, arrived, read, watched)
-		f.Fix = "start more processes (up to one per partition), or find what slows them: tidemark_epoch_publish_seconds"
+		f.What = fmt.Sprintf("%s: lag %d and growing: %d arrived and %d were read in %v", after.Group, lag, arrived,
+			read, watched)
+		f.Fix = "start more processes (up to one per partition), or find what slows them: " +
+			"tidemark_epoch_publish_seconds"
 	default:
 		f.Status = OK
 		f.What = fmt.Sprintf("%s: lag %d, small or shrinking: %d arrived and %d were read in %v, %d members",

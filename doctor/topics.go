@@ -13,8 +13,9 @@ import (
 
 // What to do about a wrong number of partitions: of some topics, and of all.
 const (
-	unequalCounts = "every topic must have the same number: partitions were added to some, and Kafka cannot remove them; " +
-		"stop the roles and follow \"Changing the partition count\" in docs/operating.md (`tidemark topics repartition`)"
+	unequalCounts = "every topic must have the same number: partitions were added to some, and Kafka cannot remove " +
+		"them; stop the roles and follow \"Changing the partition count\" in docs/operating.md (`tidemark topics " +
+		"repartition`)"
 	otherCount = "every topic has this number: set --partitions to it; " +
 		"to have another one, follow \"Changing the partition count\" in docs/operating.md"
 )
@@ -46,7 +47,8 @@ func (d *cluster) topics(ctx context.Context) []Finding {
 	}
 	err := kafka.CheckTopics(ctx, d.Kafka, want)
 	if err == nil {
-		what := fmt.Sprintf("all %d exist with the expected settings, %d partitions each", len(want), want[0].Partitions)
+		what := fmt.Sprintf("all %d exist with the expected settings, %d partitions each", len(want),
+			want[0].Partitions)
 		return append(append(found, one(OK, what, "")...), d.timestamps(ctx, want)...)
 	}
 	errs := separate(err)
@@ -80,7 +82,8 @@ func (d *cluster) timestamps(ctx context.Context, want []topology.Topic) []Findi
 		fmt.Sprintf("%s: %s is not LogAppendTime, so a producer's wrong clock affects retention, --since and ages",
 			strings.Join(topics, ", "), kafka.TimestampType),
 		fmt.Sprintf("for each: `kafka-configs --bootstrap-server BROKER --alter --entity-type topics --entity-name %s"+
-			" --add-config %s=LogAppendTime`; it applies to records produced after that", topics[0], kafka.TimestampType))
+			" --add-config %s=LogAppendTime`; it applies to records produced after that",
+			topics[0], kafka.TimestampType))
 }
 
 // replicas looks for partitions without a leader and for missing replicas.
@@ -121,12 +124,15 @@ func (d *cluster) replicas(ctx context.Context) []Finding {
 		missing := d.missingBrokers(weak)
 		found = append(found, Finding{
 			Status: status, Fix: "start " + missing + fix, Detail: weak,
-			What: fmt.Sprintf("%d of %d partitions %s without %s: %s", len(weak), state.Partitions, what, missing, firstFew(texts)),
+			What: fmt.Sprintf("%d of %d partitions %s without %s: %s", len(weak), state.Partitions, what, missing,
+				firstFew(texts)),
 		})
 	}
 	report(Failure, offline, "are offline",
-		"; while most brokers are up, other replicas become leaders within seconds; until then nothing is read or written")
-	report(Failure, refusing, "refuse writes", ": fewer replicas are in sync than min.insync.replicas; webhooks to them are answered 503")
+		"; while most brokers are up, other replicas become leaders within seconds; until then nothing is read or "+
+			"written")
+	report(Failure, refusing, "refuse writes", ": fewer replicas are in sync than min.insync.replicas; webhooks to "+
+		"them are answered 503")
 	report(Warning, weak, "are under-replicated", ", or wait until it has caught up")
 	if len(found) == 0 {
 		return one(OK, fmt.Sprintf("all %d partitions have a leader and all their replicas", state.Partitions), "")

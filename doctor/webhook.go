@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// Webhooks signs and verifies as package ingress does. The command brings it, because no operators' tool imports a role.
+// Webhooks signs and verifies as package ingress does. The command brings it, because no operators' tool imports a
+// role.
 type Webhooks struct {
 	Scheme  string        // its name
 	Timed   bool          // the scheme signs the time
@@ -47,7 +48,8 @@ func (c Config) signature(context.Context) []Finding {
 			return one(Failure, fmt.Sprintf("secret %d: an old request is accepted", i+1), reportBug)
 		}
 	}
-	what := fmt.Sprintf("%d active, scheme %s: a signed sample is accepted, a modified one is refused", w.Secrets, w.Scheme)
+	what := fmt.Sprintf("%d active, scheme %s: a signed sample is accepted, a modified one is refused", w.Secrets,
+		w.Scheme)
 	if w.Timed {
 		what += fmt.Sprintf(", and one whose time is more than %v off", w.Window)
 	} else {
@@ -84,7 +86,8 @@ func (c Config) ingress(ctx context.Context) []Finding {
 		request.Header = c.Webhooks.Sign(i, body, time.Now())
 		status, f := c.askIngress(request, fmt.Sprintf("secret %d of %d", i+1, secrets))
 		if secrets == 0 && status == http.StatusUnauthorized && f.Status == Failure {
-			f = Finding{Status: OK, What: address + ": reachable; without a secret it is not known whether it accepts the sender's signature"}
+			f = Finding{Status: OK, What: address + ": reachable; without a secret it is not known whether it " +
+				"accepts the sender's signature"}
 		}
 		found = append(found, f)
 	}
@@ -132,11 +135,14 @@ func (c Config) askIngress(request *http.Request, secret string) (status int, f 
 	}
 	switch status {
 	case http.StatusBadRequest: // for the event, which is checked after the signature
-		f = Finding{Status: OK, What: fmt.Sprintf("%s: accepts signatures of %s, in %v", where, secret, time.Since(begin).Round(time.Millisecond))}
+		f = Finding{Status: OK, What: fmt.Sprintf("%s: accepts signatures of %s, in %v", where, secret,
+			time.Since(begin).Round(time.Millisecond))}
 	case http.StatusUnauthorized:
 		f = Finding{
-			Status: Failure, What: fmt.Sprintf("%s: refuses the signature of %s: %s: %s", where, secret, problem.Code, problem.Detail),
-			Fix: "give the ingress, the sender and the doctor the same secret and --webhook-scheme; after a change restart the ingress",
+			Status: Failure, What: fmt.Sprintf("%s: refuses the signature of %s: %s: %s", where, secret,
+				problem.Code, problem.Detail),
+			Fix: "give the ingress, the sender and the doctor the same secret and --webhook-scheme; after a change " +
+				"restart the ingress",
 		}
 	case http.StatusServiceUnavailable:
 		f = Finding{
@@ -161,14 +167,16 @@ func ready(ctx context.Context, address string) []Finding {
 	where := request.URL.Redacted()
 	status, _, body, err := exchange(request)
 	if err != nil {
-		return one(Failure, fmt.Sprintf("%s: %v", where, err), "start the process, or correct --ready-url: it is the address of --admin-addr")
+		return one(Failure, fmt.Sprintf("%s: %v", where, err), "start the process, or correct --ready-url: it is "+
+			"the address of --admin-addr")
 	}
 	if status == http.StatusOK {
 		return one(OK, where+": ready", "")
 	}
 	var answer struct{ Reasons map[string]string }
 	if json.Unmarshal(body, &answer) != nil || len(answer.Reasons) == 0 {
-		return one(Failure, fmt.Sprintf("%s: answers %d", where, status), "correct --ready-url: it is the address of --admin-addr")
+		return one(Failure, fmt.Sprintf("%s: answers %d", where, status), "correct --ready-url: it is the address "+
+			"of --admin-addr")
 	}
 	var reasons []string
 	for _, name := range sortedKeys(answer.Reasons) {

@@ -8,7 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// AdminHandler serves /healthz, /readyz and /metrics. They are not for the public and belong on an address of their own.
+// AdminHandler serves /healthz, /readyz and /metrics. They are not for the public and belong on an address of their
+// own.
 func AdminHandler(registry *prometheus.Registry, readiness *Readiness) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {

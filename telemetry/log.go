@@ -6,8 +6,8 @@ import (
 	"os"
 )
 
-// NewLogger returns a logger that writes records of at least level to w. The format is text, json, or auto: text on a terminal, else
-// JSON.
+// NewLogger returns a logger that writes records of at least level to w. The format is text, json, or auto: text on a
+// terminal, else JSON.
 func NewLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if format == "text" || format == "auto" && IsTerminal(w) {

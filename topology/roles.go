@@ -9,8 +9,8 @@ const (
 	opCreate          = "Create"
 )
 
-// A Role is what one kind of process, or an operator, does with the cluster. Start-up checks, ACLs and tidemark doctor are
-// derived from it, so a new kind of process is one more Role in Streams.Roles.
+// A Role is what one kind of process, or an operator, does with the cluster. Start-up checks, ACLs and tidemark doctor
+// are derived from it, so a new kind of process is one more Role in Streams.Roles.
 type Role struct {
 	Name    string
 	Command string // the subcommand that runs until it is stopped; empty for a role of operators
@@ -21,8 +21,8 @@ type Role struct {
 	TransactionalIDs []string
 }
 
-// A TopicUse is a topic and the operations of a role on it. Every role also describes the settings of its topics, because it
-// refuses to start on wrong ones.
+// A TopicUse is a topic and the operations of a role on it. Every role also describes the settings of its topics,
+// because it refuses to start on wrong ones.
 type TopicUse struct {
 	Topic      Topic
 	Operations []string

@@ -1,8 +1,8 @@
-// Package topology declares tidemark's topics, groups and tables with their keys, partitions and retention, and the roles with what
-// each may do.
+// Package topology declares tidemark's topics, groups and tables with their keys, partitions and retention, and the
+// roles with what each may do.
 //
-// It is compiled in, so that two processes of one release cannot disagree about a name. It knows no client: package kafka compares
-// it with a cluster, and codecs turns messages into record bytes.
+// It is compiled in, so that two processes of one release cannot disagree about a name. It knows no client: package
+// kafka compares it with a cluster, and codecs turns messages into record bytes.
 package topology
 
 import (
@@ -37,8 +37,8 @@ type Topic struct {
 	Retention   time.Duration // retention.ms; zero for a compacted topic
 }
 
-// Config returns the topic's settings by Kafka's names. Timestamps are the broker's, because a producer's wrong clock would affect
-// retention, reported ages, and lookups of offsets by time.
+// Config returns the topic's settings by Kafka's names. Timestamps are the broker's, because a producer's wrong clock
+// would affect retention, reported ages, and lookups of offsets by time.
 func (t Topic) Config() map[string]string {
 	config := map[string]string{
 		"cleanup.policy":      "delete",

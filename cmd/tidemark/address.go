@@ -18,7 +18,8 @@ const (
 	urlAddress    = "url"
 )
 
-// checkAddresses refuses invalid addresses, wherever they were set, before the command creates a store, a topic or a secret.
+// checkAddresses refuses invalid addresses, wherever they were set, before the command creates a store, a topic or a
+// secret.
 func checkAddresses(ctx *kong.Context) error {
 	for _, flag := range ctx.Flags() {
 		kind := flag.Tag.Get("address")
@@ -43,8 +44,8 @@ func checkAddresses(ctx *kong.Context) error {
 	return nil
 }
 
-// checkAddress returns an error with a suggestion for a value that is no address of its kind. An empty one means the default, or
-// none.
+// checkAddress returns an error with a suggestion for a value that is no address of its kind. An empty one means the
+// default, or none.
 func checkAddress(kind, value, byDefault string) error {
 	switch {
 	case value == "" && kind != dialAddress:

@@ -64,8 +64,8 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 	return nil
 }
 
-// sizes returns the streams with these settings. Without any, a cluster of one broker cannot have the default sizing and
-// is compared with dev's.
+// sizes returns the streams with these settings. Without any, a cluster of one broker cannot have the default sizing
+// and is compared with dev's.
 func (c *doctorCommand) sizes() (streams, single topology.Streams, err error) {
 	sized := c.sizingFlags
 	sized.Replication = cmp.Or(c.Replication, topology.Default.Replication)

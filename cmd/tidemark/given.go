@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// A given is a filter that must not be empty when it is given: an empty variable of a script must not select everything.
+// A given is a filter that must not be empty when it is given: an empty variable of a script must not select
+// everything.
 type given string
 
 var errEmptySelector = errors.New("it is empty: omit the flag to select all")

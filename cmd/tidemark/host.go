@@ -61,7 +61,8 @@ func (f roleFlags) runRole(ctx context.Context, con console, role func(topology.
 	return h.run(ctx, services...)
 }
 
-// A host has what the services of a process share: settings, log, metrics, readiness, the start-up gate and the admin address.
+// A host has what the services of a process share: settings, log, metrics, readiness, the start-up gate and the admin
+// address.
 type host struct {
 	kafka     kafka.Config
 	streams   topology.Streams
@@ -120,8 +121,8 @@ func (h *host) adminHandler() http.Handler {
 	return mux
 }
 
-// run runs the services and the gate until ctx ends, and drains: readiness first, after a delay the services in their order, then
-// the gate, the admin address last.
+// run runs the services and the gate until ctx ends, and drains: readiness first, after a delay the services in their
+// order, then the gate, the admin address last.
 func (h *host) run(ctx context.Context, services ...service) error {
 	services = append(services, service{name: "topics", run: h.gate.run}, service{name: "admin", run: func(ctx context.Context) error {
 		return serveHTTP(ctx, h.admin, httpServer(h.adminHandler(), h.log), h.log.With("role", "admin"))
@@ -141,8 +142,9 @@ func (h *host) run(ctx context.Context, services ...service) error {
 	return err
 }
 
-// closeConnections adds Connection: close to answers while the process drains, so that clients open another connection, which
-// the load balancer sends elsewhere. Closing an idle connection instead may lose a request that was just sent on it.
+// closeConnections adds Connection: close to answers while the process drains, so that clients open another connection,
+// which the load balancer sends elsewhere. Closing an idle connection instead may lose a request that was just sent on
+// it.
 func (h *host) closeConnections(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h.draining.Load() {

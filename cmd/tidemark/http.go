@@ -40,7 +40,8 @@ func httpServer(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// serveHTTP serves on l until ctx ends. Then it accepts no new requests, waits for the open ones, and closes what is left.
+// serveHTTP serves on l until ctx ends. Then it accepts no new requests, waits for the open ones, and closes what is
+// left.
 func serveHTTP(ctx context.Context, l net.Listener, server *http.Server, log *slog.Logger) error {
 	log.InfoContext(ctx, "listening", "addr", l.Addr().String())
 	group, over := errgroup.WithContext(ctx)

@@ -59,8 +59,8 @@ func (c *ingestCommand) Run(ctx context.Context, con console) error {
 	})
 }
 
-// ingress builds the service that receives webhooks. It accepts requests once the gate is open. When ctx ends it finishes open
-// requests, waits until the events in flight are acknowledged, and closes the producer.
+// ingress builds the service that receives webhooks. It accepts requests once the gate is open. When ctx ends it
+// finishes open requests, waits until the events in flight are acknowledged, and closes the producer.
 func (f ingestFlags) ingress(ctx context.Context, h *host, scheme ingress.Scheme, secrets []ingress.Secret) (service, error) {
 	if err := checkRate("--workspace-rate", f.WorkspaceRate); err != nil {
 		return service{}, err
@@ -99,8 +99,8 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, scheme ingress.Scheme
 	}}, nil
 }
 
-// closeIngress waits for the events in flight. If the brokers do not acknowledge them, their senders have been answered 503
-// and send them again.
+// closeIngress waits for the events in flight. If the brokers do not acknowledge them, their senders have been answered
+// 503 and send them again.
 func closeIngress(ctx context.Context, server *ingress.Server, log *slog.Logger) error {
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()

@@ -1,7 +1,9 @@
-// Command tidemark turns Fast.io file webhooks into the current state of every file, kept in Kafka and queryable over HTTP.
+// Command tidemark turns Fast.io file webhooks into the current state of every file, kept in Kafka and queryable over
+// HTTP.
 //
-// Every command is in one binary, so that all agree on topics, keys and settings. Results go to stdout and logs to stderr. This
-// package reads settings, wires the other packages and prints; it has no logic of events, topics or checks.
+// Every command is in one binary, so that all agree on topics, keys and settings. Results go to stdout and logs to
+// stderr. This package reads settings, wires the other packages and prints; it has no logic of events, topics or
+// checks.
 package main
 
 import (
@@ -25,7 +27,8 @@ const (
 	exitUsage  = 2
 )
 
-// A console has the streams of a command: results go to out, everything else to err. A command reads in only to ask a question.
+// A console has the streams of a command: results go to out, everything else to err. A command reads in only to ask a
+// question.
 type console struct {
 	in  io.Reader
 	out io.Writer
@@ -37,7 +40,8 @@ func (c console) note(format string, args ...any) {
 	_, _ = fmt.Fprintf(c.err, format+"\n", args...) // nothing is left to report it to
 }
 
-// cli is the whole command line. A setting is declared in the command that uses it, or in a group that the command embeds.
+// cli is the whole command line. A setting is declared in the command that uses it, or in a group that the command
+// embeds.
 type cli struct {
 	Config configFile `help:"YAML file of settings, named like the flags. Flags and environment override it." placeholder:"FILE"`
 
@@ -66,8 +70,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], console{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
 }
 
-// handleSignals drains the process at the first signal, and kills it with the second. Both are read from one channel, so that the
-// second is not lost however soon it comes.
+// handleSignals drains the process at the first signal, and kills it with the second. Both are read from one channel,
+// so that the second is not lost however soon it comes.
 func handleSignals(signals chan os.Signal, drain func()) {
 	<-signals
 	drain()

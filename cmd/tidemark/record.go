@@ -13,7 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A record is one Kafka record as JSON. Text that is not UTF-8, and a value that is not JSON, are in the fields named *_base64.
+// A record is one Kafka record as JSON. Text that is not UTF-8, and a value that is not JSON, are in the fields named
+// *_base64.
 type record struct {
 	Topic       string            `json:"topic"`
 	Partition   int32             `json:"partition"`

@@ -78,7 +78,8 @@ func (c *sendCommand) post(ctx context.Context, signature http.Header, body []by
 	return do(request)
 }
 
-// awaitVisible waits until a get would include the event. The event is in the log in any case, so no error is a failure of send.
+// awaitVisible waits until a get would include the event. The event is in the log in any case, so no error is a failure
+// of send.
 func (c *sendCommand) awaitVisible(ctx context.Context, con console, answer []byte) {
 	var accepted struct {
 		Position string `json:"position"`
@@ -138,7 +139,8 @@ func readBody(arg string, stdin io.Reader) ([]byte, error) {
 	return body, nil
 }
 
-// workspaceOf returns the workspace in the body, which selects the secret. Invalid bodies are posted too, to see the refusal.
+// workspaceOf returns the workspace in the body, which selects the secret. Invalid bodies are posted too, to see the
+// refusal.
 func workspaceOf(body []byte) string {
 	var scope struct {
 		Snake string `json:"workspace_id"`

@@ -19,8 +19,8 @@ type serveFlags struct {
 	MaxStaleness time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
 }
 
-// maxReaders is how many connections the query API has open: a request may wait for up to a minute, and an answer may be
-// megabytes. Further connections wait in the kernel's backlog.
+// maxReaders is how many connections the query API has open: a request may wait for up to a minute, and an answer may
+// be megabytes. Further connections wait in the kernel's backlog.
 const maxReaders = 4096
 
 // A serveCommand answers queries.

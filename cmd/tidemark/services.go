@@ -15,9 +15,9 @@ type service struct {
 	addr string                          // that it listens on, if any
 }
 
-// runServices runs all services until ctx ends or one of them does. Then it calls drain, and stops the services one by one: it
-// cancels services[0], waits until that has returned, cancels services[1], and so on. So a service that receives work is listed
-// before the one that does it. A service that ends before it is stopped has failed.
+// runServices runs all services until ctx ends or one of them does. Then it calls drain, and stops the services one by
+// one: it cancels services[0], waits until that has returned, cancels services[1], and so on. So a service that
+// receives work is listed before the one that does it. A service that ends before it is stopped has failed.
 func runServices(ctx context.Context, drain func(), services ...service) error {
 	group, over := errgroup.WithContext(ctx)
 	stops := make([]func(), 0, len(services))

@@ -11,8 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A configFile is the path of a YAML file of settings: a map from flag names to values. Flags and environment override it, and it
-// overrides the defaults.
+// A configFile is the path of a YAML file of settings: a map from flag names to values. Flags and environment override
+// it, and it overrides the defaults.
 type configFile string
 
 // BeforeResolve reads the file; kong calls it when the flag or its variable is set.
@@ -32,8 +32,8 @@ func (c configFile) BeforeResolve(ctx *kong.Context, step *kong.Path) error {
 // settings are the values of one file by flag name: strings, or slices of them.
 type settings map[string]any
 
-// readSettings decodes the file strictly: an unknown key, a repeated one and a nested value are errors that name the key and the
-// line.
+// readSettings decodes the file strictly: an unknown key, a repeated one and a nested value are errors that name the
+// key and the line.
 func readSettings(path string, app *kong.Application) (settings, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -97,8 +97,8 @@ func settingValue(node *yaml.Node) (any, error) {
 	return nil, errors.New("want a value or a list of values")
 }
 
-// settingNames returns the flags of all commands that also have a variable. The others belong to one invocation, and a file
-// cannot set them.
+// settingNames returns the flags of all commands that also have a variable. The others belong to one invocation, and a
+// file cannot set them.
 func settingNames(node *kong.Node) map[string]bool {
 	names := map[string]bool{}
 	for _, flag := range node.Flags {

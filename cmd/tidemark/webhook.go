@@ -64,8 +64,8 @@ func (f webhookFlags) secretsOrDevs(scheme ingress.Scheme, data string) ([]ingre
 	return secrets, err
 }
 
-// devSecretFile returns the file of dev's generated secret. Secrets of standard-webhooks have another format, and a file of
-// their own.
+// devSecretFile returns the file of dev's generated secret. Secrets of standard-webhooks have another format, and a
+// file of their own.
 func devSecretFile(data string, scheme ingress.Scheme) string {
 	if scheme.Name() == ingress.StandardWebhooks {
 		return filepath.Join(data, "webhook-secret-standard")
