@@ -1,10 +1,9 @@
-// Package devbroker is a Kafka broker inside this process, for `tidemark dev` and for tests.
+// Package devbroker runs a Kafka broker inside this process, for `tidemark dev` and for tests.
 //
-// It promises what a developer expects of a broker: any Kafka client can connect, acknowledged records and committed offsets
-// are there again after a restart and after kill -9, and two processes never share a folder. It refuses to be more: it keeps
-// the page cache's promise only, so records acknowledged in the moments before a power loss may be gone; it has one broker and
-// no replication; it listens on loopback only, because it asks nobody who they are. Topics come from requests, never from
-// naming them.
+// Any Kafka client can connect. Acknowledged records and committed offsets survive a restart and kill -9, and a lock
+// keeps two processes from sharing a directory. It does not fsync, so records acknowledged just before a power loss may
+// be lost. It has one broker, no replication and no authentication, so it listens on loopback only. It does not create
+// topics automatically.
 package devbroker
 
 import (
@@ -21,12 +20,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
-// Config is what Start needs. The zero value is a broker in memory on a free port.
+// Config configures a broker. The zero value is one in memory on a free port.
 type Config struct {
-	Dir        string        // where data is kept; empty: in memory
+	Dir        string        // of the data; empty: in memory
 	Addr       string        // host:port on loopback; empty: 127.0.0.1 and a free port
 	Compaction time.Duration // how often compacted topics are compacted; zero: every 5 minutes
-	Log        *slog.Logger  // nil: nothing is logged
+	Log        *slog.Logger  // nil: no log
 }
 
 // A Broker is a running broker.
@@ -78,18 +77,18 @@ func Start(ctx context.Context, c Config) (*Broker, error) {
 	return b, nil
 }
 
-// Addr is where clients connect, as host:port.
+// Addr returns the address for clients, as host:port.
 func (b *Broker) Addr() string { return b.addr }
 
-// Close stops the broker and writes what a kill would leave out. It may be called more than once.
+// Close flushes and stops the broker. It may be called more than once.
 func (b *Broker) Close() error {
 	b.stop()
 	<-b.done
 	return b.err
 }
 
-// run compacts on a timer and closes the cluster at the end. kfake's own timer does not run after a restart, until a topic is
-// created or altered.
+// run compacts on a timer until ctx ends. kfake's own timer does not run after a restart until a topic is created or
+// altered.
 func (b *Broker) run(ctx context.Context, every time.Duration) {
 	defer close(b.done)
 	ticker := time.NewTicker(every)
@@ -113,11 +112,11 @@ func listen(addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("address of the embedded broker %q: %w", addr, err)
 	}
 	if !tcp.IP.IsLoopback() {
-		return nil, fmt.Errorf("the embedded broker asks nobody who they are and listens on loopback only: %q is not, use 127.0.0.1:%d", addr, tcp.Port)
+		return nil, fmt.Errorf("the embedded broker has no authentication and listens on loopback only: instead of %q use 127.0.0.1:%d", addr, tcp.Port)
 	}
 	l, err := net.ListenTCP("tcp", tcp)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("address %s of the embedded broker is taken: stop the program that listens there, or choose another address", addr)
+		return nil, fmt.Errorf("address %s of the embedded broker is in use: stop the program that listens there, or choose another address", addr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen for the embedded broker: %w", err)
@@ -125,22 +124,22 @@ func listen(addr string) (net.Listener, error) {
 	return guard{l}, nil
 }
 
-// lock holds the folder until it is unlocked or the process ends, however it ends.
+// lock locks the directory until unlock or the end of the process, also by kill -9.
 func lock(dir string) (unlock func() error, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("data folder of the embedded broker: %w", err)
+		return nil, fmt.Errorf("data directory of the embedded broker: %w", err)
 	}
 	path := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("data folder of the embedded broker: %w", err)
+		return nil, fmt.Errorf("data directory of the embedded broker: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		holder, _ := os.ReadFile(path) // the number only helps to find it
-		return nil, errors.Join(fmt.Errorf("data folder %q is in use by process %s: stop it, or choose another folder", dir, holder), f.Close())
+		holder, _ := os.ReadFile(path) // only to name it in the error
+		return nil, errors.Join(fmt.Errorf("data directory %q is in use by process %s: stop it, or choose another directory", dir, holder), f.Close())
 	}
 	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock the data folder: %w", err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock the data directory: %w", err), f.Close())
 	}
 	return f.Close, nil
 }
@@ -150,12 +149,12 @@ func writePID(f *os.File) error {
 	return err
 }
 
-// A logger hands kfake's lines to slog.
+// A logger writes kfake's log to slog.
 type logger struct{ log *slog.Logger }
 
-// Logf is kfake's logger.
+// Logf implements kfake.Logger.
 func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
-	at := slog.LevelDebug // kfake's info tells of every group's every step
+	at := slog.LevelDebug // kfake logs every step of every group as info
 	switch level {
 	case kfake.LogLevelError:
 		at = slog.LevelError
@@ -163,6 +162,6 @@ func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
 		at = slog.LevelWarn
 	}
 	if l.log.Enabled(context.Background(), at) {
-		l.log.Log(context.Background(), at, "embedded broker", "said", fmt.Sprintf(format, args...))
+		l.log.Log(context.Background(), at, "embedded broker", "message", fmt.Sprintf(format, args...))
 	}
 }

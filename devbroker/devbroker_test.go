@@ -24,7 +24,7 @@ import (
 	"tidemark/devbroker"
 )
 
-// childDir makes the test binary a broker on that folder, for a test that has to kill one.
+// childDir makes the test binary a broker on that directory, for a test that has to kill one.
 const childDir = "DEVBROKER_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -142,7 +142,7 @@ func TestSurvivesKill(t *testing.T) {
 
 	_, err = devbroker.Start(t.Context(), devbroker.Config{Dir: dir})
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("in use by process %d", child.Process.Pid)) {
-		t.Errorf("a second broker on the folder: got %v, want it refused with the holder's number", err)
+		t.Errorf("a second broker on the directory: got %v, want it refused with the holder's number", err)
 	}
 
 	kill()
@@ -174,10 +174,10 @@ func TestRefusesToStart(t *testing.T) {
 		name, want string
 		config     devbroker.Config
 	}{
-		{"port taken", "is taken", devbroker.Config{Addr: held.Addr()}},
+		{"port in use", "is in use", devbroker.Config{Addr: held.Addr()}},
 		{"not loopback", "listens on loopback only", devbroker.Config{Addr: "0.0.0.0:0"}},
 		{"no port", "address of the embedded broker", devbroker.Config{Addr: "127.0.0.1"}},
-		{"folder is a file", "data folder", devbroker.Config{Dir: filepath.Join(os.Args[0], "x")}},
+		{"directory is a file", "data directory", devbroker.Config{Dir: filepath.Join(os.Args[0], "x")}},
 	} {
 		b, err := devbroker.Start(t.Context(), c.config)
 		if err == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// T is what ForTest needs of a *testing.T or *testing.B.
+// T is the part of *testing.T and *testing.B that ForTest needs.
 type T interface {
 	Helper()
 	Fatalf(format string, args ...any)
@@ -20,15 +20,15 @@ type T interface {
 	Cleanup(f func())
 }
 
-// ForTest returns the brokers a test is to use: those named in KAFKA_BROKERS, separated by commas, else a broker of its own in
-// memory that ends with the test. A cluster that is named outlives the test and is shared: choose a random topic prefix.
+// ForTest returns the brokers for a test: those in KAFKA_BROKERS, separated by commas, or a broker in memory that ends
+// with the test. A cluster in KAFKA_BROKERS is shared: choose a random topic prefix.
 func ForTest(t T) []string {
 	t.Helper()
 	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {
 		t.Logf("on the cluster %s", brokers)
 		return strings.Split(brokers, ",")
 	}
-	// Not the test's own context: that ends before the clean-up, and with it the broker under clients still draining.
+	// Not the test's context: it ends before the clean-up, while clients still drain.
 	b, err := Start(context.Background(), Config{})
 	if err != nil {
 		t.Fatalf("start a broker: %v", err)
@@ -41,7 +41,7 @@ func ForTest(t T) []string {
 	return []string{b.Addr()}
 }
 
-// CreateTopic makes a topic without replicas, with settings of the test's own.
+// CreateTopic creates a topic with replication factor 1.
 func CreateTopic(t T, brokers []string, topic string, partitions int, settings map[string]string) {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...))
@@ -59,7 +59,7 @@ func CreateTopic(t T, brokers []string, topic string, partitions int, settings m
 	AwaitTopics(t, client, topic)
 }
 
-// AwaitTopics waits until the cluster tells of topics that were just made: a busy broker takes a moment to know them.
+// AwaitTopics waits until new topics are in the cluster's metadata.
 func AwaitTopics(t T, client *kgo.Client, topics ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -72,7 +72,7 @@ func AwaitTopics(t T, client *kgo.Client, topics ...string) {
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			t.Fatalf("topics %v are not known: %v", topics, errors.Join(err, found.Error()))
+			t.Fatalf("topics %v are not in the metadata: %v", topics, errors.Join(err, found.Error()))
 		}
 	}
 }

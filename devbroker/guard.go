@@ -11,16 +11,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// maxFrame is the largest request let through, as on a Kafka broker (socket.request.max.bytes).
+// maxFrame is the largest request that is accepted, as on a Kafka broker (socket.request.max.bytes).
 const maxFrame = 100 << 20
 
-// A guard is a listener whose connections end at the first request that kfake would not survive: it allocates whatever size a
-// frame claims, up to 4 GiB, and an API key that it does not know ends the process. It also corrects one kind of answer: kfake
-// gives the settings of a topic that was created the source -1, which is none of Kafka's, and kafka-python ends with an error
-// about it.
+// A guard is a listener that closes a connection at the first request that would crash kfake, which allocates whatever
+// size a frame claims, up to 4 GiB, and ends the process at an unknown API key. It also corrects the answer to
+// CreateTopics: kfake gives settings the config source -1, which Kafka does not have and kafka-python fails on.
 type guard struct{ net.Listener }
 
-// Accept returns the next connection, guarded.
+// Accept returns the next connection with the guard.
 func (g guard) Accept() (net.Conn, error) {
 	c, err := g.Listener.Accept()
 	if err != nil {
@@ -29,27 +28,28 @@ func (g guard) Accept() (net.Conn, error) {
 	return &guarded{Conn: c}, nil
 }
 
-// Sizes of a frame's parts. A frame begins with its length, which does not count itself; API key, API version and correlation
-// id follow in every request, the correlation id alone in every answer.
+// Sizes of the parts of a frame. It begins with its length, which does not include itself. API key, API version and
+// correlation id follow in a request, the correlation id alone in an answer.
 const (
 	lengthBytes = 4
 	keyBytes    = 2
 	leastFrame  = 8
 )
 
-// createConfigs is the first version of CreateTopics whose answer has the topic's settings. It has tags behind the correlation id.
+// createConfigs is the first version of CreateTopics whose answer has the topic's settings. It has tags after the
+// correlation id.
 const createConfigs = 5
 
 type guarded struct {
 	net.Conn
-	head []byte // checked, not yet handed on
-	rest uint32 // bytes of the current frame still to come
+	head []byte // checked, and not yet returned by Read
+	rest uint32 // bytes of the current frame still to be read
 
 	mu      sync.Mutex
-	creates map[uint32]int16 // versions of the CreateTopics that are not answered yet, by correlation id
+	creates map[uint32]int16 // versions of unanswered CreateTopics requests by correlation id
 }
 
-// Read hands on at most the rest of one frame, so that the head of the next is seen here before kfake sees it.
+// Read returns at most the rest of one frame, so that the head of the next is checked before kfake reads it.
 func (c *guarded) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -94,7 +94,7 @@ func (c *guarded) next() error {
 	return nil
 }
 
-// Write sends an answer, which kfake writes in one piece.
+// Write sends an answer, which kfake writes with one call.
 func (c *guarded) Write(p []byte) (int, error) {
 	answer := p
 	if len(p) >= 2*lengthBytes {
@@ -104,7 +104,7 @@ func (c *guarded) Write(p []byte) (int, error) {
 		delete(c.creates, id)
 		c.mu.Unlock()
 		if creates {
-			answer = sourced(p, version)
+			answer = withConfigSource(p, version)
 		}
 	}
 	if n, err := c.Conn.Write(answer); err != nil {
@@ -113,9 +113,9 @@ func (c *guarded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// sourced returns an answer to CreateTopics in which each setting is one of the topic's own, as kfake's describe answer has them.
-func sourced(answer []byte, version int16) []byte {
-	const head = 2*lengthBytes + 1 // and no tags
+// withConfigSource returns an answer to CreateTopics in which each setting has the source "dynamic topic config".
+func withConfigSource(answer []byte, version int16) []byte {
+	const head = 2*lengthBytes + 1 // with no tags
 	response := kmsg.NewPtrCreateTopicsResponse()
 	response.SetVersion(version)
 	if len(answer) < head || response.ReadFrom(answer[head:]) != nil {

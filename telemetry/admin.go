@@ -8,7 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// AdminHandler serves /healthz, /readyz and /metrics. They belong on an address of their own: none of them is for the public.
+// AdminHandler serves /healthz, /readyz and /metrics. They are not for the public and belong on an address of their
+// own.
 func AdminHandler(registry *prometheus.Registry, readiness *Readiness) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -34,7 +35,7 @@ func AdminHandler(registry *prometheus.Registry, readiness *Readiness) http.Hand
 
 func answer(w http.ResponseWriter, status int, body any) {
 	data, err := json.Marshal(body)
-	if err != nil { // neither body above can fail: both hold strings and booleans
+	if err != nil { // not possible: strings and booleans
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}

@@ -5,7 +5,7 @@ import (
 	"runtime/debug"
 )
 
-// A Build says which tidemark this is.
+// A Build identifies the binary.
 type Build struct {
 	Version  string `json:"version" yaml:"version"`   // the module's version, "(devel)" outside a tagged build
 	Revision string `json:"revision" yaml:"revision"` // the commit, "unknown" when built outside a repository
@@ -15,7 +15,7 @@ type Build struct {
 	Platform string `json:"platform" yaml:"platform"`
 }
 
-// ReadBuild returns what the Go tool stamped into this binary.
+// ReadBuild returns the build information that the Go toolchain stored in this binary.
 func ReadBuild() Build {
 	b := Build{Version: "(devel)", Revision: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()

@@ -1,5 +1,4 @@
-// Package telemetry is what a running tidemark shows of itself: its log, its metrics and whether it is ready.
+// Package telemetry has the logger, the Prometheus registry, readiness and the admin handler that every command uses.
 //
-// It promises one log line format, one Prometheus registry and one admin handler to every command. It owns no socket and no
-// goroutine, and it knows no role: a role brings its own metrics and its own answer to "are you ready".
+// It opens no socket and starts no goroutine. It knows no role: a role registers its own metrics and readiness checks.
 package telemetry

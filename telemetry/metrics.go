@@ -5,7 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// NewRegistry returns a registry that already holds what every Go process can tell, and tidemark_build_info.
+// NewRegistry returns a registry with the collectors of Go and of the process, and tidemark_build_info.
 func NewRegistry(build Build) *prometheus.Registry {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "tidemark_build_info",
@@ -23,7 +23,7 @@ var readyDesc = prometheus.NewDesc("tidemark_ready", "Whether a check of /readyz
 // Describe makes Readiness a Prometheus collector.
 func (r *Readiness) Describe(descs chan<- *prometheus.Desc) { descs <- readyDesc }
 
-// Collect asks every check, as /readyz does.
+// Collect runs every check, as /readyz does.
 func (r *Readiness) Collect(metrics chan<- prometheus.Metric) {
 	for _, s := range r.States() {
 		ready := 0.0

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// ErrDraining is every check's reason once the process has begun to leave.
-var ErrDraining = errors.New("draining: the process is about to leave")
+// errDraining is every check's reason once the process drains.
+var errDraining = errors.New("draining: the process is shutting down")
 
 // Readiness collects the checks of one process. The zero value has none and is ready.
 type Readiness struct {
@@ -16,7 +16,7 @@ type Readiness struct {
 	draining bool
 }
 
-// Add names a check and how to ask it: nil means ready, else the error is the reason. Adding a name again replaces its check.
+// Add adds a check: nil means ready, else the error is the reason. Adding a name again replaces its check.
 func (r *Readiness) Add(name string, check func() error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -29,26 +29,26 @@ func (r *Readiness) Add(name string, check func() error) {
 	r.checks[name] = check
 }
 
-// Drain makes every check fail for good, so that load balancers turn away before the process stops serving.
+// Drain makes every check fail from now on, so that load balancers send requests elsewhere before the process stops.
 func (r *Readiness) Drain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.draining = true
 }
 
-// A CheckState is the answer of one check.
+// A CheckState is the result of one check.
 type CheckState struct {
 	Check string
 	Err   error // nil: ready
 }
 
-// States asks every check, in the order they were added.
+// States runs every check, in the order they were added.
 func (r *Readiness) States() []CheckState {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	states := make([]CheckState, 0, len(r.names))
 	for _, name := range r.names {
-		err := ErrDraining
+		err := errDraining
 		if !r.draining {
 			err = r.checks[name]()
 		}

@@ -15,14 +15,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestLoggerWritesTheFormAskedFor(t *testing.T) {
+func TestLoggerWritesTheGivenFormat(t *testing.T) {
 	for _, test := range []struct {
 		format string
 		want   string
 	}{
-		{LogJSON, `{"level":"WARN","msg":"a message","topic":"t"}`},
-		{LogAuto, `{"level":"WARN","msg":"a message","topic":"t"}`}, // a buffer is no terminal
-		{LogText, `level=WARN msg="a message" topic=t`},
+		{"json", `{"level":"WARN","msg":"a message","topic":"t"}`},
+		{"auto", `{"level":"WARN","msg":"a message","topic":"t"}`}, // a buffer is no terminal
+		{"text", `level=WARN msg="a message" topic=t`},
 	} {
 		var buf bytes.Buffer
 		log := NewLogger(&buf, test.format, slog.LevelWarn)
@@ -34,7 +34,7 @@ func TestLoggerWritesTheFormAskedFor(t *testing.T) {
 	}
 }
 
-// withoutTime cuts the one part of a log line that no test can foresee; both forms begin with it.
+// withoutTime removes the time, with which a log line begins in both formats.
 func withoutTime(line string) string {
 	line = strings.TrimSpace(line)
 	if rest, isJSON := strings.CutPrefix(line, `{"time":`); isJSON {
@@ -83,7 +83,7 @@ func TestReadyzNamesEveryCheckThatFails(t *testing.T) {
 	readiness.Add("files", func() error { return errors.New("replaced") })
 	check(503, map[string]any{"ready": false, "reasons": map[string]any{"files": "replaced"}})
 	readiness.Drain()
-	check(503, map[string]any{"ready": false, "reasons": map[string]any{"files": ErrDraining.Error(), "ingress": ErrDraining.Error()}})
+	check(503, map[string]any{"ready": false, "reasons": map[string]any{"files": errDraining.Error(), "ingress": errDraining.Error()}})
 
 	if status, _ := get(t, server.URL+"/healthz"); status != 200 {
 		t.Errorf("/healthz while draining: %d, want 200: a restart would not help", status)

@@ -26,7 +26,7 @@ const (
 // DeadLetterPrefix begins the names of all headers that only dead letters have.
 const DeadLetterPrefix = "dlq."
 
-// Names of headers on the dead letters.
+// Headers of dead letters.
 const (
 	HeaderReason        = DeadLetterPrefix + "reason"  // one of a fixed set of words
 	HeaderMessage       = DeadLetterPrefix + "message" // what to fix, for people

@@ -1,7 +1,8 @@
-// Package topology is the one map of tidemark's streams: every topic, group and table, with its key, partitions and retention.
+// Package topology declares tidemark's topics, groups and tables with their keys, partitions and retention, and the
+// roles with what each may do.
 //
-// It promises that two processes of one release cannot disagree about a name. It knows no client: package kafka compares the
-// map with a cluster, and codecs turns messages into record bytes.
+// It is compiled in, so that two processes of one release cannot disagree about a name. It knows no client: package
+// kafka compares it with a cluster, and codecs turns messages into record bytes.
 package topology
 
 import (
@@ -13,19 +14,19 @@ import (
 
 const day = 24 * time.Hour
 
-// MaxMessageBytes is the largest record any topic takes, and the largest request a producer sends.
+// MaxMessageBytes is max.message.bytes of every topic, and the largest request of producers.
 const MaxMessageBytes = 4 << 20
 
-// Key says what a topic's records are keyed by, which is also what decides their partition.
+// Key is the form of a topic's keys.
 type Key string
 
-// The keys in use. Both lead to the partition of the workspace.
+// Forms of keys. Both are hashed to the partition of the workspace.
 const (
 	ByWorkspace Key = "workspace"      // the bare id, hashed as Java's default partitioner hashes it
 	ByFile      Key = "workspace/file" // escaped parts, hashed over the workspace alone
 )
 
-// A Topic is what must be true of one topic in the cluster.
+// A Topic is the required configuration of one topic.
 type Topic struct {
 	Name        string
 	Key         Key
@@ -36,8 +37,8 @@ type Topic struct {
 	Retention   time.Duration // retention.ms; zero for a compacted topic
 }
 
-// Config returns the topic's settings by Kafka's names. Brokers stamp the records: a producer's clock that is off would move retention,
-// the ages that are told, and where a time is looked up in the log.
+// Config returns the topic's settings by Kafka's names. Timestamps are the broker's, because a producer's wrong clock
+// would affect retention, reported ages, and lookups of offsets by time.
 func (t Topic) Config() map[string]string {
 	config := map[string]string{
 		"cleanup.policy":      "delete",
@@ -54,14 +55,14 @@ func (t Topic) Config() map[string]string {
 	return config
 }
 
-// Sizing is what an installation may choose.
+// Sizing is the part of the configuration that an installation chooses.
 type Sizing struct {
-	Partitions  int // of every topic: co-partitioning is what keeps a workspace's order without a repartition hop
+	Partitions  int // of every topic: they are co-partitioned, which keeps the order of a workspace
 	Replication int
 	MinISR      int
 }
 
-// Default is the sizing of a production cluster: it survives one broker lost without losing a write.
+// Default is the sizing for production: it tolerates the loss of one broker.
 var Default = Sizing{Partitions: 32, Replication: 3, MinISR: 2}
 
 // Single is the sizing for one broker.
@@ -71,19 +72,19 @@ var Single = Sizing{Partitions: 32, Replication: 1, MinISR: 1}
 type Streams struct {
 	Events     Topic // webhooks as received
 	Files      Topic // the state of each file: the table of FilesGroup
-	Index      Topic // what a search index must hold
-	Notify     Topic // what happened, with the state before and after
-	DLQ        Topic // what could not be understood
+	Index      Topic // documents for a search index
+	Notify     Topic // notices of events, with the state before and after
+	DLQ        Topic // events that could not be folded
 	Workspaces Topic // counts by workspace: the table of WorkspacesGroup
 
 	FilesGroup      string
 	WorkspacesGroup string
-	ReplayGroup     string // under which replays into the events topic keep their place
+	ReplayGroup     string // commits the progress of replays into the events topic
 }
 
 var prefixForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
 
-// New returns the map for a name prefix and a sizing.
+// New returns the streams for a name prefix and a sizing.
 func New(prefix string, size Sizing) (Streams, error) {
 	if !prefixForm.MatchString(prefix) {
 		return Streams{}, fmt.Errorf("topic prefix %q: want 1 to 100 of letters, digits, '.', '_' and '-', beginning with a letter or digit", prefix)
@@ -120,14 +121,17 @@ func (s Streams) Topics() []Topic {
 	return []Topic{s.Events, s.Files, s.Index, s.Notify, s.DLQ, s.Workspaces}
 }
 
-// prefix is what all names begin with.
+// prefix begins all names.
 func (s Streams) prefix() string { return strings.TrimSuffix(s.Events.Name, "events") }
 
-// Group returns the full names of a group, given with or without the prefix, and of its table, which is called as goka calls it.
+// Group returns the full names of a group, given with or without the prefix, and of its goka table.
 func (s Streams) Group(name string) (group, table string) {
-	group = s.prefix() + strings.TrimPrefix(name, s.prefix())
+	group = s.prefix() + s.ShortName(name)
 	return group, group + "-table"
 }
+
+// ShortName returns the name of a topic or group without the prefix.
+func (s Streams) ShortName(name string) string { return strings.TrimPrefix(name, s.prefix()) }
 
 // Find returns the topic of that name, given with or without the prefix.
 func (s Streams) Find(name string) (Topic, bool) {

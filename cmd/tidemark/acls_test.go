@@ -17,12 +17,12 @@ import (
 	"tidemark/topology"
 )
 
-// A guardedBroker asks who connects, and lets each role do what aclsOf says and nothing else. It is a bare kfake: package
-// devbroker asks nobody.
-func guardedBroker(t *testing.T, streams topology.Streams) *kfake.Cluster {
+// guardedBroker starts a broker with a user for each role, who may do what the role's ACLs say and nothing else. It is a bare
+// kfake: package devbroker has no authentication.
+func guardedBroker(t *testing.T, streams topology.Streams, more ...topology.Role) *kfake.Cluster {
 	t.Helper()
 	granted := map[string][]kfake.ACL{}
-	for _, a := range aclsOf(streams) {
+	for _, a := range aclsOf(append(streams.Roles(), more...), "") {
 		resource, pattern := kmsg.ACLResourceTypeTopic, kmsg.ACLResourcePatternTypeLiteral
 		switch a.Resource {
 		case "group":
@@ -46,7 +46,7 @@ func guardedBroker(t *testing.T, streams topology.Streams) *kfake.Cluster {
 	}
 	options = append(options, kfake.User("SCRAM-SHA-256", "nobody", "nobody"))
 	var half []kfake.ACL // what process needs on topics, but for one, and on no group
-	for _, a := range granted[processRole] {
+	for _, a := range granted["process"] {
 		if a.Resource == kmsg.ACLResourceTypeTopic && (a.Name != streams.DLQ.Name || a.Operation != kmsg.ACLOperationWrite) {
 			half = append(half, a)
 		}

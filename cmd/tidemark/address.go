@@ -11,15 +11,15 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// What the tag address of a flag may say its values are.
+// Values of the tag address of a flag.
 const (
-	listenAddress = "listen" // HOST:PORT, or :PORT for every host
+	listenAddress = "listen" // HOST:PORT, or :PORT for every interface
 	dialAddress   = "dial"   // HOST:PORT
 	urlAddress    = "url"
 )
 
-// checkAddresses refuses an address that cannot be one, wherever it was set, before a command begins: a store, a topic or a secret
-// that it made first would be left behind.
+// checkAddresses refuses invalid addresses, wherever they were set, before the command creates a store, a topic or a
+// secret.
 func checkAddresses(ctx *kong.Context) error {
 	for _, flag := range ctx.Flags() {
 		kind := flag.Tag.Get("address")
@@ -44,8 +44,8 @@ func checkAddresses(ctx *kong.Context) error {
 	return nil
 }
 
-// checkAddress says what to write in the place of a value that is no address of its kind. An empty one means the default, or that there
-// is none.
+// checkAddress returns an error with a suggestion for a value that is no address of its kind. An empty one means the
+// default, or none.
 func checkAddress(kind, value, byDefault string) error {
 	switch {
 	case value == "" && kind != dialAddress:
@@ -64,12 +64,12 @@ func checkAddress(kind, value, byDefault string) error {
 		if n, err := strconv.Atoi(port); err == nil && n >= lowest && n <= 65535 {
 			return nil
 		}
-		return fmt.Errorf("%q: its port %q is no number from %d to 65535: write %s", value, port, lowest, net.JoinHostPort(host, standard))
+		return fmt.Errorf("%q: port %q is not a number from %d to 65535: write %s", value, port, lowest, net.JoinHostPort(host, standard))
 	}
 	return fmt.Errorf("%q is not HOST:PORT: write %s", value, suggestAddress(kind, value, standard))
 }
 
-// suggestAddress returns what was probably meant.
+// suggestAddress returns the address that was probably meant.
 func suggestAddress(kind, value, port string) string {
 	if bare := strings.TrimSpace(value); bare != value { // space in a list
 		if bare != "" && checkAddress(kind, bare, "") == nil {
@@ -105,7 +105,7 @@ func checkURL(value string) error {
 		return nil
 	}
 	if host, port, err := net.SplitHostPort(value); err == nil && !strings.Contains(port, "/") {
-		return fmt.Errorf("%q is no URL: write http://%s", value, net.JoinHostPort(cmp.Or(host, "127.0.0.1"), port))
+		return fmt.Errorf("%q is not a URL: write http://%s", value, net.JoinHostPort(cmp.Or(host, "127.0.0.1"), port))
 	}
-	return fmt.Errorf("%q is no URL: write one that begins with http:// or https:// and a host", value)
+	return fmt.Errorf("%q is not a URL: write one that begins with http:// or https:// and a host", value)
 }

@@ -93,7 +93,7 @@ func TestAddressesAreUsageErrors(t *testing.T) {
 				t.Errorf("%q: exit %d\n%s", args, code, errs)
 			}
 			if _, err := os.Stat(data); err == nil {
-				t.Errorf("%q made its data folder", args)
+				t.Errorf("%q created its data directory", args)
 			}
 		}
 	}

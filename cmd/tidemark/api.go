@@ -14,19 +14,19 @@ import (
 	"tidemark/views"
 )
 
-// apiFlags say where the query API is.
+// apiFlags are the settings of clients of the query API.
 type apiFlags struct {
-	APIURL string `help:"Address of the query API." name:"api-url" default:"http://127.0.0.1:8080" placeholder:"URL" address:"url"`
+	APIURL string `help:"URL of the query API." name:"api-url" default:"http://127.0.0.1:8080" placeholder:"URL" address:"url"`
 }
 
-// readFlags say how new an answer must be.
+// readFlags are the settings of queries.
 type readFlags struct {
 	apiFlags
-	AtLeast string        `help:"Wait until the answer holds this position, as send and the ingress print it." placeholder:"P:OFFSET" env:"-"`
-	Wait    time.Duration `help:"How long to wait for --at-least." default:"5s" placeholder:"TIME" env:"-"`
+	AtLeast string        `help:"Wait until the answer includes the event at this position, which send prints." placeholder:"P:OFFSET" env:"-"`
+	Wait    time.Duration `help:"Longest wait for --at-least." default:"5s" placeholder:"TIME" env:"-"`
 }
 
-// values are the query parameters to begin with.
+// values returns the query parameters.
 func (f readFlags) values() url.Values {
 	if f.AtLeast == "" {
 		return url.Values{}
@@ -38,7 +38,7 @@ func atLeast(position string, wait time.Duration) url.Values {
 	return url.Values{"at_least": {position}, "wait": {fmt.Sprintf("%dms", wait.Milliseconds())}}
 }
 
-// query asks the API for a path made of segments, each escaped by itself.
+// query requests a path of the API. Each segment is escaped.
 func (f apiFlags) query(ctx context.Context, values url.Values, segments ...string) ([]byte, error) {
 	path := make([]string, len(segments))
 	for i, s := range segments {
@@ -57,7 +57,7 @@ func (f apiFlags) query(ctx context.Context, values url.Values, segments ...stri
 	return do(request)
 }
 
-// escapeSegment keeps an id that is "." or ".." from being read as a step in the path.
+// escapeSegment escapes an id, also "." and "..", which would change the path.
 func escapeSegment(s string) string {
 	if s == "." || s == ".." {
 		return strings.ReplaceAll(s, ".", "%2E")
@@ -65,15 +65,15 @@ func escapeSegment(s string) string {
 	return url.PathEscape(s)
 }
 
-// maxAnswer bounds what is read of an answer: a page of 1,000 files with every field at its longest.
+// maxAnswer is the longest answer that is read: larger than a page of 1,000 files with the longest fields.
 const maxAnswer = 64 << 20
 
-// do sends the request and returns the body of a 200; any other answer is an error that says what the server said.
+// do sends the request and returns the body of a 200. Any other answer is an error.
 func do(request *http.Request) (body []byte, err error) {
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		if broken, ok := errors.AsType[*url.Error](err); ok {
-			err = broken.Err // the address is said below
+			err = broken.Err // the URL is added below
 		}
 		return nil, fmt.Errorf("%s %s: %w", request.Method, request.URL.Redacted(), err)
 	}
@@ -88,7 +88,7 @@ func do(request *http.Request) (body []byte, err error) {
 	return body, nil
 }
 
-// refusal puts a problem document, or what came in its place, into words.
+// refusal returns the error of an answer: its problem document, or the beginning of its body.
 func refusal(response *http.Response, body []byte) error {
 	var problem struct {
 		Title  string `json:"title"`

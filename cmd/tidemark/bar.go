@@ -10,7 +10,7 @@ import (
 	"tidemark/telemetry"
 )
 
-// A bar shows how far something is: in place on a terminal, else a line now and then.
+// A bar shows progress: a bar on a terminal, else a line every few seconds.
 type bar struct {
 	w        io.Writer
 	terminal bool
@@ -24,7 +24,7 @@ func newBar(w io.Writer) *bar {
 	return &bar{w: w, terminal: telemetry.IsTerminal(w), begun: time.Now()}
 }
 
-// How often a bar is drawn, and how often a line is written where there is none.
+// How often the bar is drawn, and how often a line is printed.
 const (
 	drawEvery = 100 * time.Millisecond
 	lineEvery = 5 * time.Second
@@ -52,20 +52,20 @@ func (b *bar) draw() {
 		text += "  " + time.Duration(float64(spent)*(1-share)/share).Round(time.Second).String() + " to go"
 	}
 	if !b.terminal {
-		_, _ = fmt.Fprintln(b.w, text) // if it fails, whoever watched has left
+		_, _ = fmt.Fprintln(b.w, text) // progress is only informative
 		return
 	}
 	const width = 30
 	full := int(share * width)
-	_, _ = fmt.Fprintf(b.w, "\r\x1b[K[%s%s] %s", strings.Repeat("=", full), strings.Repeat(" ", width-full), text) // the same
+	_, _ = fmt.Fprintf(b.w, "\r\x1b[K[%s%s] %s", strings.Repeat("=", full), strings.Repeat(" ", width-full), text) // only informative
 }
 
-// end draws the last state, and leaves the line.
+// end draws the last state and ends the line.
 func (b *bar) end() {
 	if b.last.Total > 0 && b.drawn != b.last {
 		b.draw()
 	}
 	if b.terminal && !b.shown.IsZero() {
-		_, _ = fmt.Fprintln(b.w) // if it fails, whoever watched has left
+		_, _ = fmt.Fprintln(b.w) // progress is only informative
 	}
 }

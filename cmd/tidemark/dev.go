@@ -19,7 +19,7 @@ type devCommand struct {
 	KafkaAddr string   `help:"Address of the embedded broker, on loopback." default:"127.0.0.1:9092" placeholder:"HOST:PORT" address:"listen" group:"Kafka"`
 	securityFlags
 	sizingFlags
-	Data string `help:"Folder of the embedded broker, the local stores and the secret." default:"./.tidemark" placeholder:"DIR"`
+	Data string `help:"Directory of the embedded broker, the local stores and the secret." default:"./.tidemark" placeholder:"DIR"`
 	ingestFlags
 	processFlags
 	serveFlags
@@ -27,17 +27,17 @@ type devCommand struct {
 	logFlags
 }
 
-// Run starts the broker and every role, prints what a newcomer needs and "ready", and drains when ctx ends:
+// Run starts the broker and every role, and prints an introduction and "ready". When ctx ends it drains in this order:
 //
 //	ingress ─▶ api ─▶ files ─▶ workspaces ─▶ views ─▶ admin ─▶ broker
 func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if c.InstanceID == "" && len(c.Brokers) == 0 {
-		c.InstanceID = "dev" // the data folder's lock keeps a second one away
+		c.InstanceID = "dev" // unique: the data directory is locked
 	}
 	if err := c.check(); err != nil {
 		return err
 	}
-	if _, err := c.aliases(); err != nil { // before the secret and the data folder are made
+	if _, err := c.aliases(); err != nil { // before the secret and the data directory are created
 		return err
 	}
 	streams, err := c.streams()
@@ -58,24 +58,24 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stop()) }()
-
-	gate := newStartGate(func(ctx context.Context) error { return applyTopics(ctx, config, streams, progress) }, h.log)
-	gate.watch = func() (*kafka.TopicChecker, error) { return kafka.NewTopicChecker(config, streams.Topics()) }
-	h.readiness.Add("topics", gate.Ready)
-	webhooks, err := c.ingress(ctx, h, gate, config, streams, signer.scheme, signer.secrets)
+	h.setGate(config, streams, streams.Topics(), func(ctx context.Context) error {
+		return createTopics(ctx, config, streams, progress)
+	})
+	webhooks, err := c.ingress(ctx, h, signer.scheme, signer.secrets)
 	if err != nil {
 		return err
 	}
-	h.serveDeadLetters(gate, config, streams)
-	conf := c.groups(h, config, streams, c.Data)
+	h.serveDeadLetters()
+	conf := c.groups(h, c.Data)
 	files := processors.NewFiles(conf)
-	groups := []service{h.group(gate, "files", files), h.group(gate, "workspaces", processors.NewWorkspaces(conf))}
-	api, copies, err := c.views(ctx, h, gate, config, streams, c.Data, files.Duplicates)
+	groups := []service{h.group("files", files), h.group("workspaces", processors.NewWorkspaces(conf))}
+	query, err := c.views(ctx, h, c.Data, files.Duplicates)
 	if err != nil {
 		return err
 	}
+	api, views := query[0], query[1]
 	welcome := welcome{
-		webhooks: "http://" + dialable(webhooks.addr) + "/webhook/fastio",
+		webhooks: "http://" + dialable(webhooks.addr) + ingress.Path,
 		api:      "http://" + dialable(api.addr),
 		admin:    "http://" + dialable(h.admin.Addr().String()),
 		brokers:  config.Brokers, partitions: streams.Events.Partitions, embedded: len(c.Brokers) == 0, signer: signer,
@@ -92,16 +92,16 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		return nil
 	}}
 	services := append([]service{announce, webhooks, api}, groups...)
-	return h.run(ctx, append(services, copies, service{name: "topics", run: gate.run})...)
+	return h.run(ctx, append(services, views)...)
 }
 
-// connect returns how to reach the cluster that was given, else starts the embedded broker; stop closes that.
+// connect returns the client settings for the given cluster, or starts the embedded broker; stop closes that.
 func (c *devCommand) connect(ctx context.Context, h *host, progress *progress) (config kafka.Config, stop func() error, err error) {
 	stop = func() error { return nil }
 	brokers := c.Brokers
 	if len(brokers) == 0 {
 		dir := filepath.Join(c.Data, "broker")
-		// It outlives ctx: the roles commit to it while they drain.
+		// The broker outlives ctx: the roles commit to it while they drain.
 		broker, err := devbroker.Start(context.WithoutCancel(ctx), devbroker.Config{Dir: dir, Addr: c.KafkaAddr, Log: h.log.With("role", "broker")})
 		if err != nil {
 			return config, nil, fmt.Errorf("--kafka-addr %s, --data %s: %w", c.KafkaAddr, c.Data, err)
@@ -115,7 +115,7 @@ func (c *devCommand) connect(ctx context.Context, h *host, progress *progress) (
 	return config, stop, nil
 }
 
-func applyTopics(ctx context.Context, config kafka.Config, streams topology.Streams, progress *progress) error {
+func createTopics(ctx context.Context, config kafka.Config, streams topology.Streams, progress *progress) error {
 	created, err := kafka.ApplyTopics(ctx, config, streams.Topics())
 	if err != nil {
 		return err
@@ -126,15 +126,15 @@ func applyTopics(ctx context.Context, config kafka.Config, streams topology.Stre
 	return nil
 }
 
-// A signer is what dev knows about signing: what the ingress accepts, and what the printed example is signed with.
+// A signer has the secrets of dev: the ingress accepts them, and the printed example is signed with one.
 type signer struct {
-	scheme  ingress.Scheme
-	secrets []ingress.Secret
-	made    string // the secret dev made, empty if one was given
-	path    string // where that is kept
+	scheme    ingress.Scheme
+	secrets   []ingress.Secret
+	generated string // the secret that dev generated; empty if secrets were given
+	path      string // the file of that secret
 }
 
-// signer takes the secrets given, else the one kept in the data folder, which the first start makes.
+// signer returns the secrets that were given, else the one in the data directory, which the first start generates.
 func (c *devCommand) signer() (signer, error) {
 	scheme, err := c.scheme()
 	if err != nil {
@@ -144,11 +144,11 @@ func (c *devCommand) signer() (signer, error) {
 	if !errors.Is(err, errNoSecrets) {
 		return signer{scheme: scheme, secrets: secrets}, err
 	}
-	made, err := makeDevSecret(c.Data, scheme)
+	generated, err := devSecret(c.Data, scheme)
 	if err != nil {
 		return signer{}, err
 	}
 	path := devSecretFile(c.Data, scheme)
 	secrets, err = ingress.ReadSecretsFile(scheme, path)
-	return signer{scheme: scheme, secrets: secrets, made: made, path: path}, err
+	return signer{scheme: scheme, secrets: secrets, generated: generated, path: path}, err
 }

@@ -47,7 +47,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// startDev starts dev on a data folder and waits for the line ready. Given a cluster in KAFKA_BROKERS it runs on that.
+// startDev starts dev on a data directory and waits for the line ready. Given a cluster in KAFKA_BROKERS it runs on that.
 func startDev(t *testing.T, data, prefix string, more ...string) *devProcess {
 	t.Helper()
 	self, err := os.Executable()

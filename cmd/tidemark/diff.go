@@ -13,22 +13,17 @@ import (
 
 // A diffCommand compares the tables of two groups.
 type diffCommand struct {
-	clusterFlags
-	prefixFlags
+	installationFlags
 	outputFlags
-	A         string   `arg:"" help:"Group whose table to compare, with or without the prefix: files, or the NAME of a replay." name:"group"`
+	A         string   `arg:"" help:"Group whose table to compare, with or without the prefix: files, or the --group of a replay." name:"group"`
 	B         string   `arg:"" help:"Group to compare it with." name:"other"`
 	Workspace given    `help:"Only the rows of this workspace." placeholder:"WS" env:"-"`
-	Ignore    []string `help:"Fields that may differ. The defaults differ if the events topic was recreated or a rebuild did not begin with the first event; With none, all fields are compared." default:"log_id,seen" placeholder:"FIELD" env:"-"`
+	Ignore    []string `help:"Fields that may differ; none to compare all. The default ones differ when the events topic was recreated or a rebuild did not begin with the first event." default:"log_id,seen" placeholder:"FIELD" env:"-"`
 }
 
-// Run prints the rows that differ. It fails if there are any, or if no row could be compared.
+// Run prints the rows that differ. It fails if there is one, or if nothing could be compared.
 func (c *diffCommand) Run(ctx context.Context, con console) error {
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.names()
+	config, streams, err := c.connect()
 	if err != nil {
 		return err
 	}
@@ -85,7 +80,7 @@ func ofWorkspace(workspace given) string {
 	return " of workspace " + cell(string(workspace))
 }
 
-// printDifference prints one object a line, one document each, or a line for each field.
+// printDifference prints a JSON or YAML object, or a line for each field.
 func (c *diffCommand) printDifference(out *bufio.Writer, d diff.Difference, a, b diff.Table) error {
 	if c.Output != asTable {
 		return printOne(out, c.Output, d)
@@ -103,7 +98,7 @@ func (c *diffCommand) printDifference(out *bufio.Writer, d diff.Difference, a, b
 	return err
 }
 
-// shown returns the value of a field for people.
+// shown returns the value of a field for a table.
 func shown(v any) string {
 	if v == nil {
 		return "absent"

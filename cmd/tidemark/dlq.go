@@ -27,17 +27,12 @@ type dlqCommand struct {
 
 // deadFlags select the installation whose dead letters are meant.
 type deadFlags struct {
-	clusterFlags
-	prefixFlags
+	installationFlags
 	outputFlags
 }
 
 func (f deadFlags) queue() (*deadletters.Queue, error) {
-	config, err := f.config()
-	if err != nil {
-		return nil, err
-	}
-	streams, err := f.names()
+	config, streams, err := f.connect()
 	if err != nil {
 		return nil, err
 	}
@@ -46,47 +41,45 @@ func (f deadFlags) queue() (*deadletters.Queue, error) {
 
 // filterFlags select dead letters.
 type filterFlags struct {
-	Reason    givenList `help:"Only those with this reason; several are separated by commas." placeholder:"REASON" env:"-"`
+	Reason    givenList `help:"Only those with this reason, or one of several separated by commas." placeholder:"REASON" env:"-"`
 	Workspace given     `help:"Only those of this workspace." placeholder:"WS" env:"-"`
 	EventID   given     `help:"Only those of this event." name:"event-id" placeholder:"ID" env:"-"`
 	Since     given     `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, a day, or how long ago, like 2h." placeholder:"TIME" env:"-"`
 	Entries   []string  `arg:"" optional:"" help:"Only these: positions of source records, like 7:1234." name:"entry"`
 }
 
-func (f filterFlags) filter(q *deadletters.Queue) (deadletters.Filter, error) {
-	filter := deadletters.Filter{Reasons: f.Reason, WorkspaceID: string(f.Workspace), EventID: string(f.EventID)}
+// A selection is a queue, and the filter of one command.
+type selection struct {
+	deadFlags
+	filterFlags
+}
+
+func (f selection) open() (q *deadletters.Queue, filter deadletters.Filter, err error) {
+	if q, err = f.queue(); err != nil {
+		return nil, filter, err
+	}
+	filter = deadletters.Filter{Reasons: f.Reason, WorkspaceID: string(f.Workspace), EventID: string(f.EventID)}
 	for _, text := range f.Entries {
 		source, err := deadletters.ParseSource(text, q.Events())
 		if err != nil {
-			return filter, usageError{err}
+			return nil, filter, usageError{err}
 		}
 		filter.Sources = append(filter.Sources, source)
 	}
-	if f.Since != "" {
-		since, err := parseTime(string(f.Since), time.Now())
-		if err != nil {
-			return filter, usagef("--since %w", err)
-		}
-		filter.Since = since
-	}
-	return filter, nil
+	filter.Since, err = parseSince(string(f.Since), time.Now())
+	return q, filter, err
 }
 
 // A dlqListCommand lists dead letters.
 type dlqListCommand struct {
-	deadFlags
-	filterFlags
-	Each     bool `help:"List them one by one, not by reason. json and yaml always do." env:"-"`
+	selection
+	Each     bool `help:"List one by one, not by reason. json and yaml always do." env:"-"`
 	Resolved bool `help:"Also those that were replayed or dropped." env:"-"`
 }
 
-// Run prints a table by reason or by entry, or in json and yaml one record each.
+// Run prints a table by reason, or each record as JSON or YAML.
 func (c *dlqListCommand) Run(ctx context.Context, con console) error {
-	queue, err := c.queue()
-	if err != nil {
-		return err
-	}
-	filter, err := c.filter(queue)
+	queue, filter, err := c.open()
 	if err != nil {
 		return err
 	}
@@ -131,7 +124,7 @@ func printEach(w io.Writer, entries []*deadletters.Entry) error {
 	return align(w, &table)
 }
 
-// A deadRecord is a record as tail shows it, and its entry.
+// A deadRecord is the record of a dead letter as tail shows it, and its entry.
 type deadRecord struct {
 	record
 	Entry *deadletters.Entry `json:"entry"`
@@ -177,7 +170,7 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 	line("Event id", entry.EventID)
 	line("Failed", fmt.Sprintf("%d time(s), first %s, last %s", entry.Times, clock(entry.First), clock(entry.Last)))
 	line("Resolved", strings.TrimSuffix(entry.Resolved+" to "+entry.ReplayedTo, " to "))
-	line("Kept at", entry.DLQPosition+" in "+r.Topic)
+	line("Stored at", entry.DLQPosition+" in "+r.Topic)
 	line("Key", string(r.Key))
 	for _, h := range r.Headers {
 		line("Header", h.Key+": "+string(h.Value))
@@ -199,23 +192,18 @@ func (c *dlqShowCommand) Run(ctx context.Context, con console) error {
 
 // A dlqReplayCommand replays dead letters.
 type dlqReplayCommand struct {
-	deadFlags
-	filterFlags
-	Yes   bool    `help:"Do it." env:"-"`
-	Rate  float64 `help:"Records a second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
-	Force bool    `help:"Also those that are still not events and will be dead-lettered again." env:"-"`
+	selection
+	Yes   bool    `help:"Replay them." env:"-"`
+	Rate  float64 `help:"Records per second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
+	Force bool    `help:"Also those that are still invalid and will be dead-lettered again." env:"-"`
 }
 
-// Run replays, or says what it would replay.
+// Run replays, or prints what would be replayed.
 func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
 	if err := checkRate("--rate", c.Rate); err != nil {
 		return err
 	}
-	queue, err := c.queue()
-	if err != nil {
-		return err
-	}
-	filter, err := c.filter(queue)
+	queue, filter, err := c.open()
 	if err != nil {
 		return err
 	}
@@ -232,23 +220,18 @@ func (c *dlqReplayCommand) Run(ctx context.Context, con console) error {
 	return c.report(con, result, err, len(c.Entries) > 0, "replayed", "replay")
 }
 
-// A dlqDropCommand marks dead letters as dropped.
+// A dlqDropCommand discards dead letters.
 type dlqDropCommand struct {
-	deadFlags
-	filterFlags
-	Yes bool `help:"Do not ask." env:"-"`
+	selection
+	Yes bool `help:"Do not ask for confirmation." env:"-"`
 }
 
-// Run drops after --yes or a yes on the terminal.
+// Run drops after a confirmation.
 func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 	if !c.Yes && !telemetry.IsTerminal(con.in) {
-		return usagef("there is no terminal to ask on: --yes drops the dead letters without asking")
+		return usagef("there is no terminal to ask for confirmation: give --yes")
 	}
-	queue, err := c.queue()
-	if err != nil {
-		return err
-	}
-	filter, err := c.filter(queue)
+	queue, filter, err := c.open()
 	if err != nil {
 		return err
 	}
@@ -277,7 +260,7 @@ func (c *dlqDropCommand) Run(ctx context.Context, con console) error {
 	return c.report(con, result, err, len(c.Entries) > 0, "dropped", "drop")
 }
 
-// agreed reads one line. Anything but yes is no.
+// agreed reads one line.
 func agreed(in io.Reader) bool {
 	answer, _ := bufio.NewReader(in).ReadString('\n') // an error leaves no answer
 	switch strings.ToLower(strings.TrimSpace(answer)) {

@@ -122,7 +122,7 @@ func TestDropAsks(t *testing.T) {
 	}
 }
 
-// Of a record that was too large to keep, show says where it lies.
+// Of a record that was too large to keep, show says where the source record is.
 func TestShowOfWhatWasTooLarge(t *testing.T) {
 	config := kafka.Config{Brokers: devbroker.ForTest(t)}
 	streams := streamsForTest(t, config.Brokers)

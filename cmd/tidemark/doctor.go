@@ -6,62 +6,33 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
+	"tidemark/doctor"
+	"tidemark/ingress"
 	"tidemark/topology"
 )
 
-// A doctorCommand walks everything that an event passes, and names what is wrong.
+// A doctorCommand runs the checks of package doctor.
 type doctorCommand struct {
 	clusterFlags
 	sizingFlags
 	webhookFlags
 	outputFlags
-	Data       string        `help:"Data folder of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
-	Role       []string      `help:"Roles that this Kafka user is for: ingest, process, serve, operate. Without it, what each role lacks is a warning." enum:"ingest,process,serve,operate" placeholder:"NAME" env:"-"`
-	IngressURL string        `help:"Webhook address to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" address:"url" env:"-"`
-	ReadyURL   []string      `help:"Admin addresses of processes to ask for /readyz." name:"ready-url" placeholder:"URL" address:"url" env:"-"`
+	Data       string        `help:"Data directory of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
+	Role       []string      `help:"Roles of this Kafka user: ${roles}. Without it, a permission that a role lacks is a warning." enum:"${roles}" placeholder:"NAME" env:"-"`
+	IngressURL string        `help:"URL of the ingress, to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" address:"url" env:"-"`
+	ReadyURL   []string      `help:"Admin URLs of processes to ask for /readyz." name:"ready-url" placeholder:"URL" address:"url" env:"-"`
 	Watch      time.Duration `help:"How long to watch whether commits move." default:"5s" placeholder:"TIME" env:"-"`
-	Since      string        `help:"How far back dead letters and events are looked at: a time, a day, or how long ago." default:"24h" placeholder:"TIME" env:"-"`
-}
-
-// The bounds that keep the doctor from hanging: of one question, and of all.
-const (
-	questionTimeout = 12 * time.Second
-	doctorTimeout   = 55 * time.Second
-)
-
-// How a check came out.
-const (
-	fine    = "ok"
-	noted   = "note" // worth knowing, and nothing to mend
-	warning = "warn"
-	failing = "fail"
-	skipped = "skip" // another failure is in the way
-)
-
-// A finding is one line of the doctor's report.
-type finding struct {
-	Check  string `json:"check"`
-	Status string `json:"status"`
-	What   string `json:"what"`         // what was found, or the cause
-	Mend   string `json:"do,omitempty"` // what to do about it
-	Detail any    `json:"detail,omitempty"`
-
-	unsigned bool // an ingress that refuses the signature
-}
-
-// A check returns what it found; its context bounds it.
-type check struct {
-	name string
-	run  func(ctx context.Context) []finding
+	Since      string        `help:"Look at dead letters and events since then: a time, a day, or how long ago." default:"24h" placeholder:"TIME" env:"-"`
 }
 
 // errUnhealthy is returned when a check fails; the findings say what.
 var errUnhealthy = errors.New("at least one check failed")
 
-// Run makes all checks and prints each as it is done, in their order.
+// Run makes all checks and prints each finding as it is known.
 func (c *doctorCommand) Run(ctx context.Context, con console) error {
 	streams, single, err := c.sizes()
 	if err != nil {
@@ -71,39 +42,34 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	if c.Watch < 500*time.Millisecond || c.Watch > 20*time.Second { // a group that works commits four times a second
+	if c.Watch < 500*time.Millisecond || c.Watch > 20*time.Second { // a running group commits four times a second
 		return usagef("--watch %v: want 500ms to 20s", c.Watch)
 	}
 	config, err := c.config()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
-	defer cancel()
-	report := &report{form: c.Output, w: bufio.NewWriter(con.out)}
-	report.take(ctx, c.signatureChecks())
-	brokers := &brokersCheck{config: config}
-	report.take(ctx, []check{{"brokers", brokers.run}})
-	reachable := config
-	reachable.Brokers = brokers.good
-	d := &clusterDoctor{config: reachable, streams: streams, single: single, since: since, watch: c.Watch, roles: c.Role}
-	advertised, others := d.checks()
-	report.take(ctx, advertised) // alone: what it finds is in the way of the others
-	report.take(ctx, append(others, c.urlChecks()...))
+	webhooks, missing := c.webhooks()
+	report := &doctorReport{form: c.Output, w: bufio.NewWriter(con.out), counts: map[string]int{}}
+	doctor.Run(ctx, doctor.Config{
+		Kafka: config, Streams: streams, Single: single, Roles: streams.Roles(), User: c.Role, Since: since, Watch: c.Watch,
+		Webhooks: webhooks, NoWebhooks: missing, IngressURL: c.IngressURL, ReadyURLs: c.ReadyURL, Resembles: ingress.Resembles,
+	}, report.print)
 	if err := report.end(); err != nil {
 		return err
 	}
-	if report.counts[failing] > 0 {
+	if report.counts[doctor.Failure] > 0 {
 		return errUnhealthy
 	}
 	return nil
 }
 
-// sizes returns the streams as the roles have them with these settings. Given none, a single broker cannot have what is the
-// default, and does with what dev asks of it.
+// sizes returns the streams with these settings. Without any, a cluster of one broker cannot have the default sizing
+// and is compared with dev's.
 func (c *doctorCommand) sizes() (streams, single topology.Streams, err error) {
 	sized := c.sizingFlags
-	sized.Replication, sized.MinInsync = cmp.Or(c.Replication, topology.Default.Replication), cmp.Or(c.MinInsync, topology.Default.MinISR)
+	sized.Replication = cmp.Or(c.Replication, topology.Default.Replication)
+	sized.MinInsync = cmp.Or(c.MinInsync, topology.Default.MinISR)
 	if streams, err = sized.streams(); err != nil || c.Replication != 0 || c.MinInsync != 0 {
 		return streams, streams, err
 	}
@@ -112,86 +78,65 @@ func (c *doctorCommand) sizes() (streams, single topology.Streams, err error) {
 	return streams, single, err
 }
 
-// checks are those that need a broker; without one they say so.
-func (d *clusterDoctor) checks() (advertised, others []check) {
-	advertised = []check{{"advertised", d.advertised}}
-	others = []check{
-		{"topics", d.topics},
-		{"replicas", d.replicas},
-		{"acls", d.acls},
-		{"events", d.events},
-		{"files group", d.group(d.streams.FilesGroup, d.streams.Events.Name, "events are not folded: files stay as they were")},
-		{"workspaces group", d.group(d.streams.WorkspacesGroup, d.streams.Notify.Name, "counts of workspaces stay as they were")},
-		{"dead letters", d.deadLetters},
+// webhooks returns how webhooks are signed with these settings, and what is missing for it.
+func (c *doctorCommand) webhooks() (w *doctor.Webhooks, missing doctor.Finding) {
+	scheme, err := c.scheme()
+	if err != nil {
+		return nil, doctor.Finding{Status: doctor.Failure, What: err.Error(), Fix: "correct --webhook-scheme"}
 	}
-	if len(d.config.Brokers) == 0 {
-		for _, checks := range [][]check{advertised, others} {
-			for i := range checks {
-				checks[i].run = func(context.Context) []finding {
-					return []finding{{Status: skipped, What: "not checked: no broker can be talked to"}}
-				}
-			}
+	secrets, err := c.secretsOrDevs(scheme, c.Data)
+	switch {
+	case errors.Is(err, errNoSecrets):
+		missing = doctor.Finding{
+			Status: doctor.Warning, What: "not checked: " + errNoSecrets.Error(), Fix: "give the doctor the secrets of the ingress",
+		}
+	case err != nil: // also secrets that are too short, in quotes or in the form of another scheme
+		missing = doctor.Finding{
+			Status: doctor.Failure, What: err.Error(),
+			Fix: "correct it, or generate a secret of 32 random bytes or more, for example with `openssl rand -hex 32`, " +
+				"and give the sender the same",
 		}
 	}
-	return advertised, others
+	return &doctor.Webhooks{
+		Scheme: scheme.Name(), Timed: scheme.Timed(), Window: ingress.Window, Path: ingress.Path, Secrets: len(secrets),
+		Sign: func(i int, body []byte, now time.Time) http.Header {
+			return ingress.Sign(scheme, append(secrets, ingress.Secret{})[i], body, "doctor", now)
+		},
+		Verify: func(header http.Header, body []byte, now time.Time) error {
+			return ingress.Verify(scheme, secrets, header, body, now)
+		},
+	}, missing
 }
 
-// A report prints findings.
-type report struct {
+// A doctorReport prints findings.
+type doctorReport struct {
 	form   string
 	w      *bufio.Writer
-	counts map[string]int
-	err    error // the first that printing failed with
+	counts map[string]int // by status
+	err    error          // of printing
 }
 
-// take runs checks beside each other, each within its bound, and prints them in their order.
-func (r *report) take(ctx context.Context, checks []check) {
-	results := make([]chan []finding, len(checks))
-	for i, c := range checks {
-		results[i] = make(chan []finding, 1)
-		go func() {
-			bounded, cancel := context.WithTimeout(ctx, questionTimeout+20*time.Second)
-			defer cancel()
-			results[i] <- c.run(bounded)
-		}()
-	}
-	for i, c := range checks {
-		var found []finding
-		select {
-		case found = <-results[i]:
-		case <-ctx.Done():
-			found = []finding{{Status: failing, What: "not done in time", Mend: "look at what failed before it, and try again"}}
-		}
-		for _, f := range found {
-			f.Check = c.name
-			r.print(f)
-		}
-	}
-}
-
-func (r *report) print(f finding) {
-	if r.counts == nil {
-		r.counts = map[string]int{}
-	}
+func (r *doctorReport) print(f doctor.Finding) {
 	r.counts[f.Status]++
 	var err error
 	if r.form != asTable {
 		err = printOne(r.w, r.form, f)
 	} else {
-		_, err = fmt.Fprintf(r.w, "%-4s  %-16s  %s\n", f.Status, f.Check, line(f.What))
-		if f.Mend != "" && err == nil {
-			_, err = fmt.Fprintf(r.w, "%24s%s\n", "→ ", line(f.Mend))
+		_, err = fmt.Fprintf(r.w, "%-4s  %-16s  %s\n", f.Status, f.Check, oneLine(f.What))
+		if f.Fix != "" && err == nil {
+			_, err = fmt.Fprintf(r.w, "%24s%s\n", "→ ", oneLine(f.Fix))
 		}
 	}
 	r.err = errors.Join(r.err, err, r.w.Flush())
 }
 
-// line makes text of strangers one line that a terminal can take.
-func line(s string) string { return cell(strings.Join(strings.Fields(s), " ")) }
+// oneLine makes text from outside one line that is safe for a terminal.
+func oneLine(s string) string { return cell(strings.Join(strings.Fields(s), " ")) }
 
-func (r *report) end() error {
+func (r *doctorReport) end() error {
 	if r.form == asTable {
-		_, err := fmt.Fprintf(r.w, "\n%d ok, %d to look at, %d failed, %d not checked\n", r.counts[fine], r.counts[warning], r.counts[failing], r.counts[skipped])
+		_, err := fmt.Fprintf(r.w, "\n%d ok, %d to look at, %d failed, %d not checked\n",
+			r.counts[doctor.OK], r.counts[doctor.Warning], r.counts[doctor.Failure], r.counts[doctor.Skipped])
 		r.err = errors.Join(r.err, err, r.w.Flush())
 	}
 	return r.err

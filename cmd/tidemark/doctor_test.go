@@ -16,13 +16,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/devbroker"
+	"tidemark/doctor"
 	"tidemark/ingress"
 	"tidemark/kafka"
 	"tidemark/topology"
 )
 
 // A diagnosis is what the doctor printed, by check.
-type diagnosis map[string][]finding
+type diagnosis map[string][]doctor.Finding
 
 // examine runs the doctor on a cluster of tests.
 func examine(t *testing.T, want int, brokers string, streams topology.Streams, more ...string) diagnosis {
@@ -38,11 +39,11 @@ func examine(t *testing.T, want int, brokers string, streams topology.Streams, m
 	}
 	found := diagnosis{}
 	for l := range strings.Lines(out) {
-		var f finding
+		var f doctor.Finding
 		if err := json.Unmarshal([]byte(l), &f); err != nil {
 			t.Fatalf("line %q: %v", l, err)
 		}
-		if f.Status != fine && f.Status != skipped && f.Mend == "" {
+		if f.Status != doctor.OK && f.Status != doctor.Skipped && f.Fix == "" {
 			t.Errorf("does not say what to do: %s", l)
 		}
 		found[f.Check] = append(found[f.Check], f)
@@ -65,7 +66,7 @@ func (d diagnosis) says(t *testing.T, check, status, text string) {
 // advises wants a text in what a check says is to be done.
 func (d diagnosis) advises(t *testing.T, check, text string) {
 	t.Helper()
-	if !slices.ContainsFunc(d[check], func(f finding) bool { return strings.Contains(f.Mend, text) }) {
+	if !slices.ContainsFunc(d[check], func(f doctor.Finding) bool { return strings.Contains(f.Fix, text) }) {
 		t.Errorf("%s: %+v; want the advice %q", check, d[check], text)
 	}
 }
@@ -116,16 +117,16 @@ func TestDoctorOfAHealthyInstallation(t *testing.T) {
 	fold(t, brokers, streams)
 
 	d := examine(t, exitOK, strings.Join(brokers, ","), streams, "--scheme", "standard-webhooks", "--ingress-url", front.URL, "--ready-url", ready.URL)
-	d.says(t, "signature", fine, "1 active, scheme standard-webhooks")
-	d.says(t, "brokers", fine, "without TLS, without a login")
-	d.says(t, "topics", fine, "all 6")
-	d.says(t, "replicas", fine, "all 18 partitions")
-	d.says(t, "acls", fine, "process")
-	d.says(t, "events", fine, "1 since")
-	d.says(t, "files group", warning, "nobody is in the group") // fold has left it
-	d.says(t, "dead letters", fine, "none open")
-	d.says(t, "ingress", fine, "takes signatures of secret 1 of 1")
-	d.says(t, "readiness", fine, "ready")
+	d.says(t, "signature", doctor.OK, "1 active, scheme standard-webhooks")
+	d.says(t, "brokers", doctor.OK, "without TLS, without a login")
+	d.says(t, "topics", doctor.OK, "all 6")
+	d.says(t, "replicas", doctor.OK, "all 18 partitions")
+	d.says(t, "acls", doctor.OK, "process")
+	d.says(t, "events", doctor.OK, "1 since")
+	d.says(t, "files group", doctor.Warning, "the group has no members") // fold has left it
+	d.says(t, "dead letters", doctor.OK, "none open")
+	d.says(t, "ingress", doctor.OK, "accepts signatures of secret 1 of 1")
+	d.says(t, "readiness", doctor.OK, "ready")
 	if extent, err := kafka.Extent(t.Context(), config, streams.Events.Name); err != nil || extent.Len() != 1 {
 		t.Errorf("the doctor wrote into the events topic: %v, %v", extent, err)
 	}
@@ -133,11 +134,11 @@ func TestDoctorOfAHealthyInstallation(t *testing.T) {
 	// Another secret, another scheme, nobody there, somebody else there.
 	t.Setenv(secretsVariable, unbound)
 	d = examine(t, exitFailed, strings.Join(brokers, ","), streams, "--ingress-url", front.URL, "--ready-url", "http://127.0.0.1:1")
-	d.says(t, "ingress", failing, "refuses the signature of secret 1 of 1: signature_missing")
-	d.says(t, "readiness", failing, "connection refused")
+	d.says(t, "ingress", doctor.Failure, "refuses the signature of secret 1 of 1: signature_missing")
+	d.says(t, "readiness", doctor.Failure, "connection refused")
 	d = examine(t, exitFailed, strings.Join(brokers, ","), streams, "--ingress-url", ready.URL, "--ready-url", front.URL)
-	d.says(t, "ingress", failing, "not as tidemark does")
-	d.says(t, "readiness", failing, "answers 404")
+	d.says(t, "ingress", doctor.Failure, "not like tidemark")
+	d.says(t, "readiness", doctor.Failure, "answers 404")
 }
 
 func TestDoctorOfSecrets(t *testing.T) {
@@ -148,9 +149,9 @@ func TestDoctorOfSecrets(t *testing.T) {
 		"\u00a0": "no webhook secret",
 	} {
 		t.Setenv(secretsVariable, text)
-		status := failing
+		status := doctor.Failure
 		if text == unbound {
-			status = fine
+			status = doctor.OK
 		}
 		examine(t, exitFailed, "127.0.0.1:1", topology.Streams{Events: topology.Topic{Name: "x-events"}}).says(t, "signature", status, want)
 	}
@@ -169,12 +170,12 @@ func TestDoctorWithEverythingAway(t *testing.T) {
 	if took := time.Since(begin); took > 30*time.Second {
 		t.Errorf("took %v", took)
 	}
-	d.says(t, "brokers", failing, "is closed")
-	d.says(t, "brokers", failing, "kafka.invalid")
-	d.says(t, "brokers", failing, "no answer within 5s")
-	d.says(t, "topics", skipped, "no broker can be talked to")
-	d.says(t, "ingress", failing, silent.Addr().String())
-	d.says(t, "readiness", failing, silent.Addr().String())
+	d.says(t, "brokers", doctor.Failure, "is closed")
+	d.says(t, "brokers", doctor.Failure, "kafka.invalid")
+	d.says(t, "brokers", doctor.Failure, "no answer within 5s")
+	d.says(t, "topics", doctor.Skipped, "no broker can be reached")
+	d.says(t, "ingress", doctor.Failure, silent.Addr().String())
+	d.says(t, "readiness", doctor.Failure, silent.Addr().String())
 }
 
 func TestDoctorOfTopicsAndFlow(t *testing.T) {
@@ -182,12 +183,12 @@ func TestDoctorOfTopicsAndFlow(t *testing.T) {
 	streams := streamsForTest(t, brokers)
 	addr := strings.Join(brokers, ",")
 	d := examine(t, exitFailed, addr, streams, "--partitions", "4")
-	d.says(t, "topics", failing, streams.Events.Name+": partitions is 3, want 4")
+	d.says(t, "topics", doctor.Failure, streams.Events.Name+": partitions is 3, want 4")
 	d.advises(t, "topics", "set --partitions to it")
-	d.says(t, "events", warning, "no events arrive")
+	d.says(t, "events", doctor.Warning, "no events arrive")
 	nowhere := topology.Streams{Events: topology.Topic{Name: "nowhere-events"}}
 	d = examine(t, exitFailed, addr, nowhere)
-	d.says(t, "topics", failing, "nowhere-dlq does not exist")
+	d.says(t, "topics", doctor.Failure, "nowhere-dlq does not exist")
 
 	// A dead processor: events wait, and nobody reads them. Some cannot be decoded, many are sent again.
 	partition := kafka.Partition("ws", 3)
@@ -199,12 +200,12 @@ func TestDoctorOfTopicsAndFlow(t *testing.T) {
 	fold(t, brokers, streams)
 	produce(t, brokers, event, event, record(`{"event":`), record(`not json`), record(`{"event":"e","event_id":"e2"}`))
 	d = examine(t, exitFailed, addr, streams)
-	d.says(t, "files group", failing, "lag 5 and nobody in the group")
-	d.says(t, "events", warning, "schema: of the newest 6, 2 not_json, 1 missing_field cannot be decoded")
-	d.says(t, "events", warning, "duplicates: of the newest 6, 2 repeat another's id")
+	d.says(t, "files group", doctor.Failure, "lag 5 and no members")
+	d.says(t, "events", doctor.Warning, "schema: of the newest 6, 2 not_json, 1 missing_field cannot be decoded")
+	d.says(t, "events", doctor.Warning, "duplicates: of the newest 6, 2 repeat another's id")
 	fold(t, brokers, streams)
 	d = examine(t, exitOK, addr, streams)
-	d.says(t, "dead letters", warning, "2 not_json, 1 missing_field since")
+	d.says(t, "dead letters", doctor.Warning, "2 not_json, 1 missing_field since")
 
 	// A group that stays where it is although somebody is in it; one whose topic ends before its commit.
 	produce(t, brokers, event)
@@ -215,11 +216,11 @@ func TestDoctorOfTopicsAndFlow(t *testing.T) {
 	defer idle.Close()
 	idle.PollFetches(t.Context())
 	d = examine(t, exitFailed, addr, streams)
-	d.says(t, "files group", failing, "did not move")
+	d.says(t, "files group", doctor.Failure, "did not move")
 	idle.Close()
 	commit(t, brokers, streams.WorkspacesGroup, streams.Notify.Name, partition, 99)
 	d = examine(t, exitFailed, addr, streams)
-	d.says(t, "workspaces group", failing, "and the group has committed 99")
+	d.says(t, "workspaces group", doctor.Failure, "and the group has committed 99")
 }
 
 // Fields that cannot be read are named with a place to look at, and names that resemble known ones with the setting for them.
@@ -238,23 +239,15 @@ func TestDoctorOfFieldsAndNames(t *testing.T) {
 	)
 	fold(t, brokers, streams)
 	d := examine(t, exitOK, strings.Join(brokers, ","), streams)
-	d.says(t, "events", warning, fmt.Sprintf("fields: in the newest 7, 2 size, 1 created cannot be read, for example at %d:2", partition))
-	d.says(t, "events", noted, "names: of the newest 7, 1 file.uploaded, 1 workspace_storage_file_add have no effect")
+	d.says(t, "events", doctor.Warning, fmt.Sprintf("fields: in the newest 7, 2 size, 1 created cannot be read, for example at %d:2", partition))
+	d.says(t, "events", doctor.Note, "names: of the newest 7, 1 file.uploaded, 1 workspace_storage_file_add have no effect")
 	const advice = "--event-aliases file.uploaded=workspace_storage_file_added,workspace_storage_file_add=workspace_storage_file_added"
 	found := false
 	for _, f := range d["events"] {
-		found = found || strings.HasSuffix(f.Mend, advice)
+		found = found || strings.HasSuffix(f.Fix, advice)
 	}
 	if !found {
 		t.Errorf("nothing advises %s: %+v", advice, d["events"])
-	}
-}
-
-// Retention took away what nobody had read.
-func TestDoctorOfLostEvents(t *testing.T) {
-	found := lost(kafka.GroupLag{Topic: "events", Partitions: []kafka.PartitionLag{{Partition: 0, Start: 10, Commit: 10, End: 20}, {Partition: 1, Start: 10, Commit: 4, End: 20}, {Partition: 2, Start: 5, Commit: -1, End: 5}}})
-	if len(found) != 1 || found[0].Status != failing || !strings.Contains(found[0].What, "events/1 kept nothing before offset 10, and the group had read up to 4 only: 6 records are gone") {
-		t.Errorf("%+v", found)
 	}
 }
 
@@ -270,28 +263,28 @@ func TestDoctorOfLoginsAndACLs(t *testing.T) {
 		return append([]string{"--kafka-sasl-mechanism", "SCRAM-SHA-256", "--kafka-sasl-user", user}, more...)
 	}
 	t.Setenv(passwordVariable, "process")
-	examine(t, exitOK, addr, streams, login("process", "--role", "process")...).says(t, "acls", fine, "all that process does")
+	examine(t, exitOK, addr, streams, login("process", "--role", "process")...).says(t, "acls", doctor.OK, "all that process does")
 	d := examine(t, exitFailed, addr, streams, login("process", "--role", "process", "--role", "operate")...)
-	d.says(t, "acls", fine, "all that process does")
-	d.says(t, "acls", failing, "operate would be refused: ")
-	examine(t, exitFailed, addr, streams, login("serf")...).says(t, "brokers", failing, "unknown user")
+	d.says(t, "acls", doctor.OK, "all that process does")
+	d.says(t, "acls", doctor.Failure, "operate would be refused: ")
+	examine(t, exitFailed, addr, streams, login("serf")...).says(t, "brokers", doctor.Failure, "unknown user")
 	t.Setenv(passwordVariable, "operate") // who looks after it may look at everything
 	d = examine(t, exitOK, addr, streams, login("operate", "--role", "operate")...)
-	d.says(t, "acls", fine, "all that operate does")
-	d.says(t, "workspaces group", warning, "nobody is in the group")
+	d.says(t, "acls", doctor.OK, "all that operate does")
+	d.says(t, "workspaces group", doctor.Warning, "the group has no members")
 	_, errs, code := tidemark(t, append([]string{"why", "ws", "f", "--brokers", addr}, login("operate")...)...)
 	if code != exitFailed || !strings.Contains(errs, errUnknownFile.Error()) {
 		t.Errorf("why: exit %d, %s", code, errs)
 	}
 	t.Setenv(passwordVariable, "wrong")
-	examine(t, exitFailed, addr, streams, login("process")...).says(t, "brokers", failing, "wrong password")
+	examine(t, exitFailed, addr, streams, login("process")...).says(t, "brokers", doctor.Failure, "wrong password")
 	t.Setenv(passwordVariable, "nobody")
 	d = examine(t, exitFailed, addr, streams, login("nobody")...)
-	d.says(t, "brokers", fine, "nobody with SCRAM-SHA-256")
-	d.says(t, "topics", failing, "grant the ACL operation Describe")
-	d.says(t, "acls", warning, "ingest would be refused")
+	d.says(t, "brokers", doctor.OK, "nobody with SCRAM-SHA-256")
+	d.says(t, "topics", doctor.Failure, "grant the ACL operation Describe")
+	d.says(t, "acls", doctor.Warning, "ingest would be refused")
 	t.Setenv(passwordVariable, "")
-	examine(t, exitFailed, addr, streams).says(t, "brokers", failing, "the broker wants a login, and none is set here")
+	examine(t, exitFailed, addr, streams).says(t, "brokers", doctor.Failure, "the broker wants a login, and none is set here")
 }
 
 func TestDoctorForPeople(t *testing.T) {

@@ -12,30 +12,30 @@ import (
 	"tidemark/topology"
 )
 
-// logFlags say how a long-running command logs.
+// logFlags are the log settings of a long-running command.
 type logFlags struct {
-	LogLevel  slog.Level `help:"Least level that is logged: debug, info, warn or error." default:"${log_level}" placeholder:"LEVEL"`
-	LogFormat string     `help:"Form of the log on stderr: auto is text on a terminal, else json." enum:"auto,json,text" default:"auto"`
+	LogLevel  slog.Level `help:"Lowest level that is logged: debug, info, warn or error." default:"${log_level}" placeholder:"LEVEL"`
+	LogFormat string     `help:"Format of the log on stderr: auto is text on a terminal, else json." enum:"auto,json,text" default:"auto"`
 }
 
 func (f logFlags) logger(w io.Writer) *slog.Logger {
 	return telemetry.NewLogger(w, f.LogFormat, f.LogLevel)
 }
 
-// securityFlags say how to prove who we are to a cluster, and it to us.
+// securityFlags are the TLS and SASL settings of the Kafka clients.
 type securityFlags struct {
-	KafkaTLS              bool   `help:"Speak TLS to the brokers." name:"kafka-tls" group:"Kafka"`
-	KafkaCAFile           string `help:"PEM file of the authorities to trust instead of the system's." name:"kafka-ca-file" placeholder:"FILE" group:"Kafka"`
-	KafkaCertFile         string `help:"PEM file of the client's certificate." placeholder:"FILE" group:"Kafka"`
-	KafkaKeyFile          string `help:"PEM file of the client's private key." placeholder:"FILE" group:"Kafka"`
-	KafkaSASLMechanism    string `help:"PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none." name:"kafka-sasl-mechanism" enum:",PLAIN,SCRAM-SHA-256,SCRAM-SHA-512" default:"" placeholder:"NAME" group:"Kafka"`
-	KafkaSASLUser         string `help:"User for SASL." name:"kafka-sasl-user" placeholder:"USER" group:"Kafka"`
-	KafkaSASLPasswordFile string `help:"File with the password for SASL; or set TIDEMARK_KAFKA_SASL_PASSWORD." name:"kafka-sasl-password-file" placeholder:"FILE" group:"Kafka"`
+	KafkaTLS              bool   `help:"Use TLS." name:"kafka-tls" group:"Kafka"`
+	KafkaCAFile           string `help:"PEM file of the CA certificates to trust instead of the system's." name:"kafka-ca-file" placeholder:"FILE" group:"Kafka"`
+	KafkaCertFile         string `help:"PEM file of the client certificate." placeholder:"FILE" group:"Kafka"`
+	KafkaKeyFile          string `help:"PEM file of the client certificate's private key." placeholder:"FILE" group:"Kafka"`
+	KafkaSASLMechanism    string `help:"SASL mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none." name:"kafka-sasl-mechanism" enum:",PLAIN,SCRAM-SHA-256,SCRAM-SHA-512" default:"" placeholder:"NAME" group:"Kafka"`
+	KafkaSASLUser         string `help:"SASL user." name:"kafka-sasl-user" placeholder:"USER" group:"Kafka"`
+	KafkaSASLPasswordFile string `help:"File with the SASL password; or set TIDEMARK_KAFKA_SASL_PASSWORD." name:"kafka-sasl-password-file" placeholder:"FILE" group:"Kafka"`
 }
 
 const passwordVariable = "TIDEMARK_KAFKA_SASL_PASSWORD"
 
-// config returns how to reach brokers.
+// config returns the client settings for these brokers.
 func (f securityFlags) config(brokers []string) (kafka.Config, error) {
 	config := kafka.Config{
 		Brokers:  brokers,
@@ -53,26 +53,26 @@ func (f securityFlags) config(brokers []string) (kafka.Config, error) {
 		}
 		config.SASL.Password = strings.TrimRight(string(password), "\r\n")
 	}
-	if _, err := config.Franz(); err != nil { // the settings contradict each other: say so before anything starts
+	if _, err := config.Franz(); err != nil { // the settings contradict each other
 		return config, usageError{err}
 	}
 	return config, nil
 }
 
-// clusterFlags say which cluster a command talks to.
+// clusterFlags are the settings of the Kafka cluster.
 type clusterFlags struct {
-	Brokers []string `help:"Addresses of some brokers of the cluster." default:"127.0.0.1:9092" placeholder:"HOST:PORT" address:"dial" group:"Kafka"`
+	Brokers []string `help:"Bootstrap servers: addresses of some brokers." default:"127.0.0.1:9092" placeholder:"HOST:PORT" address:"dial" group:"Kafka"`
 	securityFlags
 }
 
 func (f clusterFlags) config() (kafka.Config, error) { return f.securityFlags.config(f.Brokers) }
 
-// prefixFlags say which of a cluster's topics are tidemark's.
+// prefixFlags select the topics and groups of one installation.
 type prefixFlags struct {
-	TopicPrefix string `help:"What the names of all topics and groups begin with." default:"fastio" placeholder:"NAME" group:"Kafka"`
+	TopicPrefix string `help:"Prefix of the names of all topics and groups." default:"fastio" placeholder:"NAME" group:"Kafka"`
 }
 
-// names is for who needs names only: partitions are the cluster's to tell.
+// names returns the streams for commands that need only their names: the sizing is not the cluster's.
 func (f prefixFlags) names() (topology.Streams, error) {
 	streams, err := topology.New(f.TopicPrefix, topology.Single)
 	if err != nil {
@@ -81,12 +81,12 @@ func (f prefixFlags) names() (topology.Streams, error) {
 	return streams, nil
 }
 
-// sizingFlags say how large the topics must be.
+// sizingFlags are the sizing that the topics must have.
 type sizingFlags struct {
 	prefixFlags
 	Partitions  int `help:"Partitions of every topic." default:"32" placeholder:"N" group:"Kafka"`
-	Replication int `help:"Replicas of every topic${unset}." default:"${replication}" placeholder:"N" group:"Kafka"`
-	MinInsync   int `help:"Replicas that must hold a record before it counts${unset}." default:"${min_insync}" placeholder:"N" group:"Kafka"`
+	Replication int `help:"Replication factor of every topic${unset}." default:"${replication}" placeholder:"N" group:"Kafka"`
+	MinInsync   int `help:"min.insync.replicas of every topic${unset}." default:"${min_insync}" placeholder:"N" group:"Kafka"`
 }
 
 func (f sizingFlags) streams() (topology.Streams, error) {
@@ -95,4 +95,32 @@ func (f sizingFlags) streams() (topology.Streams, error) {
 		return streams, usageError{err}
 	}
 	return streams, nil
+}
+
+// installationFlags are the settings of commands that use an installation's topics as they are.
+type installationFlags struct {
+	clusterFlags
+	prefixFlags
+}
+
+// connect returns the client settings and the names of the topics.
+func (f installationFlags) connect() (config kafka.Config, streams topology.Streams, err error) {
+	if config, err = f.config(); err == nil {
+		streams, err = f.names()
+	}
+	return config, streams, err
+}
+
+// sizedFlags are the settings of commands that check the topics, or create them.
+type sizedFlags struct {
+	clusterFlags
+	sizingFlags
+}
+
+// connect returns the client settings and the topics as they must be.
+func (f sizedFlags) connect() (config kafka.Config, streams topology.Streams, err error) {
+	if config, err = f.config(); err == nil {
+		streams, err = f.streams()
+	}
+	return config, streams, err
 }

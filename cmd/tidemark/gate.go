@@ -15,9 +15,9 @@ import (
 	"tidemark/problem"
 )
 
-// A startGate is the start-up gate of a process's roles: it opens once topics and ACLs pass validation, and it stays open. While no
-// broker can be reached the check is repeated; a cluster that tidemark cannot run on ends the process. Once open, the gate
-// watches the topics' partition counts, since partitions can be added while the roles run.
+// A startGate is the start-up gate of a process's roles: it opens once topics and ACLs pass validation, and it stays
+// open. While no broker can be reached the check is repeated; a cluster that tidemark cannot run on ends the process.
+// Once open, the gate watches the topics' partition counts, since partitions can be added while the roles run.
 type startGate struct {
 	check func(context.Context) error
 	watch func() (*kafka.TopicChecker, error) // opens the checker of the partition counts; nil: they are not watched
@@ -32,7 +32,8 @@ func newStartGate(check func(context.Context) error, log *slog.Logger) *startGat
 	return &startGate{check: check, log: log, open: make(chan struct{}), reason: errors.New("the topics have not been checked yet")}
 }
 
-// The first and the longest pause between two checks while no broker can be reached, and how often partitions are counted.
+// The first and the longest pause between two checks while no broker can be reached, and how often partitions are
+// counted.
 const (
 	firstPause = 250 * time.Millisecond
 	maxPause   = 5 * time.Second
@@ -64,8 +65,8 @@ func (g *startGate) run(ctx context.Context) error {
 	return g.watchUntil(ctx)
 }
 
-// watchUntil keeps readiness up to date until ctx ends. A topic that has more partitions than before does not end the process:
-// the roles go on, and an operator decides.
+// watchUntil keeps readiness up to date until ctx ends. A topic that has more partitions than before does not end the
+// process: the roles go on, and an operator decides.
 func (g *startGate) watchUntil(ctx context.Context) error {
 	if g.watch == nil {
 		<-ctx.Done()

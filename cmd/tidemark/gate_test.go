@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/devbroker"
+	"tidemark/doctor"
 	"tidemark/topology"
 )
 
@@ -120,7 +121,7 @@ func TestRolesNameATopicWithMorePartitions(t *testing.T) {
 				}
 			}
 			d := examine(t, exitFailed, strings.Join(brokers, ","), streams)
-			d.says(t, "topics", failing, want)
+			d.says(t, "topics", doctor.Failure, want)
 			d.advises(t, "topics", "tidemark topics repartition")
 		})
 	}

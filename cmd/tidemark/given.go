@@ -9,12 +9,13 @@ import (
 	"time"
 )
 
-// A given is a selector that must say something when it is there: an empty variable of a script is not to select everything.
+// A given is a filter that must not be empty when it is given: an empty variable of a script must not select
+// everything.
 type given string
 
-var errEmptySelector = errors.New("it is empty: leave the flag out to mean all")
+var errEmptySelector = errors.New("it is empty: omit the flag to select all")
 
-// UnmarshalText takes a flag's value.
+// UnmarshalText sets the value of a flag.
 func (g *given) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		return errEmptySelector
@@ -23,10 +24,10 @@ func (g *given) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// A givenList is several, with commas between or the flag repeated.
+// A givenList is a list of such filters, separated by commas or with the flag repeated.
 type givenList []string
 
-// UnmarshalText takes one of a flag's values.
+// UnmarshalText adds values of a flag.
 func (g *givenList) UnmarshalText(text []byte) error {
 	values := strings.Split(string(text), ",")
 	if slices.Contains(values, "") {
@@ -36,15 +37,15 @@ func (g *givenList) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// checkRate refuses what is no number of events a second.
+// checkRate refuses an invalid rate.
 func checkRate(flag string, rate float64) error {
 	if math.IsNaN(rate) || math.IsInf(rate, 0) || rate < 0 {
-		return usagef("%s %v: want a number a second, 0 for no limit", flag, rate)
+		return usagef("%s %v: want a number per second, 0 for no limit", flag, rate)
 	}
 	return nil
 }
 
-// parseTime reads a time, a day, or how long ago it was.
+// parseTime parses a time, a day, or a duration before now.
 func parseTime(s string, now time.Time) (time.Time, error) {
 	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
 		return now.Add(-ago), nil
@@ -57,7 +58,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q: want a time like 2026-11-24T12:00:00Z, a day like 2026-11-24, or how long ago, like 36h", s)
 }
 
-// parseSince reads a time, a day, or how long ago; nothing is the beginning.
+// parseSince parses --since; empty means the beginning.
 func parseSince(text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil

@@ -9,32 +9,74 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tidemark/deadletters"
+	"tidemark/doctor"
+	"tidemark/kafka"
 	"tidemark/telemetry"
+	"tidemark/topology"
 )
 
-// adminFlags say where a process shows how it is.
+// adminFlags are the settings of the admin address.
 type adminFlags struct {
-	AdminAddr string `help:"Address of /healthz, /readyz, /metrics, and /dlq where events are folded." default:"127.0.0.1:9600" placeholder:"HOST:PORT" address:"listen"`
+	AdminAddr string `help:"Address for /healthz, /readyz and /metrics, and for /dlq where events are folded." default:"127.0.0.1:9600" placeholder:"HOST:PORT" address:"listen"`
 }
 
-// drainFlags are of roles that a load balancer may stand before.
+// drainFlags are the settings of roles behind a load balancer.
 type drainFlags struct {
-	DrainDelay time.Duration `help:"How long requests are still taken after SIGTERM, while /readyz says no: as long as the load balancer takes to notice." default:"0s" placeholder:"TIME"`
+	DrainDelay time.Duration `help:"How long requests are still accepted after SIGTERM, while /readyz answers 503: as long as the load balancer takes to notice." default:"0s" placeholder:"TIME"`
 }
 
-// A host is what every long-running process has, whatever its roles: a log, metrics, readiness and the admin address.
+// roleFlags are the settings that every role has.
+type roleFlags struct {
+	sizedFlags
+	adminFlags
+	logFlags
+}
+
+// roleNames are the names of all roles.
+var roleNames = func() (names []string) {
+	for _, role := range (topology.Streams{}).Roles() {
+		names = append(names, role.Name)
+	}
+	return names
+}()
+
+// runRole runs one role until ctx ends. build returns its services, in the order in which they stop.
+func (f roleFlags) runRole(ctx context.Context, con console, role func(topology.Streams) topology.Role, build func(*host) ([]service, error)) error {
+	config, streams, err := f.connect()
+	if err != nil {
+		return err
+	}
+	h, err := newHost(ctx, f.logger(con.err), f.adminFlags)
+	if err != nil {
+		return err
+	}
+	h.await(config, streams, role(streams))
+	services, err := build(h)
+	if err != nil {
+		return err
+	}
+	return h.run(ctx, services...)
+}
+
+// A host has what the services of a process share: settings, log, metrics, readiness, the start-up gate and the admin
+// address.
 type host struct {
+	kafka     kafka.Config
+	streams   topology.Streams
+	gate      *startGate
 	log       *slog.Logger
 	registry  *prometheus.Registry
 	readiness *telemetry.Readiness
 	admin     net.Listener
-	dead      http.Handler  // of the dead letters, in a process that makes some
+	dlq       http.Handler  // of /dlq on the admin address; nil: none
 	delay     time.Duration // see drainFlags
-	leaving   atomic.Bool
+	draining  atomic.Bool
 }
 
-// newHost opens the admin address. A process whose roles never ran closes it by ending.
+// newHost opens the admin address. Before run nothing closes it but the end of the process.
 func newHost(ctx context.Context, log *slog.Logger, flags adminFlags) (*host, error) {
 	admin, err := listen(ctx, "--admin-addr", flags.AdminAddr)
 	if err != nil {
@@ -45,32 +87,67 @@ func newHost(ctx context.Context, log *slog.Logger, flags adminFlags) (*host, er
 	return h, nil
 }
 
-// run runs the services until ctx ends, and drains: readiness first, after a delay the services in their order, the admin
-// address last.
+// await sets the cluster, and a gate that opens once the role's topics and ACLs pass validation.
+func (h *host) await(config kafka.Config, streams topology.Streams, role topology.Role) {
+	h.setGate(config, streams, role.Uses(), func(ctx context.Context) error { return doctor.CheckRole(ctx, config, role) })
+}
+
+// setGate sets the cluster, and a gate that opens once check passes, and then watches the partition counts of topics.
+// Readiness shows why it is closed.
+func (h *host) setGate(config kafka.Config, streams topology.Streams, topics []topology.Topic, check func(context.Context) error) {
+	h.kafka, h.streams = config, streams
+	h.gate = newStartGate(check, h.log)
+	h.gate.watch = func() (*kafka.TopicChecker, error) { return kafka.NewTopicChecker(config, topics) }
+	h.readiness.Add("topics", h.gate.Ready)
+}
+
+// serveDeadLetters adds /dlq to the admin address.
+func (h *host) serveDeadLetters() {
+	show := func(r *kgo.Record) any { return newRecord(r) }
+	queue := deadletters.New(h.kafka, h.streams)
+	h.dlq = h.gate.handler(deadletters.NewHandler(queue, show, h.log.With("role", "admin")))
+}
+
+// adminHandler serves the admin address.
+func (h *host) adminHandler() http.Handler {
+	health := telemetry.AdminHandler(h.registry, h.readiness)
+	if h.dlq == nil {
+		return health
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", health)
+	mux.Handle("/dlq", h.dlq)
+	mux.Handle("/dlq/", h.dlq)
+	return mux
+}
+
+// run runs the services and the gate until ctx ends, and drains: readiness first, after a delay the services in their
+// order, then the gate, the admin address last.
 func (h *host) run(ctx context.Context, services ...service) error {
-	services = append(services, service{name: "admin", run: func(ctx context.Context) error {
+	services = append(services, service{name: "topics", run: h.gate.run}, service{name: "admin", run: func(ctx context.Context) error {
 		return serveHTTP(ctx, h.admin, httpServer(h.adminHandler(), h.log), h.log.With("role", "admin"))
 	}})
 	begin := time.Now()
 	drain := func() {
 		begin = time.Now()
 		h.readiness.Drain()
-		h.leaving.Store(true)
+		h.draining.Store(true)
 		h.log.InfoContext(ctx, "draining", "delay", h.delay.String())
-		if ctx.Err() != nil { // nothing has failed
+		if ctx.Err() != nil { // no service has failed
 			time.Sleep(h.delay)
 		}
 	}
 	err := runServices(ctx, drain, services...)
-	h.log.InfoContext(ctx, "left", "drained_in", time.Since(begin).Round(time.Millisecond).String())
+	h.log.InfoContext(ctx, "stopped", "drained_in", time.Since(begin).Round(time.Millisecond).String())
 	return err
 }
 
-// parting asks clients to come back on another connection, which the load balancer will send elsewhere, from the moment on
-// that the process is told to leave. A connection that is closed while it lies idle may lose the request that was just sent.
-func (h *host) parting(handler http.Handler) http.Handler {
+// closeConnections adds Connection: close to answers while the process drains, so that clients open another connection,
+// which the load balancer sends elsewhere. Closing an idle connection instead may lose a request that was just sent on
+// it.
+func (h *host) closeConnections(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if h.leaving.Load() {
+		if h.draining.Load() {
 			w.Header().Set("Connection", "close")
 		}
 		handler.ServeHTTP(w, r)

@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// drainTimeout is how long requests that have begun may go on once the process is told to stop; then they are cut.
+// drainTimeout is how long open requests may take after SIGTERM; then their connections are closed.
 const drainTimeout = 15 * time.Second
 
-// listen opens addr; flag is the one a person would change when that fails.
+// listen opens addr, which was set by flag.
 func listen(ctx context.Context, flag, addr string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s %s: the address is in use by another program: stop that one or choose another address with %s", flag, addr, flag)
+		return nil, fmt.Errorf("%s %s: the address is in use: stop the program that uses it, or choose another address with %s", flag, addr, flag)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
@@ -28,7 +28,7 @@ func listen(ctx context.Context, flag, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// httpServer returns a server for clients nearby: for the one on the open Internet see package ingress.
+// httpServer returns a server for internal clients. For the one on the Internet see package ingress.
 func httpServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
@@ -36,13 +36,12 @@ func httpServer(handler http.Handler, log *slog.Logger) *http.Server {
 		ReadTimeout:       15 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // what clients do wrong
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // errors of clients
 	}
 }
 
-// serveHTTP answers on l until ctx ends, then lets the requests that have begun finish.
-//
-//	Serve ──▶ ctx ends ──▶ Shutdown: no new requests, the open ones finish ──▶ Close: what is left is cut
+// serveHTTP serves on l until ctx ends. Then it accepts no new requests, waits for the open ones, and closes what is
+// left.
 func serveHTTP(ctx context.Context, l net.Listener, server *http.Server, log *slog.Logger) error {
 	log.InfoContext(ctx, "listening", "addr", l.Addr().String())
 	group, over := errgroup.WithContext(ctx)
@@ -58,7 +57,7 @@ func serveHTTP(ctx context.Context, l net.Listener, server *http.Server, log *sl
 		defer cancel()
 		err := server.Shutdown(limit)
 		if errors.Is(err, context.DeadlineExceeded) {
-			log.WarnContext(ctx, "cut the requests that did not end in time", "addr", l.Addr().String(), "waited", drainTimeout.String())
+			log.WarnContext(ctx, "closed connections whose requests did not finish in time", "addr", l.Addr().String(), "waited", drainTimeout.String())
 			return server.Close()
 		}
 		return err

@@ -17,16 +17,16 @@ import (
 // ingestFlags are the settings of the ingress role.
 type ingestFlags struct {
 	webhookFlags
-	EventAliases   []string      `help:"Foreign names of events and the known ones whose meaning they have, from=to; guide for those of the vendor's guides. They hold for what is received from then on." placeholder:"FROM=TO" group:"Webhooks"`
+	EventAliases   []string      `help:"Unknown event names and the known ones that they mean, from=to; guide for those of the vendor's guides. Applies to events received from then on." placeholder:"FROM=TO" group:"Webhooks"`
 	IngressAddr    string        `help:"Address for webhooks." default:":5000" placeholder:"HOST:PORT" address:"listen"`
-	WorkspaceRate  float64       `help:"Events a second that one workspace may send; 0 for any." default:"0" placeholder:"N" group:"Webhooks"`
-	WorkspaceBurst int           `help:"Events that it may send at once; 0 for twice the rate." default:"0" placeholder:"N" group:"Webhooks"`
-	MaxInFlight    int           `help:"Events not yet acknowledged by Kafka, past which the answer is 503; 0 for 4096." default:"0" placeholder:"N" group:"Webhooks"`
-	MaxConnections int           `help:"Connections open at a time, past which new ones wait; 0 for 8192." default:"0" placeholder:"N" group:"Webhooks"`
-	IngressLinger  time.Duration `help:"How long an event waits for others to share its batch." default:"1ms" placeholder:"TIME" group:"Webhooks"`
+	WorkspaceRate  float64       `help:"Events per second that one workspace may send; 0 for no limit." default:"0" placeholder:"N" group:"Webhooks"`
+	WorkspaceBurst int           `help:"Burst of events that one workspace may send; 0 for twice the rate." default:"0" placeholder:"N" group:"Webhooks"`
+	MaxInFlight    int           `help:"Most events that Kafka has not acknowledged yet; above it the answer is 503. 0 for 4096." default:"0" placeholder:"N" group:"Webhooks"`
+	MaxConnections int           `help:"Most open connections; further ones wait. 0 for 8192." default:"0" placeholder:"N" group:"Webhooks"`
+	IngressLinger  time.Duration `help:"How long an event waits for others to be sent in the same batch, as linger.ms." default:"1ms" placeholder:"TIME" group:"Webhooks"`
 }
 
-// aliases reads the names; what is wrong with them is said before anything is made.
+// aliases parses --event-aliases.
 func (f ingestFlags) aliases() (ingress.Aliases, error) {
 	aliases, err := ingress.ParseAliases(f.EventAliases)
 	if err != nil {
@@ -37,24 +37,13 @@ func (f ingestFlags) aliases() (ingress.Aliases, error) {
 
 // An ingestCommand receives webhooks.
 type ingestCommand struct {
-	clusterFlags
-	sizingFlags
+	roleFlags
 	ingestFlags
-	adminFlags
 	drainFlags
-	logFlags
 }
 
 // Run receives webhooks until ctx ends.
 func (c *ingestCommand) Run(ctx context.Context, con console) error {
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.streams()
-	if err != nil {
-		return err
-	}
 	scheme, err := c.scheme()
 	if err != nil {
 		return err
@@ -63,38 +52,16 @@ func (c *ingestCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	h, err := newHost(ctx, c.logger(con.err), c.adminFlags)
-	if err != nil {
-		return err
-	}
-	h.delay = c.DrainDelay
-	gate := h.await(ingestRole, config, streams)
-	role, err := c.ingress(ctx, h, gate, config, streams, scheme, secrets)
-	if err != nil {
-		return err
-	}
-	return h.run(ctx, role, service{name: "topics", run: gate.run})
+	return c.runRole(ctx, con, topology.Streams.IngestRole, func(h *host) ([]service, error) {
+		h.delay = c.DrainDelay
+		webhooks, err := c.ingress(ctx, h, scheme, secrets)
+		return []service{webhooks}, err
+	})
 }
 
-// await returns the start-up gate of a role: it opens once the role's topics and ACLs pass validation. Readiness shows why it is
-// closed.
-func (h *host) await(role string, config kafka.Config, streams topology.Streams) *startGate {
-	topics, access := needsOf(role, streams)
-	gate := newStartGate(func(ctx context.Context) error {
-		if err := kafka.CheckTopics(ctx, config, topics); err != nil {
-			return err
-		}
-		return kafka.CheckAccess(ctx, config, access)
-	}, h.log)
-	gate.watch = func() (*kafka.TopicChecker, error) { return kafka.NewTopicChecker(config, topics) }
-	h.readiness.Add("topics", gate.Ready)
-	return gate
-}
-
-// ingress builds the role, which takes requests once the gate is open:
-//
-//	ctx ends ──▶ requests finished ──▶ events in flight acknowledged, producer closed
-func (f ingestFlags) ingress(ctx context.Context, h *host, gate *startGate, config kafka.Config, streams topology.Streams, scheme ingress.Scheme, secrets []ingress.Secret) (service, error) {
+// ingress builds the service that receives webhooks. It accepts requests once the gate is open. When ctx ends it
+// finishes open requests, waits until the events in flight are acknowledged, and closes the producer.
+func (f ingestFlags) ingress(ctx context.Context, h *host, scheme ingress.Scheme, secrets []ingress.Secret) (service, error) {
 	if err := checkRate("--workspace-rate", f.WorkspaceRate); err != nil {
 		return service{}, err
 	}
@@ -106,16 +73,19 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, gate *startGate, conf
 		return service{}, usagef("--workspace-burst %d, --max-in-flight %d, --max-connections %d: want 0 or more",
 			f.WorkspaceBurst, f.MaxInFlight, f.MaxConnections)
 	}
-	events, err := kafka.NewTopicChecker(config, []topology.Topic{streams.Events})
+	topic, log := h.streams.Events, h.log.With("role", "ingress")
+	checker, err := kafka.NewTopicChecker(h.kafka, []topology.Topic{topic})
 	if err != nil {
 		return service{}, err
 	}
 	server, err := ingress.New(ingress.Config{
 		Scheme: scheme, Secrets: secrets, Aliases: aliases,
-		Brokers: config.Brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, f.IngressLinger, streams.Events.Partitions),
-		Check: events.Topics,
-		Rate:  f.WorkspaceRate, Burst: f.WorkspaceBurst, MaxInFlight: f.MaxInFlight, Partitions: streams.Events.Partitions,
-		Log: h.log.With("role", "ingress"), Metrics: h.registry,
+		Brokers: h.kafka.Brokers, Topic: topic.Name,
+		Producer: kafka.ProducerBuilder(h.kafka, f.IngressLinger, topic.Partitions),
+		Check:    checker.Topics,
+		Rate:     f.WorkspaceRate, Burst: f.WorkspaceBurst,
+		MaxInFlight: f.MaxInFlight, Partitions: topic.Partitions,
+		Log: log, Metrics: h.registry,
 	})
 	if err != nil {
 		return service{}, err
@@ -126,22 +96,22 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, gate *startGate, conf
 	}
 	// Further connections wait in the kernel's backlog: an open one costs memory and a file descriptor.
 	listener = netutil.LimitListener(listener, cmp.Or(f.MaxConnections, 2*ingress.DefaultMaxInFlight))
-	h.readiness.Add("ingress", gate.ready(server.Ready))
+	h.readiness.Add("ingress", h.gate.ready(server.Ready))
 	return service{name: "ingress", addr: listener.Addr().String(), run: func(ctx context.Context) error {
-		defer events.Close()
-		bounded := ingress.HTTPServer("", h.parting(gate.handler(server.Handler())), h.log)
-		return errors.Join(serveHTTP(ctx, listener, bounded, h.log.With("role", "ingress")), closeIngress(ctx, server, h.log.With("role", "ingress")))
+		defer checker.Close()
+		bounded := ingress.HTTPServer("", h.closeConnections(h.gate.handler(server.Handler())), h.log)
+		return errors.Join(serveHTTP(ctx, listener, bounded, log), closeIngress(ctx, server, log))
 	}}, nil
 }
 
-// closeIngress waits for the events in flight. Where brokers do not answer, their senders have been told to send them again, and
-// nothing is lost by leaving.
+// closeIngress waits for the events in flight. If the brokers do not acknowledge them, their senders have been answered
+// 503 and send them again.
 func closeIngress(ctx context.Context, server *ingress.Server, log *slog.Logger) error {
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	err := server.Close(limit)
 	if errors.Is(err, context.DeadlineExceeded) {
-		log.WarnContext(ctx, "left with events that Kafka has not acknowledged; their senders were answered 503", "error", err)
+		log.WarnContext(ctx, "stopped with events that Kafka has not acknowledged; their senders were answered 503", "error", err)
 		return nil
 	}
 	return err

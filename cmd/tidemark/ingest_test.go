@@ -33,7 +33,8 @@ func TestMaxConnectionsBoundsTheIngress(t *testing.T) {
 		t.Fatal(err)
 	}
 	flags := ingestFlags{IngressAddr: "127.0.0.1:0", MaxConnections: 1}
-	role, err := flags.ingress(t.Context(), h, h.await(ingestRole, config, streams), config, streams, ingress.Scheme{}, secrets)
+	h.await(config, streams, streams.IngestRole())
+	role, err := flags.ingress(t.Context(), h, ingress.Scheme{}, secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestBadAliasesAreUsageErrors(t *testing.T) {
 			t.Errorf("%s: exit %d\n%s", role, code, errs)
 		}
 		if _, err := os.Stat(data); err == nil {
-			t.Errorf("%s made its data folder", role)
+			t.Errorf("%s created its data directory", role)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
@@ -14,19 +13,19 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The forms of a result.
+// Formats of a result.
 const (
 	asTable = "table"
 	asJSON  = "json"
 	asYAML  = "yaml"
 )
 
-// outputFlags say in which form a command prints its result.
+// outputFlags are the settings of printed results.
 type outputFlags struct {
-	Output string `help:"Form of the result: table, json or yaml." short:"o" enum:"table,json,yaml" default:"table" placeholder:"FORM" env:"-"`
+	Output string `help:"Format of the result: table, json or yaml." short:"o" enum:"table,json,yaml" default:"table" placeholder:"FORM" env:"-"`
 }
 
-// print writes v in the form asked for. table writes the one for people: lines of cells separated by tabs.
+// print writes v in the chosen format. table writes lines of cells separated by tabs.
 func (f outputFlags) print(w io.Writer, v any, table func(*bytes.Buffer)) error {
 	switch f.Output {
 	case asJSON:
@@ -39,7 +38,7 @@ func (f outputFlags) print(w io.Writer, v any, table func(*bytes.Buffer)) error 
 	return align(w, &lines)
 }
 
-// align writes lines of cells separated by tabs as columns.
+// align writes such lines as columns.
 func align(w io.Writer, lines *bytes.Buffer) error {
 	columns := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	if _, err := columns.Write(lines.Bytes()); err != nil {
@@ -55,7 +54,7 @@ func printJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-// printYAML goes by way of JSON, so both forms have the same names in the same order.
+// printYAML converts JSON, so that both formats have the same names in the same order.
 func printYAML(w io.Writer, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -65,7 +64,7 @@ func printYAML(w io.Writer, v any) error {
 	decoder.UseNumber()
 	node, err := yamlNode(decoder)
 	if err != nil {
-		return fmt.Errorf("turn JSON into YAML: %w", err)
+		return fmt.Errorf("convert JSON to YAML: %w", err)
 	}
 	encoder := yaml.NewEncoder(w)
 	encoder.SetIndent(2)
@@ -75,7 +74,7 @@ func printYAML(w io.Writer, v any) error {
 	return encoder.Close()
 }
 
-// printOne writes v as one of several: in JSON an object a line, in YAML one document each.
+// printOne writes v as one of several: one JSON object per line, or one YAML document each.
 func printOne(w io.Writer, form string, v any) error {
 	if form == asYAML {
 		if _, err := io.WriteString(w, "---\n"); err != nil {
@@ -83,12 +82,12 @@ func printOne(w io.Writer, form string, v any) error {
 		}
 		return printYAML(w, v)
 	}
-	encoder := json.NewEncoder(w) // one line whatever the own layout of a raw value
+	encoder := json.NewEncoder(w) // also compacts raw JSON values
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(v)
 }
 
-// yamlNode reads one JSON value. Decoding into a map would lose the order, and YAML's own parser the pairs of surrogate escapes.
+// yamlNode converts one JSON value. A map would lose the order, and YAML's parser does not read surrogate pairs.
 func yamlNode(decoder *json.Decoder) (*yaml.Node, error) {
 	token, err := decoder.Token()
 	if err != nil {
@@ -106,7 +105,7 @@ func yamlNode(decoder *json.Decoder) (*yaml.Node, error) {
 	if delim == '[' {
 		node.Kind = yaml.SequenceNode
 	}
-	for decoder.More() { // in an object names and values take turns, as they do in a mapping node
+	for decoder.More() { // in an object names and values alternate, as in a mapping node
 		child, err := yamlNode(decoder)
 		if err != nil {
 			return nil, err
@@ -117,7 +116,7 @@ func yamlNode(decoder *json.Decoder) (*yaml.Node, error) {
 	return node, err
 }
 
-// cell makes a stranger's text safe for a terminal and for a column: what cannot be printed is quoted.
+// cell quotes text that has unprintable characters, for terminals and columns.
 func cell(s string) string {
 	for _, r := range s {
 		if !unicode.IsPrint(r) {
@@ -127,7 +126,7 @@ func cell(s string) string {
 	return s
 }
 
-// dash returns the first text there is.
+// dash returns the first text that is not empty, or "-".
 func dash(texts ...string) string {
 	for _, s := range texts {
 		if s != "" {
@@ -137,14 +136,5 @@ func dash(texts ...string) string {
 	return "-"
 }
 
-// clock is a time in a table.
+// clock formats a time for a table.
 func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// some joins the first few.
-func some(list []string) string {
-	const few = 5
-	if len(list) > few {
-		return strings.Join(list[:few], ", ") + fmt.Sprintf(" and %d more", len(list)-few)
-	}
-	return strings.Join(list, ", ")
-}

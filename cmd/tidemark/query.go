@@ -34,14 +34,14 @@ type lsCommand struct {
 	readFlags
 	outputFlags
 	Workspace  string `arg:"" help:"Workspace to list." name:"ws"`
-	PathPrefix string `help:"Only files whose path begins so, ordered by path." placeholder:"PATH" env:"-"`
-	Status     string `help:"Which files: active, trashed or all." enum:"active,trashed,all" default:"active" placeholder:"STATUS" env:"-"`
+	PathPrefix string `help:"Only files whose path has this prefix, ordered by path." placeholder:"PATH" env:"-"`
+	Status     string `help:"Status of the files: active, trashed or all." enum:"active,trashed,all" default:"active" placeholder:"STATUS" env:"-"`
 	Kind       string `help:"What to list: file, folder or all." enum:"file,folder,all" default:"file" placeholder:"KIND" env:"-"`
-	Limit      int    `help:"At most so many files; 0 for all." default:"0" placeholder:"N" env:"-"`
-	Cursor     string `help:"Go on where a listing with --limit ended." placeholder:"CURSOR" env:"-"`
+	Limit      int    `help:"Most files to list; 0 for all." default:"0" placeholder:"N" env:"-"`
+	Cursor     string `help:"Continue a listing that ended at --limit." placeholder:"CURSOR" env:"-"`
 }
 
-// pageSize is the most that the API gives at a time.
+// pageSize is the largest page of the API.
 const pageSize = 1000
 
 // A page is one answer of the listing.
@@ -50,7 +50,7 @@ type page struct {
 	NextCursor *string           `json:"next_cursor"`
 }
 
-// Run follows the cursor to the end, or to the limit. Each page is printed as it comes.
+// Run follows the cursor to the end or the limit, and prints each page as it arrives.
 func (c *lsCommand) Run(ctx context.Context, con console) error {
 	if c.Workspace == "" {
 		return usagef("the id of the workspace must not be empty")
@@ -98,7 +98,7 @@ func (c *lsCommand) Run(ctx context.Context, con console) error {
 	}
 }
 
-// A listing prints files as pages come in: as an object like the API's own answer, or as a table.
+// A listing prints pages as they arrive: as an object like the API's answer, or as a table.
 type listing struct {
 	form  string
 	out   io.Writer
@@ -139,11 +139,11 @@ func (l *listing) add(files []json.RawMessage) error {
 	return align(l.out, &table)
 }
 
-// end prints what is left, and tells people how to go on; the other forms carry the cursor.
+// end prints the collected object, or how to continue a table.
 func (l *listing) end(cursor *string, con console) error {
 	if l.form == asTable {
 		if cursor != nil {
-			con.note("There are more: go on with --cursor %s", *cursor)
+			con.note("There are more: continue with --cursor %s", *cursor)
 		}
 		return nil
 	}
@@ -157,7 +157,7 @@ func (l *listing) end(cursor *string, con console) error {
 	return printJSON(l.out, l.page)
 }
 
-// printObject prints a JSON object from the wire; as a table it has one line a field, in the object's order.
+// printObject prints a JSON object; as a table one line per field, in the object's order.
 func (f outputFlags) printObject(w io.Writer, object []byte) error {
 	if f.Output != asTable {
 		return f.print(w, json.RawMessage(object), nil)

@@ -13,8 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A record is one Kafka record as scripts read it. Text that is not UTF-8, and a value that is not JSON, go into the fields
-// named *_base64 instead.
+// A record is one Kafka record as JSON. Text that is not UTF-8, and a value that is not JSON, are in the fields named
+// *_base64.
 type record struct {
 	Topic       string            `json:"topic"`
 	Partition   int32             `json:"partition"`
@@ -22,7 +22,7 @@ type record struct {
 	Timestamp   string            `json:"timestamp"`
 	Key         *string           `json:"key"` // null: the record has none
 	KeyBase64   string            `json:"key_base64,omitempty"`
-	Headers     map[string]string `json:"headers"` // of one given twice the last
+	Headers     map[string]string `json:"headers"` // of a repeated one the last
 	Value       json.RawMessage   `json:"value,omitempty"`
 	ValueBase64 *string           `json:"value_base64,omitempty"`
 
@@ -61,7 +61,7 @@ func newRecord(r *kgo.Record) record {
 	return out
 }
 
-// A recordPrinter prints records as they come: in JSON one object a line, in YAML one document each.
+// A recordPrinter prints records as they are read: one JSON object per line, or one YAML document each.
 type recordPrinter struct {
 	w    *bufio.Writer
 	form string
@@ -71,7 +71,7 @@ func newRecordPrinter(w io.Writer, form string) *recordPrinter {
 	return &recordPrinter{w: bufio.NewWriter(w), form: form}
 }
 
-// print may hold the record back until flush.
+// print may buffer the record until flush.
 func (p *recordPrinter) print(r *kgo.Record) error {
 	out := newRecord(r)
 	if p.form != asTable {

@@ -18,18 +18,17 @@ import (
 
 // A replayCommand processes events of the past again.
 type replayCommand struct {
-	clusterFlags
-	prefixFlags
+	installationFlags
 	dataFlags
-	From      given      `help:"First event: start, a time like 2026-11-24T12:00:00Z, a day, how long ago, like 2h, or positions, like 7:1234,8:56." default:"start" placeholder:"WHERE" env:"-"`
-	To        given      `help:"Stop before this: end, or in a form of --from." default:"end" placeholder:"WHERE" env:"-"`
+	From      given      `help:"Where to begin: start, a time like 2026-11-24T12:00:00Z, a day, how long ago, like 2h, or positions, like 7:1234,8:56." default:"start" placeholder:"WHERE" env:"-"`
+	To        given      `help:"Where to stop: end, or like --from. The position itself is not included." default:"end" placeholder:"WHERE" env:"-"`
 	Workspace given      `help:"Only the events of this workspace." placeholder:"WS" env:"-"`
-	Event     givenList  `help:"Only events of these types; several are separated by commas." placeholder:"TYPE" env:"-"`
-	Group     given      `help:"Fold into a table of this name, to compare with the live one, and send nothing." placeholder:"NAME" env:"-"`
-	Rate      float64    `help:"Events a second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
-	Force     bool       `help:"Also send events without a time, which overwrite newer state, and those that touch no file, whose notices and counts are repeated." env:"-"`
-	Yes       bool       `help:"Put the events into the topic. Without it, and without --group, only say what would be done." env:"-"`
-	Fresh     bool       `help:"Forget an interrupted replay into the topic." env:"-"`
+	Event     givenList  `help:"Only events of this type, or of one of several separated by commas." placeholder:"TYPE" env:"-"`
+	Group     given      `help:"Fold into the table of a group with this name, to compare with the live one, and produce nothing else." placeholder:"NAME" env:"-"`
+	Rate      float64    `help:"Events per second; 0 for no limit." default:"0" placeholder:"N" env:"-"`
+	Force     bool       `help:"Also replay events without a time, which overwrite newer state, and those that touch no file, whose notices and counts are repeated." env:"-"`
+	Yes       bool       `help:"Produce the events to the topic. Without --yes and --group it is a dry run." env:"-"`
+	Fresh     bool       `help:"Forget an interrupted replay into the topic, and start over." env:"-"`
 	LogLevel  slog.Level `help:"Lowest level that the group of --group logs." default:"error" placeholder:"LEVEL" env:"-"`
 }
 
@@ -38,11 +37,7 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 	if err := checkRate("--rate", c.Rate); err != nil {
 		return err
 	}
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.names()
+	config, streams, err := c.connect()
 	if err != nil {
 		return err
 	}

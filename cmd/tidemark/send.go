@@ -23,22 +23,22 @@ type sendCommand struct {
 	webhookFlags
 	apiFlags
 	outputFlags
-	URL       string        `help:"Where to post." name:"url" default:"http://127.0.0.1:5000/webhook/fastio" address:"url"`
-	Data      string        `help:"Data folder of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
+	URL       string        `help:"URL of the ingress." name:"url" default:"http://127.0.0.1:5000/webhook/fastio" address:"url"`
+	Data      string        `help:"Data directory of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
 	Workspace string        `help:"Workspace of the event." default:"123" placeholder:"ID" env:"-"`
 	File      string        `help:"File of the event; empty for an event without one." default:"2hello" placeholder:"ID" env:"-"`
 	Event     string        `help:"Name of the event." default:"workspace_storage_file_added" placeholder:"NAME" env:"-"`
-	EventID   string        `help:"Id of the event; a new one if left out, the same id again is a duplicate." placeholder:"ID" env:"-"`
+	EventID   string        `help:"Id of the event; random if left out. An id that was sent before is a duplicate." placeholder:"ID" env:"-"`
 	Name      string        `help:"Name of the file." placeholder:"NAME" env:"-"`
 	Path      string        `help:"Path of the file." placeholder:"PATH" env:"-"`
 	Size      *int64        `help:"Size of the file in bytes." placeholder:"BYTES" env:"-"`
-	Mime      string        `help:"Type of the file." placeholder:"TYPE" env:"-"`
+	Mime      string        `help:"MIME type of the file." placeholder:"TYPE" env:"-"`
 	At        string        `help:"Time of the event, RFC 3339; now if left out." placeholder:"TIME" env:"-"`
-	Body      string        `help:"Post this JSON instead, or that of a file: @FILE, @- for stdin. The other knobs of the event do not count." placeholder:"JSON" env:"-"`
-	Wait      time.Duration `help:"Wait so long until the query API holds the event, if there is one; 0 not to." default:"5s" placeholder:"TIME" env:"-"`
+	Body      string        `help:"Post this JSON instead, or that of a file: @FILE, @- for stdin. The other flags of the event are ignored." placeholder:"JSON" env:"-"`
+	Wait      time.Duration `help:"Longest wait until the query API, if it runs, includes the event; 0 not to wait." default:"5s" placeholder:"TIME" env:"-"`
 }
 
-// sendTimeout is longer than the 2.5 s that the ingress waits for an acknowledgement.
+// sendTimeout is longer than the 2.5 s that the ingress waits for the acknowledgement.
 const sendTimeout = 15 * time.Second
 
 // Run posts the event and prints the answer; any answer but 200 is a failure.
@@ -78,8 +78,8 @@ func (c *sendCommand) post(ctx context.Context, signature http.Header, body []by
 	return do(request)
 }
 
-// awaitVisible returns when a get would see the event. Without an API there is nothing to wait for, and the event is in the
-// log in any case: no outcome of this is a failure of send.
+// awaitVisible waits until a get would include the event. The event is in the log in any case, so no error is a failure
+// of send.
 func (c *sendCommand) awaitVisible(ctx context.Context, con console, answer []byte) {
 	var accepted struct {
 		Position string `json:"position"`
@@ -89,11 +89,11 @@ func (c *sendCommand) awaitVisible(ctx context.Context, con console, answer []by
 	}
 	_, err := c.query(ctx, atLeast(accepted.Position, c.Wait), "status")
 	if err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
-		con.note("The event is in the log, but %s does not show it: %v", c.APIURL, err)
+		con.note("The event is in the log, but %s does not include it yet: %v", c.APIURL, err)
 	}
 }
 
-// body returns what to post and the id to sign, which only standard-webhooks wants.
+// body returns the body, and the id that the scheme standard-webhooks signs.
 func (c *sendCommand) body(stdin io.Reader) (body []byte, id string, err error) {
 	if c.EventID == "" {
 		var random [10]byte
@@ -139,8 +139,8 @@ func readBody(arg string, stdin io.Reader) ([]byte, error) {
 	return body, nil
 }
 
-// workspaceOf looks into the body for the workspace, to choose a secret by. Bodies that the ingress would refuse are posted
-// all the same: that is how to see the refusal.
+// workspaceOf returns the workspace in the body, which selects the secret. Invalid bodies are posted too, to see the
+// refusal.
 func workspaceOf(body []byte) string {
 	var scope struct {
 		Snake string `json:"workspace_id"`
@@ -152,7 +152,7 @@ func workspaceOf(body []byte) string {
 	return scope.Snake
 }
 
-// secret chooses the one bound to the workspace, else the first that is bound to none. Given none, dev's own is used.
+// secret returns the one bound to the workspace, else the first that is bound to none.
 func (c *sendCommand) secret(scheme ingress.Scheme, workspace string) (ingress.Secret, error) {
 	secrets, err := c.secretsOrDevs(scheme, c.Data)
 	if err != nil {

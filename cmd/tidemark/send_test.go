@@ -136,8 +136,8 @@ func TestSendUsesTheSecretThatDevMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := dev.signer()
-	if err != nil || again.made != made.made || len(made.made) < 24 {
-		t.Errorf("secret %q, then %q, %v: want one secret, kept", made.made, again.made, err)
+	if err != nil || again.generated != made.generated || len(made.generated) < 24 {
+		t.Errorf("secret %q, then %q, %v: want one secret, kept", made.generated, again.generated, err)
 	}
 	if info, err := os.Stat(made.path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode of %s: %v, %v; want 0600", made.path, info.Mode(), err)
@@ -145,7 +145,7 @@ func TestSendUsesTheSecretThatDevMade(t *testing.T) {
 	got, url := newSink(t)
 	succeed(t, "send", "--url", url, "--data", data, "--body", testBody)
 	byDev := got.header.Get("Fastio-Signature")
-	t.Setenv(secretsVariable, made.made)
+	t.Setenv(secretsVariable, made.generated)
 	succeed(t, "send", "--url", url, "--body", testBody)
 	if byDev != got.header.Get("Fastio-Signature") {
 		t.Errorf("signed with %s, want dev's secret", byDev)
@@ -169,7 +169,7 @@ func TestSendWaitsUntilTheAPIHoldsTheEvent(t *testing.T) {
 		t.Errorf("asked %q, want %q", *asked, want)
 	}
 	behind = true
-	if out, errs, code := tidemark(t, "send", "--url", url, "--api-url", query); code != exitOK || out == "" || !strings.Contains(errs, "does not show it: 503") {
+	if out, errs, code := tidemark(t, "send", "--url", url, "--api-url", query); code != exitOK || out == "" || !strings.Contains(errs, "does not include it yet: 503") {
 		t.Errorf("an API that is behind: exit %d, %q, %q", code, out, errs)
 	}
 	if _, errs, code := tidemark(t, "send", "--url", url, "--api-url", "http://127.0.0.1:1"); code != exitOK || errs != "" {

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tidemark/deadletters"
-	"tidemark/kafka"
 	"tidemark/topology"
 	"tidemark/views"
 )
@@ -17,72 +16,56 @@ import (
 // serveFlags are the settings of the query API.
 type serveFlags struct {
 	APIAddr      string        `help:"Address of the query API." name:"api-addr" default:":8080" placeholder:"HOST:PORT" address:"listen"`
-	MaxStaleness time.Duration `help:"Age of an answer past which there is none but 503; 0 for any." default:"0" placeholder:"TIME"`
+	MaxStaleness time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
 }
 
-// maxReaders is how many connections the query API has open: each may wait for up to a minute, or be sent a page of megabytes.
-// Further ones wait where the kernel keeps them.
+// maxReaders is how many connections the query API has open: a request may wait for up to a minute, and an answer may
+// be megabytes. Further connections wait in the kernel's backlog.
 const maxReaders = 4096
 
 // A serveCommand answers queries.
 type serveCommand struct {
-	clusterFlags
-	sizingFlags
+	roleFlags
 	dataFlags
 	serveFlags
-	adminFlags
 	drainFlags
-	logFlags
 }
 
 // Run answers until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, con console) error {
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.streams()
-	if err != nil {
-		return err
-	}
-	h, err := newHost(ctx, c.logger(con.err), c.adminFlags)
-	if err != nil {
-		return err
-	}
-	h.delay = c.DrainDelay
-	gate := h.await(serveRole, config, streams)
-	api, copies, err := c.views(ctx, h, gate, config, streams, c.Data, nil)
-	if err != nil {
-		return err
-	}
-	return h.run(ctx, api, copies, service{name: "topics", run: gate.run})
+	return c.runRole(ctx, con, topology.Streams.ServeRole, func(h *host) ([]service, error) {
+		h.delay = c.DrainDelay
+		return c.views(ctx, h, c.Data, nil)
+	})
 }
 
-// views builds the API and the copies of the tables it answers from, which are kept up to date once the gate is open.
-func (f serveFlags) views(ctx context.Context, h *host, gate *startGate, config kafka.Config, streams topology.Streams, data string, duplicates func() int64) (api, copies service, err error) {
+// views builds the query API, and the views that it answers from, which are updated once the gate is open.
+func (f serveFlags) views(ctx context.Context, h *host, data string, duplicates func() int64) ([]service, error) {
 	log := h.log.With("role", "serve")
-	dead := deadletters.NewCounter(deadletters.New(config, streams), log)
+	dead := deadletters.NewCounter(deadletters.New(h.kafka, h.streams), log)
 	server, err := views.New(views.Config{
-		Kafka: config, Streams: streams, Dir: filepath.Join(data, "views"),
+		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(data, "views"),
 		Log: log, Metrics: h.registry,
 		MaxStaleness: f.MaxStaleness, Duplicates: duplicates, DeadLettered: dead.Open,
 	})
 	if err != nil {
-		return service{}, service{}, err
+		return nil, err
 	}
 	listener, err := listen(ctx, "--api-addr", f.APIAddr)
 	if err != nil {
-		return service{}, service{}, err
+		return nil, err
 	}
-	h.readiness.Add("views", gate.ready(server.Ready))
-	api = service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
+	h.readiness.Add("views", h.gate.ready(server.Ready))
+	api := service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
 		context.AfterFunc(ctx, server.Stop)
-		return serveHTTP(ctx, netutil.LimitListener(listener, maxReaders), httpServer(h.parting(gate.handler(server.Handler())), h.log), h.log.With("role", "api"))
+		handler := h.closeConnections(h.gate.handler(server.Handler()))
+		return serveHTTP(ctx, netutil.LimitListener(listener, maxReaders), httpServer(handler, h.log), h.log.With("role", "api"))
 	}}
-	return api, service{name: "views", run: gate.then(func(ctx context.Context) error {
+	update := service{name: "views", run: h.gate.then(func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return server.Run(ctx) })
 		group.Go(func() error { return dead.Run(ctx) })
 		return group.Wait()
-	})}, nil
+	})}
+	return []service{api, update}, nil
 }

@@ -52,7 +52,7 @@ func TestAFailureEndsTheOthersInOrder(t *testing.T) {
 		err := runServices(t.Context(), func() { d.note("drain") }, d.patient("http"), failing, d.patient("views"))
 		want := "files: broken"
 		if end == nil {
-			want = "files: ended although nobody stopped it"
+			want = "files: ended unexpectedly"
 		}
 		if fmt.Sprint(err) != want {
 			t.Errorf("error %v, want %s", err, want)
@@ -75,13 +75,13 @@ func TestAFailureWhileDrainingIsReported(t *testing.T) {
 	}
 }
 
-// A load balancer needs a while to notice that an instance is leaving. Until then requests are answered as ever, and told to
-// come back on another connection.
-func TestRequestsAreTakenWhileALoadBalancerLearns(t *testing.T) {
+// A load balancer takes a while to notice that an instance drains. Until then requests are answered, with Connection: close.
+func TestRequestsAreAnsweredDuringTheDrainDelay(t *testing.T) {
 	h, err := newHost(t.Context(), slog.New(slog.DiscardHandler), adminFlags{AdminAddr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.gate = newStartGate(func(context.Context) error { return nil }, h.log)
 	h.readiness.Add("api", func() error { return nil })
 	h.delay = 500 * time.Millisecond
 	l, err := listen(t.Context(), "--api-addr", "127.0.0.1:0")
@@ -93,7 +93,7 @@ func TestRequestsAreTakenWhileALoadBalancerLearns(t *testing.T) {
 	left := make(chan error, 1)
 	go func() {
 		left <- h.run(ctx, service{name: "api", run: func(ctx context.Context) error {
-			return serveHTTP(ctx, l, httpServer(h.parting(hello), h.log), h.log)
+			return serveHTTP(ctx, l, httpServer(h.closeConnections(hello), h.log), h.log)
 		}})
 	}()
 	ask := func(addr net.Addr, path string) (status int, closes bool) {
@@ -112,13 +112,13 @@ func TestRequestsAreTakenWhileALoadBalancerLearns(t *testing.T) {
 		status, _ = ask(h.admin.Addr(), "/readyz")
 	}
 	if status, closes := ask(l.Addr(), "/"); status != http.StatusNoContent || !closes {
-		t.Errorf("while leaving: %d, closes %t", status, closes)
+		t.Errorf("while draining: %d, closes %t", status, closes)
 	}
 	if err := <-left; err != nil {
 		t.Error(err)
 	}
 	if resp, err := http.Get("http://" + l.Addr().String()); err == nil {
 		resp.Body.Close()
-		t.Error("answers after it has left")
+		t.Error("answers after it has stopped")
 	}
 }

@@ -11,14 +11,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A configFile is the path of a YAML file of settings: a map from a flag's name to its value. It ranks below flags and
-// environment and above the defaults.
+// A configFile is the path of a YAML file of settings: a map from flag names to values. Flags and environment override
+// it, and it overrides the defaults.
 type configFile string
 
 // BeforeResolve reads the file; kong calls it when the flag or its variable is set.
 func (c configFile) BeforeResolve(ctx *kong.Context, step *kong.Path) error {
 	path, ok := ctx.FlagValue(step.Flag).(configFile)
-	if !ok { // not seen in kong: the flag has this type
+	if !ok { // not possible: the flag has this type
 		return fmt.Errorf("--config holds a %T", ctx.FlagValue(step.Flag))
 	}
 	file, err := readSettings(string(path), ctx.Model)
@@ -29,11 +29,11 @@ func (c configFile) BeforeResolve(ctx *kong.Context, step *kong.Path) error {
 	return nil
 }
 
-// settings are the values of one file, by flag name: strings, or slices of them.
+// settings are the values of one file by flag name: strings, or slices of them.
 type settings map[string]any
 
-// readSettings decodes the file strictly: a key that no command knows, a repeated one and a value of another shape are errors
-// that name the key and the line.
+// readSettings decodes the file strictly: an unknown key, a repeated one and a nested value are errors that name the
+// key and the line.
 func readSettings(path string, app *kong.Application) (settings, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -79,7 +79,7 @@ func decodeSettings(r io.Reader, known map[string]bool) (settings, error) {
 	return values, nil
 }
 
-// settingValue keeps the text of scalars: the flag's own type reads it, as it reads an argument.
+// settingValue returns the text of scalars, which the flag's type parses like an argument.
 func settingValue(node *yaml.Node) (any, error) {
 	switch {
 	case node.Kind == yaml.ScalarNode && node.Tag != "!!null":
@@ -97,8 +97,8 @@ func settingValue(node *yaml.Node) (any, error) {
 	return nil, errors.New("want a value or a list of values")
 }
 
-// settingNames are the flags of all commands that also read the environment; the others belong to one invocation, and a file
-// has no say in them.
+// settingNames returns the flags of all commands that also have a variable. The others belong to one invocation, and a
+// file cannot set them.
 func settingNames(node *kong.Node) map[string]bool {
 	names := map[string]bool{}
 	for _, flag := range node.Flags {
@@ -111,14 +111,14 @@ func settingNames(node *kong.Node) map[string]bool {
 			names[name] = true
 		}
 	}
-	delete(names, "config") // a file does not name a file
+	delete(names, "config") // a file cannot name a file
 	return names
 }
 
-// Validate satisfies kong.Resolver; readSettings has done it.
+// Validate satisfies kong.Resolver: readSettings has validated.
 func (s settings) Validate(*kong.Application) error { return nil }
 
-// Resolve gives way to the environment, which kong would let the file override.
+// Resolve returns nothing for a flag whose variable is set: kong would let the file override it.
 func (s settings) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	for _, name := range flag.Envs {
 		if _, set := os.LookupEnv(name); set {

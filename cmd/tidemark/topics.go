@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"tidemark/kafka"
@@ -14,29 +13,24 @@ import (
 	"tidemark/topology"
 )
 
-// topicsCommand groups what is done to the cluster before the roles run on it.
+// topicsCommand groups the commands that prepare a cluster.
 type topicsCommand struct {
 	Plan  topicsPlanCommand  `cmd:"" help:"Show how the cluster's topics differ from what tidemark needs."`
 	Apply topicsApplyCommand `cmd:"" help:"Create the topics that are missing. Existing ones are never altered."`
 	Acls  topicsAclsCommand  `cmd:"" help:"Show the ACLs that each role needs."`
 
-	Repartition topicsRepartitionCommand `cmd:"" help:"Copy everything under another prefix, to topics with another number of partitions."`
+	Repartition topicsRepartitionCommand `cmd:"" help:"Copy all topics under another prefix, with another number of partitions."`
 }
 
-// A topicsPlanCommand compares and changes nothing.
+// A topicsPlanCommand compares the topics with what tidemark needs.
 type topicsPlanCommand struct {
-	clusterFlags
-	sizingFlags
+	sizedFlags
 	outputFlags
 }
 
 // Run prints the differences.
 func (c *topicsPlanCommand) Run(ctx context.Context, con console) error {
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.streams()
+	config, streams, err := c.connect()
 	if err != nil {
 		return err
 	}
@@ -50,20 +44,15 @@ func (c *topicsPlanCommand) Run(ctx context.Context, con console) error {
 	return c.printChanges(con.out, plan)
 }
 
-// A topicsApplyCommand creates what is missing.
+// A topicsApplyCommand creates missing topics.
 type topicsApplyCommand struct {
-	clusterFlags
-	sizingFlags
+	sizedFlags
 	outputFlags
 }
 
 // Run prints what was created. A topic that exists and differs is an error.
 func (c *topicsApplyCommand) Run(ctx context.Context, con console) error {
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.streams()
+	config, streams, err := c.connect()
 	if err != nil {
 		return err
 	}
@@ -71,20 +60,20 @@ func (c *topicsApplyCommand) Run(ctx context.Context, con console) error {
 	if len(created) == 0 && err == nil && c.Output == asTable {
 		return nothingToDo(con.out)
 	}
-	if len(created) > 0 || err == nil { // also those made before another could not be
+	if len(created) > 0 || err == nil { // also those created before one failed
 		err = errors.Join(err, c.printChanges(con.out, created))
 	}
 	return err
 }
 
 func nothingToDo(w io.Writer) error {
-	_, err := fmt.Fprintln(w, "Nothing to do: every topic is there as it must be.")
+	_, err := fmt.Fprintln(w, "Nothing to do: every topic exists with the expected settings.")
 	return err
 }
 
 func (f outputFlags) printChanges(w io.Writer, changes []kafka.Change) error {
 	type row struct {
-		Action  string `json:"action"` // create; mend, which no command does; or allow
+		Action  string `json:"action"` // create, mend (by the operator: no command alters a topic) or allow
 		Topic   string `json:"topic"`
 		Setting string `json:"setting,omitempty"`
 		Found   string `json:"found,omitempty"`
@@ -109,27 +98,22 @@ func (f outputFlags) printChanges(w io.Writer, changes []kafka.Change) error {
 	})
 }
 
-// A topicsRepartitionCommand copies an installation under another prefix. Nothing under the old one is changed.
+// A topicsRepartitionCommand copies an installation under another prefix. It changes nothing under the old one.
 type topicsRepartitionCommand struct {
-	clusterFlags
-	prefixFlags
+	installationFlags
 	outputFlags
 	To     int    `help:"Number of partitions of every new topic." required:"" placeholder:"N" env:"-"`
 	Prefix string `help:"Prefix of the new topics and groups." required:"" placeholder:"NEW" env:"-"`
 }
 
-// Run copies, compares, and prints what is there. Cut short, it goes on when it is started again.
+// Run copies, compares, and prints a summary. After an interruption it continues when it is started again.
 func (c *topicsRepartitionCommand) Run(ctx context.Context, con console) error {
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	from, err := c.names()
+	config, from, err := c.connect()
 	if err != nil {
 		return err
 	}
 	if c.Prefix == c.TopicPrefix {
-		return usagef("--prefix %s is that of the topics to copy: want another one, as no topic can be given fewer partitions", c.Prefix)
+		return usagef("--prefix %s is the prefix of the topics to copy: want another one", c.Prefix)
 	}
 	if _, err := topology.New(c.Prefix, topology.Sizing{Partitions: c.To, Replication: 1, MinISR: 1}); err != nil {
 		return usageError{err}
@@ -163,14 +147,14 @@ func (c *topicsRepartitionCommand) Run(ctx context.Context, con console) error {
 	return nil
 }
 
-// reportStages prints what is being done, and every five seconds how far it is.
+// reportStages prints each stage, and its progress every five seconds.
 func reportStages(con console) func(repartition.Stage, int64) {
 	var last repartition.Stage
-	said := time.Now()
+	printed := time.Now()
 	return func(stage repartition.Stage, records int64) {
-		if stage != last || time.Since(said) >= lineEvery {
+		if stage != last || time.Since(printed) >= lineEvery {
 			con.note("%s: record %d", stage, records)
-			last, said = stage, time.Now()
+			last, printed = stage, time.Now()
 		}
 	}
 }
@@ -187,44 +171,4 @@ func (f outputFlags) printMove(w io.Writer, s *repartition.Summary) error {
 			fmt.Fprintf(table, "rows skipped\t%d\tin a wrong partition for their key: views ignore them\n", s.Misplaced)
 		}
 	})
-}
-
-// A topicsAclsCommand shows the ACLs of every role.
-type topicsAclsCommand struct {
-	prefixFlags
-	Output    string `help:"Form of the result: table, json, yaml, or commands for Kafka's own kafka-acls." short:"o" enum:"table,json,yaml,commands" default:"table" placeholder:"FORM" env:"-"`
-	Principal string `help:"Principal of a role; {role} stands for its name." default:"User:tidemark-{role}" env:"-"`
-	Bootstrap string `help:"Broker address that the commands name." default:"localhost:9092" env:"-"`
-}
-
-// Run prints the ACLs: as a table with the commands below it, or in one of the forms alone.
-func (c *topicsAclsCommand) Run(con console) error {
-	streams, err := c.names()
-	if err != nil {
-		return err
-	}
-	acls := aclsOf(streams)
-	for i := range acls {
-		acls[i].Principal = strings.ReplaceAll(c.Principal, "{role}", acls[i].Role)
-	}
-	if c.Output != "commands" {
-		err := outputFlags{Output: c.Output}.print(con.out, acls, func(table *bytes.Buffer) {
-			fmt.Fprintln(table, "ROLE\tPRINCIPAL\tRESOURCE\tNAME\tOPERATIONS")
-			for _, a := range acls {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", a.Role, a.Principal, a.Resource, a.Name, strings.Join(a.Operations, ", "))
-			}
-		})
-		if err != nil || c.Output != asTable {
-			return err
-		}
-	}
-	var commands bytes.Buffer
-	if c.Output == asTable {
-		fmt.Fprintln(&commands)
-	}
-	for _, a := range acls {
-		fmt.Fprintln(&commands, a.command(c.Bootstrap))
-	}
-	_, err = con.out.Write(commands.Bytes())
-	return err
 }

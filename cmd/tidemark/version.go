@@ -7,7 +7,7 @@ import (
 	"tidemark/telemetry"
 )
 
-// A versionCommand prints which build this is.
+// A versionCommand prints the version.
 type versionCommand struct {
 	outputFlags
 }

@@ -13,10 +13,10 @@ import (
 	"tidemark/ingress"
 )
 
-// webhookFlags say how webhooks are signed. They are the sender's as well as the receiver's.
+// webhookFlags say how webhooks are signed. Sender and receiver share them.
 type webhookFlags struct {
-	WebhookSecretsFile     string `help:"File of the active secrets, one a line: secret, or workspace=secret; or set TIDEMARK_WEBHOOK_SECRETS, separated by commas." placeholder:"FILE" group:"Webhooks"`
-	WebhookScheme          string `help:"How webhooks are signed: fastio, fastio-v1, fastio-x or standard-webhooks." default:"fastio" enum:"fastio,fastio-v1,fastio-x,standard-webhooks" placeholder:"NAME" aliases:"scheme" group:"Webhooks"`
+	WebhookSecretsFile     string `help:"File of the active secrets, one per line: secret, or workspace=secret; or set TIDEMARK_WEBHOOK_SECRETS, separated by commas." placeholder:"FILE" group:"Webhooks"`
+	WebhookScheme          string `help:"Signature scheme of webhooks: fastio, fastio-v1, fastio-x or standard-webhooks." default:"fastio" enum:"fastio,fastio-v1,fastio-x,standard-webhooks" placeholder:"NAME" aliases:"scheme" group:"Webhooks"`
 	WebhookTimestampHeader string `help:"Header of the signed time, for fastio-x; X-Fastio-Timestamp if left out." placeholder:"NAME" group:"Webhooks"`
 }
 
@@ -33,7 +33,7 @@ func (f webhookFlags) scheme() (ingress.Scheme, error) {
 	return scheme, nil
 }
 
-// secrets reads the secrets that were given, errNoSecrets if none were.
+// secrets returns the secrets that were given, or errNoSecrets.
 func (f webhookFlags) secrets(scheme ingress.Scheme) ([]ingress.Secret, error) {
 	list := os.Getenv(secretsVariable)
 	switch {
@@ -51,7 +51,7 @@ func (f webhookFlags) secrets(scheme ingress.Scheme) ([]ingress.Secret, error) {
 	return nil, errNoSecrets
 }
 
-// secretsOrDevs reads the secrets that were given, else the one that dev keeps in its data folder, else errNoSecrets.
+// secretsOrDevs returns the secrets that were given, else the one in dev's data directory, else errNoSecrets.
 func (f webhookFlags) secretsOrDevs(scheme ingress.Scheme, data string) ([]ingress.Secret, error) {
 	secrets, err := f.secrets(scheme)
 	if !errors.Is(err, errNoSecrets) {
@@ -59,13 +59,13 @@ func (f webhookFlags) secretsOrDevs(scheme ingress.Scheme, data string) ([]ingre
 	}
 	secrets, err = ingress.ReadSecretsFile(scheme, devSecretFile(data, scheme))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w, or start tidemark dev, which makes one: %w", errNoSecrets, err)
+		return nil, fmt.Errorf("%w, or start tidemark dev, which generates one: %w", errNoSecrets, err)
 	}
 	return secrets, err
 }
 
-// devSecretFile is where dev keeps the secret it made, for send and for its own next start. A secret of standard-webhooks
-// has another form, so each form has a file of its own.
+// devSecretFile returns the file of dev's generated secret. Secrets of standard-webhooks have another format, and a
+// file of their own.
 func devSecretFile(data string, scheme ingress.Scheme) string {
 	if scheme.Name() == ingress.StandardWebhooks {
 		return filepath.Join(data, "webhook-secret-standard")
@@ -73,8 +73,8 @@ func devSecretFile(data string, scheme ingress.Scheme) string {
 	return filepath.Join(data, "webhook-secret")
 }
 
-// makeDevSecret returns the secret kept in the data folder, and makes it when there is none.
-func makeDevSecret(data string, scheme ingress.Scheme) (string, error) {
+// devSecret returns the secret in the data directory, which the first call generates.
+func devSecret(data string, scheme ingress.Scheme) (string, error) {
 	path := devSecretFile(data, scheme)
 	kept, err := os.ReadFile(path)
 	if err == nil {
@@ -90,10 +90,10 @@ func makeDevSecret(data string, scheme ingress.Scheme) (string, error) {
 		secret = "whsec_" + base64.StdEncoding.EncodeToString(random[:])
 	}
 	if err := os.MkdirAll(data, 0o700); err != nil {
-		return "", fmt.Errorf("make the data folder: %w", err)
+		return "", fmt.Errorf("create the data directory: %w", err)
 	}
 	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("keep the webhook secret: %w", err)
+		return "", fmt.Errorf("write the webhook secret: %w", err)
 	}
 	return secret, nil
 }

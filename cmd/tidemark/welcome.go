@@ -16,11 +16,11 @@ import (
 	"tidemark/telemetry"
 )
 
-// A progress tells a person who waits what is going on.
+// A progress prints the progress of dev's start.
 type progress struct {
 	w     io.Writer
 	begin time.Time
-	mu    sync.Mutex // topics and checks report from goroutines of their own
+	mu    sync.Mutex // topics and checks report from other goroutines
 }
 
 func newProgress(w io.Writer) *progress { return &progress{w: w, begin: time.Now()} }
@@ -28,32 +28,32 @@ func newProgress(w io.Writer) *progress { return &progress{w: w, begin: time.Now
 func (p *progress) say(what, text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, _ = fmt.Fprintf(p.w, "%6.1f s  %-10s  %s\n", time.Since(p.begin).Seconds(), what, text) // if it fails, whoever watched has left
+	_, _ = fmt.Fprintf(p.w, "%6.1f s  %-10s  %s\n", time.Since(p.begin).Seconds(), what, text) // progress is only informative
 }
 
-// How often readiness is asked, and how often the reason of a check that keeps us waiting is repeated.
+// How often readiness is polled, and how often the reasons of failing checks are repeated.
 const (
-	askEvery   = 50 * time.Millisecond
-	remindEach = 5 * time.Second
+	pollEvery   = 50 * time.Millisecond
+	remindEvery = 5 * time.Second
 )
 
-// awaitReady tells of each check as it passes, and returns true once all do; false if ctx ends before.
+// awaitReady prints each check as it passes, and returns true once all do, or false if ctx ends before.
 func (p *progress) awaitReady(ctx context.Context, readiness *telemetry.Readiness) bool {
-	ticker := time.NewTicker(askEvery)
+	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
-	told := map[string]bool{}
+	passed := map[string]bool{}
 	reminded := time.Now()
 	for {
 		waiting := 0
-		remind := time.Since(reminded) >= remindEach
+		remind := time.Since(reminded) >= remindEvery
 		for _, s := range readiness.States() {
 			switch {
-			case s.Err == nil && !told[s.Check]:
-				told[s.Check] = true
+			case s.Err == nil && !passed[s.Check]:
+				passed[s.Check] = true
 				p.say(s.Check, "ready")
 			case s.Err != nil:
 				waiting++
-				if told[s.Check] = false; remind {
+				if passed[s.Check] = false; remind {
 					p.say(s.Check, "waiting: "+s.Err.Error())
 				}
 			}
@@ -72,7 +72,7 @@ func (p *progress) awaitReady(ctx context.Context, readiness *telemetry.Readines
 	}
 }
 
-// A welcome is what dev prints once it is ready.
+// A welcome is the introduction that dev prints once it is ready.
 type welcome struct {
 	webhooks, api, admin string // URLs
 	brokers              []string
@@ -81,7 +81,7 @@ type welcome struct {
 	signer               signer
 }
 
-// print writes the addresses, an example to paste, and "ready" as the last line, which scripts wait for.
+// print writes the addresses, an example to paste, and the line "ready", which scripts wait for.
 func (w welcome) print(out io.Writer) error {
 	var b, table bytes.Buffer
 	fmt.Fprintf(&table, "\nWebhooks\t%s\nQuery API\t%s/v1/status\nMetrics\t%s/metrics\n", w.webhooks, w.api, w.admin)
@@ -90,8 +90,8 @@ func (w welcome) print(out io.Writer) error {
 		brokers += "  (embedded: for development; acknowledged records survive a crash of the process, not of the machine)"
 	}
 	fmt.Fprintf(&table, "Kafka\t%s\n", brokers)
-	if w.signer.made != "" {
-		fmt.Fprintf(&table, "Secret\t%s  (kept in %s)\n", w.signer.made, w.signer.path)
+	if w.signer.generated != "" {
+		fmt.Fprintf(&table, "Secret\t%s  (kept in %s)\n", w.signer.generated, w.signer.path)
 	} else {
 		fmt.Fprintf(&table, "Secret\tas given\n")
 	}
@@ -103,7 +103,7 @@ func (w welcome) print(out io.Writer) error {
 	return err
 }
 
-// exampleBody has no time, so its signature in the scheme fastio holds for ever: the line works with curl alone.
+// The example has no time, so its signature in the scheme fastio never expires, and curl alone can send it.
 const (
 	exampleWorkspace = "123"
 	exampleFile      = "2hello"
@@ -114,7 +114,7 @@ const (
 
 func (w welcome) example() string {
 	secret, ok := w.exampleSecret()
-	if !ok || w.signer.scheme.Name() != ingress.Fastio { // the other schemes sign the time: a printed signature would expire
+	if !ok || w.signer.scheme.Name() != ingress.Fastio { // the other schemes sign the time, so a signature expires
 		return "tidemark send --url " + w.webhooks
 	}
 	body := fmt.Sprintf(`{"event":"workspace_storage_file_added","workspace_id":%q,"event_id":%q,"object_id":%q,`+exampleRest,
@@ -123,7 +123,7 @@ func (w welcome) example() string {
 	return fmt.Sprintf("curl -sS %s -H %s -d %s", shellWord(w.webhooks), shellWord(signatureHeader+": "+headers.Get(signatureHeader)), shellWord(body))
 }
 
-// exampleSecret is one that may sign the example's workspace.
+// exampleSecret returns a secret that may sign events of the example's workspace.
 func (w welcome) exampleSecret() (ingress.Secret, bool) {
 	for _, s := range w.signer.secrets {
 		if s.Workspace() == "" || s.Workspace() == exampleWorkspace {
@@ -133,16 +133,16 @@ func (w welcome) exampleSecret() (ingress.Secret, bool) {
 	return ingress.Secret{}, false
 }
 
-// lookup waits for the first event of the example's partition: pasted together with the webhook it would be too early else.
+// lookup waits for the first event of the example's partition, because it may be pasted together with the webhook.
 func (w welcome) lookup() string {
 	first := tidemarkv1.Position{Partition: kafka.Partition(exampleWorkspace, w.partitions)}
 	return "curl -sS " + shellWord(w.api+"/v1/workspaces/"+exampleWorkspace+"/files/"+exampleFile+"?at_least="+first.Text())
 }
 
-// dialable turns the address of a listener on every interface into one that a client here can use.
+// dialable returns an address at which a local client reaches a listener, which may be on every interface.
 func dialable(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
-	if err != nil { // not seen: listeners print what SplitHostPort reads
+	if err != nil { // not possible for the address of a listener
 		return addr
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {

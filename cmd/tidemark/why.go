@@ -18,18 +18,17 @@ import (
 
 // A whyCommand lists the events of a file.
 type whyCommand struct {
-	clusterFlags
-	prefixFlags
+	installationFlags
 	outputFlags
 	Workspace string `arg:"" help:"Workspace of the file." name:"ws"`
 	File      string `arg:"" help:"Id of the file."`
-	Since     string `help:"Only events written since: a time (2026-01-31T09:00:00Z), a day, or how long ago (36h). The default is all events." default:"" placeholder:"TIME" env:"-"`
+	Since     string `help:"Only events written since then: a time like 2026-01-31T09:00:00Z, a day, or how long ago, like 36h. All by default." default:"" placeholder:"TIME" env:"-"`
 }
 
-// errUnknownFile is returned when no topic has the file.
+// errUnknownFile is returned when no topic has the file; the offsets that were read are printed before.
 var errUnknownFile = errors.New("no event, dead letter or row of this file was found")
 
-// Run prints the events as their verdicts are known, then the row.
+// Run reads the topics, prints each event with its verdict, and then the row.
 func (c *whyCommand) Run(ctx context.Context, con console) error {
 	if c.Workspace == "" || c.File == "" {
 		return usagef("the ids of the workspace and of the file must not be empty")
@@ -38,11 +37,7 @@ func (c *whyCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	config, err := c.config()
-	if err != nil {
-		return err
-	}
-	streams, err := c.names()
+	config, streams, err := c.connect()
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,163 @@
+package topology
+
+// ACL operations by Kafka's names. Read and Write imply Describe.
+const (
+	opRead            = "Read"
+	opWrite           = "Write"
+	opDescribe        = "Describe"
+	opDescribeConfigs = "DescribeConfigs"
+	opCreate          = "Create"
+)
+
+// A Role is what one kind of process, or an operator, does with the cluster. Start-up checks, ACLs and tidemark doctor
+// are derived from it, so a new kind of process is one more Role in Streams.Roles.
+type Role struct {
+	Name    string
+	Command string // the subcommand that runs until it is stopped; empty for a role of operators
+	Topics  []TopicUse
+	Groups  []GroupUse
+
+	// With --guarantee exactly_once an instance writes under an id that is one of these prefixes and its own name.
+	TransactionalIDs []string
+}
+
+// A TopicUse is a topic and the operations of a role on it. Every role also describes the settings of its topics,
+// because it refuses to start on wrong ones.
+type TopicUse struct {
+	Topic      Topic
+	Operations []string
+}
+
+// A GroupUse is a consumer group and the operations of a role on it.
+type GroupUse struct {
+	Name       string
+	Operations []string
+
+	// Of a group that the role's command runs: the topic that it consumes, and what is wrong while it lags.
+	Consumes Topic
+	Effect   string
+}
+
+// The resources of ACLs, by the names of kafka-acls.
+const (
+	TopicResource           = "topic"
+	GroupResource           = "group"
+	TransactionalIDResource = "transactional-id"
+)
+
+// An ACL is what a role must be allowed to do with one resource.
+type ACL struct {
+	Resource   string
+	Name       string
+	Prefixed   bool // the name is a prefix, else literal
+	Operations []string
+}
+
+// ACLs lists what the role must be allowed to do.
+func (r Role) ACLs() []ACL {
+	var acls []ACL
+	for _, t := range r.Topics {
+		operations := append(append([]string(nil), t.Operations...), opDescribeConfigs)
+		acls = append(acls, ACL{Resource: TopicResource, Name: t.Topic.Name, Operations: operations})
+	}
+	for _, g := range r.Groups {
+		acls = append(acls, ACL{Resource: GroupResource, Name: g.Name, Operations: g.Operations})
+	}
+	for _, prefix := range r.TransactionalIDs {
+		acls = append(acls, ACL{Resource: TransactionalIDResource, Name: prefix, Prefixed: true, Operations: []string{opWrite}})
+	}
+	return acls
+}
+
+// Uses returns the topics that the role uses.
+func (r Role) Uses() []Topic {
+	topics := make([]Topic, len(r.Topics))
+	for i, t := range r.Topics {
+		topics[i] = t.Topic
+	}
+	return topics
+}
+
+// Roles lists the roles in the order an event travels, and the operators' behind them.
+func (s Streams) Roles() []Role {
+	running := []Role{s.IngestRole(), s.ProcessRole(), s.ServeRole()}
+	return append(running, s.operateRole(running), s.topicsRole())
+}
+
+// IngestRole is the role of the command ingest.
+func (s Streams) IngestRole() Role {
+	return Role{Name: "ingest", Command: "ingest", Topics: []TopicUse{{s.Events, []string{opWrite}}}}
+}
+
+// ProcessRole is the role of the command process.
+func (s Streams) ProcessRole() Role {
+	readWrite := []string{opRead, opWrite}
+	return Role{
+		Name: "process", Command: "process",
+		Topics: []TopicUse{
+			{s.Events, readWrite}, // written for the entries of folders
+			{s.Files, readWrite},
+			{s.Index, readWrite},
+			{s.Notify, readWrite},
+			{s.DLQ, []string{opWrite}},
+			{s.Workspaces, readWrite},
+		},
+		Groups: []GroupUse{
+			{s.FilesGroup, []string{opRead}, s.Events, "events are not folded, so files do not change"},
+			{s.WorkspacesGroup, []string{opRead}, s.Notify, "counts of workspaces do not change"},
+		},
+		TransactionalIDs: []string{s.FilesGroup + "-", s.WorkspacesGroup + "-"},
+	}
+}
+
+// ServeRole is the role of the command serve.
+func (s Streams) ServeRole() Role {
+	read := []string{opRead}
+	return Role{
+		Name: "serve", Command: "serve",
+		Topics: []TopicUse{
+			{s.Events, read},
+			{s.Files, read},
+			{s.Notify, read}, // end offsets and the last records
+			{s.DLQ, read},    // counts open entries
+			{s.Workspaces, read},
+		},
+		Groups: []GroupUse{
+			{Name: s.FilesGroup, Operations: []string{opDescribe}},
+			{Name: s.WorkspacesGroup, Operations: []string{opDescribe}},
+		},
+	}
+}
+
+// operateRole is for the commands dlq, replay, diff, why and doctor, and for /dlq of process.
+func (s Streams) operateRole(running []Role) Role {
+	role := Role{
+		Name: "operate",
+		Topics: []TopicUse{
+			{s.Events, []string{opRead, opWrite}},
+			{s.Files, []string{opRead}},
+			{s.Index, []string{opDescribe}},
+			{s.Notify, []string{opRead}},
+			{s.DLQ, []string{opRead, opWrite}},
+			{s.Workspaces, []string{opDescribe}},
+		},
+	}
+	for _, r := range running {
+		for _, g := range r.Groups {
+			if g.Consumes.Name != "" {
+				role.Groups = append(role.Groups, GroupUse{Name: g.Name, Operations: []string{opDescribe}})
+			}
+		}
+	}
+	role.Groups = append(role.Groups, GroupUse{Name: s.ReplayGroup, Operations: []string{opRead}})
+	return role
+}
+
+// topicsRole is for the commands topics plan and apply.
+func (s Streams) topicsRole() Role {
+	role := Role{Name: "topics"}
+	for _, t := range s.Topics() {
+		role.Topics = append(role.Topics, TopicUse{t, []string{opCreate, opDescribe}})
+	}
+	return role
+}
