@@ -71,7 +71,8 @@ func ingress(ctx context.Context, s setup) (result, error) {
 	n := float64(len(took))
 	return result{
 		"measured": "ingress", "connections": s.connections, "accepted": len(took), "refused": refused,
-		"per_s": per(n, seconds), "cpu_us_each": per(float64((used.CPU - before.CPU).Microseconds()), n), "peak_rss_mb": int(used.PeakMB),
-		"p50_ms": quantile(took, 0.50), "p99_ms": quantile(took, 0.99),
+		"per_s": per(n, seconds), "cpu_us_each": per(float64((used.CPU - before.CPU).Microseconds()), n),
+		"peak_rss_mb": int(used.PeakMB),
+		"p50_ms":      quantile(took, 0.50), "p99_ms": quantile(took, 0.99),
 	}, i.close(ctx)
 }

@@ -46,7 +46,10 @@ var kinds = []struct{ extension, mime string }{
 var folders = []string{"a", "finance", "2026", "reports", "shared", "archive", "q1", "drafts"}
 
 func newInput(s setup) *input {
-	in := &input{random: rand.New(rand.NewPCG(s.seed, s.seed)), max: s.files, added: s.added, at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	in := &input{
+		random: rand.New(rand.NewPCG(s.seed, s.seed)), max: s.files, added: s.added,
+		at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
 	sum := 0.0
 	for i := range s.workspaces {
 		sum += 1 / float64(i+1)

@@ -78,12 +78,14 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&s.seconds, "seconds", 15, "of load")
 	flags.Float64Var(&s.rate, "rate", 200, "events a second of latency")
 	flags.IntVar(&s.connections, "connections", 32, "of ingress load")
-	flags.StringVar(&s.parts, "parts", "", "of overload: hot_workspace, two_instances, slow_clients, broker_away; all when empty")
+	flags.StringVar(&s.parts, "parts", "",
+		"of overload: hot_workspace, two_instances, slow_clients, broker_away; all when empty")
 	flags.IntVar(&s.slowClients, "slow", 2000, "clients of overload that send a byte a second")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
-	if s.brokers = strings.Split(*brokers, ","); *brokers == "" && args[0] != "overload" { // which starts and kills its own
+	// which starts and kills its own
+	if s.brokers = strings.Split(*brokers, ","); *brokers == "" && args[0] != "overload" {
 		return errors.New("no cluster: set -brokers or KAFKA_BROKERS, for example after `make kafka-start`")
 	}
 	dir, err := os.MkdirTemp("", "tidemark-bench")

@@ -124,11 +124,13 @@ func processor(ctx context.Context, s setup) (result, error) {
 		return nil, err
 	}
 	return result{
-		"measured": "processor", "guarantee": s.guarantee, "epoch": s.epoch.String(), "events": s.events, "files": i.files,
+		"measured": "processor", "guarantee": s.guarantee, "epoch": s.epoch.String(), "events": s.events,
+		"files":  i.files,
 		"groups": s.groups, "partitions": s.partitions,
 		"seconds": took.Seconds(), "events_per_s": per(float64(s.events), took.Seconds()),
-		"cpu_s_per_million": per((used.CPU-before.CPU).Seconds()*1e6, float64(s.events)), "peak_rss_mb": int(used.PeakMB),
-		"index_records": index, "table_records": rows,
+		"cpu_s_per_million": per((used.CPU-before.CPU).Seconds()*1e6, float64(s.events)),
+		"peak_rss_mb":       int(used.PeakMB),
+		"index_records":     index, "table_records": rows,
 	}, i.close(ctx)
 }
 
@@ -146,7 +148,10 @@ func recovery(ctx context.Context, s setup) (result, error) {
 	if err := errors.Join(i.awaitGroup(ctx), stop(p)); err != nil {
 		return nil, err
 	}
-	figures := result{"measured": "recovery", "files": i.files, "changelog_records": rig.End(ctx, i.client, i.topics.Files)}
+	figures := result{
+		"measured": "recovery", "files": i.files,
+		"changelog_records": rig.End(ctx, i.client, i.topics.Files),
+	}
 	for _, how := range []string{"kept", "wiped"} {
 		if how == "wiped" {
 			if err := rig.Wipe(p.Data); err != nil {

@@ -1,8 +1,9 @@
 // Package codecs turns messages into record bytes and back.
 //
-// It parses a webhook strictly: it refuses bytes that are not UTF-8, duplicate names in one object, more than 32 levels, a lone
-// surrogate in a name or an id, and anything after the object. So two readers cannot take one record for different things.
-// When it adds members to a record, every other byte stays as the sender wrote it. It decodes all that it encodes.
+// It parses a webhook strictly: it refuses bytes that are not UTF-8, duplicate names in one object, more than 32
+// levels, a lone surrogate in a name or an id, and anything after the object. So two readers cannot take one record for
+// different things. When it adds members to a record, every other byte stays as the sender wrote it. It decodes all
+// that it encodes.
 //
 // A codec knows one encoding and no topic: package topology lists what each topic carries. No codec reads the clock.
 package codecs

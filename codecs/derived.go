@@ -4,8 +4,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// AppendDerived appends the record of an event that was derived for an entry of a folder: the JSON of a webhook, which ParseEvent
-// reads, with the cause and what the entry inherits, which ParseCause reads.
+// AppendDerived appends the record of an event that was derived for an entry of a folder: the JSON of a webhook, which
+// ParseEvent reads, with the cause and what the entry inherits, which ParseCause reads.
 func AppendDerived(b []byte, e *tidemarkv1.Event) []byte {
 	o := object{b: append(b, '{')}
 	o.text("event", e.GetEvent())
@@ -73,7 +73,8 @@ func (o *object) since(name string, s *tidemarkv1.EventTime) {
 	o.b = append(t.b, '}')
 }
 
-// ParseCause reads the cause and what is inherited from a record that AppendDerived wrote. e is the event parsed from it.
+// ParseCause reads the cause and what is inherited from a record that AppendDerived wrote. e is the event parsed from
+// it.
 func ParseCause(value []byte, e *tidemarkv1.Event) (c *tidemarkv1.Cause, err error) {
 	var in *tidemarkv1.Inherited
 	r := newReader(value)
@@ -91,9 +92,13 @@ func ParseCause(value []byte, e *tidemarkv1.Event) (c *tidemarkv1.Cause, err err
 		return nil, err
 	}
 	if c.GetEventId() == "" || in.GetFolderId() == "" {
-		return nil, missingField("cause", "a derived event needs the id of its folder's event, and what the entry inherits")
+		return nil, missingField("cause",
+			"a derived event needs the id of its folder's event, and what the entry inherits")
 	}
-	c.Inherited, c.Time, c.ActorId = in, &tidemarkv1.EventTime{At: e.GetOccurredAt(), Arrived: e.GetReceivedAt()}, e.GetActorId()
+	c.Inherited, c.Time, c.ActorId = in, &tidemarkv1.EventTime{
+		At:      e.GetOccurredAt(),
+		Arrived: e.GetReceivedAt(),
+	}, e.GetActorId()
 	return c, nil
 }
 

@@ -11,17 +11,20 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A derived event is read again as an event and with its cause, also if its path is longer than that of an event may be.
+// A derived event is read again as an event and with its cause, also if its path is longer than that of an event may
+// be.
 func TestDerivedEventsAreReadAgain(t *testing.T) {
 	since := &tidemarkv1.EventTime{At: 1790372411_000000, Arrived: 1790372412_000001}
 	e := &tidemarkv1.Event{
 		Event: "workspace_storage_file_moved", EventId: "e/1/ü\"", WorkspaceId: "w/1", FileId: "f", ActorId: "u",
 		OccurredAt: new(since.GetAt()), ReceivedAt: since.GetArrived(),
 		Cause: &tidemarkv1.Cause{
-			Event: "workspace_storage_folder_moved", EventId: "e/1", Position: &tidemarkv1.Position{Partition: 3, Offset: 14},
-			Time: since, ActorId: "u",
+			Event: "workspace_storage_folder_moved", EventId: "e/1",
+			Position: &tidemarkv1.Position{Partition: 3, Offset: 14},
+			Time:     since, ActorId: "u",
 			Inherited: &tidemarkv1.Inherited{
-				FolderId: "d", Stamp: 7, Path: "/" + strings.Repeat("p", 9000), PathSince: since, FromPath: "/docs", FromUntil: since, Trashed: true,
+				FolderId: "d", Stamp: 7, Path: "/" + strings.Repeat("p", 9000), PathSince: since, FromPath: "/docs",
+				FromUntil: since, Trashed: true,
 				TrashedSince: &tidemarkv1.EventTime{Arrived: 5}, RestoredSince: since, Above: []string{"x", "y"},
 			},
 		},

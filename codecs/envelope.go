@@ -7,10 +7,10 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// WithEnvelope returns value, from which e was parsed, as the record for the events topic. received_at and partition_key replace
-// the sender's. event, event_id and workspace_id are added where the sender used another spelling. An event with a sent_event
-// also gets canonical_event, so that every reader of the topic gives it the same meaning.
-// New members are added at the end of the object; every other byte stays as the sender wrote it.
+// WithEnvelope returns value, from which e was parsed, as the record for the events topic. received_at and
+// partition_key replace the sender's. event, event_id and workspace_id are added where the sender used another
+// spelling. An event with a sent_event also gets canonical_event, so that every reader of the topic gives it the same
+// meaning. New members are added at the end of the object; every other byte stays as the sender wrote it.
 func WithEnvelope(value []byte, e *tidemarkv1.Event, receivedAt time.Time) ([]byte, error) {
 	w := splice{value: value, out: make([]byte, 0, len(value)+192+len(e.GetWorkspaceId()))}
 	var has struct{ event, eventID, workspace bool }
@@ -67,8 +67,8 @@ type splice struct {
 	tail       int  // offset of the byte after the last member
 }
 
-// member handles the member at value[start:end]. A member that is left out takes exactly one comma with it: the one before it, or
-// the one after it when no member was kept so far.
+// member handles the member at value[start:end]. A member that is left out takes exactly one comma with it: the one
+// before it, or the one after it when no member was kept so far.
 func (w *splice) member(start, end int, keep bool) {
 	w.tail = end
 	if w.from == 0 { // the first member: copy the brace before it

@@ -47,7 +47,8 @@ func explain(value []byte, err error) error {
 	case form[len(form)-1] != '=':
 		return notJSON("the body is a multipart form: send the JSON object alone as the body", 0)
 	default:
-		return notJSON("the body is a form, name=value: send the JSON object alone as the body, without a name and not percent-encoded", 0)
+		return notJSON("the body is a form, name=value: send the JSON object alone as the body, without a name and "+
+			"not percent-encoded", 0)
 	}
 }
 

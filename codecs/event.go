@@ -19,10 +19,10 @@ const earliestTime = 946684800_000000
 
 // ParseEvent decodes one value of the events topic, or the body of a webhook. The event's payload aliases value.
 //
-// Names are case-sensitive. The event, event_id, the scope and the object, if there is one, must be well-formed in every spelling
-// that the sender used. Ids are strings, because many JSON readers round long numbers. Any other field that cannot be read counts as
-// absent and is listed in Unreadable: one of an unexpected type, a time in an unknown form, a size that is not an integer from 0 to
-// 2^63-1. Null, an empty string and a time before 2000 count as absent.
+// Names are case-sensitive. The event, event_id, the scope and the object, if there is one, must be well-formed in
+// every spelling that the sender used. Ids are strings, because many JSON readers round long numbers. Any other field
+// that cannot be read counts as absent and is listed in Unreadable: one of an unexpected type, a time in an unknown
+// form, a size that is not an integer from 0 to 2^63-1. Null, an empty string and a time before 2000 count as absent.
 //
 // A received_at in the JSON is used; the caller sets RecordedAt and Replayed. Errors are *EventError.
 func ParseEvent(value []byte) (*tidemarkv1.Event, error) {
@@ -162,7 +162,8 @@ func (d *draft) unreadable() (names []string) {
 	}
 	for i, name := range optional {
 		at := atName + slot(i)
-		read := at == atSize && d.size.set || at == atOccurred && d.occurred.set || at <= lastText && d.texts[at].kind != 0
+		read := at == atSize && d.size.set || at == atOccurred && d.occurred.set ||
+			at <= lastText && d.texts[at].kind != 0
 		if d.unread&(1<<at) != 0 && !read {
 			names = append(names, name)
 		}
@@ -173,17 +174,19 @@ func (d *draft) unreadable() (names []string) {
 
 // identify checks the event's name and its id.
 func (d *draft) identify() *EventError {
-	if _, err := d.agree("event", "send the name of what happened as a string, for example workspace_storage_file_added",
+	if _, err := d.agree("event",
+		"send the name of what happened as a string, for example workspace_storage_file_added",
 		atEvent, atEventTypeCamel, atEventType); err != nil {
 		return err
 	}
 	d.canonical()
-	_, err := d.agree("event_id", "send the event's id as a string; a retry must carry the same one", atEventID, atEventIDCamel)
+	_, err := d.agree("event_id", "send the event's id as a string; a retry must carry the same one", atEventID,
+		atEventIDCamel)
 	return err
 }
 
-// canonical uses the canonical name that the ingress gave the sender's event. Only the ingress writes it, so a malformed one is
-// ignored.
+// canonical uses the canonical name that the ingress gave the sender's event. Only the ingress writes it, so a
+// malformed one is ignored.
 func (d *draft) canonical() {
 	t, own := &d.texts[atCanonical], &d.texts[atEvent]
 	if t.kind != '"' || len(t.raw) == 0 {
@@ -194,8 +197,8 @@ func (d *draft) canonical() {
 	}
 }
 
-// agree returns the value of the slots, which must all have the same well-formed id, and stores it in the first of them. advice is the
-// error's detail when none of them has a value; if it is empty, that is no error.
+// agree returns the value of the slots, which must all have the same well-formed id, and stores it in the first of
+// them. advice is the error's detail when none of them has a value; if it is empty, that is no error.
 func (d *draft) agree(field, advice string, at ...slot) (found text, err *EventError) {
 	for _, slot := range at {
 		t := &d.texts[slot]
@@ -207,7 +210,8 @@ func (d *draft) agree(field, advice string, at ...slot) (found text, err *EventE
 		}
 		t.decode()
 		if found.kind != 0 && !bytes.Equal(found.raw, t.raw) {
-			return text{}, badField(field, "two spellings of it carry different values, %.40q and %.40q: send one", found.raw, t.raw)
+			return text{}, badField(field, "two spellings of it carry different values, %.40q and %.40q: send one",
+				found.raw, t.raw)
 		}
 		found = *t
 	}
@@ -227,8 +231,9 @@ func (d *draft) agree(field, advice string, at ...slot) (found text, err *EventE
 	return found, nil
 }
 
-// place checks the scope and the object. If an event has several scopes, a workspace comes before a share and a share before an
-// organisation: an event of a share may carry its workspace too. profile_type says what profile_id is; the default is a workspace.
+// place checks the scope and the object. If an event has several scopes, a workspace comes before a share and a share
+// before an organisation: an event of a share may carry its workspace too. profile_type says what profile_id is; the
+// default is a workspace.
 func (d *draft) place() *EventError {
 	profile := d.profileKind()
 	for _, kind := range &scopes {
@@ -245,7 +250,8 @@ func (d *draft) place() *EventError {
 			return d.object()
 		}
 	}
-	found, err := d.agree("workspace_id", "send the id of the workspace as a string, or share_id, org_id, or profile_id with profile_type",
+	found, err := d.agree("workspace_id",
+		"send the id of the workspace as a string, or share_id, org_id, or profile_id with profile_type",
 		atProfile, atProfileCamel)
 	if err != nil {
 		return err
@@ -373,7 +379,8 @@ func (d *draft) event(value []byte) *tidemarkv1.Event {
 	}
 	e.Unreadable = d.unreadable()
 	texts := [...]*text{
-		&d.texts[atEvent], &d.sent, &d.texts[atEventID], &d.scope, &d.texts[atObject], &d.texts[atName], &d.texts[atPath],
+		&d.texts[atEvent], &d.sent, &d.texts[atEventID], &d.scope, &d.texts[atObject], &d.texts[atName],
+		&d.texts[atPath],
 		&d.texts[atParent], &d.texts[atMime], &d.texts[atHash], &d.texts[atActor], &d.texts[atMember],
 	}
 	into := [len(texts)]*string{

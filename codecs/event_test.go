@@ -37,10 +37,14 @@ func parsed(t *testing.T, value string) *tidemarkv1.Event {
 func TestParseEventShapes(t *testing.T) {
 	at := micros("2026-09-25T21:40:11Z")
 	full := &tidemarkv1.Event{
-		Event: "workspace_storage_file_updated", WorkspaceId: "4821930571648203911", EventId: "evt_01J9ZK4T8W2M5N7Q9R3S6V8X0Y",
-		FileId: "2abcdefghijklmnopqrstuvwxyz23", Name: "q3 report.pdf", Path: "/reports/2026/q3 report.pdf", ParentId: "2zyxwvutsrqponmlkjihgfedcba98",
-		Size: proto.Int64(18233), Mime: "application/pdf", Hash: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-		ActorId: "usr_0123456789", MemberId: "usr_0123456789", OccurredAt: at, ReceivedAt: *micros("2026-09-25T21:40:11.123456Z"),
+		Event: "workspace_storage_file_updated", WorkspaceId: "4821930571648203911",
+		EventId: "evt_01J9ZK4T8W2M5N7Q9R3S6V8X0Y",
+		FileId:  "2abcdefghijklmnopqrstuvwxyz23", Name: "q3 report.pdf", Path: "/reports/2026/q3 report.pdf",
+		ParentId: "2zyxwvutsrqponmlkjihgfedcba98",
+		Size:     proto.Int64(18233), Mime: "application/pdf",
+		Hash:    "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+		ActorId: "usr_0123456789", MemberId: "usr_0123456789", OccurredAt: at,
+		ReceivedAt: *micros("2026-09-25T21:40:11.123456Z"),
 	}
 	for value, want := range map[string]*tidemarkv1.Event{
 		string(typical): full,
@@ -51,11 +55,13 @@ func TestParseEventShapes(t *testing.T) {
 		// the other shape
 		`{"eventType":"workspace_storage_file_added","workspaceId":"w","eventId":"e","fileId":"f","fileName":"q3.pdf","filePath":"/q3.pdf","fileSize":18233,
 		 "mimeType":"m","checksum":"h","folderId":"p","userId":"u","timestamp":"2026-09-25T21:40:11Z"}`: {
-			Event: "workspace_storage_file_added", WorkspaceId: "w", EventId: "e", FileId: "f", Name: "q3.pdf", Path: "/q3.pdf", Size: proto.Int64(18233),
+			Event: "workspace_storage_file_added", WorkspaceId: "w", EventId: "e", FileId: "f", Name: "q3.pdf",
+			Path: "/q3.pdf", Size: proto.Int64(18233),
 			Mime: "m", Hash: "h", ParentId: "p", ActorId: "u", MemberId: "u", OccurredAt: at,
 		},
 		// escapes in names and values, space everywhere, unknown names, as Flask's isoformat writes a time
-		" {\t\"\\u0065vent\" :\n\"\\u0061\\ud83d\\ude00\\\"\" , \"event_id\":\"\\/\",\"workspace_id\":\"w\",\"x\":[{},[],-1.5e+3,true,null],\"received_at\":\"2026-09-25T21:40:11.5+00:00\"}\r\n": {
+		" {\t\"\\u0065vent\" :\n\"\\u0061\\ud83d\\ude00\\\"\" , " +
+			"\"event_id\":\"\\/\",\"workspace_id\":\"w\",\"x\":[{},[],-1.5e+3,true,null],\"received_at\":\"2026-09-25T21:40:11.5+00:00\"}\r\n": {
 			Event: "a😀\"", EventId: "/", WorkspaceId: "w", ReceivedAt: *at + 500000,
 		},
 		// member and actor
@@ -180,7 +186,8 @@ func TestParseEventUnreadable(t *testing.T) {
 		if got := strings.Join(e.GetUnreadable(), " "); got != want {
 			t.Errorf("%s: unreadable are %q, want %q", fields, got, want)
 		}
-		if want != "" && (e.Size != nil || e.OccurredAt != nil || e.GetName()+e.GetPath()+e.GetMime()+e.GetHash()+e.GetParentId()+e.GetActorId()+e.GetMemberId() != "") {
+		if want != "" && (e.Size != nil || e.OccurredAt != nil ||
+			e.GetName()+e.GetPath()+e.GetMime()+e.GetHash()+e.GetParentId()+e.GetActorId()+e.GetMemberId() != "") {
 			t.Errorf("%s: an unreadable field does not count as absent: %v", fields, e)
 		}
 		for _, name := range e.GetUnreadable() {
@@ -221,7 +228,10 @@ func TestParseEventLoneSurrogate(t *testing.T) {
 		enveloped(t, []byte(value))
 		notice := &tidemarkv1.Notice{
 			WorkspaceId: "w", Position: &tidemarkv1.Position{}, At: 1, Payload: []byte(value),
-			After: &tidemarkv1.FileState{Name: e.GetName(), Status: tidemarkv1.Status_STATUS_ACTIVE, Position: &tidemarkv1.Position{}}, Version: proto.Int64(1),
+			After: &tidemarkv1.FileState{
+				Name: e.GetName(), Status: tidemarkv1.Status_STATUS_ACTIVE,
+				Position: &tidemarkv1.Position{},
+			}, Version: proto.Int64(1),
 		}
 		read, err := (Notice{}).Decode(appendNotice(nil, notice))
 		if d := cmp.Diff(notice, read, protocmp.Transform()); err != nil || d != "" {
@@ -237,7 +247,8 @@ func TestParseEventLoneSurrogate(t *testing.T) {
 		"actor_id": with(`"calling_user_id":"\ud83d"`), "member_id": with(`"member_id":"\ud83d"`),
 	} {
 		var fault *EventError
-		if _, err := ParseEvent([]byte(member)); !errors.As(err, &fault) || fault.Reason != ReasonBadField || fault.Field != field {
+		if _, err := ParseEvent([]byte(member)); !errors.As(err, &fault) || fault.Reason != ReasonBadField ||
+			fault.Field != field {
 			t.Errorf("%s: %v", member, err)
 		}
 	}
@@ -268,7 +279,8 @@ func TestParseEventNamesOtherForms(t *testing.T) {
 		{"nothing", "", "want an object"},
 	} {
 		var fault *EventError
-		if _, err := ParseEvent([]byte(test.value)); !errors.As(err, &fault) || fault.Reason != ReasonNotJSON || !strings.Contains(fault.Detail, test.want) {
+		if _, err := ParseEvent([]byte(test.value)); !errors.As(err, &fault) || fault.Reason != ReasonNotJSON ||
+			!strings.Contains(fault.Detail, test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
 	}
@@ -317,7 +329,8 @@ func TestParseEventRefuses(t *testing.T) {
 		{`{"event":7}x`, ReasonNotJSON, ""},
 	} {
 		var got *EventError
-		if e, err := ParseEvent([]byte(test.value)); !errors.As(err, &got) || got.Reason != test.reason || got.Field != test.field {
+		if e, err := ParseEvent([]byte(test.value)); !errors.As(err, &got) || got.Reason != test.reason ||
+			got.Field != test.field {
 			t.Errorf("%.200s: %v, %v; want %s of %s", test.value, e, err, test.reason, test.field)
 		} else if len(got.Detail) == 0 || !strings.HasPrefix(got.Error(), test.field) {
 			t.Errorf("%.200s: the error is %q", test.value, got.Error())

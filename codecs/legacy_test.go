@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"testing"
 
-	legacy "github.com/golang/protobuf/proto" //nolint:staticcheck // programs that still use it must read what is written here
+	legacy "github.com/golang/protobuf/proto" //nolint:staticcheck // programs still use it
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -15,8 +15,8 @@ func fileCodec() Proto[*tidemarkv1.FileState] {
 	return Proto[*tidemarkv1.FileState]{New: func() *tidemarkv1.FileState { return new(tidemarkv1.FileState) }}
 }
 
-// A program that still uses github.com/golang/protobuf reads what this one writes and writes what this one reads, byte for
-// byte, fields that it does not know included.
+// A program that still uses github.com/golang/protobuf reads what this one writes and writes what this one reads, byte
+// for byte, fields that it does not know included.
 func TestLegacyLibraryReadsAndWritesTheSameBytes(t *testing.T) {
 	row := fullFile()
 	row.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 999, protowire.VarintType), 7))

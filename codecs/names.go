@@ -48,7 +48,8 @@ var optional = [...]string{"name", "path", "parent_id", "mime", "hash", "actor_i
 // OptionalFields returns the names that Event.unreadable may contain, sorted.
 func OptionalFields() []string { return slices.Sorted(slices.Values(optional[:])) }
 
-// canonicalName is the member in which the ingress writes the canonical event for a sender's own name: see Event.sent_event.
+// canonicalName is the member in which the ingress writes the canonical event for a sender's own name: see
+// Event.sent_event.
 const canonicalName = "canonical_event"
 
 // fields are the slots with the names that senders use for them, case-sensitive, in order of precedence.
@@ -86,8 +87,8 @@ var fields = []struct {
 	{atReceived, []string{"received_at"}},
 }
 
-// A spelling is a name, its slots, and its rank among the names of each slot. A name may have two slots because a user may be both
-// the actor and the member.
+// A spelling is a name, its slots, and its rank among the names of each slot. A name may have two slots because a user
+// may be both the actor and the member.
 type spelling struct {
 	name string
 	at   [2]slot

@@ -12,9 +12,10 @@ func parseSize(b []byte) (int64, bool) {
 	return n, ok && whole && !d.negative
 }
 
-// parseUnix reads a Unix time, which may be negative, and returns microseconds. The magnitude gives the unit: 10^11 seconds would be
-// in the year 5138, so from there on it is milliseconds, from 10^14 on microseconds, from 10^17 on nanoseconds. It truncates to
-// microseconds. It refuses eight digits, which are a date: as seconds they would be in 1970 to 1973.
+// parseUnix reads a Unix time, which may be negative, and returns microseconds. The magnitude gives the unit: 10^11
+// seconds would be in the year 5138, so from there on it is milliseconds, from 10^14 on microseconds, from 10^17 on
+// nanoseconds. It truncates to microseconds. It refuses eight digits, which are a date: as seconds they would be in
+// 1970 to 1973.
 func parseUnix(b []byte) (us int64, ok bool) {
 	d, ok := parseDecimal(b)
 	if !ok || len(b) == len("20260925") && leadingDigits(b) == len(b) {
@@ -38,7 +39,8 @@ func parseUnix(b []byte) (us int64, ok bool) {
 	return us, ok
 }
 
-// A decimal is the number digits[:n] × 10^exponent. The first and the last digit are not zero; zero has no digits and exponent 0.
+// A decimal is the number digits[:n] × 10^exponent. The first and the last digit are not zero; zero has no digits and
+// exponent 0.
 type decimal struct {
 	digits   [maxDecimal]byte
 	n        int
@@ -107,7 +109,8 @@ func leadingDigits(b []byte) (n int) {
 	return n
 }
 
-// parseExponent reads the exponent of a number with its "e". It is clamped to maxExponent, which no number that is accepted has.
+// parseExponent reads the exponent of a number with its "e". It is clamped to maxExponent, which no number that is
+// accepted has.
 func parseExponent(b []byte) (n int, ok bool) {
 	if b[0] != 'e' && b[0] != 'E' {
 		return 0, false

@@ -32,8 +32,10 @@ func micros(s string) *int64 {
 func fullFile() *tidemarkv1.FileState {
 	return &tidemarkv1.FileState{
 		WorkspaceId: "123", FileId: "2abc", Name: `q3 <"né">&.pdf`, Path: "/reports/q3.pdf", ParentId: "2dir",
-		Size: proto.Int64(18233), Mime: "application/pdf", Hash: "sha256:00ff", Status: tidemarkv1.Status_STATUS_TRASHED, Version: 3,
-		Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, ActorId: "usr_1", LastEvent: "workspace_storage_file_deleted",
+		Size: proto.Int64(18233), Mime: "application/pdf", Hash: "sha256:00ff",
+		Status: tidemarkv1.Status_STATUS_TRASHED, Version: 3,
+		Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, ActorId: "usr_1",
+		LastEvent:   "workspace_storage_file_deleted",
 		LastEventId: "evt_1", CreatedAt: micros("2026-09-25T21:40:11Z"), UpdatedAt: micros("2026-09-25T21:40:12.5Z"),
 		DeletedAt: micros("2026-09-25T21:40:12.000001Z"), LogId: "log", PlaceAt: proto.Int64(1), Seen: []byte("hidden"),
 	}
@@ -129,7 +131,8 @@ func documented(t *testing.T, object string) []string {
 	return slices.Sorted(maps.Keys(doc.Components.Schemas[object].Properties))
 }
 
-// A field of a message that clients see is written, read again, and described: none of the three lists of fields lacks one.
+// A field of a message that clients see is written, read again, and described: none of the three lists of fields lacks
+// one.
 func TestFieldsAreWrittenReadAndDocumented(t *testing.T) {
 	s := new(tidemarkv1.FileState)
 	names := populate(s.ProtoReflect())
@@ -177,9 +180,11 @@ func TestFieldsAreWrittenReadAndDocumented(t *testing.T) {
 
 func TestAppendWorkspace(t *testing.T) {
 	w := &tidemarkv1.WorkspaceState{
-		WorkspaceId: "123", Files: 57, Bytes: 1596, Trashed: 2, ByType: map[string]int64{"unknown": 1, "b/c": 12, "a/\"b": 44, "gone": 0},
+		WorkspaceId: "123", Files: 57, Bytes: 1596, Trashed: 2,
+		ByType:  map[string]int64{"unknown": 1, "b/c": 12, "a/\"b": 44, "gone": 0},
 		Members: []*tidemarkv1.Member{{Id: "usr_2"}, {Id: "gone", Left: true}, {Id: "usr_1"}}, Events: 60,
-		LastEventAt: micros("2026-09-25T21:40:12Z"), Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, LogId: "log", Applied: []byte{1},
+		LastEventAt: micros("2026-09-25T21:40:12Z"), Position: &tidemarkv1.Position{Partition: 7, Offset: 1234},
+		LogId: "log", Applied: []byte{1},
 	}
 	want := `{"workspace_id":"123","files":57,"bytes":1596,"trashed":2,"by_type":{"a/\"b":44,"b/c":12,"unknown":1},"members":["usr_1","usr_2"],` +
 		`"events":60,"last_event_at":"2026-09-25T21:40:12Z","position":"7:1234"}`
@@ -219,8 +224,10 @@ func TestIndex(t *testing.T) {
 
 func TestNotice(t *testing.T) {
 	n := &tidemarkv1.Notice{
-		OpId: "123/evt_1", Event: "workspace_storage_file_updated", EventId: "evt_1", WorkspaceId: "123", FileId: "2abc",
-		Version: proto.Int64(3), Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, ActorId: "usr_1", At: *micros("2026-09-25T21:40:11Z"),
+		OpId: "123/evt_1", Event: "workspace_storage_file_updated", EventId: "evt_1", WorkspaceId: "123",
+		FileId:  "2abc",
+		Version: proto.Int64(3), Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, ActorId: "usr_1",
+		At:    *micros("2026-09-25T21:40:11Z"),
 		After: shown(fullFile()), Payload: []byte(` {"event" : "x", "deep":` + strings.Repeat("[", maxDepth-1) + strings.Repeat("]", maxDepth-1) + "}"),
 	}
 	head := `{"op_id":"123/evt_1","event":"workspace_storage_file_updated","event_id":"evt_1","workspace_id":"123","file_id":"2abc","version":3,` +
@@ -237,10 +244,12 @@ func TestNotice(t *testing.T) {
 
 func TestNoticeOfUnreadableAndCause(t *testing.T) {
 	n := &tidemarkv1.Notice{
-		OpId: "w/i/f", Event: "e", EventId: "i", WorkspaceId: "w", FileId: "f", Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, At: *micros("2026-09-25T21:40:11Z"),
+		OpId: "w/i/f", Event: "e", EventId: "i", WorkspaceId: "w", FileId: "f",
+		Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, At: *micros("2026-09-25T21:40:11Z"),
 		Unreadable: []string{"created", "size"},
 		Cause: &tidemarkv1.Cause{
-			Event: "workspace_storage_folder_moved", EventId: "evt_1", Position: &tidemarkv1.Position{Partition: 7, Offset: 1200},
+			Event: "workspace_storage_folder_moved", EventId: "evt_1",
+			Position:  &tidemarkv1.Position{Partition: 7, Offset: 1200},
 			Inherited: &tidemarkv1.Inherited{FolderId: "2dir"},
 		},
 	}
@@ -303,15 +312,25 @@ func TestNoticeOmitsLargePayload(t *testing.T) {
 func TestLargestOutputs(t *testing.T) {
 	long, id := strings.Repeat("\x01", maxText), strings.Repeat("\"", MaxID)
 	s := &tidemarkv1.FileState{
-		WorkspaceId: id, FileId: id, Name: long, Path: long, ParentId: id, Size: proto.Int64(math.MaxInt64), Mime: long, Hash: long,
-		Status: tidemarkv1.Status_STATUS_TRASHED, Incomplete: true, Version: 1 << 62, Position: &tidemarkv1.Position{Partition: 1 << 30, Offset: 1 << 62},
-		ActorId: id, LastEvent: id, LastEventId: id, CreatedAt: micros("2026-09-25T21:40:11.000001Z"), UpdatedAt: micros("2026-09-25T21:40:11.000001Z"),
+		WorkspaceId: id, FileId: id, Name: long, Path: long, ParentId: id, Size: proto.Int64(math.MaxInt64),
+		Mime: long, Hash: long,
+		Status: tidemarkv1.Status_STATUS_TRASHED, Incomplete: true, Version: 1 << 62,
+		Position: &tidemarkv1.Position{Partition: 1 << 30, Offset: 1 << 62},
+		ActorId:  id, LastEvent: id, LastEventId: id, CreatedAt: micros("2026-09-25T21:40:11.000001Z"),
+		UpdatedAt: micros("2026-09-25T21:40:11.000001Z"),
 		DeletedAt: micros("2026-09-25T21:40:11.000001Z"), LogId: id, Seen: make([]byte, 256*24),
 	}
 	n := &tidemarkv1.Notice{
-		OpId: id + id + id + id + id + id, Event: id, EventId: id, WorkspaceId: id, FileId: id, Version: proto.Int64(1 << 62), Position: s.Position, Late: true,
-		ActorId: id, At: 1 << 50, Before: s, After: s, Payload: append(append([]byte{'"'}, bytes.Repeat([]byte("x"), maxNotice)...), '"'), Member: &tidemarkv1.Member{Id: id, At: 1 << 50},
-		Unreadable: OptionalFields(), Cause: &tidemarkv1.Cause{Event: id, EventId: id, Position: s.Position, Inherited: &tidemarkv1.Inherited{FolderId: id}},
+		OpId: id + id + id + id + id + id, Event: id, EventId: id, WorkspaceId: id, FileId: id,
+		Version: proto.Int64(1 << 62), Position: s.Position, Late: true,
+		ActorId: id, At: 1 << 50, Before: s, After: s,
+		Payload:    append(append([]byte{'"'}, bytes.Repeat([]byte("x"), maxNotice)...), '"'),
+		Member:     &tidemarkv1.Member{Id: id, At: 1 << 50},
+		Unreadable: OptionalFields(),
+		Cause: &tidemarkv1.Cause{
+			Event: id, EventId: id, Position: s.Position,
+			Inherited: &tidemarkv1.Inherited{FolderId: id},
+		},
 	}
 	row, notice := proto.Size(s), appendNotice(nil, n)
 	t.Logf("a row of %d bytes, a notice of %d", row, len(notice))
@@ -407,8 +426,10 @@ func BenchmarkAppendIndex(b *testing.B) {
 
 func benchNotice() *tidemarkv1.Notice {
 	return &tidemarkv1.Notice{
-		OpId: "123/evt_1", Event: "workspace_storage_file_updated", EventId: "evt_1", WorkspaceId: "123", FileId: "2abc",
-		Version: proto.Int64(3), Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, ActorId: "usr_1", At: *micros("2026-09-25T21:40:11Z"),
+		OpId: "123/evt_1", Event: "workspace_storage_file_updated", EventId: "evt_1", WorkspaceId: "123",
+		FileId:  "2abc",
+		Version: proto.Int64(3), Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, ActorId: "usr_1",
+		At:     *micros("2026-09-25T21:40:11Z"),
 		Before: fullFile(), After: fullFile(), Payload: typical,
 	}
 }

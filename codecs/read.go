@@ -9,8 +9,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A reader decodes the JSON that this package writes. It skips unknown members, because a later release may add some. A member of
-// an unexpected type is an error: another program wrote the record.
+// A reader decodes the JSON that this package writes. It skips unknown members, because a later release may add some. A
+// member of an unexpected type is an error: another program wrote the record.
 type reader struct {
 	scanner
 	all   string // the record if it is short: texts are substrings of it
@@ -29,8 +29,8 @@ func newReader(data []byte) *reader {
 	return r
 }
 
-// mismatch fails because the value of the current member is not what it should be. After the end of a nested object it would name
-// that object's last member, so check a value before the next one is read.
+// mismatch fails because the value of the current member is not what it should be. After the end of a nested object it
+// would name that object's last member, so check a value before the next one is read.
 func (r *reader) mismatch(want string) {
 	r.fail("%s: want %s", r.name, want)
 }

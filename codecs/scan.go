@@ -11,8 +11,8 @@ const maxDepth = 32
 // maxValue keeps offsets within 31 bits. Kafka's records are far smaller.
 const maxValue = 1 << 30
 
-// A scanner reads one JSON object member by member and validates every byte. The caller opens the object and reads the value of each
-// member with value or, if it is an object, enters it with open:
+// A scanner reads one JSON object member by member and validates every byte. The caller opens the object and reads the
+// value of each member with value or, if it is an object, enters it with open:
 //
 //	for s.open(); s.next(); {
 //		switch string(s.name) { … s.value() … }
@@ -115,7 +115,8 @@ func (s *scanner) open() {
 	s.opened++
 }
 
-// next reads the name of the next member, up to its value. After the last member it leaves the object and returns false.
+// next reads the name of the next member, up to its value. After the last member it leaves the object and returns
+// false.
 func (s *scanner) next() bool {
 	if s.err != nil {
 		return false

@@ -21,7 +21,8 @@ func word[N ~int32](words []string, n N) string {
 	return words[n]
 }
 
-// AppendFile appends the JSON of a file as clients see it: without the bookkeeping of the fold, and without fields that are not known.
+// AppendFile appends the JSON of a file as clients see it: without the bookkeeping of the fold, and without fields that
+// are not known.
 func AppendFile(b []byte, s *tidemarkv1.FileState) []byte {
 	o := object{b: append(b, '{')}
 	o.text("workspace_id", s.GetWorkspaceId())
@@ -50,7 +51,8 @@ func AppendFile(b []byte, s *tidemarkv1.FileState) []byte {
 	return append(o.b, '}')
 }
 
-// AppendWorkspace appends the JSON of a workspace as clients see it. Types and members are sorted. Members who left are not shown.
+// AppendWorkspace appends the JSON of a workspace as clients see it. Types and members are sorted. Members who left are
+// not shown.
 func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
 	o := object{b: append(b, '{')}
 	o.text("workspace_id", w.GetWorkspaceId())

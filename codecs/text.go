@@ -13,8 +13,8 @@ const (
 	highs = 0x8080808080808080
 )
 
-// special sets the highest bit of each byte of x that needs a closer look in a string: a control character, a quote, a backslash or
-// a byte that is not ASCII. Only the lowest bit that is set is reliable.
+// special sets the highest bit of each byte of x that needs a closer look in a string: a control character, a quote, a
+// backslash or a byte that is not ASCII. Only the lowest bit that is set is reliable.
 func special(x uint64) uint64 {
 	return ((x - ones*0x20) | ((x ^ ones*'"') - ones) | ((x ^ ones*'\\') - ones) | x) & highs
 }

@@ -9,13 +9,14 @@ import (
 // Times are microseconds since 1970 UTC. These forms are read:
 //
 //	2026-09-25 21:40:11 UTC
-//	2026-09-25T21:40:11Z, also with a fraction, with an offset (+02:00, +0200, +02) or without a zone, which means UTC;
+//	2026-09-25T21:40:11Z, also with a fraction, with an offset (+02:00, +0200, +02)
+//	or without a zone, which means UTC;
 //	also without seconds, and in the basic form 20260925T214011Z
 //	Fri, 25 Sep 2026 21:40:11 GMT
 //	1790372411, 1790372411000, 1790372411.25 and so on to nanoseconds since 1970, as a number or as its text
 //
-// A leap second, :60, is read as the second after it, as in Unix time. A date alone, a time after the year 9999 and any other form
-// cannot be read.
+// A leap second, :60, is read as the second after it, as in Unix time. A date alone, a time after the year 9999 and any
+// other form cannot be read.
 
 // parseTime reads a time that is not before 1970.
 func parseTime(b []byte) (us int64, ok bool) {
@@ -63,13 +64,15 @@ var rareLayouts = [...]string{
 	"Mon, 2 Jan 2006 15:04:05 Z07:00",
 }
 
-// parseRare reads the other forms. It normalises the zone and the separator after the date, which would otherwise need 40 layouts. It
-// handles leap seconds, which package time refuses, and names of zones, of which package time would take any for UTC.
+// parseRare reads the other forms. It normalises the zone and the separator after the date, which would otherwise need
+// 40 layouts. It handles leap seconds, which package time refuses, and names of zones, of which package time would take
+// any for UTC.
 func parseRare(b []byte) (us int64, ok bool) {
 	if len(b) > longestTime {
 		return 0, false
 	}
-	text := strings.ToUpper(strings.ReplaceAll(string(b), "\u2212", "-")) // ISO 8601 prefers the minus sign to the hyphen
+	// ISO 8601 prefers the minus sign to the hyphen
+	text := strings.ToUpper(strings.ReplaceAll(string(b), "\u2212", "-"))
 	dayFirst := strings.IndexByte(text, ',') == len("Fri")
 	text, zone, found := cutZone(text)
 	if !dayFirst {

@@ -19,9 +19,14 @@ func TestCounterCountsWhatIsOpen(t *testing.T) {
 	b.send(t, `{"event":`)
 	b.send(t, `not json`)
 	b.send(t, `neither`)
-	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(event("e1", "f", 1)), Partition: (kafka.Partition("w", partitions) + 1) % partitions})
+	b.put(t, &kgo.Record{
+		Key: []byte("w"), Value: []byte(event("e1", "f", 1)),
+		Partition: (kafka.Partition("w", partitions) + 1) % partitions,
+	})
 	records := b.await(t, b.s.DLQ, 4)
-	resolved := func(do func(context.Context, deadletters.Filter, deadletters.Options) (*deadletters.Result, error), f deadletters.Filter, want int) {
+	resolved := func(do func(context.Context, deadletters.Filter, deadletters.Options) (*deadletters.Result, error),
+		f deadletters.Filter, want int,
+	) {
 		t.Helper()
 		if result, err := do(t.Context(), f, deadletters.Options{Yes: true}); err != nil || result.Done != want {
 			t.Fatalf("%+v, %v; want %d", result, err, want)

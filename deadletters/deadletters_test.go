@@ -33,7 +33,8 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	s, err := topology.New(fmt.Sprintf("d%d", time.Now().UnixNano()), topology.Sizing{Partitions: partitions, Replication: 1, MinISR: 1})
+	s, err := topology.New(fmt.Sprintf("d%d", time.Now().UnixNano()),
+		topology.Sizing{Partitions: partitions, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +56,8 @@ func (b *bench) fold(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	files := processors.NewFiles(processors.Config{
-		Kafka: b.conf, Streams: b.s, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		Kafka: b.conf, Streams: b.s, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
+		Metrics: prometheus.NewRegistry(),
 	})
 	go func() { ended <- files.Run(ctx) }()
 	t.Cleanup(func() {
@@ -127,7 +129,9 @@ func (b *bench) entries(t *testing.T, f deadletters.Filter) []string {
 	}
 	texts := []string{}
 	for _, e := range entries {
-		texts = append(texts, strings.TrimSpace(fmt.Sprintf("%s %s %s/%s x%d %s", e.ID, e.Reason, e.WorkspaceID, e.EventID, e.Times, e.Resolved)))
+		texts = append(texts,
+			strings.TrimSpace(fmt.Sprintf("%s %s %s/%s x%d %s", e.ID, e.Reason, e.WorkspaceID, e.EventID, e.Times,
+				e.Resolved)))
 	}
 	return texts
 }
@@ -171,9 +175,12 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	astray := event("astray", "g", 2)
 	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(astray), Partition: (home + 1) % partitions})
 	contradicted := event("contradicted", "h", 3)
-	b.put(t, &kgo.Record{Key: []byte("other"), Value: []byte(contradicted), Partition: home, Headers: []kgo.RecordHeader{
-		{Key: "ce_id", Value: []byte("another")}, {Key: "ce_type", Value: []byte("workspace_storage_file_updated")}, {Key: "traceparent", Value: []byte("t")},
-	}})
+	b.put(t, &kgo.Record{
+		Key: []byte("other"), Value: []byte(contradicted), Partition: home,
+		Headers: []kgo.RecordHeader{
+			{Key: "ce_id", Value: []byte("another")}, {Key: "ce_type", Value: []byte("workspace_storage_file_updated")}, {Key: "traceparent", Value: []byte("t")},
+		},
+	})
 	b.send(t, "{not json")
 	b.await(t, b.s.DLQ, 4)
 	b.await(t, b.s.Notify, 256)
@@ -185,7 +192,8 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	b.await(t, b.s.Events, 260) // it sent nothing
 
 	done := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true})
-	if done.DryRun || done.Done != 3 || done.Skipped != 1 || !strings.Contains(fmt.Sprint(done.Tallies), "dead-lettered again: not strict JSON") {
+	if done.DryRun || done.Done != 3 || done.Skipped != 1 ||
+		!strings.Contains(fmt.Sprint(done.Tallies), "dead-lettered again: not strict JSON") {
 		t.Errorf("replay: %+v", done)
 	}
 	notices := b.await(t, b.s.Notify, 259)
@@ -219,10 +227,14 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 
 	// Sent again by the provider, and replayed once more from a copy: nothing is folded twice.
 	b.send(t, astray)
-	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(old), Partition: home, Headers: []kgo.RecordHeader{{Key: "tidemark-replay"}}})
+	b.put(t, &kgo.Record{
+		Key: []byte("w"), Value: []byte(old), Partition: home,
+		Headers: []kgo.RecordHeader{{Key: "tidemark-replay"}},
+	})
 	b.send(t, event("last", "i", 4))
 	b.await(t, b.s.Notify, 260)
-	if again := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true}); again.Done != 0 || again.Skipped != 1 {
+	if again := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true}); again.Done != 0 ||
+		again.Skipped != 1 {
 		t.Errorf("a second replay: %+v", again)
 	}
 	b.await(t, b.s.Notify, 260)
@@ -242,14 +254,17 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 
 // dead is the dead letter of an event.
 func (b *bench) dead(partition int32, offset int64, workspace, value, reason string, second int) *kgo.Record {
-	return &kgo.Record{Topic: b.s.DLQ.Name, Partition: partition, Key: []byte(workspace), Value: []byte(value), Headers: []kgo.RecordHeader{
-		{Key: "dlq.reason", Value: []byte(reason)},
-		{Key: "dlq.message", Value: []byte("fix it")},
-		{Key: "dlq.topic", Value: []byte(b.s.Events.Name)},
-		{Key: "dlq.partition", Value: fmt.Append(nil, partition)},
-		{Key: "dlq.offset", Value: fmt.Append(nil, offset)},
-		{Key: "dlq.first_failed_at", Value: []byte(time.Date(2026, 11, 24, 12, 0, second, 0, time.UTC).Format(time.RFC3339))},
-	}}
+	return &kgo.Record{
+		Topic: b.s.DLQ.Name, Partition: partition, Key: []byte(workspace), Value: []byte(value),
+		Headers: []kgo.RecordHeader{
+			{Key: "dlq.reason", Value: []byte(reason)},
+			{Key: "dlq.message", Value: []byte("fix it")},
+			{Key: "dlq.topic", Value: []byte(b.s.Events.Name)},
+			{Key: "dlq.partition", Value: fmt.Append(nil, partition)},
+			{Key: "dlq.offset", Value: fmt.Append(nil, offset)},
+			{Key: "dlq.first_failed_at", Value: []byte(time.Date(2026, 11, 24, 12, 0, second, 0, time.UTC).Format(time.RFC3339))},
+		},
+	}
 }
 
 func TestEntriesAreSourceRecords(t *testing.T) {
@@ -265,20 +280,24 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	byHand := b.s.DLQ.Name + "/3:0"
 	// Across partitions in the order of time; within one in its own.
 	expect(t, "all", b.entries(t, deadletters.Filter{}), []string{
-		"1:5 wrong_partition w/a x2", "0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1", "2:1 missing_field v/d x1", byHand + "  x/ x1",
+		"1:5 wrong_partition w/a x2", "0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1",
+		"2:1 missing_field v/d x1", byHand + "  x/ x1",
 	})
 	since := time.Date(2026, 11, 24, 12, 0, 20, 0, time.UTC)
-	expect(t, "since", b.entries(t, deadletters.Filter{Since: since, Reasons: []string{"wrong_partition", "missing_field"}}), []string{
+	expect(t, "since", b.entries(t,
+		deadletters.Filter{Since: since, Reasons: []string{"wrong_partition", "missing_field"}}), []string{
 		"1:5 wrong_partition w/a x2", "2:1 missing_field v/d x1",
 	})
-	expect(t, "event", b.entries(t, deadletters.Filter{WorkspaceID: "w", EventID: "b"}), []string{"1:7 wrong_partition w/b x1"})
+	expect(t, "event", b.entries(t, deadletters.Filter{WorkspaceID: "w", EventID: "b"}),
+		[]string{"1:7 wrong_partition w/b x1"})
 
 	entries, err := b.queue.Entries(t.Context(), deadletters.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	groups := deadletters.Groups(entries)
-	if g := groups[0]; len(groups) != 3 || g.Reason != "wrong_partition" || g.Entries != 3 || g.Records != 4 || g.First.Second() != 10 || g.Last.Second() != 30 {
+	if g := groups[0]; len(groups) != 3 || g.Reason != "wrong_partition" || g.Entries != 3 || g.Records != 4 ||
+		g.First.Second() != 10 || g.Last.Second() != 30 {
 		t.Errorf("groups %+v", groups)
 	}
 
@@ -287,13 +306,16 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	if err != nil || result.Done != 1 {
 		t.Fatalf("%+v, %v", result, err)
 	}
-	b.put(t, b.dead(1, 5, "w", event("a", "f", 1), "wrong_partition", 40))     // a crash before the commit: the same record still
-	b.put(t, b.dead(1, 7, "w", event("other", "f", 1), "wrong_partition", 50)) // of the recreated topic, at the same offset
+	// a crash before the commit: the same record still
+	b.put(t, b.dead(1, 5, "w", event("a", "f", 1), "wrong_partition", 40))
+	// of the recreated topic, at the same offset
+	b.put(t, b.dead(1, 7, "w", event("other", "f", 1), "wrong_partition", 50))
 	expect(t, "after a drop", b.entries(t, deadletters.Filter{WorkspaceID: "w"}), []string{
 		"0:9 wrong_partition w/c x1", "1:7 wrong_partition w/b x1", "1:7 wrong_partition w/other x1",
 	})
 	// Of two entries at one position only that is resolved which was selected.
-	if result, err := b.queue.Drop(t.Context(), deadletters.Filter{EventID: "other"}, deadletters.Options{Yes: true}); err != nil || result.Done != 1 {
+	if result, err := b.queue.Drop(t.Context(), deadletters.Filter{EventID: "other"},
+		deadletters.Options{Yes: true}); err != nil || result.Done != 1 {
 		t.Fatalf("%+v, %v", result, err)
 	}
 	expect(t, "after the drop of another log's", b.entries(t, deadletters.Filter{WorkspaceID: "w"}), []string{
@@ -301,20 +323,23 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 	})
 	// A position means the newest record there, not that of the deleted topic.
 	position := deadletters.Filter{Sources: []deadletters.Source{{Topic: b.s.Events.Name, Partition: 1, Offset: 7}}}
-	if result, err := b.queue.Drop(t.Context(), position, deadletters.Options{Yes: true}); err != nil || result.Done != 0 || len(result.Already) != 1 {
+	if result, err := b.queue.Drop(t.Context(), position, deadletters.Options{Yes: true}); err != nil ||
+		result.Done != 0 || len(result.Already) != 1 {
 		t.Fatalf("%+v, %v", result, err)
 	}
 	counter := deadletters.NewCounter(b.queue, slog.New(slog.DiscardHandler))
 	go func() { _ = counter.Run(t.Context()) }() // until the test ends: it gives no other error
 	awaitOpen(t, counter, 4)
-	expect(t, "with what is resolved", b.entries(t, deadletters.Filter{EventID: "a", All: true}), []string{"1:5 wrong_partition w/a x3 dropped"})
+	expect(t, "with what is resolved", b.entries(t, deadletters.Filter{EventID: "a", All: true}),
+		[]string{"1:5 wrong_partition w/a x3 dropped"})
 	b.await(t, b.s.Events, 0)
 
 	source, err := deadletters.ParseSource(byHand, b.s.Events.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if entry, r, err := b.queue.Find(t.Context(), source); err != nil || string(r.Value) != "by hand" || entry.DLQPosition != "3:0" {
+	if entry, r, err := b.queue.Find(t.Context(), source); err != nil || string(r.Value) != "by hand" ||
+		entry.DLQPosition != "3:0" {
 		t.Errorf("found %+v, %v", entry, err)
 	}
 	source.Offset = 9
@@ -322,7 +347,8 @@ func TestEntriesAreSourceRecords(t *testing.T) {
 		t.Errorf("an entry that is not there: %v", err)
 	}
 	// Another topic's records reach other readers than the files group.
-	if result := replay(t, b, deadletters.Filter{Reasons: []string{""}}, deadletters.Options{Force: true}); result.Done != 0 || result.Skipped != 1 {
+	if result := replay(t, b, deadletters.Filter{Reasons: []string{""}},
+		deadletters.Options{Force: true}); result.Done != 0 || result.Skipped != 1 {
 		t.Errorf("a record of no events topic: %+v", result)
 	}
 }

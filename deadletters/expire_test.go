@@ -12,7 +12,10 @@ import (
 
 // What retention takes is not open any more, unless the same record was dead-lettered again later.
 func TestCountForgetsWhatHasExpired(t *testing.T) {
-	n := &count{queue: New(kafka.Config{}, topology.Streams{}), entries: map[Source][]counted{}, unread: map[int32]int64{0: 3, 1: 1}, starts: map[int32]int64{}}
+	n := &count{
+		queue: New(kafka.Config{}, topology.Streams{}), entries: map[Source][]counted{},
+		unread: map[int32]int64{0: 3, 1: 1}, starts: map[int32]int64{},
+	}
 	dead := func(partition int32, offset, source int64, value, resolved string) {
 		headers := []kgo.RecordHeader{
 			{Key: topology.HeaderTopic, Value: []byte("events")}, {Key: topology.HeaderPartition, Value: []byte("0")}, {Key: topology.HeaderOffset, Value: strconv.AppendInt(nil, source, 10)},

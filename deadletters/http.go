@@ -216,7 +216,10 @@ func (q *request) filter(events string) (Filter, error) {
 		name  string
 		value *string
 		to    *string
-	}{{"workspace_id", q.WorkspaceID, &f.WorkspaceID}, {"event_id", q.EventID, &f.EventID}, {"since", q.Since, &since}} {
+	}{{"workspace_id", q.WorkspaceID, &f.WorkspaceID}, {"event_id", q.EventID, &f.EventID}, {
+		"since", q.Since,
+		&since,
+	}} {
 		switch {
 		case text.value == nil:
 		case *text.value == "":

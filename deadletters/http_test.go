@@ -52,10 +52,12 @@ func TestOverHTTP(t *testing.T) {
 	show := func(r *kgo.Record) any { return string(r.Value) }
 	h := deadletters.NewHandler(b.queue, show, slog.New(slog.DiscardHandler))
 
-	if status, answer := ask(t, h, "GET", "/dlq", ""); status != 200 || answer["entries"] != 3.0 || !strings.Contains(fmt.Sprint(answer["reasons"]), "reason:wrong_partition records:2") {
+	if status, answer := ask(t, h, "GET", "/dlq", ""); status != 200 || answer["entries"] != 3.0 ||
+		!strings.Contains(fmt.Sprint(answer["reasons"]), "reason:wrong_partition records:2") {
 		t.Errorf("%d %v", status, answer)
 	}
-	if status, answer := ask(t, h, "GET", "/dlq?each=true&workspace_id=w&limit=1", ""); status != 200 || answer["total"] != 2.0 || len(answer["entries"].([]any)) != 1 {
+	if status, answer := ask(t, h, "GET", "/dlq?each=true&workspace_id=w&limit=1", ""); status != 200 ||
+		answer["total"] != 2.0 || len(answer["entries"].([]any)) != 1 {
 		t.Errorf("%d %v", status, answer)
 	}
 	if status, answer := ask(t, h, "GET", "/dlq/2:7", ""); status != 200 || answer["record"] != "no event" {
@@ -95,7 +97,8 @@ func TestOverHTTP(t *testing.T) {
 		{"GET", "/dlq?workspace_id=", "", nil, 400, "bad_field"},
 		{"GET", "/dlq?each=true&cursor=0:99", "", nil, 400, "bad_cursor"},
 	} {
-		if status, answer := ask(t, h, test.method, test.path, test.body, test.headers...); status != test.status || answer["code"] != test.code || answer["detail"] == "" {
+		if status, answer := ask(t, h, test.method, test.path, test.body, test.headers...); status != test.status ||
+			answer["code"] != test.code || answer["detail"] == "" {
 			t.Errorf("%s %s %s: %d %v", test.method, test.path, test.body, status, answer)
 		} else if _, found := answer["result"]; found && test.method == "GET" {
 			t.Errorf("%s %s: a result of nothing: %v", test.method, test.path, answer)
@@ -118,8 +121,10 @@ func TestOverHTTP(t *testing.T) {
 	if status, answer := ask(t, h, "POST", "/dlq/drop", `{"dry_run":false,"reasons":["not_json"]}`); status != 200 || answer["done"] != 1.0 {
 		t.Errorf("%d %v", status, answer)
 	}
-	if status, answer := ask(t, h, "GET", "/dlq?resolved=true&each=true", ""); status != 200 || answer["total"] != 3.0 ||
-		strings.Count(fmt.Sprint(answer), "resolved:replayed") != 2 || strings.Count(fmt.Sprint(answer), "resolved:dropped") != 1 {
+	if status, answer := ask(t, h, "GET", "/dlq?resolved=true&each=true", ""); status != 200 ||
+		answer["total"] != 3.0 ||
+		strings.Count(fmt.Sprint(answer), "resolved:replayed") != 2 ||
+		strings.Count(fmt.Sprint(answer), "resolved:dropped") != 1 {
 		t.Errorf("%d %v", status, answer)
 	}
 	if status, answer := ask(t, h, "GET", "/dlq", ""); status != 200 || answer["entries"] != 0.0 {
@@ -129,7 +134,8 @@ func TestOverHTTP(t *testing.T) {
 
 func TestWithoutBrokers(t *testing.T) {
 	b := newBench(t)
-	h := deadletters.NewHandler(deadletters.New(kafka.Config{Brokers: []string{"127.0.0.1:1"}}, b.s), nil, slog.New(slog.DiscardHandler))
+	h := deadletters.NewHandler(deadletters.New(kafka.Config{Brokers: []string{"127.0.0.1:1"}}, b.s), nil,
+		slog.New(slog.DiscardHandler))
 	if status, answer := ask(t, h, "GET", "/dlq", ""); status != 503 || answer["code"] != "brokers_away" {
 		t.Errorf("%d %v", status, answer)
 	}
@@ -138,7 +144,8 @@ func TestWithoutBrokers(t *testing.T) {
 func TestPagesOverHTTP(t *testing.T) {
 	b := newBench(t)
 	for i := range 5 {
-		b.put(t, b.dead(1, int64(5+i), "w", event(fmt.Sprint("e", i), "f", 1), "wrong_partition", 20-i)) // later ones failed before
+		// later ones failed before
+		b.put(t, b.dead(1, int64(5+i), "w", event(fmt.Sprint("e", i), "f", 1), "wrong_partition", 20-i))
 	}
 	b.put(t, b.dead(2, 7, "v", `no event`, "not_json", 18))
 	h := deadletters.NewHandler(b.queue, nil, slog.New(slog.DiscardHandler))

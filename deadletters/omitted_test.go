@@ -33,7 +33,8 @@ func TestEntriesOfRecordsTooLargeToKeep(t *testing.T) {
 		without(b.dead(1, 8, "w", "{not json", "not_json", 15), "headers", "5000000"),
 	)
 	expect(t, "entries", b.entries(t, deadletters.Filter{}), []string{
-		"1:5 not_json w/ x2", "1:5 not_json w/ x1", "1:6 key_mismatch w/a x1", "1:7 not_json / x1", "1:8 not_json w/ x1",
+		"1:5 not_json w/ x2", "1:5 not_json w/ x1", "1:6 key_mismatch w/a x1", "1:7 not_json / x1",
+		"1:8 not_json w/ x1",
 	})
 	source, err := deadletters.ParseSource("1:5", b.s.Events.Name)
 	if err != nil {
@@ -56,7 +57,8 @@ func TestEntriesOfRecordsTooLargeToKeep(t *testing.T) {
 		t.Errorf("replay: %+v", done)
 	}
 	sent := b.await(t, b.s.Events, 1)[0]
-	if string(sent.Key) != "w" || sent.Partition != kafka.Partition("w", partitions) || string(sent.Value) != event("a", "f", 1) {
+	if string(sent.Key) != "w" || sent.Partition != kafka.Partition("w", partitions) ||
+		string(sent.Value) != event("a", "f", 1) {
 		t.Errorf("sent %q = %q", sent.Key, sent.Value)
 	}
 	for _, h := range sent.Headers {

@@ -27,7 +27,8 @@ func (b *bench) indexed(file string, version, offset int64) *kgo.Record {
 func (b *bench) reject(t *testing.T, sink string, source *kgo.Record) {
 	t.Helper()
 	b.put(t, deadletters.NewRecord(b.s.DLQ.Name, source, deadletters.Failure{
-		Reason: deadletters.ReasonSinkRejected, Message: "shorten the path", Sink: sink, Answer: "400 mapper_parsing_exception",
+		Reason: deadletters.ReasonSinkRejected, Message: "shorten the path", Sink: sink,
+		Answer: "400 mapper_parsing_exception",
 	}))
 }
 
@@ -55,11 +56,14 @@ func TestEntriesOfSinks(t *testing.T) {
 		at(7, "search") + " sink_rejected w/ x2", at(7, "model") + " sink_rejected w/ x1",
 		at(9, "search") + " sink_rejected w/ x1", at(11, "archive") + " sink_rejected w/ x1",
 	})
-	expect(t, "of a sink", b.entries(t, deadletters.Filter{Sinks: []string{"model"}}), []string{at(7, "model") + " sink_rejected w/ x1"})
+	expect(t, "of a sink", b.entries(t, deadletters.Filter{Sinks: []string{"model"}}),
+		[]string{at(7, "model") + " sink_rejected w/ x1"})
 
-	h := deadletters.NewHandler(b.queue, func(r *kgo.Record) any { return string(r.Value) }, slog.New(slog.DiscardHandler))
+	h := deadletters.NewHandler(b.queue, func(r *kgo.Record) any { return string(r.Value) },
+		slog.New(slog.DiscardHandler))
 	_, answer := ask(t, h, "GET", "/dlq/"+at(9, "search"), "")
-	if entry, _ := answer["entry"].(map[string]any); entry["sink"] != "search" || entry["answer"] != "400 mapper_parsing_exception" ||
+	if entry, _ := answer["entry"].(map[string]any); entry["sink"] != "search" ||
+		entry["answer"] != "400 mapper_parsing_exception" ||
 		entry["message"] != "shorten the path" || answer["record"] != string(b.indexed("f", 3, 9).Value) {
 		t.Errorf("shown as %v", answer)
 	}
@@ -67,7 +71,8 @@ func TestEntriesOfSinks(t *testing.T) {
 	// Without a way to the sinks their entries stay open, and the event goes back.
 	sinks := deadletters.Filter{Reasons: []string{deadletters.ReasonSinkRejected}}
 	result := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true, Force: true})
-	if result.Done != 1 || result.Skipped != 4 || !strings.Contains(fmt.Sprint(result.Tallies), "a release that has `tidemark sink search`, or drop it") {
+	if result.Done != 1 || result.Skipped != 4 ||
+		!strings.Contains(fmt.Sprint(result.Tallies), "a release that has `tidemark sink search`, or drop it") {
 		t.Errorf("without sinks: %+v", result)
 	}
 	b.await(t, b.s.Events, 1)
@@ -77,7 +82,10 @@ func TestEntriesOfSinks(t *testing.T) {
 			return nil, errors.New("the sink archive does not run")
 		}
 		headers := append(source.Headers, kgo.RecordHeader{Key: "sink", Value: []byte(sink)})
-		return &kgo.Record{Topic: retries.Name, Partition: source.Partition, Key: source.Key, Value: source.Value, Headers: headers}, nil
+		return &kgo.Record{
+			Topic: retries.Name, Partition: source.Partition, Key: source.Key, Value: source.Value,
+			Headers: headers,
+		}, nil
 	})
 	if result := replay(t, b, sinks, deadletters.Options{}); !result.DryRun || result.Done != 3 || result.Skipped != 1 {
 		t.Errorf("dry run: %+v", result)
@@ -94,7 +102,8 @@ func TestEntriesOfSinks(t *testing.T) {
 		}
 	}
 	replayedTo := fmt.Sprintf("%s/%d:1", retries.Name, home)
-	if resolved, err := b.queue.Entries(t.Context(), deadletters.Filter{Sinks: []string{"search"}, All: true}); err != nil ||
+	if resolved, err := b.queue.Entries(t.Context(),
+		deadletters.Filter{Sinks: []string{"search"}, All: true}); err != nil ||
 		len(resolved) != 2 || resolved[1].ReplayedTo != replayedTo {
 		t.Errorf("resolved %+v, %v", resolved, err)
 	}
@@ -107,7 +116,8 @@ func TestEntriesOfSinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dropped, err := b.queue.Drop(t.Context(), deadletters.Filter{Sources: []deadletters.Source{source}}, deadletters.Options{Yes: true})
+	dropped, err := b.queue.Drop(t.Context(), deadletters.Filter{Sources: []deadletters.Source{source}},
+		deadletters.Options{Yes: true})
 	if err != nil || dropped.Done != 1 {
 		t.Errorf("drop: %+v, %v", dropped, err)
 	}
@@ -132,7 +142,8 @@ func TestEntriesOfSinksTooLargeToKeep(t *testing.T) {
 	b.queue.RetrySinks(func(string, *kgo.Record) (*kgo.Record, error) { return nil, errors.New("called") })
 	for offset, part := range map[int64]string{3: "value", 4: "key"} {
 		source := deadletters.Source{Topic: b.s.Index.Name, Partition: large.Partition, Offset: offset, Sink: "search"}
-		result := replay(t, b, deadletters.Filter{Sources: []deadletters.Source{source}}, deadletters.Options{Yes: true, Force: true})
+		result := replay(t, b, deadletters.Filter{Sources: []deadletters.Source{source}},
+			deadletters.Options{Yes: true, Force: true})
 		want := fmt.Sprintf("too large to keep: %d bytes of its %s; the source record is at %s until it expires",
 			topology.MaxMessageBytes, part, source.Place())
 		if result.Skipped != 1 || result.Tallies[0].Why != want {

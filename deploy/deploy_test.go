@@ -23,7 +23,8 @@ const root = ".."
 
 func loadCompose(t *testing.T, env ...string) (*types.Project, error) {
 	t.Helper()
-	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "docker-compose.yml")}, cli.WithName("tidemark"), cli.WithEnv(env))
+	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "docker-compose.yml")},
+		cli.WithName("tidemark"), cli.WithEnv(env))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,8 @@ func TestComposeWantsASecret(t *testing.T) {
 // A variable that no flag reads would be ignored without a word.
 func TestComposeSetsWhatTheProgramReads(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "tidemark")
-	if out, err := exec.Command("go", "build", "-o", binary, filepath.Join(root, "cmd", "tidemark")).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", binary,
+		filepath.Join(root, "cmd", "tidemark")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	project, err := loadCompose(t, "TIDEMARK_WEBHOOK_SECRETS=a-secret-that-is-long-enough")
@@ -109,7 +111,10 @@ func TestComposeSetsWhatTheProgramReads(t *testing.T) {
 // Every metric that a rule or a panel asks for is one that the program has.
 func TestMetricsExist(t *testing.T) {
 	known := metricNames(t)
-	for _, file := range []string{"prometheus/rules.yml", "prometheus/rules_test.yml", "grafana/dashboards/tidemark.json"} {
+	for _, file := range []string{
+		"prometheus/rules.yml", "prometheus/rules_test.yml",
+		"grafana/dashboards/tidemark.json",
+	} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -126,8 +131,8 @@ func TestMetricsExist(t *testing.T) {
 	}
 }
 
-// metricNames reads them off the metrics.go of each package: whole, as a name below a subsystem, or below a namespace that is
-// given, which is ours.
+// metricNames reads them off the metrics.go of each package: whole, as a name below a subsystem, or below a namespace
+// that is given, which is ours.
 func metricNames(t *testing.T) map[string]bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, "*", "metrics.go"))
@@ -205,8 +210,8 @@ func TestDashboardIsWhole(t *testing.T) {
 	}
 }
 
-// Where promtool is installed (Debian: apt install prometheus), the rules are run against made-up series, and the panels'
-// questions are read as rules.
+// Where promtool is installed (Debian: apt install prometheus), the rules are run against made-up series, and the
+// panels' questions are read as rules.
 func TestPrometheus(t *testing.T) {
 	if _, err := exec.LookPath("promtool"); err != nil {
 		t.Skip("promtool is not installed")
@@ -224,7 +229,11 @@ func TestPrometheus(t *testing.T) {
 	if err := os.WriteFile(file, []byte(questions.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"check", "config", "prometheus.yml"}, {"test", "rules", "rules_test.yml"}, {"check", "rules", file}} {
+	for _, args := range [][]string{
+		{"check", "config", "prometheus.yml"},
+		{"test", "rules", "rules_test.yml"},
+		{"check", "rules", file},
+	} {
 		cmd := exec.Command("promtool", args...)
 		cmd.Dir = "prometheus"
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -70,7 +70,8 @@ func Start(ctx context.Context, c Config) (*Broker, error) {
 		options = append(options, kfake.DataDir(filepath.Join(c.Dir, "data")))
 	}
 	if b.cluster, err = kfake.NewCluster(options...); err != nil {
-		return nil, errors.Join(fmt.Errorf("start the embedded broker on %q: %w", c.Dir, err), listener.Close(), b.unlock())
+		return nil, errors.Join(fmt.Errorf("start the embedded broker on %q: %w", c.Dir, err), listener.Close(),
+			b.unlock())
 	}
 	ctx, b.stop = context.WithCancel(ctx)
 	go b.run(ctx, c.Compaction)
@@ -112,11 +113,14 @@ func listen(addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("address of the embedded broker %q: %w", addr, err)
 	}
 	if !tcp.IP.IsLoopback() {
-		return nil, fmt.Errorf("the embedded broker has no authentication and listens on loopback only: instead of %q use 127.0.0.1:%d", addr, tcp.Port)
+		return nil, fmt.Errorf(
+			"the embedded broker has no authentication and listens on loopback only: "+
+				"instead of %q use 127.0.0.1:%d", addr, tcp.Port)
 	}
 	l, err := net.ListenTCP("tcp", tcp)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("address %s of the embedded broker is in use: stop the program that listens there, or choose another address", addr)
+		return nil, fmt.Errorf("address %s of the embedded broker is in use: stop the program that listens there, or "+
+			"choose another address", addr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen for the embedded broker: %w", err)
@@ -136,7 +140,9 @@ func lock(dir string) (unlock func() error, err error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		holder, _ := os.ReadFile(path) // only to name it in the error
-		return nil, errors.Join(fmt.Errorf("data directory %q is in use by process %s: stop it, or choose another directory", dir, holder), f.Close())
+		return nil, errors.Join(
+			fmt.Errorf("data directory %q is in use by process %s: stop it, or choose another directory", dir,
+				holder), f.Close())
 	}
 	if err := errors.Join(f.Truncate(0), writePID(f)); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the data directory: %w", err), f.Close())

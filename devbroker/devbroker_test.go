@@ -279,7 +279,8 @@ func TestKafkaPythonCreatesTopics(t *testing.T) {
 		t.Skipf("no Python with kafka-python: %v", err)
 	}
 	b := startBroker(t, devbroker.Config{})
-	out, err := exec.Command(strings.TrimSpace(string(python)), "testdata/create_topic.py", b.Addr(), "made").CombinedOutput()
+	out, err := exec.Command(strings.TrimSpace(string(python)), "testdata/create_topic.py", b.Addr(),
+		"made").CombinedOutput()
 	if err != nil || strings.TrimSpace(string(out)) != "compact" {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -328,7 +329,8 @@ func TestHostileFrames(t *testing.T) {
 			body[i] = byte(random.Uint32())
 		}
 		if r := kmsg.RequestForKey(key); r != nil {
-			// In flexible versions kmsg counts to whatever number of tags a frame claims: seconds of work, and no harm else.
+			// In flexible versions kmsg counts to whatever number of tags a frame claims: seconds of work, and no harm
+			// else.
 			if r.SetVersion(version); r.IsFlexible() {
 				body = nil
 			}

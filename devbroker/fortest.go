@@ -53,7 +53,8 @@ func CreateTopic(t T, brokers []string, topic string, partitions int, settings m
 	for name, value := range settings {
 		config[name] = &value
 	}
-	if _, err := kadm.NewClient(client).CreateTopic(context.Background(), int32(partitions), 1, config, topic); err != nil {
+	if _, err := kadm.NewClient(client).CreateTopic(context.Background(), int32(partitions), 1, config,
+		topic); err != nil {
 		t.Fatalf("create topic %s: %v", topic, err)
 	}
 	AwaitTopics(t, client, topic)

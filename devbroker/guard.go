@@ -81,7 +81,8 @@ func (c *guarded) next() error {
 	if _, err := io.ReadFull(c.Conn, head[lengthBytes+keyBytes:]); err != nil {
 		return err
 	}
-	version, id := int16(binary.BigEndian.Uint16(head[lengthBytes+keyBytes:])), binary.BigEndian.Uint32(head[2*lengthBytes:])
+	version, id := int16(binary.BigEndian.Uint16(head[lengthBytes+keyBytes:])), binary.BigEndian.Uint32(
+		head[2*lengthBytes:])
 	if key == kmsg.CreateTopics.Int16() && version >= createConfigs {
 		c.mu.Lock()
 		defer c.mu.Unlock()

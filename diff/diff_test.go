@@ -30,12 +30,16 @@ type pair struct {
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	s, err := topology.New(fmt.Sprintf("c%d", time.Now().UnixNano()), topology.Sizing{Partitions: 1, Replication: 1, MinISR: 1})
+	s, err := topology.New(fmt.Sprintf("c%d", time.Now().UnixNano()),
+		topology.Sizing{Partitions: 1, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &pair{conf: kafka.Config{Brokers: devbroker.ForTest(t)}, s: s}
-	p.Comparison = diff.Comparison{Kafka: p.conf, A: p.table(t, "files"), B: p.table(t, s.Events.Name[:len(s.Events.Name)-len("events")]+"other"), Ignore: []string{"log_id", "seen"}}
+	p.Comparison = diff.Comparison{
+		Kafka: p.conf, A: p.table(t, "files"),
+		B: p.table(t, s.Events.Name[:len(s.Events.Name)-len("events")]+"other"), Ignore: []string{"log_id", "seen"},
+	}
 	second := s.Files
 	second.Name = p.B.Topic
 	if _, err := kafka.ApplyTopics(t.Context(), p.conf, []topology.Topic{s.Events, s.Files, second}); err != nil {
@@ -61,7 +65,8 @@ func (p *pair) table(t *testing.T, group string) diff.Table {
 
 func (p *pair) commit(t *testing.T, group string) {
 	t.Helper()
-	if err := kafka.Commit(t.Context(), p.conf, group, kadm.Offset{Topic: p.s.Events.Name, At: 100, LeaderEpoch: -1}); err != nil {
+	if err := kafka.Commit(t.Context(), p.conf, group,
+		kadm.Offset{Topic: p.s.Events.Name, At: 100, LeaderEpoch: -1}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -79,7 +84,8 @@ func (p *pair) put(t *testing.T, table diff.Table, rows ...*tidemarkv1.FileState
 
 func (p *pair) raw(t *testing.T, table diff.Table, key string, value []byte) {
 	t.Helper()
-	if err := p.client.ProduceSync(t.Context(), &kgo.Record{Topic: table.Topic, Key: []byte(key), Value: value}).FirstErr(); err != nil {
+	if err := p.client.ProduceSync(t.Context(),
+		&kgo.Record{Topic: table.Topic, Key: []byte(key), Value: value}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -98,12 +104,16 @@ func (p *pair) run(t *testing.T) (summary diff.Summary, lines string) {
 }
 
 func row(file string, version, offset int64) *tidemarkv1.FileState {
-	return &tidemarkv1.FileState{WorkspaceId: "w", FileId: file, Version: version, Position: &tidemarkv1.Position{Offset: offset}}
+	return &tidemarkv1.FileState{
+		WorkspaceId: "w", FileId: file, Version: version,
+		Position: &tidemarkv1.Position{Offset: offset},
+	}
 }
 
 func TestTheNewestRowsAreCompared(t *testing.T) {
 	p := newPair(t)
-	p.put(t, p.A, row("zombie", 1, 10), row("zombie", 3, 30), row("zombie", 2, 20)) // a deposed owner's older row behind the newer
+	// a deposed owner's older row behind the newer
+	p.put(t, p.A, row("zombie", 1, 10), row("zombie", 3, 30), row("zombie", 2, 20))
 	p.put(t, p.B, row("zombie", 3, 30))
 	p.put(t, p.A, row("gone", 1, 1), row("back", 5, 5))
 	p.raw(t, p.A, "w/gone", nil)
@@ -120,7 +130,8 @@ func TestTheNewestRowsAreCompared(t *testing.T) {
 	gone.LogId = "another"
 	p.put(t, p.A, gone)
 	p.put(t, p.B, gone)
-	if summary, lines := p.run(t); lines != "" || summary != (diff.Summary{Equal: 4, NotCompared: 2, BehindA: 2, BehindB: 2}) {
+	if summary, lines := p.run(t); lines != "" ||
+		summary != (diff.Summary{Equal: 4, NotCompared: 2, BehindA: 2, BehindB: 2}) {
 		t.Errorf("%+v\n%s", summary, lines)
 	}
 
@@ -165,7 +176,8 @@ func TestWhatCannotBeCompared(t *testing.T) {
 	}
 	wrong = p.Comparison
 	wrong.B = p.table(t, "nosuch")
-	if _, err := wrong.Run(t.Context(), none); err == nil || !strings.Contains(err.Error(), "nosuch has committed nothing") {
+	if _, err := wrong.Run(t.Context(), none); err == nil ||
+		!strings.Contains(err.Error(), "nosuch has committed nothing") {
 		t.Errorf("a group that never ran: %v", err)
 	}
 	if _, err := diff.TableOf(p.s, "workspaces"); err == nil {

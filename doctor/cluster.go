@@ -57,7 +57,8 @@ func probe(ctx context.Context, config kafka.Config, address string) Finding {
 		return Finding{Status: Failure, What: address + ": " + err.Error(), Fix: "correct the settings"}
 	}
 	return Finding{Status: OK, What: fmt.Sprintf("%s: answers in %v, %s, %s", address,
-		contact.Took.Round(time.Millisecond), cmp.Or(contact.TLS, "without TLS"), cmp.Or(contact.Login, "without a login"))}
+		contact.Took.Round(time.Millisecond), cmp.Or(contact.TLS, "without TLS"), cmp.Or(contact.Login,
+			"without a login"))}
 }
 
 const grantACLs = "grant it: `tidemark topics acls` prints the commands"

@@ -106,7 +106,8 @@ func (d *cluster) events(ctx context.Context) []Finding {
 	if total == 0 {
 		return one(Warning, "no events arrive: none since "+since,
 			"send one: `tidemark send`; if that arrives, the webhook is not registered with the provider or does "+
-				"not reach the ingress (--ingress-url tries it); if not, tidemark_ingress_requests_total says why it is refused")
+				"not reach the ingress (--ingress-url tries it); if not, tidemark_ingress_requests_total says why it "+
+				"is refused")
 	}
 	what := fmt.Sprintf("%d since %s, the newest %v ago", total, since, max(0, time.Since(s.newest).Round(time.Second)))
 	if s.replayed > 0 {

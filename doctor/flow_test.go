@@ -14,7 +14,10 @@ import (
 // A lag is growing when it matters and more came than was read, whatever share of it that is.
 func TestGrowingLag(t *testing.T) {
 	at := func(end, commit int64) kafka.GroupLag {
-		return kafka.GroupLag{Group: "g", State: "Stable", Members: 1, Partitions: []kafka.PartitionLag{{End: end, Commit: commit}}}
+		return kafka.GroupLag{
+			Group: "g", State: "Stable", Members: 1,
+			Partitions: []kafka.PartitionLag{{End: end, Commit: commit}},
+		}
 	}
 	for _, test := range []struct {
 		name          string
@@ -27,7 +30,8 @@ func TestGrowingLag(t *testing.T) {
 		{"is stuck", at(1000, 900), at(1000, 900), Failure, "did not move"},
 		{"has read all", at(1000, 900), at(1000, 1000), OK, "lag 0"},
 	} {
-		if f := progress(test.before, test.after, 5*time.Second, topology.Role{}, topology.GroupUse{}); f.Status != test.status || !strings.Contains(f.What, test.says) {
+		if f := progress(test.before, test.after, 5*time.Second, topology.Role{},
+			topology.GroupUse{}); f.Status != test.status || !strings.Contains(f.What, test.says) {
 			t.Errorf("%s: %v, %s", test.name, f.Status, f.What)
 		}
 	}
@@ -55,8 +59,18 @@ func TestFailedSaysWhatToDo(t *testing.T) {
 
 // Retention deleted records that the group had not read.
 func TestLostEvents(t *testing.T) {
-	found := outOfRange(kafka.GroupLag{Topic: "events", Partitions: []kafka.PartitionLag{{Partition: 0, Start: 10, Commit: 10, End: 20}, {Partition: 1, Start: 10, Commit: 4, End: 20}, {Partition: 2, Start: 5, Commit: -1, End: 5}}})
-	if len(found) != 1 || found[0].Status != Failure || !strings.Contains(found[0].What, "events/1 begins at offset 10, and the group had committed 4 only: 6 records were deleted unread") {
+	found := outOfRange(
+		kafka.GroupLag{
+			Topic: "events",
+			Partitions: []kafka.PartitionLag{
+				{Partition: 0, Start: 10, Commit: 10, End: 20},
+				{Partition: 1, Start: 10, Commit: 4, End: 20},
+				{Partition: 2, Start: 5, Commit: -1, End: 5},
+			},
+		})
+	if len(found) != 1 || found[0].Status != Failure ||
+		!strings.Contains(found[0].What,
+			"events/1 begins at offset 10, and the group had committed 4 only: 6 records were deleted unread") {
 		t.Errorf("%+v", found)
 	}
 }

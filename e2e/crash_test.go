@@ -52,7 +52,8 @@ func TestCrash(t *testing.T) {
 	t.Run("anonymous", func(t *testing.T) { crash(t, 20_000, usual) })
 	usual.processor = 24
 	t.Run("instance", func(t *testing.T) { crash(t, 20_000, usual, "--instance-id", "e2e") })
-	t.Run("exactly_once", func(t *testing.T) { crash(t, 20_000, usual, "--instance-id", "e2e", "--guarantee", "exactly_once") })
+	t.Run("exactly_once",
+		func(t *testing.T) { crash(t, 20_000, usual, "--instance-id", "e2e", "--guarantee", "exactly_once") })
 }
 
 func crash(t *testing.T, events int, p plan, flags ...string) {
@@ -146,7 +147,10 @@ func (f *fixture) traffic(events int, p plan, r *oracle.Report) *oracle.Sent {
 	wrote := make(chan error, 1)
 	go func() { wrote <- others.Run(othersCtx, 150*time.Millisecond) }()
 
-	c := &chaos{fixture: f, plan: p, rnd: rand.New(rand.NewPCG(s, 3)), sender: sender, pace: pace, total: h.Deliveries()}
+	c := &chaos{
+		fixture: f, plan: p, rnd: rand.New(rand.NewPCG(s, 3)), sender: sender, pace: pace,
+		total: h.Deliveries(),
+	}
 	if err := c.run(ctx); err != nil {
 		f.t.Fatalf("seed %d: %v", s, err)
 	}

@@ -27,7 +27,10 @@ func TestFolderWalk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts and kills processes")
 	}
-	for name, flags := range map[string][]string{"at_least_once": nil, "exactly_once": {"--guarantee", "exactly_once"}} {
+	for name, flags := range map[string][]string{
+		"at_least_once": nil,
+		"exactly_once":  {"--guarantee", "exactly_once"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			if !*long {
 				t.Parallel() // in its long form figures are taken
@@ -84,7 +87,8 @@ func walk(t *testing.T, flags ...string) {
 	waited := waits()
 	slices.Sort(waited)
 	r.Fact("another workspace's event to its notice meanwhile: events, p50 / p99 / longest, ms",
-		fmt.Sprintf("%d, %.1f / %.1f / %.1f", len(waited), ms(waited[len(waited)/2]), ms(waited[len(waited)*99/100]), ms(waited[len(waited)-1])))
+		fmt.Sprintf("%d, %.1f / %.1f / %.1f", len(waited), ms(waited[len(waited)/2]), ms(waited[len(waited)*99/100]),
+			ms(waited[len(waited)-1])))
 
 	t.Log("\n" + r.String()) // before judging, which takes long
 
@@ -106,7 +110,8 @@ func walk(t *testing.T, flags ...string) {
 // neighbour returns a workspace with the same partition.
 func neighbour(topic, workspace string) string {
 	for i := 0; ; i++ {
-		if name := fmt.Sprint("other", i); oracle.Partition(topic, name, partitions) == oracle.Partition(topic, workspace, partitions) {
+		if name := fmt.Sprint("other", i); oracle.Partition(topic, name, partitions) == oracle.Partition(topic,
+			workspace, partitions) {
 			return name
 		}
 	}
@@ -118,7 +123,8 @@ var walkBegan = time.Now().Add(-time.Hour).UTC()
 func (g *walker) record(workspace, id, event, object, more string) *kgo.Record {
 	at := walkBegan.Add(time.Duration(g.dated.Add(1)) * time.Millisecond)
 	return &kgo.Record{
-		Topic: g.topics.Events, Key: []byte(workspace), Partition: int32(oracle.Partition(g.topics.Events, workspace, partitions)),
+		Topic: g.topics.Events, Key: []byte(workspace),
+		Partition: int32(oracle.Partition(g.topics.Events, workspace, partitions)),
 		Value: fmt.Appendf(nil, `{"event":"workspace_storage_%s","workspace_id":%q,"event_id":%q,"object_id":%q,"created":%q%s}`,
 			event, workspace, id, object, at.Format(time.RFC3339Nano), more),
 	}
@@ -134,8 +140,12 @@ func (g *walker) event(workspace, id, event, object, more string) {
 // awaitNotices waits until so many notices of a workspace have an event of a folder as their cause.
 func (g *walker) awaitNotices(workspace, cause string, n int, limit time.Duration) {
 	g.t.Helper()
-	reader, err := kgo.NewClient(kgo.SeedBrokers(g.brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumePartitions(
-		map[string]map[int32]kgo.Offset{g.topics.Notify: {int32(oracle.Partition(g.topics.Notify, workspace, partitions)): kgo.NewOffset().AtStart()}}))
+	reader, err := kgo.NewClient(kgo.SeedBrokers(g.brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.ConsumePartitions(
+			map[string]map[int32]kgo.Offset{
+				g.topics.Notify: {int32(
+					oracle.Partition(g.topics.Notify, workspace, partitions)): kgo.NewOffset().AtStart()},
+			}))
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -158,8 +168,13 @@ func (g *walker) awaitNotices(workspace, cause string, n int, limit time.Duratio
 // returns ends that, and returns the times.
 func (g *walker) neighbours(workspace string) (end func() []time.Duration) {
 	g.t.Helper()
-	reader, err := kgo.NewClient(kgo.SeedBrokers(g.brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(20*time.Millisecond),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{g.topics.Notify: {int32(oracle.Partition(g.topics.Notify, workspace, partitions)): kgo.NewOffset().AtEnd()}}))
+	reader, err := kgo.NewClient(kgo.SeedBrokers(g.brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxWait(20*time.Millisecond),
+		kgo.ConsumePartitions(
+			map[string]map[int32]kgo.Offset{
+				g.topics.Notify: {int32(
+					oracle.Partition(g.topics.Notify, workspace, partitions)): kgo.NewOffset().AtEnd()},
+			}))
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -171,7 +186,8 @@ func (g *walker) neighbours(workspace string) (end func() []time.Duration) {
 		for i := 0; i == 0 || ctx.Err() == nil; i++ { // each to its end, and one at least
 			id := fmt.Sprint("other", i)
 			begin := time.Now()
-			if err := g.client.ProduceSync(g.t.Context(), g.record(workspace, id, "file_updated", "x", "")).FirstErr(); err != nil {
+			if err := g.client.ProduceSync(g.t.Context(),
+				g.record(workspace, id, "file_updated", "x", "")).FirstErr(); err != nil {
 				done <- err
 				return
 			}
@@ -199,7 +215,8 @@ func (g *fixture) judgeWalk(workspace string, n int, r *oracle.Report) {
 	g.t.Helper()
 	read := func(topic string, each func(*kgo.Record)) {
 		g.t.Helper()
-		if err := oracle.Each(g.t.Context(), g.brokers, topic, oracle.Partition(topic, workspace, partitions), each); err != nil {
+		if err := oracle.Each(g.t.Context(), g.brokers, topic, oracle.Partition(topic, workspace, partitions),
+			each); err != nil {
 			g.t.Fatal(err)
 		}
 	}

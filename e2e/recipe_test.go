@@ -71,8 +71,9 @@ func send(t *testing.T, url string, h *gen.History) {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	defer transport.CloseIdleConnections()
 	s := &provider.Sender{
-		URL: func() string { return url }, Secret: secret, Pace: rate.NewLimiter(rate.Inf, 0), Timeout: 10 * time.Second,
-		Client: &http.Client{Transport: transport},
+		URL: func() string { return url }, Secret: secret, Pace: rate.NewLimiter(rate.Inf, 0),
+		Timeout: 10 * time.Second,
+		Client:  &http.Client{Transport: transport},
 	}
 	notes, err := s.Run(t.Context(), h)
 	if err != nil {
@@ -113,7 +114,8 @@ func TestRecipeConsumer(t *testing.T) {
 	h := plain(300)
 	g, _ := byIngress(t, h)
 	begin := time.Now()
-	out, err := exec.Command(interpreter, "recipe/consumer.py", g.brokers[0], g.topics.Events, g.prefix+"-recipe").Output()
+	out, err := exec.Command(interpreter, "recipe/consumer.py", g.brokers[0], g.topics.Events,
+		g.prefix+"-recipe").Output()
 	if err != nil {
 		t.Fatalf("consumer.py: %v\n%s\n%s", err, out, stderrOf(err))
 	}
@@ -130,7 +132,8 @@ func TestRecipeConsumer(t *testing.T) {
 		if err := json.Unmarshal(bytes.Replace(raw, []byte(`"partition":`), []byte(`"n":`), 1), &line); err != nil {
 			t.Fatalf("%v: %s", err, raw)
 		}
-		if line.Event == "" || line.Key != line.WorkspaceID || line.Partition != line.WorkspaceID || !strings.HasSuffix(line.ReceivedAt, "Z") {
+		if line.Event == "" || line.Key != line.WorkspaceID || line.Partition != line.WorkspaceID ||
+			!strings.HasSuffix(line.ReceivedAt, "Z") {
 			t.Errorf("not what the recipe reads: %s", raw)
 		}
 		seen[line.WorkspaceID+"\x00"+line.EventID]++
@@ -144,7 +147,8 @@ func TestRecipeConsumer(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d deliveries, %d distinct events seen by kafka-python in %v", total, len(seen), time.Since(begin).Round(time.Millisecond))
+	t.Logf("%d deliveries, %d distinct events seen by kafka-python in %v", total, len(seen),
+		time.Since(begin).Round(time.Millisecond))
 }
 
 func stderrOf(err error) []byte {

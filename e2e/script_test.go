@@ -36,7 +36,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "addr": addrs, "broker": startBroker, "await": await, "retry": retry, "produce": produceRecord,
+			"exits": exits, "addr": addrs, "broker": startBroker, "await": await, "retry": retry,
+			"produce": produceRecord,
 		},
 	})
 }

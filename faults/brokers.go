@@ -91,7 +91,10 @@ func killTwo(ctx context.Context, r *run) (figures, error) {
 	}
 	back := time.Now()
 	took, err := r.traffic.next200(ctx, back, busyPartitions, 90*time.Second)
-	return figures{"503 p99 ms": p99(w.slow), "503s": float64(w.refused), "s from back to 200 everywhere": round(took)}, err
+	return figures{
+		"503 p99 ms": p99(w.slow), "503s": float64(w.refused),
+		"s from back to 200 everywhere": round(took),
+	}, err
 }
 
 // loneLeader stops a leader's followers and then kills it: what it acknowledged alone is lost.

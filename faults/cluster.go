@@ -42,11 +42,13 @@ const nodes = 3
 
 // jvm are the brokers' JVM flags. Only the C2 compiler uses the CPU's instructions for AES-GCM. It has to compile
 // them early: until then TLS takes two fifths of a broker's CPU time.
-const jvm = "-XX:+UseSerialGC -XX:CompileCommand=quiet -XX:CompileCommand=CompileThresholdScaling,com.sun.crypto.provider.*::*,0.05"
+const jvm = "-XX:+UseSerialGC -XX:CompileCommand=quiet " +
+	"-XX:CompileCommand=CompileThresholdScaling,com.sun.crypto.provider.*::*,0.05"
 
 func (c *cluster) run(args ...string) (string, error) {
 	cmd := exec.Command(c.script, args...)
-	cmd.Env = append(os.Environ(), "TIDEMARK_CLUSTER_STATE="+c.state, "BASE="+strconv.Itoa(c.base), "RELAYED=1", "EXTRA="+c.extra,
+	cmd.Env = append(os.Environ(), "TIDEMARK_CLUSTER_STATE="+c.state, "BASE="+strconv.Itoa(c.base), "RELAYED=1",
+		"EXTRA="+c.extra,
 		"KAFKA_JVM="+cmp.Or(os.Getenv("KAFKA_JVM"), jvm))
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -65,7 +67,8 @@ func portsFree(base int) error {
 	}
 	var from, to int
 	if _, err := fmt.Sscan(string(text), &from, &to); err == nil && base+90 >= from && base <= to {
-		return fmt.Errorf("-base %d: ports from %d to %d are given to connections, so a broker may not get its own back", base, from, to)
+		return fmt.Errorf("-base %d: ports from %d to %d are given to connections, so a broker may not get its own back",
+			base, from, to)
 	}
 	return nil
 }

@@ -104,7 +104,8 @@ func runControls(ctx context.Context, o options, c *cluster, dir, binary string,
 }
 
 func runControl(
-	ctx context.Context, o options, c *cluster, dir, binary string, n negativeControl, hits int, i uint64, judged *oracle.Report,
+	ctx context.Context, o options, c *cluster, dir, binary string, n negativeControl, hits int, i uint64,
+	judged *oracle.Report,
 ) error {
 	g, err := newInstallation(ctx, c, dir, fmt.Sprint("control", i), binary, o.guarantee)
 	if err != nil {

@@ -77,7 +77,8 @@ func (g gap) hold(r *installation) *proxy.Fault {
 		of = g.topics(r)
 	}
 	return &proxy.Fault{Effect: g.effect, Match: func(q proxy.Request) bool {
-		return slices.ContainsFunc(g.keys, func(k kmsg.Key) bool { return k.Int16() == q.Key }) && (of == nil || overlap(q.Topics, of))
+		return slices.ContainsFunc(g.keys, func(k kmsg.Key) bool { return k.Int16() == q.Key }) &&
+			(of == nil || overlap(q.Topics, of))
 	}}
 }
 
@@ -120,7 +121,8 @@ func killInGap(g gap) func(context.Context, *run) (figures, error) {
 			return nil, err
 		}
 		met := f.Hits.Load()
-		for end := time.Now().Add(2 * time.Second); known && r.proxy.Serves(func(port int) bool { return ports[port] }) && time.Now().Before(end); {
+		for end := time.Now().Add(2 * time.Second); known &&
+			r.proxy.Serves(func(port int) bool { return ports[port] }) && time.Now().Before(end); {
 			if err := rig.Sleep(ctx, 5*time.Millisecond); err != nil { // until the proxy has closed its connections
 				return nil, err
 			}
@@ -143,7 +145,10 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 	if err := whileElecting(ctx, func() (err error) { before, err = r.committed(ctx); return err }); err != nil {
 		return nil, fmt.Errorf("commits of the files group: %w", err)
 	}
-	f := gap{effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}), keys: ending}.hold(r.installation)
+	f := gap{
+		effect: pick(r.rnd, []proxy.Effect{proxy.HoldRequests, proxy.HoldAnswers}),
+		keys:   ending,
+	}.hold(r.installation)
 	f.Brokers = []string{r.proxied[victim-1]}
 	lift := r.proxy.Inject(f)
 	defer lift()
@@ -167,7 +172,8 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 		return err == nil && after > before, nil // an error: this coordinator has moved as well
 	})
 	if err != nil {
-		return nil, fmt.Errorf("nothing is committed after the coordinator %d moved (killed: %t): %w", victim, killed, err)
+		return nil, fmt.Errorf("nothing is committed after the coordinator %d moved (killed: %t): %w", victim, killed,
+			err)
 	}
 	if killed {
 		out["killed"], out["s to the next commit after a kill"] = 1, round(took)
@@ -179,7 +185,9 @@ func moveCoordinator(ctx context.Context, r *run) (figures, error) {
 }
 
 // coordinator returns the node that coordinates a group or a transactional id.
-func (r *run) coordinator(ctx context.Context, find func(context.Context, ...string) kadm.FindCoordinatorResponses, name string) (node int, err error) {
+func (r *run) coordinator(ctx context.Context, find func(context.Context, ...string) kadm.FindCoordinatorResponses,
+	name string,
+) (node int, err error) {
 	err = whileElecting(ctx, func() error {
 		found := find(ctx, name)[name]
 		node = int(found.NodeID)

@@ -37,13 +37,15 @@ func hostile(ctx context.Context, r *run) (figures, error) {
 		if err != nil {
 			break // the server limits its connections
 		}
-		_, _ = fmt.Fprintf(c, "POST /webhook/fastio HTTP/1.1\r\nHost: x\r\nX-A: ") // the server may close it at any time
+		// the server may close it at any time
+		_, _ = fmt.Fprintf(c, "POST /webhook/fastio HTTP/1.1\r\nHost: x\r\nX-A: ")
 		open = append(open, c)
 	}
 	sent, refused := 0, map[int]int{}
 	for begin := time.Now(); time.Since(begin) < r.between(5*time.Second, 10*time.Second); {
 		for _, attack := range all {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.ingress[0].URL+"/webhook/fastio", bytes.NewReader(attack.body))
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.ingress[0].URL+"/webhook/fastio",
+				bytes.NewReader(attack.body))
 			if err != nil {
 				return nil, err
 			}
@@ -66,7 +68,10 @@ func hostile(ctx context.Context, r *run) (figures, error) {
 		}
 	}
 	stop()
-	return figures{"attacks": float64(sent), "200 p99 ms": p99(w.ok), "200 p99 ms before": p99(calm.ok), "5xx": float64(w.refused), "RSS MB": r.ingress[0].Usage().RSSMB}, nil
+	return figures{
+		"attacks": float64(sent), "200 p99 ms": p99(w.ok), "200 p99 ms before": p99(calm.ok),
+		"5xx": float64(w.refused), "RSS MB": r.ingress[0].Usage().RSSMB,
+	}, nil
 }
 
 type attack struct {

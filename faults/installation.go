@@ -41,13 +41,19 @@ type installation struct {
 }
 
 // newInstallation creates topics and ACLs, and starts nothing.
-func newInstallation(ctx context.Context, c *cluster, dir, prefix, binary string, guarantee epochs.Guarantee) (*installation, error) {
-	g := &installation{cluster: c, dir: filepath.Join(dir, prefix), prefix: prefix, binary: binary, guarantee: guarantee}
+func newInstallation(ctx context.Context, c *cluster, dir, prefix, binary string,
+	guarantee epochs.Guarantee,
+) (*installation, error) {
+	g := &installation{
+		cluster: c, dir: filepath.Join(dir, prefix), prefix: prefix, binary: binary,
+		guarantee: guarantee,
+	}
 	g.topics = oracle.TopicsOf(prefix)
 	if err := os.MkdirAll(g.dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := rig.CreateTopics(ctx, binary, append(g.sizing(), "--brokers", strings.Join(c.plain, ","))...); err != nil {
+	if err := rig.CreateTopics(ctx, binary,
+		append(g.sizing(), "--brokers", strings.Join(c.plain, ","))...); err != nil {
 		return nil, err
 	}
 	if err := g.grant(ctx); err != nil {
@@ -57,7 +63,8 @@ func newInstallation(ctx context.Context, c *cluster, dir, prefix, binary string
 		return nil, err
 	}
 	for i := range 2 {
-		g.ingress = append(g.ingress, g.role("ingest", fmt.Sprint("ingress", i+1), "--drain-delay", drainDelay.String()).Listen("--ingress-addr"))
+		g.ingress = append(g.ingress,
+			g.role("ingest", fmt.Sprint("ingress", i+1), "--drain-delay", drainDelay.String()).Listen("--ingress-addr"))
 		g.process = append(g.process, g.newProcess(fmt.Sprint(i+1), "--instance-id", instance(i)))
 	}
 	g.tmpfs = mount(g.process[0].Data)
@@ -155,7 +162,8 @@ func (g *installation) grant(ctx context.Context) error {
 			b.ResourcePatternType(kadm.ACLPatternPrefixed)
 		}
 		operations := map[string]kadm.ACLOperation{
-			"Read": kadm.OpRead, "Write": kadm.OpWrite, "Describe": kadm.OpDescribe, "DescribeConfigs": kadm.OpDescribeConfigs, "Create": kadm.OpCreate,
+			"Read": kadm.OpRead, "Write": kadm.OpWrite, "Describe": kadm.OpDescribe,
+			"DescribeConfigs": kadm.OpDescribeConfigs, "Create": kadm.OpCreate,
 		}
 		var ops []kadm.ACLOperation
 		for _, name := range a.Operations {
@@ -176,7 +184,8 @@ func (g *installation) grant(ctx context.Context) error {
 			return fmt.Errorf("create ACLs: %w", err)
 		}
 	}
-	g.dlqACL = kadm.NewACLs().Allow("User:tidemark-process").AllowHosts("*").ResourcePatternType(kadm.ACLPatternLiteral).
+	g.dlqACL = kadm.NewACLs().Allow("User:tidemark-process").AllowHosts("*").ResourcePatternType(
+		kadm.ACLPatternLiteral).
 		Topics(g.topics.DLQ).Operations(kadm.OpWrite)
 	return nil
 }
@@ -193,7 +202,8 @@ func (g *installation) compactSoon(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kept, err := g.admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{set("min.compaction.lag.ms", "86400000")}, g.topics.Index)
+	kept, err := g.admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{set("min.compaction.lag.ms", "86400000")},
+		g.topics.Index)
 	for _, r := range append(results, kept...) {
 		err = errors.Join(err, r.Err)
 	}

@@ -101,7 +101,8 @@ func (r *run) folded(ctx context.Context, but int, limit time.Duration) (time.Du
 		return failed == nil && len(waiting) == 0, nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("acknowledged events are not folded, by partition %v: %w", waiting, errors.Join(err, failed))
+		return 0, fmt.Errorf("acknowledged events are not folded, by partition %v: %w", waiting,
+			errors.Join(err, failed))
 	}
 	return took, nil
 }

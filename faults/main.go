@@ -65,14 +65,16 @@ func parse(args []string) (o options, err error) {
 	flags.IntVar(&o.events, "events", 0, "events that are sent; 0 for the form's own number")
 	flags.Float64Var(&o.scale, "scale", 1, "share of the long form's faults")
 	flags.BoolVar(&o.short, "short", false, "the form that CI runs: 200,000 events, a dozen faults")
-	flags.DurationVar(&o.enough, "enough", 0, "begin no more deliveries after this time, once all faults are done; 0 for the form's own, which is to send all in the long one")
+	flags.DurationVar(&o.enough, "enough", 0, "begin no more deliveries after this time, once all faults are done; 0 "+
+		"for the form's own, which is to send all in the long one")
 	flags.IntVar(&o.base, "base", 19090, "first port of the brokers")
 	flags.StringVar(&o.report, "report", ".cache/faults", "folder for report.md and report.json")
 	flags.BoolVar(&o.product, "product", true, "run the product; without it only the negative controls")
 	flags.BoolVar(&o.controls, "controls", true, "run the negative controls too")
 	flags.StringVar(&o.control, "control", "", "run only the negative controls whose name has this in it")
 	flags.StringVar(&o.kinds, "faults", "", "do only the faults whose name has this in it; with -rows, of those rows")
-	guarantee := flags.String("guarantee", string(epochs.AtLeastOnce), "what the processors promise: at_least_once or exactly_once")
+	guarantee := flags.String("guarantee", string(epochs.AtLeastOnce),
+		"what the processors promise: at_least_once or exactly_once")
 	flags.BoolVar(&o.keep, "keep", false, "keep logs and stores of a run that passed too")
 	rows := flags.String("rows", "", "rows of the matrix to do, separated by commas; all others are left out")
 	if err := flags.Parse(args); err != nil {
@@ -91,7 +93,8 @@ func parse(args []string) (o options, err error) {
 		}
 		o.rows[n] = true
 	}
-	if !slices.ContainsFunc(negativeControls, func(n negativeControl) bool { return strings.Contains(n.name, o.control) }) {
+	if !slices.ContainsFunc(negativeControls,
+		func(n negativeControl) bool { return strings.Contains(n.name, o.control) }) {
 		return o, fmt.Errorf("-control: there is none with %q in its name", o.control)
 	}
 	if o.product && len(plan(rand.New(rand.NewPCG(0, 0)), o)) == 0 {
@@ -130,7 +133,8 @@ func faultsRun(ctx context.Context, o options) (err error) {
 	}
 	c := &cluster{
 		script: "deploy/kafka/cluster.sh", state: filepath.Join(dir, "kafka"), base: o.base,
-		extra: "log.cleaner.dedupe.buffer.size=4194304", // it is cleared at every compaction, and compactSoon causes many
+		// it is cleared at every compaction, and compactSoon causes many
+		extra: "log.cleaner.dedupe.buffer.size=4194304",
 	}
 	logf("seed %d, %s, logs and stores in %s", o.seed, o.guarantee, dir)
 	defer func() {
@@ -177,7 +181,8 @@ func mainRun(ctx context.Context, o options, c *cluster, dir, binary string, all
 	judged := &oracle.Report{Title: "product"}
 	r := newRun(g, gen.Config{Seed: o.seed, Events: o.events, Spread: 400}, o)
 	faults := plan(r.rnd, o)
-	logf("%d deliveries, %d faults in about %.0f minutes", r.traffic.history.Deliveries(), len(faults), duration(faults, nil).Minutes())
+	logf("%d deliveries, %d faults in about %.0f minutes", r.traffic.history.Deliveries(), len(faults),
+		duration(faults, nil).Minutes())
 	judged.Check("faults whose promise was not kept")
 	judged.Check("faults left out")
 	if r.followed, err = oracle.Follow(c.plain, g.topics.Files, partitions); err != nil {
@@ -244,10 +249,13 @@ func (r *run) sendDuring(ctx context.Context, inject func(context.Context) error
 		return err
 	}
 	gap, p50, p99 := r.traffic.sender.Figures()
-	judged.Fact("deliveries done / made", fmt.Sprintf("%d / %d", r.traffic.sender.Resolved(), r.traffic.history.Deliveries()))
+	judged.Fact("deliveries done / made",
+		fmt.Sprintf("%d / %d", r.traffic.sender.Resolved(), r.traffic.history.Deliveries()))
 	judged.Fact("sent in, s", fmt.Sprintf("%.0f", time.Since(r.begin).Seconds()))
-	judged.Fact("200s / attempts without one", fmt.Sprintf("%d / %d", r.traffic.sender.OK.Load(), r.traffic.sender.Retries.Load()))
-	judged.Fact("time to a 200, p50 / p99, ms", fmt.Sprintf("%.1f / %.1f", float64(p50.Microseconds())/1000, float64(p99.Microseconds())/1000))
+	judged.Fact("200s / attempts without one",
+		fmt.Sprintf("%d / %d", r.traffic.sender.OK.Load(), r.traffic.sender.Retries.Load()))
+	judged.Fact("time to a 200, p50 / p99, ms",
+		fmt.Sprintf("%.1f / %.1f", float64(p50.Microseconds())/1000, float64(p99.Microseconds())/1000))
 	judged.Fact("longest time without a 200, s", fmt.Sprintf("%.1f", gap.Seconds()))
 	judged.Fact("records written by others, two thirds of them poison", len(r.foreign.Written))
 	return nil

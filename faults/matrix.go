@@ -50,7 +50,10 @@ func faults(guarantee epochs.Guarantee) []*fault {
 	gaps := epochGaps
 	if guarantee == epochs.ExactlyOnce {
 		gaps = transactionGaps
-		all = append(all, &fault{7, "coordinator moved in a commit", 5, 1, 8 * time.Second, moveCoordinator, allReplicas})
+		all = append(all, &fault{
+			7, "coordinator moved in a commit", 5, 1, 8 * time.Second, moveCoordinator,
+			allReplicas,
+		})
 	}
 	for _, g := range gaps {
 		all = append(all, &fault{9, g.fault(), 21, g.short, 5 * time.Second, killInGap(g), anyReplicas})
@@ -76,9 +79,15 @@ func named(name string) func(int, string) bool {
 func aims(guarantee epochs.Guarantee) []aim {
 	all := []aim{
 		{"faults while traffic flows", 120, func(int, string) bool { return true }},
-		{"processor kill -9: rows 8 and 9", 40, func(row int, fault string) bool { return row == 9 || fault == "processor kill -9" }},
+		{
+			"processor kill -9: rows 8 and 9", 40,
+			func(row int, fault string) bool { return row == 9 || fault == "processor kill -9" },
+		},
 		{"ingress kill -9: row 4", 20, inRows(4)},
-		{"broker kill -9: rows 1 and 2", 25, func(row int, fault string) bool { return row == 2 || row == 1 && strings.HasSuffix(fault, "kill -9") }},
+		{
+			"broker kill -9: rows 1 and 2", 25,
+			func(row int, fault string) bool { return row == 2 || row == 1 && strings.HasSuffix(fault, "kill -9") },
+		},
 		{"pauses: row 11", 15, inRows(11)},
 		{"pauses past the session", 8, named("processor SIGSTOP past session")},
 		{"acknowledgements cut, brokers cut off, connections reset: rows 3 and 20", 10, inRows(3, 20)},

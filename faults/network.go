@@ -30,12 +30,16 @@ func cutAcks(ctx context.Context, r *run) (figures, error) {
 
 // holdAcks holds one broker's acknowledgements for longer than senders wait, and then kills a role that waits for them.
 func holdAcks(ctx context.Context, r *run) (figures, error) {
-	f := &proxy.Fault{Effect: proxy.HoldAnswers, Brokers: []string{pick(r.rnd, r.proxied)}, Match: func(q proxy.Request) bool { return q.Key == kmsg.Produce.Int16() }}
+	f := &proxy.Fault{
+		Effect: proxy.HoldAnswers, Brokers: []string{pick(r.rnd, r.proxied)},
+		Match: func(q proxy.Request) bool { return q.Key == kmsg.Produce.Int16() },
+	}
 	w, end := r.traffic.watch()
 	defer end()
 	lift := r.proxy.Inject(f)
 	defer lift()
-	if err := rig.Sleep(ctx, r.between(3*time.Second, 6*time.Second)); err != nil { // the ingress answers 503 after 2.5 s
+	// the ingress answers 503 after 2.5 s
+	if err := rig.Sleep(ctx, r.between(3*time.Second, 6*time.Second)); err != nil {
 		return nil, err
 	}
 	p := pick(r.rnd, append(append([]*rig.Program{}, r.ingress...), r.process...))
@@ -52,7 +56,8 @@ func holdAcks(ctx context.Context, r *run) (figures, error) {
 func slowBroker(ctx context.Context, r *run) (figures, error) {
 	w, end := r.traffic.watch()
 	defer end()
-	lift := r.proxy.Inject(&proxy.Fault{Effect: proxy.DelayAnswers, Brokers: []string{pick(r.rnd, r.proxied)}, Delay: 2 * time.Second})
+	lift := r.proxy.Inject(
+		&proxy.Fault{Effect: proxy.DelayAnswers, Brokers: []string{pick(r.rnd, r.proxied)}, Delay: 2 * time.Second})
 	defer lift()
 	if err := rig.Sleep(ctx, r.between(8*time.Second, 15*time.Second)); err != nil {
 		return nil, err
@@ -66,7 +71,8 @@ func slowBroker(ctx context.Context, r *run) (figures, error) {
 	begin := time.Now()
 	err := r.traffic.awaitTraffic(ctx, 60*time.Second)
 	return figures{
-		"200 p99 ms": p99(w.ok), "503s": float64(w.refused), "503 p99 ms": p99(w.slow), "largest RSS MB": most, "s to the next 200": round(time.Since(begin)),
+		"200 p99 ms": p99(w.ok), "503s": float64(w.refused), "503 p99 ms": p99(w.slow), "largest RSS MB": most,
+		"s to the next 200": round(time.Since(begin)),
 	}, err
 }
 
@@ -86,7 +92,10 @@ func idle(ctx context.Context, r *run) (figures, error) {
 		return nil, err
 	}
 	end()
-	return figures{"connections closed": float64(f.Hits.Load()), "200s": float64(len(w.ok)), "200 p99 ms": p99(w.ok), "5xx": float64(w.refused)}, nil
+	return figures{
+		"connections closed": float64(f.Hits.Load()), "200s": float64(len(w.ok)), "200 p99 ms": p99(w.ok),
+		"5xx": float64(w.refused),
+	}, nil
 }
 
 // cutOff partitions one broker from all clients: packets are lost, connections stay open. The brokers still reach

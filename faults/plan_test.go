@@ -47,7 +47,8 @@ func TestShortPlan(t *testing.T) {
 
 // TestNarrowPlan selects by row and name together.
 func TestNarrowPlan(t *testing.T) {
-	all := plan(rand.New(rand.NewPCG(1, 3)), options{guarantee: epochs.AtLeastOnce, scale: 1, rows: map[int]bool{20: true}, kinds: "isolated"})
+	all := plan(rand.New(rand.NewPCG(1, 3)),
+		options{guarantee: epochs.AtLeastOnce, scale: 1, rows: map[int]bool{20: true}, kinds: "isolated"})
 	if len(all) == 0 {
 		t.Fatal("no faults")
 	}
@@ -56,7 +57,8 @@ func TestNarrowPlan(t *testing.T) {
 			t.Errorf("row %d, %s", f.row, f.name)
 		}
 	}
-	if _, err := parse([]string{"-rows", "8", "-faults", "isolated"}); err == nil || !strings.Contains(err.Error(), "no fault is left") {
+	if _, err := parse([]string{"-rows", "8", "-faults", "isolated"}); err == nil ||
+		!strings.Contains(err.Error(), "no fault is left") {
 		t.Errorf("a plan without a fault: %v", err)
 	}
 }

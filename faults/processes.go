@@ -82,7 +82,9 @@ func pauseProcessor(past bool) func(context.Context, *run) (figures, error) {
 // pauseAndResume stops a processor for d and returns how long it took to be ready again. If a gap is given, that has
 // been held open for some time when the processor stops: requests are in flight then, and more records wait in its
 // memory.
-func pauseAndResume(ctx context.Context, r *run, p *rig.Program, d time.Duration, held *gap, open time.Duration) (time.Duration, error) {
+func pauseAndResume(ctx context.Context, r *run, p *rig.Program, d time.Duration, held *gap,
+	open time.Duration,
+) (time.Duration, error) {
 	release := func() {}
 	if held != nil {
 		f := held.hold(r.installation)
@@ -205,8 +207,10 @@ func rolling(ctx context.Context, r *run) (figures, error) {
 		}
 		// Where another instance refuses too, brokers or the whole machine stall, and senders notice later than a
 		// balancer would.
-		if others := w.refused - w.by[p.URL]; others > 0 || w.broken == 0 && w.by[p.URL] == w.unacked[p.URL] && w.refused > 0 {
-			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, %d refused by another instance and %d connections cut, which may be due to the brokers", errMissed, w.unacked[p.URL], others, w.broken)
+		if others := w.refused - w.by[p.URL]; others > 0 ||
+			w.broken == 0 && w.by[p.URL] == w.unacked[p.URL] && w.refused > 0 {
+			return nil, fmt.Errorf("%w: %d events were not acknowledged in time, %d refused by another instance and "+
+				"%d connections cut, which may be due to the brokers", errMissed, w.unacked[p.URL], others, w.broken)
 		}
 		requests, refused, broken, why = requests+len(w.ok), refused+w.refused, broken+w.broken, fmt.Sprint(why, w.why)
 	}

@@ -106,7 +106,10 @@ const (
 )
 
 func newReader(r *run) *reader {
-	return &reader{newPoller(r, 10*time.Second, goingBack, anotherFile), hottest(r.traffic.history, 50), map[target]int64{}}
+	return &reader{
+		newPoller(r, 10*time.Second, goingBack, anotherFile), hottest(r.traffic.history, 50),
+		map[target]int64{},
+	}
 }
 
 // run requests files until ctx ends.
@@ -170,7 +173,8 @@ func (f *fresh) check(ctx context.Context, of target, position string, repeats b
 	status, file, ok := f.get(ctx, of, "?wait=5&at_least="+url.QueryEscape(position))
 	right := status == http.StatusOK && file.WorkspaceID == of.scope && file.FileID == of.object
 	if ok && (!right || !repeats && older(file.Position, position)) {
-		f.found.Violate(lacksEvent, "%s: %d, %q at %q, asked for %q", of.path(), status, file.FileID, file.Position, position)
+		f.found.Violate(lacksEvent, "%s: %d, %q at %q, asked for %q", of.path(), status, file.FileID, file.Position,
+			position)
 	}
 }
 
@@ -219,7 +223,8 @@ func fileOf(d gen.Delivery) string {
 		ObjectID         string `json:"object_id"`
 		FileID           string
 	}
-	if d.Refused || json.Unmarshal(d.Body, &e) != nil || !strings.Contains(cmp.Or(e.Event, e.EventType), "_storage_file_") {
+	if d.Refused || json.Unmarshal(d.Body, &e) != nil ||
+		!strings.Contains(cmp.Or(e.Event, e.EventType), "_storage_file_") {
 		return ""
 	}
 	return cmp.Or(e.ObjectID, e.FileID)

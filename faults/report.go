@@ -42,7 +42,8 @@ func (r *report) verdict() error {
 	}
 	for _, c := range r.Controls {
 		if len(c.Missed) > 0 {
-			return fmt.Errorf("control %s was not found guilty of %v: the judge may have missed violations of the product too", c.Name, c.Missed)
+			return fmt.Errorf("control %s was not found guilty of %v: the judge may have missed violations of the "+
+				"product too", c.Name, c.Missed)
 		}
 	}
 	return nil
@@ -135,9 +136,11 @@ func (r *report) markdown() string {
 	if r.Short {
 		form = "short"
 	}
-	fmt.Fprintf(&b, "Seed %d, %s, %s form, %s.\n\n", r.Seed, r.Guarantee, form, r.Began.UTC().Format("2006-01-02 15:04 UTC"))
+	fmt.Fprintf(&b, "Seed %d, %s, %s form, %s.\n\n", r.Seed, r.Guarantee, form,
+		r.Began.UTC().Format("2006-01-02 15:04 UTC"))
 	counted := 0
-	b.WriteString("| row | fault | hits | chance of a violation, at most | figures: median, largest |\n|---|---|---|---|---|\n")
+	b.WriteString("| row | fault | hits | chance of a violation, at most | figures: median, largest " +
+		"|\n|---|---|---|---|---|\n")
 	for _, l := range r.lines() {
 		counted += l.hits
 		var figs []string

@@ -126,7 +126,8 @@ func (r *run) do(ctx context.Context, all []*fault, judged *oracle.Report) error
 			judged.Fact("faults that showed nothing", strings.Join(missed, "; "))
 		}
 		if len(missed) > len(all)/4 {
-			judged.Violate("faults whose promise was not kept", "%d of %d showed nothing, which is too many", len(missed), len(all))
+			judged.Violate("faults whose promise was not kept", "%d of %d showed nothing, which is too many",
+				len(missed), len(all))
 		}
 	}()
 	for i, f := range all {

@@ -70,7 +70,10 @@ func wrong(ctx context.Context, r *run) (figures, error) {
 		{"wrong password", secure, password + "x", "authentication"},
 		{"another authority", replace("--kafka-ca-file", file("otherca.pem")), password, "certificate"},
 		{"stranger's certificate", r.certificate("stranger"), "", "certificate"},
-		{"missing ACL", replace("--kafka-sasl-user", "tidemark-serve"), "TIDEMARK_KAFKA_SASL_PASSWORD=tidemark-serve-secret", "grant"},
+		{
+			"missing ACL", replace("--kafka-sasl-user", "tidemark-serve"),
+			"TIDEMARK_KAFKA_SASL_PASSWORD=tidemark-serve-secret", "grant",
+		},
 		{"wrong partitions", append(slices.Clone(secure), "--partitions", "7"), password, "partitions"},
 		{"wrong min.insync", append(slices.Clone(secure), "--min-insync", "3"), password, "min.insync.replicas"},
 	}
@@ -78,7 +81,9 @@ func wrong(ctx context.Context, r *run) (figures, error) {
 	for _, c := range cases {
 		limit, cancel := context.WithTimeout(ctx, 60*time.Second)
 		args := append(append([]string{"process"}, r.sizing()...), c.args...)
-		cmd := exec.CommandContext(limit, r.binary, append(args, "--data", filepath.Join(r.dir, "data-wrong"), "--admin-addr", rig.FreeAddr(), "--log-format", "text")...)
+		cmd := exec.CommandContext(limit, r.binary,
+			append(args, "--data", filepath.Join(r.dir, "data-wrong"), "--admin-addr", rig.FreeAddr(), "--log-format",
+				"text")...)
 		cmd.Env = []string{c.env}
 		begin := time.Now()
 		output, err := cmd.CombinedOutput()

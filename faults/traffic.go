@@ -56,7 +56,8 @@ type window struct {
 
 func newTraffic(h *gen.History, ingress []*rig.Program) *traffic {
 	t := &traffic{
-		history: h, pace: rate.NewLimiter(100, 50), last200: map[int32]time.Time{}, last: map[int32]int64{}, left: map[int32]int{}, windows: map[*window]struct{}{},
+		history: h, pace: rate.NewLimiter(100, 50), last200: map[int32]time.Time{}, last: map[int32]int64{},
+		left: map[int32]int{}, windows: map[*window]struct{}{},
 		done: make(chan struct{}),
 	}
 	for _, w := range h.Workspaces {
@@ -207,7 +208,9 @@ var errSent = errors.New("all was sent before it was over")
 
 // next200 waits until each of the partitions with more to come has had a 200 since a moment, and returns how long the
 // last of them took.
-func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int32, limit time.Duration) (time.Duration, error) {
+func (t *traffic) next200(ctx context.Context, since time.Time, partitions []int32,
+	limit time.Duration,
+) (time.Duration, error) {
 	for {
 		t.mu.Lock()
 		var waiting []int32

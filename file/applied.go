@@ -7,12 +7,12 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// maxApplied is the number of offsets in a workspace's row. The files group has fewer unacknowledged outputs in a partition, so a new
-// offset is never older than all of them.
+// maxApplied is the number of offsets in a workspace's row. The files group has fewer unacknowledged outputs in a
+// partition, so a new offset is never older than all of them.
 const maxApplied = 1024
 
-// addOffset adds an offset to those that were counted, without changing the bytes that w shares. It returns false if the offset is there,
-// or is older than all of maxApplied offsets: then it was probably counted and removed.
+// addOffset adds an offset to those that were counted, without changing the bytes that w shares. It returns false if
+// the offset is there, or is older than all of maxApplied offsets: then it was probably counted and removed.
 func addOffset(w *tidemarkv1.WorkspaceState, offset int64) bool {
 	last := w.GetAppliedFrom()
 	if w.GetAppliedCount() > 0 {
@@ -64,7 +64,8 @@ func appendOffset(w *tidemarkv1.WorkspaceState, offset, last int64) {
 
 // AppliedOffsets returns the newest offsets that were counted, in ascending order.
 func AppliedOffsets(w *tidemarkv1.WorkspaceState) []int64 {
-	offsets := make([]int64, 0, len(w.GetApplied())+1) // at least a byte each, and one to insert; AppliedCount may be wrong
+	// at least a byte each, and one to insert; AppliedCount may be wrong
+	offsets := make([]int64, 0, len(w.GetApplied())+1)
 	offset := w.GetAppliedFrom()
 	for b := w.GetApplied(); len(b) > 0; {
 		distance, n := binary.Uvarint(b)

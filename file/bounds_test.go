@@ -19,8 +19,8 @@ func ofType(mime string) *tidemarkv1.FileState {
 	return &tidemarkv1.FileState{Status: tidemarkv1.Status_STATUS_ACTIVE, Mime: mime, Version: 1}
 }
 
-// However many types there are, and in whatever order notices come after a failed send, each file is taken out of the number
-// that it was put into.
+// However many types there are, and in whatever order notices come after a failed send, each file is taken out of the
+// number that it was put into.
 func TestTypesAreBounded(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	const files = 3000
@@ -72,7 +72,8 @@ func TestTypesAreBounded(t *testing.T) {
 	}
 }
 
-// A full workspace takes in nobody new, and who leaves makes room. Of those who left the last in the log are remembered.
+// A full workspace takes in nobody new, and who leaves makes room. Of those who left the last in the log are
+// remembered.
 func TestMembersAreBounded(t *testing.T) {
 	var members []*tidemarkv1.Member
 	offset := int64(0)
@@ -112,7 +113,10 @@ func TestMembersAreBounded(t *testing.T) {
 
 // A row that is full of everything, each as long as a sender may write it, fits into a record.
 func TestLargestWorkspaceFits(t *testing.T) {
-	w := &tidemarkv1.WorkspaceState{WorkspaceId: strings.Repeat("w", 256), LogId: strings.Repeat("l", 36), ByType: map[string]int64{}}
+	w := &tidemarkv1.WorkspaceState{
+		WorkspaceId: strings.Repeat("w", 256), LogId: strings.Repeat("l", 36),
+		ByType: map[string]int64{},
+	}
 	count := func(n *tidemarkv1.Notice) {
 		n.WorkspaceId = w.GetWorkspaceId()
 		after, done := Count(w, n, w.GetLogId())
@@ -131,7 +135,8 @@ func TestLargestWorkspaceFits(t *testing.T) {
 		w.ByType[kind] = math.MaxInt64
 	}
 	for i := range maxMembers + maxLeft { // at once: one by one takes long
-		w.Members = append(w.Members, &tidemarkv1.Member{Id: long(i, 256), Left: i >= maxMembers, At: math.MinInt64, Offset: math.MaxInt64})
+		w.Members = append(w.Members,
+			&tidemarkv1.Member{Id: long(i, 256), Left: i >= maxMembers, At: math.MinInt64, Offset: math.MaxInt64})
 	}
 	for i := range 1500 {
 		n := noticeAt(1<<40 + i<<34)

@@ -11,12 +11,14 @@ import (
 // untyped is the type of files without a MIME type.
 const untyped = "unknown"
 
-// Count folds a notice into the row of its workspace. before is nil for a new workspace, and topicID is the id of the events topic. If
-// the notice's position was counted already, or it has none, done is false and after is before.
+// Count folds a notice into the row of its workspace. before is nil for a new workspace, and topicID is the id of the
+// events topic. If the notice's position was counted already, or it has none, done is false and after is before.
 //
-// Notices may be repeated and reordered after a failed send: 10, 12, 11, 12. Each is counted once, and the sums do not depend on the
-// order.
-func Count(before *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, topicID string) (after *tidemarkv1.WorkspaceState, done bool) {
+// Notices may be repeated and reordered after a failed send: 10, 12, 11, 12. Each is counted once, and the sums do not
+// depend on the order.
+func Count(before *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, topicID string) (after *tidemarkv1.WorkspaceState,
+	done bool,
+) {
 	if n.GetPosition() == nil || n.GetWorkspaceId() == "" {
 		return before, false
 	}
@@ -70,8 +72,9 @@ func updateTotals(w *tidemarkv1.WorkspaceState, before, after *tidemarkv1.FileSt
 
 // addType adds to the counter of a type, unless the file's type is unchanged.
 //
-// A type keeps its counter, also at 0, and no counter is added once there are maxTypes. So a type has a counter from its first notice on
-// or never, and a file is subtracted from the counter that it was added to, in any order of notices.
+// A type keeps its counter, also at 0, and no counter is added once there are maxTypes. So a type has a counter from
+// its first notice on or never, and a file is subtracted from the counter that it was added to, in any order of
+// notices.
 func addType(w *tidemarkv1.WorkspaceState, mime, other string, by int64) {
 	if mime == other {
 		return
@@ -127,15 +130,16 @@ func foldTypes(byType map[string]int64) map[string]int64 {
 	return folded
 }
 
-// The maximum number of types with a counter, and of bytes of their names: no registered type is longer. With all of them, and
-// maxMembers, the row is smaller than the largest record, on which the group would fail.
+// The maximum number of types with a counter, and of bytes of their names: no registered type is longer. With all of
+// them, and maxMembers, the row is smaller than the largest record, on which the group would fail.
 const (
 	maxTypes     = 1000
 	maxTypeBytes = 255
 	otherType    = "other"
 )
 
-// cloneWorkspace copies a row, like clone, and removes the offsets if they are of another topic or partition than the notice's.
+// cloneWorkspace copies a row, like clone, and removes the offsets if they are of another topic or partition than the
+// notice's.
 func cloneWorkspace(w *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, topicID string) *tidemarkv1.WorkspaceState {
 	if w == nil {
 		return &tidemarkv1.WorkspaceState{WorkspaceId: n.GetWorkspaceId(), LogId: topicID, FoldedTypes: true}

@@ -15,7 +15,10 @@ import (
 )
 
 func noticeAt(offset int) *tidemarkv1.Notice {
-	return &tidemarkv1.Notice{WorkspaceId: "ws", Event: "workspace_updated", Position: at(offset), At: noon + int64(offset)*1e6}
+	return &tidemarkv1.Notice{
+		WorkspaceId: "ws", Event: "workspace_updated", Position: at(offset),
+		At: noon + int64(offset)*1e6,
+	}
 }
 
 // After a failed send the log may read 10, 12, 11, 12.
@@ -32,13 +35,14 @@ func TestCountAfterFailedSend(t *testing.T) {
 	if want := []bool{true, true, true, false, false, false, true, false}; !slices.Equal(done, want) {
 		t.Errorf("counted %v, want %v", done, want)
 	}
-	if got := AppliedOffsets(w); !slices.Equal(got, []int64{10, 11, 12, 13}) || w.GetEvents() != 4 || w.GetPosition().GetOffset() != 13 {
+	if got := AppliedOffsets(w); !slices.Equal(got, []int64{10, 11, 12, 13}) || w.GetEvents() != 4 ||
+		w.GetPosition().GetOffset() != 13 {
 		t.Errorf("%v remembers %v", w, got)
 	}
 }
 
-// Whatever comes again, and however the log was shuffled within what may be unacknowledged, the sums are those of one delivery
-// in order, and no row that was returned changes.
+// Whatever comes again, and however the log was shuffled within what may be unacknowledged, the sums are those of one
+// delivery in order, and no row that was returned changes.
 func TestCountIsExact(t *testing.T) {
 	for seed := range uint64(3) {
 		r := rand.New(rand.NewPCG(seed, 2))
@@ -48,7 +52,8 @@ func TestCountIsExact(t *testing.T) {
 			want, _ = Count(want, n, log)
 		}
 		shuffled := slices.Clone(notices)
-		for i := 0; i < len(shuffled); i += 500 { // a failed send: some unacknowledged records are sent again in another order
+		// a failed send: some unacknowledged records are sent again in another order
+		for i := 0; i < len(shuffled); i += 500 {
 			part := shuffled[i:min(i+500, len(shuffled))]
 			r.Shuffle(len(part), func(i, j int) { part[i], part[j] = part[j], part[i] })
 		}
@@ -103,8 +108,8 @@ func randomNotices(r *rand.Rand, n int) []*tidemarkv1.Notice {
 	return notices
 }
 
-// An offset that is older than all maxApplied offsets was counted and removed: the files group never has so many unacknowledged that one
-// could come for the first time.
+// An offset that is older than all maxApplied offsets was counted and removed: the files group never has so many
+// unacknowledged that one could come for the first time.
 func TestCountOlderThanAllRemembered(t *testing.T) {
 	var w *tidemarkv1.WorkspaceState
 	for i := range maxApplied {
@@ -121,7 +126,8 @@ func TestCountOlderThanAllRemembered(t *testing.T) {
 		t.Error("an offset that was removed was counted again")
 	}
 	w, _ = Count(w, noticeAt(5000), log)
-	if offsets := AppliedOffsets(w); len(offsets) != maxApplied || offsets[0] != 103 || offsets[maxApplied-1] != 5000 || w.GetAppliedFrom() != 102 {
+	if offsets := AppliedOffsets(w); len(offsets) != maxApplied || offsets[0] != 103 ||
+		offsets[maxApplied-1] != 5000 || w.GetAppliedFrom() != 102 {
 		t.Errorf("the memory of %d is %v…", len(offsets), offsets[:3])
 	}
 	// A memory that is not full has let nothing go.
@@ -144,8 +150,10 @@ func TestCountFoldsTypes(t *testing.T) {
 		return n
 	}
 	notices := []*tidemarkv1.Notice{
-		typed(1, "-", "text/plain"), typed(2, "-", "Text/Plain; charset=x"), typed(3, "-", " TEXT/PLAIN ;a=b;c=d"), typed(4, "-", "; charset=x"), typed(5, "-", ""),
-		typed(6, "Text/Plain", "text/plain;x"), typed(7, "-", "text/html; x="+strings.Repeat("y", maxTypeBytes)), typed(8, "text/plain", "IMAGE/png"), typed(9, "-", "a/"+strings.Repeat("b", maxTypeBytes)),
+		typed(1, "-", "text/plain"), typed(2, "-", "Text/Plain; charset=x"), typed(3, "-", " TEXT/PLAIN ;a=b;c=d"),
+		typed(4, "-", "; charset=x"), typed(5, "-", ""),
+		typed(6, "Text/Plain", "text/plain;x"), typed(7, "-", "text/html; x="+strings.Repeat("y", maxTypeBytes)),
+		typed(8, "text/plain", "IMAGE/png"), typed(9, "-", "a/"+strings.Repeat("b", maxTypeBytes)),
 	}
 	want := map[string]int64{"text/plain": 2, untyped: 2, "text/html": 1, "image/png": 1, otherType: 1}
 	var w *tidemarkv1.WorkspaceState
@@ -156,10 +164,14 @@ func TestCountFoldsTypes(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	// A row from before keeps its sums.
-	old := &tidemarkv1.WorkspaceState{WorkspaceId: "ws", LogId: log, ByType: map[string]int64{"Text/Plain; charset=x": 2, "text/plain": 1, "unknown": 1, "A/B": 0}, Files: 4}
+	old := &tidemarkv1.WorkspaceState{
+		WorkspaceId: "ws", LogId: log,
+		ByType: map[string]int64{"Text/Plain; charset=x": 2, "text/plain": 1, "unknown": 1, "A/B": 0}, Files: 4,
+	}
 	was := bytesOf(t, old)
 	after, _ := Count(old, typed(1, "Text/Plain; charset=x", "a/b"), log)
-	if d := cmp.Diff(map[string]int64{"text/plain": 2, untyped: 1, "a/b": 1}, after.GetByType()); d != "" || bytesOf(t, old) != was {
+	if d := cmp.Diff(map[string]int64{"text/plain": 2, untyped: 1, "a/b": 1}, after.GetByType()); d != "" ||
+		bytesOf(t, old) != was {
 		t.Errorf("of an old row (-want +got):\n%s", d)
 	}
 }
@@ -223,7 +235,10 @@ func TestLongTypesAreCountedTogether(t *testing.T) {
 	var w *tidemarkv1.WorkspaceState
 	for i := range 1100 {
 		n := noticeAt(i)
-		n.After = &tidemarkv1.FileState{Status: tidemarkv1.Status_STATUS_ACTIVE, Mime: fmt.Sprintf("type/%d%s", i, strings.Repeat("x", 4000)), Version: 1}
+		n.After = &tidemarkv1.FileState{
+			Status: tidemarkv1.Status_STATUS_ACTIVE,
+			Mime:   fmt.Sprintf("type/%d%s", i, strings.Repeat("x", 4000)), Version: 1,
+		}
 		w, _ = Count(w, n, log)
 	}
 	if size := proto.Size(w); size > 1<<16 || w.GetByType()[otherType] != 1100 {

@@ -12,12 +12,12 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Derive returns the event by which an entry inherits from a folder; nil if that would change nothing that is shown, or the entry is
-// not in the folder. An entry is in the folder that its parent_id names. If there is no row of that folder, the caller may pass a
-// folder whose present or former path the entry's path is below.
+// Derive returns the event by which an entry inherits from a folder; nil if that would change nothing that is shown, or
+// the entry is not in the folder. An entry is in the folder that its parent_id names. If there is no row of that
+// folder, the caller may pass a folder whose present or former path the entry's path is below.
 //
-// If the entry has just folded an event of its own, the caller passes it as own. It is later in the log than the folder's event, so
-// only a later sender's time replaces what it wrote.
+// If the entry has just folded an event of its own, the caller passes it as own. It is later in the log than the
+// folder's event, so only a later sender's time replaces what it wrote.
 func Derive(folder, entry *tidemarkv1.FileState, own *tidemarkv1.Event) *tidemarkv1.Event {
 	cause := folder.GetCause()
 	above := folder.GetInheritable().GetAbove()
@@ -66,8 +66,9 @@ func Derive(folder, entry *tidemarkv1.FileState, own *tidemarkv1.Event) *tidemar
 	return e
 }
 
-// fromPath returns the longest of a folder's present and former paths that the row's own path is below, and when the folder lost it,
-// nil for the present one. It is empty if there is none. A path that is newer than the move of the folder is in another folder.
+// fromPath returns the longest of a folder's present and former paths that the row's own path is below, and when the
+// folder lost it, nil for the present one. It is empty if there is none. A path that is newer than the move of the
+// folder is in another folder.
 func (f *fold) fromPath(folder *tidemarkv1.FileState) (from string, until *tidemarkv1.EventTime) {
 	if isBelow(f.own.path, folder.GetPath()) {
 		from = folder.GetPath()
@@ -83,8 +84,8 @@ func (f *fold) fromPath(folder *tidemarkv1.FileState) (from string, until *tidem
 // maxDepth is the maximum number of folders above a folder that inherits. Its row lists all of them.
 const maxDepth = 128
 
-// removeOverridden removes from in what an event of the entry, later in the log than the folder's, set itself. Of equal times, and if
-// one of the two events has no time, the later in the log wins.
+// removeOverridden removes from in what an event of the entry, later in the log than the folder's, set itself. Of equal
+// times, and if one of the two events has no time, the later in the log wins.
 func removeOverridden(in *tidemarkv1.Inherited, e *tidemarkv1.Event) {
 	when, dated := orderTime(e)
 	overridden := func(since *tidemarkv1.EventTime) bool { return !dated || since.GetAt() <= when }
@@ -119,8 +120,8 @@ func derivedName(event string, before, after *tidemarkv1.FileState) string {
 // maxID is the maximum length of an event's id, in bytes.
 const maxID = 256
 
-// derivedID returns the id of the event that a folder's event leads to for an entry: "folder event id/entry", the same at each
-// attempt. If the entry has folded an event with that id before, its count of events is appended.
+// derivedID returns the id of the event that a folder's event leads to for an entry: "folder event id/entry", the same
+// at each attempt. If the entry has folded an event with that id before, its count of events is appended.
 func derivedID(folderEvent string, entry *tidemarkv1.FileState) string {
 	id := shortID(folderEvent + "/" + entry.GetFileId())
 	if Remembers(entry, id) {

@@ -21,7 +21,8 @@ const (
 	fieldCount
 )
 
-// times are the sender's times of the events that last wrote each field, in microseconds since 1970 UTC; 0 if no dated event did.
+// times are the sender's times of the events that last wrote each field, in microseconds since 1970 UTC; 0 if no dated
+// event did.
 type times [fieldCount]int64
 
 // timesOf reads the times of a row. A row of an older build has a time for each group of fields instead.

@@ -1,16 +1,17 @@
-// Package file has the rules of the tables: how an event changes the row of a file or folder (Apply), and how a notice changes the row
-// of its workspace (Count).
+// Package file has the rules of the tables: how an event changes the row of a file or folder (Apply), and how a notice
+// changes the row of its workspace (Count).
 //
-// All functions are pure. They use no Kafka, HTTP or clock and start no goroutine. The same messages always give the same bytes, so
-// a fold can be repeated after a crash. They never change their arguments. Results share parts with arguments, so treat every row as
-// immutable.
+// All functions are pure. They use no Kafka, HTTP or clock and start no goroutine. The same messages always give the
+// same bytes, so a fold can be repeated after a crash. They never change their arguments. Results share parts with
+// arguments, so treat every row as immutable.
 //
 // # Folders
 //
-// A change of a folder reaches its entries, the files and folders in it, by derived events. A folder's row has in inheritable what its
-// entries inherit: its path, and whether it is in the trash. When that changes, package processors calls Derive for each entry, and
-// appends the event that it returns to the events topic. Apply folds a derived event into the entry's row, as inherited, like any other
-// event. So a fold needs only one row and one event, and the order of the log decides. A derived event has a cause: the folder's event.
+// A change of a folder reaches its entries, the files and folders in it, by derived events. A folder's row has in
+// inheritable what its entries inherit: its path, and whether it is in the trash. When that changes, package processors
+// calls Derive for each entry, and appends the event that it returns to the events topic. Apply folds a derived event
+// into the entry's row, as inherited, like any other event. So a fold needs only one row and one event, and the order
+// of the log decides. A derived event has a cause: the folder's event.
 //
 // Package codecs decodes records; package processors publishes the results.
 package file
@@ -35,18 +36,21 @@ const (
 	Duplicate
 	// BeyondWindow events are older than a full dedupe window, so they may be duplicates.
 	BeyondWindow
-	// Unchanged events are folded, but change nothing that is shown, nor the version: a derived event of which the row has the effect
-	// already, or the provider's own event for an entry of a folder that was changed. The row is new, or the one before if the event
-	// changed nothing at all.
+	// Unchanged events are folded, but change nothing that is shown, nor the version: a derived event of which the row
+	// has the effect already, or the provider's own event for an entry of a folder that was changed. The row is new, or
+	// the one before if the event changed nothing at all.
 	Unchanged
 )
 
-// Apply folds e into the row before, nil for a new file. First it checks, in this order, whether the row includes e's position, whether
-// the dedupe window has its id, and whether e is older than the window. at is in the topic with the id topicID. late reports that e
-// had an older value for a field than the row. Unless the verdict is Accepted or Unchanged, after is before.
+// Apply folds e into the row before, nil for a new file. First it checks, in this order, whether the row includes e's
+// position, whether the dedupe window has its id, and whether e is older than the window. at is in the topic with the
+// id topicID. late reports that e had an older value for a field than the row. Unless the verdict is Accepted or
+// Unchanged, after is before.
 //
 // The caller checks first that e has a row: see Touches.
-func Apply(before *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Position, topicID string) (after *tidemarkv1.FileState, late bool, v Verdict) {
+func Apply(before *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Position,
+	topicID string,
+) (after *tidemarkv1.FileState, late bool, v Verdict) {
 	if alreadyFolded(before, at, topicID) {
 		return before, false, Applied
 	}
@@ -84,9 +88,9 @@ func Apply(before *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Pos
 	return f.after, f.late, v
 }
 
-// changesNothingShown reports whether the event is one that may leave the version as it is, and changes nothing that is shown. Such are
-// derived events, and the provider's own for an entry that has inherited the same. The first event of another topic is never such: the
-// row needs its position.
+// changesNothingShown reports whether the event is one that may leave the version as it is, and changes nothing that is
+// shown. Such are derived events, and the provider's own for an entry that has inherited the same. The first event of
+// another topic is never such: the row needs its position.
 func (f *fold) changesNothingShown(before *tidemarkv1.FileState, at *tidemarkv1.Position, topicID string) bool {
 	if before.GetLogId() != topicID || before.GetPosition().GetPartition() != at.GetPartition() {
 		return false
@@ -98,12 +102,13 @@ func (f *fold) changesNothingShown(before *tidemarkv1.FileState, at *tidemarkv1.
 // keepLastEvent restores what the row before says of the last event.
 func (f *fold) keepLastEvent(before *tidemarkv1.FileState) {
 	s := f.after
-	s.LastEvent, s.LastEventId, s.UpdatedAt, s.ActorId = before.LastEvent, before.LastEventId, before.UpdatedAt, before.ActorId
+	s.LastEvent, s.LastEventId = before.LastEvent, before.LastEventId
+	s.UpdatedAt, s.ActorId = before.UpdatedAt, before.ActorId
 	f.times[fieldActor] = timesOf(before)[fieldActor]
 }
 
-// alreadyFolded reports whether the row includes the event at a position. Positions of different topics cannot be compared: the offsets
-// of a recreated topic start over.
+// alreadyFolded reports whether the row includes the event at a position. Positions of different topics cannot be
+// compared: the offsets of a recreated topic start over.
 func alreadyFolded(row *tidemarkv1.FileState, at *tidemarkv1.Position, topicID string) bool {
 	last := row.GetPosition()
 	return last != nil && row.GetLogId() == topicID && last.GetPartition() == at.GetPartition() &&
@@ -137,7 +142,8 @@ var meanings = map[string]meaning{
 	"file_moved":            {does: change, sentPerEntry: true},
 	"file_version_restored": {does: change}, // of workspaces only
 	"file_restored":         {does: restore, sentPerEntry: true},
-	"file_deleted":          {does: trash, sentPerEntry: true}, // into the provider's trash, which sends no event when it is purged
+	// into the provider's trash, which sends no event when it is purged
+	"file_deleted": {does: trash, sentPerEntry: true},
 
 	"folder_created":  {does: create, folder: true},
 	"folder_updated":  {does: change, folder: true},
@@ -168,13 +174,14 @@ const aheadOfArrival = 5 * 60 * 1e6
 // earliest is 2000-01-01: an earlier time means that the sender's clock was not set.
 const earliest = 946684800 * 1e6
 
-// orderTime returns the time that orders an event: the sender's, or the arrival if the sender's cannot be read. An event is undated, and
-// counts as the newest, if it has no time, or one before 2000 or too far after its arrival.
+// orderTime returns the time that orders an event: the sender's, or the arrival if the sender's cannot be read. An
+// event is undated, and counts as the newest, if it has no time, or one before 2000 or too far after its arrival.
 func orderTime(e *tidemarkv1.Event) (us int64, dated bool) {
 	switch {
 	case e.OccurredAt == nil && slices.Contains(e.GetUnreadable(), unreadableTime):
 		return arrivalTime(e), true
-	case e.OccurredAt == nil, e.GetOccurredAt() < earliest, arrivalTime(e) != 0 && e.GetOccurredAt() > arrivalTime(e)+aheadOfArrival:
+	case e.OccurredAt == nil, e.GetOccurredAt() < earliest, arrivalTime(e) != 0 &&
+		e.GetOccurredAt() > arrivalTime(e)+aheadOfArrival:
 		return 0, false
 	}
 	return e.GetOccurredAt(), true
@@ -183,7 +190,8 @@ func orderTime(e *tidemarkv1.Event) (us int64, dated bool) {
 // unreadableTime is the name of the sender's time in Event.unreadable.
 const unreadableTime = "created"
 
-// Dated reports whether an event has a time that orders it. An undated event overwrites all values, whenever it is folded.
+// Dated reports whether an event has a time that orders it. An undated event overwrites all values, whenever it is
+// folded.
 func Dated(e *tidemarkv1.Event) bool {
 	_, dated := orderTime(e)
 	return dated

@@ -20,7 +20,10 @@ var noon = time.Date(2026, 9, 25, 12, 0, 0, 0, time.UTC).UnixMicro()
 
 // randomEvent is the i-th event of a file, dated near the i-th second; some are undated or out of order.
 func randomEvent(r *rand.Rand, i int) *tidemarkv1.Event {
-	names := []string{"file_added", "file_updated", "file_updated", "file_moved", "file_deleted", "file_restored", "file_copied"}
+	names := []string{
+		"file_added", "file_updated", "file_updated", "file_moved", "file_deleted", "file_restored",
+		"file_copied",
+	}
 	e := &tidemarkv1.Event{
 		Event: "workspace_storage_" + names[r.IntN(len(names))], EventId: fmt.Sprintf("e%d", i), WorkspaceId: "ws",
 		FileId: "f", RecordedAt: noon + int64(i)*1e6, Payload: []byte(`{}`),
@@ -50,7 +53,8 @@ func bytesOf(t *testing.T, m proto.Message) string {
 	return string(b)
 }
 
-// Resends of what was folded, at any place in the log, leave the row as it is; and no row that was ever returned changes.
+// Resends of what was folded, at any place in the log, leave the row as it is; and no row that was ever returned
+// changes.
 func TestResendsChangeNothing(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -106,8 +110,16 @@ func stripped(t *testing.T, s *tidemarkv1.FileState) string {
 // An event of which nobody knows when it arrived is ordered by its own time, like any other.
 func TestDatedWithoutAnArrival(t *testing.T) {
 	first, second := noon, noon-1e6
-	row, _, _ := Apply(nil, &tidemarkv1.Event{Event: "workspace_storage_file_added", EventId: "a", WorkspaceId: "ws", FileId: "f", Name: "new", OccurredAt: &first}, at(0), log)
-	row, late, _ := Apply(row, &tidemarkv1.Event{Event: "workspace_storage_file_updated", EventId: "b", WorkspaceId: "ws", FileId: "f", Name: "old", OccurredAt: &second}, at(1), log)
+	row, _, _ := Apply(nil,
+		&tidemarkv1.Event{
+			Event: "workspace_storage_file_added", EventId: "a", WorkspaceId: "ws", FileId: "f",
+			Name: "new", OccurredAt: &first,
+		}, at(0), log)
+	row, late, _ := Apply(row,
+		&tidemarkv1.Event{
+			Event: "workspace_storage_file_updated", EventId: "b", WorkspaceId: "ws", FileId: "f",
+			Name: "old", OccurredAt: &second,
+		}, at(1), log)
 	if !late || row.GetName() != "new" {
 		t.Errorf("an older event turned the name into %q, late %v", row.GetName(), late)
 	}
@@ -169,7 +181,8 @@ func fill(m protoreflect.Message) {
 		f := fields.Get(i)
 		switch {
 		case f.IsMap():
-			m.Mutable(f).Map().Set(protoreflect.ValueOfString("k").MapKey(), protoreflect.ValueOfInt64(int64(f.Number())))
+			m.Mutable(f).Map().Set(protoreflect.ValueOfString("k").MapKey(),
+				protoreflect.ValueOfInt64(int64(f.Number())))
 		case f.IsList():
 			l := m.Mutable(f).List()
 			l.Append(l.NewElement())
@@ -230,7 +243,11 @@ func TestRemembers(t *testing.T) {
 		if Remembers(row, id) {
 			t.Errorf("%.9s is remembered before it came", id)
 		}
-		row, _, _ = Apply(row, &tidemarkv1.Event{Event: "workspace_storage_file_updated", EventId: id, WorkspaceId: "ws", FileId: "f"}, at(i), log)
+		row, _, _ = Apply(row,
+			&tidemarkv1.Event{
+				Event: "workspace_storage_file_updated", EventId: id, WorkspaceId: "ws",
+				FileId: "f",
+			}, at(i), log)
 		if !Remembers(row, id) || !Remembers(row, "a") {
 			t.Errorf("%.9s or the first is not remembered", id)
 		}
@@ -246,7 +263,8 @@ func TestIndexOf(t *testing.T) {
 	} {
 		row := &tidemarkv1.FileState{WorkspaceId: "w/s", FileId: "_f", Status: status, Version: 7, Position: at(3)}
 		op := IndexOf(row)
-		if op.GetOp() != want || op.GetId() != "w%2Fs/%5Ff" || op.GetVersion() != 7 || op.GetPosition().GetOffset() != 3 ||
+		if op.GetOp() != want || op.GetId() != "w%2Fs/%5Ff" || op.GetVersion() != 7 ||
+			op.GetPosition().GetOffset() != 3 ||
 			op.GetFileId() != "_f" || (op.GetFile() != nil) != (want == tidemarkv1.IndexOp_OP_UPSERT) {
 			t.Errorf("%v: %v", status, op)
 		}
@@ -259,7 +277,8 @@ func TestNoticeOf(t *testing.T) {
 	e.EventId = "_e/1"
 	row, _, _ := Apply(nil, e, at(1), log)
 	n := NoticeOf(nil, row, e, at(1), true)
-	if n.GetOpId() != "ws/%5Fe%2F1/f" || n.GetVersion() != 1 || !n.GetLate() || n.Before != nil || n.After != row || n.Member != nil ||
+	if n.GetOpId() != "ws/%5Fe%2F1/f" || n.GetVersion() != 1 || !n.GetLate() || n.Before != nil || n.After != row ||
+		n.Member != nil ||
 		string(n.GetPayload()) != `{}` || n.GetAt() != displayTime(e) {
 		t.Errorf("%v", n)
 	}

@@ -9,8 +9,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A fold applies one event to a row. Each field is a last-writer-wins register by the sender's time, so a retried webhook does not
-// undo newer changes. What is shown then follows from the fields and from what the row inherits.
+// A fold applies one event to a row. Each field is a last-writer-wins register by the sender's time, so a retried
+// webhook does not undo newer changes. What is shown then follows from the fields and from what the row inherits.
 type fold struct {
 	after *tidemarkv1.FileState
 	event *tidemarkv1.Event
@@ -96,8 +96,8 @@ func carriesContent(e *tidemarkv1.Event) bool {
 	return e.Size != nil || e.GetMime() != "" || e.GetHash() != ""
 }
 
-// foldPlace folds path, name and parent. A name that is newer than the path replaces its last element. If the parent is newer than
-// the path, and not the one in the path's event, the path's directory is obsolete.
+// foldPlace folds path, name and parent. A name that is newer than the path replaces its last element. If the parent is
+// newer than the path, and not the one in the path's event, the path's directory is obsolete.
 func (f *fold) foldPlace() {
 	s, e := f.after, f.event
 	path := e.GetPath()
@@ -199,8 +199,8 @@ func (f *fold) text(at field, to *string, value string) (written bool) {
 	return true
 }
 
-// newest reports whether the event may write a field, and sets the field's time. Of equal times the later in the log wins. An event
-// without a time counts as the newest and leaves the field's time as it is.
+// newest reports whether the event may write a field, and sets the field's time. Of equal times the later in the log
+// wins. An event without a time counts as the newest and leaves the field's time as it is.
 func (f *fold) newest(at field) bool {
 	if !f.dated {
 		return true
@@ -236,7 +236,8 @@ func (f *fold) foldStatus() {
 		f.own.status, f.own.deletedAt = tidemarkv1.Status_STATUS_ACTIVE, nil
 		s.UndatedStatusAt = f.undatedAt()
 		s.Incomplete = s.GetIncomplete() || erased // a stub has lost its fields
-		if inTrash && notOlder(&tidemarkv1.EventTime{At: f.when, Arrived: arrivalTime(f.event)}, s.GetInherited().GetTrashedSince()) {
+		if inTrash && notOlder(&tidemarkv1.EventTime{At: f.when, Arrived: arrivalTime(f.event)},
+			s.GetInherited().GetTrashedSince()) {
 			s.Inherited = proto.CloneOf(s.GetInherited())
 			s.Inherited.Trashed = false
 		}
@@ -249,8 +250,8 @@ func (f *fold) foldStatus() {
 	}
 }
 
-// split returns the directory of the row's own path, and the last element as it is shown: the name, if it is newer than the path or
-// there is no path.
+// split returns the directory of the row's own path, and the last element as it is shown: the name, if it is newer than
+// the path or there is no path.
 func (f *fold) split() (dir, last string) {
 	end := strings.LastIndexByte(f.own.path, '/') + 1
 	dir, last = f.own.path[:end], f.own.path[end:]
@@ -260,8 +261,9 @@ func (f *fold) split() (dir, last string) {
 	return dir, last
 }
 
-// clone returns a shallow copy of a row, unknown fields included: what the fields point to is only ever replaced. It lists the fields
-// because it is called for every event, and proto.CloneOf would copy the window of 6 kB. A test compares the two.
+// clone returns a shallow copy of a row, unknown fields included: what the fields point to is only ever replaced. It
+// lists the fields because it is called for every event, and proto.CloneOf would copy the window of 6 kB. A test
+// compares the two.
 func clone(s *tidemarkv1.FileState) *tidemarkv1.FileState {
 	c := &tidemarkv1.FileState{
 		WorkspaceId:     s.WorkspaceId,

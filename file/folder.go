@@ -21,7 +21,8 @@ func (f *fold) inheritedApplies() bool {
 	return in != nil && in.GetFolderId() == s.GetParentId()
 }
 
-// pathNotAfter reports whether the row's own path is not newer than until, when a folder lost a path; nil: it has that path now.
+// pathNotAfter reports whether the row's own path is not newer than until, when a folder lost a path; nil: it has that
+// path now.
 func (f *fold) pathNotAfter(until *tidemarkv1.EventTime) bool {
 	return until == nil || overrules(until, f.times[fieldPath], f.after.GetUndatedPlaceAt())
 }
@@ -45,8 +46,8 @@ func notOlder(a, b *tidemarkv1.EventTime) bool {
 	return a.GetAt() >= b.GetAt()
 }
 
-// overrules reports whether a value that is inherited since then replaces the row's own, which is from a dated event of time at, or
-// from one without a time that arrived at undatedAt. A folder's event without a time counts as the newest.
+// overrules reports whether a value that is inherited since then replaces the row's own, which is from a dated event of
+// time at, or from one without a time that arrived at undatedAt. A folder's event without a time counts as the newest.
 func overrules(since *tidemarkv1.EventTime, at, undatedAt int64) bool {
 	switch {
 	case since == nil:
@@ -99,8 +100,8 @@ func nearer(a, b *tidemarkv1.Inherited) bool {
 	return a.GetFolderId() > b.GetFolderId() // two folders had the same path: any fixed rule will do
 }
 
-// NearestFolder returns the folder with the longest present or former path that the entry's own path is below; nil if there is none.
-// An entry without a known parent is in that folder.
+// NearestFolder returns the folder with the longest present or former path that the entry's own path is below; nil if
+// there is none. An entry without a known parent is in that folder.
 func NearestFolder(folders []*tidemarkv1.FileState, entry *tidemarkv1.FileState) (nearest *tidemarkv1.FileState) {
 	of, from := &fold{after: entry, times: timesOf(entry), own: ownOf(entry)}, ""
 	for _, f := range folders {
@@ -151,8 +152,8 @@ func (f *fold) setShown() {
 	}
 }
 
-// shownStatus returns the status of the row's own events, unless its folder is in the trash, or it was deleted while its folder was:
-// then that of the folder.
+// shownStatus returns the status of the row's own events, unless its folder is in the trash, or it was deleted while
+// its folder was: then that of the folder.
 func (f *fold) shownStatus(applies bool) (tidemarkv1.Status, *int64) {
 	s, in, own := f.after, f.after.GetInherited(), f.own
 	trashed := own.status == tidemarkv1.Status_STATUS_TRASHED
@@ -167,7 +168,8 @@ func (f *fold) shownStatus(applies bool) (tidemarkv1.Status, *int64) {
 			at = in.GetTrashedSince().GetArrived()
 		}
 		return tidemarkv1.Status_STATUS_TRASHED, &at
-	case trashed && f.wasInFolder(in.GetTrashedSince()) && between(in.GetTrashedSince(), in.GetRestoredSince(), f.times[fieldStatus], s.GetUndatedStatusAt()):
+	case trashed && f.wasInFolder(in.GetTrashedSince()) &&
+		between(in.GetTrashedSince(), in.GetRestoredSince(), f.times[fieldStatus], s.GetUndatedStatusAt()):
 		return tidemarkv1.Status_STATUS_ACTIVE, nil
 	}
 	return own.status, own.deletedAt
@@ -228,7 +230,8 @@ func (f *fold) setInheritable(was *tidemarkv1.Inherited) {
 		g.TrashedSince, g.RestoredSince = in.GetTrashedSince(), in.GetRestoredSince()
 	case g.GetTrashed() && in.GetTrashed():
 		g.TrashedSince = later(in.GetTrashedSince(), g.GetTrashedSince())
-	case !g.GetTrashed() && f.wasInFolder(in.GetTrashedSince()) && notOlder(in.GetRestoredSince(), g.GetRestoredSince()):
+	case !g.GetTrashed() && f.wasInFolder(in.GetTrashedSince()) &&
+		notOlder(in.GetRestoredSince(), g.GetRestoredSince()):
 		g.TrashedSince, g.RestoredSince = in.GetTrashedSince(), in.GetRestoredSince()
 	}
 	if applies {
@@ -245,7 +248,10 @@ func (f *fold) pathSince(was *tidemarkv1.EventTime) *tidemarkv1.EventTime {
 	case !derived && !f.dated:
 		return timeOf(f.event)
 	}
-	own := &tidemarkv1.EventTime{At: max(f.times[fieldPath], f.times[fieldName], f.times[fieldParent]), Arrived: was.GetArrived()}
+	own := &tidemarkv1.EventTime{
+		At:      max(f.times[fieldPath], f.times[fieldName], f.times[fieldParent]),
+		Arrived: was.GetArrived(),
+	}
 	if !derived && own.GetAt() == f.when {
 		own.Arrived = arrivalTime(f.event)
 	}
@@ -255,8 +261,8 @@ func (f *fold) pathSince(was *tidemarkv1.EventTime) *tidemarkv1.EventTime {
 	return own
 }
 
-// updateInheritable sets what a folder's entries inherit. If that changes, it gets a new stamp, and this event, at this position, becomes
-// the cause.
+// updateInheritable sets what a folder's entries inherit. If that changes, it gets a new stamp, and this event, at this
+// position, becomes the cause.
 func (f *fold) updateInheritable(before *tidemarkv1.FileState, at *tidemarkv1.Position) {
 	s, e, was := f.after, f.event, before.GetInheritable()
 	if s.GetKind() != tidemarkv1.Kind_KIND_FOLDER {
@@ -264,7 +270,8 @@ func (f *fold) updateInheritable(before *tidemarkv1.FileState, at *tidemarkv1.Po
 	}
 	f.setInheritable(was)
 	if was.GetPath() != "" && was.GetPath() != s.GetPath() {
-		former := slices.DeleteFunc(slices.Clone(s.GetFormer()), func(p *tidemarkv1.FormerPath) bool { return p.GetPath() == was.GetPath() })
+		former := slices.DeleteFunc(slices.Clone(s.GetFormer()),
+			func(p *tidemarkv1.FormerPath) bool { return p.GetPath() == was.GetPath() })
 		former = append(former, &tidemarkv1.FormerPath{Path: was.GetPath(), Until: s.GetInheritable().GetPathSince()})
 		s.Former = former[max(0, len(former)-maxFormer):]
 	}
@@ -289,7 +296,8 @@ func FoldCount(s *tidemarkv1.FileState) int64 { return s.GetVersion() + s.GetSil
 // shownEqual reports whether clients see the same of two rows, except for the version and the last event.
 func shownEqual(a, b *tidemarkv1.FileState) bool {
 	return a.GetName() == b.GetName() && a.GetPath() == b.GetPath() && a.GetParentId() == b.GetParentId() &&
-		a.GetMime() == b.GetMime() && a.GetHash() == b.GetHash() && a.GetSize() == b.GetSize() && (a.Size == nil) == (b.Size == nil) &&
+		a.GetMime() == b.GetMime() && a.GetHash() == b.GetHash() && a.GetSize() == b.GetSize() &&
+		(a.Size == nil) == (b.Size == nil) &&
 		a.GetStatus() == b.GetStatus() && a.GetIncomplete() == b.GetIncomplete() && a.GetKind() == b.GetKind() &&
 		a.GetDeletedAt() == b.GetDeletedAt() && a.GetCreatedAt() == b.GetCreatedAt()
 }
@@ -302,10 +310,11 @@ func OwnPath(s *tidemarkv1.FileState) string {
 	return ownOf(s).path
 }
 
-// MatchesByPath reports whether entries may inherit from a folder because their path is below its own: not before it was moved or
-// in the trash.
+// MatchesByPath reports whether entries may inherit from a folder because their path is below its own: not before it
+// was moved or in the trash.
 func MatchesByPath(s *tidemarkv1.FileState) bool {
-	return s.GetKind() == tidemarkv1.Kind_KIND_FOLDER && (len(s.GetFormer()) > 0 || s.GetInheritable().GetTrashedSince() != nil)
+	return s.GetKind() == tidemarkv1.Kind_KIND_FOLDER &&
+		(len(s.GetFormer()) > 0 || s.GetInheritable().GetTrashedSince() != nil)
 }
 
 // MayMove reports whether an event of the provider may move a row, or put it into the trash or take it out.
@@ -313,10 +322,11 @@ func MayMove(e *tidemarkv1.Event) bool {
 	return carriesPlace(e) || meaningOf(e.GetEvent()).does != change
 }
 
-// ApplyWalk returns a folder's row after a walk record at a position: see package processors. It returns nil if the row has that record
-// already.
+// ApplyWalk returns a folder's row after a walk record at a position: see package processors. It returns nil if the row
+// has that record already.
 func ApplyWalk(folder *tidemarkv1.FileState, at *tidemarkv1.Position, topicID string) *tidemarkv1.FileState {
-	if folder.GetLogId() != topicID || folder.GetPosition().GetPartition() != at.GetPartition() || alreadyFolded(folder, at, topicID) {
+	if folder.GetLogId() != topicID || folder.GetPosition().GetPartition() != at.GetPartition() ||
+		alreadyFolded(folder, at, topicID) {
 		return nil
 	}
 	after := clone(folder)

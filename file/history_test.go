@@ -22,15 +22,16 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the states in testdata to what the fold gives")
 
-// A history lists events, a line each, and what the row is after each. An event without a workspace_id is one of "ws". It is
-// recorded one second after the one before, at the next offset of partition 0. Names that begin with "~" are for the test:
+// A history lists events, a line each, and what the row is after each. An event without a workspace_id is one of "ws".
+// It is recorded one second after the one before, at the next offset of partition 0. Names that begin with "~" are for
+// the test:
 //
 //	~at "0:7", ~log "second", ~recorded "2026-…", ~replay true: of the record
 //	~times 300: so many events; in each %d stands for its number, %t for a time as many seconds after 20:00:00
 //	~erase "f1": no event: the row's data is erased, as a later release does after some time in the trash
 //
-// The events derived from one of a folder are folded right after it, and shown on the same line. The event of another row
-// is shown with its id.
+// The events derived from one of a folder are folded right after it, and shown on the same line. The event of another
+// row is shown with its id.
 type step struct {
 	At       string    `json:"~at"`
 	Log      string    `json:"~log"`
@@ -116,7 +117,8 @@ func play(t *testing.T, events string) map[string]string {
 		outcome := ""
 		for i := range max(1, s.Times) {
 			text := strings.ReplaceAll(line, "%d", fmt.Sprint(i))
-			text = strings.ReplaceAll(text, "%t", time.Date(2026, 9, 25, 20, 0, i, 0, time.UTC).Format("2006-01-02 15:04:05 UTC"))
+			text = strings.ReplaceAll(text, "%t",
+				time.Date(2026, 9, 25, 20, 0, i, 0, time.UTC).Format("2006-01-02 15:04:05 UTC"))
 			outcome = w.step(s, text)
 		}
 		fmt.Fprintln(&states, outcome)
@@ -216,7 +218,10 @@ func (w *world) fold(e *tidemarkv1.Event, at *tidemarkv1.Position) (outcome stri
 			if v == Duplicate && e.GetCause() != nil {
 				more = w.follow(before, before, e)
 			}
-			return map[Verdict]string{Applied: "applied already", Duplicate: "duplicate", BeyondWindow: "beyond the window"}[v], more
+			return map[Verdict]string{
+				Applied: "applied already", Duplicate: "duplicate",
+				BeyondWindow: "beyond the window",
+			}[v], more
 		}
 		w.rows[e.GetFileId()] = after
 		more = w.follow(before, after, e)
@@ -246,7 +251,10 @@ func erase(s *tidemarkv1.FileState) *tidemarkv1.FileState {
 }
 
 func showFile(s *tidemarkv1.FileState) string {
-	words := []string{fmt.Sprintf("v%d", s.GetVersion()), strings.ToLower(strings.TrimPrefix(s.GetStatus().String(), "STATUS_"))}
+	words := []string{
+		fmt.Sprintf("v%d", s.GetVersion()),
+		strings.ToLower(strings.TrimPrefix(s.GetStatus().String(), "STATUS_")),
+	}
 	if s.GetKind() == tidemarkv1.Kind_KIND_FOLDER {
 		words = append(words, "folder")
 	}

@@ -7,8 +7,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// memberOf returns the member that joined or left by a membership event, nil for any other event. An updated membership counts as
-// joined.
+// memberOf returns the member that joined or left by a membership event, nil for any other event. An updated membership
+// counts as joined.
 func memberOf(e *tidemarkv1.Event) *tidemarkv1.Member {
 	left := strings.HasPrefix(e.GetEvent(), "removed_member_from_")
 	if !left && !strings.HasPrefix(e.GetEvent(), "added_member_to_") && e.GetEvent() != "membership_updated" {
@@ -28,16 +28,16 @@ func memberOf(e *tidemarkv1.Event) *tidemarkv1.Member {
 // keepLeft is how long a row remembers that a member left, in microseconds: longer than a webhook is retried.
 const keepLeft = windowSeconds * 1e6
 
-// The maximum number of members in a row, and of former members. Ids have at most 256 bytes, so the row stays smaller than the largest
-// record.
+// The maximum number of members in a row, and of former members. Ids have at most 256 bytes, so the row stays smaller
+// than the largest record.
 const (
 	maxMembers = 10000
 	maxLeft    = 1000
 )
 
-// putMember returns the members, sorted by id, after one of them joined or left. The latest event by the sender's time wins; one without
-// a time counts as the newest, and of equal times the later in the log wins. A member who joins when there are maxMembers is not added.
-// It does not change members.
+// putMember returns the members, sorted by id, after one of them joined or left. The latest event by the sender's time
+// wins; one without a time counts as the newest, and of equal times the later in the log wins. A member who joins when
+// there are maxMembers is not added. It does not change members.
 func putMember(members []*tidemarkv1.Member, m *tidemarkv1.Member, offset int64) []*tidemarkv1.Member {
 	at, found := slices.BinarySearchFunc(members, m.GetId(), func(m *tidemarkv1.Member, id string) int {
 		return strings.Compare(m.GetId(), id)

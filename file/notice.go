@@ -2,8 +2,8 @@ package file
 
 import tidemarkv1 "tidemark/proto/tidemark/v1"
 
-// IndexOf returns the index record of a row: an upsert for an active file, a delete for one that is in the trash or erased, and for a
-// folder.
+// IndexOf returns the index record of a row: an upsert for an active file, a delete for one that is in the trash or
+// erased, and for a folder.
 func IndexOf(after *tidemarkv1.FileState) *tidemarkv1.IndexOp {
 	op := &tidemarkv1.IndexOp{
 		Op:          tidemarkv1.IndexOp_OP_DELETE,
@@ -19,8 +19,11 @@ func IndexOf(after *tidemarkv1.FileState) *tidemarkv1.IndexOp {
 	return op
 }
 
-// NoticeOf returns the notice of an event. If the event has no row, after is nil, and the notice has no version, before or after.
-func NoticeOf(before, after *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Position, late bool) *tidemarkv1.Notice {
+// NoticeOf returns the notice of an event. If the event has no row, after is nil, and the notice has no version, before
+// or after.
+func NoticeOf(before, after *tidemarkv1.FileState, e *tidemarkv1.Event, at *tidemarkv1.Position,
+	late bool,
+) *tidemarkv1.Notice {
 	n := &tidemarkv1.Notice{
 		OpId:        opID(e),
 		Event:       e.GetEvent(),

@@ -64,7 +64,10 @@ func (d *drive) step() {
 	d.second++
 	switch k := d.r.IntN(12); {
 	case k < 5 || len(d.ids) < 3:
-		n := &node{id: fmt.Sprintf("n%d", len(d.ids)), name: fmt.Sprintf("name%d", d.second), folder: d.r.IntN(3) == 0 || len(d.ids) < 2}
+		n := &node{
+			id: fmt.Sprintf("n%d", len(d.ids)), name: fmt.Sprintf("name%d", d.second),
+			folder: d.r.IntN(3) == 0 || len(d.ids) < 2,
+		}
 		if in := d.pick(func(n *node) bool { return n.folder && !n.trashed }); in != nil {
 			n.parent = in.id
 		}
@@ -139,8 +142,8 @@ func (w *world) shown() string {
 	return all.String()
 }
 
-// A row is a function of its events, and of its folders', not of their order: every order of dated events, with resends, shows
-// the same.
+// A row is a function of its events, and of its folders', not of their order: every order of dated events, with
+// resends, shows the same.
 func TestOrderDoesNotMatter(t *testing.T) {
 	for seed := range uint64(500) {
 		r := rand.New(rand.NewPCG(seed, 7))
@@ -167,7 +170,8 @@ func TestOrderDoesNotMatter(t *testing.T) {
 				d.compare(t, seed, w)
 			}
 			if got != first {
-				t.Fatalf("seed %d (-as they happened +in another order):\n%s\n%s\nas they happened:\n%s", seed, cmp.Diff(first, got), ids(events), ids(d.events))
+				t.Fatalf("seed %d (-as they happened +in another order):\n%s\n%s\nas they happened:\n%s", seed,
+					cmp.Diff(first, got), ids(events), ids(d.events))
 			}
 		}
 	}
@@ -190,7 +194,9 @@ func (d *drive) compare(t *testing.T, seed uint64, w *world) {
 func ids(events []*tidemarkv1.Event) string {
 	var all strings.Builder
 	for _, e := range events {
-		fmt.Fprintf(&all, "%s %s %s name=%s path=%s parent=%s\n", e.GetEventId(), strings.TrimPrefix(e.GetEvent(), "workspace_storage_"), e.GetFileId(), e.GetName(), e.GetPath(), e.GetParentId())
+		fmt.Fprintf(&all, "%s %s %s name=%s path=%s parent=%s\n", e.GetEventId(),
+			strings.TrimPrefix(e.GetEvent(),
+				"workspace_storage_"), e.GetFileId(), e.GetName(), e.GetPath(), e.GetParentId())
 	}
 	return all.String()
 }

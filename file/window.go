@@ -9,15 +9,15 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// The dedupe window of a row: the ids of its events, at most windowIDs, and at most windowSeconds old by the record's timestamp. It
-// removes the oldest by the sender's time first. So if it is full, an event that is not newer than the oldest id may be a duplicate of
-// one that was removed, and a newer event cannot be one.
+// The dedupe window of a row: the ids of its events, at most windowIDs, and at most windowSeconds old by the record's
+// timestamp. It removes the oldest by the sender's time first. So if it is full, an event that is not newer than the
+// oldest id may be a duplicate of one that was removed, and a newer event cannot be one.
 //
-// The record's timestamp is a producer's clock. Ids do not expire by a timestamp that is far ahead of the event's other times: one
-// record that is decades ahead would empty the window, and every resend after it would be folded again.
+// The record's timestamp is a producer's clock. Ids do not expire by a timestamp that is far ahead of the event's other
+// times: one record that is decades ahead would empty the window, and every resend after it would be folded again.
 //
-// Two kinds of event are folded although they may be duplicates of a removed id, because most of them are new: those without a time,
-// and those of a second that fills the whole window.
+// Two kinds of event are folded although they may be duplicates of a removed id, because most of them are new: those
+// without a time, and those of a second that fills the whole window.
 const (
 	windowIDs     = 256
 	windowSeconds = 7 * 24 * 3600
@@ -26,8 +26,8 @@ const (
 	hashSize   = 16
 )
 
-// How far a record's timestamp may be ahead of the event's other times, in microseconds: of its arrival, which is seconds before, and of
-// the sender's time, which may be before an outage of the provider and its retries.
+// How far a record's timestamp may be ahead of the event's other times, in microseconds: of its arrival, which is
+// seconds before, and of the sender's time, which may be before an outage of the provider and its retries.
 const (
 	aheadOfReceipt = 24 * 3600 * 1e6
 	aheadOfSender  = 30 * aheadOfReceipt
@@ -52,8 +52,8 @@ func newSeenID(e *tidemarkv1.Event, when int64, dated bool) (id seenID) {
 	return id
 }
 
-// plausible reports whether the record's timestamp is not far ahead of another of the event's times. If the event had no arrival of its
-// own, it got the record's timestamp, which says nothing.
+// plausible reports whether the record's timestamp is not far ahead of another of the event's times. If the event had
+// no arrival of its own, it got the record's timestamp, which says nothing.
 func plausible(e *tidemarkv1.Event, when int64, dated bool) bool {
 	at := e.GetRecordedAt()
 	if received := e.GetReceivedAt(); received != 0 && received != at {
@@ -98,8 +98,8 @@ type searchResult struct {
 	sent    uint32 // the time to store the event with
 }
 
-// search looks for an id. Without byAge, for undated and replayed events, it never returns BeyondWindow, and the id is stored with a
-// time not before the newest.
+// search looks for an id. Without byAge, for undated and replayed events, it never returns BeyondWindow, and the id is
+// stored with a time not before the newest.
 func search(seen []byte, id seenID, byAge bool) searchResult {
 	f := searchResult{now: id.now, sent: sent(id.bytes[:])}
 	head, tail := binary.BigEndian.Uint64(id.bytes[:]), binary.BigEndian.Uint64(id.bytes[8:])

@@ -14,11 +14,12 @@ import (
 
 // Aliases map unknown event names to names that tidemark knows.
 //
-// The ingress applies them once and writes the known name into the record as canonical_event, beside the sender's. So every
-// processor, rebuild and replay reads the same name, whatever its own settings are or were.
+// The ingress applies them once and writes the known name into the record as canonical_event, beside the sender's. So
+// every processor, rebuild and replay reads the same name, whatever its own settings are or were.
 type Aliases map[string]string
 
-// GuideAliases is the entry for a predefined set: the names in the vendor's guides. Their file.accessed changes no file.
+// GuideAliases is the entry for a predefined set: the names in the vendor's guides. Their file.accessed changes no
+// file.
 const GuideAliases = "guide"
 
 var guide = Aliases{
@@ -32,7 +33,8 @@ var guide = Aliases{
 // known are the event names that change a file, a folder or a member.
 var known = func() (names []string) {
 	for _, what := range []string{
-		"file_added", "file_updated", "file_deleted", "file_moved", "file_copied", "file_restored", "file_sync_added", "file_sync_updated",
+		"file_added", "file_updated", "file_deleted", "file_moved", "file_copied", "file_restored", "file_sync_added",
+		"file_sync_updated",
 		"folder_created", "folder_updated", "folder_renamed", "folder_moved", "folder_deleted", "folder_restored",
 	} {
 		names = append(names, "workspace_storage_"+what, "share_storage_"+what)
@@ -62,7 +64,8 @@ func ParseAliases(entries []string) (Aliases, error) {
 		_, isKnown := slices.BinarySearch(known, from)
 		switch _, valid := slices.BinarySearch(known, to); {
 		case !found || from == "":
-			return nil, fmt.Errorf("%q: want the name that is sent, \"=\" and a known one, for example file.uploaded=workspace_storage_file_added, or %s", entry, GuideAliases)
+			return nil, fmt.Errorf("%q: want the name that is sent, \"=\" and a known one, for example "+
+				"file.uploaded=workspace_storage_file_added, or %s", entry, GuideAliases)
 		case len(from) > codecs.MaxID || strings.ContainsFunc(from, unicode.IsControl):
 			return nil, fmt.Errorf("%.60q: a name has 1 to %d bytes and no control characters", entry, codecs.MaxID)
 		case isKnown:
@@ -120,7 +123,10 @@ var (
 		{"restor", "folder_restored"},
 	}
 	memberWords = []verb{
-		{"add", "added_member_to_"}, {"join", "added_member_to_"}, {"remov", "removed_member_from_"}, {"left", "removed_member_from_"},
+		{"add", "added_member_to_"},
+		{"join", "added_member_to_"},
+		{"remov", "removed_member_from_"},
+		{"left", "removed_member_from_"},
 	}
 )
 
@@ -131,7 +137,8 @@ var plainName = regexp.MustCompile(`^[A-Za-z0-9._:/-]+$`)
 // workspace_storage_file_added.
 func Resembles(name string) string {
 	const ofAFile = "file_share_" // events of a share, not of its file
-	if _, isKnown := slices.BinarySearch(known, name); isKnown || strings.HasPrefix(name, ofAFile) || !plainName.MatchString(name) {
+	if _, isKnown := slices.BinarySearch(known, name); isKnown || strings.HasPrefix(name, ofAFile) ||
+		!plainName.MatchString(name) {
 		return ""
 	}
 	words := wordsOf(name)

@@ -22,7 +22,8 @@ func TestParseAliases(t *testing.T) {
 		{" x = workspace_storage_file_moved ,y=share_storage_folder_deleted", Aliases{"x": "workspace_storage_file_moved", "y": "share_storage_folder_deleted"}, ""},
 		{"guide", guide, ""},
 		{"file.uploaded=share_storage_file_added,guide", Aliases{
-			"file.uploaded": "share_storage_file_added", "file.modified": "workspace_storage_file_updated", "file_added": "workspace_storage_file_added",
+			"file.uploaded": "share_storage_file_added", "file.modified": "workspace_storage_file_updated",
+			"file_added":    "workspace_storage_file_added",
 			"file_modified": "workspace_storage_file_updated", "workspace.member_added": "added_member_to_workspace",
 		}, ""},
 		{"x=membership_updated,x=membership_updated", Aliases{"x": "membership_updated"}, ""},
@@ -73,7 +74,8 @@ func TestAliasesReachTheLog(t *testing.T) {
 		if err != nil || e.GetEvent() != test.event || e.GetSentEvent() != test.sent {
 			t.Errorf("%s was read as %v, %v", record.value, e, err)
 		}
-		if got := string(record.headers[topology.HeaderEventType]); got != test.event { // else the record contradicts itself
+		// else the record contradicts itself
+		if got := string(record.headers[topology.HeaderEventType]); got != test.event {
 			t.Errorf("%s: ce_type %q", test.body, got)
 		}
 		if test.sent != "" && !strings.Contains(string(record.value), `:"`+test.sent+`"`) {
@@ -85,14 +87,21 @@ func TestAliasesReachTheLog(t *testing.T) {
 func TestResembles(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
-		"workspace_storage_file_add": "workspace_storage_file_added", "file.uploaded": "workspace_storage_file_added", "file_added": "workspace_storage_file_added",
-		"fileAdded": "workspace_storage_file_added", "FILE-created": "workspace_storage_file_added", "share.file.removed": "share_storage_file_deleted", "file.renamed": "workspace_storage_file_moved",
-		"folder.created": "workspace_storage_folder_created", "workspace.member_added": "added_member_to_workspace", "share_member_left": "removed_member_from_share",
-		"workspace_storage_file_sync_removed": "workspace_storage_file_deleted", "org_member_joined": "added_member_to_org", "file_modified": "workspace_storage_file_updated",
+		"workspace_storage_file_add": "workspace_storage_file_added", "file.uploaded": "workspace_storage_file_added",
+		"file_added": "workspace_storage_file_added",
+		"fileAdded":  "workspace_storage_file_added", "FILE-created": "workspace_storage_file_added",
+		"share.file.removed": "share_storage_file_deleted", "file.renamed": "workspace_storage_file_moved",
+		"folder.created": "workspace_storage_folder_created", "workspace.member_added": "added_member_to_workspace",
+		"share_member_left":                   "removed_member_from_share",
+		"workspace_storage_file_sync_removed": "workspace_storage_file_deleted",
+		"org_member_joined":                   "added_member_to_org", "file_modified": "workspace_storage_file_updated",
 		// the vendor's own that mean nothing for a file
-		"workspace_storage_file_added": "", "file_share_created": "", "workspace_storage_link_added": "", "workspace_storage_zip_downloaded": "", "comment_created": "",
-		"workspace_storage_download_token_created": "", "share_imported_to_workspace": "", "file.accessed": "", "metadata_kv_update": "", "invitation_accepted": "",
-		"workspace_updated": "", "profile_updated": "", "": "", "file added": "", "file_added;x": "", "file_added,y": "",
+		"workspace_storage_file_added": "", "file_share_created": "", "workspace_storage_link_added": "",
+		"workspace_storage_zip_downloaded": "", "comment_created": "",
+		"workspace_storage_download_token_created": "", "share_imported_to_workspace": "", "file.accessed": "",
+		"metadata_kv_update": "", "invitation_accepted": "",
+		"workspace_updated": "", "profile_updated": "", "": "", "file added": "", "file_added;x": "",
+		"file_added,y": "",
 	} {
 		if got := Resembles(name); got != want {
 			t.Errorf("%q resembles %q, want %q", name, got, want)

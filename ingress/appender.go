@@ -19,8 +19,8 @@ import (
 // rebuildAfter is the pause between two attempts to build the emitter.
 const rebuildAfter = time.Second
 
-// An emitterAppender appends through a goka Emitter, which it builds on first use, and again while that fails: a producer's builder
-// may need a broker that cannot be reached yet.
+// An emitterAppender appends through a goka Emitter, which it builds on first use, and again while that fails: a
+// producer's builder may need a broker that cannot be reached yet.
 type emitterAppender struct {
 	topic string
 	build func() (*goka.Emitter, error)
@@ -41,7 +41,9 @@ func newEmitterAppender(brokers []string, topic string, producer goka.ProducerBu
 }
 
 // Append starts a goroutine, because an Emit waits while the producer's queue is full. The caller bounds their number.
-func (l *emitterAppender) Append(key string, value []byte, headers map[string][]byte, done func(*tidemarkv1.Position, error)) {
+func (l *emitterAppender) Append(key string, value []byte, headers map[string][]byte,
+	done func(*tidemarkv1.Position, error),
+) {
 	go func() {
 		emitter, err := l.open()
 		if err != nil {

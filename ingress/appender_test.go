@@ -38,7 +38,11 @@ func (p *fakeProducer) EmitWithHeaders(topic, key string, value []byte, headers 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	promise, finish := goka.NewPromiseWithFinisher()
-	p.sent = append(p.sent, &sarama.ProducerMessage{Topic: topic, Key: sarama.StringEncoder(key), Value: sarama.ByteEncoder(value), Headers: headers.ToSarama()})
+	p.sent = append(p.sent,
+		&sarama.ProducerMessage{
+			Topic: topic, Key: sarama.StringEncoder(key), Value: sarama.ByteEncoder(value),
+			Headers: headers.ToSarama(),
+		})
 	p.pending = append(p.pending, finish)
 	return promise
 }
@@ -79,7 +83,8 @@ type outcome struct {
 
 func appendOne(l *emitterAppender) chan outcome {
 	done := make(chan outcome, 2)
-	l.Append("123", []byte("value"), map[string][]byte{"ce_id": []byte("1")}, func(at *tidemarkv1.Position, err error) { done <- outcome{at, err} })
+	l.Append("123", []byte("value"), map[string][]byte{"ce_id": []byte("1")},
+		func(at *tidemarkv1.Position, err error) { done <- outcome{at, err} })
 	return done
 }
 
@@ -102,7 +107,8 @@ func TestEmitterLog(t *testing.T) {
 			synctest.Wait()
 			p.settle(test.message, test.err)
 			got := <-done
-			if got.err == nil && got.at.Text() != test.want || got.err != nil && !strings.Contains(got.err.Error(), test.want) {
+			if got.err == nil && got.at.Text() != test.want ||
+				got.err != nil && !strings.Contains(got.err.Error(), test.want) {
 				t.Errorf("got %v, %v, want %s", got.at, got.err, test.want)
 			}
 			if (got.at == nil) == (got.err == nil) {
@@ -114,7 +120,8 @@ func TestEmitterLog(t *testing.T) {
 			}
 		}
 		m := p.sent[0]
-		if m.Topic != "fastio-events" || m.Key != sarama.StringEncoder("123") || len(m.Headers) != 1 || string(m.Headers[0].Value) != "1" {
+		if m.Topic != "fastio-events" || m.Key != sarama.StringEncoder("123") || len(m.Headers) != 1 ||
+			string(m.Headers[0].Value) != "1" {
 			t.Errorf("sent %+v", m)
 		}
 		if err := l.Close(t.Context()); err != nil || !p.closed {
@@ -159,7 +166,8 @@ func TestBrokerAwayAtStart(t *testing.T) {
 		p := &fakeProducer{}
 		away := errors.New("no broker at 127.0.0.1:1")
 		s := newOnProducer(t, p.builder(away, away), nil)
-		if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "fastio-events") || !strings.Contains(err.Error(), away.Error()) {
+		if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "fastio-events") ||
+			!strings.Contains(err.Error(), away.Error()) {
 			t.Errorf("readiness says %v", err)
 		}
 		refused(t, serve(s, post(t, minimal)), http.StatusServiceUnavailable, "log_unavailable", "")

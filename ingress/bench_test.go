@@ -24,7 +24,8 @@ func BenchmarkHandler(b *testing.B) {
 	for _, name := range everyScheme {
 		b.Run(name, func(b *testing.B) {
 			scheme := schemeOf(b, name)
-			s, _ := newTestServer(b, func(c *Config) { c.Scheme, c.Secrets = scheme, secretsOf(b, scheme, keyFor(name, anyKey)) })
+			s, _ := newTestServer(b,
+				func(c *Config) { c.Scheme, c.Secrets = scheme, secretsOf(b, scheme, keyFor(name, anyKey)) })
 			s.events = quickLog{}
 			header := Sign(scheme, s.secrets[0], []byte(body), "msg", noon)
 			b.ReportAllocs()

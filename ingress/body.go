@@ -15,13 +15,15 @@ import (
 // MaxBody is the largest webhook body taken.
 const MaxBody = 512 << 10
 
-// freeBody is the largest body that is read without the semaphore for large ones. So large bodies, sent slowly by a client without
-// a secret, cannot keep ordinary events out.
+// freeBody is the largest body that is read without the semaphore for large ones. So large bodies, sent slowly by a
+// client without a secret, cannot keep ordinary events out.
 const freeBody = 16 << 10
 
-// readBody reads the whole body. Content-Length only serves to refuse early: the body is measured as it is read, and memory is
-// allocated as it arrives. The caller calls release when it is done with the body.
-func readBody(w http.ResponseWriter, r *http.Request, large *semaphore) (body []byte, release func(), p *problem.Problem) {
+// readBody reads the whole body. Content-Length only serves to refuse early: the body is measured as it is read, and
+// memory is allocated as it arrives. The caller calls release when it is done with the body.
+func readBody(w http.ResponseWriter, r *http.Request, large *semaphore) (body []byte, release func(),
+	p *problem.Problem,
+) {
 	release = func() {}
 	if r.ContentLength > MaxBody {
 		return nil, release, tooLarge()
@@ -64,16 +66,20 @@ func unread(err error) *problem.Problem {
 	case errors.As(err, &tooBig):
 		return tooLarge()
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return problem.New(http.StatusRequestTimeout, "body_timeout", "the body did not arrive in time: send it in one go")
+		return problem.New(http.StatusRequestTimeout, "body_timeout",
+			"the body did not arrive in time: send it in one go")
 	}
-	return problem.New(http.StatusBadRequest, "body_incomplete", "the body ended before its announced length: send all of it")
+	return problem.New(http.StatusBadRequest, "body_incomplete",
+		"the body ended before its announced length: send all of it")
 }
 
 func tooLarge() *problem.Problem {
-	return problem.New(http.StatusRequestEntityTooLarge, "body_too_large", "the body is over "+strconv.Itoa(MaxBody)+" bytes: send one event a request, without file contents")
+	return problem.New(http.StatusRequestEntityTooLarge, "body_too_large",
+		"the body is over "+strconv.Itoa(MaxBody)+" bytes: send one event a request, without file contents")
 }
 
-// identity reports whether the body has no content coding. A compressed one would be signed in one form and stored in another.
+// identity reports whether the body has no content coding. A compressed one would be signed in one form and stored in
+// another.
 func identity(h http.Header) bool {
 	for _, value := range h["Content-Encoding"] {
 		for coding := range strings.SplitSeq(value, ",") {

@@ -70,7 +70,8 @@ func TestOnABroker(t *testing.T) {
 	if err := s.Ready(); err != nil {
 		t.Errorf("not ready: %v", err)
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(events.Name), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumeTopics(events.Name),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,8 @@ func TestOnABroker(t *testing.T) {
 	}
 }
 
-// A broker that is away, then there without the topic, then with it: 503 within 5 s and the reason, then 200, on one Server.
+// A broker that is away, then there without the topic, then with it: 503 within 5 s and the reason, then 200, on one
+// Server.
 func TestBrokerComes(t *testing.T) {
 	t.Parallel()
 	addr, events := freeAddr(t), eventsTopic(t)
@@ -131,7 +133,8 @@ func TestBrokerComes(t *testing.T) {
 		}
 	})
 	patience("topic missing")
-	if _, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: []string{addr}}, []topology.Topic{events}); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: []string{addr}},
+		[]topology.Topic{events}); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()

@@ -13,8 +13,8 @@ import (
 	"tidemark/problem"
 )
 
-// FuzzWebhook posts any body, rightly signed. It is taken or refused, never an error of ours, and what is taken reaches the
-// log as an object that says what the answer said, with the sender's bytes in it.
+// FuzzWebhook posts any body, rightly signed. It is taken or refused, never an error of ours, and what is taken reaches
+// the log as an object that says what the answer said, with the sender's bytes in it.
 func FuzzWebhook(f *testing.F) {
 	for _, body := range []string{
 		minimal,
@@ -57,8 +57,10 @@ func FuzzWebhook(f *testing.F) {
 		if err := decoder.Decode(&value); err != nil || !utf8.Valid(records[0].value) {
 			t.Fatalf("value %q: %v", records[0].value, err)
 		}
-		if value["event_id"] != answer["event_id"] || value["workspace_id"] != records[0].key || value["partition_key"] != records[0].key ||
-			value["received_at"] != "2026-09-25T12:00:00.123456Z" || value["event"] != string(records[0].headers["ce_type"]) {
+		if value["event_id"] != answer["event_id"] || value["workspace_id"] != records[0].key ||
+			value["partition_key"] != records[0].key ||
+			value["received_at"] != "2026-09-25T12:00:00.123456Z" ||
+			value["event"] != string(records[0].headers["ce_type"]) {
 			t.Fatalf("value %s, answer %s, key %q", records[0].value, w.Body, records[0].key)
 		}
 	})
@@ -73,7 +75,8 @@ func FuzzSignature(f *testing.F) {
 		for _, secret := range secrets[name] {
 			h := Sign(schemeOf(f, name), secret, []byte(minimal), "msg", noon)
 			signature := h.Get("Fastio-Signature") + h.Get("X-Fastio-Signature") + h.Get("Webhook-Signature")
-			f.Add(uint8(i), signature, h.Get("X-Fastio-Timestamp")+h.Get("Webhook-Timestamp"), h.Get("Webhook-Id"), false, []byte(minimal))
+			f.Add(uint8(i), signature, h.Get("X-Fastio-Timestamp")+h.Get("Webhook-Timestamp"), h.Get("Webhook-Id"),
+				false, []byte(minimal))
 			f.Add(uint8(i), strings.ToUpper(signature), "1790337600", "a.1", true, []byte("1.x"))
 		}
 	}
@@ -119,7 +122,8 @@ func FuzzSignature(f *testing.F) {
 	})
 }
 
-// justified says whether signature holds, in hex or base64, the code of one of the signed texts under a secret that g speaks for.
+// justified says whether signature holds, in hex or base64, the code of one of the signed texts under a secret that g
+// speaks for.
 func justified(g grant, secrets []Secret, signature string, signed [][]byte) bool {
 	for _, secret := range secrets {
 		if !g.covers(secret.workspace) {
@@ -128,7 +132,8 @@ func justified(g grant, secrets []Secret, signature string, signed [][]byte) boo
 		for _, text := range signed {
 			sum := mac(secret, "", text)
 			plain := strings.TrimRight(base64.StdEncoding.EncodeToString(sum), "=")
-			if strings.Contains(strings.ToLower(signature), hex.EncodeToString(sum)) || strings.Contains(signature, plain) || respelled(signature, sum) {
+			if strings.Contains(strings.ToLower(signature), hex.EncodeToString(sum)) ||
+				strings.Contains(signature, plain) || respelled(signature, sum) {
 				return true
 			}
 		}

@@ -21,8 +21,8 @@ const Path = "/webhook/fastio"
 
 // An appender writes events to the log. The handler needs no more of Kafka than this.
 type appender interface {
-	// Append must not block. It calls done exactly once, before it returns or long after: with the record's position, or with
-	// the reason why the record may not have been written.
+	// Append must not block. It calls done exactly once, before it returns or long after: with the record's position,
+	// or with the reason why the record may not have been written.
 	Append(key string, value []byte, headers map[string][]byte, done func(at *tidemarkv1.Position, err error))
 }
 
@@ -30,7 +30,8 @@ func (s *Server) routes() http.Handler {
 	router := mux.NewRouter().SkipClean(true) // a redirect would lose the body
 	router.HandleFunc(Path, s.answer(s.receive)).Methods(http.MethodPost)
 	router.MethodNotAllowedHandler = s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem.Problem) {
-		return nil, problem.New(http.StatusMethodNotAllowed, "method_not_allowed", "webhooks are sent with POST").With("Allow", http.MethodPost)
+		return nil, problem.New(http.StatusMethodNotAllowed, "method_not_allowed",
+			"webhooks are sent with POST").With("Allow", http.MethodPost)
 	})
 	router.NotFoundHandler = s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem.Problem) {
 		return nil, problem.New(http.StatusNotFound, "not_found", "nothing is here: webhooks are posted to "+Path)
@@ -44,7 +45,8 @@ func (s *Server) answer(handle func(http.ResponseWriter, *http.Request) ([]byte,
 		body, refused := handle(w, r)
 		if refused != nil {
 			s.metrics.requests.WithLabelValues(refused.Code).Inc()
-			s.log.DebugContext(r.Context(), "webhook refused", "status", refused.Status, "code", refused.Code, "field", refused.Field)
+			s.log.DebugContext(r.Context(), "webhook refused", "status", refused.Status, "code", refused.Code, "field",
+				refused.Field)
 			refused.Write(w)
 			return
 		}
@@ -63,7 +65,8 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request) ([]byte, *probl
 	}
 	s.metrics.bytes.Add(float64(len(body)))
 	if !identity(r.Header) {
-		return nil, problem.New(http.StatusUnsupportedMediaType, "content_encoding", "the body is encoded: send it as it is, without Content-Encoding").With("Accept-Encoding", "identity")
+		return nil, problem.New(http.StatusUnsupportedMediaType, "content_encoding",
+			"the body is encoded: send it as it is, without Content-Encoding").With("Accept-Encoding", "identity")
 	}
 	now := s.now()
 	signer, refused := verify(s.scheme, s.secrets, r.Header, body, now)
@@ -76,12 +79,15 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request) ([]byte, *probl
 	}
 	s.aliases.apply(event)
 	if !signer.covers(event.GetWorkspaceId()) {
-		return nil, problem.New(http.StatusForbidden, "workspace_not_allowed", "the secret that signed this is bound to another workspace: sign with one of this workspace").On("workspace_id")
+		return nil, problem.New(http.StatusForbidden, "workspace_not_allowed",
+			"the secret that signed this is bound to another workspace: sign with one of this workspace").On(
+			"workspace_id")
 	}
 	quota := s.limiter.take(event.GetWorkspaceId(), now)
 	s.limiter.setHeaders(w.Header(), quota)
 	if quota.wait > 0 {
-		return nil, problem.New(http.StatusTooManyRequests, "rate_limited", "this workspace sends faster than is allowed: send it again after Retry-After").Retry(quota.wait)
+		return nil, problem.New(http.StatusTooManyRequests, "rate_limited",
+			"this workspace sends faster than is allowed: send it again after Retry-After").Retry(quota.wait)
 	}
 	value, err := codecs.WithEnvelope(body, event, now)
 	if err != nil {
@@ -104,7 +110,8 @@ func (s *Server) invalid(err error) *problem.Problem {
 }
 
 func internal() *problem.Problem {
-	return problem.New(http.StatusInternalServerError, "internal", "the event could not be handled; the log of this server says why")
+	return problem.New(http.StatusInternalServerError, "internal",
+		"the event could not be handled; the log of this server says why")
 }
 
 func busy(detail string) *problem.Problem {
@@ -124,16 +131,20 @@ const (
 	abandoned
 )
 
-// append writes the event to the log and waits for its acknowledgement. The event counts as in flight until it is acknowledged
-// or failed, even after its sender was answered 503.
-func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) (*tidemarkv1.Position, *problem.Problem) {
+// append writes the event to the log and waits for its acknowledgement. The event counts as in flight until it is
+// acknowledged or failed, even after its sender was answered 503.
+func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) (*tidemarkv1.Position,
+	*problem.Problem,
+) {
 	release, err := s.inFlight.acquire(e.GetWorkspaceId(), len(value))
 	switch {
 	case errors.Is(err, errClosed):
-		return nil, problem.New(http.StatusServiceUnavailable, "draining", "this server is shutting down: send it again after Retry-After").
+		return nil, problem.New(http.StatusServiceUnavailable, "draining",
+			"this server is shutting down: send it again after Retry-After").
 			With("Connection", "close").Retry(retryBusy)
 	case errors.Is(err, errPartitionFull):
-		return nil, busy("too many events wait for the log's partition of this workspace: send it again after Retry-After")
+		return nil, busy("too many events wait for the log's partition of this workspace: send it again after " +
+			"Retry-After")
 	case err != nil:
 		return nil, busy("too many events wait for the log: send it again after Retry-After")
 	}
@@ -157,12 +168,14 @@ func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) 
 	case <-timeout.C:
 		if state.CompareAndSwap(waiting, abandoned) {
 			s.health.appended(s.noAck)
-			return nil, unacknowledged("no_ack", "the event is not acknowledged yet and may still land: send it again after Retry-After, a file's event has its effect once")
+			return nil, unacknowledged("no_ack", "the event is not acknowledged yet and may still land: send it "+
+				"again after Retry-After, a file's event has its effect once")
 		}
 		a = <-acks // acknowledged at the same moment
 	}
 	if a.err != nil {
-		return nil, unacknowledged("log_unavailable", "the event could not be written: send it again after Retry-After, a file's event has its effect once")
+		return nil, unacknowledged("log_unavailable",
+			"the event could not be written: send it again after Retry-After, a file's event has its effect once")
 	}
 	return a.at, nil
 }

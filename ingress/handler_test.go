@@ -64,7 +64,10 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s: Allow %q", method, allow)
 		}
 	}
-	for _, path := range []string{"/", "/webhook", Path + "/", Path + "/x", "/" + Path, "/webhook/../webhook/fastio", "/Webhook/Fastio", "/healthz", "/metrics"} {
+	for _, path := range []string{
+		"/", "/webhook", Path + "/", Path + "/x", "/" + Path, "/webhook/../webhook/fastio",
+		"/Webhook/Fastio", "/healthz", "/metrics",
+	} {
 		r := post(t, minimal)
 		r.URL.Path = path
 		refused(t, serve(s, r), http.StatusNotFound, "not_found", "")
@@ -264,8 +267,10 @@ func TestOtherFormsAreNamed(t *testing.T) {
 		wide = append(wide, c, 0)
 	}
 	for body, says := range map[string]string{
-		string(wide): "send it in UTF-8", "\xff\xfe" + string(wide): "send it in UTF-8", "\ufeff" + minimal: "send UTF-8 without one",
-		"payload=" + minimal: "send the JSON object alone", "event=e&event_id=1&workspace_id=w": "send the JSON object alone",
+		string(wide): "send it in UTF-8", "\xff\xfe" + string(wide): "send it in UTF-8",
+		"\ufeff" + minimal:                  "send UTF-8 without one",
+		"payload=" + minimal:                "send the JSON object alone",
+		"event=e&event_id=1&workspace_id=w": "send the JSON object alone",
 	} {
 		w := serve(s, post(t, body))
 		refused(t, w, http.StatusBadRequest, "not_json", "")

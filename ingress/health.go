@@ -17,8 +17,8 @@ const (
 	logEvery     = 10 * time.Second // while appends fail
 )
 
-// health decides whether events can be appended now, from the results of the last appends and from a check of its own: without
-// the check, an instance without traffic would never learn that its broker is back.
+// health decides whether events can be appended now, from the results of the last appends and from a check of its own:
+// without the check, an instance without traffic would never learn that its broker is back.
 type health struct {
 	check func(context.Context) error
 	log   *slog.Logger
@@ -37,8 +37,8 @@ func newHealth(check func(context.Context) error, log *slog.Logger) *health {
 	return &health{check: check, log: log, checked: errors.New("the broker has not been reached yet")}
 }
 
-// appended records the result of an append. It logs a failure every logEvery and then the next success: while a broker is
-// unreachable every request fails, and while one partition has no leader, every request of that partition does.
+// appended records the result of an append. It logs a failure every logEvery and then the next success: while a broker
+// is unreachable every request fails, and while one partition has no leader, every request of that partition does.
 func (h *health) appended(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

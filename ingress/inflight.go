@@ -7,16 +7,16 @@ import (
 	"tidemark/kafka"
 )
 
-// An inFlightLimit bounds the events that were given to the producer and are not acknowledged yet: all of them, and those of each
-// partition. A partition without a leader acknowledges nothing until an election, or until its only broker is back. Its events
-// must not take the places of all other partitions.
+// An inFlightLimit bounds the events that were given to the producer and are not acknowledged yet: all of them, and
+// those of each partition. A partition without a leader acknowledges nothing until an election, or until its only
+// broker is back. Its events must not take the places of all other partitions.
 type inFlightLimit struct {
 	total      *semaphore
 	partitions []*semaphore
 }
 
-// partitionShare returns how much of a bound one of n partitions may take: twice an equal share. One busy workspace gets that far,
-// and the partitions of one broker of three leave a third of the places to the others.
+// partitionShare returns how much of a bound one of n partitions may take: twice an equal share. One busy workspace
+// gets that far, and the partitions of one broker of three leave a third of the places to the others.
 func partitionShare(bound int64, n int) int64 {
 	if n <= 2 {
 		return bound

@@ -35,7 +35,8 @@ func TestNoAckInTime(t *testing.T) {
 			t.Errorf("readiness says %v", err)
 		}
 		if count, size := s.inFlight.usage(); count != 1 || size != int64(len(events.all()[0].value)) {
-			t.Errorf("%d events of %d bytes in flight: the place was given back before the record's fate was known", count, size)
+			t.Errorf("%d events of %d bytes in flight: the place was given back before the record's fate was known",
+				count, size)
 		}
 		events.release()
 		if count, size := s.inFlight.usage(); count != 0 || size != 0 {
@@ -122,7 +123,8 @@ func TestAPartitionHasItsShare(t *testing.T) {
 		refused(t, serve(s, of("123")), http.StatusServiceUnavailable, "busy", "")
 		events.set(false, nil)
 		for i := range 100 {
-			if workspace := fmt.Sprint("w", i); kafka.Partition(workspace, partitions) != kafka.Partition("123", partitions) {
+			if workspace := fmt.Sprint("w", i); kafka.Partition(workspace, partitions) != kafka.Partition("123",
+				partitions) {
 				if w := serve(s, of(workspace)); w.Code != http.StatusOK {
 					t.Fatalf("a workspace of another partition: %d %s", w.Code, w.Body)
 				}
@@ -283,7 +285,8 @@ func TestCloseIsBounded(t *testing.T) {
 		serve(s, post(t, minimal))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := s.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 events in flight") {
+		if err := s.Close(ctx); !errors.Is(err, context.DeadlineExceeded) ||
+			!strings.Contains(err.Error(), "1 events in flight") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -374,15 +377,19 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	want := map[string]float64{
-		"tidemark_ingress_requests_total/accepted": 1, "tidemark_ingress_requests_total/not_found": 1, "tidemark_ingress_requests_total/not_json": 1,
-		"tidemark_ingress_body_bytes_total": float64(len(minimal) + 1), "tidemark_ingress_ack_seconds": 1,
+		"tidemark_ingress_requests_total/accepted": 1, "tidemark_ingress_requests_total/not_found": 1,
+		"tidemark_ingress_requests_total/not_json": 1,
+		"tidemark_ingress_body_bytes_total":        float64(len(minimal) + 1), "tidemark_ingress_ack_seconds": 1,
 		"tidemark_ingress_in_flight": 0, "tidemark_ingress_in_flight_bytes": 0,
 		"tidemark_ingress_late_acks_total/landed": 0, "tidemark_ingress_late_acks_total/failed": 0,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
-	_, err = newServer(Config{Secrets: s.secrets, Check: func(context.Context) error { return nil }, Metrics: registry}, &memoryLog{}, nil)
+	_, err = newServer(Config{
+		Secrets: s.secrets, Check: func(context.Context) error { return nil },
+		Metrics: registry,
+	}, &memoryLog{}, nil)
 	if err == nil {
 		t.Error("two servers share one registry's names and New said nothing")
 	}
@@ -406,7 +413,8 @@ func TestRefusedSettings(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", test.config, err, test.err)
 		}
 	}
-	if _, err := New(Config{Secrets: good, Topic: "fastio-events"}); err == nil || !strings.Contains(err.Error(), "Producer and Check") {
+	if _, err := New(Config{Secrets: good, Topic: "fastio-events"}); err == nil ||
+		!strings.Contains(err.Error(), "Producer and Check") {
 		t.Errorf("without a producer: %v", err)
 	}
 }

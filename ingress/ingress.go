@@ -1,11 +1,11 @@
 // Package ingress receives Fast.io's webhooks over HTTP and appends them to the events topic.
 //
-// It answers 200 with the record's position only after the brokers have acknowledged the record. Any other answer says what the
-// sender must correct, or that it must send the event again. The record's value is the body byte for byte, apart from what the
-// envelope replaces and adds: see codecs.WithEnvelope.
+// It answers 200 with the record's position only after the brokers have acknowledged the record. Any other answer says
+// what the sender must correct, or that it must send the event again. The record's value is the body byte for byte,
+// apart from what the envelope replaces and adds: see codecs.WithEnvelope.
 //
-// Memory is bounded: bodies being read, events in flight (in total and per partition), and workspaces with a rate limit.
-// It does not interpret an event, nor detect duplicates: a retry is appended again, and the processors drop it.
+// Memory is bounded: bodies being read, events in flight (in total and per partition), and workspaces with a rate
+// limit. It does not interpret an event, nor detect duplicates: a retry is appended again, and the processors drop it.
 package ingress
 
 import (
@@ -47,7 +47,8 @@ type Config struct {
 	Rate  float64
 	Burst int
 
-	Partitions       int           // of the topic; each is limited to its share of the bounds. 0: no limit per partition
+	// of the topic; each is limited to its share of the bounds. 0: no limit per partition
+	Partitions       int
 	MaxInFlight      int           // events not yet acknowledged; 0: DefaultMaxInFlight
 	MaxInFlightBytes int64         // 0: DefaultMaxInFlightBytes
 	AckTimeout       time.Duration // 0: MaxAckTimeout
@@ -77,8 +78,8 @@ type Server struct {
 	handler  http.Handler
 }
 
-// New returns a Server, or an error that names the wrong setting. It connects to nothing: the producer is built on first use, and
-// rebuilt until that succeeds.
+// New returns a Server, or an error that names the wrong setting. It connects to nothing: the producer is built on
+// first use, and rebuilt until that succeeds.
 func New(c Config) (*Server, error) {
 	if c.Topic == "" || c.Producer == nil || c.Check == nil {
 		return nil, errors.New("ingress: Topic, Producer and Check must be set")
@@ -107,10 +108,12 @@ func newServer(c Config, events appender, closeEvents func(context.Context) erro
 		return nil, fmt.Errorf("rate %v with burst %d: want numbers from 0", c.Rate, c.Burst)
 	}
 	if c.AckTimeout < 0 || c.AckTimeout > MaxAckTimeout {
-		return nil, fmt.Errorf("wait of %v for an acknowledgement: want at most %v, as the sender gives up after 3 s", c.AckTimeout, MaxAckTimeout)
+		return nil, fmt.Errorf("wait of %v for an acknowledgement: want at most %v, as the sender gives up after 3 s",
+			c.AckTimeout, MaxAckTimeout)
 	}
 	if c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 || c.Partitions < 0 {
-		return nil, fmt.Errorf("bounds of %d events and %d bytes in flight, %d partitions: want numbers from 0", c.MaxInFlight, c.MaxInFlightBytes, c.Partitions)
+		return nil, fmt.Errorf("bounds of %d events and %d bytes in flight, %d partitions: want numbers from 0",
+			c.MaxInFlight, c.MaxInFlightBytes, c.Partitions)
 	}
 	c.setDefaults()
 	inFlight := newInFlightLimit(c.MaxInFlight, c.MaxInFlightBytes, c.Partitions)
@@ -162,8 +165,8 @@ func (s *Server) Ready() error {
 	return s.health.ready()
 }
 
-// Close refuses further events, waits until each one in flight is acknowledged or failed, and closes the producer; ctx bounds the
-// wait. Requests should be finished first: http.Server's Shutdown does that.
+// Close refuses further events, waits until each one in flight is acknowledged or failed, and closes the producer; ctx
+// bounds the wait. Requests should be finished first: http.Server's Shutdown does that.
 func (s *Server) Close(ctx context.Context) error {
 	return errors.Join(s.inFlight.drain(ctx), s.close(ctx))
 }

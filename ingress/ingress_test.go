@@ -45,7 +45,9 @@ type memoryLog struct {
 	held    []func()
 }
 
-func (l *memoryLog) Append(key string, value []byte, headers map[string][]byte, done func(*tidemarkv1.Position, error)) {
+func (l *memoryLog) Append(key string, value []byte, headers map[string][]byte,
+	done func(*tidemarkv1.Position, error),
+) {
 	l.mu.Lock()
 	at := &tidemarkv1.Position{Partition: 7, Offset: int64(len(l.records))}
 	l.records = append(l.records, record{key, bytes.Clone(value), maps.Clone(headers)})

@@ -12,14 +12,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxBuckets bounds the limiter's memory to some 30 MB: a client with a secret for every workspace can name any number of them.
+// maxBuckets bounds the limiter's memory to some 30 MB: a client with a secret for every workspace can name any number
+// of them.
 const maxBuckets = 100_000
 
 // policyName names the only policy in the RateLimit header fields.
 const policyName = `"workspace"`
 
-// A limiter keeps a token bucket per workspace. A bucket that is unused for as long as it takes to fill is dropped, since a new one
-// is full too. Past maxBuckets the least recently used one is dropped, which lets its sender send more.
+// A limiter keeps a token bucket per workspace. A bucket that is unused for as long as it takes to fill is dropped,
+// since a new one is full too. Past maxBuckets the least recently used one is dropped, which lets its sender send more.
 type limiter struct {
 	rate  rate.Limit
 	burst int
@@ -54,11 +55,12 @@ func newLimiter(perSecond float64, burst int) *limiter {
 	}
 }
 
-// policy describes a token bucket as a window, the only form that RateLimit-Policy has: q requests in w seconds, never more than
-// the bucket allows over time.
+// policy describes a token bucket as a window, the only form that RateLimit-Policy has: q requests in w seconds, never
+// more than the bucket allows over time.
 func policy(perSecond float64, burst int) string {
 	window := max(1, math.Ceil(float64(burst)/perSecond))
-	quota := max(float64(burst), math.Floor(perSecond)) // a bucket smaller than a second's worth fills up within the second
+	// a bucket smaller than a second's worth fills up within the second
+	quota := max(float64(burst), math.Floor(perSecond))
 	return fmt.Sprintf("%s;q=%.0f;w=%.0f", policyName, min(quota, maxInteger), min(window, maxInteger))
 }
 
@@ -79,7 +81,8 @@ func (l *limiter) take(workspace string, now time.Time) quota {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now.Before(l.latest) { // requests overtake each other; a bucket set back in time would refill for the same interval twice
+	// requests overtake each other; a bucket set back in time would refill for the same interval twice
+	if now.Before(l.latest) {
 		now = l.latest
 	}
 	l.latest = now
@@ -117,7 +120,8 @@ func (l *limiter) bucket(workspace string, now time.Time) *rate.Limiter {
 		b.used = now
 		return b.tokens
 	}
-	for e := l.recent.Back(); e != nil && (now.Sub(e.Value.(*bucket).used) >= l.fill || len(l.buckets) >= l.max); e = l.recent.Back() {
+	for e := l.recent.Back(); e != nil &&
+		(now.Sub(e.Value.(*bucket).used) >= l.fill || len(l.buckets) >= l.max); e = l.recent.Back() {
 		delete(l.buckets, l.recent.Remove(e).(*bucket).workspace)
 	}
 	b := &bucket{workspace: workspace, tokens: rate.NewLimiter(l.rate, l.burst), used: now}

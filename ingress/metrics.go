@@ -31,13 +31,15 @@ func newMetrics(r prometheus.Registerer, limit *inFlightLimit) (*metrics, error)
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts(opts("requests_total",
 			"Webhook requests by outcome: accepted, or the code of the refusal.")), []string{"code"}),
-		bytes: prometheus.NewCounter(prometheus.CounterOpts(opts("body_bytes_total", "Bytes of webhook bodies read whole."))),
+		bytes: prometheus.NewCounter(
+			prometheus.CounterOpts(opts("body_bytes_total", "Bytes of webhook bodies read whole."))),
 		ackSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: ack.Namespace, Subsystem: ack.Subsystem, Name: ack.Name, Help: ack.Help,
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
 		late: prometheus.NewCounterVec(prometheus.CounterOpts(opts("late_acks_total",
-			"Events answered 503 for want of an acknowledgement, by what became of them: landed or failed.")), []string{"outcome"}),
+			"Events answered 503 without an acknowledgement in time, by outcome: landed or failed.")),
+			[]string{"outcome"}),
 	}
 	for _, outcome := range []string{landed, failed} {
 		m.late.WithLabelValues(outcome)

@@ -15,8 +15,8 @@ import (
 
 // recordHeaders returns the headers of an event's record: CloudEvents 1.0 in Kafka's binary mode, and traceparent.
 //
-// ce_source is the URI-reference "fastio/" and the workspace's id, percent-escaped. CloudEvents wants ce_source and ce_id to be
-// unique together, and event ids are unique in their workspace only.
+// ce_source is the URI-reference "fastio/" and the workspace's id, percent-escaped. CloudEvents wants ce_source and
+// ce_id to be unique together, and event ids are unique in their workspace only.
 func recordHeaders(e *tidemarkv1.Event, request http.Header) map[string][]byte {
 	h := map[string][]byte{
 		"ce_specversion":         []byte("1.0"),
@@ -38,8 +38,8 @@ func recordHeaders(e *tidemarkv1.Event, request http.Header) map[string][]byte {
 	return h
 }
 
-// traceparent returns the request's own if it is valid (W3C Trace Context), else a new one that is not sampled, since no span was
-// recorded here.
+// traceparent returns the request's own if it is valid (W3C Trace Context), else a new one that is not sampled, since
+// no span was recorded here.
 func traceparent(h http.Header) []byte {
 	if t := only(h, "Traceparent"); validTraceparent(t) {
 		return []byte("00" + t[2:55])

@@ -22,8 +22,14 @@ func TestRecordHeaders(t *testing.T) {
 		want  map[string]string
 	}{
 		{
-			"whole", &tidemarkv1.Event{Event: "workspace_storage_file_added", EventId: "evt_é", WorkspaceId: "123", FileId: "2a/b", OccurredAt: proto.Int64(1790372411_250000)},
-			map[string]string{"ce_id": "evt_é", "ce_source": "fastio/123", "ce_type": "workspace_storage_file_added", "ce_subject": "2a/b", "ce_time": "2026-09-25T21:40:11.25Z"},
+			"whole", &tidemarkv1.Event{
+				Event: "workspace_storage_file_added", EventId: "evt_é", WorkspaceId: "123",
+				FileId: "2a/b", OccurredAt: proto.Int64(1790372411_250000),
+			},
+			map[string]string{
+				"ce_id": "evt_é", "ce_source": "fastio/123", "ce_type": "workspace_storage_file_added",
+				"ce_subject": "2a/b", "ce_time": "2026-09-25T21:40:11.25Z",
+			},
 		},
 		{
 			"no file, no time", &tidemarkv1.Event{Event: "e", EventId: "1", WorkspaceId: "w"},
@@ -34,7 +40,8 @@ func TestRecordHeaders(t *testing.T) {
 			map[string]string{"ce_id": "1", "ce_source": "fastio/a%2Fb%20%25%3F%23%C3%A9:", "ce_type": "e"},
 		},
 		{
-			"a time that RFC 3339 lacks", &tidemarkv1.Event{Event: "e", EventId: "1", WorkspaceId: "w", OccurredAt: proto.Int64(1 << 60)},
+			"a time that RFC 3339 lacks",
+			&tidemarkv1.Event{Event: "e", EventId: "1", WorkspaceId: "w", OccurredAt: proto.Int64(1 << 60)},
 			map[string]string{"ce_id": "1", "ce_source": "fastio/w", "ce_type": "e"},
 		},
 	} {
@@ -75,7 +82,8 @@ func TestTraceparent(t *testing.T) {
 		{"not ASCII", []string{"00-0af7651916cd43dd8448eb211c8031é-b7ad6b7169203331-01"}, ""},
 	} {
 		got := string(traceparent(http.Header{"Traceparent": test.header}))
-		if test.want != "" && got != test.want || test.want == "" && (!made.MatchString(got) || !validTraceparent(got) || got[3:35] == traced[3:35]) {
+		if test.want != "" && got != test.want ||
+			test.want == "" && (!made.MatchString(got) || !validTraceparent(got) || got[3:35] == traced[3:35]) {
 			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
 		}
 	}

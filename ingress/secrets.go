@@ -43,9 +43,9 @@ func (s Secret) check() error {
 	return nil
 }
 
-// ParseSecrets reads a comma-separated list of secrets for all workspaces. Space around an entry is ignored. An entry that begins
-// with "#" is refused, since it may be meant as a comment and would be an active secret. Errors name the entry by number and never
-// quote it.
+// ParseSecrets reads a comma-separated list of secrets for all workspaces. Space around an entry is ignored. An entry
+// that begins with "#" is refused, since it may be meant as a comment and would be an active secret. Errors name the
+// entry by number and never quote it.
 func ParseSecrets(scheme Scheme, list string) ([]Secret, error) {
 	switch list = strings.TrimSpace(list); {
 	case list == "":
@@ -67,9 +67,9 @@ func ParseSecrets(scheme Scheme, list string) ([]Secret, error) {
 	return secrets, nil
 }
 
-// ReadSecretsFile reads secrets from a file, one a line: `secret`, or `workspace=secret` for one bound to a workspace. A
-// line splits at its first "=" unless only "=" follows it, as base64 ends so. Blank lines, lines that begin with "#", and space
-// around a line or around the "=" are ignored. Errors name the line by number and never quote it.
+// ReadSecretsFile reads secrets from a file, one a line: `secret`, or `workspace=secret` for one bound to a workspace.
+// A line splits at its first "=" unless only "=" follows it, as base64 ends so. Blank lines, lines that begin with "#",
+// and space around a line or around the "=" are ignored. Errors name the line by number and never quote it.
 func ReadSecretsFile(scheme Scheme, path string) ([]Secret, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -103,7 +103,8 @@ func parseLine(scheme Scheme, line string) (Secret, error) {
 		return parseSecret(scheme, "", line)
 	}
 	workspace = strings.TrimSpace(workspace)
-	if workspace == "" || len(workspace) > codecs.MaxID || !utf8.ValidString(workspace) || strings.ContainsFunc(workspace, unicode.IsControl) {
+	if workspace == "" || len(workspace) > codecs.MaxID || !utf8.ValidString(workspace) ||
+		strings.ContainsFunc(workspace, unicode.IsControl) {
 		return Secret{}, fmt.Errorf("has no workspace id of 1 to %d bytes before its \"=\"", codecs.MaxID)
 	}
 	return parseSecret(scheme, workspace, rest)

@@ -130,13 +130,17 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	secrets := secretsOf(t, Scheme{}, anyKey, "123="+boundKey)
 	var logged strings.Builder
-	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "secrets", secrets, "config", Config{Secrets: secrets, Producer: nil}.Secrets)
+	slog.New(slog.NewJSONHandler(&logged, nil)).Info("x", "secrets", secrets, "config",
+		Config{Secrets: secrets, Producer: nil}.Secrets)
 	slog.New(slog.NewTextHandler(&logged, nil)).Info("x", "secrets", secrets, "one", secrets[0])
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%x", "%d"} {
 		fmt.Fprintf(&logged, format, secrets)
 		fmt.Fprintf(&logged, format, Config{Secrets: secrets})
 	}
-	for _, key := range []string{anyKey, boundKey, fmt.Sprintf("%x", anyKey), strings.Trim(fmt.Sprintf("%d", []byte(anyKey)), "[]")} {
+	for _, key := range []string{
+		anyKey, boundKey, fmt.Sprintf("%x", anyKey),
+		strings.Trim(fmt.Sprintf("%d", []byte(anyKey)), "[]"),
+	} {
 		if strings.Contains(logged.String(), key) {
 			t.Errorf("%q is printed:\n%s", key, logged.String())
 		}

@@ -12,8 +12,8 @@ var (
 	errClosed = errors.New("shutting down")
 )
 
-// A semaphore bounds what is in flight by count and by bytes; golang.org/x/sync/semaphore has one weight only, and no drain. An
-// empty one admits any size, since a size over the bound would otherwise never be admitted.
+// A semaphore bounds what is in flight by count and by bytes; golang.org/x/sync/semaphore has one weight only, and no
+// drain. An empty one admits any size, since a size over the bound would otherwise never be admitted.
 type semaphore struct {
 	maxCount int
 	maxBytes int64

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// HTTPServer returns a server for h with the limits of a public endpoint: headers within 5 s and 16 KiB, a request within 10 s, so
-// that a slow sender cannot keep a connection. Answering takes MaxAckTimeout at most.
+// HTTPServer returns a server for h with the limits of a public endpoint: headers within 5 s and 16 KiB, a request
+// within 10 s, so that a slow sender cannot keep a connection. Answering takes MaxAckTimeout at most.
 func HTTPServer(addr string, h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Addr:              addr,

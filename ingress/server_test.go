@@ -160,7 +160,8 @@ func TestSlowLoris(t *testing.T) {
 func TestLimitsOfTheServer(t *testing.T) {
 	t.Parallel()
 	h := HTTPServer(":0", http.NotFoundHandler(), slog.New(slog.DiscardHandler))
-	if h.ReadHeaderTimeout == 0 || h.ReadTimeout == 0 || h.IdleTimeout == 0 || h.WriteTimeout < h.ReadTimeout+MaxAckTimeout {
+	if h.ReadHeaderTimeout == 0 || h.ReadTimeout == 0 || h.IdleTimeout == 0 ||
+		h.WriteTimeout < h.ReadTimeout+MaxAckTimeout {
 		t.Errorf("limits %+v", h)
 	}
 }

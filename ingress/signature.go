@@ -45,7 +45,8 @@ func ParseScheme(name, timestampHeader string) (Scheme, error) {
 	switch name {
 	case Fastio, FastioV1, StandardWebhooks:
 		if timestampHeader != "" {
-			return Scheme{}, fmt.Errorf("webhook scheme %s has no timestamp header of its own: leave it out, or choose %s", name, FastioX)
+			return Scheme{}, fmt.Errorf(
+				"webhook scheme %s has no timestamp header of its own: leave it out, or choose %s", name, FastioX)
 		}
 		return Scheme{name: name}, nil
 	case FastioX:
@@ -57,7 +58,8 @@ func ParseScheme(name, timestampHeader string) (Scheme, error) {
 		}
 		return Scheme{name, textproto.CanonicalMIMEHeaderKey(timestampHeader)}, nil
 	}
-	return Scheme{}, fmt.Errorf("webhook scheme %q: want %s, %s, %s or %s", name, Fastio, FastioV1, FastioX, StandardWebhooks)
+	return Scheme{}, fmt.Errorf("webhook scheme %q: want %s, %s, %s or %s", name, Fastio, FastioV1, FastioX,
+		StandardWebhooks)
 }
 
 // Name returns the scheme's name.
@@ -71,7 +73,8 @@ func (s Scheme) Name() string {
 // Timed reports whether the scheme signs the time, so that old requests are refused.
 func (s Scheme) Timed() bool { return s.Name() != Fastio }
 
-// Sign returns the headers that a sender of that scheme adds to a request at the time now. Only standard-webhooks signs the id.
+// Sign returns the headers that a sender of that scheme adds to a request at the time now. Only standard-webhooks signs
+// the id.
 func Sign(scheme Scheme, secret Secret, body []byte, id string, now time.Time) http.Header {
 	h := http.Header{}
 	unix := strconv.FormatInt(now.Unix(), 10)
@@ -106,8 +109,8 @@ type claim struct {
 	unix   int64
 }
 
-// add takes one entry of a header. It skips one that is not well-formed, as the reference libraries do: another may match. It
-// returns false past maxSignatures.
+// add takes one entry of a header. It skips one that is not well-formed, as the reference libraries do: another may
+// match. It returns false past maxSignatures.
 func (c *claim) add(sum []byte, wellFormed bool) bool {
 	if wellFormed {
 		c.macs = append(c.macs, sum)
@@ -125,8 +128,8 @@ func (g grant) covers(workspace string) bool {
 	return g.all || slices.Contains(g.workspaces, workspace)
 }
 
-// Verify checks a request's signature as the webhook endpoint does, at the time now. Its error is the *problem.Problem that the
-// endpoint would answer.
+// Verify checks a request's signature as the webhook endpoint does, at the time now. Its error is the *problem.Problem
+// that the endpoint would answer.
 func Verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now time.Time) error {
 	if _, refused := verify(scheme, secrets, h, body, now); refused != nil {
 		return refused
@@ -134,8 +137,8 @@ func Verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now tim
 	return nil
 }
 
-// verify checks a request against every secret, also after one has matched: neither the duration nor the answer reveals which
-// secret nearly matched.
+// verify checks a request against every secret, also after one has matched: neither the duration nor the answer reveals
+// which secret nearly matched.
 func verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now time.Time) (grant, *problem.Problem) {
 	c, refused := scheme.claim(h)
 	if refused != nil {
@@ -159,10 +162,12 @@ func verify(scheme Scheme, secrets []Secret, h http.Header, body []byte, now tim
 		}
 	}
 	if !found {
-		return grant{}, unsigned("signature_mismatch", "no active secret gives this signature: sign the raw body, byte for byte as sent, with the secret configured here")
+		return grant{}, unsigned("signature_mismatch", "no active secret gives this signature: sign the raw body, "+
+			"byte for byte as sent, with the secret configured here")
 	}
 	if age := now.Unix() - c.unix; c.timed && (age > int64(Window/time.Second) || -age > int64(Window/time.Second)) {
-		return grant{}, unsigned("signature_expired", "the signed time is more than 5 minutes from the time here: sign each attempt again, and set the sender's clock")
+		return grant{}, unsigned("signature_expired", "the signed time is more than 5 minutes from the time here: "+
+			"sign each attempt again, and set the sender's clock")
 	}
 	return g, nil
 }
@@ -282,7 +287,8 @@ func header(h http.Header, name string) (string, *problem.Problem) {
 	}
 	text := only(h, name)
 	if text == "" {
-		return "", unsigned("signature_missing", "the header is missing: sign the request, or set the scheme that the sender uses").On(name)
+		return "", unsigned("signature_missing",
+			"the header is missing: sign the request, or set the scheme that the sender uses").On(name)
 	}
 	return text, nil
 }
@@ -303,7 +309,8 @@ func malformed(name, form string) *problem.Problem {
 	return unsigned("signature_malformed", "the header is not of the form "+form).On(name)
 }
 
-// parseUnix reads seconds since 1970. Only the canonical decimal form is accepted, since the text is part of what is signed.
+// parseUnix reads seconds since 1970. Only the canonical decimal form is accepted, since the text is part of what is
+// signed.
 func parseUnix(s string) (int64, bool) {
 	n, err := strconv.ParseUint(s, 10, 40)
 	return int64(n), err == nil && strconv.FormatUint(n, 10) == s

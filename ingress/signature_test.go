@@ -62,7 +62,8 @@ func TestVerifyKnownHeaders(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			scheme := schemeOf(t, test.scheme)
-			g, refused := verify(scheme, secretsOf(t, scheme, keyFor(test.scheme, anyKey)), test.header, []byte(minimal), noon)
+			g, refused := verify(scheme, secretsOf(t, scheme, keyFor(test.scheme, anyKey)), test.header,
+				[]byte(minimal), noon)
 			if refused != nil || !g.covers("123") {
 				t.Errorf("refused: %+v", refused)
 			}
@@ -164,10 +165,12 @@ func TestTamperedParts(t *testing.T) {
 		if _, refused := verify(scheme, secret, signed, []byte(minimal), noon); refused != nil {
 			t.Errorf("%s: as signed: %+v", name, refused)
 		}
-		if _, refused := verify(scheme, secret, signed, []byte(minimal+" "), noon); refused == nil || refused.Code != "signature_mismatch" {
+		if _, refused := verify(scheme, secret, signed, []byte(minimal+" "), noon); refused == nil ||
+			refused.Code != "signature_mismatch" {
 			t.Errorf("%s: another body: %+v", name, refused)
 		}
-		if _, refused := verify(scheme, secretsOf(t, scheme, keyFor(name, otherKey)), signed, []byte(minimal), noon); refused == nil || refused.Code != "signature_mismatch" {
+		if _, refused := verify(scheme, secretsOf(t, scheme, keyFor(name, otherKey)), signed, []byte(minimal),
+			noon); refused == nil || refused.Code != "signature_mismatch" {
 			t.Errorf("%s: another secret: %+v", name, refused)
 		}
 		for _, header := range []string{"X-Fastio-Timestamp", "Webhook-Timestamp", "Webhook-Id"} {
@@ -176,7 +179,8 @@ func TestTamperedParts(t *testing.T) {
 			}
 			changed := signed.Clone()
 			changed.Set(header, fmt.Sprint(noon.Unix()+1)) // within the window, but not what was signed
-			if _, refused := verify(scheme, secret, changed, []byte(minimal), noon); refused == nil || refused.Code != "signature_mismatch" {
+			if _, refused := verify(scheme, secret, changed, []byte(minimal), noon); refused == nil ||
+				refused.Code != "signature_mismatch" {
 				t.Errorf("%s: another %s: %+v", name, header, refused)
 			}
 		}
@@ -188,7 +192,10 @@ func TestWindow(t *testing.T) {
 	for _, name := range everyScheme {
 		scheme := schemeOf(t, name)
 		secrets := secretsOf(t, scheme, keyFor(name, anyKey))
-		for _, age := range []time.Duration{-24 * time.Hour, -Window - time.Second, -Window, 0, Window, Window + time.Second, 24 * time.Hour} {
+		for _, age := range []time.Duration{
+			-24 * time.Hour, -Window - time.Second, -Window, 0, Window,
+			Window + time.Second, 24 * time.Hour,
+		} {
 			header := Sign(scheme, secrets[0], []byte(minimal), "m", noon.Add(-age))
 			_, refused := verify(scheme, secrets, header, []byte(minimal), noon)
 			want := name == Fastio || age.Abs() <= Window // fastio signs no time
@@ -247,7 +254,8 @@ func TestOneKeyBoundTwice(t *testing.T) {
 	if refused != nil || !g.covers("1") || !g.covers("2") || g.covers("3") {
 		t.Errorf("grant %+v, problem %+v", g, refused)
 	}
-	g, refused = verify(Scheme{}, append(slices.Clone(secrets), secretsOf(t, Scheme{}, anyKey)...), header, []byte("x"), noon)
+	g, refused = verify(Scheme{}, append(slices.Clone(secrets), secretsOf(t, Scheme{}, anyKey)...), header,
+		[]byte("x"), noon)
 	if refused != nil || !g.covers("3") {
 		t.Errorf("grant %+v, problem %+v", g, refused)
 	}
@@ -263,7 +271,14 @@ func TestParseScheme(t *testing.T) {
 	if (Scheme{}).Name() != Fastio {
 		t.Error("the zero scheme is not fastio")
 	}
-	for _, bad := range [][2]string{{"", ""}, {"FASTIO", ""}, {"hmac", ""}, {Fastio, "X-Time"}, {FastioX, "no name"}, {FastioX, "x:y"}} {
+	for _, bad := range [][2]string{
+		{"", ""},
+		{"FASTIO", ""},
+		{"hmac", ""},
+		{Fastio, "X-Time"},
+		{FastioX, "no name"},
+		{FastioX, "x:y"},
+	} {
 		if scheme, err := ParseScheme(bad[0], bad[1]); err == nil {
 			t.Errorf("%q taken as %+v", bad, scheme)
 		}
@@ -274,7 +289,8 @@ func TestParseScheme(t *testing.T) {
 	}
 	secrets := secretsOf(t, scheme, anyKey)
 	header := Sign(scheme, secrets[0], []byte(minimal), "", noon)
-	if _, refused := verify(scheme, secrets, header, []byte(minimal), noon); refused != nil || header.Get("X-Sent-At") == "" {
+	if _, refused := verify(scheme, secrets, header, []byte(minimal), noon); refused != nil ||
+		header.Get("X-Sent-At") == "" {
 		t.Errorf("header %v: %+v", header, refused)
 	}
 }

@@ -117,7 +117,8 @@ func (a *admin) allowed(ctx context.Context, want []Access) (map[string]int32, e
 	if len(groups.Groups) == 0 {
 		return allowed, nil
 	}
-	for _, shard := range a.client.RequestSharded(ctx, groups) { // one for each coordinator, and for each group without one
+	// one for each coordinator, and for each group without one
+	for _, shard := range a.client.RequestSharded(ctx, groups) {
 		switch response := shard.Resp.(type) {
 		case *kmsg.DescribeGroupsResponse:
 			for _, g := range response.Groups {

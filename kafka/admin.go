@@ -60,8 +60,8 @@ func NewTopicChecker(c Config, want []topology.Topic) (*TopicChecker, error) {
 // Topics does what CheckTopics does.
 func (t *TopicChecker) Topics(ctx context.Context) error { return t.admin.check(ctx, t.want) }
 
-// Partitions returns an error that names every topic with another partition count than wanted: a *Mismatch for each. Missing
-// topics are ignored.
+// Partitions returns an error that names every topic with another partition count than wanted: a *Mismatch for each.
+// Missing topics are ignored.
 func (t *TopicChecker) Partitions(ctx context.Context) error {
 	return t.admin.checkPartitions(ctx, t.want)
 }
@@ -73,7 +73,8 @@ func (t *TopicChecker) Close() { t.admin.Close() }
 // out.
 func (a *admin) fail(doing string, err error) error {
 	if errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "missing?") { // that one has kgo's own guess
-		err = fmt.Errorf("%w: the broker closed the connection: it requires TLS or a login, or refuses the one it got", err)
+		err = fmt.Errorf("%w: the broker closed the connection: it requires TLS or a login, or refuses the one it got",
+			err)
 	}
 	if cause := a.last.get(); cause != nil && !strings.Contains(err.Error(), cause.Error()) {
 		err = errors.Join(err, fmt.Errorf("last connection: %w", cause))

@@ -18,17 +18,20 @@ import (
 
 // Cluster returns the connection settings for the packages below this one.
 func (c Config) Cluster() committed.Cluster {
-	return committed.Cluster{Brokers: c.Brokers, Sarama: c.Sarama, Franz: c.Franz, Explain: func(topic string, err error) error {
-		switch {
-		case errors.Is(err, kerr.UnknownTopicOrPartition):
-			return missing(topic)
-		case errors.Is(err, kerr.TopicAuthorizationFailed):
-			return deniedRead(topic)
-		case errors.Is(err, sarama.ErrOffsetOutOfRange):
-			return fmt.Errorf("%w; `tidemark doctor` says which", err)
-		}
-		return fmt.Errorf("%w, at %s", err, strings.Join(c.Brokers, ","))
-	}}
+	return committed.Cluster{
+		Brokers: c.Brokers, Sarama: c.Sarama, Franz: c.Franz,
+		Explain: func(topic string, err error) error {
+			switch {
+			case errors.Is(err, kerr.UnknownTopicOrPartition):
+				return missing(topic)
+			case errors.Is(err, kerr.TopicAuthorizationFailed):
+				return deniedRead(topic)
+			case errors.Is(err, sarama.ErrOffsetOutOfRange):
+				return fmt.Errorf("%w; `tidemark doctor` says which", err)
+			}
+			return fmt.Errorf("%w, at %s", err, strings.Join(c.Brokers, ","))
+		},
+	}
 }
 
 // ProducerBuilder returns goka's producer over franz-go (docs/decisions/0003-producer.md). A record waits up to linger

@@ -33,15 +33,17 @@ func TestSaramaSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, ok := range map[string]bool{
-		"from the oldest":          s.Consumer.Offsets.Initial == sarama.OffsetOldest,
-		"no reset of offsets":      !s.Consumer.Group.ResetInvalidOffsets,
-		"slow members are waited":  s.Consumer.Group.Rebalance.Timeout >= 90*time.Second,
-		"errors are returned":      s.Consumer.Return.Errors,
-		"commits in a second":      s.Consumer.Offsets.AutoCommit.Enable && s.Consumer.Offsets.AutoCommit.Interval <= time.Second,
-		"largest record":           s.Consumer.Fetch.Max == 0 && s.Consumer.Fetch.MaxBytes >= topology.MaxMessageBytes,
-		"a new leader is heard of": s.Metadata.RefreshFrequency > 0 && s.Metadata.RefreshFrequency <= time.Second && !s.Metadata.Full,
-		"no topic by typo":         !s.Metadata.AllowAutoTopicCreation,
-		"version":                  s.Version.IsAtLeast(sarama.V2_8_0_0),
+		"from the oldest":         s.Consumer.Offsets.Initial == sarama.OffsetOldest,
+		"no reset of offsets":     !s.Consumer.Group.ResetInvalidOffsets,
+		"slow members are waited": s.Consumer.Group.Rebalance.Timeout >= 90*time.Second,
+		"errors are returned":     s.Consumer.Return.Errors,
+		"commits in a second": s.Consumer.Offsets.AutoCommit.Enable &&
+			s.Consumer.Offsets.AutoCommit.Interval <= time.Second,
+		"largest record": s.Consumer.Fetch.Max == 0 && s.Consumer.Fetch.MaxBytes >= topology.MaxMessageBytes,
+		"a new leader is heard of": s.Metadata.RefreshFrequency > 0 && s.Metadata.RefreshFrequency <= time.Second &&
+			!s.Metadata.Full,
+		"no topic by typo": !s.Metadata.AllowAutoTopicCreation,
+		"version":          s.Version.IsAtLeast(sarama.V2_8_0_0),
 	} {
 		if !ok {
 			t.Errorf("not so: %s", what)
@@ -67,13 +69,16 @@ func TestConfigRefuses(t *testing.T) {
 	brokers := []string{"127.0.0.1:1"}
 	nowhere := filepath.Join(t.TempDir(), "no.pem")
 	for want, c := range map[string]kafka.Config{
-		"no broker address":         {},
-		"no broker address given":   {Brokers: []string{""}},
-		"TLS is off":                {Brokers: brokers, TLS: kafka.TLSConfig{CAFile: nowhere}},
-		"needs both":                {Brokers: brokers, TLS: kafka.TLSConfig{Enabled: true, CertFile: nowhere}},
-		"read the Kafka CA file":    {Brokers: brokers, TLS: kafka.TLSConfig{Enabled: true, CAFile: nowhere}},
-		"holds no PEM certificate":  {Brokers: brokers, TLS: kafka.TLSConfig{Enabled: true, CAFile: "config.go"}},
-		"client certificate":        {Brokers: brokers, TLS: kafka.TLSConfig{Enabled: true, CertFile: nowhere, KeyFile: nowhere}},
+		"no broker address":        {},
+		"no broker address given":  {Brokers: []string{""}},
+		"TLS is off":               {Brokers: brokers, TLS: kafka.TLSConfig{CAFile: nowhere}},
+		"needs both":               {Brokers: brokers, TLS: kafka.TLSConfig{Enabled: true, CertFile: nowhere}},
+		"read the Kafka CA file":   {Brokers: brokers, TLS: kafka.TLSConfig{Enabled: true, CAFile: nowhere}},
+		"holds no PEM certificate": {Brokers: brokers, TLS: kafka.TLSConfig{Enabled: true, CAFile: "config.go"}},
+		"client certificate": {
+			Brokers: brokers,
+			TLS:     kafka.TLSConfig{Enabled: true, CertFile: nowhere, KeyFile: nowhere},
+		},
 		"no SASL mechanism":         {Brokers: brokers, SASL: kafka.SASLConfig{User: "u", Password: "p"}},
 		`"GSSAPI" is not known`:     {Brokers: brokers, SASL: kafka.SASLConfig{Mechanism: "GSSAPI", User: "u", Password: "p"}},
 		"needs a user and a passwo": {Brokers: brokers, SASL: kafka.SASLConfig{Mechanism: kafka.Plain, User: "u"}},
@@ -111,7 +116,10 @@ func secured(t *testing.T, mechanism string) kafka.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1),
-		kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}),
+		kfake.TLS(&tls.Config{
+			Certificates: []tls.Certificate{pair}, ClientCAs: pool,
+			ClientAuth: tls.RequireAndVerifyClientCert,
+		}),
 		kfake.EnableSASL(), kfake.Superuser(mechanism, "tidemark", "tidemark-secret"))
 	if err != nil {
 		t.Fatal(err)
@@ -154,14 +162,29 @@ func TestSecuredRefuses(t *testing.T) {
 		spoil func(*kafka.Config)
 		want  string
 	}{
-		"wrong password":                   {func(c *kafka.Config) { c.SASL.Password = "no" }, "refuses"},
-		"wrong mechanism":                  {func(c *kafka.Config) { c.SASL.Mechanism = kafka.Plain }, "refuses the one it got"},
-		"no login":                         {func(c *kafka.Config) { c.SASL = kafka.SASLConfig{} }, "SASL"},
-		"no certificate":                   {func(c *kafka.Config) { c.TLS.CertFile, c.TLS.KeyFile = "", "" }, "certificate required"},
-		"certificate of another authority": {func(c *kafka.Config) { c.TLS.CertFile, c.TLS.KeyFile = stranger.cert, stranger.key }, "unknown certificate authority"},
-		"broker of an unknown authority":   {func(c *kafka.Config) { c.TLS.CAFile = other.file }, "certificate signed by unknown authority"},
-		"no TLS":                           {func(c *kafka.Config) { c.TLS = kafka.TLSConfig{} }, "TLS"},
-		"nobody there":                     {func(c *kafka.Config) { c.Brokers = []string{"127.0.0.1:1"} }, "connection refused"},
+		"wrong password": {func(c *kafka.Config) { c.SASL.Password = "no" }, "refuses"},
+		"wrong mechanism": {
+			func(c *kafka.Config) { c.SASL.Mechanism = kafka.Plain },
+			"refuses the one it got",
+		},
+		"no login": {func(c *kafka.Config) { c.SASL = kafka.SASLConfig{} }, "SASL"},
+		"no certificate": {
+			func(c *kafka.Config) { c.TLS.CertFile, c.TLS.KeyFile = "", "" },
+			"certificate required",
+		},
+		"certificate of another authority": {
+			func(c *kafka.Config) { c.TLS.CertFile, c.TLS.KeyFile = stranger.cert, stranger.key },
+			"unknown certificate authority",
+		},
+		"broker of an unknown authority": {
+			func(c *kafka.Config) { c.TLS.CAFile = other.file },
+			"certificate signed by unknown authority",
+		},
+		"no TLS": {func(c *kafka.Config) { c.TLS = kafka.TLSConfig{} }, "TLS"},
+		"nobody there": {
+			func(c *kafka.Config) { c.Brokers = []string{"127.0.0.1:1"} },
+			"connection refused",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -199,7 +222,8 @@ func TestScramOnKafka(t *testing.T) {
 	}
 	client.Close()
 	c.SASL.Password = "no"
-	if _, err := kafka.TopicIDs(t.Context(), c); err == nil || !strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
+	if _, err := kafka.TopicIDs(t.Context(), c); err == nil ||
+		!strings.Contains(err.Error(), "SASL_AUTHENTICATION_FAILED") {
 		t.Errorf("wrong password: got %v, want the login named", err)
 	}
 }
@@ -237,7 +261,8 @@ func (a *authority) issue(t *testing.T, name string, change ...func(*x509.Certif
 	key := newKey(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, f := range change {
 		f(template)

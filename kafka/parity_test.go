@@ -33,15 +33,18 @@ func TestParity(t *testing.T) {
 				t.Skip("a JDK is missing: apt install openjdk-17-jdk-headless")
 			}
 			jars := fetched(t, "../deploy/kafka/kafka.sh", "jars")
-			return exec.Command("java", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(jars, "*"), "testdata/parity/Produce.java", brokers, topic)
+			return exec.Command("java", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(jars, "*"),
+				"testdata/parity/Produce.java", brokers, topic)
 		},
 		"kafka-python": func(t *testing.T, brokers, topic string) *exec.Cmd {
 			t.Helper()
-			return exec.Command(fetched(t, "../.ci/python"), "testdata/parity/produce.py", "kafka-python", brokers, topic)
+			return exec.Command(fetched(t, "../.ci/python"), "testdata/parity/produce.py", "kafka-python", brokers,
+				topic)
 		},
 		"confluent-kafka": func(t *testing.T, brokers, topic string) *exec.Cmd {
 			t.Helper()
-			return exec.Command(fetched(t, "../.ci/python"), "testdata/parity/produce.py", "confluent-kafka", brokers, topic)
+			return exec.Command(fetched(t, "../.ci/python"), "testdata/parity/produce.py", "confluent-kafka", brokers,
+				topic)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -165,12 +168,15 @@ func lines(keys []string) string {
 // a hash over 4 bytes at a time may get wrong.
 func oddKeys(n int) []string {
 	keys := []string{
-		"", "a", "ab", "abc", "abcd", "\x00", "\x00\x00\x00\x00", " ", "_", "__offset", "/", "//", "%", "%2F", "%252F", "ws1/", "ws/1", "..", "null",
-		"123", "4821930571648203911", "-1", "ä", "a\u0308", "日本語", "🙂", "👩‍👩‍👧‍👦", "\u202eabc", "\ufeff", "\xff\xfe\xfd", "\x80", strings.Repeat("x", 256),
+		"", "a", "ab", "abc", "abcd", "\x00", "\x00\x00\x00\x00", " ", "_", "__offset", "/", "//", "%", "%2F", "%252F",
+		"ws1/", "ws/1", "..", "null",
+		"123", "4821930571648203911", "-1", "ä", "a\u0308", "日本語", "🙂", "👩‍👩‍👧‍👦", "\u202eabc", "\ufeff",
+		"\xff\xfe\xfd", "\x80", strings.Repeat("x", 256),
 		strings.Repeat("日", 85), strings.Repeat("\xff", 1000),
 	}
 	random := rand.New(rand.NewPCG(20, 26))
-	alphabet := []rune("abcXYZ0123456789-_./%~+=&? \t\n\"\\'äßéñøłжщאبहि中文字かなカナ한글🙂🚀\u0000\u001f\u007f\u0300\u200d\u2028\ufffd\U0010ffff")
+	alphabet := []rune("abcXYZ0123456789-_./%~+=&? " +
+		"\t\n\"\\'äßéñøłжщאبहि中文字かなカナ한글🙂🚀\u0000\u001f\u007f\u0300\u200d\u2028\ufffd\U0010ffff")
 	for len(keys) < n {
 		var b []byte
 		switch random.IntN(4) {

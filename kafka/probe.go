@@ -119,9 +119,10 @@ func (p *probe) dial(ctx context.Context) (net.Conn, error) {
 		cause := "the name server did not answer"
 		var dns *net.DNSError
 		if errors.As(err, &dns) && dns.IsNotFound {
-			cause = "nobody knows this host name"
+			cause = "unknown host name"
 		}
-		return nil, p.fault(StepDNS, err, "correct --brokers or advertised.listeners, or make the name known here", "%s: %s", host, cause)
+		return nil, p.fault(StepDNS, err, "correct --brokers or advertised.listeners, or make the name known here",
+			"%s: %s", host, cause)
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", p.address)
 	if err == nil {
@@ -159,13 +160,17 @@ func (p *probe) noAnswer(ctx context.Context, err error) error {
 	case p.config.TLS.Enabled && (p.certificateRequested || remoteAlert(err) != "") && !isTimeout(err):
 		return p.refusedTLS(err)
 	case !p.config.TLS.Enabled && (errors.Is(err, errTLSAnswer) || p.speaksTLS(ctx)):
-		return p.fault(StepTLS, err, "set --kafka-tls, and --kafka-ca-file if the authority is your own", "this port speaks TLS, and TLS is off here")
+		return p.fault(StepTLS, err, "set --kafka-tls, and --kafka-ca-file if the authority is your own",
+			"this port speaks TLS, and TLS is off here")
 	case errors.Is(err, errNotKafka):
-		return p.fault(StepKafka, err, "correct the port: Kafka's is often 9092", "something else than Kafka answers on this port")
+		return p.fault(StepKafka, err, "correct the port: Kafka's is often 9092",
+			"something else than Kafka answers on this port")
 	case isTimeout(err) || ctx.Err() != nil:
-		return p.fault(StepKafka, err, "look at the broker's log: it may hang, or this port may not be Kafka's", "connected, but no answer within %v", probeTimeout)
+		return p.fault(StepKafka, err, "look at the broker's log: it may hang, or this port may not be Kafka's",
+			"connected, but no answer within %v", probeTimeout)
 	}
-	return p.fault(StepKafka, err, "look at the broker's log: it says why it hung up", "the broker hangs up on the first request (%v)", rootCause(err))
+	return p.fault(StepKafka, err, "look at the broker's log: it says why it hung up",
+		"the broker hangs up on the first request (%v)", rootCause(err))
 }
 
 // speaksPlaintext reports whether a Kafka broker without TLS listens where a handshake failed.
@@ -188,7 +193,8 @@ func (p *probe) speaksTLS(ctx context.Context) bool {
 	if deadline, ok := ctx.Deadline(); ok && conn.SetDeadline(deadline) != nil {
 		return false
 	}
-	other := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) // nothing is sent over it
+	// nothing is sent over it
+	other := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
 	err = other.HandshakeContext(ctx)
 	return err == nil || remoteAlert(err) != ""
 }

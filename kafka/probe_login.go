@@ -21,7 +21,8 @@ func (p *probe) checkNoLogin(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	hungUp := p.fault(StepLogin, err, "look at the broker's log: it says why it hung up", "the broker hangs up on a client without a login (%v)", rootCause(err))
+	hungUp := p.fault(StepLogin, err, "look at the broker's log: it says why it hung up",
+		"the broker hangs up on a client without a login (%v)", rootCause(err))
 	p.close()
 	if _, err := p.open(ctx); err != nil {
 		return hungUp
@@ -34,7 +35,7 @@ func (p *probe) checkNoLogin(ctx context.Context) error {
 		return hungUp
 	}
 	return p.fault(StepLogin, nil, "set --kafka-sasl-mechanism, --kafka-sasl-user and the password",
-		"the broker wants a login, and none is set here; it offers %s", offeredMechanisms(answer))
+		"the broker requires SASL authentication, and none is configured; it offers %s", offeredMechanisms(answer))
 }
 
 // offeredMechanisms lists the mechanisms that a broker has enabled.
@@ -52,7 +53,8 @@ func (p *probe) login(ctx context.Context) (string, error) {
 	hello.Version, hello.Mechanism = 1, own.Mechanism
 	response, err := p.ask(hello)
 	if err != nil {
-		return "", p.fault(StepLogin, err, "look at the broker's log: it says why it hung up", "the broker hangs up before the login (%v)", rootCause(err))
+		return "", p.fault(StepLogin, err, "look at the broker's log: it says why it hung up",
+			"the broker hangs up before the login (%v)", rootCause(err))
 	}
 	answer, ok := response.(*kmsg.SASLHandshakeResponse)
 	if !ok {
@@ -60,12 +62,15 @@ func (p *probe) login(ctx context.Context) (string, error) {
 	}
 	switch refusal := kerr.ErrorForCode(answer.ErrorCode); {
 	case errors.Is(refusal, kerr.UnsupportedSaslMechanism):
-		return "", p.fault(StepLogin, nil, "set --kafka-sasl-mechanism to one that is offered, or add this one to the broker's sasl.enabled.mechanisms",
+		return "", p.fault(StepLogin, nil, "set --kafka-sasl-mechanism to one that is offered, or add this one to "+
+			"the broker's sasl.enabled.mechanisms",
 			"mechanism %s is not enabled; the broker offers %s", own.Mechanism, offeredMechanisms(answer))
 	case errors.Is(refusal, kerr.IllegalSaslState):
-		return "", p.fault(StepLogin, nil, "leave the SASL settings out, or take the port of the listener with logins", "this port asks for no login")
+		return "", p.fault(StepLogin, nil, "leave the SASL settings out, or take the port of the listener with logins",
+			"this port asks for no login")
 	case refusal != nil:
-		return "", p.fault(StepLogin, refusal, "look at the broker's log", "the broker refuses to begin a login: %v", refusal)
+		return "", p.fault(StepLogin, refusal, "look at the broker's log", "the broker refuses to begin a login: %v",
+			refusal)
 	}
 	if err := p.authenticate(ctx); err != nil {
 		return "", err
@@ -99,7 +104,8 @@ func (p *probe) authenticate(ctx context.Context) error {
 				if done, message, err = session.Challenge(answer.SASLAuthBytes); err == nil {
 					continue
 				}
-				return p.fault(StepLogin, err, "look whether the address is that of your cluster", "the broker does not prove that it knows the password: %v", err)
+				return p.fault(StepLogin, err, "look whether the address is that of your cluster",
+					"the broker does not prove that it knows the password: %v", err)
 			}
 			if answer.ErrorMessage != nil {
 				said = " (it says: " + *answer.ErrorMessage + ")"
@@ -118,10 +124,13 @@ func (p *probe) refusedLogin(err error, step int, said string) error {
 	scram := slices.Contains([]string{ScramSHA256, ScramSHA512}, own.Mechanism)
 	switch {
 	case scram && step == 1:
-		return p.fault(StepLogin, err, fmt.Sprintf("correct --kafka-sasl-user, or make its %s credentials with kafka-configs --alter --entity-type users", own.Mechanism),
+		return p.fault(StepLogin, err,
+			fmt.Sprintf("correct --kafka-sasl-user, or make its %s credentials with kafka-configs --alter "+
+				"--entity-type users", own.Mechanism),
 			"unknown user: the broker has no %s credentials of user %q%s", own.Mechanism, own.User, said)
 	case scram:
-		return p.fault(StepLogin, err, "correct the password: --kafka-sasl-password-file or TIDEMARK_KAFKA_SASL_PASSWORD",
+		return p.fault(StepLogin, err,
+			"correct the password: --kafka-sasl-password-file or TIDEMARK_KAFKA_SASL_PASSWORD",
 			"wrong password: the broker knows user %q, but not with this one%s", own.User, said)
 	}
 	return p.fault(StepLogin, err, "correct the user or the password; over PLAIN a broker does not say which is wrong",

@@ -54,21 +54,45 @@ func TestProbe(t *testing.T) {
 		spoil       func(*kafka.Config)
 		step, cause string
 	}{
-		"right":                            {func(*kafka.Config) {}, "", "tidemark with SCRAM-SHA-512"},
-		"wrong password":                   {func(c *kafka.Config) { c.SASL.Password = "no" }, kafka.StepLogin, "wrong password: the broker knows user \"tidemark\""},
-		"unknown user":                     {func(c *kafka.Config) { c.SASL.User = "nobody" }, kafka.StepLogin, "unknown user"},
-		"no login":                         {func(c *kafka.Config) { c.SASL = kafka.SASLConfig{} }, kafka.StepLogin, "the broker wants a login, and none is set here; it offers PLAIN, SCRAM-SHA-256, SCRAM-SHA-512"},
-		"no certificate":                   {func(c *kafka.Config) { c.TLS.CertFile, c.TLS.KeyFile = "", "" }, kafka.StepTLS, "client certificate missing"},
-		"certificate of another authority": {func(c *kafka.Config) { c.TLS.CertFile, c.TLS.KeyFile = stranger.cert, stranger.key }, kafka.StepTLS, "the broker refuses the client certificate"},
-		"broker of an unknown authority":   {func(c *kafka.Config) { c.TLS.CAFile = other.file }, kafka.StepTLS, "unknown authority"},
+		"right": {func(*kafka.Config) {}, "", "tidemark with SCRAM-SHA-512"},
+		"wrong password": {
+			func(c *kafka.Config) { c.SASL.Password = "no" }, kafka.StepLogin,
+			"wrong password: the broker knows user \"tidemark\"",
+		},
+		"unknown user": {
+			func(c *kafka.Config) { c.SASL.User = "nobody" }, kafka.StepLogin,
+			"unknown user",
+		},
+		"no login": {
+			func(c *kafka.Config) { c.SASL = kafka.SASLConfig{} }, kafka.StepLogin,
+			"the broker wants a login, and none is set here; it offers PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+		},
+		"no certificate": {
+			func(c *kafka.Config) { c.TLS.CertFile, c.TLS.KeyFile = "", "" },
+			kafka.StepTLS, "client certificate missing",
+		},
+		"certificate of another authority": {
+			func(c *kafka.Config) { c.TLS.CertFile, c.TLS.KeyFile = stranger.cert, stranger.key }, kafka.StepTLS,
+			"the broker refuses the client certificate",
+		},
+		"broker of an unknown authority": {
+			func(c *kafka.Config) { c.TLS.CAFile = other.file }, kafka.StepTLS,
+			"unknown authority",
+		},
 		"another host name": {func(c *kafka.Config) {
 			_, port, _ := net.SplitHostPort(c.Brokers[0])
 			c.Brokers = []string{"localhost:" + port}
 		}, kafka.StepTLS, "wrong host name: the certificate is for 127.0.0.1, not for localhost"},
-		"no TLS":       {func(c *kafka.Config) { c.TLS = kafka.TLSConfig{} }, kafka.StepTLS, "this port speaks TLS, and TLS is off here"},
+		"no TLS": {
+			func(c *kafka.Config) { c.TLS = kafka.TLSConfig{} }, kafka.StepTLS,
+			"this port speaks TLS, and TLS is off here",
+		},
 		"nobody there": {func(c *kafka.Config) { c.Brokers = []string{"127.0.0.1:1"} }, kafka.StepTCP, "is closed"},
-		"unknown host": {func(c *kafka.Config) { c.Brokers = []string{"kafka.invalid:9092"} }, kafka.StepDNS, "kafka.invalid"},
-		"no port":      {func(c *kafka.Config) { c.Brokers = []string{"kafka"} }, kafka.StepDNS, "is no address"},
+		"unknown host": {
+			func(c *kafka.Config) { c.Brokers = []string{"kafka.invalid:9092"} }, kafka.StepDNS,
+			"kafka.invalid",
+		},
+		"no port": {func(c *kafka.Config) { c.Brokers = []string{"kafka"} }, kafka.StepDNS, "is no address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -97,12 +121,14 @@ func TestProbeOfAnOldCertificate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}}))
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1),
+			kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(cluster.Close)
-		probed(t, kafka.Config{Brokers: cluster.ListenAddrs(), TLS: kafka.TLSConfig{Enabled: true, CAFile: ca.file}}, kafka.StepTLS, cause)
+		probed(t, kafka.Config{Brokers: cluster.ListenAddrs(), TLS: kafka.TLSConfig{Enabled: true, CAFile: ca.file}},
+			kafka.StepTLS, cause)
 	}
 }
 
@@ -141,7 +167,8 @@ func TestProbeOfOpenPorts(t *testing.T) {
 	}
 	t.Cleanup(func() { silent.Close() })
 	probed(t, kafka.Config{Brokers: []string{silent.Addr().String()}}, kafka.StepKafka, "no answer within 5s")
-	probed(t, kafka.Config{Brokers: []string{silent.Addr().String()}, TLS: kafka.TLSConfig{Enabled: true}}, kafka.StepTLS, "no answer to the handshake")
+	probed(t, kafka.Config{Brokers: []string{silent.Addr().String()}, TLS: kafka.TLSConfig{Enabled: true}},
+		kafka.StepTLS, "no answer to the handshake")
 }
 
 // What Apache Kafka says, which is not in every word what the embedded broker does.
@@ -151,12 +178,16 @@ func TestProbeOnKafka(t *testing.T) {
 		t.Skip("KAFKA_SASL_BROKERS is not set: deploy/kafka/kafka.sh starts a broker that knows logins")
 	}
 	login := func(mechanism, user, password string) kafka.Config {
-		return kafka.Config{Brokers: strings.Split(brokers, ","), SASL: kafka.SASLConfig{Mechanism: mechanism, User: user, Password: password}}
+		return kafka.Config{
+			Brokers: strings.Split(brokers, ","),
+			SASL:    kafka.SASLConfig{Mechanism: mechanism, User: user, Password: password},
+		}
 	}
 	probed(t, login(kafka.ScramSHA512, "tidemark", "tidemark-secret"), "", "tidemark with SCRAM-SHA-512")
 	probed(t, login(kafka.ScramSHA512, "tidemark", "no"), kafka.StepLogin, "wrong password")
 	probed(t, login(kafka.ScramSHA512, "nobody", "no"), kafka.StepLogin, "unknown user")
-	probed(t, login(kafka.Plain, "tidemark", "tidemark-secret"), kafka.StepLogin, "mechanism PLAIN is not enabled; the broker offers SCRAM-SHA-512")
+	probed(t, login(kafka.Plain, "tidemark", "tidemark-secret"), kafka.StepLogin,
+		"mechanism PLAIN is not enabled; the broker offers SCRAM-SHA-512")
 	probed(t, kafka.Config{Brokers: strings.Split(brokers, ",")}, kafka.StepLogin, "the broker wants a login")
 	open := login(kafka.ScramSHA512, "tidemark", "tidemark-secret")
 	if open.Brokers = strings.Split(os.Getenv("KAFKA_BROKERS"), ","); open.Brokers[0] != "" {

@@ -58,18 +58,23 @@ func (p *probe) refusedTLS(err error) error {
 		if authority.Cert != nil {
 			signer += ": " + authority.Cert.Issuer.String()
 		}
-		return p.fault(StepTLS, err, "name the authority's certificate with --kafka-ca-file", "unknown authority: the broker's certificate is signed by %s", signer)
+		return p.fault(StepTLS, err, "name the authority's certificate with --kafka-ca-file",
+			"unknown authority: the broker's certificate is signed by %s", signer)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		from, to := invalid.Cert.NotBefore, invalid.Cert.NotAfter
 		if time.Now().Before(from) {
-			return p.fault(StepTLS, err, "set the clocks, or wait", "the broker's certificate is valid from %s on only", from.Format(time.RFC3339))
+			return p.fault(StepTLS, err, "set the clocks, or wait",
+				"the broker's certificate is valid from %s on only", from.Format(time.RFC3339))
 		}
-		return p.fault(StepTLS, err, "renew the broker's certificate", "the broker's certificate expired at %s", to.Format(time.RFC3339))
+		return p.fault(StepTLS, err, "renew the broker's certificate", "the broker's certificate expired at %s",
+			to.Format(time.RFC3339))
 	case errors.As(err, &name):
-		return p.fault(StepTLS, err, "address the broker by a name of its certificate, also in advertised.listeners, or have it issued for this one",
+		return p.fault(StepTLS, err, "address the broker by a name of its certificate, also in advertised.listeners, "+
+			"or have it issued for this one",
 			"wrong host name: the certificate is for %s, not for %s", namesOf(name.Certificate), name.Host)
 	case errors.As(err, &invalid):
-		return p.fault(StepTLS, err, "have the broker's certificate reissued", "the broker's certificate is not valid: %v", invalid)
+		return p.fault(StepTLS, err, "have the broker's certificate reissued",
+			"the broker's certificate is not valid: %v", invalid)
 	case p.certificateRequested && p.config.TLS.CertFile == "":
 		return p.noCertificate(err)
 	}
@@ -78,24 +83,31 @@ func (p *probe) refusedTLS(err error) error {
 		if alert == "" { // the alert was lost with the connection
 			alert = rootCause(err).Error()
 		}
-		return p.fault(StepTLS, err, "have the client certificate signed by an authority that the broker trusts, and look when it expires",
+		return p.fault(StepTLS, err,
+			"have the client certificate signed by an authority that the broker trusts, and look when it expires",
 			"the broker refuses the client certificate %s: %s", p.config.TLS.CertFile, alert)
 	case alert != "":
-		return p.fault(StepTLS, err, "compare ssl.enabled.protocols and ssl.cipher.suites of the broker: TLS 1.2 is the least", "the broker refuses the handshake: %s", alert)
+		return p.fault(StepTLS, err,
+			"compare ssl.enabled.protocols and ssl.cipher.suites of the broker: TLS 1.2 is the least",
+			"the broker refuses the handshake: %s", alert)
 	}
 	if isTimeout(err) {
-		return p.fault(StepTLS, err, "leave --kafka-tls out, or take the port of the TLS listener", "no answer to the handshake: this port may not speak TLS")
+		return p.fault(StepTLS, err, "leave --kafka-tls out, or take the port of the TLS listener",
+			"no answer to the handshake: this port may not speak TLS")
 	}
-	return p.fault(StepTLS, err, "look at the broker's log, and whether this is the port of the TLS listener", "the broker hangs up during the handshake (%v)", rootCause(err))
+	return p.fault(StepTLS, err, "look at the broker's log, and whether this is the port of the TLS listener",
+		"the broker hangs up during the handshake (%v)", rootCause(err))
 }
 
 func (p *probe) noCertificate(err error) error {
-	return p.fault(StepTLS, err, "set --kafka-cert-file and --kafka-key-file, or take a listener that asks for a login in its place",
+	return p.fault(StepTLS, err,
+		"set --kafka-cert-file and --kafka-key-file, or take a listener that asks for a login in its place",
 		"client certificate missing: the broker asks for one")
 }
 
 func (p *probe) plainPort(err error) error {
-	return p.fault(StepTLS, err, "leave --kafka-tls out, or take the port of the TLS listener", "this port does not speak TLS")
+	return p.fault(StepTLS, err, "leave --kafka-tls out, or take the port of the TLS listener",
+		"this port does not speak TLS")
 }
 
 // namesOf lists the hosts that a certificate is for.

@@ -79,7 +79,9 @@ func StableExtent(ctx context.Context, c Config, topic string) (Spans, error) {
 			return spans, nil
 		}
 		if time.Since(begun) > openTransactionTimeout {
-			return nil, fmt.Errorf("a transaction on %s/%d is still open: wait until its producer or the brokers have ended it", topic, open)
+			return nil, fmt.Errorf(
+				"a transaction on %s/%d is still open: wait until its producer or the brokers have ended it",
+				topic, open)
 		}
 		select {
 		case <-time.After(250 * time.Millisecond):
@@ -220,7 +222,8 @@ func Commit(ctx context.Context, c Config, group string, offsets ...kadm.Offset)
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
 		return &Denied{"group " + group, "commit to it", "Read"}
 	case errors.Is(err, kerr.UnknownMemberID):
-		return fmt.Errorf("group %s: %w: stop them first, or wait some 10 s for one that was killed", group, ErrHasMembers)
+		return fmt.Errorf("group %s: %w: stop them first, or wait some 10 s for one that was killed", group,
+			ErrHasMembers)
 	case err != nil:
 		return a.fail("commit for group "+group, err)
 	}

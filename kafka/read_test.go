@@ -22,7 +22,8 @@ import (
 
 func topicForTest(t *testing.T) (kafka.Config, topology.Topic, *kgo.Client) {
 	t.Helper()
-	streams, err := topology.New(fmt.Sprintf("k%d", time.Now().UnixNano()), topology.Sizing{Partitions: 3, Replication: 1, MinISR: 1})
+	streams, err := topology.New(fmt.Sprintf("k%d", time.Now().UnixNano()),
+		topology.Sizing{Partitions: 3, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,12 +42,17 @@ func topicForTest(t *testing.T) (kafka.Config, topology.Topic, *kgo.Client) {
 func TestRead(t *testing.T) {
 	conf, topic, client := topicForTest(t)
 	for i := range 20 {
-		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic.Name, Partition: int32(i % 2), Value: fmt.Append(nil, i/2)}).FirstErr(); err != nil {
+		if err := client.ProduceSync(t.Context(),
+			&kgo.Record{
+				Topic: topic.Name, Partition: int32(i % 2),
+				Value: fmt.Append(nil, i/2),
+			}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	extent, err := kafka.Extent(t.Context(), conf, topic.Name)
-	if diff := cmp.Diff(kafka.Spans{0: {From: 0, To: 10}, 1: {From: 0, To: 10}, 2: {}}, extent); err != nil || diff != "" || extent.Len() != 20 {
+	if diff := cmp.Diff(kafka.Spans{0: {From: 0, To: 10}, 1: {From: 0, To: 10}, 2: {}}, extent); err != nil ||
+		diff != "" || extent.Len() != 20 {
 		t.Fatalf("%v (-want +got):\n%s", err, diff)
 	}
 	read := func(spans kafka.Spans) map[int32]string {
@@ -72,15 +78,18 @@ func TestRead(t *testing.T) {
 		}
 	}
 	enough := errors.New("enough")
-	if err := kafka.Read(t.Context(), conf, topic.Name, extent, func(*kgo.Record) error { return enough }); !errors.Is(err, enough) {
+	if err := kafka.Read(t.Context(), conf, topic.Name, extent,
+		func(*kgo.Record) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("an error of the caller's: %v", err)
 	}
 	gone, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := kafka.Read(gone, conf, topic.Name, kafka.Spans{0: {From: 0, To: 99}}, func(*kgo.Record) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+	if err := kafka.Read(gone, conf, topic.Name, kafka.Spans{0: {From: 0, To: 99}},
+		func(*kgo.Record) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("waiting for what is not there: %v", err)
 	}
-	if _, err := kafka.Extent(t.Context(), conf, topic.Name+"x"); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	if _, err := kafka.Extent(t.Context(), conf, topic.Name+"x"); err == nil ||
+		!strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("a missing topic: %v", err)
 	}
 }
@@ -89,7 +98,8 @@ func TestRead(t *testing.T) {
 func TestReadSkipsDeletedRecords(t *testing.T) {
 	conf, topic, client := topicForTest(t)
 	for range 5 {
-		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic.Name, Value: []byte("v")}).FirstErr(); err != nil {
+		if err := client.ProduceSync(t.Context(),
+			&kgo.Record{Topic: topic.Name, Value: []byte("v")}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -137,7 +147,8 @@ func TestReadFetchesMoreOfFewerPartitions(t *testing.T) {
 	}
 	t.Cleanup(client.Close)
 	for partition := range int32(8) {
-		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Partition: partition, Value: []byte("v")}).FirstErr(); err != nil {
+		if err := client.ProduceSync(t.Context(),
+			&kgo.Record{Topic: "t", Partition: partition, Value: []byte("v")}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}

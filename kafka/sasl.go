@@ -38,7 +38,8 @@ func (a SASLConfig) validate() error {
 	switch a.Mechanism {
 	case "":
 		if a.User != "" || a.Password != "" {
-			return errors.New("a Kafka user or password is given but no SASL mechanism: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
+			return errors.New("a Kafka user or password is given but no SASL mechanism: want PLAIN, SCRAM-SHA-256 or " +
+				"SCRAM-SHA-512")
 		}
 		return nil
 	case Plain, ScramSHA256, ScramSHA512:

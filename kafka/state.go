@@ -56,7 +56,8 @@ func (w UnderReplicated) String() string {
 	for i, id := range w.NotInSync {
 		ids[i] = strconv.Itoa(int(id))
 	}
-	return fmt.Sprintf("%s/%d has %d of %d replicas in sync, not %s", w.Topic, w.Partition, w.InSync, w.Replicas, strings.Join(ids, " and "))
+	return fmt.Sprintf("%s/%d has %d of %d replicas in sync, not %s", w.Topic, w.Partition, w.InSync, w.Replicas,
+		strings.Join(ids, " and "))
 }
 
 // Describe returns the state of the brokers and of the replicas of topics. A topic that does not exist is left out.
@@ -74,7 +75,8 @@ func Describe(ctx context.Context, c Config, topics []topology.Topic, unreachabl
 		return s, a.fail("look up the brokers", err)
 	}
 	for _, b := range metadata.Brokers {
-		s.Brokers = append(s.Brokers, Broker{ID: b.NodeID, Address: net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))})
+		s.Brokers = append(s.Brokers,
+			Broker{ID: b.NodeID, Address: net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))})
 	}
 	least := map[string]int{}
 	for _, t := range topics {

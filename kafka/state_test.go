@@ -51,14 +51,41 @@ func TestDescribe(t *testing.T) {
 		refusing bool
 		down     []int32
 	}{
-		"whole":                        {fakeMetadata(t, []int32{1, 2, 3}, 1, 1, 2, 3), nil, "", false, nil},
-		"one behind":                   {fakeMetadata(t, []int32{1, 2, 3}, 1, 1, 3), nil, "t/0 has 2 of 3 replicas in sync, not 2", false, nil},
-		"one down":                     {fakeMetadata(t, []int32{1, 3}, 1, 1, 3), nil, "t/0 has 2 of 3 replicas in sync, not 2", false, []int32{2}},
-		"two down":                     {fakeMetadata(t, []int32{1}, 1, 1), nil, "t/0 has 1 of 3 replicas in sync, not 2 and 3", true, []int32{2, 3}},
-		"the last in sync down":        {fakeMetadata(t, []int32{1, 2}, -1, 3), nil, "t/0 has no leader", true, []int32{3}},
-		"away, not noticed":            {fakeMetadata(t, []int32{1, 2, 3}, 1, 1, 2, 3), []int32{2}, "t/0 has 2 of 3 replicas in sync, not 2", false, nil},
-		"two away, never noticed":      {fakeMetadata(t, []int32{1, 3}, 1, 1, 3), []int32{3}, "t/0 has 1 of 3 replicas in sync, not 2 and 3", true, []int32{2}},
-		"the leader away, not noticed": {fakeMetadata(t, []int32{1, 2, 3}, 2, 1, 2, 3), []int32{2}, "t/0 has no leader", false, nil},
+		"whole": {fakeMetadata(t, []int32{1, 2, 3}, 1, 1, 2, 3), nil, "", false, nil},
+		"one behind": {
+			fakeMetadata(t, []int32{1, 2, 3}, 1, 1, 3), nil,
+			"t/0 has 2 of 3 replicas in sync, not 2", false, nil,
+		},
+		"one down": {
+			fakeMetadata(t, []int32{1, 3}, 1, 1, 3), nil,
+			"t/0 has 2 of 3 replicas in sync, not 2", false,
+			[]int32{2},
+		},
+		"two down": {
+			fakeMetadata(t, []int32{1}, 1, 1), nil,
+			"t/0 has 1 of 3 replicas in sync, not 2 and 3", true,
+			[]int32{2, 3},
+		},
+		"the last in sync down": {
+			fakeMetadata(t, []int32{1, 2}, -1, 3), nil, "t/0 has no leader", true,
+			[]int32{3},
+		},
+		"away, not noticed": {
+			fakeMetadata(t, []int32{1, 2, 3}, 1, 1, 2, 3),
+			[]int32{2},
+			"t/0 has 2 of 3 replicas in sync, not 2", false, nil,
+		},
+		"two away, never noticed": {
+			fakeMetadata(t, []int32{1, 3}, 1, 1, 3),
+			[]int32{3},
+			"t/0 has 1 of 3 replicas in sync, not 2 and 3", true,
+			[]int32{2},
+		},
+		"the leader away, not noticed": {
+			fakeMetadata(t, []int32{1, 2, 3}, 2, 1, 2, 3),
+			[]int32{2},
+			"t/0 has no leader", false, nil,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			state, err := kafka.Describe(t.Context(), c.config, []topology.Topic{{Name: "t", MinISR: 2}}, c.away...)

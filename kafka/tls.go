@@ -21,7 +21,8 @@ type TLSConfig struct {
 func (t TLSConfig) validate() error {
 	switch {
 	case !t.Enabled && (t.CAFile != "" || t.CertFile != "" || t.KeyFile != ""):
-		return errors.New("a CA, certificate or key file is given for Kafka but TLS is off: switch TLS on, or leave the files out")
+		return errors.New("a CA, certificate or key file is given for Kafka but TLS is off: switch TLS on, or leave " +
+			"the files out")
 	case (t.CertFile == "") != (t.KeyFile == ""):
 		return errors.New("a client certificate for Kafka needs both its certificate file and its key file")
 	}

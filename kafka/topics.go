@@ -86,7 +86,8 @@ func (a *admin) checkPartitions(ctx context.Context, want []topology.Topic) erro
 	for _, t := range want {
 		if f, ok := found[t.Name]; ok && len(f.Partitions) > 0 && len(f.Partitions) != t.Partitions {
 			errs = append(errs, &Mismatch{Change{
-				Topic: t.Name, Setting: partitions, Found: strconv.Itoa(len(f.Partitions)), Wanted: strconv.Itoa(t.Partitions),
+				Topic: t.Name, Setting: partitions, Found: strconv.Itoa(len(f.Partitions)),
+				Wanted: strconv.Itoa(t.Partitions),
 			}})
 		}
 	}
@@ -331,7 +332,8 @@ func (a *admin) leaderless(ctx context.Context, names []string) (string, error) 
 			}
 			for _, p := range t.Partitions {
 				if p.ErrorCode != 0 || p.Leader < 0 {
-					return fmt.Sprintf("broker %d, topic %s, partition %d: no leader", b.NodeID, *t.Topic, p.Partition), nil
+					return fmt.Sprintf("broker %d, topic %s, partition %d: no leader", b.NodeID, *t.Topic,
+						p.Partition), nil
 				}
 			}
 		}
@@ -341,7 +343,10 @@ func (a *admin) leaderless(ctx context.Context, names []string) (string, error) 
 
 // describe lists the settings that a topic is created with.
 func describe(t topology.Topic) string {
-	settings := []string{fmt.Sprintf("%s=%d", partitions, t.Partitions), fmt.Sprintf("%s=%d", replication, t.Replication)}
+	settings := []string{
+		fmt.Sprintf("%s=%d", partitions, t.Partitions),
+		fmt.Sprintf("%s=%d", replication, t.Replication),
+	}
 	config := t.Config()
 	for _, name := range slices.Sorted(maps.Keys(config)) {
 		settings = append(settings, name+"="+config[name])

@@ -40,7 +40,8 @@ func TestApplyTopics(t *testing.T) {
 
 	err := kafka.CheckTopics(t.Context(), c, want)
 	for _, topic := range want {
-		if err == nil || !strings.Contains(err.Error(), "topic "+topic.Name+" does not exist: create it with `tidemark topics apply`") {
+		if err == nil || !strings.Contains(err.Error(),
+			"topic "+topic.Name+" does not exist: create it with `tidemark topics apply`") {
 			t.Errorf("check of nothing: %v does not name %s", err, topic.Name)
 		}
 	}
@@ -98,7 +99,8 @@ func TestTopicsThatDiffer(t *testing.T) {
 	keep := s.Events.Config()
 	keep["retention.ms"], keep["message.timestamp.type"] = "1000", "CreateTime"
 	devbroker.CreateTopic(t, c.Brokers, s.Events.Name, 4, keep)
-	devbroker.CreateTopic(t, c.Brokers, s.Files.Name, 3, map[string]string{"cleanup.policy": "delete", "min.insync.replicas": "2"})
+	devbroker.CreateTopic(t, c.Brokers, s.Files.Name, 3,
+		map[string]string{"cleanup.policy": "delete", "min.insync.replicas": "2"})
 
 	err := kafka.CheckTopics(t.Context(), c, s.Topics()[:2])
 	if err == nil {
@@ -153,7 +155,8 @@ func TestReplicationIsCompared(t *testing.T) {
 	if size, err := kafka.SizingOf(t.Context(), c, want[0].Name); err != nil || size != topology.Default {
 		t.Errorf("sized %+v, %v", size, err)
 	}
-	if _, err := kafka.SizingOf(t.Context(), c, "missing"); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	if _, err := kafka.SizingOf(t.Context(), c, "missing"); err == nil ||
+		!strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("the size of a missing topic: %v", err)
 	}
 	want[0].Replication = 2
@@ -167,7 +170,8 @@ func TestApplyTopicsSaysWhyNot(t *testing.T) {
 	c := kafka.Config{Brokers: devbroker.ForTest(t)}
 	want := streams(t, topology.Sizing{Partitions: 1, Replication: 100, MinISR: 1}).Topics()[:1]
 	created, err := kafka.ApplyTopics(t.Context(), c, want)
-	if err == nil || !strings.Contains(err.Error(), want[0].Name) || !strings.Contains(err.Error(), "INVALID_REPLICATION_FACTOR") {
+	if err == nil || !strings.Contains(err.Error(), want[0].Name) ||
+		!strings.Contains(err.Error(), "INVALID_REPLICATION_FACTOR") {
 		t.Errorf("more replicas than brokers: got %v, want topic and reason", err)
 	}
 	if len(created) > 0 {
@@ -189,7 +193,8 @@ func TestTopicIDs(t *testing.T) {
 	if len(ids) != 2 || one.Cluster == "" || one.Topic == "" || one.Cluster != two.Cluster || one.Topic == two.Topic {
 		t.Errorf("ids %v", ids)
 	}
-	if _, err := kafka.TopicIDs(t.Context(), c, "missing-"+want[0].Name); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	if _, err := kafka.TopicIDs(t.Context(), c, "missing-"+want[0].Name); err == nil ||
+		!strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("a missing topic: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -221,7 +226,8 @@ func TestTopicCheckerNamesTheTopicWithMorePartitions(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	if answers, err := kadm.NewClient(client).UpdatePartitions(t.Context(), 8, s.Notify.Name); err != nil || answers.Error() != nil {
+	if answers, err := kadm.NewClient(client).UpdatePartitions(t.Context(), 8, s.Notify.Name); err != nil ||
+		answers.Error() != nil {
 		t.Fatal(err, answers.Error())
 	}
 	want := "topic " + s.Notify.Name + ": partitions is 8, want 4"

@@ -30,5 +30,6 @@ func Unreachable(err error) bool {
 	case errors.As(err, &answered):
 		return answered.Retriable // for example while a coordinator or leader is elected
 	}
-	return errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return errors.As(err, &network) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF)
 }

@@ -19,7 +19,8 @@ func TestWrite(t *testing.T) {
 		header map[string]string
 	}{
 		"all of it": {
-			problem.New(429, "rate_limited", "send <less>").On("workspace_id").With("Allow", "POST").Retry(1200 * time.Millisecond),
+			problem.New(429, "rate_limited", "send <less>").On("workspace_id").With("Allow",
+				"POST").Retry(1200 * time.Millisecond),
 			`{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"send <less>","code":"rate_limited","field":"workspace_id"}`,
 			map[string]string{"Allow": "POST", "Retry-After": "2"},
 		},

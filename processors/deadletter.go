@@ -34,10 +34,12 @@ var reasons = []string{
 
 var beyondWindow = &refusal{
 	reasonBeyondWindow,
-	"the file's dedupe window is full and this event is older than all of it, so it may be a duplicate; replay it if it is not",
+	"the file's dedupe window is full and this event is older than all of it, so it may be a duplicate; replay it if " +
+		"it is not",
 }
 
-// understand decodes a record of the events topic. It refuses a record whose key, header or partition contradicts the JSON.
+// understand decodes a record of the events topic. It refuses a record whose key, header or partition contradicts the
+// JSON.
 func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Event, *refusal) {
 	e, err := codecs.ParseEvent(r.Value)
 	if err != nil {
@@ -47,11 +49,15 @@ func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Ev
 		return nil, &refusal{codecs.ReasonNotJSON, err.Error()}
 	}
 	if len(r.Key) > 0 && !bytes.Equal(r.Key, []byte(e.GetWorkspaceId())) {
-		return nil, &refusal{reasonKeyMismatch, fmt.Sprintf("the record's key is %.256q, the JSON's workspace %q", r.Key, e.GetWorkspaceId())}
+		return nil, &refusal{
+			reasonKeyMismatch,
+			fmt.Sprintf("the record's key is %.256q, the JSON's workspace %q", r.Key, e.GetWorkspaceId()),
+		}
 	}
 	if want := kafka.Partition(e.GetWorkspaceId(), topic.Partitions); want != r.Partition {
 		return nil, &refusal{reasonWrongPartition, fmt.Sprintf(
-			"workspace %q belongs to partition %d of %d (murmur2 of the key), not %d", e.GetWorkspaceId(), want, topic.Partitions, r.Partition)}
+			"workspace %q belongs to partition %d of %d (murmur2 of the key), not %d",
+			e.GetWorkspaceId(), want, topic.Partitions, r.Partition)}
 	}
 	if refused := agree(r.Headers, e); refused != nil {
 		return nil, refused
@@ -65,7 +71,8 @@ func understand(r *sarama.ConsumerMessage, topic topology.Topic) (*tidemarkv1.Ev
 	return e, nil
 }
 
-// agree compares the headers with the JSON, which they repeat, and reads the replay header. It ignores headers with a null value.
+// agree compares the headers with the JSON, which they repeat, and reads the replay header. It ignores headers with a
+// null value.
 func agree(headers []*sarama.RecordHeader, e *tidemarkv1.Event) *refusal {
 	for _, h := range headers {
 		if h.Value == nil {
@@ -86,7 +93,10 @@ func agree(headers []*sarama.RecordHeader, e *tidemarkv1.Event) *refusal {
 			continue
 		}
 		if string(h.Value) != want {
-			return &refusal{reasonKeyMismatch, fmt.Sprintf("the header %s is %.256q, the JSON says %q", h.Key, h.Value, want)}
+			return &refusal{
+				reasonKeyMismatch,
+				fmt.Sprintf("the header %s is %.256q, the JSON says %q", h.Key, h.Value, want),
+			}
 		}
 	}
 	return nil

@@ -80,7 +80,9 @@ func (f *Files) graph(e *epochs.Epochs) *goka.GroupGraph {
 	s := f.conf.Streams
 	edges := []goka.Edge{
 		goka.Input(goka.Stream(s.Events.Name), codecs.Bytes{}, e.Callback(f.fold)),
-		goka.Persist(codecs.Proto[*tidemarkv1.FileState]{New: func() *tidemarkv1.FileState { return new(tidemarkv1.FileState) }}),
+		goka.Persist(codecs.Proto[*tidemarkv1.FileState]{
+			New: func() *tidemarkv1.FileState { return new(tidemarkv1.FileState) },
+		}),
 	}
 	if !f.conf.TableOnly {
 		edges = append(edges,
@@ -224,8 +226,8 @@ func marks(r *sarama.ConsumerMessage, e *tidemarkv1.Event) (walk string, refused
 	return "", nil
 }
 
-// partitionOf returns the input partition of the callback that emitted an output: that of the workspace, or, for a dead letter, that
-// of its source record.
+// partitionOf returns the input partition of the callback that emitted an output: that of the workspace, or, for a dead
+// letter, that of its source record.
 func partitionOf(s topology.Streams) func(topic, key string, headers goka.Headers) int32 {
 	return func(topic, key string, headers goka.Headers) int32 {
 		if topic == s.Events.Name {

@@ -15,13 +15,14 @@ import (
 	"tidemark/topology"
 )
 
-// Derived events. When the files group has folded an event of a folder, it appends to the events topic one derived event for each entry
-// that changes: see package file. It folds, dedupes and publishes these like any other event. So all that changes a row is in one log
-// in one order, and a fold that is repeated after a crash gives the same bytes, although the rows that decide which events are derived
-// may be newer by then.
+// Derived events. When the files group has folded an event of a folder, it appends to the events topic one derived
+// event for each entry that changes: see package file. It folds, dedupes and publishes these like any other event. So
+// all that changes a row is in one log in one order, and a fold that is repeated after a crash gives the same bytes,
+// although the rows that decide which events are derived may be newer by then.
 //
-// A walk visits a folder's entries in batches. If entries are left, a batch ends with a walk record in the events topic, which says where
-// the next one continues. So the events of other workspaces in the partition need not wait for the whole walk.
+// A walk visits a folder's entries in batches. If entries are left, a batch ends with a walk record in the events
+// topic, which says where the next one continues. So the events of other workspaces in the partition need not wait for
+// the whole walk.
 
 // The limits of a batch: derived events, rows read, and index keys read.
 const (
@@ -65,7 +66,8 @@ func setRow(ctx goka.Context, before, after *tidemarkv1.FileState) {
 
 // sameIndexKeys reports whether two rows certainly have the same index keys.
 func sameIndexKeys(a, b *tidemarkv1.FileState) bool {
-	return a != nil && a.GetParentId() == b.GetParentId() && a.GetPath() == b.GetPath() && a.GetOwnPath() == b.GetOwnPath() &&
+	return a != nil && a.GetParentId() == b.GetParentId() && a.GetPath() == b.GetPath() &&
+		a.GetOwnPath() == b.GetOwnPath() &&
 		a.GetUnplaced() == b.GetUnplaced() && !isFolder(b)
 }
 
@@ -102,8 +104,8 @@ type workspaceRows struct {
 	byPath    map[string]bool // by escaped workspace: whether it has an index key of byFolderPath
 }
 
-// maxCached is the maximum number of workspaces in a partition's pathCache. Without it each event would need a look-up that costs more
-// than its fold.
+// maxCached is the maximum number of workspaces in a partition's pathCache. Without it each event would need a look-up
+// that costs more than its fold.
 const maxCached = 10_000
 
 // rowsOf returns the rows of a workspace. The partition's cache is discarded when the partition is assigned again.
@@ -152,8 +154,8 @@ func (w *workspaceRows) folder(id string) (*tidemarkv1.FileState, error) {
 // maxLevels is the maximum number of directories of a path, from the last one up, that are looked up.
 const maxLevels = 64
 
-// parent returns the folder that an entry is in: the one that its parent_id names, or, if there is no row of that, the nearest that
-// matches by path.
+// parent returns the folder that an entry is in: the one that its parent_id names, or, if there is no row of that, the
+// nearest that matches by path.
 func (w *workspaceRows) parent(entry *tidemarkv1.FileState) (*tidemarkv1.FileState, error) {
 	parent, err := w.folder(entry.GetParentId())
 	if err != nil || parent != nil {
@@ -165,7 +167,8 @@ func (w *workspaceRows) parent(entry *tidemarkv1.FileState) (*tidemarkv1.FileSta
 	var folders []*tidemarkv1.FileState
 	path := file.OwnPath(entry)
 	levels := 0
-	for end := strings.LastIndexByte(path, '/'); end >= 0 && levels < maxLevels; end = strings.LastIndexByte(path[:end], '/') {
+	for end := strings.LastIndexByte(path, '/'); end >= 0 &&
+		levels < maxLevels; end = strings.LastIndexByte(path[:end], '/') {
 		levels++
 		found, _, err := w.rows.Find(byFolderPath+w.workspace+"/"+path[:end]+"\x00", "", maxRows)
 		if err != nil {
@@ -196,8 +199,8 @@ func (w *workspaceRows) matchesByPath() (bool, error) {
 	return has, nil
 }
 
-// derive emits the derived events that follow from an event: one for its own row, if that does not have what it inherits, and, if what a
-// folder's entries inherit has changed, the first batch of a walk through them.
+// derive emits the derived events that follow from an event: one for its own row, if that does not have what it
+// inherits, and, if what a folder's entries inherit has changed, the first batch of a walk through them.
 func (f *Files) derive(ctx goka.Context, e *tidemarkv1.Event, before, after *tidemarkv1.FileState) {
 	if f.conf.TableOnly || after == nil {
 		return
@@ -219,7 +222,9 @@ func (f *Files) derive(ctx goka.Context, e *tidemarkv1.Event, before, after *tid
 }
 
 // deriveFor emits the derived event for a row that does not have what it inherits from the folder that it is in.
-func (f *Files) deriveFor(ctx goka.Context, rows *workspaceRows, e *tidemarkv1.Event, after *tidemarkv1.FileState) error {
+func (f *Files) deriveFor(ctx goka.Context, rows *workspaceRows, e *tidemarkv1.Event,
+	after *tidemarkv1.FileState,
+) error {
 	if e.GetCause() == nil && !file.MayMove(e) {
 		return nil
 	}
@@ -308,8 +313,8 @@ func (b *batch) visit(indexed string) error {
 	return nil
 }
 
-// otherParent reports whether an entry that was found by path inherits by its parent instead, whose id is escaped: from another folder
-// that has a row, or from this one, which visits its children by byParent.
+// otherParent reports whether an entry that was found by path inherits by its parent instead, whose id is escaped: from
+// another folder that has a row, or from this one, which visits its children by byParent.
 func (b *batch) otherParent(parent string) (bool, error) {
 	if parent == "" {
 		return false, nil
@@ -329,8 +334,8 @@ func (b *batch) otherParent(parent string) (bool, error) {
 	return known, nil
 }
 
-// walkPrefixes are the prefixes of the index keys of a folder's possible entries: by its id, and, if it matches by path, by each of its
-// paths.
+// walkPrefixes are the prefixes of the index keys of a folder's possible entries: by its id, and, if it matches by
+// path, by each of its paths.
 func walkPrefixes(workspace string, folder *tidemarkv1.FileState) []string {
 	prefixes := []string{childPrefix(workspace, folder.GetFileId())}
 	if !file.MatchesByPath(folder) {
@@ -361,8 +366,9 @@ func pathsOf(folder *tidemarkv1.FileState) (paths []string) {
 // emitWalk emits the walk record that continues after an index key.
 func (f *Files) emitWalk(ctx goka.Context, folder *tidemarkv1.FileState, from string) {
 	e := &tidemarkv1.Event{
-		Event: walkEvent, EventId: fmt.Sprintf("%s/%d", walkEvent, file.FoldCount(folder)), WorkspaceId: folder.GetWorkspaceId(),
-		FileId: folder.GetFileId(), ReceivedAt: folder.GetCause().GetTime().GetArrived(),
+		Event: walkEvent, EventId: fmt.Sprintf("%s/%d", walkEvent, file.FoldCount(folder)),
+		WorkspaceId: folder.GetWorkspaceId(),
+		FileId:      folder.GetFileId(), ReceivedAt: folder.GetCause().GetTime().GetArrived(),
 	}
 	f.emitToEvents(ctx, e, topology.HeaderWalk, fmt.Sprintf("%d %s", folder.GetInheritable().GetStamp(), from))
 }
@@ -376,10 +382,12 @@ func (f *Files) emitToEvents(ctx goka.Context, e *tidemarkv1.Event, header, valu
 		topology.HeaderEventID: []byte(e.GetEventId()), topology.HeaderEventType: []byte(e.GetEvent()),
 		topology.HeaderFileID: []byte(e.GetFileId()), header: []byte(value),
 	}
-	ctx.Emit(goka.Stream(f.conf.Streams.Events.Name), e.GetWorkspaceId(), codecs.AppendDerived(nil, e), goka.WithCtxEmitHeaders(headers))
+	ctx.Emit(goka.Stream(f.conf.Streams.Events.Name), e.GetWorkspaceId(), codecs.AppendDerived(nil, e),
+		goka.WithCtxEmitHeaders(headers))
 }
 
-// continueWalk is the callback of a walk record. If the folder has changed since, it visits no entry: a newer walk does.
+// continueWalk is the callback of a walk record. If the folder has changed since, it visits no entry: a newer walk
+// does.
 func (f *Files) continueWalk(ctx goka.Context, a *arrival, at *tidemarkv1.Position) {
 	folder, _ := ctx.Value().(*tidemarkv1.FileState)
 	after := file.ApplyWalk(folder, at, f.topicID)

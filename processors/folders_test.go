@@ -83,17 +83,21 @@ func TestFoldersReachTheirEntries(t *testing.T) {
 			send("file_deleted", "f0000", "")
 			send("folder_moved", "d1", `,"path":"/papers"`)
 			waitFor(t, func() string { return show(b.states(t)) },
-				"/papers active: 399; /papers trashed: 1; /papers/ active: 1; /papers/sub active: 400; /papers/sub/ active: 1; /papers/x active: 400; ")
+				"/papers active: 399; /papers trashed: 1; /papers/ active: 1; /papers/sub active: 400; /papers/sub/ "+
+					"active: 1; /papers/x active: 400; ")
 			send("folder_deleted", "d1", "")
 			waitFor(t, func() string { return show(b.states(t)) },
-				"/papers trashed: 400; /papers/ trashed: 1; /papers/sub trashed: 400; /papers/sub/ trashed: 1; /papers/x trashed: 400; ")
+				"/papers trashed: 400; /papers/ trashed: 1; /papers/sub trashed: 400; /papers/sub/ trashed: 1; "+
+					"/papers/x trashed: 400; ")
 			send("file_added", "f9999", `,"path":"/papers/f9999"`)
 			send("folder_restored", "d1", "")
 			waitFor(t, func() string { return show(b.states(t)) },
-				"/papers active: 400; /papers trashed: 1; /papers/ active: 1; /papers/sub active: 400; /papers/sub/ active: 1; /papers/x active: 400; ")
+				"/papers active: 400; /papers trashed: 1; /papers/ active: 1; /papers/sub active: 400; /papers/sub/ "+
+					"active: 1; /papers/x active: 400; ")
 			waitFor(t, func() string {
 				w := b.workspace(t, "w")
-				return fmt.Sprintf("%d files, %d bytes, %d trashed, %d events", w.GetFiles(), w.GetBytes(), w.GetTrashed(), w.GetEvents())
+				return fmt.Sprintf("%d files, %d bytes, %d trashed, %d events", w.GetFiles(), w.GetBytes(),
+					w.GetTrashed(), w.GetEvents())
 			}, fmt.Sprintf("%d files, %d bytes, 1 trashed, %d events", files, files-1, second))
 			stop()
 			changes := 3*(files+1) - 2 // moved, deleted and restored, and f0000 only moved
@@ -130,7 +134,8 @@ func TestWalkEndsWithNestedPaths(t *testing.T) {
 	}
 	for _, path := range []string{"/a", "/a/b/c"} {
 		send("folder_moved", "d", path)
-		waitFor(t, func() string { return show(b.states(t)) }, fmt.Sprintf("%s active: %d; %s/ active: 1; ", path, files, path))
+		waitFor(t, func() string { return show(b.states(t)) },
+			fmt.Sprintf("%s active: %d; %s/ active: 1; ", path, files, path))
 		last := int64(-1)
 		waitFor(t, func() string {
 			now := events()

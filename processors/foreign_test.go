@@ -13,8 +13,8 @@ import (
 	"tidemark/topology"
 )
 
-// A null, or an older record, that another writer puts into the tables or the index is undone, while the groups run and when they start
-// again: row, index record and counts stay one.
+// A null, or an older record, that another writer puts into the tables or the index is undone, while the groups run and
+// when they start again: row, index record and counts stay one.
 func TestForeignRecordsInTheTablesAreReverted(t *testing.T) {
 	for _, guarantee := range []epochs.Guarantee{epochs.AtLeastOnce, epochs.ExactlyOnce} {
 		t.Run(string(guarantee), func(t *testing.T) {
@@ -24,7 +24,10 @@ func TestForeignRecordsInTheTablesAreReverted(t *testing.T) {
 			s, row, workspace := b.conf.Streams, tidemarkv1.JoinKey("w", "f"), tidemarkv1.JoinKey("w", "")
 			foreign := func(topic topology.Topic, key string, value []byte) {
 				t.Helper()
-				b.put(t, &kgo.Record{Topic: topic.Name, Partition: kafka.Partition("w", 4), Key: []byte(key), Value: value})
+				b.put(t, &kgo.Record{
+					Topic: topic.Name, Partition: kafka.Partition("w", 4), Key: []byte(key),
+					Value: value,
+				})
 			}
 			look := func() string {
 				state, index := &tidemarkv1.FileState{}, b.last(t, s.Index, row)
@@ -36,13 +39,15 @@ func TestForeignRecordsInTheTablesAreReverted(t *testing.T) {
 					indexed = decode[struct{ Version int64 }](t, &kgo.Record{Value: index}).Version
 				}
 				w := b.workspace(t, "w")
-				return fmt.Sprintf("row v%d, index v%d, %d files of %d bytes, %d events", state.GetVersion(), indexed, w.GetFiles(), w.GetBytes(), w.GetEvents())
+				return fmt.Sprintf("row v%d, index v%d, %d files of %d bytes, %d events", state.GetVersion(), indexed,
+					w.GetFiles(), w.GetBytes(), w.GetEvents())
 			}
 
 			stop := b.start(t)
 			b.send(t, "w", event("added", "w", "e1", "f", `,"size":10`))
 			waitFor(t, look, "row v1, index v1, 1 files of 10 bytes, 1 events")
-			oldRow, oldIndex, oldCounts := b.last(t, s.Files, row), b.last(t, s.Index, row), b.last(t, s.Workspaces, workspace)
+			oldRow, oldIndex, oldCounts := b.last(t, s.Files, row), b.last(t, s.Index, row), b.last(t, s.Workspaces,
+				workspace)
 			b.send(t, "w", event("updated", "w", "e2", "f", `,"size":12`))
 			waitFor(t, look, "row v2, index v2, 1 files of 12 bytes, 2 events")
 			nulls := func() {

@@ -12,7 +12,8 @@ import (
 	"tidemark/topology"
 )
 
-// Brokers limit the compressed size of a batch, so a record may be too large for a dead letter. It becomes a shortened one.
+// Brokers limit the compressed size of a batch, so a record may be too large for a dead letter. It becomes a shortened
+// one.
 func TestDeadLettersLargerThanARecord(t *testing.T) {
 	const limit = topology.MaxMessageBytes
 	home := kafka.Partition("w", 4)
@@ -26,10 +27,20 @@ func TestDeadLettersLargerThanARecord(t *testing.T) {
 		"value nearly": {kgo.Record{Key: []byte("w"), Value: large(limit - 100)}, "value"},
 		"value fits":   {kgo.Record{Key: []byte("w"), Value: large(limit - 4096)}, ""},
 		"key":          {kgo.Record{Key: large(5 << 20), Value: []byte(good)}, "key"},
-		"key in words": {kgo.Record{Key: large(3 << 20), Value: []byte(good)}, ""}, // once in the key, once more in dlq.message
-		"header":       {kgo.Record{Key: []byte("w"), Value: []byte("no"), Headers: []kgo.RecordHeader{{Key: "h", Value: large(5 << 20)}}}, "headers"},
-		"ce header":    {kgo.Record{Key: []byte("w"), Value: []byte(good), Headers: []kgo.RecordHeader{{Key: "ce_id", Value: large(3 << 20)}}}, ""},
-		"all of it":    {kgo.Record{Key: large(5 << 20), Value: large(5<<20 + 1), Headers: []kgo.RecordHeader{{Key: "h", Value: large(5 << 20)}}}, "key value headers"},
+		// once in the key, once more in dlq.message
+		"key in words": {kgo.Record{Key: large(3 << 20), Value: []byte(good)}, ""},
+		"header": {kgo.Record{
+			Key: []byte("w"), Value: []byte("no"),
+			Headers: []kgo.RecordHeader{{Key: "h", Value: large(5 << 20)}},
+		}, "headers"},
+		"ce header": {kgo.Record{
+			Key: []byte("w"), Value: []byte(good),
+			Headers: []kgo.RecordHeader{{Key: "ce_id", Value: large(3 << 20)}},
+		}, ""},
+		"all of it": {kgo.Record{
+			Key: large(5 << 20), Value: large(5<<20 + 1),
+			Headers: []kgo.RecordHeader{{Key: "h", Value: large(5 << 20)}},
+		}, "key value headers"},
 	}
 	b := newBench(t)
 	options, err := b.conf.Kafka.Franz()
@@ -89,11 +100,15 @@ func TestDeadLettersLargerThanARecord(t *testing.T) {
 func TestForeignDeadLetterHeadersAreLeftOut(t *testing.T) {
 	b := newBench(t)
 	defer b.start(t)()
-	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte("no"), Partition: kafka.Partition("w", 4), Headers: []kgo.RecordHeader{
-		{Key: "dlq.resolved", Value: []byte("dropped")}, {Key: "dlq.value_omitted", Value: []byte("7")}, {Key: "dlq.reason", Value: []byte("none")}, {Key: "h", Value: []byte("kept")},
-	}})
+	b.put(t, &kgo.Record{
+		Key: []byte("w"), Value: []byte("no"), Partition: kafka.Partition("w", 4),
+		Headers: []kgo.RecordHeader{
+			{Key: "dlq.resolved", Value: []byte("dropped")}, {Key: "dlq.value_omitted", Value: []byte("7")}, {Key: "dlq.reason", Value: []byte("none")}, {Key: "h", Value: []byte("kept")},
+		},
+	})
 	r := b.records(t, b.conf.Streams.DLQ, 1)[0]
-	if header(r, "dlq.resolved")+header(r, "dlq.value_omitted") != "" || header(r, "dlq.reason") != "not_json" || header(r, "h") != "kept" {
+	if header(r, "dlq.resolved")+header(r, "dlq.value_omitted") != "" || header(r, "dlq.reason") != "not_json" ||
+		header(r, "h") != "kept" {
 		t.Errorf("headers %v", r.Headers)
 	}
 }

@@ -19,13 +19,16 @@ type fileMetrics struct {
 func newFileMetrics(r prometheus.Registerer) *fileMetrics {
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_events_total",
-		Help: "Events by what became of them: accepted, late (accepted, with an older value for a field than the row), duplicate, applied (processed again after a restart), passed (touches no file), unchanged (changes nothing that is shown, for an entry of a folder), passed_on (derived for an entry of a folder).",
+		Help: "Events by outcome: accepted, late (accepted, with an older value for a field than the row), " +
+			"duplicate, applied (processed again after a restart), passed (touches no file), unchanged (changes " +
+			"nothing that is shown, for an entry of a folder), passed_on (derived for an entry of a folder).",
 	}, []string{"verdict"})
 	dead := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_dead_letters_total", Help: "Events that went to the dead letters, by reason.",
 	}, []string{"reason"})
 	unread := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "tidemark_unreadable_fields_total", Help: "Fields of events that were there and could not be read, by field: they count as absent.",
+		Name: "tidemark_unreadable_fields_total",
+		Help: "Fields of events that were there and could not be read, by field: they count as absent.",
 	}, []string{"field"})
 	r.MustRegister(events, dead, unread)
 	for _, reason := range reasons { // rate() does not see the first event of a new series
@@ -70,7 +73,7 @@ type workspaceMetrics struct{ counted, repeated, unreadable prometheus.Counter }
 func newWorkspaceMetrics(r prometheus.Registerer) *workspaceMetrics {
 	notices := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_notices_total",
-		Help: "Notices by what became of them in the workspaces table: counted, repeated, unreadable.",
+		Help: "Notices by outcome in the workspaces table: counted, repeated, unreadable.",
 	}, []string{"verdict"})
 	r.MustRegister(notices)
 	return &workspaceMetrics{

@@ -1,8 +1,8 @@
-// Package processors has tidemark's two goka groups, Files and Workspaces. Each is a graph and thin callbacks: the rules are in package
-// file.
+// Package processors has tidemark's two goka groups, Files and Workspaces. Each is a graph and thin callbacks: the
+// rules are in package file.
 //
-// Each group runs in package epochs, which publishes the effects of every record exactly once in effect, in the order of its workspace.
-// Other parts of tidemark use only the topics.
+// Each group runs in package epochs, which publishes the effects of every record exactly once in effect, in the order
+// of its workspace. Other parts of tidemark use only the topics.
 package processors
 
 import (
@@ -32,11 +32,11 @@ type Config struct {
 	AcceptNewLog bool
 	// Epoch is how long an epoch stays open; 0 means DefaultEpoch.
 	Epoch time.Duration
-	// TableOnly makes the files group write its table alone: no index record, notice, dead letter or derived event. replay and diff build
-	// tables whose outputs must not be published again.
+	// TableOnly makes the files group write its table alone: no index record, notice, dead letter or derived event.
+	// replay and diff build tables whose outputs must not be published again.
 	TableOnly bool
-	// Admit reports whether the files group folds an event; nil: it folds all. It is called once for each event before the fold, in the
-	// order of the partition, and may block.
+	// Admit reports whether the files group folds an event; nil: it folds all. It is called once for each event before
+	// the fold, in the order of the partition, and may block.
 	Admit func(e *tidemarkv1.Event, at *tidemarkv1.Position) bool
 }
 

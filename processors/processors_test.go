@@ -29,7 +29,8 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	streams, err := topology.New(fmt.Sprintf("p%d", time.Now().UnixNano()), topology.Sizing{Partitions: 4, Replication: 1, MinISR: 1})
+	streams, err := topology.New(fmt.Sprintf("p%d", time.Now().UnixNano()),
+		topology.Sizing{Partitions: 4, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +237,8 @@ func (b *bench) last(t *testing.T, topic topology.Topic, key string) (value []by
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader, err := kgo.NewClient(append(options, kgo.ConsumeTopics(topic.Name), kgo.FetchIsolationLevel(kgo.ReadCommitted()))...)
+	reader, err := kgo.NewClient(
+		append(options, kgo.ConsumeTopics(topic.Name), kgo.FetchIsolationLevel(kgo.ReadCommitted()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,14 +266,22 @@ func TestInvalidRecordsBecomeDeadLetters(t *testing.T) {
 		reason string
 	}
 	cases := map[string]*poison{
-		"not JSON":         {kgo.Record{Key: []byte("w"), Value: []byte("\xff{"), Partition: home}, "not_json"},
-		"a key twice":      {kgo.Record{Key: []byte("w"), Value: []byte(`{"event":"x","event":"y"}`), Partition: home}, "not_json"},
-		"no event id":      {kgo.Record{Key: []byte("w"), Value: []byte(`{"event":"x","workspace_id":"w"}`), Partition: home}, "missing_field"},
-		"a control byte":   {kgo.Record{Key: []byte("w"), Value: []byte(`{"event":"x","event_id":"a\u0007","workspace_id":"w"}`), Partition: home}, "bad_field"},
-		"a long name":      {kgo.Record{Key: []byte("w"), Value: []byte(event("added", "w", "e1", "f", `,"name":"`+strings.Repeat("n", 5000)+`"`)), Partition: home}, "field_too_large"},
-		"another key":      {kgo.Record{Key: []byte("v"), Value: []byte(good), Partition: home}, "key_mismatch"},
-		"another header":   {kgo.Record{Key: []byte("w"), Value: []byte(good), Partition: home, Headers: []kgo.RecordHeader{{Key: "ce_id", Value: []byte("e9")}}}, "key_mismatch"},
-		"wrong partition":  {kgo.Record{Key: []byte("w"), Value: []byte(good), Partition: elsewhere}, "wrong_partition"},
+		"not JSON":       {kgo.Record{Key: []byte("w"), Value: []byte("\xff{"), Partition: home}, "not_json"},
+		"a key twice":    {kgo.Record{Key: []byte("w"), Value: []byte(`{"event":"x","event":"y"}`), Partition: home}, "not_json"},
+		"no event id":    {kgo.Record{Key: []byte("w"), Value: []byte(`{"event":"x","workspace_id":"w"}`), Partition: home}, "missing_field"},
+		"a control byte": {kgo.Record{Key: []byte("w"), Value: []byte(`{"event":"x","event_id":"a\u0007","workspace_id":"w"}`), Partition: home}, "bad_field"},
+		"a long name":    {kgo.Record{Key: []byte("w"), Value: []byte(event("added", "w", "e1", "f", `,"name":"`+strings.Repeat("n", 5000)+`"`)), Partition: home}, "field_too_large"},
+		"another key":    {kgo.Record{Key: []byte("v"), Value: []byte(good), Partition: home}, "key_mismatch"},
+		"another header": {
+			kgo.Record{
+				Key: []byte("w"), Value: []byte(good), Partition: home,
+				Headers: []kgo.RecordHeader{{Key: "ce_id", Value: []byte("e9")}},
+			}, "key_mismatch",
+		},
+		"wrong partition": {
+			kgo.Record{Key: []byte("w"), Value: []byte(good), Partition: elsewhere},
+			"wrong_partition",
+		},
 		"no value":         {kgo.Record{Key: []byte("w"), Partition: home}, "null_value"},
 		"no key, no value": {kgo.Record{Partition: home}, "null_value"},
 	}
@@ -281,7 +291,8 @@ func TestInvalidRecordsBecomeDeadLetters(t *testing.T) {
 		c.record.Headers = append(c.record.Headers, kgo.RecordHeader{Key: "case", Value: []byte(name)})
 		b.put(t, &c.record)
 	}
-	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(good), Partition: home, Headers: []kgo.RecordHeader{ // null headers say nothing
+	// null headers say nothing
+	b.put(t, &kgo.Record{Key: []byte("w"), Value: []byte(good), Partition: home, Headers: []kgo.RecordHeader{
 		{Key: "ce_id"}, {Key: "ce_type"}, {Key: "ce_subject"}, {Key: "tidemark-replay"}, {Key: "other"},
 	}}) // and later records are not blocked
 	for _, r := range b.records(t, b.conf.Streams.DLQ, len(cases)) {
@@ -294,13 +305,16 @@ func TestInvalidRecordsBecomeDeadLetters(t *testing.T) {
 		if got := header(r, "dlq.reason"); got != c.reason {
 			t.Errorf("%s: reason %q, want %q (%s)", name, got, c.reason, header(r, "dlq.message"))
 		}
-		if string(r.Value) != string(c.record.Value) || (r.Value == nil) != (c.record.Value == nil) || string(r.Key) != string(c.record.Key) {
+		if string(r.Value) != string(c.record.Value) || (r.Value == nil) != (c.record.Value == nil) ||
+			string(r.Key) != string(c.record.Key) {
 			t.Errorf("%s: kept as %q = %q", name, r.Key, r.Value)
 		}
-		if got, want := header(r, "dlq.partition")+":"+header(r, "dlq.offset"), fmt.Sprintf("%d:%d", c.record.Partition, c.record.Offset); got != want {
+		if got, want := header(r, "dlq.partition")+":"+
+			header(r, "dlq.offset"), fmt.Sprintf("%d:%d", c.record.Partition, c.record.Offset); got != want {
 			t.Errorf("%s: came from %s, want %s", name, got, want)
 		}
-		if r.Partition != c.record.Partition || header(r, "dlq.topic") != b.conf.Streams.Events.Name || header(r, "dlq.message") == "" {
+		if r.Partition != c.record.Partition || header(r, "dlq.topic") != b.conf.Streams.Events.Name ||
+			header(r, "dlq.message") == "" {
 			t.Errorf("%s: partition %d, headers %v", name, r.Partition, r.Headers)
 		}
 		if got := header(r, "dlq.key_null") != ""; got != (c.record.Key == nil) {
@@ -344,7 +358,8 @@ func TestRecreatedTopicIsRefused(t *testing.T) {
 	deleteTopic(t, b, b.conf.Streams.Events.Name)
 	b.apply(t)
 	b.conf.Metrics = prometheus.NewRegistry()
-	if err := processors.NewFiles(b.conf).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "--accept-new-log") {
+	if err := processors.NewFiles(b.conf).Run(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "--accept-new-log") {
 		t.Fatalf("the new log was taken for the old one: %v", err)
 	}
 	b.conf.AcceptNewLog = true
@@ -355,8 +370,8 @@ func TestRecreatedTopicIsRefused(t *testing.T) {
 	stop()
 }
 
-// An owner that was paused may append the record of an older version after the newest, even while nobody owns the partition.
-// Compaction would keep that one, so the newest is sent again.
+// An owner that was paused may append the record of an older version after the newest, even while nobody owns the
+// partition. Compaction would keep that one, so the newest is sent again.
 func TestIndexEndsWithTheNewestVersion(t *testing.T) {
 	b := newBench(t)
 	stop := b.start(t)

@@ -12,7 +12,8 @@ const (
 
 // olderFile compares two rows of the files table by the events that were folded into them: see file.FoldCount.
 func olderFile(record, stored []byte) bool {
-	return versionOf(record, fileVersionField)+versionOf(record, fileSilentField) < versionOf(stored, fileVersionField)+versionOf(stored, fileSilentField)
+	return versionOf(record, fileVersionField)+
+		versionOf(record, fileSilentField) < versionOf(stored, fileVersionField)+versionOf(stored, fileSilentField)
 }
 
 // olderBy compares two rows by their version field.

@@ -11,8 +11,9 @@ import (
 	"tidemark/kafka"
 )
 
-// ErrTopicRecreated says that the events topic was deleted and recreated. Its offsets start over, so a row's position no longer says
-// which events it includes; only the event ids in its dedupe window do. The operator decides, with --accept-new-log.
+// ErrTopicRecreated says that the events topic was deleted and recreated. Its offsets start over, so a row's position
+// no longer says which events it includes; only the event ids in its dedupe window do. The operator decides, with
+// --accept-new-log.
 var ErrTopicRecreated = errors.New("the events topic was deleted and recreated since the tables were last written; " +
 	"start with --accept-new-log if that was intended")
 
@@ -27,17 +28,19 @@ func lookUpTopic(ctx context.Context, conf Config) (string, error) {
 			err = backoff.Permanent(err)
 		}
 		return id, err
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, pause time.Duration) {
-		conf.Log.WarnContext(ctx, "cannot look up the events topic, trying again", "pause", pause.String(), "error", err)
-	}))
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0), backoff.WithNotify(
+		func(err error, pause time.Duration) {
+			conf.Log.WarnContext(ctx, "cannot look up the events topic, trying again", "pause", pause.String(), "error",
+				err)
+		}))
 	if ctx.Err() != nil && !errors.Is(err, ErrTopicRecreated) {
 		return "", nil
 	}
 	return id, err
 }
 
-// checkTopic returns ErrTopicRecreated if the events topic is no longer the one with the id. Rows would take events of the new topic for
-// those of the old one that they include.
+// checkTopic returns ErrTopicRecreated if the events topic is no longer the one with the id. Rows would take events of
+// the new topic for those of the old one that they include.
 func checkTopic(ctx context.Context, conf Config, id string) error {
 	now, err := kafka.TopicID(ctx, conf.Kafka, conf.Streams.Events.Name)
 	if err == nil && now != id {
@@ -46,8 +49,9 @@ func checkTopic(ctx context.Context, conf Config, id string) error {
 	return nil // an error is not final: the group fails without the topic, and asks again
 }
 
-// checkTable returns the id of the events topic after it has compared it with the newest rows. Rows with another id alone mean that the
-// topic was recreated; one row with the present id means that the operator has accepted that before.
+// checkTable returns the id of the events topic after it has compared it with the newest rows. Rows with another id
+// alone mean that the topic was recreated; one row with the present id means that the operator has accepted that
+// before.
 func checkTable(ctx context.Context, conf Config) (string, error) {
 	id, err := kafka.TopicID(ctx, conf.Kafka, conf.Streams.Events.Name)
 	if err != nil {

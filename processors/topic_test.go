@@ -84,7 +84,8 @@ func TestMissingInputIsReported(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- files.Run(ctx) }()
-	want := fmt.Sprintf("%s/%d: the next offset to read is not in the log (the group has committed offset 2)", b.conf.Streams.Events.Name, home)
+	want := fmt.Sprintf("%s/%d: the next offset to read is not in the log (the group has committed offset 2)",
+		b.conf.Streams.Events.Name, home)
 	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		err := files.Ready()
 		if err != nil && strings.Contains(err.Error(), want) {
@@ -100,8 +101,8 @@ func TestMissingInputIsReported(t *testing.T) {
 	}
 }
 
-// An instance that has read nothing of the old log is told by no offset, when it takes the others' partitions over, that they
-// begin anew.
+// An instance that has read nothing of the old log is told by no offset, when it takes the others' partitions over,
+// that they begin anew.
 func TestTopicRecreatedUnderTwoInstances(t *testing.T) {
 	b := newBench(t)
 	type instance struct {

@@ -16,8 +16,8 @@ import (
 	"tidemark/topology"
 )
 
-// Workspaces is the group that counts the files, types and members of each workspace from the notices. Notices may be repeated, and
-// reordered after a failed send. Each is counted once, by its position.
+// Workspaces is the group that counts the files, types and members of each workspace from the notices. Notices may be
+// repeated, and reordered after a failed send. Each is counted once, by its position.
 type Workspaces struct {
 	conf    Config
 	topicID string // id of the events topic, which the positions are in
@@ -89,7 +89,8 @@ func (w *Workspaces) prepare(r *sarama.ConsumerMessage) any {
 	}
 	n := message.(*tidemarkv1.Notice)
 	if len(n.GetWorkspaceId()) > codecs.MaxID || len(n.GetMember().GetId()) > codecs.MaxID {
-		return &input{err: fmt.Errorf("notice at %s/%d/%d: an id has more than %d bytes", r.Topic, r.Partition, r.Offset, codecs.MaxID)}
+		return &input{err: fmt.Errorf("notice at %s/%d/%d: an id has more than %d bytes", r.Topic, r.Partition,
+			r.Offset, codecs.MaxID)}
 	}
 	r.Key = []byte(tidemarkv1.JoinKey(n.GetWorkspaceId(), ""))
 	return &input{notice: n}

@@ -237,19 +237,20 @@ func (r *run) copyNotices(ctx context.Context) error {
 	for _, partition := range slices.Sorted(maps.Keys(r.notices)) {
 		span := r.notices[partition]
 		span.From = max(span.From, r.counted[partition])
-		err := kafka.Read(ctx, r.Kafka, r.From.Notify.Name, kafka.Spans{partition: span}, func(record *kgo.Record) error {
-			r.report(Notices)
-			r.summary.Notices++
-			if done[text(record.Partition, record.Offset)] {
-				return nil
-			}
-			to := kafka.FilePartition(record.Key, r.To.Notify.Partitions)
-			notice := copied(record, r.To.Notify.Name, to, topology.HeaderCopied)
-			if notice.Value, err = r.translateNotice(record); err != nil {
-				return err
-			}
-			return r.writer.put(ctx, notice)
-		})
+		err := kafka.Read(ctx, r.Kafka, r.From.Notify.Name, kafka.Spans{partition: span},
+			func(record *kgo.Record) error {
+				r.report(Notices)
+				r.summary.Notices++
+				if done[text(record.Partition, record.Offset)] {
+					return nil
+				}
+				to := kafka.FilePartition(record.Key, r.To.Notify.Partitions)
+				notice := copied(record, r.To.Notify.Name, to, topology.HeaderCopied)
+				if notice.Value, err = r.translateNotice(record); err != nil {
+					return err
+				}
+				return r.writer.put(ctx, notice)
+			})
 		if err != nil {
 			return err
 		}

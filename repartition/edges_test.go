@@ -76,7 +76,8 @@ func TestWhatKeepsACopyFromBeingComplete(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := move.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "events arrived meanwhile: 1 records in "+old.conf.Streams.Events.Name) {
+	if _, err := move.Run(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "events arrived meanwhile: 1 records in "+old.conf.Streams.Events.Name) {
 		t.Errorf("an event arrived meanwhile: %v", err)
 	}
 	move = old.moveTo(moved, nil)
@@ -85,7 +86,10 @@ func TestWhatKeepsACopyFromBeingComplete(t *testing.T) {
 		t.Errorf("then: %+v, %v", summary, err)
 	}
 
-	stranger := &kgo.Record{Topic: moved.conf.Streams.Files.Name, Partition: kafka.Partition("w", 3), Key: []byte("w/other"), Value: []byte{0x58, 1}}
+	stranger := &kgo.Record{
+		Topic: moved.conf.Streams.Files.Name, Partition: kafka.Partition("w", 3),
+		Key: []byte("w/other"), Value: []byte{0x58, 1},
+	}
 	if err := moved.client.ProduceSync(t.Context(), stranger).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +99,8 @@ func TestWhatKeepsACopyFromBeingComplete(t *testing.T) {
 	}
 
 	moved.send(t, []happening{added("w", "e3", "h", "")})
-	if _, err := move.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "something else writes under the new prefix") {
+	if _, err := move.Run(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "something else writes under the new prefix") {
 		t.Errorf("an event that was not copied: %v", err)
 	}
 }
@@ -132,7 +137,8 @@ func TestPartitionsThatWereAddedAreRead(t *testing.T) {
 	}
 	since := *old
 	since.conf.Streams.Events.Partitions = 7
-	since.client, err = kafka.NewProducer(old.conf.Kafka, kgo.RecordDeliveryTimeout(0)) // the old one does not know them yet
+	// the old one does not know them yet
+	since.client, err = kafka.NewProducer(old.conf.Kafka, kgo.RecordDeliveryTimeout(0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,11 +193,13 @@ func TestRowsWhoseEventsAreGone(t *testing.T) {
 
 	moved.send(t, []happening{first, added("w", "e2", "f", `,"size":5,"created":"2026-11-24T13:00:00Z"`)}) // the first is a resend
 	moved.process(t)
-	if row := moved.row(t, "w", "f"); row.GetVersion() != 2 || row.GetSize() != 5 || row.GetPosition().GetOffset() != 1 {
+	if row := moved.row(t, "w", "f"); row.GetVersion() != 2 || row.GetSize() != 5 ||
+		row.GetPosition().GetOffset() != 1 {
 		t.Errorf("after a resend and an update: %v", row)
 	}
 	counts := rows(t, moved.conf.Kafka, moved.conf.Streams.Workspaces, diff.Workspaces)["w"]
-	if !strings.Contains(counts, "files:1 bytes:5 ") && !strings.Contains(counts, "files: 1 bytes: 5 ") || !strings.Contains(counts, "u1") {
+	if !strings.Contains(counts, "files:1 bytes:5 ") && !strings.Contains(counts, "files: 1 bytes: 5 ") ||
+		!strings.Contains(counts, "u1") {
 		t.Errorf("counts: %s", counts)
 	}
 }
@@ -199,13 +207,17 @@ func TestRowsWhoseEventsAreGone(t *testing.T) {
 func TestARecordThatItsProducerCompressed(t *testing.T) {
 	brokers := devbroker.ForTest(t)
 	old, moved := install(t, brokers, 2, epochs.AtLeastOnce).apply(t), install(t, brokers, 3, epochs.AtLeastOnce)
-	foreign, err := kafka.NewProducer(old.conf.Kafka, kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerBatchMaxBytes(64<<20))
+	foreign, err := kafka.NewProducer(old.conf.Kafka, kgo.ProducerBatchCompression(kgo.GzipCompression()),
+		kgo.ProducerBatchMaxBytes(64<<20))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(foreign.Close)
 	large := append(bytes.Repeat([]byte(" "), 6<<20), added("w", "e1", "f", "").value...)
-	record := &kgo.Record{Topic: old.conf.Streams.Events.Name, Partition: kafka.Partition("w", 2), Key: []byte("w"), Value: large}
+	record := &kgo.Record{
+		Topic: old.conf.Streams.Events.Name, Partition: kafka.Partition("w", 2), Key: []byte("w"),
+		Value: large,
+	}
 	if err := foreign.ProduceSync(t.Context(), record).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +280,8 @@ func checkPositions(t *testing.T, i *installation) {
 // A run that was killed within a transaction is fenced: what it had on its way never becomes visible.
 func TestAKilledRunIsFenced(t *testing.T) {
 	brokers := devbroker.ForTest(t)
-	old, moved := install(t, brokers, 2, epochs.AtLeastOnce).apply(t), install(t, brokers, 3, epochs.AtLeastOnce).apply(t)
+	old, moved := install(t, brokers, 2, epochs.AtLeastOnce).apply(t), install(t, brokers, 3,
+		epochs.AtLeastOnce).apply(t)
 	old.send(t, []happening{added("w", "e1", "f", ""), added("w", "e2", "f", "")})
 	old.process(t)
 	killed, err := kafka.NewProducer(old.conf.Kafka, kgo.TransactionalID(moved.conf.Streams.FilesGroup+"-repartition"))
@@ -280,8 +293,11 @@ func TestAKilledRunIsFenced(t *testing.T) {
 		t.Fatal(err)
 	}
 	half := &kgo.Record{
-		Topic: moved.conf.Streams.Events.Name, Partition: kafka.Partition("w", 3), Key: []byte("w"), Value: []byte(added("w", "e1", "f", "").value),
-		Headers: []kgo.RecordHeader{{Key: topology.HeaderCopied, Value: fmt.Appendf(nil, "%d:0", kafka.Partition("w", 2))}},
+		Topic: moved.conf.Streams.Events.Name, Partition: kafka.Partition("w", 3), Key: []byte("w"),
+		Value: []byte(added("w", "e1", "f", "").value),
+		Headers: []kgo.RecordHeader{
+			{Key: topology.HeaderCopied, Value: fmt.Appendf(nil, "%d:0", kafka.Partition("w", 2))},
+		},
 	}
 	if err := killed.ProduceSync(t.Context(), half).FirstErr(); err != nil {
 		t.Fatal(err)
@@ -327,7 +343,8 @@ func TestRetentionTakesWhatWasCopied(t *testing.T) {
 		t.Fatalf("%+v, %v", summary, err)
 	}
 	for file, offset := range map[string]int64{"f": -1, "g": 1, "h": 2} {
-		if at := moved.row(t, "w", file).GetPosition(); (at == nil) != (offset < 0) || at.GetOffset() != max(offset, 0) {
+		if at := moved.row(t, "w", file).GetPosition(); (at == nil) != (offset < 0) ||
+			at.GetOffset() != max(offset, 0) {
 			t.Errorf("the row of %s is at %v, want offset %d", file, at, offset)
 		}
 	}

@@ -209,7 +209,8 @@ func (r *run) open(ctx context.Context) error {
 	if r.folded, err = r.committed(ctx, r.From.FilesGroup, r.From.Events.Name, r.From.Files.Name); err != nil {
 		return err
 	}
-	if r.counted, err = r.committed(ctx, r.From.WorkspacesGroup, r.From.Notify.Name, r.From.Workspaces.Name); err != nil {
+	if r.counted, err = r.committed(ctx, r.From.WorkspacesGroup, r.From.Notify.Name,
+		r.From.Workspaces.Name); err != nil {
 		return err
 	}
 	commits, err := kafka.Committed(ctx, r.Kafka, r.To.FilesGroup, r.To.Events.Name)

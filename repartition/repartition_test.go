@@ -36,7 +36,8 @@ type installation struct {
 
 func install(t *testing.T, brokers []string, partitions int, guarantee epochs.Guarantee) *installation {
 	t.Helper()
-	streams, err := topology.New(fmt.Sprintf("r%08x", rand.Uint32()), topology.Sizing{Partitions: partitions, Replication: 1, MinISR: 1})
+	streams, err := topology.New(fmt.Sprintf("r%08x", rand.Uint32()),
+		topology.Sizing{Partitions: partitions, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +48,8 @@ func install(t *testing.T, brokers []string, partitions int, guarantee epochs.Gu
 	if guarantee == epochs.ExactlyOnce {
 		i.conf.InstanceID = "i" // it then stays a member for 10 s
 	}
-	if i.client, err = kafka.NewProducer(i.conf.Kafka, kgo.RecordDeliveryTimeout(0)); err != nil { // events have times of the past
+	// events have times of the past
+	if i.client, err = kafka.NewProducer(i.conf.Kafka, kgo.RecordDeliveryTimeout(0)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(i.client.Close)
@@ -76,7 +78,10 @@ func (i *installation) run(t *testing.T, counting bool) {
 	groups := []struct {
 		run          func(context.Context) error
 		group, topic string
-	}{{processors.NewFiles(conf).Run, s.FilesGroup, s.Events.Name}, {processors.NewWorkspaces(conf).Run, s.WorkspacesGroup, s.Notify.Name}}
+	}{{processors.NewFiles(conf).Run, s.FilesGroup, s.Events.Name}, {
+		processors.NewWorkspaces(conf).Run,
+		s.WorkspacesGroup, s.Notify.Name,
+	}}
 	if !counting {
 		groups = groups[:1]
 	}
@@ -123,7 +128,10 @@ func (i *installation) send(t *testing.T, history []happening) {
 	n := i.conf.Streams.Events.Partitions
 	records := make([]*kgo.Record, len(history))
 	for j, h := range history {
-		records[j] = &kgo.Record{Topic: i.conf.Streams.Events.Name, Key: []byte(h.key), Value: []byte(h.value), Partition: kafka.Partition(h.workspace, n), Timestamp: h.at}
+		records[j] = &kgo.Record{
+			Topic: i.conf.Streams.Events.Name, Key: []byte(h.key), Value: []byte(h.value),
+			Partition: kafka.Partition(h.workspace, n), Timestamp: h.at,
+		}
 		if h.astray {
 			records[j].Partition = (records[j].Partition + 1) % int32(n)
 		}
@@ -157,9 +165,13 @@ func (h *historian) write(n int) (history []happening) {
 			created = "" // undated
 		}
 		received := fmt.Sprintf(`,"received_at":%q`, h.now.UTC().Format("2006-01-02T15:04:05.000000Z"))
-		kinds := []string{"file_added", "file_updated", "file_updated", "file_deleted", "file_restored", "file_moved", "file_downloaded"}
+		kinds := []string{
+			"file_added", "file_updated", "file_updated", "file_deleted", "file_restored", "file_moved",
+			"file_downloaded",
+		}
 		is.value = fmt.Sprintf(`{"event":"workspace_storage_%s","workspace_id":%q,"event_id":"e%d","object_id":"f/%d","size":%d,"mime":"text/%d","name":"n%d"%s}`,
-			kinds[h.rnd.IntN(len(kinds))], ws, h.serial, h.rnd.IntN(8), h.serial, h.rnd.IntN(3), h.serial, created+received)
+			kinds[h.rnd.IntN(len(kinds))], ws, h.serial, h.rnd.IntN(8), h.serial, h.rnd.IntN(3), h.serial, created+
+				received)
 		switch h.rnd.IntN(20) {
 		case 0:
 			is.value = fmt.Sprintf(`{"event":"added_member_to_workspace","workspace_id":%q,"event_id":"m%d","user_id":"u%d"%s}`, ws, h.serial, h.rnd.IntN(5), created+received)
@@ -259,8 +271,12 @@ func TestAMoveIsAsIfItHadBeenSoFromTheStart(t *testing.T) {
 	}{{epochs.AtLeastOnce, 4, 8}, {epochs.ExactlyOnce, 4, 8}, {epochs.AtLeastOnce, 6, 4}} {
 		t.Run(fmt.Sprintf("%s %d to %d", c.guarantee, c.from, c.to), func(t *testing.T) {
 			brokers := devbroker.ForTest(t)
-			h := &historian{rnd: rand.New(rand.NewPCG(uint64(c.from), uint64(c.to))), now: time.Now().Add(-2 * time.Hour).Truncate(time.Second)}
-			old, fresh := install(t, brokers, c.from, c.guarantee).apply(t), install(t, brokers, c.to, c.guarantee).apply(t)
+			h := &historian{
+				rnd: rand.New(rand.NewPCG(uint64(c.from), uint64(c.to))),
+				now: time.Now().Add(-2 * time.Hour).Truncate(time.Second),
+			}
+			old, fresh := install(t, brokers, c.from, c.guarantee).apply(t), install(t, brokers, c.to,
+				c.guarantee).apply(t)
 			moved := install(t, brokers, c.to, c.guarantee)
 
 			folded, uncounted, waiting, later := h.write(650), h.write(50), h.write(60), []happening(nil)
@@ -356,7 +372,8 @@ func moveAll(t *testing.T, rnd *rand.Rand, from, to *installation) (kills int, s
 		summary, err := move.Run(ctx)
 		cancel(nil)
 		if err == nil {
-			if summary.Files.Equal == 0 || summary.Workspaces.Equal == 0 || summary.Files.Different+summary.Workspaces.Different+summary.Misplaced > 0 || summary.DeadLetters == 0 {
+			if summary.Files.Equal == 0 || summary.Workspaces.Equal == 0 ||
+				summary.Files.Different+summary.Workspaces.Different+summary.Misplaced > 0 || summary.DeadLetters == 0 {
 				t.Errorf("%+v", summary)
 			}
 			return kills, summary

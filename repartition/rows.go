@@ -36,7 +36,8 @@ func (r *run) copyRows(ctx context.Context) error {
 			return err
 		}
 		return r.writer.put(ctx, &kgo.Record{
-			Topic: r.To.Index.Name, Partition: record.Partition, Key: record.Key, Value: value, Timestamp: record.Timestamp,
+			Topic: r.To.Index.Name, Partition: record.Partition, Key: record.Key, Value: value,
+			Timestamp: record.Timestamp,
 		})
 	}
 	return r.copyTable(ctx, r.From.Files, r.To.Files, diff.Files, index)

@@ -30,8 +30,10 @@ func TestRebuildNoticesThatItsTableIsGone(t *testing.T) {
 		if _, err := admin.DeleteTopics(t.Context(), target.Files.Name); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // Kafka does it a moment later
-			if plan, err := kafka.PlanTopics(t.Context(), b.conf, []topology.Topic{target.Files}); err == nil && len(plan) == 1 && plan[0].Create {
+		// Kafka does it a moment later
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			if plan, err := kafka.PlanTopics(t.Context(), b.conf, []topology.Topic{target.Files}); err == nil &&
+				len(plan) == 1 && plan[0].Create {
 				return
 			}
 			if time.Now().After(end) {
@@ -40,13 +42,15 @@ func TestRebuildNoticesThatItsTableIsGone(t *testing.T) {
 		}
 	}
 	gone()
-	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{}, nil); err == nil || !strings.Contains(err.Error(), "delete the group too") {
+	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{}, nil); err == nil ||
+		!strings.Contains(err.Error(), "delete the group too") {
 		t.Errorf("deleted: %v", err)
 	}
 	if _, err := kafka.ApplyTopics(t.Context(), b.conf, []topology.Topic{target.Files}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{}, nil); err == nil || !strings.Contains(err.Error(), "delete the group too") {
+	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{}, nil); err == nil ||
+		!strings.Contains(err.Error(), "delete the group too") {
 		t.Errorf("recreated: %v", err)
 	}
 	gone()
@@ -84,7 +88,8 @@ func TestAnEmptyPartitionContinuesFromItsFirstStart(t *testing.T) {
 	for i := range 8 { // in all partitions
 		b.put(t, b.record("added", fmt.Sprint("w", i), fmt.Sprint("e", i), "f", 1))
 	}
-	target, err := b.rebuild(t.Context(), t, dir, "lately", sel, func(r *replay.Rebuild) { r.Now = func() time.Time { return time.Now().Add(3 * time.Hour) } })
+	target, err := b.rebuild(t.Context(), t, dir, "lately", sel,
+		func(r *replay.Rebuild) { r.Now = func() time.Time { return time.Now().Add(3 * time.Hour) } })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,16 +110,18 @@ func TestARebuildWaitsForTheKilledOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	killed, err := kgo.NewClient(kgo.SeedBrokers(b.conf.Brokers...), kgo.ConsumerGroup(target.FilesGroup), kgo.ConsumeTopics(b.s.Events.Name), kgo.DisableAutoCommit())
+	killed, err := kgo.NewClient(kgo.SeedBrokers(b.conf.Brokers...), kgo.ConsumerGroup(target.FilesGroup),
+		kgo.ConsumeTopics(b.s.Events.Name), kgo.DisableAutoCommit())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer killed.Close()
 	killed.PollFetches(t.Context()) // it has joined
 	beyond := map[string]map[int32]kgo.EpochOffset{b.s.Events.Name: {home: {Epoch: -1, Offset: 5}}}
-	killed.CommitOffsetsSync(t.Context(), beyond, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, commitErr error) {
-		err = commitErr
-	})
+	killed.CommitOffsetsSync(t.Context(), beyond,
+		func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, _ *kmsg.OffsetCommitResponse, commitErr error) {
+			err = commitErr
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +129,8 @@ func TestARebuildWaitsForTheKilledOne(t *testing.T) {
 	if _, err := b.rebuild(t.Context(), t, dir, "half", sel, nil); err != nil {
 		t.Error(err)
 	}
-	if committed, err := kafka.Committed(t.Context(), b.conf, target.FilesGroup, b.s.Events.Name); err != nil || committed[home].At != 3 {
+	if committed, err := kafka.Committed(t.Context(), b.conf, target.FilesGroup, b.s.Events.Name); err != nil ||
+		committed[home].At != 3 {
 		t.Errorf("committed %v, %v", committed, err)
 	}
 }

@@ -291,7 +291,10 @@ func (b *Rebuild) clamp(ctx context.Context, spans kafka.Spans) error {
 	var back []kadm.Offset
 	for partition, span := range spans {
 		if o, ok := committed[partition]; ok && o.At > span.To {
-			back = append(back, kadm.Offset{Topic: b.Streams.Events.Name, Partition: partition, At: span.To, LeaderEpoch: -1})
+			back = append(back, kadm.Offset{
+				Topic: b.Streams.Events.Name, Partition: partition, At: span.To,
+				LeaderEpoch: -1,
+			})
 		}
 	}
 	for begun := time.Now(); ; { // a killed run is a member until its session times out

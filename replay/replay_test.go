@@ -35,7 +35,8 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	s, err := topology.New(fmt.Sprintf("r%d", time.Now().UnixNano()), topology.Sizing{Partitions: partitions, Replication: 1, MinISR: 1})
+	s, err := topology.New(fmt.Sprintf("r%d", time.Now().UnixNano()),
+		topology.Sizing{Partitions: partitions, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,10 @@ func (b *bench) put(t *testing.T, records ...*kgo.Record) {
 func (b *bench) record(kind, workspace, id, file string, second int) *kgo.Record {
 	value := fmt.Sprintf(`{"event":"workspace_storage_file_%s","workspace_id":%q,"event_id":%q,"object_id":%q,"size":%d,"created":"%s","received_at":"2026-11-24T13:00:00Z"}`,
 		kind, workspace, id, file, second, time.Date(2026, 11, 24, 12, 0, second, 0, time.UTC).Format(time.RFC3339))
-	return &kgo.Record{Topic: b.s.Events.Name, Partition: kafka.Partition(workspace, partitions), Key: []byte(workspace), Value: []byte(value)}
+	return &kgo.Record{
+		Topic: b.s.Events.Name, Partition: kafka.Partition(workspace, partitions),
+		Key: []byte(workspace), Value: []byte(value),
+	}
 }
 
 func (b *bench) records(t *testing.T, topic topology.Topic) []*kgo.Record {
@@ -81,7 +85,10 @@ func (b *bench) records(t *testing.T, topic topology.Topic) []*kgo.Record {
 }
 
 func (b *bench) files(s topology.Streams, dir string, change func(*processors.Config)) *processors.Files {
-	conf := processors.Config{Kafka: b.conf, Streams: s, Dir: dir, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
+	conf := processors.Config{
+		Kafka: b.conf, Streams: s, Dir: dir, Log: slog.New(slog.DiscardHandler),
+		Metrics: prometheus.NewRegistry(),
+	}
 	if change != nil {
 		change(&conf)
 	}
@@ -122,7 +129,9 @@ func (b *bench) live(t *testing.T, dir string) {
 	}
 }
 
-func (b *bench) rebuild(ctx context.Context, t *testing.T, dir, name string, sel replay.Selection, change func(*replay.Rebuild)) (topology.Streams, error) {
+func (b *bench) rebuild(ctx context.Context, t *testing.T, dir, name string, sel replay.Selection,
+	change func(*replay.Rebuild),
+) (topology.Streams, error) {
 	t.Helper()
 	target, err := replay.Target(b.s, name)
 	if err != nil {
@@ -187,7 +196,9 @@ func TestRebuiltTableIsTheLiveOne(t *testing.T) {
 	b := newBench(t)
 	for i := range 300 {
 		workspace := fmt.Sprint("w", i%7)
-		b.put(t, b.record([]string{"added", "updated", "deleted"}[i%3], workspace, fmt.Sprint("e", i%250), fmt.Sprint("f", i%20), (i*37)%60)) // resends, too late ones
+		// resends, too late ones
+		b.put(t, b.record([]string{"added", "updated", "deleted"}[i%3], workspace, fmt.Sprint("e", i%250),
+			fmt.Sprint("f", i%20), (i*37)%60))
 	}
 	b.put(t, &kgo.Record{Topic: b.s.Events.Name, Partition: 1, Key: []byte("w0"), Value: []byte("no event")})
 	b.live(t, t.TempDir())
@@ -199,7 +210,8 @@ func TestRebuiltTableIsTheLiveOne(t *testing.T) {
 	// Interrupted, and started again.
 	dir := t.TempDir()
 	b.interrupted(t, dir, "rebuilt", replay.Selection{}, 100, 20)
-	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{WorkspaceID: "w1"}, nil); err == nil || !strings.Contains(err.Error(), "started with another selection") {
+	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{WorkspaceID: "w1"}, nil); err == nil ||
+		!strings.Contains(err.Error(), "started with another selection") {
 		t.Errorf("another selection on the same table: %v", err)
 	}
 	if _, err := b.rebuild(t.Context(), t, t.TempDir(), "rebuilt", replay.Selection{}, nil); err == nil {
@@ -209,7 +221,8 @@ func TestRebuiltTableIsTheLiveOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n, i, d := len(b.records(t, b.s.Notify)), len(b.records(t, b.s.Index)), len(b.records(t, b.s.DLQ)); n != notices || i != index || d != dead {
+	if n, i, d := len(b.records(t, b.s.Notify)), len(b.records(t, b.s.Index)), len(
+		b.records(t, b.s.DLQ)); n != notices || i != index || d != dead {
 		t.Errorf("the rebuild published: %d, %d, %d records", n-notices, i-index, d-dead)
 	}
 	compare := diff.Comparison{A: b.table(t, "files"), B: b.table(t, "rebuilt"), Ignore: []string{}}
@@ -232,20 +245,25 @@ func TestRebuiltTableIsTheLiveOne(t *testing.T) {
 	if diff := cmp.Diff(want, found); diff != "" || summary.Different != 3 {
 		t.Errorf("%+v (-want +got):\n%s", summary, diff)
 	}
-	if _, found := b.diff(t, diff.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w2", Ignore: []string{"size", "status"}}); len(found) > 0 {
+	if _, found := b.diff(t,
+		diff.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w2", Ignore: []string{"size", "status"}}); len(
+		found) > 0 {
 		t.Errorf("what is ignored was found: %+v", found)
 	}
 
 	// What only one group has read yet is no difference.
 	b.put(t, b.record("updated", "w5", "later", "f5", 59), b.record("added", "w5", "later2", "new", 59))
 	b.live(t, t.TempDir())
-	if summary, found := b.diff(t, diff.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5"}); len(found) > 0 || summary.NotCompared != 2 || summary.BehindA != 0 || summary.BehindB != 2 {
+	if summary, found := b.diff(t, diff.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5"}); len(found) > 0 ||
+		summary.NotCompared != 2 || summary.BehindA != 0 || summary.BehindB != 2 {
 		t.Errorf("%+v, %+v", summary, found)
 	}
 	if _, err := b.rebuild(t.Context(), t, dir, "rebuilt", replay.Selection{}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if summary, found := b.diff(t, diff.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5", Ignore: []string{}}); len(found) > 0 || summary.NotCompared != 0 {
+	if summary, found := b.diff(t,
+		diff.Comparison{A: compare.A, B: compare.B, WorkspaceID: "w5", Ignore: []string{}}); len(found) > 0 ||
+		summary.NotCompared != 0 {
 		t.Errorf("once it has caught up: %+v, %+v", summary, found)
 	}
 }
@@ -268,13 +286,17 @@ func (b *bench) plant(t *testing.T, table topology.Topic) {
 		}
 		b.put(t, &kgo.Record{Topic: table.Name, Partition: r.Partition, Key: r.Key, Value: value})
 	}
-	added, err := proto.Marshal(&tidemarkv1.FileState{WorkspaceId: "w3", FileId: "many", Position: &tidemarkv1.Position{}})
+	added, err := proto.Marshal(
+		&tidemarkv1.FileState{WorkspaceId: "w3", FileId: "many", Position: &tidemarkv1.Position{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.put(t,
 		&kgo.Record{Topic: table.Name, Partition: kafka.Partition("w1", partitions), Key: []byte("w1/f1")},
-		&kgo.Record{Topic: table.Name, Partition: kafka.Partition("w3", partitions), Key: []byte("w3/many"), Value: added})
+		&kgo.Record{
+			Topic: table.Name, Partition: kafka.Partition("w3", partitions), Key: []byte("w3/many"),
+			Value: added,
+		})
 }
 
 // A rebuild up to a time or position folds nothing behind it, and its group commits nothing behind it.
@@ -309,7 +331,8 @@ func TestRebuildStopsWhereItShould(t *testing.T) {
 	if _, err := b.rebuild(t.Context(), t, dir, "half", sel, nil); err != nil {
 		t.Fatal(err)
 	}
-	if committed, err = kafka.Committed(t.Context(), b.conf, target.FilesGroup, b.s.Events.Name); err != nil || committed[home].At != 20 {
+	if committed, err = kafka.Committed(t.Context(), b.conf, target.FilesGroup, b.s.Events.Name); err != nil ||
+		committed[home].At != 20 {
 		t.Errorf("after a kill: committed %v, %v", committed, err)
 	}
 	for _, name := range []string{"files", "workspaces", "replay", "", "a b"} {
@@ -329,7 +352,8 @@ func TestRebuildContinuesFromItsFirstStart(t *testing.T) {
 	b.transact(t, b.record("updated", "w", "last", "f", 40))
 	dir, sel := t.TempDir(), replay.Selection{From: "20s"}
 	b.interrupted(t, dir, "lately", sel, 5, 2)
-	target, err := b.rebuild(t.Context(), t, dir, "lately", sel, func(r *replay.Rebuild) { r.Now = func() time.Time { return time.Now().Add(time.Hour) } })
+	target, err := b.rebuild(t.Context(), t, dir, "lately", sel,
+		func(r *replay.Rebuild) { r.Now = func() time.Time { return time.Now().Add(time.Hour) } })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +370,8 @@ func TestRebuildContinuesFromItsFirstStart(t *testing.T) {
 // transact writes records in a transaction.
 func (b *bench) transact(t *testing.T, records ...*kgo.Record) {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.conf.Brokers...), kgo.TransactionalID(t.Name()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.conf.Brokers...), kgo.TransactionalID(t.Name()),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,8 @@ func TestForgottenReplayIsOver(t *testing.T) {
 		t.Fatal("was not interrupted")
 	}
 	one := b.republish(replay.Selection{WorkspaceID: "w1"})
-	if _, _, err := one.Spans(t.Context(), false); err == nil || !strings.Contains(err.Error(), "another replay was interrupted") {
+	if _, _, err := one.Spans(t.Context(), false); err == nil ||
+		!strings.Contains(err.Error(), "another replay was interrupted") {
 		t.Fatalf("another replay beside an interrupted one: %v", err)
 	}
 	if spans, _, err = one.Spans(t.Context(), true); err != nil {
@@ -57,7 +58,10 @@ func TestForgottenReplayIsOver(t *testing.T) {
 func TestUnsafeEventsAreSkipped(t *testing.T) {
 	b := newBench(t)
 	of := func(value string) *kgo.Record {
-		return &kgo.Record{Topic: b.s.Events.Name, Partition: kafka.Partition("w", partitions), Key: []byte("w"), Value: []byte(value)}
+		return &kgo.Record{
+			Topic: b.s.Events.Name, Partition: kafka.Partition("w", partitions), Key: []byte("w"),
+			Value: []byte(value),
+		}
 	}
 	b.put(t,
 		b.record("updated", "w", "dated", "f", 1),
@@ -76,7 +80,8 @@ func TestUnsafeEventsAreSkipped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if count, err := a.Run(t.Context(), spans); err != nil || count.Sent != test.sent || count.Skipped != test.skipped || (count.FirstSkipped == "") != test.force {
+		if count, err := a.Run(t.Context(), spans); err != nil || count.Sent != test.sent ||
+			count.Skipped != test.skipped || (count.FirstSkipped == "") != test.force {
 			t.Errorf("force %t: %+v, %v", test.force, count, err)
 		}
 	}
@@ -85,7 +90,9 @@ func TestUnsafeEventsAreSkipped(t *testing.T) {
 // A foreign producer's record can be over the size limit once it is uncompressed: it does not end the replay.
 func TestTooLargeEventsAreSkipped(t *testing.T) {
 	b := newBench(t)
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.conf.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerBatchMaxBytes(32<<20), kgo.BrokerMaxWriteBytes(64<<20))
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.conf.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerBatchMaxBytes(
+			32<<20), kgo.BrokerMaxWriteBytes(64<<20))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +109,8 @@ func TestTooLargeEventsAreSkipped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if count, err := a.Run(t.Context(), spans); err != nil || count.Sent+count.Invalid+count.Skipped != 2 || count.Sent != 1 {
+	if count, err := a.Run(t.Context(), spans); err != nil || count.Sent+count.Invalid+count.Skipped != 2 ||
+		count.Sent != 1 {
 		t.Errorf("%+v, %v", count, err)
 	}
 }
@@ -136,7 +144,8 @@ func TestRepublish(t *testing.T) {
 	if err == nil || first.Sent == 0 || first.Sent > 20 || first.Remaining == 0 {
 		t.Fatalf("interrupted: %+v, %v", first, err)
 	}
-	if _, _, err := b.republish(replay.Selection{}).Spans(t.Context(), false); err == nil || !strings.Contains(err.Error(), "another replay was interrupted") {
+	if _, _, err := b.republish(replay.Selection{}).Spans(t.Context(), false); err == nil ||
+		!strings.Contains(err.Error(), "another replay was interrupted") {
 		t.Errorf("another replay, while one waits: %v", err)
 	}
 	a = b.republish(sel)

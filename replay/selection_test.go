@@ -42,7 +42,8 @@ func TestSelectionNamesPlaces(t *testing.T) {
 		{"1:2,0:7", "end", kafka.Spans{0: {From: 7, To: 7}, 1: {From: 2, To: 7}}},
 		{"0:2,1:3", "0:5", kafka.Spans{0: {From: 2, To: 5}}},
 	} {
-		got, err := replay.Selection{From: test.from, To: test.to}.Spans(t.Context(), b.conf, b.s.Events.Name, time.Now())
+		got, err := replay.Selection{From: test.from, To: test.to}.Spans(t.Context(), b.conf, b.s.Events.Name,
+			time.Now())
 		if diff := cmp.Diff(test.want, got); err != nil || diff != "" {
 			t.Errorf("from %q to %q: %v (-want +got):\n%s", test.from, test.to, err, diff)
 		}

@@ -29,7 +29,8 @@ func AdminHandler(registry *prometheus.Registry, readiness *Readiness) http.Hand
 		}
 		answer(w, status, report)
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry, EnableOpenMetrics: true}))
+	mux.Handle("GET /metrics",
+		promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry, EnableOpenMetrics: true}))
 	return mux
 }
 

@@ -17,7 +17,10 @@ type Build struct {
 
 // ReadBuild returns the build information that the Go toolchain stored in this binary.
 func ReadBuild() Build {
-	b := Build{Version: "(devel)", Revision: "unknown", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := Build{
+		Version: "(devel)", Revision: "unknown", Go: runtime.Version(),
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b

@@ -14,11 +14,13 @@ func NewRegistry(build Build) *prometheus.Registry {
 	})
 	info.Set(1)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info)
+	registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info)
 	return registry
 }
 
-var readyDesc = prometheus.NewDesc("tidemark_ready", "Whether a check of /readyz passes: 1 or 0.", []string{"check"}, nil)
+var readyDesc = prometheus.NewDesc("tidemark_ready", "Whether a check of /readyz passes: 1 or 0.", []string{"check"},
+	nil)
 
 // Describe makes Readiness a Prometheus collector.
 func (r *Readiness) Describe(descs chan<- *prometheus.Desc) { descs <- readyDesc }

@@ -83,7 +83,10 @@ func TestReadyzNamesEveryCheckThatFails(t *testing.T) {
 	readiness.Add("files", func() error { return errors.New("replaced") })
 	check(503, map[string]any{"ready": false, "reasons": map[string]any{"files": "replaced"}})
 	readiness.Drain()
-	check(503, map[string]any{"ready": false, "reasons": map[string]any{"files": errDraining.Error(), "ingress": errDraining.Error()}})
+	check(503, map[string]any{
+		"ready":   false,
+		"reasons": map[string]any{"files": errDraining.Error(), "ingress": errDraining.Error()},
+	})
 
 	if status, _ := get(t, server.URL+"/healthz"); status != 200 {
 		t.Errorf("/healthz while draining: %d, want 200: a restart would not help", status)

@@ -64,7 +64,10 @@ func (r Role) ACLs() []ACL {
 		acls = append(acls, ACL{Resource: GroupResource, Name: g.Name, Operations: g.Operations})
 	}
 	for _, prefix := range r.TransactionalIDs {
-		acls = append(acls, ACL{Resource: TransactionalIDResource, Name: prefix, Prefixed: true, Operations: []string{opWrite}})
+		acls = append(acls, ACL{
+			Resource: TransactionalIDResource, Name: prefix, Prefixed: true,
+			Operations: []string{opWrite},
+		})
 	}
 	return acls
 }

@@ -87,10 +87,13 @@ var prefixForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
 // New returns the streams for a name prefix and a sizing.
 func New(prefix string, size Sizing) (Streams, error) {
 	if !prefixForm.MatchString(prefix) {
-		return Streams{}, fmt.Errorf("topic prefix %q: want 1 to 100 of letters, digits, '.', '_' and '-', beginning with a letter or digit", prefix)
+		return Streams{}, fmt.Errorf(
+			"topic prefix %q: want 1 to 100 of letters, digits, '.', '_' and '-', beginning with a letter or digit",
+			prefix)
 	}
 	if size.Partitions < 1 || size.Replication < 1 || size.MinISR < 1 || size.MinISR > size.Replication {
-		return Streams{}, fmt.Errorf("topic sizing %+v: partitions and replication must be at least 1, and min.insync between 1 and the replication", size)
+		return Streams{}, fmt.Errorf("topic sizing %+v: partitions and replication must be at least 1, and "+
+			"min.insync between 1 and the replication", size)
 	}
 	stream := func(name string, key Key, retention time.Duration) Topic {
 		return Topic{

@@ -25,7 +25,8 @@ func BenchmarkPage(b *testing.B) {
 			b.Run(fmt.Sprintf("rows=%d/prefix=%s", size, prefix), func(b *testing.B) {
 				q := query{workspace: "ws", status: statusActive, kind: kindFile, prefix: prefix}
 				for b.Loop() {
-					if p, err := list(f.Server.files.store, kafka.Partition("ws", 4), q, nil, 100); err != nil || p.count != 100 {
+					if p, err := list(f.Server.files.store, kafka.Partition("ws", 4), q, nil, 100); err != nil ||
+						p.count != 100 {
 						b.Fatal(p.count, err)
 					}
 				}

@@ -216,7 +216,8 @@ const (
 
 // firstTime returns the time of the first record at or after the offset.
 func firstTime(topic string, e eventAt, p *kmsg.FetchResponseTopicPartition) (time.Time, bool) {
-	records, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: e.offset, Topic: topic, Partition: e.partition},
+	records, _ := kgo.ProcessFetchPartition(
+		kgo.ProcessFetchPartitionOpts{Offset: e.offset, Topic: topic, Partition: e.partition},
 		p, kgo.DefaultDecompressor(), nil)
 	if records.Err != nil || len(records.Records) == 0 {
 		return time.Time{}, false

@@ -63,5 +63,6 @@ func (q query) decodeCursor(cursor string) (tail []byte, err error) {
 
 func badCursor() error {
 	return problem.New(http.StatusBadRequest, codeBadCursor, "use next_cursor of the page before, "+
-		"with the same workspace, status, kind and path_prefix; or leave it out to begin anew").On("cursor")
+		"with the same workspace, status, kind and path_prefix; or leave it out to start from the beginning").On(
+		"cursor")
 }

@@ -153,7 +153,10 @@ func (updateContext) Timestamp() time.Time  { return time.Time{} }
 
 // fileRow returns a row; path "" leaves it out.
 func fileRow(workspace, id, path string, status tidemarkv1.Status, version int64) *tidemarkv1.FileState {
-	return &tidemarkv1.FileState{WorkspaceId: workspace, FileId: id, Path: path, Status: status, Version: version, LogId: testLog}
+	return &tidemarkv1.FileState{
+		WorkspaceId: workspace, FileId: id, Path: path, Status: status, Version: version,
+		LogId: testLog,
+	}
 }
 
 const (

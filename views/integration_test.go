@@ -40,7 +40,8 @@ type rig struct {
 
 func newRig(t *testing.T, brokers []string) *rig {
 	t.Helper()
-	streams, err := topology.New("views-"+strconv.FormatUint(rand.Uint64(), 36), topology.Sizing{Partitions: partitions, Replication: 1, MinISR: 1})
+	streams, err := topology.New("views-"+strconv.FormatUint(rand.Uint64(), 36),
+		topology.Sizing{Partitions: partitions, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,10 @@ func newRig(t *testing.T, brokers []string) *rig {
 
 func (r *rig) produce(topic, key string, value []byte, at time.Time) *tidemarkv1.Position {
 	r.t.Helper()
-	record := &kgo.Record{Topic: topic, Key: []byte(key), Value: value, Partition: kafka.FilePartition([]byte(key), partitions), Timestamp: at}
+	record := &kgo.Record{
+		Topic: topic, Key: []byte(key), Value: value,
+		Partition: kafka.FilePartition([]byte(key), partitions), Timestamp: at,
+	}
 	if err := r.client.ProduceSync(r.t.Context(), record).FirstErr(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -219,7 +223,8 @@ func TestViewFollowsItsTable(t *testing.T) {
 	r.produce(r.streams.Files.Name, "ws/c", []byte("not protobuf"), time.Time{})
 	for _, state := range []string{"kept", "wiped"} {
 		up = r.serve()
-		if a, b, c := up.version("ws", "a", nil), up.version("ws", "b", nil), up.version("ws", "c", nil); a != 3 || b != 7 || c != 1 {
+		if a, b, c := up.version("ws", "a", nil), up.version("ws", "b", nil), up.version("ws", "c", nil); a != 3 ||
+			b != 7 || c != 1 {
 			t.Errorf("store %s: versions %d, %d, %d, want 3, 7, 1", state, a, b, c)
 		}
 		if _, body, _ := up.get("/v1/workspaces/ws/files?path_prefix=/"); body == "" || !json.Valid([]byte(body)) {
@@ -237,8 +242,10 @@ func TestAtLeastAndLagOverTheWholeChain(t *testing.T) {
 		t.Errorf("nothing there: %d, lag %g", status, lag)
 	}
 	up.stop()
-	p := r.produce(r.streams.Events.Name, "ws", []byte("{}"), time.Now().Add(-time.Hour)) // e.g. a duplicate: leaves no row
-	up = r.serve()                                                                        // there before it, an event may be as old as it says
+	// e.g. a duplicate: leaves no row
+	p := r.produce(r.streams.Events.Name, "ws", []byte("{}"), time.Now().Add(-time.Hour))
+	// there before it, an event may be as old as it says
+	up = r.serve()
 	status, body, _ := up.get(fmt.Sprintf("/v1/workspaces/ws/files?wait=200ms&at_least=%s", p.Text()))
 	if status != 503 {
 		t.Errorf("nothing committed: %d %s", status, body)
@@ -253,14 +260,16 @@ func TestAtLeastAndLagOverTheWholeChain(t *testing.T) {
 	n := r.produce(r.streams.Notify.Name, "ws", []byte("{}"), time.Time{})
 	r.commit(r.streams.FilesGroup, r.streams.Events.Name, p)
 	begin := time.Now()
-	if status, body, lag := up.get("/v1/workspaces/ws/files/f?wait=20s&at_least=" + p.Text()); status != 404 || lag != 0 {
+	if status, body, lag := up.get("/v1/workspaces/ws/files/f?wait=20s&at_least=" + p.Text()); status != 404 ||
+		lag != 0 {
 		t.Errorf("committed: %d %s, lag %g", status, body, lag)
 	}
 	t.Logf("a record without a row was covered %s after its commit", time.Since(begin))
 	if status, _, lag := up.get("/v1/workspaces/ws?wait=200ms&at_least=" + p.Text()); status != 503 || lag < 3599 {
 		t.Errorf("not counted yet: %d, lag %g", status, lag)
 	}
-	if status, body, _ := up.get("/v1/workspaces/ws/files?wait=200ms&at_least=" + p.Text()); status != 503 { // it may be the first event of a workspace, without a file
+	// it may be the first event of a workspace, without a file
+	if status, body, _ := up.get("/v1/workspaces/ws/files?wait=200ms&at_least=" + p.Text()); status != 503 {
 		t.Errorf("whether there is such a workspace is not known yet: %d %s", status, body)
 	}
 	if status, body, lag := up.get("/v1/workspaces/ws/files"); status != 404 || lag < 3599 {

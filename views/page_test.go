@@ -159,7 +159,8 @@ func TestCursorsAreStableUnderWrites(t *testing.T) {
 					}
 					version++
 					state := []tidemarkv1.Status{isActive, isTrashed, isErased}[random.IntN(3)]
-					f.put(fileRow("ws", fmt.Sprintf("f%03d", i), fmt.Sprintf("/d/f%03d", random.IntN(300)), state, version))
+					f.put(fileRow("ws", fmt.Sprintf("f%03d", i), fmt.Sprintf("/d/f%03d", random.IntN(300)), state,
+						version))
 				}
 			}
 			var seen []string
@@ -177,7 +178,8 @@ func TestCursorsAreStableUnderWrites(t *testing.T) {
 				disturb()
 			}
 			if !slices.Equal(seen, still) {
-				t.Errorf("%s%s: of %d untouched files %d were listed, or not in order", status, order, len(still), len(seen))
+				t.Errorf("%s%s: of %d untouched files %d were listed, or not in order", status, order, len(still),
+					len(seen))
 			}
 		}
 	}
@@ -308,7 +310,8 @@ func TestListingByKind(t *testing.T) {
 	if r := f.get("/v1/workspaces/ws/files/d"); !strings.Contains(r.Body.String(), `"kind":"folder"`) {
 		t.Errorf("a folder: %s", r.Body)
 	}
-	if r := f.get("/v1/workspaces/ws/files?kind=link"); r.Code != 400 || !strings.Contains(r.Body.String(), "file, folder or all") {
+	if r := f.get("/v1/workspaces/ws/files?kind=link"); r.Code != 400 ||
+		!strings.Contains(r.Body.String(), "file, folder or all") {
 		t.Errorf("a kind that there is not: %d %s", r.Code, r.Body)
 	}
 }

@@ -47,7 +47,8 @@ func TestLagIsTheAgeOfTheOldestMissingEvent(t *testing.T) {
 		t.Helper()
 		l, known := f.progress.lag(f.Server.files, p, time.Now())
 		if !known || l.records != records || l.age < least || l.age > most {
-			t.Errorf("%s: %d records, %s old, known %v; want %d, %s to %s", name, l.records, l.age, known, records, least, most)
+			t.Errorf("%s: %d records, %s old, known %v; want %d, %s to %s", name, l.records, l.age, known, records,
+				least, most)
 		}
 	}
 	poll := func() {
@@ -93,14 +94,16 @@ func TestLagGrowsWhileBrokersAreSilent(t *testing.T) {
 	}
 	quiet(10 * time.Second)
 	f.progress.poll(t.Context(), mute{})
-	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != 200 || w.Header().Get(headerLag) < "10" || w.Header().Get(headerLag) > "11" {
+	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != 200 || w.Header().Get(headerLag) < "10" ||
+		w.Header().Get(headerLag) > "11" {
 		t.Errorf("%d, lag %q after 10 s", w.Code, w.Header().Get(headerLag))
 	}
 	if err := f.Ready(); err != nil {
 		t.Errorf("not ready with an answer of allowed age: %v", err)
 	}
 	quiet(2 * time.Minute)
-	if w := f.get("/v1/workspaces/ws/files/a"); code(t, w) != codeStale || w.Header().Get("Retry-After") == "" || w.Header().Get(headerLag) < "120" {
+	if w := f.get("/v1/workspaces/ws/files/a"); code(t, w) != codeStale || w.Header().Get("Retry-After") == "" ||
+		w.Header().Get(headerLag) < "120" {
 		t.Errorf("past the allowed age: %d, lag %q", w.Code, w.Header().Get(headerLag))
 	}
 	if f.Ready() == nil {
@@ -138,11 +141,17 @@ func TestWorkspaceChain(t *testing.T) {
 func TestCountedNoticesMoveTheFrontier(t *testing.T) {
 	f := newFixture(t)
 	p := kafka.Partition("ws", 4)
-	f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: "ws", Version: 1, LogId: testLog, Applied: []byte{0, 1, 1, 2}})
+	f.putWorkspace(&tidemarkv1.WorkspaceState{
+		WorkspaceId: "ws", Version: 1, LogId: testLog,
+		Applied: []byte{0, 1, 1, 2},
+	})
 	if got := nextEvent(f.workspaces.frontiers[p]); got != 3 {
 		t.Errorf("bound %d, want 3: notices 0 to 2 are counted, 3 is not", got)
 	}
-	f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: "ws", Version: 2, LogId: "another log", Applied: []byte{0}, AppliedFrom: 3})
+	f.putWorkspace(&tidemarkv1.WorkspaceState{
+		WorkspaceId: "ws", Version: 2, LogId: "another log", Applied: []byte{0},
+		AppliedFrom: 3,
+	})
 	if got := nextEvent(f.workspaces.frontiers[p]); got != 3 {
 		t.Errorf("bound %d: an offset of another log was counted", got)
 	}
@@ -163,7 +172,8 @@ func TestATransactionsMarkerIsNoLag(t *testing.T) {
 	f := newFixture(t)
 	f.now.eventsEnd[1], f.now.filesCommit[1] = 11, 10
 	f.progress.poll(t.Context(), marked{f})
-	if l, known := f.progress.lag(f.Server.files, 1, time.Now().Add(time.Second)); !known || l.records != 0 || l.age != 0 {
+	if l, known := f.progress.lag(f.Server.files, 1, time.Now().Add(time.Second)); !known || l.records != 0 ||
+		l.age != 0 {
 		t.Errorf("all is folded, and the lag is %+v, known %v", l, known)
 	}
 	if err := f.progress.waitForEvent(t.Context(), nil, 1, 10); err != nil { // the end itself is still the log's
@@ -214,7 +224,8 @@ func TestACorruptCopyIsRebuilt(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if f.Server.files.store, err = localstore.Open(filepath.Join(f.conf.Dir, "files"), "cluster/topic", f.conf.Log); err != nil {
+	if f.Server.files.store, err = localstore.Open(filepath.Join(f.conf.Dir, "files"), "cluster/topic",
+		f.conf.Log); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.Server.files.close() }) // which fails, as what it closes is damaged
@@ -338,7 +349,8 @@ func TestLagOfRecordsStampedBehind(t *testing.T) {
 	f.now.eventsEnd[0] = 1
 	f.progress.timesDue = time.Time{}
 	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: begin.Add(-time.Hour)}})
-	if l, _ := f.progress.lag(f.Server.files, 0, begin.Add(time.Minute)); l.records != 1 || l.age > time.Minute || l.age < 59*time.Second {
+	if l, _ := f.progress.lag(f.Server.files, 0, begin.Add(time.Minute)); l.records != 1 || l.age > time.Minute ||
+		l.age < 59*time.Second {
 		t.Errorf("%d records, %s old", l.records, l.age)
 	}
 	f.begin() // a view that starts later believes the record

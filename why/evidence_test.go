@@ -44,20 +44,28 @@ func TestADeadLetterWithoutItsValue(t *testing.T) {
 	}
 	rejected := record(6, len(value)) // by a sink: that is not what was done with the event
 	rejected.Headers = append(rejected.Headers, kgo.RecordHeader{Key: "dlq.sink", Value: []byte("archive")})
-	for _, dead := range []*kgo.Record{record(5, len(value)), record(6, len(value)+1), record(9, 77), elsewhere, rejected} { // the second is of a deleted topic, the third another file's
+	// the second is of a deleted topic, the third another file's
+	for _, dead := range []*kgo.Record{
+		record(5, len(value)), record(6, len(value)+1), record(9, 77), elsewhere,
+		rejected,
+	} {
 		if err := e.deadLetter(dead); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, offset := range []int64{5, 6} {
-		if err := e.event(&kgo.Record{Topic: streams.Events.Name, Offset: offset, Key: []byte("w"), Value: []byte(value)}); err != nil {
+		if err := e.event(&kgo.Record{
+			Topic: streams.Events.Name, Offset: offset, Key: []byte("w"),
+			Value: []byte(value),
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := e.reportOthers(); err != nil {
 		t.Fatal(err)
 	}
-	if len(reported) != 3 || reported[2].Position != "1:8" || reported[0].Verdict != DeadLettered || reported[0].Reason != "field_too_large" || reported[1].Verdict != NoTrace {
+	if len(reported) != 3 || reported[2].Position != "1:8" || reported[0].Verdict != DeadLettered ||
+		reported[0].Reason != "field_too_large" || reported[1].Verdict != NoTrace {
 		t.Errorf("reported %+v", reported)
 	}
 }
@@ -71,14 +79,20 @@ func TestAnEventWhoseNoticeHasExpired(t *testing.T) {
 	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	record := func(offset int64, id string) *kgo.Record {
 		value := fmt.Appendf(nil, `{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":%q,"object_id":"f"}`, id)
-		return &kgo.Record{Topic: streams.Events.Name, Offset: offset, Key: []byte("w"), Value: value, Timestamp: at.Add(time.Duration(offset) * time.Second)}
+		return &kgo.Record{
+			Topic: streams.Events.Name, Offset: offset, Key: []byte("w"), Value: value,
+			Timestamp: at.Add(time.Duration(offset) * time.Second),
+		}
 	}
 	seen := func(id string) []byte { // an entry as FileState.seen describes it
 		sum := sha256.Sum256([]byte(id))
 		return append(sum[:16:16], make([]byte, 8)...)
 	}
 	e := newEvidence(Search{WorkspaceID: "w", FileID: "f", Streams: streams}, 0, "log", 10)
-	e.row = &tidemarkv1.FileState{LogId: "log", LastEventId: "last", Position: &tidemarkv1.Position{Offset: 6}, Seen: slices.Concat(seen("before"), seen("last"))}
+	e.row = &tidemarkv1.FileState{
+		LogId: "log", LastEventId: "last", Position: &tidemarkv1.Position{Offset: 6},
+		Seen: slices.Concat(seen("before"), seen("last")),
+	}
 	e.noticesFrom, e.noticed = 100, at.Add(8*time.Second)
 	verdicts := map[int64]Verdict{}
 	e.report = func(event Event) error {
@@ -112,11 +126,15 @@ func TestACopiedEventSaysWhereItCameFrom(t *testing.T) {
 		return nil
 	}
 	value := `{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"e","object_id":"f"}`
-	record := &kgo.Record{Topic: streams.Events.Name, Offset: 5, Value: []byte(value), Headers: []kgo.RecordHeader{{Key: topology.HeaderCopied, Value: []byte("3:17")}}}
+	record := &kgo.Record{
+		Topic: streams.Events.Name, Offset: 5, Value: []byte(value),
+		Headers: []kgo.RecordHeader{{Key: topology.HeaderCopied, Value: []byte("3:17")}},
+	}
 	if err := e.event(record); err != nil {
 		t.Fatal(err)
 	}
-	if len(reported) != 1 || reported[0].Verdict != NoTrace || !strings.Contains(reported[0].Detail, "copied from 3:17 of another prefix") {
+	if len(reported) != 1 || reported[0].Verdict != NoTrace ||
+		!strings.Contains(reported[0].Detail, "copied from 3:17 of another prefix") {
 		t.Errorf("reported %+v", reported)
 	}
 }
@@ -132,7 +150,11 @@ func TestAnEventOfAnEntryNamesItsCause(t *testing.T) {
 	e.row = &tidemarkv1.FileState{LogId: "log", Position: &tidemarkv1.Position{Offset: 3}}
 	for i, id := range []string{"moved", "moved/f"} {
 		var v file.Verdict
-		e.row, _, v = file.Apply(e.row, &tidemarkv1.Event{Event: "workspace_storage_file_moved", EventId: id, FileId: "f", WorkspaceId: "w"}, &tidemarkv1.Position{Offset: int64(4 + i)}, "other")
+		e.row, _, v = file.Apply(e.row,
+			&tidemarkv1.Event{
+				Event: "workspace_storage_file_moved", EventId: id, FileId: "f",
+				WorkspaceId: "w",
+			}, &tidemarkv1.Position{Offset: int64(4 + i)}, "other")
 		if v != file.Accepted {
 			t.Fatal(v)
 		}

@@ -27,7 +27,8 @@ func (c *topicsAclsCommand) Run(con console) error {
 		err := outputFlags{Output: c.Output}.print(con.out, acls, func(table *bytes.Buffer) {
 			fmt.Fprintln(table, "ROLE\tPRINCIPAL\tRESOURCE\tNAME\tOPERATIONS")
 			for _, a := range acls {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", a.Role, a.Principal, a.Resource, a.Name, strings.Join(a.Operations, ", "))
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", a.Role, a.Principal, a.Resource, a.Name,
+					strings.Join(a.Operations, ", "))
 			}
 		})
 		if err != nil || c.Output != asTable {
@@ -74,7 +75,10 @@ func aclsOf(roles []topology.Role, principal string) (acls []acl) {
 
 // command returns the command line that grants the ACL with kafka-acls.
 func (a acl) command(bootstrap string) string {
-	parts := []string{"kafka-acls.sh --bootstrap-server", shellWord(bootstrap), "--add --allow-principal", shellWord(a.Principal)}
+	parts := []string{
+		"kafka-acls.sh --bootstrap-server", shellWord(bootstrap), "--add --allow-principal",
+		shellWord(a.Principal),
+	}
 	for _, operation := range a.Operations {
 		parts = append(parts, "--operation", operation)
 	}
@@ -88,7 +92,8 @@ func (a acl) command(bootstrap string) string {
 // shellWord quotes s for a shell if that is necessary.
 func shellWord(s string) string {
 	plain := func(r rune) bool {
-		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.:/@%+=,", r)
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' ||
+			strings.ContainsRune("-_.:/@%+=,", r)
 	}
 	if s != "" && strings.TrimFunc(s, plain) == "" {
 		return s

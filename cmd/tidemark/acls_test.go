@@ -17,8 +17,8 @@ import (
 	"tidemark/topology"
 )
 
-// guardedBroker starts a broker with a user for each role, who may do what the role's ACLs say and nothing else. It is a bare
-// kfake: package devbroker has no authentication.
+// guardedBroker starts a broker with a user for each role, who may do what the role's ACLs say and nothing else. It is
+// a bare kfake: package devbroker has no authentication.
 func guardedBroker(t *testing.T, streams topology.Streams, more ...topology.Role) *kfake.Cluster {
 	t.Helper()
 	granted := map[string][]kfake.ACL{}
@@ -40,18 +40,25 @@ func guardedBroker(t *testing.T, streams topology.Streams, more ...topology.Role
 			})
 		}
 	}
-	options := []kfake.Opt{kfake.NumBrokers(1), kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("PLAIN", "root", "root")}
+	options := []kfake.Opt{
+		kfake.NumBrokers(1), kfake.EnableSASL(), kfake.EnableACLs(),
+		kfake.Superuser("PLAIN", "root", "root"),
+	}
 	for role, acls := range granted {
 		options = append(options, kfake.User("SCRAM-SHA-256", role, role, acls...))
 	}
 	options = append(options, kfake.User("SCRAM-SHA-256", "nobody", "nobody"))
 	var half []kfake.ACL // what process needs on topics, but for one, and on no group
 	for _, a := range granted["process"] {
-		if a.Resource == kmsg.ACLResourceTypeTopic && (a.Name != streams.DLQ.Name || a.Operation != kmsg.ACLOperationWrite) {
+		if a.Resource == kmsg.ACLResourceTypeTopic &&
+			(a.Name != streams.DLQ.Name || a.Operation != kmsg.ACLOperationWrite) {
 			half = append(half, a)
 		}
 	}
-	half = append(half, kfake.ACL{Resource: kmsg.ACLResourceTypeTopic, Name: streams.DLQ.Name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: kmsg.ACLOperationDescribe, Allow: true})
+	half = append(half, kfake.ACL{
+		Resource: kmsg.ACLResourceTypeTopic, Name: streams.DLQ.Name,
+		Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: kmsg.ACLOperationDescribe, Allow: true,
+	})
 	options = append(options, kfake.User("SCRAM-SHA-256", "half", "half", half...))
 	cluster, err := kfake.NewCluster(options...)
 	if err != nil {
@@ -122,7 +129,8 @@ func testACLs(t *testing.T, guarantee string) {
 
 	// send waits until the event has come through the whole chain, and says so if it has not.
 	url, query := "http://"+ingress+"/webhook/fastio", "http://"+api
-	if out, errs, code := tidemark(t, "send", "--url", url, "--api-url", query, "--file", "f", "--wait", "20s"); code != exitOK || errs != "" {
+	if out, errs, code := tidemark(t, "send", "--url", url, "--api-url", query, "--file", "f", "--wait",
+		"20s"); code != exitOK || errs != "" {
 		t.Errorf("send: exit %d\n%s%s", code, out, errs)
 	}
 	succeed(t, "get", "123", "f", "--api-url", query)

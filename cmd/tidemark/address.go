@@ -64,7 +64,8 @@ func checkAddress(kind, value, byDefault string) error {
 		if n, err := strconv.Atoi(port); err == nil && n >= lowest && n <= 65535 {
 			return nil
 		}
-		return fmt.Errorf("%q: port %q is not a number from %d to 65535: write %s", value, port, lowest, net.JoinHostPort(host, standard))
+		return fmt.Errorf("%q: port %q is not a number from %d to 65535: write %s", value, port, lowest,
+			net.JoinHostPort(host, standard))
 	}
 	return fmt.Errorf("%q is not HOST:PORT: write %s", value, suggestAddress(kind, value, standard))
 }

@@ -54,7 +54,8 @@ func TestCheckAddress(t *testing.T) {
 		if err == nil || test.kind == urlAddress {
 			continue
 		}
-		if _, advice, _ := strings.Cut(err.Error(), ": write "); checkAddress(test.kind, advice, test.byDefault) != nil {
+		if _, advice, _ := strings.Cut(err.Error(), ": write "); checkAddress(test.kind, advice,
+			test.byDefault) != nil {
 			t.Errorf("%s %q: what is advised is refused: %q", test.kind, test.value, advice)
 		}
 	}
@@ -102,7 +103,8 @@ func TestAddressesAreUsageErrors(t *testing.T) {
 		t.Errorf("by a variable: exit %d\n%s", code, errs)
 	}
 	file := writeFile(t, "settings.yaml", "brokers: [\"kafka-1:9092\", kafka-2]\n")
-	if _, errs, code := tidemark(t, "ingest", "--config", file); code != exitUsage || !strings.Contains(errs, "write kafka-2:9092") {
+	if _, errs, code := tidemark(t, "ingest", "--config", file); code != exitUsage ||
+		!strings.Contains(errs, "write kafka-2:9092") {
 		t.Errorf("by a file: exit %d\n%s", code, errs)
 	}
 }

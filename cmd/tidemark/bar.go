@@ -47,7 +47,8 @@ func (b *bar) draw() {
 	b.shown, b.drawn = time.Now(), b.last
 	share := float64(b.last.Done) / float64(b.last.Total)
 	spent := time.Since(b.begun)
-	text := fmt.Sprintf("%3.0f %%  %d of %d  %.0f/s", 100*share, b.last.Done, b.last.Total, float64(b.last.Done)/spent.Seconds())
+	text := fmt.Sprintf("%3.0f %%  %d of %d  %.0f/s", 100*share, b.last.Done, b.last.Total,
+		float64(b.last.Done)/spent.Seconds())
 	if share > 0 && share < 1 {
 		text += "  " + time.Duration(float64(spent)*(1-share)/share).Round(time.Second).String() + " to go"
 	}
@@ -57,7 +58,8 @@ func (b *bar) draw() {
 	}
 	const width = 30
 	full := int(share * width)
-	_, _ = fmt.Fprintf(b.w, "\r\x1b[K[%s%s] %s", strings.Repeat("=", full), strings.Repeat(" ", width-full), text) // only informative
+	// only informative
+	_, _ = fmt.Fprintf(b.w, "\r\x1b[K[%s%s] %s", strings.Repeat("=", full), strings.Repeat(" ", width-full), text)
 }
 
 // end draws the last state and ends the line.

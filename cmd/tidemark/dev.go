@@ -96,13 +96,16 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 }
 
 // connect returns the client settings for the given cluster, or starts the embedded broker; stop closes that.
-func (c *devCommand) connect(ctx context.Context, h *host, progress *progress) (config kafka.Config, stop func() error, err error) {
+func (c *devCommand) connect(ctx context.Context, h *host, progress *progress) (config kafka.Config, stop func() error,
+	err error,
+) {
 	stop = func() error { return nil }
 	brokers := c.Brokers
 	if len(brokers) == 0 {
 		dir := filepath.Join(c.Data, "broker")
 		// The broker outlives ctx: the roles commit to it while they drain.
-		broker, err := devbroker.Start(context.WithoutCancel(ctx), devbroker.Config{Dir: dir, Addr: c.KafkaAddr, Log: h.log.With("role", "broker")})
+		broker, err := devbroker.Start(context.WithoutCancel(ctx),
+			devbroker.Config{Dir: dir, Addr: c.KafkaAddr, Log: h.log.With("role", "broker")})
 		if err != nil {
 			return config, nil, fmt.Errorf("--kafka-addr %s, --data %s: %w", c.KafkaAddr, c.Data, err)
 		}

@@ -47,7 +47,8 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// startDev starts dev on a data directory and waits for the line ready. Given a cluster in KAFKA_BROKERS it runs on that.
+// startDev starts dev on a data directory and waits for the line ready. Given a cluster in KAFKA_BROKERS it runs on
+// that.
 func startDev(t *testing.T, data, prefix string, more ...string) *devProcess {
 	t.Helper()
 	self, err := os.Executable()
@@ -125,7 +126,8 @@ func (d *devProcess) stop(t *testing.T) {
 func (d *devProcess) send(t *testing.T, data string, args ...string) string {
 	t.Helper()
 	var answer struct{ Position string }
-	out := succeed(t, append([]string{"send", "--data", data, "--url", d.webhooks, "--api-url", d.api, "-o", "json"}, args...)...)
+	out := succeed(t, append([]string{"send", "--data", data, "--url", d.webhooks, "--api-url", d.api, "-o", "json"},
+		args...)...)
 	if err := json.Unmarshal([]byte(out), &answer); err != nil || answer.Position == "" {
 		t.Fatalf("send answered %s: %v", out, err)
 	}
@@ -156,20 +158,24 @@ func TestDev(t *testing.T) {
 	d := startDev(t, data, prefix)
 	d.pasteExample(t)
 
-	at := d.send(t, data, "--workspace", "w/1", "--file", "2abc", "--event-id", "e1", "--name", "q3.pdf", "--path", "/r/q3.pdf", "--size", "12")
+	at := d.send(t, data, "--workspace", "w/1", "--file", "2abc", "--event-id", "e1", "--name", "q3.pdf", "--path",
+		"/r/q3.pdf", "--size", "12")
 	if got, want := d.get(t, "w/1", "2abc", at), (fileState{"q3.pdf", "/r/q3.pdf", 12, "active", 1, at}); got != want {
 		t.Errorf("after added: %+v, want %+v", got, want)
 	}
-	at = d.send(t, data, "--workspace", "w/1", "--file", "2abc", "--event-id", "e2", "--event", "workspace_storage_file_deleted")
+	at = d.send(t, data, "--workspace", "w/1", "--file", "2abc", "--event-id", "e2", "--event",
+		"workspace_storage_file_deleted")
 	want := fileState{"q3.pdf", "/r/q3.pdf", 12, "trashed", 2, at}
 	if got := d.get(t, "w/1", "2abc", at); got != want {
 		t.Errorf("after deleted: %+v, want %+v", got, want)
 	}
-	if out := succeed(t, "ls", "w/1", "--api-url", d.api, "--status", "all"); !strings.Contains(out, "2abc  /r/q3.pdf  12") {
+	if out := succeed(t, "ls", "w/1", "--api-url", d.api, "--status", "all"); !strings.Contains(out,
+		"2abc  /r/q3.pdf  12") {
 		t.Errorf("ls:\n%s", out)
 	}
 	tail := func() string {
-		return succeed(t, "tail", "notify", "--topic-prefix", prefix, "--brokers", d.brokers, "--from", "start", "--until-end", "-o", "json")
+		return succeed(t, "tail", "notify", "--topic-prefix", prefix, "--brokers", d.brokers, "--from", "start",
+			"--until-end", "-o", "json")
 	}
 	if out := tail(); strings.Count(out, "\n") != 3 { // the example's too
 		t.Errorf("notices:\n%s", out)
@@ -191,7 +197,8 @@ func TestDev(t *testing.T) {
 	if got := d.get(t, "w/1", "2abc", duplicate); got != want {
 		t.Errorf("after a restart and a resent event: %+v, want %+v", got, want)
 	}
-	if _, errs, code := tidemark(t, "get", "w/1", "nowhere", "--api-url", d.api, "--at-least", duplicate); code != exitFailed || !strings.Contains(errs, "404") {
+	if _, errs, code := tidemark(t, "get", "w/1", "nowhere", "--api-url", d.api, "--at-least",
+		duplicate); code != exitFailed || !strings.Contains(errs, "404") {
 		t.Errorf("a file never seen: exit %d, %s", code, errs)
 	}
 	if out := tail(); strings.Count(out, "\n") != 3 {

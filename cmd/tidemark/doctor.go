@@ -52,8 +52,10 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 	webhooks, missing := c.webhooks()
 	report := &doctorReport{form: c.Output, w: bufio.NewWriter(con.out), counts: map[string]int{}}
 	doctor.Run(ctx, doctor.Config{
-		Kafka: config, Streams: streams, Single: single, Roles: streams.Roles(), User: c.Role, Since: since, Watch: c.Watch,
-		Webhooks: webhooks, NoWebhooks: missing, IngressURL: c.IngressURL, ReadyURLs: c.ReadyURL, Resembles: ingress.Resembles,
+		Kafka: config, Streams: streams, Single: single, Roles: streams.Roles(), User: c.Role, Since: since,
+		Watch:    c.Watch,
+		Webhooks: webhooks, NoWebhooks: missing, IngressURL: c.IngressURL, ReadyURLs: c.ReadyURL,
+		Resembles: ingress.Resembles,
 	}, report.print)
 	if err := report.end(); err != nil {
 		return err
@@ -88,7 +90,8 @@ func (c *doctorCommand) webhooks() (w *doctor.Webhooks, missing doctor.Finding) 
 	switch {
 	case errors.Is(err, errNoSecrets):
 		missing = doctor.Finding{
-			Status: doctor.Warning, What: "not checked: " + errNoSecrets.Error(), Fix: "give the doctor the secrets of the ingress",
+			Status: doctor.Warning, What: "not checked: " + errNoSecrets.Error(),
+			Fix: "give the doctor the secrets of the ingress",
 		}
 	case err != nil: // also secrets that are too short, in quotes or in the form of another scheme
 		missing = doctor.Finding{

@@ -19,7 +19,8 @@ import (
 	"tidemark/topology"
 )
 
-// Beside dev, or any single broker, nothing is replicated and nothing is wrong with that, unless replicas were asked for.
+// Beside dev, or any single broker, nothing is replicated and nothing is wrong with that, unless replicas were asked
+// for.
 func TestDoctorOfASingleBroker(t *testing.T) {
 	t.Setenv(secretsVariable, unbound)
 	brokers := devbroker.ForTest(t)
@@ -36,9 +37,14 @@ func TestDoctorOfASingleBroker(t *testing.T) {
 
 	stamped := streamsForTest(t, brokers, "events", "dlq") // as earlier releases made them
 	d = examine(t, exitOK, addr, stamped, "--replication", "0", "--min-insync", "0")
-	d.says(t, "topics", doctor.Warning, stamped.Events.Name+", "+stamped.DLQ.Name+": message.timestamp.type is not LogAppendTime")
-	produce(t, brokers, &kgo.Record{Topic: stamped.Events.Name, Value: []byte("{}"), Timestamp: time.Now().Add(time.Hour)})
-	examine(t, exitFailed, addr, stamped, "--replication", "0", "--min-insync", "0").says(t, "events", doctor.Warning, "ahead of this host's clock")
+	d.says(t, "topics", doctor.Warning,
+		stamped.Events.Name+", "+stamped.DLQ.Name+": message.timestamp.type is not LogAppendTime")
+	produce(t, brokers, &kgo.Record{
+		Topic: stamped.Events.Name, Value: []byte("{}"),
+		Timestamp: time.Now().Add(time.Hour),
+	})
+	examine(t, exitFailed, addr, stamped, "--replication", "0", "--min-insync", "0").says(t, "events", doctor.Warning,
+		"ahead of this host's clock")
 
 	// What dev's first user sees: no flag but where it is.
 	t.Setenv(secretsVariable, "")
@@ -50,8 +56,11 @@ func TestDoctorOfASingleBroker(t *testing.T) {
 	if _, err := devSecret(data, scheme); err != nil {
 		t.Fatal(err)
 	}
-	out, errs, code := tidemark(t, "doctor", "--data", data, "--brokers", addr, "--topic-prefix", prefixOf(streams), "--partitions", "3", "--watch", "500ms")
-	if code != exitOK || !strings.Contains(out, "note  topics            one broker: no replication, fine for development\n") || !strings.Contains(out, "ok    signature         1 active, ") {
+	out, errs, code := tidemark(t, "doctor", "--data", data, "--brokers", addr, "--topic-prefix", prefixOf(streams),
+		"--partitions", "3", "--watch", "500ms")
+	if code != exitOK ||
+		!strings.Contains(out, "note  topics            one broker: no replication, fine for development\n") ||
+		!strings.Contains(out, "ok    signature         1 active, ") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 }
@@ -74,10 +83,12 @@ func TestDoctorOfThreeBrokers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: cluster.ListenAddrs()}, sized.Topics()); err != nil {
+	if _, err := kafka.ApplyTopics(t.Context(), kafka.Config{Brokers: cluster.ListenAddrs()},
+		sized.Topics()); err != nil {
 		t.Fatal(err)
 	}
-	examine(t, exitOK, addr, sized, unsized...).says(t, "replicas", doctor.OK, "all 18 partitions have a leader and all their replicas")
+	examine(t, exitOK, addr, sized, unsized...).says(t, "replicas", doctor.OK,
+		"all 18 partitions have a leader and all their replicas")
 
 	for _, topic := range sized.Topics() {
 		for i := range int32(topic.Partitions) {
@@ -90,14 +101,19 @@ func TestDoctorOfThreeBrokers(t *testing.T) {
 	at := cluster.ListenAddrs()
 	told.Store(metadata(t, at, sized, 0, 1)) // broker 2 has just been started again
 	d = examine(t, exitOK, addr, sized, unsized...)
-	d.says(t, "replicas", doctor.Warning, "18 of 18 partitions are under-replicated without broker 2: "+sized.Events.Name+"/0 has 2 of 3 replicas in sync, not 2, ")
+	d.says(t, "replicas", doctor.Warning,
+		"18 of 18 partitions are under-replicated without broker 2: "+sized.Events.Name+
+			"/0 has 2 of 3 replicas in sync, not 2, ")
 
 	// Broker 1 has ended too, and the cluster, which has no majority of controllers, goes on naming it.
 	told.Store(metadata(t, []string{at[0], "127.0.0.1:1"}, sized, 0, 1))
 	d = examine(t, exitFailed, at[0], sized, unsized...)
-	d.says(t, "advertised", doctor.Failure, "the cluster advertises broker 1, which cannot be reached from here: 127.0.0.1:1: tcp")
-	d.says(t, "replicas", doctor.Failure, "6 of 18 partitions are offline without broker 1 (127.0.0.1:1) and broker 2: ")
-	d.says(t, "replicas", doctor.Failure, "12 of 18 partitions refuse writes without broker 1 (127.0.0.1:1) and broker 2: ")
+	d.says(t, "advertised", doctor.Failure,
+		"the cluster advertises broker 1, which cannot be reached from here: 127.0.0.1:1: tcp")
+	d.says(t, "replicas", doctor.Failure,
+		"6 of 18 partitions are offline without broker 1 (127.0.0.1:1) and broker 2: ")
+	d.says(t, "replicas", doctor.Failure,
+		"12 of 18 partitions refuse writes without broker 1 (127.0.0.1:1) and broker 2: ")
 	d.says(t, "events", doctor.Skipped, "not checked: broker 1 (127.0.0.1:1) cannot be reached")
 }
 
@@ -113,7 +129,9 @@ func forge(cluster *kfake.Cluster) *atomic.Pointer[kmsg.MetadataResponse] {
 		}
 		answer.Version = question.Version
 		answer.Topics = slices.DeleteFunc(slices.Clone(answer.Topics), func(t kmsg.MetadataResponseTopic) bool {
-			return question.Topics != nil && !slices.ContainsFunc(question.Topics, func(wanted kmsg.MetadataRequestTopic) bool { return *wanted.Topic == *t.Topic })
+			return question.Topics != nil &&
+				!slices.ContainsFunc(question.Topics,
+					func(wanted kmsg.MetadataRequestTopic) bool { return *wanted.Topic == *t.Topic })
 		})
 		return &answer, nil, true
 	})
@@ -123,8 +141,8 @@ func forge(cluster *kfake.Cluster) *atomic.Pointer[kmsg.MetadataResponse] {
 // leaderOf is the broker that leads a partition of each topic.
 func leaderOf(partition int32) int32 { return partition % 2 }
 
-// metadata says that brokers 0, 1 and so on are up at these addresses, and that brokers 0 to 2 hold all topics, of which those
-// in inSync are that.
+// metadata says that brokers 0, 1 and so on are up at these addresses, and that brokers 0 to 2 hold all topics, of
+// which those in inSync are that.
 func metadata(t *testing.T, up []string, streams topology.Streams, inSync ...int32) *kmsg.MetadataResponse {
 	t.Helper()
 	answer := kmsg.NewPtrMetadataResponse()

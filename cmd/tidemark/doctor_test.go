@@ -89,8 +89,9 @@ func TestDoctorOfAHealthyInstallation(t *testing.T) {
 		t.Fatal(err)
 	}
 	role, err := ingress.New(ingress.Config{
-		Scheme: scheme, Secrets: secrets, Brokers: brokers, Topic: streams.Events.Name, Producer: kafka.ProducerBuilder(config, time.Millisecond, 0),
-		Check: func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler),
+		Scheme: scheme, Secrets: secrets, Brokers: brokers, Topic: streams.Events.Name,
+		Producer: kafka.ProducerBuilder(config, time.Millisecond, 0),
+		Check:    func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +117,8 @@ func TestDoctorOfAHealthyInstallation(t *testing.T) {
 	})
 	fold(t, brokers, streams)
 
-	d := examine(t, exitOK, strings.Join(brokers, ","), streams, "--scheme", "standard-webhooks", "--ingress-url", front.URL, "--ready-url", ready.URL)
+	d := examine(t, exitOK, strings.Join(brokers, ","), streams, "--scheme", "standard-webhooks", "--ingress-url",
+		front.URL, "--ready-url", ready.URL)
 	d.says(t, "signature", doctor.OK, "1 active, scheme standard-webhooks")
 	d.says(t, "brokers", doctor.OK, "without TLS, without a login")
 	d.says(t, "topics", doctor.OK, "all 6")
@@ -133,10 +135,12 @@ func TestDoctorOfAHealthyInstallation(t *testing.T) {
 
 	// Another secret, another scheme, nobody there, somebody else there.
 	t.Setenv(secretsVariable, unbound)
-	d = examine(t, exitFailed, strings.Join(brokers, ","), streams, "--ingress-url", front.URL, "--ready-url", "http://127.0.0.1:1")
+	d = examine(t, exitFailed, strings.Join(brokers, ","), streams, "--ingress-url", front.URL, "--ready-url",
+		"http://127.0.0.1:1")
 	d.says(t, "ingress", doctor.Failure, "refuses the signature of secret 1 of 1: signature_missing")
 	d.says(t, "readiness", doctor.Failure, "connection refused")
-	d = examine(t, exitFailed, strings.Join(brokers, ","), streams, "--ingress-url", ready.URL, "--ready-url", front.URL)
+	d = examine(t, exitFailed, strings.Join(brokers, ","), streams, "--ingress-url", ready.URL, "--ready-url",
+		front.URL)
 	d.says(t, "ingress", doctor.Failure, "not like tidemark")
 	d.says(t, "readiness", doctor.Failure, "answers 404")
 }
@@ -153,7 +157,8 @@ func TestDoctorOfSecrets(t *testing.T) {
 		if text == unbound {
 			status = doctor.OK
 		}
-		examine(t, exitFailed, "127.0.0.1:1", topology.Streams{Events: topology.Topic{Name: "x-events"}}).says(t, "signature", status, want)
+		examine(t, exitFailed, "127.0.0.1:1", topology.Streams{Events: topology.Topic{Name: "x-events"}}).says(t,
+			"signature", status, want)
 	}
 }
 
@@ -165,7 +170,8 @@ func TestDoctorWithEverythingAway(t *testing.T) {
 	}
 	defer silent.Close()
 	begin := time.Now()
-	d := examine(t, exitFailed, "127.0.0.1:1,kafka.invalid:9092,"+silent.Addr().String(), topology.Streams{Events: topology.Topic{Name: "x-events"}},
+	d := examine(t, exitFailed, "127.0.0.1:1,kafka.invalid:9092,"+silent.Addr().String(),
+		topology.Streams{Events: topology.Topic{Name: "x-events"}},
 		"--ingress-url", "http://"+silent.Addr().String(), "--ready-url", "http://"+silent.Addr().String())
 	if took := time.Since(begin); took > 30*time.Second {
 		t.Errorf("took %v", took)
@@ -209,7 +215,8 @@ func TestDoctorOfTopicsAndFlow(t *testing.T) {
 
 	// A group that stays where it is although somebody is in it; one whose topic ends before its commit.
 	produce(t, brokers, event)
-	idle, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumerGroup(streams.FilesGroup), kgo.ConsumeTopics(streams.Events.Name), kgo.DisableAutoCommit())
+	idle, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumerGroup(streams.FilesGroup),
+		kgo.ConsumeTopics(streams.Events.Name), kgo.DisableAutoCommit())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +230,8 @@ func TestDoctorOfTopicsAndFlow(t *testing.T) {
 	d.says(t, "workspaces group", doctor.Failure, "and the group has committed 99")
 }
 
-// Fields that cannot be read are named with a place to look at, and names that resemble known ones with the setting for them.
+// Fields that cannot be read are named with a place to look at, and names that resemble known ones with the setting for
+// them.
 func TestDoctorOfFieldsAndNames(t *testing.T) {
 	brokers := devbroker.ForTest(t)
 	streams := streamsForTest(t, brokers)
@@ -239,9 +247,12 @@ func TestDoctorOfFieldsAndNames(t *testing.T) {
 	)
 	fold(t, brokers, streams)
 	d := examine(t, exitOK, strings.Join(brokers, ","), streams)
-	d.says(t, "events", doctor.Warning, fmt.Sprintf("fields: in the newest 7, 2 size, 1 created cannot be read, for example at %d:2", partition))
-	d.says(t, "events", doctor.Note, "names: of the newest 7, 1 file.uploaded, 1 workspace_storage_file_add have no effect")
-	const advice = "--event-aliases file.uploaded=workspace_storage_file_added,workspace_storage_file_add=workspace_storage_file_added"
+	d.says(t, "events", doctor.Warning,
+		fmt.Sprintf("fields: in the newest 7, 2 size, 1 created cannot be read, for example at %d:2", partition))
+	d.says(t, "events", doctor.Note,
+		"names: of the newest 7, 1 file.uploaded, 1 workspace_storage_file_add have no effect")
+	const advice = "--event-aliases " +
+		"file.uploaded=workspace_storage_file_added,workspace_storage_file_add=workspace_storage_file_added"
 	found := false
 	for _, f := range d["events"] {
 		found = found || strings.HasSuffix(f.Fix, advice)
@@ -263,7 +274,8 @@ func TestDoctorOfLoginsAndACLs(t *testing.T) {
 		return append([]string{"--kafka-sasl-mechanism", "SCRAM-SHA-256", "--kafka-sasl-user", user}, more...)
 	}
 	t.Setenv(passwordVariable, "process")
-	examine(t, exitOK, addr, streams, login("process", "--role", "process")...).says(t, "acls", doctor.OK, "all that process does")
+	examine(t, exitOK, addr, streams, login("process", "--role", "process")...).says(t, "acls", doctor.OK,
+		"all that process does")
 	d := examine(t, exitFailed, addr, streams, login("process", "--role", "process", "--role", "operate")...)
 	d.says(t, "acls", doctor.OK, "all that process does")
 	d.says(t, "acls", doctor.Failure, "operate would be refused: ")
@@ -284,15 +296,19 @@ func TestDoctorOfLoginsAndACLs(t *testing.T) {
 	d.says(t, "topics", doctor.Failure, "grant the ACL operation Describe")
 	d.says(t, "acls", doctor.Warning, "ingest would be refused")
 	t.Setenv(passwordVariable, "")
-	examine(t, exitFailed, addr, streams).says(t, "brokers", doctor.Failure, "the broker wants a login, and none is set here")
+	examine(t, exitFailed, addr, streams).says(t, "brokers", doctor.Failure,
+		"the broker wants a login, and none is set here")
 }
 
 func TestDoctorForPeople(t *testing.T) {
 	out, _, code := tidemark(t, "doctor", "--brokers", "127.0.0.1:1")
-	if code != exitFailed || !strings.Contains(out, "fail  brokers           127.0.0.1:1: tcp: ") || !strings.Contains(out, "                      → start the broker") || !strings.Contains(out, "\n0 ok, 1 to look at, 1 failed, 8 not checked\n") {
+	if code != exitFailed || !strings.Contains(out, "fail  brokers           127.0.0.1:1: tcp: ") ||
+		!strings.Contains(out, "                      → start the broker") ||
+		!strings.Contains(out, "\n0 ok, 1 to look at, 1 failed, 8 not checked\n") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
-	if out, _, code = tidemark(t, "doctor", "--brokers", "127.0.0.1:1", "-o", "yaml"); code != exitFailed || !strings.HasPrefix(out, "---\ncheck: signature\nstatus: warn\n") {
+	if out, _, code = tidemark(t, "doctor", "--brokers", "127.0.0.1:1", "-o", "yaml"); code != exitFailed ||
+		!strings.HasPrefix(out, "---\ncheck: signature\nstatus: warn\n") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 }

@@ -40,8 +40,14 @@ func (f securityFlags) config(brokers []string) (kafka.Config, error) {
 	config := kafka.Config{
 		Brokers:  brokers,
 		ClientID: "tidemark",
-		TLS:      kafka.TLSConfig{Enabled: f.KafkaTLS, CAFile: f.KafkaCAFile, CertFile: f.KafkaCertFile, KeyFile: f.KafkaKeyFile},
-		SASL:     kafka.SASLConfig{Mechanism: f.KafkaSASLMechanism, User: f.KafkaSASLUser, Password: os.Getenv(passwordVariable)},
+		TLS: kafka.TLSConfig{
+			Enabled: f.KafkaTLS, CAFile: f.KafkaCAFile, CertFile: f.KafkaCertFile,
+			KeyFile: f.KafkaKeyFile,
+		},
+		SASL: kafka.SASLConfig{
+			Mechanism: f.KafkaSASLMechanism, User: f.KafkaSASLUser,
+			Password: os.Getenv(passwordVariable),
+		},
 	}
 	if f.KafkaSASLPasswordFile != "" {
 		if config.SASL.Password != "" {
@@ -90,7 +96,8 @@ type sizingFlags struct {
 }
 
 func (f sizingFlags) streams() (topology.Streams, error) {
-	streams, err := topology.New(f.TopicPrefix, topology.Sizing{Partitions: f.Partitions, Replication: f.Replication, MinISR: f.MinInsync})
+	streams, err := topology.New(f.TopicPrefix,
+		topology.Sizing{Partitions: f.Partitions, Replication: f.Replication, MinISR: f.MinInsync})
 	if err != nil {
 		return streams, usageError{err}
 	}

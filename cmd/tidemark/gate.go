@@ -29,7 +29,10 @@ type startGate struct {
 }
 
 func newStartGate(check func(context.Context) error, log *slog.Logger) *startGate {
-	return &startGate{check: check, log: log, open: make(chan struct{}), reason: errors.New("the topics have not been checked yet")}
+	return &startGate{
+		check: check, log: log, open: make(chan struct{}),
+		reason: errors.New("the topics have not been checked yet"),
+	}
 }
 
 // The first and the longest pause between two checks while no broker can be reached, and how often partitions are
@@ -50,10 +53,11 @@ func (g *startGate) run(ctx context.Context) error {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, pause time.Duration) {
-		g.set(fmt.Errorf("waiting for the brokers: %w", err))
-		g.log.WarnContext(ctx, "no broker can be reached, trying again", "pause", pause.String(), "error", err)
-	}))
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0), backoff.WithNotify(
+		func(err error, pause time.Duration) {
+			g.set(fmt.Errorf("waiting for the brokers: %w", err))
+			g.log.WarnContext(ctx, "no broker can be reached, trying again", "pause", pause.String(), "error", err)
+		}))
 	switch {
 	case ctx.Err() != nil:
 		return nil
@@ -97,7 +101,8 @@ func (g *startGate) watchUntil(ctx context.Context) error {
 			logged = ""
 		case err != nil && err.Error() != logged:
 			logged = err.Error()
-			g.log.ErrorContext(ctx, "a topic has another number of partitions than wanted: `tidemark doctor` says what to do",
+			g.log.ErrorContext(ctx,
+				"a topic has another number of partitions than wanted: `tidemark doctor` says what to do",
 				"error", err)
 		}
 	}
@@ -151,7 +156,8 @@ func (g *startGate) handler(next http.Handler) http.Handler {
 		case <-g.open:
 			next.ServeHTTP(w, r)
 		default:
-			problem.New(http.StatusServiceUnavailable, "starting", "the topics have not passed validation yet: try again in a moment").
+			problem.New(http.StatusServiceUnavailable, "starting",
+				"the topics have not passed validation yet: try again in a moment").
 				Retry(2 * time.Second).Write(w)
 		}
 	})

@@ -29,7 +29,8 @@ func TestGateWaitsForUnreachableBrokers(t *testing.T) {
 		}
 		return nil
 	}, slog.New(slog.DiscardHandler))
-	server := httptest.NewServer(c.handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the role") })))
+	server := httptest.NewServer(
+		c.handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "the role") })))
 	defer server.Close()
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -106,7 +107,8 @@ func TestRolesNameATopicWithMorePartitions(t *testing.T) {
 				if named, said := r.becomes(t, http.StatusServiceUnavailable, want); !named {
 					t.Errorf("/readyz of %s does not say %q: %s", role, want, said)
 				}
-				for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && !strings.Contains(r.log.String(), want); {
+				for end := time.Now().Add(10 * time.Second); time.Now().Before(end) &&
+					!strings.Contains(r.log.String(), want); {
 					time.Sleep(100 * time.Millisecond) // the ingress asks by itself, too, and may hear of it first
 				}
 				if !strings.Contains(r.log.String(), want) {
@@ -152,7 +154,8 @@ func startRole(t *testing.T, role string, brokers []string, streams topology.Str
 	t.Helper()
 	r := &runningRole{admin: freeAddr(t), log: &lockedBuffer{}, code: make(chan int, 1)}
 	args := []string{
-		role, "--brokers", strings.Join(brokers, ","), "--topic-prefix", prefixOf(streams), "--partitions", "3", "--replication", "1", "--min-insync", "1",
+		role, "--brokers", strings.Join(brokers, ","), "--topic-prefix", prefixOf(streams), "--partitions", "3",
+		"--replication", "1", "--min-insync", "1",
 		"--admin-addr", r.admin,
 	}
 	if role == "ingest" || role == "dev" {

@@ -55,7 +55,8 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 			return at, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q: want a time like 2026-11-24T12:00:00Z, a day like 2026-11-24, or how long ago, like 36h", s)
+	return time.Time{}, fmt.Errorf(
+		"%q: want a time like 2026-11-24T12:00:00Z, a day like 2026-11-24, or how long ago, like 36h", s)
 }
 
 // parseSince parses --since; empty means the beginning.

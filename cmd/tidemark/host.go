@@ -44,7 +44,9 @@ var roleNames = func() (names []string) {
 }()
 
 // runRole runs one role until ctx ends. build returns its services, in the order in which they stop.
-func (f roleFlags) runRole(ctx context.Context, con console, role func(topology.Streams) topology.Role, build func(*host) ([]service, error)) error {
+func (f roleFlags) runRole(ctx context.Context, con console, role func(topology.Streams) topology.Role,
+	build func(*host) ([]service, error),
+) error {
 	config, streams, err := f.connect()
 	if err != nil {
 		return err
@@ -82,19 +84,25 @@ func newHost(ctx context.Context, log *slog.Logger, flags adminFlags) (*host, er
 	if err != nil {
 		return nil, err
 	}
-	h := &host{log: log, registry: telemetry.NewRegistry(telemetry.ReadBuild()), readiness: &telemetry.Readiness{}, admin: admin}
+	h := &host{
+		log: log, registry: telemetry.NewRegistry(telemetry.ReadBuild()), readiness: &telemetry.Readiness{},
+		admin: admin,
+	}
 	h.registry.MustRegister(h.readiness)
 	return h, nil
 }
 
 // await sets the cluster, and a gate that opens once the role's topics and ACLs pass validation.
 func (h *host) await(config kafka.Config, streams topology.Streams, role topology.Role) {
-	h.setGate(config, streams, role.Uses(), func(ctx context.Context) error { return doctor.CheckRole(ctx, config, role) })
+	h.setGate(config, streams, role.Uses(),
+		func(ctx context.Context) error { return doctor.CheckRole(ctx, config, role) })
 }
 
 // setGate sets the cluster, and a gate that opens once check passes, and then watches the partition counts of topics.
 // Readiness shows why it is closed.
-func (h *host) setGate(config kafka.Config, streams topology.Streams, topics []topology.Topic, check func(context.Context) error) {
+func (h *host) setGate(config kafka.Config, streams topology.Streams, topics []topology.Topic,
+	check func(context.Context) error,
+) {
 	h.kafka, h.streams = config, streams
 	h.gate = newStartGate(check, h.log)
 	h.gate.watch = func() (*kafka.TopicChecker, error) { return kafka.NewTopicChecker(config, topics) }
@@ -124,9 +132,10 @@ func (h *host) adminHandler() http.Handler {
 // run runs the services and the gate until ctx ends, and drains: readiness first, after a delay the services in their
 // order, then the gate, the admin address last.
 func (h *host) run(ctx context.Context, services ...service) error {
-	services = append(services, service{name: "topics", run: h.gate.run}, service{name: "admin", run: func(ctx context.Context) error {
-		return serveHTTP(ctx, h.admin, httpServer(h.adminHandler(), h.log), h.log.With("role", "admin"))
-	}})
+	services = append(services, service{name: "topics", run: h.gate.run},
+		service{name: "admin", run: func(ctx context.Context) error {
+			return serveHTTP(ctx, h.admin, httpServer(h.adminHandler(), h.log), h.log.With("role", "admin"))
+		}})
 	begin := time.Now()
 	drain := func() {
 		begin = time.Now()

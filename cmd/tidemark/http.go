@@ -20,7 +20,9 @@ const drainTimeout = 15 * time.Second
 func listen(ctx context.Context, flag, addr string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s %s: the address is in use: stop the program that uses it, or choose another address with %s", flag, addr, flag)
+		return nil, fmt.Errorf(
+			"%s %s: the address is in use: stop the program that uses it, or choose another address with %s",
+			flag, addr, flag)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", flag, addr, err)
@@ -57,7 +59,8 @@ func serveHTTP(ctx context.Context, l net.Listener, server *http.Server, log *sl
 		defer cancel()
 		err := server.Shutdown(limit)
 		if errors.Is(err, context.DeadlineExceeded) {
-			log.WarnContext(ctx, "closed connections whose requests did not finish in time", "addr", l.Addr().String(), "waited", drainTimeout.String())
+			log.WarnContext(ctx, "closed connections whose requests did not finish in time", "addr", l.Addr().String(),
+				"waited", drainTimeout.String())
 			return server.Close()
 		}
 		return err

@@ -61,7 +61,9 @@ func (c *ingestCommand) Run(ctx context.Context, con console) error {
 
 // ingress builds the service that receives webhooks. It accepts requests once the gate is open. When ctx ends it
 // finishes open requests, waits until the events in flight are acknowledged, and closes the producer.
-func (f ingestFlags) ingress(ctx context.Context, h *host, scheme ingress.Scheme, secrets []ingress.Secret) (service, error) {
+func (f ingestFlags) ingress(ctx context.Context, h *host, scheme ingress.Scheme, secrets []ingress.Secret) (service,
+	error,
+) {
 	if err := checkRate("--workspace-rate", f.WorkspaceRate); err != nil {
 		return service{}, err
 	}
@@ -111,7 +113,8 @@ func closeIngress(ctx context.Context, server *ingress.Server, log *slog.Logger)
 	defer cancel()
 	err := server.Close(limit)
 	if errors.Is(err, context.DeadlineExceeded) {
-		log.WarnContext(ctx, "stopped with events that Kafka has not acknowledged; their senders were answered 503", "error", err)
+		log.WarnContext(ctx, "stopped with events that Kafka has not acknowledged; their senders were answered 503",
+			"error", err)
 		return nil
 	}
 	return err

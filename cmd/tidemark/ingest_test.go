@@ -83,14 +83,18 @@ func TestMaxConnectionsBoundsTheIngress(t *testing.T) {
 func TestBadAliasesAreUsageErrors(t *testing.T) {
 	for _, role := range []string{"ingest", "dev"} {
 		data := filepath.Join(t.TempDir(), "data")
-		args := []string{role, "--brokers", "127.0.0.1:1", "--admin-addr", "127.0.0.1:0", "--event-aliases", "guide,x=y"}
+		args := []string{
+			role, "--brokers", "127.0.0.1:1", "--admin-addr", "127.0.0.1:0", "--event-aliases",
+			"guide,x=y",
+		}
 		if role == "dev" {
 			args = append(args, "--data", data)
 		} else {
 			t.Setenv(secretsVariable, unbound)
 		}
 		_, errs, code := tidemark(t, args...)
-		if code != exitUsage || !strings.Contains(errs, "--event-aliases") || !strings.Contains(errs, "workspace_storage_file_added") {
+		if code != exitUsage || !strings.Contains(errs, "--event-aliases") ||
+			!strings.Contains(errs, "workspace_storage_file_added") {
 			t.Errorf("%s: exit %d\n%s", role, code, errs)
 		}
 		if _, err := os.Stat(data); err == nil {
@@ -102,7 +106,8 @@ func TestBadAliasesAreUsageErrors(t *testing.T) {
 // Every name that an alias may stand for has a meaning.
 func TestAliasesStandForWhatHasAMeaning(t *testing.T) {
 	for _, name := range ingress.KnownEvents() {
-		if strings.Contains(name, "_file_") && !file.Touches(&tidemarkv1.Event{Event: name, WorkspaceId: "w", EventId: "e", FileId: "f"}) {
+		if strings.Contains(name, "_file_") &&
+			!file.Touches(&tidemarkv1.Event{Event: name, WorkspaceId: "w", EventId: "e", FileId: "f"}) {
 			t.Errorf("%s has no meaning for a file", name)
 		}
 	}
@@ -111,7 +116,8 @@ func TestAliasesStandForWhatHasAMeaning(t *testing.T) {
 func TestBadBoundsAreUsageErrors(t *testing.T) {
 	t.Setenv(secretsVariable, "an-unbound-secret-of-32-bytes-xx")
 	for _, flag := range []string{"--max-connections", "--max-in-flight", "--workspace-rate", "--workspace-burst"} {
-		if _, errs, code := tidemark(t, "ingest", "--brokers", "127.0.0.1:1", "--admin-addr", "127.0.0.1:0", "--ingress-addr", "127.0.0.1:0", flag+"=-1"); code != exitUsage {
+		if _, errs, code := tidemark(t, "ingest", "--brokers", "127.0.0.1:1", "--admin-addr", "127.0.0.1:0",
+			"--ingress-addr", "127.0.0.1:0", flag+"=-1"); code != exitUsage {
 			t.Errorf("%s=-1: exit %d\n%s", flag, code, errs)
 		}
 	}

@@ -54,7 +54,7 @@ type cli struct {
 	Get     getCommand     `cmd:"" help:"Show the state of one file."`
 	Ls      lsCommand      `cmd:"" help:"List the files of a workspace."`
 	Tail    tailCommand    `cmd:"" help:"Print the records of a topic."`
-	Why     whyCommand     `cmd:"" help:"List the events of a file, and what became of each."`
+	Why     whyCommand     `cmd:"" help:"List the events of a file and the outcome of each."`
 	Dlq     dlqCommand     `cmd:"" help:"List, show, replay or drop dead letters: events that could not be folded."`
 	Replay  replayCommand  `cmd:"" help:"Replay past events: into the events topic, or into a table of its own to compare."`
 	Diff    diffCommand    `cmd:"" help:"Compare the tables of two groups row by row."`
@@ -110,11 +110,16 @@ func run(ctx context.Context, args []string, con console) int {
 func newParser(grammar *cli, con console, exit func(int)) (*kong.Kong, error) {
 	return kong.New(grammar,
 		kong.Name("tidemark"),
-		kong.Description("tidemark turns Fast.io file webhooks into the current state of every file, kept in Kafka and queryable over HTTP."),
+		kong.Description("tidemark turns Fast.io file webhooks into the current state of every file, kept in Kafka "+
+			"and queryable over HTTP."),
 		kong.Writers(con.out, con.err),
 		kong.Exit(exit),
 		kong.DefaultEnvars("TIDEMARK"),
-		kong.Vars{"roles": strings.Join(roleNames, ","), "replication": "3", "min_insync": "2", "unset": "", "log_level": "info"}, // overridden by dev and doctor
+		// overridden by dev and doctor
+		kong.Vars{
+			"roles": strings.Join(roleNames, ","), "replication": "3", "min_insync": "2", "unset": "",
+			"log_level": "info",
+		},
 		kong.ValueFormatter(explain),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),
 	)
@@ -162,7 +167,8 @@ func fail(con console, err error) int {
 		return exitOK
 	}
 	con.note("tidemark: %v", err)
-	if _, noFile := errors.AsType[*fs.PathError](err); noFile { // also from parsing: a missing file is not a usage error
+	// also from parsing: a missing file is not a usage error
+	if _, noFile := errors.AsType[*fs.PathError](err); noFile {
 		return exitFailed
 	}
 	if parse, misread := errors.AsType[*kong.ParseError](err); misread {

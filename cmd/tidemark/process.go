@@ -27,7 +27,8 @@ type processFlags struct {
 // check refuses exactly_once without an instance id, which is part of the transactional id.
 func (f processFlags) check() error {
 	if f.Guarantee == string(epochs.ExactlyOnce) && f.InstanceID == "" {
-		return usagef("--guarantee exactly_once needs --instance-id: a name of this instance, unique and the same after a restart")
+		return usagef("--guarantee exactly_once needs --instance-id: a name of this instance, unique and the same " +
+			"after a restart")
 	}
 	return nil
 }
@@ -63,7 +64,8 @@ func (f processFlags) groups(h *host, data string) processors.Config {
 	return processors.Config{
 		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(data, "processors"),
 		Log: h.log.With("role", "process"), Metrics: h.registry,
-		InstanceID: f.InstanceID, Guarantee: epochs.Guarantee(f.Guarantee), AcceptNewLog: f.AcceptNewLog, Epoch: f.Epoch,
+		InstanceID: f.InstanceID, Guarantee: epochs.Guarantee(f.Guarantee), AcceptNewLog: f.AcceptNewLog,
+		Epoch: f.Epoch,
 	}
 }
 

@@ -134,7 +134,8 @@ func (l *listing) add(files []json.RawMessage) error {
 		if f.Size != nil {
 			size = strconv.FormatInt(*f.Size, 10)
 		}
-		fmt.Fprintf(&table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(f.ID), dash(f.Path, f.Name), size, dash(f.Mime), cell(f.Status), f.Version, dash(f.Updated))
+		fmt.Fprintf(&table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(f.ID), dash(f.Path, f.Name), size, dash(f.Mime),
+			cell(f.Status), f.Version, dash(f.Updated))
 	}
 	return align(l.out, &table)
 }

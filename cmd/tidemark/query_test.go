@@ -33,7 +33,8 @@ func TestGetPrintsEveryForm(t *testing.T) {
 		t.Errorf("table:\n%s", table)
 	}
 	var got, want any
-	if err := json.Unmarshal([]byte(succeed(t, "get", "123", "2abc", "--api-url", url, "-o", "json")), &got); err != nil {
+	if err := json.Unmarshal([]byte(succeed(t, "get", "123", "2abc", "--api-url", url, "-o", "json")),
+		&got); err != nil {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal([]byte(aFile), &want); err != nil {
@@ -54,7 +55,11 @@ deleted_at: null
 	if diff := cmp.Diff(wantYAML, succeed(t, "get", "123", "2abc", "--api-url", url, "-o", "yaml")); diff != "" {
 		t.Errorf("yaml (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"/v1/workspaces/123/files/2abc", "/v1/workspaces/123/files/2abc", "/v1/workspaces/123/files/2abc"}, *asked); diff != "" {
+	if diff := cmp.Diff(
+		[]string{
+			"/v1/workspaces/123/files/2abc", "/v1/workspaces/123/files/2abc",
+			"/v1/workspaces/123/files/2abc",
+		}, *asked); diff != "" {
 		t.Errorf("asked (-want +got):\n%s", diff)
 	}
 }
@@ -79,7 +84,8 @@ func TestARefusalSaysWhatTheServerSaid(t *testing.T) {
 	if out != "" || errs != want || code != exitFailed {
 		t.Errorf("exit %d, out %q, err %q; want exit 1, err %q", code, out, errs, want)
 	}
-	if _, errs, code = tidemark(t, "get", "1", "2", "--api-url", "http://127.0.0.1:1"); code != exitFailed || !strings.Contains(errs, "connection refused") {
+	if _, errs, code = tidemark(t, "get", "1", "2", "--api-url", "http://127.0.0.1:1"); code != exitFailed ||
+		!strings.Contains(errs, "connection refused") {
 		t.Errorf("nobody listens: exit %d, %q", code, errs)
 	}
 	if _, _, code = tidemark(t, "get", "1", "", "--api-url", url); code != exitUsage {
@@ -106,7 +112,11 @@ func pages(t *testing.T, n int) func(http.ResponseWriter, *http.Request) {
 			Next  *string          `json:"next_cursor"`
 		}
 		for i := from; i < to; i++ {
-			p.Files = append(p.Files, map[string]any{"file_id": fmt.Sprintf("f%d", i), "path": fmt.Sprintf("/p/\x1b[31m%d", i), "status": "active", "version": 1})
+			p.Files = append(p.Files,
+				map[string]any{
+					"file_id": fmt.Sprintf("f%d", i), "path": fmt.Sprintf("/p/\x1b[31m%d", i),
+					"status": "active", "version": 1,
+				})
 		}
 		if to < n {
 			next := fmt.Sprintf("c%d", to)
@@ -141,7 +151,8 @@ func TestLsFollowsTheCursor(t *testing.T) {
 
 func TestLsStopsAtTheLimitAndSaysHowToGoOn(t *testing.T) {
 	url, asked := api(t, pages(t, 2500))
-	out, errs, code := tidemark(t, "ls", "123", "--api-url", url, "--limit", "1200", "--path-prefix", "/p/", "--status", "all")
+	out, errs, code := tidemark(t, "ls", "123", "--api-url", url, "--limit", "1200", "--path-prefix", "/p/",
+		"--status", "all")
 	if code != exitOK || strings.Count(out, "\n") != 1201 || !strings.Contains(errs, "--cursor c1200") {
 		t.Errorf("exit %d, %d lines, %q", code, strings.Count(out, "\n"), errs)
 	}

@@ -40,7 +40,8 @@ func TestASinkIsOneMoreRole(t *testing.T) {
 		}
 	}
 	if want := []string{
-		"topic fastio-index Read,DescribeConfigs", "topic fastio-notify Read,DescribeConfigs", "topic fastio-dlq Write,DescribeConfigs",
+		"topic fastio-index Read,DescribeConfigs", "topic fastio-notify Read,DescribeConfigs",
+		"topic fastio-dlq Write,DescribeConfigs",
 		"group fastio-sink-search Read",
 	}; !slices.Equal(granted, want) {
 		t.Errorf("ACLs %q, want %q", granted, want)
@@ -48,7 +49,10 @@ func TestASinkIsOneMoreRole(t *testing.T) {
 
 	addr := guardedBroker(t, streams, sink).ListenAddrs()
 	as := func(user string) kafka.Config {
-		return kafka.Config{Brokers: addr, SASL: kafka.SASLConfig{Mechanism: "SCRAM-SHA-256", User: user, Password: user}}
+		return kafka.Config{
+			Brokers: addr,
+			SASL:    kafka.SASLConfig{Mechanism: "SCRAM-SHA-256", User: user, Password: user},
+		}
 	}
 	if _, err := kafka.ApplyTopics(t.Context(), as("topics"), streams.Topics()); err != nil {
 		t.Fatal(err)
@@ -79,7 +83,8 @@ func TestASinkIsOneMoreRole(t *testing.T) {
 	found := map[string]string{}
 	doctor.Run(t.Context(), doctor.Config{
 		Kafka: as("sink-search"), Streams: streams, Single: streams, Roles: roles, User: []string{"sink-search"},
-		Watch: 500 * time.Millisecond, NoWebhooks: doctor.Finding{Status: doctor.Skipped}, Resembles: func(string) string { return "" },
+		Watch: 500 * time.Millisecond, NoWebhooks: doctor.Finding{Status: doctor.Skipped},
+		Resembles: func(string) string { return "" },
 	}, func(f doctor.Finding) { found[f.Check] = f.Status + " " + f.What + " " + f.Fix })
 	if want := "ok this user may do all that sink-search does "; found["acls"] != want {
 		t.Errorf("acls: %q, want %q", found["acls"], want)

@@ -44,7 +44,8 @@ func TestSendSignsWhatItPosts(t *testing.T) {
 	got, url := newSink(t)
 	out := succeed(t, "send", "--url", url, "--body", testBody)
 	if string(got.body) != testBody || got.header.Get("Fastio-Signature") != testHex {
-		t.Errorf("posted %s with %q, want the body as given and %q", got.body, got.header.Get("Fastio-Signature"), testHex)
+		t.Errorf("posted %s with %q, want the body as given and %q", got.body, got.header.Get("Fastio-Signature"),
+			testHex)
 	}
 	if want := "event_id  e1\nposition  7:1234\n"; out != want {
 		t.Errorf("printed %q, want %q", out, want)
@@ -59,7 +60,8 @@ func TestSendKnowsTheOtherSchemes(t *testing.T) {
 		"standard-webhooks": {"Webhook-Signature", "Webhook-Timestamp", "Webhook-Id"},
 	} {
 		secrets := writeFile(t, "secrets", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n")
-		succeed(t, "send", "--url", url, "--body", "@"+writeFile(t, "body.json", testBody), "--scheme", scheme, "--webhook-secrets-file", secrets)
+		succeed(t, "send", "--url", url, "--body", "@"+writeFile(t, "body.json", testBody), "--scheme", scheme,
+			"--webhook-secrets-file", secrets)
 		for _, name := range headers {
 			if got.header.Get(name) == "" {
 				t.Errorf("%s: no header %s", scheme, name)
@@ -74,8 +76,10 @@ func TestSendKnowsTheOtherSchemes(t *testing.T) {
 func TestSendBuildsTheEvent(t *testing.T) {
 	t.Setenv(secretsVariable, testSecret)
 	got, url := newSink(t)
-	succeed(t, "send", "--url", url, "--workspace", "w", "--file", "f", "--event", "workspace_storage_file_updated", "--event-id", "e9",
-		"--name", "q3.pdf", "--path", "/r/q3.pdf", "--size", "0", "--mime", "application/pdf", "--at", "2026-01-31T10:30:00+01:00")
+	succeed(t, "send", "--url", url, "--workspace", "w", "--file", "f", "--event", "workspace_storage_file_updated",
+		"--event-id", "e9",
+		"--name", "q3.pdf", "--path", "/r/q3.pdf", "--size", "0", "--mime", "application/pdf",
+		"--at", "2026-01-31T10:30:00+01:00")
 	const want = `{"event":"workspace_storage_file_updated","workspace_id":"w","event_id":"e9","object_id":"f","name":"q3.pdf",` +
 		`"path":"/r/q3.pdf","size":0,"mime":"application/pdf","created":"2026-01-31T09:30:00Z"}`
 	if diff := cmp.Diff(want, string(got.body)); diff != "" {
@@ -102,16 +106,19 @@ func TestSendFailsOnAnyAnswerBut200(t *testing.T) {
 		w.WriteHeader(http.StatusAccepted)
 		io.WriteString(w, "later")
 	})
-	if out, errs, code := tidemark(t, "send", "--url", url); code != exitFailed || out != "" || errs != "tidemark: 202 Accepted: later\n" {
+	if out, errs, code := tidemark(t, "send", "--url", url); code != exitFailed || out != "" ||
+		errs != "tidemark: 202 Accepted: later\n" {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
 }
 
 func TestSendChoosesTheSecretOfTheWorkspace(t *testing.T) {
 	got, url := newSink(t)
-	file := writeFile(t, "secrets", "\nfirst-secret-of-everybody-0000\nw=secret-of-the-workspace-w-000\nother=secret-of-another-0000000000\n")
+	file := writeFile(t, "secrets",
+		"\nfirst-secret-of-everybody-0000\nw=secret-of-the-workspace-w-000\nother=secret-of-another-0000000000\n")
 	sign := func(args ...string) string {
-		succeed(t, append([]string{"send", "--url", url, "--body", testBody, "--webhook-secrets-file", file}, args...)...)
+		succeed(t, append([]string{"send", "--url", url, "--body", testBody, "--webhook-secrets-file", file},
+			args...)...)
 		return got.header.Get("Fastio-Signature")
 	}
 	everybody := sign()
@@ -169,10 +176,12 @@ func TestSendWaitsUntilTheAPIHoldsTheEvent(t *testing.T) {
 		t.Errorf("asked %q, want %q", *asked, want)
 	}
 	behind = true
-	if out, errs, code := tidemark(t, "send", "--url", url, "--api-url", query); code != exitOK || out == "" || !strings.Contains(errs, "does not include it yet: 503") {
+	if out, errs, code := tidemark(t, "send", "--url", url, "--api-url", query); code != exitOK || out == "" ||
+		!strings.Contains(errs, "does not include it yet: 503") {
 		t.Errorf("an API that is behind: exit %d, %q, %q", code, out, errs)
 	}
-	if _, errs, code := tidemark(t, "send", "--url", url, "--api-url", "http://127.0.0.1:1"); code != exitOK || errs != "" {
+	if _, errs, code := tidemark(t, "send", "--url", url, "--api-url", "http://127.0.0.1:1"); code != exitOK ||
+		errs != "" {
 		t.Errorf("without an API: exit %d, %s", code, errs)
 	}
 	succeed(t, "send", "--url", url, "--api-url", query, "--wait", "0")

@@ -59,7 +59,8 @@ func (f serveFlags) views(ctx context.Context, h *host, data string, duplicates 
 	api := service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
 		context.AfterFunc(ctx, server.Stop)
 		handler := h.closeConnections(h.gate.handler(server.Handler()))
-		return serveHTTP(ctx, netutil.LimitListener(listener, maxReaders), httpServer(handler, h.log), h.log.With("role", "api"))
+		return serveHTTP(ctx, netutil.LimitListener(listener, maxReaders), httpServer(handler, h.log),
+			h.log.With("role", "api"))
 	}}
 	update := service{name: "views", run: h.gate.then(func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)

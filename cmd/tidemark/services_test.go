@@ -75,7 +75,8 @@ func TestAFailureWhileDrainingIsReported(t *testing.T) {
 	}
 }
 
-// A load balancer takes a while to notice that an instance drains. Until then requests are answered, with Connection: close.
+// A load balancer takes a while to notice that an instance drains. Until then requests are answered, with Connection:
+// close.
 func TestRequestsAreAnsweredDuringTheDrainDelay(t *testing.T) {
 	h, err := newHost(t.Context(), slog.New(slog.DiscardHandler), adminFlags{AdminAddr: "127.0.0.1:0"})
 	if err != nil {

@@ -59,7 +59,8 @@ func decodeSettings(r io.Reader, known map[string]bool) (settings, error) {
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
-		return nil, fmt.Errorf("line %d: want a map from flag names to values, for example \"topic-prefix: fastio\"", root.Line)
+		return nil, fmt.Errorf("line %d: want a map from flag names to values, for example \"topic-prefix: fastio\"",
+			root.Line)
 	}
 	values := settings{}
 	for i := 0; i+1 < len(root.Content); i += 2 {

@@ -49,7 +49,8 @@ log-level: error
 	}
 	byDefault := values{"fastio", 32, []string{"127.0.0.1:9092"}, false, slog.LevelInfo}
 	check("defaults", byDefault)
-	check("file", values{"from-file", 11, []string{"file-1:9092", "file-2:9092"}, true, slog.LevelError}, "--config", file)
+	check("file", values{"from-file", 11, []string{"file-1:9092", "file-2:9092"}, true, slog.LevelError}, "--config",
+		file)
 
 	t.Setenv("TIDEMARK_TOPIC_PREFIX", "from-env")
 	t.Setenv("TIDEMARK_PARTITIONS", "22")
@@ -63,7 +64,8 @@ log-level: error
 	check("environment over a file that it names", fromEnv)
 
 	check("flags over all", values{"from-flag", 33, []string{"flag:9092"}, true, slog.LevelDebug},
-		"--topic-prefix", "from-flag", "--partitions=33", "--brokers", "flag:9092", "--kafka-tls", "--log-level", "debug")
+		"--topic-prefix", "from-flag", "--partitions=33", "--brokers", "flag:9092", "--kafka-tls",
+		"--log-level", "debug")
 }
 
 func TestDevSizesTopicsForOneBroker(t *testing.T) {

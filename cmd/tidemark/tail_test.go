@@ -17,10 +17,12 @@ import (
 	"tidemark/topology"
 )
 
-// streamsForTest makes the topics under a prefix of their own. Records of those that are named, without it, keep the producers' times.
+// streamsForTest makes the topics under a prefix of their own. Records of those that are named, without it, keep the
+// producers' times.
 func streamsForTest(t *testing.T, brokers []string, stamped ...string) topology.Streams {
 	t.Helper()
-	streams, err := topology.New(fmt.Sprintf("cmd%08x", rand.Uint32()), topology.Sizing{Partitions: 3, Replication: 1, MinISR: 1})
+	streams, err := topology.New(fmt.Sprintf("cmd%08x", rand.Uint32()),
+		topology.Sizing{Partitions: 3, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,16 +56,23 @@ func TestTailPrintsOneObjectALine(t *testing.T) {
 	prefix := strings.TrimSuffix(streams.Events.Name, "-events")
 	at := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	record := func(partition int32, key, value []byte, headers ...kgo.RecordHeader) *kgo.Record {
-		return &kgo.Record{Topic: streams.Events.Name, Partition: partition, Key: key, Value: value, Headers: headers, Timestamp: at}
+		return &kgo.Record{
+			Topic: streams.Events.Name, Partition: partition, Key: key, Value: value, Headers: headers,
+			Timestamp: at,
+		}
 	}
 	produce(t, brokers,
-		record(0, []byte("ws"), []byte("{\n \"html\": \"<a>\",\n \"n\": 12345678901234567890}"), kgo.RecordHeader{Key: "ce_id", Value: []byte("e1")}),
+		record(0, []byte("ws"), []byte("{\n \"html\": \"<a>\",\n \"n\": 12345678901234567890}"),
+			kgo.RecordHeader{Key: "ce_id", Value: []byte("e1")}),
 		record(0, nil, nil),
 		record(2, []byte{0xff}, []byte{0x00, 0x01}, kgo.RecordHeader{Key: "raw", Value: []byte{0xfe}}),
 		record(2, []byte("ws"), []byte("not json")),
 	)
 	args := func(more ...string) []string {
-		return append([]string{"tail", "events", "--topic-prefix", prefix, "--brokers", strings.Join(brokers, ","), "-o", "json"}, more...)
+		return append([]string{
+			"tail", "events", "--topic-prefix", prefix, "--brokers", strings.Join(brokers, ","),
+			"-o", "json",
+		}, more...)
 	}
 
 	out := succeed(t, args("--from", "start", "--until-end")...)
@@ -106,7 +115,8 @@ func TestTailPrintsOneObjectALine(t *testing.T) {
 			t.Errorf("%q: %d records, want %d", test.args, got, test.want)
 		}
 	}
-	if _, errs, code := tidemark(t, append(args(), "--topic-prefix", "nowhere")...); code != exitFailed || !strings.Contains(errs, "nowhere-events does not exist") {
+	if _, errs, code := tidemark(t, append(args(), "--topic-prefix", "nowhere")...); code != exitFailed ||
+		!strings.Contains(errs, "nowhere-events does not exist") {
 		t.Errorf("a topic that is not there: exit %d, %s", code, errs)
 	}
 	for _, wrong := range [][]string{args("--from", "middle"), args("--partition", "9"), args("--limit", "-1")} {
@@ -121,7 +131,8 @@ func TestTailUntilEndPassesAbortedTransactions(t *testing.T) {
 	brokers := devbroker.ForTest(t)
 	streams := streamsForTest(t, brokers)
 	produce(t, brokers, &kgo.Record{Topic: streams.Index.Name, Partition: 1, Key: []byte("k"), Value: []byte(`1`)})
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.TransactionalID(streams.Index.Name), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.TransactionalID(streams.Index.Name),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +157,10 @@ func TestTailForPeople(t *testing.T) {
 	brokers := devbroker.ForTest(t)
 	streams := streamsForTest(t, brokers, "dlq")
 	produce(t, brokers, &kgo.Record{Topic: streams.DLQ.Name, Partition: 0, Key: []byte("ws/\x1b[2J"), Value: []byte(`{"a":1}`), Timestamp: time.Unix(0, 0)})
-	where := []string{"--topic-prefix", strings.TrimSuffix(streams.DLQ.Name, "-dlq"), "--brokers", strings.Join(brokers, ","), "--from", "start", "--until-end"}
+	where := []string{
+		"--topic-prefix", strings.TrimSuffix(streams.DLQ.Name, "-dlq"), "--brokers",
+		strings.Join(brokers, ","), "--from", "start", "--until-end",
+	}
 	table := succeed(t, append([]string{"tail", "dlq"}, where...)...)
 	if want := `0:0  1970-01-01T00:00:00Z  "ws/\x1b[2J"  {"a":1}` + "\n"; table != want {
 		t.Errorf("table %q, want %q", table, want)

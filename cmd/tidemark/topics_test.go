@@ -14,7 +14,8 @@ func TestTopicsPlanApplyAndMismatch(t *testing.T) {
 	brokers := strings.Join(devbroker.ForTest(t), ",")
 	prefix := fmt.Sprintf("cmd%08x", rand.Uint32())
 	where := func(args ...string) []string {
-		return append(append([]string{"topics"}, args...), "--brokers", brokers, "--topic-prefix", prefix, "--replication", "1", "--min-insync", "1")
+		return append(append([]string{"topics"}, args...), "--brokers", brokers, "--topic-prefix", prefix,
+			"--replication", "1", "--min-insync", "1")
 	}
 	type change struct{ Action, Topic, Setting, Found, Wanted string }
 	changes := func(args ...string) (list []change) {
@@ -30,7 +31,8 @@ func TestTopicsPlanApplyAndMismatch(t *testing.T) {
 		"process", "--brokers", brokers, "--topic-prefix", prefix, "--replication", "1", "--min-insync", "1",
 		"--partitions", "4", "--admin-addr", "127.0.0.1:0", "--data", t.TempDir(),
 	}
-	if _, errs, code := tidemark(t, role...); code != exitFailed || !strings.Contains(errs, prefix+"-events does not exist: create it with `tidemark topics apply`") {
+	if _, errs, code := tidemark(t, role...); code != exitFailed ||
+		!strings.Contains(errs, prefix+"-events does not exist: create it with `tidemark topics apply`") {
 		t.Errorf("process without topics: exit %d, %s", code, errs)
 	}
 
@@ -53,11 +55,13 @@ func TestTopicsPlanApplyAndMismatch(t *testing.T) {
 	if len(planned) != 6 || planned[0] != (change{"mend", prefix + "-events", "partitions", "4", "5"}) {
 		t.Errorf("plan of a mismatch: %+v", planned)
 	}
-	if _, errs, code := tidemark(t, where("apply", "--partitions", "5")...); code != exitFailed || !strings.Contains(errs, "partitions is 4, want 5") {
+	if _, errs, code := tidemark(t, where("apply", "--partitions", "5")...); code != exitFailed ||
+		!strings.Contains(errs, "partitions is 4, want 5") {
 		t.Errorf("apply of a mismatch: exit %d, %s", code, errs)
 	}
 	role[len(role)-5] = "5"
-	if _, errs, code := tidemark(t, role...); code != exitFailed || !strings.Contains(errs, "topic "+prefix+"-events: partitions is 4, want 5") {
+	if _, errs, code := tidemark(t, role...); code != exitFailed ||
+		!strings.Contains(errs, "topic "+prefix+"-events: partitions is 4, want 5") {
 		t.Errorf("process on a mismatch: exit %d, %s", code, errs)
 	}
 }

@@ -20,6 +20,7 @@ func (c *versionCommand) Run(con console) error {
 		if build.Modified {
 			revision += " (modified)"
 		}
-		fmt.Fprintf(w, "version\t%s\nrevision\t%s\ngo\t%s\nplatform\t%s\n", build.Version, revision, build.Go, build.Platform)
+		fmt.Fprintf(w, "version\t%s\nrevision\t%s\ngo\t%s\nplatform\t%s\n", build.Version, revision, build.Go,
+			build.Platform)
 	})
 }

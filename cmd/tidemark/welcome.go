@@ -28,7 +28,8 @@ func newProgress(w io.Writer) *progress { return &progress{w: w, begin: time.Now
 func (p *progress) say(what, text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, _ = fmt.Fprintf(p.w, "%6.1f s  %-10s  %s\n", time.Since(p.begin).Seconds(), what, text) // progress is only informative
+	// progress is only informative
+	_, _ = fmt.Fprintf(p.w, "%6.1f s  %-10s  %s\n", time.Since(p.begin).Seconds(), what, text)
 }
 
 // How often readiness is polled, and how often the reasons of failing checks are repeated.
@@ -87,7 +88,8 @@ func (w welcome) print(out io.Writer) error {
 	fmt.Fprintf(&table, "\nWebhooks\t%s\nQuery API\t%s/v1/status\nMetrics\t%s/metrics\n", w.webhooks, w.api, w.admin)
 	brokers := strings.Join(w.brokers, ",")
 	if w.embedded {
-		brokers += "  (embedded: for development; acknowledged records survive a crash of the process, not of the machine)"
+		brokers += "  (embedded: for development; acknowledged records survive a crash of the process, not of the " +
+			"machine)"
 	}
 	fmt.Fprintf(&table, "Kafka\t%s\n", brokers)
 	if w.signer.generated != "" {
@@ -120,7 +122,8 @@ func (w welcome) example() string {
 	body := fmt.Sprintf(`{"event":"workspace_storage_file_added","workspace_id":%q,"event_id":%q,"object_id":%q,`+exampleRest,
 		exampleWorkspace, exampleID, exampleFile)
 	headers := ingress.Sign(w.signer.scheme, secret, []byte(body), exampleID, time.Time{})
-	return fmt.Sprintf("curl -sS %s -H %s -d %s", shellWord(w.webhooks), shellWord(signatureHeader+": "+headers.Get(signatureHeader)), shellWord(body))
+	return fmt.Sprintf("curl -sS %s -H %s -d %s", shellWord(w.webhooks),
+		shellWord(signatureHeader+": "+headers.Get(signatureHeader)), shellWord(body))
 }
 
 // exampleSecret returns a secret that may sign events of the example's workspace.
@@ -136,7 +139,8 @@ func (w welcome) exampleSecret() (ingress.Secret, bool) {
 // lookup waits for the first event of the example's partition, because it may be pasted together with the webhook.
 func (w welcome) lookup() string {
 	first := tidemarkv1.Position{Partition: kafka.Partition(exampleWorkspace, w.partitions)}
-	return "curl -sS " + shellWord(w.api+"/v1/workspaces/"+exampleWorkspace+"/files/"+exampleFile+"?at_least="+first.Text())
+	return "curl -sS " +
+		shellWord(w.api+"/v1/workspaces/"+exampleWorkspace+"/files/"+exampleFile+"?at_least="+first.Text())
 }
 
 // dialable returns an address at which a local client reaches a listener, which may be on every interface.

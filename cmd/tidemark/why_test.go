@@ -39,9 +39,14 @@ type whyLine struct {
 }
 
 // asked runs why for the file f of workspace ws.
-func asked(t *testing.T, brokers []string, streams topology.Streams, want int, more ...string) (lines []whyLine, errs string) {
+func asked(t *testing.T, brokers []string, streams topology.Streams, want int, more ...string) (lines []whyLine,
+	errs string,
+) {
 	t.Helper()
-	args := append([]string{"why", "ws", "f", "-o", "json", "--brokers", strings.Join(brokers, ","), "--topic-prefix", prefixOf(streams)}, more...)
+	args := append([]string{
+		"why", "ws", "f", "-o", "json", "--brokers", strings.Join(brokers, ","), "--topic-prefix",
+		prefixOf(streams),
+	}, more...)
 	out, errs, code := tidemark(t, args...)
 	if code != want {
 		t.Fatalf("exit %d, want %d\n%s%s", code, want, out, errs)
@@ -82,7 +87,10 @@ func fold(t *testing.T, brokers []string, streams topology.Streams) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 2)
 	config := kafka.Config{Brokers: brokers}
-	conf := processors.Config{Kafka: config, Streams: streams, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
+	conf := processors.Config{
+		Kafka: config, Streams: streams, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
+		Metrics: prometheus.NewRegistry(),
+	}
 	files, workspaces := processors.NewFiles(conf), processors.NewWorkspaces(conf)
 	go func() { ended <- files.Run(ctx) }()
 	go func() { ended <- workspaces.Run(ctx) }()
@@ -96,7 +104,8 @@ func fold(t *testing.T, brokers []string, streams topology.Streams) {
 		lag, err := kafka.Lags(t.Context(), config, group, topic)
 		return err == nil && lag.Total() == 0 && lag.Members > 0
 	}
-	for deadline := time.Now().Add(30 * time.Second); !done(streams.FilesGroup, streams.Events.Name) || !done(streams.WorkspacesGroup, streams.Notify.Name); {
+	for deadline := time.Now().Add(30 * time.Second); !done(streams.FilesGroup, streams.Events.Name) ||
+		!done(streams.WorkspacesGroup, streams.Notify.Name); {
 		if time.Now().After(deadline) {
 			t.Fatal("not folded")
 		}
@@ -127,7 +136,10 @@ func TestWhy(t *testing.T) {
 	)
 	fold(t, brokers, streams)
 	lines, _ := asked(t, brokers, streams, exitOK)
-	want := []string{"e1 accepted v1", "e3 accepted v2", "e2 late v3", "e1 duplicate", "d1 passed", "bad dead_lettered:not_json", "k dead_lettered:key_mismatch", "esc accepted v4"}
+	want := []string{
+		"e1 accepted v1", "e3 accepted v2", "e2 late v3", "e1 duplicate", "d1 passed",
+		"bad dead_lettered:not_json", "k dead_lettered:key_mismatch", "esc accepted v4",
+	}
 	if diff := cmp.Diff(want, verdicts(lines)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -184,7 +196,8 @@ func TestWhyOfUnreadableFields(t *testing.T) {
 	})
 	fold(t, brokers, streams)
 	lines, _ := asked(t, brokers, streams, exitOK)
-	if diff := cmp.Diff([]string{"e1 accepted v1"}, verdicts(lines)); diff != "" || !slices.Equal(lines[0].Unread, []string{"created", "size"}) || lines[0].Sent != "file.uploaded" {
+	if diff := cmp.Diff([]string{"e1 accepted v1"}, verdicts(lines)); diff != "" ||
+		!slices.Equal(lines[0].Unread, []string{"created", "size"}) || lines[0].Sent != "file.uploaded" {
 		t.Errorf("%+v (-want +got):\n%s", lines[0], diff)
 	}
 	out := succeed(t, "why", "ws", "f", "--brokers", strings.Join(brokers, ","), "--topic-prefix", prefixOf(streams))

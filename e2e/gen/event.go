@@ -100,7 +100,10 @@ func (g *generator) clock() any {
 	if !g.chance(unreadable) {
 		return nil
 	}
-	return pick(g.rnd, []any{"yesterday", "2026-09-25", "2026-02-30T00:00:00Z", true, json.RawMessage("1e300"), []int{1}})
+	return pick(g.rnd, []any{
+		"yesterday", "2026-09-25", "2026-02-30T00:00:00Z", true, json.RawMessage("1e300"),
+		[]int{1},
+	})
 }
 
 func (g *generator) file(f *fileSim, created time.Time, lots []lot) event {
@@ -108,7 +111,10 @@ func (g *generator) file(f *fileSim, created time.Time, lots []lot) event {
 	if strings.Contains(what, "version") && f.scope.kind == byShare { // shares have no versions
 		what = "file_updated"
 	}
-	e := event{name: "workspace_storage_" + what, id: g.eventID(), object: f.id, created: g.when(created), clock: g.clock()}
+	e := event{
+		name: "workspace_storage_" + what, id: g.eventID(), object: f.id, created: g.when(created),
+		clock: g.clock(),
+	}
 	if f.scope.kind == byShare || g.chance(0.03) && !strings.Contains(what, "version") {
 		e.name = "share_storage_" + what
 	}
@@ -131,7 +137,11 @@ func (g *generator) file(f *fileSim, created time.Time, lots []lot) event {
 	add(often/2, "parent_id", node(len(f.dir), rand.New(rand.NewPCG(uint64(len(f.dir)), 1))))
 	if !moved && what != "file_deleted" && what != "file_restored" {
 		add(0.9, "size", g.size())
-		add(0.6, "mime", pick(g.rnd, []string{"application/pdf", "text/plain", "Text/Plain; charset=utf-8", "image/png", "application/vnd.ms-excel"}))
+		add(0.6, "mime", pick(g.rnd,
+			[]string{
+				"application/pdf", "text/plain", "Text/Plain; charset=utf-8", "image/png",
+				"application/vnd.ms-excel",
+			}))
 		add(0.6, "hash", fmt.Sprintf("sha256:%016x", g.rnd.Uint64()))
 	}
 	add(0.8, "user_id", fmt.Sprintf("usr_%d", g.rnd.IntN(20)))
@@ -147,7 +157,8 @@ func (g *generator) size() any {
 	case 2:
 		return 0
 	case 3:
-		return pick(g.rnd, []any{"18 kB", -1, json.RawMessage("1.5"), json.RawMessage("9223372036854775808"), []int{1}}) // cannot be read
+		// cannot be read
+		return pick(g.rnd, []any{"18 kB", -1, json.RawMessage("1.5"), json.RawMessage("9223372036854775808"), []int{1}})
 	}
 	return g.rnd.IntN(1 << 20)
 }
@@ -177,14 +188,18 @@ func (g *generator) other(s *scope, created time.Time) event {
 		e.name = "workspace_storage_file_added" // names no file: a notice, and no state
 	}
 	if s.kind == byShare {
-		e.name = strings.Replace(strings.Replace(e.name, "workspace_storage", "share_storage", 1), "_workspace", "_share", 1)
+		e.name = strings.Replace(strings.Replace(e.name, "workspace_storage", "share_storage", 1), "_workspace",
+			"_share", 1)
 	}
 	return e
 }
 
 // refused makes a webhook that must be refused.
 func (g *generator) refused(s *scope) Delivery {
-	e := event{scope: s, name: "workspace_storage_file_added", id: g.eventID(), object: node(g.serial, g.rnd), created: g.config.Base}
+	e := event{
+		scope: s, name: "workspace_storage_file_added", id: g.eventID(), object: node(g.serial, g.rnd),
+		created: g.config.Base,
+	}
 	d := Delivery{EventID: e.id, Refused: true}
 	switch g.rnd.IntN(5) {
 	case 0:
@@ -206,8 +221,9 @@ func (g *generator) refused(s *scope) Delivery {
 // second names the fields in the provider's other shape.
 var second = map[string]string{
 	"event": "eventType", "workspace_id": "workspaceId", "event_id": "eventId", "object_id": "fileId",
-	"name": "fileName", "path": "filePath", "size": "fileSize", "mime": "mimeType", "hash": "checksum", "parent_id": "parentId",
-	"user_id": "userId", "created": "timestamp",
+	"name": "fileName", "path": "filePath", "size": "fileSize", "mime": "mimeType", "hash": "checksum",
+	"parent_id": "parentId",
+	"user_id":   "userId", "created": "timestamp",
 }
 
 // body writes the event in one of the two shapes.

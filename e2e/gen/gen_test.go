@@ -182,7 +182,8 @@ func TestFolders(t *testing.T) {
 	between(t, "events of files in them", files, n*1/100, n*4/100)
 	between(t, "times that cannot be read", unreadable, n*5/1000, n*15/1000)
 	if len(folders) < 9 || folders[h.Workspaces[0].ID] < total/5 || late == 0 {
-		t.Errorf("%d workspaces have folders, the hot one %d events of them; %d files came late into one", len(folders), folders[h.Workspaces[0].ID], late)
+		t.Errorf("%d workspaces have folders, the hot one %d events of them; %d files came late into one",
+			len(folders), folders[h.Workspaces[0].ID], late)
 	}
 	for _, what := range []string{"created", "moved", "renamed", "updated", "deleted", "restored"} {
 		if names[what] < n/1000 {
@@ -202,7 +203,10 @@ func read(t *testing.T, d Delivery) (s said) {
 	if err := json.Unmarshal(d.Body, &m); err != nil && !d.Refused {
 		t.Fatalf("%v: %s", err, d.Body)
 	}
-	for name, to := range map[string]*string{"event": &s.name, "object_id": &s.object, "parent_id": &s.parent, "created": &s.created} {
+	for name, to := range map[string]*string{
+		"event": &s.name, "object_id": &s.object, "parent_id": &s.parent,
+		"created": &s.created,
+	} {
 		for _, spelling := range []string{name, second[name]} {
 			if v := m[spelling]; v != nil {
 				*to = strings.TrimSpace(fmt.Sprint(v))

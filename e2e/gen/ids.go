@@ -20,7 +20,10 @@ func plainIDs(from, n int) (ids []string) {
 	return ids
 }
 
-var dirs = []string{"/", "/reports", "/reports/2026", "/Ünï/čödé", "/a%2Fb", "/_hidden", "/100%", "/reports-old", "/a b/c&d"}
+var dirs = []string{
+	"/", "/reports", "/reports/2026", "/Ünï/čödé", "/a%2Fb", "/_hidden", "/100%", "/reports-old",
+	"/a b/c&d",
+}
 
 // fileID makes a distinct id; most are shaped like the provider's nodes, some are made to confuse keys and addresses.
 func fileID(serial int, rnd *rand.Rand) string {

@@ -25,8 +25,10 @@ type Sent struct {
 // answered position; no refused webhook is in the log; each workspace's events are in the order in which they were
 // sent.
 func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
-	r.check("acknowledged events lost", "acknowledged events changed", "acknowledged out of order", "never acknowledged",
-		"valid events refused", "refused events accepted", "refused events in the log", "log order is not send order", "records nobody sent",
+	r.check("acknowledged events lost", "acknowledged events changed", "acknowledged out of order",
+		"never acknowledged",
+		"valid events refused", "refused events accepted", "refused events in the log", "log order is not send order",
+		"records nobody sent",
 		"copies without an answer changed")
 	sent := map[string]sentEvent{}
 	for i := range by.History.Workspaces { // other partitions' are judged at the same time
@@ -63,7 +65,8 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 		key := e.scope + "\x00" + e.id
 		s, known := sent[key]
 		if !known || s.refused {
-			r.Violate(map[bool]string{true: "refused events in the log", false: "records nobody sent"}[known], "%s: %q", at, short(rec.Value))
+			r.Violate(map[bool]string{true: "refused events in the log", false: "records nobody sent"}[known],
+				"%s: %q", at, short(rec.Value))
 			continue
 		}
 		if !rec.answered { // a copy without a 200 may be the one that was folded
@@ -73,7 +76,8 @@ func (m *Model) judgeSenders(partition int, by *Sent, r *Report) {
 		}
 		if !s.found {
 			if s.rank < reached[e.scope] {
-				r.Violate("log order is not send order", "%q: event %s, sent as number %d, lies after number %d", e.scope, e.id, s.rank, reached[e.scope])
+				r.Violate("log order is not send order", "%q: event %s, sent as number %d, lies after number %d",
+					e.scope, e.id, s.rank, reached[e.scope])
 			}
 			reached[e.scope] = max(reached[e.scope], s.rank)
 			s.found = true
@@ -118,8 +122,10 @@ func (m *Model) judgeNote(w gen.Workspace, n provider.Note, last *int64, r *Repo
 		r.Violate("acknowledged events changed", "%q: %s at %s: %s", w.ID, n.EventID, n.Position, d)
 	}
 	if e := rec.event; e != nil {
-		if received := time.UnixMicro(e.received); received.After(n.At) || n.At.Sub(received) > slack || rec.Timestamp.Sub(received).Abs() > slack {
-			r.Violate("acknowledged events changed", "%q: %s at %s: received at %v, recorded at %v, answered at %v", w.ID, n.EventID, n.Position, received, rec.Timestamp, n.At)
+		if received := time.UnixMicro(e.received); received.After(n.At) || n.At.Sub(received) > slack ||
+			rec.Timestamp.Sub(received).Abs() > slack {
+			r.Violate("acknowledged events changed", "%q: %s at %s: received at %v, recorded at %v, answered at %v",
+				w.ID, n.EventID, n.Position, received, rec.Timestamp, n.At)
 		}
 	}
 	if rec.Offset <= *last {
@@ -162,7 +168,8 @@ func kept(rec *kgo.Record, w gen.Workspace, body []byte) string {
 		return fmt.Sprintf("canary %v", found["canary"])
 	case string(rec.Key) != w.ID:
 		return fmt.Sprintf("record key %q", rec.Key)
-	case headers["ce_specversion"] != "1.0" || headers["ce_id"] != e.id || headers["ce_type"] != e.name || headers["ce_subject"] != e.object ||
+	case headers["ce_specversion"] != "1.0" || headers["ce_id"] != e.id || headers["ce_type"] != e.name ||
+		headers["ce_subject"] != e.object ||
 		headers["ce_source"] == "" || headers["content-type"] != "application/json":
 		return fmt.Sprintf("headers %v", headers)
 	}

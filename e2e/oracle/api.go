@@ -42,7 +42,8 @@ func (m *Model) JudgeAPI(ctx context.Context, client *http.Client, base string, 
 		requests += a.requests
 	}
 	r.Fact("api: requests", requests)
-	r.Fact("api: ms a request", fmt.Sprintf("%.2f", float64(time.Since(begin).Milliseconds())/float64(max(requests, 1))))
+	r.Fact("api: ms a request",
+		fmt.Sprintf("%.2f", float64(time.Since(begin).Milliseconds())/float64(max(requests, 1))))
 	return err
 }
 
@@ -120,11 +121,18 @@ func (a *api) judgeListings(scope string, rows map[string]*row, r *Report) error
 		order func(*row) string
 	}{
 		{"status=all&limit=7&kind=all", func(*row) bool { return true }, func(r *row) string { return r.object }},
-		{"limit=1000", func(r *row) bool { return r.status == "active" && !r.folder }, func(r *row) string { return r.object }},
-		{"status=all&limit=2&kind=folder", func(r *row) bool { return r.folder }, func(r *row) string { return r.object }},
+		{
+			"limit=1000", func(r *row) bool { return r.status == "active" && !r.folder },
+			func(r *row) string { return r.object },
+		},
+		{
+			"status=all&limit=2&kind=folder", func(r *row) bool { return r.folder },
+			func(r *row) string { return r.object },
+		},
 		{
 			"status=all&limit=50&kind=all&path_prefix=" + url.QueryEscape(prefix),
-			func(r *row) bool { return strings.HasPrefix(r.texts["path"], prefix) }, func(r *row) string { return r.texts["path"] },
+			func(r *row) bool { return strings.HasPrefix(r.texts["path"], prefix) },
+			func(r *row) string { return r.texts["path"] },
 		},
 	} {
 		found, err := a.list(workspacePath(scope) + "/files?" + q.query)

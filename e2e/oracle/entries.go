@@ -85,7 +85,8 @@ func (m *Model) nodes() map[string]map[string]*node {
 	seen := map[string]bool{}
 	for _, rec := range m.log {
 		e := rec.event
-		if e == nil || e.walk || e.inherits != nil || !e.touches() || m.dead[position(rec.Partition, rec.Offset)] != nil {
+		if e == nil || e.walk || e.inherits != nil || !e.touches() ||
+			m.dead[position(rec.Partition, rec.Offset)] != nil {
 			continue
 		}
 		once := joinKey(e.scope, e.object) + "\x00" + e.id

@@ -103,7 +103,8 @@ func parseObject(object map[string]any, recorded time.Time) (e *event, reason st
 		e.size = sizeOf(value)
 		return e.size != nil, e.size != nil
 	})
-	e.actor, e.member = e.firstReadableText(object, "actor_id", actorNames), e.firstReadableText(object, "member_id", memberNames)
+	e.actor, e.member = e.firstReadableText(object, "actor_id", actorNames), e.firstReadableText(object, "member_id",
+		memberNames)
 	if e.member == "" {
 		e.member = e.object
 	}
@@ -140,7 +141,8 @@ func identity(object map[string]any, names []string) (value, reason string) {
 			continue
 		}
 		s, ok := v.(string)
-		if !ok || len(s) > 256 || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		if !ok || len(s) > 256 || !utf8.ValidString(s) ||
+			strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			return "", badField
 		}
 		if s != "" {

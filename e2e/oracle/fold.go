@@ -81,20 +81,25 @@ func (r *row) remembers(e *event) (duplicate, beyond bool) {
 		return false, false
 	}
 	oldest, newest := r.seen[0].sent, r.seen[windowIDs-1].sent
-	return false, *at/second < oldest || *at/second == oldest && oldest < newest // an id of that second may have been dropped
+	// an id of that second may have been dropped
+	return false, *at/second < oldest || *at/second == oldest && oldest < newest
 }
 
 // filledBySecondOf reports whether the window is full of events of the same second as this one.
 func (r *row) filledBySecondOf(e *event) bool {
 	at := e.orderTime()
-	return r != nil && at != nil && len(r.seen) == windowIDs && r.seen[0].sent == *at/second && r.seen[windowIDs-1].sent == *at/second
+	return r != nil && at != nil && len(r.seen) == windowIDs && r.seen[0].sent == *at/second &&
+		r.seen[windowIDs-1].sent == *at/second
 }
 
 // apply folds an accepted event into a copy of the row; nil is a new file. It reports whether the event came late,
 // and whether it was silent: no displayed change and no new version. It returns the row itself when the event changes
 // nothing at all.
 func (r *row) apply(e *event, partition int32, offset int64) (after *row, late, silent bool) {
-	after = &row{scope: e.scope, object: e.object, texts: map[string]string{}, incomplete: true, own: own{status: "active"}}
+	after = &row{
+		scope: e.scope, object: e.object, texts: map[string]string{}, incomplete: true,
+		own: own{status: "active"},
+	}
 	if r != nil {
 		*after = *r
 		after.texts = maps.Clone(r.texts)
@@ -178,7 +183,8 @@ func (r *row) writePath(e *event, when *int64) {
 	for r.folder && len(path) > 1 && strings.HasSuffix(path, "/") {
 		path = strings.TrimSuffix(path, "/")
 	}
-	r.own.path, r.own.named, r.own.pathParent, r.own.stalePath, r.own.pathArrived = path, false, e.texts["parent_id"], false, e.received
+	r.own.path, r.own.named, r.own.stalePath = path, false, false
+	r.own.pathParent, r.own.pathArrived = e.texts["parent_id"], e.received
 	if when != nil {
 		r.own.pathArrived = 0
 		r.own.stalePath = *r.time("parent_id") > *when && r.texts["parent_id"] != r.own.pathParent

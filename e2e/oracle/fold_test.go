@@ -117,7 +117,8 @@ func TestBeyondTheWindow(t *testing.T) {
 	for i := range windowIDs + 1 { // e1 is the oldest that is remembered
 		bodies = append(bodies, dated(fmt.Sprintf("e%d", i), i))
 	}
-	bodies = append(bodies, dated("old", 0), dated("e0", 0), dated("e1", 1), dated("same second", 1), dated("new", 2), body("undated", "updated", "", ""))
+	bodies = append(bodies, dated("old", 0), dated("e0", 0), dated("e1", 1), dated("same second", 1), dated("new", 2),
+		body("undated", "updated", "", ""))
 	_, m := history(t, bodies...)
 	if m.Duplicates != 1 {
 		t.Errorf("%d duplicates, want e1 alone", m.Duplicates)

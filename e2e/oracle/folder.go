@@ -104,7 +104,8 @@ func (r *row) inItsFolder() bool {
 	case in == nil:
 		return false
 	case in.from != "":
-		return !r.own.stalePath && lies(r.own.path, in.from) && (in.fromUntil == nil || in.fromUntil.overrides(*r.time("path"), r.own.pathArrived))
+		return !r.own.stalePath && lies(r.own.path, in.from) &&
+			(in.fromUntil == nil || in.fromUntil.overrides(*r.time("path"), r.own.pathArrived))
 	default:
 		return in.folder == r.texts["parent_id"]
 	}

@@ -55,9 +55,11 @@ func TestFoldersAreFolded(t *testing.T) {
 		1: "d v1 active /docs folder",
 		3: "d v1 active /docs folder; f v1 active /docs/f; g v1 active /docs/x/g",
 		4: "d v2 active /papers folder; f v2 active /papers/f; g v2 active /papers/x/g",
-		5: "d v2 active /papers folder; f v2 active /papers/f +1; g v2 active /papers/x/g", // said once more by the provider
+		// said once more by the provider
+		5: "d v2 active /papers folder; f v2 active /papers/f +1; g v2 active /papers/x/g",
 		6: "d v3 trashed /papers folder; f v3 trashed /papers/f +1; g v3 trashed /papers/x/g",
-		7: "d v3 trashed /papers folder; f v3 trashed /papers/f +1; g v3 trashed /papers/x/g; h v2 trashed /papers/h", // added late
+		// added late
+		7: "d v3 trashed /papers folder; f v3 trashed /papers/f +1; g v3 trashed /papers/x/g; h v2 trashed /papers/h",
 		8: "d v4 active /papers folder; f v4 active /papers/f +1; g v4 active /papers/x/g; h v3 active /papers/h",
 	} {
 		_, m := playDocs(t, n, nil)
@@ -173,9 +175,10 @@ func TestOwnRecordsNeedACause(t *testing.T) {
 
 func walk(last *kgo.Record, folder string) *kgo.Record {
 	return &kgo.Record{
-		Topic: last.Topic, Partition: last.Partition, Offset: last.Offset + 1, Key: []byte("w"), Timestamp: last.Timestamp,
-		Value:   []byte(fmt.Sprintf(`{"event":"tidemark_folder_walk","event_id":"tidemark_folder_walk/2","workspace_id":"w","object_id":%q}`, folder)),
-		Headers: []kgo.RecordHeader{{Key: "tidemark-walk", Value: []byte("2 from")}},
+		Topic: last.Topic, Partition: last.Partition, Offset: last.Offset + 1, Key: []byte("w"),
+		Timestamp: last.Timestamp,
+		Value:     []byte(fmt.Sprintf(`{"event":"tidemark_folder_walk","event_id":"tidemark_folder_walk/2","workspace_id":"w","object_id":%q}`, folder)),
+		Headers:   []kgo.RecordHeader{{Key: "tidemark-walk", Value: []byte("2 from")}},
 	}
 }
 
@@ -226,7 +229,8 @@ func TestFieldsHaveTheirOwnTime(t *testing.T) {
 		t.Errorf("%s acted last, want u2: no dated event has said who did", r.actor)
 	}
 	far := NewModel("events", 8, logOf(base, eventJSON("f", 1, -1, "file_added", `,"created":"2030-01-01T00:00:00Z"`)))
-	if r := far.rows["w/f"]; *r.created != base.UnixMicro() || *r.updated != base.UnixMicro() || r.newestAt != nil || *far.counts["w"].last != base.UnixMicro() {
+	if r := far.rows["w/f"]; *r.created != base.UnixMicro() || *r.updated != base.UnixMicro() || r.newestAt != nil ||
+		*far.counts["w"].last != base.UnixMicro() {
 		t.Errorf("a far time shows: %v", r.doc())
 	}
 }

@@ -45,13 +45,17 @@ func Follow(brokers []string, topic string, partitions int) (*Follower, error) {
 	for p := range partitions {
 		from[int32(p)] = kgo.NewOffset().AtStart()
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
+	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords()) // as in each
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &Follower{topic: topic, client: client, cancel: cancel, done: make(chan struct{}), reads: map[int32]int64{}, rows: make([][]rowRead, partitions)}
+	f := &Follower{
+		topic: topic, client: client, cancel: cancel, done: make(chan struct{}), reads: map[int32]int64{},
+		rows: make([][]rowRead, partitions),
+	}
 	go f.run(ctx)
 	return f, nil
 }
@@ -72,7 +76,8 @@ func (f *Follower) run(ctx context.Context) {
 				f.err = errors.Join(f.err, fmt.Errorf("%s at %d:%d: %w", f.topic, r.Partition, r.Offset, err))
 				continue
 			}
-			f.rows[r.Partition] = append(f.rows[r.Partition], rowRead{string(r.Key), state.GetVersion(), foldsOf(state), stateDoc(state).sum()})
+			f.rows[r.Partition] = append(f.rows[r.Partition],
+				rowRead{string(r.Key), state.GetVersion(), foldsOf(state), stateDoc(state).sum()})
 		}
 		f.mu.Unlock()
 	}
@@ -130,7 +135,8 @@ func (m *Model) judgeFollowed(rows []rowRead, r *Report) {
 		case want == nil:
 			r.Violate("rows of a version wrong", "%q: there is no version %d", s.key, s.version)
 		case want.doc().sum() != s.sum:
-			r.Violate("rows of a version wrong", "%q version %d is not as it should be: %v", s.key, s.version, want.doc())
+			r.Violate("rows of a version wrong", "%q version %d is not as it should be: %v", s.key, s.version,
+				want.doc())
 		}
 		if s.folds < last[s.key] {
 			older++

@@ -24,8 +24,9 @@ type Topics struct{ Events, Files, Index, Notify, DLQ, Workspaces string }
 // TopicsOf returns the names of an installation's topics.
 func TopicsOf(prefix string) Topics {
 	return Topics{
-		Events: prefix + "-events", Files: prefix + "-files-table", Index: prefix + "-index", Notify: prefix + "-notify",
-		DLQ: prefix + "-dlq", Workspaces: prefix + "-workspaces-table",
+		Events: prefix + "-events", Files: prefix + "-files-table", Index: prefix + "-index",
+		Notify: prefix + "-notify",
+		DLQ:    prefix + "-dlq", Workspaces: prefix + "-workspaces-table",
 	}
 }
 
@@ -189,7 +190,8 @@ func stateDoc(s *tidemarkv1.FileState) doc {
 	}
 	for name, value := range map[string]string{
 		"name": s.GetName(), "path": s.GetPath(), "parent_id": s.GetParentId(), "mime": s.GetMime(),
-		"hash": s.GetHash(), "actor_id": s.GetActorId(), "last_event": s.GetLastEvent(), "last_event_id": s.GetLastEventId(),
+		"hash": s.GetHash(), "actor_id": s.GetActorId(), "last_event": s.GetLastEvent(),
+		"last_event_id": s.GetLastEventId(),
 	} {
 		d.put(name, value)
 	}
@@ -208,7 +210,10 @@ func stateDoc(s *tidemarkv1.FileState) doc {
 // bookkeeping has the fields that only later folds use: the times of the fields, the window, and the number of silent
 // folds.
 func bookkeeping(s *tidemarkv1.FileState) doc {
-	d := doc{"seen": text(string(s.GetSeen())), "silent": number(s.GetSilent()), "silent_offset": number(s.GetSilentOffset())}
+	d := doc{
+		"seen": text(string(s.GetSeen())), "silent": number(s.GetSilent()),
+		"silent_offset": number(s.GetSilentOffset()),
+	}
 	for i, behind := range s.GetFieldTimes() {
 		name := fmt.Sprint("time of field ", i)
 		if i < len(dated) {
@@ -231,7 +236,8 @@ func foldsOf(s *tidemarkv1.FileState) int64 { return s.GetVersion() + s.GetSilen
 // judgeIndex compares every record with the row of its version. New versions must come in order, and the newest must
 // be last.
 func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
-	r.check("index records missing", "index records wrong", "index not at the newest version", "index versions out of order")
+	r.check("index records missing", "index records wrong", "index not at the newest version",
+		"index versions out of order")
 	if m.once {
 		r.check("index records repeated")
 	}
@@ -259,7 +265,8 @@ func (m *Model) judgeIndex(records iter.Seq[*kgo.Record], r *Report) {
 			r.Violate("index records repeated", "%q version %d", key, version)
 		}
 		if newest[key] > version && !seen[key][version] { // a repeated attempt may be older
-			r.Violate("index versions out of order", "%q: version %d for the first time after %d", key, version, newest[key])
+			r.Violate("index versions out of order", "%q: version %d for the first time after %d", key, version,
+				newest[key])
 		}
 		newest[key] = max(newest[key], version)
 		seen[key][version], last[key] = true, version
@@ -330,15 +337,18 @@ func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 		seen[at] = true
 		source := want.record
 		_, keyNull := headers["dlq.key_null"]
-		key, value := deadLetterPart(source, headers, "key", source.Key), deadLetterPart(source, headers, "value", source.Value)
+		key, value := deadLetterPart(source, headers, "key", source.Key), deadLetterPart(source, headers, "value",
+			source.Value)
 		switch {
 		case headers["dlq.reason"] != want.reason:
-			r.Violate("dead letters wrong", "%s: reason %s, wanted %s: %q", at, headers["dlq.reason"], want.reason, short(source.Value))
+			r.Violate("dead letters wrong", "%s: reason %s, wanted %s: %q", at, headers["dlq.reason"], want.reason,
+				short(source.Value))
 		case !bytes.Equal(rec.Value, value) || (rec.Value == nil) != (value == nil):
 			r.Violate("dead letters wrong", "%s: value %q, wanted %q", at, short(rec.Value), short(source.Value))
 		case !bytes.Equal(rec.Key, key) || keyNull != (source.Key == nil):
 			r.Violate("dead letters wrong", "%s: key %q, null %t, wanted %q", at, rec.Key, keyNull, source.Key)
-		case headers["dlq.headers_omitted"] == "" && !slices.EqualFunc(withoutDLQ(rec.Headers), withoutDLQ(source.Headers), sameHeader):
+		case headers["dlq.headers_omitted"] == "" &&
+			!slices.EqualFunc(withoutDLQ(rec.Headers), withoutDLQ(source.Headers), sameHeader):
 			r.Violate("dead letters wrong", "%s: headers %v, its source had %v", at, headers, source.Headers)
 		case headers["dlq.message"] == "" || headers["dlq.exception"] == "" || headers["dlq.first_failed_at"] == "":
 			r.Violate("dead letters wrong", "%s: headers %v", at, headers)
@@ -361,7 +371,8 @@ func (m *Model) judgeDead(records iter.Seq[*kgo.Record], r *Report) {
 
 // withoutDLQ leaves out the headers that describe the dead letter, and sorts the rest.
 func withoutDLQ(headers []kgo.RecordHeader) []kgo.RecordHeader {
-	kept := slices.DeleteFunc(slices.Clone(headers), func(h kgo.RecordHeader) bool { return strings.HasPrefix(h.Key, "dlq.") })
+	kept := slices.DeleteFunc(slices.Clone(headers),
+		func(h kgo.RecordHeader) bool { return strings.HasPrefix(h.Key, "dlq.") })
 	slices.SortFunc(kept, func(a, b kgo.RecordHeader) int { return cmp.Compare(a.Key, b.Key) })
 	return kept
 }

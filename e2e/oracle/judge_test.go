@@ -41,8 +41,10 @@ func notified(t *testing.T, m *Model) []*kgo.Record {
 			continue
 		}
 		object := doc{
-			"op_id": text(opID(n.event)), "event": text(n.event.name), "event_id": text(n.event.id), "workspace_id": text("w"),
-			"file_id": text(n.event.object), "position": text(n.position), "late": boolean(n.late), "at": instant(n.event.at()),
+			"op_id": text(opID(n.event)), "event": text(n.event.name), "event_id": text(n.event.id),
+			"workspace_id": text("w"),
+			"file_id":      text(n.event.object), "position": text(n.position), "late": boolean(n.late),
+			"at": instant(n.event.at()),
 		}.wire()
 		object["payload"] = json.RawMessage(source.Value)
 		if n.after != nil {
@@ -58,7 +60,11 @@ func notified(t *testing.T, m *Model) []*kgo.Record {
 		if err != nil {
 			t.Fatal(err)
 		}
-		records = append(records, &kgo.Record{Key: []byte(joinKey("w", n.event.object)), Value: value, Partition: source.Partition, Offset: int64(i)})
+		records = append(records,
+			&kgo.Record{
+				Key: []byte(joinKey("w", n.event.object)), Value: value, Partition: source.Partition,
+				Offset: int64(i),
+			})
 	}
 	return records
 }
@@ -69,7 +75,8 @@ func indexed(t *testing.T, m *Model) []*kgo.Record {
 	for v := int64(1); v <= int64(len(m.index["w/f"])); v++ {
 		row := m.index["w/f"][v]
 		object := doc{
-			"op": text("upsert"), "id": text("w/f"), "workspace_id": text("w"), "file_id": text("f"), "version": number(v),
+			"op": text("upsert"), "id": text("w/f"), "workspace_id": text("w"), "file_id": text("f"),
+			"version":  number(v),
 			"position": text(row.position),
 		}.wire()
 		if object["file"] = row.doc().wire(); row.status == "trashed" {
@@ -184,8 +191,10 @@ func TestRowsAreJudged(t *testing.T) {
 	row := m.rows["w/f"]
 	right := &tidemarkv1.FileState{
 		WorkspaceId: "w", FileId: "f", Name: "a", Size: row.size, Status: tidemarkv1.Status_STATUS_ACTIVE, Version: 4,
-		Position: &tidemarkv1.Position{Partition: m.log[3].Partition, Offset: 3}, LastEvent: row.lastEvent, LastEventId: "4", CreatedAt: row.created,
-		UpdatedAt: row.updated, LastAt: row.newestAt, FieldTimes: []uint64{3e6 + 1, 0, 0, 2e6 + 1, 0, 0, 1}, // 01, 02 and 04 of 04
+		Position: &tidemarkv1.Position{Partition: m.log[3].Partition, Offset: 3}, LastEvent: row.lastEvent,
+		LastEventId: "4", CreatedAt: row.created,
+		// 01, 02 and 04 of 04
+		UpdatedAt: row.updated, LastAt: row.newestAt, FieldTimes: []uint64{3e6 + 1, 0, 0, 2e6 + 1, 0, 0, 1},
 		Seen: []byte(strings.TrimPrefix(row.bookkeeping()["seen"], "text ")),
 	}
 	record := func(change func(*tidemarkv1.FileState)) *kgo.Record {
@@ -258,7 +267,10 @@ func TestDeadLettersAreJudged(t *testing.T) {
 		{"of a record that is none", letter(func(r *kgo.Record) { r.Headers[3].Value = []byte("1") }), "dead letters unexpected"},
 		{"a mark", letter(func(r *kgo.Record) { r.Headers[0].Key = "dlq.resolved" }), "dead letters marked by nobody"},
 	} {
-		source := &kgo.Record{Topic: "events", Partition: 3, Key: []byte("w"), Value: []byte("no JSON"), Headers: []kgo.RecordHeader{{Key: "mine", Value: []byte("1")}}}
+		source := &kgo.Record{
+			Topic: "events", Partition: 3, Key: []byte("w"), Value: []byte("no JSON"),
+			Headers: []kgo.RecordHeader{{Key: "mine", Value: []byte("1")}},
+		}
 		m, r := NewModel("events", 8, []*kgo.Record{source}), &Report{}
 		m.judgeDead(slices.Values(test.letters), r)
 		expect(t, test.name, test.found, r)

@@ -64,7 +64,8 @@ type deadLetter struct {
 func NewModel(topic string, partitions int, records []*kgo.Record) *Model {
 	m := &Model{
 		topic: topic, partitions: partitions, rows: map[string]*row{}, notices: map[string]*notice{},
-		versions: map[string]map[int64]*row{}, index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{}, counts: map[string]*count{},
+		versions: map[string]map[int64]*row{}, index: map[string]map[int64]*row{}, dead: map[string]*deadLetter{},
+		counts: map[string]*count{},
 		events: map[string]*entry{}, folded: map[string]bool{}, beyond: map[string]bool{},
 	}
 	for _, r := range records {
@@ -177,7 +178,10 @@ func (m *Model) note(n *notice) {
 	m.notices[n.position] = n
 	c := m.counts[n.event.scope]
 	if c == nil {
-		c = &count{scope: n.event.scope, byType: map[string]int64{}, types: map[string]bool{}, members: map[string]membership{}}
+		c = &count{
+			scope: n.event.scope, byType: map[string]int64{}, types: map[string]bool{},
+			members: map[string]membership{},
+		}
 		m.counts[n.event.scope] = c
 	}
 	c.add(n.event, n.before, n.after, n.position)
@@ -203,7 +207,10 @@ func (m *Model) decode(r *kgo.Record) (*event, string) {
 		if h.Value == nil {
 			continue
 		}
-		if says, repeats := map[string]string{"ce_id": e.id, "ce_type": e.name, "ce_subject": e.object}[h.Key]; repeats && says != string(h.Value) {
+		if says, repeats := map[string]string{
+			"ce_id": e.id, "ce_type": e.name,
+			"ce_subject": e.object,
+		}[h.Key]; repeats && says != string(h.Value) {
 			return e, keyMismatch
 		}
 	}

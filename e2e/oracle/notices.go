@@ -17,7 +17,8 @@ import (
 // judgeNotices compares every notice with the model's. A notice may be repeated byte for byte, unless exactly_once
 // was promised.
 func (m *Model) judgeNotices(records iter.Seq[*kgo.Record], r *Report) {
-	r.check("notices missing", "notices wrong", "notices unexpected", "notices two of one event that differ", "notices out of order in a workspace",
+	r.check("notices missing", "notices wrong", "notices unexpected", "notices two of one event that differ",
+		"notices out of order in a workspace",
 		"notices in another partition than the event")
 	if m.once {
 		r.check("notices repeated")
@@ -86,7 +87,8 @@ func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice
 		expected["version"] = number(want.after.version)
 	}
 	got := toDoc(object, "before", "after", "payload", "payload_omitted", "member", "cause")
-	d := got.diff(expected) + memberDoc(object).diff(e.membership()) + nested(object["before"]).diff(want.before.doc()) + nested(object["after"]).diff(want.after.doc())
+	d := got.diff(expected) + memberDoc(object).diff(e.membership()) +
+		nested(object["before"]).diff(want.before.doc()) + nested(object["after"]).diff(want.after.doc())
 	if cause, _ := object["cause"].(map[string]any); !reflect.DeepEqual(cause, e.cause) {
 		d += fmt.Sprintf("cause: found %v, wanted %v; ", cause, e.cause)
 	}
@@ -98,7 +100,8 @@ func (m *Model) judgeNotice(rec *kgo.Record, object map[string]any, want *notice
 	}
 	if _, omitted := object["payload_omitted"]; omitted {
 		if len(rec.Value)+len(want.payload) <= maxNotice || object["payload"] != nil {
-			r.Violate("notices wrong", "%s: the payload of %d bytes is omitted from a notice of %d", want.position, len(want.payload), len(rec.Value))
+			r.Violate("notices wrong", "%s: the payload of %d bytes is omitted from a notice of %d", want.position,
+				len(want.payload), len(rec.Value))
 		}
 		return
 	}
@@ -167,7 +170,8 @@ func (m *Model) judgeWorkspaces(records iter.Seq[*kgo.Record], r *Report) {
 
 func countOf(w *tidemarkv1.WorkspaceState) *count {
 	c := &count{
-		scope: w.GetWorkspaceId(), files: w.GetFiles(), bytes: w.GetBytes(), trashed: w.GetTrashed(), events: w.GetEvents(),
+		scope: w.GetWorkspaceId(), files: w.GetFiles(), bytes: w.GetBytes(), trashed: w.GetTrashed(),
+		events: w.GetEvents(),
 		byType: w.GetByType(), members: map[string]membership{}, last: w.LastEventAt,
 		position: position(w.GetPosition().GetPartition(), w.GetPosition().GetOffset()),
 	}

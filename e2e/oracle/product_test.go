@@ -80,7 +80,8 @@ func (p *product) write(r *kgo.Record) {
 	key := tidemarkv1.JoinKey(e.GetWorkspaceId(), e.GetFileId())
 	before := p.rows[key]
 	after, _, verdict := file.Apply(before, e, &tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}, "log")
-	if after == nil || verdict != file.Accepted && verdict != file.Unchanged && (verdict != file.Duplicate || e.Cause == nil) {
+	if after == nil || verdict != file.Accepted && verdict != file.Unchanged &&
+		(verdict != file.Duplicate || e.Cause == nil) {
 		return
 	}
 	p.rows[key] = after

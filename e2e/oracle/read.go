@@ -27,7 +27,8 @@ func Each(ctx context.Context, brokers []string, topic string, partition int, f 
 func each(ctx context.Context, brokers []string, topic string, partition int32, yield func(*kgo.Record) bool) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(brokers...),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().AtStart()}}),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords()) // a transaction's marker may be the last record
+		// a transaction's marker may be the last record
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,9 @@ import (
 // firstReadable reads a field by the first of its names with a value; null and an empty text are none. A field whose
 // values cannot be read is added to unreadable. read returns whether it took a value, and if not, whether it could
 // read it.
-func (e *event) firstReadable(object map[string]any, field string, names []string, read func(value any) (taken, readable bool)) {
+func (e *event) firstReadable(object map[string]any, field string, names []string,
+	read func(value any) (taken, readable bool),
+) {
 	unreadable := false
 	for _, name := range names {
 		value := object[name]
@@ -47,7 +49,8 @@ func (e *event) firstReadableText(object map[string]any, field string, names []s
 // withAlgorithm adds the algorithm to a hash, unless the hash or the name of its field has it.
 func withAlgorithm(hash string, object map[string]any) string {
 	algorithm, _ := object["hash_algo"].(string)
-	if hash == "" || algorithm == "" || strings.Contains(hash, ":") || hash == object["sha256"] && object["hash"] != hash && object["checksum"] != hash {
+	if hash == "" || algorithm == "" || strings.Contains(hash, ":") ||
+		hash == object["sha256"] && object["hash"] != hash && object["checksum"] != hash {
 		return hash
 	}
 	return algorithm + ":" + hash
@@ -100,7 +103,10 @@ func instantOf(value any) *int64 {
 			return isoInstant(parts)
 		}
 	}
-	for _, layout := range []string{"Mon, 2 Jan 2006 15:04:05 GMT", "Mon, 2 Jan 2006 15:04:05 UTC", "Mon, 2 Jan 2006 15:04:05 -0700"} {
+	for _, layout := range []string{
+		"Mon, 2 Jan 2006 15:04:05 GMT", "Mon, 2 Jan 2006 15:04:05 UTC",
+		"Mon, 2 Jan 2006 15:04:05 -0700",
+	} {
 		if at, err := time.Parse(layout, s); err == nil {
 			us := at.UnixMicro()
 			return &us
@@ -146,7 +152,8 @@ func isoInstant(parts []string) *int64 {
 		n[6] = 59
 	}
 	at := time.Date(n[1], time.Month(n[2]), n[3], n[4], n[5], n[6], 0, time.UTC)
-	if at.Month() != time.Month(n[2]) || at.Day() != n[3] || at.Hour() != n[4] || at.Minute() != n[5] || at.Second() != n[6] {
+	if at.Month() != time.Month(n[2]) || at.Day() != n[3] || at.Hour() != n[4] || at.Minute() != n[5] ||
+		at.Second() != n[6] {
 		return nil // an invalid day or time of day
 	}
 	if leap {

@@ -32,7 +32,8 @@ func TestReadings(t *testing.T) {
 			}
 			return fmt.Sprint(*n)
 		}
-		if got := fmt.Sprint(shown(e.size), " ", shown(e.occurred), " ", e.unreadable); got != want || !slices.IsSorted(e.unreadable) {
+		if got := fmt.Sprint(shown(e.size), " ", shown(e.occurred), " ", e.unreadable); got != want ||
+			!slices.IsSorted(e.unreadable) {
 			t.Errorf("%s: got %s, want %s", member, got, want)
 		}
 	}

@@ -68,13 +68,15 @@ func (c *count) addMember(e *event, joined bool) {
 	}
 	c.members[e.member] = m
 	if !m.in && len(leavers) >= maxLeavers {
-		delete(c.members, slices.MinFunc(leavers, func(a, b string) int { return cmp.Compare(c.members[a].lastNotice, c.members[b].lastNotice) }))
+		delete(c.members, slices.MinFunc(leavers,
+			func(a, b string) int { return cmp.Compare(c.members[a].lastNotice, c.members[b].lastNotice) }))
 	}
 }
 
 // joins reports whether the event's member joins or leaves.
 func (e *event) joins() (joined, left bool) {
-	return e.member != "" && strings.HasPrefix(e.name, "added_member_to_"), e.member != "" && strings.HasPrefix(e.name, "removed_member_from_")
+	return e.member != "" && strings.HasPrefix(e.name, "added_member_to_"), e.member != "" &&
+		strings.HasPrefix(e.name, "removed_member_from_")
 }
 
 // membership is the member as the notice has it.

@@ -21,7 +21,10 @@ func TestBoundsOfAWorkspace(t *testing.T) {
 		what := []string{"added", "updated", "deleted", "restored"}[r.IntN(4)]
 		if i%4 == 0 {
 			bodies = append(bodies, fmt.Sprintf(`{"event":"%s_workspace","workspace_id":"w","event_id":"n%d","object_id":"u%d"}`,
-				[]string{"added_member_to", "removed_member_from", "removed_member_from"}[r.IntN(3)], i, r.IntN(11_000)))
+				[]string{
+					"added_member_to", "removed_member_from",
+					"removed_member_from",
+				}[r.IntN(3)], i, r.IntN(11_000)))
 		} else {
 			bodies = append(bodies, fmt.Sprintf(`{"event":"workspace_storage_file_%s","workspace_id":"w","event_id":"f%d","object_id":"f%d","mime":"t/%0*d"}`,
 				what, i, r.IntN(1500), 1+r.IntN(10)*30, r.IntN(2000)))

@@ -92,7 +92,8 @@ func (s *Sender) Run(ctx context.Context, h *gen.History) ([][]Note, error) {
 		notes[i] = make([]Note, len(w.Deliveries))
 		group.Go(func() error {
 			for k, d := range w.Deliveries {
-				for s.Even && float64(k)/float64(len(w.Deliveries)) > float64(s.Resolved())/total+0.1 && ctx.Err() == nil && !s.enough() {
+				for s.Even && float64(k)/float64(len(w.Deliveries)) > float64(s.Resolved())/total+0.1 &&
+					ctx.Err() == nil && !s.enough() {
 					time.Sleep(20 * time.Millisecond) // the slowest workspace never waits here
 				}
 				if s.enough() {
@@ -134,7 +135,8 @@ func (s *Sender) deliver(ctx context.Context, workspace string, d gen.Delivery) 
 		note.Attempts++
 		var said struct{ Position, Code string }
 		if err == nil {
-			if err := json.Unmarshal(answer, &said); err != nil && status == http.StatusOK { // an error of a proxy need not be JSON
+			// an error of a proxy need not be JSON
+			if err := json.Unmarshal(answer, &said); err != nil && status == http.StatusOK {
 				return note, fmt.Errorf("answer %d with %q: %w", status, answer, err)
 			}
 		}
@@ -162,7 +164,8 @@ func (s *Sender) deliver(ctx context.Context, workspace string, d gen.Delivery) 
 		s.Retries.Add(1)
 		select {
 		case <-ctx.Done():
-			return note, fmt.Errorf("after %d attempts, the last answered %d %s: %w", note.Attempts, status, note.Answer, ctx.Err())
+			return note, fmt.Errorf("after %d attempts, the last answered %d %s: %w", note.Attempts, status,
+				note.Answer, ctx.Err())
 		case <-time.After(wait):
 		}
 		wait = min(2*wait, 500*time.Millisecond)

@@ -47,7 +47,10 @@ func TestRetriesUntilOKInOrder(t *testing.T) {
 	}))
 	defer receiver.Close()
 
-	s := Sender{URL: func() string { return receiver.URL }, Secret: "s", Pace: rate.NewLimiter(rate.Inf, 0), Timeout: time.Second, Client: receiver.Client()}
+	s := Sender{
+		URL: func() string { return receiver.URL }, Secret: "s", Pace: rate.NewLimiter(rate.Inf, 0),
+		Timeout: time.Second, Client: receiver.Client(),
+	}
 	notes, err := s.Run(t.Context(), h)
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +83,10 @@ func TestRetriesUntilOKInOrder(t *testing.T) {
 func TestEnoughEndsBetweenDeliveries(t *testing.T) {
 	h := gen.New(gen.Config{Seed: 3, Events: 800, Base: time.Unix(1_800_000_000, 0)})
 	var calls atomic.Int64
-	s := Sender{Secret: "s", Pace: rate.NewLimiter(rate.Inf, 0), Timeout: time.Second, Even: true, Enough: make(chan struct{})}
+	s := Sender{
+		Secret: "s", Pace: rate.NewLimiter(rate.Inf, 0), Timeout: time.Second, Even: true,
+		Enough: make(chan struct{}),
+	}
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		n := calls.Add(1)
 		if n == 100 {

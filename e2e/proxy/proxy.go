@@ -53,7 +53,10 @@ type Proxy struct {
 func Start(c Config) (*Proxy, error) {
 	open := make(chan struct{})
 	close(open)
-	p := &Proxy{conf: c, local: map[string]*net.TCPAddr{}, topics: map[[16]byte]string{}, gate: open, links: map[*link]struct{}{}}
+	p := &Proxy{
+		conf: c, local: map[string]*net.TCPAddr{}, topics: map[[16]byte]string{}, gate: open,
+		links: map[*link]struct{}{},
+	}
 	for _, broker := range c.Brokers {
 		if _, err := p.listen(broker); err != nil {
 			p.Close()

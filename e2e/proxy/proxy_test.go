@@ -16,7 +16,10 @@ func TestHoldsOnlyTheLateTopics(t *testing.T) {
 	}
 	t.Cleanup(cluster.Close)
 	const latency = 100 * time.Millisecond
-	p, err := Start(Config{Brokers: cluster.ListenAddrs(), Late: func(topic string) bool { return topic == "late" }, Latency: latency})
+	p, err := Start(Config{
+		Brokers: cluster.ListenAddrs(), Late: func(topic string) bool { return topic == "late" },
+		Latency: latency,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +31,8 @@ func TestHoldsOnlyTheLateTopics(t *testing.T) {
 	t.Cleanup(client.Close)
 	write := func(topic string) time.Duration {
 		begin := time.Now()
-		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: []byte("x")}).FirstErr(); err != nil {
+		if err := client.ProduceSync(t.Context(),
+			&kgo.Record{Topic: topic, Value: []byte("x")}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 		return time.Since(begin)
@@ -44,7 +48,8 @@ func TestHoldsOnlyTheLateTopics(t *testing.T) {
 	t.Cleanup(other.Close)
 	release := p.Hold()
 	acked := make(chan error, 1)
-	other.Produce(t.Context(), &kgo.Record{Topic: "late", Value: []byte("held")}, func(_ *kgo.Record, err error) { acked <- err })
+	other.Produce(t.Context(), &kgo.Record{Topic: "late", Value: []byte("held")},
+		func(_ *kgo.Record, err error) { acked <- err })
 	if took := write("prompt"); took >= latency {
 		t.Errorf("a prompt acknowledgement took %v", took)
 	}

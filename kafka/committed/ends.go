@@ -137,7 +137,10 @@ func (s *endSearch) handle(p *kmsg.FetchResponseTopicPartition) {
 		delete(s.tails, p.Partition)
 		return
 	}
-	options := kgo.ProcessFetchPartitionOpts{Offset: t.next, Topic: s.topic.Topic, Partition: p.Partition, IsolationLevel: kgo.ReadCommitted()}
+	options := kgo.ProcessFetchPartitionOpts{
+		Offset: t.next, Topic: s.topic.Topic, Partition: p.Partition,
+		IsolationLevel: kgo.ReadCommitted(),
+	}
 	records, next := kgo.ProcessFetchPartition(options, p, kgo.DefaultDecompressor(), nil)
 	if records.Err != nil {
 		delete(s.tails, p.Partition)

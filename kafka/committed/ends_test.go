@@ -50,7 +50,8 @@ func (w *writer) write(t *testing.T, records int) {
 		t.Fatal(err)
 	}
 	for i := range records {
-		if err := w.ProduceSync(t.Context(), &kgo.Record{Topic: w.topic, Key: fmt.Append(nil, i), Value: []byte("1 1")}).FirstErr(); err != nil {
+		if err := w.ProduceSync(t.Context(),
+			&kgo.Record{Topic: w.topic, Key: fmt.Append(nil, i), Value: []byte("1 1")}).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -163,7 +164,8 @@ func TestEndsBehindAFullAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cluster.Close()
-	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +173,8 @@ func TestEndsBehindAFullAnswer(t *testing.T) {
 	ends := map[int32]int64{}
 	for partition := range int32(8) {
 		for range 3 {
-			if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Partition: partition, Value: []byte("v")}).FirstErr(); err != nil {
+			if err := client.ProduceSync(t.Context(),
+				&kgo.Record{Topic: "t", Partition: partition, Value: []byte("v")}).FirstErr(); err != nil {
 				t.Fatal(err)
 			}
 			ends[partition]++

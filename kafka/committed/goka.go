@@ -41,7 +41,8 @@ func TopicManager(c Cluster, minEnd MinEnd) goka.TopicManagerBuilder {
 		if err != nil {
 			return nil, err
 		}
-		client, err := kgo.NewClient(append(options, kgo.SeedBrokers(brokers...), kgo.MetadataMinAge(250*time.Millisecond))...)
+		client, err := kgo.NewClient(
+			append(options, kgo.SeedBrokers(brokers...), kgo.MetadataMinAge(250*time.Millisecond))...)
 		if err != nil {
 			return nil, err
 		}
@@ -53,7 +54,10 @@ func TopicManager(c Cluster, minEnd MinEnd) goka.TopicManagerBuilder {
 			return nil, err
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		return &topicManager{TopicManager: inner, client: client, cluster: c, minEnd: minEnd, ctx: ctx, cancel: cancel}, nil
+		return &topicManager{
+			TopicManager: inner, client: client, cluster: c, minEnd: minEnd, ctx: ctx,
+			cancel: cancel,
+		}, nil
 	}
 }
 
@@ -94,7 +98,8 @@ func (m *topicManager) GetOffset(topic string, partition int32, at int64) (int64
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return 0, fmt.Errorf("a transaction on %s/%d is still open, or its leader does not answer: %w", topic, partition, ctx.Err())
+			return 0, fmt.Errorf("a transaction on %s/%d is still open, or its leader does not answer: %w", topic,
+				partition, ctx.Err())
 		}
 	}
 }
@@ -114,8 +119,9 @@ func (m *topicManager) waitForMinEnd(ctx context.Context, topic string, partitio
 		select {
 		case <-time.After(250 * time.Millisecond):
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%s/%d ends at offset %d, but by the group's commits its changelog reaches offset %d: "+
-				"its leader is cut off from the other brokers, or the table has lost its end: %w",
+			return 0, fmt.Errorf(
+				"%s/%d ends at offset %d, but by the group's commits its changelog reaches offset %d: "+
+					"its leader is cut off from the other brokers, or the table has lost its end: %w",
 				topic, partition, end, least, ctx.Err())
 		}
 	}

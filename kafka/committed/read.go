@@ -51,7 +51,9 @@ func (e *FetchError) Unwrap() error { return e.Err }
 // each returns an error. Records that retention deletes meanwhile are skipped. A failed fetch is a *FetchError.
 //
 // The client is opened with additional options of Read, and closed.
-func Read(ctx context.Context, open func(...kgo.Opt) (*kgo.Client, error), topic string, spans Spans, each func(*kgo.Record) error) error {
+func Read(ctx context.Context, open func(...kgo.Opt) (*kgo.Client, error), topic string, spans Spans,
+	each func(*kgo.Record) error,
+) error {
 	r := &spanReader{topic: topic, spans: spans, unread: map[int32]bool{}}
 	from := map[int32]kgo.Offset{}
 	for partition, span := range spans {
@@ -65,7 +67,8 @@ func Read(ctx context.Context, open func(...kgo.Opt) (*kgo.Client, error), topic
 	}
 	client, err := open(
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // the last record may be a transaction marker: its offset shows that the end is reached
+		// the last record may be a transaction marker: its offset shows that the end is reached
+		kgo.KeepControlRecords(),
 		kgo.FetchMaxPartitionBytes(fetchBytes(len(from))),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}),
 	)

@@ -42,8 +42,9 @@ func (e *Epochs) minEnd(ctx context.Context, table string, partition int32) (int
 		switch end, found := committed.ParseChangelogEnd(commit.Metadata); {
 		case !found:
 		case end.Table != e.tableID:
-			return 0, fmt.Errorf("%s/%d: the group's commit in %s belongs to rows of another topic id of this table (%s, now %s): "+
-				"the table was deleted and created again, and lacks the rows of all records before offset %d",
+			return 0, fmt.Errorf(
+				"%s/%d: the group's commit in %s belongs to rows of another topic id of this table (%s, now %s): "+
+					"the table was deleted and created again, and lacks the rows of all records before offset %d",
 				table, partition, topic, end.Table, e.tableID, commit.At)
 		default:
 			least = max(least, end.Offset)

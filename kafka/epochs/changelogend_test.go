@@ -40,7 +40,8 @@ func testStaleEnd(t *testing.T, guarantee epochs.Guarantee) {
 	cluster.ControlKey(kmsg.ListOffsets.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		asked := request.(*kmsg.ListOffsetsRequest)
-		if asked.Topics[0].Topic != c.table || asked.Topics[0].Partitions[0].Timestamp != -1 || time.Now().After(deposed) {
+		if asked.Topics[0].Topic != c.table || asked.Topics[0].Partitions[0].Timestamp != -1 ||
+			time.Now().After(deposed) {
 			return nil, nil, false
 		}
 		lies.Add(1)
@@ -99,7 +100,8 @@ func TestCommitPastTrailingMarkers(t *testing.T) { eachGuarantee(t, testTrailing
 func testTrailingMarkers(t *testing.T, guarantee epochs.Guarantee) {
 	t.Helper()
 	c := newCounter(t, guarantee)
-	writer, err := kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...), kgo.TransactionalID(c.group+"-writer"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	writer, err := kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...), kgo.TransactionalID(c.group+"-writer"),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,18 +85,22 @@ func (c Config) validate() error {
 	graph := c.Graph(epochs)
 	switch table := graph.GroupTable(); {
 	case c.Guarantee != "" && c.Guarantee != AtLeastOnce && c.Guarantee != ExactlyOnce:
-		return fmt.Errorf("group %s: there is no guarantee %q: want %s or %s", c.Name, c.Guarantee, AtLeastOnce, ExactlyOnce)
+		return fmt.Errorf("group %s: there is no guarantee %q: want %s or %s", c.Name, c.Guarantee, AtLeastOnce,
+			ExactlyOnce)
 	case epochs.callbacks < len(graph.InputStreams()):
-		return fmt.Errorf("group %s: the graph has %d inputs and %d callbacks from Epochs.Callback: each input needs one of its own",
+		return fmt.Errorf("group %s: the graph has %d inputs and %d callbacks from Epochs.Callback: each input needs "+
+			"one of its own",
 			c.Name, len(graph.InputStreams()), epochs.callbacks)
 	case string(graph.Group()) != c.Name:
 		return fmt.Errorf("group %s: the graph is of group %s", c.Name, graph.Group())
 	case table == nil:
-		return fmt.Errorf("group %s: the graph has no table (goka.Persist): its rows say which inputs are processed", c.Name)
+		return fmt.Errorf("group %s: the graph has no table (goka.Persist): its rows say which inputs are processed",
+			c.Name)
 	case table.Topic() != c.Table:
 		return fmt.Errorf("group %s: the graph's table is %s, not %s", c.Name, table.Topic(), c.Table)
 	case len(graph.JointTables())+len(graph.LookupTables()) > 0, graph.LoopStream() != nil:
-		return fmt.Errorf("group %s: the graph has a join, a lookup or a loop, whose effects would not be exactly once", c.Name)
+		return fmt.Errorf("group %s: the graph has a join, a lookup or a loop, whose effects would not be exactly once",
+			c.Name)
 	}
 	return nil
 }

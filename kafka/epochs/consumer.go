@@ -50,7 +50,8 @@ func (g *consumerGroup) Errors() <-chan error {
 	go func() {
 		defer close(passed)
 		for err := range g.ConsumerGroup.Errors() {
-			if of, ok := errors.AsType[*sarama.ConsumerError](err); ok && errors.Is(of.Err, sarama.ErrOffsetOutOfRange) {
+			if of, ok := errors.AsType[*sarama.ConsumerError](err); ok &&
+				errors.Is(of.Err, sarama.ErrOffsetOutOfRange) {
 				g.epochs.fail(g.epochs.outOfRange(of))
 			}
 			select {
@@ -83,7 +84,8 @@ func (g *consumerGroup) Consume(ctx context.Context, topics []string, handler sa
 	session, stop := g.epochs.whilePublishing(ctx)
 	defer stop()
 	for session.Err() == nil {
-		if err := g.ConsumerGroup.Consume(session, topics, &sessionHandler{inner: handler, epochs: g.epochs}); err != nil {
+		if err := g.ConsumerGroup.Consume(session, topics,
+			&sessionHandler{inner: handler, epochs: g.epochs}); err != nil {
 			return err
 		}
 	}

@@ -42,9 +42,11 @@ func (c *gatedContext) SetValue(value any, options ...goka.ContextOption) {
 }
 
 var (
-	errDelete = errors.New("with at_least_once a row cannot be deleted: a delete and the row of a paused former owner " +
-		"cannot be ordered; keep a row that marks the deletion")
-	errDefer = errors.New("with exactly_once a commit cannot be deferred: the record is committed with the effects of its callback")
+	errDelete = errors.New(
+		"with at_least_once a row cannot be deleted: a delete and the row of a paused former owner " +
+			"cannot be ordered; keep a row that marks the deletion")
+	errDefer = errors.New(
+		"with exactly_once a commit cannot be deferred: the record is committed with the effects of its callback")
 )
 
 // Delete is refused with AtLeastOnce: a zombie may write the row again afterwards.

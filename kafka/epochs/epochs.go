@@ -98,7 +98,8 @@ func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 	return func(ctx goka.Context, message any) {
 		prepared, found := e.takePrepared(ctx)
 		if !found {
-			e.reject(ctx, fmt.Errorf("%s/%d: no record was prepared for offset %d", ctx.Topic(), ctx.Partition(), ctx.Offset()))
+			e.reject(ctx, fmt.Errorf("%s/%d: no record was prepared for offset %d", ctx.Topic(), ctx.Partition(),
+				ctx.Offset()))
 			return
 		}
 		if e.conf.Prepare != nil {
@@ -198,7 +199,8 @@ func (e *Epochs) partitions() []*partitionEpochs {
 // storageBuilder is called by goka when a partition is assigned. Its epochs exist until the storage is closed.
 func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage, error) {
 	if topic != e.conf.Table {
-		return nil, fmt.Errorf("epochs store the table %s, not %s: joins and lookups need another storage", e.conf.Table, topic)
+		return nil, fmt.Errorf("epochs store the table %s, not %s: joins and lookups need another storage",
+			e.conf.Table, topic)
 	}
 	store, err := e.store.Partition(partition)
 	if err != nil {
@@ -231,7 +233,8 @@ func (e *Epochs) cause(err error) error {
 	if e.transactions == nil {
 		return err
 	}
-	if first := e.transactions.failure(); first != nil && !errors.Is(first, errClosed) && !errors.Is(first, errNotReturned) {
+	if first := e.transactions.failure(); first != nil && !errors.Is(first, errClosed) &&
+		!errors.Is(first, errNotReturned) {
 		return first
 	}
 	return err
@@ -352,7 +355,10 @@ func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers
 	case topic == p.epochs.conf.Table:
 		partition.addTablePromise(key, finish)
 	default:
-		r := &kgo.Record{Topic: topic, Partition: number, Key: []byte(key), Value: value, Headers: producer.Headers(headers)}
+		r := &kgo.Record{
+			Topic: topic, Partition: number, Key: []byte(key), Value: value,
+			Headers: producer.Headers(headers),
+		}
 		partition.output(r, finish)
 	}
 	return promise

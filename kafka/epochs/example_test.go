@@ -24,7 +24,8 @@ func ExampleGroup() {
 	defer stop()
 	broker, err := devbroker.Start(ctx, devbroker.Config{})
 	check(err)
-	client, err := kgo.NewClient(kgo.SeedBrokers(broker.Addr()), kgo.ConsumeTopics("counts"), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker.Addr()), kgo.ConsumeTopics("counts"),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	check(err)
 	defer client.Close()
 	admin := kadm.NewClient(client)
@@ -42,7 +43,8 @@ func ExampleGroup() {
 		ctx.Emit("counts", ctx.Key(), n+1)
 	}
 	group := epochs.NewGroup(epochs.Config{
-		Cluster: committed.At(broker.Addr()), Name: "counter", Table: "counter-table", Dir: dir, Log: slog.New(slog.DiscardHandler),
+		Cluster: committed.At(broker.Addr()), Name: "counter", Table: "counter-table", Dir: dir,
+		Log:       slog.New(slog.DiscardHandler),
 		Guarantee: epochs.ExactlyOnce, InstanceID: "one", Interval: 20 * time.Millisecond,
 		Graph: func(e *epochs.Epochs) *goka.GroupGraph {
 			return goka.DefineGroup("counter",

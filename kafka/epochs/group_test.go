@@ -52,7 +52,8 @@ func newCounterAt(t *testing.T, guarantee epochs.Guarantee, brokers ...string) *
 		events: name + "-events", table: name + "-table", counts: name + "-counts", group: name,
 	}
 	var err error
-	if c.client, err = kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
+	if c.client, err = kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...),
+		kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
 		t.Fatal(err)
 	}
 	answers, err := kadm.NewClient(c.client).CreateTopics(t.Context(), partitions, 1, nil, c.events, c.table, c.counts)
@@ -192,7 +193,8 @@ func run(t *testing.T, g *epochs.Group, done func() bool) {
 // read returns all records of a topic.
 func (c *counter) read(t *testing.T, topic string) []*kgo.Record {
 	t.Helper()
-	reader, err := kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...), kgo.ConsumeTopics(topic), kgo.FetchMaxWait(50*time.Millisecond),
+	reader, err := kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...), kgo.ConsumeTopics(topic),
+		kgo.FetchMaxWait(50*time.Millisecond),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		t.Fatal(err)
@@ -348,7 +350,8 @@ func TestGroupRefusesWhatCannotWork(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conf := epochs.Config{
-				Cluster: committed.At("127.0.0.1:1"), Name: "g", Table: "g-table", Dir: t.TempDir(), Graph: graph("g", goka.Persist(raw{})),
+				Cluster: committed.At("127.0.0.1:1"), Name: "g", Table: "g-table", Dir: t.TempDir(),
+				Graph:       graph("g", goka.Persist(raw{})),
 				Older:       func([]byte, []byte) bool { return false },
 				PartitionOf: func(string, string, goka.Headers) int32 { return 0 },
 			}
@@ -377,11 +380,15 @@ func testTwoInputs(t *testing.T, guarantee epochs.Guarantee) {
 	for _, topic := range []string{c.events, more} {
 		for i := range 500 {
 			key := fmt.Sprint(topic, i%20)
-			c.client.Produce(t.Context(), &kgo.Record{Topic: topic, Partition: partitionOf(key), Key: []byte(key), Value: []byte(topic)}, func(_ *kgo.Record, err error) {
-				if err != nil {
-					t.Error(err)
-				}
-			})
+			c.client.Produce(t.Context(),
+				&kgo.Record{
+					Topic: topic, Partition: partitionOf(key), Key: []byte(key),
+					Value: []byte(topic),
+				}, func(_ *kgo.Record, err error) {
+					if err != nil {
+						t.Error(err)
+					}
+				})
 		}
 	}
 	if err := c.client.Flush(t.Context()); err != nil {

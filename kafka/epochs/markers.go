@@ -29,7 +29,8 @@ func (s *session) skipMarkersUntilDone() {
 		}
 		for topic := range s.Claims() {
 			if err := s.skipMarkers(s.Context(), topic); err != nil && s.Context().Err() == nil {
-				s.epochs.conf.Log.WarnContext(s.Context(), "cannot look for transaction markers at the end of an input, trying again",
+				s.epochs.conf.Log.WarnContext(s.Context(),
+					"cannot look for transaction markers at the end of an input, trying again",
 					"topic", topic, "error", err)
 			}
 		}

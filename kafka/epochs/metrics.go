@@ -39,11 +39,13 @@ func NewMetrics(r prometheus.Registerer, namespace, group string) *Metrics {
 	}
 	m.tableRewrites = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: namespace, Name: "table_rewrites_total", ConstLabels: labels,
-		Help: "Rows written again because a former owner or another writer had appended an older one, or a null, after them.",
+		Help: "Rows written again because a former owner or another writer had appended an older one, or a null, " +
+			"after them.",
 	})
 	m.outputRewrites = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: namespace, Name: "output_rewrites_total", ConstLabels: labels,
-		Help: "Records of a compacted output sent again because a former owner or another writer had appended an older one, " +
+		Help: "Records of a compacted output sent again because a former owner or another writer had appended an " +
+			"older one, " +
 			"or a null, after them.",
 	})
 	r.MustRegister(m.epochs, m.rows, m.rowsCoalesced, m.restarts, m.tableRewrites, m.outputRewrites)

@@ -164,7 +164,9 @@ type foreignWriteDetector struct {
 	done       chan struct{}
 }
 
-func startForeignWriteDetector(conf Config, open opener, partitions func() []*partitionEpochs) (*foreignWriteDetector, error) {
+func startForeignWriteDetector(conf Config, open opener, partitions func() []*partitionEpochs) (*foreignWriteDetector,
+	error,
+) {
 	client, err := open(kgo.RetryTimeout(checkTimeout))
 	if err != nil {
 		return nil, err
@@ -198,7 +200,8 @@ func (d *foreignWriteDetector) run(ctx context.Context, client *kgo.Client) {
 			return
 		}
 		if err := d.check(ctx, kadm.NewClient(client)); err != nil && ctx.Err() == nil {
-			d.log.WarnContext(ctx, "cannot check the records of other writers, trying again", "topic", d.mirror.Topic, "error", err)
+			d.log.WarnContext(ctx, "cannot check the records of other writers, trying again", "topic", d.mirror.Topic,
+				"error", err)
 		}
 	}
 }
@@ -319,7 +322,8 @@ func (s *repairScan) takeForeign(ctx context.Context) error {
 
 // isForeign reports whether an offset is of a record that we did not write.
 func (s *repairScan) isForeign(offset int64) bool {
-	return slices.ContainsFunc(s.foreign, func(span committed.Span) bool { return span.From <= offset && offset < span.To })
+	return slices.ContainsFunc(s.foreign,
+		func(span committed.Span) bool { return span.From <= offset && offset < span.To })
 }
 
 // repair repairs the keys whose last record is foreign.

@@ -190,7 +190,8 @@ func TestNoRepairInAClosedPartition(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := make(promised, 1)
-	p.output(&kgo.Record{Topic: "out"}, func(m *sarama.ProducerMessage, err error) *goka.Promise { return refused.finish(m, err) })
+	p.output(&kgo.Record{Topic: "out"},
+		func(m *sarama.ProducerMessage, err error) *goka.Promise { return refused.finish(m, err) })
 	if err := refused.result(t); err == nil {
 		t.Error("an output was taken")
 	}

@@ -88,7 +88,8 @@ func newPartitionEpochs(
 	p := &partitionEpochs{
 		conf: conf, owner: owner, store: store, send: send, mirror: mirrorState{end: mirrorEnd{next: -1}},
 		open: newEpoch(), overlay: make(map[string]*row), pendingRewrites: make(map[string]bool),
-		onFailure: func(error) {}, failed: make(chan struct{}), dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		onFailure: func(error) {}, failed: make(chan struct{}), dirty: make(chan struct{}, 1),
+		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	p.room = sync.NewCond(&p.mu)
 	p.metadata.Store("")
@@ -206,7 +207,8 @@ func (p *partitionEpochs) addTablePromise(key string, finish goka.PromiseFinishe
 	p.mu.Lock()
 	err, given := p.err, p.open.rows[key] != nil
 	if err == nil && !given {
-		err = fmt.Errorf("PartitionOf returned partition %d for the row of %q, which was set in another one", p.store.Number(), key)
+		err = fmt.Errorf("PartitionOf returned partition %d for the row of %q, which was set in another one",
+			p.store.Number(), key)
 	}
 	if err != nil {
 		p.mu.Unlock()

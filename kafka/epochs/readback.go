@@ -41,13 +41,19 @@ type readback struct {
 	done      chan struct{}
 }
 
-func startReadback(open opener, table string, owner []byte, log *slog.Logger, of func(int32) *partitionEpochs) (*readback, error) {
-	client, err := open(kgo.FetchMaxWait(time.Second), kgo.FetchMaxBytes(8<<20), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+func startReadback(open opener, table string, owner []byte, log *slog.Logger,
+	of func(int32) *partitionEpochs,
+) (*readback, error) {
+	client, err := open(kgo.FetchMaxWait(time.Second), kgo.FetchMaxBytes(8<<20),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &readback{client: client, owner: owner, table: table, log: log, partition: of, cancel: cancel, done: make(chan struct{})}
+	r := &readback{
+		client: client, owner: owner, table: table, log: log, partition: of, cancel: cancel,
+		done: make(chan struct{}),
+	}
 	go r.run(ctx)
 	return r, nil
 }
@@ -73,7 +79,8 @@ func (r *readback) run(ctx context.Context) {
 		fetches := r.client.PollFetches(ctx)
 		fetches.EachError(func(topic string, partition int32, err error) {
 			if ctx.Err() == nil {
-				r.log.WarnContext(ctx, "cannot read the changelog back, trying again", "topic", topic, "partition", partition, "error", err)
+				r.log.WarnContext(ctx, "cannot read the changelog back, trying again", "topic", topic, "partition",
+					partition, "error", err)
 			}
 		})
 		fetches.EachRecord(r.handle)
@@ -86,7 +93,8 @@ func (r *readback) handle(record *kgo.Record) {
 	if p == nil || !p.recovered.Load() {
 		return
 	}
-	own := slices.ContainsFunc(record.Headers, func(h kgo.RecordHeader) bool { return h.Key == ownerHeader && bytes.Equal(h.Value, r.owner) })
+	own := slices.ContainsFunc(record.Headers,
+		func(h kgo.RecordHeader) bool { return h.Key == ownerHeader && bytes.Equal(h.Value, r.owner) })
 	if !own {
 		p.rewriteIfOlder(string(record.Key), record.Value)
 	}

@@ -17,7 +17,10 @@ func TestOlderForeignRowIsRewritten(t *testing.T) {
 	put(t, e.store, 1, "k", "v7")
 	r := &readback{owner: []byte("me"), partition: func(int32) *partitionEpochs { return e.partitionEpochs }}
 	record := func(owner, value string) *kgo.Record {
-		return &kgo.Record{Key: []byte("k"), Value: []byte(value), Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte(owner)}}}
+		return &kgo.Record{
+			Key: []byte("k"), Value: []byte(value),
+			Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte(owner)}},
+		}
 	}
 	r.handle(record("other", "v5")) // while the table is recovered: the row may not be the newest yet
 	e.wire.quiet(t)
@@ -77,11 +80,15 @@ func TestRecoveryKeepsARowBeforeAForeignNull(t *testing.T) {
 		if r.value != "" {
 			value = []byte(r.value)
 		}
-		if err := epochs.applyRecovered(recovering{offset: int64(offset), headers: r.headers}, nil, r.key, value); err != nil {
+		if err := epochs.applyRecovered(recovering{offset: int64(offset), headers: r.headers}, nil, r.key,
+			value); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for key, want := range map[string]string{"kept": "v7", "answered": "v7", "deleted": "", "kept, then deleted": "", "never seen": ""} {
+	for key, want := range map[string]string{
+		"kept": "v7", "answered": "v7", "deleted": "", "kept, then deleted": "",
+		"never seen": "",
+	} {
 		if row := get(t, e.store, 0, key); row != want {
 			t.Errorf("the row of %q is %q, want %q", key, row, want)
 		}
@@ -107,7 +114,10 @@ func TestPendingRewritesSurviveARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	next := &epochTest{newPartitionEpochs(e.conf, []byte("next"), e.partitionEpochs.store, e.wire.send), e.wire, e.store}
+	next := &epochTest{
+		newPartitionEpochs(e.conf, []byte("next"), e.partitionEpochs.store, e.wire.send), e.wire,
+		e.store,
+	}
 	go next.run()
 	t.Cleanup(next.close)
 	if err := next.loadPendingRewrites(); err != nil {
@@ -168,7 +178,10 @@ func TestInterruptedRecoveryIsNotReadBack(t *testing.T) {
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
 	e.noteRecovered("k", true)
-	if err := (&epochStorage{Partition: e.partitionEpochs.store, partitionEpochs: e.partitionEpochs, epochs: epochs}).MarkRecovered(); err != nil {
+	if err := (&epochStorage{
+		Partition: e.partitionEpochs.store, partitionEpochs: e.partitionEpochs,
+		epochs: epochs,
+	}).MarkRecovered(); err != nil {
 		t.Error(err)
 	}
 	over, end := context.WithCancel(t.Context())

@@ -85,10 +85,14 @@ const transactionTimeout = 15 * time.Second
 // abortTimeout limits an abort. If it fails, the next attempt aborts the transaction; consumers wait for that.
 const abortTimeout = 5 * time.Second
 
-func newTransactions(producer txnProducer, conf Config, owner []byte, partitions func() []*partitionEpochs) *transactions {
+func newTransactions(producer txnProducer, conf Config, owner []byte,
+	partitions func() []*partitionEpochs,
+) *transactions {
 	return &transactions{
-		producer: producer, table: conf.Table, owner: owner, interval: conf.Interval, partitions: partitions, metrics: conf.Metrics,
-		dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), failed: make(chan struct{}),
+		producer: producer, table: conf.Table, owner: owner, interval: conf.Interval, partitions: partitions,
+		metrics: conf.Metrics,
+		dirty:   make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		failed: make(chan struct{}),
 	}
 }
 
@@ -270,7 +274,10 @@ func inputOffsets(batch []*closedEpoch) map[partitionID]inputOffset {
 	next := map[partitionID]inputOffset{}
 	for _, c := range batch {
 		for topic, offset := range c.epoch.nextOffsets {
-			next[partitionID{topic, c.partition.store.Number()}] = inputOffset{offset, c.partition.metadata.Load().(string)}
+			next[partitionID{topic, c.partition.store.Number()}] = inputOffset{
+				offset,
+				c.partition.metadata.Load().(string),
+			}
 		}
 	}
 	return next
@@ -334,7 +341,11 @@ func (e *epoch) tableRecords(table string, partition int32, owner []byte) []*kgo
 	headers := []kgo.RecordHeader{{Key: ownerHeader, Value: owner}}
 	records := make([]*kgo.Record, 0, len(e.rows))
 	for _, key := range slices.Sorted(maps.Keys(e.rows)) {
-		records = append(records, &kgo.Record{Topic: table, Partition: partition, Key: []byte(key), Value: e.rows[key].value, Headers: headers})
+		records = append(records,
+			&kgo.Record{
+				Topic: table, Partition: partition, Key: []byte(key), Value: e.rows[key].value,
+				Headers: headers,
+			})
 	}
 	return records
 }

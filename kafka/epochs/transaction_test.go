@@ -53,7 +53,8 @@ func (s *script) end(_ context.Context, commit bool) error {
 
 func offsetsText(next map[partitionID]inputOffset) string {
 	text := ""
-	for _, at := range slices.SortedFunc(maps.Keys(next), func(a, b partitionID) int { return int(a.number - b.number) }) {
+	for _, at := range slices.SortedFunc(maps.Keys(next),
+		func(a, b partitionID) int { return int(a.number - b.number) }) {
 		text += fmt.Sprintf(" %s/%d=%d", at.topic, at.number, next[at].offset)
 	}
 	return text
@@ -134,7 +135,8 @@ func (x *transactionTest) fold(t *testing.T, partition int, offset int64, key, v
 		t.Fatal(err)
 	}
 	defer p.gate.Unlock()
-	p.output(&kgo.Record{Topic: "out", Partition: int32(partition), Key: []byte(key), Value: []byte(value)}, output.finish)
+	p.output(&kgo.Record{Topic: "out", Partition: int32(partition), Key: []byte(key), Value: []byte(value)},
+		output.finish)
 	if err := p.set(key, []byte(value)); err != nil {
 		t.Fatal(err)
 	}
@@ -342,8 +344,14 @@ func TestStoreOffsetStopsBeforeUnhandledRecords(t *testing.T) {
 	row.done(11, nil)
 	x.goes(t, "commit")
 	stands(1) // rows alone move nothing: no offsets fence an owner that was paused
-	r.handle(&kgo.Record{Key: []byte("other"), Value: []byte("v1"), Offset: 9, Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
-	r.handle(&kgo.Record{Key: []byte("k"), Value: []byte("v7"), Offset: 11, Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}}})
+	r.handle(&kgo.Record{
+		Key: []byte("other"), Value: []byte("v1"), Offset: 9,
+		Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}},
+	})
+	r.handle(&kgo.Record{
+		Key: []byte("k"), Value: []byte("v7"), Offset: 11,
+		Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}},
+	})
 	x.together(t, func() { x.fold(t, 0, 8, "other", "v2") })
 	x.goes(t, "begin", "out/0 other=v2")
 	x.expect(t, "table/0 other=v2").done(13, nil)

@@ -53,8 +53,12 @@ func transactionVersions() *kversion.Versions {
 
 // openTxnProducer fences an earlier producer of the same transactional id: its open transaction is aborted now.
 func openTxnProducer(conf Config, open opener, more ...kgo.Opt) (*kafkaTxnProducer, error) {
-	p := &kafkaTxnProducer{group: conf.Name, instance: conf.InstanceID, transactionalID: TransactionalID(conf.Name, conf.InstanceID)}
-	more = append(more, kgo.TransactionalID(p.transactionalID), kgo.TransactionTimeout(transactionTimeout), kgo.MaxVersions(transactionVersions()),
+	p := &kafkaTxnProducer{
+		group: conf.Name, instance: conf.InstanceID,
+		transactionalID: TransactionalID(conf.Name, conf.InstanceID),
+	}
+	more = append(more, kgo.TransactionalID(p.transactionalID), kgo.TransactionTimeout(transactionTimeout),
+		kgo.MaxVersions(transactionVersions()),
 		kgo.ConcurrentTransactionsBackoff(concurrentTransactionsBackoff))
 	var err error
 	if p.client, err = open(more...); err != nil {
@@ -146,7 +150,8 @@ func (p *kafkaTxnProducer) addOffsets(ctx context.Context, next map[partitionID]
 // addGroup announces to the transaction coordinator that offsets of the group are added.
 func (p *kafkaTxnProducer) addGroup(ctx context.Context, producer int64, epoch int16) error {
 	request := kmsg.NewPtrAddOffsetsToTxnRequest()
-	request.TransactionalID, request.ProducerID, request.ProducerEpoch, request.Group = p.transactionalID, producer, epoch, p.group
+	request.TransactionalID, request.Group = p.transactionalID, p.group
+	request.ProducerID, request.ProducerEpoch = producer, epoch
 	return retryCoordinator(ctx, func() error {
 		response, err := request.RequestWith(ctx, p.client)
 		if err != nil {
@@ -209,7 +214,8 @@ func retryCoordinator(ctx context.Context, ask func() error) error {
 	}
 	for {
 		err := ask()
-		if _, answered := errors.AsType[*kerr.Error](err); !answered || !kerr.IsRetriable(err) && !errors.Is(err, kerr.ConcurrentTransactions) {
+		if _, answered := errors.AsType[*kerr.Error](err); !answered ||
+			!kerr.IsRetriable(err) && !errors.Is(err, kerr.ConcurrentTransactions) {
 			return err
 		}
 		select {

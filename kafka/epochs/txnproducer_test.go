@@ -25,7 +25,8 @@ func newLedgerTest(t *testing.T) *ledgerTest {
 	t.Helper()
 	name := fmt.Sprintf("ledger%d", time.Now().UnixNano())
 	x := &ledgerTest{topic: name, conf: Config{
-		Cluster: committed.At(devbroker.ForTest(t)...), Name: name, InstanceID: "one", Log: slog.New(slog.DiscardHandler),
+		Cluster: committed.At(devbroker.ForTest(t)...), Name: name, InstanceID: "one",
+		Log: slog.New(slog.DiscardHandler),
 	}}
 	client, err := x.conf.opener()()
 	if err != nil {
@@ -72,7 +73,8 @@ func (x *ledgerTest) committed(t *testing.T) (n int) {
 	}
 	end, _ := ends.Lookup(x.topic, 0)
 	all := committed.Spans{0: {From: 0, To: end.Offset}}
-	if err := committed.Read(t.Context(), x.conf.opener(), x.topic, all, func(*kgo.Record) error { n++; return nil }); err != nil {
+	if err := committed.Read(t.Context(), x.conf.opener(), x.topic, all,
+		func(*kgo.Record) error { n++; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -99,7 +101,10 @@ func TestAFormerMemberCannotCommit(t *testing.T) {
 }
 
 func refusedMember(err error) bool {
-	for _, refusal := range []error{kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.FencedInstanceID, kerr.GroupIDNotFound} {
+	for _, refusal := range []error{
+		kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.FencedInstanceID,
+		kerr.GroupIDNotFound,
+	} {
 		if errors.Is(err, refusal) {
 			return true
 		}
@@ -114,7 +119,8 @@ func TestRestartFencesItsPredecessor(t *testing.T) {
 	former := x.open(t, nobody)
 	x.write(t, former)
 	next := x.open(t, nobody)
-	if err := former.end(t.Context(), true); !errors.Is(err, kerr.ProducerFenced) && !errors.Is(err, kerr.InvalidProducerEpoch) {
+	if err := former.end(t.Context(), true); !errors.Is(err, kerr.ProducerFenced) &&
+		!errors.Is(err, kerr.InvalidProducerEpoch) {
 		t.Errorf("the former committed: %v", err)
 	}
 	x.write(t, next)

@@ -30,7 +30,10 @@ func (s *Scan) SameSnapshot(partition int32, space Space, from, to []byte) *Scan
 }
 
 func bounds(partition int32, space Space, from, to []byte) *pebble.IterOptions {
-	b := &pebble.IterOptions{LowerBound: storeKey(partition, space, from), UpperBound: storeKey(partition, space+1, nil)}
+	b := &pebble.IterOptions{
+		LowerBound: storeKey(partition, space, from),
+		UpperBound: storeKey(partition, space+1, nil),
+	}
 	if to != nil {
 		b.UpperBound = storeKey(partition, space, to)
 	}

@@ -194,7 +194,9 @@ func (s *Store) open() error {
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
 		Logger:                      pebbleLog{s},
-		EventListener:               &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) { s.markCorrupt(i.Details) }},
+		EventListener: &pebble.EventListener{
+			DataCorruption: func(i pebble.DataCorruptionInfo) { s.markCorrupt(i.Details) },
+		},
 	}
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -318,7 +320,8 @@ func (s *Store) Touch(partition int32) error {
 
 // setUpToDate stores when the partition was last up to date.
 func (s *Store) setUpToDate(partition int32, at time.Time) error {
-	if err := s.db.Set(storeKey(partition, spaceUpToDate, nil), binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())), pebble.NoSync); err != nil {
+	if err := s.db.Set(storeKey(partition, spaceUpToDate, nil),
+		binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())), pebble.NoSync); err != nil {
 		return s.wrapError("write", err)
 	}
 	return nil
@@ -339,7 +342,8 @@ func (s *Store) wipeIfIdle(partition int32) error {
 			s.touched[partition] = used
 			return nil
 		}
-		s.log.Warn("a partition of the local store was not up to date for too long, it will be rebuilt from the changelog",
+		s.log.Warn("a partition of the local store was not up to date for too long, it will be rebuilt from the "+
+			"changelog",
 			"dir", s.dir, "partition", partition, "until", used.UTC().Format(time.RFC3339))
 	}
 	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {

@@ -71,7 +71,8 @@ func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration, p
 				return int(max(at, -at))
 			}
 		})
-		client, err := open(kgo.SeedBrokers(brokers...), kgo.ClientID(clientID), kgo.RecordPartitioner(byKey), kgo.ProducerLinger(linger))
+		client, err := open(kgo.SeedBrokers(brokers...), kgo.ClientID(clientID), kgo.RecordPartitioner(byKey),
+			kgo.ProducerLinger(linger))
 		if err != nil {
 			return nil, err
 		}

@@ -44,7 +44,8 @@ func TestRecordsKeepTheirOrder(t *testing.T) {
 	var mu sync.Mutex
 	var told []string
 	for i := range 100 {
-		p.EmitWithHeaders("t", "key", fmt.Append(nil, i), goka.Headers{"b": []byte("2"), "a": []byte("1")}).Then(func(err error) {
+		p.EmitWithHeaders("t", "key", fmt.Append(nil, i),
+			goka.Headers{"b": []byte("2"), "a": []byte("1")}).Then(func(err error) {
 			mu.Lock()
 			defer mu.Unlock()
 			told = append(told, fmt.Sprint(i, err))
@@ -129,7 +130,8 @@ func TestPartitionOfAKeyIsGokas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := sarama.NewCustomHashPartitioner(hasher)("t").Partition(&sarama.ProducerMessage{Key: sarama.StringEncoder("k")}, partitions)
+	want, err := sarama.NewCustomHashPartitioner(hasher)("t").Partition(
+		&sarama.ProducerMessage{Key: sarama.StringEncoder("k")}, partitions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +159,8 @@ func TestKeysStayInTheirPartitionsWhenATopicGrows(t *testing.T) {
 	}
 	defer cluster.Close()
 	open := func(more ...kgo.Opt) (*kgo.Client, error) {
-		return kgo.NewClient(append(producer.Options(1<<20), append(more, kgo.MetadataMaxAge(300*time.Millisecond))...)...)
+		return kgo.NewClient(
+			append(producer.Options(1<<20), append(more, kgo.MetadataMaxAge(300*time.Millisecond))...)...)
 	}
 	p, err := producer.Builder(open, time.Millisecond, 4)(cluster.ListenAddrs(), "test", fnv.New32a)
 	if err != nil {

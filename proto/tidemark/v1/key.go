@@ -1,5 +1,5 @@
-// Package tidemarkv1 has the records of tidemark, generated from tidemark.proto, and the text forms of record keys and positions. Each
-// key and each position has one spelling. The rules for the records are in package file.
+// Package tidemarkv1 has the records of tidemark, generated from tidemark.proto, and the text forms of record keys and
+// positions. Each key and each position has one spelling. The rules for the records are in package file.
 package tidemarkv1
 
 import (
@@ -35,8 +35,8 @@ func SplitKey(key string) (workspace, file string, err error) {
 	return workspace, file, nil
 }
 
-// EscapePart percent-escapes the bytes that a part of a key must not contain: "/", "%", control bytes, and a leading "_", because goka
-// uses the key "__offset".
+// EscapePart percent-escapes the bytes that a part of a key must not contain: "/", "%", control bytes, and a leading
+// "_", because goka uses the key "__offset".
 func EscapePart(part string) string {
 	n := 0
 	for i := range len(part) {
@@ -65,8 +65,8 @@ func escaped(part string, i int) bool {
 	return c == '/' || c == '%' || c < 0x20 || c == 0x7f || c == '_' && i == 0
 }
 
-// UnescapePart is the inverse of EscapePart. It refuses an escape that EscapePart would not have written, so that a part has one
-// spelling.
+// UnescapePart is the inverse of EscapePart. It refuses an escape that EscapePart would not have written, so that a
+// part has one spelling.
 func UnescapePart(part string) (string, error) {
 	s, err := url.PathUnescape(part)
 	if err != nil {

@@ -27,7 +27,10 @@ func TestKeys(t *testing.T) {
 
 // A key that was not written by JoinKey has no parts: else one file would have two keys.
 func TestSplitKeyRefuses(t *testing.T) {
-	for _, key := range []string{"_ws", "ws/_f", "a/b/c", "%", "%2", "%2f", "%zz", "%41", "ws/%5F%", "a\x00", "ws/a\x7f", "%5f", "a%5Fb", "ws%2"} {
+	for _, key := range []string{
+		"_ws", "ws/_f", "a/b/c", "%", "%2", "%2f", "%zz", "%41", "ws/%5F%", "a\x00",
+		"ws/a\x7f", "%5f", "a%5Fb", "ws%2",
+	} {
 		if w, f, err := SplitKey(key); err == nil {
 			t.Errorf("SplitKey(%q) = %q, %q", key, w, f)
 		}
@@ -52,7 +55,8 @@ func FuzzKey(f *testing.F) {
 		if w, g, err := SplitKey(key); err != nil || w != workspace || g != file {
 			t.Fatalf("%q, %q: the key %q was split into %q, %q, %v", workspace, file, key, w, g, err)
 		}
-		if strings.HasPrefix(key, "_") || strings.Count(key, "/") > 1 || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		if strings.HasPrefix(key, "_") || strings.Count(key, "/") > 1 ||
+			strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			t.Fatalf("%q, %q: the key %q", workspace, file, key)
 		}
 		// and any key that can be split is the one that its parts are joined to

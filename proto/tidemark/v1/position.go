@@ -30,8 +30,8 @@ func ParsePosition(s string) (*Position, error) {
 	return p, nil
 }
 
-// UnmarshalText sets p to the position that b is the text form of. Signs, leading zeros and spaces are refused: a position has one
-// spelling.
+// UnmarshalText sets p to the position that b is the text form of. Signs, leading zeros and spaces are refused: a
+// position has one spelling.
 func (p *Position) UnmarshalText(b []byte) error {
 	left, right, _ := bytes.Cut(b, []byte(":"))
 	partition, err1 := strconv.ParseInt(string(left), 10, 32)
