@@ -61,7 +61,8 @@ func TestCompose(t *testing.T) {
 		}
 	}
 	for _, role := range []string{"ingest", "process", "serve"} {
-		if on := project.Services[role].DependsOn["topics"]; on.Condition != types.ServiceConditionCompletedSuccessfully {
+		on := project.Services[role].DependsOn["topics"]
+		if on.Condition != types.ServiceConditionCompletedSuccessfully {
 			t.Errorf("%s starts before the topics are there", role)
 		}
 	}

@@ -67,7 +67,7 @@ func portsFree(base int) error {
 	}
 	var from, to int
 	if _, err := fmt.Sscan(string(text), &from, &to); err == nil && base+90 >= from && base <= to {
-		return fmt.Errorf("-base %d: ports from %d to %d are given to connections, so a broker may not get its own back",
+		return fmt.Errorf("-base %d: ports from %d to %d are for connections: a broker may not get its own again",
 			base, from, to)
 	}
 	return nil

@@ -116,7 +116,7 @@ func TestDropAsks(t *testing.T) {
 		for _, command := range [][]string{{"dlq", "drop"}, {"dlq", "replay"}} {
 			args := append(append(append(command, where...), "--yes"), empty...)
 			if _, errs, code := tidemark(t, args...); code != exitUsage ||
-				!strings.Contains(errs, "leave the flag out to mean all") {
+				!strings.Contains(errs, "omit the flag to select all") {
 				t.Errorf("%v: exit %d\n%s", args, code, errs)
 			}
 		}
@@ -172,7 +172,9 @@ func TestShowOfWhatWasTooLarge(t *testing.T) {
 	}
 	out := succeed(t, "dlq", "show", "1:5", "--brokers", config.Brokers[0], "--topic-prefix",
 		strings.TrimSuffix(streams.DLQ.Name, "-dlq"))
-	if want := "The value of 6291456 bytes was too large to keep: the source record is at offset 5 of partition 1 of " + streams.Events.Name; !strings.Contains(out, want) {
+	want := "The value of 6291456 bytes was too large to keep: the source record is at offset 5 of partition 1 of " +
+		streams.Events.Name
+	if !strings.Contains(out, want) {
 		t.Errorf("show:\n%s", out)
 	}
 }
