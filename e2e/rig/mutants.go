@@ -53,8 +53,8 @@ var Mutants = map[string]Mutant{
 	"seen-return": rowsFirst,
 	// It repeats the outputs of an event that it finds in the row, from the row as it is now.
 	"seen-redo": append(rowsFirst, Edit{
-		"processors/files.go", "after, late, verdict := file.Apply(before, a.event, at, f.logID)\n",
-		`after, late, verdict := file.Apply(before, a.event, at, f.logID)
+		"processors/files.go", "after, late, verdict := file.Apply(before, a.event, at, f.topicID)\n",
+		`after, late, verdict := file.Apply(before, a.event, at, f.topicID)
 	if verdict == file.Applied {
 		after, verdict = before, file.Accepted
 	}
