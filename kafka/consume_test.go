@@ -217,6 +217,7 @@ func TestConsumeBlockedPartition(t *testing.T) {
 	<-blocked
 	heap := func() int64 {
 		runtime.GC()
+		runtime.GC() // pools are emptied by the second
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return int64(m.HeapAlloc)
@@ -241,12 +242,11 @@ func TestConsumeBlockedPartition(t *testing.T) {
 		lags, err := c.Lag(t.Context())
 		return err == nil && len(lags) == 2 && lags[0].Records == 2+2*rounds
 	})
-	// The embedded broker has all of it in the same heap. Without detach, or without the pause, much of it is there
-	// twice.
+	// The embedded broker has all of it in the same heap. Without detach, or without the pause, 20 MB more.
 	produced := 2 * rounds * int64(len(payload))
 	grown := heap() - before
 	t.Logf("memory grew by %d KB for %d KB produced", grown>>10, produced>>10)
-	if grown > produced+6<<20 {
+	if grown > produced+12<<20 {
 		t.Error("too much")
 	}
 	await(t, "commits", func() bool { return b.committed(t, 0) == 3 && b.committed(t, 1) == rounds })

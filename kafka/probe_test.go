@@ -65,7 +65,7 @@ func TestProbe(t *testing.T) {
 		},
 		"no login": {
 			func(c *kafka.Config) { c.SASL = kafka.SASLConfig{} }, kafka.StepLogin,
-			"the broker wants a login, and none is set here; it offers PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+			"the broker requires SASL authentication, and none is configured; it offers PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
 		},
 		"no certificate": {
 			func(c *kafka.Config) { c.TLS.CertFile, c.TLS.KeyFile = "", "" },

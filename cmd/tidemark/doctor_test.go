@@ -297,7 +297,7 @@ func TestDoctorOfLoginsAndACLs(t *testing.T) {
 	d.says(t, "acls", doctor.Warning, "ingest would be refused")
 	t.Setenv(passwordVariable, "")
 	examine(t, exitFailed, addr, streams).says(t, "brokers", doctor.Failure,
-		"the broker wants a login, and none is set here")
+		"the broker requires SASL authentication, and none is configured")
 }
 
 func TestDoctorForPeople(t *testing.T) {
