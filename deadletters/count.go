@@ -123,8 +123,8 @@ type count struct {
 // recreated.
 type counted struct {
 	print    uint64
-	first    position // of its records in the dead-letter topic
-	last     position
+	first    dlqPosition // of its records in the dead-letter topic
+	last     dlqPosition
 	resolved bool
 }
 
@@ -137,7 +137,7 @@ func (n *count) add(r *kgo.Record) {
 	}
 	headers := headersOf(r)
 	source := sourceOf(r, headers)
-	entries, at := n.entries[source], position{r.Partition, r.Offset}
+	entries, at := n.entries[source], dlqPosition{r.Partition, r.Offset}
 	if headers[topology.HeaderResolved] != "" {
 		for i := range entries {
 			if e := entries[i]; !e.resolved && resolves(r, headers, e.first, e.last) {

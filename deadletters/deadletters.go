@@ -3,8 +3,8 @@
 // An entry is one source record, and the sink that rejected it if one did, however often the record was dead-lettered.
 // Nothing is sent or marked unless the caller asks for it. Entries are replayed in the order of their workspace, byte
 // for byte. A run that was cut short can be repeated: a record that was sent twice is dropped by its event id, or by
-// its version in a sink. The package deletes nothing: an entry is resolved by a marker behind it in the dead letters'
-// topic, and both expire by retention.
+// its version in a sink. The package deletes nothing: an entry is resolved by a resolution record after it in the dead
+// letters' topic, and both expire by retention.
 //
 // Processors and sinks decide which records are dead letters.
 package deadletters
@@ -94,16 +94,16 @@ type Entry struct {
 	// ValueOmitted is the length of a value that was too large to keep; the record is at Source until it expires.
 	ValueOmitted int64 `json:"value_omitted,omitempty"`
 
-	first position // of its records in the dead letters' topic
-	last  position
+	first dlqPosition // of its records
+	last  dlqPosition
 	size  int
 
 	fingerprint uint64 // another record at the same source position is of a topic that was recreated
 	older       *Entry // with the same source, of the topic before it was recreated
 }
 
-// A position is that of a record in the dead letters' topic.
-type position struct {
+// A dlqPosition is the position of a record in the dead letters' topic.
+type dlqPosition struct {
 	partition int32
 	offset    int64
 }
@@ -250,18 +250,18 @@ func (s *scan) add(r *kgo.Record) {
 	if known != nil && known.fingerprint == fingerprint {
 		known.Times++
 		known.First, known.Last = earlier(known.First, failed), later(known.Last, failed)
-		known.last = position{r.Partition, r.Offset}
+		known.last = dlqPosition{r.Partition, r.Offset}
 		return
 	}
-	at := position{r.Partition, r.Offset}
-	dlqPosition := &tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}
+	at := dlqPosition{r.Partition, r.Offset}
+	shownAt := &tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}
 	workspace, event := idsOf(r, headers)
 	e := &Entry{
 		ID: source.Text(s.queue.Events()), Source: source, Reason: headers[topology.HeaderReason],
 		Message:     truncated(headers[topology.HeaderMessage], maxShown),
 		Answer:      truncated(headers[topology.HeaderAnswer], maxShown),
 		WorkspaceID: truncated(workspace, maxShown), EventID: truncated(event, maxShown),
-		First: failed, Last: failed, Times: 1, DLQPosition: dlqPosition.Text(),
+		First: failed, Last: failed, Times: 1, DLQPosition: shownAt.Text(),
 		first: at, last: at, size: len(r.Key) + len(r.Value), fingerprint: fingerprint, older: known,
 	}
 	e.ValueOmitted, _ = strconv.ParseInt(headers[topology.HeaderValueOmitted], 10, 64) // of any other it is 0
@@ -269,11 +269,11 @@ func (s *scan) add(r *kgo.Record) {
 	s.entries = append(s.entries, e)
 }
 
-// resolves reports whether a marker resolves the entry whose records are first to last. Other entries of the same
-// source are of a topic that was recreated. A marker without dlq.entry resolves all of them.
-func resolves(marker *kgo.Record, headers map[string]string, first, last position) bool {
+// resolves reports whether a resolution record resolves the entry whose records are first to last. Other entries of the
+// same source are of a topic that was recreated. A resolution record without dlq.entry resolves all of them.
+func resolves(resolution *kgo.Record, headers map[string]string, first, last dlqPosition) bool {
 	entry, err := strconv.ParseInt(headers[topology.HeaderEntry], 10, 64)
-	return err != nil || marker.Partition == first.partition && first.offset <= entry && entry <= last.offset
+	return err != nil || resolution.Partition == first.partition && first.offset <= entry && entry <= last.offset
 }
 
 // fingerprint returns a hash of a record's key and value.

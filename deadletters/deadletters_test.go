@@ -246,7 +246,7 @@ func TestReplayIsFoldedOnce(t *testing.T) {
 	if forced := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true, Force: true}); forced.Done != 1 {
 		t.Errorf("by force: %+v", forced)
 	}
-	b.await(t, b.s.DLQ, 4+4+1) // entries, markers, and the new entry
+	b.await(t, b.s.DLQ, 4+4+1) // entries, resolution records, and the new entry
 	if open := b.entries(t, deadletters.Filter{Reasons: []string{"not_json"}}); len(open) != 1 {
 		t.Errorf("open: %v", open)
 	}

@@ -74,8 +74,8 @@ var ErrNoEntry = errors.New("there is no such dead letter, or it has expired")
 var errFoundAll = errors.New("all records were found")
 
 // records reads the records of entries. Those that are neighbours in replay order mostly have near offsets.
-func (q *Queue) records(ctx context.Context, entries []*Entry) (map[position]*kgo.Record, error) {
-	wanted := make(map[position]bool, len(entries))
+func (q *Queue) records(ctx context.Context, entries []*Entry) (map[dlqPosition]*kgo.Record, error) {
+	wanted := make(map[dlqPosition]bool, len(entries))
 	spans := kafka.Spans{}
 	for _, e := range entries {
 		wanted[e.first] = true
@@ -85,9 +85,9 @@ func (q *Queue) records(ctx context.Context, entries []*Entry) (map[position]*kg
 		}
 		spans[e.first.partition] = kafka.Span{From: min(span.From, e.first.offset), To: max(span.To, e.first.offset+1)}
 	}
-	found := make(map[position]*kgo.Record, len(entries))
+	found := make(map[dlqPosition]*kgo.Record, len(entries))
 	err := kafka.Read(ctx, q.kafka, q.streams.DLQ.Name, spans, func(r *kgo.Record) error {
-		if at := (position{r.Partition, r.Offset}); wanted[at] {
+		if at := (dlqPosition{r.Partition, r.Offset}); wanted[at] {
 			found[at] = r
 		}
 		if len(found) == len(wanted) {

@@ -77,7 +77,7 @@ func (f Failure) headers(source *kgo.Record) []kgo.RecordHeader {
 	return own
 }
 
-// sourceHeaders returns the headers that identify an entry, on its records and on its marker.
+// sourceHeaders returns the headers that identify an entry, on its records and on its resolution record.
 func sourceHeaders(s Source) []kgo.RecordHeader {
 	headers := []kgo.RecordHeader{
 		{Key: topology.HeaderTopic, Value: []byte(s.Topic)},

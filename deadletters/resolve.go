@@ -31,7 +31,7 @@ type Tally struct {
 	Reason  string `json:"reason"`
 	Done    int    `json:"done"` // replayed or dropped, or would be
 	Skipped int    `json:"left,omitempty"`
-	Why     string `json:"why,omitempty"`          // the example was skipped
+	Why     string `json:"why,omitempty"`          // why Example was skipped
 	Example *Entry `json:"left_example,omitempty"` // the first one that was skipped
 }
 
@@ -103,10 +103,10 @@ func (r *Result) count(e *Entry, why string) {
 	t.Skipped++
 }
 
-// Replay sends the entries that match back to where they failed, in replay order, and marks each one after its record
-// is acknowledged. Events go into the events topic, unless they would be dead-lettered again and Force is not set.
-// Records that a sink rejected go where SinkRetry says. An entry that was sent but not marked before a run was
-// interrupted is sent again.
+// Replay sends the records of the entries that match again, in replay order: events to the events topic, and records
+// that a sink rejected to the topic of the record that SinkRetry returns. It skips an event that would be dead-lettered
+// again, unless Force is set, and the entries of sinks if there is no SinkRetry. After a record is acknowledged, its
+// entry is marked as replayed. An entry that was sent but not marked before a run was interrupted is sent again.
 func (q *Queue) Replay(ctx context.Context, f Filter, o Options) (*Result, error) {
 	events, err := kafka.Extent(ctx, q.kafka, q.Events())
 	if err != nil {
@@ -165,7 +165,8 @@ func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, pla
 	return result, nil
 }
 
-// A batch resolves some entries: it sends their records, then marks the entries whose records were acknowledged.
+// A batch resolves some entries. It sends the record that the plan returns for each of them, then marks the entries
+// whose records were acknowledged.
 type batch struct {
 	queue  *Queue
 	sender *kgo.Client // nil in a dry run
@@ -182,7 +183,7 @@ type sending struct {
 	err   error       // set by the producer before Flush returns
 }
 
-func (b *batch) run(ctx context.Context, entries []*Entry, records map[position]*kgo.Record, plan plan) error {
+func (b *batch) run(ctx context.Context, entries []*Entry, records map[dlqPosition]*kgo.Record, plan plan) error {
 	var sent []*sending
 	var failed error
 	for _, e := range entries {
@@ -215,10 +216,10 @@ func (b *batch) run(ctx context.Context, entries []*Entry, records map[position]
 	return errors.Join(b.mark(context.WithoutCancel(ctx), sent), failed)
 }
 
-// mark marks the entries whose records were acknowledged, and returns the first error of the others. Once a record has
-// failed, the records behind it in its partition fail too.
+// mark writes the resolution records of the entries whose records were acknowledged, and returns the first error of the
+// others. Once a record has failed, the records after it in its partition fail too.
 func (b *batch) mark(ctx context.Context, sent []*sending) error {
-	var markers []*kgo.Record
+	var resolutions []*kgo.Record
 	marked := map[*kgo.Record]*Entry{}
 	var failed error
 	for _, s := range sent {
@@ -229,10 +230,10 @@ func (b *batch) mark(ctx context.Context, sent []*sending) error {
 			}
 			continue
 		}
-		m := b.marker(s)
-		markers, marked[m] = append(markers, m), s.entry
+		r := b.resolution(s)
+		resolutions, marked[r] = append(resolutions, r), s.entry
 	}
-	answers := b.sender.ProduceSync(ctx, markers...) // in the order in which they were acknowledged
+	answers := b.sender.ProduceSync(ctx, resolutions...) // in the order in which they were acknowledged
 	for _, answer := range answers {
 		if answer.Err == nil {
 			b.result.count(marked[answer.Record], "")
@@ -244,8 +245,9 @@ func (b *batch) mark(ctx context.Context, sent []*sending) error {
 	return failed
 }
 
-// marker returns the record that resolves an entry. It has the entry's key and partition, so it is behind the entry.
-func (b *batch) marker(s *sending) *kgo.Record {
+// resolution returns the resolution record of an entry. It goes to the entry's partition, so it is after the entry. It
+// has the entry's key too.
+func (b *batch) resolution(s *sending) *kgo.Record {
 	e := s.entry
 	headers := append(sourceHeaders(e.Source), []kgo.RecordHeader{
 		{Key: topology.HeaderResolved, Value: []byte(b.as)},

@@ -43,8 +43,8 @@ func (d *cluster) group(role topology.Role, group topology.GroupUse) func(contex
 	}
 }
 
-// outOfRange finds commits before the log's start, whose records were deleted before they were read, and behind its
-// end.
+// outOfRange finds committed offsets before the log start offset, where unread records were deleted, and beyond the log
+// end offset.
 func outOfRange(l kafka.GroupLag) (found []Finding) {
 	for _, p := range l.Partitions {
 		switch {
@@ -76,8 +76,8 @@ func noLag(l kafka.GroupLag, role topology.Role) Finding {
 	return f
 }
 
-// smallLag is a lag that is normal between two commits, which are made a few times a second. So is what arrives in a
-// second.
+// smallLag is a lag that is normal between two commits, which are made a few times a second. A lag of up to one
+// second's arrivals is normal too.
 const smallLag = 100
 
 // progress compares two readings.
@@ -85,13 +85,13 @@ func progress(before, after kafka.GroupLag, watched time.Duration, role topology
 	group topology.GroupUse,
 ) Finding {
 	var stuck []string
-	var read, arrived int64
+	var committed, arrived int64
 	for i, b := range before.Partitions {
 		if i >= len(after.Partitions) {
 			break
 		}
 		a := after.Partitions[i]
-		read += max(0, a.Commit-max(b.Commit, b.Start, 0))
+		committed += max(0, a.Commit-max(b.Commit, b.Start, 0))
 		arrived += a.End - b.End
 		if b.Records() > 0 && a.Commit == b.Commit {
 			stuck = append(stuck, fmt.Sprintf("%d (lag %d)", b.Partition, a.Records()))
@@ -113,16 +113,16 @@ func progress(before, after kafka.GroupLag, watched time.Duration, role topology
 			after.Group, lag, firstFew(stuck), watched, after.Members, after.State, group.Effect)
 		f.Fix = "look at /readyz and the logs of the processes: one recovers its table, cannot write its outputs, " +
 			"or hangs; a restart loses nothing"
-	case arrived > read && float64(lag) > max(float64(arrived)/watched.Seconds(), smallLag):
+	case arrived > committed && float64(lag) > max(float64(arrived)/watched.Seconds(), smallLag):
 		f.Status = Warning
 		f.What = fmt.Sprintf("%s: lag %d and growing: %d arrived and %d were read in %v", after.Group, lag, arrived,
-			read, watched)
+			committed, watched)
 		f.Fix = "start more processes (up to one per partition), or find what slows them: " +
 			"tidemark_epoch_publish_seconds"
 	default:
 		f.Status = OK
 		f.What = fmt.Sprintf("%s: lag %d, small or shrinking: %d arrived and %d were read in %v, %d members",
-			after.Group, lag, arrived, read, watched, after.Members)
+			after.Group, lag, arrived, committed, watched, after.Members)
 	}
 	return f
 }

@@ -9,6 +9,21 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
+// Words of this file:
+//
+//   - A row's own fields are from its own events, the inherited ones from the folder that it is in.
+//   - Shown is what clients see: it follows from both.
+//   - The stamp of what a folder's entries inherit grows with each change of it. Of one folder, the highest is newest.
+//   - above: the ids of the folders above a folder, nearest first.
+//   - fromPath: the present or former path of the folder, if the row's own path is below it and the row was matched by
+//     that. fromUntil is when the folder stopped having the path, nil if it still has it.
+//   - A row is unplaced if its parent_id is newer than its own path, or if it has a parent_id and no own path. Only the
+//     last element of the own path is still valid then.
+//   - An undated event has no sender's time. undatedPlaceAt is the arrival of the event that last wrote the path, if
+//     that was undated, else 0. undatedStatusAt is the same of the status.
+//   - carriesPlace: the event has a name, a path or a parent_id.
+//   - A silent event was folded and left the version as it was.
+
 // maxFormer is how many former paths of a folder are remembered.
 const maxFormer = 8
 
@@ -21,8 +36,8 @@ func (f *fold) inheritedApplies() bool {
 	return in != nil && in.GetFolderId() == s.GetParentId()
 }
 
-// pathNotAfter reports whether the row's own path is not newer than until, when a folder lost a path; nil: it has that
-// path now.
+// pathNotAfter reports whether the row got its own path no later than until, the time when the folder stopped having
+// that path. It is true if until is nil: the folder still has the path.
 func (f *fold) pathNotAfter(until *tidemarkv1.EventTime) bool {
 	return until == nil || overrules(until, f.times[fieldPath], f.after.GetUndatedPlaceAt())
 }
@@ -46,8 +61,12 @@ func notOlder(a, b *tidemarkv1.EventTime) bool {
 	return a.GetAt() >= b.GetAt()
 }
 
-// overrules reports whether a value that is inherited since then replaces the row's own, which is from a dated event of
-// time at, or from one without a time that arrived at undatedAt. A folder's event without a time counts as the newest.
+// overrules reports whether an inherited value, set at since, is as new as the row's own or newer. The own one was set
+// at time at; undatedAt is the arrival of the event that set it if that was undated, else 0. False if since is nil.
+//
+// An undated event of the folder is newer than a dated one of the row. The rule for an event of the row that is later
+// in the log than the folder's is applied before, and removes what that event replaces: see removeOverridden, notePath
+// and foldStatus.
 func overrules(since *tidemarkv1.EventTime, at, undatedAt int64) bool {
 	switch {
 	case since == nil:
@@ -74,16 +93,19 @@ func timeOf(e *tidemarkv1.Event) *tidemarkv1.EventTime {
 // inherit folds what the entry of a folder inherits.
 func (f *fold) inherit(in *tidemarkv1.Inherited) {
 	s, old := f.after, f.after.GetInherited()
+	applies := f.inheritedApplies()
+	sameFolder := old.GetFolderId() == in.GetFolderId()
+	sameOrNewer := old.GetStamp() > in.GetStamp() || old.GetStamp() == in.GetStamp() && applies
+	matchedByID := in.GetFromPath() == "" // by parent_id, not by path
+	onlyNowByID := matchedByID && old.GetFromPath() != ""
 	switch {
 	case s.GetStatus() == tidemarkv1.Status_STATUS_ERASED:
-		return // a stub inherits nothing
-	case old.GetFolderId() == in.GetFolderId() &&
-		(old.GetStamp() > in.GetStamp() || old.GetStamp() == in.GetStamp() && f.inheritedApplies()) &&
-		(old.GetFromPath() == "" || in.GetFromPath() != ""):
+		return // a stub, the row of an erased file, inherits nothing
+	case sameFolder && sameOrNewer && !onlyNowByID:
 		return // the row has the same or a newer state of the folder
-	case in.GetFromPath() == "" && in.GetFolderId() != s.GetParentId():
+	case matchedByID && in.GetFolderId() != s.GetParentId():
 		return // the entry has left the folder
-	case in.GetFromPath() != "" && f.inheritedApplies() && nearer(old, in):
+	case !matchedByID && applies && nearer(old, in):
 		return // the entry has inherited from a folder below that one
 	}
 	s.Inherited = in
@@ -152,8 +174,13 @@ func (f *fold) setShown() {
 	}
 }
 
-// shownStatus returns the status of the row's own events, unless its folder is in the trash, or it was deleted while
-// its folder was: then that of the folder.
+// shownStatus returns the status that clients see, and since when the row is in the trash:
+//
+//   - The folder is in the trash: trashed since the folder's delete.
+//   - The same, but the row was deleted before the folder, or added or restored after the folder's delete: its own.
+//   - The folder was restored, and the row was deleted between the folder's delete and restore: active. The row must
+//     have been in the folder at its delete.
+//   - Else, and always for an erased file: its own.
 func (f *fold) shownStatus(applies bool) (tidemarkv1.Status, *int64) {
 	s, in, own := f.after, f.after.GetInherited(), f.own
 	trashed := own.status == tidemarkv1.Status_STATUS_TRASHED
@@ -177,14 +204,15 @@ func (f *fold) shownStatus(applies bool) (tidemarkv1.Status, *int64) {
 
 // wasInFolder reports whether the row was in its folder when the folder was deleted.
 func (f *fold) wasInFolder(deleted *tidemarkv1.EventTime) bool {
-	in := fieldParent
+	placedBy := fieldParent
 	if f.after.GetInherited().GetFromPath() != "" {
-		in = fieldPath
+		placedBy = fieldPath
 	}
-	return deleted != nil && (deleted.GetAt() == 0 || f.times[in] <= deleted.GetAt())
+	return deleted != nil && (deleted.GetAt() == 0 || f.times[placedBy] <= deleted.GetAt())
 }
 
-// between reports whether a row's own event came between two of its folder.
+// between reports whether the row's own event came between the folder's delete (from) and restore (to). For at and
+// undatedAt see overrules. False if one of the two is nil, or is undated while the row's event is dated.
 func between(from, to *tidemarkv1.EventTime, at, undatedAt int64) bool {
 	if from == nil || to == nil {
 		return false
@@ -239,7 +267,12 @@ func (f *fold) setInheritable(was *tidemarkv1.Inherited) {
 	}
 }
 
-// pathSince returns when a folder got its present path.
+// pathSince returns when a folder got its present path:
+//
+//   - Its own event wrote no path, name or parent: as before the event.
+//   - Its own event wrote one of them and is undated: the time of that event, which is only its arrival.
+//   - Else, the newest time of path, name and parent.
+//   - If the folder above gives the path that is shown, the later of that time and of that folder's.
 func (f *fold) pathSince(was *tidemarkv1.EventTime) *tidemarkv1.EventTime {
 	s, derived := f.after, f.event.GetCause() != nil
 	switch {
@@ -290,7 +323,8 @@ func (f *fold) updateInheritable(before *tidemarkv1.FileState, at *tidemarkv1.Po
 	}
 }
 
-// FoldCount returns how many events were folded into a row: of two rows of a file, the one with more is newer.
+// FoldCount returns how many records were folded into a row. Version counts the events that gave the row a new version.
+// Silent counts the events that did not, and the walk records. Of two rows of a file, the one with more is newer.
 func FoldCount(s *tidemarkv1.FileState) int64 { return s.GetVersion() + s.GetSilent() }
 
 // shownEqual reports whether clients see the same of two rows, except for the version and the last event.
@@ -310,20 +344,20 @@ func OwnPath(s *tidemarkv1.FileState) string {
 	return ownOf(s).path
 }
 
-// MatchesByPath reports whether entries may inherit from a folder because their path is below its own: not before it
-// was moved or in the trash.
+// MatchesByPath reports whether entries may inherit from a folder because their path is below its own. It is true once
+// the folder has had another path or has been in the trash, even if it was restored.
 func MatchesByPath(s *tidemarkv1.FileState) bool {
 	return s.GetKind() == tidemarkv1.Kind_KIND_FOLDER &&
 		(len(s.GetFormer()) > 0 || s.GetInheritable().GetTrashedSince() != nil)
 }
 
-// MayMove reports whether an event of the provider may move a row, or put it into the trash or take it out.
-func MayMove(e *tidemarkv1.Event) bool {
+// ChangesPlaceOrStatus reports whether an event of the provider may change a row's name, path, parent or status.
+func ChangesPlaceOrStatus(e *tidemarkv1.Event) bool {
 	return carriesPlace(e) || meaningOf(e.GetEvent()).does != change
 }
 
-// ApplyWalk returns a folder's row after a walk record at a position: see package processors. It returns nil if the row
-// has that record already.
+// ApplyWalk returns a folder's row after a walk record at a position, or nil if the row has that record already. A walk
+// record (header tidemark-walk) is a cursor: it says after which child the files group goes on. See package processors.
 func ApplyWalk(folder *tidemarkv1.FileState, at *tidemarkv1.Position, topicID string) *tidemarkv1.FileState {
 	if folder.GetLogId() != topicID || folder.GetPosition().GetPartition() != at.GetPartition() ||
 		alreadyFolded(folder, at, topicID) {

@@ -20,20 +20,21 @@ type assigned struct {
 	done     chan struct{} // closed: no handler is running
 	added    chan struct{}
 
-	mu       sync.Mutex
-	queue    []*kgo.Record // not handled, markers included; the handler has the first of them
-	bytes    int           // of queue
-	paused   bool
-	position int64 // after the last record handled; unlocated at first
+	mu         sync.Mutex
+	queue      []*kgo.Record // not handled, control records included; the handler has the first of them
+	bytes      int           // of queue
+	paused     bool
+	nextOffset int64 // after the last record handled; at first the committed offset, or unlocated until that is known
 }
 
-// unlocated is a position before the group's commit is known. One without a commit is negative too, but higher.
+// unlocated is the nextOffset of a partition until its committed offset is known. If the group has none, nextOffset is
+// negative too, but higher.
 const unlocated = -1 << 62
 
 func newAssigned(c *Consumer, client *kgo.Client, at topicPartition) *assigned {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &assigned{
-		topicPartition: at, consumer: c, client: client, ctx: ctx, cancel: cancel, position: unlocated,
+		topicPartition: at, consumer: c, client: client, ctx: ctx, cancel: cancel, nextOffset: unlocated,
 		stopping: make(chan struct{}), done: make(chan struct{}), added: make(chan struct{}, 1),
 	}
 }
@@ -46,8 +47,8 @@ func (p *assigned) run() {
 			return
 		default:
 		}
-		batch, taken := p.take()
-		if taken == 0 {
+		batch, covered := p.peek()
+		if covered == 0 {
 			select {
 			case <-p.added:
 			case <-p.stopping:
@@ -61,7 +62,7 @@ func (p *assigned) run() {
 				return
 			}
 		}
-		p.handled(taken)
+		p.handled(covered)
 	}
 }
 
@@ -78,7 +79,7 @@ func (p *assigned) failed(err error) {
 func (p *assigned) locate(offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.position = offset
+	p.nextOffset = offset
 }
 
 // add queues fetched records, and pauses fetching when the buffer is full.
@@ -100,30 +101,30 @@ func (p *assigned) add(records []*kgo.Record) {
 	}
 }
 
-// take returns the next batch, and how many records of the queue it covers: markers are not delivered.
-func (p *assigned) take() (batch []*kgo.Record, taken int) {
+// peek returns the next batch, and how many records of the queue it covers. Control records are not delivered.
+func (p *assigned) peek() (batch []*kgo.Record, covered int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	taken = min(len(p.queue), p.consumer.config.BatchRecords)
-	for _, r := range p.queue[:taken] {
+	covered = min(len(p.queue), p.consumer.config.BatchRecords)
+	for _, r := range p.queue[:covered] {
 		if !r.Attrs.IsControl() {
 			batch = append(batch, r)
 		}
 	}
-	return batch, taken
+	return batch, covered
 }
 
 // handled removes the first records of the queue and marks them for the next commit.
-func (p *assigned) handled(taken int) {
+func (p *assigned) handled(covered int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	last := p.queue[taken-1]
-	p.position = last.Offset + 1
-	for i, r := range p.queue[:taken] {
+	last := p.queue[covered-1]
+	p.nextOffset = last.Offset + 1
+	for i, r := range p.queue[:covered] {
 		p.bytes -= size(r)
 		p.queue[i] = nil
 	}
-	p.queue = p.queue[taken:]
+	p.queue = p.queue[covered:]
 	next := kgo.EpochOffset{Epoch: last.LeaderEpoch, Offset: last.Offset + 1}
 	p.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.partition: next}})
 	if p.paused && p.bytes < p.consumer.config.BufferBytes/2 {
@@ -132,9 +133,9 @@ func (p *assigned) handled(taken int) {
 	}
 }
 
-// next returns the offset of the next record to handle, negative if that is the first of the log, and its age if it was
-// fetched.
-func (p *assigned) next() (position int64, age time.Duration) {
+// next returns the offset of the next record to handle, and its age if it was fetched. The offset is negative if it is
+// unknown (unlocated), or if the group has no committed offset and no record was received yet.
+func (p *assigned) next() (offset int64, age time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range p.queue {
@@ -142,7 +143,7 @@ func (p *assigned) next() (position int64, age time.Duration) {
 			return r.Offset, max(0, time.Since(r.Timestamp))
 		}
 	}
-	return p.position, 0
+	return p.nextOffset, 0
 }
 
 // size is about what a record takes in memory.
@@ -156,8 +157,8 @@ func payload(r *kgo.Record) int {
 	return n
 }
 
-// detach copies what records hold out of the answer that they came in. It has records of other partitions too, and as
-// long as one of a blocked partition refers to it, all of it stays in memory.
+// detach copies the records' bytes, so that they do not pin the fetch response in memory. The response has records of
+// other partitions too, and one record of a blocked partition would keep all of it.
 func detach(records []*kgo.Record) {
 	total := 0
 	for _, r := range records {

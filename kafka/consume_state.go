@@ -33,7 +33,7 @@ func (c *Consumer) Ready() error {
 		return errors.Join(c.notReady, c.brokers.recent())
 	}
 	for at, p := range c.partitions {
-		if position, _ := p.next(); position == unlocated {
+		if offset, _ := p.next(); offset == unlocated {
 			unknown := fmt.Errorf("the commit of partition %d of %s is not known yet", at.partition, at.topic)
 			return errors.Join(unknown, c.brokers.recent())
 		}
@@ -45,7 +45,7 @@ func (c *Consumer) Ready() error {
 type ConsumerLag struct {
 	Topic     string
 	Partition int32
-	Records   int64         // up to the last stable offset; markers and aborted records count
+	Records   int64         // up to the last stable offset; control records and aborted records count
 	Age       time.Duration // of the next record, by its timestamp; 0: none, or not fetched yet
 }
 
@@ -74,8 +74,8 @@ func (c *Consumer) Lag(ctx context.Context) ([]ConsumerLag, error) {
 		if err := errors.Join(start.Err, end.Err); err != nil || !found {
 			return nil, admin.fail(fmt.Sprintf("look up partition %d of %s", at.partition, at.topic), err)
 		}
-		position, age := p.next()
-		records := max(0, end.Offset-max(position, start.Offset))
+		next, age := p.next()
+		records := max(0, end.Offset-max(next, start.Offset))
 		lags = append(lags, ConsumerLag{at.topic, at.partition, records, age})
 	}
 	slices.SortFunc(lags, func(x, y ConsumerLag) int {

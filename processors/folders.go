@@ -225,7 +225,7 @@ func (f *Files) derive(ctx goka.Context, e *tidemarkv1.Event, before, after *tid
 func (f *Files) deriveFor(ctx goka.Context, rows *workspaceRows, e *tidemarkv1.Event,
 	after *tidemarkv1.FileState,
 ) error {
-	if e.GetCause() == nil && !file.MayMove(e) {
+	if e.GetCause() == nil && !file.ChangesPlaceOrStatus(e) {
 		return nil
 	}
 	folder, err := rows.parent(after)

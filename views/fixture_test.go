@@ -84,7 +84,7 @@ func zeroReading(n int) snapshot {
 	}
 }
 
-// read and times implement cluster.
+// read and times implement offsetSource.
 func (f *fixture) read(context.Context) (snapshot, error) {
 	r := zeroReading(4)
 	for _, pair := range [][2][]int64{

@@ -26,9 +26,9 @@ type frontier struct {
 	changed    chan struct{} // closed and removed when nextEvent changes; nil without a waiter
 }
 
-// A checkpoint relates two offsets: a copy that has read the changelog up to changelogEnd contains all events before
+// A checkpoint relates two offsets: a copy that has read the changelog up to end (exclusive) contains all events before
 // nextEvent.
-type checkpoint struct{ nextEvent, changelogEnd int64 }
+type checkpoint struct{ nextEvent, end int64 }
 
 func newFrontier() *frontier { return &frontier{nextRecord: unknown, nextEvent: unknown} }
 
@@ -69,7 +69,7 @@ func (f *frontier) add(c checkpoint) {
 // addCheckpoint adds a checkpoint to pending ones, which are in ascending order of both offsets.
 func addCheckpoint(pending []checkpoint, c checkpoint) []checkpoint {
 	n := len(pending)
-	for n > 0 && pending[n-1].nextEvent <= c.nextEvent && pending[n-1].changelogEnd >= c.changelogEnd {
+	for n > 0 && pending[n-1].nextEvent <= c.nextEvent && pending[n-1].end >= c.end {
 		n-- // c covers more events, with less to read
 	}
 	pending = pending[:n]
@@ -86,7 +86,7 @@ func addCheckpoint(pending []checkpoint, c checkpoint) []checkpoint {
 // advance applies the checkpoints up to which the copy has read.
 func (f *frontier) advance() {
 	n := 0
-	for n < len(f.pending) && f.pending[n].changelogEnd <= f.nextRecord {
+	for n < len(f.pending) && f.pending[n].end <= f.nextRecord {
 		f.advanceTo(f.pending[n].nextEvent)
 		n++
 	}

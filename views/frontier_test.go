@@ -14,7 +14,7 @@ func TestFrontierFollowsRows(t *testing.T) {
 	if nextEvent(f) != -1 {
 		t.Fatal("rows alone say nothing before the start is known")
 	}
-	f.add(checkpoint{nextEvent: 5, changelogEnd: 1})
+	f.add(checkpoint{nextEvent: 5, end: 1})
 	for _, step := range []struct {
 		event, want int64
 	}{{5, 6}, {7, 6}, {9, 6}, {6, 8}, {3, 8}, {8, 10}, {10 + appliedWindow, 10}} {
@@ -28,7 +28,7 @@ func TestFrontierFollowsRows(t *testing.T) {
 
 func TestFrontierAppliesCheckpoints(t *testing.T) {
 	f := newFrontier()
-	f.add(checkpoint{nextEvent: 10, changelogEnd: 3})
+	f.add(checkpoint{nextEvent: 10, end: 3})
 	if nextEvent(f) != -1 {
 		t.Error("a checkpoint was applied before the store was open")
 	}
@@ -43,11 +43,11 @@ func TestFrontierAppliesCheckpoints(t *testing.T) {
 		t.Error("the waiter was not notified")
 	}
 	f.apply(4, []int64{12})
-	f.add(checkpoint{nextEvent: 12, changelogEnd: 4})
+	f.add(checkpoint{nextEvent: 12, end: 4})
 	if nextEvent(f) != 13 {
 		t.Errorf("the bound is %d, though 12 was seen before the checkpoint reached it", nextEvent(f))
 	}
-	f.add(checkpoint{nextEvent: 11, changelogEnd: 4}) // offsets of the group were reset
+	f.add(checkpoint{nextEvent: 11, end: 4}) // offsets of the group were reset
 	if nextEvent(f) != 13 {
 		t.Error("reset offsets of a group lower the bound")
 	}
@@ -92,10 +92,10 @@ func TestFrontierNeverLies(t *testing.T) {
 			}
 			begin += size
 			if r.IntN(3) == 0 {
-				f.add(checkpoint{nextEvent: begin, changelogEnd: next})
+				f.add(checkpoint{nextEvent: begin, end: next})
 			}
 		}
-		f.add(checkpoint{nextEvent: n, changelogEnd: next})
+		f.add(checkpoint{nextEvent: n, end: next})
 		if nextEvent(f) != n {
 			t.Fatalf("seed %d: the bound is %d in the end, want %d", seed, nextEvent(f), n)
 		}
@@ -106,7 +106,7 @@ func TestFrontierBoundsItsCheckpoints(t *testing.T) {
 	f := newFrontier()
 	f.open(0)
 	for i := range int64(10 * maxCheckpoints) {
-		f.add(checkpoint{nextEvent: i + 1, changelogEnd: i + 1})
+		f.add(checkpoint{nextEvent: i + 1, end: i + 1})
 	}
 	if len(f.pending) > maxCheckpoints {
 		t.Errorf("%d checkpoints are pending", len(f.pending))
@@ -121,13 +121,13 @@ func TestFrontierBoundsItsCheckpoints(t *testing.T) {
 func TestCheckpointIsAppliedWhereTheLastRecordEnds(t *testing.T) {
 	f := newFrontier()
 	f.open(0)
-	f.add(checkpoint{nextEvent: 4, changelogEnd: 10})
-	f.add(checkpoint{nextEvent: 5, changelogEnd: 10})
+	f.add(checkpoint{nextEvent: 4, end: 10})
+	f.add(checkpoint{nextEvent: 5, end: 10})
 	f.apply(9, nil)
 	if nextEvent(f) >= 4 {
 		t.Fatalf("the bound is %d before the end was reached", nextEvent(f))
 	}
-	f.add(checkpoint{nextEvent: 5, changelogEnd: 9})
+	f.add(checkpoint{nextEvent: 5, end: 9})
 	if nextEvent(f) != 5 {
 		t.Errorf("the bound is %d, want 5", nextEvent(f))
 	}

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// How often the brokers are polled: normally, and while a request waits or a copy is not complete yet.
+// The pause between two polls of the brokers: pollEvery, or pollOften while a request waits or a copy is not complete.
+// There is none while a request waits for its position to be in the log: waitForEvent wakes run after each poll.
 const (
 	pollEvery   = 400 * time.Millisecond
 	pollOften   = 40 * time.Millisecond
@@ -48,8 +49,8 @@ type eventAt struct {
 	offset    int64
 }
 
-// A cluster answers these questions.
-type cluster interface {
+// An offsetSource fetches offsets and timestamps from the brokers.
+type offsetSource interface {
 	read(ctx context.Context) (snapshot, error)
 	// times returns the timestamp of the first record at or after each offset; those that are not found are left out.
 	times(ctx context.Context, of []eventAt) map[eventAt]time.Time
@@ -63,7 +64,7 @@ type progress struct {
 	wakeup            chan struct{}
 
 	mu            sync.Mutex
-	last          snapshot  // of the last successful poll; its slices are not changed any more
+	last          snapshot  // of the last successful poll; its slices are not changed after update returned
 	firstPoll     time.Time // when it started
 	lastResponse  []time.Time
 	windows       [][]appendWindow           // by partition, ascending
@@ -80,9 +81,9 @@ type event struct {
 	at     time.Time
 }
 
-// An appendWindow bounds when the events before end, and not before the end of the window before it, were appended:
-// after one poll and before another one. It does not depend on record timestamps, since producers' clocks may be ahead
-// or behind. A zero after means that the events were there at the first poll.
+// An appendWindow covers the events from the end of the previous window up to end (exclusive). They were appended
+// between after and before, the times of two polls. A zero after means that they were there at the first poll. Windows
+// do not depend on record timestamps, since producers' clocks may be ahead or behind.
 type appendWindow struct {
 	end           int64
 	after, before time.Time
@@ -105,9 +106,9 @@ func newProgress(files, workspaces *table, log *slog.Logger) *progress {
 func (p *progress) tables() [2]*table { return [...]*table{p.files, p.workspaces} }
 
 // run polls until ctx ends.
-func (p *progress) run(ctx context.Context, c cluster) {
+func (p *progress) run(ctx context.Context, source offsetSource) {
 	for ctx.Err() == nil {
-		p.poll(ctx, c)
+		p.poll(ctx, source)
 		pause := pollEvery
 		if p.waiters.Load() > 0 || !p.files.complete() || !p.workspaces.complete() {
 			pause = pollOften
@@ -120,11 +121,11 @@ func (p *progress) run(ctx context.Context, c cluster) {
 	}
 }
 
-func (p *progress) poll(ctx context.Context, c cluster) {
+func (p *progress) poll(ctx context.Context, source offsetSource) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	began := time.Now()
-	s, err := c.read(ctx)
+	s, err := source.read(ctx)
 	if errors.Is(err, context.Canceled) {
 		return // stopping
 	}
@@ -155,7 +156,7 @@ func (p *progress) poll(ctx context.Context, c cluster) {
 	}
 	for _, t := range p.tables() {
 		if of := untimed[t]; len(of) > 0 {
-			p.setOldest(t, of, c.times(ctx, of))
+			p.setOldest(t, of, source.times(ctx, of))
 		}
 	}
 }
@@ -206,8 +207,8 @@ func (p *progress) update(s snapshot) (untimed map[*table][]eventAt, upToDate []
 	return untimed, upToDate
 }
 
-// addCheckpoints gives the copies the changelog ends of a snapshot, with the events that their groups had committed by
-// then.
+// addCheckpoints adds a checkpoint to each copy: once it has read up to the table's end offset in the snapshot, it
+// contains all events that the group had committed.
 func (p *progress) addCheckpoints(s snapshot, partition int32) {
 	i := int(partition)
 	if _, next := p.files.frontiers[i].offsets(); next > s.eventsEnd[i] {
@@ -218,16 +219,17 @@ func (p *progress) addCheckpoints(s snapshot, partition int32) {
 		p.pendingCounts[i] = nil
 	}
 	done := max(s.filesCommit[i], s.eventsStart[i]) // deleted events are not waited for
-	p.files.frontiers[i].add(checkpoint{nextEvent: done, changelogEnd: s.filesEnd[i]})
+	p.files.frontiers[i].add(checkpoint{nextEvent: done, end: s.filesEnd[i]})
 	if s.notifyEnd[i] == unknown || s.notifyStart[i] == unknown {
 		return
 	}
-	// The workspaces group reads the notices that the files group wrote, so its copy lags by two changelogs: first the
-	// group has to commit the notices up to notifyEnd, then the copy has to read the rows that it wrote for them.
+	// The workspaces group reads the notices that the files group wrote. So its copy contains the events before done
+	// after two steps: the group commits the notices up to notifyEnd, and the copy reads the table up to workspacesEnd,
+	// as fetched after that commit. The end of a pending checkpoint is that of the notices.
 	counted := max(s.notifyCommit[i], s.notifyStart[i])
-	pending := addCheckpoint(p.pendingCounts[i], checkpoint{nextEvent: done, changelogEnd: s.notifyEnd[i]})
-	for len(pending) > 0 && pending[0].changelogEnd <= counted {
-		p.workspaces.frontiers[i].add(checkpoint{nextEvent: pending[0].nextEvent, changelogEnd: s.workspacesEnd[i]})
+	pending := addCheckpoint(p.pendingCounts[i], checkpoint{nextEvent: done, end: s.notifyEnd[i]})
+	for len(pending) > 0 && pending[0].end <= counted {
+		p.workspaces.frontiers[i].add(checkpoint{nextEvent: pending[0].nextEvent, end: s.workspacesEnd[i]})
 		pending = pending[1:]
 	}
 	p.pendingCounts[i] = pending
@@ -263,8 +265,8 @@ func (p *progress) addWindow(partition int32, s snapshot) {
 	p.windows[partition] = windows
 }
 
-// appendTime returns when an event was appended: the timestamp of its record if that is known and within the event's
-// window, else the nearest bound of the window.
+// appendTime returns when an event was appended: the timestamp of its record, clamped to the event's window. It returns
+// the window's before if the timestamp is not known, and the time of the last response if no window has the offset.
 func (p *progress) appendTime(partition int32, offset int64, record event, known bool) time.Time {
 	for _, w := range p.windows[partition] {
 		switch {
@@ -286,8 +288,8 @@ func (p *progress) firstMissing(t *table, partition int32) int64 {
 	return max(next, p.last.eventsStart[partition])
 }
 
-// setOldest keeps the timestamps of the oldest missing events. While one is not found, the event before it counts: the
-// age in answers is too high rather than too low.
+// setOldest keeps the timestamps of the oldest missing events. While one is not found, that of the previous one stays,
+// if there is one: the age in answers is too high rather than too low.
 func (p *progress) setOldest(t *table, of []eventAt, times map[eventAt]time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -359,8 +361,9 @@ var errBeyondEnd = errors.New("beyond the end of the log")
 // paused reports an old end until it learns of the new leader.
 const endConfirmedAfter = time.Second
 
-// waitForEvent returns nil once the events topic is known to have the offset, errBeyondEnd if polls that begin from now
-// on keep reporting that it has not, and errStopping once stopping is closed.
+// waitForEvent returns nil once the events topic is known to have the offset. It returns errBeyondEnd if a poll that
+// began at least endConfirmedAfter after the call still reports an end that is not above the offset, errStopping once
+// stopping is closed, and ctx's error if ctx ends first.
 func (p *progress) waitForEvent(ctx context.Context, stopping <-chan struct{}, partition int32, offset int64) error {
 	asked := time.Now()
 	for {

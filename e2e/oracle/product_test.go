@@ -110,7 +110,7 @@ func (p *product) follow(before, after *tidemarkv1.FileState, e *tidemarkv1.Even
 	if above == nil {
 		above = file.NearestFolder(rows, after)
 	}
-	if above != nil && (own == nil || file.MayMove(own)) {
+	if above != nil && (own == nil || file.ChangesPlaceOrStatus(own)) {
 		p.pass(file.Derive(above, after, own), at)
 	}
 	if after.GetInheritable().GetStamp() == before.GetInheritable().GetStamp() {

@@ -26,11 +26,11 @@ func newOwner() []byte {
 	return owner
 }
 
-// A readback consumes the changelog partitions that this instance owns. Compaction keeps the last record of a key, not
-// the newest: a zombie may append an old row after its successor's new one, and every table that is recovered later
-// would get the old row. So the successor looks for records that it did not write, and writes its row again when an
-// older one follows it. It does the same after a null: another writer's null would delete the row from every table that
-// is recovered later, but not from what consumers made of the outputs.
+// A readback consumes the changelog partitions that this instance owns. Compaction keeps the record of a key with the
+// highest offset, whose row may be older: a zombie may append an old row after its successor's new one. Every table
+// that is recovered later would get the old row. So the successor looks for records that it did not write, and writes
+// its row again when an older one follows it. It does the same after a null. Another writer's null would delete the row
+// from every table that is recovered later, but consumers of the outputs would still have what they made of it.
 type readback struct {
 	client    *kgo.Client
 	owner     []byte
@@ -87,7 +87,7 @@ func (r *readback) run(ctx context.Context) {
 	}
 }
 
-// handle rewrites the row of a record of another writer if it has to.
+// handle checks a record of the changelog, unless this owner wrote it, and notes how far the changelog was read back.
 func (r *readback) handle(record *kgo.Record) {
 	p := r.partition(record.Partition)
 	if p == nil || !p.recovered.Load() {
@@ -101,7 +101,8 @@ func (r *readback) handle(record *kgo.Record) {
 	p.readBackTo.Store(record.Offset + 1) // after the rewrite, which is in the open epoch now
 }
 
-// rewriteIfOlder writes the row again when the record of another writer is older, or a null.
+// rewriteIfOlder writes the row of a key to the changelog again if the value, which another writer has appended, is a
+// null or older than the row. It writes nothing if there is no row.
 func (p *partitionEpochs) rewriteIfOlder(key string, value []byte) {
 	p.gate.Lock()
 	defer p.gate.Unlock()
@@ -126,7 +127,8 @@ func hasOwnerHeader(headers goka.Headers) bool {
 	return found
 }
 
-// noteRecovered notes whether the last record recovered of a key is older than the row, or another writer's null.
+// noteRecovered notes that a record of a key was recovered. If it is older than the row, or another writer's null, the
+// row must be written again. A later record of the key that is neither makes that unnecessary.
 func (p *partitionEpochs) noteRecovered(key string, older bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
