@@ -52,10 +52,15 @@ func parseRFC3339(b []byte) (us int64, ok bool) {
 		text = append(rest, 'Z')
 	}
 	var at time.Time
-	if at.UnmarshalText(text) != nil {
+	if at.UnmarshalText(text) != nil || text[len(text)-1] != 'Z' && !validZone(text[len(text)-len("+02:00"):]) {
 		return 0, false
 	}
 	return at.UnixMicro(), true
+}
+
+// validZone reports whether a zone like +02:00 has an hour and a minute in range. Package time accepts +24:00 and +00:60.
+func validZone[T string | []byte](zone T) bool {
+	return len(zone) == len("+02:00") && string(zone[1:3]) <= "23" && string(zone[4:]) <= "59"
 }
 
 // rareLayouts are the layouts of the other forms. Package time also accepts a fraction after the seconds.
@@ -75,6 +80,9 @@ func parseRare(b []byte) (us int64, ok bool) {
 	text := strings.ToUpper(strings.ReplaceAll(string(b), "\u2212", "-"))
 	dayFirst := strings.IndexByte(text, ',') == len("Fri")
 	text, zone, found := cutZone(text)
+	if dayFirst && (strings.HasSuffix(text, "  ") || !found && strings.HasSuffix(text, " ")) {
+		return 0, false // package time skips any number of spaces
+	}
 	if !dayFirst {
 		if found {
 			text = strings.TrimSuffix(text, " ")
@@ -111,11 +119,15 @@ func cutZone(text string) (rest, zone string, found bool) {
 	if sign <= len("2026-09-25") {
 		return text, "Z", false
 	}
-	switch rest, zone = text[:sign], text[sign:]; len(zone) {
+	rest, zone = text[:sign], text[sign:]
+	switch len(zone) {
 	case len("+02"):
 		zone += ":00"
 	case len("+0200"):
 		zone = zone[:3] + ":" + zone[3:]
+	}
+	if !validZone(zone) {
+		return text, "Z", false
 	}
 	return rest, zone, true
 }

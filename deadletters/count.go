@@ -2,7 +2,6 @@ package deadletters
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -80,8 +79,9 @@ func (c *Counter) follow(ctx context.Context) error {
 		c.publish(count)
 		poll, cancel := context.WithTimeout(ctx, expireEvery)
 		records, err := follower.Poll(poll)
+		waited := poll.Err() != nil // nothing came within expireEvery
 		cancel()
-		if err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
+		if err != nil && (ctx.Err() != nil || !waited) {
 			return err
 		}
 		for _, r := range records {

@@ -46,8 +46,8 @@ func (q *Queue) toEvents(e *Entry, dead *kgo.Record, partitions int, force bool)
 // toSink returns the record that gives an entry to its sink again, or why the entry is skipped.
 func (q *Queue) toSink(e *Entry, dead *kgo.Record) (again *kgo.Record, why string) {
 	if q.sinkRetry == nil {
-		return nil, fmt.Sprintf("the sink %s rejected it, and this release cannot send records to sinks: "+
-			"replay it with a release that has `tidemark sink %[1]s`, or drop it", e.Sink)
+		return nil, fmt.Sprintf("the sink %s rejected it, and this release has no sinks: "+
+			"replay it with the release that wrote it, or drop it", e.Sink)
 	}
 	if why := omitted(e, dead, true); why != "" {
 		return nil, why

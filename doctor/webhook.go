@@ -85,7 +85,7 @@ func (c Config) ingress(ctx context.Context) []Finding {
 		}
 		request.Header = c.Webhooks.Sign(i, body, time.Now())
 		status, f := c.askIngress(request, fmt.Sprintf("secret %d of %d", i+1, secrets))
-		if secrets == 0 && status == http.StatusUnauthorized && f.Status == Failure {
+		if secrets == 0 && status == http.StatusUnauthorized {
 			f = Finding{Status: OK, What: address + ": reachable; without a secret it is not known whether it " +
 				"accepts the sender's signature"}
 		}
@@ -106,6 +106,7 @@ func withPath(address, path string) string {
 // maxSkew is how far the clocks may be apart without a warning: well within the window of a signature's time.
 const maxSkew = 30 * time.Second
 
+// askIngress returns the status of an ingress's answer, 0 if no ingress answered.
 func (c Config) askIngress(request *http.Request, secret string) (status int, f Finding) {
 	where := request.URL.Redacted()
 	begin := time.Now()
@@ -119,7 +120,7 @@ func (c Config) askIngress(request *http.Request, secret string) (status int, f 
 	}
 	var problem struct{ Code, Detail string }
 	if json.Unmarshal(body, &problem) != nil || problem.Code == "" {
-		return status, Finding{
+		return 0, Finding{
 			Status: Failure, What: fmt.Sprintf("%s: answers %d, but not like tidemark", where, status),
 			Fix: "correct --ingress-url: another program listens there",
 		}

@@ -59,6 +59,9 @@ func Derive(folder, entry *tidemarkv1.FileState, own *tidemarkv1.Event) *tidemar
 		ReceivedAt:  cause.GetTime().GetArrived(),
 		Cause:       proto.CloneOf(cause),
 	}
+	if e.Cause == nil { // a row that tidemark did not write
+		e.Cause = new(tidemarkv1.Cause)
+	}
 	e.Cause.Inherited = in
 	if at := cause.GetTime().GetAt(); at != 0 {
 		e.OccurredAt = &at

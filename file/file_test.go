@@ -305,3 +305,19 @@ func benchmarkApply(b *testing.B, events int) {
 
 func BenchmarkApplyTo3(b *testing.B)   { benchmarkApply(b, 3) }
 func BenchmarkApplyTo300(b *testing.B) { benchmarkApply(b, 300) }
+
+// A folder's row that tidemark did not write may have inheritable values without their cause.
+func TestDeriveFromARowWithoutACause(t *testing.T) {
+	folder := &tidemarkv1.FileState{
+		WorkspaceId: "w", FileId: "d", Kind: tidemarkv1.Kind_KIND_FOLDER,
+		Inheritable: &tidemarkv1.Inherited{
+			FolderId: "d", Stamp: 1, Trashed: true, TrashedSince: &tidemarkv1.EventTime{At: 2e15, Arrived: 2e15},
+		},
+	}
+	entry := &tidemarkv1.FileState{
+		WorkspaceId: "w", FileId: "f", ParentId: "d", Status: tidemarkv1.Status_STATUS_ACTIVE,
+	}
+	if e := Derive(folder, entry, nil); e.GetCause().GetInherited().GetFolderId() != "d" {
+		t.Errorf("derived %v", e)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -71,7 +72,11 @@ func (c *Consumer) Lag(ctx context.Context) ([]ConsumerLag, error) {
 	for at, p := range c.partitions {
 		start, _ := starts.Lookup(at.topic, at.partition)
 		end, found := ends.Lookup(at.topic, at.partition)
-		if err := errors.Join(start.Err, end.Err); err != nil || !found {
+		err := errors.Join(start.Err, end.Err)
+		if err == nil && !found {
+			err = kerr.UnknownTopicOrPartition
+		}
+		if err != nil {
 			return nil, admin.fail(fmt.Sprintf("look up partition %d of %s", at.partition, at.topic), err)
 		}
 		next, age := p.next()

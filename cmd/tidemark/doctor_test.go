@@ -143,6 +143,17 @@ func TestDoctorOfAHealthyInstallation(t *testing.T) {
 		front.URL)
 	d.says(t, "ingress", doctor.Failure, "not like tidemark")
 	d.says(t, "readiness", doctor.Failure, "answers 404")
+
+	// Without a secret a 401 shows an ingress only if it is one of tidemark's.
+	t.Setenv(secretsVariable, "")
+	examine(t, exitFailed, strings.Join(brokers, ","), streams, "--ingress-url", front.URL).
+		says(t, "ingress", doctor.OK, "reachable; without a secret")
+	login := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	t.Cleanup(login.Close)
+	examine(t, exitFailed, strings.Join(brokers, ","), streams, "--ingress-url", login.URL).
+		says(t, "ingress", doctor.Failure, "answers 401, but not like tidemark")
 }
 
 func TestDoctorOfSecrets(t *testing.T) {

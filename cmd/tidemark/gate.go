@@ -24,6 +24,8 @@ type startGate struct {
 	log   *slog.Logger
 	open  chan struct{} // closed once the check has passed
 
+	topics *kafka.TopicChecker // of watchUntil
+
 	mu     sync.Mutex
 	reason error
 }
@@ -66,21 +68,18 @@ func (g *startGate) run(ctx context.Context) error {
 	}
 	g.set(nil)
 	close(g.open)
-	return g.watchUntil(ctx)
+	g.watchUntil(ctx)
+	return nil
 }
 
 // watchUntil keeps readiness up to date until ctx ends. A topic that has more partitions than before does not end the
 // process: the roles go on, and an operator decides.
-func (g *startGate) watchUntil(ctx context.Context) error {
+func (g *startGate) watchUntil(ctx context.Context) {
 	if g.watch == nil {
 		<-ctx.Done()
-		return nil
+		return
 	}
-	topics, err := g.watch()
-	if err != nil {
-		return err
-	}
-	defer topics.Close()
+	defer g.closeTopics()
 	logged := ""
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -88,9 +87,9 @@ func (g *startGate) watchUntil(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil
+			return
 		}
-		err := topics.Partitions(ctx)
+		err := g.checkPartitions(ctx)
 		if ctx.Err() != nil || kafka.Unreachable(err) { // each role reports brokers that it cannot reach
 			continue
 		}
@@ -101,10 +100,31 @@ func (g *startGate) watchUntil(ctx context.Context) error {
 			logged = ""
 		case err != nil && err.Error() != logged:
 			logged = err.Error()
-			g.log.ErrorContext(ctx,
-				"a topic has another number of partitions than wanted: `tidemark doctor` says what to do",
+			g.log.ErrorContext(ctx, "the topics' partitions are not as wanted: `tidemark doctor` says what to do",
 				"error", err)
 		}
+	}
+}
+
+// checkPartitions uses one client for all its calls. After an error that is not about partitions it closes the client:
+// the next one reads certificates and passwords again, which may have been replaced.
+func (g *startGate) checkPartitions(ctx context.Context) (err error) {
+	if g.topics == nil {
+		if g.topics, err = g.watch(); err != nil {
+			return err
+		}
+	}
+	err = g.topics.Partitions(ctx)
+	if _, counted := errors.AsType[*kafka.Mismatch](err); err != nil && !counted {
+		g.closeTopics()
+	}
+	return err
+}
+
+func (g *startGate) closeTopics() {
+	if g.topics != nil {
+		g.topics.Close()
+		g.topics = nil
 	}
 }
 
