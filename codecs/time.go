@@ -58,7 +58,7 @@ func parseRFC3339(b []byte) (us int64, ok bool) {
 	return at.UnixMicro(), true
 }
 
-// validZone reports whether a zone like +02:00 has an hour and a minute in range. Package time accepts +24:00 and +00:60.
+// validZone reports whether a zone like +02:00 has an hour and a minute in range: package time accepts +24:00.
 func validZone[T string | []byte](zone T) bool {
 	return len(zone) == len("+02:00") && string(zone[1:3]) <= "23" && string(zone[4:]) <= "59"
 }

@@ -41,20 +41,29 @@ func DeleteTopics(ctx context.Context, client *kgo.Client, t oracle.Topics) erro
 	return errors.Join(err, deleted.Error())
 }
 
-// End sums a topic's end offsets; -1 when they cannot be looked up now.
+// End sums a topic's end offsets. It asks again for up to 15 s, and returns -1 if they cannot be looked up.
 func End(ctx context.Context, client *kgo.Client, topic string) (sum int64) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
-	if errors.Join(err, ends.Error()) != nil {
+	_, err := Until(ctx, 15*time.Second, func() (bool, error) {
+		ask, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		ends, err := kadm.NewClient(client).ListEndOffsets(ask, topic)
+		if errors.Join(err, ends.Error()) != nil {
+			return false, nil
+		}
+		ends.Each(func(o kadm.ListedOffset) { sum += o.Offset })
+		return true, nil
+	})
+	if err != nil {
 		return -1
 	}
-	ends.Each(func(o kadm.ListedOffset) { sum += o.Offset })
 	return sum
 }
 
 // AwaitGrowth waits until a topic's End is past a bound.
 func AwaitGrowth(ctx context.Context, client *kgo.Client, topic string, past int64) error {
+	if past < 0 {
+		return fmt.Errorf("the end of %s could not be looked up", topic)
+	}
 	_, err := Until(ctx, time.Minute, func() (bool, error) { return End(ctx, client, topic) > past, nil })
 	if err != nil {
 		return fmt.Errorf("%s stays at %d: %w", topic, past, err)

@@ -122,7 +122,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 
 	epochs := newEpochs(g.conf, store, id.String())
-	options := append(ClientOptions(g.conf.Cluster, g.conf.Hasher, g.conf.Log), epochs.options()...)
+	options := append(clientOptions(g.conf.Cluster, g.conf.Hasher, g.conf.Log), epochs.options()...)
 	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, g.conf.Graph(epochs), options...)
 	if err != nil {
 		return fmt.Errorf("build processor: %w", err)
@@ -139,9 +139,9 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	return nil
 }
 
-// ClientOptions returns the options of a processor for its clients and hasher. goka's own clients may lose and reorder
+// clientOptions returns the options of a processor for its clients and hasher. goka's own clients may lose and reorder
 // records.
-func ClientOptions(c committed.Cluster, hasher func() hash.Hash32, log *slog.Logger) []goka.ProcessorOption {
+func clientOptions(c committed.Cluster, hasher func() hash.Hash32, log *slog.Logger) []goka.ProcessorOption {
 	if hasher == nil {
 		hasher = goka.DefaultHasher()
 	}
