@@ -188,7 +188,8 @@ func TestProbeOnKafka(t *testing.T) {
 	probed(t, login(kafka.ScramSHA512, "nobody", "no"), kafka.StepLogin, "unknown user")
 	probed(t, login(kafka.Plain, "tidemark", "tidemark-secret"), kafka.StepLogin,
 		"mechanism PLAIN is not enabled; the broker offers SCRAM-SHA-512")
-	probed(t, kafka.Config{Brokers: strings.Split(brokers, ",")}, kafka.StepLogin, "the broker wants a login")
+	probed(t, kafka.Config{Brokers: strings.Split(brokers, ",")}, kafka.StepLogin,
+		"the broker requires SASL authentication")
 	open := login(kafka.ScramSHA512, "tidemark", "tidemark-secret")
 	if open.Brokers = strings.Split(os.Getenv("KAFKA_BROKERS"), ","); open.Brokers[0] != "" {
 		probed(t, open, kafka.StepLogin, "this port asks for no login")
