@@ -62,3 +62,29 @@ func badField(field, format string, args ...any) *EventError {
 func missingField(field, detail string) *EventError {
 	return &EventError{Reason: ReasonMissingField, Field: field, Detail: detail}
 }
+
+func wantString(field string, kind byte) *EventError {
+	switch kind {
+	case '"':
+		return nil
+	case '0':
+		return badField(field, "is a number: send it as a string, as readers lose the last digits of long numbers")
+	}
+	return badField(field, "must be a string")
+}
+
+func wantID(field string, t text) *EventError {
+	id := t.raw
+	if t.lone { // two different ids would become the same
+		return badField(field, "must not contain a lone surrogate")
+	}
+	if len(id) > MaxID {
+		return badField(field, "%d bytes are more than %d", len(id), MaxID)
+	}
+	for i, c := range id {
+		if c < ' ' || c == 0x7f || c == 0xc2 && id[i+1] < 0xa0 { // the last are U+0080 to U+009F
+			return badField(field, "must not contain control characters: %q does", id)
+		}
+	}
+	return nil
+}

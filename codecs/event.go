@@ -331,32 +331,6 @@ func (d *draft) wantID(at slot, field string) *EventError {
 	return wantID(field, *t)
 }
 
-func wantString(field string, kind byte) *EventError {
-	switch kind {
-	case '"':
-		return nil
-	case '0':
-		return badField(field, "is a number: send it as a string, as readers lose the last digits of long numbers")
-	}
-	return badField(field, "must be a string")
-}
-
-func wantID(field string, t text) *EventError {
-	id := t.raw
-	if t.lone { // two different ids would become the same
-		return badField(field, "must not contain a lone surrogate")
-	}
-	if len(id) > MaxID {
-		return badField(field, "%d bytes are more than %d", len(id), MaxID)
-	}
-	for i, c := range id {
-		if c < ' ' || c == 0x7f || c == 0xc2 && id[i+1] < 0xa0 { // the last are U+0080 to U+009F
-			return badField(field, "must not contain control characters: %q does", id)
-		}
-	}
-	return nil
-}
-
 // An eventAlloc has an event and the values that its optional fields point to, in one allocation.
 type eventAlloc struct {
 	event          tidemarkv1.Event
@@ -380,8 +354,7 @@ func (d *draft) event(value []byte) *tidemarkv1.Event {
 	e.Unreadable = d.unreadable()
 	texts := [...]*text{
 		&d.texts[atEvent], &d.sent, &d.texts[atEventID], &d.scope, &d.texts[atObject], &d.texts[atName],
-		&d.texts[atPath],
-		&d.texts[atParent], &d.texts[atMime], &d.texts[atHash], &d.texts[atActor], &d.texts[atMember],
+		&d.texts[atPath], &d.texts[atParent], &d.texts[atMime], &d.texts[atHash], &d.texts[atActor], &d.texts[atMember],
 	}
 	into := [len(texts)]*string{
 		&e.Event, &e.SentEvent, &e.EventId, &e.WorkspaceId, &e.FileId, &e.Name, &e.Path,

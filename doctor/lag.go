@@ -58,10 +58,10 @@ func outOfRange(l kafka.GroupLag) (found []Finding) {
 		case p.Commit > p.End:
 			found = append(found, one(Failure,
 				fmt.Sprintf("%s/%d ends at offset %d, and the group has committed %d: the topic was recreated, or "+
-					"lost its end with a broker",
+					"was truncated",
 					l.Topic, p.Partition, p.End, p.Commit),
-				"if it was recreated on purpose, reset the group's commits and start with --accept-new-log; else "+
-					"restore the broker that has the rest")...)
+				"if it was recreated on purpose, reset the group's committed offsets and start with "+
+					"--accept-new-log; else restore the broker that has the rest")...)
 		}
 	}
 	return found
@@ -111,8 +111,8 @@ func progress(before, after kafka.GroupLag, watched time.Duration, role topology
 		f.What = fmt.Sprintf("%s: lag %d, and the commits of partitions %s did not move in %v, though it has %d "+
 			"members (state %s): %s",
 			after.Group, lag, firstFew(stuck), watched, after.Members, after.State, group.Effect)
-		f.Fix = "look at /readyz and the logs of the processes: one recovers its table, cannot write its outputs, " +
-			"or hangs; a restart loses nothing"
+		f.Fix = "look at /readyz and the logs of the processes: one may be recovering its table, " +
+			"unable to write its outputs, or hanging; a restart loses nothing"
 	case arrived > committed && float64(lag) > max(float64(arrived)/watched.Seconds(), smallLag):
 		f.Status = Warning
 		f.What = fmt.Sprintf("%s: lag %d and growing: %d arrived and %d were read in %v", after.Group, lag, arrived,

@@ -1,6 +1,17 @@
 package processors
 
-import "google.golang.org/protobuf/encoding/protowire"
+import (
+	"slices"
+	"strings"
+
+	"github.com/lovoo/goka"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"tidemark/file"
+	"tidemark/kafka/epochs"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
 
 // Fields of the tables' rows that are read without decoding the whole row: see proto/tidemark/v1.
 const (
@@ -56,4 +67,69 @@ func valueOf(row []byte, field protowire.Number, kind protowire.Type) []byte {
 		row = row[n:]
 	}
 	return nil
+}
+
+// The keys of the index (see epochs.Config.Index), by prefix:
+//
+//	byParent      workspace "/" parent "/" entry: the rows with this parent
+//	byOwnPath     workspace "/" path 0x00 parent "/" entry: the rows with this own path, and their parent
+//	byFolderPath  workspace "/" path 0x00 folder: the folders with this present or former path that match by path
+//
+// Ids are escaped as in record keys. A path that contains 0x00 is not indexed, so its entry inherits nothing by path.
+const (
+	byParent     = "e"
+	byOwnPath    = "p"
+	byFolderPath = "f"
+)
+
+// index returns the index keys of a row that was read from the changelog.
+func index(_ string, row []byte) []string {
+	s := new(tidemarkv1.FileState)
+	if proto.Unmarshal(row, s) != nil {
+		return nil // another program wrote it
+	}
+	return indexKeys(s)
+}
+
+// setRow sets a row and updates its index keys.
+func setRow(ctx goka.Context, before, after *tidemarkv1.FileState) {
+	if !sameIndexKeys(before, after) {
+		was, is := indexKeys(before), indexKeys(after)
+		gone := slices.DeleteFunc(slices.Clone(was), func(key string) bool { return slices.Contains(is, key) })
+		added := slices.DeleteFunc(is, func(key string) bool { return slices.Contains(was, key) })
+		epochs.RowsOf(ctx).Reindex(gone, added)
+	}
+	ctx.SetValue(after) // published after the outputs are acknowledged
+}
+
+// sameIndexKeys reports whether two rows certainly have the same index keys.
+func sameIndexKeys(a, b *tidemarkv1.FileState) bool {
+	return a != nil && a.GetParentId() == b.GetParentId() && a.GetPath() == b.GetPath() &&
+		a.GetOwnPath() == b.GetOwnPath() && a.GetUnplaced() == b.GetUnplaced() && !isFolder(b)
+}
+
+func indexKeys(s *tidemarkv1.FileState) (keys []string) {
+	if s == nil {
+		return nil
+	}
+	workspace, entry := tidemarkv1.EscapePart(s.GetWorkspaceId()), tidemarkv1.EscapePart(s.GetFileId())
+	if s.GetParentId() != "" {
+		keys = append(keys, childPrefix(workspace, s.GetParentId())+entry)
+	}
+	if path := file.OwnPath(s); path != "" && !strings.Contains(path, "\x00") {
+		keys = append(keys, byOwnPath+workspace+"/"+path+"\x00"+tidemarkv1.EscapePart(s.GetParentId())+"/"+entry)
+	}
+	if file.MatchesByPath(s) {
+		for _, path := range pathsOf(s) {
+			if !strings.Contains(path, "\x00") {
+				keys = append(keys, byFolderPath+workspace+"/"+strings.TrimSuffix(path, "/")+"\x00"+entry)
+			}
+		}
+	}
+	return keys
+}
+
+// childPrefix is the prefix of the index keys of a folder's children; the workspace is escaped.
+func childPrefix(workspace, folder string) string {
+	return byParent + workspace + "/" + tidemarkv1.EscapePart(folder) + "/"
 }

@@ -2,6 +2,7 @@ package localstore
 
 import (
 	"bytes"
+	"encoding/binary"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -87,4 +88,14 @@ func PrefixEnd(prefix []byte) []byte {
 		}
 	}
 	return nil
+}
+
+const storeKeyHead = 3
+
+// storeKey orders keys by partition, then space, then key.
+func storeKey(partition int32, space Space, key []byte) []byte {
+	b := make([]byte, 0, storeKeyHead+len(key))
+	b = binary.BigEndian.AppendUint16(b, uint16(partition))
+	b = append(b, byte(space))
+	return append(b, key...)
 }

@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -376,16 +375,6 @@ func (w *Writer) Get(space Space, key []byte) ([]byte, error) {
 	return w.store.Get(w.partition, space, key)
 }
 
-const storeKeyHead = 3
-
-// storeKey orders keys by partition, then space, then key.
-func storeKey(partition int32, space Space, key []byte) []byte {
-	b := make([]byte, 0, storeKeyHead+len(key))
-	b = binary.BigEndian.AppendUint16(b, uint16(partition))
-	b = append(b, byte(space))
-	return append(b, key...)
-}
-
 // pebbleLog logs Pebble's errors, without its progress messages.
 type pebbleLog struct{ store *Store }
 
@@ -399,5 +388,3 @@ func (l pebbleLog) Errorf(format string, args ...any) {
 func (l pebbleLog) Fatalf(format string, args ...any) {
 	panic("local store " + l.store.dir + ": " + fmt.Sprintf(format, args...))
 }
-
-var _ io.Closer = (*Store)(nil)

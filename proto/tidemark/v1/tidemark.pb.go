@@ -175,7 +175,8 @@ func (IndexOp_Op) EnumDescriptor() ([]byte, []int) {
 	return file_tidemark_v1_tidemark_proto_rawDescGZIP(), []int{7, 0}
 }
 
-// Position is the partition and offset of a record in the events topic. Its text form is "partition:offset", for example "7:1234".
+// Position is the partition and offset of a record in the events topic. Its text form is "partition:offset", for
+// example "7:1234".
 type Position struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Partition     int32                  `protobuf:"varint,1,opt,name=partition,proto3" json:"partition,omitempty"`
@@ -255,14 +256,17 @@ type Event struct {
 	RecordedAt int64 `protobuf:"varint,15,opt,name=recorded_at,json=recordedAt,proto3" json:"recorded_at,omitempty"`
 	// payload is the record's JSON, byte for byte.
 	Payload []byte `protobuf:"bytes,16,opt,name=payload,proto3" json:"payload,omitempty"`
-	// replayed is set by the header tidemark-replay: an operator sent this record again, so it is never too old for the dedupe window.
+	// replayed is set by the header tidemark-replay: an operator sent this record again, so it is never too old for the
+	// dedupe window.
 	Replayed bool `protobuf:"varint,17,opt,name=replayed,proto3" json:"replayed,omitempty"`
-	// unreadable has the canonical names ("size", "created"), sorted, of the fields whose values could not be read. They count as absent.
-	// An event with an unreadable time is ordered by its arrival.
+	// unreadable has the canonical names ("size", "created"), sorted, of the fields whose values could not be read. They
+	// count as absent. An event with an unreadable time is ordered by its arrival.
 	Unreadable []string `protobuf:"bytes,18,rep,name=unreadable,proto3" json:"unreadable,omitempty"`
-	// cause is set, by the header tidemark-cause, in a derived event: one that tidemark itself wrote for an entry of a folder.
+	// cause is set, by the header tidemark-cause, in a derived event: one that tidemark itself wrote for an entry of a
+	// folder.
 	Cause *Cause `protobuf:"bytes,19,opt,name=cause,proto3" json:"cause,omitempty"`
-	// sent_event is the sender's name of the event if ingress replaced it by an alias's canonical name, which is then in event; else empty.
+	// sent_event is the sender's name of the event if ingress replaced it by an alias's canonical name, which is then in
+	// event; else empty.
 	SentEvent     string `protobuf:"bytes,20,opt,name=sent_event,json=sentEvent,proto3" json:"sent_event,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -532,17 +536,17 @@ type Inherited struct {
 	// path is the folder's path; empty if it is not known.
 	Path      string     `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
 	PathSince *EventTime `protobuf:"bytes,4,opt,name=path_since,json=pathSince,proto3" json:"path_since,omitempty"`
-	// from_path is set for an entry that was matched by its path: it is the folder's path in the entry's own path, and is replaced by path.
-	// The folder had that path until from_until; absent if it still has it.
+	// from_path is set for an entry that was matched by its path: it is the folder's path in the entry's own path, and is
+	// replaced by path. The folder had that path until from_until; absent if it still has it.
 	FromPath  string     `protobuf:"bytes,5,opt,name=from_path,json=fromPath,proto3" json:"from_path,omitempty"`
 	FromUntil *EventTime `protobuf:"bytes,10,opt,name=from_until,json=fromUntil,proto3" json:"from_until,omitempty"`
-	// trashed reports whether the folder is in the trash. trashed_since is the time of its last delete, and restored_since that of the
-	// restore after it.
+	// trashed reports whether the folder is in the trash. trashed_since is the time of its last delete, and
+	// restored_since that of the restore after it.
 	Trashed       bool       `protobuf:"varint,6,opt,name=trashed,proto3" json:"trashed,omitempty"`
 	TrashedSince  *EventTime `protobuf:"bytes,7,opt,name=trashed_since,json=trashedSince,proto3" json:"trashed_since,omitempty"`
 	RestoredSince *EventTime `protobuf:"bytes,8,opt,name=restored_since,json=restoredSince,proto3" json:"restored_since,omitempty"`
-	// above are the folders above that one, nearest first. Only folders have it: while events are out of order, each of two folders may
-	// name the other as its parent.
+	// above are the folders above that one, nearest first. Only folders have it: while events are out of order, each of
+	// two folders may name the other as its parent.
 	Above         []string `protobuf:"bytes,9,rep,name=above,proto3" json:"above,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -729,23 +733,25 @@ type FileState struct {
 	Kind      Kind   `protobuf:"varint,19,opt,name=kind,proto3,enum=tidemark.v1.Kind" json:"kind,omitempty"`
 	// log_id is Kafka's id of the events topic that position is in: the offsets of a recreated topic start over.
 	LogId string `protobuf:"bytes,30,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
-	// Older builds wrote, in place of field_times, the sender's time for each group of fields (name, path and parent; size, mime and
-	// hash; status). These are still read.
+	// Older builds wrote, in place of field_times, the sender's time for each group of fields (name, path and parent;
+	// size, mime and hash; status). These are still read.
 	PlaceAt   *int64 `protobuf:"varint,31,opt,name=place_at,json=placeAt,proto3,oneof" json:"place_at,omitempty"`
 	ContentAt *int64 `protobuf:"varint,32,opt,name=content_at,json=contentAt,proto3,oneof" json:"content_at,omitempty"`
 	StatusAt  *int64 `protobuf:"varint,33,opt,name=status_at,json=statusAt,proto3,oneof" json:"status_at,omitempty"`
-	// seen is the dedupe window: 24-byte entries, oldest first by the sender's time, then in log order. Each is the first 16
-	// bytes of the event id's SHA-256, then the sender's time and the record's, both in seconds since 1970 as 4 bytes, big
-	// endian. An undated event has the sender's time of the newest entry.
+	// seen is the dedupe window: 24-byte entries, oldest first by the sender's time, then in log order. Each is the first
+	// 16 bytes of the event id's SHA-256, then the sender's time and the record's, both in seconds since 1970 as 4 bytes,
+	// big endian. An undated event has the sender's time of the newest entry.
 	Seen []byte `protobuf:"bytes,34,opt,name=seen,proto3" json:"seen,omitempty"`
-	// last_at is the sender's time of the newest dated event. An older event does not set last_event, actor_id and updated_at.
+	// last_at is the sender's time of the newest dated event. An older event does not set last_event, actor_id and
+	// updated_at.
 	LastAt *int64 `protobuf:"varint,35,opt,name=last_at,json=lastAt,proto3,oneof" json:"last_at,omitempty"`
-	// field_times has the sender's time of the event that last wrote each field, in the order name, path, parent, size, mime, hash,
-	// status, actor. Each is last_at minus that time plus 1, or 0 for a field that no dated event wrote. Trailing zeros are left out.
+	// field_times has the sender's time of the event that last wrote each field, in the order name, path, parent, size,
+	// mime, hash, status, actor. Each is last_at minus that time plus 1, or 0 for a field that no dated event wrote.
+	// Trailing zeros are left out.
 	FieldTimes []uint64 `protobuf:"varint,36,rep,packed,name=field_times,json=fieldTimes,proto3" json:"field_times,omitempty"`
-	// own_path is the path from the row's own events, if another path is shown. renamed: the name is newer than the path and replaces its
-	// last element. unplaced: the parent is newer than own_path, of which only the last element is still valid. own_status and
-	// own_deleted_at are from the row's own events, if the folder's status is shown.
+	// own_path is the path from the row's own events, if another path is shown. renamed: the name is newer than the path
+	// and replaces its last element. unplaced: the parent is newer than own_path, of which only the last element is still
+	// valid. own_status and own_deleted_at are from the row's own events, if the folder's status is shown.
 	OwnPath  string `protobuf:"bytes,37,opt,name=own_path,json=ownPath,proto3" json:"own_path,omitempty"`
 	Unplaced bool   `protobuf:"varint,38,opt,name=unplaced,proto3" json:"unplaced,omitempty"`
 	// path_parent is the parent in the event of own_path, empty if it had none; absent if it is parent_id.
@@ -757,8 +763,9 @@ type FileState struct {
 	UndatedPlaceAt  int64      `protobuf:"varint,41,opt,name=undated_place_at,json=undatedPlaceAt,proto3" json:"undated_place_at,omitempty"`
 	UndatedStatusAt int64      `protobuf:"varint,42,opt,name=undated_status_at,json=undatedStatusAt,proto3" json:"undated_status_at,omitempty"`
 	Inherited       *Inherited `protobuf:"bytes,43,opt,name=inherited,proto3" json:"inherited,omitempty"`
-	// silent counts the folded events that changed nothing that is shown, and so did not raise version. version plus silent counts all
-	// folded events: the row with more is newer. silent_offset is the offset of the last one, in the partition of position.
+	// silent counts the folded events that changed nothing that is shown, and so did not raise version. version plus
+	// silent counts all folded events: the row with more is newer. silent_offset is the offset of the last one, in the
+	// partition of position.
 	Silent       int64 `protobuf:"varint,44,opt,name=silent,proto3" json:"silent,omitempty"`
 	SilentOffset int64 `protobuf:"varint,45,opt,name=silent_offset,json=silentOffset,proto3" json:"silent_offset,omitempty"`
 	// Of folders only.
@@ -1249,8 +1256,8 @@ func (x *IndexOp) GetFile() *FileState {
 // Notice is what one event changed.
 type Notice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// op_id is "workspace/event_id/file_id", without a file "workspace/event_id", each part escaped as in a key. It is the same each time
-	// that the event is processed.
+	// op_id is "workspace/event_id/file_id", without a file "workspace/event_id", each part escaped as in a key. It is
+	// the same each time that the event is processed.
 	OpId        string `protobuf:"bytes,1,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
 	Event       string `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
 	EventId     string `protobuf:"bytes,3,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
@@ -1432,8 +1439,8 @@ func (x *Notice) GetCause() *Cause {
 type WorkspaceState struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	WorkspaceId string                 `protobuf:"bytes,1,opt,name=workspace_id,json=workspaceId,proto3" json:"workspace_id,omitempty"`
-	// files, bytes and by_type count active files; by_type is by MIME type, "unknown" without one, "other" for those that are too
-	// long or too many. A type without files keeps its counter of 0, which is not shown.
+	// files, bytes and by_type count active files; by_type is by MIME type, "unknown" without one, "other" for those that
+	// are too long or too many. A type without files keeps its counter of 0, which is not shown.
 	Files   int64            `protobuf:"varint,2,opt,name=files,proto3" json:"files,omitempty"`
 	Bytes   int64            `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Trashed int64            `protobuf:"varint,4,opt,name=trashed,proto3" json:"trashed,omitempty"`
