@@ -1,0 +1,98 @@
+// Package sinks delivers records of tidemark's topics to other systems: search, notifications, archive, models.
+//
+// Each sink is a Sink in a package of its own below this one. Its Deliver method knows the destination and nothing of
+// Kafka. The Loop does the rest, the same for all: it consumes as a group, retries with backoff, splits batches that are
+// rejected, writes dead letters, commits, and counts.
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A Sink is a destination.
+type Sink interface {
+	// Deliver applies a batch: records of one partition, in order, at least one. Batches of different partitions are
+	// delivered at the same time. A record may come again, after a crash and after an error. ctx ends when the attempt
+	// has taken too long, or the partition goes to another process.
+	//
+	// The error says what happens to the records:
+	//
+	//	nil                   all are applied
+	//	a *Rejected           the destination will never accept the batch. One record becomes a dead letter. Several
+	//	                      are delivered again in two halves, so only those at fault become dead letters
+	//	a *Partial            each record has an outcome of its own
+	//	a *Later              none is applied; delivered again after a pause that the destination names
+	//	any other             none is known to be applied; delivered again, with exponential backoff
+	Deliver(ctx context.Context, batch []*Record) error
+}
+
+// A Record is one record of a topic.
+type Record struct {
+	Topic     string // Topic, Partition and Offset are the record's position, also of a record that is retried
+	Partition int32
+	Offset    int64
+	Key       []byte
+	Value     []byte
+	Headers   []Header
+	Time      time.Time // when the broker appended it
+	Retried   bool      // an operator replayed its dead letter: it may be older than what the destination has
+}
+
+// A Header is a header of a record.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Position returns where the record is: topic/partition:offset.
+func (r *Record) Position() string { return fmt.Sprintf("%s/%d:%d", r.Topic, r.Partition, r.Offset) }
+
+// Rejected is an error that no retry mends: the destination refuses the data.
+type Rejected struct {
+	Reason string // what to fix, for people
+	Answer string // what the destination answered
+}
+
+func (e *Rejected) Error() string {
+	if e.Answer == "" {
+		return e.Reason
+	}
+	return e.Reason + ": " + e.Answer
+}
+
+// Later is an error of a destination that says when to try again, as with Retry-After.
+type Later struct {
+	Pause time.Duration
+	Err   error
+}
+
+func (e *Later) Error() string { return fmt.Sprintf("%v (again in %v)", e.Err, e.Pause) }
+func (e *Later) Unwrap() error { return e.Err }
+
+// Partial is the error of a batch whose records have different outcomes. Records that it does not name are applied.
+type Partial struct {
+	Rejected map[*Record]*Rejected
+	Again    []*Record // not applied, in the order of the batch
+	Err      error     // why those are not applied; may be a *Later
+}
+
+func (e *Partial) Error() string {
+	text := fmt.Sprintf("%d records rejected, %d not applied", len(e.Rejected), len(e.Again))
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	return text
+}
+
+func (e *Partial) Unwrap() error { return e.Err }
+
+// pauseOf returns the pause that a destination asked for, 0 for none.
+func pauseOf(err error) time.Duration {
+	if later, ok := errors.AsType[*Later](err); ok {
+		return later.Pause
+	}
+	return 0
+}
