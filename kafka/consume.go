@@ -37,19 +37,38 @@ type ConsumerConfig struct {
 // then the partition cannot go to another member.
 type Handler func(ctx context.Context, batch []*kgo.Record) error
 
+// handle calls h with the batches of a partition until it is revoked.
+func (h Handler) handle(ctx context.Context, p *AssignedPartition) error {
+	for {
+		batch, err := p.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := h(ctx, batch); err != nil {
+			return fmt.Errorf("from offset %d: %w", batch[0].Offset, err)
+		}
+		p.Handled(batch[len(batch)-1])
+	}
+}
+
+// A PartitionHandler handles the records of one partition from its assignment until Next returns ErrRevoked. It decides
+// by Handled what is committed, which may be less than it has received. Any other error ends Run. It must return soon
+// after ctx ended.
+type PartitionHandler func(ctx context.Context, p *AssignedPartition) error
+
 // A Consumer is a member of a consumer group. It delivers committed records at least once, and in order per partition:
 // see docs/decisions/0017-consume.md.
 type Consumer struct {
 	log     *slog.Logger
 	cluster Config
 	config  ConsumerConfig
-	handle  Handler
+	handle  PartitionHandler
 	brokers *brokerErrors
 
 	mu         sync.Mutex
 	admin      *admin // nil: not running
 	fail       context.CancelCauseFunc
-	partitions map[topicPartition]*assigned
+	partitions map[topicPartition]*AssignedPartition
 	notReady   error // nil: joined, and no error since
 }
 
@@ -58,8 +77,16 @@ type topicPartition struct {
 	partition int32
 }
 
-// NewConsumer checks the configuration. Nothing is connected before Run.
+// NewConsumer returns a consumer that gives batches to handle. It checks the configuration; nothing is connected before
+// Run.
 func NewConsumer(log *slog.Logger, cluster Config, config ConsumerConfig, handle Handler) (*Consumer, error) {
+	return NewPartitionConsumer(log, cluster, config, handle.handle)
+}
+
+// NewPartitionConsumer returns a consumer that calls handle for each partition that it is assigned.
+func NewPartitionConsumer(log *slog.Logger, cluster Config, config ConsumerConfig, handle PartitionHandler) (*Consumer,
+	error,
+) {
 	if config.Group == "" || len(config.Topics) == 0 || slices.Contains(config.Topics, "") {
 		return nil, errors.New("a consumer needs a group and topics")
 	}
@@ -206,7 +233,7 @@ func (c *Consumer) open(fail context.CancelCauseFunc) (*kgo.Client, error) {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
 	c.admin = &admin{Client: kadm.NewClient(client), client: client, brokers: c.cluster.Brokers, last: last}
-	c.partitions, c.fail, c.brokers = map[topicPartition]*assigned{}, fail, brokers
+	c.partitions, c.fail, c.brokers = map[topicPartition]*AssignedPartition{}, fail, brokers
 	c.notReady = fmt.Errorf("not yet a member of group %s", c.config.Group)
 	return client, nil
 }
@@ -220,7 +247,7 @@ func (c *Consumer) assign(_ context.Context, client *kgo.Client, partitions map[
 	c.notReady = nil
 	for topic, numbers := range partitions {
 		for _, number := range numbers {
-			p := newAssigned(c, client, topicPartition{topic, number})
+			p := newPartition(c, client, topicPartition{topic, number})
 			c.partitions[p.topicPartition] = p
 			go p.run()
 		}
@@ -261,7 +288,7 @@ func (c *Consumer) lose(_ context.Context, client *kgo.Client, partitions map[st
 
 // stop waits until the handlers of partitions have finished their batch, and cancels those that take longer than limit.
 func (c *Consumer) stop(client *kgo.Client, partitions map[string][]int32, limit time.Duration) {
-	var stopping []*assigned
+	var stopping []*AssignedPartition
 	c.mu.Lock()
 	for topic, numbers := range partitions {
 		for _, number := range numbers {

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -9,8 +10,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// An assigned partition has a goroutine that gives its records to the handler.
-type assigned struct {
+// ErrRevoked is the error of AssignedPartition.Next when the partition goes to another member, or Run ends.
+var ErrRevoked = errors.New("the partition is revoked")
+
+// An AssignedPartition is one assigned partition. A goroutine of its own gives its records to the handler.
+type AssignedPartition struct {
 	topicPartition
 	consumer *Consumer
 	client   *kgo.Client
@@ -20,70 +24,107 @@ type assigned struct {
 	done     chan struct{} // closed: no handler is running
 	added    chan struct{}
 
-	mu         sync.Mutex
-	queue      []*kgo.Record // not handled, control records included; the handler has the first of them
-	bytes      int           // of queue
-	paused     bool
-	nextOffset int64 // after the last record handled; at first the committed offset, or unlocated until that is known
+	mu     sync.Mutex
+	queue  []*kgo.Record // fetched and not delivered, control records included
+	bytes  int           // of queue and of the last batch
+	batch  int           // bytes of the last batch, which the handler may still have
+	paused bool
+
+	unhandled []delivered     // batches with a record that is not handled
+	delivered kgo.EpochOffset // after the last record delivered and the control records behind it
+	last      int64           // the offset of the last record delivered; negative: none
+	// nextOffset is after the last record handled; at first the committed offset, or unlocated until that is known.
+	nextOffset int64
+}
+
+// A delivered batch is remembered by its offsets, and the time of its first record.
+type delivered struct {
+	first, last int64
+	at          time.Time
 }
 
 // unlocated is the nextOffset of a partition until its committed offset is known. If the group has none, nextOffset is
 // negative too, but higher.
 const unlocated = -1 << 62
 
-func newAssigned(c *Consumer, client *kgo.Client, at topicPartition) *assigned {
+func newPartition(c *Consumer, client *kgo.Client, at topicPartition) *AssignedPartition {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &assigned{
-		topicPartition: at, consumer: c, client: client, ctx: ctx, cancel: cancel, nextOffset: unlocated,
+	return &AssignedPartition{
+		topicPartition: at, consumer: c, client: client, ctx: ctx, cancel: cancel, last: -1, nextOffset: unlocated,
 		stopping: make(chan struct{}), done: make(chan struct{}), added: make(chan struct{}, 1),
 	}
 }
 
-func (p *assigned) run() {
+// Topic returns the name of the partition's topic.
+func (p *AssignedPartition) Topic() string { return p.topic }
+
+// Number returns the number of the partition in its topic.
+func (p *AssignedPartition) Number() int32 { return p.partition }
+
+// run calls the handler. A handler that was cancelled leaves its records to the next owner; other errors end Run.
+func (p *AssignedPartition) run() {
 	defer close(p.done)
+	err := p.consumer.handle(p.ctx, p)
+	switch {
+	case p.ctx.Err() != nil:
+		p.consumer.log.Warn("handler cancelled, its records will be delivered again",
+			"group", p.consumer.config.Group, "error", err)
+	case err == nil:
+		p.consumer.fail(fmt.Errorf("the handler of partition %d of %s has returned", p.partition, p.topic))
+	case !errors.Is(err, ErrRevoked):
+		p.consumer.fail(fmt.Errorf("handle partition %d of %s: %w", p.partition, p.topic, err))
+	}
+}
+
+// Next returns the records that follow, at least one and at most BatchRecords, and waits for them. Until the next call
+// they count as buffered. The error is ErrRevoked, after which there are no more, or that of ctx.
+func (p *AssignedPartition) Next(ctx context.Context) ([]*kgo.Record, error) {
 	for {
+		p.release()
 		select {
 		case <-p.stopping:
-			return
+			return nil, ErrRevoked
 		default:
 		}
-		batch, covered := p.peek()
-		if covered == 0 {
-			select {
-			case <-p.added:
-			case <-p.stopping:
-			}
-			continue
+		if batch := p.take(); len(batch) > 0 {
+			return batch, nil
 		}
-		if len(batch) > 0 {
-			if err := p.consumer.handle(p.ctx, batch); err != nil {
-				p.failed(fmt.Errorf("handle partition %d of %s from offset %d: %w",
-					p.partition, p.topic, batch[0].Offset, err))
-				return
-			}
+		select {
+		case <-p.added:
+		case <-p.stopping:
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		p.handled(covered)
 	}
 }
 
-// failed ends Run, unless the handler was cancelled, which leaves its batch to the next owner.
-func (p *assigned) failed(err error) {
-	if p.ctx.Err() != nil {
-		p.consumer.log.Warn("handler cancelled, its batch will be delivered again",
-			"group", p.consumer.config.Group, "error", err)
+// Handled marks r and all records before it for the next commit: they do not come again.
+func (p *AssignedPartition) Handled(r *kgo.Record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.unhandled) > 0 && p.unhandled[0].last <= r.Offset {
+		p.unhandled = p.unhandled[1:]
+	}
+	if r.Offset == p.last {
+		p.mark(p.delivered)
 		return
 	}
-	p.consumer.fail(err)
+	p.mark(kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1})
 }
 
-func (p *assigned) locate(offset int64) {
+func (p *AssignedPartition) mark(next kgo.EpochOffset) {
+	p.nextOffset = next.Offset
+	p.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.partition: next}})
+}
+
+func (p *AssignedPartition) locate(offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.nextOffset = offset
 }
 
 // add queues fetched records, and pauses fetching when the buffer is full.
-func (p *assigned) add(records []*kgo.Record) {
+func (p *AssignedPartition) add(records []*kgo.Record) {
 	detach(records)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -101,43 +142,51 @@ func (p *assigned) add(records []*kgo.Record) {
 	}
 }
 
-// peek returns the next batch, and how many records of the queue it covers. Control records are not delivered.
-func (p *assigned) peek() (batch []*kgo.Record, covered int) {
+// take removes the next batch from the queue, empty if there is none. Control records are not delivered: their offset
+// is committed with the record before them.
+func (p *AssignedPartition) take() (batch []*kgo.Record) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	covered = min(len(p.queue), p.consumer.config.BatchRecords)
-	for _, r := range p.queue[:covered] {
+	for len(batch) < p.consumer.config.BatchRecords && len(p.queue) > 0 {
+		r := p.queue[0]
+		p.queue[0], p.queue = nil, p.queue[1:]
+		p.batch += size(r)
+		p.delivered = kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1}
 		if !r.Attrs.IsControl() {
 			batch = append(batch, r)
+			p.last = r.Offset
 		}
 	}
-	return batch, covered
+	switch {
+	case len(batch) > 0:
+		p.unhandled = append(p.unhandled, delivered{batch[0].Offset, p.last, batch[0].Timestamp})
+	case p.batch > 0 && len(p.unhandled) == 0:
+		p.mark(p.delivered)
+	}
+	return batch
 }
 
-// handled removes the first records of the queue and marks them for the next commit.
-func (p *assigned) handled(covered int) {
+// release frees the buffer of the last batch, and resumes fetching when there is room.
+func (p *AssignedPartition) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	last := p.queue[covered-1]
-	p.nextOffset = last.Offset + 1
-	for i, r := range p.queue[:covered] {
-		p.bytes -= size(r)
-		p.queue[i] = nil
-	}
-	p.queue = p.queue[covered:]
-	next := kgo.EpochOffset{Epoch: last.LeaderEpoch, Offset: last.Offset + 1}
-	p.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.partition: next}})
+	p.bytes, p.batch = p.bytes-p.batch, 0
 	if p.paused && p.bytes < p.consumer.config.BufferBytes/2 {
 		p.paused = false
 		p.client.ResumeFetchPartitions(map[string][]int32{p.topic: {p.partition}})
 	}
 }
 
-// next returns the offset of the next record to handle, and its age if it was fetched. The offset is negative if it is
-// unknown (unlocated), or if the group has no committed offset and no record was received yet.
-func (p *assigned) next() (offset int64, age time.Duration) {
+// next returns the offset of the next record to handle, and its age if it was fetched: of a batch that is handled in
+// part, that of its first record. The offset is negative if it is unknown (unlocated), or if the group has no committed
+// offset and no record was received yet.
+func (p *AssignedPartition) next() (offset int64, age time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.unhandled) > 0 {
+		oldest := p.unhandled[0]
+		return max(oldest.first, p.nextOffset), max(0, time.Since(oldest.at))
+	}
 	for _, r := range p.queue {
 		if !r.Attrs.IsControl() {
 			return r.Offset, max(0, time.Since(r.Timestamp))

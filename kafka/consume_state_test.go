@@ -131,7 +131,7 @@ func TestConsumeHandlerError(t *testing.T) {
 	}
 	for range 2 { // again with the same Consumer
 		err := c.Run(t.Context())
-		if !errors.Is(err, wrong) || !strings.Contains(err.Error(), "partition 0 of "+b.topic+" from offset 1") {
+		if !errors.Is(err, wrong) || !strings.Contains(err.Error(), "partition 0 of "+b.topic+": from offset 1") {
 			t.Fatal(err)
 		}
 		if !errors.Is(c.Ready(), wrong) {
@@ -342,4 +342,59 @@ func TestConsumeTransactions(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A handler of partitions commits less than it has received, and receives the rest again.
+func TestConsumePartitionHandler(t *testing.T) {
+	b := newConsumeBench(t, 1)
+	b.produce(t, 0, values(5)...)
+	run := func(first, handled int64) {
+		t.Helper()
+		var got journal
+		idle := make(chan error, 1)
+		c, err := kafka.NewPartitionConsumer(slog.New(slog.DiscardHandler), b.conf,
+			kafka.ConsumerConfig{
+				Group: b.topic, Topics: []string{b.topic}, BatchRecords: 2, CommitEvery: 100 * time.Millisecond,
+			},
+			func(ctx context.Context, p *kafka.AssignedPartition) error {
+				for {
+					wait, cancel := context.WithTimeout(ctx, 2*time.Second)
+					batch, err := p.Next(wait)
+					cancel()
+					if errors.Is(err, context.DeadlineExceeded) {
+						idle <- err
+						_, err = p.Next(ctx)
+					}
+					if err != nil {
+						return err
+					}
+					got.add(batch)
+					for _, r := range batch {
+						if r.Offset == handled {
+							p.Handled(r)
+						}
+					}
+				}
+			})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- c.Run(ctx) }()
+		<-idle
+		await(t, "the commit", func() bool { return b.committed(t, 0) == handled+1 })
+		if lags, err := c.Lag(t.Context()); err != nil || lags[0].Records != 4-handled || (lags[0].Age > 0) != (handled < 4) {
+			t.Errorf("lag: %+v, %v", lags, err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if at := got.offsets[b.topic+"/0"]; at[0] != first || at[len(at)-1] != 4 {
+			t.Errorf("received %v, want all from %d", at, first)
+		}
+	}
+	run(0, 2)
+	run(3, 4)
 }

@@ -1,8 +1,8 @@
 // Package sinks delivers records of tidemark's topics to other systems: search, notifications, archive, models.
 //
 // Each sink is a Sink in a package of its own below this one. Its Deliver method knows the destination and nothing of
-// Kafka. The Loop does the rest, the same for all: it consumes as a group, retries with backoff, splits batches that are
-// rejected, writes dead letters, commits, and counts.
+// Kafka. The Loop does the rest, the same for all: it consumes as a group, retries with backoff, splits batches that
+// are rejected, writes dead letters, commits, and counts.
 package sinks
 
 import (
