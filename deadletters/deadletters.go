@@ -151,7 +151,9 @@ type Queue struct {
 // New returns the dead letters of streams, which are read by each call. Only the names of streams are used: the
 // partition counts are looked up in the cluster.
 func New(conf kafka.Config, streams topology.Streams) *Queue {
-	return &Queue{kafka: conf, streams: streams, seed: maphash.MakeSeed()}
+	return &Queue{
+		kafka: conf, streams: streams, seed: maphash.MakeSeed(), sinkRetry: SinkRetryTo(streams, streams.RetriesTo),
+	}
 }
 
 // Events returns the name of the events topic, which positions are in when they name no topic.

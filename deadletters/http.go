@@ -127,6 +127,8 @@ func (h *Handler) list(r *http.Request) (any, error) {
 		switch name {
 		case "reason":
 			ask.Reasons = values
+		case "sink":
+			ask.Sinks = values
 		case "entry":
 			ask.Entries = values
 		case "workspace_id":
@@ -190,6 +192,7 @@ func (h *Handler) show(r *http.Request) (any, error) {
 // A request is the body of a POST.
 type request struct {
 	Reasons     []string `json:"reasons"`
+	Sinks       []string `json:"sinks"`
 	WorkspaceID *string  `json:"workspace_id"`
 	EventID     *string  `json:"event_id"`
 	Entries     []string `json:"entries"`
@@ -202,11 +205,11 @@ type request struct {
 }
 
 func (q *request) filter(events string) (Filter, error) {
-	f := Filter{Reasons: q.Reasons, All: q.all}
+	f := Filter{Reasons: q.Reasons, Sinks: q.Sinks, All: q.all}
 	for _, list := range []struct {
 		name   string
 		values []string
-	}{{"reasons", q.Reasons}, {"entries", q.Entries}} {
+	}{{"reasons", q.Reasons}, {"sinks", q.Sinks}, {"entries", q.Entries}} {
 		if list.values != nil && (len(list.values) == 0 || slices.Contains(list.values, "")) {
 			return f, empty(list.name)
 		}

@@ -144,9 +144,10 @@ func (q *Queue) Find(ctx context.Context, source Source) (*Entry, *kgo.Record, e
 	return nil, nil, fmt.Errorf("%s: %w", source.Text(q.Events()), ErrNoEntry)
 }
 
-// A Group is the entries of one reason.
+// A Group is the entries of one reason, and of one sink.
 type Group struct {
 	Reason  string    `json:"reason"`
+	Sink    string    `json:"sink,omitempty"`
 	Entries int       `json:"entries"`
 	Records int       `json:"records"` // more than entries when a source record was dead-lettered more than once
 	First   time.Time `json:"first_failed_at"`
@@ -154,15 +155,16 @@ type Group struct {
 	Example *Entry    `json:"example"` // the newest
 }
 
-// Groups groups entries by reason, the largest group first.
+// Groups groups entries by reason and sink, the largest group first.
 func Groups(entries []*Entry) []Group {
-	byReason := map[string]*Group{}
+	type key struct{ reason, sink string }
+	groupOf := map[key]*Group{}
 	var order []*Group
 	for _, e := range entries {
-		g := byReason[e.Reason]
+		g := groupOf[key{e.Reason, e.Sink}]
 		if g == nil {
-			g = &Group{Reason: e.Reason, First: e.First, Last: e.Last, Example: e}
-			byReason[e.Reason] = g
+			g = &Group{Reason: e.Reason, Sink: e.Sink, First: e.First, Last: e.Last, Example: e}
+			groupOf[key{e.Reason, e.Sink}] = g
 			order = append(order, g)
 		}
 		g.Entries++
@@ -173,7 +175,7 @@ func Groups(entries []*Entry) []Group {
 		}
 	}
 	slices.SortFunc(order, func(a, b *Group) int {
-		return cmp.Or(b.Entries-a.Entries, cmp.Compare(a.Reason, b.Reason))
+		return cmp.Or(b.Entries-a.Entries, cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Sink, b.Sink))
 	})
 	groups := make([]Group, len(order))
 	for i, g := range order {

@@ -26,9 +26,10 @@ type Options struct {
 	Report func(replay.Progress) // called after each batch, counted in entries
 }
 
-// A Tally counts the entries of one reason.
+// A Tally counts the entries of one reason, and of one sink.
 type Tally struct {
 	Reason  string `json:"reason"`
+	Sink    string `json:"sink,omitempty"`
 	Done    int    `json:"done"` // replayed or dropped, or would be
 	Skipped int    `json:"left,omitempty"`
 	Why     string `json:"why,omitempty"`          // why Example was skipped
@@ -85,10 +86,10 @@ func (r *Result) named(ctx context.Context, q *Queue, f Filter) ([]*Entry, error
 
 // count counts an entry; why says why it was skipped, or is empty.
 func (r *Result) count(e *Entry, why string) {
-	i := slices.IndexFunc(r.Tallies, func(t Tally) bool { return t.Reason == e.Reason })
+	i := slices.IndexFunc(r.Tallies, func(t Tally) bool { return t.Reason == e.Reason && t.Sink == e.Sink })
 	if i < 0 {
 		i = len(r.Tallies)
-		r.Tallies = append(r.Tallies, Tally{Reason: e.Reason})
+		r.Tallies = append(r.Tallies, Tally{Reason: e.Reason, Sink: e.Sink})
 	}
 	t := &r.Tallies[i]
 	if why == "" {
@@ -105,16 +106,17 @@ func (r *Result) count(e *Entry, why string) {
 
 // Replay sends the records of the entries that match again, in replay order: events to the events topic, and records
 // that a sink rejected to the topic of the record that SinkRetry returns. It skips an event that would be dead-lettered
-// again, unless Force is set, and the entries of sinks if there is no SinkRetry. After a record is acknowledged, its
+// again, unless Force is set, and the entries of sinks that do not exist. After a record is acknowledged, its
 // entry is marked as replayed. An entry that was sent but not marked before a run was interrupted is sent again.
 func (q *Queue) Replay(ctx context.Context, f Filter, o Options) (*Result, error) {
 	events, err := kafka.Extent(ctx, q.kafka, q.Events())
 	if err != nil {
 		return nil, err
 	}
+	counts := map[string]int{}
 	return q.resolve(ctx, f, o, Replayed, func(e *Entry, dead *kgo.Record) (*kgo.Record, string) {
 		if e.Sink != "" {
-			return q.toSink(e, dead)
+			return q.toSink(ctx, e, dead, counts)
 		}
 		return q.toEvents(e, dead, len(events), o.Force)
 	})

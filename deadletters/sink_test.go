@@ -37,12 +37,8 @@ func (b *bench) reject(t *testing.T, sink string, source *kgo.Record) {
 func TestEntriesOfSinks(t *testing.T) {
 	b := newBench(t)
 	home := kafka.Partition("w", partitions)
-	retries := topology.Topic{Name: b.s.Index.Name + "-retry", Partitions: partitions, Replication: 1, MinISR: 1}
-	if _, err := kafka.ApplyTopics(t.Context(), b.conf, []topology.Topic{retries}); err != nil {
-		t.Fatal(err)
-	}
 	b.reject(t, "search", b.indexed("f", 2, 7))
-	b.reject(t, "model", b.indexed("f", 2, 7))
+	b.reject(t, "model-scan", b.indexed("f", 2, 7))
 	b.reject(t, "search", b.indexed("f", 3, 9))
 	b.reject(t, "search", b.indexed("f", 2, 7)) // again, after a crash
 	b.reject(t, "archive", b.indexed("g", 1, 11))
@@ -53,14 +49,21 @@ func TestEntriesOfSinks(t *testing.T) {
 	inEvents := fmt.Sprintf("%d:5", home)
 	expect(t, "all", b.entries(t, deadletters.Filter{}), []string{
 		inEvents + " wrong_partition w/a x1",
-		at(7, "search") + " sink_rejected w/ x2", at(7, "model") + " sink_rejected w/ x1",
+		at(7, "search") + " sink_rejected w/ x2", at(7, "model-scan") + " sink_rejected w/ x1",
 		at(9, "search") + " sink_rejected w/ x1", at(11, "archive") + " sink_rejected w/ x1",
 	})
-	expect(t, "of a sink", b.entries(t, deadletters.Filter{Sinks: []string{"model"}}),
-		[]string{at(7, "model") + " sink_rejected w/ x1"})
+	expect(t, "of a sink", b.entries(t, deadletters.Filter{Sinks: []string{"model-scan"}}),
+		[]string{at(7, "model-scan") + " sink_rejected w/ x1"})
 
 	h := deadletters.NewHandler(b.queue, func(r *kgo.Record) any { return string(r.Value) },
 		slog.New(slog.DiscardHandler))
+	if status, answer := ask(t, h, "GET", "/dlq?sink=model-scan&sink=archive", ""); status != 200 ||
+		answer["entries"] != 2.0 {
+		t.Errorf("two sinks: %d %v", status, answer)
+	}
+	if status, answer := ask(t, h, "POST", "/dlq/drop", `{"sinks":["search"]}`); status != 200 || answer["done"] != 2.0 {
+		t.Errorf("a dry run of a drop: %d %v", status, answer)
+	}
 	_, answer := ask(t, h, "GET", "/dlq/"+at(9, "search"), "")
 	if entry, _ := answer["entry"].(map[string]any); entry["sink"] != "search" ||
 		entry["answer"] != "400 mapper_parsing_exception" ||
@@ -68,25 +71,7 @@ func TestEntriesOfSinks(t *testing.T) {
 		t.Errorf("shown as %v", answer)
 	}
 
-	// Without a way to the sinks their entries stay open, and the event goes back.
 	sinks := deadletters.Filter{Reasons: []string{deadletters.ReasonSinkRejected}}
-	result := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true, Force: true})
-	const why = "this release has no sinks: replay it with the release that wrote it, or drop it"
-	if result.Done != 1 || result.Skipped != 4 || !strings.Contains(fmt.Sprint(result.Tallies), why) {
-		t.Errorf("without sinks: %+v", result)
-	}
-	b.await(t, b.s.Events, 1)
-
-	b.queue.RetrySinks(func(sink string, source *kgo.Record) (*kgo.Record, error) {
-		if sink == "archive" {
-			return nil, errors.New("the sink archive does not run")
-		}
-		headers := append(source.Headers, kgo.RecordHeader{Key: "sink", Value: []byte(sink)})
-		return &kgo.Record{
-			Topic: retries.Name, Partition: source.Partition, Key: source.Key, Value: source.Value,
-			Headers: headers,
-		}, nil
-	})
 	if result := replay(t, b, sinks, deadletters.Options{}); !result.DryRun || result.Done != 3 || result.Skipped != 1 {
 		t.Errorf("dry run: %+v", result)
 	}
@@ -94,14 +79,21 @@ func TestEntriesOfSinks(t *testing.T) {
 	if result := replay(t, b, search, deadletters.Options{Yes: true}); result.Done != 2 || result.Skipped != 0 {
 		t.Errorf("search: %+v", result)
 	}
-	for i, r := range b.await(t, retries, 2) { // in the order of the source
-		want := b.indexed("f", int64(2+i), 0)
+	for i, r := range b.await(t, b.s.SinkRetry, 2) { // in the order of the source
+		want := b.indexed("f", int64(2+i), int64(7+2*i))
 		if r.Partition != home || string(r.Key) != string(want.Key) || string(r.Value) != string(want.Value) ||
-			len(r.Headers) != 2 || header(r, "traceparent") != "t" || header(r, "sink") != "search" {
+			len(r.Headers) != 3 || header(r, "traceparent") != "t" {
 			t.Errorf("retry %d: %d %q = %q, %v", i, r.Partition, r.Key, r.Value, r.Headers)
 		}
+		from := deadletters.Source{Topic: want.Topic, Partition: want.Partition, Offset: want.Offset}
+		if sink, source, ok := deadletters.ParseRetry(r); !ok || sink != "search" || source != from {
+			t.Errorf("retry %d is for %q, from %+v, %v", i, sink, source, ok)
+		}
+		if _, _, ok := deadletters.ParseRetry(want); ok {
+			t.Error("a record of the index counts as a retry")
+		}
 	}
-	replayedTo := fmt.Sprintf("%s/%d:1", retries.Name, home)
+	replayedTo := fmt.Sprintf("%s/%d:1", b.s.SinkRetry.Name, home)
 	if resolved, err := b.queue.Entries(t.Context(),
 		deadletters.Filter{Sinks: []string{"search"}, All: true}); err != nil ||
 		len(resolved) != 2 || resolved[1].ReplayedTo != replayedTo {
@@ -111,8 +103,8 @@ func TestEntriesOfSinks(t *testing.T) {
 	// The entry of the other sink at the same position is still open. It can be named, and dropped.
 	counter := deadletters.NewCounter(b.queue, slog.New(slog.DiscardHandler))
 	go func() { _ = counter.Run(t.Context()) }() // until the test ends: it gives no other error
-	awaitOpen(t, counter, 2)
-	source, err := deadletters.ParseSource(at(7, "model"), b.s.Events.Name)
+	awaitOpen(t, counter, 3)
+	source, err := deadletters.ParseSource(at(7, "model-scan"), b.s.Events.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,13 +113,55 @@ func TestEntriesOfSinks(t *testing.T) {
 	if err != nil || dropped.Done != 1 {
 		t.Errorf("drop: %+v, %v", dropped, err)
 	}
-	expect(t, "left", b.entries(t, deadletters.Filter{}), []string{at(11, "archive") + " sink_rejected w/ x1"})
-	awaitOpen(t, counter, 1)
-	result = replay(t, b, sinks, deadletters.Options{Yes: true})
-	if result.Done != 0 || result.Skipped != 1 || result.Tallies[0].Why != "the sink archive does not run" {
-		t.Errorf("a sink that refuses: %+v", result)
+	awaitOpen(t, counter, 2)
+	result := replay(t, b, sinks, deadletters.Options{Yes: true, Force: true})
+	if result.Done != 0 || result.Skipped != 1 || result.Tallies[0].Sink != "archive" ||
+		!strings.HasPrefix(result.Tallies[0].Why, `this release has no sink "archive" that takes records back`) {
+		t.Errorf("a sink that reads no retries: %+v", result)
 	}
-	b.await(t, b.s.Events, 1)
+	expect(t, "left", b.entries(t, deadletters.Filter{}), []string{
+		inEvents + " wrong_partition w/a x1", at(11, "archive") + " sink_rejected w/ x1",
+	})
+	b.await(t, b.s.SinkRetry, 2)
+	b.await(t, b.s.Events, 0)
+}
+
+// A record that its sink rejects once more is a new entry. Replayed again, it still has the position of its source.
+func TestASinkRejectsARetry(t *testing.T) {
+	b := newBench(t)
+	sink := deadletters.Filter{Sinks: []string{"notify-urgent"}}
+	b.reject(t, "notify-urgent", b.indexed("f", 2, 7))
+	replay(t, b, sink, deadletters.Options{Yes: true})
+	b.reject(t, "notify-urgent", b.await(t, b.s.SinkRetry, 1)[0])
+	expect(t, "rejected again", b.entries(t, sink), []string{
+		fmt.Sprintf("%s/%d:0@notify-urgent sink_rejected w/ x1", b.s.SinkRetry.Name, kafka.Partition("w", partitions)),
+	})
+	replay(t, b, sink, deadletters.Options{Yes: true})
+	r := b.await(t, b.s.SinkRetry, 2)[1]
+	if to, source, ok := deadletters.ParseRetry(r); !ok || to != "notify-urgent" || source.Topic != b.s.Index.Name ||
+		source.Offset != 7 || len(r.Headers) != 3 {
+		t.Errorf("retried for %s, from %+v, %v, headers %v", to, source, ok, r.Headers)
+	}
+}
+
+// An entry that was copied from an installation with more partitions goes where its key belongs now.
+func TestEntriesOfSinksOfAnotherPrefix(t *testing.T) {
+	b := newBench(t)
+	copied := b.indexed("f", 2, 7)
+	copied.Topic, copied.Partition = "old-index", partitions+5
+	dead := deadletters.NewRecord(b.s.DLQ.Name, copied, deadletters.Failure{
+		Reason: deadletters.ReasonSinkRejected, Sink: "search",
+	})
+	dead.Partition = 0
+	b.put(t, dead)
+	if result := replay(t, b, deadletters.Filter{}, deadletters.Options{Yes: true}); result.Done != 1 {
+		t.Fatalf("%+v", result)
+	}
+	r := b.await(t, b.s.SinkRetry, 1)[0]
+	if _, source, ok := deadletters.ParseRetry(r); !ok || r.Partition != kafka.Partition("w", partitions) ||
+		source.Text("") != fmt.Sprintf("old-index/%d:7", partitions+5) {
+		t.Errorf("in partition %d, from %+v, %v", r.Partition, source, ok)
+	}
 }
 
 // A sink cannot be given a record that was not kept whole; an event can do without its key.

@@ -203,6 +203,9 @@ func (d *cluster) roleACLs(ctx context.Context, role topology.Role) Finding {
 
 // separate returns the errors that were joined.
 func separate(err error) []error {
+	if err == nil {
+		return nil
+	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
 	}

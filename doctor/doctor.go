@@ -77,7 +77,7 @@ func Run(ctx context.Context, c Config, report func(Finding)) {
 	checks := []check{{"topics", d.topics}, {"replicas", d.replicas}, {"acls", d.acls}, {"events", d.events}}
 	for _, role := range c.Roles {
 		for _, group := range role.Groups {
-			if group.Consumes.Name != "" {
+			if group.Consumes.Name != "" && !group.Prefixed {
 				checks = append(checks, check{c.Streams.ShortName(group.Name) + " group", d.group(role, group)})
 			}
 		}

@@ -193,7 +193,11 @@ func (d *cluster) deadLetters(ctx context.Context) []Finding {
 	}
 	reasons, newest := map[string]int{}, time.Time{}
 	for _, g := range deadletters.Groups(entries) {
-		reasons[g.Reason] = g.Entries
+		reason := g.Reason
+		if g.Sink != "" {
+			reason += " (" + g.Sink + ")"
+		}
+		reasons[reason] = g.Entries
 		if g.Last.After(newest) {
 			newest = g.Last
 		}

@@ -2,7 +2,9 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tidemark/kafka"
@@ -22,8 +24,14 @@ func (d *cluster) group(role topology.Role, group topology.GroupUse) func(contex
 	}
 	return func(ctx context.Context) []Finding {
 		before, err := lags(ctx)
+		if _, denied := errors.AsType[*kafka.Denied](err); denied && role.Sink && !slices.Contains(d.User, role.Name) {
+			return one(Skipped, "not checked: "+err.Error(), "")
+		}
 		if err != nil {
 			return []Finding{d.failed(err)}
+		}
+		if role.Sink && before.State == "Dead" && !before.Committed() {
+			return one(Note, before.Group+": nobody has run this sink", "to use it, start `tidemark "+role.Command+"`")
 		}
 		if found := outOfRange(before); found != nil {
 			return found

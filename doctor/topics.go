@@ -36,31 +36,47 @@ func sameCount(errs []error, n int) bool {
 func (d *cluster) topics(ctx context.Context) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	want, found := d.Streams.Topics(), []Finding(nil)
-	if state, err := kafka.Describe(ctx, d.Kafka, want); err != nil {
+	want, found := d.Streams, []Finding(nil)
+	if state, err := kafka.Describe(ctx, d.Kafka, want.Topics()); err != nil {
 		return []Finding{d.failed(err)}
 	} else if state.Single() && d.Single.Events.Replication < d.Streams.Events.Replication {
-		want = d.Single.Topics()
+		want = d.Single
 		found = one(Note, "one broker: no replication, fine for development",
 			fmt.Sprintf("nothing for `tidemark dev`; the other commands need --replication %d --min-insync %d",
-				want[0].Replication, want[0].MinISR))
+				want.Events.Replication, want.Events.MinISR))
 	}
-	err := kafka.CheckTopics(ctx, d.Kafka, want)
-	if err == nil {
-		what := fmt.Sprintf("all %d exist with the expected settings, %d partitions each", len(want),
-			want[0].Partitions)
-		return append(append(found, one(OK, what, "")...), d.timestamps(ctx, want)...)
+	optional := want.SinkTopics()
+	needed := want.Topics()[:len(want.Topics())-len(optional)]
+	errs := slices.Concat(separate(kafka.CheckTopics(ctx, d.Kafka, needed)),
+		separate(kafka.CheckTopics(ctx, d.Kafka, optional)))
+	if len(errs) == 0 {
+		what := fmt.Sprintf("all %d exist with the expected settings, %d partitions each", len(want.Topics()),
+			want.Events.Partitions)
+		return append(append(found, one(OK, what, "")...), d.timestamps(ctx, want.Topics())...)
 	}
-	errs := separate(err)
-	same := sameCount(errs, len(want))
+	same := sameCount(errs, len(want.Topics()))
 	for _, each := range errs {
 		f := d.failed(each)
 		if f.Fix == unequalCounts && same {
 			f.Fix = otherCount
 		}
-		found = append(found, f)
+		found = append(found, d.optional(f, each))
 	}
 	return found
+}
+
+// optional returns what an error is to an installation that may have no sinks.
+func (d *cluster) optional(f Finding, err error) Finding {
+	of := func(resource string) bool {
+		return slices.ContainsFunc(d.Streams.SinkTopics(), func(t topology.Topic) bool { return t.Name == resource })
+	}
+	if missing, ok := errors.AsType[*kafka.NoTopic](err); ok && of(missing.Topic) {
+		f.Status, f.Fix = Warning, "run `tidemark topics apply` before `tidemark sink`; nothing else needs this topic"
+	}
+	if denied, ok := errors.AsType[*kafka.Denied](err); ok && of(strings.TrimPrefix(denied.Resource, "topic ")) {
+		f = Finding{Status: Skipped, What: "sink topics not checked: " + err.Error()}
+	}
+	return f
 }
 
 // timestamps looks for topics whose records have the producer's time.

@@ -158,9 +158,16 @@ func TopicID(ctx context.Context, c Config, name string) (string, error) {
 // ErrNoTopic says that a topic does not exist.
 var ErrNoTopic = errors.New("does not exist")
 
-func missing(name string) error {
-	return fmt.Errorf("topic %s %w: create it with `tidemark topics apply`", name, ErrNoTopic)
+// A NoTopic is the error of a topic that does not exist. It is an ErrNoTopic.
+type NoTopic struct{ Topic string }
+
+func (e *NoTopic) Error() string {
+	return fmt.Sprintf("topic %s %v: create it with `tidemark topics apply`", e.Topic, ErrNoTopic)
 }
+
+func (e *NoTopic) Unwrap() error { return ErrNoTopic }
+
+func missing(name string) error { return &NoTopic{name} }
 
 // lastConnect keeps the error of the last connection attempt: a request that ran out of time does not name it.
 type lastConnect struct {

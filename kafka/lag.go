@@ -38,6 +38,11 @@ func (l GroupLag) Total() (n int64) {
 	return n
 }
 
+// Committed reports whether the group has committed an offset in any partition.
+func (l GroupLag) Committed() bool {
+	return slices.ContainsFunc(l.Partitions, func(p PartitionLag) bool { return p.Commit >= 0 })
+}
+
 // Lags returns the lag of a group. The commits are fetched before the ends, so the lag is never negative.
 func Lags(ctx context.Context, c Config, group, topic string) (GroupLag, error) {
 	lag := GroupLag{Group: group, Topic: topic, State: "Dead"}
@@ -47,6 +52,9 @@ func Lags(ctx context.Context, c Config, group, topic string) (GroupLag, error) 
 	}
 	defer a.Close()
 	described, err := a.DescribeGroups(ctx, group)
+	if errors.Is(err, kerr.GroupAuthorizationFailed) {
+		return lag, &Denied{"group " + group, "describe it", "Describe"}
+	}
 	if err != nil {
 		return lag, a.fail("look up group "+group, err)
 	}

@@ -21,6 +21,11 @@ const (
 
 	// HeaderCopied is the position under the old prefix of an event or notice that `topics repartition` copied.
 	HeaderCopied = "tidemark-copied"
+
+	// HeaderRetrySink and HeaderRetrySource are on the records of SinkRetry: the sink that is to read the record, and
+	// the position of the source record, as topic/partition:offset.
+	HeaderRetrySink   = "tidemark-sink"
+	HeaderRetrySource = "tidemark-source"
 )
 
 // DeadLetterPrefix begins the names of all headers that only dead letters have.

@@ -14,6 +14,7 @@ const (
 type Role struct {
 	Name    string
 	Command string // the subcommand that runs until it is stopped; empty for a role of operators
+	Sink    bool   // an installation does without it
 	Topics  []TopicUse
 	Groups  []GroupUse
 
@@ -31,9 +32,10 @@ type TopicUse struct {
 // A GroupUse is a consumer group and the operations of a role on it.
 type GroupUse struct {
 	Name       string
+	Prefixed   bool // every group whose name begins with Name
 	Operations []string
 
-	// Of a group that the role's command runs: the topic that it consumes, and what is wrong while it lags.
+	// Of a group that the role's command runs: the first topic that it consumes, and what is wrong while it lags.
 	Consumes Topic
 	Effect   string
 }
@@ -61,7 +63,9 @@ func (r Role) ACLs() []ACL {
 		acls = append(acls, ACL{Resource: TopicResource, Name: t.Topic.Name, Operations: operations})
 	}
 	for _, g := range r.Groups {
-		acls = append(acls, ACL{Resource: GroupResource, Name: g.Name, Operations: g.Operations})
+		acls = append(acls, ACL{
+			Resource: GroupResource, Name: g.Name, Prefixed: g.Prefixed, Operations: g.Operations,
+		})
 	}
 	for _, prefix := range r.TransactionalIDs {
 		acls = append(acls, ACL{
@@ -83,7 +87,7 @@ func (r Role) Uses() []Topic {
 
 // Roles lists the roles in the order an event travels, and the operators' behind them.
 func (s Streams) Roles() []Role {
-	running := []Role{s.IngestRole(), s.ProcessRole(), s.ServeRole()}
+	running := append([]Role{s.IngestRole(), s.ProcessRole(), s.ServeSearchRole()}, s.SinkRoles()...)
 	return append(running, s.operateRole(running), s.topicsRole())
 }
 
@@ -106,14 +110,19 @@ func (s Streams) ProcessRole() Role {
 			{s.Workspaces, readWrite},
 		},
 		Groups: []GroupUse{
-			{s.FilesGroup, []string{opRead}, s.Events, "events are not folded, so files do not change"},
-			{s.WorkspacesGroup, []string{opRead}, s.Notify, "counts of workspaces do not change"},
+			runs(s.FilesGroup, s.Events, "events are not folded, so files do not change"),
+			runs(s.WorkspacesGroup, s.Notify, "counts of workspaces do not change"),
 		},
 		TransactionalIDs: []string{s.FilesGroup + "-", s.WorkspacesGroup + "-"},
 	}
 }
 
-// ServeRole is the role of the command serve.
+// runs is the use of a group by the role whose command runs it.
+func runs(group string, consumes Topic, effect string) GroupUse {
+	return GroupUse{Name: group, Operations: []string{opRead}, Consumes: consumes, Effect: effect}
+}
+
+// ServeRole is the role of the command serve without search.
 func (s Streams) ServeRole() Role {
 	read := []string{opRead}
 	return Role{
@@ -132,6 +141,14 @@ func (s Streams) ServeRole() Role {
 	}
 }
 
+// ServeSearchRole is the role of the command serve with search: at_least waits for the search sink's commits.
+func (s Streams) ServeSearchRole() Role {
+	role := s.ServeRole()
+	role.Topics = append(role.Topics, TopicUse{s.Index, []string{opDescribe}})
+	role.Groups = append(role.Groups, GroupUse{Name: s.SinkGroup(SinkSearch), Operations: []string{opDescribe}})
+	return role
+}
+
 // operateRole is for the commands dlq, replay, diff, why and doctor, and for /dlq of process.
 func (s Streams) operateRole(running []Role) Role {
 	role := Role{
@@ -143,12 +160,16 @@ func (s Streams) operateRole(running []Role) Role {
 			{s.Notify, []string{opRead}},
 			{s.DLQ, []string{opRead, opWrite}},
 			{s.Workspaces, []string{opDescribe}},
+			{s.SinkRetry, []string{opWrite}},
+			{s.Deliveries, []string{opDescribe}},
+			{s.Predictions, []string{opDescribe}},
 		},
 	}
 	for _, r := range running {
 		for _, g := range r.Groups {
 			if g.Consumes.Name != "" {
-				role.Groups = append(role.Groups, GroupUse{Name: g.Name, Operations: []string{opDescribe}})
+				g.Operations, g.Consumes, g.Effect = []string{opDescribe}, Topic{}, ""
+				role.Groups = append(role.Groups, g)
 			}
 		}
 	}

@@ -77,6 +77,11 @@ type Streams struct {
 	DLQ        Topic // events that could not be folded
 	Workspaces Topic // counts by workspace: the table of WorkspacesGroup
 
+	// Only sinks need these, and the commands for dead letters.
+	SinkRetry   Topic // dead letters of sinks that were replayed
+	Deliveries  Topic // what the notify sink sent, as intent and result
+	Predictions Topic // answers of models
+
 	FilesGroup      string
 	WorkspacesGroup string
 	ReplayGroup     string // commits the progress of replays into the events topic
@@ -113,6 +118,9 @@ func New(prefix string, size Sizing) (Streams, error) {
 		Notify:          stream("notify", ByFile, 30*day),
 		DLQ:             stream("dlq", ByFile, 90*day),
 		Workspaces:      compacted("workspaces-table", ByFile),
+		SinkRetry:       stream("sink-retry", ByFile, 30*day),
+		Deliveries:      compacted("deliveries", ByFile),
+		Predictions:     compacted("predictions", ByFile),
 		FilesGroup:      prefix + "-files",
 		WorkspacesGroup: prefix + "-workspaces",
 		ReplayGroup:     prefix + "-replay",
@@ -121,8 +129,11 @@ func New(prefix string, size Sizing) (Streams, error) {
 
 // Topics lists the topics in the order an event travels them.
 func (s Streams) Topics() []Topic {
-	return []Topic{s.Events, s.Files, s.Index, s.Notify, s.DLQ, s.Workspaces}
+	return append([]Topic{s.Events, s.Files, s.Index, s.Notify, s.DLQ, s.Workspaces}, s.SinkTopics()...)
 }
+
+// SinkTopics lists the topics that an installation without sinks does not need.
+func (s Streams) SinkTopics() []Topic { return []Topic{s.SinkRetry, s.Deliveries, s.Predictions} }
 
 // prefix begins all names.
 func (s Streams) prefix() string { return strings.TrimSuffix(s.Events.Name, "events") }

@@ -28,7 +28,10 @@ func guardedBroker(t *testing.T, streams topology.Streams, more ...topology.Role
 		case "group":
 			resource = kmsg.ACLResourceTypeGroup
 		case "transactional-id":
-			resource, pattern = kmsg.ACLResourceTypeTransactionalId, kmsg.ACLResourcePatternTypePrefixed
+			resource = kmsg.ACLResourceTypeTransactionalId
+		}
+		if a.Pattern == "prefixed" {
+			pattern = kmsg.ACLResourcePatternTypePrefixed
 		}
 		for _, name := range a.Operations {
 			operation, err := kmsg.ParseACLOperation(name)
@@ -161,7 +164,7 @@ func TestRolesNameMissingACLsAndBadCredentials(t *testing.T) {
 		}
 	}
 	refused("nobody", "topic fastio-events: this user may not describe it: grant the ACL operation Describe")
-	refused("serve", "topic fastio-index: this user may not describe it") // the wrong role's user
+	refused("ingest", "topic fastio-files-table: this user may not describe it") // the wrong role's user
 	refused("half", "topic fastio-dlq: this user may not Write: grant the ACL operation Write")
 	refused("half", "group fastio-files: this user may not Read: grant the ACL operation Read")
 	// kfake hangs up on a wrong password; Apache Kafka answers.

@@ -42,10 +42,11 @@ func (f deadFlags) queue() (*deadletters.Queue, error) {
 // filterFlags select dead letters.
 type filterFlags struct {
 	Reason    givenList `help:"Only those with this reason, or one of several separated by commas." placeholder:"REASON" env:"-"`
+	Sink      givenList `help:"Only those that this sink's destination rejected, or one of several separated by commas." placeholder:"NAME" env:"-"`
 	Workspace given     `help:"Only those of this workspace." placeholder:"WS" env:"-"`
 	EventID   given     `help:"Only those of this event." name:"event-id" placeholder:"ID" env:"-"`
 	Since     given     `help:"Only those that failed since then: a time like 2026-11-24T12:00:00Z, a day, or how long ago, like 2h." placeholder:"TIME" env:"-"`
-	Entries   []string  `arg:"" optional:"" help:"Only these: positions of source records, like 7:1234." name:"entry"`
+	Entries   []string  `arg:"" optional:"" help:"Only these: positions of source records, like 7:1234, or as list prints them." name:"entry"`
 }
 
 // A selection is a queue, and the filter of one command.
@@ -58,7 +59,9 @@ func (f selection) open() (q *deadletters.Queue, filter deadletters.Filter, err 
 	if q, err = f.queue(); err != nil {
 		return nil, filter, err
 	}
-	filter = deadletters.Filter{Reasons: f.Reason, WorkspaceID: string(f.Workspace), EventID: string(f.EventID)}
+	filter = deadletters.Filter{
+		Reasons: f.Reason, Sinks: f.Sink, WorkspaceID: string(f.Workspace), EventID: string(f.EventID),
+	}
 	for _, text := range f.Entries {
 		source, err := deadletters.ParseSource(text, q.Events())
 		if err != nil {
@@ -103,10 +106,18 @@ func (c *dlqListCommand) Run(ctx context.Context, con console) error {
 	return c.print(con.out, nil, func(table *bytes.Buffer) {
 		fmt.Fprintln(table, "REASON\tENTRIES\tRECORDS\tFIRST\tLAST\tEXAMPLE\tWHAT TO FIX")
 		for _, g := range deadletters.Groups(entries) {
-			fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%s\t%s\n", dash(g.Reason), g.Entries, g.Records,
+			fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%s\t%s\n", reasonOf(g.Reason, g.Sink), g.Entries, g.Records,
 				clock(g.First), clock(g.Last), g.Example.ID, dash(g.Example.Message))
 		}
 	})
+}
+
+// reasonOf names the sink beside the reason.
+func reasonOf(reason, sink string) string {
+	if sink == "" {
+		return dash(reason)
+	}
+	return dash(reason + " (" + sink + ")")
 }
 
 func printEach(w io.Writer, entries []*deadletters.Entry) error {
@@ -118,7 +129,7 @@ func printEach(w io.Writer, entries []*deadletters.Entry) error {
 			resolved += " to " + e.ReplayedTo
 		}
 		fmt.Fprintf(&table, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
-			e.ID, dash(e.Reason), clock(e.First), e.Times,
+			e.ID, reasonOf(e.Reason, e.Sink), clock(e.First), e.Times,
 			dash(e.WorkspaceID), dash(e.EventID), dash(resolved), dash(e.Message))
 	}
 	return align(w, &table)
@@ -300,7 +311,7 @@ func (f outputFlags) report(
 			if t.Skipped > 0 {
 				why = t.Example.ID + ": " + why
 			}
-			fmt.Fprintf(&table, "%s\t%d\t%d\t%s\n", dash(t.Reason), t.Done, t.Skipped, dash(why))
+			fmt.Fprintf(&table, "%s\t%d\t%d\t%s\n", reasonOf(t.Reason, t.Sink), t.Done, t.Skipped, dash(why))
 		}
 	}
 	if printed := align(con.out, &table); err == nil {

@@ -125,9 +125,9 @@ func (r *doctorReport) print(f doctor.Finding) {
 	if r.form != asTable {
 		err = printOne(r.w, r.form, f)
 	} else {
-		_, err = fmt.Fprintf(r.w, "%-4s  %-16s  %s\n", f.Status, f.Check, oneLine(f.What))
+		_, err = fmt.Fprintf(r.w, "%-4s  %-18s  %s\n", f.Status, f.Check, oneLine(f.What))
 		if f.Fix != "" && err == nil {
-			_, err = fmt.Fprintf(r.w, "%24s%s\n", "→ ", oneLine(f.Fix))
+			_, err = fmt.Fprintf(r.w, "%26s%s\n", "→ ", oneLine(f.Fix))
 		}
 	}
 	r.err = errors.Join(r.err, err, r.w.Flush())

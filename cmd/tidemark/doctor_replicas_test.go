@@ -28,11 +28,11 @@ func TestDoctorOfASingleBroker(t *testing.T) {
 	addr := strings.Join(brokers, ",")
 	d := examine(t, exitOK, addr, streams, "--replication", "0", "--min-insync", "0")
 	d.says(t, "topics", doctor.Note, "one broker: no replication, fine for development")
-	d.says(t, "topics", doctor.OK, "all 6")
+	d.says(t, "topics", doctor.OK, "all 9")
 	d = examine(t, exitFailed, addr, streams, "--replication", "3", "--min-insync", "2")
 	d.says(t, "topics", doctor.Failure, "replication.factor is 1, want 3")
-	if len(d["topics"]) != 12 {
-		t.Errorf("%+v; want 12 faults and no note", d["topics"])
+	if len(d["topics"]) != 18 {
+		t.Errorf("%+v; want 18 faults and no note", d["topics"])
 	}
 
 	stamped := streamsForTest(t, brokers, "events", "dlq") // as earlier releases made them
@@ -59,8 +59,8 @@ func TestDoctorOfASingleBroker(t *testing.T) {
 	out, errs, code := tidemark(t, "doctor", "--data", data, "--brokers", addr, "--topic-prefix", prefixOf(streams),
 		"--partitions", "3", "--watch", "500ms")
 	if code != exitOK ||
-		!strings.Contains(out, "note  topics            one broker: no replication, fine for development\n") ||
-		!strings.Contains(out, "ok    signature         1 active, ") {
+		!strings.Contains(out, "note  topics              one broker: no replication, fine for development\n") ||
+		!strings.Contains(out, "ok    signature           1 active, ") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 }
@@ -88,7 +88,7 @@ func TestDoctorOfThreeBrokers(t *testing.T) {
 		t.Fatal(err)
 	}
 	examine(t, exitOK, addr, sized, unsized...).says(t, "replicas", doctor.OK,
-		"all 18 partitions have a leader and all their replicas")
+		"all 27 partitions have a leader and all their replicas")
 
 	for _, topic := range sized.Topics() {
 		for i := range int32(topic.Partitions) {
@@ -102,7 +102,7 @@ func TestDoctorOfThreeBrokers(t *testing.T) {
 	told.Store(metadata(t, at, sized, 0, 1)) // broker 2 has just been started again
 	d = examine(t, exitOK, addr, sized, unsized...)
 	d.says(t, "replicas", doctor.Warning,
-		"18 of 18 partitions are under-replicated without broker 2: "+sized.Events.Name+
+		"27 of 27 partitions are under-replicated without broker 2: "+sized.Events.Name+
 			"/0 has 2 of 3 replicas in sync, not 2, ")
 
 	// Broker 1 has ended too, and the cluster, which has no majority of controllers, goes on naming it.
@@ -111,9 +111,9 @@ func TestDoctorOfThreeBrokers(t *testing.T) {
 	d.says(t, "advertised", doctor.Failure,
 		"the cluster advertises broker 1, which cannot be reached from here: 127.0.0.1:1: tcp")
 	d.says(t, "replicas", doctor.Failure,
-		"6 of 18 partitions are offline without broker 1 (127.0.0.1:1) and broker 2: ")
+		"9 of 27 partitions are offline without broker 1 (127.0.0.1:1) and broker 2: ")
 	d.says(t, "replicas", doctor.Failure,
-		"12 of 18 partitions refuse writes without broker 1 (127.0.0.1:1) and broker 2: ")
+		"18 of 27 partitions refuse writes without broker 1 (127.0.0.1:1) and broker 2: ")
 	d.says(t, "events", doctor.Skipped, "not checked: broker 1 (127.0.0.1:1) cannot be reached")
 }
 

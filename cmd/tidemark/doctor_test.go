@@ -121,8 +121,8 @@ func TestDoctorOfAHealthyInstallation(t *testing.T) {
 		front.URL, "--ready-url", ready.URL)
 	d.says(t, "signature", doctor.OK, "1 active, scheme standard-webhooks")
 	d.says(t, "brokers", doctor.OK, "without TLS, without a login")
-	d.says(t, "topics", doctor.OK, "all 6")
-	d.says(t, "replicas", doctor.OK, "all 18 partitions")
+	d.says(t, "topics", doctor.OK, "all 9")
+	d.says(t, "replicas", doctor.OK, "all 27 partitions")
 	d.says(t, "acls", doctor.OK, "process")
 	d.says(t, "events", doctor.OK, "1 since")
 	d.says(t, "files group", doctor.Warning, "the group has no members") // fold has left it
@@ -313,9 +313,9 @@ func TestDoctorOfLoginsAndACLs(t *testing.T) {
 
 func TestDoctorForPeople(t *testing.T) {
 	out, _, code := tidemark(t, "doctor", "--brokers", "127.0.0.1:1")
-	if code != exitFailed || !strings.Contains(out, "fail  brokers           127.0.0.1:1: tcp: ") ||
+	if code != exitFailed || !strings.Contains(out, "fail  brokers             127.0.0.1:1: tcp: ") ||
 		!strings.Contains(out, "                      → start the broker") ||
-		!strings.Contains(out, "\n0 ok, 1 to look at, 1 failed, 8 not checked\n") {
+		!strings.Contains(out, "\n0 ok, 1 to look at, 1 failed, 10 not checked\n") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 	if out, _, code = tidemark(t, "doctor", "--brokers", "127.0.0.1:1", "-o", "yaml"); code != exitFailed ||

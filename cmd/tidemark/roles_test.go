@@ -21,28 +21,28 @@ func TestASinkIsOneMoreRole(t *testing.T) {
 		t.Fatal(err)
 	}
 	sink := topology.Role{
-		Name: "sink-search", Command: "sink search",
+		Name: "sink-mine", Command: "sink mine",
 		Topics: []topology.TopicUse{
 			{Topic: streams.Index, Operations: []string{"Read"}},
 			{Topic: streams.Notify, Operations: []string{"Read"}},
 			{Topic: streams.DLQ, Operations: []string{"Write"}},
 		},
 		Groups: []topology.GroupUse{
-			{Name: "fastio-sink-search", Operations: []string{"Read"}, Consumes: streams.Index, Effect: "search is stale"},
+			{Name: "fastio-sink-mine", Operations: []string{"Read"}, Consumes: streams.Index, Effect: "mine is stale"},
 		},
 	}
 	roles := append(streams.Roles(), sink)
 
 	var granted []string
 	for _, a := range aclsOf(roles, "User:{role}") {
-		if a.Principal == "User:sink-search" {
+		if a.Principal == "User:sink-mine" {
 			granted = append(granted, a.Resource+" "+a.Name+" "+strings.Join(a.Operations, ","))
 		}
 	}
 	if want := []string{
 		"topic fastio-index Read,DescribeConfigs", "topic fastio-notify Read,DescribeConfigs",
 		"topic fastio-dlq Write,DescribeConfigs",
-		"group fastio-sink-search Read",
+		"group fastio-sink-mine Read",
 	}; !slices.Equal(granted, want) {
 		t.Errorf("ACLs %q, want %q", granted, want)
 	}
@@ -72,24 +72,24 @@ func TestASinkIsOneMoreRole(t *testing.T) {
 		}
 		return h.gate.Ready()
 	}
-	if err := validate("sink-search"); err != nil {
+	if err := validate("sink-mine"); err != nil {
 		t.Errorf("start-up gate: %v", err)
 	}
 	denied, ok := errors.AsType[*kafka.Denied](validate("process")) // who may not join the sink's group
-	if !ok || denied.Resource != "group fastio-sink-search" {
+	if !ok || denied.Resource != "group fastio-sink-mine" {
 		t.Errorf("start-up gate of a user without the group's ACL: %v", denied)
 	}
 
 	found := map[string]string{}
 	doctor.Run(t.Context(), doctor.Config{
-		Kafka: as("sink-search"), Streams: streams, Single: streams, Roles: roles, User: []string{"sink-search"},
+		Kafka: as("sink-mine"), Streams: streams, Single: streams, Roles: roles, User: []string{"sink-mine"},
 		Watch: 500 * time.Millisecond, NoWebhooks: doctor.Finding{Status: doctor.Skipped},
 		Resembles: func(string) string { return "" },
 	}, func(f doctor.Finding) { found[f.Check] = f.Status + " " + f.What + " " + f.Fix })
-	if want := "ok this user may do all that sink-search does "; found["acls"] != want {
+	if want := "ok this user may do all that sink-mine does "; found["acls"] != want {
 		t.Errorf("acls: %q, want %q", found["acls"], want)
 	}
-	if want := "start `tidemark sink search`"; !strings.Contains(found["sink-search group"], want) {
-		t.Errorf("sink-search group: %s, want %q", found["sink-search group"], want)
+	if want := "start `tidemark sink mine`"; !strings.Contains(found["sink-mine group"], want) {
+		t.Errorf("sink-mine group: %s, want %q", found["sink-mine group"], want)
 	}
 }

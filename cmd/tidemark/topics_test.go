@@ -37,11 +37,11 @@ func TestTopicsPlanApplyAndMismatch(t *testing.T) {
 	}
 
 	planned := changes("plan", "--partitions", "4", "-o", "json")
-	if len(planned) != 6 || planned[0].Action != "create" || planned[0].Topic != prefix+"-events" {
-		t.Errorf("plan: %+v, want six topics to create, events first", planned)
+	if len(planned) != 9 || planned[0].Action != "create" || planned[0].Topic != prefix+"-events" {
+		t.Errorf("plan: %+v, want nine topics to create, events first", planned)
 	}
-	if created := changes("apply", "--partitions", "4", "-o", "json"); len(created) != 6 {
-		t.Errorf("apply: %+v, want six topics created", created)
+	if created := changes("apply", "--partitions", "4", "-o", "json"); len(created) != 9 {
+		t.Errorf("apply: %+v, want nine topics created", created)
 	}
 	if out := succeed(t, where("plan", "--partitions", "4")...); !strings.HasPrefix(out, "Nothing to do") {
 		t.Errorf("plan after apply: %s", out)
@@ -52,7 +52,7 @@ func TestTopicsPlanApplyAndMismatch(t *testing.T) {
 
 	// Another count is shown, and nothing is altered.
 	planned = changes("plan", "--partitions", "5", "-o", "json")
-	if len(planned) != 6 || planned[0] != (change{"mend", prefix + "-events", "partitions", "4", "5"}) {
+	if len(planned) != 9 || planned[0] != (change{"mend", prefix + "-events", "partitions", "4", "5"}) {
 		t.Errorf("plan of a mismatch: %+v", planned)
 	}
 	if _, errs, code := tidemark(t, where("apply", "--partitions", "5")...); code != exitFailed ||
