@@ -384,7 +384,8 @@ func TestConsumePartitionHandler(t *testing.T) {
 		go func() { ended <- c.Run(ctx) }()
 		<-idle
 		await(t, "the commit", func() bool { return b.committed(t, 0) == handled+1 })
-		if lags, err := c.Lag(t.Context()); err != nil || lags[0].Records != 4-handled || (lags[0].Age > 0) != (handled < 4) {
+		lags, err := c.Lag(t.Context())
+		if err != nil || lags[0].Records != 4-handled || (lags[0].Age > 0) != (handled < 4) {
 			t.Errorf("lag: %+v, %v", lags, err)
 		}
 		cancel()

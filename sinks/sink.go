@@ -7,9 +7,10 @@ package sinks
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // A Sink is a destination.
@@ -39,6 +40,8 @@ type Record struct {
 	Headers   []Header
 	Time      time.Time // when the broker appended it
 	Retried   bool      // an operator replayed its dead letter: it may be older than what the destination has
+
+	read *kgo.Record // as it was read: of a record that is retried, from the retry topic
 }
 
 // A Header is a header of a record.
@@ -88,11 +91,3 @@ func (e *Partial) Error() string {
 }
 
 func (e *Partial) Unwrap() error { return e.Err }
-
-// pauseOf returns the pause that a destination asked for, 0 for none.
-func pauseOf(err error) time.Duration {
-	if later, ok := errors.AsType[*Later](err); ok {
-		return later.Pause
-	}
-	return 0
-}

@@ -1,0 +1,134 @@
+package sinks_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/deadletters"
+	"tidemark/kafka"
+	"tidemark/sinks"
+)
+
+// What an operator replays comes to the sink that rejected it, with its source position, and to no other sink. If it is
+// rejected again it is a new entry.
+func TestLoopReplayedDeadLetters(t *testing.T) {
+	b := newBench(t)
+	b.put(t, 1, "v000", "v001")
+	var got inbox
+	var fixed atomic.Bool
+	var at atomic.Pointer[sinks.Record]
+	loop := b.loop(t, sinks.Config{}, func(_ context.Context, batch []*sinks.Record) error {
+		for _, r := range batch {
+			if string(r.Value) == "v001" && !fixed.Load() {
+				return &sinks.Rejected{Reason: "mend it"}
+			}
+			if r.Retried {
+				at.Store(r)
+			}
+		}
+		got.add(batch...)
+		return nil
+	})
+	run(t, loop.Run)
+	b.records(t, 1, 1, 0)
+	replay := func() {
+		t.Helper()
+		queue := deadletters.New(b.conf, b.s)
+		queue.RetrySinks(deadletters.SinkRetryTo(b.s, func(string) bool { return true }))
+		result, err := queue.Replay(t.Context(), deadletters.Filter{Sinks: []string{"test"}},
+			deadletters.Options{Yes: true})
+		if err != nil || result.Done != 1 {
+			t.Fatalf("%+v, %v", result, err)
+		}
+	}
+	replay()
+	b.records(t, 1, 2, 0)
+	if dead := b.dead(t); len(dead) != 1 || !strings.HasPrefix(dead[0], "v001 "+b.s.SinkRetry.Name+"@test") {
+		t.Errorf("dead letters: %v, want a new one", dead)
+	}
+	fixed.Store(true)
+	replay()
+	b.records(t, 2, 2, 0)
+	if r := at.Load(); r.Position() != b.s.Index.Name+"/1:1" || string(r.Key) != "v001" {
+		t.Errorf("retried as %s, key %s", r.Position(), r.Key)
+	}
+	b.produce(t, &kgo.Record{Topic: b.s.SinkRetry.Name, Partition: 1, Value: []byte("unknown")})
+	b.records(t, 2, 2, 1)
+	if diff := cmp.Diff([]string{"v000", "v001"}, got.all()); diff != "" {
+		t.Errorf("delivered (-want +got):\n%s", diff)
+	}
+}
+
+// A new sink that begins at the end delivers nothing older, and all that comes after its first start, also while it is
+// stopped, and also when it was only on hold.
+func TestLoopFromEnd(t *testing.T) {
+	for name, first := range map[string]func(*sinks.Loop, context.Context) error{
+		"run": (*sinks.Loop).Run, "hold": (*sinks.Loop).Hold,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.put(t, 0, "old")
+			var got inbox
+			newLoop := func() *sinks.Loop {
+				return b.loop(t, sinks.Config{FromEnd: true}, func(_ context.Context, batch []*sinks.Record) error {
+					got.add(batch...)
+					return nil
+				})
+			}
+			loop := newLoop()
+			stop := run(t, func(ctx context.Context) error { return first(loop, ctx) })
+			await(t, "a commit", func() bool {
+				committed, err := kafka.Committed(t.Context(), b.conf, b.s.SinkGroup("test"), b.s.Index.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return committed[0].At == 1 && len(committed) == partitions
+			})
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			b.put(t, 0, "new")
+			b.put(t, 1, "new")
+			run(t, newLoop().Run)
+			got.await(t, 2)
+			if diff := cmp.Diff([]string{"new", "new"}, got.all()); diff != "" {
+				t.Errorf("delivered (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The lag of each partition is a metric, in records and seconds.
+func TestLoopLag(t *testing.T) {
+	b := newBench(t)
+	b.put(t, 2, values(0, 7)...)
+	hold := make(chan struct{})
+	loop := b.loop(t, sinks.Config{BatchRecords: 3}, func(ctx context.Context, _ []*sinks.Record) error {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	})
+	run(t, loop.Run)
+	await(t, "the lag", func() bool {
+		records, seconds := 0.0, 0.0
+		b.each(t, "tidemark_sink_lag_records", func(l map[string]string, v float64) {
+			if l["partition"] == "2" && l["topic"] == b.s.Index.Name {
+				records = v
+			}
+		})
+		b.each(t, "tidemark_sink_lag_seconds", func(l map[string]string, v float64) {
+			if l["partition"] == "2" && l["topic"] == b.s.Index.Name {
+				seconds = v
+			}
+		})
+		return records == 7 && seconds > 0
+	})
+	close(hold)
+}

@@ -1,0 +1,314 @@
+package sinks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
+
+	"tidemark/deadletters"
+	"tidemark/kafka"
+	"tidemark/topology"
+)
+
+// Config says what a Loop consumes, and its bounds.
+type Config struct {
+	Name    string // the group is <prefix>-sink-<name>, dead letters have the name
+	Kafka   kafka.Config
+	Streams topology.Streams
+	Topics  []topology.Topic
+	Log     *slog.Logger
+	Metrics *Metrics
+
+	// FromEnd starts a new group at the log end offsets of its topics, not at the oldest records.
+	FromEnd bool
+	// Attempt is how long one call of Deliver may take; 0: 30 s.
+	Attempt time.Duration
+	// InstanceID makes the process a static member of the group: see kafka.ConsumerConfig.
+	InstanceID   string
+	BatchRecords int // 0: 500
+	BufferBytes  int // of unhandled records of a partition; 0: 1 MiB
+}
+
+// A Loop delivers the records of its topics to one destination: at least once, in order per partition. A batch that the
+// destination does not accept holds up its own partition.
+type Loop struct {
+	config   Config
+	sink     Sink
+	metrics  sinkMetrics
+	retry    *Retry
+	consumer *kafka.Consumer
+	dead     *kgo.Client // nil: not running
+}
+
+// NewLoop checks the configuration. Nothing is connected before Run.
+func NewLoop(config Config, sink Sink) (*Loop, error) {
+	l := newLoop(config)
+	l.sink = sink
+	consumer := l.consumerConfig()
+	consumer.Topics = append(consumer.Topics, config.Streams.SinkRetry.Name)
+	var err error
+	l.consumer, err = kafka.NewConsumer(l.config.Log, config.Kafka, consumer, l.handle)
+	return l, err
+}
+
+// NewPartitionLoop returns a Loop for a sink that has no batches of records: it handles partitions itself, and makes
+// its attempts through the Loop's Do.
+func NewPartitionLoop(config Config, handle func(context.Context, *Loop, *kafka.AssignedPartition) error) (*Loop,
+	error,
+) {
+	l := newLoop(config)
+	var err error
+	l.consumer, err = kafka.NewPartitionConsumer(l.config.Log, config.Kafka, l.consumerConfig(),
+		func(ctx context.Context, p *kafka.AssignedPartition) error { return handle(ctx, l, p) })
+	return l, err
+}
+
+func newLoop(config Config) *Loop {
+	config.Log = config.Log.With("sink", config.Name)
+	config.Attempt = cmp.Or(config.Attempt, 30*time.Second)
+	return &Loop{
+		config: config, metrics: config.Metrics.of(config.Name),
+		retry: NewRetry(config.Name, config.Attempt, config.Log, config.Metrics),
+	}
+}
+
+func (l *Loop) consumerConfig() kafka.ConsumerConfig {
+	config := kafka.ConsumerConfig{
+		Group: l.config.Streams.SinkGroup(l.config.Name), InstanceID: l.config.InstanceID,
+		BatchRecords: l.config.BatchRecords, BufferBytes: l.config.BufferBytes,
+	}
+	for _, topic := range l.config.Topics {
+		config.Topics = append(config.Topics, topic.Name)
+	}
+	return config
+}
+
+// lagEvery is how often the lag is looked up.
+const lagEvery = 5 * time.Second
+
+// Run delivers until ctx ends, which is no error, or something is wrong that waiting does not mend: see
+// kafka.Consumer.Run. Batches that are being delivered may finish within the consumer's drain time.
+func (l *Loop) Run(ctx context.Context) (err error) {
+	if err := l.begin(ctx); err != nil {
+		return err
+	}
+	if l.dead, err = kafka.NewProducer(l.config.Kafka, kgo.RecordDeliveryTimeout(0)); err != nil {
+		return err
+	}
+	defer l.dead.Close()
+	group, running := errgroup.WithContext(ctx)
+	consuming, consumed := context.WithCancel(running)
+	group.Go(func() error {
+		defer consumed()
+		return l.consumer.Run(ctx)
+	})
+	group.Go(func() error {
+		defer l.config.Metrics.lag(l.config.Name, nil)
+		for tick := time.NewTicker(lagEvery); ; {
+			select {
+			case <-tick.C:
+			case <-consuming.Done():
+				tick.Stop()
+				return nil
+			}
+			if lags, err := l.consumer.Lag(consuming); err == nil { // else Ready says what is wrong
+				l.config.Metrics.lag(l.config.Name, lags)
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// Ready returns nil while the group is joined and the destination accepts records.
+func (l *Loop) Ready() error { return errors.Join(l.consumer.Ready(), l.retry.Ready()) }
+
+// Do makes attempts at the destination until one succeeds: see Retry.
+func (l *Loop) Do(ctx context.Context, attempt func(ctx context.Context) error) error {
+	return l.retry.Do(ctx, attempt)
+}
+
+// Delivered counts records of a sink that handles partitions itself.
+func (l *Loop) Delivered(records int) { l.metrics.delivered.Add(float64(records)) }
+
+// handle is the handler of the consumer.
+func (l *Loop) handle(ctx context.Context, records []*kgo.Record) error {
+	batch := make([]*Record, 0, len(records))
+	for _, r := range records {
+		if record, mine := l.record(r); mine {
+			batch = append(batch, record)
+		}
+	}
+	l.metrics.skipped.Add(float64(len(records) - len(batch)))
+	return l.deliver(ctx, batch)
+}
+
+// record returns the record for the sink. A record of the retry topic that is for another sink is not delivered.
+func (l *Loop) record(r *kgo.Record) (record *Record, mine bool) {
+	record = &Record{
+		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Value: r.Value, Time: r.Timestamp,
+		read: r,
+	}
+	for _, h := range r.Headers {
+		record.Headers = append(record.Headers, Header{h.Key, h.Value})
+	}
+	if r.Topic != l.config.Streams.SinkRetry.Name {
+		return record, true
+	}
+	sink, source, ok := deadletters.ParseRetry(r)
+	if !ok || sink != l.config.Name {
+		return nil, false
+	}
+	record.Topic, record.Partition, record.Offset = source.Topic, source.Partition, source.Offset
+	record.Retried = true
+	return record, true
+}
+
+// deliver returns when every record of the batch is applied or a dead letter, or ctx ends.
+func (l *Loop) deliver(ctx context.Context, batch []*Record) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	open, rejected := batch, map[*Record]*Rejected{}
+	err := l.retry.Do(ctx, func(ctx context.Context) error {
+		err := l.sink.Deliver(ctx, open)
+		partial, ok := errors.AsType[*Partial](err)
+		if !ok {
+			return err
+		}
+		maps.Copy(rejected, partial.Rejected)
+		if open = partial.Again; len(open) == 0 {
+			return nil
+		}
+		return cmp.Or(partial.Err, errNotApplied)
+	})
+	switch whole, ok := errors.AsType[*Rejected](err); {
+	case err == nil:
+		open = nil
+	case !ok:
+		return err
+	case len(open) == 1:
+		rejected[open[0]], open = whole, nil
+	}
+	for _, r := range batch { // in their order
+		if why := rejected[r]; why != nil {
+			if err := l.reject(ctx, r, why); err != nil {
+				return err
+			}
+		}
+	}
+	l.metrics.delivered.Add(float64(len(batch) - len(rejected) - len(open)))
+	half := len(open) / 2
+	if err := l.deliver(ctx, open[:half]); err != nil {
+		return err
+	}
+	return l.deliver(ctx, open[half:])
+}
+
+var errNotApplied = errors.New("the destination has not applied all records")
+
+// reject writes a dead letter and waits until it is acknowledged.
+func (l *Loop) reject(ctx context.Context, r *Record, why *Rejected) error {
+	dead := deadletters.NewRecord(l.config.Streams.DLQ.Name, r.read, deadletters.Failure{
+		Reason: deadletters.ReasonSinkRejected, Message: why.Reason, Answer: why.Answer, Sink: l.config.Name,
+	})
+	if err := l.dead.ProduceSync(ctx, dead).FirstErr(); err != nil {
+		return fmt.Errorf("produce the dead letter of %s: %w", r.Position(), err)
+	}
+	l.metrics.rejected.Inc()
+	l.config.Log.WarnContext(ctx, "the destination rejected a record, it is a dead letter now: see `tidemark dlq show`",
+		"entry", r.Position()+"@"+l.config.Name, "reason", why.Reason, "answer", why.Answer)
+	return nil
+}
+
+// begin commits the log end offsets for a new group that is to start there. A group with members has done so.
+func (l *Loop) begin(ctx context.Context) error {
+	if !l.config.FromEnd {
+		return nil
+	}
+	return l.commit(ctx, func(committed kadm.Offset, found bool, end int64) int64 {
+		if found {
+			return committed.At
+		}
+		return end
+	})
+}
+
+// holdEvery is how often the offsets of a sink that does not run are committed again. The brokers delete those of a
+// group without members after offsets.retention.minutes, 7 days by default.
+const holdEvery = time.Hour
+
+// Hold keeps the group's offsets until ctx ends, and delivers nothing: Run goes on where the group was.
+func (l *Loop) Hold(ctx context.Context) error {
+	for {
+		if err := l.begin(ctx); err != nil {
+			return err
+		}
+		if err := l.commit(ctx, func(committed kadm.Offset, found bool, _ int64) int64 {
+			if found {
+				return committed.At
+			}
+			return -1
+		}); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(holdEvery):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// commit commits what offset returns for each partition, unless that is negative or the group has members.
+func (l *Loop) commit(ctx context.Context, offset func(committed kadm.Offset, found bool, end int64) int64) error {
+	group := l.config.Streams.SinkGroup(l.config.Name)
+	pauses := backoff.NewExponentialBackOff()
+	pauses.MaxInterval = maxPause
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		var commits []kadm.Offset
+		for _, topic := range l.config.Topics {
+			committed, err := kafka.Committed(ctx, l.config.Kafka, group, topic.Name)
+			if err != nil {
+				return struct{}{}, waitable(err)
+			}
+			spans, err := kafka.Extent(ctx, l.config.Kafka, topic.Name)
+			if err != nil {
+				return struct{}{}, waitable(err)
+			}
+			for partition, span := range spans {
+				at, found := committed[partition]
+				if next := offset(at, found, span.To); next >= 0 {
+					commits = append(commits, kadm.Offset{
+						Topic: topic.Name, Partition: partition, At: next, LeaderEpoch: -1,
+					})
+				}
+			}
+		}
+		err := kafka.Commit(ctx, l.config.Kafka, group, commits...)
+		if errors.Is(err, kafka.ErrHasMembers) {
+			err = nil
+		}
+		return struct{}{}, waitable(err)
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0))
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// waitable makes errors permanent, but for those of brokers that do not answer.
+func waitable(err error) error {
+	if err != nil && !kafka.Unreachable(err) {
+		return backoff.Permanent(err)
+	}
+	return err
+}

@@ -1,0 +1,139 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/sony/gobreaker/v2"
+)
+
+// The pauses between attempts, and when a destination counts as down: its circuit breaker opens, and one attempt at a
+// time finds out whether it is back.
+const (
+	firstPause   = 250 * time.Millisecond
+	maxPause     = 30 * time.Second
+	breakerTrips = 5               // consecutive failures
+	breakerOpen  = 5 * time.Second // before the next attempt
+	breakerPoll  = 250 * time.Millisecond
+	logEvery     = 30 * time.Second
+)
+
+// A Retry makes attempts at one destination, from several goroutines.
+type Retry struct {
+	log     *slog.Logger
+	metrics sinkMetrics
+	attempt time.Duration
+	breaker *gobreaker.CircuitBreaker[struct{}]
+
+	mu      sync.Mutex
+	failure error // the last one; nil: the last attempt succeeded
+	logged  time.Time
+}
+
+// NewRetry returns a Retry whose attempts take at most the given time.
+func NewRetry(name string, attempt time.Duration, log *slog.Logger, metrics *Metrics) *Retry {
+	r := &Retry{log: log.With("sink", name), metrics: metrics.of(name), attempt: attempt}
+	r.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+		Timeout:     breakerOpen,
+		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakerTrips },
+		OnStateChange: func(_ string, _, to gobreaker.State) {
+			r.metrics.breaker.Set(map[gobreaker.State]float64{gobreaker.StateOpen: 1}[to])
+		},
+		IsSuccessful: answered,
+		IsExcluded:   func(err error) bool { return errors.Is(err, errCancelled) },
+	})
+	return r
+}
+
+// answered reports whether an error shows that the destination works.
+func answered(err error) bool {
+	_, rejected := errors.AsType[*Rejected](err)
+	return err == nil || rejected
+}
+
+// errCancelled is an attempt whose partition was revoked.
+var errCancelled = errors.New("cancelled")
+
+// Do calls attempt until it returns nil or a *Rejected, which Do returns, or ctx ends. Between attempts it pauses, and
+// while the destination is down only one of the goroutines tries.
+func (r *Retry) Do(ctx context.Context, attempt func(ctx context.Context) error) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.Multiplier, pauses.MaxInterval = firstPause, 2, maxPause
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		_, err := r.breaker.Execute(func() (struct{}, error) { return struct{}{}, r.once(ctx, attempt) })
+		later, paused := errors.AsType[*Later](err)
+		switch {
+		case err == nil:
+		case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
+			err = &backoff.RetryAfterError{Duration: breakerPoll}
+		case answered(err):
+			err = backoff.Permanent(err)
+		case paused:
+			err = &backoff.RetryAfterError{Duration: later.Pause}
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0))
+	return err
+}
+
+// once makes one attempt, counts it and notes its result.
+func (r *Retry) once(ctx context.Context, attempt func(ctx context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, r.attempt)
+	defer cancel()
+	begin := time.Now()
+	err := attempt(bounded)
+	switch {
+	case ctx.Err() != nil && !answered(err):
+		return fmt.Errorf("%w: %w", errCancelled, err)
+	case err != nil && errors.Is(bounded.Err(), context.DeadlineExceeded) && !answered(err):
+		err = fmt.Errorf("no answer within %v: %w", r.attempt, err)
+	}
+	r.metrics.seconds.Observe(time.Since(begin).Seconds())
+	switch {
+	case err == nil:
+		r.metrics.attemptOK.Inc()
+	case answered(err):
+		r.metrics.attemptRejected.Inc()
+	default:
+		r.metrics.attemptFailed.Inc()
+	}
+	r.note(ctx, err)
+	return err
+}
+
+// note logs the first failure, then one now and then, and the first success after them.
+func (r *Retry) note(ctx context.Context, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	failed := r.failure != nil
+	if answered(err) {
+		if r.failure = nil; failed {
+			r.log.InfoContext(ctx, "the destination accepts records again")
+			r.logged = time.Time{}
+		}
+		return
+	}
+	r.failure = err
+	if time.Since(r.logged) >= logEvery {
+		r.logged = time.Now()
+		r.log.WarnContext(ctx, "delivery failed, trying again", "error", err)
+	}
+}
+
+// Ready returns the last failure while the destination is down.
+func (r *Retry) Ready() error {
+	if r.breaker.State() == gobreaker.StateClosed {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failure == nil {
+		return nil
+	}
+	return fmt.Errorf("the destination is down: %w", r.failure)
+}
