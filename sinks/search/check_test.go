@@ -61,7 +61,7 @@ func TestCheckRefuses(t *testing.T) {
 		"TIDEMARK_SEARCH_PASSWORD":          answer(401, ``),
 		"--search-username":                 alias(403, `{"error":{"type":"security_exception","reason":"no permissions"}}`),
 		"Elasticsearch 8 or newer":          answer(200, `{"version":{"number":"7.17.1"}}`),
-		`OpenSearch`:                        answer(200, `{"hello":"world"}`),
+		`its version is ""`:                 answer(200, `{"hello":"world"}`),
 		"302":                               answer(302, ``, "Location", "/login"),
 		"503":                               answer(503, ``, "Retry-After", "3"),
 		"not an alias but an index":         alias(200, `{"fastio-files":{}}`),

@@ -16,12 +16,13 @@ import (
 	"tidemark/sinks"
 )
 
-// apply writes documents in as many bulk requests as their size needs.
+// apply writes documents to an alias, in as many bulk requests as their size needs.
 func (s *server) apply(ctx context.Context, to string, ops []*tidemarkv1.IndexOp) ([]error, error) {
-	path := "/" + to + "/_bulk?filter_path=items.*.status,items.*.error"
-	if to == serving { // without require_alias the server may create an index in place of a missing alias
-		path = "/" + s.alias + "/_bulk?filter_path=items.*.status,items.*.error&require_alias=true"
+	if to == serving {
+		to = s.alias
 	}
+	// Without require_alias the server may create an index in place of a missing alias.
+	path := "/" + to + "/_bulk?filter_path=items.*.status,items.*.error&require_alias=true"
 	select {
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()

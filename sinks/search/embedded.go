@@ -24,15 +24,11 @@ import (
 // embeddedFormat is the name of the database's folder, so one of another format is not opened.
 const embeddedFormat = "index-1"
 
-// maxPostings bounds how many files of a word a query reads. If each of its words has more, it reads all files in order
-// instead, which soon fills the page.
-const maxPostings = 20_000
-
-// An embedded index is a Pebble database. The workspace is escaped as in a record key, so "/" ends it:
+// An embedded index is a Pebble database. A query reads the documents of its workspace in order until the page is full,
+// about 1 µs for each: see docs/decisions/0022-embedded-search.md. Keys and values:
 //
-//	'd' workspace "/" file            words, 0x00, IndexOp
-//	'w' workspace "/" word "/" file   no value; no word contains "/"
-//	'c'                               exists if a rebuild has ended
+//	'd' workspace "/" file   words, 0x00, IndexOp; the workspace is escaped as in a record key, so "/" ends it
+//	'c'                      exists if a rebuild has ended
 //
 // A batch is on the disk before it counts as delivered, because its offsets are committed then.
 type embedded struct {
@@ -82,10 +78,6 @@ func documentKey(workspace, file string) []byte {
 	return []byte("d" + tidemarkv1.EscapePart(workspace) + "/" + file)
 }
 
-func wordKey(workspace, rest string) []byte {
-	return []byte("w" + tidemarkv1.EscapePart(workspace) + "/" + rest)
-}
-
 func (e *embedded) apply(_ context.Context, _ string, ops []*tidemarkv1.IndexOp) (_ []error, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -103,54 +95,32 @@ func (e *embedded) apply(_ context.Context, _ string, ops []*tidemarkv1.IndexOp)
 }
 
 // write writes a document, unless the batch or the database has this version or a newer one.
-func write(batch *pebble.Batch, op *tidemarkv1.IndexOp) (err error) {
-	key, before := documentKey(op.GetWorkspaceId(), op.GetFileId()), new(tidemarkv1.IndexOp)
-	var old string
-	if value, closer, err := batch.Get(key); err == nil {
-		text, message, _ := bytes.Cut(value, []byte{0})
-		old = string(text)
-		if err = errors.Join(proto.Unmarshal(message, before), closer.Close()); err != nil {
+func write(batch *pebble.Batch, op *tidemarkv1.IndexOp) error {
+	key := documentKey(op.GetWorkspaceId(), op.GetFileId())
+	value, closer, err := batch.Get(key)
+	if err == nil {
+		old := new(tidemarkv1.IndexOp)
+		_, message, _ := bytes.Cut(value, []byte{0})
+		err = errors.Join(proto.Unmarshal(message, old), closer.Close())
+		if err != nil || old.GetVersion() >= op.GetVersion() {
 			return err
 		}
 	} else if !errors.Is(err, pebble.ErrNotFound) {
 		return err
 	}
-	if before.GetVersion() >= op.GetVersion() {
-		return nil
-	}
-	now := fileWords(op)
-	value, err := proto.MarshalOptions{}.MarshalAppend([]byte(now+"\x00"), op)
-	err = errors.Join(err, batch.Set(key, value, nil))
-	for word := range strings.FieldsSeq(old) {
-		err = errors.Join(err, batch.Delete(wordKey(op.GetWorkspaceId(), word+"/"+op.GetFileId()), nil))
-	}
-	for word := range strings.FieldsSeq(now) {
-		err = errors.Join(err, batch.Set(wordKey(op.GetWorkspaceId(), word+"/"+op.GetFileId()), nil, nil))
-	}
-	return err
+	value, err = proto.MarshalOptions{}.MarshalAppend([]byte(fileWords(op)+"\x00"), op)
+	return errors.Join(err, batch.Set(key, value, nil))
 }
 
 func (e *embedded) find(ctx context.Context, f filter) (hits []hit, err error) {
-	snapshot := e.db.NewSnapshot()
-	defer func() { err = errors.Join(err, snapshot.Close()) }()
-	files, all, err := candidates(snapshot, f)
-	if err != nil {
-		return nil, err
-	}
 	prefix := documentKey(f.workspace, "")
-	scan, err := snapshot.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: localstore.PrefixEnd(prefix)})
+	scan, err := e.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: localstore.PrefixEnd(prefix)})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, scan.Close()) }()
 	more := scan.SeekGE(documentKey(f.workspace, f.after))
 	for ; more && len(hits) < f.limit && ctx.Err() == nil; more = scan.Next() {
-		if !all { // go to the next candidate
-			i, _ := slices.BinarySearch(files, string(scan.Key()[len(prefix):]))
-			if i == len(files) || !scan.SeekGE(documentKey(f.workspace, files[i])) {
-				break
-			}
-		}
 		file, err := match(scan.Value(), f)
 		if err != nil {
 			return nil, err
@@ -162,31 +132,6 @@ func (e *embedded) find(ctx context.Context, f filter) (hits []hit, err error) {
 	return hits, ctx.Err()
 }
 
-// candidates returns the sorted files of the query's rarest word. all is true if none of its words is rare.
-func candidates(r pebble.Reader, f filter) (files []string, all bool, err error) {
-	all = true
-	for _, word := range f.words {
-		prefix := wordKey(f.workspace, word)
-		scan, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: localstore.PrefixEnd(prefix)})
-		if err != nil {
-			return nil, false, err
-		}
-		var found []string
-		more := scan.First()
-		for ; more && len(found) < maxPostings && (all || len(found) < len(files)); more = scan.Next() {
-			_, file, _ := bytes.Cut(scan.Key()[len(prefix):], []byte("/"))
-			found = append(found, string(file))
-		}
-		if err := scan.Close(); err != nil {
-			return nil, false, err
-		} else if !more {
-			files, all = found, false
-		}
-	}
-	slices.Sort(files)
-	return files, all, nil
-}
-
 // match returns the file of a document that matches, else nil.
 func match(value []byte, f filter) (*tidemarkv1.FileState, error) {
 	text, message, _ := bytes.Cut(value, []byte{0})
@@ -194,6 +139,10 @@ func match(value []byte, f filter) (*tidemarkv1.FileState, error) {
 		if !bytes.HasPrefix(text, []byte(word)) && !bytes.Contains(text, []byte(" "+word)) {
 			return nil, nil
 		}
+	}
+	// Most documents need not be decoded: the encoding contains each text as it is.
+	if !bytes.Contains(message, []byte(f.pathPrefix)) || !bytes.Contains(message, []byte(f.mime)) {
+		return nil, nil
 	}
 	op := new(tidemarkv1.IndexOp)
 	err := proto.Unmarshal(message, op)

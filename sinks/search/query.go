@@ -83,12 +83,9 @@ func (s *Sink) Search(ctx context.Context, q Query) (Page, error) {
 	after, err := base64.RawURLEncoding.Strict().DecodeString(q.Cursor)
 	f := filter{q.Workspace, words(q.Q), q.PathPrefix, q.MIME, statuses[q.Status], "", q.Limit + 1}
 	switch {
-	case f.workspace == "":
-		return page, fmt.Errorf("%w: a workspace is required", ErrQuery)
-	case f.statuses == nil:
-		return page, fmt.Errorf("%w: status is active, trashed or all", ErrQuery)
-	case q.Limit < 1 || q.Limit > maxLimit:
-		return page, fmt.Errorf("%w: limit is 1 to %d", ErrQuery, maxLimit)
+	case q.Workspace == "", f.statuses == nil, q.Limit < 1, q.Limit > maxLimit:
+		return page, fmt.Errorf("%w: want a workspace, a status active, trashed or all, a limit from 1 to %d",
+			ErrQuery, maxLimit)
 	case q.Cursor != "" && (err != nil || len(after) < 2 || after[0] != cursorVersion):
 		return page, ErrCursor
 	case q.Cursor != "":

@@ -137,3 +137,21 @@ func TestRebuildInterrupted(t *testing.T) {
 		t.Errorf("the alias names %v (%v), want the third index", indexes, err)
 	}
 }
+
+// An index that somebody deletes during its rebuild is not created again by the next write, with what is left.
+func TestRebuildIndexDeleted(t *testing.T) {
+	s := openSearchForTest(t)
+	index := s.index.(*server)
+	err := s.Rebuild(t.Context(), func(ctx context.Context, to sinks.Sink) error {
+		if err := index.do(ctx, "DELETE", "/"+index.numbered(2), nil, nil); err != nil {
+			t.Error(err)
+		}
+		return to.Deliver(ctx, files(t, 1))
+	})
+	if len(againOf(err)) != 1 {
+		t.Error(err)
+	}
+	if indexes, err := index.indexes(t.Context(), index.alias+"-0*"); err != nil || len(indexes) != 1 {
+		t.Errorf("%v %v", indexes, err)
+	}
+}

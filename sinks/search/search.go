@@ -118,14 +118,13 @@ func (s *Sink) Rebuild(ctx context.Context, deliverNew func(context.Context, sin
 	if err != nil {
 		return fmt.Errorf("create a new search index: %w", err)
 	}
-	to := target{s.index, name}
-	if err := deliverNew(ctx, to); err != nil {
+	if err := deliverNew(ctx, target{s.index, name}); err != nil {
 		return fmt.Errorf("fill the new search index: %w", err)
 	}
 	if err := s.index.serve(ctx, name); err != nil {
 		return fmt.Errorf("replace the search index by the new one: %w", err)
 	}
-	if err := deliverNew(ctx, to); err != nil {
+	if err := deliverNew(ctx, s); err != nil {
 		return fmt.Errorf("complete the new search index, which serves already (rebuild again): %w", err)
 	}
 	return s.index.finish(ctx)

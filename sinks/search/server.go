@@ -174,7 +174,7 @@ func (s *server) check(ctx context.Context) error {
 	} else if statusOf(err) != http.StatusNotFound {
 		return s.explain(err)
 	}
-	if err = s.create(ctx, 1, `{"aliases":{"`+s.alias+`":{"is_write_index":true}}}`); err == nil {
+	if err = s.create(ctx, 1, s.alias); err == nil {
 		s.log.WarnContext(ctx, "the search index did not exist, and was created empty: if this sink has run before, "+
 			"fill it with --rebuild", "index", s.numbered(1))
 	} else if statusOf(err) != http.StatusBadRequest { // which it also is if another process created it just now
@@ -203,12 +203,12 @@ type indexInfo struct {
 	Mappings struct {
 		Meta struct{ Tidemark int } `json:"_meta"`
 	}
-	Aliases map[string]struct{}
 }
 
 // indexes returns the indexes that a name, alias or pattern matches.
 func (s *server) indexes(ctx context.Context, name string) (found map[string]indexInfo, err error) {
-	return found, s.do(ctx, http.MethodGet, "/"+name, nil, &found)
+	err = s.do(ctx, http.MethodGet, "/"+name, nil, &found)
+	return found, err
 }
 
 func (s *server) fits(indexes map[string]indexInfo) error {
@@ -227,27 +227,31 @@ func (s *server) fits(indexes map[string]indexInfo) error {
 
 func (s *server) numbered(n int) string { return fmt.Sprintf("%s-%06d", s.alias, n) }
 
-// create creates the index of a number.
-func (s *server) create(ctx context.Context, n int, body string) error {
+// create creates the index of a number, with an alias.
+func (s *server) create(ctx context.Context, n int, alias string) error {
 	pattern := []byte(strings.ReplaceAll(template, "ALIAS", s.alias))
 	if err := s.do(ctx, http.MethodPut, "/_index_template/"+s.alias, pattern, nil); err != nil {
 		return err
 	}
+	body := `{"aliases":{"` + alias + `":{"is_write_index":true}}}`
 	return s.do(ctx, http.MethodPut, "/"+s.numbered(n), []byte(body), nil)
 }
 
+// building is what the name of an index has at its end as the alias by which a rebuild writes to it.
+const building = "-building"
+
 func (s *server) build(ctx context.Context) (string, error) {
 	found, err := s.indexes(ctx, s.alias+"-0*")
-	if err != nil {
-		return "", err
-	}
 	last := 0
 	for name := range found {
 		if n, err := strconv.Atoi(strings.TrimPrefix(name, s.alias+"-")); err == nil {
 			last = max(last, n)
 		}
 	}
-	return s.numbered(last + 1), s.create(ctx, last+1, "{}")
+	if err == nil {
+		err = s.create(ctx, last+1, s.numbered(last+1)+building)
+	}
+	return s.numbered(last+1) + building, err
 }
 
 // nodeLag is longer than a node of the cluster can be behind without being removed from it.
@@ -257,23 +261,30 @@ func (s *server) serve(ctx context.Context, name string) error {
 	if err := s.do(ctx, http.MethodPost, "/"+name+"/_refresh", nil, nil); err != nil {
 		return err
 	}
-	actions := `{"add":{"index":"` + name + `","alias":"` + s.alias + `","is_write_index":true}}`
 	old, err := s.indexes(ctx, s.alias)
 	if err != nil && statusOf(err) != http.StatusNotFound {
 		return err
 	}
-	for _, other := range slices.Sorted(maps.Keys(old)) {
-		actions = `{"remove":{"index":"` + other + `","alias":"` + s.alias + `"}},` + actions
+	index := strings.TrimSuffix(name, building)
+	actions := []object{
+		{"remove": object{"index": index, "alias": name}},
+		{"add": object{"index": index, "alias": s.alias, "is_write_index": true}},
+	}
+	for other := range old {
+		actions = append(actions, object{"remove": object{"index": other, "alias": s.alias}})
+	}
+	body, err := json.Marshal(object{"actions": actions})
+	if err != nil {
+		return err
 	}
 	var answer struct{ Acknowledged bool }
-	path := "/_aliases?timeout=" + nodeLag
-	if err := s.do(ctx, http.MethodPost, path, []byte(`{"actions":[`+actions+`]}`), &answer); err != nil {
+	if err := s.do(ctx, http.MethodPost, "/_aliases?timeout="+nodeLag, body, &answer); err != nil {
 		return err
 	} else if !answer.Acknowledged {
 		return fmt.Errorf("not all nodes applied the new alias within %s: rebuild again", nodeLag)
 	}
-	s.log.InfoContext(ctx, "the new search index serves; the old one is kept, delete it with DELETE /NAME",
-		"index", name, "old", slices.Sorted(maps.Keys(old)))
+	s.log.InfoContext(ctx, "the new search index serves; the old one is kept: delete it once it is not needed",
+		"index", index, "old", slices.Sorted(maps.Keys(old)))
 	return nil
 }
 
