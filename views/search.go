@@ -140,7 +140,7 @@ func newSearchCoverage(partitions int, visibleAfter time.Duration) *searchCovera
 // addCheckpoints adds the checkpoints of partition i. The files group writes the index records of an event before it
 // commits the event. So once the search sink has committed the index topic up to its end in the snapshot, the index has
 // all events before nextEvent: the sink's group takes the place of a copy, and its commit that of the offset read next.
-// They are visible to queries visibleAfter later: there, the offsets are milliseconds.
+// They are visible to queries visibleAfter later: there, offsets are times.
 func (c *searchCoverage) addCheckpoints(s snapshot, i int, nextEvent int64) {
 	if s.indexStart[i] == unknown || s.indexEnd[i] == unknown {
 		return
@@ -153,6 +153,6 @@ func (c *searchCoverage) addCheckpoints(s snapshot, i int, nextEvent int64) {
 		visible.reset()
 	}
 	now := time.Since(c.started)
-	visible.add(checkpoint{nextEvent: next, end: now.Milliseconds()})
-	visible.apply((now - c.visibleAfter).Milliseconds(), nil)
+	visible.add(checkpoint{nextEvent: next, end: int64(now)})
+	visible.apply(int64(now-c.visibleAfter), nil)
 }
