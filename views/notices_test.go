@@ -34,6 +34,7 @@ func live(ended chan<- struct{}) func(workspace string) http.Handler {
 			}
 			defer conn.Close()
 			fmt.Fprintf(buffered, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+			buffered.Flush()
 			line, err := buffered.ReadString('\n')
 			if err != nil {
 				panic(err)
@@ -97,6 +98,7 @@ func TestNoticesOverAHijackedConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
 	fmt.Fprint(conn, "GET /v1/workspaces/ws/notices HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 	in := bufio.NewReader(conn)
 	response, err := http.ReadResponse(in, nil)
