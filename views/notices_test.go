@@ -14,6 +14,8 @@ import (
 
 const notices = "/v1/workspaces/{workspace}/notices"
 
+const upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
 // live is a handler of notices as the notify sink has one: server-sent events, or a connection of its own.
 func live(ended chan<- struct{}) func(workspace string) http.Handler {
 	return func(workspace string) http.Handler {
@@ -33,7 +35,7 @@ func live(ended chan<- struct{}) func(workspace string) http.Handler {
 				panic(err)
 			}
 			defer conn.Close()
-			fmt.Fprintf(buffered, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+			fmt.Fprint(buffered, "HTTP/1.1 101 Switching Protocols\r\n"+upgrade)
 			buffered.Flush()
 			line, err := buffered.ReadString('\n')
 			if err != nil {
@@ -99,12 +101,13 @@ func TestNoticesOverAHijackedConnection(t *testing.T) {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	fmt.Fprint(conn, "GET /v1/workspaces/ws/notices HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	fmt.Fprint(conn, "GET /v1/workspaces/ws/notices HTTP/1.1\r\nHost: x\r\n"+upgrade)
 	in := bufio.NewReader(conn)
 	response, err := http.ReadResponse(in, nil)
 	if err != nil || response.StatusCode != 101 {
 		t.Fatal(response, err)
 	}
+	defer response.Body.Close()
 	time.Sleep(200 * time.Millisecond)
 	fmt.Fprint(conn, "hello\n")
 	if line, err := in.ReadString('\n'); err != nil || line != "ws got hello\n" {

@@ -349,7 +349,8 @@ func TestLagOfRecordsStampedBehind(t *testing.T) {
 	f.now.eventsEnd[0] = 1
 	f.progress.timesDue = time.Time{}
 	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: begin.Add(-time.Hour)}})
-	if l, _ := f.progress.lag(&f.Server.files.coverage, 0, begin.Add(time.Minute)); l.records != 1 || l.age > time.Minute ||
+	if l, _ := f.progress.lag(&f.Server.files.coverage, 0, begin.Add(time.Minute)); l.records != 1 ||
+		l.age > time.Minute ||
 		l.age < 59*time.Second {
 		t.Errorf("%d records, %s old", l.records, l.age)
 	}

@@ -94,12 +94,12 @@ func TestSearchWithAtLeastHasTheFile(t *testing.T) {
 	up := r.serve(x.config)
 	group := r.streams.SinkGroup("search")
 	for _, file := range []string{"first", "second"} {
-		p := r.event("ws")
-		r.row("ws", file, "/"+file, 1, p)
-		i := r.indexed("ws", file)
+		p := r.event("docs")
+		r.row("docs", file, "/"+file, 1, p)
+		i := r.indexed("docs", file)
 		r.commit(r.streams.FilesGroup, r.streams.Events.Name, p)
-		x.deliver("ws", file)
-		const target = "/v1/workspaces/ws/search?q=%s&wait=%s&at_least=%s"
+		x.deliver("docs", file)
+		const target = "/v1/workspaces/docs/search?q=%s&wait=%s&at_least=%s"
 		if status, body, lag := up.get(fmt.Sprintf(target, file, "500ms", p.Text())); status != 503 ||
 			!strings.Contains(body, "position_not_reached") {
 			t.Errorf("%s is delivered, not committed: %d %s, lag %g", file, status, body, lag)
@@ -124,18 +124,18 @@ func TestSearchWithAtLeastHasTheFile(t *testing.T) {
 		answered.Wait()
 	}
 	r.until("no lag", func() bool {
-		_, _, lag := up.get("/v1/workspaces/ws/search")
+		_, _, lag := up.get("/v1/workspaces/docs/search")
 		return lag == 0
 	})
 	for range 3 { // without a row: a duplicate leaves no index record
-		r.event("ws")
+		r.event("docs")
 	}
-	p := r.event("ws")
-	if status, _, lag := up.get("/v1/workspaces/ws/search"); status != 200 {
+	p := r.event("docs")
+	if status, _, lag := up.get("/v1/workspaces/docs/search"); status != 200 {
 		t.Errorf("%d, lag %g", status, lag)
 	}
 	r.commit(r.streams.FilesGroup, r.streams.Events.Name, p)
-	if status, body, _ := up.get("/v1/workspaces/ws/search?wait=20s&at_least=" + p.Text()); status != 200 {
+	if status, body, _ := up.get("/v1/workspaces/docs/search?wait=20s&at_least=" + p.Text()); status != 200 {
 		t.Errorf("events without an index record: %d %s", status, body)
 	}
 	if status, body, _ := up.get("/v1/workspaces/other/search?q=first"); status != 404 {

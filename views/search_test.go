@@ -71,7 +71,8 @@ func TestSearchPassesTheQueryAndAnswersAsAListing(t *testing.T) {
 	if diff := cmp.Diff(SearchQuery{Workspace: "ws", Status: "active", Limit: 100}, x.last); diff != "" {
 		t.Errorf("defaults (-want +got):\n%s", diff)
 	}
-	if head := f.do("HEAD", "/v1/workspaces/ws/search"); head.Code != 200 || head.Header().Get("Content-Length") != "66" {
+	head := f.do("HEAD", "/v1/workspaces/ws/search")
+	if head.Code != 200 || head.Header().Get("Content-Length") != "66" {
 		t.Errorf("HEAD: %d %v", head.Code, head.Header())
 	}
 	if diff := cmp.Diff([]string{"query", "query", "query"}, x.calls); diff != "" { // and no refresh

@@ -27,7 +27,8 @@ type partitionStatus struct {
 
 // getStatus also answers while the copies are incomplete or too old, since that is when it is needed.
 func (s *Server) getStatus(c *call) (*answer, error) {
-	if err := s.await(c.request.Context(), c.barrier, []*coverage{&s.files.coverage, &s.workspaces.coverage}, "", nil); err != nil {
+	both := []*coverage{&s.files.coverage, &s.workspaces.coverage}
+	if err := s.await(c.request.Context(), c.barrier, both, "", nil); err != nil {
 		return nil, err
 	}
 	report := s.report(time.Now())

@@ -64,7 +64,8 @@ var errClosed = errors.New("the local copy is closed")
 
 func newTable(name string, topic topology.Topic, dir string, apply applyFunc, m *metrics, log *slog.Logger) *table {
 	t := &table{
-		coverage: newCoverage(name, topic.Partitions), topic: topic, dir: dir, apply: apply, metrics: m, log: log.With("table", name),
+		coverage: newCoverage(name, topic.Partitions), topic: topic, dir: dir, apply: apply, metrics: m,
+		log:    log.With("table", name),
 		reason: errors.New("not started"), restart: make(chan string, 1),
 		partitions: make([]partitionState, topic.Partitions),
 	}

@@ -1,4 +1,5 @@
-// Package views serves the state of files and workspaces over HTTP, from local copies of the two tables.
+// Package views serves the state of files and workspaces over HTTP, from local copies of the two tables, and searches
+// from an index.
 //
 // It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do
 // not respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on
