@@ -239,4 +239,8 @@ func TestSearchLag(t *testing.T) {
 	if took := time.Since(begin); took < visibleAfter {
 		t.Errorf("no lag after %s", took)
 	}
+	f.now.searchCommit[p] = 0 // the group was reset
+	if !stale() {
+		t.Error("no lag of an index that may be a new one")
+	}
 }
