@@ -232,8 +232,8 @@ func (p *progress) addCheckpoints(s snapshot, partition int32) {
 	}
 	done := max(s.filesCommit[i], s.eventsStart[i]) // deleted events are not waited for
 	p.files.frontiers[i].add(checkpoint{nextEvent: done, end: s.filesEnd[i]})
-	if p.search != nil {
-		p.search.addCheckpoints(s, i, done)
+	if p.search != nil && p.search.addCheckpoints(s, i, done) { // events of any age are missing again
+		p.windows[i] = []appendWindow{{end: s.eventsEnd[i], before: s.began}}
 	}
 	if s.notifyEnd[i] == unknown || s.notifyStart[i] == unknown {
 		return

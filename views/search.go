@@ -140,19 +140,21 @@ func newSearchCoverage(partitions int, visibleAfter time.Duration) *searchCovera
 // addCheckpoints adds the checkpoints of partition i. The files group writes the index records of an event before it
 // commits the event. So once the search sink has committed the index topic up to its end in the snapshot, the index has
 // all events before nextEvent: the sink's group takes the place of a copy, and its commit that of the offset read next.
-// They are visible to queries visibleAfter later: there, offsets are times.
-func (c *searchCoverage) addCheckpoints(s snapshot, i int, nextEvent int64) {
+// They are visible to queries visibleAfter later: there, offsets are times. It reports whether the commit went back.
+func (c *searchCoverage) addCheckpoints(s snapshot, i int, nextEvent int64) (reset bool) {
 	if s.indexStart[i] == unknown || s.indexEnd[i] == unknown {
-		return
+		return false
 	}
 	indexed, visible := c.indexed.frontiers[i], c.visible.frontiers[i]
 	indexed.open(max(s.searchCommit[i], s.indexStart[i]))
 	indexed.add(checkpoint{nextEvent: nextEvent, end: s.indexEnd[i]})
 	_, next := indexed.offsets()
-	if _, before := visible.offsets(); next < before { // the group's offsets were reset
+	if _, before := visible.offsets(); next < before {
 		visible.reset()
+		reset = true
 	}
 	now := time.Since(c.started)
 	visible.add(checkpoint{nextEvent: next, end: int64(now)})
 	visible.apply(int64(now-c.visibleAfter), nil)
+	return reset
 }
