@@ -53,6 +53,7 @@ type cli struct {
 	Send    sendCommand    `cmd:"" help:"Sign a test event and post it to the ingress."`
 	Get     getCommand     `cmd:"" help:"Show the state of one file."`
 	Ls      lsCommand      `cmd:"" help:"List the files of a workspace."`
+	Search  searchCommand  `cmd:"" help:"Search the files of a workspace by words of name and path."`
 	Tail    tailCommand    `cmd:"" help:"Print the records of a topic."`
 	Why     whyCommand     `cmd:"" help:"List the events of a file and the outcome of each."`
 	Dlq     dlqCommand     `cmd:"" help:"List, show, replay or drop dead letters: events that could not be folded."`
