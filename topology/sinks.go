@@ -27,7 +27,7 @@ func (s Streams) SearchRole() Role {
 // NotifyRole is the role of the sink notify.
 func (s Streams) NotifyRole() Role {
 	group := runs(s.SinkGroup(SinkNotify+"-"), s.Notify, "messages are not sent")
-	group.Prefixed = true
+	group.Prefixed, group.Pauses = true, "the rule has quiet hours, a digest or a rate"
 	return s.retriedSink(SinkNotify, group, TopicUse{s.Deliveries, []string{opRead, opWrite}})
 }
 
@@ -40,9 +40,9 @@ func (s Streams) ModelRole() Role {
 
 // ArchiveRole is the role of the sink archive. Its destination rejects no record, so it has no dead letters.
 func (s Streams) ArchiveRole() Role {
-	return sinkRole(SinkArchive,
-		[]TopicUse{{s.Events, []string{opRead}}},
-		runs(s.SinkGroup(SinkArchive), s.Events, "events are not archived"))
+	group := runs(s.SinkGroup(SinkArchive), s.Events, "events are not archived")
+	group.Pauses = "an object is being filled"
+	return sinkRole(SinkArchive, []TopicUse{{s.Events, []string{opRead}}}, group)
 }
 
 // retriedSink is the role of a sink that writes dead letters, and reads those that were replayed.
@@ -63,7 +63,7 @@ func (s Streams) RetriesTo(sink string) bool {
 	for _, role := range s.SinkRoles() {
 		for _, g := range role.Groups {
 			rule, prefixed := strings.CutPrefix(group, g.Name)
-			if prefixed && g.Prefixed == (rule != "") && role.reads(s.SinkRetry) {
+			if prefixed && g.Prefixed == (rule != "") && role.Reads(s.SinkRetry) {
 				return true
 			}
 		}
@@ -71,7 +71,8 @@ func (s Streams) RetriesTo(sink string) bool {
 	return false
 }
 
-func (r Role) reads(topic Topic) bool {
+// Reads reports whether the role reads a topic.
+func (r Role) Reads(topic Topic) bool {
 	for _, t := range r.Topics {
 		for _, operation := range t.Operations {
 			if t.Topic.Name == topic.Name && operation == opRead {
