@@ -98,7 +98,7 @@ func (f *fixture) produce(r *kgo.Record) {
 }
 
 // connect returns a worker with the configuration of deploy/connect for this installation, and the file it writes.
-func (f *fixture) connect() (worker *rig.Program, output string) {
+func (f *fixture) connect() (_ *rig.Program, output string) {
 	f.t.Helper()
 	output = filepath.Join(f.dir, "connect.txt")
 	f.t.Cleanup(func() { // a shared cluster outlives the test
@@ -106,41 +106,16 @@ func (f *fixture) connect() (worker *rig.Program, output string) {
 			f.t.Logf("delete %s: %v", f.connectDLQ(), err)
 		}
 	})
-	script, err := filepath.Abs("../deploy/kafka/kafka.sh")
+	worker, err := rig.Connect("..", f.dir, "file.properties",
+		[]string{"bootstrap.servers=" + strings.Join(f.brokers, ","), "plugin.path=", "offset.flush.interval.ms=1000"},
+		[]string{
+			"name=" + f.prefix, "file=" + output,
+			"topics=" + strings.Join([]string{f.topics.Events, f.topics.Index, f.topics.Notify}, ","),
+			"errors.deadletterqueue.topic.name=" + f.connectDLQ(), "errors.deadletterqueue.topic.replication.factor=1",
+		})
 	f.check(err)
-	worker = &rig.Program{
-		Name: "connect", Path: script, Log: filepath.Join(f.dir, "connect.log"),
-		Args: []string{
-			"connect",
-			f.properties("worker.properties", "bootstrap.servers="+strings.Join(f.brokers, ","),
-				"listeners=http://"+rig.FreeAddr(), "plugin.path=", "offset.flush.interval.ms=1000",
-				"offset.storage.file.filename="+filepath.Join(f.dir, "offsets")),
-			f.properties("file.properties", "name="+f.prefix, "file="+output,
-				"topics="+strings.Join([]string{f.topics.Events, f.topics.Index, f.topics.Notify}, ","),
-				"errors.deadletterqueue.topic.name="+f.connectDLQ(),
-				"errors.deadletterqueue.topic.replication.factor=1"),
-		},
-	}
 	f.t.Cleanup(worker.Close)
 	return worker, output
-}
-
-// properties copies a file of deploy/connect and sets some of its properties. Each must be there already.
-func (f *fixture) properties(name string, set ...string) string {
-	f.t.Helper()
-	text, err := os.ReadFile(filepath.Join("../deploy/connect", name))
-	f.check(err)
-	for _, property := range set {
-		key, _, _ := strings.Cut(property, "=")
-		line := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(key) + `=.*$`)
-		if !line.Match(text) {
-			f.t.Fatalf("%s does not set %s", name, key)
-		}
-		text = line.ReplaceAllLiteral(text, []byte(property))
-	}
-	path := filepath.Join(f.dir, name)
-	f.check(os.WriteFile(path, text, 0o600))
-	return path
 }
 
 // stopJava ends a program with SIGTERM. Java exits with 143 then, also when it has committed and closed everything.
@@ -226,7 +201,7 @@ func javaText(value any, scalar func(string)) string {
 		var members []string
 		for _, name := range slices.Sorted(maps.Keys(v)) {
 			member := name + "=" + javaText(v[name], scalar)
-			if strings.IndexAny(member, "{[") < 0 {
+			if !strings.ContainsAny(member, "{[") {
 				scalar(member)
 			}
 			members = append(members, member)
