@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/e2e/oracle"
@@ -40,10 +41,18 @@ func search(ctx context.Context, s setup) (result, error) {
 		err := oracle.Each(ctx, s.brokers, i.topics.Index, partition, func(r *kgo.Record) {
 			fill.records++
 			fill.bytes += len(r.Value)
-			fill.documents[string(r.Key)] = true
+			var record struct{ Op string }
+			if json.Unmarshal(r.Value, &record) == nil { // a marker of a transaction is none
+				fill.documents[string(r.Key)] = record.Op == "upsert"
+			}
 		})
 		if err != nil {
 			return nil, err
+		}
+	}
+	for _, live := range fill.documents {
+		if live {
+			fill.live++
 		}
 	}
 	figures := result{
@@ -73,15 +82,15 @@ func search(ctx context.Context, s setup) (result, error) {
 // A fill is an index topic that is written to OpenSearch.
 type fill struct {
 	*installation
-	records, bytes int
-	documents      map[string]bool
+	records, bytes, live int
+	documents            map[string]bool // by key: false if the last record is a delete
 }
 
 // run fills OpenSearch once, from the start of the topic, and deletes what it wrote.
 func (f *fill) run(ctx context.Context, who string) (result, error) {
-	program, index, err := f.tidemark, f.prefix+"-*", error(nil)
+	program, index, want, err := f.tidemark, f.prefix+"-documents*", len(f.documents), error(nil)
 	if who == "connect" {
-		program, index = f.connect, f.topics.Index
+		program, index, want = f.connect, f.topics.Index, f.live // tidemark keeps a document of a deleted file
 		// As the connector creates it, but without copies, which one node cannot have.
 		err = f.ask(ctx, http.MethodPut, index, `{"settings":{"number_of_replicas":0}}`, nil)
 	}
@@ -106,6 +115,10 @@ func (f *fill) run(ctx context.Context, who string) (result, error) {
 		return nil, fmt.Errorf("wait for the first document: %w\n%s", err, p.Tail())
 	}
 	begin, before := time.Now(), p.Usage()
+	cpu, err := f.cpu(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if _, err = rig.Until(ctx, patience, func() (bool, error) {
 		n, err := f.written(ctx, index)
 		if err != nil || n >= f.records {
@@ -117,22 +130,35 @@ func (f *fill) run(ctx context.Context, who string) (result, error) {
 		return nil, fmt.Errorf("%w\n%s", err, p.Tail())
 	}
 	took, used := time.Since(begin), p.Usage()
+	after, err := f.cpu(ctx)
+	if err != nil {
+		return nil, err
+	}
 	figures := result{
 		"documents_per_s": per(float64(f.records), took.Seconds()), "seconds": per(took.Seconds(), 1),
 		"seconds_with_start": per(time.Since(launched).Seconds(), 1),
 		"cpu_s":              per((used.CPU - before.CPU).Seconds(), 1), "peak_rss_mb": int(used.PeakMB),
+		"opensearch_cpu_s": per((after - cpu).Seconds(), 1),
 	}
-	return figures, errors.Join(f.same(ctx, index), p.Signal(syscall.SIGTERM), f.ended(ctx, p),
-		f.ask(ctx, http.MethodDelete, index, "", nil))
+	if err := errors.Join(f.same(ctx, index, want), p.Signal(syscall.SIGTERM)); err != nil {
+		return nil, err
+	}
+	// Not stop: Java exits with 143.
+	_, err = rig.Until(ctx, drainLimit, func() (bool, error) { return !p.Alive(), nil })
+	// So that the next run starts at the start.
+	deleted, gone := kadm.NewClient(f.client).DeleteGroups(ctx, group)
+	return figures, errors.Join(err, gone, deleted.Error(), f.ask(ctx, http.MethodDelete, index, "", nil))
 }
 
 // tidemark is this project's sink.
 func (f *fill) tidemark() (*rig.Program, string, error) {
-	command := append([]string{"sink", "search", "--search-url", f.searchURL}, f.flags()...)
+	command := append([]string{
+		"sink", "search", "--search-url", f.searchURL, "--search-index", f.prefix + "-documents",
+	}, f.flags()...)
 	return rig.New(f.binary, f.dir, "sink", command...), f.prefix + "-sink-search", nil
 }
 
-// connect is the stock connector. Each run has a name of its own, and so a group without commits.
+// connect is the stock connector.
 func (f *fill) connect() (*rig.Program, string, error) {
 	if f.plugins == "" {
 		return nil, "", errors.New("no connector: set -plugins to a folder that has Aiven's OpenSearch connector")
@@ -141,48 +167,61 @@ func (f *fill) connect() (*rig.Program, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	name := fmt.Sprintf("%s-%d", f.prefix, time.Now().UnixNano())
 	p, err := rig.Connect(".", f.dir, "opensearch-aiven.properties",
 		[]string{"bootstrap.servers=" + strings.Join(f.brokers, ","), "plugin.path=" + plugins},
 		[]string{
-			"name=" + name, "topics=" + f.topics.Index, "connection.url=" + f.searchURL,
+			"name=" + f.prefix, "topics=" + f.topics.Index, "connection.url=" + f.searchURL,
 			fmt.Sprintf("tasks.max=%d", f.tasks), "errors.deadletterqueue.topic.name=" + f.topics.DLQ,
 			"errors.deadletterqueue.topic.replication.factor=1",
 		})
 	if err == nil {
 		p.Env = []string{"KAFKA_HEAP=1g", "KAFKA_JVM=-XX:+UseG1GC"}
 	}
-	return p, "connect-" + name, err
+	return p, "connect-" + f.prefix, err
 }
 
-// ended waits until a program that got SIGTERM has ended. Java exits with 143 then, so that is no error.
-func (f *fill) ended(ctx context.Context, p *rig.Program) error {
-	_, err := rig.Until(ctx, drainLimit, func() (bool, error) { return !p.Alive(), nil })
-	return err
-}
-
-// written is how many documents have been written, which need not be visible yet.
+// written is how many documents have been written or deleted, visible or not.
 func (f *fill) written(ctx context.Context, index string) (int, error) {
 	var stats struct {
 		All struct {
 			Primaries struct {
 				Indexing struct {
-					Total int `json:"index_total"`
+					Indexed int `json:"index_total"`
+					Deleted int `json:"delete_total"`
 				}
 			}
 		} `json:"_all"`
 	}
 	err := f.ask(ctx, http.MethodGet, index+"/_stats/indexing", "", &stats)
-	return stats.All.Primaries.Indexing.Total, err
+	n := stats.All.Primaries.Indexing
+	return n.Indexed + n.Deleted, err
 }
 
-// same reports an error unless there is a document for each key.
-func (f *fill) same(ctx context.Context, index string) error {
+// cpu is what OpenSearch has used since its start. On a machine that is shared it says more than seconds do.
+func (f *fill) cpu(ctx context.Context) (sum time.Duration, err error) {
+	var stats struct {
+		Nodes map[string]struct {
+			Process struct {
+				CPU struct {
+					Total int64 `json:"total_in_millis"`
+				}
+			}
+		}
+	}
+	err = f.ask(ctx, http.MethodGet, "_nodes/stats/process", "", &stats)
+	for _, node := range stats.Nodes {
+		sum += time.Duration(node.Process.CPU.Total) * time.Millisecond
+	}
+	return sum, err
+}
+
+// same reports an error unless there are that many documents.
+func (f *fill) same(ctx context.Context, index string, want int) error {
 	var count struct{ Count int }
 	err := errors.Join(f.ask(ctx, http.MethodPost, index+"/_refresh", "", nil),
 		f.ask(ctx, http.MethodGet, index+"/_count", "", &count))
-	if err == nil && count.Count != len(f.documents) {
-		err = fmt.Errorf("%d documents, want %d: no rate", count.Count, len(f.documents))
+	if err == nil && count.Count != want {
+		err = fmt.Errorf("%d documents, want %d: no rate", count.Count, want)
 	}
 	return err
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"tidemark/topology"
 )
 
 const root = ".."
@@ -273,6 +275,49 @@ func TestPrometheus(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
+	}
+}
+
+// A connector reads topics that exist, as all do with the default prefix, and writes dead letters to one of its own.
+func TestConnectors(t *testing.T) {
+	topics, err := topology.New("fastio", topology.Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{topics.Events.Name: true, topics.Index.Name: true, topics.Notify.Name: true}
+	files, err := filepath.Glob("connect/*.properties")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := map[string]string{}
+		for line := range strings.Lines(string(text)) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			if _, twice := set[name]; twice && value != "" {
+				t.Errorf("%s sets %s twice", file, name)
+			}
+			set[name] = value
+		}
+		if set["connector.class"] == "" {
+			continue // the worker
+		}
+		names[set["name"]] = true
+		for topic := range strings.SplitSeq(set["topics"], ",") {
+			if !known[topic] {
+				t.Errorf("%s reads %q", file, topic)
+			}
+		}
+		if dlq := set["errors.deadletterqueue.topic.name"]; dlq != "connect-"+set["name"]+"-dlq" {
+			t.Errorf("%s writes dead letters to %q", file, dlq)
+		}
+	}
+	if len(names) != 4 { // the two for S3 have one name: they are alternatives
+		t.Errorf("connectors %v", names)
 	}
 }
 
