@@ -145,7 +145,7 @@ func (s Streams) ServeRole() Role {
 // ServeSearchRole is the role of the command serve with search: at_least waits for the search sink's commits.
 func (s Streams) ServeSearchRole() Role {
 	role := s.ServeRole()
-	role.Topics = append(role.Topics, TopicUse{s.Index, []string{opDescribe}})
+	role.Topics = append(role.Topics, TopicUse{s.Index, []string{opRead}}) // end offsets and the last records
 	role.Groups = append(role.Groups, GroupUse{Name: s.SinkGroup(SinkSearch), Operations: []string{opDescribe}})
 	return role
 }

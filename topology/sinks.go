@@ -82,3 +82,14 @@ func (r Role) Reads(topic Topic) bool {
 	}
 	return false
 }
+
+// RunRoles returns the role of one process that has several roles.
+func RunRoles(roles ...Role) Role {
+	merged := roles[0]
+	for _, role := range roles[1:] {
+		merged.Name, merged.Command = merged.Name+","+role.Name, merged.Command+" "+role.Command
+		merged.Topics = append(merged.Topics[:len(merged.Topics):len(merged.Topics)], role.Topics...)
+		merged.Groups = append(merged.Groups[:len(merged.Groups):len(merged.Groups)], role.Groups...)
+	}
+	return merged
+}

@@ -144,9 +144,6 @@ func (s Streams) Group(name string) (group, table string) {
 	return group, group + "-table"
 }
 
-// SinkGroup returns the consumer group of a sink.
-func (s Streams) SinkGroup(name string) string { return s.prefix() + "sink-" + name }
-
 // ShortName returns the name of a topic or group without the prefix.
 func (s Streams) ShortName(name string) string { return strings.TrimPrefix(name, s.prefix()) }
 

@@ -23,13 +23,14 @@ type devCommand struct {
 	ingestFlags
 	processFlags
 	serveFlags
+	searchFlags
 	adminFlags
 	logFlags
 }
 
 // Run starts the broker and every role, and prints an introduction and "ready". When ctx ends it drains in this order:
 //
-//	ingress ─▶ api ─▶ files ─▶ workspaces ─▶ views ─▶ admin ─▶ broker
+//	ingress ─▶ api ─▶ files ─▶ workspaces ─▶ sinks ─▶ views ─▶ admin ─▶ broker
 func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if c.InstanceID == "" && len(c.Brokers) == 0 {
 		c.InstanceID = "dev" // unique: the data directory is locked
@@ -69,7 +70,15 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	conf := c.groups(h, c.Data)
 	files := processors.NewFiles(conf)
 	groups := []service{h.group("files", files), h.group("workspaces", processors.NewWorkspaces(conf))}
-	query, err := c.views(ctx, h, c.Data, files.Duplicates)
+	index, err := c.searchFlags.open(h, c.Data)
+	if err != nil {
+		return err
+	}
+	delivery, err := c.searchFlags.services(h, index, c.InstanceID)
+	if err != nil {
+		return err
+	}
+	query, err := c.views(ctx, h, viewsConfig{data: c.Data, duplicates: files.Duplicates, search: c.search(index)})
 	if err != nil {
 		return err
 	}
@@ -92,6 +101,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		return nil
 	}}
 	services := append([]service{announce, webhooks, api}, groups...)
+	services = append(services, delivery...)
 	return h.run(ctx, append(services, views)...)
 }
 

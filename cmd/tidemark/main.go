@@ -45,10 +45,11 @@ func (c console) note(format string, args ...any) {
 type cli struct {
 	Config configFile `help:"YAML file of settings, named like the flags. Flags and environment override it." placeholder:"FILE"`
 
-	Dev     devCommand     `kong:"cmd,help='Run everything in one process, on an embedded broker unless --brokers is given.',set='replication=1',set='min_insync=1',set='log_level=warn'"`
+	Dev     devCommand     `kong:"cmd,help='Run everything in one process, on an embedded broker unless --brokers is given.',set='replication=1',set='min_insync=1',set='log_level=warn',set='search_url=embedded',set='embedded=; or embedded'"`
 	Ingest  ingestCommand  `cmd:"" help:"Receive webhooks, verify them and produce them to the events topic."`
 	Process processCommand `cmd:"" help:"Fold events into the state of every file and workspace."`
 	Serve   serveCommand   `cmd:"" help:"Answer queries over HTTP."`
+	Sink    sinkCommand    `cmd:"" help:"Deliver to other systems: search."`
 	Topics  topicsCommand  `cmd:"" help:"Compare, create or copy the topics, and list the ACLs."`
 	Send    sendCommand    `cmd:"" help:"Sign a test event and post it to the ingress."`
 	Get     getCommand     `cmd:"" help:"Show the state of one file."`
@@ -119,7 +120,7 @@ func newParser(grammar *cli, con console, exit func(int)) (*kong.Kong, error) {
 		// overridden by dev and doctor
 		kong.Vars{
 			"roles": strings.Join(roleNames, ","), "replication": "3", "min_insync": "2", "unset": "",
-			"log_level": "info",
+			"log_level": "info", "search_url": "", "embedded": "",
 		},
 		kong.ValueFormatter(explain),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),

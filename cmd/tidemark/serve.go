@@ -29,24 +29,44 @@ type serveCommand struct {
 	dataFlags
 	serveFlags
 	drainFlags
+	searchFlags
 }
 
 // Run answers until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, con console) error {
-	return c.runRole(ctx, con, topology.Streams.ServeRole, func(h *host) ([]service, error) {
+	role := topology.Streams.ServeRole
+	if c.SearchURL != "" {
+		role = topology.Streams.ServeSearchRole
+	}
+	return c.runRole(ctx, con, role, func(h *host) ([]service, error) {
 		h.delay = c.DrainDelay
-		return c.views(ctx, h, c.Data, nil)
+		var searcher *views.Search
+		if c.SearchURL != "" {
+			index, err := c.searchFlags.open(h, c.Data)
+			if err != nil {
+				return nil, err
+			}
+			searcher = c.search(index)
+		}
+		return c.views(ctx, h, viewsConfig{data: c.Data, search: searcher})
 	})
 }
 
+// viewsConfig is what the query API has of other parts of the process.
+type viewsConfig struct {
+	data       string
+	duplicates func() int64  // nil: no processor is in this process
+	search     *views.Search // nil: none
+}
+
 // views builds the query API, and the views that it answers from, which are updated once the gate is open.
-func (f serveFlags) views(ctx context.Context, h *host, data string, duplicates func() int64) ([]service, error) {
+func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]service, error) {
 	log := h.log.With("role", "serve")
 	dead := deadletters.NewCounter(deadletters.New(h.kafka, h.streams), log)
 	server, err := views.New(views.Config{
-		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(data, "views"),
+		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(conf.data, "views"),
 		Log: log, Metrics: h.registry,
-		MaxStaleness: f.MaxStaleness, Duplicates: duplicates, DeadLettered: dead.Open,
+		MaxStaleness: f.MaxStaleness, Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search,
 	})
 	if err != nil {
 		return nil, err
