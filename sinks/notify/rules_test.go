@@ -145,3 +145,22 @@ func TestWarnings(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestPreferences(t *testing.T) {
+	rules, err := parse(t, head+`users:
+  - {name: anna, channel: two, digest: 1h, quiet_hours: {from: "20:00", to: "06:00"}}
+  - {name: ben, channel: ops, disabled: true}
+rules:
+  - {name: a, users: [anna, ben], digest: 5m, quiet_hours: {from: "22:00", to: "07:00"}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	anna, ben := rules.Rules[0], rules.Rules[1]
+	if anna.Name != "a-anna" || anna.Channel != "two" || anna.Digest != time.Hour || *anna.Quiet.From != 20*60 ||
+		anna.Disabled {
+		t.Errorf("%+v", anna)
+	}
+	if ben.Name != "a-ben" || ben.Digest != 5*time.Minute || *ben.Quiet.From != 22*60 || !ben.Disabled {
+		t.Errorf("%+v", ben)
+	}
+}
