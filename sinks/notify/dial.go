@@ -32,8 +32,9 @@ func NewOutbound(allow []netip.Prefix, roots *x509.CertPool) *Outbound {
 	o.dialer = &net.Dialer{Timeout: 10 * time.Second, Control: o.control}
 	o.client = &http.Client{
 		Transport: &http.Transport{
-			DialContext: o.dialer.DialContext, TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second, MaxResponseHeaderBytes: maxAnswer,
-			MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
+			DialContext: o.dialer.DialContext, TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true,
+			TLSHandshakeTimeout: 10 * time.Second, MaxResponseHeaderBytes: maxAnswer, MaxIdleConnsPerHost: 8,
+			IdleConnTimeout: time.Minute,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -44,7 +45,8 @@ func NewOutbound(allow []netip.Prefix, roots *x509.CertPool) *Outbound {
 type forbidden struct{ to netip.AddrPort }
 
 func (f *forbidden) Error() string {
-	return fmt.Sprintf("%v is not public, or its port is neither 443 nor above 1023: --notify-allow-cidr allows it", f.to)
+	return fmt.Sprintf("%v is not public, or its port is neither 443 nor above 1023: --notify-allow-cidr can allow it",
+		f.to)
 }
 
 func (o *Outbound) control(_, address string, _ syscall.RawConn) error {

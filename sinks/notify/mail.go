@@ -7,14 +7,16 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/wneessen/go-mail"
+	"github.com/wneessen/go-mail/smtp"
 
 	"tidemark/sinks"
 )
@@ -33,7 +35,9 @@ type MailConfig struct {
 // gets the message.
 type Mail struct {
 	MailConfig
-	client *mail.Client
+	host    string
+	options []mail.Option
+	dial    mail.DialContextFunc
 }
 
 // NewMail checks the settings.
@@ -55,27 +59,48 @@ func NewMail(c MailConfig) (*Mail, error) {
 	case len(c.To) == 0:
 		return nil, errors.New("e-mail needs a recipient")
 	}
-	m := &Mail{MailConfig: c}
+	config := &tls.Config{ServerName: at.Hostname(), RootCAs: c.Roots, MinVersion: tls.VersionTLS12}
+	m := &Mail{MailConfig: c, host: at.Hostname(), dial: (&net.Dialer{}).DialContext}
 	if _, err := m.compose(&Message{}); err != nil {
 		return nil, err
 	}
-	standard, security := "587", mail.WithTLSPolicy(mail.TLSMandatory)
+	standard, policy := "587", mail.TLSMandatory
 	if at.Scheme == "smtps" {
-		standard, security = "465", mail.WithSSL()
+		standard, policy, m.dial = "465", mail.NoTLS, (&tls.Dialer{Config: config}).DialContext
 	} else if plain {
-		standard, security = "25", mail.WithTLSPolicy(mail.NoTLS)
+		standard, policy = "25", mail.NoTLS
 	}
 	port, _ := strconv.Atoi(cmp.Or(at.Port(), standard)) // url.Parse takes digits only
-	options := []mail.Option{
-		security, mail.WithPort(port), mail.WithTimeout(sendTimeout), mail.WithTLSConfig(
-			&tls.Config{ServerName: at.Hostname(), RootCAs: c.Roots, MinVersion: tls.VersionTLS12}),
+	m.options = []mail.Option{
+		mail.WithTLSPolicy(policy), mail.WithPort(port), mail.WithTimeout(sendTimeout), mail.WithTLSConfig(config),
 	}
 	if user != "" {
-		options = append(options, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover), mail.WithUsername(user),
-			mail.WithPassword(c.Password))
+		m.options = append(m.options, mail.WithUsername(user), mail.WithPassword(c.Password),
+			mail.WithOpportunisticSMTPAuth(mail.SMTPAuthSCRAMSHA256, mail.SMTPAuthPlain, mail.SMTPAuthLogin))
 	}
-	m.client, err = mail.NewClient(at.Hostname(), options...)
-	return m, err
+	return m, nil
+}
+
+// connect logs in. The connection is closed when ctx ends: the client's own timeouts are per command.
+func (c *Mail) connect(ctx context.Context) (*mail.Client, *smtp.Client, error) {
+	dial := func(dialing context.Context, network, address string) (net.Conn, error) {
+		conn, err := c.dial(dialing, network, address)
+		if err == nil {
+			context.AfterFunc(ctx, func() { conn.Close() })
+		}
+		return conn, err
+	}
+	client, err := mail.NewClient(c.host, append(slices.Clone(c.options), mail.WithDialContextFunc(dial))...)
+	if err != nil {
+		return nil, nil, err
+	}
+	server, err := client.DialToSMTPClientWithContext(ctx)
+	if answered, ok := errors.AsType[*textproto.Error](err); ok && answered.Code/100 == 5 {
+		return nil, nil, fmt.Errorf("the mail server refuses the login: correct the user in --smtp-url and the password: %w", err)
+	} else if err != nil {
+		return nil, nil, fmt.Errorf("connect to the mail server in --smtp-url: %w", err)
+	}
+	return client, server, nil
 }
 
 // compose returns a message that has the same Message-ID each time it is sent, so that a repeat is recognised.
@@ -100,11 +125,13 @@ func (c *Mail) compose(m *Message) (*mail.Msg, error) {
 
 // Check connects and logs in.
 func (c *Mail) Check(ctx context.Context) error {
-	client, err := c.client.DialToSMTPClientWithContext(ctx)
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	client, server, err := c.connect(ctx)
 	if err != nil {
-		return loginError(err)
+		return err
 	}
-	return c.client.CloseWithSMTPClient(client)
+	return client.CloseWithSMTPClient(server)
 }
 
 // Send sends the message to all recipients.
@@ -115,13 +142,12 @@ func (c *Mail) Send(ctx context.Context, m *Message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	client, err := c.client.DialToSMTPClientWithContext(ctx)
+	client, server, err := c.connect(ctx)
 	if err != nil {
-		return loginError(err)
+		return err
 	}
-	defer func() { _ = c.client.CloseWithSMTPClient(client) }() // what was accepted stays accepted
-	defer context.AfterFunc(ctx, func() { _ = client.UpdateDeadline(time.Nanosecond) })()
-	err = c.client.SendWithSMTPClient(client, message)
+	defer func() { _ = client.CloseWithSMTPClient(server) }() // what was accepted stays accepted
+	err = client.SendWithSMTPClient(server, message)
 	failed, ok := errors.AsType[*mail.SendError](err)
 	switch {
 	case message.IsDelivered():
@@ -132,11 +158,4 @@ func (c *Mail) Send(ctx context.Context, m *Message) error {
 		return fmt.Errorf("the mail server refuses the sender %s: correct it, or the user's rights: %w", c.From, err)
 	}
 	return &sinks.Rejected{Reason: "the mail server refuses the message or a recipient", Answer: err.Error()}
-}
-
-func loginError(err error) error {
-	if answered, ok := errors.AsType[*textproto.Error](err); ok && answered.Code/100 == 5 {
-		return fmt.Errorf("the mail server refuses the login: correct the user in --smtp-url and the password: %w", err)
-	}
-	return fmt.Errorf("connect to the mail server in --smtp-url: %w", err)
 }

@@ -116,10 +116,8 @@ func (s *Stream) publish(value []byte) {
 	}
 	n := decoded.(*tidemarkv1.Notice)
 	at := n.GetPosition()
-	e := event{
-		Kind: "notice", ID: fmt.Sprintf("%d:%d", at.GetPartition(), at.GetOffset()),
-		Data: bytes.ReplaceAll(bytes.ReplaceAll(value, []byte("\n"), nil), []byte("\r"), nil), // a line feed ends the data of SSE
-	}
+	flat := bytes.ReplaceAll(bytes.ReplaceAll(value, []byte("\n"), nil), []byte("\r"), nil) // for SSE
+	e := event{Kind: "notice", ID: fmt.Sprintf("%d:%d", at.GetPartition(), at.GetOffset()), Data: flat}
 	for r := range s.readers[n.GetWorkspaceId()] {
 		e.skipped = r.skipped.Swap(0)
 		select {
