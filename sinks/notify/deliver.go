@@ -43,16 +43,16 @@ type Sink struct {
 	now     func() time.Time
 
 	mu       sync.Mutex
-	accepted time.Time           // when the channel last accepted a message
-	paused   time.Time           // the end of the pause that it asked for
-	warned   time.Duration       // the age at the last warning since then
-	disabled map[int32]time.Time // partitions that wait because the rule is disabled, and when that was last seen
+	accepted time.Time             // when the channel last accepted a message
+	paused   time.Time             // the end of the pause that it asked for
+	warned   time.Duration         // the age at the last warning since then
+	disabled map[viewKey]time.Time // where the rule is disabled, and when that was last seen
 }
 
 // New returns the sink of a rule.
 func New(c Config) *Sink {
 	_, webhook := c.Channel.(*Webhook)
-	return &Sink{Config: c, webhook: webhook, now: time.Now, disabled: map[int32]time.Time{}}
+	return &Sink{Config: c, webhook: webhook, now: time.Now, disabled: map[viewKey]time.Time{}}
 }
 
 // ErrHeld is why a batch waits for Hold: nothing has failed.
@@ -85,6 +85,9 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 		}
 		known, err := s.Store.Open(ctx, s.Rule, batch)
 		if err != nil {
+			return err
+		}
+		if err := s.checkDisabled(batch[0], known); err != nil {
 			return err
 		}
 		again := s.sendAll(ctx, s.groups(matched, known, result), known, result)
@@ -165,9 +168,6 @@ func (s *Sink) send(ctx context.Context, g *group, known map[string]Delivery) er
 	if d.First.IsZero() {
 		d.First = now
 	}
-	if s.isDisabled(g.records[0].Partition, d) {
-		return s.later(now.Add(maxWait), fmt.Errorf("%w: %s", errDisabled, d.Answer))
-	}
 	alive, paused := s.alive(known, d.First)
 	for _, at := range []time.Time{s.due(op, d, alive), paused} {
 		if at.After(now) {
@@ -216,17 +216,25 @@ func (s *Sink) alive(known map[string]Delivery, since time.Time) (alive bool, pa
 	return !s.accepted.Before(since), s.paused
 }
 
-// isDisabled returns whether the first message of this partition, or of another one, has disabled the rule.
-func (s *Sink) isDisabled(partition int32, d Delivery) bool {
+// checkDisabled returns an error if a message of this partition, or of another one, has disabled the rule.
+func (s *Sink) checkDisabled(first *sinks.Record, known map[string]Delivery) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if delete(s.disabled, partition); d.State == stateDisabled {
-		s.disabled[partition] = s.now()
+	here := viewKey{s.Rule, first.Partition, first.Retried}
+	delete(s.disabled, here)
+	answer, now := "by a message of another partition", s.now()
+	for _, d := range known {
+		if d.State == stateDisabled {
+			s.disabled[here], answer = now, d.Answer
+		}
 	}
 	// Another process may have a partition by now.
-	maps.DeleteFunc(s.disabled, func(_ int32, seen time.Time) bool { return s.now().Sub(seen) > 3*maxWait })
+	maps.DeleteFunc(s.disabled, func(_ viewKey, seen time.Time) bool { return now.Sub(seen) > 2*maxWait })
 	s.Metrics.disabled.WithLabelValues(s.Rule).Set(float64(len(s.disabled)))
-	return len(s.disabled) > 0
+	if len(s.disabled) == 0 {
+		return nil
+	}
+	return s.later(now.Add(maxWait), fmt.Errorf("%w: %s", errDisabled, answer))
 }
 
 const (
@@ -298,7 +306,7 @@ func (s *Sink) judge(d *Delivery, failed error, alive bool) error {
 			"failed %d times in %v: mend the receiver, then replay this", d.Attempts, age.Round(time.Second))}
 	case errors.Is(failed, errGone), s.webhook && tried && age >= disableAfter:
 		log.Error("a rule is disabled: mend the receiver, then enable it before retention deletes its notices")
-		d.State, s.disabled[-1] = stateDisabled, now
+		d.State, s.disabled[viewKey{}] = stateDisabled, now
 		return s.later(now.Add(maxWait), fmt.Errorf("%w: %s", errDisabled, d.Answer))
 	default:
 		for _, limit := range []time.Duration{giveUpAfter / 10 * 9, giveUpAfter / 2} {

@@ -96,7 +96,7 @@ func (c *Mail) connect(ctx context.Context) (*mail.Client, *smtp.Client, error) 
 	}
 	server, err := client.DialToSMTPClientWithContext(ctx)
 	if answered, ok := errors.AsType[*textproto.Error](err); ok && answered.Code/100 == 5 {
-		return nil, nil, fmt.Errorf("the mail server refuses the login: correct the user in --smtp-url and the password: %w", err)
+		return nil, nil, fmt.Errorf("the mail server refuses the login: correct --smtp-url and the password: %w", err)
 	} else if err != nil {
 		return nil, nil, fmt.Errorf("connect to the mail server in --smtp-url: %w", err)
 	}

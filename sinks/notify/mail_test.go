@@ -40,7 +40,8 @@ func certificate(t *testing.T) (cert, key string, roots *x509.CertPool) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{"localhost"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
@@ -133,7 +134,10 @@ func mailTo(t *testing.T, c MailConfig) *Mail {
 
 func TestMailOverSTARTTLS(t *testing.T) {
 	port, roots, messages := smtpd(t, "starttls", "p4ss")
-	c := MailConfig{URL: "smtp://user@localhost:" + port, Password: "p4ss", To: []string{"a@example.com", "Bé <b@example.com>"}, Roots: roots}
+	c := MailConfig{
+		URL: "smtp://user@localhost:" + port, Password: "p4ss", To: []string{"a@example.com", "Bé <b@example.com>"},
+		Roots: roots,
+	}
 	m := message()
 	m.Subject, m.Text = "naïve\r\nBcc: victim@example.com", "first\n.\nlast é"
 	var ids []string
@@ -159,12 +163,14 @@ func TestMailOverSTARTTLS(t *testing.T) {
 		if err != nil || subject != m.Subject || h.Get("Bcc") != "" {
 			t.Errorf("subject %q, %v, Bcc %q", subject, err, h.Get("Bcc"))
 		}
-		if h.Get("Auto-Submitted") != "auto-generated" || !strings.HasSuffix(h.Get("List-Id"), ".tidemark.example.com>") ||
+		if h.Get("Auto-Submitted") != "auto-generated" ||
+			!strings.HasSuffix(h.Get("List-Id"), ".tidemark.example.com>") ||
 			!strings.HasSuffix(h.Get("Message-ID"), "@example.com>") {
 			t.Errorf("headers %v", h)
 		}
 		ids = append(ids, h.Get("Message-ID"))
-		if diff := cmp.Diff([]string{"text/plain first\r\n.\r\nlast é", "text/html <p>html</p>"}, parts(t, parsed)); diff != "" {
+		want := []string{"text/plain first\r\n.\r\nlast é", "text/html <p>html</p>"}
+		if diff := cmp.Diff(want, parts(t, parsed)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}
@@ -184,7 +190,8 @@ func TestMailOverSTARTTLS(t *testing.T) {
 		wrong.change(&c)
 		for _, err := range []error{mailTo(t, c).Check(t.Context()), mailTo(t, c).Send(t.Context(), m)} {
 			_, isRejected := errors.AsType[*sinks.Rejected](err)
-			if err == nil || isRejected || !strings.Contains(err.Error(), wrong.want) || strings.Contains(err.Error(), "p4ss") {
+			if err == nil || isRejected || !strings.Contains(err.Error(), wrong.want) ||
+				strings.Contains(err.Error(), "p4ss") {
 				t.Errorf("%v, want %q", err, wrong.want)
 			}
 		}
@@ -199,7 +206,7 @@ func parts(t *testing.T, m *mail.Message) (all []string) {
 	}
 	for reader := multipart.NewReader(m.Body, params["boundary"]); ; {
 		part, err := reader.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all
 		}
 		if err != nil {
@@ -220,7 +227,8 @@ func TestMailRefusals(t *testing.T) {
 	c := MailConfig{URL: "smtps://localhost:" + port, Roots: roots}
 	c.To = []string{"busy@example.com"}
 	err := mailTo(t, c).Send(t.Context(), message())
-	if _, isRejected := errors.AsType[*sinks.Rejected](err); err == nil || isRejected || !strings.Contains(err.Error(), "451") {
+	_, isRejected := errors.AsType[*sinks.Rejected](err)
+	if err == nil || isRejected || !strings.Contains(err.Error(), "451") {
 		t.Errorf("at first: %v", err)
 	}
 	if err := mailTo(t, c).Send(t.Context(), message()); err != nil || messages().To[0] != "busy@example.com" {

@@ -169,8 +169,12 @@ func TestSlackText(t *testing.T) {
 
 func TestSlackSettings(t *testing.T) {
 	for _, c := range []SlackConfig{
-		{}, {Token: "t"}, {Channel: "c"}, {Token: "t", WebhookURL: "https://hooks.slack.com/x", Channel: "c"},
-		{WebhookURL: "https://hooks.slack.com/x", Channel: "c"}, {WebhookURL: "http://hooks.slack.com/x"},
+		{},
+		{Token: "t"},
+		{Channel: "c"},
+		{Token: "t", WebhookURL: "https://hooks.slack.com/x", Channel: "c"},
+		{WebhookURL: "https://hooks.slack.com/x", Channel: "c"},
+		{WebhookURL: "http://hooks.slack.com/x"},
 	} {
 		c.Out = NewOutbound(nil, nil)
 		if _, err := NewSlack(c); err == nil {

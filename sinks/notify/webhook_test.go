@@ -41,7 +41,8 @@ func webhookTo(t *testing.T, url string, secrets ...string) *Webhook {
 func message() *Message {
 	n := &tidemarkv1.Notice{OpId: "1/e 1/f", Event: "workspace_storage_file_updated", At: 1_700_000_000_123_456}
 	return &Message{
-		ID: n.GetOpId(), Rule: "r", Notices: []*tidemarkv1.Notice{n}, Subject: "q3.pdf was updated", Text: "text", HTML: "<p>html</p>",
+		ID: n.GetOpId(), Rule: "r", Notices: []*tidemarkv1.Notice{n}, Subject: "q3.pdf was updated",
+		Text: "text", HTML: "<p>html</p>",
 		Raw: []byte(`{"op_id":"1/e 1/f","after":{"name":"<q3>.pdf"}}`),
 	}
 }
@@ -222,7 +223,7 @@ func TestWebhookSettings(t *testing.T) {
 		if err == nil && test.want != "" {
 			err = w.Check(t.Context())
 		}
-		if fmt.Sprint(err) == "<nil>" && test.want != "" || err != nil && (test.want == "" || !strings.Contains(err.Error(), test.want)) {
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.url, err, test.want)
 		}
 	}
@@ -235,9 +236,10 @@ func TestAddresses(t *testing.T) {
 	for verdict, addresses := range map[bool]string{
 		true: `1.1.1.1:443 8.8.8.8:8443 [2606:4700::1111]:443 10.1.2.3:80 10.1.2.3:22 [fd00::1]:80 [::ffff:1.1.1.1]:443
 			[64:ff9b::808:808]:443 [::ffff:10.1.2.3]:9`,
-		false: `127.0.0.1:443 127.9.9.9:443 10.2.0.1:443 172.16.0.1:443 172.31.255.255:443 192.168.1.1:443 169.254.169.254:80
-			169.254.169.254:443 100.64.0.1:443 100.127.255.255:443 198.18.0.1:443 198.19.255.255:443 0.0.0.0:443 0.1.2.3:443
-			224.0.0.1:443 239.255.255.255:443 255.255.255.255:443 240.0.0.1:443 192.0.0.8:443 192.0.2.1:443 203.0.113.9:443
+		false: `127.0.0.1:443 127.9.9.9:443 10.2.0.1:443 172.16.0.1:443 172.31.255.255:443 192.168.1.1:443
+			169.254.169.254:80 169.254.169.254:443 100.64.0.1:443 100.127.255.255:443 198.18.0.1:443 198.19.255.255:443
+			0.0.0.0:443 0.1.2.3:443 			224.0.0.1:443 239.255.255.255:443 255.255.255.255:443 240.0.0.1:443 192.0.0.8:443
+			192.0.2.1:443 203.0.113.9:443
 			[::1]:443 [::]:443 [fe80::1]:443 [fe80::1%eth0]:443 [fec0::1]:443 [fc00::1]:443 [ff02::1]:443 [::ffff:127.0.0.1]:443
 			[::ffff:169.254.169.254]:443 [::127.0.0.1]:443 [64:ff9b::a9fe:a9fe]:443 [64:ff9b::7f00:1]:443 [64:ff9b:1::a00:1]:443
 			[2002:7f00:1::]:443 [2002:a9fe:a9fe::]:443 [2001:0:1::1]:443 [2001:2::1]:443 [2001:db8::1]:443 [100::1]:443
@@ -260,7 +262,8 @@ func TestSpellingsOfLoopback(t *testing.T) {
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
-	for _, host := range strings.Fields("localhost localhost. 2130706433 0177.0.0.1 0x7f.0.0.1 0x7f000001 127.1 0 [::ffff:7f00:1] [::1%25lo]") {
+	for host := range strings.FieldsSeq(`localhost localhost. 2130706433 0177.0.0.1 0x7f.0.0.1 0x7f000001 127.1 0
+		[::ffff:7f00:1] [::1%25lo]`) {
 		w, err := NewWebhook("https://"+host+":"+port, []string{secret}, NewOutbound(nil, roots))
 		if err == nil {
 			err = w.Send(t.Context(), message())
