@@ -32,6 +32,8 @@ type refused struct {
 	content bool // because of its content
 }
 
+func (r *refused) Unwrap() error { return r.error }
+
 var errGone = errors.New("the endpoint answered 410 Gone: it wants no more messages")
 
 const (

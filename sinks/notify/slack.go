@@ -68,7 +68,6 @@ var (
 		no_permission channel_not_found not_in_channel is_archived channel_is_archived restricted_action access_denied
 		ekm_access_denied org_login_required team_access_not_granted no_service no_service_id no_team team_disabled
 		action_prohibited invalid_token posting_to_general_channel_denied user_not_found`)
-	slackFails = strings.Fields(`internal_error fatal_error service_unavailable request_timeout`)
 )
 
 func (s *Slack) call(ctx context.Context, to *url.URL, body map[string]any) error {
@@ -104,7 +103,7 @@ func (s *Slack) call(ctx context.Context, to *url.URL, body map[string]any) erro
 		return &sinks.Rejected{Reason: "Slack does not accept the message", Answer: code}
 	case slices.Contains(slackSettings, code), a.status/100 == 4:
 		return fmt.Errorf("correct the token, the webhook's URL or the channel of Slack: %w", failed)
-	case a.status != 200, slices.Contains(slackFails, code):
+	case a.status != 200:
 		return failed
 	}
 	return &refused{failed, false}

@@ -31,7 +31,7 @@ func TestSlackAnswers(t *testing.T) {
 		{true, 200, `{"ok":false,"error":"msg_too_long"}`, "rejected"},
 		{true, 200, `{"ok":false,"error":"invalid_auth"}`, "settings"},
 		{true, 200, `{"ok":false,"error":"channel_not_found"}`, "settings"},
-		{true, 200, `{"ok":false,"error":"internal_error"}`, "again"},
+		{true, 200, `{"ok":false,"error":"internal_error"}`, "refused"},
 		{true, 200, `{"ok":false,"error":"something_new"}`, "refused"},
 		{true, 200, `<html>`, "again"},
 		{true, 503, ``, "again"},

@@ -155,6 +155,7 @@ func TestHostileReceiver(t *testing.T) {
 		{"redirect to metadata", status(302, "Location", "http://169.254.169.254/latest/meta-data/"), "refused", 0},
 		{"redirect", status(307, "Location", target.URL), "refused", 0},
 		{"500", status(500), "refused", 0},
+		{"500 seconds", status(500, "Retry-After", "60"), "refused", time.Minute},
 		{"401", status(401), "refused", 0},
 		{"422", status(422), "content", 0},
 		{"410", status(410), "gone", 0},
@@ -171,8 +172,10 @@ func TestHostileReceiver(t *testing.T) {
 			defer cancel()
 			err := webhookTo(t, server.URL).Send(ctx, message())
 			got, pause := "other", time.Duration(0)
+			if later, ok := errors.AsType[*sinks.Later](err); ok {
+				pause = later.Pause
+			}
 			refusal, isRefused := errors.AsType[*refused](err)
-			later, isLater := errors.AsType[*sinks.Later](err)
 			switch {
 			case err == nil:
 				got = "accepted"
@@ -180,8 +183,8 @@ func TestHostileReceiver(t *testing.T) {
 				got = "content"
 			case isRefused:
 				got = "refused"
-			case isLater:
-				got, pause = "later", later.Pause
+			case pause > 0:
+				got = "later"
 			case errors.Is(err, errGone):
 				got = "gone"
 			}
@@ -238,7 +241,8 @@ func TestAddresses(t *testing.T) {
 			[64:ff9b::808:808]:443 [::ffff:10.1.2.3]:9`,
 		false: `127.0.0.1:443 127.9.9.9:443 10.2.0.1:443 172.16.0.1:443 172.31.255.255:443 192.168.1.1:443
 			169.254.169.254:80 169.254.169.254:443 100.64.0.1:443 100.127.255.255:443 198.18.0.1:443 198.19.255.255:443
-			0.0.0.0:443 0.1.2.3:443 			224.0.0.1:443 239.255.255.255:443 255.255.255.255:443 240.0.0.1:443 192.0.0.8:443
+			0.0.0.0:443 0.1.2.3:443
+			224.0.0.1:443 239.255.255.255:443 255.255.255.255:443 240.0.0.1:443 192.0.0.8:443
 			192.0.2.1:443 203.0.113.9:443
 			[::1]:443 [::]:443 [fe80::1]:443 [fe80::1%eth0]:443 [fec0::1]:443 [fc00::1]:443 [ff02::1]:443 [::ffff:127.0.0.1]:443
 			[::ffff:169.254.169.254]:443 [::127.0.0.1]:443 [64:ff9b::a9fe:a9fe]:443 [64:ff9b::7f00:1]:443 [64:ff9b:1::a00:1]:443
