@@ -24,6 +24,7 @@ type devCommand struct {
 	processFlags
 	serveFlags
 	searchFlags
+	notifyFlags
 	adminFlags
 	logFlags
 }
@@ -77,6 +78,13 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	delivery, err := c.searchFlags.services(h, index, c.InstanceID)
 	if err != nil {
 		return err
+	}
+	if c.NotifyRules != "" {
+		rules, err := c.notifyFlags.services(h, c.InstanceID)
+		if err != nil {
+			return err
+		}
+		delivery = append(delivery, rules...)
 	}
 	query, err := c.views(ctx, h, viewsConfig{data: c.Data, duplicates: files.Duplicates, search: c.search(index)})
 	if err != nil {

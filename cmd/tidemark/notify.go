@@ -114,11 +114,11 @@ func (c *notifyTestCommand) test(r *notify.Rule, notice *tidemarkv1.Notice, now 
 	}
 	at, delayedBy := r.When(now, now)
 	out.SendAt, out.DelayedBy = &at, delayedBy
-	messages, err := r.Messages([]*tidemarkv1.Notice{notice}, c.NotifyLink)
+	message, err := r.Message([]*tidemarkv1.Notice{notice}, c.NotifyLink)
 	if err != nil {
 		return out, err
 	}
-	out.Subject, out.Text, out.HTML = messages[0].Subject, messages[0].Text, messages[0].HTML
+	out.Subject, out.Text, out.HTML = message.Subject, message.Text, message.HTML
 	return out, nil
 }
 

@@ -11,11 +11,12 @@ import (
 
 // A sinkCommand delivers to other systems.
 type sinkCommand struct {
-	Names []string `arg:"" name:"name" enum:"search" help:"Sinks to run in this process: search."`
+	Names []string `arg:"" name:"name" enum:"search,notify" help:"Sinks to run in this process: search, notify."`
 	roleFlags
 	dataFlags
 	InstanceID string `help:"Name of this instance, unique and the same after a restart: a restarted instance then gets its partitions back at once." name:"instance-id" placeholder:"NAME"`
 	searchFlags
+	notifyFlags
 	Rebuild bool `help:"Fill a new search index from fastio-index, replace the present one by it, and end. Sinks go on meanwhile." env:"-"`
 }
 
@@ -34,6 +35,11 @@ func (c *sinkCommand) Run(ctx context.Context, con console) error {
 			switch name {
 			case topology.SinkSearch:
 				more, err = c.search(h, done)
+			case topology.SinkNotify:
+				if c.NotifyRules == "" {
+					return nil, usagef("--notify-rules is missing: the file of rules; see docs/notify.md")
+				}
+				more, err = c.notifyFlags.services(h, c.InstanceID)
 			}
 			if err != nil {
 				return nil, err
@@ -73,7 +79,7 @@ func (c *sinkCommand) search(h *host, done func()) ([]service, error) {
 			return nil
 		})}}, nil
 	}
-	return c.services(h, sink, c.InstanceID)
+	return c.searchFlags.services(h, sink, c.InstanceID)
 }
 
 // sinkConfig returns the configuration of a loop.

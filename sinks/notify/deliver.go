@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"tidemark/codecs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -23,13 +24,14 @@ import (
 // Config of a Sink. Rule names the subscription in fastio-deliveries, logs and metrics.
 type Config struct {
 	Rule    string
-	Channel Channel
+	Sender  Sender
 	Match   func(*tidemarkv1.Notice) bool
-	Render  func([]*tidemarkv1.Notice) *Message
+	Render  func([]*tidemarkv1.Notice) (*Message, error)
 	Digest  bool // one message for the notices of a workspace in a batch, else one for each notice
 	// Hold returns when a batch may be sent that begins with a notice of that time: after quiet hours, or when a digest
 	// has been collected. nil: at once.
 	Hold    func(first, now time.Time) time.Time
+	Rate    *rate.Limiter // of messages; nil: no limit
 	Store   Store
 	Log     *slog.Logger
 	Metrics *Metrics
@@ -51,12 +53,9 @@ type Sink struct {
 
 // New returns the sink of a rule.
 func New(c Config) *Sink {
-	_, webhook := c.Channel.(*Webhook)
+	_, webhook := c.Sender.(*WebhookSender)
 	return &Sink{Config: c, webhook: webhook, now: time.Now, disabled: map[viewKey]time.Time{}}
 }
-
-// ErrHeld is why a batch waits for Hold: nothing has failed.
-var ErrHeld = errors.New("held back by quiet hours or for a digest")
 
 var errDisabled = errors.New("disabled: mend the receiver, then enable the rule")
 
@@ -80,7 +79,7 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 	if len(matched.records) > 0 {
 		if s.Hold != nil {
 			if at := s.Hold(matched.records[0].Time, s.now()); at.After(s.now()) {
-				return s.later(at, ErrHeld)
+				return s.held(at)
 			}
 		}
 		known, err := s.Store.Open(ctx, s.Rule, batch)
@@ -174,6 +173,12 @@ func (s *Sink) send(ctx context.Context, g *group, known map[string]Delivery) er
 			return s.later(at, errors.New(cmp.Or(d.Answer, "the destination asked for a pause")))
 		}
 	}
+	if s.Rate != nil {
+		if turn := s.Rate.ReserveN(now, 1); turn.DelayFrom(now) > 0 {
+			turn.CancelAt(now)
+			return s.held(now.Add(turn.DelayFrom(now)))
+		}
+	}
 	if d.State == stateIntent {
 		s.Metrics.messages.WithLabelValues(s.Rule, "again").Inc()
 	}
@@ -185,7 +190,12 @@ func (s *Sink) send(ctx context.Context, g *group, known map[string]Delivery) er
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(5*time.Second, cancel) })()
-	failed := s.Channel.Send(sending, s.Render(g.notices))
+	m, failed := s.Render(g.notices)
+	if failed == nil {
+		failed = s.Sender.Send(sending, m)
+	} else {
+		failed = &sinks.Rejected{Reason: "no message can be made of it: " + failed.Error()}
+	}
 	if failed != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the partition goes to another process
 	}
@@ -266,6 +276,11 @@ func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
 		return d.After
 	}
 	return at
+}
+
+// held returns that nothing has failed, and the batch waits.
+func (s *Sink) held(until time.Time) error {
+	return &sinks.Later{Pause: min(max(until.Sub(s.now()), time.Millisecond), maxWait)}
 }
 
 func (s *Sink) later(at time.Time, err error) error {

@@ -97,7 +97,7 @@ type rig struct {
 func newRig(store *memory, to *receiver, change ...func(*Sink)) *rig {
 	r := &rig{store: store, to: to, clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), log: &bytes.Buffer{}}
 	r.Sink = New(Config{
-		Rule: "r", Channel: to, Store: store, Match: func(*tidemarkv1.Notice) bool { return true },
+		Rule: "r", Sender: to, Store: store, Match: func(*tidemarkv1.Notice) bool { return true },
 		Render: render, Log: slog.New(slog.NewTextHandler(r.log, nil)), Metrics: NewMetrics(prometheus.NewRegistry()),
 	})
 	r.now = func() time.Time { return r.clock }
@@ -109,12 +109,12 @@ func newRig(store *memory, to *receiver, change ...func(*Sink)) *rig {
 
 func asWebhook(s *Sink) { s.webhook = true }
 
-func render(notices []*tidemarkv1.Notice) *Message {
+func render(notices []*tidemarkv1.Notice) (*Message, error) {
 	var ids []string
 	for _, n := range notices {
 		ids = append(ids, n.GetOpId())
 	}
-	return &Message{ID: strings.Join(ids, "+"), Rule: "r", Notices: notices, Raw: []byte(`{"op_id":"x"}`)}
+	return &Message{ID: strings.Join(ids, "+"), Rule: "r", Notices: notices, Raw: []byte(`{"op_id":"x"}`)}, nil
 }
 
 // record returns a notice of a file; id is file.number.
@@ -391,7 +391,7 @@ func TestDigest(t *testing.T) {
 		s.Hold = func(first, _ time.Time) time.Time { return first.Add(15 * time.Minute) }
 	})
 	batch := records(t, "a-1.1", "b-1.1", "a-2.1", "a-1.1")
-	if err := r.Deliver(t.Context(), batch); !errors.Is(err, ErrHeld) {
+	if err := r.Deliver(t.Context(), batch); !waitsOnly(err) {
 		t.Errorf("at first: %v", err)
 	}
 	start := r.clock

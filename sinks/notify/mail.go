@@ -31,9 +31,9 @@ type MailConfig struct {
 	Roots    *x509.CertPool // nil: the system's
 }
 
-// Mail sends messages over SMTP, each over a connection of its own. If the server refuses one of the recipients, none
+// MailSender sends messages over SMTP, each over a connection of its own. If the server refuses one of the recipients, none
 // gets the message.
-type Mail struct {
+type MailSender struct {
 	MailConfig
 	host    string
 	options []mail.Option
@@ -41,7 +41,7 @@ type Mail struct {
 }
 
 // NewMail checks the settings.
-func NewMail(c MailConfig) (*Mail, error) {
+func NewMail(c MailConfig) (*MailSender, error) {
 	at, err := url.Parse(c.URL)
 	if err != nil || at.Hostname() == "" || at.Scheme != "smtp" && at.Scheme != "smtps" {
 		return nil, errors.New("--smtp-url: want smtp://host:587 (STARTTLS) or smtps://host:465")
@@ -60,7 +60,7 @@ func NewMail(c MailConfig) (*Mail, error) {
 		return nil, errors.New("e-mail needs a recipient")
 	}
 	config := &tls.Config{ServerName: at.Hostname(), RootCAs: c.Roots, MinVersion: tls.VersionTLS12}
-	m := &Mail{MailConfig: c, host: at.Hostname(), dial: (&net.Dialer{}).DialContext}
+	m := &MailSender{MailConfig: c, host: at.Hostname(), dial: (&net.Dialer{}).DialContext}
 	if _, err := m.compose(&Message{}); err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func NewMail(c MailConfig) (*Mail, error) {
 }
 
 // connect logs in. The connection is closed when ctx ends: the client's own timeouts are per command.
-func (c *Mail) connect(ctx context.Context) (*mail.Client, *smtp.Client, error) {
+func (c *MailSender) connect(ctx context.Context) (*mail.Client, *smtp.Client, error) {
 	dial := func(dialing context.Context, network, address string) (net.Conn, error) {
 		conn, err := c.dial(dialing, network, address)
 		if err == nil {
@@ -104,7 +104,7 @@ func (c *Mail) connect(ctx context.Context) (*mail.Client, *smtp.Client, error) 
 }
 
 // compose returns a message that has the same Message-ID each time it is sent, so that a repeat is recognised.
-func (c *Mail) compose(m *Message) (*mail.Msg, error) {
+func (c *MailSender) compose(m *Message) (*mail.Msg, error) {
 	message := mail.NewMsg()
 	if err := errors.Join(message.From(c.From), message.To(c.To...)); err != nil {
 		return nil, fmt.Errorf("sender or recipients of e-mail: %w", err)
@@ -124,7 +124,7 @@ func (c *Mail) compose(m *Message) (*mail.Msg, error) {
 }
 
 // Check connects and logs in.
-func (c *Mail) Check(ctx context.Context) error {
+func (c *MailSender) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	client, server, err := c.connect(ctx)
@@ -135,7 +135,7 @@ func (c *Mail) Check(ctx context.Context) error {
 }
 
 // Send sends the message to all recipients.
-func (c *Mail) Send(ctx context.Context, m *Message) error {
+func (c *MailSender) Send(ctx context.Context, m *Message) error {
 	message, err := c.compose(m)
 	if err != nil {
 		return err

@@ -122,7 +122,7 @@ func smtpd(t *testing.T, mode, password string) (port string, roots *x509.CertPo
 	}
 }
 
-func mailTo(t *testing.T, c MailConfig) *Mail {
+func mailTo(t *testing.T, c MailConfig) *MailSender {
 	t.Helper()
 	c.From = "Tidemark <notify@example.com>"
 	m, err := NewMail(c)

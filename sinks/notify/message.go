@@ -33,7 +33,6 @@ type Message struct {
 }
 
 const (
-	maxNotices = 1000 // in one message of a digest
 	maxEntries = 100  // that the text of a digest describes
 	maxRunes   = 256  // of a text of a sender; no id is longer
 )
@@ -48,36 +47,9 @@ var (
 	htmlTemplate = html.Must(html.New("html").Parse(htmlSource))
 )
 
-// Messages returns the messages of notices that the rule selects and that are due: one for each notice, or, of a rule
-// with a digest, one for each workspace. link is --notify-link, or empty.
-func (r *Rule) Messages(notices []*tidemarkv1.Notice, link string) (all []*Message, err error) {
-	size := maxNotices
-	if r.Digest == 0 {
-		size = 1
-	}
-	var workspaces []string
-	byWorkspace := map[string][]*tidemarkv1.Notice{}
-	for _, n := range notices {
-		ws := n.GetWorkspaceId()
-		if byWorkspace[ws] == nil {
-			workspaces = append(workspaces, ws)
-		}
-		byWorkspace[ws] = append(byWorkspace[ws], n)
-	}
-	for _, ws := range workspaces {
-		for chunk := range slices.Chunk(byWorkspace[ws], size) {
-			m, err := r.message(chunk, link)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, m)
-		}
-	}
-	return all, nil
-}
-
-// message makes one message of notices of one workspace. Its HTML needs no cleaning: html/template escapes.
-func (r *Rule) message(notices []*tidemarkv1.Notice, link string) (*Message, error) {
+// Message returns the message of notices that the rule selects: one, or, of a rule with a digest, those of one workspace.
+// link is --notify-link, or empty. Its HTML needs no cleaning: html/template escapes.
+func (r *Rule) Message(notices []*tidemarkv1.Notice, link string) (*Message, error) {
 	first := notices[0]
 	page := page{Rule: r.Name, Workspace: clean(first.GetWorkspaceId()), More: max(len(notices)-maxEntries, 0)}
 	zone := time.UTC

@@ -24,24 +24,24 @@ type SlackConfig struct {
 	Out        *Outbound
 }
 
-// Slack posts messages to a channel. Slack has no documented idempotency key: a message that it accepted without an
+// SlackSender posts messages to a channel. Slack has no documented idempotency key: a message that it accepted without an
 // answer is posted again.
-type Slack struct {
+type SlackSender struct {
 	SlackConfig
 	to *url.URL
 }
 
 // NewSlack checks the settings.
-func NewSlack(c SlackConfig) (*Slack, error) {
+func NewSlack(c SlackConfig) (*SlackSender, error) {
 	if (c.WebhookURL == "") == (c.Token == "") || (c.Token == "") != (c.Channel == "") {
 		return nil, errors.New("a Slack channel needs the URL of an incoming webhook, or a bot token and a channel")
 	}
 	to, err := c.Out.parse(cmp.Or(c.WebhookURL, cmp.Or(c.API, "https://slack.com/api")+"/chat.postMessage"))
-	return &Slack{c, to}, err
+	return &SlackSender{c, to}, err
 }
 
 // Send posts the message's text, without formatting: names may have any character.
-func (s *Slack) Send(ctx context.Context, m *Message) error {
+func (s *SlackSender) Send(ctx context.Context, m *Message) error {
 	return s.call(ctx, s.to, map[string]any{
 		"channel": s.Channel, "text": slackText(m.Text), "mrkdwn": false, "unfurl_links": false, "unfurl_media": false,
 	})
@@ -49,7 +49,7 @@ func (s *Slack) Send(ctx context.Context, m *Message) error {
 
 // Check asks Slack whether it knows the token. An incoming webhook is sent an empty message, which Slack rejects if it
 // knows the URL.
-func (s *Slack) Check(ctx context.Context) error {
+func (s *SlackSender) Check(ctx context.Context) error {
 	if s.Token != "" {
 		return s.call(ctx, s.to.JoinPath("../auth.test"), map[string]any{})
 	}
@@ -70,7 +70,7 @@ var (
 		action_prohibited invalid_token posting_to_general_channel_denied user_not_found`)
 )
 
-func (s *Slack) call(ctx context.Context, to *url.URL, body map[string]any) error {
+func (s *SlackSender) call(ctx context.Context, to *url.URL, body map[string]any) error {
 	text, err := json.Marshal(body)
 	if err != nil {
 		return err

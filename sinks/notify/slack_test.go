@@ -81,7 +81,7 @@ func TestSlackAnswers(t *testing.T) {
 	}
 }
 
-func slackTo(t *testing.T, url string, token bool) *Slack {
+func slackTo(t *testing.T, url string, token bool) *SlackSender {
 	t.Helper()
 	c := SlackConfig{WebhookURL: url + "/services/T/B/secret", Out: loopbackOut()}
 	if token {

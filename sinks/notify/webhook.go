@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// A Webhook posts messages to a URL, signed as Standard Webhooks specifies.
-type Webhook struct {
+// A WebhookSender posts messages to a URL, signed as Standard Webhooks specifies.
+type WebhookSender struct {
 	url  *url.URL
 	keys [][]byte
 	out  *Outbound
@@ -23,9 +23,9 @@ type Webhook struct {
 
 // NewWebhook checks the URL and the secrets. Each message is signed with every secret, so that a receiver can change
 // from one to the next.
-func NewWebhook(to string, secrets []string, out *Outbound) (*Webhook, error) {
+func NewWebhook(to string, secrets []string, out *Outbound) (*WebhookSender, error) {
 	at, err := out.parse(to)
-	w := &Webhook{url: at, out: out}
+	w := &WebhookSender{url: at, out: out}
 	for _, secret := range secrets {
 		key, invalid := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
 		if invalid != nil || len(key) < 24 || len(key) > 64 {
@@ -41,11 +41,11 @@ func NewWebhook(to string, secrets []string, out *Outbound) (*Webhook, error) {
 }
 
 // Check refuses a host whose address is not allowed. One that does not answer now may later.
-func (w *Webhook) Check(ctx context.Context) error { return w.out.check(ctx, w.url) }
+func (w *WebhookSender) Check(ctx context.Context) error { return w.out.check(ctx, w.url) }
 
 // Send posts {"type", "timestamp", "data"}: the event, its time and the notice's JSON. The webhook-id is a hash of the
 // op id.
-func (w *Webhook) Send(ctx context.Context, m *Message) error {
+func (w *WebhookSender) Send(ctx context.Context, m *Message) error {
 	kind, at := m.Notices[0].GetEvent(), time.UnixMicro(m.Notices[0].GetAt()).UTC()
 	if len(m.Notices) > 1 {
 		kind = "tidemark.digest"
@@ -75,7 +75,7 @@ func (w *Webhook) Send(ctx context.Context, m *Message) error {
 	return nil
 }
 
-func (w *Webhook) sign(id, timestamp string, body []byte) string {
+func (w *WebhookSender) sign(id, timestamp string, body []byte) string {
 	var signatures []string
 	for _, key := range w.keys {
 		mac := hmac.New(sha256.New, key)

@@ -29,7 +29,7 @@ const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 func loopbackOut() *Outbound { return NewOutbound(prefixes("127.0.0.0/8 ::1/128"), nil) }
 
-func webhookTo(t *testing.T, url string, secrets ...string) *Webhook {
+func webhookTo(t *testing.T, url string, secrets ...string) *WebhookSender {
 	t.Helper()
 	w, err := NewWebhook(url, append(secrets, secret), loopbackOut())
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"tidemark/sinks"
 )
 
-// A Channel sends messages to one destination. It does not retry.
-type Channel interface {
+// A Sender sends messages to one destination. It does not retry.
+type Sender interface {
 	// Send returns nil when the destination has accepted the message. A *sinks.Rejected says that it never will, a
 	// *sinks.Later when to try again.
 	Send(ctx context.Context, m *Message) error
