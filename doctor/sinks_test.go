@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +20,8 @@ import (
 // Of each sink the groups are checked that there are, notify's and model's by rule, also in the retry topic.
 func TestSinkGroups(t *testing.T) {
 	config := kafka.Config{Brokers: devbroker.ForTest(t)}
-	s, err := topology.New("d"+strings.ToLower(t.Name()), topology.Sizing{Partitions: 2, Replication: 1, MinISR: 1})
+	s, err := topology.New(fmt.Sprintf("d%08x", rand.Uint32()),
+		topology.Sizing{Partitions: 2, Replication: 1, MinISR: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -174,7 +174,7 @@ func (m *Move) createTopics(ctx context.Context) error {
 	}
 	to := m.To.Topics()
 	for i := range to {
-		if retention, found := kept[from[i].Name]; found && !to[i].Compact {
+		if retention, found := kept[from[i].Name]; found && to[i].Retention != 0 {
 			to[i].Retention = retention
 		}
 	}
