@@ -431,3 +431,9 @@ func TestUndecodableNoticeIsRejected(t *testing.T) {
 		t.Errorf("%+v", partial)
 	}
 }
+
+// waitsOnly reports whether a batch waits and nothing has failed.
+func waitsOnly(err error) bool {
+	later, ok := errors.AsType[*sinks.Later](err)
+	return ok && later.Err == nil
+}
