@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -24,9 +25,12 @@ import (
 	"golang.org/x/time/rate"
 )
 
+// An application applies a request, and answers it.
+type application func(w http.ResponseWriter, r *http.Request, body []byte)
+
 // A hostile is a destination that fails at random: before it has applied a request, or after that.
 type hostile struct {
-	apply func(w http.ResponseWriter, r *http.Request, body []byte) // and answer
+	apply application
 
 	mu      sync.Mutex
 	rnd     *rand.Rand
@@ -35,7 +39,8 @@ type hostile struct {
 	faults  map[string]int
 }
 
-func newHostile(t *testing.T, seed uint64, share float64, apply func(http.ResponseWriter, *http.Request, []byte)) (*hostile, string) {
+func newHostile(t *testing.T, seed uint64, share float64, apply application) (*hostile, string) {
+	t.Helper()
 	h := &hostile{apply: apply, rnd: rand.New(rand.NewPCG(seed, 18)), share: share, faults: map[string]int{}}
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
@@ -106,7 +111,8 @@ func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // forward applies a request to a server.
-func forward(t *testing.T, to string) func(http.ResponseWriter, *http.Request, []byte) {
+func forward(t *testing.T, to string) application {
+	t.Helper()
 	return func(w http.ResponseWriter, r *http.Request, body []byte) {
 		request, err := http.NewRequest(r.Method, to+r.URL.RequestURI(), bytes.NewReader(body)) // goes on after a kill
 		if err != nil {
@@ -120,9 +126,7 @@ func forward(t *testing.T, to string) func(http.ResponseWriter, *http.Request, [
 			return
 		}
 		defer response.Body.Close()
-		for name, values := range response.Header {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), response.Header)
 		w.WriteHeader(response.StatusCode)
 		_, _ = io.Copy(w, response.Body) // the client may be gone
 	}
@@ -158,6 +162,28 @@ func TestSinks(t *testing.T) {
 		t.Skip("OPENSEARCH_URL is not set: .ci/opensearch starts an OpenSearch")
 	}
 	t.Parallel()
+	t.Run("product", func(t *testing.T) {
+		t.Parallel()
+		conclude(t, runSinks(t, server, build(t)))
+	})
+	t.Run("commits early", func(t *testing.T) { // the negative control
+		t.Parallel()
+		path, err := rig.Mutants["sink-commits-early"].Build(builds.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := runSinks(t, server, path)
+		t.Log("\n" + r.String())
+		stale := r.Count("search: documents missing") + r.Count("search: documents wrong")
+		if stale == 0 || r.Count("messages lost") == 0 {
+			t.Error("the mutant was not found guilty: the test proves less than it says")
+		}
+	})
+}
+
+// runSinks runs the sinks of a binary.
+func runSinks(t *testing.T, server, binary string) *oracle.Report {
+	t.Helper()
 	events, kills := 4000, 12
 	if *long {
 		events, kills = 100_000, 60
@@ -179,6 +205,7 @@ func TestSinks(t *testing.T) {
 		"--notify-rules", f.rules(hookURL))
 	notify.Env = append(notify.Env, "RECEIVER_SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=")
 	sinks := []*rig.Program{search, notify}
+	search.Path, notify.Path = binary, binary
 	f.start(append(sinks, f.ingest, f.process)...)
 	f.awaitReady(append(sinks, f.ingest, f.process)...)
 
@@ -190,7 +217,8 @@ func TestSinks(t *testing.T) {
 			i := rnd.IntN(len(sinks))
 			at := []*hostile{index, hook}[i]
 			before := at.count()
-			if _, err := rig.Until(ctx, time.Minute, func() (bool, error) { return at.count() > before, nil }); err != nil {
+			flows := func() (bool, error) { return at.count() > before, nil }
+			if _, err := rig.Until(ctx, time.Minute, flows); err != nil {
 				return fmt.Errorf("%s delivers nothing: %w\n%s", sinks[i].Name, err, sinks[i].Tail())
 			}
 			sleep(ctx, time.Duration(rnd.IntN(700))*time.Millisecond)
@@ -220,7 +248,7 @@ func TestSinks(t *testing.T) {
 	}
 	outputs.JudgeSearch(documents(t, server, f.prefix), r)
 	outputs.JudgeMessages(box.got, r)
-	conclude(t, r)
+	return r
 }
 
 // rules writes a rules file with one rule that matches every notice.

@@ -1,6 +1,9 @@
 package topology
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Names of sinks, as the command sink takes them. Notify and model have a consumer group for each of their rules.
 const (
@@ -88,8 +91,8 @@ func RunRoles(roles ...Role) Role {
 	merged := roles[0]
 	for _, role := range roles[1:] {
 		merged.Name, merged.Command = merged.Name+","+role.Name, merged.Command+" "+role.Command
-		merged.Topics = append(merged.Topics[:len(merged.Topics):len(merged.Topics)], role.Topics...)
-		merged.Groups = append(merged.Groups[:len(merged.Groups):len(merged.Groups)], role.Groups...)
+		merged.Topics = append(slices.Clip(merged.Topics), role.Topics...)
+		merged.Groups = append(slices.Clip(merged.Groups), role.Groups...)
 	}
 	return merged
 }

@@ -77,9 +77,9 @@ type host struct {
 
 	sinkMetrics *sinks.Metrics // nil: no sink runs
 
-	dlq       http.Handler  // of /dlq on the admin address; nil: none
-	delay     time.Duration // see drainFlags
-	draining  atomic.Bool
+	dlq      http.Handler  // of /dlq on the admin address; nil: none
+	delay    time.Duration // see drainFlags
+	draining atomic.Bool
 }
 
 // newHost opens the admin address. Before run nothing closes it but the end of the process.

@@ -3,9 +3,13 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"log/slog"
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidemark/doctor"
 	"tidemark/sinks"
 	"tidemark/sinks/notify"
 	"tidemark/topology"
@@ -22,31 +26,28 @@ type notifyFlags struct {
 	SMTPCAFile       string         `help:"PEM file of the CA certificates of the mail server, instead of the system's." name:"smtp-ca-file" placeholder:"FILE" group:"Notify"`
 }
 
-// settings returns the settings of all rules. The caller closes the store.
-func (f notifyFlags) settings(h *host) (c notify.Settings, store *notify.Deliveries, err error) {
+// settings returns the settings of all rules, without a store.
+func (f notifyFlags) settings(log *slog.Logger, metrics prometheus.Registerer) (c notify.Settings, err error) {
 	if err := notify.CheckLink(f.NotifyLink); err != nil {
-		return c, nil, usageError{err}
+		return c, usageError{err}
 	}
 	password, err := secret("TIDEMARK_SMTP_PASSWORD", "--smtp-password-file", f.SMTPPasswordFile)
 	if err != nil {
-		return c, nil, err
+		return c, err
 	}
 	receivers, err := roots("--notify-ca-file", f.NotifyCAFile)
 	if err != nil {
-		return c, nil, err
+		return c, err
 	}
 	servers, err := roots("--smtp-ca-file", f.SMTPCAFile)
 	if err != nil {
-		return c, nil, err
-	}
-	if store, err = notify.NewDeliveries(h.kafka, h.streams.Deliveries.Name); err != nil {
-		return c, nil, err
+		return c, err
 	}
 	return notify.Settings{
 		Link: f.NotifyLink, Out: notify.NewOutbound(f.NotifyAllowCIDR, receivers),
 		SMTPURL: f.SMTPURL, SMTPPassword: password, SMTPRoots: servers,
-		Store: store, Log: h.log.With("role", "sink"), Metrics: notify.NewMetrics(h.registry),
-	}, store, nil
+		Log: log.With("role", "sink"), Metrics: notify.NewMetrics(metrics),
+	}, nil
 }
 
 func roots(flag, file string) (*x509.CertPool, error) {
@@ -67,10 +68,15 @@ func (f notifyFlags) services(h *host, instance string) (services []service, err
 	for _, warning := range rules.Warnings {
 		h.log.Warn("rules file", "warning", warning)
 	}
-	settings, store, err := f.settings(h)
+	settings, err := f.settings(h.log, h.registry)
 	if err != nil {
 		return nil, err
 	}
+	store, err := notify.NewDeliveries(h.kafka, h.streams.Deliveries.Name)
+	if err != nil {
+		return nil, err
+	}
+	settings.Store = store
 	for i := range rules.Rules {
 		rule := &rules.Rules[i]
 		name := topology.SinkNotify + "-" + rule.Name
@@ -95,6 +101,27 @@ func (f notifyFlags) services(h *host, instance string) (services []service, err
 		<-ctx.Done()
 		return store.Close()
 	}}), nil
+}
+
+// destinations returns the doctor's checks of the channels that rules use.
+func (f notifyFlags) destinations() (all []doctor.Destination, err error) {
+	rules, err := notify.Load(f.NotifyRules)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := f.settings(slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		return nil, err
+	}
+	for i := range rules.Rules {
+		sink, err := rules.Sink(&rules.Rules[i], settings)
+		if err != nil {
+			return nil, err
+		}
+		name := topology.SinkNotify + "-" + rules.Rules[i].Name
+		all = append(all, doctor.Destination{Name: name, Check: sink.Sender.Check})
+	}
+	return all, nil
 }
 
 // A batch has several messages, each of which may take up to 20 s. All partitions of all rules have a buffer.

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"tidemark/doctor"
 	"tidemark/kafka"
 	"tidemark/sinks"
 	"tidemark/sinks/search"
@@ -30,7 +32,7 @@ type searchFlags struct {
 }
 
 // open returns the sink, which answers queries too.
-func (f searchFlags) open(h *host, data string) (*search.Sink, error) {
+func (f searchFlags) open(log *slog.Logger, data string) (*search.Sink, error) {
 	password, err := secret("TIDEMARK_SEARCH_PASSWORD", "--search-password-file", f.SearchPasswordFile)
 	if err != nil {
 		return nil, err
@@ -41,12 +43,21 @@ func (f searchFlags) open(h *host, data string) (*search.Sink, error) {
 	}
 	sink, err := search.New(search.Config{
 		URL: f.SearchURL, Index: f.SearchIndex, Username: f.SearchUsername, Password: password, TLS: roots,
-		Dir: filepath.Join(data, "search"), Log: h.log.With("sink", topology.SinkSearch),
+		Dir: filepath.Join(data, "search"), Log: log.With("sink", topology.SinkSearch),
 	})
 	if err != nil {
 		return nil, usageError{err}
 	}
 	return sink, nil
+}
+
+// destination returns the doctor's check, which creates no index.
+func (f searchFlags) destination() (doctor.Destination, error) {
+	sink, err := f.open(slog.New(slog.DiscardHandler), "")
+	return doctor.Destination{Name: topology.SinkSearch, Check: func(ctx context.Context) error {
+		_, err := sink.Search(ctx, search.Query{Workspace: "doctor", Limit: 1})
+		return err
+	}}, err
 }
 
 // trusted returns the TLS settings that trust the certificates of a file only; nil without a file.

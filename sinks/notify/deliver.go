@@ -23,11 +23,11 @@ import (
 
 // Config of a Sink. Rule names the subscription in fastio-deliveries, logs and metrics.
 type Config struct {
-	Rule    string
-	Sender  Sender
-	Match   func(*tidemarkv1.Notice) bool
-	Render  func([]*tidemarkv1.Notice) (*Message, error)
-	Digest  bool // one message for the notices of a workspace in a batch, else one for each notice
+	Rule   string
+	Sender Sender
+	Match  func(*tidemarkv1.Notice) bool
+	Render func([]*tidemarkv1.Notice) (*Message, error)
+	Digest bool // one message for the notices of a workspace in a batch, else one for each notice
 	// Hold returns when a batch may be sent that begins with a notice of that time: after quiet hours, or when a digest
 	// has been collected. nil: at once.
 	Hold    func(first, now time.Time) time.Time

@@ -33,8 +33,8 @@ type Message struct {
 }
 
 const (
-	maxEntries = 100  // that the text of a digest describes
-	maxRunes   = 256  // of a text of a sender; no id is longer
+	maxEntries = 100 // that the text of a digest describes
+	maxRunes   = 256 // of a text of a sender; no id is longer
 )
 
 var (
