@@ -115,5 +115,5 @@ func (b *bucket) explain(what, name string, err error) error {
 	case "":
 		advice = "; see --s3-endpoint"
 	}
-	return fmt.Errorf("--archive-url: %s %s in bucket %s: %w%s", what, name, b.name, err, advice)
+	return fmt.Errorf(flag+": %s %s in bucket %s: %w%s", what, name, b.name, err, advice)
 }

@@ -30,7 +30,7 @@ func (d folder) Create(ctx context.Context, name string, file *os.File) (bool, e
 		err = syncFolder(dir)
 	}
 	if err != nil {
-		return false, fmt.Errorf("--archive-url: %w", err)
+		return false, fmt.Errorf(flag+": %w", err)
 	}
 	return true, nil
 }
@@ -79,12 +79,12 @@ func (d folder) Open(_ context.Context, name string) (Stored, int64, error) {
 		return nil, 0, ErrMissing
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("--archive-url: %w", err)
+		return nil, 0, fmt.Errorf(flag+": %w", err)
 	}
 	info, err := file.Stat()
 	if err != nil {
 		_ = file.Close()
-		return nil, 0, fmt.Errorf("--archive-url: %w", err)
+		return nil, 0, fmt.Errorf(flag+": %w", err)
 	}
 	return file, info.Size(), nil
 }
@@ -103,7 +103,7 @@ func (d folder) List(_ context.Context, under string) iter.Seq2[string, error] {
 			return nil
 		})
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			yield("", fmt.Errorf("--archive-url: %w", err))
+			yield("", fmt.Errorf(flag+": %w", err))
 		}
 	}
 }

@@ -34,7 +34,7 @@ func OpenReader(ctx context.Context, place Place, topic, dir string) (*Reader, e
 	r := &Reader{Topic: topic, store: s, dir: dir, objects: map[int32][]listed{}}
 	r.TopicID, err = ReadMarker(ctx, s, MarkerName(topic))
 	if errors.Is(err, ErrMissing) {
-		return nil, fmt.Errorf("--archive-url %s: there is no archive of topic %s", place.URL, topic)
+		return nil, fmt.Errorf(flag+" %s: there is no archive of topic %s", place.URL, topic)
 	}
 	if err != nil {
 		return nil, err

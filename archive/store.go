@@ -17,6 +17,9 @@ import (
 	"strings"
 )
 
+// flag names the setting of a Place in errors.
+const flag = "--archive-url (replay: --archive)"
+
 // A Place is where an archive is.
 type Place struct {
 	URL      string // s3://bucket/prefix or file:///folder
@@ -46,15 +49,15 @@ type Stored interface {
 func (p Place) Open() (Store, error) {
 	u, err := url.Parse(p.URL)
 	if err != nil || p.URL == "" {
-		return nil, fmt.Errorf("--archive-url %q: want s3://bucket/prefix or file:///folder", p.URL)
+		return nil, fmt.Errorf(flag+" %q: want s3://bucket/prefix or file:///folder", p.URL)
 	}
 	clean := path.Clean("/" + u.Path)
 	switch {
 	case u.User != nil:
-		return nil, errors.New("--archive-url: it must not contain credentials: set AWS_ACCESS_KEY_ID and " +
+		return nil, errors.New(flag + ": it must not contain credentials: set AWS_ACCESS_KEY_ID and " +
 			"AWS_SECRET_ACCESS_KEY")
 	case u.RawQuery != "" || u.Fragment != "" || strings.TrimSuffix(u.Path, "/") != strings.TrimSuffix(clean, "/"):
-		return nil, fmt.Errorf("--archive-url %q: want a path without '?', '#', '..' and empty parts", p.URL)
+		return nil, fmt.Errorf(flag+" %q: want a path without '?', '#', '..' and empty parts", p.URL)
 	case u.Scheme == "file" && u.Host == "" && clean != "/":
 		if p.Endpoint != "" {
 			return nil, fmt.Errorf("--s3-endpoint: --archive-url %s needs none", p.URL)
@@ -63,7 +66,7 @@ func (p Place) Open() (Store, error) {
 	case u.Scheme == "s3" && u.Host != "" && u.Port() == "":
 		return newBucket(p, u.Host, strings.TrimPrefix(clean, "/"))
 	}
-	return nil, fmt.Errorf("--archive-url %q: want s3://bucket/prefix or file:///folder", p.URL)
+	return nil, fmt.Errorf(flag+" %q: want s3://bucket/prefix or file:///folder", p.URL)
 }
 
 // MarkerName returns the name of the object with the topic's id. Readers of Parquet ignore names that begin with '_'.

@@ -124,7 +124,8 @@ func (a *Archive) Check(ctx context.Context) error {
 	}
 	if err == nil && found != id {
 		return fmt.Errorf("--archive-url %s: it has objects of an earlier topic %s (id %s, now %s): "+
-			"the topic was created again and its offsets start over, so choose another prefix", a.conf.Place.URL, a.conf.Topic, found, id)
+			"the topic was created again and its offsets start over, so choose another prefix",
+			a.conf.Place.URL, a.conf.Topic, found, id)
 	}
 	file, err := archive.Temporary(a.conf.Dir)
 	if err != nil {
