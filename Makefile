@@ -64,11 +64,11 @@ integration-kafka: tools ## the same tests on Apache Kafka
 
 .PHONY: e2e
 e2e: tools ## the binary as users and other clients use it; crash test and its controls, short form
-	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest e2e -parallel 4 ./e2e
+	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest e2e -parallel 4 -skip '^TestConnect$$' ./e2e
 
 .PHONY: e2e-kafka
-e2e-kafka: tools ## crash test and foreign clients on Apache Kafka
-	@NO_SKIP=1 FORMAT=standard-verbose .ci/kafka .ci/gotest e2e-kafka -parallel 4 -skip '^(TestControls|TestScripts)$$' ./e2e
+e2e-kafka: tools ## crash test, foreign clients, sinks and Kafka Connect on Apache Kafka
+	@NO_SKIP=1 FORMAT=standard-verbose .ci/opensearch .ci/kafka .ci/gotest e2e-kafka -parallel 4 -skip '^(TestControls|TestScripts)$$' ./e2e ./sinks/search
 
 .PHONY: faults-short
 faults-short: ## three brokers, traffic, a dozen faults and two negative controls, in 6 minutes

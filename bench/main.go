@@ -4,6 +4,7 @@
 //	go run ./bench recovery  [-events N] [-files N]   seconds until an instance with an empty disk is ready
 //	go run ./bench latency   [-seconds S] [-rate N]   ms from an event to its notice at a read_committed consumer
 //	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
+//	go run ./bench search    [-events N] [-plugins DIR]   documents/s into OpenSearch, beside the stock connector
 //	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients
 //
 // It runs the real binary as a process of its own, counts the output records before it reports a rate, and prints one
@@ -44,6 +45,9 @@ type setup struct {
 	connections int
 	slowClients int
 	parts       string
+
+	searchURL, plugins string
+	tasks, rounds      int
 }
 
 func main() {
@@ -58,9 +62,10 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	measurements := map[string]func(context.Context, setup) (result, error){
 		"processor": processor, "recovery": recovery, "latency": latency, "ingress": ingress, "overload": overloaded,
+		"search": search,
 	}
 	if len(args) == 0 || measurements[args[0]] == nil {
-		return errors.New("usage: bench processor|recovery|latency|ingress|overload [flags]")
+		return errors.New("usage: bench processor|recovery|latency|ingress|overload|search [flags]")
 	}
 	var s setup
 	flags := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
@@ -79,8 +84,13 @@ func run(ctx context.Context, args []string) error {
 	flags.Float64Var(&s.rate, "rate", 200, "events a second of latency")
 	flags.IntVar(&s.connections, "connections", 32, "of ingress load")
 	flags.StringVar(&s.parts, "parts", "",
-		"of overload: hot_workspace, two_instances, slow_clients, broker_away; all when empty")
+		"of overload: hot_workspace, two_instances, slow_clients, broker_away; of search: tidemark, connect; "+
+			"all when empty")
 	flags.IntVar(&s.slowClients, "slow", 2000, "clients of overload that send a byte a second")
+	flags.StringVar(&s.searchURL, "search-url", os.Getenv("OPENSEARCH_URL"), "of search; default $OPENSEARCH_URL")
+	flags.StringVar(&s.plugins, "plugins", "", "of search: a folder for Kafka Connect's plugin.path")
+	flags.IntVar(&s.tasks, "tasks", 2, "of search: tasks.max of the connector")
+	flags.IntVar(&s.rounds, "rounds", 3, "of search")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}

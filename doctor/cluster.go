@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
-
 	"tidemark/kafka"
 	"tidemark/topology"
 )
@@ -83,23 +81,6 @@ func (d *cluster) failed(err error) Finding {
 		f.Fix = grantACLs
 	}
 	return f
-}
-
-// retryCoordinator repeats a request while the group coordinator is unavailable: on a new cluster the first request
-// creates the offsets topic.
-func retryCoordinator(ctx context.Context, request func() error) error {
-	for {
-		err := request()
-		if !errors.Is(err, kerr.CoordinatorNotAvailable) && !errors.Is(err, kerr.NotCoordinator) &&
-			!errors.Is(err, kerr.CoordinatorLoadInProgress) {
-			return err
-		}
-		select {
-		case <-time.After(500 * time.Millisecond):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }
 
 // advertised probes the brokers that the cluster advertises: clients connect to those, whatever --brokers says.
@@ -181,7 +162,7 @@ func (d *cluster) acls(ctx context.Context) []Finding {
 }
 
 func (d *cluster) roleACLs(ctx context.Context, role topology.Role) Finding {
-	err := retryCoordinator(ctx, func() error { return checkACLs(ctx, d.Kafka, role) })
+	err := kafka.RetryCoordinator(ctx, func() error { return checkACLs(ctx, d.Kafka, role) })
 	if err == nil {
 		return Finding{Status: OK, What: "this user may do all that " + role.Name + " does"}
 	}

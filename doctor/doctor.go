@@ -6,6 +6,7 @@ package doctor
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"tidemark/kafka"
@@ -45,8 +46,16 @@ type Config struct {
 	IngressURL string    // of the webhook endpoint; empty: not tried
 	ReadyURLs  []string  // of processes to ask for /readyz
 
+	Destinations []Destination // of the sinks whose settings are known
+
 	// Resembles returns the known name of an event that an unknown one may mean, empty for none.
 	Resembles func(name string) string
+}
+
+// A Destination is the system that a sink delivers to.
+type Destination struct {
+	Name  string                          // the sink's
+	Check func(ctx context.Context) error // what the sink checks before it starts
 }
 
 // Time limits: of one request to the cluster, of one check, and of all.
@@ -77,8 +86,12 @@ func Run(ctx context.Context, c Config, report func(Finding)) {
 	checks := []check{{"topics", d.topics}, {"replicas", d.replicas}, {"acls", d.acls}, {"events", d.events}}
 	for _, role := range c.Roles {
 		for _, group := range role.Groups {
-			if group.Consumes.Name != "" && !group.Prefixed {
-				checks = append(checks, check{c.Streams.ShortName(group.Name) + " group", d.group(role, group)})
+			switch name := c.Streams.ShortName(group.Name); {
+			case group.Consumes.Name == "":
+			case group.Prefixed: // a group for each rule
+				checks = append(checks, check{strings.TrimSuffix(name, "-") + " groups", d.groups(role, group)})
+			default:
+				checks = append(checks, check{name + " group", d.group(role, group)})
 			}
 		}
 	}
@@ -86,6 +99,7 @@ func Run(ctx context.Context, c Config, report func(Finding)) {
 	for i := range checks {
 		checks[i] = d.reachable(checks[i])
 	}
+	checks = append(checks, c.destinationChecks()...)
 	runAll(ctx, report, append(checks, c.urlChecks()...)...)
 }
 

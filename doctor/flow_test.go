@@ -67,7 +67,7 @@ func TestLostEvents(t *testing.T) {
 				{Partition: 1, Start: 10, Commit: 4, End: 20},
 				{Partition: 2, Start: 5, Commit: -1, End: 5},
 			},
-		})
+		}, topology.Role{})
 	if len(found) != 1 || found[0].Status != Failure ||
 		!strings.Contains(found[0].What,
 			"events/1 begins at offset 10, and the group had committed 4 only: 6 records were deleted unread") {

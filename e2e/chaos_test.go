@@ -20,6 +20,9 @@ type plan struct {
 	hold               time.Duration // acknowledgements are held for up to this long before most kills of the processor
 	always             bool          // before each
 	foreign            bool          // another producer writes to the events topic too
+
+	// during replaces the kills of processor and ingress. When it returns, the rest is sent at full speed.
+	during func(ctx context.Context, pace *rate.Limiter) error
 }
 
 // chaos kills roles at random moments while traffic flows, and paces the senders so that it flows until the last kill.

@@ -151,7 +151,14 @@ func (f *fixture) traffic(events int, p plan, r *oracle.Report) *oracle.Sent {
 		fixture: f, plan: p, rnd: rand.New(rand.NewPCG(s, 3)), sender: sender, pace: pace,
 		total: h.Deliveries(),
 	}
-	if err := c.run(ctx); err != nil {
+	during := c.run
+	if p.during != nil {
+		during = func(ctx context.Context) error {
+			defer pace.SetLimit(rate.Inf)
+			return p.during(ctx, pace)
+		}
+	}
+	if err := during(ctx); err != nil {
 		f.t.Fatalf("seed %d: %v", s, err)
 	}
 	done := <-sending

@@ -176,10 +176,13 @@ func Committed(ctx context.Context, c Config, group, topic string) (map[int32]ka
 		return nil, err
 	}
 	defer a.Close()
-	fetched, err := a.FetchOffsetsForTopics(ctx, group, topic)
-	if err == nil {
-		err = fetched.Error()
-	}
+	var fetched kadm.OffsetResponses
+	err = RetryCoordinator(ctx, func() (err error) {
+		if fetched, err = a.FetchOffsetsForTopics(ctx, group, topic); err == nil {
+			err = fetched.Error()
+		}
+		return err
+	})
 	switch {
 	case errors.Is(err, kerr.GroupIDNotFound): // a group that never ran: other brokers return no error
 		return nil, nil
@@ -214,10 +217,13 @@ func Commit(ctx context.Context, c Config, group string, offsets ...kadm.Offset)
 	for _, o := range offsets {
 		commit.Add(o)
 	}
-	answers, err := a.CommitOffsets(ctx, group, commit)
-	if err == nil {
-		err = answers.Error()
-	}
+	err = RetryCoordinator(ctx, func() error {
+		answers, err := a.CommitOffsets(ctx, group, commit)
+		if err == nil {
+			err = answers.Error()
+		}
+		return err
+	})
 	switch {
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
 		return &Denied{"group " + group, "commit to it", "Read"}

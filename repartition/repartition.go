@@ -44,6 +44,7 @@ const (
 	DeadLetters Stage = "dead letters"
 	Notices     Stage = "notices that are not counted yet"
 	Rows        Stage = "rows"
+	Predictions Stage = "predictions"
 	Comparing   Stage = "comparing"
 )
 
@@ -53,11 +54,26 @@ type Summary struct {
 	Unfolded    int64             `json:"unfolded"` // events that are still to be folded
 	DeadLetters int               `json:"dead_letters"`
 	Notices     int               `json:"notices"`
+	Retries     int               `json:"retries"` // replayed dead letters that their sinks had not read
+	Predictions int               `json:"predictions"`
+	Sinks       []SinkStart       `json:"sinks,omitempty"`
 	Misplaced   int               `json:"strays"` // rows not copied: they are in a wrong partition, which views ignore
 	Files       diff.Summary      `json:"files"`
 	Workspaces  diff.Summary      `json:"workspaces"`
 	Different   []diff.Difference `json:"different,omitempty"` // the first ten
 }
+
+// A SinkStart is where the new group of a sink begins to read.
+type SinkStart struct {
+	Group  string `json:"group"`
+	Begins string `json:"begins"` // AtEnd or AtStart
+}
+
+// Where the new group of a sink begins: at the end of what was copied, or at the first record.
+const (
+	AtEnd   = "end"
+	AtStart = "start"
+)
 
 // ErrDiffer is returned if the tables are not equal.
 var ErrDiffer = errors.New("the tables differ")
@@ -87,8 +103,8 @@ func (m *Move) Run(ctx context.Context) (*Summary, error) {
 	}
 	defer run.writer.close()
 	for _, step := range []func(context.Context) error{
-		run.readCopied, run.copyEvents, run.copyDeadLetters, run.copyNotices, run.copyRows,
-		run.nothingArrived, run.compare, run.finish,
+		run.readCopied, run.copyEvents, run.copyDeadLetters, run.copyRetries, run.copyNotices, run.copyRows,
+		run.copyPredictions, run.nothingArrived, run.compare, run.continueSinks, run.finish,
 	} {
 		if err := step(ctx); err != nil {
 			return &run.summary, err
@@ -97,7 +113,7 @@ func (m *Move) Run(ctx context.Context) (*Summary, error) {
 	return &run.summary, nil
 }
 
-// quiet fails while a processor runs under the old prefix.
+// quiet fails while a processor or a sink runs under the old prefix.
 func (m *Move) quiet(ctx context.Context) error {
 	for _, g := range []struct{ group, topic string }{
 		{m.From.FilesGroup, m.From.Events.Name}, {m.From.WorkspacesGroup, m.From.Notify.Name},
@@ -112,7 +128,7 @@ func (m *Move) quiet(ctx context.Context) error {
 				g.group, lag.Members)
 		}
 	}
-	return nil
+	return m.quietSinks(ctx)
 }
 
 // unused fails once processors run, or have committed, under the new prefix.
@@ -133,25 +149,32 @@ func (m *Move) unused(ctx context.Context) error {
 		}
 		for partition, o := range commits {
 			if !strings.HasSuffix(o.Metadata, mark) {
-				return fmt.Errorf("the new prefix is in use: group %s has read partition %d of %s up to %d; "+
-					"to copy again choose another prefix",
-					g.group, partition, g.topic, o.At)
+				return inUse(g.group, g.topic, partition, o.At)
 			}
 		}
 	}
 	return nil
 }
 
+func inUse(group, topic string, partition int32, offset int64) error {
+	return fmt.Errorf("the new prefix is in use: group %s has read partition %d of %s up to %d; "+
+		"to copy again choose another prefix", group, partition, topic, offset)
+}
+
 // createTopics creates the new topics, with the retention of the old ones.
 func (m *Move) createTopics(ctx context.Context) error {
 	from := m.From.Topics()
-	kept, err := kafka.Retentions(ctx, m.Kafka, from)
+	existing, err := m.existing(ctx)
+	if err != nil {
+		return err
+	}
+	kept, err := kafka.Retentions(ctx, m.Kafka, existing)
 	if err != nil {
 		return err
 	}
 	to := m.To.Topics()
 	for i := range to {
-		if retention, found := kept[from[i].Name]; found && !to[i].Compact {
+		if retention, found := kept[from[i].Name]; found && to[i].Retention != 0 {
 			to[i].Retention = retention
 		}
 	}
@@ -183,13 +206,15 @@ type run struct {
 // open reads the offsets and commits of the old installation, waits for its open transactions, and fences an earlier
 // run.
 func (r *run) open(ctx context.Context) error {
-	counts := map[string]int{}
-	for _, t := range r.From.Topics() {
+	existing, err := r.existing(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range existing {
 		spans, err := kafka.StableExtent(ctx, r.Kafka, t.Name)
 		if err != nil {
 			return err
 		}
-		counts[t.Name] = len(spans)
 		switch t.Name {
 		case r.From.Events.Name:
 			r.events = spans

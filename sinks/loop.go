@@ -75,6 +75,7 @@ func NewPartitionLoop(config Config, handle func(context.Context, *Loop, *kafka.
 func newLoop(config Config) *Loop {
 	config.Log = config.Log.With("sink", config.Name)
 	config.Attempt = cmp.Or(config.Attempt, 30*time.Second)
+	config.BatchRecords = cmp.Or(config.BatchRecords, 500)
 	return &Loop{
 		config: config, metrics: config.Metrics.of(config.Name),
 		retry: NewRetry(config.Name, config.Attempt, config.Log, config.Metrics),
@@ -127,6 +128,40 @@ func (l *Loop) Run(ctx context.Context) (err error) {
 	})
 	return group.Wait()
 }
+
+// Deliver delivers the records of a topic's spans to the sink, beside the group and without committing: to fill a
+// destination again. Partitions are delivered at the same time, each in its order.
+func (l *Loop) Deliver(ctx context.Context, topic topology.Topic, spans kafka.Spans) (err error) {
+	if l.dead, err = kafka.NewProducer(l.config.Kafka, kgo.RecordDeliveryTimeout(0)); err != nil {
+		return err
+	}
+	defer l.dead.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelSpans)
+	for partition, span := range spans {
+		group.Go(func() error {
+			var batch []*kgo.Record
+			flush := func() error {
+				records := batch
+				batch = nil
+				return l.handle(ctx, records)
+			}
+			err := kafka.Read(ctx, l.config.Kafka, topic.Name, kafka.Spans{partition: span}, func(r *kgo.Record) error {
+				if batch = append(batch, r); len(batch) < l.config.BatchRecords {
+					return nil
+				}
+				return flush()
+			})
+			if err == nil {
+				err = flush()
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+const parallelSpans = 8
 
 // Ready returns nil while the group is joined and the destination accepts records.
 func (l *Loop) Ready() error { return errors.Join(l.consumer.Ready(), l.retry.Ready()) }

@@ -45,15 +45,21 @@ func NewRetry(name string, attempt time.Duration, log *slog.Logger, metrics *Met
 			r.metrics.breaker.Set(map[gobreaker.State]float64{gobreaker.StateOpen: 1}[to])
 		},
 		IsSuccessful: answered,
-		IsExcluded:   func(err error) bool { return errors.Is(err, errCancelled) },
+		IsExcluded:   func(err error) bool { return errors.Is(err, errCancelled) || waits(err) },
 	})
 	return r
 }
 
-// answered reports whether an error shows that the destination works.
+// answered reports whether an error is none of the destination's: it works, or was not asked.
 func answered(err error) bool {
 	_, rejected := errors.AsType[*Rejected](err)
-	return err == nil || rejected
+	return err == nil || rejected || waits(err)
+}
+
+// waits reports whether a batch waits for its time.
+func waits(err error) bool {
+	later, ok := errors.AsType[*Later](err)
+	return ok && later.Err == nil
 }
 
 // errCancelled is an attempt whose partition was revoked.
@@ -71,10 +77,10 @@ func (r *Retry) Do(ctx context.Context, attempt func(ctx context.Context) error)
 		case err == nil:
 		case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
 			err = &backoff.RetryAfterError{Duration: breakerPoll}
-		case answered(err):
-			err = backoff.Permanent(err)
 		case paused:
 			err = &backoff.RetryAfterError{Duration: later.Pause}
+		case answered(err):
+			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0))
@@ -92,6 +98,9 @@ func (r *Retry) once(ctx context.Context, attempt func(ctx context.Context) erro
 		return fmt.Errorf("%w: %w", errCancelled, err)
 	case err != nil && errors.Is(bounded.Err(), context.DeadlineExceeded) && !answered(err):
 		err = fmt.Errorf("no answer within %v: %w", r.attempt, err)
+	}
+	if waits(err) {
+		return err
 	}
 	r.metrics.seconds.Observe(time.Since(begin).Seconds())
 	switch {

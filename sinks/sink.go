@@ -66,13 +66,19 @@ func (e *Rejected) Error() string {
 	return e.Reason + ": " + e.Answer
 }
 
-// Later is an error of a destination that says when to try again, as with Retry-After.
+// Later is an error of a destination that says when to try again, as with Retry-After. Without an Err nothing has
+// failed: the batch waits for its time.
 type Later struct {
 	Pause time.Duration
 	Err   error
 }
 
-func (e *Later) Error() string { return fmt.Sprintf("%v (again in %v)", e.Err, e.Pause) }
+func (e *Later) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("again in %v", e.Pause)
+	}
+	return fmt.Sprintf("%v (again in %v)", e.Err, e.Pause)
+}
 func (e *Later) Unwrap() error { return e.Err }
 
 // Partial is the error of a batch whose records have different outcomes. Records that it does not name are applied.

@@ -38,6 +38,7 @@ type GroupUse struct {
 	// Of a group that the role's command runs: the first topic that it consumes, and what is wrong while it lags.
 	Consumes Topic
 	Effect   string
+	Pauses   string // when its commits do not move for a while although nothing is wrong; empty: never
 }
 
 // The resources of ACLs, by the names of kafka-acls.
@@ -144,7 +145,7 @@ func (s Streams) ServeRole() Role {
 // ServeSearchRole is the role of the command serve with search: at_least waits for the search sink's commits.
 func (s Streams) ServeSearchRole() Role {
 	role := s.ServeRole()
-	role.Topics = append(role.Topics, TopicUse{s.Index, []string{opDescribe}})
+	role.Topics = append(role.Topics, TopicUse{s.Index, []string{opRead}}) // end offsets and the last records
 	role.Groups = append(role.Groups, GroupUse{Name: s.SinkGroup(SinkSearch), Operations: []string{opDescribe}})
 	return role
 }
@@ -168,7 +169,7 @@ func (s Streams) operateRole(running []Role) Role {
 	for _, r := range running {
 		for _, g := range r.Groups {
 			if g.Consumes.Name != "" {
-				g.Operations, g.Consumes, g.Effect = []string{opDescribe}, Topic{}, ""
+				g.Operations, g.Consumes, g.Effect, g.Pauses = []string{opDescribe}, Topic{}, "", ""
 				role.Groups = append(role.Groups, g)
 			}
 		}

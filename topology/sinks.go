@@ -1,6 +1,9 @@
 package topology
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Names of sinks, as the command sink takes them. Notify and model have a consumer group for each of their rules.
 const (
@@ -27,7 +30,7 @@ func (s Streams) SearchRole() Role {
 // NotifyRole is the role of the sink notify.
 func (s Streams) NotifyRole() Role {
 	group := runs(s.SinkGroup(SinkNotify+"-"), s.Notify, "messages are not sent")
-	group.Prefixed = true
+	group.Prefixed, group.Pauses = true, "the rule has quiet hours, a digest or a rate"
 	return s.retriedSink(SinkNotify, group, TopicUse{s.Deliveries, []string{opRead, opWrite}})
 }
 
@@ -40,9 +43,9 @@ func (s Streams) ModelRole() Role {
 
 // ArchiveRole is the role of the sink archive. Its destination rejects no record, so it has no dead letters.
 func (s Streams) ArchiveRole() Role {
-	return sinkRole(SinkArchive,
-		[]TopicUse{{s.Events, []string{opRead}}},
-		runs(s.SinkGroup(SinkArchive), s.Events, "events are not archived"))
+	group := runs(s.SinkGroup(SinkArchive), s.Events, "events are not archived")
+	group.Pauses = "an object is being filled"
+	return sinkRole(SinkArchive, []TopicUse{{s.Events, []string{opRead}}}, group)
 }
 
 // retriedSink is the role of a sink that writes dead letters, and reads those that were replayed.
@@ -63,7 +66,7 @@ func (s Streams) RetriesTo(sink string) bool {
 	for _, role := range s.SinkRoles() {
 		for _, g := range role.Groups {
 			rule, prefixed := strings.CutPrefix(group, g.Name)
-			if prefixed && g.Prefixed == (rule != "") && role.reads(s.SinkRetry) {
+			if prefixed && g.Prefixed == (rule != "") && role.Reads(s.SinkRetry) {
 				return true
 			}
 		}
@@ -71,7 +74,8 @@ func (s Streams) RetriesTo(sink string) bool {
 	return false
 }
 
-func (r Role) reads(topic Topic) bool {
+// Reads reports whether the role reads a topic.
+func (r Role) Reads(topic Topic) bool {
 	for _, t := range r.Topics {
 		for _, operation := range t.Operations {
 			if t.Topic.Name == topic.Name && operation == opRead {
@@ -80,4 +84,15 @@ func (r Role) reads(topic Topic) bool {
 		}
 	}
 	return false
+}
+
+// RunRoles returns the role of one process that has several roles.
+func RunRoles(roles ...Role) Role {
+	merged := roles[0]
+	for _, role := range roles[1:] {
+		merged.Name, merged.Command = merged.Name+","+role.Name, merged.Command+" "+role.Command
+		merged.Topics = append(slices.Clip(merged.Topics), role.Topics...)
+		merged.Groups = append(slices.Clip(merged.Groups), role.Groups...)
+	}
+	return merged
 }

@@ -40,3 +40,18 @@ func TestSinks(t *testing.T) {
 		}
 	}
 }
+
+// Every delivery has a key of its own, so compaction alone would keep all of them.
+func TestDeliveriesExpire(t *testing.T) {
+	s, err := topology.New("fastio", topology.Single)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for topic, want := range map[topology.Topic]string{
+		s.Deliveries: "compact,delete 2592000000", s.Predictions: "compact ", s.SinkRetry: "delete 2592000000",
+	} {
+		if c := topic.Config(); c["cleanup.policy"]+" "+c["retention.ms"] != want {
+			t.Errorf("%s: %v, want %s", topic.Name, c, want)
+		}
+	}
+}

@@ -33,8 +33,8 @@ type Topic struct {
 	Partitions  int
 	Replication int
 	MinISR      int
-	Compact     bool          // cleanup.policy is compact, else delete
-	Retention   time.Duration // retention.ms; zero for a compacted topic
+	Compact     bool          // cleanup.policy is compact, with a retention compact,delete, else delete
+	Retention   time.Duration // retention.ms; zero: of a compacted topic no key expires
 }
 
 // Config returns the topic's settings by Kafka's names. Timestamps are the broker's, because a producer's wrong clock
@@ -47,10 +47,14 @@ func (t Topic) Config() map[string]string {
 
 		"message.timestamp.type": "LogAppendTime",
 	}
-	if t.Compact {
-		config["cleanup.policy"] = "compact"
-	} else {
+	if t.Retention != 0 {
 		config["retention.ms"] = fmt.Sprint(t.Retention.Milliseconds())
+	}
+	switch {
+	case t.Compact && t.Retention != 0:
+		config["cleanup.policy"] = "compact,delete"
+	case t.Compact:
+		config["cleanup.policy"] = "compact"
 	}
 	return config
 }
@@ -79,7 +83,7 @@ type Streams struct {
 
 	// Only sinks need these, and the commands for dead letters.
 	SinkRetry   Topic // dead letters of sinks that were replayed
-	Deliveries  Topic // what the notify sink sent, as intent and result
+	Deliveries  Topic // what the notify sink sent, as intent and result; a key each, so they expire as notices do
 	Predictions Topic // answers of models
 
 	FilesGroup      string
@@ -106,21 +110,21 @@ func New(prefix string, size Sizing) (Streams, error) {
 			Partitions: size.Partitions, Replication: size.Replication, MinISR: size.MinISR,
 		}
 	}
-	compacted := func(name string, key Key) Topic {
-		t := stream(name, key, 0)
+	compacted := func(name string, key Key, retention time.Duration) Topic {
+		t := stream(name, key, retention)
 		t.Compact = true
 		return t
 	}
 	return Streams{
 		Events:          stream("events", ByWorkspace, 30*day),
-		Files:           compacted("files-table", ByFile),
-		Index:           compacted("index", ByFile),
+		Files:           compacted("files-table", ByFile, 0),
+		Index:           compacted("index", ByFile, 0),
 		Notify:          stream("notify", ByFile, 30*day),
 		DLQ:             stream("dlq", ByFile, 90*day),
-		Workspaces:      compacted("workspaces-table", ByFile),
+		Workspaces:      compacted("workspaces-table", ByFile, 0),
 		SinkRetry:       stream("sink-retry", ByFile, 30*day),
-		Deliveries:      compacted("deliveries", ByFile),
-		Predictions:     compacted("predictions", ByFile),
+		Deliveries:      compacted("deliveries", ByFile, 30*day),
+		Predictions:     compacted("predictions", ByFile, 0),
 		FilesGroup:      prefix + "-files",
 		WorkspacesGroup: prefix + "-workspaces",
 		ReplayGroup:     prefix + "-replay",

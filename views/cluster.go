@@ -23,9 +23,11 @@ type brokers struct {
 	client  *kgo.Client
 	admin   *kadm.Client
 	streams topology.Streams
+	search  bool // read the offsets of the search sink too
 
 	ends         map[string]map[int32]visibleEnd // by topic and partition, as of the last poll
 	notifyCommit []int64                         // of the workspaces group, as of the last poll
+	searchCommit []int64                         // of the search sink's group, as of the last poll
 }
 
 // A visibleEnd caches the end of what a read_committed consumer sees of a partition whose log ends at end.
@@ -34,7 +36,7 @@ type visibleEnd struct {
 	known        bool
 }
 
-func connect(conf kafka.Config, streams topology.Streams) (*brokers, error) {
+func connect(conf kafka.Config, streams topology.Streams, search bool) (*brokers, error) {
 	opts, err := conf.Franz()
 	if err != nil {
 		return nil, err
@@ -44,7 +46,8 @@ func connect(conf kafka.Config, streams topology.Streams) (*brokers, error) {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
 	ends := map[string]map[int32]visibleEnd{}
-	return &brokers{client: client, admin: kadm.NewClient(client), streams: streams, ends: ends}, nil
+	admin := kadm.NewClient(client)
+	return &brokers{client: client, admin: admin, streams: streams, search: search, ends: ends}, nil
 }
 
 func (b *brokers) close() { b.client.Close() }
@@ -56,11 +59,15 @@ func (b *brokers) read(ctx context.Context) (r snapshot, err error) {
 	if r.filesCommit, filesChangelog, err = b.committed(ctx, s.FilesGroup, s.Events.Name); err != nil {
 		return r, err
 	}
-	starts, err := b.admin.ListStartOffsets(ctx, s.Events.Name, s.Notify.Name)
+	haveStart, haveEnd := []string{s.Events.Name, s.Notify.Name}, []string{s.Events.Name, s.Files.Name, s.Notify.Name}
+	if b.search {
+		haveStart, haveEnd = append(haveStart, s.Index.Name), append(haveEnd, s.Index.Name)
+	}
+	starts, err := b.admin.ListStartOffsets(ctx, haveStart...)
 	if err != nil {
 		return r, fmt.Errorf("list start offsets: %w", err)
 	}
-	ends, err := b.admin.ListEndOffsets(ctx, s.Events.Name, s.Files.Name, s.Notify.Name)
+	ends, err := b.admin.ListEndOffsets(ctx, haveEnd...)
 	if err != nil {
 		return r, fmt.Errorf("list end offsets: %w", err)
 	}
@@ -89,7 +96,17 @@ func (b *brokers) read(ctx context.Context) (r snapshot, err error) {
 		}
 	}
 	b.notifyCommit = r.notifyCommit
-	return r, nil
+	if !b.search {
+		return r, nil
+	}
+	r.indexStart = b.offsets(starts, s.Index.Name)
+	if r.indexEnd, err = b.visibleEnds(ctx, s.Index.Name,
+		dropStale(b.offsets(ends, s.Index.Name), b.searchCommit)); err != nil {
+		return r, err
+	}
+	r.searchCommit, _, err = b.committed(ctx, s.SinkGroup(searchSink), s.Index.Name)
+	b.searchCommit = r.searchCommit
+	return r, err
 }
 
 // dropStale makes the ends unknown that are below an offset which a commit proves to exist: they are from a deposed

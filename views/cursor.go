@@ -61,8 +61,8 @@ func (q query) decodeCursor(cursor string) (tail []byte, err error) {
 	return tail, nil
 }
 
-func badCursor() error {
+// badCursor is the problem of a cursor of another query, which differs in one of these parameters.
+func badCursor(parameters string) error {
 	return problem.New(http.StatusBadRequest, codeBadCursor, "use next_cursor of the page before, "+
-		"with the same workspace, status, kind and path_prefix; or leave it out to start from the beginning").On(
-		"cursor")
+		"with the same workspace, "+parameters+"; or leave it out to start from the beginning").On("cursor")
 }

@@ -81,6 +81,7 @@ func zeroReading(n int) snapshot {
 	return snapshot{
 		filesCommit: zeros(), eventsStart: zeros(), eventsEnd: zeros(), eventsVisible: zeros(), filesEnd: zeros(),
 		notifyStart: zeros(), notifyEnd: zeros(), notifyCommit: zeros(), workspacesEnd: zeros(),
+		indexStart: zeros(), indexEnd: zeros(), searchCommit: zeros(),
 	}
 }
 
@@ -97,6 +98,9 @@ func (f *fixture) read(context.Context) (snapshot, error) {
 		{r.notifyEnd, f.now.notifyEnd},
 		{r.notifyCommit, f.now.notifyCommit},
 		{r.workspacesEnd, f.now.workspacesEnd},
+		{r.indexStart, f.now.indexStart},
+		{r.indexEnd, f.now.indexEnd},
+		{r.searchCommit, f.now.searchCommit},
 	} {
 		copy(pair[0], pair[1])
 	}

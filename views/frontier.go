@@ -12,6 +12,20 @@ const maxCheckpoints = 64
 // unknown is the offset of what is not known: before the first poll, or because a leader did not respond.
 const unknown = -1
 
+// A coverage tracks which events are in what is read to answer: the copy of a table, or the search index.
+type coverage struct {
+	name      string      // in metrics and messages
+	frontiers []*frontier // by partition
+}
+
+func newCoverage(name string, partitions int) coverage {
+	c := coverage{name: name}
+	for range partitions {
+		c.frontiers = append(c.frontiers, newFrontier())
+	}
+	return c
+}
+
 // A frontier tracks which events of one partition are in a table's copy: all before nextEvent.
 //
 // Two things advance it. Rows: an event whose offset a row records is in the copy, so a run of such offsets advances it

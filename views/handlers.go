@@ -2,6 +2,7 @@ package views
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -32,7 +33,7 @@ func (s *Server) begin(c *call, key string, enough reachedFunc) error {
 				" table is still being read: try again shortly").Retry(time.Second)
 		}
 	}
-	if err := s.await(c.request.Context(), c.barrier, []*table{c.table}, key, enough); err != nil {
+	if err := s.await(c.request.Context(), c.barrier, []*coverage{c.coverage}, key, enough); err != nil {
 		return err
 	}
 	if !c.reached { // else enough has set the lag before it read the row
@@ -149,13 +150,23 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 			return nil, err
 		}
 	}
-	body := append(append([]byte(`{"files":[`), p.files...), `],"next_cursor":`...)
-	if p.next == nil {
+	next := ""
+	if p.next != nil {
+		next = q.encodeCursor(p.next)
+	}
+	return pageOf(p.files, next), nil
+}
+
+// pageOf returns the answer of a page. An empty cursor is that of the last one.
+func pageOf(files []byte, next string) *answer {
+	body := append(append([]byte(`{"files":[`), files...), `],"next_cursor":`...)
+	if next == "" {
 		body = append(body, "null}"...)
 	} else {
-		body = append(strconv.AppendQuote(body, q.encodeCursor(p.next)), '}')
+		quoted, _ := json.Marshal(next) // a string can always be encoded
+		body = append(append(body, quoted...), '}')
 	}
-	return &answer{body: body}, nil
+	return &answer{body: body}
 }
 
 // checkExists refuses a workspace without a row in either copy. That takes both copies to decide, so the barrier and
@@ -167,10 +178,10 @@ func (s *Server) checkExists(c *call, partition int32) error {
 	}
 	ctx, cancel := context.WithDeadline(c.request.Context(), c.until) // the rest of the wait
 	defer cancel()
-	if err := s.await(ctx, c.barrier, []*table{s.workspaces}, "", nil); err != nil {
+	if err := s.await(ctx, c.barrier, []*coverage{&s.workspaces.coverage}, "", nil); err != nil {
 		return err
 	}
-	if l, ok := s.progress.lag(s.workspaces, partition, time.Now()); ok {
+	if l, ok := s.progress.lag(&s.workspaces.coverage, partition, time.Now()); ok {
 		c.lag = max(c.lag, l.age)
 	}
 	if err := s.checkAge(c); err != nil {
@@ -204,12 +215,9 @@ func (s *Server) exists(c *call, partition int32) (exists bool, err error) {
 
 // parseListing parses the parameters of a listing.
 func parseListing(c *call) (q query, from []byte, limit int, err error) {
-	q = query{workspace: c.workspace, status: statusActive, kind: kindFile, prefix: c.query.Get("path_prefix")}
-	if c.query.Has("status") {
-		q.status = c.query.Get("status")
-		if !slices.Contains([]string{statusActive, statusTrashed, statusAll}, q.status) {
-			return q, nil, 0, badField("status", "status must be active, trashed or all")
-		}
+	q = query{workspace: c.workspace, kind: kindFile, prefix: c.query.Get("path_prefix")}
+	if q.status, limit, err = parsePage(c); err != nil {
+		return q, nil, 0, err
 	}
 	if c.query.Has("kind") {
 		q.kind = c.query.Get("kind")
@@ -217,17 +225,28 @@ func parseListing(c *call) (q query, from []byte, limit int, err error) {
 			return q, nil, 0, badField("kind", "kind must be file, folder or all")
 		}
 	}
-	limit = defaultLimit
-	if c.query.Has("limit") {
-		text := c.query.Get("limit")
-		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxLimit || strconv.Itoa(limit) != text {
-			return q, nil, 0, badField("limit", fmt.Sprintf("limit must be a whole number from 1 to %d", maxLimit))
-		}
-	}
 	if cursor := c.query.Get("cursor"); cursor != "" {
 		if from, err = q.decodeCursor(cursor); err != nil {
-			return q, nil, 0, badCursor()
+			return q, nil, 0, badCursor("status, kind and path_prefix")
 		}
 	}
 	return q, from, limit, nil
+}
+
+// parsePage parses the parameters that all pages of files have.
+func parsePage(c *call) (status string, limit int, err error) {
+	status, limit = statusActive, defaultLimit
+	if c.query.Has("status") {
+		status = c.query.Get("status")
+		if !slices.Contains([]string{statusActive, statusTrashed, statusAll}, status) {
+			return "", 0, badField("status", "status must be active, trashed or all")
+		}
+	}
+	if c.query.Has("limit") {
+		text := c.query.Get("limit")
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxLimit || strconv.Itoa(limit) != text {
+			return "", 0, badField("limit", fmt.Sprintf("limit must be a whole number from 1 to %d", maxLimit))
+		}
+	}
+	return status, limit, nil
 }

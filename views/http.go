@@ -29,16 +29,19 @@ const noResource = "none"
 
 // The codes of problems. Clients branch on them, so they do not change.
 const (
-	codeBadField         = "bad_field"
-	codeBadCursor        = "bad_cursor"
-	codeUnknownWorkspace = "unknown_workspace"
-	codeUnknownFile      = "unknown_file"
-	codeUnknownPath      = "unknown_path"
-	codeMethod           = "method_not_allowed"
-	codeRecovering       = "recovering"
-	codeStale            = "stale"
-	codeNotReached       = "position_not_reached"
-	codeInternal         = "internal"
+	codeBadField          = "bad_field"
+	codeBadCursor         = "bad_cursor"
+	codeUnknownWorkspace  = "unknown_workspace"
+	codeUnknownFile       = "unknown_file"
+	codeUnknownPath       = "unknown_path"
+	codeMethod            = "method_not_allowed"
+	codeRecovering        = "recovering"
+	codeStale             = "stale"
+	codeNotReached        = "position_not_reached"
+	codeNoSearch          = "search_not_configured"
+	codeSearchUnavailable = "search_unavailable"
+	codeNoNotices         = "notices_not_configured"
+	codeInternal          = "internal"
 )
 
 // badField is a problem of one parameter.
@@ -46,13 +49,14 @@ func badField(name, detail string) *problem.Problem {
 	return problem.New(http.StatusBadRequest, codeBadField, detail).On(name)
 }
 
-// An answer is what a handler returns: a body, or a function that streams one.
+// An answer is what a handler returns: a body, a function that streams one, or a handler that writes the whole answer.
 type answer struct {
 	status      int    // 0 is 200
 	contentType string // "" is application/json
 	etag        string
 	body        []byte
 	stream      func(*stream) error
+	handler     http.Handler
 }
 
 // A call is one request to a resource.
@@ -62,7 +66,7 @@ type call struct {
 	query           url.Values
 	barrier         barrier
 
-	table    *table // that it is answered from
+	coverage *coverage // of what it is answered from
 	lag      time.Duration
 	lagKnown bool
 	reached  bool      // the barrier's position is in a row that the handler has read
@@ -90,6 +94,12 @@ func (s *Server) routeList() []route {
 			s.listFiles,
 		},
 		{"/v1/workspaces/{workspace}/files/{file}", readOnly, s.files, []string{"at_least", "wait"}, s.getFile},
+		{
+			"/v1/workspaces/{workspace}/search", readOnly, s.files,
+			[]string{"q", "path_prefix", "mime", "status", "limit", "cursor", "at_least", "wait"},
+			s.searchFiles,
+		},
+		{"/v1/workspaces/{workspace}/notices", readOnly, s.files, nil, s.getNotices},
 		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
 		{"/openapi.json", readOnly, s.files, nil, s.getOpenAPI},
 	}
@@ -149,7 +159,7 @@ func methodNotAllowed(allowed []string) *problem.Problem {
 func (s *Server) serve(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		begin := time.Now()
-		c := &call{request: request, table: r.table}
+		c := &call{request: request, coverage: &r.table.coverage}
 		var a *answer
 		err := s.prepare(c, r)
 		setWriteDeadline(w, writeTimeout+c.barrier.longest())
@@ -161,6 +171,10 @@ func (s *Server) serve(r route) http.Handler {
 		}
 		if a.status == 0 {
 			a.status = http.StatusOK
+		}
+		if a.handler != nil && request.Method != http.MethodHead {
+			s.metrics.request(r.template, s.mount(w, request, a.handler), time.Since(begin))
+			return
 		}
 		if !c.lagKnown {
 			c.lag, c.lagKnown = s.lagFor(c)
@@ -285,11 +299,11 @@ func (s *Server) partition(workspace string) int32 {
 func (s *Server) lagFor(c *call) (age time.Duration, known bool) {
 	now := time.Now()
 	if c.workspace != "" {
-		l, known := s.progress.lag(c.table, s.partition(c.workspace), now)
+		l, known := s.progress.lag(c.coverage, s.partition(c.workspace), now)
 		return l.age, known
 	}
-	for i := range c.table.frontiers {
-		l, ok := s.progress.lag(c.table, int32(i), now)
+	for i := range c.coverage.frontiers {
+		l, ok := s.progress.lag(c.coverage, int32(i), now)
 		age, known = max(age, l.age), known || ok
 	}
 	return age, known

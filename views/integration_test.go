@@ -116,12 +116,16 @@ type running struct {
 	s    *views.Server
 }
 
-func (r *rig) serve() *running {
+func (r *rig) serve(edit ...func(*views.Config)) *running {
 	r.t.Helper()
-	s, err := views.New(views.Config{
+	conf := views.Config{
 		Kafka: r.conf, Streams: r.streams, Dir: r.dir, Log: slog.New(slog.DiscardHandler),
 		Metrics: prometheus.NewRegistry(),
-	})
+	}
+	for _, e := range edit {
+		e(&conf)
+	}
+	s, err := views.New(conf)
 	if err != nil {
 		r.t.Fatal(err)
 	}

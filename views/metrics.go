@@ -52,7 +52,7 @@ func (m *metrics) registerGauges(r prometheus.Registerer, s *Server) {
 			}
 			return 0
 		}))
-		r.MustRegister(&lagCollector{server: s, table: t})
+		r.MustRegister(&lagCollector{server: s, table: &t.coverage})
 	}
 }
 
@@ -66,7 +66,7 @@ var (
 // A lagCollector reports the lag of one table by partition. Partitions without a response of the brokers are left out.
 type lagCollector struct {
 	server *Server
-	table  *table
+	table  *coverage
 }
 
 // Describe sends nothing: two collectors share the descriptions.

@@ -35,6 +35,11 @@ type snapshot struct {
 	notifyEnd     []int64
 	notifyCommit  []int64 // next notice of the workspaces group, fetched after notifyEnd
 	workspacesEnd []int64 // of the workspaces table, fetched after notifyCommit
+
+	// Only with search.
+	indexStart   []int64
+	indexEnd     []int64
+	searchCommit []int64 // next index record of the search sink's group
 }
 
 // known reports whether the leaders of a partition returned every offset that its lag depends on.
@@ -59,6 +64,8 @@ type offsetSource interface {
 // progress tracks the offsets of events, groups and copies, from which the lag of an answer follows.
 type progress struct {
 	files, workspaces *table
+	search            *searchCoverage // nil: no search
+	coverages         []*coverage     // of all of these
 	log               *slog.Logger
 	waiters           atomic.Int64
 	wakeup            chan struct{}
@@ -67,10 +74,10 @@ type progress struct {
 	last          snapshot  // of the last successful poll; its slices are not changed after update returned
 	firstPoll     time.Time // when it started
 	lastResponse  []time.Time
-	windows       [][]appendWindow           // by partition, ascending
-	polled        chan struct{}              // closed and replaced after each poll
-	oldest        map[*table]map[int32]event // the oldest event that is missing in the copy, by partition
-	pendingCounts [][]checkpoint             // by partition: not yet committed by the workspaces group
+	windows       [][]appendWindow              // by partition, ascending
+	polled        chan struct{}                 // closed and replaced after each poll
+	oldest        map[*coverage]map[int32]event // the oldest event that is not covered, by partition
+	pendingCounts [][]checkpoint                // by partition: not yet committed by the workspaces group
 	failing       bool
 	timesDue      time.Time
 }
@@ -92,18 +99,22 @@ type appendWindow struct {
 // maxWindows bounds the windows of a partition; past it, the two that are closest in time are merged.
 const maxWindows = 64
 
-func newProgress(files, workspaces *table, log *slog.Logger) *progress {
+func newProgress(files, workspaces *table, search *searchCoverage, log *slog.Logger) *progress {
 	n := files.topic.Partitions
-	return &progress{
-		files: files, workspaces: workspaces, log: log,
+	p := &progress{
+		files: files, workspaces: workspaces, search: search, log: log,
 		wakeup: make(chan struct{}, 1), polled: make(chan struct{}),
 		lastResponse: make([]time.Time, n), windows: make([][]appendWindow, n), pendingCounts: make([][]checkpoint, n),
-		oldest: map[*table]map[int32]event{files: {}, workspaces: {}},
+		coverages: []*coverage{&files.coverage, &workspaces.coverage}, oldest: map[*coverage]map[int32]event{},
 	}
+	if search != nil {
+		p.coverages = append(p.coverages, &search.indexed, &search.visible)
+	}
+	for _, c := range p.coverages {
+		p.oldest[c] = map[int32]event{}
+	}
+	return p
 }
-
-// tables returns both copies, in a fixed order.
-func (p *progress) tables() [2]*table { return [...]*table{p.files, p.workspaces} }
 
 // run polls until ctx ends.
 func (p *progress) run(ctx context.Context, source offsetSource) {
@@ -142,7 +153,7 @@ func (p *progress) poll(ctx context.Context, source offsetSource) {
 			p.log.InfoContext(ctx, "brokers respond again")
 		}
 	}
-	var untimed map[*table][]eventAt
+	var untimed map[*coverage][]eventAt
 	var upToDate []tablePartition
 	if err == nil {
 		s.began = began
@@ -154,9 +165,9 @@ func (p *progress) poll(ctx context.Context, source offsetSource) {
 	for _, u := range upToDate { // without the lock, which every request takes: the disk may be slow, or full
 		u.table.touch(u.partition)
 	}
-	for _, t := range p.tables() {
-		if of := untimed[t]; len(of) > 0 {
-			p.setOldest(t, of, source.times(ctx, of))
+	for _, c := range p.coverages {
+		if of := untimed[c]; len(of) > 0 {
+			p.setOldest(c, of, source.times(ctx, of))
 		}
 	}
 }
@@ -167,12 +178,12 @@ type tablePartition struct {
 	partition int32
 }
 
-// update applies a snapshot. It returns, by table, the events whose timestamps are to be fetched, and the partitions
+// update applies a snapshot. It returns, by coverage, the events whose timestamps are to be fetched, and the partitions
 // that are up to date.
-func (p *progress) update(s snapshot) (untimed map[*table][]eventAt, upToDate []tablePartition) {
+func (p *progress) update(s snapshot) (untimed map[*coverage][]eventAt, upToDate []tablePartition) {
 	before := p.last
 	p.last = s
-	untimed = map[*table][]eventAt{}
+	untimed = map[*coverage][]eventAt{}
 	due := s.began.After(p.timesDue)
 	if due {
 		p.timesDue = s.began.Add(pollEvery / 2)
@@ -195,12 +206,12 @@ func (p *progress) update(s snapshot) (untimed map[*table][]eventAt, upToDate []
 			upToDate = append(upToDate, tablePartition{p.workspaces, partition})
 		}
 		p.addCheckpoints(s, partition)
-		for _, t := range p.tables() {
-			missing := p.firstMissing(t, partition)
+		for _, c := range p.coverages {
+			missing := p.firstMissing(c, partition)
 			if missing >= s.eventsVisible[i] {
-				delete(p.oldest[t], partition)
-			} else if oldest, ok := p.oldest[t][partition]; due && (!ok || oldest.offset != missing) {
-				untimed[t] = append(untimed[t], eventAt{partition, missing})
+				delete(p.oldest[c], partition)
+			} else if oldest, ok := p.oldest[c][partition]; due && (!ok || oldest.offset != missing) {
+				untimed[c] = append(untimed[c], eventAt{partition, missing})
 			}
 		}
 	}
@@ -208,18 +219,22 @@ func (p *progress) update(s snapshot) (untimed map[*table][]eventAt, upToDate []
 }
 
 // addCheckpoints adds a checkpoint to each copy: once it has read up to the table's end offset in the snapshot, it
-// contains all events that the group had committed.
+// contains all events that the group had committed. The search index has a checkpoint of the same kind.
 func (p *progress) addCheckpoints(s snapshot, partition int32) {
 	i := int(partition)
 	if _, next := p.files.frontiers[i].offsets(); next > s.eventsEnd[i] {
 		p.log.Error("the events topic ends before what was read of it: was it recreated?", "partition", partition,
 			"end", s.eventsEnd[i], "next_event", next)
-		p.files.frontiers[i].resetEvents()
-		p.workspaces.frontiers[i].resetEvents()
+		for _, c := range p.coverages {
+			c.frontiers[i].resetEvents()
+		}
 		p.pendingCounts[i] = nil
 	}
 	done := max(s.filesCommit[i], s.eventsStart[i]) // deleted events are not waited for
 	p.files.frontiers[i].add(checkpoint{nextEvent: done, end: s.filesEnd[i]})
+	if p.search != nil && p.search.addCheckpoints(s, i, done) { // events of any age are missing again
+		p.windows[i] = []appendWindow{{end: s.eventsEnd[i], before: s.began}}
+	}
 	if s.notifyEnd[i] == unknown || s.notifyStart[i] == unknown {
 		return
 	}
@@ -248,7 +263,10 @@ func (p *progress) addWindow(partition int32, s snapshot) {
 	if n := len(windows); n == 0 || windows[n-1].end < end {
 		windows = append(windows, appendWindow{end: end, after: p.lastResponse[partition], before: s.began})
 	}
-	missing := min(p.firstMissing(p.files, partition), p.firstMissing(p.workspaces, partition))
+	missing := end
+	for _, c := range p.coverages {
+		missing = min(missing, p.firstMissing(c, partition))
+	}
 	for len(windows) > 0 && windows[0].end <= missing {
 		windows = windows[1:]
 	}
@@ -282,44 +300,44 @@ func (p *progress) appendTime(partition int32, offset int64, record event, known
 	return p.lastResponse[partition]
 }
 
-// firstMissing returns the first event of the topic that is not known to be in the table's copy.
-func (p *progress) firstMissing(t *table, partition int32) int64 {
-	_, next := t.frontiers[partition].offsets()
+// firstMissing returns the first event of the topic that is not known to be covered.
+func (p *progress) firstMissing(c *coverage, partition int32) int64 {
+	_, next := c.frontiers[partition].offsets()
 	return max(next, p.last.eventsStart[partition])
 }
 
 // setOldest keeps the timestamps of the oldest missing events. While one is not found, that of the previous one stays,
 // if there is one: the age in answers is too high rather than too low.
-func (p *progress) setOldest(t *table, of []eventAt, times map[eventAt]time.Time) {
+func (p *progress) setOldest(c *coverage, of []eventAt, times map[eventAt]time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range of {
 		if at, ok := times[e]; ok {
-			p.oldest[t][e.partition] = event{e.offset, at}
+			p.oldest[c][e.partition] = event{e.offset, at}
 		}
 	}
 }
 
-// A lag is how far a copy is behind the events of one partition.
+// A lag is how far a coverage is behind the events of one partition.
 type lag struct {
-	nextEvent int64 // exclusive bound of the events that are known to be in the copy
+	nextEvent int64 // exclusive bound of the events that are known to be covered
 	records   int64
-	age       time.Duration // of the oldest event that is not in the copy
+	age       time.Duration // of the oldest event that is not covered
 }
 
-// lag returns how far the table's copy is behind; ok is false before the first response for the partition.
-func (p *progress) lag(t *table, partition int32, now time.Time) (l lag, ok bool) {
+// lag returns how far a coverage is behind; ok is false before the first response for the partition.
+func (p *progress) lag(c *coverage, partition int32, now time.Time) (l lag, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	last := p.lastResponse[partition]
 	if last.IsZero() {
 		return lag{nextEvent: unknown}, false
 	}
-	_, next := t.frontiers[partition].offsets()
-	l = lag{nextEvent: next, records: max(0, p.last.eventsVisible[partition]-p.firstMissing(t, partition))}
+	_, next := c.frontiers[partition].offsets()
+	l = lag{nextEvent: next, records: max(0, p.last.eventsVisible[partition]-p.firstMissing(c, partition))}
 	if l.records > 0 {
-		oldest, known := p.oldest[t][partition]
-		l.age = max(0, now.Sub(p.appendTime(partition, p.firstMissing(t, partition), oldest, known)))
+		oldest, known := p.oldest[c][partition]
+		l.age = max(0, now.Sub(p.appendTime(partition, p.firstMissing(c, partition), oldest, known)))
 	}
 	if silence := now.Sub(last); silence > silenceAfter {
 		l.age = max(l.age, silence) // events may have been appended since
@@ -352,38 +370,5 @@ func (p *progress) wake() {
 	select {
 	case p.wakeup <- struct{}{}:
 	default:
-	}
-}
-
-var errBeyondEnd = errors.New("beyond the end of the log")
-
-// endConfirmedAfter is how long brokers must keep reporting that an offset is beyond the end. A deposed leader that was
-// paused reports an old end until it learns of the new leader.
-const endConfirmedAfter = time.Second
-
-// waitForEvent returns nil once the events topic is known to have the offset. It returns errBeyondEnd if a poll that
-// began at least endConfirmedAfter after the call still reports an end that is not above the offset, errStopping once
-// stopping is closed, and ctx's error if ctx ends first.
-func (p *progress) waitForEvent(ctx context.Context, stopping <-chan struct{}, partition int32, offset int64) error {
-	asked := time.Now()
-	for {
-		p.mu.Lock()
-		last, polled := p.lastResponse[partition], p.polled
-		exists := !last.IsZero() && offset < p.last.eventsEnd[partition]
-		p.mu.Unlock()
-		switch {
-		case exists:
-			return nil
-		case !last.Before(asked.Add(endConfirmedAfter)):
-			return errBeyondEnd
-		}
-		p.wake()
-		select {
-		case <-polled:
-		case <-stopping:
-			return errStopping
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
 }

@@ -45,7 +45,7 @@ func TestLagIsTheAgeOfTheOldestMissingEvent(t *testing.T) {
 	cluster := at{f, map[int64]time.Time{0: now.Add(-time.Hour), 1: now.Add(-time.Minute)}}
 	check := func(name string, records int64, least, most time.Duration) {
 		t.Helper()
-		l, known := f.progress.lag(f.Server.files, p, time.Now())
+		l, known := f.progress.lag(&f.Server.files.coverage, p, time.Now())
 		if !known || l.records != records || l.age < least || l.age > most {
 			t.Errorf("%s: %d records, %s old, known %v; want %d, %s to %s", name, l.records, l.age, known, records,
 				least, most)
@@ -172,7 +172,7 @@ func TestATransactionsMarkerIsNoLag(t *testing.T) {
 	f := newFixture(t)
 	f.now.eventsEnd[1], f.now.filesCommit[1] = 11, 10
 	f.progress.poll(t.Context(), marked{f})
-	if l, known := f.progress.lag(f.Server.files, 1, time.Now().Add(time.Second)); !known || l.records != 0 ||
+	if l, known := f.progress.lag(&f.Server.files.coverage, 1, time.Now().Add(time.Second)); !known || l.records != 0 ||
 		l.age != 0 {
 		t.Errorf("all is folded, and the lag is %+v, known %v", l, known)
 	}
@@ -301,13 +301,13 @@ func TestLagOfALeaderlessPartition(t *testing.T) {
 	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: time.Now().Add(-time.Hour)}})
 	f.now.eventsEnd[p], f.now.eventsEnd[0] = unknown, 1
 	f.poll()
-	if l, _ := f.progress.lag(f.Server.files, p, time.Now()); l.records != 2 || l.age < time.Hour {
+	if l, _ := f.progress.lag(&f.Server.files.coverage, p, time.Now()); l.records != 2 || l.age < time.Hour {
 		t.Errorf("%d records, %s old", l.records, l.age)
 	}
-	if l, _ := f.progress.lag(f.Server.files, 0, time.Now()); l.records != 1 {
+	if l, _ := f.progress.lag(&f.Server.files.coverage, 0, time.Now()); l.records != 1 {
 		t.Errorf("%d records in the next partition", l.records)
 	}
-	if l, _ := f.progress.lag(f.Server.files, p, time.Now().Add(2*time.Hour)); l.age < 3*time.Hour {
+	if l, _ := f.progress.lag(&f.Server.files.coverage, p, time.Now().Add(2*time.Hour)); l.age < 3*time.Hour {
 		t.Errorf("%s old two hours later", l.age)
 	}
 }
@@ -327,7 +327,7 @@ func TestLagOfRecordsStampedAhead(t *testing.T) {
 	f.progress.timesDue = time.Time{}
 	f.progress.poll(t.Context(), ahead)
 	for _, after := range []time.Duration{0, time.Second, 30 * time.Minute} {
-		l, _ := f.progress.lag(f.Server.files, p, begin.Add(after))
+		l, _ := f.progress.lag(&f.Server.files.coverage, p, begin.Add(after))
 		if l.records != 4 || l.age > after || l.age < after-time.Second {
 			t.Errorf("%d records, %s old after %s", l.records, l.age, after)
 		}
@@ -349,14 +349,15 @@ func TestLagOfRecordsStampedBehind(t *testing.T) {
 	f.now.eventsEnd[0] = 1
 	f.progress.timesDue = time.Time{}
 	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: begin.Add(-time.Hour)}})
-	if l, _ := f.progress.lag(f.Server.files, 0, begin.Add(time.Minute)); l.records != 1 || l.age > time.Minute ||
+	if l, _ := f.progress.lag(&f.Server.files.coverage, 0, begin.Add(time.Minute)); l.records != 1 ||
+		l.age > time.Minute ||
 		l.age < 59*time.Second {
 		t.Errorf("%d records, %s old", l.records, l.age)
 	}
 	f.begin() // a view that starts later believes the record
 	f.progress.timesDue = time.Time{}
 	f.poll()
-	if l, _ := f.progress.lag(f.Server.files, 0, begin); l.age < time.Hour {
+	if l, _ := f.progress.lag(&f.Server.files.coverage, 0, begin); l.age < time.Hour {
 		t.Errorf("%s old for a view that starts later", l.age)
 	}
 }
@@ -379,7 +380,7 @@ func TestLagOfAMovingBacklog(t *testing.T) {
 	}
 	check := func(after, age, within time.Duration) {
 		t.Helper()
-		if l, _ := f.progress.lag(f.Server.files, 0, begin.Add(after)); l.age < age || l.age > age+within {
+		if l, _ := f.progress.lag(&f.Server.files.coverage, 0, begin.Add(after)); l.age < age || l.age > age+within {
 			t.Errorf("after %s it is %s old, want %s", after, l.age, age)
 		}
 	}
@@ -406,12 +407,12 @@ func TestLagCorrectsAGuess(t *testing.T) {
 	f.begin()
 	f.now.eventsEnd[0] = 1
 	f.poll() // the fixture knows no times
-	if l, _ := f.progress.lag(f.Server.files, 0, time.Now()); l.age > time.Minute {
+	if l, _ := f.progress.lag(&f.Server.files.coverage, 0, time.Now()); l.age > time.Minute {
 		t.Errorf("guessed %s", l.age)
 	}
 	f.progress.timesDue = time.Time{}
 	f.progress.poll(t.Context(), at{f, map[int64]time.Time{0: time.Now().Add(-time.Hour)}})
-	if l, _ := f.progress.lag(f.Server.files, 0, time.Now()); l.age < time.Hour {
+	if l, _ := f.progress.lag(&f.Server.files.coverage, 0, time.Now()); l.age < time.Hour {
 		t.Errorf("%s once the time is known", l.age)
 	}
 }

@@ -27,7 +27,8 @@ type partitionStatus struct {
 
 // getStatus also answers while the copies are incomplete or too old, since that is when it is needed.
 func (s *Server) getStatus(c *call) (*answer, error) {
-	if err := s.await(c.request.Context(), c.barrier, []*table{s.files, s.workspaces}, "", nil); err != nil {
+	both := []*coverage{&s.files.coverage, &s.workspaces.coverage}
+	if err := s.await(c.request.Context(), c.barrier, both, "", nil); err != nil {
 		return nil, err
 	}
 	report := s.report(time.Now())
@@ -67,7 +68,7 @@ func (s *Server) report(now time.Time) statusReport {
 func (s *Server) partitionStatus(partition int32, now time.Time) partitionStatus {
 	status := partitionStatus{Partition: partition, Ready: true}
 	for i, t := range []*table{s.files, s.workspaces} {
-		l, known := s.progress.lag(t, partition, now)
+		l, known := s.progress.lag(&t.coverage, partition, now)
 		position := ""
 		if l.nextEvent > 0 {
 			position = (&tidemarkv1.Position{Partition: partition, Offset: l.nextEvent - 1}).Text()

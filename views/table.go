@@ -20,14 +20,13 @@ import (
 
 // A table keeps the local copy of one table topic: its rows, what apply derives from them, and how far it has read.
 type table struct {
-	name    string // in metrics and messages
+	coverage
 	topic   topology.Topic
 	dir     string
 	apply   applyFunc
 	metrics *metrics
 	log     *slog.Logger
 
-	frontiers  []*frontier // by partition
 	rows       rowWaiters
 	logID      atomic.Pointer[string] // of the events topic, once known
 	generation atomic.Int64           // incremented when the store, or a partition of it, is discarded
@@ -65,14 +64,12 @@ var errClosed = errors.New("the local copy is closed")
 
 func newTable(name string, topic topology.Topic, dir string, apply applyFunc, m *metrics, log *slog.Logger) *table {
 	t := &table{
-		name: name, topic: topic, dir: dir, apply: apply, metrics: m, log: log.With("table", name),
+		coverage: newCoverage(name, topic.Partitions), topic: topic, dir: dir, apply: apply, metrics: m,
+		log:    log.With("table", name),
 		reason: errors.New("not started"), restart: make(chan string, 1),
 		partitions: make([]partitionState, topic.Partitions),
 	}
 	t.generation.Store(1)
-	for range topic.Partitions {
-		t.frontiers = append(t.frontiers, newFrontier())
-	}
 	return t
 }
 

@@ -1,4 +1,5 @@
-// Package views serves the state of files and workspaces over HTTP, from local copies of the two tables.
+// Package views serves the state of files and workspaces over HTTP, from local copies of the two tables, and searches
+// from an index.
 //
 // It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do
 // not respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on
@@ -37,6 +38,12 @@ type Config struct {
 	// Page serves all paths outside of the API; nil: they are answered 404.
 	Page http.Handler
 
+	Search *Search // nil: search is answered 501
+	// Notices returns the handler of a workspace's live notices, as server-sent events or over a WebSocket; nil: they
+	// are answered 501. It is called after Authorize. The request's context ends with Stop. The handler limits its own
+	// writes.
+	Notices func(workspace string) http.Handler
+
 	// MaxStaleness is the age of data past which requests are answered 503; zero: no limit.
 	MaxStaleness time.Duration
 	// Duplicates returns how many events were dropped as duplicates; nil if the files processor runs in another
@@ -51,6 +58,7 @@ type Server struct {
 	conf       Config
 	files      *table
 	workspaces *table
+	search     *searchCoverage // nil: no search
 	progress   *progress
 	metrics    *metrics
 	handler    http.Handler
@@ -75,7 +83,10 @@ func New(conf Config) (*Server, error) {
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)
 	s.workspaces = newTable("workspaces", conf.Streams.Workspaces, filepath.Join(conf.Dir, "workspaces"),
 		applyWorkspace, s.metrics, conf.Log)
-	s.progress = newProgress(s.files, s.workspaces, conf.Log)
+	if conf.Search != nil {
+		s.search = newSearchCoverage(conf.Streams.Events.Partitions, conf.Search.VisibleAfter)
+	}
+	s.progress = newProgress(s.files, s.workspaces, s.search, conf.Log)
 	s.metrics.registerGauges(conf.Metrics, s)
 	s.handler = s.routes(s.routeList())
 	return s, nil
@@ -83,7 +94,7 @@ func New(conf Config) (*Server, error) {
 
 // Run keeps the copies up to date until ctx ends. It returns an error only if trying again cannot help.
 func (s *Server) Run(ctx context.Context) error {
-	cluster, err := connect(s.conf.Kafka, s.conf.Streams)
+	cluster, err := connect(s.conf.Kafka, s.conf.Streams, s.search != nil)
 	if err != nil {
 		return err
 	}

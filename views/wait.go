@@ -72,10 +72,10 @@ func parseBarrier(query url.Values) (barrier, error) {
 // A reachedFunc reports whether the requested row includes a position.
 type reachedFunc func(want *tidemarkv1.Position) (bool, error)
 
-// await blocks until the barrier's position is in the tables, by their frontiers, or until enough reports that the
-// requested row includes it already. A position of another partition than that of the requested workspace is waited for
-// too, since it is a valid position of another workspace. The key is that of the row that enough reads.
-func (s *Server) await(ctx context.Context, b barrier, tables []*table, key string, enough reachedFunc) error {
+// await blocks until all coverages include the barrier's position, or until enough reports that the requested row
+// includes it already. A position of another partition than that of the requested workspace is waited for too, since it
+// is a valid position of another workspace. The key is that of the row that enough reads.
+func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key string, enough reachedFunc) error {
 	if b.position == nil {
 		return nil
 	}
@@ -89,7 +89,7 @@ func (s *Server) await(ctx context.Context, b barrier, tables []*table, key stri
 	exists := false // the offset is in the log
 	for {
 		row := s.files.rows.wait(key) // before the row is read, so that no change is missed
-		done, changed, err := s.passed(b, tables, enough)
+		done, changed, err := s.passed(b, all, enough)
 		if err != nil || done {
 			row.cancel()
 			return err
@@ -118,7 +118,7 @@ func (s *Server) await(ctx context.Context, b barrier, tables []*table, key stri
 }
 
 // passed reports whether the barrier's position is reached; if not, changed is closed when that may have changed.
-func (s *Server) passed(b barrier, tables []*table, enough reachedFunc) (
+func (s *Server) passed(b barrier, all []*coverage, enough reachedFunc) (
 	done bool, changed <-chan struct{}, err error,
 ) {
 	if enough != nil {
@@ -126,8 +126,8 @@ func (s *Server) passed(b barrier, tables []*table, enough reachedFunc) (
 			return done, nil, err
 		}
 	}
-	for _, t := range tables {
-		f := t.frontiers[b.position.GetPartition()]
+	for _, c := range all {
+		f := c.frontiers[b.position.GetPartition()]
 		changed = f.wait()
 		if _, next := f.offsets(); next <= b.position.GetOffset() {
 			return false, changed, nil
@@ -152,6 +152,39 @@ func waitError(ctx context.Context, b barrier, err error) error {
 	detail := fmt.Sprintf("position %s was not reached within %s: try again, or raise wait (at most 60s)",
 		b.position.Text(), b.wait)
 	return problem.New(http.StatusServiceUnavailable, codeNotReached, detail).On("at_least").Retry(time.Second)
+}
+
+var errBeyondEnd = errors.New("beyond the end of the log")
+
+// endConfirmedAfter is how long brokers must keep reporting that an offset is beyond the end. A deposed leader that was
+// paused reports an old end until it learns of the new leader.
+const endConfirmedAfter = time.Second
+
+// waitForEvent returns nil once the events topic is known to have the offset. It returns errBeyondEnd if a poll that
+// began at least endConfirmedAfter after the call still reports an end that is not above the offset, errStopping once
+// stopping is closed, and ctx's error if ctx ends first.
+func (p *progress) waitForEvent(ctx context.Context, stopping <-chan struct{}, partition int32, offset int64) error {
+	asked := time.Now()
+	for {
+		p.mu.Lock()
+		last, polled := p.lastResponse[partition], p.polled
+		exists := !last.IsZero() && offset < p.last.eventsEnd[partition]
+		p.mu.Unlock()
+		switch {
+		case exists:
+			return nil
+		case !last.Before(asked.Add(endConfirmedAfter)):
+			return errBeyondEnd
+		}
+		p.wake()
+		select {
+		case <-polled:
+		case <-stopping:
+			return errStopping
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // rowWaiters notifies requests of changes of single rows.

@@ -10,6 +10,7 @@ import (
 	"tidemark/ingress"
 	"tidemark/kafka"
 	"tidemark/processors"
+	"tidemark/sinks/search"
 	"tidemark/topology"
 )
 
@@ -23,13 +24,15 @@ type devCommand struct {
 	ingestFlags
 	processFlags
 	serveFlags
+	searchFlags
+	notifyFlags
 	adminFlags
 	logFlags
 }
 
 // Run starts the broker and every role, and prints an introduction and "ready". When ctx ends it drains in this order:
 //
-//	ingress ─▶ api ─▶ files ─▶ workspaces ─▶ views ─▶ admin ─▶ broker
+//	ingress ─▶ api ─▶ files ─▶ workspaces ─▶ sinks ─▶ views ─▶ admin ─▶ broker
 func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if c.InstanceID == "" && len(c.Brokers) == 0 {
 		c.InstanceID = "dev" // unique: the data directory is locked
@@ -69,7 +72,11 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	conf := c.groups(h, c.Data)
 	files := processors.NewFiles(conf)
 	groups := []service{h.group("files", files), h.group("workspaces", processors.NewWorkspaces(conf))}
-	query, err := c.views(ctx, h, c.Data, files.Duplicates)
+	index, delivery, err := c.sinks(h)
+	if err != nil {
+		return err
+	}
+	query, err := c.views(ctx, h, viewsConfig{data: c.Data, duplicates: files.Duplicates, search: c.search(index)})
 	if err != nil {
 		return err
 	}
@@ -80,7 +87,14 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		admin:    "http://" + dialable(h.admin.Addr().String()),
 		brokers:  config.Brokers, partitions: streams.Events.Partitions, embedded: len(c.Brokers) == 0, signer: signer,
 	}
-	announce := service{name: "announcement", run: func(ctx context.Context) error {
+	services := append([]service{announcement(con, h, progress, welcome), webhooks, api}, groups...)
+	services = append(services, delivery...)
+	return h.run(ctx, append(services, views)...)
+}
+
+// announcement returns the service that prints the introduction once every role is ready.
+func announcement(con console, h *host, progress *progress, welcome welcome) service {
+	return service{name: "announcement", run: func(ctx context.Context) error {
 		if !progress.awaitReady(ctx, h.readiness) {
 			return nil
 		}
@@ -91,8 +105,20 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		progress.say("draining", "press Ctrl-C again to end at once")
 		return nil
 	}}
-	services := append([]service{announce, webhooks, api}, groups...)
-	return h.run(ctx, append(services, views)...)
+}
+
+// sinks returns the search index and the services of the sinks.
+func (c *devCommand) sinks(h *host) (*search.Sink, []service, error) {
+	index, err := c.open(h.log, c.Data)
+	if err != nil {
+		return nil, nil, err
+	}
+	services, err := c.searchFlags.services(h, index, c.InstanceID)
+	if err != nil || c.NotifyRules == "" {
+		return index, services, err
+	}
+	rules, err := c.notifyFlags.services(h, c.InstanceID)
+	return index, append(services, rules...), err
 }
 
 // connect returns the client settings for the given cluster, or starts the embedded broker; stop closes that.

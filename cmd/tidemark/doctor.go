@@ -21,6 +21,8 @@ type doctorCommand struct {
 	sizingFlags
 	webhookFlags
 	outputFlags
+	searchFlags
+	notifyFlags
 	Data       string        `help:"Data directory of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
 	Role       []string      `help:"Roles of this Kafka user: ${roles}. Without it, a permission that a role lacks is a warning." enum:"${roles}" placeholder:"NAME" env:"-"`
 	IngressURL string        `help:"URL of the ingress, to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" address:"url" env:"-"`
@@ -49,13 +51,17 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
+	destinations, err := c.destinations()
+	if err != nil {
+		return err
+	}
 	webhooks, missing := c.webhooks()
 	report := &doctorReport{form: c.Output, w: bufio.NewWriter(con.out), counts: map[string]int{}}
 	doctor.Run(ctx, doctor.Config{
 		Kafka: config, Streams: streams, Single: single, Roles: streams.Roles(), User: c.Role, Since: since,
 		Watch:    c.Watch,
 		Webhooks: webhooks, NoWebhooks: missing, IngressURL: c.IngressURL, ReadyURLs: c.ReadyURL,
-		Resembles: ingress.Resembles,
+		Resembles: ingress.Resembles, Destinations: destinations,
 	}, report.print)
 	if err := report.end(); err != nil {
 		return err
@@ -64,6 +70,25 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 		return errUnhealthy
 	}
 	return nil
+}
+
+// destinations returns the checks of the sinks whose settings are given.
+func (c *doctorCommand) destinations() (all []doctor.Destination, err error) {
+	if c.SearchURL != "" {
+		to, err := c.destination()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, to)
+	}
+	if c.NotifyRules != "" {
+		channels, err := c.notifyFlags.destinations()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, channels...)
+	}
+	return all, nil
 }
 
 // sizes returns the streams with these settings. Without any, a cluster of one broker cannot have the default sizing

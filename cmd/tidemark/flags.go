@@ -46,23 +46,33 @@ func (f securityFlags) config(brokers []string) (kafka.Config, error) {
 		},
 		SASL: kafka.SASLConfig{
 			Mechanism: f.KafkaSASLMechanism, User: f.KafkaSASLUser,
-			Password: os.Getenv(passwordVariable),
 		},
 	}
-	if f.KafkaSASLPasswordFile != "" {
-		if config.SASL.Password != "" {
-			return config, usagef("--kafka-sasl-password-file and %s are both given: drop one", passwordVariable)
-		}
-		password, err := os.ReadFile(f.KafkaSASLPasswordFile)
-		if err != nil {
-			return config, fmt.Errorf("read the SASL password: %w", err)
-		}
-		config.SASL.Password = strings.TrimRight(string(password), "\r\n")
+	password, err := secret(passwordVariable, "--kafka-sasl-password-file", f.KafkaSASLPasswordFile)
+	if err != nil {
+		return config, err
 	}
+	config.SASL.Password = password
 	if _, err := config.Franz(); err != nil { // the settings contradict each other
 		return config, usageError{err}
 	}
 	return config, nil
+}
+
+// secret returns a secret from the environment or from the file that a flag names; empty if neither is given.
+func secret(variable, flag, file string) (string, error) {
+	value := os.Getenv(variable)
+	switch {
+	case file == "":
+		return value, nil
+	case value != "":
+		return "", usagef("%s and %s are both given: drop one", flag, variable)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", flag, err)
+	}
+	return strings.TrimRight(string(data), "\r\n"), nil
 }
 
 // clusterFlags are the settings of the Kafka cluster.

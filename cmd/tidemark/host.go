@@ -14,6 +14,7 @@ import (
 	"tidemark/deadletters"
 	"tidemark/doctor"
 	"tidemark/kafka"
+	"tidemark/sinks"
 	"tidemark/telemetry"
 	"tidemark/topology"
 )
@@ -73,9 +74,12 @@ type host struct {
 	registry  *prometheus.Registry
 	readiness *telemetry.Readiness
 	admin     net.Listener
-	dlq       http.Handler  // of /dlq on the admin address; nil: none
-	delay     time.Duration // see drainFlags
-	draining  atomic.Bool
+
+	sinkMetrics *sinks.Metrics // nil: no sink runs
+
+	dlq      http.Handler  // of /dlq on the admin address; nil: none
+	delay    time.Duration // see drainFlags
+	draining atomic.Bool
 }
 
 // newHost opens the admin address. Before run nothing closes it but the end of the process.

@@ -45,20 +45,23 @@ func (c console) note(format string, args ...any) {
 type cli struct {
 	Config configFile `help:"YAML file of settings, named like the flags. Flags and environment override it." placeholder:"FILE"`
 
-	Dev     devCommand     `kong:"cmd,help='Run everything in one process, on an embedded broker unless --brokers is given.',set='replication=1',set='min_insync=1',set='log_level=warn'"`
+	Dev     devCommand     `kong:"cmd,help='Run everything in one process, on an embedded broker unless --brokers is given.',set='replication=1',set='min_insync=1',set='log_level=warn',set='search_url=embedded',set='embedded=; or embedded'"`
 	Ingest  ingestCommand  `cmd:"" help:"Receive webhooks, verify them and produce them to the events topic."`
 	Process processCommand `cmd:"" help:"Fold events into the state of every file and workspace."`
 	Serve   serveCommand   `cmd:"" help:"Answer queries over HTTP."`
+	Sink    sinkCommand    `cmd:"" help:"Deliver to other systems: search, notify."`
 	Topics  topicsCommand  `cmd:"" help:"Compare, create or copy the topics, and list the ACLs."`
 	Send    sendCommand    `cmd:"" help:"Sign a test event and post it to the ingress."`
 	Get     getCommand     `cmd:"" help:"Show the state of one file."`
 	Ls      lsCommand      `cmd:"" help:"List the files of a workspace."`
+	Search  searchCommand  `cmd:"" help:"Search the files of a workspace by words of name and path."`
 	Tail    tailCommand    `cmd:"" help:"Print the records of a topic."`
 	Why     whyCommand     `cmd:"" help:"List the events of a file and the outcome of each."`
 	Dlq     dlqCommand     `cmd:"" help:"List, show, replay or drop dead letters: events that could not be folded."`
 	Replay  replayCommand  `cmd:"" help:"Replay past events: into the events topic, or into a table of its own to compare."`
 	Diff    diffCommand    `cmd:"" help:"Compare the tables of two groups row by row."`
 	Doctor  doctorCommand  `kong:"cmd,help='Check everything that an event passes, and name the cause of failures.',set='replication=0',set='min_insync=0',set='unset=; 0 for the default: 3 and 2, or 1 on a single broker'"`
+	Notify  notifyCommand  `cmd:"" help:"Test the rules of the notify sink."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -118,7 +121,7 @@ func newParser(grammar *cli, con console, exit func(int)) (*kong.Kong, error) {
 		// overridden by dev and doctor
 		kong.Vars{
 			"roles": strings.Join(roleNames, ","), "replication": "3", "min_insync": "2", "unset": "",
-			"log_level": "info",
+			"log_level": "info", "search_url": "", "embedded": "",
 		},
 		kong.ValueFormatter(explain),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),

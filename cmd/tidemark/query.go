@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"strconv"
 )
 
@@ -50,36 +51,69 @@ type page struct {
 	NextCursor *string           `json:"next_cursor"`
 }
 
-// Run follows the cursor to the end or the limit, and prints each page as it arrives.
+// Run prints the listing.
 func (c *lsCommand) Run(ctx context.Context, con console) error {
-	if c.Workspace == "" {
+	values := c.values()
+	values.Set("status", c.Status)
+	if c.Kind != "file" {
+		values.Set("kind", c.Kind)
+	}
+	setIfGiven(values, "path_prefix", c.PathPrefix)
+	setIfGiven(values, "cursor", c.Cursor)
+	get := func(values url.Values) ([]byte, error) {
+		return c.query(ctx, values, "workspaces", c.Workspace, "files")
+	}
+	return c.printPages(con, c.Workspace, c.Limit, values, get)
+}
+
+// A searchCommand searches the files of a workspace.
+type searchCommand struct {
+	readFlags
+	outputFlags
+	Workspace  string `arg:"" help:"Workspace to search." name:"ws"`
+	Query      string `arg:"" help:"Words; each must begin a word of the file's name or path."`
+	PathPrefix string `help:"Only files whose path has this prefix." placeholder:"PATH" env:"-"`
+	Mime       string `help:"Only files of this type, such as application/pdf." placeholder:"TYPE" env:"-"`
+	Limit      int    `help:"Most files to list; 0 for all." default:"100" placeholder:"N" env:"-"`
+	Cursor     string `help:"Continue a search that ended at --limit." placeholder:"CURSOR" env:"-"`
+}
+
+// Run prints the files that were found.
+func (c *searchCommand) Run(ctx context.Context, con console) error {
+	values := c.values()
+	values.Set("q", c.Query)
+	setIfGiven(values, "path_prefix", c.PathPrefix)
+	setIfGiven(values, "mime", c.Mime)
+	setIfGiven(values, "cursor", c.Cursor)
+	get := func(values url.Values) ([]byte, error) {
+		return c.query(ctx, values, "workspaces", c.Workspace, "search")
+	}
+	return c.printPages(con, c.Workspace, c.Limit, values, get)
+}
+
+func setIfGiven(values url.Values, name, value string) {
+	if value != "" {
+		values.Set(name, value)
+	}
+}
+
+// printPages follows the cursor to the end or the limit, and prints each page as it arrives.
+func (f outputFlags) printPages(
+	con console, workspace string, limit int, values url.Values, get func(url.Values) ([]byte, error),
+) error {
+	if workspace == "" {
 		return usagef("the id of the workspace must not be empty")
 	}
-	if c.Limit < 0 {
-		return usagef("--limit %d: want 0 or more", c.Limit)
+	if limit < 0 {
+		return usagef("--limit %d: want 0 or more", limit)
 	}
-	list := &listing{form: c.Output, out: con.out}
-	var cursor *string
-	if c.Cursor != "" {
-		cursor = &c.Cursor
-	}
-	for left := c.Limit; ; {
-		values := c.values()
-		values.Set("status", c.Status)
-		if c.Kind != "file" {
-			values.Set("kind", c.Kind)
-		}
+	list := &listing{form: f.Output, out: con.out}
+	for left := limit; ; {
 		values.Set("limit", strconv.Itoa(pageSize))
-		if c.Limit > 0 {
+		if limit > 0 {
 			values.Set("limit", strconv.Itoa(min(left, pageSize)))
 		}
-		if c.PathPrefix != "" {
-			values.Set("path_prefix", c.PathPrefix)
-		}
-		if cursor != nil {
-			values.Set("cursor", *cursor)
-		}
-		answer, err := c.query(ctx, values, "workspaces", c.Workspace, "files")
+		answer, err := get(values)
 		if err != nil {
 			return err
 		}
@@ -90,11 +124,11 @@ func (c *lsCommand) Run(ctx context.Context, con console) error {
 		if err := list.add(p.Files); err != nil {
 			return err
 		}
-		cursor = p.NextCursor
 		left -= len(p.Files)
-		if cursor == nil || c.Limit > 0 && left <= 0 {
-			return list.end(cursor, con)
+		if p.NextCursor == nil || limit > 0 && left <= 0 {
+			return list.end(p.NextCursor, con)
 		}
+		values.Set("cursor", *p.NextCursor)
 	}
 }
 

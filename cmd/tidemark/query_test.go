@@ -149,6 +149,26 @@ func TestLsFollowsTheCursor(t *testing.T) {
 	}
 }
 
+func TestSearchAsksForWordsAndStopsAtTheLimit(t *testing.T) {
+	url, asked := api(t, pages(t, 250))
+	out, errs, code := tidemark(t, "search", "a/b", "rep q3", "--api-url", url, "--mime", "text/plain",
+		"--path-prefix", "/p/", "--at-least", "7:12", "--wait", "2s")
+	if code != exitOK || strings.Count(out, "\n") != 101 || !strings.Contains(errs, "--cursor c100") {
+		t.Errorf("exit %d, %d lines, %q", code, strings.Count(out, "\n"), errs)
+	}
+	succeed(t, "search", "a/b", "", "--api-url", url, "--limit", "0", "--cursor", "c100")
+	want := []string{
+		"/v1/workspaces/a%2Fb/search?at_least=7%3A12&limit=100&mime=text%2Fplain&path_prefix=%2Fp%2F&q=rep+q3&wait=2000ms",
+		"/v1/workspaces/a%2Fb/search?cursor=c100&limit=1000&q=",
+	}
+	if diff := cmp.Diff(want, *asked); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+	if _, errs, code := tidemark(t, "search", "", "q", "--api-url", url); code != exitUsage {
+		t.Errorf("no workspace: exit %d, %s", code, errs)
+	}
+}
+
 func TestLsStopsAtTheLimitAndSaysHowToGoOn(t *testing.T) {
 	url, asked := api(t, pages(t, 2500))
 	out, errs, code := tidemark(t, "ls", "123", "--api-url", url, "--limit", "1200", "--path-prefix", "/p/",

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tidemark/deadletters"
+	"tidemark/sinks/notify"
 	"tidemark/topology"
 	"tidemark/views"
 )
@@ -29,24 +30,46 @@ type serveCommand struct {
 	dataFlags
 	serveFlags
 	drainFlags
+	searchFlags
 }
 
 // Run answers until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, con console) error {
-	return c.runRole(ctx, con, topology.Streams.ServeRole, func(h *host) ([]service, error) {
+	role := topology.Streams.ServeRole
+	if c.SearchURL != "" {
+		role = topology.Streams.ServeSearchRole
+	}
+	return c.runRole(ctx, con, role, func(h *host) ([]service, error) {
 		h.delay = c.DrainDelay
-		return c.views(ctx, h, c.Data, nil)
+		var searcher *views.Search
+		if c.SearchURL != "" {
+			index, err := c.open(h.log, c.Data)
+			if err != nil {
+				return nil, err
+			}
+			searcher = c.search(index)
+		}
+		return c.views(ctx, h, viewsConfig{data: c.Data, search: searcher})
 	})
 }
 
+// viewsConfig is what the query API has of other parts of the process.
+type viewsConfig struct {
+	data       string
+	duplicates func() int64  // nil: no processor is in this process
+	search     *views.Search // nil: none
+}
+
 // views builds the query API, and the views that it answers from, which are updated once the gate is open.
-func (f serveFlags) views(ctx context.Context, h *host, data string, duplicates func() int64) ([]service, error) {
+func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]service, error) {
 	log := h.log.With("role", "serve")
+	live := notify.NewStream(log, h.kafka, h.streams.Notify.Name)
 	dead := deadletters.NewCounter(deadletters.New(h.kafka, h.streams), log)
 	server, err := views.New(views.Config{
-		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(data, "views"),
+		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(conf.data, "views"),
 		Log: log, Metrics: h.registry,
-		MaxStaleness: f.MaxStaleness, Duplicates: duplicates, DeadLettered: dead.Open,
+		MaxStaleness: f.MaxStaleness, Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search,
+		Notices: live.Handler,
 	})
 	if err != nil {
 		return nil, err
@@ -66,6 +89,7 @@ func (f serveFlags) views(ctx context.Context, h *host, data string, duplicates 
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return server.Run(ctx) })
 		group.Go(func() error { return dead.Run(ctx) })
+		group.Go(func() error { return live.Run(ctx) })
 		return group.Wait()
 	})}
 	return []service{api, update}, nil

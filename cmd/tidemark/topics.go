@@ -167,6 +167,19 @@ func (f outputFlags) printMove(w io.Writer, s *repartition.Summary) error {
 		fmt.Fprintf(table, "notices\t%d\tthose that were not counted\n", s.Notices)
 		fmt.Fprintf(table, "files\t%d\tall equal\n", s.Files.Equal)
 		fmt.Fprintf(table, "workspaces\t%d\tall equal\n", s.Workspaces.Equal)
+		if s.Retries > 0 {
+			fmt.Fprintf(table, "replayed dead letters\t%d\tthose that their sinks had not read\n", s.Retries)
+		}
+		if s.Predictions > 0 {
+			fmt.Fprintf(table, "predictions\t%d\tthe newest of each file and rule\n", s.Predictions)
+		}
+		for _, g := range s.Sinks {
+			begins := "it begins at the end of what was copied"
+			if g.Begins == repartition.AtStart {
+				begins = "it begins at the start, and reads once more what was copied"
+			}
+			fmt.Fprintf(table, "group %s\t-\t%s\n", g.Group, begins)
+		}
 		if s.Misplaced > 0 {
 			fmt.Fprintf(table, "rows skipped\t%d\tin a wrong partition for their key: views ignore them\n", s.Misplaced)
 		}

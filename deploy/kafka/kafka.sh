@@ -7,11 +7,13 @@
 #   kafka.sh env               print the exports again
 #   kafka.sh run COMMAND ..    a new broker for one command, deleted afterwards
 #   kafka.sh tool CLASS ..     one of Kafka's own commands, with KAFKA_BROKERS as its --bootstrap-server
+#   kafka.sh connect FILE ..   Kafka Connect standalone, with the properties of a worker and of its connectors
 #
 # Requires Java 17 or newer, and Maven the first time. Jars and state are kept in .cache/kafka of the checkout.
 #
 #   KAFKA_BROKERS        printed by start: a listener without authentication
 #   KAFKA_SASL_BROKERS   a listener with SCRAM-SHA-512, user tidemark, password tidemark-secret
+#   KAFKA_LOG            least level that connect logs, warn
 #   KAFKA_HEAP, KAFKA_JVM, TIDEMARK_KAFKA_STATE   its -Xmx, its other JVM flags, another folder than .cache/kafka/broker
 set -euo pipefail
 
@@ -128,6 +130,15 @@ tool)
 	fetch
 	[ -n "${KAFKA_BROKERS:-}" ] || source "$state/env"
 	kafka_class warn "$1" --bootstrap-server "$KAFKA_BROKERS" "${@:2}"
+	;;
+connect)
+	shift
+	[ $# -gt 0 ] || die 'which worker and connectors? for example deploy/connect/worker.properties deploy/connect/file.properties'
+	fetch
+	read -ra flags <<<"${KAFKA_JVM:--XX:+UseSerialGC}"
+	exec java "-Xmx${KAFKA_HEAP:-512m}" "${flags[@]}" -Dtidemark.level="${KAFKA_LOG:-warn}" \
+		-Dlog4j2.configurationFile="$here/log4j2.properties" -cp "$jars/*" \
+		org.apache.kafka.connect.cli.ConnectStandalone "$@"
 	;;
 *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

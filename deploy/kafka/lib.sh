@@ -17,13 +17,13 @@ need_java() {
 
 fetch() {
 	need_java
-	[ -e "$jars/complete" ] && return
+	cmp -s "$here/pom.xml" "$jars/complete" && return
 	command -v mvn >/dev/null || die 'mvn is missing: install Maven (Debian: apt install maven) to fetch the jars'
 	say "fetching Apache Kafka $version, about 50 MB"
 	mkdir -p "$jars"
 	mvn --quiet --batch-mode -Dstyle.color=never --file "$here/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
 		-DoutputDirectory="$jars" >&2
-	touch "$jars/complete" # an incomplete copy is fetched again
+	cp "$here/pom.xml" "$jars/complete" # an incomplete copy is fetched again, and that of another list of jars
 }
 
 kafka_class() { # LEVEL CLASS ARG..

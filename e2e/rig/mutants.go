@@ -60,6 +60,11 @@ var Mutants = map[string]Mutant{
 	}
 `,
 	}),
+	// It commits a batch before its sink has delivered it.
+	"sink-commits-early": {{
+		"kafka/consume.go", "		if err := h(ctx, batch); err != nil {",
+		"		p.Handled(batch[len(batch)-1])\n		if err := h(ctx, batch); err != nil {",
+	}},
 	// It finishes an event, and so commits it, before what it emitted is acknowledged.
 	"commit-early": {{
 		"kafka/epochs/epochs.go", "promise, finish := goka.NewPromiseWithFinisher()\n",

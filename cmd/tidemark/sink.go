@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"tidemark/sinks"
+	"tidemark/topology"
+)
+
+// A sinkCommand delivers to other systems.
+type sinkCommand struct {
+	Names []string `arg:"" name:"name" enum:"search,notify" help:"Sinks to run in this process: search, notify."`
+	roleFlags
+	dataFlags
+	InstanceID string `help:"Name of this instance, unique and the same after a restart: a restarted instance then gets its partitions back at once." name:"instance-id" placeholder:"NAME"`
+	searchFlags
+	notifyFlags
+	Rebuild bool `help:"Fill a new search index from fastio-index, replace the present one by it, and end. Sinks go on meanwhile." env:"-"`
+}
+
+// Run delivers until ctx ends.
+func (c *sinkCommand) Run(ctx context.Context, con console) error {
+	slices.Sort(c.Names)
+	c.Names = slices.Compact(c.Names)
+	if c.Rebuild && !slices.Equal(c.Names, []string{topology.SinkSearch}) {
+		return usagef("--rebuild is of `tidemark sink search` alone")
+	}
+	ctx, done := context.WithCancel(ctx)
+	defer done()
+	return c.runRole(ctx, con, c.role, func(h *host) (services []service, err error) {
+		for _, name := range c.Names {
+			var more []service
+			switch name {
+			case topology.SinkSearch:
+				more, err = c.search(h, done)
+			case topology.SinkNotify:
+				if c.NotifyRules == "" {
+					return nil, usagef("--notify-rules is missing: the file of rules; see docs/notify.md")
+				}
+				more, err = c.notifyFlags.services(h, c.InstanceID)
+			}
+			if err != nil {
+				return nil, err
+			}
+			services = append(services, more...)
+		}
+		return services, nil
+	})
+}
+
+// role returns the roles of all sinks that are named.
+func (c *sinkCommand) role(streams topology.Streams) topology.Role {
+	var roles []topology.Role
+	for _, role := range streams.SinkRoles() {
+		if slices.ContainsFunc(c.Names, func(name string) bool { return role.Name == "sink-"+name }) {
+			roles = append(roles, role)
+		}
+	}
+	return topology.RunRoles(roles...)
+}
+
+func (c *sinkCommand) search(h *host, done func()) ([]service, error) {
+	if c.SearchURL == "" {
+		return nil, usagef("--search-url is missing: http(s)://host:port of OpenSearch or Elasticsearch")
+	}
+	sink, err := c.open(h.log, c.Data)
+	if err != nil {
+		return nil, err
+	}
+	if c.Rebuild {
+		return []service{{name: "rebuild", run: h.gate.then(func(ctx context.Context) error {
+			if err := c.rebuild(ctx, h, sink); err != nil {
+				return err
+			}
+			done()
+			<-ctx.Done()
+			return nil
+		})}}, nil
+	}
+	return c.searchFlags.services(h, sink, c.InstanceID)
+}
+
+// sinkConfig returns the configuration of a loop.
+func (h *host) sinkConfig(name, instance string, topics ...topology.Topic) sinks.Config {
+	if h.sinkMetrics == nil {
+		h.sinkMetrics = sinks.NewMetrics(h.registry)
+	}
+	return sinks.Config{
+		Name: name, Kafka: h.kafka, Streams: h.streams, Topics: topics, InstanceID: instance,
+		Log: h.log.With("role", "sink"), Metrics: h.sinkMetrics,
+	}
+}
+
+// sink returns the service of a loop. check finds settings of its destination that are wrong: it is made once, before
+// the loop begins.
+func (h *host) sink(name string, loop *sinks.Loop, check func(context.Context) error) service {
+	h.readiness.Add("sink "+name, h.gate.ready(loop.Ready))
+	return service{name: "sink " + name, run: h.gate.then(func(ctx context.Context) error {
+		if err := check(ctx); err != nil {
+			return fmt.Errorf("check the destination: %w", err)
+		}
+		return loop.Run(ctx)
+	})}
+}

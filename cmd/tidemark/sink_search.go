@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tidemark/doctor"
+	"tidemark/kafka"
+	"tidemark/sinks"
+	"tidemark/sinks/search"
+	"tidemark/topology"
+	"tidemark/views"
+)
+
+// searchFlags say where the search index is.
+type searchFlags struct {
+	SearchURL          string `help:"OpenSearch or Elasticsearch, http(s)://host:port without user and password${embedded}." name:"search-url" default:"${search_url}" placeholder:"URL" group:"Search"`
+	SearchIndex        string `help:"Alias that is written and queried; indexes are NAME-000001 and so on." default:"fastio-files" placeholder:"NAME" group:"Search"`
+	SearchUsername     string `help:"User; the password is in TIDEMARK_SEARCH_PASSWORD or --search-password-file." placeholder:"USER" group:"Search"`
+	SearchPasswordFile string `help:"File with the password; or set TIDEMARK_SEARCH_PASSWORD." placeholder:"FILE" group:"Search"`
+	SearchCAFile       string `help:"PEM file of the CA certificates to trust instead of the system's." name:"search-ca-file" placeholder:"FILE" group:"Search"`
+}
+
+// open returns the sink, which answers queries too.
+func (f searchFlags) open(log *slog.Logger, data string) (*search.Sink, error) {
+	password, err := secret("TIDEMARK_SEARCH_PASSWORD", "--search-password-file", f.SearchPasswordFile)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := trusted("--search-ca-file", f.SearchCAFile)
+	if err != nil {
+		return nil, err
+	}
+	sink, err := search.New(search.Config{
+		URL: f.SearchURL, Index: f.SearchIndex, Username: f.SearchUsername, Password: password, TLS: roots,
+		Dir: filepath.Join(data, "search"), Log: log.With("sink", topology.SinkSearch),
+	})
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return sink, nil
+}
+
+// destination returns the doctor's check, which creates no index.
+func (f searchFlags) destination() (doctor.Destination, error) {
+	sink, err := f.open(slog.New(slog.DiscardHandler), "")
+	return doctor.Destination{Name: topology.SinkSearch, Check: func(ctx context.Context) error {
+		_, err := sink.Search(ctx, search.Query{Workspace: "doctor", Limit: 1})
+		return err
+	}}, err
+}
+
+// trusted returns the TLS settings that trust the certificates of a file only; nil without a file.
+func trusted(flag, file string) (*tls.Config, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, usagef("%s: %s has no PEM certificate", flag, file)
+	}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
+}
+
+// loop returns the loop of the search sink.
+func (f searchFlags) loop(h *host, sink sinks.Sink, instance string) (*sinks.Loop, error) {
+	return sinks.NewLoop(h.sinkConfig(topology.SinkSearch, instance, h.streams.Index), sink)
+}
+
+// services returns the search sink. An embedded index that is incomplete is filled beside it.
+func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]service, error) {
+	loop, err := f.loop(h, sink, instance)
+	if err != nil {
+		return nil, err
+	}
+	run := h.sink(topology.SinkSearch, loop, sink.Check)
+	deliver := run.run
+	run.run = func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return deliver(ctx) })
+		if sink.Incomplete() {
+			group.Go(func() error {
+				return h.gate.then(func(ctx context.Context) error {
+					err := f.rebuild(ctx, h, sink)
+					if ctx.Err() != nil { // the next start fills it
+						return nil
+					}
+					return err
+				})(ctx)
+			})
+		}
+		return errors.Join(group.Wait(), sink.Close())
+	}
+	return []service{run}, nil
+}
+
+// rebuild fills a new index, while sinks go on.
+func (f searchFlags) rebuild(ctx context.Context, h *host, sink *search.Sink) error {
+	next := kafka.Spans{}
+	return sink.Rebuild(ctx, func(ctx context.Context, to sinks.Sink) error {
+		loop, err := f.loop(h, to, "")
+		if err != nil {
+			return err
+		}
+		spans, err := kafka.StableExtent(ctx, h.kafka, h.streams.Index.Name)
+		if err != nil {
+			return err
+		}
+		for partition, span := range spans {
+			if before, known := next[partition]; known {
+				span.From = max(span.From, before.To)
+				spans[partition] = span
+			}
+		}
+		next = spans
+		return loop.Deliver(ctx, h.streams.Index, spans)
+	})
+}
+
+// search returns what the query API searches with; nil without a URL.
+func (f searchFlags) search(sink *search.Sink) *views.Search {
+	s := &views.Search{
+		Query: func(ctx context.Context, q views.SearchQuery) (views.SearchPage, error) {
+			page, err := sink.Search(ctx, search.Query(q))
+			if errors.Is(err, search.ErrCursor) {
+				err = fmt.Errorf("%w: %w", views.ErrSearchCursor, err)
+			}
+			return views.SearchPage(page), err
+		},
+		Refresh: sink.Refresh,
+	}
+	if !strings.EqualFold(f.SearchURL, search.Embedded) {
+		s.VisibleAfter = time.Second // index.refresh_interval
+	}
+	return s
+}

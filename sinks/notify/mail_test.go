@@ -1,0 +1,336 @@
+package notify
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"mime"
+	"mime/multipart"
+	"net"
+	"net/mail"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tidemark/sinks"
+)
+
+// certificate writes one for localhost that is its own authority.
+func certificate(t *testing.T) (cert, key string, roots *x509.CertPool) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots = x509.NewCertPool()
+	write := func(name, kind string, data []byte) string {
+		path, text := filepath.Join(t.TempDir(), name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data})
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		roots.AppendCertsFromPEM(text)
+		return path
+	}
+	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", pkcs8), roots
+}
+
+// A received is a message that the mail server accepted.
+type received struct {
+	From, User string
+	To         []string
+	TLS        bool
+	Content    []byte
+}
+
+// smtpd starts aiosmtpd.
+func smtpd(t *testing.T, mode, password string) (port string, roots *x509.CertPool, messages func() received) {
+	t.Helper()
+	var why strings.Builder
+	find := exec.Command("../../.ci/python")
+	find.Stderr = &why
+	python, err := find.Output()
+	if err != nil {
+		text := fmt.Sprintf("Python 3 with aiosmtpd: %v\n%s", err, why.String())
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("%s, and CI may not pass without it", text)
+		}
+		t.Skipf("NOT TESTED: %s", text)
+	}
+	cert, key, roots := certificate(t)
+	args := []string{"testdata/smtpd.py", mode, cert, key}
+	if password != "" {
+		args = append(args, password)
+	}
+	server := exec.CommandContext(t.Context(), strings.TrimSpace(string(python)), args...)
+	var log bytes.Buffer
+	server.Stderr = &log
+	out, err := server.StdoutPipe()
+	if err == nil {
+		err = server.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Wait(); t.Failed() { // it was killed
+			t.Logf("the mail server ended: %v\n%s", err, log.String())
+		}
+	})
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	if !lines.Scan() {
+		t.Fatal("the mail server has not started")
+	}
+	return lines.Text(), roots, func() (r received) {
+		t.Helper()
+		if !lines.Scan() {
+			t.Fatal("the mail server has ended")
+		}
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+}
+
+func mailTo(t *testing.T, c MailConfig) *MailSender {
+	t.Helper()
+	c.From = "Tidemark <notify@example.com>"
+	m, err := NewMail(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestMailOverSTARTTLS(t *testing.T) {
+	port, roots, messages := smtpd(t, "starttls", "p4ss")
+	c := MailConfig{
+		URL: "smtp://user@localhost:" + port, Password: "p4ss", To: []string{"a@example.com", "Bé <b@example.com>"},
+		Roots: roots,
+	}
+	m := message()
+	m.Subject, m.Text = "naïve\r\nBcc: victim@example.com", "first\n.\nlast é"
+	var ids []string
+	for range 2 {
+		to := mailTo(t, c)
+		if err := to.Check(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := to.Send(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		got := messages()
+		if got.From != "notify@example.com" || !cmp.Equal(got.To, []string{"a@example.com", "b@example.com"}) ||
+			!got.TLS || got.User != "user" {
+			t.Errorf("%+v", got)
+		}
+		parsed, err := mail.ReadMessage(bytes.NewReader(got.Content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := parsed.Header
+		subject, err := (&mime.WordDecoder{}).DecodeHeader(h.Get("Subject"))
+		if err != nil || subject != m.Subject || h.Get("Bcc") != "" {
+			t.Errorf("subject %q, %v, Bcc %q", subject, err, h.Get("Bcc"))
+		}
+		if h.Get("Auto-Submitted") != "auto-generated" ||
+			!strings.HasSuffix(h.Get("List-Id"), ".tidemark.example.com>") ||
+			!strings.HasSuffix(h.Get("Message-ID"), "@example.com>") {
+			t.Errorf("headers %v", h)
+		}
+		ids = append(ids, h.Get("Message-ID"))
+		want := []string{"text/plain first\r\n.\r\nlast é", "text/html <p>html</p>"}
+		if diff := cmp.Diff(want, parts(t, parsed)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+	if ids[0] != ids[1] {
+		t.Errorf("Message-ID %v", ids)
+	}
+	for _, wrong := range []struct {
+		change func(*MailConfig)
+		want   string
+	}{
+		{func(c *MailConfig) { c.Password = "wrong" }, "refuses the login"},
+		{func(c *MailConfig) { c.Roots = nil }, "certificate"},
+		{func(c *MailConfig) { c.URL = "smtps://user@localhost:" + port }, "connect to the mail server"},
+		{func(c *MailConfig) { c.URL = "smtp://user@localhost:1" }, "connect to the mail server"},
+	} {
+		c := c
+		wrong.change(&c)
+		for _, err := range []error{mailTo(t, c).Check(t.Context()), mailTo(t, c).Send(t.Context(), m)} {
+			_, isRejected := errors.AsType[*sinks.Rejected](err)
+			if err == nil || isRejected || !strings.Contains(err.Error(), wrong.want) ||
+				strings.Contains(err.Error(), "p4ss") {
+				t.Errorf("%v, want %q", err, wrong.want)
+			}
+		}
+	}
+}
+
+func parts(t *testing.T, m *mail.Message) (all []string) {
+	t.Helper()
+	kind, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/alternative" {
+		t.Fatalf("%s: %v", kind, err)
+	}
+	for reader := multipart.NewReader(m.Body, params["boundary"]); ; {
+		part, err := reader.NextPart()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		kind, _, _ := mime.ParseMediaType(part.Header.Get("Content-Type"))
+		text, err := io.ReadAll(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, kind+" "+strings.TrimSpace(string(text)))
+	}
+}
+
+// A temporary refusal is no verdict; a permanent one of a recipient or the message is.
+func TestMailRefusals(t *testing.T) {
+	port, roots, messages := smtpd(t, "tls", "")
+	c := MailConfig{URL: "smtps://localhost:" + port, Roots: roots}
+	c.To = []string{"busy@example.com"}
+	err := mailTo(t, c).Send(t.Context(), message())
+	_, isRejected := errors.AsType[*sinks.Rejected](err)
+	if err == nil || isRejected || !strings.Contains(err.Error(), "451") {
+		t.Errorf("at first: %v", err)
+	}
+	if err := mailTo(t, c).Send(t.Context(), message()); err != nil || messages().To[0] != "busy@example.com" {
+		t.Errorf("then: %v", err)
+	}
+	for to, want := range map[string]string{"unknown@example.com": "550", "full@example.com": "552"} {
+		c.To = []string{"a@example.com", to}
+		err := mailTo(t, c).Send(t.Context(), message())
+		rejected, ok := errors.AsType[*sinks.Rejected](err)
+		if !ok || !strings.Contains(rejected.Answer, want) {
+			t.Errorf("%s: %v", to, err)
+		}
+	}
+}
+
+// A server that hangs, or breaks off, at each point. It has accepted the message once it has answered its data.
+func TestMailServerThatBreaks(t *testing.T) {
+	script := []string{"220 x", "250 x", "250 x", "250 ok", "250 ok", "354 go", "250 taken", "250 reset", "221 bye"}
+	for _, hang := range []bool{true, false} {
+		for at := range script {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			go scripted(listener, script[:at], hang)
+			c := MailConfig{URL: "smtp://" + listener.Addr().String() + "?tls=off", To: []string{"a@example.com"}}
+			begun := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			err = mailTo(t, c).Send(ctx, message())
+			cancel()
+			if (err == nil) != (at >= 7) {
+				t.Errorf("hang %v before answer %d: %v", hang, at, err)
+			}
+			if took := time.Since(begun); took > 5*time.Second {
+				t.Errorf("hang %v before answer %d: took %v", hang, at, took)
+			}
+		}
+	}
+}
+
+func scripted(listener net.Listener, answers []string, hang bool) {
+	conn, err := listener.Accept()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	in, data := bufio.NewReader(conn), false
+	for i, answer := range answers {
+		for i > 0 {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			if !data || line == ".\r\n" {
+				break
+			}
+		}
+		data = strings.HasPrefix(answer, "354")
+		fmt.Fprintf(conn, "%s\r\n", answer)
+	}
+	if hang {
+		io.Copy(io.Discard, in)
+	}
+}
+
+func TestMailSettings(t *testing.T) {
+	ok := MailConfig{URL: "smtp://mail.example.com", From: "a@example.com", To: []string{"b@example.com"}}
+	if _, err := NewMail(ok); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		change func(*MailConfig)
+		want   string
+	}{
+		{func(c *MailConfig) { c.URL = "mail.example.com:25" }, "--smtp-url: want"},
+		{func(c *MailConfig) { c.URL = "smtp://u:secret@mail.example.com" }, "TIDEMARK_SMTP_PASSWORD"},
+		{func(c *MailConfig) { c.URL = "smtp://u@mail.example.com" }, "a login needs"},
+		{func(c *MailConfig) { c.Password = "p" }, "a login needs"},
+		{func(c *MailConfig) { c.URL = "smtp://mail.example.com?tls=off" }, "loopback"},
+		{func(c *MailConfig) { c.From = "nobody" }, "sender or recipients"},
+		{func(c *MailConfig) { c.To = []string{"a@b", "x\r\nBcc: y@z"} }, "sender or recipients"},
+		{func(c *MailConfig) { c.To = nil }, "needs a recipient"},
+	} {
+		c := ok
+		test.change(&c)
+		if _, err := NewMail(c); err == nil || !strings.Contains(err.Error(), test.want) ||
+			strings.Contains(err.Error(), "secret") {
+			t.Errorf("%+v: %v, want %q", c, err, test.want)
+		}
+	}
+}
+
+// A server without STARTTLS gets neither the login nor the message.
+func TestMailNeedsSTARTTLS(t *testing.T) {
+	port, _, _ := smtpd(t, "plain", "")
+	c := MailConfig{URL: "smtp://localhost:" + port, To: []string{"a@example.com"}}
+	if err := mailTo(t, c).Send(t.Context(), message()); err == nil || !strings.Contains(err.Error(), "STARTTLS") {
+		t.Error(err)
+	}
+	c.URL += "?tls=off"
+	if err := mailTo(t, c).Send(t.Context(), message()); err != nil {
+		t.Error(err)
+	}
+}

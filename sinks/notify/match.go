@@ -1,0 +1,127 @@
+package notify
+
+import (
+	"path"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+
+	"tidemark/codecs"
+	"tidemark/file"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// A Reason says why one condition of a rule is met or not.
+type Reason struct {
+	Setting string `json:"setting"` // the condition's name in the rules file
+	Met     bool   `json:"met"`
+	Value   string `json:"value,omitempty"`   // of the notice
+	Pattern string `json:"pattern,omitempty"` // that decided; empty if no pattern matched
+}
+
+// Match reports whether a rule selects a notice, with a reason for each condition that the rule has.
+//
+// A path is met by the path before or after the event: a file that is moved out of a folder concerns those who watch
+// that folder. What happens to a folder also concerns those who watch a path below it. A change of a folder is one
+// match, not one for each of its entries, unless the rule asks for children.
+func (r *Rule) Match(n *tidemarkv1.Notice) (matches bool, reasons []Reason) {
+	if len(r.Events) > 0 {
+		reasons = append(reasons, match("events", r.Events, n.GetEvent(), doublestar.MatchUnvalidated, nil))
+	}
+	if len(r.Paths) > 0 {
+		reasons = append(reasons, r.matchPaths(n))
+	}
+	if len(r.Workspaces) > 0 {
+		reasons = append(reasons, match("workspaces", r.Workspaces, n.GetWorkspaceId(), equal, nil))
+	}
+	if len(r.Actors) > 0 {
+		reasons = append(reasons, match("actors", r.Actors, n.GetActorId(), equal, nil))
+	}
+	if n.GetLate() {
+		reasons = append(reasons, Reason{Setting: "late", Met: r.Late == nil || *r.Late})
+	}
+	if isEffect(n) {
+		reasons = append(reasons, Reason{Setting: "children", Met: r.Children})
+	}
+	for _, reason := range reasons {
+		if !reason.Met {
+			return false, reasons
+		}
+	}
+	return true, reasons
+}
+
+// isEffect reports whether an event only repeats, for an entry, what the event of its folder said: tidemark derived it,
+// or it is the provider's own and changed nothing.
+func isEffect(n *tidemarkv1.Notice) bool {
+	return n.GetCause() != nil ||
+		n.Version == nil && file.Touches(&tidemarkv1.Event{Event: n.GetEvent(), FileId: n.GetFileId()})
+}
+
+func equal(pattern, value string) bool { return pattern == value }
+
+// match matches a value. A pattern with a ! excludes; or, if there are others, the value must match one. also is a
+// second way to match, not to be excluded; it may be nil.
+func match[P ~string](setting string, patterns []P, value string, matches, also func(p, v string) bool) Reason {
+	r := Reason{Setting: setting, Met: true, Value: value}
+	for _, p := range patterns {
+		pattern, excludes := strings.CutPrefix(string(p), "!")
+		hit := value != "" && (matches(pattern, value) || !excludes && also != nil && also(pattern, value))
+		switch {
+		case excludes && hit:
+			return Reason{setting, false, value, string(p)}
+		case hit && r.Pattern == "":
+			r.Pattern = pattern
+		case !excludes:
+			r.Met = false
+		}
+	}
+	r.Met = r.Met || r.Pattern != ""
+	return r
+}
+
+func (r *Rule) matchPaths(n *tidemarkv1.Notice) Reason {
+	before, after := states(n)
+	also := containsMatch
+	if before == nil || after.GetKind() != tidemarkv1.Kind_KIND_FOLDER { // a new folder has nothing in it
+		also = nil
+	}
+	now := match("paths", r.Paths, after.GetPath(), matchPath, also)
+	if old := before.GetPath(); !now.Met && old != "" && old != after.GetPath() {
+		if was := match("paths", r.Paths, old, matchPath, also); was.Met {
+			return was
+		}
+		now.Value = strings.TrimPrefix(old+" → "+after.GetPath(), " → ")
+	}
+	return now
+}
+
+// matchPath ignores a slash at the beginning: senders may leave it out.
+func matchPath(pattern, value string) bool {
+	return doublestar.MatchUnvalidated(strings.TrimPrefix(pattern, "/"), strings.TrimPrefix(value, "/"))
+}
+
+// containsMatch reports whether a path below the folder may match.
+func containsMatch(pattern, folder string) bool {
+	folders := strings.Split(strings.Trim(path.Clean(folder), "/"), "/")
+	for i, element := range strings.Split(strings.TrimPrefix(pattern, "/"), "/") {
+		if element == "**" || i == len(folders) || folders[0] == "" {
+			return true
+		}
+		if matched, err := doublestar.Match(element, folders[i]); err == nil && !matched { // no error: {a/b,c} was cut
+			return false
+		}
+	}
+	return false
+}
+
+// states returns the file before and after the event. In a notice of an event without a row, after has what the event
+// itself says of the file.
+func states(n *tidemarkv1.Notice) (before, after *tidemarkv1.FileState) {
+	if n.GetAfter() == nil && len(n.GetPayload()) > 0 {
+		if e, err := codecs.ParseEvent(n.GetPayload()); err == nil {
+			return nil, &tidemarkv1.FileState{Name: e.GetName(), Path: e.GetPath(), Size: e.Size}
+		}
+	}
+	return n.GetBefore(), n.GetAfter()
+}

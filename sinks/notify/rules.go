@@ -1,0 +1,216 @@
+// Package notify tells people and programs what happened: it has the rules that select notices and say when messages
+// may be sent, the messages, and the channels that send them.
+//
+// Each rule is a subscription with a consumer group of its own. So a channel that hangs, quiet hours, a digest or a
+// rate limit delay no other rule, and a disabled rule keeps its offsets. Rules and messages are pure functions.
+package notify
+
+import (
+	"cmp"
+	_ "embed"
+	"fmt"
+	"net/mail"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+
+	"tidemark/rulefile"
+)
+
+// Rules are a rules file.
+type Rules struct {
+	Channels []Channel `yaml:"channels"`
+	Users    []User    `yaml:"users"`
+	Rules    []Rule    `yaml:"rules"` // when loaded, a rule of users is here once for each of them, named rule-user
+	Warnings []string  // what is valid, but probably not meant
+}
+
+// A Channel is a destination: one of the pointers is set.
+type Channel struct {
+	Name    string   `yaml:"name"`
+	Slack   *Slack   `yaml:"slack"`
+	Email   *Email   `yaml:"email"`
+	Webhook *Webhook `yaml:"webhook"`
+	Log     *Log     `yaml:"log"`
+}
+
+// Slack is an incoming webhook; or a channel and a token, for chat.postMessage.
+type Slack struct {
+	WebhookURL rulefile.Secret `yaml:"webhook_url"`
+	Channel    string          `yaml:"channel"`
+	Token      rulefile.Secret `yaml:"token"`
+}
+
+// Email is sent by the server of --smtp-url.
+type Email struct {
+	To   []string `yaml:"to"`
+	From string   `yaml:"from"`
+}
+
+// Webhook is a request signed as in Standard Webhooks.
+type Webhook struct {
+	URL    string          `yaml:"url"`
+	Secret rulefile.Secret `yaml:"secret"`
+}
+
+// Log is the process log.
+type Log struct{}
+
+// A User is a person whom rules can name. Preferences that are set replace those of the rule.
+type User struct {
+	Name     string        `yaml:"name"`
+	Channel  string        `yaml:"channel"`
+	ID       string        `yaml:"id"` // as actor: users get no messages about what they did
+	Digest   time.Duration `yaml:"digest"`
+	Quiet    *QuietHours   `yaml:"quiet_hours"`
+	Disabled bool          `yaml:"disabled"`
+}
+
+// A Rule is one subscription. A notice must match each list: one of its patterns, and none with a leading !. An absent
+// list matches everything.
+type Rule struct {
+	Name       string        `yaml:"name"`
+	Channel    string        `yaml:"channel"`
+	Users      []string      `yaml:"users"`
+	Events     []Glob        `yaml:"events"`
+	Paths      []Glob        `yaml:"paths"`
+	Workspaces []string      `yaml:"workspaces"`
+	Actors     []string      `yaml:"actors"`
+	Digest     time.Duration `yaml:"digest"` // how long notices are collected for one message of a workspace
+	Quiet      *QuietHours   `yaml:"quiet_hours"`
+	Rate       Rate          `yaml:"rate"`
+	Late       *bool         `yaml:"late"`     // also notices that are late; nil: yes
+	Children   bool          `yaml:"children"` // also what a change of a folder does to each of its entries
+	Disabled   bool          `yaml:"disabled"`
+}
+
+// Load reads and checks a rules file. The error has a line for each fault: file, line, setting, and what to do.
+func Load(path string) (*Rules, error) {
+	r := new(Rules)
+	f, err := rulefile.Load(path, r)
+	if err != nil {
+		return nil, err
+	}
+	r.Warnings = f.Warnings()
+	return r, f.Err()
+}
+
+// Check checks names and references, and replaces each rule of users by one for each of them.
+func (r *Rules) Check(f *rulefile.File, _ string) {
+	var channels, users, names []string
+	for i, c := range r.Channels {
+		channels = f.Name(channels, fmt.Sprintf("channels[%d].name", i), c.Name)
+	}
+	for i, u := range r.Users {
+		users = f.Name(users, fmt.Sprintf("users[%d].name", i), u.Name)
+		f.Declared(fmt.Sprintf("users[%d].channel", i), u.Channel, channels)
+	}
+	if len(r.Rules) == 0 {
+		f.Failf("rules", "want at least one rule")
+	}
+	var expanded []Rule
+	for i, rule := range r.Rules {
+		at := fmt.Sprintf("rules[%d]", i)
+		names = f.Name(names, at+".name", rule.Name)
+		if len(rule.Users) == 0 && rule.Channel != "" {
+			f.Declared(at+".channel", rule.Channel, channels)
+			expanded = append(expanded, rule)
+		}
+		for j, name := range rule.Users {
+			at := fmt.Sprintf("%s.users[%d]", at, j)
+			if !f.Declared(at, name, users) {
+				continue
+			}
+			own := rule.of(r.Users[slices.Index(users, name)])
+			if slices.Contains(names, own.Name) {
+				f.Failf(at, "a rule of this user has the name rule-user, and %s is taken: change a name", own.Name)
+			}
+			names, expanded = append(names, own.Name), append(expanded, own)
+		}
+	}
+	r.Rules = expanded
+}
+
+// of returns the rule for one user.
+func (r Rule) of(u User) Rule {
+	r.Name, r.Channel, r.Users = r.Name+"-"+u.Name, u.Channel, nil
+	r.Digest, r.Quiet, r.Disabled = cmp.Or(u.Digest, r.Digest), cmp.Or(u.Quiet, r.Quiet), r.Disabled || u.Disabled
+	if u.ID != "" {
+		r.Actors = append(slices.Clone(r.Actors), "!"+u.ID)
+	}
+	return r
+}
+
+//go:embed events.txt
+var eventList string
+
+// knownEvents are the names of Fast.io's events. There may be others, so another name is no error.
+var knownEvents = strings.Fields(eventList)
+
+// Check checks what no single setting can.
+func (r *Rule) Check(f *rulefile.File, at string) {
+	f.OneOf(at, "channel and users", r.Channel != "", len(r.Users) > 0)
+	checkDigest(f, at, r.Digest)
+	for i, glob := range r.Events {
+		pattern := strings.TrimPrefix(string(glob), "!")
+		matches := func(event string) bool { return doublestar.MatchUnvalidated(pattern, event) }
+		if pattern != "" && !slices.ContainsFunc(knownEvents, matches) {
+			f.Warnf(fmt.Sprintf("%s.events[%d]", at, i), "%q matches no event that is known%s", pattern,
+				rulefile.Nearest(pattern, knownEvents))
+		}
+	}
+}
+
+// Check checks what no single setting can.
+func (u *User) Check(f *rulefile.File, at string) { checkDigest(f, at, u.Digest) }
+
+func checkDigest(f *rulefile.File, at string, digest time.Duration) {
+	if digest > 7*24*time.Hour {
+		f.Failf(at+".digest", "%v is too long: want 168h at most", digest)
+	}
+}
+
+// Check checks that the channel has one kind.
+func (c *Channel) Check(f *rulefile.File, at string) {
+	f.OneOf(at, "slack, email, webhook and log", c.Slack != nil, c.Email != nil, c.Webhook != nil, c.Log != nil)
+}
+
+// Check checks what no single setting can.
+func (s *Slack) Check(f *rulefile.File, at string) {
+	if s.WebhookURL.Given() == s.Token.Given() || s.Token.Given() != (s.Channel != "") {
+		f.Failf(at, "want webhook_url_file or webhook_url_env; or channel, and token_file or token_env")
+	}
+}
+
+// Check checks the addresses.
+func (e *Email) Check(f *rulefile.File, at string) {
+	for _, address := range append(slices.Clone(e.To), e.From) {
+		if _, err := mail.ParseAddress(address); err != nil || len(e.To) == 0 {
+			f.Failf(at, "want to, a list of addresses, and from, an address like a@example.com; found %q", address)
+		}
+	}
+}
+
+// Check checks the URL.
+func (w *Webhook) Check(f *rulefile.File, at string) {
+	u, err := url.Parse(w.URL)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
+		f.Failf(at+".url", "want a URL like https://example.com/hook, without a password in it")
+	}
+	w.Secret.Check(f, at, "secret")
+}
+
+// A Glob is a pattern of package doublestar, perhaps after a !.
+type Glob string
+
+// UnmarshalText checks the pattern.
+func (g *Glob) UnmarshalText(text []byte) error {
+	*g = Glob(text)
+	if pattern := strings.TrimPrefix(string(text), "!"); pattern == "" || !doublestar.ValidatePattern(pattern) {
+		return fmt.Errorf(`%q is not a glob: want one like /reports/**/*.pdf, with \ before a literal [ or {`, text)
+	}
+	return nil
+}

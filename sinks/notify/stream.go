@@ -1,0 +1,226 @@
+package notify
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"tidemark/codecs"
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// A Stream sends notices to browsers as they happen, by SSE and WebSocket. It keeps nothing: a reader that joins sees
+// what comes after that, and one that is too slow misses notices and is told how many.
+type Stream struct {
+	log   *slog.Logger
+	kafka kafka.Config
+	topic string
+	done  chan struct{}
+
+	mu      sync.Mutex
+	readers map[string]map[*reader]struct{} // by workspace
+}
+
+const (
+	readerBuffer = 64 // notices
+	heartbeat    = 15 * time.Second
+	writeTimeout = 10 * time.Second
+)
+
+type reader struct {
+	events  chan event
+	skipped atomic.Int64 // since the last event in the channel
+}
+
+// An event is what a reader is sent. Readers share the notice.
+type event struct {
+	Kind    string          `json:"event"` // notice or skipped
+	ID      string          `json:"id,omitempty"`
+	Data    json.RawMessage `json:"data"`
+	skipped int64           // before it
+}
+
+// NewStream returns a stream of the notices in a topic.
+func NewStream(log *slog.Logger, c kafka.Config, topic string) *Stream {
+	readers := map[string]map[*reader]struct{}{}
+	return &Stream{log: log, kafka: c, topic: topic, done: make(chan struct{}), readers: readers}
+}
+
+// Run follows the topic from its end until ctx ends; then all readers are closed. It can be called once.
+func (s *Stream) Run(ctx context.Context) error {
+	defer close(s.done)
+	var spans kafka.Spans
+	for {
+		err := s.follow(ctx, &spans)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.log.WarnContext(ctx, "live notices are interrupted", "topic", s.topic, "error", err)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *Stream) follow(ctx context.Context, spans *kafka.Spans) error {
+	if *spans == nil {
+		found, err := kafka.Extent(ctx, s.kafka, s.topic)
+		if err != nil {
+			return err
+		}
+		for partition, span := range found {
+			found[partition] = kafka.Span{From: span.To}
+		}
+		*spans = found
+	}
+	follower, err := kafka.Follow(s.kafka, s.topic, *spans)
+	if err != nil {
+		return err
+	}
+	defer follower.Close()
+	for {
+		records, err := follower.Poll(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			(*spans)[r.Partition] = kafka.Span{From: r.Offset + 1}
+			if !r.Attrs.IsControl() {
+				s.publish(r.Value)
+			}
+		}
+	}
+}
+
+// publish gives a notice to the readers of its workspace, and to no others. It never waits.
+func (s *Stream) publish(value []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.readers) == 0 {
+		return
+	}
+	decoded, err := codecs.Notice{}.Decode(value)
+	if err != nil {
+		s.log.Warn("a notice cannot be read, it is not in the live stream", "topic", s.topic, "error", err)
+		return
+	}
+	n := decoded.(*tidemarkv1.Notice)
+	at := n.GetPosition()
+	flat := bytes.ReplaceAll(bytes.ReplaceAll(value, []byte("\n"), nil), []byte("\r"), nil) // for SSE
+	e := event{Kind: "notice", ID: fmt.Sprintf("%d:%d", at.GetPartition(), at.GetOffset()), Data: flat}
+	for r := range s.readers[n.GetWorkspaceId()] {
+		e.skipped = r.skipped.Swap(0)
+		select {
+		case r.events <- e:
+		default:
+			r.skipped.Add(e.skipped + 1)
+		}
+	}
+}
+
+// Handler sends the notices of a workspace: over a WebSocket, of the same origin only, or as SSE.
+func (s *Stream) Handler(workspace string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		r := &reader{events: make(chan event, readerBuffer)}
+		ctx, cancel := context.WithCancel(request.Context())
+		defer cancel()
+		defer s.join(workspace, r)()
+		var write func(event) error
+		if request.Header.Get("Upgrade") == "" {
+			write = writeSSE(w)
+		} else {
+			conn, err := websocket.Accept(w, request, nil) // it answers the errors
+			if err != nil {
+				return
+			}
+			defer func() { _ = conn.CloseNow() }()
+			ctx = conn.CloseRead(ctx)
+			write = writeWebSocket(ctx, conn)
+		}
+		s.serve(ctx, r, write)
+	})
+}
+
+func (s *Stream) join(workspace string, r *reader) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.readers[workspace] == nil {
+		s.readers[workspace] = map[*reader]struct{}{}
+	}
+	s.readers[workspace][r] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if delete(s.readers[workspace], r); len(s.readers[workspace]) == 0 {
+			delete(s.readers, workspace)
+		}
+	}
+}
+
+// serve writes until a write fails or the stream ends. An event without a kind is a heartbeat.
+func (s *Stream) serve(ctx context.Context, r *reader, write func(event) error) {
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for err := write(event{}); err == nil; {
+		var e event
+		select {
+		case e = <-r.events:
+		case <-beat.C:
+			e.skipped = r.skipped.Swap(0)
+		case <-ctx.Done():
+			return
+		case <-s.done:
+			return
+		}
+		if e.skipped > 0 {
+			err = write(event{Kind: "skipped", Data: fmt.Appendf(nil, `{"count":%d}`, e.skipped)})
+		}
+		if err == nil {
+			err = write(e)
+		}
+	}
+}
+
+func writeSSE(w http.ResponseWriter) func(event) error {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	out := http.NewResponseController(w)
+	return func(e event) error {
+		text := ": heartbeat\n\n"
+		if e.Kind != "" {
+			text = fmt.Sprintf("event: %s\nid: %s\ndata: %s\n\n", e.Kind, e.ID, e.Data)
+		}
+		if err := out.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			return err
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			return err
+		}
+		return out.Flush()
+	}
+}
+
+func writeWebSocket(ctx context.Context, conn *websocket.Conn) func(event) error {
+	return func(e event) error {
+		ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+		defer cancel()
+		if e.Kind == "" {
+			return conn.Ping(ctx)
+		}
+		text, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		return conn.Write(ctx, websocket.MessageText, text)
+	}
+}
