@@ -24,6 +24,8 @@ type ConsumerConfig struct {
 	// be unique in the group.
 	InstanceID   string
 	BatchRecords int // the most records of one batch; 0: 500
+	// ControlRecords delivers the markers of transactions too. The last record of a partition may be one.
+	ControlRecords bool
 	// BufferBytes of unhandled records pause the fetching of a partition; 0: 1 MiB. Up to half as much may come on top.
 	BufferBytes int
 	CommitEvery time.Duration // 0: 1 s

@@ -23,6 +23,7 @@ type AssignedPartition struct {
 	stopping chan struct{} // closed: no batch after this one
 	done     chan struct{} // closed: no handler is running
 	added    chan struct{}
+	located  chan struct{} // closed: begin is known
 
 	mu     sync.Mutex
 	queue  []*kgo.Record // fetched and not delivered, control records included
@@ -35,6 +36,7 @@ type AssignedPartition struct {
 	last      int64           // the offset of the last record delivered; negative: none
 	// nextOffset is after the last record handled; at first the committed offset, or unlocated until that is known.
 	nextOffset int64
+	begin      int64 // nextOffset at first
 }
 
 // A delivered batch is remembered by its offsets, and the time of its first record.
@@ -50,8 +52,8 @@ const unlocated = -1 << 62
 func newPartition(c *Consumer, client *kgo.Client, at topicPartition) *AssignedPartition {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &AssignedPartition{
-		topicPartition: at, consumer: c, client: client, ctx: ctx, cancel: cancel, last: -1, nextOffset: unlocated,
-		stopping: make(chan struct{}), done: make(chan struct{}), added: make(chan struct{}, 1),
+		topicPartition: at, consumer: c, client: client, ctx: ctx, cancel: cancel, last: -1, nextOffset: unlocated, begin: unlocated,
+		stopping: make(chan struct{}), done: make(chan struct{}), added: make(chan struct{}, 1), located: make(chan struct{}),
 	}
 }
 
@@ -120,7 +122,23 @@ func (p *AssignedPartition) mark(next kgo.EpochOffset) {
 func (p *AssignedPartition) locate(offset int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.nextOffset == unlocated {
+		p.begin = offset
+		close(p.located)
+	}
 	p.nextOffset = offset
+}
+
+// Begin returns the committed offset with which the partition was assigned, negative if there was none. It waits until
+// that is known, or the partition is revoked.
+func (p *AssignedPartition) Begin() int64 {
+	select {
+	case <-p.located:
+	case <-p.stopping:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.begin
 }
 
 // add queues fetched records, and pauses fetching when the buffer is full.
@@ -142,8 +160,8 @@ func (p *AssignedPartition) add(records []*kgo.Record) {
 	}
 }
 
-// take removes the next batch from the queue, empty if there is none. Control records are not delivered: their offset
-// is committed with the record before them.
+// take removes the next batch from the queue, empty if there is none. Control records that are not delivered are
+// committed with the record before them.
 func (p *AssignedPartition) take() (batch []*kgo.Record) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -152,7 +170,7 @@ func (p *AssignedPartition) take() (batch []*kgo.Record) {
 		p.queue[0], p.queue = nil, p.queue[1:]
 		p.batch += size(r)
 		p.delivered = kgo.EpochOffset{Epoch: r.LeaderEpoch, Offset: r.Offset + 1}
-		if !r.Attrs.IsControl() {
+		if !r.Attrs.IsControl() || p.consumer.config.ControlRecords {
 			batch = append(batch, r)
 			p.last = r.Offset
 		}

@@ -357,6 +357,9 @@ func TestConsumePartitionHandler(t *testing.T) {
 				Group: b.topic, Topics: []string{b.topic}, BatchRecords: 2, CommitEvery: 100 * time.Millisecond,
 			},
 			func(ctx context.Context, p *kafka.AssignedPartition) error {
+				if begin := p.Begin(); max(0, begin) != first {
+					t.Errorf("begins at %d, want %d", begin, first)
+				}
 				for {
 					wait, cancel := context.WithTimeout(ctx, 2*time.Second)
 					batch, err := p.Next(wait)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidemark/kafka"
@@ -35,6 +36,8 @@ type Config struct {
 	// TableOnly makes the files group write its table alone: no index record, notice, dead letter or derived event.
 	// replay and diff build tables whose outputs must not be published again.
 	TableOnly bool
+	// Join replaces the files group's consumer group: see epochs.Config. It may be nil.
+	Join func(sarama.ConsumerGroup) sarama.ConsumerGroup
 	// Admit reports whether the files group folds an event; nil: it folds all. It is called once for each event before
 	// the fold, in the order of the partition, and may block.
 	Admit func(e *tidemarkv1.Event, at *tidemarkv1.Position) bool

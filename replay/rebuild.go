@@ -13,10 +13,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"tidemark/archive"
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
@@ -31,6 +33,12 @@ type Rebuild struct {
 	Rate    float64 // events a second; 0 is no limit
 	Report  func(Progress)
 	Now     func() time.Time // nil: the wall clock
+
+	// Archive has events that may have expired from the topic; nil: there is none. Fold must use Join then.
+	Archive    *archive.Reader
+	ArchiveURL string
+	archived   kafka.Spans
+	failed     context.CancelCauseFunc
 
 	// Fold runs the group until its context ends. It asks admit for each event.
 	Fold func(ctx context.Context, admit func(*tidemarkv1.Event, *tidemarkv1.Position) bool) error
@@ -74,8 +82,13 @@ func (b *Rebuild) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if b.Archive != nil {
+		if err := b.addArchived(ctx, spans); err != nil {
+			return err
+		}
+	}
 	widen(spans, before)
-	if err := b.save(state{b.Select, spans, id}); err != nil {
+	if err := b.save(state{b.Select, spans, id, b.ArchiveURL}); err != nil {
 		return err
 	}
 	begin, err := b.begin(ctx, spans)
@@ -94,8 +107,10 @@ func (b *Rebuild) Run(ctx context.Context) error {
 		_ = pace.Wait(ctx) // it fails when ctx ends: the group stops, and commits only what it has folded
 		return true
 	}
-	folding, stop := context.WithCancel(ctx)
+	folding, fail := context.WithCancelCause(ctx)
+	stop := func() { fail(nil) }
 	defer stop()
+	b.failed = fail
 	group, folding := errgroup.WithContext(folding)
 	reached := false
 	group.Go(func() error { return b.Fold(folding, admit) })
@@ -110,9 +125,34 @@ func (b *Rebuild) Run(ctx context.Context) error {
 		err = errors.Join(err, b.clamp(context.WithoutCancel(ctx), spans))
 	}
 	if err == nil && !reached {
-		err = context.Cause(ctx)
+		err = context.Cause(folding)
 	}
 	return err
+}
+
+// addArchived lets spans begin where the archive does.
+func (b *Rebuild) addArchived(ctx context.Context, spans kafka.Spans) error {
+	extent, err := kafka.Extent(ctx, b.Kafka, b.Streams.Events.Name)
+	if err != nil {
+		return err
+	}
+	if b.archived, err = archivedSpans(ctx, b.Kafka, b.Archive, extent); err != nil {
+		return err
+	}
+	for partition, span := range spans {
+		if whole, found := b.archived[partition]; found {
+			spans[partition] = kafka.Span{From: whole.From, To: max(span.To, whole.To)}
+		}
+	}
+	return nil
+}
+
+// Join returns a consumer group that delivers the archived records before those of the topic.
+func (b *Rebuild) Join(group sarama.ConsumerGroup) sarama.ConsumerGroup {
+	if b.Archive == nil {
+		return group
+	}
+	return &archived{ConsumerGroup: group, reader: b.Archive, spans: b.archived, fail: func(err error) { b.failed(err) }}
 }
 
 // A state is the content of a run's state file.
@@ -120,6 +160,8 @@ type state struct {
 	Select Selection   `json:"select"`
 	Spans  kafka.Spans `json:"spans"`
 	Table  string      `json:"table"` // the topic's id
+
+	Archive string `json:"archive,omitempty"` // its URL
 }
 
 func (b *Rebuild) path() string { return filepath.Join(b.Dir, "rebuild.json") }
@@ -155,6 +197,10 @@ func (b *Rebuild) resume(ctx context.Context) (kafka.Spans, error) {
 	}
 	if same, err := b.sameTable(ctx, earlier.Table); err != nil || !same {
 		return nil, err
+	}
+	if earlier.Archive != b.ArchiveURL {
+		return nil, fmt.Errorf("%s: the table was started with --archive %q: continue with that, or choose another --group",
+			b.Streams.FilesGroup, earlier.Archive)
 	}
 	if earlier.Select.String() != b.Select.String() {
 		return nil, fmt.Errorf("%s: the table was started with another selection: %s. "+
@@ -232,6 +278,10 @@ func (b *Rebuild) begin(ctx context.Context, spans kafka.Spans) (map[int32]int64
 		next[partition] = whole.To
 		if span, in := spans[partition]; in {
 			next[partition] = max(span.From, whole.From)
+			if _, found := b.archived[partition]; found {
+				next[partition] = span.From
+				continue // no commit: the archived records are to be read
+			}
 		}
 		first = append(first, kadm.Offset{Topic: topic, Partition: partition, At: next[partition], LeaderEpoch: -1})
 	}

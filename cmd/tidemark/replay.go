@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tidemark/archive"
 	"tidemark/kafka"
 	"tidemark/processors"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -29,6 +31,8 @@ type replayCommand struct {
 	Force     bool       `help:"Also replay events without a time, which overwrite newer state, and those that touch no file, whose notices and counts are repeated." env:"-"`
 	Yes       bool       `help:"Produce the events to the topic. Without --yes and --group it is a dry run." env:"-"`
 	Fresh     bool       `help:"Forget an interrupted replay into the topic, and start over." env:"-"`
+	Archive   given      `help:"With --group: also fold the events that only the archive has: s3://bucket/prefix or file:///folder, as in --archive-url." placeholder:"URL" env:"-"`
+	S3        string     `name:"s3-endpoint" help:"URL of the S3 server of --archive; Amazon's if not given." placeholder:"URL" env:"TIDEMARK_S3_ENDPOINT"`
 	LogLevel  slog.Level `help:"Lowest level that the group of --group logs." default:"error" placeholder:"LEVEL" env:"-"`
 }
 
@@ -40,6 +44,9 @@ func (c *replayCommand) Run(ctx context.Context, con console) error {
 	config, streams, err := c.connect()
 	if err != nil {
 		return err
+	}
+	if c.Archive != "" && (c.Group == "" || c.From != "start" || c.To != "end") {
+		return usagef("--archive is for a table of its own, from all events: give --group, and no --from and --to")
 	}
 	selection := replay.Selection{
 		From: string(c.From), To: string(c.To), WorkspaceID: string(c.Workspace), Events: c.Event,
@@ -130,10 +137,17 @@ func (c *replayCommand) rebuild(
 	dir := filepath.Join(c.Data, "replay", target.FilesGroup)
 	bar := newBar(con.err)
 	b := &replay.Rebuild{Kafka: config, Streams: target, Dir: dir, Select: selection, Rate: c.Rate, Report: bar.show}
+	if c.Archive != "" {
+		if b.Archive, err = c.openArchive(ctx, dir, target.Events.Name); err != nil {
+			return err
+		}
+		b.ArchiveURL = string(c.Archive)
+	}
 	b.Fold = func(ctx context.Context, admit func(*tidemarkv1.Event, *tidemarkv1.Position) bool) error {
 		conf := processors.Config{
 			Kafka: config, Streams: target, Dir: dir, Metrics: prometheus.NewRegistry(), TableOnly: true, Admit: admit,
-			Log: logFlags{LogLevel: c.LogLevel, LogFormat: "auto"}.logger(con.err),
+			Join: b.Join,
+			Log:  logFlags{LogLevel: c.LogLevel, LogFormat: "auto"}.logger(con.err),
 		}
 		return processors.NewFiles(conf).Run(ctx)
 	}
@@ -153,4 +167,12 @@ func (c *replayCommand) rebuild(
 	_, err = fmt.Fprintf(con.out, "%s has the selected events. Compare: tidemark diff files %s\n",
 		target.Files.Name, c.Group)
 	return err
+}
+
+// openArchive returns a reader of the archived events.
+func (c *replayCommand) openArchive(ctx context.Context, dir, topic string) (*archive.Reader, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("create the folder of the replay: %w", err)
+	}
+	return archive.OpenReader(ctx, archive.Place{URL: string(c.Archive), Endpoint: c.S3}, topic, dir)
 }

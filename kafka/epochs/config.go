@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -51,6 +52,9 @@ type Config struct {
 	// Check is called before each attempt, and before each session in it. Run returns its error. It returns nil when
 	// the attempt may start, and when it cannot decide now. It may be nil itself.
 	Check func(ctx context.Context) error
+
+	// Join returns the consumer group that is used in place of the one it gets, which is sarama's. It may be nil.
+	Join func(group sarama.ConsumerGroup) sarama.ConsumerGroup
 
 	// Interval is how long an epoch stays open after its first record, unless publishing the one before it takes
 	// longer; 0: 20 ms.

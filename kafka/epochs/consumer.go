@@ -35,6 +35,9 @@ func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.C
 	if err != nil {
 		return nil, fmt.Errorf("join group %s: %w", name, err)
 	}
+	if e.conf.Join != nil {
+		inner = e.conf.Join(inner)
+	}
 	return &consumerGroup{ConsumerGroup: inner, epochs: e}, nil
 }
 
