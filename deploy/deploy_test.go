@@ -95,13 +95,6 @@ func TestComposeWantsASecret(t *testing.T) {
 	}
 }
 
-// sinksAreMerged is for the time until package sinks and the command sink are on this branch. Then it goes.
-func sinksAreMerged() bool {
-	_, metrics := os.Stat(filepath.Join(root, "sinks", "metrics.go"))
-	_, command := os.Stat(filepath.Join(root, "cmd", "tidemark", "sink.go"))
-	return metrics == nil && command == nil
-}
-
 // A variable that no flag reads would be ignored without a word.
 func TestComposeSetsWhatTheProgramReads(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "tidemark")
@@ -109,11 +102,7 @@ func TestComposeSetsWhatTheProgramReads(t *testing.T) {
 		filepath.Join(root, "cmd", "tidemark")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	profiles := "*"
-	if !sinksAreMerged() {
-		profiles = ""
-	}
-	project, err := loadCompose(t, profiles, "TIDEMARK_WEBHOOK_SECRETS=a-secret-that-is-long-enough")
+	project, err := loadCompose(t, "search,notify", "TIDEMARK_WEBHOOK_SECRETS=a-secret-that-is-long-enough")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,9 +146,6 @@ func TestMetricsExist(t *testing.T) {
 			t.Errorf("%s asks for nothing", file)
 		}
 		for _, name := range used {
-			if strings.HasPrefix(name, "tidemark_sink_") && !sinksAreMerged() {
-				continue
-			}
 			if !known[name] && !known[strings.TrimSuffix(name, "_bucket")] {
 				t.Errorf("%s asks for %s, which no package has", file, name)
 			}
