@@ -24,6 +24,7 @@ type doctorCommand struct {
 	searchFlags
 	notifyFlags
 	archiveFlags
+	modelFlags
 	Data       string        `help:"Data directory of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
 	Role       []string      `help:"Roles of this Kafka user: ${roles}. Without it, a permission that a role lacks is a warning." enum:"${roles}" placeholder:"NAME" env:"-"`
 	IngressURL string        `help:"URL of the ingress, to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" address:"url" env:"-"`
@@ -91,6 +92,13 @@ func (c *doctorCommand) destinations(streams topology.Streams) (all []doctor.Des
 	}
 	if c.ArchiveURL != "" {
 		all = append(all, c.archiveFlags.destination(streams.Events.Name))
+	}
+	if c.ModelRules != "" {
+		models, err := c.modelFlags.destinations()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, models...)
 	}
 	return all, nil
 }

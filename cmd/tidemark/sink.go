@@ -11,13 +11,14 @@ import (
 
 // A sinkCommand delivers to other systems.
 type sinkCommand struct {
-	Names []string `arg:"" name:"name" enum:"search,notify,archive" help:"Sinks to run in this process: search, notify, archive."`
+	Names []string `arg:"" name:"name" enum:"search,notify,archive,model" help:"Sinks to run in this process: search, notify, archive, model."`
 	roleFlags
 	dataFlags
 	InstanceID string `help:"Name of this instance, unique and the same after a restart: a restarted instance then gets its partitions back at once." name:"instance-id" placeholder:"NAME"`
 	searchFlags
 	notifyFlags
 	archiveFlags
+	modelFlags
 	Rebuild bool `help:"Fill a new search index from fastio-index, replace the present one by it, and end. Sinks go on meanwhile." env:"-"`
 }
 
@@ -46,6 +47,11 @@ func (c *sinkCommand) Run(ctx context.Context, con console) error {
 					return nil, usagef("--archive-url is missing: s3://bucket/prefix, or file:///folder")
 				}
 				more, err = c.archiveFlags.services(h, c.Data, c.InstanceID)
+			case topology.SinkModel:
+				if c.ModelRules == "" {
+					return nil, usagef("--model-rules is missing: the file of rules; see docs/sinks.md")
+				}
+				more, err = c.modelFlags.services(h, c.InstanceID)
 			}
 			if err != nil {
 				return nil, err
