@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -22,6 +23,8 @@ import (
 	"tidemark/e2e/oracle"
 	"tidemark/e2e/rig"
 
+	"github.com/parquet-go/parquet-go"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
 )
 
@@ -205,7 +208,13 @@ func runSinks(t *testing.T, server, binary string) *oracle.Report {
 		"--notify-rules", f.rules(hookURL))
 	notify.Env = append(notify.Env, "RECEIVER_SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=")
 	sinks := []*rig.Program{search, notify}
-	search.Path, notify.Path = binary, binary
+	folder := filepath.Join(f.dir, "archive")
+	archive := f.role("archive", "sink", "archive", "--instance-id", "e2e", "--archive-url", "file://"+folder,
+		"--archive-window", "3s").Store()
+	sinks = append(sinks, archive)
+	for _, p := range sinks {
+		p.Path = binary
+	}
 	f.start(append(sinks, f.ingest, f.process)...)
 	f.awaitReady(append(sinks, f.ingest, f.process)...)
 
@@ -215,9 +224,9 @@ func runSinks(t *testing.T, server, binary string) *oracle.Report {
 		pace.SetLimit(rate.Limit(max(100, events/(4*kills)))) // the history outlasts the kills
 		for range kills {
 			i := rnd.IntN(len(sinks))
-			at := []*hostile{index, hook}[i]
-			before := at.count()
-			flows := func() (bool, error) { return at.count() > before, nil }
+			count := []func() int{index.count, hook.count, func() int { return len(objects(t, folder)) }}[i]
+			before := count()
+			flows := func() (bool, error) { return count() > before, nil }
 			if _, err := rig.Until(ctx, time.Minute, flows); err != nil {
 				return fmt.Errorf("%s delivers nothing: %w\n%s", sinks[i].Name, err, sinks[i].Tail())
 			}
@@ -233,14 +242,15 @@ func runSinks(t *testing.T, server, binary string) *oracle.Report {
 	r.Fact("faults of search / of the receiver", fmt.Sprint(index.calm(), hook.calm()))
 	took, err := rig.Until(t.Context(), 5*time.Minute, func() (bool, error) {
 		indexed, err1 := rig.Lag(t.Context(), f.client, f.prefix+"-sink-search", f.topics.Index)
-		told, err2 := rig.Lag(t.Context(), f.client, f.prefix+"-sink-notify-all", f.topics.Notify)
-		return indexed+told == 0, errors.Join(err1, err2)
+		sent, err2 := rig.Lag(t.Context(), f.client, f.prefix+"-sink-notify-all", f.topics.Notify)
+		archived, err3 := rig.Lag(t.Context(), f.client, f.prefix+"-sink-archive", f.topics.Events)
+		return indexed+sent+archived == 0, errors.Join(err1, err2, err3)
 	})
 	if err != nil {
-		t.Fatalf("the sinks do not drain: %v\n%s\n%s", err, search.Tail(), notify.Tail())
+		t.Fatalf("the sinks do not drain: %v\n%s\n%s\n%s", err, search.Tail(), notify.Tail(), archive.Tail())
 	}
 	r.Fact("sinks drained after the processors, s", seconds(took))
-	f.term(search, notify, f.ingest, f.process)
+	f.term(append(sinks, f.ingest, f.process)...)
 	f.judge(oracle.Judge{Workspaces: true, Sent: sent}, r)
 	outputs, err := oracle.ReadOutputs(t.Context(), f.brokers, f.topics, partitions)
 	if err != nil {
@@ -248,6 +258,7 @@ func runSinks(t *testing.T, server, binary string) *oracle.Report {
 	}
 	outputs.JudgeSearch(documents(t, server, f.prefix), r)
 	outputs.JudgeMessages(box.got, r)
+	outputs.JudgeArchive(archived(t, folder), r)
 	return r
 }
 
@@ -267,6 +278,51 @@ rules:
 		f.t.Fatal(err)
 	}
 	return path
+}
+
+// objects returns the Parquet files below a folder.
+func objects(t *testing.T, folder string) (found []string) {
+	t.Helper()
+	err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
+		if filepath.Ext(path) == ".parquet" {
+			found = append(found, path)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// archived returns the records in all objects.
+func archived(t *testing.T, folder string) (records []*kgo.Record) {
+	t.Helper()
+	type row struct {
+		Partition int32   `parquet:"partition"`
+		Offset    int64   `parquet:"offset"`
+		Value     *string `parquet:"value,optional"`
+		Bytes     *[]byte `parquet:"value_bytes,optional"`
+	}
+	for _, path := range objects(t, folder) {
+		rows, err := parquet.ReadFile[row](path)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		for _, row := range rows {
+			r := &kgo.Record{Partition: row.Partition, Offset: row.Offset}
+			if row.Value != nil {
+				r.Value = []byte(*row.Value)
+			} else if row.Bytes != nil {
+				r.Value = *row.Bytes
+			}
+			records = append(records, r)
+		}
+	}
+	return records
 }
 
 // documents returns all documents behind an alias by workspace/file.

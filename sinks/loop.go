@@ -35,7 +35,9 @@ type Config struct {
 	// InstanceID makes the process a static member of the group: see kafka.ConsumerConfig.
 	InstanceID   string
 	BatchRecords int // 0: 500
-	BufferBytes  int // of unhandled records of a partition; 0: 1 MiB
+	// ControlRecords gives a handler of partitions the markers of transactions too.
+	ControlRecords bool
+	BufferBytes    int // of unhandled records of a partition; 0: 1 MiB
 }
 
 // A Loop delivers the records of its topics to one destination: at least once, in order per partition. A batch that the
@@ -62,13 +64,10 @@ func NewLoop(config Config, sink Sink) (*Loop, error) {
 
 // NewPartitionLoop returns a Loop for a sink that has no batches of records: it handles partitions itself, and makes
 // its attempts through the Loop's Do.
-func NewPartitionLoop(config Config, handle func(context.Context, *Loop, *kafka.AssignedPartition) error) (*Loop,
-	error,
-) {
+func NewPartitionLoop(config Config, handle kafka.PartitionHandler) (*Loop, error) {
 	l := newLoop(config)
 	var err error
-	l.consumer, err = kafka.NewPartitionConsumer(l.config.Log, config.Kafka, l.consumerConfig(),
-		func(ctx context.Context, p *kafka.AssignedPartition) error { return handle(ctx, l, p) })
+	l.consumer, err = kafka.NewPartitionConsumer(l.config.Log, config.Kafka, l.consumerConfig(), handle)
 	return l, err
 }
 
@@ -86,6 +85,7 @@ func (l *Loop) consumerConfig() kafka.ConsumerConfig {
 	config := kafka.ConsumerConfig{
 		Group: l.config.Streams.SinkGroup(l.config.Name), InstanceID: l.config.InstanceID,
 		BatchRecords: l.config.BatchRecords, BufferBytes: l.config.BufferBytes,
+		ControlRecords: l.config.ControlRecords,
 	}
 	for _, topic := range l.config.Topics {
 		config.Topics = append(config.Topics, topic.Name)
@@ -170,9 +170,6 @@ func (l *Loop) Ready() error { return errors.Join(l.consumer.Ready(), l.retry.Re
 func (l *Loop) Do(ctx context.Context, attempt func(ctx context.Context) error) error {
 	return l.retry.Do(ctx, attempt)
 }
-
-// Delivered counts records of a sink that handles partitions itself.
-func (l *Loop) Delivered(records int) { l.metrics.delivered.Add(float64(records)) }
 
 // handle is the handler of the consumer.
 func (l *Loop) handle(ctx context.Context, records []*kgo.Record) error {

@@ -23,6 +23,7 @@ type doctorCommand struct {
 	outputFlags
 	searchFlags
 	notifyFlags
+	archiveFlags
 	Data       string        `help:"Data directory of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
 	Role       []string      `help:"Roles of this Kafka user: ${roles}. Without it, a permission that a role lacks is a warning." enum:"${roles}" placeholder:"NAME" env:"-"`
 	IngressURL string        `help:"URL of the ingress, to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" address:"url" env:"-"`
@@ -51,7 +52,7 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 	if err != nil {
 		return err
 	}
-	destinations, err := c.destinations()
+	destinations, err := c.destinations(streams)
 	if err != nil {
 		return err
 	}
@@ -73,9 +74,9 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 }
 
 // destinations returns the checks of the sinks whose settings are given.
-func (c *doctorCommand) destinations() (all []doctor.Destination, err error) {
+func (c *doctorCommand) destinations(streams topology.Streams) (all []doctor.Destination, err error) {
 	if c.SearchURL != "" {
-		to, err := c.destination()
+		to, err := c.searchFlags.destination()
 		if err != nil {
 			return nil, err
 		}
@@ -87,6 +88,9 @@ func (c *doctorCommand) destinations() (all []doctor.Destination, err error) {
 			return nil, err
 		}
 		all = append(all, channels...)
+	}
+	if c.ArchiveURL != "" {
+		all = append(all, c.archiveFlags.destination(streams.Events.Name))
 	}
 	return all, nil
 }

@@ -49,7 +49,7 @@ type cli struct {
 	Ingest  ingestCommand  `cmd:"" help:"Receive webhooks, verify them and produce them to the events topic."`
 	Process processCommand `cmd:"" help:"Fold events into the state of every file and workspace."`
 	Serve   serveCommand   `cmd:"" help:"Answer queries over HTTP."`
-	Sink    sinkCommand    `cmd:"" help:"Deliver to other systems: search, notify."`
+	Sink    sinkCommand    `cmd:"" help:"Deliver to other systems: search, notify, archive."`
 	Topics  topicsCommand  `cmd:"" help:"Compare, create or copy the topics, and list the ACLs."`
 	Send    sendCommand    `cmd:"" help:"Sign a test event and post it to the ingress."`
 	Get     getCommand     `cmd:"" help:"Show the state of one file."`

@@ -11,12 +11,13 @@ import (
 
 // A sinkCommand delivers to other systems.
 type sinkCommand struct {
-	Names []string `arg:"" name:"name" enum:"search,notify" help:"Sinks to run in this process: search, notify."`
+	Names []string `arg:"" name:"name" enum:"search,notify,archive" help:"Sinks to run in this process: search, notify, archive."`
 	roleFlags
 	dataFlags
 	InstanceID string `help:"Name of this instance, unique and the same after a restart: a restarted instance then gets its partitions back at once." name:"instance-id" placeholder:"NAME"`
 	searchFlags
 	notifyFlags
+	archiveFlags
 	Rebuild bool `help:"Fill a new search index from fastio-index, replace the present one by it, and end. Sinks go on meanwhile." env:"-"`
 }
 
@@ -40,6 +41,11 @@ func (c *sinkCommand) Run(ctx context.Context, con console) error {
 					return nil, usagef("--notify-rules is missing: the file of rules; see docs/notify.md")
 				}
 				more, err = c.notifyFlags.services(h, c.InstanceID)
+			case topology.SinkArchive:
+				if c.ArchiveURL == "" {
+					return nil, usagef("--archive-url is missing: s3://bucket/prefix, or file:///folder")
+				}
+				more, err = c.archiveFlags.services(h, c.Data, c.InstanceID)
 			}
 			if err != nil {
 				return nil, err

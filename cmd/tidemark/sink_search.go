@@ -78,8 +78,13 @@ func trusted(flag, file string) (*tls.Config, error) {
 
 // loop returns the loop of the search sink.
 func (f searchFlags) loop(h *host, sink sinks.Sink, instance string) (*sinks.Loop, error) {
-	return sinks.NewLoop(h.sinkConfig(topology.SinkSearch, instance, h.streams.Index), sink)
+	config := h.sinkConfig(topology.SinkSearch, instance, h.streams.Index)
+	config.BufferBytes = searchBuffer
+	return sinks.NewLoop(config, sink)
 }
+
+// searchBuffer is for each partition: the requests to the server limit the rate.
+const searchBuffer = 512 << 10
 
 // services returns the search sink. An embedded index that is incomplete is filled beside it.
 func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]service, error) {

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"tidemark/archive"
+	"tidemark/doctor"
+	"tidemark/kafka"
+	"tidemark/sinks"
+	archiving "tidemark/sinks/archive"
+	"tidemark/topology"
+)
+
+// placeFlags say where an S3 server is. Its credentials are read as S3 clients do: AWS_ACCESS_KEY_ID and others.
+type placeFlags struct {
+	S3Endpoint string `help:"S3 server of another provider, like http://127.0.0.1:9000; without it, Amazon's." name:"s3-endpoint" placeholder:"URL" group:"Archive"`
+	S3Region   string `help:"Region of the bucket; without it AWS_REGION, or what the server says." name:"s3-region" placeholder:"NAME" group:"Archive"`
+}
+
+func (f placeFlags) at(url string) archive.Place {
+	return archive.Place{URL: url, Endpoint: f.S3Endpoint, Region: f.S3Region}
+}
+
+// archiveFlags are the settings of the archive.
+type archiveFlags struct {
+	ArchiveURL    string        `help:"Where events are archived as Parquet: s3://bucket/prefix, or file:///folder." name:"archive-url" placeholder:"URL" group:"Archive"`
+	ArchiveWindow time.Duration `help:"Time that an object covers at most. It is closed a minute after that, also without further events." default:"10m" placeholder:"TIME" group:"Archive"`
+	placeFlags
+}
+
+// services returns the archive.
+func (f archiveFlags) services(h *host, data, instance string) ([]service, error) {
+	config := h.sinkConfig(topology.SinkArchive, instance, h.streams.Events)
+	config.ControlRecords = true
+	config.BufferBytes = archiveBuffer
+	var a *archiving.Archive
+	loop, err := sinks.NewPartitionLoop(config, func(ctx context.Context, p *kafka.AssignedPartition) error {
+		return a.Partition(ctx, p)
+	})
+	if err != nil {
+		return nil, err
+	}
+	events := h.streams.Events.Name
+	a, err = archiving.New(archiving.Config{
+		Place: f.at(f.ArchiveURL), Topic: events, Window: f.ArchiveWindow, Dir: filepath.Join(data, "archive"),
+		TopicID: func(ctx context.Context) (string, error) { return kafka.TopicID(ctx, h.kafka, events) },
+		End: func(ctx context.Context, partition int32) (int64, error) {
+			spans, err := kafka.StableExtent(ctx, h.kafka, events)
+			return spans[partition].To, err
+		},
+		Retry: loop.Do, Log: config.Log, Metrics: h.registry,
+	})
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return []service{h.sink(topology.SinkArchive, loop, a.Check)}, nil
+}
+
+// archiveBuffer is for each partition: what is archived waits in files.
+const archiveBuffer = 512 << 10
+
+// destination returns the doctor's check, which reads the archive.
+func (f archiveFlags) destination(events string) doctor.Destination {
+	return doctor.Destination{Name: topology.SinkArchive, Check: func(ctx context.Context) error {
+		store, err := f.at(f.ArchiveURL).Open()
+		if err != nil {
+			return err
+		}
+		_, err = archive.ReadMarker(ctx, store, archive.MarkerName(events))
+		return err
+	}}
+}
