@@ -67,16 +67,61 @@ func (b *bucket) Create(ctx context.Context, name string, file *os.File) (bool, 
 }
 
 func (b *bucket) Open(ctx context.Context, name string) (Stored, int64, error) {
-	object, err := b.client.GetObject(ctx, b.name, b.key(name), minio.GetObjectOptions{})
+	info, err := b.client.StatObject(ctx, b.name, b.key(name), minio.StatObjectOptions{})
 	if err != nil {
 		return nil, 0, b.explain("read", name, err)
 	}
-	info, err := object.Stat()
-	if err != nil {
-		_ = object.Close()
-		return nil, 0, b.explain("read", name, err)
+	return &remote{ctx: ctx, bucket: b, name: name}, info.Size, nil
+}
+
+// A remote is an object of a bucket. minio.Object would read it to its end for each call of ReadAt.
+type remote struct {
+	ctx    context.Context // of its requests
+	bucket *bucket
+	name   string
+	body   io.ReadCloser
+}
+
+func (r *remote) get(options minio.GetObjectOptions) (io.ReadCloser, error) {
+	b := r.bucket
+	body, _, _, err := minio.Core{Client: b.client}.GetObject(r.ctx, b.name, b.key(r.name), options)
+	return body, b.explain("read", r.name, err)
+}
+
+func (r *remote) Read(p []byte) (n int, err error) {
+	if r.body == nil {
+		if r.body, err = r.get(minio.GetObjectOptions{}); err != nil {
+			return 0, err
+		}
 	}
-	return object, info.Size, nil
+	return r.body.Read(p)
+}
+
+func (r *remote) ReadAt(p []byte, at int64) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	var options minio.GetObjectOptions
+	if err := options.SetRange(at, at+int64(len(p))-1); err != nil {
+		return 0, err
+	}
+	body, err := r.get(options)
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	n, err := io.ReadFull(body, p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (r *remote) Close() error {
+	if r.body == nil {
+		return nil
+	}
+	return r.body.Close()
 }
 
 func (b *bucket) List(ctx context.Context, folder string) iter.Seq2[string, error] {

@@ -157,7 +157,7 @@ func Size(r *kgo.Record) int {
 // Bounds of a row group, which is kept in memory until it is complete.
 const (
 	groupRows  = 50_000
-	groupBytes = 16 << 20
+	groupBytes = 8 << 20
 )
 
 var compression = &zstd.Codec{Level: zstd.DefaultLevel} // its encoders are used again

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/parquet-go/parquet-go"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -107,20 +109,40 @@ func (r *Reader) Read(ctx context.Context, partition int32, from int64, each fun
 	return nil
 }
 
-// readObject downloads an object, and calls each for its records from an offset on.
-func (r *Reader) readObject(ctx context.Context, name string, from int64, each func(*kgo.Record) error) error {
-	in, size, err := r.store.Open(ctx, name)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
-	}
-	defer in.Close()
+// download copies an object into a temporary file, for which its server is asked several times.
+func (r *Reader) download(ctx context.Context, name string) (*os.File, error) {
 	local, err := Temporary(r.dir)
+	if err != nil {
+		return nil, err
+	}
+	_, err = backoff.Retry(ctx, func() (int64, error) {
+		in, _, err := r.store.Open(ctx, name)
+		if err != nil {
+			return 0, err
+		}
+		defer in.Close()
+		if _, err := local.Seek(0, io.SeekStart); err != nil {
+			return 0, backoff.Permanent(err)
+		}
+		return io.Copy(local, in)
+	}, backoff.WithMaxTries(6))
+	if err != nil {
+		_ = local.Close()
+		return nil, fmt.Errorf("download %s: %w", name, err)
+	}
+	return local, nil
+}
+
+// readObject calls each for the records of an object from an offset on.
+func (r *Reader) readObject(ctx context.Context, name string, from int64, each func(*kgo.Record) error) error {
+	local, err := r.download(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = local.Close() }()
-	if _, err := io.Copy(local, in); err != nil {
-		return fmt.Errorf("download %s: %w", name, err)
+	size, err := local.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return fmt.Errorf("size of a temporary file: %w", err)
 	}
 	file, _, err := openParquet(local, size)
 	if err != nil {

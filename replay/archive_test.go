@@ -131,8 +131,8 @@ func TestRebuildFromTheArchive(t *testing.T) {
 	b := newBench(t)
 	put := func(from, to int) {
 		for i := from; i < to; i++ {
-			b.put(t, b.record([]string{"added", "updated", "deleted"}[i%3], fmt.Sprint("w", i%7), fmt.Sprint("e", i%180),
-				fmt.Sprint("f", i%20), (i*37)%60))
+			kind := []string{"added", "updated", "deleted"}[i%3]
+			b.put(t, b.record(kind, fmt.Sprint("w", i%7), fmt.Sprint("e", i%180), fmt.Sprint("f", i%20), (i*37)%60))
 		}
 	}
 	put(0, 150)

@@ -74,18 +74,9 @@ func (b *Rebuild) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now
-	if b.Now != nil {
-		now = b.Now
-	}
-	spans, err := b.Select.Spans(ctx, b.Kafka, b.Streams.Events.Name, now())
+	spans, err := b.selected(ctx)
 	if err != nil {
 		return err
-	}
-	if b.Archive != nil {
-		if err := b.addArchived(ctx, spans); err != nil {
-			return err
-		}
 	}
 	widen(spans, before)
 	if err := b.save(state{b.Select, spans, id, b.ArchiveURL}); err != nil {
@@ -108,14 +99,13 @@ func (b *Rebuild) Run(ctx context.Context) error {
 		return true
 	}
 	folding, fail := context.WithCancelCause(ctx)
-	stop := func() { fail(nil) }
-	defer stop()
+	defer fail(nil)
 	b.failed = fail
 	group, folding := errgroup.WithContext(folding)
 	reached := false
 	group.Go(func() error { return b.Fold(folding, admit) })
 	group.Go(func() error {
-		defer stop()
+		defer fail(nil)
 		var err error
 		reached, err = b.watch(folding, spans, begin)
 		return err
@@ -130,21 +120,29 @@ func (b *Rebuild) Run(ctx context.Context) error {
 	return err
 }
 
-// addArchived lets spans begin where the archive does.
-func (b *Rebuild) addArchived(ctx context.Context, spans kafka.Spans) error {
+// selected returns the selected offsets of the topic, which begin where the archive does if there is one.
+func (b *Rebuild) selected(ctx context.Context) (kafka.Spans, error) {
+	now := time.Now
+	if b.Now != nil {
+		now = b.Now
+	}
+	spans, err := b.Select.Spans(ctx, b.Kafka, b.Streams.Events.Name, now())
+	if err != nil || b.Archive == nil {
+		return spans, err
+	}
 	extent, err := kafka.Extent(ctx, b.Kafka, b.Streams.Events.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if b.archived, err = archivedSpans(ctx, b.Kafka, b.Archive, extent); err != nil {
-		return err
+		return nil, err
 	}
 	for partition, span := range spans {
 		if whole, found := b.archived[partition]; found {
 			spans[partition] = kafka.Span{From: whole.From, To: max(span.To, whole.To)}
 		}
 	}
-	return nil
+	return spans, nil
 }
 
 // Join returns a consumer group that delivers the archived records before those of the topic.
@@ -152,7 +150,7 @@ func (b *Rebuild) Join(group sarama.ConsumerGroup) sarama.ConsumerGroup {
 	if b.Archive == nil {
 		return group
 	}
-	return &archived{ConsumerGroup: group, reader: b.Archive, spans: b.archived, fail: func(err error) { b.failed(err) }}
+	return &archived{ConsumerGroup: group, reader: b.Archive, spans: b.archived, fail: b.failed}
 }
 
 // A state is the content of a run's state file.
@@ -199,8 +197,8 @@ func (b *Rebuild) resume(ctx context.Context) (kafka.Spans, error) {
 		return nil, err
 	}
 	if earlier.Archive != b.ArchiveURL {
-		return nil, fmt.Errorf("%s: the table was started with --archive %q: continue with that, or choose another --group",
-			b.Streams.FilesGroup, earlier.Archive)
+		return nil, fmt.Errorf("%s: the table was started with --archive %q: continue with that, "+
+			"or choose another --group", b.Streams.FilesGroup, earlier.Archive)
 	}
 	if earlier.Select.String() != b.Select.String() {
 		return nil, fmt.Errorf("%s: the table was started with another selection: %s. "+

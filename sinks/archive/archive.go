@@ -96,7 +96,7 @@ func New(conf Config) (*Archive, error) {
 	}
 	count := promauto.With(conf.Metrics)
 	return &Archive{
-		conf: conf, store: store, writers: make(chan struct{}, 2),
+		conf: conf, store: store, writers: make(chan struct{}, 1),
 		objects: count.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidemark_archive_objects_total",
 			Help: "Objects that were closed: created, or found in the archive (kept).",

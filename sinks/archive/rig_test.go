@@ -166,7 +166,7 @@ func endpointOf(url string) string {
 }
 
 // untilIdle archives until all of the log is committed.
-func (a *Archive) untilIdle(t *testing.T, l *topicLog, g *group, m *member) {
+func (a *Archive) untilIdle(t *testing.T, l *topicLog, g *group, m Partition) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
