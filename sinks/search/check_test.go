@@ -30,7 +30,6 @@ func TestNewRefuses(t *testing.T) {
 		{Config{URL: "http://host", Password: "geheim"}, "--search-username"},
 		{Config{URL: "http://host", Index: "Files"}, "--search-index"},
 		{Config{URL: "http://host", Index: "a,b*/_all"}, "--search-index"},
-		{Config{URL: Embedded}, "--data"},
 	} {
 		if c.config.Log = slog.New(slog.DiscardHandler); c.config.Index == "" {
 			c.config.Index = "fastio-files"

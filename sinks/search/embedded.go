@@ -16,18 +16,18 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"google.golang.org/protobuf/proto"
 
-	"tidemark/codecs"
 	"tidemark/kafka/localstore"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/sinks"
 )
 
 // embeddedFormat is the name of the database's folder, so one of another format is not opened.
-const embeddedFormat = "index-1"
+const embeddedFormat = "index-2"
 
 // An embedded index is a Pebble database. A query reads the documents of its workspace in order until the page is full,
 // about 1 µs for each: see docs/decisions/0022-embedded-search.md. Keys and values:
 //
-//	'd' workspace "/" file   words, 0x00, IndexOp; the workspace is escaped as in a record key, so "/" ends it
+//	'd' workspace "/" file   words, 0x00, FileState; the workspace is escaped as in a record key, so "/" ends it
 //	'c'                      exists if a rebuild has ended
 //
 // A batch is on the disk before it counts as delivered, because its offsets are committed then.
@@ -46,9 +46,6 @@ const damagedFile = "damaged"
 // openEmbedded opens the database, or a new one in place of one that cannot be read.
 func openEmbedded(dir string, log *slog.Logger) (*embedded, error) {
 	e := &embedded{dir: filepath.Join(dir, embeddedFormat), log: log}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
 	err := errors.New("it is damaged")
 	if _, undamaged := os.Stat(filepath.Join(e.dir, damagedFile)); undamaged != nil {
 		err = e.open()
@@ -78,110 +75,111 @@ func documentKey(workspace, file string) []byte {
 	return []byte("d" + tidemarkv1.EscapePart(workspace) + "/" + file)
 }
 
-func (e *embedded) apply(_ context.Context, _ string, ops []*tidemarkv1.IndexOp) (_ []error, err error) {
+func (e *embedded) apply(_ context.Context, files []*tidemarkv1.FileState) (_ []error, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	batch := e.db.NewIndexedBatch()
 	defer func() { err = errors.Join(err, batch.Close()) }()
-	for _, op := range ops {
-		if err := write(batch, op); err != nil {
+	for _, file := range files {
+		if err := write(batch, file); err != nil {
 			return nil, err
 		}
 	}
-	if err := batch.Commit(pebble.Sync); err != nil {
-		return nil, err
-	}
-	return make([]error, len(ops)), nil
+	return make([]error, len(files)), batch.Commit(pebble.Sync)
 }
 
 // write writes a document, unless the batch or the database has this version or a newer one.
-func write(batch *pebble.Batch, op *tidemarkv1.IndexOp) error {
-	key := documentKey(op.GetWorkspaceId(), op.GetFileId())
-	value, closer, err := batch.Get(key)
-	if err == nil {
-		old := new(tidemarkv1.IndexOp)
+func write(batch *pebble.Batch, file *tidemarkv1.FileState) error {
+	key := documentKey(file.GetWorkspaceId(), file.GetFileId())
+	switch value, closer, err := batch.Get(key); {
+	case err == nil:
+		old := new(tidemarkv1.FileState)
 		_, message, _ := bytes.Cut(value, []byte{0})
-		err = errors.Join(proto.Unmarshal(message, old), closer.Close())
-		if err != nil || old.GetVersion() >= op.GetVersion() {
+		err := errors.Join(proto.Unmarshal(message, old), closer.Close())
+		if err != nil || old.GetVersion() >= file.GetVersion() {
 			return err
 		}
-	} else if !errors.Is(err, pebble.ErrNotFound) {
+	case !errors.Is(err, pebble.ErrNotFound):
 		return err
 	}
-	value, err = proto.MarshalOptions{}.MarshalAppend([]byte(fileWords(op)+"\x00"), op)
+	value, err := proto.MarshalOptions{}.MarshalAppend([]byte(fileWords(file)+"\x00"), file)
 	return errors.Join(err, batch.Set(key, value, nil))
 }
 
-func (e *embedded) find(ctx context.Context, f filter) (hits []hit, err error) {
-	prefix := documentKey(f.workspace, "")
-	scan, err := e.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: localstore.PrefixEnd(prefix)})
+func (e *embedded) find(ctx context.Context, f filter) (found []*tidemarkv1.FileState, err error) {
+	scan, err := e.db.NewIter(&pebble.IterOptions{
+		LowerBound: append(documentKey(f.Workspace, f.after), 0),
+		UpperBound: localstore.PrefixEnd(documentKey(f.Workspace, "")),
+	})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, scan.Close()) }()
-	more := scan.SeekGE(documentKey(f.workspace, f.after))
-	for ; more && len(hits) < f.limit && ctx.Err() == nil; more = scan.Next() {
+	for more := scan.First(); more && len(found) < f.Limit && ctx.Err() == nil; more = scan.Next() {
 		file, err := match(scan.Value(), f)
 		if err != nil {
 			return nil, err
 		}
-		if file != nil && file.GetFileId() != f.after {
-			hits = append(hits, hit{file.GetWorkspaceId(), file.GetFileId(), codecs.AppendFile(nil, file)})
+		if file != nil {
+			found = append(found, file)
 		}
 	}
-	return hits, ctx.Err()
+	return found, ctx.Err()
 }
 
 // match returns the file of a document that matches, else nil.
 func match(value []byte, f filter) (*tidemarkv1.FileState, error) {
-	text, message, _ := bytes.Cut(value, []byte{0})
+	words, message, _ := bytes.Cut(value, []byte{0})
 	for _, word := range f.words {
-		if !bytes.HasPrefix(text, []byte(word)) && !bytes.Contains(text, []byte(" "+word)) {
+		if !bytes.HasPrefix(words, []byte(word)) && !bytes.Contains(words, []byte(" "+word)) {
 			return nil, nil
 		}
 	}
 	// Most documents need not be decoded: the encoding contains each text as it is.
-	if !bytes.Contains(message, []byte(f.pathPrefix)) || !bytes.Contains(message, []byte(f.mime)) {
+	if !bytes.Contains(message, []byte(f.PathPrefix)) || !bytes.Contains(message, []byte(f.MIME)) {
 		return nil, nil
 	}
-	op := new(tidemarkv1.IndexOp)
-	err := proto.Unmarshal(message, op)
-	file := op.GetFile()
-	if err != nil || file == nil || !strings.HasPrefix(file.GetPath(), f.pathPrefix) ||
-		f.mime != "" && f.mime != file.GetMime() || !slices.Contains(f.statuses, file.GetStatus()) {
+	file := new(tidemarkv1.FileState)
+	err := proto.Unmarshal(message, file)
+	status := strings.ToLower(strings.TrimPrefix(file.GetStatus().String(), "STATUS_"))
+	if err != nil || !strings.HasPrefix(file.GetPath(), f.PathPrefix) || f.MIME != "" && f.MIME != file.GetMime() ||
+		!slices.Contains(f.statuses, status) {
 		return nil, err
 	}
 	return file, nil
 }
 
-// build empties the index. Other sinks of this process go on writing to it.
-func (e *embedded) build(context.Context) (string, error) {
+// Rebuild empties the index and fills it in place. Other sinks of this process go on writing to it: what they wrote
+// before had been read from the topic, so deliverNew delivers it again.
+func (e *embedded) Rebuild(ctx context.Context, deliverNew func(context.Context, sinks.Sink) error) error {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	return serving, e.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.Sync)
+	err := e.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.Sync)
+	e.mu.Unlock()
+	if err == nil {
+		err = deliverNew(ctx, &Sink{e})
+	}
+	if err != nil {
+		return fmt.Errorf("fill the embedded search index: %w", err)
+	}
+	return e.db.Set(completeKey, nil, pebble.Sync)
 }
 
-func (e *embedded) finish(context.Context) error        { return e.db.Set(completeKey, nil, pebble.Sync) }
-func (e *embedded) serve(context.Context, string) error { return nil }
-func (e *embedded) check(context.Context) error         { return nil }
-func (e *embedded) refresh(context.Context) error       { return nil }
-func (e *embedded) close() error                        { return e.db.Close() }
-
-func (e *embedded) incomplete() bool {
+func (e *embedded) Incomplete() bool {
 	_, closer, err := e.db.Get(completeKey)
 	return err != nil || closer.Close() != nil
 }
+
+func (e *embedded) Check(context.Context) error   { return nil }
+func (e *embedded) Refresh(context.Context) error { return nil }
+func (e *embedded) Close() error                  { return e.db.Close() }
 
 // pebbleLog logs Pebble's errors, without its progress messages.
 type pebbleLog struct{ log *slog.Logger }
 
 func (l pebbleLog) Infof(string, ...any) {}
-
 func (l pebbleLog) Errorf(format string, args ...any) {
-	l.log.Error("embedded search index", "error", fmt.Sprintf(format, args...))
+	l.log.Error("search: " + fmt.Sprintf(format, args...))
 }
-
-// Fatalf is called by Pebble when it cannot go on; it must not return.
 func (l pebbleLog) Fatalf(format string, args ...any) {
-	panic("embedded search index: " + fmt.Sprintf(format, args...))
+	panic("search: " + fmt.Sprintf(format, args...))
 }
