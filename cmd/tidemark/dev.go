@@ -71,7 +71,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	conf := c.groups(h, c.Data)
 	files := processors.NewFiles(conf)
 	groups := []service{h.group("files", files), h.group("workspaces", processors.NewWorkspaces(conf))}
-	index, err := c.searchFlags.open(h, c.Data)
+	index, err := c.open(h)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 		h.delay = c.DrainDelay
 		var searcher *views.Search
 		if c.SearchURL != "" {
-			index, err := c.searchFlags.open(h, c.Data)
+			index, err := c.open(h)
 			if err != nil {
 				return nil, err
 			}

@@ -65,7 +65,7 @@ func (c *sinkCommand) search(h *host, done func()) ([]service, error) {
 	if c.SearchURL == "" {
 		return nil, usagef("--search-url is missing: http(s)://host:port of OpenSearch or Elasticsearch")
 	}
-	sink, err := c.searchFlags.open(h, c.Data)
+	sink, err := c.open(h)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -30,7 +29,7 @@ type searchFlags struct {
 }
 
 // open returns the sink, which answers queries too.
-func (f searchFlags) open(h *host, data string) (*search.Sink, error) {
+func (f searchFlags) open(h *host) (*search.Sink, error) {
 	password, err := secret("TIDEMARK_SEARCH_PASSWORD", "--search-password-file", f.SearchPasswordFile)
 	if err != nil {
 		return nil, err
@@ -41,7 +40,7 @@ func (f searchFlags) open(h *host, data string) (*search.Sink, error) {
 	}
 	sink, err := search.New(search.Config{
 		URL: f.SearchURL, Index: f.SearchIndex, Username: f.SearchUsername, Password: password, TLS: roots,
-		Dir: filepath.Join(data, "search"), Log: h.log.With("sink", topology.SinkSearch),
+		Log: h.log.With("sink", topology.SinkSearch),
 	})
 	if err != nil {
 		return nil, usageError{err}
@@ -70,7 +69,7 @@ func (f searchFlags) loop(h *host, sink sinks.Sink, instance string) (*sinks.Loo
 	return sinks.NewLoop(h.sinkConfig(topology.SinkSearch, instance, h.streams.Index), sink)
 }
 
-// services returns the search sink. An embedded index that is incomplete is filled beside it.
+// services returns the search sink. The embedded index is filled beside it.
 func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]service, error) {
 	loop, err := f.loop(h, sink, instance)
 	if err != nil {
@@ -92,7 +91,7 @@ func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]se
 				})(ctx)
 			})
 		}
-		return errors.Join(group.Wait(), sink.Close())
+		return group.Wait()
 	}
 	return []service{run}, nil
 }

@@ -14,8 +14,7 @@ import (
 	"tidemark/sinks"
 )
 
-// apply writes documents in one bulk request. The loop bounds their size, and splits a batch that the server answers
-// 413.
+// apply writes documents in one bulk request. The loop bounds their size, and splits what the server answers with 413.
 func (s *server) apply(ctx context.Context, files []*tidemarkv1.FileState) ([]error, error) {
 	var body []byte
 	for _, file := range files {
@@ -30,7 +29,7 @@ func (s *server) apply(ctx context.Context, files []*tidemarkv1.FileState) ([]er
 	outcomes := make([]error, len(files))
 	for i := range files {
 		if len(answer.Items) != len(files) || answer.Items[i].Index.Status == 0 {
-			return nil, fmt.Errorf("POST %s: the answer does not have a status for each of %d documents", path, len(files))
+			return nil, fmt.Errorf("POST %s: the answer has no status for each of %d documents", path, len(files))
 		}
 		outcomes[i] = outcome(&answer.Items[i].Index)
 	}

@@ -66,16 +66,15 @@ const cursorVersion = "\x01"
 func (s *Sink) Search(ctx context.Context, q Query) (Page, error) {
 	page := Page{Files: []json.RawMessage{}}
 	q.Limit = cmp.Or(q.Limit, 100)
-	f := filter{Query: q, words: words(q.Q), statuses: statuses[q.Status]}
+	cursor, err := base64.RawURLEncoding.Strict().DecodeString(q.Cursor)
+	after, valid := strings.CutPrefix(string(cursor), cursorVersion)
+	f := filter{Query: q, words: words(q.Q), statuses: statuses[q.Status], after: after}
 	if q.Workspace == "" || f.statuses == nil || q.Limit < 1 || q.Limit > maxLimit {
 		return page, fmt.Errorf("want a workspace, a status active, trashed or all, a limit from 1 to %d", maxLimit)
 	}
-	cursor, err := base64.RawURLEncoding.Strict().DecodeString(q.Cursor)
-	after, valid := strings.CutPrefix(string(cursor), cursorVersion)
 	if q.Cursor != "" && (err != nil || !valid || after == "") {
 		return page, ErrCursor
 	}
-	f.after = after
 	f.words = f.words[:min(len(f.words), maxWords)]
 	if q.Q != "" && len(f.words) == 0 || max(len(q.PathPrefix), len(q.MIME)) > maxExact {
 		return page, nil
@@ -98,8 +97,8 @@ func (s *Sink) Search(ctx context.Context, q Query) (Page, error) {
 	return page, nil
 }
 
-// words returns the different words of a text, in order: lower-case, in Unicode's compatibility form, so that names from
-// macOS (decomposed) and others (composed) are equal. No index splits texts by itself.
+// words returns the different words of a text, in order: lower-case, in Unicode's compatibility form, so that names
+// from macOS (decomposed) and others (composed) are equal. No index splits texts by itself.
 func words(text string) []string {
 	var all []string
 	seen := map[string]bool{}

@@ -30,7 +30,6 @@ type Config struct {
 	Username string // --search-username: empty: no authentication
 	Password string
 	TLS      *tls.Config // of an https URL; nil: the system's authorities
-	Dir      string      // of the embedded index
 	Log      *slog.Logger
 }
 
@@ -45,13 +44,10 @@ type index interface {
 	Refresh(ctx context.Context) error
 	// Rebuild fills a new index, and replaces the present one by it, while sinks go on in any process. deliverNew
 	// delivers to a sink the records of fastio-index that it has not delivered yet, up to the topic's end as of the
-	// call. It and the other sinks may write the same file in any order, since the newest version remains. A rebuild
-	// that is interrupted can begin again.
+	// call. It and the other sinks may write the same file in any order, since the newest version remains.
 	Rebuild(ctx context.Context, deliverNew func(context.Context, sinks.Sink) error) error
-	// Incomplete reports whether the embedded index was created or wiped, and not rebuilt since. Documents of records
-	// that were delivered before are then missing.
+	// Incomplete reports whether the index needs Rebuild before it can answer queries: the embedded one at each start.
 	Incomplete() bool
-	Close() error
 
 	// apply writes documents in order. An outcome is nil if the index has this version or a newer one now, a
 	// *sinks.Rejected, or an error that a retry can mend. With an error, none is known to be written.
@@ -60,14 +56,10 @@ type index interface {
 	find(ctx context.Context, f filter) ([]*tidemarkv1.FileState, error)
 }
 
-// New returns a sink. It opens the embedded index, and connects to nothing.
+// New returns a sink. It connects to nothing.
 func New(c Config) (*Sink, error) {
 	if c.URL == Embedded {
-		store, err := openEmbedded(c.Dir, c.Log)
-		if err != nil {
-			return nil, fmt.Errorf("open the embedded search index: %w", err)
-		}
-		return &Sink{store}, nil
+		return &Sink{&embedded{documents: map[string][]*document{}}}, nil
 	}
 	u, err := url.Parse(c.URL)
 	switch {

@@ -68,19 +68,17 @@ type cause struct {
 }
 
 func (f *failure) Error() string {
-	reasons := []string{}
-	for c := f.Cause; c != nil; c = c.CausedBy {
+	var reasons []string
+	for c := f.Cause; c != nil && c.Type != ""; c = c.CausedBy {
 		reasons = append(reasons, c.Type+": "+c.Reason)
 	}
 	text := fmt.Sprintf("%d %s", f.Status, cmp.Or(strings.Join(reasons, ": "), http.StatusText(f.Status)))
 	return strings.ToValidUTF8(text[:min(len(text), 1024)], "")
 }
 
-func statusOf(err error) int {
-	if f, ok := errors.AsType[*failure](err); ok {
-		return f.Status
-	}
-	return 0
+func isNotFound(err error) bool {
+	f, ok := errors.AsType[*failure](err)
+	return ok && f.Status == http.StatusNotFound
 }
 
 // do sends a request with a JSON body, and decodes the answer into the value that answer points to, unless it is nil.
@@ -102,9 +100,7 @@ func (s *server) do(ctx context.Context, method, path string, body []byte, answe
 	if response.StatusCode/100 != 2 {
 		err = s.refusal(response, data)
 	} else if err == nil && answer != nil {
-		if err = json.Unmarshal(data, answer); err != nil {
-			err = fmt.Errorf("the answer is not that of OpenSearch: %w", err)
-		}
+		err = json.Unmarshal(data, answer)
 	}
 	if err != nil {
 		return fmt.Errorf("%s %s of --search-url %s: %w", method, path, s.base, err)
@@ -115,9 +111,7 @@ func (s *server) do(ctx context.Context, method, path string, body []byte, answe
 // refusal returns the error for a status other than success.
 func (s *server) refusal(response *http.Response, body []byte) error {
 	f := new(failure)
-	if json.Unmarshal(body, f) != nil { // an answer of a proxy, for example
-		f.Cause = nil
-	}
+	_ = json.Unmarshal(body, f) // the answer of a proxy has no cause
 	f.Status = response.StatusCode
 	switch f.Status {
 	case http.StatusRequestEntityTooLarge:
@@ -127,7 +121,8 @@ func (s *server) refusal(response *http.Response, body []byte) error {
 		}
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return fmt.Errorf("%w: mend --search-username and TIDEMARK_SEARCH_PASSWORD, or give the user the rights "+
-			"cluster:monitor/main and to manage index templates, and to manage, read and write %s and %[2]s-*", f, s.alias)
+			"cluster:monitor/main and to manage index templates, and to manage, read and write %s and %[2]s-*",
+			f, s.alias)
 	}
 	after := response.Header.Get("Retry-After")
 	seconds, _ := strconv.Atoi(after) // 0 if it is not a number
@@ -155,19 +150,18 @@ func (s *server) Check(ctx context.Context) error {
 			s.base, info.Version.Number)
 	}
 	indexes, err := s.indexes(ctx, s.alias)
-	if statusOf(err) == http.StatusNotFound {
+	if isNotFound(err) {
 		created := s.create(ctx, 1, s.alias)
 		if created == nil {
-			s.log.WarnContext(ctx, "the search index did not exist, and was created empty: if this sink has run before, "+
-				"fill it with --rebuild", "index", s.numbered(1))
+			s.log.WarnContext(ctx, "the search index did not exist, and was created empty: if this sink has run "+
+				"before, fill it with --rebuild", "index", s.numbered(1))
 		}
 		// An error may be that another process created it just now.
 		if indexes, err = s.indexes(ctx, s.alias); err != nil {
-			return fmt.Errorf("--search-index %s does not exist and cannot be created (if %s exists, run with --rebuild): %w",
-				s.alias, s.numbered(1), cmp.Or(created, err))
+			return fmt.Errorf("--search-index %s does not exist and cannot be created (if %s exists, run with "+
+				"--rebuild): %w", s.alias, s.numbered(1), cmp.Or(created, err))
 		}
-	}
-	if err != nil {
+	} else if err != nil {
 		return err
 	}
 	names := slices.Sorted(maps.Keys(indexes))
@@ -183,7 +177,6 @@ func (s *server) Check(ctx context.Context) error {
 	return nil
 }
 
-// An indexInfo is what the server says of an index.
 type indexInfo struct {
 	Mappings struct {
 		Meta struct{ Tidemark int } `json:"_meta"`
@@ -204,14 +197,13 @@ func (s *server) create(ctx context.Context, n int, alias string) error {
 	if err := s.do(ctx, http.MethodPut, "/_index_template/"+s.alias, pattern, nil); err != nil {
 		return err
 	}
-	body := `{"aliases":{"` + alias + `":{"is_write_index":true}}}`
-	return s.do(ctx, http.MethodPut, "/"+s.numbered(n), []byte(body), nil)
+	body := fmt.Appendf(nil, `{"aliases":{%q:{"is_write_index":true}}}`, alias)
+	return s.do(ctx, http.MethodPut, "/"+s.numbered(n), body, nil)
 }
 
 // Rebuild calls deliverNew twice. The first call fills the new index. After the replacement every other sink writes to
 // it too, because all of them write to the alias. What one of them wrote to the old index had been read from the topic
 // before, so it is below the topic's end after the replacement: the second call delivers it.
-//
 // The old index is kept, so that the alias can be moved back. A rebuild that is interrupted leaves its index unused.
 func (s *server) Rebuild(ctx context.Context, deliverNew func(context.Context, sinks.Sink) error) error {
 	all, err := s.indexes(ctx, s.alias+"-0*")
@@ -226,14 +218,14 @@ func (s *server) Rebuild(ctx context.Context, deliverNew func(context.Context, s
 	if err == nil {
 		err = s.create(ctx, number, next.alias)
 	}
+	if err == nil {
+		err = deliverNew(ctx, &Sink{&next})
+	}
+	if err == nil {
+		err = s.replace(ctx, s.numbered(number), next.alias)
+	}
 	if err != nil {
-		return fmt.Errorf("create a new search index: %w", err)
-	}
-	if err := deliverNew(ctx, &Sink{&next}); err != nil {
-		return fmt.Errorf("fill the new search index: %w", err)
-	}
-	if err := s.replace(ctx, s.numbered(number), next.alias); err != nil {
-		return fmt.Errorf("replace the search index by the new one: %w", err)
+		return fmt.Errorf("build a new search index: %w", err)
 	}
 	if err := deliverNew(ctx, &Sink{s}); err != nil {
 		return fmt.Errorf("complete the new search index, which serves already (rebuild again): %w", err)
@@ -247,7 +239,7 @@ func (s *server) replace(ctx context.Context, index, building string) error {
 		return err
 	}
 	old, err := s.indexes(ctx, s.alias)
-	if err != nil && statusOf(err) != http.StatusNotFound {
+	if err != nil && !isNotFound(err) {
 		return err
 	}
 	actions := []object{
@@ -273,10 +265,8 @@ func (s *server) replace(ctx context.Context, index, building string) error {
 	return nil
 }
 
-// Refresh makes what was written visible to queries.
 func (s *server) Refresh(ctx context.Context) error {
 	return s.do(ctx, http.MethodPost, "/"+s.alias+"/_refresh", nil, nil)
 }
 
 func (s *server) Incomplete() bool { return false }
-func (s *server) Close() error     { return nil }
