@@ -102,7 +102,7 @@ func TestComposeSetsWhatTheProgramReads(t *testing.T) {
 		filepath.Join(root, "cmd", "tidemark")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	project, err := loadCompose(t, "search,notify", "TIDEMARK_WEBHOOK_SECRETS=a-secret-that-is-long-enough")
+	project, err := loadCompose(t, "*", "TIDEMARK_WEBHOOK_SECRETS=a-secret-that-is-long-enough")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -141,13 +141,15 @@ func (l *Loop) Deliver(ctx context.Context, topic topology.Topic, spans kafka.Sp
 	for partition, span := range spans {
 		group.Go(func() error {
 			var batch []*kgo.Record
+			bytes := 0
 			flush := func() error {
 				records := batch
-				batch = nil
+				batch, bytes = nil, 0
 				return l.handle(ctx, records)
 			}
 			err := kafka.Read(ctx, l.config.Kafka, topic.Name, kafka.Spans{partition: span}, func(r *kgo.Record) error {
-				if batch = append(batch, r); len(batch) < l.config.BatchRecords {
+				batch, bytes = append(batch, r), bytes+len(r.Value)
+				if len(batch) < l.config.BatchRecords && bytes < spanBytes {
 					return nil
 				}
 				return flush()
@@ -161,7 +163,10 @@ func (l *Loop) Deliver(ctx context.Context, topic topology.Topic, spans kafka.Sp
 	return group.Wait()
 }
 
-const parallelSpans = 8
+const (
+	parallelSpans = 8
+	spanBytes     = 1 << 20 // of a batch
+)
 
 // Ready returns nil while the group is joined and the destination accepts records.
 func (l *Loop) Ready() error { return errors.Join(l.consumer.Ready(), l.retry.Ready()) }

@@ -37,7 +37,7 @@ type Retry struct {
 
 // NewRetry returns a Retry whose attempts take at most the given time.
 func NewRetry(name string, attempt time.Duration, log *slog.Logger, metrics *Metrics) *Retry {
-	r := &Retry{log: log.With("sink", name), metrics: metrics.of(name), attempt: attempt}
+	r := &Retry{log: log, metrics: metrics.of(name), attempt: attempt}
 	r.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Timeout:     breakerOpen,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakerTrips },

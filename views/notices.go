@@ -14,7 +14,7 @@ import (
 func (s *Server) getNotices(c *call) (*answer, error) {
 	if s.conf.Notices == nil {
 		return nil, problem.New(http.StatusNotImplemented, codeNoNotices,
-			"this server has no live notices: run the notify sink in its process, as tidemark dev does")
+			"this server has no live notices: `tidemark serve` and `tidemark dev` have them")
 	}
 	return &answer{contentType: "text/event-stream", handler: s.conf.Notices(c.workspace)}, nil
 }

@@ -109,7 +109,7 @@ func announcement(con console, h *host, progress *progress, welcome welcome) ser
 
 // sinks returns the search index and the services of the sinks.
 func (c *devCommand) sinks(h *host) (*search.Sink, []service, error) {
-	index, err := c.open(h.log, c.Data)
+	index, err := c.open(h.log)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -35,6 +35,9 @@ type serveCommand struct {
 
 // Run answers until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, con console) error {
+	if err := c.refuseEmbedded(); err != nil {
+		return err
+	}
 	role := topology.Streams.ServeRole
 	if c.SearchURL != "" {
 		role = topology.Streams.ServeSearchRole
@@ -43,7 +46,7 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 		h.delay = c.DrainDelay
 		var searcher *views.Search
 		if c.SearchURL != "" {
-			index, err := c.open(h.log, c.Data)
+			index, err := c.open(h.log)
 			if err != nil {
 				return nil, err
 			}

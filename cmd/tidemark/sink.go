@@ -74,10 +74,13 @@ func (c *sinkCommand) role(streams topology.Streams) topology.Role {
 }
 
 func (c *sinkCommand) search(h *host, done func()) ([]service, error) {
+	if err := c.refuseEmbedded(); err != nil {
+		return nil, err
+	}
 	if c.SearchURL == "" {
 		return nil, usagef("--search-url is missing: http(s)://host:port of OpenSearch or Elasticsearch")
 	}
-	sink, err := c.open(h.log, c.Data)
+	sink, err := c.open(h.log)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -32,7 +31,7 @@ type searchFlags struct {
 }
 
 // open returns the sink, which answers queries too.
-func (f searchFlags) open(log *slog.Logger, data string) (*search.Sink, error) {
+func (f searchFlags) open(log *slog.Logger) (*search.Sink, error) {
 	password, err := secret("TIDEMARK_SEARCH_PASSWORD", "--search-password-file", f.SearchPasswordFile)
 	if err != nil {
 		return nil, err
@@ -43,7 +42,7 @@ func (f searchFlags) open(log *slog.Logger, data string) (*search.Sink, error) {
 	}
 	sink, err := search.New(search.Config{
 		URL: f.SearchURL, Index: f.SearchIndex, Username: f.SearchUsername, Password: password, TLS: roots,
-		Dir: filepath.Join(data, "search"), Log: log.With("sink", topology.SinkSearch),
+		Log: log.With("sink", topology.SinkSearch),
 	})
 	if err != nil {
 		return nil, usageError{err}
@@ -51,9 +50,18 @@ func (f searchFlags) open(log *slog.Logger, data string) (*search.Sink, error) {
 	return sink, nil
 }
 
+// refuseEmbedded returns an error for the embedded index, which only its own process can read.
+func (f searchFlags) refuseEmbedded() error {
+	if strings.EqualFold(f.SearchURL, search.Embedded) {
+		return usagef("--search-url embedded is of `tidemark dev`: want http(s)://host:port of OpenSearch or " +
+			"Elasticsearch")
+	}
+	return nil
+}
+
 // destination returns the doctor's check, which creates no index.
 func (f searchFlags) destination() (doctor.Destination, error) {
-	sink, err := f.open(slog.New(slog.DiscardHandler), "")
+	sink, err := f.open(slog.New(slog.DiscardHandler))
 	return doctor.Destination{Name: topology.SinkSearch, Check: func(ctx context.Context) error {
 		_, err := sink.Search(ctx, search.Query{Workspace: "doctor", Limit: 1})
 		return err
@@ -86,7 +94,7 @@ func (f searchFlags) loop(h *host, sink sinks.Sink, instance string) (*sinks.Loo
 // searchBuffer is for each partition: the requests to the server limit the rate.
 const searchBuffer = 512 << 10
 
-// services returns the search sink. An embedded index that is incomplete is filled beside it.
+// services returns the search sink. The embedded index is filled beside it.
 func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]service, error) {
 	loop, err := f.loop(h, sink, instance)
 	if err != nil {
@@ -108,7 +116,7 @@ func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]se
 				})(ctx)
 			})
 		}
-		return errors.Join(group.Wait(), sink.Close())
+		return group.Wait()
 	}
 	return []service{run}, nil
 }

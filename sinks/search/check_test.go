@@ -2,17 +2,18 @@ package search
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tidemark/sinks"
 )
 
 func TestNewRefuses(t *testing.T) {
@@ -30,7 +31,6 @@ func TestNewRefuses(t *testing.T) {
 		{Config{URL: "http://host", Password: "geheim"}, "--search-username"},
 		{Config{URL: "http://host", Index: "Files"}, "--search-index"},
 		{Config{URL: "http://host", Index: "a,b*/_all"}, "--search-index"},
-		{Config{URL: Embedded}, "--data"},
 	} {
 		if c.config.Log = slog.New(slog.DiscardHandler); c.config.Index == "" {
 			c.config.Index = "fastio-files"
@@ -128,67 +128,37 @@ func TestAliasMissing(t *testing.T) {
 	if again := againOf(err); !slices.Equal(again, batch) {
 		t.Errorf("%v", err)
 	}
-	if _, err := index.indexes(context.Background(), index.alias); statusOf(err) != 404 {
+	if _, err := index.indexes(context.Background(), index.alias); !isNotFound(err) {
 		t.Errorf("the alias exists: %v", err)
 	}
 }
 
-// The embedded index keeps its documents over a restart. One that is damaged is replaced by an empty one, which is
-// incomplete until it is rebuilt.
-func TestEmbeddedRestart(t *testing.T) {
-	for name, damaged := range map[string]string{"undamaged": "", "manifest": "MANIFEST-*", "marked": damagedFile} {
-		t.Run(name, func(t *testing.T) {
-			config := Config{URL: Embedded, Dir: t.TempDir(), Index: "i", Log: slog.New(slog.DiscardHandler)}
-			topic := &log{}
-			topic.append(record(t, active("ws", "f", 1, "/a.pdf")))
-			s, err := New(config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !s.Incomplete() {
-				t.Error("a new index is complete")
-			}
-			if err := s.Rebuild(t.Context(), topic.reader(t)); err != nil || s.Incomplete() {
-				t.Errorf("after the rebuild: incomplete %v, %v", s.Incomplete(), err)
-			}
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			want := []string{"f@1"}
-			if damaged != "" {
-				spoil(t, filepath.Join(config.Dir, embeddedFormat), damaged)
-				want = []string{}
-			}
-			s = sinkForTest(t, config)
-			if diff := cmp.Diff(want, found(t, s, Query{Workspace: "ws"})); diff != "" {
-				t.Error(diff)
-			}
-			if s.Incomplete() != (damaged != "") {
-				t.Errorf("incomplete %v", s.Incomplete())
-			}
-			if _, err := New(config); err == nil {
-				t.Error("a second process opened the index")
-			}
-			if diff := cmp.Diff(want, found(t, s, Query{Workspace: "ws"})); diff != "" {
-				t.Error("the second process damaged the index")
-			}
-		})
-	}
-}
-
-// spoil overwrites the files of a pattern, or creates the file.
-func spoil(t *testing.T, dir, pattern string) {
-	t.Helper()
-	names, err := filepath.Glob(filepath.Join(dir, pattern))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(names) == 0 {
-		names = []string{filepath.Join(dir, pattern)}
-	}
-	for _, name := range names {
-		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
+// Each process fills its embedded index first. Until that ends a query fails: it does not answer with a part.
+func TestEmbeddedIsFilledFirst(t *testing.T) {
+	s := sinkForTest(t, Config{URL: Embedded})
+	refused := func() {
+		t.Helper()
+		if page, err := s.Search(t.Context(), Query{Workspace: "ws"}); err == nil || !s.Incomplete() {
+			t.Errorf("%v, incomplete %v", page, s.Incomplete())
 		}
+	}
+	topic := &log{}
+	topic.append(record(t, active("ws", "f", 1, "/a.pdf")))
+	deliverAll(t, s, record(t, active("ws", "g", 2, "/b.pdf")))
+	refused()
+	broken := errors.New("broken")
+	fails := func(context.Context, sinks.Sink) error {
+		refused()
+		return broken
+	}
+	if err := s.Rebuild(t.Context(), fails); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	refused()
+	if err := s.Rebuild(t.Context(), topic.reader(t)); err != nil || s.Incomplete() {
+		t.Errorf("incomplete %v, %v", s.Incomplete(), err)
+	}
+	if diff := cmp.Diff([]string{"f@1"}, found(t, s, Query{Workspace: "ws"})); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -21,7 +21,11 @@ var both = map[string]func(*testing.T) *Sink{"embedded": embeddedForTest, "opens
 
 func embeddedForTest(t *testing.T) *Sink {
 	t.Helper()
-	return sinkForTest(t, Config{URL: Embedded, Dir: t.TempDir()})
+	s := sinkForTest(t, Config{URL: Embedded})
+	if err := s.Rebuild(t.Context(), func(context.Context, sinks.Sink) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // openSearchForTest returns a sink with an alias of its own in the OpenSearch at OPENSEARCH_URL.
@@ -56,11 +60,6 @@ func sinkForTest(t *testing.T, c Config) *Sink {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	if c.URL == Embedded || os.Getenv("OPENSEARCH_URL") == c.URL {
 		if err := s.Check(t.Context()); err != nil {
 			t.Fatal(err)

@@ -160,35 +160,27 @@ func TestRedirect(t *testing.T) {
 	}
 }
 
-// A batch over maxBulk is sent in several requests. When the second fails, what the first wrote is applied.
-func TestLargeBatch(t *testing.T) {
-	var batch []*sinks.Record
-	for i := range 3 {
-		f := active("ws", fmt.Sprint("f", i), 1, "/a.pdf")
-		f.Hash = strings.Repeat("h", 2<<20)
-		batch = append(batch, record(t, f))
-	}
+// A batch is one request, with the credentials.
+func TestRequest(t *testing.T) {
 	requests := 0
-	s := serverForTest(t, func(w http.ResponseWriter, r *http.Request) {
-		if requests++; r.ContentLength > maxBulk {
-			t.Errorf("a request of %d bytes", r.ContentLength)
-		}
+	err := serverForTest(t, func(w http.ResponseWriter, r *http.Request) {
+		requests++
 		if user, password, _ := r.BasicAuth(); user != "writer" || password != "geheim" {
 			t.Error("without the credentials")
 		}
-		if requests == 1 {
-			answer(200, items(201, 201))(w, r)
-			return
-		}
-		answer(503, ``, "Retry-After", "3")(w, r)
-	})
-	err := s.Deliver(t.Context(), batch)
-	partial, ok := errors.AsType[*sinks.Partial](err)
-	if !ok || !slices.Equal(partial.Again, batch[2:]) {
-		t.Fatal(err)
+		answer(200, items(201, 201, 201))(w, r)
+	}).Deliver(t.Context(), files(t, 3))
+	if err != nil || requests != 1 {
+		t.Errorf("%d requests, %v", requests, err)
 	}
-	if later, ok := errors.AsType[*sinks.Later](err); !ok || later.Pause != 3*time.Second {
-		t.Error(err)
+}
+
+// Without a valid record there is nothing to send: a server refuses an empty request.
+func TestOnlyInvalidRecords(t *testing.T) {
+	s := serverForTest(t, func(http.ResponseWriter, *http.Request) { t.Error("a request") })
+	bad := &sinks.Record{Value: []byte("{")}
+	if rejected := deliverAll(t, s, bad); len(rejected) != 1 || rejected[0] != bad {
+		t.Errorf("%d rejected", len(rejected))
 	}
 }
 

@@ -1,6 +1,7 @@
 package search
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"tidemark/codecs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -31,11 +33,8 @@ type Page struct {
 	Next  string            // cursor of the next page; empty at the end
 }
 
-// Errors of a query that its sender must mend.
-var (
-	ErrCursor = errors.New("not a cursor of a search")
-	ErrQuery  = errors.New("not a valid search")
-)
+// ErrCursor is the error of a query whose cursor is not the Next of a page.
+var ErrCursor = errors.New("not a cursor of a search")
 
 const (
 	maxLimit = 1000
@@ -46,30 +45,19 @@ const (
 
 // A filter is a query as an index executes it. Only Search makes one, and it always has a workspace.
 type filter struct {
-	workspace  string
-	words      []string // each begins a word of the file
-	pathPrefix string
-	mime       string
-	statuses   []tidemarkv1.Status
-	after      string // file id
-	limit      int
+	Query
+	words    []string // each begins a word of the file
+	statuses []string
+	after    string // file id
 }
 
-// A hit is a document that matches.
-type hit struct {
-	workspace, file string
-	json            json.RawMessage
+// statuses are those of files, by Query.Status. Erased files and tombstones are in none.
+var statuses = map[string][]string{
+	"": {"active"}, "active": {"active"}, "trashed": {"trashed"}, "all": {"active", "trashed"},
 }
 
-// statuses are those of files, by Query.Status. Erased files are in none.
-var statuses = map[string][]tidemarkv1.Status{
-	"": {isActive}, "active": {isActive}, "trashed": {isTrashed}, "all": {isActive, isTrashed},
-}
-
-const (
-	isActive  = tidemarkv1.Status_STATUS_ACTIVE
-	isTrashed = tidemarkv1.Status_STATUS_TRASHED
-)
+// cursorVersion begins a cursor. The file id after which the page begins follows.
+const cursorVersion = "\x01"
 
 // Search returns a page of files, ordered by file id: a file that changes between two pages is neither missed nor
 // repeated. Every word of Q must begin a word of the name or path. Words are letters, digits, marks and pictures;
@@ -77,67 +65,59 @@ const (
 // meaning of its own. A Q without any word finds nothing, an empty Q everything.
 func (s *Sink) Search(ctx context.Context, q Query) (Page, error) {
 	page := Page{Files: []json.RawMessage{}}
-	if q.Limit == 0 {
-		q.Limit = 100
+	q.Limit = cmp.Or(q.Limit, 100)
+	cursor, err := base64.RawURLEncoding.Strict().DecodeString(q.Cursor)
+	after, valid := strings.CutPrefix(string(cursor), cursorVersion)
+	f := filter{Query: q, words: words(q.Q), statuses: statuses[q.Status], after: after}
+	if q.Workspace == "" || f.statuses == nil || q.Limit < 1 || q.Limit > maxLimit {
+		return page, fmt.Errorf("want a workspace, a status active, trashed or all, a limit from 1 to %d", maxLimit)
 	}
-	after, err := base64.RawURLEncoding.Strict().DecodeString(q.Cursor)
-	f := filter{q.Workspace, words(q.Q), q.PathPrefix, q.MIME, statuses[q.Status], "", q.Limit + 1}
-	switch {
-	case q.Workspace == "", f.statuses == nil, q.Limit < 1, q.Limit > maxLimit:
-		return page, fmt.Errorf("%w: want a workspace, a status active, trashed or all, a limit from 1 to %d",
-			ErrQuery, maxLimit)
-	case q.Cursor != "" && (err != nil || len(after) < 2 || after[0] != cursorVersion):
+	if q.Cursor != "" && (err != nil || !valid || after == "") {
 		return page, ErrCursor
-	case q.Cursor != "":
-		f.after = string(after[1:])
 	}
 	f.words = f.words[:min(len(f.words), maxWords)]
 	if q.Q != "" && len(f.words) == 0 || max(len(q.PathPrefix), len(q.MIME)) > maxExact {
 		return page, nil
 	}
-	hits, err := s.index.find(ctx, f)
+	f.Limit++ // one more shows whether there is a next page
+	files, err := s.find(ctx, f)
 	if err != nil {
 		return page, fmt.Errorf("search: %w", err)
 	}
-	for i, h := range hits {
-		if h.workspace != q.Workspace {
+	if len(files) > q.Limit {
+		files = files[:q.Limit]
+		page.Next = base64.RawURLEncoding.EncodeToString([]byte(cursorVersion + files[q.Limit-1].GetFileId()))
+	}
+	for _, file := range files {
+		if file.GetWorkspaceId() != q.Workspace {
 			return Page{}, errors.New("search: the index answered with a file of another workspace")
 		}
-		if i == q.Limit {
-			page.Next = base64.RawURLEncoding.EncodeToString(append([]byte{cursorVersion}, hits[i-1].file...))
-			break
-		}
-		page.Files = append(page.Files, h.json)
+		page.Files = append(page.Files, codecs.AppendFile(nil, file))
 	}
 	return page, nil
 }
 
-// cursorVersion is the first byte of a cursor. The file id after which the page begins follows.
-const cursorVersion = 1
-
-// words returns the different words of texts, in order: lower-case, in Unicode's compatibility form, so that names
+// words returns the different words of a text, in order: lower-case, in Unicode's compatibility form, so that names
 // from macOS (decomposed) and others (composed) are equal. No index splits texts by itself.
-func words(texts ...string) []string {
+func words(text string) []string {
 	var all []string
 	seen := map[string]bool{}
-	for _, text := range texts {
-		text = norm.NFKC.String(strings.ToLower(norm.NFKC.String(text)))
-		for word := range strings.FieldsFuncSeq(text, func(r rune) bool {
-			return !unicode.In(r, unicode.L, unicode.M, unicode.N, unicode.So)
-		}) {
-			if r := []rune(word); len(r) > maxWord {
-				word = string(r[:maxWord])
-			}
-			if !seen[word] {
-				seen[word] = true
-				all = append(all, word)
-			}
+	text = norm.NFKC.String(strings.ToLower(norm.NFKC.String(text)))
+	for word := range strings.FieldsFuncSeq(text, func(r rune) bool {
+		return !unicode.In(r, unicode.L, unicode.M, unicode.N, unicode.So)
+	}) {
+		if r := []rune(word); len(r) > maxWord {
+			word = string(r[:maxWord])
+		}
+		if !seen[word] {
+			seen[word] = true
+			all = append(all, word)
 		}
 	}
 	return all
 }
 
 // fileWords returns the words under which a file is found, separated by spaces.
-func fileWords(op *tidemarkv1.IndexOp) string {
-	return strings.Join(words(op.GetFile().GetName(), op.GetFile().GetPath()), " ")
+func fileWords(file *tidemarkv1.FileState) string {
+	return strings.Join(words(file.GetName()+" "+file.GetPath()), " ")
 }

@@ -118,7 +118,7 @@ func TestSearchRefuses(t *testing.T) {
 	for _, q := range []Query{
 		{}, {Workspace: "ws", Status: "erased"}, {Workspace: "ws", Limit: -1}, {Workspace: "ws", Limit: 1001},
 	} {
-		if _, err := s.Search(t.Context(), q); !errors.Is(err, ErrQuery) {
+		if _, err := s.Search(t.Context(), q); err == nil || !strings.Contains(err.Error(), "want a workspace") {
 			t.Errorf("%+v: %v", q, err)
 		}
 	}

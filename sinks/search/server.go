@@ -2,6 +2,7 @@ package search
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -28,9 +29,8 @@ const format = 1
 var template string
 
 const (
-	maxAnswer = 32 << 20 // bytes in memory; a page of the largest files is smaller
-	maxBulk   = 5 << 20  // bytes of a bulk request; a larger document is sent alone
-	inFlight  = 6        // bulk requests of a process, to bound their memory
+	maxAnswer      = 32 << 20 // bytes in memory; a page of the largest files is smaller
+	maxConnections = 6        // a request waits for one
 )
 
 // validAlias excludes what OpenSearch refuses, and what would have a meaning in a URL.
@@ -41,57 +41,44 @@ type server struct {
 	base, alias        string
 	username, password string
 	client             *http.Client
-	slots              chan struct{} // one for each bulk request in flight
 	log                *slog.Logger
 }
 
 func newServer(c Config, u *url.URL) *server {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost, transport.TLSClientConfig = inFlight, c.TLS
+	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = maxConnections, maxConnections
+	transport.TLSClientConfig = c.TLS
+	// A redirect could send documents and the password to another host.
+	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &server{
 		base: strings.TrimSuffix(u.String(), "/"), alias: c.Index, username: c.Username, password: c.Password,
-		// A redirect could send documents and the password to another host.
-		client: &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse
-		}},
-		slots: make(chan struct{}, inFlight), log: c.Log,
+		client: &http.Client{Transport: transport, CheckRedirect: noRedirect}, log: c.Log,
 	}
 }
 
-// A failure is the error of a request or of an item in it.
+// A failure is the answer to a request, or to a document of a bulk request, with a status other than success.
 type failure struct {
-	Type     string
-	Reason   string
-	CausedBy *failure `json:"caused_by"`
+	Status int
+	Cause  *cause `json:"error"`
 }
 
-func (f *failure) String() string {
-	text := f.Type + ": " + f.Reason
-	if f.CausedBy != nil {
-		text += ": " + f.CausedBy.String()
+type cause struct {
+	Type, Reason string
+	CausedBy     *cause `json:"caused_by"`
+}
+
+func (f *failure) Error() string {
+	var reasons []string
+	for c := f.Cause; c != nil && c.Type != ""; c = c.CausedBy {
+		reasons = append(reasons, c.Type+": "+c.Reason)
 	}
+	text := fmt.Sprintf("%d %s", f.Status, cmp.Or(strings.Join(reasons, ": "), http.StatusText(f.Status)))
 	return strings.ToValidUTF8(text[:min(len(text), 1024)], "")
 }
 
-// A statusError is an answer other than success.
-type statusError struct {
-	status  int
-	failure *failure // nil if the answer has none
-}
-
-func (e *statusError) Error() string {
-	text := fmt.Sprintf("answered %d %s", e.status, http.StatusText(e.status))
-	if e.failure != nil {
-		text += ": " + e.failure.String()
-	}
-	return text
-}
-
-func statusOf(err error) int {
-	if e, ok := errors.AsType[*statusError](err); ok {
-		return e.status
-	}
-	return 0
+func isNotFound(err error) bool {
+	f, ok := errors.AsType[*failure](err)
+	return ok && f.Status == http.StatusNotFound
 }
 
 // do sends a request with a JSON body, and decodes the answer into the value that answer points to, unless it is nil.
@@ -106,112 +93,77 @@ func (s *server) do(ctx context.Context, method, path string, body []byte, answe
 	}
 	response, err := s.client.Do(r)
 	if err != nil {
-		return err
+		return fmt.Errorf("--search-url: %w", err)
 	}
 	defer response.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
-	switch {
-	case response.StatusCode/100 != 2:
-		err = refusal(response, data)
-	case err != nil:
-		err = fmt.Errorf("the answer is not complete: %w", err)
-	case len(data) > maxAnswer:
-		err = fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
-	case answer != nil:
-		if err = json.Unmarshal(data, answer); err != nil {
-			err = fmt.Errorf("the answer is not that of OpenSearch: %w", err)
-		}
+	data, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if response.StatusCode/100 != 2 {
+		err = s.refusal(response, data)
+	} else if err == nil && answer != nil {
+		err = json.Unmarshal(data, answer)
 	}
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
+		return fmt.Errorf("%s %s of --search-url %s: %w", method, path, s.base, err)
 	}
 	return nil
 }
 
 // refusal returns the error for a status other than success.
-func refusal(response *http.Response, body []byte) error {
-	refused := &statusError{status: response.StatusCode}
-	var answer struct{ Error *failure }
-	if json.Unmarshal(body, &answer) == nil {
-		refused.failure = answer.Error
-	}
-	switch refused.status {
+func (s *server) refusal(response *http.Response, body []byte) error {
+	f := new(failure)
+	_ = json.Unmarshal(body, f) // the answer of a proxy has no cause
+	f.Status = response.StatusCode
+	switch f.Status {
 	case http.StatusRequestEntityTooLarge:
 		return &sinks.Rejected{
 			Reason: "larger than the search server accepts: raise its http.max_content_length, or a proxy's limit",
-			Answer: refused.Error(),
+			Answer: f.Error(),
 		}
-	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		after := response.Header.Get("Retry-After")
-		seconds, err := strconv.Atoi(after)
-		pause := time.Duration(min(seconds, 3600)) * time.Second
-		if at, notDate := http.ParseTime(after); err != nil && notDate == nil {
-			pause = min(time.Until(at), time.Hour)
-		}
-		if pause > 0 {
-			return &sinks.Later{Pause: pause, Err: refused}
-		}
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fmt.Errorf("%w: mend --search-username and TIDEMARK_SEARCH_PASSWORD, or give the user the rights "+
+			"cluster:monitor/main and to manage index templates, and to manage, read and write %s and %[2]s-*",
+			f, s.alias)
 	}
-	return refused
+	after := response.Header.Get("Retry-After")
+	seconds, _ := strconv.Atoi(after) // 0 if it is not a number
+	pause := time.Duration(min(seconds, 3600)) * time.Second
+	if at, err := http.ParseTime(after); err == nil {
+		pause = min(time.Until(at), time.Hour)
+	}
+	if pause > 0 {
+		return &sinks.Later{Pause: pause, Err: f}
+	}
+	return f
 }
 
-// check verifies the server, and that the alias names one index of this format. It creates the first one.
-func (s *server) check(ctx context.Context) error {
+// Check verifies the server, and that the alias names one index of this format. It creates the first one.
+func (s *server) Check(ctx context.Context) error {
 	var info struct {
 		Version struct{ Number, Distribution string }
 	}
 	if err := s.do(ctx, http.MethodGet, "/", nil, &info); err != nil {
-		return s.explain(err)
+		return err
 	}
 	major, _ := strconv.Atoi(strings.Split(info.Version.Number, ".")[0])
 	if major == 0 || info.Version.Distribution != "opensearch" && major < 8 {
 		return fmt.Errorf("--search-url %s must be OpenSearch, or Elasticsearch 8 or newer: its version is %q",
 			s.base, info.Version.Number)
 	}
-	current, err := s.indexes(ctx, s.alias)
-	if err == nil {
-		return s.fits(current)
-	} else if statusOf(err) != http.StatusNotFound {
-		return s.explain(err)
+	indexes, err := s.indexes(ctx, s.alias)
+	if isNotFound(err) {
+		created := s.create(ctx, 1, s.alias)
+		if created == nil {
+			s.log.WarnContext(ctx, "the search index did not exist, and was created empty: if this sink has run "+
+				"before, fill it with --rebuild", "index", s.numbered(1))
+		}
+		// An error may be that another process created it just now.
+		if indexes, err = s.indexes(ctx, s.alias); err != nil {
+			return fmt.Errorf("--search-index %s does not exist and cannot be created (if %s exists, run with "+
+				"--rebuild): %w", s.alias, s.numbered(1), cmp.Or(created, err))
+		}
+	} else if err != nil {
+		return err
 	}
-	if err = s.create(ctx, 1, s.alias); err == nil {
-		s.log.WarnContext(ctx, "the search index did not exist, and was created empty: if this sink has run before, "+
-			"fill it with --rebuild", "index", s.numbered(1))
-	} else if statusOf(err) != http.StatusBadRequest { // which it also is if another process created it just now
-		return s.explain(err)
-	}
-	if current, missing := s.indexes(ctx, s.alias); missing == nil {
-		return s.fits(current)
-	}
-	return fmt.Errorf("--search-index %s does not exist and cannot be created (if %s exists, run with --rebuild): %w",
-		s.alias, s.numbered(1), err)
-}
-
-// explain names the setting to mend.
-func (s *server) explain(err error) error {
-	switch statusOf(err) {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return fmt.Errorf("mend --search-username and TIDEMARK_SEARCH_PASSWORD, or give the user the rights "+
-			"cluster:monitor/main and to manage index templates, and to manage, read and write %s and %[1]s-*: %w",
-			s.alias, err)
-	}
-	return fmt.Errorf("use --search-url %s: %w", s.base, err)
-}
-
-// An indexInfo is what the server says of an index.
-type indexInfo struct {
-	Mappings struct {
-		Meta struct{ Tidemark int } `json:"_meta"`
-	}
-}
-
-// indexes returns the indexes that a name, alias or pattern matches.
-func (s *server) indexes(ctx context.Context, name string) (found map[string]indexInfo, err error) {
-	err = s.do(ctx, http.MethodGet, "/"+name, nil, &found)
-	return found, err
-}
-
-func (s *server) fits(indexes map[string]indexInfo) error {
 	names := slices.Sorted(maps.Keys(indexes))
 	switch _, concrete := indexes[s.alias]; {
 	case concrete:
@@ -225,6 +177,18 @@ func (s *server) fits(indexes map[string]indexInfo) error {
 	return nil
 }
 
+type indexInfo struct {
+	Mappings struct {
+		Meta struct{ Tidemark int } `json:"_meta"`
+	}
+}
+
+// indexes returns the indexes that a name, alias or pattern matches.
+func (s *server) indexes(ctx context.Context, name string) (found map[string]indexInfo, err error) {
+	err = s.do(ctx, http.MethodGet, "/"+name, nil, &found)
+	return found, err
+}
+
 func (s *server) numbered(n int) string { return fmt.Sprintf("%s-%06d", s.alias, n) }
 
 // create creates the index of a number, with an alias.
@@ -233,69 +197,76 @@ func (s *server) create(ctx context.Context, n int, alias string) error {
 	if err := s.do(ctx, http.MethodPut, "/_index_template/"+s.alias, pattern, nil); err != nil {
 		return err
 	}
-	body := `{"aliases":{"` + alias + `":{"is_write_index":true}}}`
-	return s.do(ctx, http.MethodPut, "/"+s.numbered(n), []byte(body), nil)
+	body := fmt.Appendf(nil, `{"aliases":{%q:{"is_write_index":true}}}`, alias)
+	return s.do(ctx, http.MethodPut, "/"+s.numbered(n), body, nil)
 }
 
-// building is what the name of an index has at its end as the alias by which a rebuild writes to it.
-const building = "-building"
-
-func (s *server) build(ctx context.Context) (string, error) {
-	found, err := s.indexes(ctx, s.alias+"-0*")
-	last := 0
-	for name := range found {
+// Rebuild calls deliverNew twice. The first call fills the new index. After the replacement every other sink writes to
+// it too, because all of them write to the alias. What one of them wrote to the old index had been read from the topic
+// before, so it is below the topic's end after the replacement: the second call delivers it.
+// The old index is kept, so that the alias can be moved back. A rebuild that is interrupted leaves its index unused.
+func (s *server) Rebuild(ctx context.Context, deliverNew func(context.Context, sinks.Sink) error) error {
+	all, err := s.indexes(ctx, s.alias+"-0*")
+	number := 1
+	for name := range all {
 		if n, err := strconv.Atoi(strings.TrimPrefix(name, s.alias+"-")); err == nil {
-			last = max(last, n)
+			number = max(number, n+1)
 		}
 	}
+	next := *s
+	next.alias = s.numbered(number) + "-building"
 	if err == nil {
-		err = s.create(ctx, last+1, s.numbered(last+1)+building)
+		err = s.create(ctx, number, next.alias)
 	}
-	return s.numbered(last+1) + building, err
+	if err == nil {
+		err = deliverNew(ctx, &Sink{&next})
+	}
+	if err == nil {
+		err = s.replace(ctx, s.numbered(number), next.alias)
+	}
+	if err != nil {
+		return fmt.Errorf("build a new search index: %w", err)
+	}
+	if err := deliverNew(ctx, &Sink{s}); err != nil {
+		return fmt.Errorf("complete the new search index, which serves already (rebuild again): %w", err)
+	}
+	return nil
 }
 
-// nodeLag is longer than a node of the cluster can be behind without being removed from it.
-const nodeLag = "120s"
-
-func (s *server) serve(ctx context.Context, name string) error {
-	if err := s.do(ctx, http.MethodPost, "/"+name+"/_refresh", nil, nil); err != nil {
+// replace moves the alias to an index, and removes the index's other alias, in one step.
+func (s *server) replace(ctx context.Context, index, building string) error {
+	if err := s.do(ctx, http.MethodPost, "/"+building+"/_refresh", nil, nil); err != nil {
 		return err
 	}
 	old, err := s.indexes(ctx, s.alias)
-	if err != nil && statusOf(err) != http.StatusNotFound {
+	if err != nil && !isNotFound(err) {
 		return err
 	}
-	index := strings.TrimSuffix(name, building)
 	actions := []object{
-		{"remove": object{"index": index, "alias": name}},
+		{"remove": object{"index": index, "alias": building}},
 		{"add": object{"index": index, "alias": s.alias, "is_write_index": true}},
 	}
-	for other := range old {
-		actions = append(actions, object{"remove": object{"index": other, "alias": s.alias}})
+	for name := range old {
+		actions = append(actions, object{"remove": object{"index": name, "alias": s.alias}})
 	}
 	body, err := json.Marshal(object{"actions": actions})
 	if err != nil {
 		return err
 	}
 	var answer struct{ Acknowledged bool }
-	if err := s.do(ctx, http.MethodPost, "/_aliases?timeout="+nodeLag, body, &answer); err != nil {
+	// After 90 s the cluster removes a node that is behind.
+	if err := s.do(ctx, http.MethodPost, "/_aliases?timeout=120s", body, &answer); err != nil {
 		return err
 	} else if !answer.Acknowledged {
-		return fmt.Errorf("not all nodes applied the new alias within %s: rebuild again", nodeLag)
+		return errors.New("not all nodes applied the new alias within 120 s: rebuild again")
 	}
 	s.log.InfoContext(ctx, "the new search index serves; the old one is kept: delete it once it is not needed",
 		"index", index, "old", slices.Sorted(maps.Keys(old)))
 	return nil
 }
 
-func (s *server) refresh(ctx context.Context) error {
+func (s *server) Refresh(ctx context.Context) error {
 	return s.do(ctx, http.MethodPost, "/"+s.alias+"/_refresh", nil, nil)
 }
 
-func (s *server) finish(context.Context) error { return nil }
-func (s *server) incomplete() bool             { return false }
-
-func (s *server) close() error {
-	s.client.CloseIdleConnections()
-	return nil
-}
+func (s *server) Incomplete() bool { return false }
