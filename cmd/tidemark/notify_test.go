@@ -149,7 +149,7 @@ func TestNotifyTestRefuses(t *testing.T) {
 		{[]string{rules, "/no/such/event"}, exitFailed, "/no/such/event"},
 		{[]string{rules, writeFile(t, "a", "")}, exitFailed, "want a notice or an event"},
 		{[]string{rules, writeFile(t, "b", "[]")}, exitFailed, "want a notice or an event"},
-		{[]string{rules, writeFile(t, "c", deletedEvent+deletedEvent)}, exitFailed, "there is more than one"},
+		{[]string{rules, writeFile(t, "c", deletedEvent+deletedEvent)}, exitFailed, "after top-level value"},
 		{[]string{rules, writeFile(t, "d", `{"event":"x"}`)}, exitFailed, "event_id"},
 		{[]string{rules, writeFile(t, "e", `{"op_id":"x"}`)}, exitFailed, "a notice needs workspace_id"},
 		{[]string{rules, writeFile(t, "f", tailOf+`"text"}`)}, exitFailed, "want a notice or an event"},

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -57,7 +58,7 @@ type Deliveries struct {
 	admin  *kadm.Client
 
 	mu    sync.Mutex
-	views map[viewKey]*view
+	views map[viewKey]view
 	own   map[int32]kafka.Span // the last offsets of a partition, without one of another process among them
 }
 
@@ -74,10 +75,8 @@ type view struct {
 }
 
 const (
-	// repeats is how many offsets back op ids are remembered: a crash may repeat a notice in its topic.
-	repeats = 500
-	// clockSkew is how far the clocks of two brokers may be apart.
-	clockSkew = 10 * time.Minute
+	repeats   = 500              // how many offsets back op ids are remembered: a crash may repeat a notice in its topic
+	clockSkew = 10 * time.Minute // how far the clocks of two brokers may be apart
 )
 
 // NewDeliveries returns the store in a topic.
@@ -88,7 +87,7 @@ func NewDeliveries(c kafka.Config, topic string) (*Deliveries, error) {
 	}
 	return &Deliveries{
 		kafka: c, topic: topic, client: client, admin: kadm.NewClient(client),
-		views: map[viewKey]*view{}, own: map[int32]kafka.Span{},
+		views: map[viewKey]view{}, own: map[int32]kafka.Span{},
 	}, nil
 }
 
@@ -123,29 +122,23 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 	first := batch[0]
 	key := viewKey{rule, first.Partition, first.Retried}
 	ends, err := d.admin.ListCommittedOffsets(ctx, d.topic)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
+	if err = cmp.Or(err, ends.Error()); err != nil {
 		return nil, fmt.Errorf("look up the end of %s: %w", d.topic, err)
 	}
-	end, found := ends.Lookup(d.topic, first.Partition)
-	if !found {
-		return nil, fmt.Errorf("%s has no partition %d: it needs those of the notices' topic", d.topic, first.Partition)
-	}
+	end, _ := ends.Lookup(d.topic, first.Partition)
 	d.mu.Lock()
 	v, own := d.views[key], d.own[first.Partition]
 	d.mu.Unlock()
-	if v == nil {
+	if v.known == nil {
 		starts, err := kafka.OffsetsAt(ctx, d.kafka, d.topic, first.Time.Add(-clockSkew))
 		if err != nil {
 			return nil, err
 		}
-		v, own = &view{next: starts[first.Partition], known: map[string]Delivery{}}, kafka.Span{}
+		v, own = view{starts[first.Partition], map[string]Delivery{}}, kafka.Span{}
 	}
 	if v.next < own.From || own.To < end.Offset {
-		span := kafka.Span{From: v.next, To: end.Offset}
-		err := d.read(ctx, rule, first.Partition, span, func(op string, found Delivery) {
+		span := kafka.Spans{first.Partition: {From: v.next, To: end.Offset}}
+		err := d.read(ctx, rule, span, func(_ int32, op string, found Delivery) {
 			if found.Retried == first.Retried {
 				v.known[op] = found
 			}
@@ -154,7 +147,6 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 			return nil, err
 		}
 	}
-	v.next = end.Offset
 	maps.DeleteFunc(v.known, func(_ string, known Delivery) bool {
 		if first.Retried { // it was rejected before it was replayed
 			return known.At.Before(first.Time)
@@ -163,54 +155,49 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.views[key] = v
+	d.views[key] = view{end.Offset, v.known}
 	return v.known, nil
 }
 
 func (d *Deliveries) read(
-	ctx context.Context, rule string, partition int32, span kafka.Span, each func(op string, d Delivery),
+	ctx context.Context, rule string, spans kafka.Spans, each func(partition int32, op string, d Delivery),
 ) error {
-	return kafka.Read(ctx, d.kafka, d.topic, kafka.Spans{partition: span}, func(r *kgo.Record) error {
+	return kafka.Read(ctx, d.kafka, d.topic, spans, func(r *kgo.Record) error {
 		op, found := strings.CutPrefix(string(r.Key), keyPrefix(rule))
 		if !found {
 			return nil
 		}
 		var delivery Delivery
 		if err := json.Unmarshal(r.Value, &delivery); err != nil {
-			return fmt.Errorf("%s/%d:%d: %w", d.topic, partition, r.Offset, err)
+			return fmt.Errorf("%s/%d:%d: %w", d.topic, r.Partition, r.Offset, err)
 		}
-		each(op, delivery)
+		each(r.Partition, op, delivery)
 		return nil
 	})
 }
 
 // Enable ends the disabling of a rule, which continues where its group has committed. It returns in how many partitions
 // the rule was disabled. Processes notice within a minute.
-func (d *Deliveries) Enable(ctx context.Context, rule string) (int, error) {
+func (d *Deliveries) Enable(ctx context.Context, rule string) (partitions int, err error) {
 	spans, err := kafka.Extent(ctx, d.kafka, d.topic)
 	if err != nil {
 		return 0, err
 	}
-	count := 0
-	for partition, span := range spans {
-		disabled := map[string]Delivery{}
-		if err := d.read(ctx, rule, partition, span, func(op string, found Delivery) {
-			if delete(disabled, op); found.State == stateDisabled {
-				disabled[op] = found
+	disabled := map[int32]map[string]Delivery{}
+	err = d.read(ctx, rule, spans, func(partition int32, op string, found Delivery) {
+		if delete(disabled[partition], op); found.State == stateDisabled {
+			if disabled[partition] == nil {
+				disabled[partition] = map[string]Delivery{}
 			}
-		}); err != nil {
-			return count, err
+			disabled[partition][op] = found
 		}
-		for op, was := range disabled { // in any order: they are of different keys
+	})
+	for partition, ops := range disabled { // in any order: they are of different keys
+		for op, was := range ops {
 			again := Delivery{State: stateFailed, Offset: was.Offset, Retried: was.Retried, Answer: "enabled again"}
-			if err := d.Put(ctx, rule, op, partition, again); err != nil {
-				return count, err
-			}
-			count++
+			err = cmp.Or(err, d.Put(ctx, rule, op, partition, again))
 		}
+		partitions += min(len(ops), 1)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	clear(d.views)
-	return count, nil
+	return partitions, err
 }

@@ -145,6 +145,7 @@ func TestEnable(t *testing.T) {
 	if n, err := storeForTest(t, conf, topic).Enable(t.Context(), "r"); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
+	again.now = func() time.Time { return time.Now().Add(2 * maxWait) }
 	for _, b := range [][]*sinks.Record{batch, other} {
 		if err := again.Deliver(t.Context(), b); err != nil {
 			t.Error(err)
