@@ -244,17 +244,17 @@ type Metrics struct {
 
 // NewMetrics registers the metrics.
 func NewMetrics(r prometheus.Registerer) *Metrics {
-	auto := promauto.With(r)
+	auto, rule := promauto.With(r), []string{"rule"}
 	return &Metrics{
 		messages: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidemark_notify_messages_total",
 			Help: "Attempts by result. skipped: answered before; again: an earlier attempt has no result.",
 		}, []string{"rule", "result"}),
 		failing: auto.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "tidemark_notify_failing_seconds", Help: "Age of the message that failed last, 0 once one is accepted.",
-		}, []string{"rule"}),
+			Name: "tidemark_notify_failing_seconds", Help: "Age of the message that failed last, 0 if one was accepted.",
+		}, rule),
 		disabled: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tidemark_notify_disabled", Help: "1: the receiver accepted nothing for 5 days, or is gone.",
-		}, []string{"rule"}),
+		}, rule),
 	}
 }

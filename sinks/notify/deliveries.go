@@ -59,7 +59,6 @@ type Deliveries struct {
 
 	mu    sync.Mutex
 	views map[viewKey]view
-	own   map[int32]kafka.Span // the last offsets of a partition, without one of another process among them
 }
 
 type viewKey struct {
@@ -68,14 +67,14 @@ type viewKey struct {
 	retried   bool // replayed dead letters, whose offsets are far behind
 }
 
-// A view is what is known of a rule in a partition, as of an offset of the deliveries topic.
+// A view is what is known of a rule in a partition, from the records of the deliveries topic before next.
 type view struct {
 	next  int64
 	known map[string]Delivery
 }
 
 const (
-	repeats   = 500              // how many offsets back op ids are remembered: a crash may repeat a notice in its topic
+	repeats   = 500              // how many offsets back op ids are remembered: a crash may repeat a notice
 	clockSkew = 10 * time.Minute // how far the clocks of two brokers may be apart
 )
 
@@ -85,10 +84,8 @@ func NewDeliveries(c kafka.Config, topic string) (*Deliveries, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Deliveries{
-		kafka: c, topic: topic, client: client, admin: kadm.NewClient(client),
-		views: map[viewKey]view{}, own: map[int32]kafka.Span{},
-	}, nil
+	admin := kadm.NewClient(client)
+	return &Deliveries{kafka: c, topic: topic, client: client, admin: admin, views: map[viewKey]view{}}, nil
 }
 
 // Close waits for what is in flight.
@@ -108,11 +105,11 @@ func (d *Deliveries) Put(ctx context.Context, rule, op string, partition int32, 
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	own := d.own[partition]
-	if own.To != r.Offset {
-		own.From = r.Offset
+	for key, v := range d.views {
+		if key.partition == partition && v.next == r.Offset { // else another process has written in between
+			d.views[key] = view{v.next + 1, v.known}
+		}
 	}
-	d.own[partition] = kafka.Span{From: own.From, To: r.Offset + 1}
 	return nil
 }
 
@@ -127,16 +124,16 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 	}
 	end, _ := ends.Lookup(d.topic, first.Partition)
 	d.mu.Lock()
-	v, own := d.views[key], d.own[first.Partition]
+	v := d.views[key]
 	d.mu.Unlock()
 	if v.known == nil {
 		starts, err := kafka.OffsetsAt(ctx, d.kafka, d.topic, first.Time.Add(-clockSkew))
 		if err != nil {
 			return nil, err
 		}
-		v, own = view{starts[first.Partition], map[string]Delivery{}}, kafka.Span{}
+		v = view{starts[first.Partition], map[string]Delivery{}}
 	}
-	if v.next < own.From || own.To < end.Offset {
+	if v.next < end.Offset {
 		span := kafka.Spans{first.Partition: {From: v.next, To: end.Offset}}
 		err := d.read(ctx, rule, span, func(_ int32, op string, found Delivery) {
 			if found.Retried == first.Retried {
@@ -155,7 +152,7 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.views[key] = view{end.Offset, v.known}
+	d.views[key] = view{max(v.next, end.Offset), v.known}
 	return v.known, nil
 }
 
@@ -178,26 +175,28 @@ func (d *Deliveries) read(
 
 // Enable ends the disabling of a rule, which continues where its group has committed. It returns in how many partitions
 // the rule was disabled. Processes notice within a minute.
-func (d *Deliveries) Enable(ctx context.Context, rule string) (partitions int, err error) {
+func (d *Deliveries) Enable(ctx context.Context, rule string) (int, error) {
 	spans, err := kafka.Extent(ctx, d.kafka, d.topic)
 	if err != nil {
 		return 0, err
 	}
-	disabled := map[int32]map[string]Delivery{}
+	type place struct {
+		partition int32
+		op        string
+	}
+	disabled, partitions := map[place]Delivery{}, map[int32]bool{}
 	err = d.read(ctx, rule, spans, func(partition int32, op string, found Delivery) {
-		if delete(disabled[partition], op); found.State == stateDisabled {
-			if disabled[partition] == nil {
-				disabled[partition] = map[string]Delivery{}
-			}
-			disabled[partition][op] = found
+		if delete(disabled, place{partition, op}); found.State == stateDisabled {
+			disabled[place{partition, op}] = found
 		}
 	})
-	for partition, ops := range disabled { // in any order: they are of different keys
-		for op, was := range ops {
-			again := Delivery{State: stateFailed, Offset: was.Offset, Retried: was.Retried, Answer: "enabled again"}
-			err = cmp.Or(err, d.Put(ctx, rule, op, partition, again))
-		}
-		partitions += min(len(ops), 1)
+	if err != nil {
+		return 0, err
 	}
-	return partitions, err
+	for at, was := range disabled { // in any order: they are of different keys
+		again := Delivery{State: stateFailed, Offset: was.Offset, Retried: was.Retried, Answer: "enabled again"}
+		err = cmp.Or(err, d.Put(ctx, rule, at.op, at.partition, again))
+		partitions[at.partition] = true
+	}
+	return len(partitions), err
 }

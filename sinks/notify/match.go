@@ -93,12 +93,13 @@ func matchPath(pattern, value string) bool {
 	return doublestar.MatchUnvalidated(strings.TrimPrefix(pattern, "/"), strings.TrimPrefix(value, "/"))
 }
 
-// containsMatch reports whether a path below the folder may match: the folder is above or below the part of the pattern
-// that has no wildcard.
+// containsMatch reports whether a path below the folder may match. Of wildcards it compares only how deep they reach.
 func containsMatch(pattern, folder string) bool {
-	base, wild := doublestar.SplitPattern("/" + strings.TrimPrefix(pattern, "/"))
-	folder, base = strings.TrimRight("/"+strings.TrimPrefix(folder, "/"), "/")+"/", strings.TrimRight(base, "/")+"/"
-	return strings.HasPrefix(base, folder) || strings.Contains(wild, "/") && strings.HasPrefix(folder, base)
+	pattern, folder = "/"+strings.TrimPrefix(pattern, "/"), "/"+strings.Trim(folder, "/")+"/"
+	base, _ := doublestar.SplitPattern(pattern)
+	base = strings.TrimSuffix(base, "/") + "/"
+	deep := strings.Contains(pattern, "**") || strings.Count(folder, "/") <= strings.Count(pattern, "/")
+	return folder == "//" || strings.HasPrefix(base, folder) || deep && strings.HasPrefix(folder, base)
 }
 
 // states returns the file before and after the event. In a notice of an event without a row, after has what the event

@@ -130,6 +130,10 @@ func TestMatchPaths(t *testing.T) {
 		{[]Glob{"/reports/2026/*.pdf"}, nil, folderAt("/reports"), false}, // new: there is nothing in it
 		{[]Glob{"/reports/2026/*.pdf"}, fileAt("/reports"), fileAt("/reports"), false},
 		{[]Glob{"/{a/b,c}/**"}, folderAt("/a"), folderAt("/a"), true},
+		{[]Glob{"/a/*/c.pdf"}, folderAt("/a/x"), folderAt("a/x"), true},
+		{[]Glob{"/a/*/c.pdf"}, folderAt("/a/x/y"), folderAt("/a/x/y"), false},
+		{[]Glob{"/a/b/**/c.pdf"}, folderAt("/a/b/x/y"), folderAt("/a/b/x/y"), true},
+		{[]Glob{"/a/b/**/c.pdf"}, folderAt("/a/bx/y"), folderAt("/a/bx/y"), false},
 		{reports, folderAt("/reports/private"), folderAt("/reports/private"), false},
 	} {
 		r := &Rule{Paths: c.paths}

@@ -40,8 +40,8 @@ var (
 	htmlTemplate = html.Must(html.New("html").Parse(htmlSource))
 )
 
-// Message returns the message of notices that the rule selects: one, or, of a rule with a digest, those of one workspace.
-// link is --notify-link, or empty. Its HTML needs no cleaning: html/template escapes.
+// Message returns the message of a notice that the rule selects, or of a digest of those of one workspace. link is
+// --notify-link, or empty. Its HTML needs no cleaning: html/template escapes.
 func (r *Rule) Message(notices []*tidemarkv1.Notice, link string) (*Message, error) {
 	first, zone := notices[0], time.UTC
 	if r.Quiet != nil {
