@@ -97,7 +97,7 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 		if err != nil {
 			return err
 		}
-		if err := s.checkDisabled(known); err != nil {
+		if err := s.learn(known); err != nil {
 			return err
 		}
 		again := s.sendAll(ctx, s.group(matched, known, result), known, result)
@@ -182,7 +182,9 @@ func (s *Sink) send(ctx context.Context, g []item, known map[string]Delivery) er
 	if d.First.IsZero() {
 		d.First = now
 	}
-	alive, paused := s.alive(known, d.First)
+	s.mu.Lock()
+	alive, paused := !s.accepted.Before(d.First), s.paused
+	s.mu.Unlock()
 	for _, at := range []time.Time{s.due(op, d, alive), paused} {
 		if at.After(now) {
 			return s.later(at, errors.New(cmp.Or(d.Answer, "the destination asked for a pause")))
@@ -251,7 +253,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Attempts by result. skipped: answered before; again: an earlier attempt has no result.",
 		}, []string{"rule", "result"}),
 		failing: auto.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "tidemark_notify_failing_seconds", Help: "Age of the message that failed last, 0 if one was accepted.",
+			Name: "tidemark_notify_failing_seconds", Help: "Age of the message that failed last; 0: accepted.",
 		}, rule),
 		disabled: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tidemark_notify_disabled", Help: "1: the receiver accepted nothing for 5 days, or is gone.",

@@ -134,9 +134,8 @@ func command(workspace, file string) string {
 
 // CheckLink checks a --notify-link.
 func CheckLink(link string) error {
-	u, err := url.Parse(strings.NewReplacer("{workspace_id}", "1", "{file_id}", "1").Replace(link))
-	if link != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" ||
-		strings.ContainsAny(u.Path+u.RawQuery+u.Fragment, "{}")) {
+	filled := strings.NewReplacer("{workspace_id}", "1", "{file_id}", "1").Replace(link)
+	if _, err := parseURL(filled); link != "" && (err != nil || strings.ContainsAny(filled, "{}")) {
 		return fmt.Errorf("--notify-link %q: want a URL like https://example.com/{workspace_id}/{file_id}", link)
 	}
 	return nil

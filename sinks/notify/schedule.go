@@ -50,24 +50,16 @@ func (s *Sink) later(at time.Time, err error) error {
 	return &sinks.Later{Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: err}
 }
 
-// alive returns whether the channel has accepted a message since then, and until when it wants none.
-func (s *Sink) alive(known map[string]Delivery, since time.Time) (alive bool, paused time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, d := range known {
-		if d.State == stateSent && d.At.After(s.accepted) {
-			s.accepted = d.At
-		}
-	}
-	return !s.accepted.Before(since), s.paused
-}
-
-// checkDisabled returns an error if a message of this partition, or lately one of another, has disabled the rule.
-func (s *Sink) checkDisabled(known map[string]Delivery) error {
+// learn reads from the deliveries of a partition when the channel last accepted a message, and whether one has disabled
+// the rule. It returns an error if it is disabled: by a message of this partition, or lately one of another.
+func (s *Sink) learn(known map[string]Delivery) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, answer := s.now(), "by a message of another partition"
 	for _, d := range known {
+		if d.State == stateSent && d.At.After(s.accepted) {
+			s.accepted = d.At
+		}
 		if d.State == stateDisabled {
 			s.disabled, answer = now, d.Answer
 		}

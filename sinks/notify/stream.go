@@ -168,22 +168,23 @@ func (s *Stream) leave(r *reader) {
 func (s *Stream) serve(ctx context.Context, r *reader, write func(event) error) {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	for err := write(event{}); err == nil; {
-		var e event
+	for e := (event{}); ; {
+		if e.skipped > 0 {
+			if write(event{Kind: "skipped", Data: fmt.Appendf(nil, `{"count":%d}`, e.skipped)}) != nil {
+				return
+			}
+		}
+		if write(e) != nil {
+			return
+		}
 		select {
 		case e = <-r.events:
 		case <-beat.C:
-			e.skipped = r.skipped.Swap(0)
+			e = event{skipped: r.skipped.Swap(0)}
 		case <-ctx.Done():
 			return
 		case <-s.done:
 			return
-		}
-		if e.skipped > 0 {
-			err = write(event{Kind: "skipped", Data: fmt.Appendf(nil, `{"count":%d}`, e.skipped)})
-		}
-		if err == nil {
-			err = write(e)
 		}
 	}
 }
