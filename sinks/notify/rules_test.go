@@ -77,6 +77,9 @@ func TestDocumentedExample(t *testing.T) {
 const head = "channels:\n  - {name: ops, log: {}}\n  - {name: two, log: {}}\n" // three lines
 
 func TestBadRules(t *testing.T) {
+	const hook = "channels: [{name: hook, webhook: {url: 'https://example.com', secret_env: S}}]\n"
+	const noDigest = "a webhook gets a request for each notice: remove digest, or choose another channel"
+	long := strings.Repeat("x", 30)
 	for _, c := range []struct{ text, want string }{
 		{"channels: [{name: ops, log: {}}]", "f:1: rules: want at least one rule"},
 		{head + "rules: [{name: a, chanel: ops}]", "f:4: rules[0].chanel: unknown setting: did you mean channel?\nf:4: rules[0]: want exactly one of channel and users, found 0"},
@@ -91,6 +94,9 @@ func TestBadRules(t *testing.T) {
 		{head + "rules: [{name: a, channel: ops, rate: 0/h}]", `f:4: rules[0].rate: "0/h" is not a rate: want a number per s, m, h or d, for example 30/h`},
 		{head + "rules: [{name: a, channel: ops, rate: 30}]", `f:4: rules[0].rate: "30" is not a rate: want a number per s, m, h or d, for example 30/h`},
 		{head + "rules: [{name: a, channel: ops, digest: 200h}]", "f:4: rules[0]: a digest of 200h0m0s is too long: want 168h at most"},
+		{hook + "rules: [{name: a, channel: hook, digest: 1h}]", "f:2: rules[0]: " + noDigest},
+		{hook + "users: [{name: c, channel: hook, digest: 1h}]\nrules: [{name: a, users: [c]}]", "f:3: rules[0].users[0]: " + noDigest},
+		{head + "users: [{name: " + long + ", channel: ops}]\nrules: [{name: " + long + ", users: [" + long + "]}]", "f:5: rules[0].users[0]: want a name of 1 to 40 of a-z, 0-9 and -, found \"" + long + "-" + long + "\""},
 		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '24:30', to: '7:00'}}]", `f:4: rules[0].quiet_hours.from: "24:30" is not a time of day: want one like 22:00`},
 		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '23:30'}}]", `f:4: rules[0].quiet_hours: want from and to, two times like {from: "22:00", to: "07:00", zone: Europe/Vienna}`},
 		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '7:00', to: '7:00'}}]", `f:4: rules[0].quiet_hours: want from and to, two times like {from: "22:00", to: "07:00", zone: Europe/Vienna}`},
