@@ -174,7 +174,7 @@ func (d *Deliveries) read(
 }
 
 // Enable ends the disabling of a rule, which continues where its group has committed. It returns in how many partitions
-// the rule was disabled. Processes notice within a minute.
+// the rule was disabled. Processes notice within two minutes.
 func (d *Deliveries) Enable(ctx context.Context, rule string) (int, error) {
 	spans, err := kafka.Extent(ctx, d.kafka, d.topic)
 	if err != nil {
