@@ -33,30 +33,10 @@ type ConsumerConfig struct {
 	DrainTimeout time.Duration
 }
 
-// A Handler handles a batch: records of one partition, in order, at least one. Batches of a partition come one after
-// another, those of different partitions at the same time. When it returns nil the batch is handled and will be
-// committed; an error ends Run, so a handler retries what can be retried. It must return soon after ctx ended: until
-// then the partition cannot go to another member.
-type Handler func(ctx context.Context, batch []*kgo.Record) error
-
-// handle calls h with the batches of a partition until it is revoked.
-func (h Handler) handle(ctx context.Context, p *AssignedPartition) error {
-	for {
-		batch, err := p.Next(ctx)
-		if err != nil {
-			return err
-		}
-		if err := h(ctx, batch); err != nil {
-			return fmt.Errorf("from offset %d: %w", batch[0].Offset, err)
-		}
-		p.Handled(batch[len(batch)-1])
-	}
-}
-
-// A PartitionHandler handles the records of one partition from its assignment until Next returns ErrRevoked. It decides
-// by Handled what is committed, which may be less than it has received. Any other error ends Run. It must return soon
-// after ctx ended.
-type PartitionHandler func(ctx context.Context, p *AssignedPartition) error
+// A Handler handles the records of one partition from its assignment until Next returns ErrRevoked. It decides by
+// Handled what is committed, which may be less than it has received. Any other error ends Run, so it retries what can be
+// retried. It must return soon after ctx ended: until then the partition cannot go to another member.
+type Handler func(ctx context.Context, p *AssignedPartition) error
 
 // A Consumer is a member of a consumer group. It delivers committed records at least once, and in order per partition:
 // see docs/decisions/0017-consume.md.
@@ -64,7 +44,7 @@ type Consumer struct {
 	log     *slog.Logger
 	cluster Config
 	config  ConsumerConfig
-	handle  PartitionHandler
+	handle  Handler
 	brokers *brokerErrors
 
 	mu         sync.Mutex
@@ -79,16 +59,9 @@ type topicPartition struct {
 	partition int32
 }
 
-// NewConsumer returns a consumer that gives batches to handle. It checks the configuration; nothing is connected before
-// Run.
+// NewConsumer returns a consumer that calls handle for each partition that it is assigned. It checks the configuration;
+// nothing is connected before Run.
 func NewConsumer(log *slog.Logger, cluster Config, config ConsumerConfig, handle Handler) (*Consumer, error) {
-	return NewPartitionConsumer(log, cluster, config, handle.handle)
-}
-
-// NewPartitionConsumer returns a consumer that calls handle for each partition that it is assigned.
-func NewPartitionConsumer(log *slog.Logger, cluster Config, config ConsumerConfig, handle PartitionHandler) (*Consumer,
-	error,
-) {
 	if config.Group == "" || len(config.Topics) == 0 || slices.Contains(config.Topics, "") {
 		return nil, errors.New("a consumer needs a group and topics")
 	}

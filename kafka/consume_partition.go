@@ -52,8 +52,9 @@ const unlocated = -1 << 62
 func newPartition(c *Consumer, client *kgo.Client, at topicPartition) *AssignedPartition {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &AssignedPartition{
-		topicPartition: at, consumer: c, client: client, ctx: ctx, cancel: cancel, last: -1, nextOffset: unlocated, begin: unlocated,
-		stopping: make(chan struct{}), done: make(chan struct{}), added: make(chan struct{}, 1), located: make(chan struct{}),
+		topicPartition: at, consumer: c, client: client, ctx: ctx, cancel: cancel,
+		stopping: make(chan struct{}), done: make(chan struct{}), added: make(chan struct{}, 1),
+		located: make(chan struct{}), last: -1, nextOffset: unlocated, begin: unlocated,
 	}
 }
 
@@ -99,6 +100,9 @@ func (p *AssignedPartition) Next(ctx context.Context) ([]*kgo.Record, error) {
 		}
 	}
 }
+
+// Revoked is closed when the partition goes to another member, or Run ends. The handler has some time after that.
+func (p *AssignedPartition) Revoked() <-chan struct{} { return p.stopping }
 
 // Handled marks r and all records before it for the next commit: they do not come again.
 func (p *AssignedPartition) Handled(r *kgo.Record) {

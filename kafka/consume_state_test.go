@@ -119,7 +119,7 @@ func TestConsumeHandlerError(t *testing.T) {
 	b.produce(t, 0, "a", "wrong", "b")
 	wrong := errors.New("wrong")
 	config := kafka.ConsumerConfig{Group: b.topic, Topics: []string{b.topic}, BatchRecords: 1}
-	c, err := kafka.NewConsumer(slog.New(slog.DiscardHandler), b.conf, config,
+	c, err := newConsumer(slog.New(slog.DiscardHandler), b.conf, config,
 		func(_ context.Context, batch []*kgo.Record) error {
 			if string(batch[0].Value) == "wrong" {
 				return wrong
@@ -178,7 +178,7 @@ func TestConsumeEndsWithWhatWaitingDoesNotMend(t *testing.T) {
 			Mechanism: "SCRAM-SHA-256", User: test.user, Password: "p",
 		}}
 		config := kafka.ConsumerConfig{Group: group, Topics: []string{test.topic}}
-		c, err := kafka.NewConsumer(slog.New(slog.DiscardHandler), conf, config,
+		c, err := newConsumer(slog.New(slog.DiscardHandler), conf, config,
 			func(context.Context, []*kgo.Record) error { return nil })
 		if err != nil {
 			t.Fatal(err)
@@ -231,7 +231,7 @@ func TestConsumeCommitOutsideOfTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := kafka.ConsumerConfig{Group: b.topic, Topics: []string{b.topic}}
-	c, err := kafka.NewConsumer(slog.New(slog.DiscardHandler), b.conf, config,
+	c, err := newConsumer(slog.New(slog.DiscardHandler), b.conf, config,
 		func(_ context.Context, batch []*kgo.Record) error { return fmt.Errorf("delivered %d", batch[0].Offset) })
 	if err != nil {
 		t.Fatal(err)
@@ -288,7 +288,7 @@ func TestNewConsumerRefuses(t *testing.T) {
 		{conf, kafka.ConsumerConfig{Group: "g"}},
 		{kafka.Config{}, kafka.ConsumerConfig{Group: "g", Topics: []string{"t"}}},
 	} {
-		if _, err := kafka.NewConsumer(slog.New(slog.DiscardHandler), test.conf, test.config, nil); err == nil {
+		if _, err := newConsumer(slog.New(slog.DiscardHandler), test.conf, test.config, nil); err == nil {
 			t.Errorf("%+v, %+v: no error", test.conf, test.config)
 		}
 	}
@@ -352,7 +352,7 @@ func TestConsumePartitionHandler(t *testing.T) {
 		t.Helper()
 		var got journal
 		idle := make(chan error, 1)
-		c, err := kafka.NewPartitionConsumer(slog.New(slog.DiscardHandler), b.conf,
+		c, err := kafka.NewConsumer(slog.New(slog.DiscardHandler), b.conf,
 			kafka.ConsumerConfig{
 				Group: b.topic, Topics: []string{b.topic}, BatchRecords: 2, CommitEvery: 100 * time.Millisecond,
 			},

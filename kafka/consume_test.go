@@ -72,9 +72,29 @@ func (b *consumeBench) members(t *testing.T) []kadm.DescribedGroupMember {
 	return groups[b.topic].Members
 }
 
+// A handler handles batches of one partition, which are committed when it returns nil.
+type handler func(ctx context.Context, batch []*kgo.Record) error
+
+func newConsumer(
+	log *slog.Logger, conf kafka.Config, config kafka.ConsumerConfig, handle handler,
+) (*kafka.Consumer, error) {
+	return kafka.NewConsumer(log, conf, config, func(ctx context.Context, p *kafka.AssignedPartition) error {
+		for {
+			batch, err := p.Next(ctx)
+			if err != nil {
+				return err
+			}
+			if err := handle(ctx, batch); err != nil {
+				return fmt.Errorf("from offset %d: %w", batch[0].Offset, err)
+			}
+			p.Handled(batch[len(batch)-1])
+		}
+	})
+}
+
 // consume runs a member of the topic's group. stop ends it and returns Run's error.
 func (b *consumeBench) consume(
-	t *testing.T, config kafka.ConsumerConfig, handle kafka.Handler,
+	t *testing.T, config kafka.ConsumerConfig, handle handler,
 ) (c *kafka.Consumer, stop func() error) {
 	t.Helper()
 	config.Group = b.topic
@@ -84,7 +104,7 @@ func (b *consumeBench) consume(
 	if config.CommitEvery == 0 {
 		config.CommitEvery = 100 * time.Millisecond
 	}
-	c, err := kafka.NewConsumer(slog.New(slog.DiscardHandler), b.conf, config, handle)
+	c, err := newConsumer(slog.New(slog.DiscardHandler), b.conf, config, handle)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -131,4 +132,40 @@ func TestLoopLag(t *testing.T) {
 		return records == 7 && seconds > 0
 	})
 	close(hold)
+}
+
+// While a batch waits for its time the records that follow join it, as for a digest. Nothing counts as failed.
+func TestLoopWaitingBatchGrows(t *testing.T) {
+	b := newBench(t)
+	b.put(t, 1, "v000")
+	first := make(chan struct{}, 100)
+	batches := make(chan []string, 10)
+	loop := b.loop(t, sinks.Config{BatchRecords: 5}, func(_ context.Context, batch []*sinks.Record) error {
+		if string(batch[0].Value) == "v000" && len(batch) < 5 {
+			first <- struct{}{}
+			return &sinks.Later{Pause: 300 * time.Millisecond}
+		}
+		var got []string
+		for _, r := range batch {
+			got = append(got, string(r.Value))
+		}
+		batches <- got
+		return nil
+	})
+	run(t, loop.Run)
+	<-first
+	b.put(t, 1, values(1, 6)...)
+	if diff := cmp.Diff(values(0, 5), (<-batches)[:5]); diff != "" {
+		t.Errorf("the first batch (-want +got):\n%s", diff)
+	}
+	await(t, "all records", func() bool {
+		committed, err := kafka.Committed(t.Context(), b.conf, b.s.SinkGroup("test"), b.s.Index.Name)
+		return err == nil && committed[1].At == 6
+	})
+	b.records(t, 6, 0, 0)
+	b.each(t, "tidemark_sink_attempts_total", func(labels map[string]string, value float64) {
+		if labels["outcome"] == "failed" && value > 0 {
+			t.Errorf("%v failed attempts", value)
+		}
+	})
 }

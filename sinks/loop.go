@@ -58,16 +58,16 @@ func NewLoop(config Config, sink Sink) (*Loop, error) {
 	consumer := l.consumerConfig()
 	consumer.Topics = append(consumer.Topics, config.Streams.SinkRetry.Name)
 	var err error
-	l.consumer, err = kafka.NewConsumer(l.config.Log, config.Kafka, consumer, l.handle)
+	l.consumer, err = kafka.NewConsumer(l.config.Log, config.Kafka, consumer, l.partition)
 	return l, err
 }
 
 // NewPartitionLoop returns a Loop for a sink that has no batches of records: it handles partitions itself, and makes
 // its attempts through the Loop's Do.
-func NewPartitionLoop(config Config, handle kafka.PartitionHandler) (*Loop, error) {
+func NewPartitionLoop(config Config, handle kafka.Handler) (*Loop, error) {
 	l := newLoop(config)
 	var err error
-	l.consumer, err = kafka.NewPartitionConsumer(l.config.Log, config.Kafka, l.consumerConfig(), handle)
+	l.consumer, err = kafka.NewConsumer(l.config.Log, config.Kafka, l.consumerConfig(), handle)
 	return l, err
 }
 
@@ -176,7 +176,55 @@ func (l *Loop) Do(ctx context.Context, attempt func(ctx context.Context) error) 
 	return l.retry.Do(ctx, attempt)
 }
 
-// handle is the handler of the consumer.
+// partition is the handler of the consumer. While a batch waits for its time it takes on the records that follow, so
+// that a digest has all of them.
+func (l *Loop) partition(ctx context.Context, p *kafka.AssignedPartition) error {
+	for {
+		records, err := p.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for {
+			err := l.handle(ctx, records)
+			waiting, ok := errors.AsType[*waitError](err)
+			if err == nil {
+				break
+			}
+			if !ok {
+				return fmt.Errorf("from offset %d: %w", records[0].Offset, err)
+			}
+			if records, err = l.gather(ctx, p, records, waiting.pause); err != nil {
+				return err
+			}
+		}
+		p.Handled(records[len(records)-1])
+	}
+}
+
+// gather adds the records that come during a pause, as long as there are fewer than a batch may have.
+func (l *Loop) gather(
+	ctx context.Context, p *kafka.AssignedPartition, records []*kgo.Record, pause time.Duration,
+) ([]*kgo.Record, error) {
+	until, cancel := context.WithTimeout(ctx, pause)
+	defer cancel()
+	for len(records) < l.config.BatchRecords {
+		more, err := p.Next(until)
+		if err != nil && until.Err() != nil && ctx.Err() == nil {
+			return records, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, more...)
+	}
+	select {
+	case <-until.Done():
+	case <-p.Revoked():
+	}
+	return records, nil
+}
+
+// handle delivers records of a partition.
 func (l *Loop) handle(ctx context.Context, records []*kgo.Record) error {
 	batch := make([]*Record, 0, len(records))
 	for _, r := range records {
@@ -185,7 +233,7 @@ func (l *Loop) handle(ctx context.Context, records []*kgo.Record) error {
 		}
 	}
 	l.metrics.skipped.Add(float64(len(records) - len(batch)))
-	return l.deliver(ctx, batch)
+	return l.deliver(ctx, batch, true)
 }
 
 // record returns the record for the sink. A record of the retry topic that is for another sink is not delivered.
@@ -209,8 +257,9 @@ func (l *Loop) record(r *kgo.Record) (record *Record, mine bool) {
 	return record, true
 }
 
-// deliver returns when every record of the batch is applied or a dead letter, or ctx ends.
-func (l *Loop) deliver(ctx context.Context, batch []*Record) error {
+// deliver returns when every record of the batch is applied or a dead letter, or ctx ends. If it is a whole batch that
+// waits for its time, it returns a *waitError.
+func (l *Loop) deliver(ctx context.Context, batch []*Record, whole bool) error {
 	if len(batch) == 0 {
 		return nil
 	}
@@ -218,6 +267,9 @@ func (l *Loop) deliver(ctx context.Context, batch []*Record) error {
 	err := l.retry.Do(ctx, func(ctx context.Context) error {
 		err := l.sink.Deliver(ctx, open)
 		partial, ok := errors.AsType[*Partial](err)
+		if later, _ := errors.AsType[*Later](err); !ok && waits(err) && whole && len(open) == len(batch) {
+			return &waitError{later.Pause}
+		}
 		if !ok {
 			return err
 		}
@@ -227,13 +279,13 @@ func (l *Loop) deliver(ctx context.Context, batch []*Record) error {
 		}
 		return cmp.Or(partial.Err, errNotApplied)
 	})
-	switch whole, ok := errors.AsType[*Rejected](err); {
+	switch refusal, ok := errors.AsType[*Rejected](err); {
 	case err == nil:
 		open = nil
 	case !ok:
 		return err
 	case len(open) == 1:
-		rejected[open[0]], open = whole, nil
+		rejected[open[0]], open = refusal, nil
 	}
 	for _, r := range batch { // in their order
 		if why := rejected[r]; why != nil {
@@ -244,10 +296,10 @@ func (l *Loop) deliver(ctx context.Context, batch []*Record) error {
 	}
 	l.metrics.delivered.Add(float64(len(batch) - len(rejected) - len(open)))
 	half := len(open) / 2
-	if err := l.deliver(ctx, open[:half]); err != nil {
+	if err := l.deliver(ctx, open[:half], false); err != nil {
 		return err
 	}
-	return l.deliver(ctx, open[half:])
+	return l.deliver(ctx, open[half:], false)
 }
 
 var errNotApplied = errors.New("the destination has not applied all records")

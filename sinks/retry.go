@@ -56,16 +56,22 @@ func answered(err error) bool {
 	return err == nil || rejected || waits(err)
 }
 
+// A waitError is a batch that waits for its time: the Loop does that, and not the Retry.
+type waitError struct{ pause time.Duration }
+
+func (e *waitError) Error() string { return fmt.Sprintf("waits for %v", e.pause) }
+
 // waits reports whether a batch waits for its time.
 func waits(err error) bool {
+	_, own := errors.AsType[*waitError](err)
 	later, ok := errors.AsType[*Later](err)
-	return ok && later.Err == nil
+	return own || ok && later.Err == nil
 }
 
 // errCancelled is an attempt whose partition was revoked.
 var errCancelled = errors.New("cancelled")
 
-// Do calls attempt until it returns nil or a *Rejected, which Do returns, or ctx ends. Between attempts it pauses, and
+// Do calls attempt until it returns nil, or a *Rejected or a *waitError, which Do returns, or ctx ends. Between attempts it pauses, and
 // while the destination is down only one of the goroutines tries.
 func (r *Retry) Do(ctx context.Context, attempt func(ctx context.Context) error) error {
 	pauses := backoff.NewExponentialBackOff()

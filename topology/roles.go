@@ -162,7 +162,7 @@ func (s Streams) operateRole(running []Role) Role {
 			{s.DLQ, []string{opRead, opWrite}},
 			{s.Workspaces, []string{opDescribe}},
 			{s.SinkRetry, []string{opWrite}},
-			{s.Deliveries, []string{opDescribe}},
+			{s.Deliveries, []string{opRead, opWrite}}, // notify enable
 			{s.Predictions, []string{opDescribe}},
 		},
 	}

@@ -61,7 +61,7 @@ type cli struct {
 	Replay  replayCommand  `cmd:"" help:"Replay past events: into the events topic, or into a table of its own to compare."`
 	Diff    diffCommand    `cmd:"" help:"Compare the tables of two groups row by row."`
 	Doctor  doctorCommand  `kong:"cmd,help='Check everything that an event passes, and name the cause of failures.',set='replication=0',set='min_insync=0',set='unset=; 0 for the default: 3 and 2, or 1 on a single broker'"`
-	Notify  notifyCommand  `cmd:"" help:"Test the rules of the notify sink."`
+	Notify  notifyCommand  `cmd:"" help:"Test the rules of the notify sink, or enable one."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

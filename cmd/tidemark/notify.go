@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,16 +20,41 @@ import (
 
 // notifyCommand groups the commands for the rules of the notify sink.
 type notifyCommand struct {
-	Test notifyTestCommand `cmd:"" help:"Check the rules, and say which match an event and why, and when and what they would send. Sends nothing."`
+	Test   notifyTestCommand   `cmd:"" help:"Check the rules, and say which match an event and why, and when and what they would send. Sends nothing."`
+	Enable notifyEnableCommand `cmd:"" help:"Enable a rule that is disabled because its webhook failed for 5 days or answered 410. It goes on where it stopped, within 2 minutes."`
+}
+
+// A notifyEnableCommand enables a rule again.
+type notifyEnableCommand struct {
+	installationFlags
+	Rule string `arg:"" help:"Name of the rule; of a rule of users: rule-user."`
+}
+
+// Run prints in how many partitions the rule was disabled.
+func (c *notifyEnableCommand) Run(ctx context.Context, con console) error {
+	config, streams, err := c.connect()
+	if err != nil {
+		return err
+	}
+	store, err := notify.NewDeliveries(config, streams.Deliveries.Name)
+	if err != nil {
+		return err
+	}
+	partitions, err := store.Enable(ctx, c.Rule)
+	if err = errors.Join(err, store.Close()); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(con.out, "%s was disabled in %d partitions\n", c.Rule, partitions)
+	return err
 }
 
 // A notifyTestCommand applies rules to one event.
 type notifyTestCommand struct {
 	outputFlags
-	Rules      string `arg:"" help:"File of rules, as for --notify-rules."`
-	Event      string `arg:"" optional:"" help:"File with a notice or an event: its JSON, or a line of tail -o json. - reads stdin. Without it only the rules are checked."`
-	NotifyLink string `help:"Link to a file in messages, with {workspace_id} and {file_id}." placeholder:"URL"`
-	At         string `help:"Time to assume as now: a time like 2026-01-31T23:00:00Z." default:"" placeholder:"TIME" env:"-"`
+	Rules      string    `arg:"" help:"File of rules, as for --notify-rules."`
+	Event      string    `arg:"" optional:"" help:"File with a notice or an event: its JSON, or a line of tail -o json. - reads stdin. Without it only the rules are checked."`
+	NotifyLink string    `help:"Link to a file in messages, with {workspace_id} and {file_id}." placeholder:"URL"`
+	At         time.Time `help:"Time to assume as now: a time like 2026-01-31T23:00:00Z." placeholder:"TIME" env:"-"`
 }
 
 // A tested notice, and what each rule makes of it.
@@ -54,13 +80,8 @@ type testedRule struct {
 
 // Run reads both files and prints what each rule would do.
 func (c *notifyTestCommand) Run(con console) error {
-	now := time.Now()
-	if c.At != "" {
-		at, err := time.Parse(time.RFC3339, c.At)
-		if err != nil {
-			return usagef("--at %q: want a time like 2026-01-31T23:00:00Z", c.At)
-		}
-		now = at
+	if c.At.IsZero() {
+		c.At = time.Now()
 	}
 	if err := notify.CheckLink(c.NotifyLink); err != nil {
 		return usageError{err}
@@ -70,19 +91,17 @@ func (c *notifyTestCommand) Run(con console) error {
 		return err
 	}
 	var notice *tidemarkv1.Notice
+	result := tested{Warnings: rules.Warnings}
 	if c.Event != "" {
-		if notice, err = c.read(con, now); err != nil {
+		if notice, err = c.read(con); err != nil {
 			return err
 		}
-	}
-	result := tested{Rules: []testedRule{}, Warnings: rules.Warnings}
-	if notice != nil {
 		if result.Notice, err = (codecs.Notice{}).Encode(notice); err != nil {
 			return err
 		}
 	}
 	for i := range rules.Rules {
-		rule, err := c.test(&rules.Rules[i], notice, now)
+		rule, err := c.test(&rules.Rules[i], notice)
 		if err != nil {
 			return err
 		}
@@ -99,7 +118,7 @@ func (c *notifyTestCommand) Run(con console) error {
 }
 
 // test returns what a rule makes of a notice, or, if that is nil, only the rule.
-func (c *notifyTestCommand) test(r *notify.Rule, notice *tidemarkv1.Notice, now time.Time) (testedRule, error) {
+func (c *notifyTestCommand) test(r *notify.Rule, notice *tidemarkv1.Notice) (testedRule, error) {
 	out := testedRule{Rule: r.Name, Channel: r.Channel, Disabled: r.Disabled}
 	if r.Rate.Messages > 0 {
 		out.AtMost = fmt.Sprintf("%d messages per %s", r.Rate.Messages, r.Rate.Per)
@@ -112,7 +131,7 @@ func (c *notifyTestCommand) test(r *notify.Rule, notice *tidemarkv1.Notice, now 
 	if !matches || r.Disabled {
 		return out, nil
 	}
-	at, delayedBy := r.When(now, now)
+	at, delayedBy := r.When(c.At, c.At)
 	out.SendAt, out.DelayedBy = &at, delayedBy
 	message, err := r.Message([]*tidemarkv1.Notice{notice}, c.NotifyLink)
 	if err != nil {
@@ -155,8 +174,6 @@ func (t testedRule) write(w *bytes.Buffer) {
 func explainReason(r notify.Reason) string {
 	value := cell(r.Value)
 	switch {
-	case r.Setting == "late":
-		return "an event that arrived after newer ones"
 	case r.Setting == "children":
 		return "an effect of a folder's event, which has a notice of its own"
 	case r.Value == "":
@@ -172,9 +189,8 @@ func explainReason(r notify.Reason) string {
 }
 
 // read reads the notice, or the event.
-func (c *notifyTestCommand) read(con console, now time.Time) (*tidemarkv1.Notice, error) {
+func (c *notifyTestCommand) read(con console) (n *tidemarkv1.Notice, err error) {
 	var data []byte
-	var err error
 	if c.Event == "-" {
 		data, err = io.ReadAll(con.in)
 	} else {
@@ -183,7 +199,7 @@ func (c *notifyTestCommand) read(con console, now time.Time) (*tidemarkv1.Notice
 	if err != nil {
 		return nil, fmt.Errorf("read the event: %w", err)
 	}
-	notice, isEvent, err := parseNotice(data, now)
+	notice, isEvent, err := parseNotice(data, c.At)
 	if err != nil {
 		return nil, fmt.Errorf("%s: want a notice or an event as JSON, or a line of tail -o json: %w", c.Event, err)
 	}
@@ -196,37 +212,30 @@ func (c *notifyTestCommand) read(con console, now time.Time) (*tidemarkv1.Notice
 
 // parseNotice reads a notice, or makes one of an event. Either may be in a line of tail.
 func parseNotice(data []byte, now time.Time) (n *tidemarkv1.Notice, isEvent bool, err error) {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	var value json.RawMessage
-	if err := decoder.Decode(&value); err != nil {
-		return nil, false, err
-	}
-	if decoder.More() {
-		return nil, false, errors.New("there is more than one")
-	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(value, &members); err != nil {
+	var members struct{ Topic, Offset, Value json.RawMessage }
+	if err := json.Unmarshal(data, &members); err != nil {
 		return nil, false, err
 	}
 	var line record
-	if members["topic"] != nil && members["offset"] != nil && members["value"] != nil {
-		if err := json.Unmarshal(value, &line); err != nil {
+	if members.Topic != nil && members.Offset != nil && members.Value != nil {
+		if err := json.Unmarshal(data, &line); err != nil {
 			return nil, false, err
 		}
-		value, members = line.Value, nil
-		if err := json.Unmarshal(value, &members); err != nil {
-			return nil, false, err
-		}
+		data = line.Value
 	}
-	if members["op_id"] != nil {
-		decoded, err := codecs.Notice{}.Decode(value)
-		if err != nil {
-			return nil, false, err
-		}
-		return decoded.(*tidemarkv1.Notice), false, nil
+	var notice struct {
+		OpID json.RawMessage `json:"op_id"`
+	}
+	if err := json.Unmarshal(data, &notice); err != nil {
+		return nil, false, err
+	}
+	if notice.OpID != nil {
+		decoded, err := codecs.Notice{}.Decode(data)
+		n, _ = decoded.(*tidemarkv1.Notice)
+		return n, false, err
 	}
 	at := &tidemarkv1.Position{Partition: line.Partition, Offset: line.Offset}
-	n, err = noticeOfEvent(value, line.Headers[topology.HeaderCause] != "", at, now)
+	n, err = noticeOfEvent(data, line.Headers[topology.HeaderCause] != "", at, now)
 	return n, true, err
 }
 

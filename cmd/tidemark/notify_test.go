@@ -7,6 +7,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/devbroker"
+	"tidemark/kafka"
 )
 
 const notifyRules = `
@@ -149,7 +153,7 @@ func TestNotifyTestRefuses(t *testing.T) {
 		{[]string{rules, "/no/such/event"}, exitFailed, "/no/such/event"},
 		{[]string{rules, writeFile(t, "a", "")}, exitFailed, "want a notice or an event"},
 		{[]string{rules, writeFile(t, "b", "[]")}, exitFailed, "want a notice or an event"},
-		{[]string{rules, writeFile(t, "c", deletedEvent+deletedEvent)}, exitFailed, "there is more than one"},
+		{[]string{rules, writeFile(t, "c", deletedEvent+deletedEvent)}, exitFailed, "after top-level value"},
 		{[]string{rules, writeFile(t, "d", `{"event":"x"}`)}, exitFailed, "event_id"},
 		{[]string{rules, writeFile(t, "e", `{"op_id":"x"}`)}, exitFailed, "a notice needs workspace_id"},
 		{[]string{rules, writeFile(t, "f", tailOf+`"text"}`)}, exitFailed, "want a notice or an event"},
@@ -170,5 +174,32 @@ func TestNotifyTestReadsStdin(t *testing.T) {
 	code := run(t.Context(), args, console{in: strings.NewReader(movedNotice), out: &out, err: &errs})
 	if code != exitOK || !strings.Contains(out.String(), "usr_1 is excluded by !usr_1") {
 		t.Errorf("exit %d\n%s%s", code, &out, &errs)
+	}
+}
+
+func TestNotifyEnable(t *testing.T) {
+	config := kafka.Config{Brokers: devbroker.ForTest(t)}
+	streams := streamsForTest(t, config.Brokers)
+	client, err := kafka.NewProducer(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for partition, state := range []string{"disabled", "failed"} {
+		if err := client.ProduceSync(t.Context(), &kgo.Record{
+			Topic: streams.Deliveries.Name, Partition: int32(partition), Key: []byte("erp|w/e/f"),
+			Value: []byte(`{"state":"` + state + `","source_offset":5,"attempts":12}`),
+		}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enable := func(rule string) string {
+		return succeed(t, "notify", "enable", rule, "--brokers", config.Brokers[0], "--topic-prefix",
+			strings.TrimSuffix(streams.DLQ.Name, "-dlq"))
+	}
+	got := enable("other") + enable("erp") + enable("erp")
+	want := "other was disabled in 0 partitions\nerp was disabled in 1 partitions\nerp was disabled in 0 partitions\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

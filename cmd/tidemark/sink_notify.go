@@ -95,7 +95,7 @@ func (f notifyFlags) services(h *host, instance string) (services []service, err
 			services = append(services, service{name: "sink " + name, run: h.gate.then(loop.Hold)})
 			continue
 		}
-		services = append(services, h.sink(name, loop, sink.Sender.Check))
+		services = append(services, h.sink(name, loop, sink.Check))
 	}
 	return append(services, service{name: "deliveries", run: func(ctx context.Context) error {
 		<-ctx.Done()

@@ -96,9 +96,8 @@ type rig struct {
 
 func newRig(store *memory, to *receiver, change ...func(*Sink)) *rig {
 	r := &rig{store: store, to: to, clock: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), log: &bytes.Buffer{}}
-	r.Sink = New(Config{
-		Rule: "r", Sender: to, Store: store, Match: func(*tidemarkv1.Notice) bool { return true },
-		Render: render, Log: slog.New(slog.NewTextHandler(r.log, nil)), Metrics: NewMetrics(prometheus.NewRegistry()),
+	r.Sink = newSink(&Rule{Name: "r", Children: true}, to, Settings{
+		Store: store, Log: slog.New(slog.NewTextHandler(r.log, nil)), Metrics: NewMetrics(prometheus.NewRegistry()),
 	})
 	r.now = func() time.Time { return r.clock }
 	for _, f := range change {
@@ -108,14 +107,6 @@ func newRig(store *memory, to *receiver, change ...func(*Sink)) *rig {
 }
 
 func asWebhook(s *Sink) { s.webhook = true }
-
-func render(notices []*tidemarkv1.Notice) (*Message, error) {
-	var ids []string
-	for _, n := range notices {
-		ids = append(ids, n.GetOpId())
-	}
-	return &Message{ID: strings.Join(ids, "+"), Rule: "r", Notices: notices, Raw: []byte(`{"op_id":"x"}`)}, nil
-}
 
 // record returns a notice of a file; id is file.number.
 func record(t *testing.T, partition int32, offset int64, id string) *sinks.Record {
@@ -255,7 +246,7 @@ func TestDeadEndpoint(t *testing.T) {
 	}
 	log := r.log.String()
 	if strings.Count(log, "level=WARN") != 2 || strings.Count(log, "level=ERROR") != 1 ||
-		!strings.Contains(log, "a rule is disabled: mend the receiver, then enable") {
+		!strings.Contains(log, "a rule is disabled: mend the receiver, then run `tidemark notify enable`") {
 		t.Errorf("log:\n%s", log)
 	}
 	// Also the messages of other partitions wait now.
@@ -383,27 +374,24 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// A digest has the notices of a workspace, and waits as Hold says. Repeats of a notice count once.
+// A digest has the notices of a workspace, and waits for its time. Repeats of a notice count once.
 func TestDigest(t *testing.T) {
 	to := &receiver{}
-	r := newRig(newMemory(), to, func(s *Sink) {
-		s.Digest = true
-		s.Hold = func(first, _ time.Time) time.Time { return first.Add(15 * time.Minute) }
-	})
+	r := newRig(newMemory(), to, func(s *Sink) { s.rule.Digest = 15 * time.Minute })
 	batch := records(t, "a-1.1", "b-1.1", "a-2.1", "a-1.1")
 	if err := r.Deliver(t.Context(), batch); !waitsOnly(err) {
 		t.Errorf("at first: %v", err)
 	}
 	start := r.clock
 	_, left := r.drain(t, batch, time.Hour)
-	if diff := cmp.Diff([]string{"a-1.1+a-2.1", "b-1.1"}, to.accepted); diff != "" || len(left) > 0 ||
+	if diff := cmp.Diff([]string{"a-1.1//2", "b-1.1//1"}, to.accepted); diff != "" || len(left) > 0 ||
 		r.clock.Sub(start) != 15*time.Minute {
 		t.Errorf("%d left after %v (-want +got):\n%s", len(left), r.clock.Sub(start), diff)
 	}
 	if err := r.Deliver(t.Context(), append(batch, record(t, 0, 9, "a-3.1"))); err != nil {
 		t.Fatal(err)
 	}
-	if got := to.accepted[len(to.accepted)-1]; got != "a-3.1" {
+	if got := to.accepted[len(to.accepted)-1]; got != "a-3.1//1" {
 		t.Errorf("after a restart the digest has %s", got)
 	}
 }

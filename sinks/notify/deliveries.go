@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -57,8 +58,7 @@ type Deliveries struct {
 	admin  *kadm.Client
 
 	mu    sync.Mutex
-	views map[viewKey]*view
-	own   map[int32]kafka.Span // the last offsets of a partition, without one of another process among them
+	views map[viewKey]view
 }
 
 type viewKey struct {
@@ -67,17 +67,15 @@ type viewKey struct {
 	retried   bool // replayed dead letters, whose offsets are far behind
 }
 
-// A view is what is known of a rule in a partition, as of an offset of the deliveries topic.
+// A view is what is known of a rule in a partition, from the records of the deliveries topic before next.
 type view struct {
 	next  int64
 	known map[string]Delivery
 }
 
 const (
-	// repeats is how many offsets back op ids are remembered: a crash may repeat a notice in its topic.
-	repeats = 500
-	// clockSkew is how far the clocks of two brokers may be apart.
-	clockSkew = 10 * time.Minute
+	repeats   = 500              // how many offsets back op ids are remembered: a crash may repeat a notice
+	clockSkew = 10 * time.Minute // how far the clocks of two brokers may be apart
 )
 
 // NewDeliveries returns the store in a topic.
@@ -86,10 +84,8 @@ func NewDeliveries(c kafka.Config, topic string) (*Deliveries, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Deliveries{
-		kafka: c, topic: topic, client: client, admin: kadm.NewClient(client),
-		views: map[viewKey]*view{}, own: map[int32]kafka.Span{},
-	}, nil
+	admin := kadm.NewClient(client)
+	return &Deliveries{kafka: c, topic: topic, client: client, admin: admin, views: map[viewKey]view{}}, nil
 }
 
 // Close waits for what is in flight.
@@ -109,11 +105,11 @@ func (d *Deliveries) Put(ctx context.Context, rule, op string, partition int32, 
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	own := d.own[partition]
-	if own.To != r.Offset {
-		own.From = r.Offset
+	for key, v := range d.views {
+		if key.partition == partition && v.next == r.Offset { // else another process has written in between
+			d.views[key] = view{v.next + 1, v.known}
+		}
 	}
-	d.own[partition] = kafka.Span{From: own.From, To: r.Offset + 1}
 	return nil
 }
 
@@ -123,29 +119,23 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 	first := batch[0]
 	key := viewKey{rule, first.Partition, first.Retried}
 	ends, err := d.admin.ListCommittedOffsets(ctx, d.topic)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
+	if err = cmp.Or(err, ends.Error()); err != nil {
 		return nil, fmt.Errorf("look up the end of %s: %w", d.topic, err)
 	}
-	end, found := ends.Lookup(d.topic, first.Partition)
-	if !found {
-		return nil, fmt.Errorf("%s has no partition %d: it needs those of the notices' topic", d.topic, first.Partition)
-	}
+	end, _ := ends.Lookup(d.topic, first.Partition)
 	d.mu.Lock()
-	v, own := d.views[key], d.own[first.Partition]
+	v := d.views[key]
 	d.mu.Unlock()
-	if v == nil {
+	if v.known == nil {
 		starts, err := kafka.OffsetsAt(ctx, d.kafka, d.topic, first.Time.Add(-clockSkew))
 		if err != nil {
 			return nil, err
 		}
-		v, own = &view{next: starts[first.Partition], known: map[string]Delivery{}}, kafka.Span{}
+		v = view{starts[first.Partition], map[string]Delivery{}}
 	}
-	if v.next < own.From || own.To < end.Offset {
-		span := kafka.Span{From: v.next, To: end.Offset}
-		err := d.read(ctx, rule, first.Partition, span, func(op string, found Delivery) {
+	if v.next < end.Offset {
+		span := kafka.Spans{first.Partition: {From: v.next, To: end.Offset}}
+		err := d.read(ctx, rule, span, func(_ int32, op string, found Delivery) {
 			if found.Retried == first.Retried {
 				v.known[op] = found
 			}
@@ -154,7 +144,6 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 			return nil, err
 		}
 	}
-	v.next = end.Offset
 	maps.DeleteFunc(v.known, func(_ string, known Delivery) bool {
 		if first.Retried { // it was rejected before it was replayed
 			return known.At.Before(first.Time)
@@ -163,54 +152,51 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.views[key] = v
+	d.views[key] = view{max(v.next, end.Offset), v.known}
 	return v.known, nil
 }
 
 func (d *Deliveries) read(
-	ctx context.Context, rule string, partition int32, span kafka.Span, each func(op string, d Delivery),
+	ctx context.Context, rule string, spans kafka.Spans, each func(partition int32, op string, d Delivery),
 ) error {
-	return kafka.Read(ctx, d.kafka, d.topic, kafka.Spans{partition: span}, func(r *kgo.Record) error {
+	return kafka.Read(ctx, d.kafka, d.topic, spans, func(r *kgo.Record) error {
 		op, found := strings.CutPrefix(string(r.Key), keyPrefix(rule))
 		if !found {
 			return nil
 		}
 		var delivery Delivery
 		if err := json.Unmarshal(r.Value, &delivery); err != nil {
-			return fmt.Errorf("%s/%d:%d: %w", d.topic, partition, r.Offset, err)
+			return fmt.Errorf("%s/%d:%d: %w", d.topic, r.Partition, r.Offset, err)
 		}
-		each(op, delivery)
+		each(r.Partition, op, delivery)
 		return nil
 	})
 }
 
 // Enable ends the disabling of a rule, which continues where its group has committed. It returns in how many partitions
-// the rule was disabled. Processes notice within a minute.
+// the rule was disabled. Processes notice within two minutes.
 func (d *Deliveries) Enable(ctx context.Context, rule string) (int, error) {
 	spans, err := kafka.Extent(ctx, d.kafka, d.topic)
 	if err != nil {
 		return 0, err
 	}
-	count := 0
-	for partition, span := range spans {
-		disabled := map[string]Delivery{}
-		if err := d.read(ctx, rule, partition, span, func(op string, found Delivery) {
-			if delete(disabled, op); found.State == stateDisabled {
-				disabled[op] = found
-			}
-		}); err != nil {
-			return count, err
-		}
-		for op, was := range disabled { // in any order: they are of different keys
-			again := Delivery{State: stateFailed, Offset: was.Offset, Retried: was.Retried, Answer: "enabled again"}
-			if err := d.Put(ctx, rule, op, partition, again); err != nil {
-				return count, err
-			}
-			count++
-		}
+	type place struct {
+		partition int32
+		op        string
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	clear(d.views)
-	return count, nil
+	disabled, partitions := map[place]Delivery{}, map[int32]bool{}
+	err = d.read(ctx, rule, spans, func(partition int32, op string, found Delivery) {
+		if delete(disabled, place{partition, op}); found.State == stateDisabled {
+			disabled[place{partition, op}] = found
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	for at, was := range disabled { // in any order: they are of different keys
+		again := Delivery{State: stateFailed, Offset: was.Offset, Retried: was.Retried, Answer: "enabled again"}
+		err = cmp.Or(err, d.Put(ctx, rule, at.op, at.partition, again))
+		partitions[at.partition] = true
+	}
+	return len(partitions), err
 }

@@ -46,11 +46,15 @@ func TestDeliveriesOfAnotherProcess(t *testing.T) {
 	a, b := storeForTest(t, conf, topic), storeForTest(t, conf, topic)
 	batch := now(records(t, "w-1.1", "w-2.1", "w-3.1"))
 	at := time.Now().UTC().Truncate(time.Millisecond)
+	views := map[*Deliveries]map[string]Delivery{} // of "my rule"
 	open := func(store *Deliveries, rule string) string {
 		t.Helper()
 		known, err := store.Open(t.Context(), rule, batch)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if rule == "my rule" {
+			views[store] = known
 		}
 		text := ""
 		for _, op := range []string{"w-1.1", "w-2.1", "w-3.1", "w-4.1"} {
@@ -62,6 +66,9 @@ func TestDeliveriesOfAnotherProcess(t *testing.T) {
 		t.Helper()
 		if err := store.Put(t.Context(), rule, op, 0, d); err != nil {
 			t.Fatal(err)
+		}
+		if known := views[store]; known != nil && rule == "my rule" { // as the sink does
+			known[op] = d
 		}
 	}
 	step := func(store *Deliveries, want string) {
@@ -145,6 +152,7 @@ func TestEnable(t *testing.T) {
 	if n, err := storeForTest(t, conf, topic).Enable(t.Context(), "r"); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
+	again.now = func() time.Time { return time.Now().Add(2 * maxWait) }
 	for _, b := range [][]*sinks.Record{batch, other} {
 		if err := again.Deliver(t.Context(), b); err != nil {
 			t.Error(err)

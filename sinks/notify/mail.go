@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -21,28 +20,18 @@ import (
 	"tidemark/sinks"
 )
 
-// MailConfig says how to send e-mail. URL is smtp://user@host:587, with STARTTLS, or smtps://user@host:465; without a
-// user there is no login. ?tls=off is for a server on loopback.
-type MailConfig struct {
-	URL      string
-	Password string
-	From     string
-	To       []string
-	Roots    *x509.CertPool // nil: the system's
-}
-
-// MailSender sends messages over SMTP, each over a connection of its own. If the server refuses one of the recipients, none
-// gets the message.
-type MailSender struct {
-	MailConfig
+// A mailSender sends messages over SMTP, each over a connection of its own.
+type mailSender struct {
+	*Email
 	host    string
 	options []mail.Option
 	dial    mail.DialContextFunc
 }
 
-// NewMail checks the settings.
-func NewMail(c MailConfig) (*MailSender, error) {
-	at, err := url.Parse(c.URL)
+// newMail reads --smtp-url: smtp://user@host:587, with STARTTLS, or smtps://user@host:465; without a user there is no
+// login. ?tls=off is for a server on loopback.
+func newMail(c *Email, s Settings) (*mailSender, error) {
+	at, err := url.Parse(s.SMTPURL)
 	if err != nil || at.Hostname() == "" || at.Scheme != "smtp" && at.Scheme != "smtps" {
 		return nil, errors.New("--smtp-url: want smtp://host:587 (STARTTLS) or smtps://host:465")
 	}
@@ -52,18 +41,13 @@ func NewMail(c MailConfig) (*MailSender, error) {
 	switch {
 	case inURL:
 		return nil, errors.New("--smtp-url has a password: use TIDEMARK_SMTP_PASSWORD or --smtp-password-file")
-	case (user == "") != (c.Password == ""):
+	case (user == "") != (s.SMTPPassword == ""):
 		return nil, errors.New("a login needs a user in --smtp-url (smtp://user@host:587) and a password")
 	case plain && (at.Scheme != "smtp" || at.Hostname() != "localhost" && !address.IsLoopback()):
 		return nil, errors.New("--smtp-url: tls=off is only for smtp:// to a server on loopback")
-	case len(c.To) == 0:
-		return nil, errors.New("e-mail needs a recipient")
 	}
-	config := &tls.Config{ServerName: at.Hostname(), RootCAs: c.Roots, MinVersion: tls.VersionTLS12}
-	m := &MailSender{MailConfig: c, host: at.Hostname(), dial: (&net.Dialer{}).DialContext}
-	if _, err := m.compose(&Message{}); err != nil {
-		return nil, err
-	}
+	config := &tls.Config{ServerName: at.Hostname(), RootCAs: s.SMTPRoots, MinVersion: tls.VersionTLS12}
+	m := &mailSender{Email: c, host: at.Hostname(), dial: (&net.Dialer{}).DialContext}
 	standard, policy := "587", mail.TLSMandatory
 	if at.Scheme == "smtps" {
 		standard, policy, m.dial = "465", mail.NoTLS, (&tls.Dialer{Config: config}).DialContext
@@ -75,38 +59,42 @@ func NewMail(c MailConfig) (*MailSender, error) {
 		mail.WithTLSPolicy(policy), mail.WithPort(port), mail.WithTimeout(sendTimeout), mail.WithTLSConfig(config),
 	}
 	if user != "" {
-		m.options = append(m.options, mail.WithUsername(user), mail.WithPassword(c.Password),
+		m.options = append(m.options, mail.WithUsername(user), mail.WithPassword(s.SMTPPassword),
 			mail.WithOpportunisticSMTPAuth(mail.SMTPAuthSCRAMSHA256, mail.SMTPAuthPlain, mail.SMTPAuthLogin))
 	}
 	return m, nil
 }
 
-// connect logs in. The connection is closed when ctx ends: the client's own timeouts are per command.
-func (c *MailSender) connect(ctx context.Context) (*mail.Client, *smtp.Client, error) {
+// session connects, logs in and calls send. The connection is closed when ctx ends: the client's own timeouts are per
+// command.
+func (s *mailSender) session(ctx context.Context, send func(*mail.Client, *smtp.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
 	dial := func(dialing context.Context, network, address string) (net.Conn, error) {
-		conn, err := c.dial(dialing, network, address)
+		conn, err := s.dial(dialing, network, address)
 		if err == nil {
 			context.AfterFunc(ctx, func() { conn.Close() })
 		}
 		return conn, err
 	}
-	client, err := mail.NewClient(c.host, append(slices.Clone(c.options), mail.WithDialContextFunc(dial))...)
+	client, err := mail.NewClient(s.host, append(slices.Clone(s.options), mail.WithDialContextFunc(dial))...)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	server, err := client.DialToSMTPClientWithContext(ctx)
 	if answered, ok := errors.AsType[*textproto.Error](err); ok && answered.Code/100 == 5 {
-		return nil, nil, fmt.Errorf("the mail server refuses the login: correct --smtp-url and the password: %w", err)
+		return fmt.Errorf("the mail server refuses the login: correct --smtp-url and the password: %w", err)
 	} else if err != nil {
-		return nil, nil, fmt.Errorf("connect to the mail server in --smtp-url: %w", err)
+		return fmt.Errorf("connect to the mail server in --smtp-url: %w", err)
 	}
-	return client, server, nil
+	defer func() { _ = client.CloseWithSMTPClient(server) }() // what was accepted stays accepted
+	return send(client, server)
 }
 
 // compose returns a message that has the same Message-ID each time it is sent, so that a repeat is recognised.
-func (c *MailSender) compose(m *Message) (*mail.Msg, error) {
+func (s *mailSender) compose(m *Message) (*mail.Msg, error) {
 	message := mail.NewMsg()
-	if err := errors.Join(message.From(c.From), message.To(c.To...)); err != nil {
+	if err := errors.Join(message.From(s.From), message.To(s.To...)); err != nil {
 		return nil, fmt.Errorf("sender or recipients of e-mail: %w", err)
 	}
 	sender := message.GetFrom()[0].Address
@@ -117,37 +105,24 @@ func (c *MailSender) compose(m *Message) (*mail.Msg, error) {
 	message.SetGenHeader("Auto-Submitted", "auto-generated")
 	message.SetGenHeader("List-Id", fmt.Sprintf("<%.8s.tidemark.%s>", hashOf(m.Rule), domain))
 	message.SetBodyString(mail.TypeTextPlain, m.Text)
-	if m.HTML != "" {
-		message.AddAlternativeString(mail.TypeTextHTML, m.HTML)
-	}
+	message.AddAlternativeString(mail.TypeTextHTML, m.HTML)
 	return message, nil
 }
 
 // Check connects and logs in.
-func (c *MailSender) Check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	client, server, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	return client.CloseWithSMTPClient(server)
+func (s *mailSender) Check(ctx context.Context) error {
+	return s.session(ctx, func(*mail.Client, *smtp.Client) error { return nil })
 }
 
 // Send sends the message to all recipients.
-func (c *MailSender) Send(ctx context.Context, m *Message) error {
-	message, err := c.compose(m)
+func (s *mailSender) Send(ctx context.Context, m *Message) error {
+	message, err := s.compose(m)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	client, server, err := c.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = client.CloseWithSMTPClient(server) }() // what was accepted stays accepted
-	err = client.SendWithSMTPClient(server, message)
+	err = s.session(ctx, func(client *mail.Client, server *smtp.Client) error {
+		return client.SendWithSMTPClient(server, message)
+	})
 	failed, ok := errors.AsType[*mail.SendError](err)
 	switch {
 	case message.IsDelivered():
@@ -155,7 +130,7 @@ func (c *MailSender) Send(ctx context.Context, m *Message) error {
 	case !ok || failed.ErrorCode()/100 != 5:
 		return err
 	case failed.Reason == mail.ErrSMTPMailFrom:
-		return fmt.Errorf("the mail server refuses the sender %s: correct it, or the user's rights: %w", c.From, err)
+		return fmt.Errorf("the mail server refuses the sender %s: correct it, or the user's rights: %w", s.From, err)
 	}
 	return &sinks.Rejected{Reason: "the mail server refuses the message or a recipient", Answer: err.Error()}
 }

@@ -122,10 +122,15 @@ func smtpd(t *testing.T, mode, password string) (port string, roots *x509.CertPo
 	}
 }
 
-func mailTo(t *testing.T, c MailConfig) *MailSender {
+// mailSettings are what e-mail needs, with the sender that all tests have.
+type mailSettings struct {
+	Settings
+	To []string
+}
+
+func mailTo(t *testing.T, c mailSettings) *mailSender {
 	t.Helper()
-	c.From = "Tidemark <notify@example.com>"
-	m, err := NewMail(c)
+	m, err := newMail(&Email{c.To, "Tidemark <notify@example.com>"}, c.Settings)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,9 +139,9 @@ func mailTo(t *testing.T, c MailConfig) *MailSender {
 
 func TestMailOverSTARTTLS(t *testing.T) {
 	port, roots, messages := smtpd(t, "starttls", "p4ss")
-	c := MailConfig{
-		URL: "smtp://user@localhost:" + port, Password: "p4ss", To: []string{"a@example.com", "Bé <b@example.com>"},
-		Roots: roots,
+	c := mailSettings{
+		Settings{SMTPURL: "smtp://user@localhost:" + port, SMTPPassword: "p4ss", SMTPRoots: roots},
+		[]string{"a@example.com", "Bé <b@example.com>"},
 	}
 	m := message()
 	m.Subject, m.Text = "naïve\r\nBcc: victim@example.com", "first\n.\nlast é"
@@ -178,13 +183,13 @@ func TestMailOverSTARTTLS(t *testing.T) {
 		t.Errorf("Message-ID %v", ids)
 	}
 	for _, wrong := range []struct {
-		change func(*MailConfig)
+		change func(*mailSettings)
 		want   string
 	}{
-		{func(c *MailConfig) { c.Password = "wrong" }, "refuses the login"},
-		{func(c *MailConfig) { c.Roots = nil }, "certificate"},
-		{func(c *MailConfig) { c.URL = "smtps://user@localhost:" + port }, "connect to the mail server"},
-		{func(c *MailConfig) { c.URL = "smtp://user@localhost:1" }, "connect to the mail server"},
+		{func(c *mailSettings) { c.SMTPPassword = "wrong" }, "refuses the login"},
+		{func(c *mailSettings) { c.SMTPRoots = nil }, "certificate"},
+		{func(c *mailSettings) { c.SMTPURL = "smtps://user@localhost:" + port }, "connect to the mail server"},
+		{func(c *mailSettings) { c.SMTPURL = "smtp://user@localhost:1" }, "connect to the mail server"},
 	} {
 		c := c
 		wrong.change(&c)
@@ -224,7 +229,7 @@ func parts(t *testing.T, m *mail.Message) (all []string) {
 // A temporary refusal is no verdict; a permanent one of a recipient or the message is.
 func TestMailRefusals(t *testing.T) {
 	port, roots, messages := smtpd(t, "tls", "")
-	c := MailConfig{URL: "smtps://localhost:" + port, Roots: roots}
+	c := mailSettings{Settings: Settings{SMTPURL: "smtps://localhost:" + port, SMTPRoots: roots}}
 	c.To = []string{"busy@example.com"}
 	err := mailTo(t, c).Send(t.Context(), message())
 	_, isRejected := errors.AsType[*sinks.Rejected](err)
@@ -255,7 +260,9 @@ func TestMailServerThatBreaks(t *testing.T) {
 			}
 			defer listener.Close()
 			go scripted(listener, script[:at], hang)
-			c := MailConfig{URL: "smtp://" + listener.Addr().String() + "?tls=off", To: []string{"a@example.com"}}
+			c := mailSettings{
+				Settings{SMTPURL: "smtp://" + listener.Addr().String() + "?tls=off"}, []string{"a@example.com"},
+			}
 			begun := time.Now()
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			err = mailTo(t, c).Send(ctx, message())
@@ -296,28 +303,21 @@ func scripted(listener net.Listener, answers []string, hang bool) {
 }
 
 func TestMailSettings(t *testing.T) {
-	ok := MailConfig{URL: "smtp://mail.example.com", From: "a@example.com", To: []string{"b@example.com"}}
-	if _, err := NewMail(ok); err != nil {
+	email := &Email{[]string{"b@example.com"}, "a@example.com"}
+	if _, err := newMail(email, Settings{SMTPURL: "smtp://mail.example.com"}); err != nil {
 		t.Fatal(err)
 	}
-	for _, test := range []struct {
-		change func(*MailConfig)
-		want   string
-	}{
-		{func(c *MailConfig) { c.URL = "mail.example.com:25" }, "--smtp-url: want"},
-		{func(c *MailConfig) { c.URL = "smtp://u:secret@mail.example.com" }, "TIDEMARK_SMTP_PASSWORD"},
-		{func(c *MailConfig) { c.URL = "smtp://u@mail.example.com" }, "a login needs"},
-		{func(c *MailConfig) { c.Password = "p" }, "a login needs"},
-		{func(c *MailConfig) { c.URL = "smtp://mail.example.com?tls=off" }, "loopback"},
-		{func(c *MailConfig) { c.From = "nobody" }, "sender or recipients"},
-		{func(c *MailConfig) { c.To = []string{"a@b", "x\r\nBcc: y@z"} }, "sender or recipients"},
-		{func(c *MailConfig) { c.To = nil }, "needs a recipient"},
+	for _, test := range []struct{ url, password, want string }{
+		{"", "", "--smtp-url: want"},
+		{"mail.example.com:25", "", "--smtp-url: want"},
+		{"smtp://u:secret@mail.example.com", "", "TIDEMARK_SMTP_PASSWORD"},
+		{"smtp://u@mail.example.com", "", "a login needs"},
+		{"smtp://mail.example.com", "secret", "a login needs"},
+		{"smtp://mail.example.com?tls=off", "", "loopback"},
 	} {
-		c := ok
-		test.change(&c)
-		if _, err := NewMail(c); err == nil || !strings.Contains(err.Error(), test.want) ||
-			strings.Contains(err.Error(), "secret") {
-			t.Errorf("%+v: %v, want %q", c, err, test.want)
+		_, err := newMail(email, Settings{SMTPURL: test.url, SMTPPassword: test.password})
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%+v: %v", test, err)
 		}
 	}
 }
@@ -325,11 +325,11 @@ func TestMailSettings(t *testing.T) {
 // A server without STARTTLS gets neither the login nor the message.
 func TestMailNeedsSTARTTLS(t *testing.T) {
 	port, _, _ := smtpd(t, "plain", "")
-	c := MailConfig{URL: "smtp://localhost:" + port, To: []string{"a@example.com"}}
+	c := mailSettings{Settings{SMTPURL: "smtp://localhost:" + port}, []string{"a@example.com"}}
 	if err := mailTo(t, c).Send(t.Context(), message()); err == nil || !strings.Contains(err.Error(), "STARTTLS") {
 		t.Error(err)
 	}
-	c.URL += "?tls=off"
+	c.SMTPURL += "?tls=off"
 	if err := mailTo(t, c).Send(t.Context(), message()); err != nil {
 		t.Error(err)
 	}

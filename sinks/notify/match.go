@@ -1,7 +1,7 @@
 package notify
 
 import (
-	"path"
+	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -37,18 +37,10 @@ func (r *Rule) Match(n *tidemarkv1.Notice) (matches bool, reasons []Reason) {
 	if len(r.Actors) > 0 {
 		reasons = append(reasons, match("actors", r.Actors, n.GetActorId(), equal, nil))
 	}
-	if n.GetLate() {
-		reasons = append(reasons, Reason{Setting: "late", Met: r.Late == nil || *r.Late})
-	}
 	if isEffect(n) {
 		reasons = append(reasons, Reason{Setting: "children", Met: r.Children})
 	}
-	for _, reason := range reasons {
-		if !reason.Met {
-			return false, reasons
-		}
-	}
-	return true, reasons
+	return !slices.ContainsFunc(reasons, func(reason Reason) bool { return !reason.Met }), reasons
 }
 
 // isEffect reports whether an event only repeats, for an entry, what the event of its folder said: tidemark derived it,
@@ -101,18 +93,13 @@ func matchPath(pattern, value string) bool {
 	return doublestar.MatchUnvalidated(strings.TrimPrefix(pattern, "/"), strings.TrimPrefix(value, "/"))
 }
 
-// containsMatch reports whether a path below the folder may match.
+// containsMatch reports whether a path below the folder may match. Of wildcards it compares only how deep they reach.
 func containsMatch(pattern, folder string) bool {
-	folders := strings.Split(strings.Trim(path.Clean(folder), "/"), "/")
-	for i, element := range strings.Split(strings.TrimPrefix(pattern, "/"), "/") {
-		if element == "**" || i == len(folders) || folders[0] == "" {
-			return true
-		}
-		if matched, err := doublestar.Match(element, folders[i]); err == nil && !matched { // no error: {a/b,c} was cut
-			return false
-		}
-	}
-	return false
+	pattern, folder = "/"+strings.TrimPrefix(pattern, "/"), "/"+strings.Trim(folder, "/")+"/"
+	base, _ := doublestar.SplitPattern(pattern)
+	base = strings.TrimSuffix(base, "/") + "/"
+	deep := strings.Contains(pattern, "**") || strings.Count(folder, "/") <= strings.Count(pattern, "/")
+	return folder == "//" || strings.HasPrefix(base, folder) || deep && strings.HasPrefix(folder, base)
 }
 
 // states returns the file before and after the event. In a notice of an event without a row, after has what the event

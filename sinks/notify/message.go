@@ -15,9 +15,6 @@ import (
 	"time"
 	"unicode"
 
-	"google.golang.org/protobuf/proto"
-
-	"tidemark/codecs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -29,13 +26,9 @@ type Message struct {
 	Subject string               // one line
 	Text    string               // plain text
 	HTML    string
-	Raw     []byte // the notice's JSON as in fastio-notify (of a digest: a JSON array)
 }
 
-const (
-	maxEntries = 100 // that the text of a digest describes
-	maxRunes   = 256 // of a text of a sender; no id is longer
-)
+const maxRunes = 256 // of a text of a sender; no id is longer
 
 var (
 	//go:embed message.txt
@@ -47,102 +40,64 @@ var (
 	htmlTemplate = html.Must(html.New("html").Parse(htmlSource))
 )
 
-// Message returns the message of notices that the rule selects: one, or, of a rule with a digest, those of one workspace.
-// link is --notify-link, or empty. Its HTML needs no cleaning: html/template escapes.
+// Message returns the message of a notice that the rule selects, or of a digest of those of one workspace. link is
+// --notify-link, or empty. Its HTML needs no cleaning: html/template escapes.
 func (r *Rule) Message(notices []*tidemarkv1.Notice, link string) (*Message, error) {
-	first := notices[0]
-	page := page{Rule: r.Name, Workspace: clean(first.GetWorkspaceId()), More: max(len(notices)-maxEntries, 0)}
-	zone := time.UTC
+	first, zone := notices[0], time.UTC
 	if r.Quiet != nil {
 		zone = r.Quiet.Zone
 	}
-	for _, n := range notices[:len(notices)-page.More] {
+	page := page{Rule: r.Name, Workspace: clean(first.GetWorkspaceId())}
+	for _, n := range notices {
 		page.Entries = append(page.Entries, describe(n, zone, link))
 	}
-	m := &Message{ID: first.GetOpId(), Rule: r.Name, Notices: notices}
 	page.Subject = fmt.Sprintf("%s (workspace %s)", page.Entries[0], page.Workspace)
-	if r.Digest > 0 {
-		m.ID += fmt.Sprintf("//%d", len(notices)) // no op id has two slashes in sequence
-	}
 	if len(notices) > 1 {
 		page.Subject = fmt.Sprintf("%d events in workspace %s", len(notices), page.Workspace)
 	}
-	m.Subject = page.Subject
+	m := &Message{ID: first.GetOpId(), Rule: r.Name, Notices: notices, Subject: page.Subject}
+	if r.Digest > 0 {
+		m.ID += fmt.Sprintf("//%d", len(notices)) // no op id has two slashes in sequence
+	}
 	var plain, markup bytes.Buffer
-	if err := errors.Join(textTemplate.Execute(&plain, page), htmlTemplate.Execute(&markup, page)); err != nil {
-		return nil, fmt.Errorf("write the message of rule %s: %w", r.Name, err)
-	}
+	err := errors.Join(textTemplate.Execute(&plain, page), htmlTemplate.Execute(&markup, page))
 	m.Text, m.HTML = plain.String(), markup.String()
-	var err error
-	m.Raw, err = r.raw(notices)
 	return m, err
-}
-
-// raw returns the notices as JSON. Those of a digest have no payload, so that a thousand fit into a message.
-func (r *Rule) raw(notices []*tidemarkv1.Notice) ([]byte, error) {
-	if r.Digest == 0 {
-		return codecs.Notice{}.Encode(notices[0])
-	}
-	var all [][]byte
-	for _, n := range notices {
-		short := proto.Clone(n).(*tidemarkv1.Notice)
-		short.Payload, short.PayloadOmitted = nil, true
-		value, err := codecs.Notice{}.Encode(short)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, value)
-	}
-	return slices.Concat([]byte("["), bytes.Join(all, []byte(",")), []byte("]")), nil
 }
 
 // A page is what the templates show. Its texts are clean.
 type page struct {
 	Subject, Rule, Workspace string
 	Entries                  []entry
-	More                     int
 }
 
 // An entry describes one notice.
 type entry struct {
-	What    string // the event in words
-	File    string
-	Event   string
-	EventID string
-	Who     string
-	When    string
-	Changes []string
-	Look    string // a command
-	Link    string
+	What, File, Event, EventID, Who, When string
+	Changes                               []string
+	Look, Link                            string // a command, and a URL that may be empty
 }
 
 func (e entry) String() string { return strings.TrimSuffix(e.What+": "+e.File, ": ") }
 
 func describe(n *tidemarkv1.Notice, zone *time.Location, link string) entry {
 	before, after := states(n)
-	name := func(s *tidemarkv1.FileState) string { return clean(cmp.Or(s.GetPath(), s.GetName())) }
+	was, is := clean(cmp.Or(before.GetPath(), before.GetName())), clean(cmp.Or(after.GetPath(), after.GetName()))
+	event := clean(n.GetEvent())
 	e := entry{
-		What: words(n.GetEvent()), File: cmp.Or(name(after), name(before), clean(n.GetFileId())),
-		Event: clean(n.GetEvent()), EventID: clean(n.GetEventId()),
-		Who:  cmp.Or(clean(n.GetActorId()), "somebody unknown"),
+		What: words.Replace(event), File: cmp.Or(is, was, clean(n.GetFileId())),
+		Event: event, EventID: clean(n.GetEventId()), Who: cmp.Or(clean(n.GetActorId()), "somebody unknown"),
 		When: time.UnixMicro(n.GetAt()).In(zone).Format("2006-01-02 15:04:05 MST"),
 		Look: command(n.GetWorkspaceId(), n.GetFileId()), Link: expand(link, n),
 	}
-	change := func(what, was, is string) {
-		if was != "" && is != "" && was != is {
-			is = was + " → " + is
-		}
-		if is != "" && was != is {
-			e.Changes = append(e.Changes, what+": "+is)
-		}
+	if was != "" && is != "" && was != is {
+		e.Changes = append(e.Changes, "path: "+was+" → "+is)
 	}
-	if before != nil {
-		change("path", name(before), name(after))
-		change("status", status(before), status(after))
+	if after.GetSize() > 0 {
+		e.Changes = append(e.Changes, fmt.Sprintf("size: %d bytes", after.GetSize()))
 	}
-	change("size", size(before), size(after))
-	if m := n.GetMember(); m.GetId() != "" {
-		e.Changes = append(e.Changes, "member: "+clean(m.GetId()))
+	if id := n.GetMember().GetId(); id != "" {
+		e.Changes = append(e.Changes, "member: "+clean(id))
 	}
 	if before != nil && after.GetKind() == tidemarkv1.Kind_KIND_FOLDER {
 		e.Changes = append(e.Changes, "and with it all that is in the folder")
@@ -153,48 +108,34 @@ func describe(n *tidemarkv1.Notice, zone *time.Location, link string) entry {
 	return e
 }
 
-// words returns the event in words: workspace_storage_file_deleted is "file deleted".
-func words(event string) string {
-	event = strings.TrimPrefix(strings.TrimPrefix(event, "workspace_storage_"), "share_storage_")
-	return clean(strings.ReplaceAll(event, "_", " "))
-}
-
-func status(s *tidemarkv1.FileState) string {
-	return strings.ToLower(strings.TrimPrefix(s.GetStatus().String(), "STATUS_"))
-}
-
-func size(s *tidemarkv1.FileState) string {
-	if s == nil || s.Size == nil {
-		return ""
-	}
-	return fmt.Sprintf("%d bytes", s.GetSize())
-}
+// words writes an event in words: workspace_storage_file_deleted is "file deleted".
+var words = strings.NewReplacer("workspace_storage_", "", "share_storage_", "", "_", " ")
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 
 // command returns the command that shows the file, or the workspace's files, for a POSIX shell. Ids are the sender's:
 // one must not become a flag or another command.
 func command(workspace, file string) string {
-	name, ids := "get ", []string{workspace, file}
+	name, ids := "tidemark get", []string{workspace, file}
 	if file == "" {
-		name, ids = "ls ", ids[:1]
+		name, ids = "tidemark ls", ids[:1]
 	}
-	for i, id := range ids {
-		if strings.HasPrefix(id, "-") {
-			name = strings.TrimSuffix(name, "-- ") + "-- "
-		}
+	if slices.ContainsFunc(ids, func(id string) bool { return strings.HasPrefix(id, "-") }) {
+		name += " --"
+	}
+	for _, id := range ids {
 		if !plainWord.MatchString(id) {
-			ids[i] = "'" + strings.ReplaceAll(clean(id), "'", `'\''`) + "'"
+			id = "'" + strings.ReplaceAll(clean(id), "'", `'\''`) + "'"
 		}
+		name += " " + id
 	}
-	return "tidemark " + name + strings.Join(ids, " ")
+	return name
 }
 
 // CheckLink checks a --notify-link.
 func CheckLink(link string) error {
-	u, err := url.Parse(strings.NewReplacer("{workspace_id}", "1", "{file_id}", "1").Replace(link))
-	if link != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" ||
-		strings.ContainsAny(u.Path+u.RawQuery+u.Fragment, "{}")) {
+	filled := strings.NewReplacer("{workspace_id}", "1", "{file_id}", "1").Replace(link)
+	if _, err := parseURL(filled); link != "" && (err != nil || strings.ContainsAny(filled, "{}")) {
 		return fmt.Errorf("--notify-link %q: want a URL like https://example.com/{workspace_id}/{file_id}", link)
 	}
 	return nil

@@ -10,7 +10,6 @@ import (
 	_ "embed"
 	"fmt"
 	"net/mail"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -30,34 +29,31 @@ type Rules struct {
 
 // A Channel is a destination: one of the pointers is set.
 type Channel struct {
-	Name    string   `yaml:"name"`
-	Slack   *Slack   `yaml:"slack"`
-	Email   *Email   `yaml:"email"`
-	Webhook *Webhook `yaml:"webhook"`
-	Log     *Log     `yaml:"log"`
+	Name    string    `yaml:"name"`
+	Slack   *Slack    `yaml:"slack"`
+	Email   *Email    `yaml:"email"`
+	Webhook *Webhook  `yaml:"webhook"`
+	Log     *struct{} `yaml:"log"` // the process log
 }
 
-// Slack is an incoming webhook; or a channel and a token, for chat.postMessage.
+// Slack is an incoming webhook; or a channel and a bot token with the scope chat:write.
 type Slack struct {
 	WebhookURL rulefile.Secret `yaml:"webhook_url"`
 	Channel    string          `yaml:"channel"`
 	Token      rulefile.Secret `yaml:"token"`
 }
 
-// Email is sent by the server of --smtp-url.
+// Email is sent by the server of --smtp-url. If that refuses one of the recipients, none gets the message.
 type Email struct {
 	To   []string `yaml:"to"`
 	From string   `yaml:"from"`
 }
 
-// Webhook is a request signed as in Standard Webhooks.
+// Webhook is a URL and a secret, or several separated by spaces while they are rotated.
 type Webhook struct {
 	URL    string          `yaml:"url"`
 	Secret rulefile.Secret `yaml:"secret"`
 }
-
-// Log is the process log.
-type Log struct{}
 
 // A User is a person whom rules can name. Preferences that are set replace those of the rule.
 type User struct {
@@ -82,7 +78,6 @@ type Rule struct {
 	Digest     time.Duration `yaml:"digest"` // how long notices are collected for one message of a workspace
 	Quiet      *QuietHours   `yaml:"quiet_hours"`
 	Rate       Rate          `yaml:"rate"`
-	Late       *bool         `yaml:"late"`     // also notices that are late; nil: yes
 	Children   bool          `yaml:"children"` // also what a change of a folder does to each of its entries
 	Disabled   bool          `yaml:"disabled"`
 }
@@ -112,23 +107,28 @@ func (r *Rules) Check(f *rulefile.File, _ string) {
 		f.Failf("rules", "want at least one rule")
 	}
 	var expanded []Rule
+	add := func(at string, rule Rule) {
+		if to := slices.Index(channels, rule.Channel); rule.Digest > 0 && to >= 0 && r.Channels[to].Webhook != nil {
+			f.Failf(at, "a webhook gets a request for each notice: remove digest, or choose another channel")
+		}
+		if rule.Digest > 7*24*time.Hour {
+			f.Failf(at, "a digest of %v is too long: want 168h at most", rule.Digest)
+		}
+		expanded = append(expanded, rule)
+	}
 	for i, rule := range r.Rules {
 		at := fmt.Sprintf("rules[%d]", i)
 		names = f.Name(names, at+".name", rule.Name)
-		if len(rule.Users) == 0 && rule.Channel != "" {
+		if rule.Channel != "" {
 			f.Declared(at+".channel", rule.Channel, channels)
-			expanded = append(expanded, rule)
+			add(at, rule)
 		}
 		for j, name := range rule.Users {
-			at := fmt.Sprintf("%s.users[%d]", at, j)
-			if !f.Declared(at, name, users) {
-				continue
+			if at := fmt.Sprintf("%s.users[%d]", at, j); f.Declared(at, name, users) {
+				own := rule.of(r.Users[slices.Index(users, name)])
+				names = f.Name(names, at, own.Name)
+				add(at, own)
 			}
-			own := rule.of(r.Users[slices.Index(users, name)])
-			if slices.Contains(names, own.Name) {
-				f.Failf(at, "a rule of this user has the name rule-user, and %s is taken: change a name", own.Name)
-			}
-			names, expanded = append(names, own.Name), append(expanded, own)
 		}
 	}
 	r.Rules = expanded
@@ -147,29 +147,17 @@ func (r Rule) of(u User) Rule {
 //go:embed events.txt
 var eventList string
 
-// knownEvents are the names of Fast.io's events. There may be others, so another name is no error.
-var knownEvents = strings.Fields(eventList)
-
-// Check checks what no single setting can.
+// Check warns of an event that is none of Fast.io's: there may be others, so it is no error.
 func (r *Rule) Check(f *rulefile.File, at string) {
 	f.OneOf(at, "channel and users", r.Channel != "", len(r.Users) > 0)
-	checkDigest(f, at, r.Digest)
+	known := strings.Fields(eventList)
 	for i, glob := range r.Events {
 		pattern := strings.TrimPrefix(string(glob), "!")
 		matches := func(event string) bool { return doublestar.MatchUnvalidated(pattern, event) }
-		if pattern != "" && !slices.ContainsFunc(knownEvents, matches) {
+		if pattern != "" && !slices.ContainsFunc(known, matches) {
 			f.Warnf(fmt.Sprintf("%s.events[%d]", at, i), "%q matches no event that is known%s", pattern,
-				rulefile.Nearest(pattern, knownEvents))
+				rulefile.Nearest(pattern, known))
 		}
-	}
-}
-
-// Check checks what no single setting can.
-func (u *User) Check(f *rulefile.File, at string) { checkDigest(f, at, u.Digest) }
-
-func checkDigest(f *rulefile.File, at string, digest time.Duration) {
-	if digest > 7*24*time.Hour {
-		f.Failf(at+".digest", "%v is too long: want 168h at most", digest)
 	}
 }
 
@@ -194,11 +182,10 @@ func (e *Email) Check(f *rulefile.File, at string) {
 	}
 }
 
-// Check checks the URL.
+// Check checks the URL and the secret.
 func (w *Webhook) Check(f *rulefile.File, at string) {
-	u, err := url.Parse(w.URL)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
-		f.Failf(at+".url", "want a URL like https://example.com/hook, without a password in it")
+	if _, err := parseURL(w.URL); err != nil {
+		f.Failf(at+".url", "%v", err)
 	}
 	w.Secret.Check(f, at, "secret")
 }

@@ -41,28 +41,28 @@ func TestDocumentedExample(t *testing.T) {
 	if err != nil || !found {
 		t.Fatalf("%v %v", found, err)
 	}
-	no, from, to := false, Clock(22*60), Clock(7*60)
+	from, to := Clock(22*60), Clock(7*60)
 	vienna, err := time.LoadLocation("Europe/Vienna")
 	if err != nil {
 		t.Fatal(err)
 	}
 	night := &QuietHours{From: &from, To: &to, Zone: vienna}
-	weekdays := &QuietHours{From: &from, To: &to, Zone: time.UTC, Days: []Day{1, 2, 3, 4, 5}}
+	utc := &QuietHours{From: &from, To: &to, Zone: time.UTC}
 	want := &Rules{
 		Channels: []Channel{
 			{Name: "ops", Slack: &Slack{WebhookURL: rulefile.Secret{File: "/run/secrets/ops-url"}}},
 			{Name: "reviews", Slack: &Slack{Channel: "#reviews", Token: rulefile.Secret{Variable: "TIDEMARK_SLACK_TOKEN"}}},
 			{Name: "anna-mail", Email: &Email{To: []string{"anna@example.com"}, From: "tidemark@example.com"}},
 			{Name: "erp", Webhook: &Webhook{URL: "https://erp.example.com/hook", Secret: rulefile.Secret{File: "/run/secrets/erp"}}},
-			{Name: "screen", Log: &Log{}},
+			{Name: "screen", Log: &struct{}{}},
 		},
 		Users: []User{
 			{Name: "anna", Channel: "anna-mail", ID: "usr_1", Digest: time.Hour, Quiet: night},
 			{Name: "ben", Channel: "screen"},
 		},
 		Rules: []Rule{
-			{Name: "deleted-reports", Channel: "ops", Events: []Glob{"*_file_deleted", "*_folder_deleted"}, Paths: []Glob{"/reports/**", "!/reports/drafts/**"}, Rate: Rate{30, time.Hour}, Quiet: weekdays},
-			{Name: "erp", Channel: "erp", Workspaces: []string{"4821930571648203911"}, Actors: []string{"!usr_erp"}, Late: &no, Children: true},
+			{Name: "deleted-reports", Channel: "ops", Events: []Glob{"*_file_deleted", "*_folder_deleted"}, Paths: []Glob{"/reports/**", "!/reports/drafts/**"}, Rate: Rate{30, time.Hour}, Quiet: utc},
+			{Name: "erp", Channel: "erp", Workspaces: []string{"4821930571648203911"}, Actors: []string{"!usr_erp"}, Children: true},
 			{Name: "contracts-anna", Events: nil, Channel: "anna-mail", Paths: []Glob{"/contracts/**/*.pdf"}, Actors: []string{"!usr_1"}, Digest: time.Hour, Quiet: night},
 			{Name: "contracts-ben", Channel: "screen", Paths: []Glob{"/contracts/**/*.pdf"}, Digest: 15 * time.Minute},
 			{Name: "comments", Channel: "reviews", Events: []Glob{"comment_*"}, Disabled: true},
@@ -77,6 +77,9 @@ func TestDocumentedExample(t *testing.T) {
 const head = "channels:\n  - {name: ops, log: {}}\n  - {name: two, log: {}}\n" // three lines
 
 func TestBadRules(t *testing.T) {
+	const hook = "channels: [{name: hook, webhook: {url: 'https://example.com', secret_env: S}}]\n"
+	const noDigest = "a webhook gets a request for each notice: remove digest, or choose another channel"
+	long := strings.Repeat("x", 30)
 	for _, c := range []struct{ text, want string }{
 		{"channels: [{name: ops, log: {}}]", "f:1: rules: want at least one rule"},
 		{head + "rules: [{name: a, chanel: ops}]", "f:4: rules[0].chanel: unknown setting: did you mean channel?\nf:4: rules[0]: want exactly one of channel and users, found 0"},
@@ -85,16 +88,18 @@ func TestBadRules(t *testing.T) {
 		{head + "rules: [{name: a, channel: ops, users: [anna]}]", "f:4: rules[0]: want exactly one of channel and users, found 2\n" + `f:4: rules[0].users[0]: "anna" is not declared in this file`},
 		{head + "rules:\n  - {name: a, channel: ops}\n  - {name: a, channel: ops}", "f:6: rules[1].name: the name a is taken: choose another"},
 		{head + "rules: [{name: A b, channel: ops}]", `f:4: rules[0].name: want a name of 1 to 40 of a-z, 0-9 and -, found "A b"`},
-		{head + "users: [{name: c, channel: ops}, {name: b-c, channel: ops}]\nrules:\n  - {name: a-b, users: [c]}\n  - {name: a, users: [b-c]}", "f:7: rules[1].users[0]: a rule of this user has the name rule-user, and a-b-c is taken: change a name"},
-		{head + "users: [{name: c, channel: x}]\nrules: [{name: a, users: [c, c]}]", `f:4: users[0].channel: "x" is not declared in this file: want one of ops, two` + "\nf:5: rules[0].users[1]: a rule of this user has the name rule-user, and a-c is taken: change a name"},
+		{head + "users: [{name: c, channel: ops}, {name: b-c, channel: ops}]\nrules:\n  - {name: a-b, users: [c]}\n  - {name: a, users: [b-c]}", "f:7: rules[1].users[0]: the name a-b-c is taken: choose another"},
+		{head + "users: [{name: c, channel: x}]\nrules: [{name: a, users: [c, c]}]", `f:4: users[0].channel: "x" is not declared in this file: want one of ops, two` + "\nf:5: rules[0].users[1]: the name a-c is taken: choose another"},
 		{head + "rules: [{name: a, channel: ops, paths: ['/a/[', '!']}]", `f:4: rules[0].paths[0]: "/a/[" is not a glob: want one like /reports/**/*.pdf, with \ before a literal [ or {` + "\n" + `f:4: rules[0].paths[1]: "!" is not a glob: want one like /reports/**/*.pdf, with \ before a literal [ or {`},
 		{head + "rules: [{name: a, channel: ops, rate: 0/h}]", `f:4: rules[0].rate: "0/h" is not a rate: want a number per s, m, h or d, for example 30/h`},
 		{head + "rules: [{name: a, channel: ops, rate: 30}]", `f:4: rules[0].rate: "30" is not a rate: want a number per s, m, h or d, for example 30/h`},
-		{head + "rules: [{name: a, channel: ops, digest: 200h}]", "f:4: rules[0].digest: 200h0m0s is too long: want 168h at most"},
+		{head + "rules: [{name: a, channel: ops, digest: 200h}]", "f:4: rules[0]: a digest of 200h0m0s is too long: want 168h at most"},
+		{hook + "rules: [{name: a, channel: hook, digest: 1h}]", "f:2: rules[0]: " + noDigest},
+		{hook + "users: [{name: c, channel: hook, digest: 1h}]\nrules: [{name: a, users: [c]}]", "f:3: rules[0].users[0]: " + noDigest},
+		{head + "users: [{name: " + long + ", channel: ops}]\nrules: [{name: " + long + ", users: [" + long + "]}]", "f:5: rules[0].users[0]: want a name of 1 to 40 of a-z, 0-9 and -, found \"" + long + "-" + long + "\""},
 		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '24:30', to: '7:00'}}]", `f:4: rules[0].quiet_hours.from: "24:30" is not a time of day: want one like 22:00`},
-		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '23:30'}}]", `f:4: rules[0].quiet_hours: want from and to, for example {from: "22:00", to: "07:00", zone: Europe/Vienna}`},
-		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '7:00', to: '7:00', days: [sun, mon, tue, wed, thu, fri, sat]}}]", "f:4: rules[0].quiet_hours: they never end, so no message would be sent: want other hours, fewer days, or disabled: true"},
-		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '7:00', to: '8:00', days: [Monday]}}]", `f:4: rules[0].quiet_hours.days[0]: "Monday" is not a day: want mon, tue, wed, thu, fri, sat or sun`},
+		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '23:30'}}]", `f:4: rules[0].quiet_hours: want from and to, two times like {from: "22:00", to: "07:00", zone: Europe/Vienna}`},
+		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '7:00', to: '7:00'}}]", `f:4: rules[0].quiet_hours: want from and to, two times like {from: "22:00", to: "07:00", zone: Europe/Vienna}`},
 	} {
 		_, err := parse(t, c.text)
 		if diff := cmp.Diff(c.want, fmt.Sprint(err)); diff != "" {

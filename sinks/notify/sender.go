@@ -1,20 +1,22 @@
 package notify
 
 import (
-	"bytes"
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
-	"tidemark/sinks"
+	"tidemark/codecs"
 )
 
 // A Sender sends messages to one destination. It does not retry.
@@ -26,6 +28,28 @@ type Sender interface {
 	Check(ctx context.Context) error
 }
 
+// sender returns what sends to the channel. It reads the channel's secrets.
+func (c Channel) sender(s Settings) (Sender, error) {
+	switch {
+	case c.Slack != nil:
+		return newSlack(c.Slack, s.Out)
+	case c.Email != nil:
+		return newMail(c.Email, s)
+	case c.Webhook != nil:
+		return newWebhook(c.Webhook, s.Out)
+	}
+	return logSender{s.Log}, nil
+}
+
+type logSender struct{ log *slog.Logger }
+
+func (l logSender) Check(context.Context) error { return nil }
+
+func (l logSender) Send(ctx context.Context, m *Message) error {
+	l.log.InfoContext(ctx, "notice", "rule", m.Rule, "subject", m.Subject, "id", m.ID)
+	return nil
+}
+
 // refused is the error of a destination that works and has refused this message.
 type refused struct {
 	error
@@ -34,70 +58,87 @@ type refused struct {
 
 func (r *refused) Unwrap() error { return r.error }
 
-var errGone = errors.New("the endpoint answered 410 Gone: it wants no more messages")
-
-const (
-	sendTimeout = 20 * time.Second // Standard Webhooks asks for 15 to 30 s
-	maxAnswer   = 64 << 10         // bytes that are read of an answer
-	maxPause    = 24 * time.Hour   // the longest Retry-After that is honoured
-)
-
-// An answer is what an HTTP destination answered. Of a body that is cut or slow it has what came in time: the status
-// counts.
-type answer struct {
-	status int
-	body   []byte
-	pause  time.Duration // Retry-After
-}
-
-// failed returns an error with the answer's text, and the pause if it has one.
-func (a answer) failed(who string) error {
-	text := strings.ToValidUTF8(string(a.body[:min(len(a.body), 500)]), "")
-	err := fmt.Errorf("%s answered %d %s: %q", who, a.status, http.StatusText(a.status), text)
-	if a.pause > 0 {
-		return &sinks.Later{Pause: a.pause, Err: err}
-	}
-	return err
-}
-
-// post sends JSON. Errors do not name the URL, which may have a secret.
-func post(ctx context.Context, client *http.Client, to *url.URL, body []byte, headers ...string) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), bytes.NewReader(body))
-	if err != nil {
-		return answer{}, errors.New("the URL cannot be used")
-	}
-	for i, name := range headers {
-		if i%2 == 0 {
-			request.Header.Set(name, headers[i+1])
-		}
-	}
-	request.Header.Set("Content-Type", "application/json; charset=utf-8")
-	request.Header.Set("User-Agent", "tidemark")
-	response, err := client.Do(request)
-	if failed, ok := errors.AsType[*url.Error](err); ok {
-		return answer{}, failed.Err
-	} else if err != nil {
-		return answer{}, err
-	}
-	defer response.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // see answer
-	return answer{response.StatusCode, text, retryAfter(response.Header.Get("Retry-After"), time.Now())}, nil
-}
-
-// retryAfter reads both forms of the header. One that cannot be read is 0.
-func retryAfter(value string, now time.Time) (pause time.Duration) {
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		pause = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(value); err == nil {
-		pause = at.Sub(now)
-	}
-	return min(max(pause, 0), maxPause)
-}
-
 // hashOf returns an id for destinations. An op id may be long and have any character.
 func hashOf(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return hex.EncodeToString(sum[:16])
+}
+
+// A webhookSender posts messages to a URL, signed as Standard Webhooks specifies. Each has a signature of every key, so
+// that a receiver can change from one to the next.
+type webhookSender struct {
+	to   *url.URL
+	keys [][]byte
+	out  *Outbound
+}
+
+var errGone = errors.New("the endpoint answered 410 Gone: it wants no more messages")
+
+func newWebhook(c *Webhook, out *Outbound) (*webhookSender, error) {
+	to, err := out.parse(c.URL)
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := c.Secret.Read()
+	if err != nil {
+		return nil, err
+	}
+	w := &webhookSender{to: to, out: out}
+	for secret := range strings.FieldsSeq(secrets) {
+		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
+		if err != nil || len(key) < 24 || len(key) > 64 {
+			return nil, errors.New("the secret of a webhook: want whsec_ and 24 to 64 random bytes in base64")
+		}
+		w.keys = append(w.keys, key)
+	}
+	return w, nil
+}
+
+// Check refuses a host whose address is not allowed. One that does not answer now may later.
+func (w *webhookSender) Check(ctx context.Context) error { return w.out.check(ctx, w.to) }
+
+// Send posts {"type", "timestamp", "data"}: the event, its time and the notice's JSON. The webhook-id is a hash of the
+// op id.
+func (w *webhookSender) Send(ctx context.Context, m *Message) error {
+	n := m.Notices[0] // of a rule with a webhook they are one each
+	notice, err := codecs.Notice{}.Encode(n)
+	if err != nil {
+		return err
+	}
+	event := map[string]any{"type": n.GetEvent(), "timestamp": time.UnixMicro(n.GetAt()).UTC()}
+	body, err := json.Marshal(event)
+	if err != nil {
+		return err
+	}
+	body = fmt.Appendf(body[:len(body)-1], `,"data":%s}`, notice) // as in the topic: Marshal would escape <
+	id, now := "msg_"+hashOf(m.ID), strconv.FormatInt(time.Now().Unix(), 10)
+	a, err := w.out.post(ctx, w.to, body, http.Header{
+		"Webhook-Id": {id}, "Webhook-Timestamp": {now}, "Webhook-Signature": {w.sign(id, now, body)},
+	})
+	if err != nil {
+		return err
+	}
+	failed := a.failed("the endpoint")
+	switch a.status {
+	case 410:
+		return errGone
+	case 408, 425, 429, 502, 503, 504: // it, or what is before it, lacks capacity
+		return failed
+	case 400, 413, 415, 422:
+		return &refused{failed, true}
+	}
+	if a.status/100 != 2 { // a redirect too: it is not followed
+		return &refused{failed, false}
+	}
+	return nil
+}
+
+func (w *webhookSender) sign(id, timestamp string, body []byte) string {
+	var signatures []string
+	for _, key := range w.keys {
+		mac := hmac.New(sha256.New, key)
+		_, _ = fmt.Fprintf(mac, "%s.%s.%s", id, timestamp, body) // it never fails
+		signatures = append(signatures, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	}
+	return strings.Join(signatures, " ")
 }

@@ -1,56 +1,52 @@
 package notify
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"tidemark/sinks"
 )
 
-// SlackConfig has either the URL of an incoming webhook, or a bot token and a channel. URL and token are secrets.
-type SlackConfig struct {
-	WebhookURL string
-	Token      string // with the scope chat:write
-	Channel    string // id or name
-	API        string // empty: https://slack.com/api
-	Out        *Outbound
+// A slackSender posts messages to a channel. Slack has no documented idempotency key: a message that it accepted
+// without an answer is posted again.
+type slackSender struct {
+	to             *url.URL
+	token, channel string // empty for an incoming webhook
+	out            *Outbound
 }
 
-// SlackSender posts messages to a channel. Slack has no documented idempotency key: a message that it accepted without an
-// answer is posted again.
-type SlackSender struct {
-	SlackConfig
-	to *url.URL
-}
-
-// NewSlack checks the settings.
-func NewSlack(c SlackConfig) (*SlackSender, error) {
-	if (c.WebhookURL == "") == (c.Token == "") || (c.Token == "") != (c.Channel == "") {
-		return nil, errors.New("a Slack channel needs the URL of an incoming webhook, or a bot token and a channel")
+func newSlack(c *Slack, out *Outbound) (*slackSender, error) {
+	s, to, err := &slackSender{channel: c.Channel, out: out}, "https://slack.com/api/chat.postMessage", error(nil)
+	if c.Token.Given() {
+		s.token, err = c.Token.Read()
+	} else {
+		to, err = c.WebhookURL.Read()
 	}
-	to, err := c.Out.parse(cmp.Or(c.WebhookURL, cmp.Or(c.API, "https://slack.com/api")+"/chat.postMessage"))
-	return &SlackSender{c, to}, err
+	if err != nil {
+		return nil, err
+	}
+	s.to, err = out.parse(to)
+	return s, err
 }
 
 // Send posts the message's text, without formatting: names may have any character.
-func (s *SlackSender) Send(ctx context.Context, m *Message) error {
+func (s *slackSender) Send(ctx context.Context, m *Message) error {
 	return s.call(ctx, s.to, map[string]any{
-		"channel": s.Channel, "text": slackText(m.Text), "mrkdwn": false, "unfurl_links": false, "unfurl_media": false,
+		"channel": s.channel, "text": slackText(m.Text), "mrkdwn": false, "unfurl_links": false, "unfurl_media": false,
 	})
 }
 
 // Check asks Slack whether it knows the token. An incoming webhook is sent an empty message, which Slack rejects if it
 // knows the URL.
-func (s *SlackSender) Check(ctx context.Context) error {
-	if s.Token != "" {
+func (s *slackSender) Check(ctx context.Context) error {
+	if s.token != "" {
 		return s.call(ctx, s.to.JoinPath("../auth.test"), map[string]any{})
 	}
 	err := s.call(ctx, s.to, map[string]any{})
@@ -70,32 +66,31 @@ var (
 		action_prohibited invalid_token posting_to_general_channel_denied user_not_found`)
 )
 
-func (s *SlackSender) call(ctx context.Context, to *url.URL, body map[string]any) error {
+func (s *slackSender) call(ctx context.Context, to *url.URL, body map[string]any) error {
 	text, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	var headers []string
-	if s.Token != "" {
-		headers = []string{"Authorization", "Bearer " + s.Token}
+	header := http.Header{}
+	if s.token != "" {
+		header.Set("Authorization", "Bearer "+s.token)
 	}
-	a, err := post(ctx, s.Out.client, to, text, headers...)
+	a, err := s.out.post(ctx, to, text, header)
 	if err != nil {
 		return err
 	}
-	result := struct {
+	var result struct {
 		OK    bool
 		Error string
-	}{a.status == 200, strings.TrimSpace(string(a.body))}
-	if s.Token != "" && a.status == 200 {
-		result.OK = false
-		if err := json.Unmarshal(a.body, &result); err != nil {
-			return fmt.Errorf("read the answer of Slack: %w", err)
-		}
+	}
+	if s.token == "" {
+		result.OK, result.Error = a.status == 200, strings.TrimSpace(string(a.body))
+	} else if err := json.Unmarshal(a.body, &result); err != nil && a.status == 200 {
+		return fmt.Errorf("read the answer of Slack: %w", err)
 	}
 	failed := a.failed("Slack")
 	switch code := result.Error; {
-	case result.OK:
+	case a.status == 200 && result.OK:
 		return nil
 	case a.status == 429, code == "ratelimited", code == "rate_limited", code == "message_limit_exceeded":
 		return &sinks.Later{Pause: max(a.pause, time.Second), Err: failed}
@@ -109,23 +104,18 @@ func (s *SlackSender) call(ctx context.Context, to *url.URL, body map[string]any
 	return &refused{failed, false}
 }
 
+var slackEscape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
 // slackText escapes what Slack reads as a link or a mention, and cuts the text where Slack would.
 func slackText(text string) string {
 	const most, cut = 40_000, "\n… (cut)"
-	var b strings.Builder
-	length, limit := 0, 0
-	for _, c := range text {
-		escaped, size := string(c), 1
-		if entity := map[rune]string{'&': "&amp;", '<': "&lt;", '>': "&gt;"}[c]; entity != "" {
-			escaped, size = entity, len(entity)
-		}
-		b.WriteString(escaped)
-		if length += size; length <= most-utf8.RuneCountInString(cut) {
-			limit = b.Len()
-		}
+	runes := []rune(slackEscape.Replace(text))
+	if len(runes) <= most {
+		return string(runes)
 	}
-	if length <= most {
-		return b.String()
+	runes = runes[:most-len([]rune(cut))]
+	if at := len(runes) - 4; slices.Contains(runes[at:], '&') && runes[len(runes)-1] != ';' { // an entity is cut
+		runes = runes[:at+slices.Index(runes[at:], '&')]
 	}
-	return b.String()[:limit] + cut
+	return string(runes) + cut
 }

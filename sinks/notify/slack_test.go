@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -81,15 +82,24 @@ func TestSlackAnswers(t *testing.T) {
 	}
 }
 
-func slackTo(t *testing.T, url string, token bool) *SlackSender {
+func slackTo(t *testing.T, server string, token bool) *slackSender {
 	t.Helper()
-	c := SlackConfig{WebhookURL: url + "/services/T/B/secret", Out: loopbackOut()}
+	c := &Slack{WebhookURL: secretFor(t, server+"/services/T/B/secret")}
 	if token {
-		c = SlackConfig{Token: "xoxb-secret", Channel: "C1", API: url + "/api", Out: loopbackOut()}
+		c = &Slack{Token: secretFor(t, "xoxb-secret"), Channel: "C1"}
 	}
-	s, err := NewSlack(c)
+	s, err := newSlack(c, loopbackOut())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if token {
+		if s.to.String() != "https://slack.com/api/chat.postMessage" {
+			t.Errorf("messages go to %s", s.to)
+		}
+		s.to, err = url.Parse(server + "/api/chat.postMessage")
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s
 }
@@ -168,17 +178,9 @@ func TestSlackText(t *testing.T) {
 }
 
 func TestSlackSettings(t *testing.T) {
-	for _, c := range []SlackConfig{
-		{},
-		{Token: "t"},
-		{Channel: "c"},
-		{Token: "t", WebhookURL: "https://hooks.slack.com/x", Channel: "c"},
-		{WebhookURL: "https://hooks.slack.com/x", Channel: "c"},
-		{WebhookURL: "http://hooks.slack.com/x"},
-	} {
-		c.Out = NewOutbound(nil, nil)
-		if _, err := NewSlack(c); err == nil {
-			t.Errorf("%+v is accepted", c)
+	for _, url := range []string{"http://hooks.slack.com/x", "hooks.slack.com/x", "https://u:p@hooks.slack.com/x"} {
+		if _, err := newSlack(&Slack{WebhookURL: secretFor(t, url)}, NewOutbound(nil, nil)); err == nil {
+			t.Errorf("%s is accepted", url)
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // A Stream sends notices to browsers as they happen, by SSE and WebSocket. It keeps nothing: a reader that joins sees
-// what comes after that, and one that is too slow misses notices and is told how many.
+// what comes after that. One that is too slow misses notices, and gets an event with their number.
 type Stream struct {
 	log   *slog.Logger
 	kafka kafka.Config
@@ -27,7 +27,7 @@ type Stream struct {
 	done  chan struct{}
 
 	mu      sync.Mutex
-	readers map[string]map[*reader]struct{} // by workspace
+	readers map[*reader]struct{}
 }
 
 const (
@@ -37,13 +37,14 @@ const (
 )
 
 type reader struct {
-	events  chan event
-	skipped atomic.Int64 // since the last event in the channel
+	workspace string
+	events    chan event
+	skipped   atomic.Int64 // since the last event in the channel
 }
 
 // An event is what a reader is sent. Readers share the notice.
 type event struct {
-	Kind    string          `json:"event"` // notice or skipped
+	Kind    string          `json:"event"` // notice or skipped; empty: a heartbeat
 	ID      string          `json:"id,omitempty"`
 	Data    json.RawMessage `json:"data"`
 	skipped int64           // before it
@@ -51,16 +52,15 @@ type event struct {
 
 // NewStream returns a stream of the notices in a topic.
 func NewStream(log *slog.Logger, c kafka.Config, topic string) *Stream {
-	readers := map[string]map[*reader]struct{}{}
-	return &Stream{log: log, kafka: c, topic: topic, done: make(chan struct{}), readers: readers}
+	return &Stream{log: log, kafka: c, topic: topic, done: make(chan struct{}), readers: map[*reader]struct{}{}}
 }
 
 // Run follows the topic from its end until ctx ends; then all readers are closed. It can be called once.
 func (s *Stream) Run(ctx context.Context) error {
 	defer close(s.done)
-	var spans kafka.Spans
+	next := kafka.Spans{}
 	for {
-		err := s.follow(ctx, &spans)
+		err := s.follow(ctx, next)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -72,18 +72,18 @@ func (s *Stream) Run(ctx context.Context) error {
 	}
 }
 
-func (s *Stream) follow(ctx context.Context, spans *kafka.Spans) error {
-	if *spans == nil {
+// follow continues at next. At first that is empty.
+func (s *Stream) follow(ctx context.Context, next kafka.Spans) error {
+	if len(next) == 0 {
 		found, err := kafka.Extent(ctx, s.kafka, s.topic)
 		if err != nil {
 			return err
 		}
 		for partition, span := range found {
-			found[partition] = kafka.Span{From: span.To}
+			next[partition] = kafka.Span{From: span.To}
 		}
-		*spans = found
 	}
-	follower, err := kafka.Follow(s.kafka, s.topic, *spans)
+	follower, err := kafka.Follow(s.kafka, s.topic, next)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (s *Stream) follow(ctx context.Context, spans *kafka.Spans) error {
 			return err
 		}
 		for _, r := range records {
-			(*spans)[r.Partition] = kafka.Span{From: r.Offset + 1}
+			next[r.Partition] = kafka.Span{From: r.Offset + 1}
 			if !r.Attrs.IsControl() {
 				s.publish(r.Value)
 			}
@@ -118,7 +118,10 @@ func (s *Stream) publish(value []byte) {
 	at := n.GetPosition()
 	flat := bytes.ReplaceAll(bytes.ReplaceAll(value, []byte("\n"), nil), []byte("\r"), nil) // for SSE
 	e := event{Kind: "notice", ID: fmt.Sprintf("%d:%d", at.GetPartition(), at.GetOffset()), Data: flat}
-	for r := range s.readers[n.GetWorkspaceId()] {
+	for r := range s.readers {
+		if r.workspace != n.GetWorkspaceId() {
+			continue
+		}
 		e.skipped = r.skipped.Swap(0)
 		select {
 		case r.events <- e:
@@ -131,67 +134,62 @@ func (s *Stream) publish(value []byte) {
 // Handler sends the notices of a workspace: over a WebSocket, of the same origin only, or as SSE.
 func (s *Stream) Handler(workspace string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
-		r := &reader{events: make(chan event, readerBuffer)}
-		ctx, cancel := context.WithCancel(request.Context())
-		defer cancel()
-		defer s.join(workspace, r)()
-		var write func(event) error
+		r := s.join(workspace)
+		defer s.leave(r)
 		if request.Header.Get("Upgrade") == "" {
-			write = writeSSE(w)
-		} else {
-			conn, err := websocket.Accept(w, request, nil) // it answers the errors
-			if err != nil {
-				return
-			}
-			defer func() { _ = conn.CloseNow() }()
-			ctx = conn.CloseRead(ctx)
-			write = writeWebSocket(ctx, conn)
+			s.serve(request.Context(), r, sseWriter(w))
+			return
 		}
-		s.serve(ctx, r, write)
+		conn, err := websocket.Accept(w, request, nil) // it answers the errors
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.CloseNow() }()
+		ctx := conn.CloseRead(request.Context())
+		s.serve(ctx, r, webSocketWriter(ctx, conn))
 	})
 }
 
-func (s *Stream) join(workspace string, r *reader) (leave func()) {
+func (s *Stream) join(workspace string) *reader {
+	r := &reader{workspace: workspace, events: make(chan event, readerBuffer)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.readers[workspace] == nil {
-		s.readers[workspace] = map[*reader]struct{}{}
-	}
-	s.readers[workspace][r] = struct{}{}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if delete(s.readers[workspace], r); len(s.readers[workspace]) == 0 {
-			delete(s.readers, workspace)
-		}
-	}
+	s.readers[r] = struct{}{}
+	return r
 }
 
-// serve writes until a write fails or the stream ends. An event without a kind is a heartbeat.
+func (s *Stream) leave(r *reader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.readers, r)
+}
+
+// serve writes until a write fails or the stream ends.
 func (s *Stream) serve(ctx context.Context, r *reader, write func(event) error) {
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	for err := write(event{}); err == nil; {
-		var e event
+	for e := (event{}); ; {
+		if e.skipped > 0 {
+			if write(event{Kind: "skipped", Data: fmt.Appendf(nil, `{"count":%d}`, e.skipped)}) != nil {
+				return
+			}
+		}
+		if write(e) != nil {
+			return
+		}
 		select {
 		case e = <-r.events:
 		case <-beat.C:
-			e.skipped = r.skipped.Swap(0)
+			e = event{skipped: r.skipped.Swap(0)}
 		case <-ctx.Done():
 			return
 		case <-s.done:
 			return
 		}
-		if e.skipped > 0 {
-			err = write(event{Kind: "skipped", Data: fmt.Appendf(nil, `{"count":%d}`, e.skipped)})
-		}
-		if err == nil {
-			err = write(e)
-		}
 	}
 }
 
-func writeSSE(w http.ResponseWriter) func(event) error {
+func sseWriter(w http.ResponseWriter) func(event) error {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	out := http.NewResponseController(w)
@@ -210,7 +208,7 @@ func writeSSE(w http.ResponseWriter) func(event) error {
 	}
 }
 
-func writeWebSocket(ctx context.Context, conn *websocket.Conn) func(event) error {
+func webSocketWriter(ctx context.Context, conn *websocket.Conn) func(event) error {
 	return func(e event) error {
 		ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 		defer cancel()

@@ -22,7 +22,7 @@ import (
 	"tidemark/kafka"
 )
 
-// A lineReader reads the events of an SSE response.
+// An sseReader reads the events of an SSE response.
 type sseReader struct{ lines *bufio.Scanner }
 
 func openSSE(t *testing.T, url string) sseReader {
@@ -75,7 +75,13 @@ func newStream(t *testing.T, conf kafka.Config, topic string) (*Stream, *httptes
 func (s *Stream) count(workspace string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.readers[workspace])
+	n := 0
+	for r := range s.readers {
+		if r.workspace == workspace {
+			n++
+		}
+	}
+	return n
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -190,9 +196,7 @@ func TestStreamEvents(t *testing.T) {
 // A reader that does not read is told how many notices it missed, in their place; the others miss nothing.
 func TestSlowReader(t *testing.T) {
 	s := NewStream(slog.New(slog.DiscardHandler), kafka.Config{}, "notify")
-	slow, fast := &reader{events: make(chan event, readerBuffer)}, &reader{events: make(chan event, readerBuffer)}
-	defer s.join("a", slow)()
-	defer s.join("a", fast)()
+	slow, fast := s.join("a"), s.join("a")
 	var got []string
 	for i := range int64(200) {
 		s.publish(notice(t, i, "a.1"))
@@ -256,8 +260,7 @@ func TestThousandReaders(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	for range 1000 {
-		r := &reader{events: make(chan event, readerBuffer)}
-		defer s.join("a", r)()
+		r := s.join("a")
 		go s.serve(ctx, r, func(e event) error {
 			if e.Kind == "notice" {
 				received.Add(1)

@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,7 +23,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tidemark/codecs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/rulefile"
 	"tidemark/sinks"
 )
 
@@ -29,21 +33,38 @@ const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 func loopbackOut() *Outbound { return NewOutbound(prefixes("127.0.0.0/8 ::1/128"), nil) }
 
-func webhookTo(t *testing.T, url string, secrets ...string) *WebhookSender {
+func webhookTo(t *testing.T, url string, secrets ...string) *webhookSender {
 	t.Helper()
-	w, err := NewWebhook(url, append(secrets, secret), loopbackOut())
+	w, err := newWebhook(&Webhook{url, secretFor(t, append(secrets, secret)...)}, loopbackOut())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return w
 }
 
+// secretFor returns where secrets are.
+func secretFor(t *testing.T, secrets ...string) rulefile.Secret {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	var rules struct {
+		Secret rulefile.Secret `yaml:"secret"`
+	}
+	err := errors.Join(os.WriteFile(path, []byte(strings.Join(secrets, " ")+"\n"), 0o600),
+		rulefile.Read("test", []byte("secret_file: "+path), &rules).Err())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rules.Secret
+}
+
 func message() *Message {
-	n := &tidemarkv1.Notice{OpId: "1/e 1/f", Event: "workspace_storage_file_updated", At: 1_700_000_000_123_456}
+	n := &tidemarkv1.Notice{
+		OpId: "1/e 1/f", Event: "workspace_storage_file_updated", At: 1_700_000_000_123_456, WorkspaceId: "1",
+		EventId: "e 1", FileId: "f", Position: &tidemarkv1.Position{}, After: &tidemarkv1.FileState{Name: "<q3>.pdf"},
+	}
 	return &Message{
 		ID: n.GetOpId(), Rule: "r", Notices: []*tidemarkv1.Notice{n}, Subject: "q3.pdf was updated",
 		Text: "text", HTML: "<p>html</p>",
-		Raw: []byte(`{"op_id":"1/e 1/f","after":{"name":"<q3>.pdf"}}`),
 	}
 }
 
@@ -58,6 +79,10 @@ func TestSignatureVector(t *testing.T) {
 }
 
 func TestWebhookRequest(t *testing.T) {
+	notice, err := codecs.Notice{}.Encode(message().Notices[0])
+	if err != nil {
+		t.Fatal(err)
+	}
 	var ids []string
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -80,7 +105,7 @@ func TestWebhookRequest(t *testing.T) {
 			t.Error(err)
 		}
 		if payload.Type != "workspace_storage_file_updated" || payload.Timestamp != "2023-11-14T22:13:20.123456Z" ||
-			string(payload.Data) != string(message().Raw) {
+			string(payload.Data) != string(notice) || !strings.Contains(string(notice), "<q3>.pdf") {
 			t.Errorf("%+v", payload)
 		}
 	}))
@@ -211,18 +236,18 @@ func TestWebhookSettings(t *testing.T) {
 	}{
 		{"https://example.com/hook", none, []string{secret}, ""},
 		{"http://example.com/hook", none, []string{secret}, "must begin with https://"},
-		{"ftp://example.com/hook", internal, []string{secret}, "must begin with https://"},
-		{"https://u:p@example.com/", none, []string{secret}, "user name"},
-		{"https:///hook", none, []string{secret}, "cannot be read"},
-		{"https://127.0.0.1/", none, []string{secret}, "127.0.0.1:443 is not public"},
+		{"ftp://example.com/hook", internal, []string{secret}, "want a URL"},
+		{"https://u:p@example.com/", none, []string{secret}, "without a password"},
+		{"https:///hook", none, []string{secret}, "want a URL"},
+		{"https://127.0.0.1/", none, []string{secret}, "127.0.0.1:443: the address is not public"},
 		{"https://localhost:8443/", none, []string{secret}, "is not public"},
 		{"https://[fe80::1%25lo]/", none, []string{secret}, "is not public"},
 		{"https://[::ffff:169.254.169.254]/", none, []string{secret}, "is not public"},
-		{"https://example.com/", none, nil, "needs secrets"},
-		{"https://example.com/", none, []string{"whsec_c2hvcnQ="}, "needs secrets"},
-		{"https://example.com/", none, []string{secret, "not base64!"}, "needs secrets"},
+		{"https://example.com/", none, nil, "is empty"},
+		{"https://example.com/", none, []string{"whsec_c2hvcnQ="}, "want whsec_"},
+		{"https://example.com/", none, []string{secret, "not base64!"}, "want whsec_"},
 	} {
-		w, err := NewWebhook(test.url, test.secrets, test.out)
+		w, err := newWebhook(&Webhook{test.url, secretFor(t, test.secrets...)}, test.out)
 		if err == nil && test.want != "" {
 			err = w.Check(t.Context())
 		}
@@ -268,7 +293,7 @@ func TestSpellingsOfLoopback(t *testing.T) {
 	roots.AddCert(server.Certificate())
 	for host := range strings.FieldsSeq(`localhost localhost. 2130706433 0177.0.0.1 0x7f.0.0.1 0x7f000001 127.1 0
 		[::ffff:7f00:1] [::1%25lo]`) {
-		w, err := NewWebhook("https://"+host+":"+port, []string{secret}, NewOutbound(nil, roots))
+		w, err := newWebhook(&Webhook{"https://" + host + ":" + port, secretFor(t, secret)}, NewOutbound(nil, roots))
 		if err == nil {
 			err = w.Send(t.Context(), message())
 		}
@@ -288,7 +313,7 @@ func TestRebinding(t *testing.T) {
 	addresses := make(chan byte, 16) // the last byte of 127.0.0.x that the DNS server answers
 	o.dialer.Resolver = resolver(t, addresses)
 	o.client.Transport.(*http.Transport).DisableKeepAlives = true
-	w, err := NewWebhook("http://rebind.example:"+port, []string{secret}, o)
+	w, err := newWebhook(&Webhook{"http://rebind.example:" + port, secretFor(t, secret)}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +324,7 @@ func TestRebinding(t *testing.T) {
 	o.allow = prefixes("127.0.0.2/32") // now 127.0.0.1, where the server is, is not allowed
 	addresses <- 1
 	err = w.Send(t.Context(), message())
-	if _, ok := errors.AsType[*forbidden](err); !ok || reached.Load() != 1 {
+	if !errors.Is(err, errForbidden) || reached.Load() != 1 {
 		t.Errorf("reached %d times: %v", reached.Load(), err)
 	}
 }

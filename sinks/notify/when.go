@@ -25,13 +25,12 @@ func (r *Rule) When(now, first time.Time) (at time.Time, delayedBy string) {
 	return at, delayedBy
 }
 
-// QuietHours are the hours in which messages wait, by the clock of the zone. From 22:00 to 07:00 crosses midnight. The
-// days are those on which they begin; none means every day.
+// QuietHours are the hours of each day in which messages wait, by the clock of the zone. From 22:00 to 07:00 crosses
+// midnight.
 type QuietHours struct {
 	From *Clock         `yaml:"from"`
 	To   *Clock         `yaml:"to"`
 	Zone *time.Location `yaml:"zone"`
-	Days []Day          `yaml:"days"`
 }
 
 // End returns when the quiet hours that include t end; t if none do.
@@ -41,7 +40,7 @@ type QuietHours struct {
 func (q *QuietHours) End(t time.Time) time.Time {
 	for q.include(t) {
 		local := t.In(q.Zone)
-		left := time.Duration((int(*q.To)-minutes(local)+24*60-1)%(24*60)+1) * time.Minute
+		left := time.Duration((*q.To-clock(local)+24*60)%(24*60)) * time.Minute
 		next := local.Add(left).Truncate(time.Minute)
 		if _, change := local.ZoneBounds(); !change.IsZero() && change.Before(next) {
 			next = change
@@ -52,38 +51,25 @@ func (q *QuietHours) End(t time.Time) time.Time {
 }
 
 func (q *QuietHours) include(t time.Time) bool {
-	local := t.In(q.Zone)
-	at, from, to := minutes(local), int(*q.From), int(*q.To)
-	today, yesterday := q.on(local.Weekday()), q.on((local.Weekday()+6)%7)
+	at, from, to := clock(t.In(q.Zone)), *q.From, *q.To
 	if from < to {
-		return today && from <= at && at < to
+		return from <= at && at < to
 	}
-	return today && at >= from || yesterday && at < to
+	return at >= from || at < to
 }
-
-func (q *QuietHours) on(day time.Weekday) bool {
-	for _, d := range q.Days {
-		if time.Weekday(d) == day {
-			return true
-		}
-	}
-	return len(q.Days) == 0
-}
-
-func minutes(t time.Time) int { return t.Hour()*60 + t.Minute() }
 
 // Check sets the default zone, and checks that there is a time outside of the hours.
 func (q *QuietHours) Check(f *rulefile.File, at string) {
 	q.Zone = cmp.Or(q.Zone, time.UTC)
-	if q.From == nil || q.To == nil {
-		f.Failf(at, `want from and to, for example {from: "22:00", to: "07:00", zone: Europe/Vienna}`)
-	} else if *q.From == *q.To && (q.on(0) && q.on(1) && q.on(2) && q.on(3) && q.on(4) && q.on(5) && q.on(6)) {
-		f.Failf(at, "they never end, so no message would be sent: want other hours, fewer days, or disabled: true")
+	if q.From == nil || q.To == nil || *q.From == *q.To {
+		f.Failf(at, `want from and to, two times like {from: "22:00", to: "07:00", zone: Europe/Vienna}`)
 	}
 }
 
 // A Clock is a time of day in minutes.
 type Clock int
+
+func clock(t time.Time) Clock { return Clock(t.Hour()*60 + t.Minute()) }
 
 // UnmarshalText reads a time like 22:00.
 func (c *Clock) UnmarshalText(text []byte) error {
@@ -91,22 +77,8 @@ func (c *Clock) UnmarshalText(text []byte) error {
 	if err != nil {
 		return fmt.Errorf("%q is not a time of day: want one like 22:00", text)
 	}
-	*c = Clock(minutes(t))
+	*c = clock(t)
 	return nil
-}
-
-// A Day is a day of the week.
-type Day time.Weekday
-
-// UnmarshalText reads the first three letters of a day.
-func (d *Day) UnmarshalText(text []byte) error {
-	for day := range time.Saturday + 1 {
-		if strings.ToLower(day.String()[:3]) == string(text) {
-			*d = Day(day)
-			return nil
-		}
-	}
-	return fmt.Errorf("%q is not a day: want mon, tue, wed, thu, fri, sat or sun", text)
 }
 
 // A Rate is how many messages of a rule are sent at most in a time. Those beyond it wait. The zero Rate is no limit.
