@@ -82,14 +82,10 @@ func start(t *testing.T, text, more string, handler http.HandlerFunc) (*model.Si
 		server.Close()
 	})
 	published := new(topicLog)
-	sink, err := model.New(model.Config{
+	return model.New(model.Config{
 		Rule: rule(t, fmt.Sprintf(text, server.URL, more)), Producer: published,
 		Topic: topology.Topic{Name: "fastio-predictions", Partitions: 4},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sink, published
+	}), published
 }
 
 // index returns the index record of a file of the workspace ws. change may change the file; without one it is deleted.
@@ -101,7 +97,8 @@ func index(t *testing.T, id string, version int64, change func(f *tidemarkv1.Fil
 	}
 	if change != nil {
 		op.Op, op.File = tidemarkv1.IndexOp_OP_UPSERT, &tidemarkv1.FileState{
-			WorkspaceId: "ws", FileId: id, Version: version, Status: tidemarkv1.Status_STATUS_ACTIVE, Name: id, Path: "/" + id,
+			WorkspaceId: "ws", FileId: id, Version: version, Status: tidemarkv1.Status_STATUS_ACTIVE,
+			Name: id, Path: "/" + id,
 		}
 		change(op.File)
 	}

@@ -83,15 +83,13 @@ type answer struct {
 }
 
 // New returns a sink. Nothing is connected before Check.
-func New(c Config) (*Sink, error) {
-	s := &Sink{Config: c, client: new(http.Client), slots: semaphore.NewWeighted(int64(c.Rule.MaxInFlight))}
-	s.client.CheckRedirect = func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse // the other server would get the headers
-	}
+func New(c Config) *Sink {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = c.Rule.MaxInFlight
-	s.client.Transport = transport
-	return s, nil
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse // the other server would get the headers
+	}}
+	return &Sink{Config: c, client: client, slots: semaphore.NewWeighted(int64(c.Rule.MaxInFlight))}
 }
 
 // Deliver implements sinks.Sink. It sends the requests of a batch at the same time, and begins none after a failure.

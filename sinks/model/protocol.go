@@ -19,13 +19,13 @@ import (
 	"tidemark/sinks"
 )
 
-const maxAnswer = 256 << 10 // bytes; decoded, they may take 30 times as many
+const maxAnswer = 256 << 10 // bytes; decoded, they may take 50 times as many
 
 // A reply is an answer of the Open Inference Protocol v2 (KServe) or of TensorFlow Serving.
 type reply struct {
 	ModelVersion string           `json:"model_version"`
 	Inputs       []tensor         `json:"inputs"`               // in metadata
-	Outputs      json.RawMessage  `json:"outputs"`              // of KServe tensors; of TensorFlow by name, or those of the only output
+	Outputs      json.RawMessage  `json:"outputs"`              // KServe: tensors; TensorFlow: by name, or the only one
 	Versions     []map[string]any `json:"model_version_status"` // of TensorFlow
 }
 
@@ -84,7 +84,11 @@ func (s *Sink) ask(ctx context.Context, tasks []*task) error {
 		verb, body["inputs"] = ":predict", columns
 		body["signature_name"] = cmp.Or(tf.Signature, "serving_default")
 	}
-	r, err := s.call(ctx, http.MethodPost, verb, body)
+	data, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	r, err := s.call(ctx, http.MethodPost, verb, data)
 	if err != nil {
 		return err
 	}
@@ -118,19 +122,18 @@ func (s *Sink) outputs(r *reply, n int) (map[string][]any, error) {
 			return nil, err
 		}
 		for _, t := range tensors {
-			data, width := flatten([]any{}, t.Data), 1
-			for _, size := range t.Shape[min(1, len(t.Shape)):] {
-				width *= size
+			data, size := flatten([]any{}, t.Data), 1.0
+			for _, dimension := range t.Shape {
+				size *= float64(dimension)
 			}
-			if len(t.Shape) == 0 || t.Shape[0] != n || width > len(data) || len(data) != width*n {
+			if len(t.Shape) == 0 || t.Shape[0] != n || size != float64(len(data)) {
 				return nil, unfit("output %s: shape %v and %d values for %d files", t.Name, t.Shape, len(data), n)
 			}
-			for i := range n {
-				var value any = data[i*width : (i+1)*width]
-				if len(t.Shape) == 1 {
-					value = data[i]
+			if all[t.Name] = data; len(t.Shape) > 1 {
+				all[t.Name] = make([]any, n)
+				for i := range n {
+					all[t.Name][i] = data[i*len(data)/n : (i+1)*len(data)/n]
 				}
-				all[t.Name] = append(all[t.Name], value)
 			}
 		}
 	} else {
@@ -196,7 +199,7 @@ func decode(data []byte, into any) error {
 }
 
 // call makes a request to the model and reads the answer.
-func (s *Sink) call(ctx context.Context, method, verb string, body map[string]any) (*reply, error) {
+func (s *Sink) call(ctx context.Context, method, verb string, body []byte) (*reply, error) {
 	e, path := s.Rule.endpoint(), "/v1/models/"
 	if s.Rule.KServe != nil {
 		path = "/v2/models/"
@@ -205,14 +208,7 @@ func (s *Sink) call(ctx context.Context, method, verb string, body map[string]an
 	if e.Version != "" {
 		path += "/versions/" + url.PathEscape(e.Version)
 	}
-	var data []byte
-	var err error
-	if method == http.MethodPost {
-		if data, err = json.Marshal(body); err != nil {
-			return nil, fmt.Errorf("encode request: %w", err)
-		}
-	}
-	request, err := http.NewRequestWithContext(ctx, method, path+verb, bytes.NewReader(data))
+	request, err := http.NewRequestWithContext(ctx, method, path+verb, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("ask the model: %w", err)
 	}
@@ -230,7 +226,8 @@ func (s *Sink) call(ctx context.Context, method, verb string, body map[string]an
 	}
 	defer response.Body.Close()
 	r := new(reply)
-	switch data, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer+1)); {
+	data, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	switch {
 	case err != nil:
 	case response.StatusCode != http.StatusOK:
 		return nil, refusal(response, data)

@@ -24,7 +24,7 @@ type Rules struct {
 // A Rule selects files, which must meet all conditions, and a model.
 type Rule struct {
 	Name        string        `yaml:"name"`
-	Workspaces  []string      `yaml:"workspaces"`
+	Workspaces  []glob        `yaml:"workspaces"`
 	Paths       []glob        `yaml:"paths"`
 	Mimes       []glob        `yaml:"mimes"`
 	MinSize     *int64        `yaml:"min_size"`
@@ -64,8 +64,9 @@ type Input struct {
 type glob string
 
 func (g *glob) UnmarshalText(text []byte) error {
-	if *g = glob(text); !doublestar.ValidatePattern(string(text)) {
-		return fmt.Errorf("%q is not a glob: want one like /reports/**/*.pdf", text)
+	*g = glob(text)
+	if pattern := strings.TrimPrefix(string(text), "!"); pattern == "" || !doublestar.ValidatePattern(pattern) {
+		return fmt.Errorf("%q is not a glob: want one like /reports/**/*.pdf, or !/reports/drafts/**", text)
 	}
 	return nil
 }
@@ -109,8 +110,8 @@ func (r *Rule) Check(f *rulefile.File, at string) {
 	if r.Deadline < 0 || r.Deadline > 10*time.Minute {
 		f.Failf(at+".deadline", "want 10m at most, found %v", r.Deadline)
 	}
-	if r.MaxInFlight < 1 || r.MaxInFlight > 16 {
-		f.Failf(at+".max_in_flight", "want 1 to 16, found %d", r.MaxInFlight)
+	if r.MaxInFlight < 1 || r.MaxInFlight > 8 {
+		f.Failf(at+".max_in_flight", "want 1 to 8, found %d", r.MaxInFlight)
 	}
 	if r.Batch < 1 || r.Batch > 256 {
 		f.Failf(at+".batch", "want 1 to 256, found %d", r.Batch)
@@ -155,7 +156,7 @@ func (in *Input) Check(f *rulefile.File, at string) {
 // file of unknown size is not selected if the rule uses the size.
 func (r *Rule) match(op *tidemarkv1.IndexOp) bool {
 	f := op.GetFile()
-	if len(r.Workspaces) > 0 && !slices.Contains(r.Workspaces, op.GetWorkspaceId()) {
+	if !matchAny(r.Workspaces, op.GetWorkspaceId()) {
 		return false
 	} else if op.GetOp() == tidemarkv1.IndexOp_OP_DELETE {
 		return true
@@ -167,9 +168,17 @@ func (r *Rule) match(op *tidemarkv1.IndexOp) bool {
 		(r.MinSize == nil || f.GetSize() >= *r.MinSize) && (r.MaxSize == nil || f.GetSize() <= *r.MaxSize)
 }
 
-// matchAny ignores a slash at the beginning: senders may leave it out.
+// matchAny reports whether one of the globs matches, or there are only globs with a !, and none of these matches. It
+// ignores a slash at the beginning: senders may leave it out.
 func matchAny(globs []glob, text string) bool {
-	return len(globs) == 0 || slices.ContainsFunc(globs, func(g glob) bool {
-		return doublestar.MatchUnvalidated(strings.TrimPrefix(string(g), "/"), strings.TrimPrefix(text, "/"))
-	})
+	matches := !slices.ContainsFunc(globs, func(g glob) bool { return g[0] != '!' })
+	for _, g := range globs {
+		pattern, excludes := strings.CutPrefix(string(g), "!")
+		if doublestar.MatchUnvalidated(strings.TrimPrefix(pattern, "/"), strings.TrimPrefix(text, "/")) {
+			if matches = true; excludes {
+				return false
+			}
+		}
+	}
+	return matches
 }

@@ -83,8 +83,9 @@ func TestLoadBadRules(t *testing.T) {
 			t.Errorf("no error at %s", line)
 		}
 	}
-	t.Logf("%v", err)
-	for _, part := range []string{":17: rules[1].batch: ", "kserve and tensorflow", "rules[2].name: the name b is taken"} {
+	for _, part := range []string{
+		":17: rules[1].batch: ", "kserve and tensorflow", "rules[2].name: the name b is taken",
+	} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("no %q", part)
 		}
@@ -112,24 +113,28 @@ func TestMatch(t *testing.T) {
 		change     func(f *tidemarkv1.FileState)
 		want       bool
 	}{
-		"none":              {"", func(*tidemarkv1.FileState) {}, true},
-		"path":              {"paths: [/docs/**/*.pdf]", func(f *tidemarkv1.FileState) { f.Path = "/docs/a/b/c.pdf" }, true},
-		"path, no slash":    {"paths: [/docs/*.pdf]", func(f *tidemarkv1.FileState) { f.Path = "docs/c.pdf" }, true},
-		"other path":        {"paths: [/docs/*.pdf, /x]", func(f *tidemarkv1.FileState) { f.Path = "/docs/a/c.pdf" }, false},
-		"mime":              {"mimes: [text/*]", func(f *tidemarkv1.FileState) { f.Mime = "Text/Plain; charset=x" }, true},
-		"mime, exact":       {"mimes: [text/plain]", func(f *tidemarkv1.FileState) { f.Mime = "text/plain ;x" }, true},
-		"other mime":        {"mimes: [text/*]", func(f *tidemarkv1.FileState) { f.Mime = "image/png" }, false},
-		"workspace":         {"workspaces: [ws]", func(*tidemarkv1.FileState) {}, true},
-		"other workspace":   {"workspaces: [ws2]", func(*tidemarkv1.FileState) {}, false},
-		"at the bounds":     {"min_size: 5, max_size: 5", size(5), true},
-		"too small":         {"min_size: 6", size(5), false},
-		"too large":         {"max_size: 4", size(5), false},
-		"unknown size":      {"max_size: 4", func(*tidemarkv1.FileState) {}, false},
-		"one of two is met": {"min_size: 1, paths: [/no]", size(5), false},
+		"none":               {"", func(*tidemarkv1.FileState) {}, true},
+		"path":               {"paths: [/docs/**/*.pdf]", func(f *tidemarkv1.FileState) { f.Path = "/docs/a/b/c.pdf" }, true},
+		"path, no slash":     {"paths: [/docs/*.pdf]", func(f *tidemarkv1.FileState) { f.Path = "docs/c.pdf" }, true},
+		"other path":         {"paths: [/docs/*.pdf, /x]", func(f *tidemarkv1.FileState) { f.Path = "/docs/a/c.pdf" }, false},
+		"excluded path":      {`paths: ["/docs/**", "!/docs/a/**"]`, func(f *tidemarkv1.FileState) { f.Path = "/docs/a/c.pdf" }, false},
+		"not excluded":       {`paths: ["/docs/**", "!/docs/a/**"]`, func(f *tidemarkv1.FileState) { f.Path = "/docs/b/c.pdf" }, true},
+		"only an exclusion":  {`paths: ["!/docs/a/**"]`, func(f *tidemarkv1.FileState) { f.Path = "/x" }, true},
+		"mime":               {"mimes: [text/*]", func(f *tidemarkv1.FileState) { f.Mime = "Text/Plain; charset=x" }, true},
+		"mime, exact":        {"mimes: [text/plain]", func(f *tidemarkv1.FileState) { f.Mime = "text/plain ;x" }, true},
+		"other mime":         {"mimes: [text/*]", func(f *tidemarkv1.FileState) { f.Mime = "image/png" }, false},
+		"workspace":          {"workspaces: [ws]", func(*tidemarkv1.FileState) {}, true},
+		"other workspace":    {"workspaces: [ws2]", func(*tidemarkv1.FileState) {}, false},
+		"excluded workspace": {`workspaces: ["!ws"]`, func(*tidemarkv1.FileState) {}, false},
+		"at the bounds":      {"min_size: 5, max_size: 5", size(5), true},
+		"too small":          {"min_size: 6", size(5), false},
+		"too large":          {"max_size: 4", size(5), false},
+		"unknown size":       {"max_size: 4", func(*tidemarkv1.FileState) {}, false},
+		"one of two is met":  {"min_size: 1, paths: [/no]", size(5), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sink, published := start(t, "{name: r, tensorflow: {url: %q, model: m}, inputs: [{name: n, field: name}], %s}",
-				test.conditions, answer(`{"outputs":[1]}`))
+			sink, published := start(t,
+				"{name: r, tensorflow: {url: %q, model: m}, inputs: [{name: n, field: name}], %s}", test.conditions, answer(`{"outputs":[1]}`))
 			if err := sink.Deliver(t.Context(), append(files(t), index(t, "a", 1, test.change))); err != nil {
 				t.Fatal(err)
 			}
