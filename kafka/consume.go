@@ -34,8 +34,8 @@ type ConsumerConfig struct {
 }
 
 // A Handler handles the records of one partition from its assignment until Next returns ErrRevoked. It decides by
-// Handled what is committed, which may be less than it has received. Any other error ends Run, so it retries what can be
-// retried. It must return soon after ctx ended: until then the partition cannot go to another member.
+// Handled what is committed, which may be less than it has received. Any other error ends Run, so it retries what can
+// be retried. It must return soon after ctx ended: until then the partition cannot go to another member.
 type Handler func(ctx context.Context, p *AssignedPartition) error
 
 // A Consumer is a member of a consumer group. It delivers committed records at least once, and in order per partition:

@@ -71,8 +71,8 @@ func waits(err error) bool {
 // errCancelled is an attempt whose partition was revoked.
 var errCancelled = errors.New("cancelled")
 
-// Do calls attempt until it returns nil, or a *Rejected or a *waitError, which Do returns, or ctx ends. Between attempts it pauses, and
-// while the destination is down only one of the goroutines tries.
+// Do calls attempt until it returns nil, a *Rejected or a *waitError, which Do returns, or ctx ends. It pauses between
+// attempts, and while the destination is down only one of the goroutines tries.
 func (r *Retry) Do(ctx context.Context, attempt func(ctx context.Context) error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.Multiplier, pauses.MaxInterval = firstPause, 2, maxPause

@@ -49,7 +49,7 @@ func (c *sinkCommand) Run(ctx context.Context, con console) error {
 				more, err = c.archiveFlags.services(h, c.Data, c.InstanceID)
 			case topology.SinkModel:
 				if c.ModelRules == "" {
-					return nil, usagef("--model-rules is missing: the file of rules; see docs/sinks.md")
+					return nil, usagef("--model-rules is missing: the file of rules; see docs/model.md")
 				}
 				more, err = c.modelFlags.services(h, c.InstanceID)
 			}

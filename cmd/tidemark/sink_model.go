@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"tidemark/doctor"
 	"tidemark/kafka"
@@ -27,12 +28,10 @@ func (f modelFlags) services(h *host, instance string) (services []service, err 
 	}
 	for _, rule := range rules {
 		name := topology.SinkModel + "-" + rule.Name
-		sink, err := model.New(model.Config{Rule: rule, Topic: h.streams.Predictions, Producer: producer})
-		if err != nil {
-			return nil, err
-		}
+		sink := model.New(model.Config{Rule: rule, Topic: h.streams.Predictions, Producer: producer})
 		config := h.sinkConfig(name, instance, h.streams.Index)
-		config.BatchRecords, config.BufferBytes = modelBatch, modelBuffer
+		config.BatchRecords, config.BufferBytes = rule.Batch*rule.MaxInFlight, modelBuffer
+		config.Attempt = 2*rule.Deadline + 10*time.Second
 		loop, err := sinks.NewLoop(config, sink)
 		if err != nil {
 			return nil, err
@@ -46,11 +45,7 @@ func (f modelFlags) services(h *host, instance string) (services []service, err 
 	}}), nil
 }
 
-// All partitions of all rules have a buffer.
-const (
-	modelBatch  = 100
-	modelBuffer = 128 << 10
-)
+const modelBuffer = 128 << 10 // of each partition of each rule
 
 // destinations returns the doctor's checks of the models.
 func (f modelFlags) destinations() (all []doctor.Destination, err error) {
@@ -59,10 +54,7 @@ func (f modelFlags) destinations() (all []doctor.Destination, err error) {
 		return nil, err
 	}
 	for _, rule := range rules {
-		sink, err := model.New(model.Config{Rule: rule})
-		if err != nil {
-			return nil, err
-		}
+		sink := model.New(model.Config{Rule: rule})
 		all = append(all, doctor.Destination{Name: topology.SinkModel + "-" + rule.Name, Check: sink.Check})
 	}
 	return all, nil

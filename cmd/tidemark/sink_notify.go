@@ -119,7 +119,7 @@ func (f notifyFlags) destinations() (all []doctor.Destination, err error) {
 			return nil, err
 		}
 		name := topology.SinkNotify + "-" + rules.Rules[i].Name
-		all = append(all, doctor.Destination{Name: name, Check: sink.Sender.Check})
+		all = append(all, doctor.Destination{Name: name, Check: sink.Check})
 	}
 	return all, nil
 }
