@@ -15,8 +15,8 @@ import (
 
 // placeFlags say where an S3 server is. Its credentials are read as S3 clients do: AWS_ACCESS_KEY_ID and others.
 type placeFlags struct {
-	S3Endpoint string `help:"S3 server of another provider, like http://127.0.0.1:9000; without it, Amazon's." name:"s3-endpoint" placeholder:"URL" group:"Archive"`
-	S3Region   string `help:"Region of the bucket; without it AWS_REGION, or what the server says." name:"s3-region" placeholder:"NAME" group:"Archive"`
+	S3Endpoint string `help:"S3 server of another provider, like http://127.0.0.1:9000; without it, Amazon's." name:"s3-endpoint" env:"TIDEMARK_S3_ENDPOINT" placeholder:"URL" group:"Archive"`
+	S3Region   string `help:"Region of the bucket; without it AWS_REGION, or what the server says." name:"s3-region" env:"TIDEMARK_S3_REGION" placeholder:"NAME" group:"Archive"`
 }
 
 func (f placeFlags) at(url string) archive.Place {
