@@ -23,8 +23,9 @@ const unfinished = "_unfinished"
 func (d folder) Create(ctx context.Context, name string, file *os.File) (bool, error) {
 	final := filepath.Join(string(d), filepath.FromSlash(name))
 	err := d.link(ctx, final, file)
-	if errors.Is(err, fs.ErrExist) {
-		return false, nil
+	exists := errors.Is(err, fs.ErrExist)
+	if exists { // whoever created it may not have reached the sync
+		err = nil
 	}
 	for dir := filepath.Dir(final); err == nil && len(dir) >= len(d); dir = filepath.Dir(dir) {
 		err = syncFolder(dir)
@@ -32,7 +33,7 @@ func (d folder) Create(ctx context.Context, name string, file *os.File) (bool, e
 	if err != nil {
 		return false, fmt.Errorf(flag+": %w", err)
 	}
-	return true, nil
+	return !exists, nil
 }
 
 func (d folder) link(ctx context.Context, final string, file *os.File) error {

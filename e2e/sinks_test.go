@@ -177,8 +177,7 @@ func TestSinks(t *testing.T) {
 		}
 		r := runSinks(t, server, path)
 		t.Log("\n" + r.String())
-		stale := r.Count("search: documents missing") + r.Count("search: documents wrong")
-		if stale == 0 || r.Count("messages lost") == 0 {
+		if r.Count("messages lost") == 0 { // a document that was lost is often replaced by its next version
 			t.Error("the mutant was not found guilty: the test proves less than it says")
 		}
 	})

@@ -231,9 +231,10 @@ func TestTopicCheckerNamesTheTopicWithMorePartitions(t *testing.T) {
 		t.Fatal(err, answers.Error())
 	}
 	want := "topic " + s.Notify.Name + ": partitions is 8, want 4"
-	if err := checker.Partitions(t.Context()); err == nil || err.Error() != want {
-		t.Errorf("%v, want %s", err, want)
-	}
+	await(t, want, func() bool { // the brokers learn of it by and by
+		err := checker.Partitions(t.Context())
+		return err != nil && err.Error() == want
+	})
 	for _, err := range []error{kafka.CheckTopics(t.Context(), c, s.Topics()), checker.Topics(t.Context())} {
 		if err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"time"
 
 	"tidemark/sinks"
@@ -52,8 +51,8 @@ func (p *poster) post(ctx context.Context, r *sinks.Record) error {
 	case code == http.StatusBadRequest, code == http.StatusUnprocessableEntity:
 		return &sinks.Rejected{Reason: "correct the file's fields", Answer: string(answer)}
 	case code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable:
-		if seconds, notNumber := strconv.Atoi(response.Header.Get("Retry-After")); notNumber == nil {
-			return &sinks.Later{Pause: time.Duration(seconds) * time.Second, Err: fmt.Errorf("answered %s", answer)}
+		if pause := sinks.RetryAfter(response.Header, time.Hour); pause > 0 {
+			return &sinks.Later{Pause: pause, Err: fmt.Errorf("answered %s", answer)}
 		}
 	}
 	return fmt.Errorf("answered %s: %s", response.Status, answer)

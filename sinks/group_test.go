@@ -2,6 +2,7 @@ package sinks_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -143,7 +144,7 @@ func TestLoopWaitingBatchGrows(t *testing.T) {
 	loop := b.loop(t, sinks.Config{BatchRecords: 5}, func(_ context.Context, batch []*sinks.Record) error {
 		if string(batch[0].Value) == "v000" && len(batch) < 5 {
 			first <- struct{}{}
-			return &sinks.Later{Pause: 300 * time.Millisecond}
+			return &sinks.Later{Pause: 300 * time.Millisecond, Waiting: true}
 		}
 		var got []string
 		for _, r := range batch {
@@ -168,4 +169,35 @@ func TestLoopWaitingBatchGrows(t *testing.T) {
 			t.Errorf("%v failed attempts", value)
 		}
 	})
+}
+
+// A partition is given up at once while a full batch waits for its time, and while a batch waits for its next attempt.
+func TestLoopStopsWhileABatchWaits(t *testing.T) {
+	for name, answer := range map[string]*sinks.Later{
+		"its time": {Pause: time.Minute, Waiting: true}, "the next attempt": {Pause: time.Minute, Err: errors.New("503")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.put(t, 1, values(0, 5)...)
+			asked := make(chan struct{}, 100)
+			loop := b.loop(t, sinks.Config{BatchRecords: 5}, func(context.Context, []*sinks.Record) error {
+				asked <- struct{}{}
+				return answer
+			})
+			stop := run(t, loop.Run)
+			<-asked
+			time.Sleep(200 * time.Millisecond)
+			begin := time.Now()
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begin); took > 5*time.Second || len(asked) > 1 {
+				t.Errorf("left after %v and %d more attempts", took, len(asked))
+			}
+			committed, err := kafka.Committed(t.Context(), b.conf, b.s.SinkGroup("test"), b.s.Index.Name)
+			if err != nil || committed[1].At > 0 {
+				t.Errorf("committed %v, %v", committed, err)
+			}
+		})
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -55,9 +56,8 @@ type Loop struct {
 func NewLoop(config Config, sink Sink) (*Loop, error) {
 	l := newLoop(config)
 	l.sink = sink
-	consumer := l.consumerConfig()
-	consumer.Topics = append(consumer.Topics, config.Streams.SinkRetry.Name)
 	var err error
+	consumer := l.consumerConfig(config.Streams.SinkRetry)
 	l.consumer, err = kafka.NewConsumer(l.config.Log, config.Kafka, consumer, l.partition)
 	return l, err
 }
@@ -75,19 +75,20 @@ func newLoop(config Config) *Loop {
 	config.Log = config.Log.With("sink", config.Name)
 	config.Attempt = cmp.Or(config.Attempt, 30*time.Second)
 	config.BatchRecords = cmp.Or(config.BatchRecords, 500)
+	config.BufferBytes = cmp.Or(config.BufferBytes, 1<<20)
 	return &Loop{
 		config: config, metrics: config.Metrics.of(config.Name),
 		retry: NewRetry(config.Name, config.Attempt, config.Log, config.Metrics),
 	}
 }
 
-func (l *Loop) consumerConfig() kafka.ConsumerConfig {
+func (l *Loop) consumerConfig(more ...topology.Topic) kafka.ConsumerConfig {
 	config := kafka.ConsumerConfig{
 		Group: l.config.Streams.SinkGroup(l.config.Name), InstanceID: l.config.InstanceID,
 		BatchRecords: l.config.BatchRecords, BufferBytes: l.config.BufferBytes,
 		ControlRecords: l.config.ControlRecords,
 	}
-	for _, topic := range l.config.Topics {
+	for _, topic := range slices.Concat(l.config.Topics, more) {
 		config.Topics = append(config.Topics, topic.Name)
 	}
 	return config
@@ -145,7 +146,7 @@ func (l *Loop) Deliver(ctx context.Context, topic topology.Topic, spans kafka.Sp
 			flush := func() error {
 				records := batch
 				batch, bytes = nil, 0
-				return l.handle(ctx, records)
+				return l.deliver(ctx, ctx, l.records(records), false)
 			}
 			err := kafka.Read(ctx, l.config.Kafka, topic.Name, kafka.Spans{partition: span}, func(r *kgo.Record) error {
 				batch, bytes = append(batch, r), bytes+len(r.Value)
@@ -179,61 +180,83 @@ func (l *Loop) Do(ctx context.Context, attempt func(ctx context.Context) error) 
 // partition is the handler of the consumer. While a batch waits for its time it takes on the records that follow, so
 // that a digest has all of them.
 func (l *Loop) partition(ctx context.Context, p *kafka.AssignedPartition) error {
+	pausing, cancel := context.WithCancel(ctx) // an attempt may go on after a revocation, a pause may not
+	defer cancel()
+	go func() {
+		select {
+		case <-p.Revoked():
+			cancel()
+		case <-pausing.Done():
+		}
+	}()
 	for {
 		records, err := p.Next(ctx)
 		if err != nil {
 			return err
 		}
+		batch := l.records(records)
 		for {
-			err := l.handle(ctx, records)
+			err = l.deliver(ctx, pausing, batch, true)
 			waiting, ok := errors.AsType[*waitError](err)
-			if err == nil {
-				break
-			}
 			if !ok {
-				return fmt.Errorf("from offset %d: %w", records[0].Offset, err)
+				break
 			}
 			if records, err = l.gather(ctx, p, records, waiting.pause); err != nil {
 				return err
 			}
+			batch = l.records(records)
 		}
+		switch {
+		case err != nil && pausing.Err() != nil && ctx.Err() == nil:
+			return kafka.ErrRevoked
+		case err != nil:
+			return fmt.Errorf("from offset %d: %w", records[0].Offset, err)
+		}
+		l.metrics.skipped.Add(float64(len(records) - len(batch)))
 		p.Handled(records[len(records)-1])
 	}
 }
 
-// gather adds the records that come during a pause, as long as there are fewer than a batch may have.
+// gather adds the records that come during a pause, as long as a batch may have more.
 func (l *Loop) gather(
 	ctx context.Context, p *kafka.AssignedPartition, records []*kgo.Record, pause time.Duration,
 ) ([]*kgo.Record, error) {
 	until, cancel := context.WithTimeout(ctx, pause)
 	defer cancel()
-	for len(records) < l.config.BatchRecords {
+	for len(records) < l.config.BatchRecords && sizeOf(records) < l.config.BufferBytes {
 		more, err := p.Next(until)
-		if err != nil && until.Err() != nil && ctx.Err() == nil {
+		switch {
+		case err == nil:
+			records = append(records, more...)
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 			return records, nil
-		}
-		if err != nil {
+		default:
 			return nil, err
 		}
-		records = append(records, more...)
 	}
 	select {
 	case <-until.Done():
+		return records, ctx.Err()
 	case <-p.Revoked():
+		return nil, kafka.ErrRevoked
 	}
-	return records, nil
 }
 
-// handle delivers records of a partition.
-func (l *Loop) handle(ctx context.Context, records []*kgo.Record) error {
-	batch := make([]*Record, 0, len(records))
+func sizeOf(records []*kgo.Record) (bytes int) {
 	for _, r := range records {
+		bytes += len(r.Key) + len(r.Value)
+	}
+	return bytes
+}
+
+// records returns the records for the sink.
+func (l *Loop) records(read []*kgo.Record) (batch []*Record) {
+	for _, r := range read {
 		if record, mine := l.record(r); mine {
 			batch = append(batch, record)
 		}
 	}
-	l.metrics.skipped.Add(float64(len(records) - len(batch)))
-	return l.deliver(ctx, batch, true)
+	return batch
 }
 
 // record returns the record for the sink. A record of the retry topic that is for another sink is not delivered.
@@ -259,12 +282,12 @@ func (l *Loop) record(r *kgo.Record) (record *Record, mine bool) {
 
 // deliver returns when every record of the batch is applied or a dead letter, or ctx ends. If it is a whole batch that
 // waits for its time, it returns a *waitError.
-func (l *Loop) deliver(ctx context.Context, batch []*Record, whole bool) error {
+func (l *Loop) deliver(ctx, pausing context.Context, batch []*Record, whole bool) error {
 	if len(batch) == 0 {
 		return nil
 	}
 	open, rejected := batch, map[*Record]*Rejected{}
-	err := l.retry.Do(ctx, func(ctx context.Context) error {
+	err := l.retry.do(ctx, pausing, func(ctx context.Context) error {
 		err := l.sink.Deliver(ctx, open)
 		partial, ok := errors.AsType[*Partial](err)
 		if later, _ := errors.AsType[*Later](err); !ok && waits(err) && whole && len(open) == len(batch) {
@@ -274,10 +297,15 @@ func (l *Loop) deliver(ctx context.Context, batch []*Record, whole bool) error {
 			return err
 		}
 		maps.Copy(rejected, partial.Rejected)
+		before := len(open)
 		if open = partial.Again; len(open) == 0 {
 			return nil
 		}
-		return cmp.Or(partial.Err, errNotApplied)
+		err = cmp.Or(partial.Err, errNotApplied)
+		if len(open) < before {
+			err = &progressError{err}
+		}
+		return err
 	})
 	switch refusal, ok := errors.AsType[*Rejected](err); {
 	case err == nil:
@@ -296,10 +324,10 @@ func (l *Loop) deliver(ctx context.Context, batch []*Record, whole bool) error {
 	}
 	l.metrics.delivered.Add(float64(len(batch) - len(rejected) - len(open)))
 	half := len(open) / 2
-	if err := l.deliver(ctx, open[:half], false); err != nil {
+	if err := l.deliver(ctx, pausing, open[:half], false); err != nil {
 		return err
 	}
-	return l.deliver(ctx, open[half:], false)
+	return l.deliver(ctx, pausing, open[half:], false)
 }
 
 var errNotApplied = errors.New("the destination has not applied all records")
@@ -323,70 +351,15 @@ func (l *Loop) begin(ctx context.Context) error {
 	if !l.config.FromEnd {
 		return nil
 	}
-	return l.commit(ctx, func(committed kadm.Offset, found bool, end int64) int64 {
-		if found {
-			return committed.At
-		}
-		return end
-	})
-}
-
-// holdEvery is how often the offsets of a sink that does not run are committed again. The brokers delete those of a
-// group without members after offsets.retention.minutes, 7 days by default.
-const holdEvery = time.Hour
-
-// Hold keeps the group's offsets until ctx ends, and delivers nothing: Run goes on where the group was.
-func (l *Loop) Hold(ctx context.Context) error {
-	for {
-		if err := l.begin(ctx); err != nil {
-			return err
-		}
-		if err := l.commit(ctx, func(committed kadm.Offset, found bool, _ int64) int64 {
-			if found {
-				return committed.At
-			}
-			return -1
-		}); err != nil {
-			return err
-		}
-		select {
-		case <-time.After(holdEvery):
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// commit commits what offset returns for each partition, unless that is negative or the group has members.
-func (l *Loop) commit(ctx context.Context, offset func(committed kadm.Offset, found bool, end int64) int64) error {
 	group := l.config.Streams.SinkGroup(l.config.Name)
 	pauses := backoff.NewExponentialBackOff()
 	pauses.MaxInterval = maxPause
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		var commits []kadm.Offset
-		for _, topic := range l.config.Topics {
-			committed, err := kafka.Committed(ctx, l.config.Kafka, group, topic.Name)
-			if err != nil {
-				return struct{}{}, waitable(err)
-			}
-			spans, err := kafka.Extent(ctx, l.config.Kafka, topic.Name)
-			if err != nil {
-				return struct{}{}, waitable(err)
-			}
-			for partition, span := range spans {
-				at, found := committed[partition]
-				if next := offset(at, found, span.To); next >= 0 {
-					commits = append(commits, kadm.Offset{
-						Topic: topic.Name, Partition: partition, At: next, LeaderEpoch: -1,
-					})
-				}
-			}
+		err := l.commitEnds(ctx, group)
+		if err != nil && !kafka.Unreachable(err) {
+			err = backoff.Permanent(err)
 		}
-		err := kafka.Commit(ctx, l.config.Kafka, group, commits...)
-		if errors.Is(err, kafka.ErrHasMembers) {
-			err = nil
-		}
-		return struct{}{}, waitable(err)
+		return struct{}{}, err
 	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0))
 	if ctx.Err() != nil {
 		return nil
@@ -394,10 +367,61 @@ func (l *Loop) commit(ctx context.Context, offset func(committed kadm.Offset, fo
 	return err
 }
 
-// waitable makes errors permanent, but for those of brokers that do not answer.
-func waitable(err error) error {
-	if err != nil && !kafka.Unreachable(err) {
-		return backoff.Permanent(err)
+// commitEnds commits the log end offsets of a new group. A partition that the group does not know yet, and one whose
+// commit is below the log start offset, begins at that: there are records that the sink has not seen.
+func (l *Loop) commitEnds(ctx context.Context, group string) error {
+	var commits []kadm.Offset
+	for _, topic := range l.config.Topics {
+		committed, err := kafka.Committed(ctx, l.config.Kafka, group, topic.Name)
+		if err != nil {
+			return err
+		}
+		spans, err := kafka.Extent(ctx, l.config.Kafka, topic.Name)
+		if err != nil {
+			return err
+		}
+		for partition, span := range spans {
+			at, found := committed[partition]
+			next := span.From
+			switch {
+			case found && at.At >= span.From:
+				continue
+			case found:
+				l.config.Log.WarnContext(ctx, "retention has deleted records that the sink has not seen",
+					"topic", topic.Name, "partition", partition, "records", span.From-at.At)
+			case len(committed) == 0:
+				next = span.To
+			}
+			commits = append(commits, kadm.Offset{
+				Topic: topic.Name, Partition: partition, At: next, LeaderEpoch: -1,
+			})
+		}
 	}
-	return err
+	if err := kafka.Commit(ctx, l.config.Kafka, group, commits...); !errors.Is(err, kafka.ErrHasMembers) {
+		return err
+	}
+	return nil
+}
+
+// Hold is Run for a sink that is disabled: it delivers nothing. It is a member of the group all the same, because the
+// brokers delete the offsets of a group that has been without members for offsets.retention.minutes, 7 days by default.
+func (l *Loop) Hold(ctx context.Context) error {
+	if err := l.begin(ctx); err != nil {
+		return err
+	}
+	consumer, err := kafka.NewConsumer(l.config.Log, l.config.Kafka, l.consumerConfig(l.config.Streams.SinkRetry), hold)
+	if err != nil {
+		return err
+	}
+	return consumer.Run(ctx)
+}
+
+// hold is the handler of a disabled sink.
+func hold(ctx context.Context, p *kafka.AssignedPartition) error {
+	select {
+	case <-p.Revoked():
+		return kafka.ErrRevoked
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

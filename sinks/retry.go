@@ -44,7 +44,7 @@ func NewRetry(name string, attempt time.Duration, log *slog.Logger, metrics *Met
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			r.metrics.breaker.Set(map[gobreaker.State]float64{gobreaker.StateOpen: 1}[to])
 		},
-		IsSuccessful: answered,
+		IsSuccessful: works,
 		IsExcluded:   func(err error) bool { return errors.Is(err, errCancelled) || waits(err) },
 	})
 	return r
@@ -65,7 +65,19 @@ func (e *waitError) Error() string { return fmt.Sprintf("waits for %v", e.pause)
 func waits(err error) bool {
 	_, own := errors.AsType[*waitError](err)
 	later, ok := errors.AsType[*Later](err)
-	return own || ok && later.Err == nil
+	return own || ok && later.Waiting
+}
+
+// A progressError is a batch of which some records were applied: the destination works.
+type progressError struct{ err error }
+
+func (e *progressError) Error() string { return e.err.Error() }
+func (e *progressError) Unwrap() error { return e.err }
+
+// works reports whether an attempt shows that the destination works.
+func works(err error) bool {
+	_, progress := errors.AsType[*progressError](err)
+	return progress || answered(err)
 }
 
 // errCancelled is an attempt whose partition was revoked.
@@ -74,9 +86,14 @@ var errCancelled = errors.New("cancelled")
 // Do calls attempt until it returns nil, a *Rejected or a *waitError, which Do returns, or ctx ends. It pauses between
 // attempts, and while the destination is down only one of the goroutines tries.
 func (r *Retry) Do(ctx context.Context, attempt func(ctx context.Context) error) error {
+	return r.do(ctx, ctx, attempt)
+}
+
+// do is Do with pauses that end with another context, which is its error then.
+func (r *Retry) do(ctx, pausing context.Context, attempt func(ctx context.Context) error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.Multiplier, pauses.MaxInterval = firstPause, 2, maxPause
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+	_, err := backoff.Retry(pausing, func() (struct{}, error) {
 		_, err := r.breaker.Execute(func() (struct{}, error) { return struct{}{}, r.once(ctx, attempt) })
 		later, paused := errors.AsType[*Later](err)
 		switch {
@@ -126,7 +143,7 @@ func (r *Retry) note(ctx context.Context, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	failed := r.failure != nil
-	if answered(err) {
+	if works(err) {
 		if r.failure = nil; failed {
 			r.log.InfoContext(ctx, "the destination accepts records again")
 			r.logged = time.Time{}

@@ -8,6 +8,8 @@ package sinks
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -66,11 +68,11 @@ func (e *Rejected) Error() string {
 	return e.Reason + ": " + e.Answer
 }
 
-// Later is an error of a destination that says when to try again, as with Retry-After. Without an Err nothing has
-// failed: the batch waits for its time.
+// Later is an error of a destination that says when to try again, as with Retry-After.
 type Later struct {
-	Pause time.Duration
-	Err   error
+	Pause   time.Duration
+	Err     error
+	Waiting bool // nothing has failed: the destination was not asked, because the batch waits for its time
 }
 
 func (e *Later) Error() string {
@@ -80,6 +82,18 @@ func (e *Later) Error() string {
 	return fmt.Sprintf("%v (again in %v)", e.Err, e.Pause)
 }
 func (e *Later) Unwrap() error { return e.Err }
+
+// RetryAfter returns the pause that an HTTP answer asks for, in both forms of Retry-After: at most longest, and 0 if
+// there is none or it cannot be read.
+func RetryAfter(header http.Header, longest time.Duration) (pause time.Duration) {
+	value := header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(value, 10, 63); err == nil {
+		pause = time.Duration(min(seconds, uint64(longest/time.Second))) * time.Second
+	} else if at, err := http.ParseTime(value); err == nil {
+		pause = time.Until(at)
+	}
+	return min(max(pause, 0), longest)
+}
 
 // Partial is the error of a batch whose records have different outcomes. Records that it does not name are applied.
 type Partial struct {

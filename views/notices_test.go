@@ -154,7 +154,7 @@ func TestNoticesAreRefused(t *testing.T) {
 		t.Errorf("the handler's own status: %d, counted %g", w.Code, f.answered(notices, "418"))
 	}
 	w = newFixture(t).get("/v1/workspaces/mine/notices")
-	if code(t, w) != codeNoNotices || w.Code != 501 || !strings.Contains(w.Body.String(), "notify") {
+	if code(t, w) != codeNoNotices || w.Code != 501 || !strings.Contains(w.Body.String(), "tidemark serve") {
 		t.Errorf("without a handler: %d %s", w.Code, w.Body)
 	}
 }

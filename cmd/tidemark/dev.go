@@ -107,15 +107,22 @@ func announcement(con console, h *host, progress *progress, welcome welcome) ser
 	}}
 }
 
-// sinks returns the search index and the services of the sinks.
+// sinks returns the search index, nil without one, and the services of the sinks.
 func (c *devCommand) sinks(h *host) (*search.Sink, []service, error) {
-	index, err := c.open(h.log)
-	if err != nil {
-		return nil, nil, err
+	var index *search.Sink
+	var services []service
+	// On a shared cluster an index in this process would take the partitions of others' search sinks.
+	if c.SearchURL != "" && (len(c.Brokers) == 0 || c.refuseEmbedded() == nil) {
+		var err error
+		if index, err = c.open(h.log); err != nil {
+			return nil, nil, err
+		}
+		if services, err = c.searchFlags.services(h, index, c.InstanceID); err != nil {
+			return nil, nil, err
+		}
 	}
-	services, err := c.searchFlags.services(h, index, c.InstanceID)
-	if err != nil || c.NotifyRules == "" {
-		return index, services, err
+	if c.NotifyRules == "" {
+		return index, services, nil
 	}
 	rules, err := c.notifyFlags.services(h, c.InstanceID)
 	return index, append(services, rules...), err

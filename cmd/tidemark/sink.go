@@ -2,8 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
 
 	"tidemark/sinks"
 	"tidemark/topology"
@@ -58,7 +66,7 @@ func (c *sinkCommand) Run(ctx context.Context, con console) error {
 			}
 			services = append(services, more...)
 		}
-		return services, nil
+		return []service{together("sinks", services...)}, nil
 	})
 }
 
@@ -108,14 +116,63 @@ func (h *host) sinkConfig(name, instance string, topics ...topology.Topic) sinks
 	}
 }
 
-// sink returns the service of a loop. check finds settings of its destination that are wrong: it is made once, before
-// the loop begins.
+// sink returns the service of a loop. check finds wrong settings of its destination, before the loop begins.
 func (h *host) sink(name string, loop *sinks.Loop, check func(context.Context) error) service {
-	h.readiness.Add("sink "+name, h.gate.ready(loop.Ready))
+	var starting atomic.Pointer[error] // of check; nil: it has passed
+	notYet := errors.New("the destination has not been checked yet")
+	starting.Store(&notYet)
+	h.readiness.Add("sink "+name, h.gate.ready(func() error {
+		if err := starting.Load(); err != nil {
+			return *err
+		}
+		return loop.Ready()
+	}))
 	return service{name: "sink " + name, run: h.gate.then(func(ctx context.Context) error {
-		if err := check(ctx); err != nil {
+		err := checkDestination(ctx, check, func(err error) {
+			starting.Store(&err)
+			h.log.WarnContext(ctx, "the destination does not answer, trying again", "sink", name, "error", err)
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("check the destination: %w", err)
 		}
+		starting.Store(nil)
 		return loop.Run(ctx)
 	})}
+}
+
+// The time of one check, and of all while the destination does not answer.
+const (
+	checkTime  = 20 * time.Second
+	checksTime = time.Minute
+)
+
+// checkDestination repeats check while the destination does not answer. Any other error is one of the settings.
+func checkDestination(ctx context.Context, check func(context.Context) error, failed func(error)) error {
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		bounded, cancel := context.WithTimeout(ctx, checkTime)
+		defer cancel()
+		err := check(bounded)
+		_, network := errors.AsType[net.Error](err)
+		_, later := errors.AsType[*sinks.Later](err)
+		if err != nil && !network && !later && !errors.Is(err, io.EOF) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithMaxElapsedTime(checksTime), backoff.WithNotify(func(err error, _ time.Duration) { failed(err) }))
+	return err
+}
+
+// together returns one service of several that stop at the same time: a destination that is down delays the stop of its
+// sink by some seconds.
+func together(name string, services ...service) service {
+	return service{name: name, run: func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		for _, s := range services {
+			group.Go(func() error { return s.run(ctx) })
+		}
+		return group.Wait()
+	}}
 }

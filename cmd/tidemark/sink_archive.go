@@ -34,7 +34,7 @@ type archiveFlags struct {
 func (f archiveFlags) services(h *host, data, instance string) ([]service, error) {
 	config := h.sinkConfig(topology.SinkArchive, instance, h.streams.Events)
 	config.ControlRecords = true
-	config.BufferBytes = archiveBuffer
+	config.BufferBytes, config.Attempt = archiveBuffer, archiveAttempt
 	var a *archiving.Archive
 	loop, err := sinks.NewPartitionLoop(config, func(ctx context.Context, p *kafka.AssignedPartition) error {
 		return a.Partition(ctx, p)
@@ -58,8 +58,10 @@ func (f archiveFlags) services(h *host, data, instance string) ([]service, error
 	return []service{h.sink(topology.SinkArchive, loop, a.Check)}, nil
 }
 
-// archiveBuffer is for each partition: what is archived waits in files.
-const archiveBuffer = 512 << 10
+const (
+	archiveBuffer  = 256 << 10       // for each partition: what is archived waits in files
+	archiveAttempt = 5 * time.Minute // all partitions may upload 64 MiB at the same time
+)
 
 // destination returns the doctor's check, which reads the archive.
 func (f archiveFlags) destination(events string) doctor.Destination {

@@ -38,11 +38,11 @@ func (f modelFlags) services(h *host, instance string) (services []service, err 
 		}
 		services = append(services, h.sink(name, loop, sink.Check))
 	}
-	return append(services, service{name: "predictions", run: func(ctx context.Context) error {
-		<-ctx.Done()
-		producer.Close()
-		return nil
-	}}), nil
+	rulesOf := together("sink model", services...)
+	return []service{{name: rulesOf.name, run: func(ctx context.Context) error {
+		defer producer.Close()
+		return rulesOf.run(ctx)
+	}}}, nil
 }
 
 const modelBuffer = 128 << 10 // of each partition of each rule

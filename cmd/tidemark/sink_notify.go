@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -97,10 +98,10 @@ func (f notifyFlags) services(h *host, instance string) (services []service, err
 		}
 		services = append(services, h.sink(name, loop, sink.Check))
 	}
-	return append(services, service{name: "deliveries", run: func(ctx context.Context) error {
-		<-ctx.Done()
-		return store.Close()
-	}}), nil
+	rulesOf := together("sink notify", services...)
+	return []service{{name: rulesOf.name, run: func(ctx context.Context) error {
+		return errors.Join(rulesOf.run(ctx), store.Close())
+	}}}, nil
 }
 
 // destinations returns the doctor's checks of the channels that rules use.

@@ -144,8 +144,11 @@ func (f searchFlags) rebuild(ctx context.Context, h *host, sink *search.Sink) er
 	})
 }
 
-// search returns what the query API searches with; nil without a URL.
+// search returns what the query API searches with; nil without an index.
 func (f searchFlags) search(sink *search.Sink) *views.Search {
+	if sink == nil {
+		return nil
+	}
 	s := &views.Search{
 		Query: func(ctx context.Context, q views.SearchQuery) (views.SearchPage, error) {
 			page, err := sink.Search(ctx, search.Query(q))

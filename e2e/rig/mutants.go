@@ -62,8 +62,8 @@ var Mutants = map[string]Mutant{
 	}),
 	// It commits a batch before its sink has delivered it.
 	"sink-commits-early": {{
-		"sinks/loop.go", "			err := l.handle(ctx, records)\n",
-		"			p.Handled(records[len(records)-1])\n			err := l.handle(ctx, records)\n",
+		"sinks/loop.go", "			err = l.deliver(ctx, pausing, batch, true)\n",
+		"			p.Handled(records[len(records)-1])\n			err = l.deliver(ctx, pausing, batch, true)\n",
 	}},
 	// It finishes an event, and so commits it, before what it emitted is acknowledged.
 	"commit-early": {{

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -256,14 +255,8 @@ func refusal(response *http.Response, data []byte) error {
 		return &sinks.Rejected{Reason: "the model refuses the file", Answer: text}
 	}
 	err := fmt.Errorf("%s answers %s", response.Request.URL, text)
-	after := response.Header.Get("Retry-After")
-	seconds, _ := strconv.ParseUint(after, 10, 31) // 0 if it is a time, or absent
-	pause := time.Duration(seconds) * time.Second
-	if at, notTime := http.ParseTime(after); notTime == nil {
-		pause = time.Until(at)
-	}
-	if pause > 0 {
-		return &sinks.Later{Pause: min(pause, time.Hour), Err: err}
+	if pause := sinks.RetryAfter(response.Header, time.Hour); pause > 0 {
+		return &sinks.Later{Pause: pause, Err: err}
 	}
 	return err
 }

@@ -91,7 +91,7 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 	}
 	if len(matched) > 0 {
 		if at, _ := s.rule.When(s.now(), matched[0].Time); at.After(s.now()) {
-			return s.later(at, nil)
+			return s.waiting(at, nil)
 		}
 		known, err := s.Store.Open(ctx, s.rule.Name, batch)
 		if err != nil {
@@ -187,12 +187,12 @@ func (s *Sink) send(ctx context.Context, g []item, known map[string]Delivery) er
 	s.mu.Unlock()
 	for _, at := range []time.Time{s.due(op, d, alive), paused} {
 		if at.After(now) {
-			return s.later(at, errors.New(cmp.Or(d.Answer, "the destination asked for a pause")))
+			return s.waiting(at, errors.New(cmp.Or(d.Answer, "the destination asked for a pause")))
 		}
 	}
 	if turn := s.limit.ReserveN(now, 1); turn.DelayFrom(now) > 0 {
 		turn.CancelAt(now)
-		return s.later(now.Add(turn.DelayFrom(now)), nil)
+		return s.waiting(now.Add(turn.DelayFrom(now)), nil)
 	}
 	if d.State == stateIntent {
 		s.count("again")

@@ -423,5 +423,5 @@ func TestUndecodableNoticeIsRejected(t *testing.T) {
 // waitsOnly reports whether a batch waits and nothing has failed.
 func waitsOnly(err error) bool {
 	later, ok := errors.AsType[*sinks.Later](err)
-	return ok && later.Err == nil
+	return ok && later.Waiting
 }

@@ -74,7 +74,7 @@ type view struct {
 }
 
 const (
-	repeats   = 500              // how many offsets back op ids are remembered: a crash may repeat a notice
+	repeats   = 2048             // how many offsets back op ids are remembered: a crash may repeat a notice
 	clockSkew = 10 * time.Minute // how far the clocks of two brokers may be apart
 )
 

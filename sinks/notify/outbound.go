@@ -15,7 +15,6 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -160,15 +159,5 @@ func (o *Outbound) post(ctx context.Context, to *url.URL, body []byte, header ht
 	}
 	defer response.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(response.Body, maxAnswer)) // see answer
-	return answer{response.StatusCode, text, retryAfter(response.Header.Get("Retry-After"), time.Now())}, nil
-}
-
-// retryAfter reads both forms of the header. One that cannot be read is 0.
-func retryAfter(value string, now time.Time) (pause time.Duration) {
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		pause = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(value); err == nil {
-		pause = at.Sub(now)
-	}
-	return min(max(pause, 0), maxPause)
+	return answer{response.StatusCode, text, sinks.RetryAfter(response.Header, maxPause)}, nil
 }

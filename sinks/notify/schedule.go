@@ -42,12 +42,16 @@ func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
 	return d.After
 }
 
-// later returns that a batch waits. If err is nil, nothing has failed.
+// later returns that a batch comes again after an attempt has failed.
 func (s *Sink) later(at time.Time, err error) error {
-	if err != nil {
-		err = fmt.Errorf("rule %s: %w", s.rule.Name, err)
+	return &sinks.Later{
+		Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: fmt.Errorf("rule %s: %w", s.rule.Name, err),
 	}
-	return &sinks.Later{Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: err}
+}
+
+// waiting returns that a batch waits for its time, and nothing has failed.
+func (s *Sink) waiting(at time.Time, why error) error {
+	return &sinks.Later{Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: why, Waiting: true}
 }
 
 // learn reads from the deliveries of a partition when the channel last accepted a message, and whether one has disabled
@@ -70,7 +74,7 @@ func (s *Sink) learn(known map[string]Delivery) error {
 		return nil
 	}
 	gauge.Set(1)
-	return s.later(now.Add(maxWait), fmt.Errorf("%w: %s", errDisabled, answer))
+	return s.waiting(now.Add(maxWait), fmt.Errorf("%w: %s", errDisabled, answer))
 }
 
 // judge sets the result of an attempt in d. It returns what becomes of the records.

@@ -124,13 +124,7 @@ func (s *server) refusal(response *http.Response, body []byte) error {
 			"cluster:monitor/main and to manage index templates, and to manage, read and write %s and %[2]s-*",
 			f, s.alias)
 	}
-	after := response.Header.Get("Retry-After")
-	seconds, _ := strconv.Atoi(after) // 0 if it is not a number
-	pause := time.Duration(min(seconds, 3600)) * time.Second
-	if at, err := http.ParseTime(after); err == nil {
-		pause = min(time.Until(at), time.Hour)
-	}
-	if pause > 0 {
+	if pause := sinks.RetryAfter(response.Header, time.Hour); pause > 0 {
 		return &sinks.Later{Pause: pause, Err: f}
 	}
 	return f
