@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -141,8 +142,14 @@ func newArchive(t *testing.T, url string, l *topicLog, change func(*Config)) *Ar
 	conf := Config{
 		Place: archive.Place{URL: url, Endpoint: endpointOf(url)}, Topic: topic, Window: time.Second, Dir: t.TempDir(),
 		TopicID: func(context.Context) (string, error) { return "cluster/topic", nil }, End: l.end,
-		Retry: func(ctx context.Context, attempt func(context.Context) error) error { return attempt(ctx) },
-		Log:   slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+		Retry: func(ctx context.Context, attempt func(context.Context) error) (err error) {
+			// While another owner uploads an object, a server may refuse to create it and not have it yet.
+			for err = attempt(ctx); errors.Is(err, archive.ErrMissing) && ctx.Err() == nil; err = attempt(ctx) {
+				time.Sleep(10 * time.Millisecond)
+			}
+			return err
+		},
+		Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 		MaxRecords: 50, MaxBytes: 8 << 10, Grace: 20 * time.Millisecond,
 	}
 	if change != nil {
