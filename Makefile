@@ -16,7 +16,7 @@ without_broker = comm -23 <(go list ./... | grep -v '^tidemark/e2e$$' | sort) <(
 ##@ Main targets
 
 .PHONY: test
-test: ## all that CI runs, about 16 minutes; prints the result and duration of each step
+test: ## all that CI runs, about 19 minutes; prints the result and duration of each step
 	@.ci/steps tools lint generated proto unit integration integration-kafka e2e e2e-kafka faults-short
 
 .PHONY: build
@@ -84,6 +84,10 @@ race: tools ## unit and integration tests under the race detector
 crash: tools ## the crash test and its negative controls, long form, on both brokers
 	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest crash -timeout 60m ./e2e -long
 	@FORMAT=standard-verbose .ci/kafka .ci/gotest crash-kafka -timeout 60m ./e2e -long
+
+.PHONY: sinks
+sinks: tools ## the test of the sinks and its negative control, long form
+	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/opensearch .ci/gotest sinks -timeout 60m -run TestSinks ./e2e -long
 
 .PHONY: faults
 faults: ## fault tests on three Apache Kafka brokers, an hour or more, and negative controls; report in .cache/faults

@@ -169,6 +169,9 @@ func TestSinks(t *testing.T) {
 		t.Parallel()
 		conclude(t, runSinks(t, server, build(t)))
 	})
+	if !*long {
+		return
+	}
 	t.Run("commits early", func(t *testing.T) { // the negative control
 		t.Parallel()
 		path, err := rig.Mutants["sink-commits-early"].Build(builds.dir)

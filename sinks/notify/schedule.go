@@ -31,7 +31,7 @@ func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
 	}
 	pause := pauses[min(d.Attempts, len(pauses))-1]
 	if alive || !s.webhook {
-		pause = min(pause, 10*time.Minute)
+		pause = min(5*time.Second<<min(d.Attempts-1, 10), 10*time.Minute)
 	}
 	seed := fnv.New64a()
 	_, _ = seed.Write([]byte(op)) // it never fails
