@@ -27,7 +27,7 @@ func TestLoopReplayedDeadLetters(t *testing.T) {
 	loop := b.loop(t, sinks.Config{}, func(_ context.Context, batch []*sinks.Record) error {
 		for _, r := range batch {
 			if string(r.Value) == "v001" && !fixed.Load() {
-				return &sinks.Rejected{Reason: "mend it"}
+				return &sinks.Rejected{Reason: "fix it"}
 			}
 			if r.Retried {
 				at.Store(r)

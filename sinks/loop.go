@@ -10,8 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
@@ -47,7 +45,7 @@ type Loop struct {
 	config   Config
 	sink     Sink
 	metrics  sinkMetrics
-	retry    *Retry
+	retry    *retry
 	consumer *kafka.Consumer
 	dead     *kgo.Client // nil: not running
 }
@@ -78,7 +76,7 @@ func newLoop(config Config) *Loop {
 	config.BufferBytes = cmp.Or(config.BufferBytes, 1<<20)
 	return &Loop{
 		config: config, metrics: config.Metrics.of(config.Name),
-		retry: NewRetry(config.Name, config.Attempt, config.Log, config.Metrics),
+		retry: newRetry(config.Name, config.Attempt, config.Log, config.Metrics),
 	}
 }
 
@@ -97,7 +95,7 @@ func (l *Loop) consumerConfig(more ...topology.Topic) kafka.ConsumerConfig {
 // lagEvery is how often the lag is looked up.
 const lagEvery = 5 * time.Second
 
-// Run delivers until ctx ends, which is no error, or something is wrong that waiting does not mend: see
+// Run delivers until ctx ends, which is no error, or something is wrong that waiting does not fix: see
 // kafka.Consumer.Run. Batches that are being delivered may finish within the consumer's drain time.
 func (l *Loop) Run(ctx context.Context) (err error) {
 	if err := l.begin(ctx); err != nil {
@@ -172,13 +170,14 @@ const (
 // Ready returns nil while the group is joined and the destination accepts records.
 func (l *Loop) Ready() error { return errors.Join(l.consumer.Ready(), l.retry.Ready()) }
 
-// Do makes attempts at the destination until one succeeds: see Retry.
+// Do makes attempts at the destination until one succeeds, or is *Rejected, with the pauses and the circuit breaker of
+// all attempts of the Loop.
 func (l *Loop) Do(ctx context.Context, attempt func(ctx context.Context) error) error {
-	return l.retry.Do(ctx, attempt)
+	return l.retry.do(ctx, ctx, attempt)
 }
 
-// partition is the handler of the consumer. While a batch waits for its time it takes on the records that follow, so
-// that a digest has all of them.
+// partition is the handler of the consumer. While a batch waits for its time the records that follow are appended to
+// it, so that a digest has all of them.
 func (l *Loop) partition(ctx context.Context, p *kafka.AssignedPartition) error {
 	pausing, cancel := context.WithCancel(ctx) // an attempt may go on after a revocation, a pause may not
 	defer cancel()
@@ -344,84 +343,4 @@ func (l *Loop) reject(ctx context.Context, r *Record, why *Rejected) error {
 	l.config.Log.WarnContext(ctx, "the destination rejected a record, it is a dead letter now: see `tidemark dlq show`",
 		"entry", r.Position()+"@"+l.config.Name, "reason", why.Reason, "answer", why.Answer)
 	return nil
-}
-
-// begin commits the log end offsets for a new group that is to start there. A group with members has done so.
-func (l *Loop) begin(ctx context.Context) error {
-	if !l.config.FromEnd {
-		return nil
-	}
-	group := l.config.Streams.SinkGroup(l.config.Name)
-	pauses := backoff.NewExponentialBackOff()
-	pauses.MaxInterval = maxPause
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := l.commitEnds(ctx, group)
-		if err != nil && !kafka.Unreachable(err) {
-			err = backoff.Permanent(err)
-		}
-		return struct{}{}, err
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0))
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
-// commitEnds commits the log end offsets of a new group. A partition that the group does not know yet, and one whose
-// commit is below the log start offset, begins at that: there are records that the sink has not seen.
-func (l *Loop) commitEnds(ctx context.Context, group string) error {
-	var commits []kadm.Offset
-	for _, topic := range l.config.Topics {
-		committed, err := kafka.Committed(ctx, l.config.Kafka, group, topic.Name)
-		if err != nil {
-			return err
-		}
-		spans, err := kafka.Extent(ctx, l.config.Kafka, topic.Name)
-		if err != nil {
-			return err
-		}
-		for partition, span := range spans {
-			at, found := committed[partition]
-			next := span.From
-			switch {
-			case found && at.At >= span.From:
-				continue
-			case found:
-				l.config.Log.WarnContext(ctx, "retention has deleted records that the sink has not seen",
-					"topic", topic.Name, "partition", partition, "records", span.From-at.At)
-			case len(committed) == 0:
-				next = span.To
-			}
-			commits = append(commits, kadm.Offset{
-				Topic: topic.Name, Partition: partition, At: next, LeaderEpoch: -1,
-			})
-		}
-	}
-	if err := kafka.Commit(ctx, l.config.Kafka, group, commits...); !errors.Is(err, kafka.ErrHasMembers) {
-		return err
-	}
-	return nil
-}
-
-// Hold is Run for a sink that is disabled: it delivers nothing. It is a member of the group all the same, because the
-// brokers delete the offsets of a group that has been without members for offsets.retention.minutes, 7 days by default.
-func (l *Loop) Hold(ctx context.Context) error {
-	if err := l.begin(ctx); err != nil {
-		return err
-	}
-	consumer, err := kafka.NewConsumer(l.config.Log, l.config.Kafka, l.consumerConfig(l.config.Streams.SinkRetry), hold)
-	if err != nil {
-		return err
-	}
-	return consumer.Run(ctx)
-}
-
-// hold is the handler of a disabled sink.
-func hold(ctx context.Context, p *kafka.AssignedPartition) error {
-	select {
-	case <-p.Revoked():
-		return kafka.ErrRevoked
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

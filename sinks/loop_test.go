@@ -208,7 +208,7 @@ func TestLoopBisectsARejectedBatch(t *testing.T) {
 	loop := b.loop(t, sinks.Config{BatchRecords: 64}, func(_ context.Context, batch []*sinks.Record) error {
 		for _, r := range batch {
 			if slices.Contains(bad, string(r.Value)) {
-				return &sinks.Rejected{Reason: "mend it", Answer: "400 of " + string(r.Value)}
+				return &sinks.Rejected{Reason: "fix it", Answer: "400 of " + string(r.Value)}
 			}
 		}
 		got.add(batch...)
@@ -250,7 +250,7 @@ func TestLoopPartial(t *testing.T) {
 		for i, r := range batch {
 			switch {
 			case string(r.Value) == "v004" || string(r.Value) == "v001":
-				partial.Rejected[r] = &sinks.Rejected{Reason: "mend it"}
+				partial.Rejected[r] = &sinks.Rejected{Reason: "fix it"}
 			case len(calls) == 1 && i%3 == 2:
 				partial.Again = append(partial.Again, r)
 			default:

@@ -23,8 +23,8 @@ const (
 	logEvery     = 30 * time.Second
 )
 
-// A Retry makes attempts at one destination, from several goroutines.
-type Retry struct {
+// A retry makes attempts at one destination, from several goroutines.
+type retry struct {
 	log     *slog.Logger
 	metrics sinkMetrics
 	attempt time.Duration
@@ -35,9 +35,9 @@ type Retry struct {
 	logged  time.Time
 }
 
-// NewRetry returns a Retry whose attempts take at most the given time.
-func NewRetry(name string, attempt time.Duration, log *slog.Logger, metrics *Metrics) *Retry {
-	r := &Retry{log: log, metrics: metrics.of(name), attempt: attempt}
+// newRetry returns a retry whose attempts take at most the given time.
+func newRetry(name string, attempt time.Duration, log *slog.Logger, metrics *Metrics) *retry {
+	r := &retry{log: log, metrics: metrics.of(name), attempt: attempt}
 	r.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Timeout:     breakerOpen,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= breakerTrips },
@@ -56,7 +56,7 @@ func answered(err error) bool {
 	return err == nil || rejected || waits(err)
 }
 
-// A waitError is a batch that waits for its time: the Loop does that, and not the Retry.
+// A waitError is a batch that waits for its time: the Loop does that, and not the retry.
 type waitError struct{ pause time.Duration }
 
 func (e *waitError) Error() string { return fmt.Sprintf("waits for %v", e.pause) }
@@ -83,14 +83,10 @@ func works(err error) bool {
 // errCancelled is an attempt whose partition was revoked.
 var errCancelled = errors.New("cancelled")
 
-// Do calls attempt until it returns nil, a *Rejected or a *waitError, which Do returns, or ctx ends. It pauses between
-// attempts, and while the destination is down only one of the goroutines tries.
-func (r *Retry) Do(ctx context.Context, attempt func(ctx context.Context) error) error {
-	return r.do(ctx, ctx, attempt)
-}
-
-// do is Do with pauses that end with another context, which is its error then.
-func (r *Retry) do(ctx, pausing context.Context, attempt func(ctx context.Context) error) error {
+// do calls attempt until it returns nil, a *Rejected or a *waitError, which do returns, or ctx ends. It pauses between
+// attempts, and while the destination is down only one of the goroutines tries. The end of pausing ends a pause, and no
+// attempt.
+func (r *retry) do(ctx, pausing context.Context, attempt func(ctx context.Context) error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.Multiplier, pauses.MaxInterval = firstPause, 2, maxPause
 	_, err := backoff.Retry(pausing, func() (struct{}, error) {
@@ -111,7 +107,7 @@ func (r *Retry) do(ctx, pausing context.Context, attempt func(ctx context.Contex
 }
 
 // once makes one attempt, counts it and notes its result.
-func (r *Retry) once(ctx context.Context, attempt func(ctx context.Context) error) error {
+func (r *retry) once(ctx context.Context, attempt func(ctx context.Context) error) error {
 	bounded, cancel := context.WithTimeout(ctx, r.attempt)
 	defer cancel()
 	begin := time.Now()
@@ -139,7 +135,7 @@ func (r *Retry) once(ctx context.Context, attempt func(ctx context.Context) erro
 }
 
 // note logs the first failure, then one now and then, and the first success after them.
-func (r *Retry) note(ctx context.Context, err error) {
+func (r *retry) note(ctx context.Context, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	failed := r.failure != nil
@@ -158,7 +154,7 @@ func (r *Retry) note(ctx context.Context, err error) {
 }
 
 // Ready returns the last failure while the destination is down.
-func (r *Retry) Ready() error {
+func (r *retry) Ready() error {
 	if r.breaker.State() == gobreaker.StateClosed {
 		return nil
 	}

@@ -55,7 +55,7 @@ type Header struct {
 // Position returns where the record is: topic/partition:offset.
 func (r *Record) Position() string { return fmt.Sprintf("%s/%d:%d", r.Topic, r.Partition, r.Offset) }
 
-// Rejected is an error that no retry mends: the destination refuses the data.
+// Rejected is an error that no retry fixes: the destination refuses the data.
 type Rejected struct {
 	Reason string // what to fix, for people
 	Answer string // what the destination answered

@@ -35,7 +35,7 @@ func (c *sinkCommand) Run(ctx context.Context, con console) error {
 	slices.Sort(c.Names)
 	c.Names = slices.Compact(c.Names)
 	if c.Rebuild && !slices.Equal(c.Names, []string{topology.SinkSearch}) {
-		return usagef("--rebuild is of `tidemark sink search` alone")
+		return usagef("--rebuild works only with `tidemark sink search`")
 	}
 	ctx, done := context.WithCancel(ctx)
 	defer done()

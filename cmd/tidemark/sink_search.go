@@ -53,7 +53,7 @@ func (f searchFlags) open(log *slog.Logger) (*search.Sink, error) {
 // refuseEmbedded returns an error for the embedded index, which only its own process can read.
 func (f searchFlags) refuseEmbedded() error {
 	if strings.EqualFold(f.SearchURL, search.Embedded) {
-		return usagef("--search-url embedded is of `tidemark dev`: want http(s)://host:port of OpenSearch or " +
+		return usagef("--search-url embedded works only in `tidemark dev`: want http(s)://host:port of OpenSearch or " +
 			"Elasticsearch")
 	}
 	return nil

@@ -246,7 +246,7 @@ func TestDeadEndpoint(t *testing.T) {
 	}
 	log := r.log.String()
 	if strings.Count(log, "level=WARN") != 2 || strings.Count(log, "level=ERROR") != 1 ||
-		!strings.Contains(log, "a rule is disabled: mend the receiver, then run `tidemark notify enable`") {
+		!strings.Contains(log, "a rule is disabled: fix the receiver, then run `tidemark notify enable`") {
 		t.Errorf("log:\n%s", log)
 	}
 	// Also the messages of other partitions wait now.

@@ -22,7 +22,7 @@ var pauses = []time.Duration{
 	18 * time.Hour, 24 * time.Hour,
 }
 
-var errDisabled = errors.New("disabled: mend the receiver, then run `tidemark notify enable`")
+var errDisabled = errors.New("disabled: fix the receiver, then run `tidemark notify enable`")
 
 // due returns when the next attempt is made. The jitter is the same each time it is asked.
 func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
@@ -109,16 +109,17 @@ func (s *Sink) judge(d *Delivery, failed error, alive bool) error {
 		tried && age >= giveUpAfter && (alive || isRefused && refusal.content):
 		d.State = stateRejected
 		return &sinks.Rejected{Answer: d.Answer, Reason: fmt.Sprintf(
-			"failed %d times in %v: mend the receiver, then replay this", d.Attempts, age.Round(time.Second))}
+			"failed %d times in %v: fix the receiver, then replay this", d.Attempts, age.Round(time.Second))}
 	case errors.Is(failed, errGone), s.webhook && tried && age >= disableAfter:
-		log.Error("a rule is disabled: mend the receiver, then run `tidemark notify enable` before retention deletes notices")
+		log.Error("a rule is disabled: fix the receiver, then run `tidemark notify enable` before retention deletes " +
+			"notices")
 		d.State, s.disabled = stateDisabled, now
 		return s.later(now.Add(maxWait), fmt.Errorf("%w: %s", errDisabled, d.Answer))
 	}
 	for _, limit := range []time.Duration{giveUpAfter / 10 * 9, giveUpAfter / 2} {
 		if s.webhook && age >= limit && s.warned < limit {
 			s.warned = age
-			log.Warn("a receiver has failed for long: mend it, or the rule is disabled after 5 days")
+			log.Warn("a receiver has failed for long: fix it, or the rule is disabled after 5 days")
 		}
 	}
 	return s.later(s.due("", *d, alive), errors.New(d.Answer))

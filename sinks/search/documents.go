@@ -42,7 +42,7 @@ func outcome(f *failure) error {
 	case f.Status/100 == 2, f.Status == http.StatusConflict: // conflict: this version or a newer one is there
 		return nil
 	case f.Status/100 != 4, f.Status == http.StatusTooManyRequests,
-		// Missing rights, an index that is missing or blocked, an alias of several: people mend these.
+		// Missing rights, an index that is missing or blocked, an alias of several: people fix these.
 		f.Status == http.StatusUnauthorized, f.Status == http.StatusForbidden, f.Status == http.StatusNotFound,
 		strings.Contains(f.Error(), "no write index"):
 		return fmt.Errorf("the search server does not accept documents: %w", f)

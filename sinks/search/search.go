@@ -50,7 +50,7 @@ type index interface {
 	Incomplete() bool
 
 	// apply writes documents in order. An outcome is nil if the index has this version or a newer one now, a
-	// *sinks.Rejected, or an error that a retry can mend. With an error, none is known to be written.
+	// *sinks.Rejected, or an error that a retry can fix. With an error, none is known to be written.
 	apply(ctx context.Context, files []*tidemarkv1.FileState) (outcomes []error, err error)
 	// find returns documents that match, ordered by the bytes of the file id.
 	find(ctx context.Context, f filter) ([]*tidemarkv1.FileState, error)

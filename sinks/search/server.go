@@ -120,7 +120,7 @@ func (s *server) refusal(response *http.Response, body []byte) error {
 			Answer: f.Error(),
 		}
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return fmt.Errorf("%w: mend --search-username and TIDEMARK_SEARCH_PASSWORD, or give the user the rights "+
+		return fmt.Errorf("%w: fix --search-username and TIDEMARK_SEARCH_PASSWORD, or give the user the rights "+
 			"cluster:monitor/main and to manage index templates, and to manage, read and write %s and %[2]s-*",
 			f, s.alias)
 	}
