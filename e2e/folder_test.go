@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
@@ -168,13 +169,20 @@ func (g *walker) awaitNotices(workspace, cause string, n int, limit time.Duratio
 // returns ends that, and returns the times.
 func (g *walker) neighbours(workspace string) (end func() []time.Duration) {
 	g.t.Helper()
+	// A reader that is told to begin at the end asks for the end later, maybe after the first notice was written.
+	ends, err := kadm.NewClient(g.client).ListEndOffsets(g.t.Context(), g.topics.Notify)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	partition := int32(oracle.Partition(g.topics.Notify, workspace, partitions))
+	last, ok := ends.Lookup(g.topics.Notify, partition)
+	if !ok || last.Err != nil {
+		g.t.Fatal("the end of the notices is not known: ", last.Err)
+	}
 	reader, err := kgo.NewClient(kgo.SeedBrokers(g.brokers...), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxWait(20*time.Millisecond),
 		kgo.ConsumePartitions(
-			map[string]map[int32]kgo.Offset{
-				g.topics.Notify: {int32(
-					oracle.Partition(g.topics.Notify, workspace, partitions)): kgo.NewOffset().AtEnd()},
-			}))
+			map[string]map[int32]kgo.Offset{g.topics.Notify: {partition: kgo.NewOffset().At(last.Offset)}}))
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -191,10 +199,17 @@ func (g *walker) neighbours(workspace string) (end func() []time.Duration) {
 				done <- err
 				return
 			}
-			for seen := false; !seen && g.t.Context().Err() == nil; {
-				reader.PollFetches(g.t.Context()).EachRecord(func(r *kgo.Record) {
+			limit, cancel := context.WithTimeout(g.t.Context(), time.Minute)
+			for seen := false; !seen && limit.Err() == nil; {
+				reader.PollFetches(limit).EachRecord(func(r *kgo.Record) {
 					seen = seen || strings.Contains(string(r.Value), `"event_id":"`+id+`"`)
 				})
+			}
+			late := limit.Err()
+			cancel()
+			if late != nil {
+				done <- fmt.Errorf("event %s of workspace %s has no notice after a minute", id, workspace)
+				return
 			}
 			took = append(took, time.Since(begin))
 			time.Sleep(20 * time.Millisecond)
