@@ -1,22 +1,19 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"maps"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,135 +24,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
 )
-
-// An application applies a request, and answers it.
-type application func(w http.ResponseWriter, r *http.Request, body []byte)
-
-// A hostile is a destination that fails at random: before it has applied a request, or after that.
-type hostile struct {
-	apply application
-
-	mu      sync.Mutex
-	rnd     *rand.Rand
-	share   float64 // of requests that fail
-	applied int
-	faults  map[string]int
-}
-
-func newHostile(t *testing.T, seed uint64, share float64, apply application) (*hostile, string) {
-	t.Helper()
-	h := &hostile{apply: apply, rnd: rand.New(rand.NewPCG(seed, 18)), share: share, faults: map[string]int{}}
-	server := httptest.NewServer(h)
-	t.Cleanup(server.Close)
-	return h, server.URL
-}
-
-var hostileFaults = []string{"429", "500", "503", "hang", "refused", "cut"}
-
-func (h *hostile) next() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.rnd.Float64() >= h.share {
-		h.applied++
-		return ""
-	}
-	fault := hostileFaults[h.rnd.IntN(len(hostileFaults))]
-	h.faults[fault]++
-	return fault
-}
-
-func (h *hostile) count() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.applied
-}
-
-// calm ends the faults, and returns those that there were.
-func (h *hostile) calm() map[string]int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.share = 0
-	return h.faults
-}
-
-func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return // the client was killed
-	}
-	if r.Method != http.MethodPost || strings.HasSuffix(r.URL.Path, "/_aliases") {
-		h.apply(w, r, body)
-		return
-	}
-	switch h.next() {
-	case "":
-		h.apply(w, r, body)
-	case "429":
-		w.Header().Set("Retry-After", "1")
-		w.WriteHeader(http.StatusTooManyRequests)
-	case "500":
-		w.WriteHeader(http.StatusInternalServerError)
-	case "503":
-		w.WriteHeader(http.StatusServiceUnavailable)
-	case "hang":
-		select {
-		case <-r.Context().Done():
-		case <-time.After(3 * time.Second):
-		}
-		panic(http.ErrAbortHandler)
-	case "refused":
-		panic(http.ErrAbortHandler)
-	case "cut": // applied, and the answer never arrives whole
-		h.apply(httptest.NewRecorder(), r, body)
-		w.Header().Set("Content-Length", "1000")
-		_, _ = w.Write([]byte(`{"took":1,"items":[{"index":{"status":201`))
-		panic(http.ErrAbortHandler)
-	}
-}
-
-// forward applies a request to a server.
-func forward(t *testing.T, to string) application {
-	t.Helper()
-	return func(w http.ResponseWriter, r *http.Request, body []byte) {
-		request, err := http.NewRequest(r.Method, to+r.URL.RequestURI(), bytes.NewReader(body)) // goes on after a kill
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		request.Header = r.Header.Clone()
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer response.Body.Close()
-		maps.Copy(w.Header(), response.Header)
-		w.WriteHeader(response.StatusCode)
-		_, _ = io.Copy(w, response.Body) // the client may be gone
-	}
-}
-
-// A mailbox counts the messages that a webhook's receiver has accepted, by op id.
-type mailbox struct {
-	mu  sync.Mutex
-	got map[string]int
-}
-
-func (m *mailbox) accept(w http.ResponseWriter, _ *http.Request, body []byte) {
-	var message struct {
-		Data struct {
-			OpID string `json:"op_id"`
-		}
-	}
-	if err := json.Unmarshal(body, &message); err != nil || message.Data.OpID == "" {
-		w.WriteHeader(http.StatusBadRequest)
-		return
-	}
-	m.mu.Lock()
-	m.got[message.Data.OpID]++
-	m.mu.Unlock()
-	w.WriteHeader(http.StatusNoContent)
-}
 
 // TestSinks sends a history while the sinks are killed and their destinations fail, and compares the destinations with
 // the topics, and these with the model. OPENSEARCH_URL names an OpenSearch: `.ci/opensearch` starts one.
@@ -186,12 +54,189 @@ func TestSinks(t *testing.T) {
 	})
 }
 
+// destinations are the sinks of an installation, and what they deliver to.
+type destinations struct {
+	*fixture
+	rnd                     *rand.Rand
+	sinks                   []*rig.Program
+	index, hook, model      *hostile
+	chat, post              *hostile
+	hooked, chatted, posted mailbox
+	folder                  string
+}
+
+// sinks returns the sinks of a binary. In the long form each has a second process.
+func (f *fixture) sinks(t *testing.T, server, binary string, seed uint64) *destinations {
+	t.Helper()
+	d := &destinations{fixture: f, rnd: rand.New(rand.NewPCG(seed, 19)), folder: filepath.Join(f.dir, "archive")}
+	var indexURL, hookURL, chatURL, modelURL, postAddr string
+	d.index, indexURL = newHostile(t, seed, 0.2, forward(t, server))
+	d.hook, hookURL = newHostile(t, seed+1, 0.04, d.hooked.webhook)
+	d.chat, chatURL = newHostile(t, seed+2, 0.2, d.chatted.slack)
+	d.post, postAddr = newMailServer(t, seed+3, 0.2, &d.posted)
+	d.model, modelURL = newHostile(t, seed+4, 0.1, predict)
+	settings := map[string][]string{
+		"search": {"--search-url", indexURL, "--search-index", f.prefix},
+		"notify": {
+			"--notify-allow-cidr", "127.0.0.0/8", "--smtp-url", "smtp://" + postAddr + "?tls=off",
+			"--notify-rules", f.write("rules.yml", fmt.Sprintf(notifyRules, hookURL)),
+		},
+		"archive": {"--archive-url", "file://" + d.folder, "--archive-window", "3s"},
+		"model":   {"--model-rules", f.write("models.yml", fmt.Sprintf(modelRules, modelURL))},
+	}
+	for _, instance := range []string{"1", "2"}[:sinkProcesses()] {
+		for _, name := range sinkNames {
+			p := f.role(name+instance, "sink", append([]string{name, "--instance-id", "e2e" + instance},
+				settings[name]...)...)
+			if p.Path = binary; name == "archive" {
+				p.Store()
+			}
+			p.Env = append(p.Env, "RECEIVER_SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
+				"CHAT_URL="+chatURL)
+			d.sinks = append(d.sinks, p)
+		}
+	}
+	return d
+}
+
+var sinkNames = []string{"search", "notify", "archive", "model"}
+
+func sinkProcesses() int {
+	if *long {
+		return 2
+	}
+	return 1
+}
+
+const (
+	notifyRules = `channels:
+  - name: receiver
+    webhook: {url: %q, secret_env: RECEIVER_SECRET}
+  - name: chat
+    slack: {webhook_url_env: CHAT_URL}
+  - name: post
+    email: {to: [to@example.com], from: from@example.com}
+rules:
+  - {name: all, channel: receiver, children: true}
+  - {name: chat, channel: chat, events: [comment_created], children: true}
+  - {name: post, channel: post, events: [comment_created], children: true}
+`
+	modelRules = `rules:
+  - name: bytes
+    kserve: {url: %q, model: bytes}
+    inputs: [{name: id, field: file_id}]
+    batch: 16
+`
+)
+
+// write writes a file of settings.
+func (f *fixture) write(name, text string) (path string) {
+	f.t.Helper()
+	path = filepath.Join(f.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	return path
+}
+
+// accepted is how much the destination of a sink has accepted.
+func (d *destinations) accepted(ctx context.Context, sink string) int {
+	switch sink {
+	case "search":
+		return d.index.count()
+	case "notify":
+		return d.hook.count()
+	case "archive":
+		return len(objects(d.t, d.folder))
+	}
+	return int(rig.End(ctx, d.client, d.prefix+"-predictions"))
+}
+
+// chaos kills each sink so many times, once it has delivered something. At half of that all destinations are down for a
+// while. In the long form an owner of partitions is also stopped until another one has taken them, and continues.
+func (d *destinations) chaos(ctx context.Context, kills int) error {
+	var order []*rig.Program
+	for len(order) < kills*len(sinkNames) {
+		order = append(order, d.sinks...)
+	}
+	d.rnd.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	for i, p := range order {
+		name := strings.TrimRight(p.Name, "12") // of its instance
+		before := d.accepted(ctx, name)
+		flows := func() (bool, error) { return d.accepted(ctx, name) > before, nil }
+		if _, err := rig.Until(ctx, time.Minute, flows); err != nil {
+			return fmt.Errorf("%s delivers nothing: %w\n%s", name, err, p.Tail())
+		}
+		sleep(ctx, time.Duration(d.rnd.IntN(700))*time.Millisecond)
+		if err := errors.Join(p.Kill(), p.Start()); err != nil {
+			return err
+		}
+		if i == len(order)/2 {
+			d.outage(ctx)
+		}
+		if !*long || i%10 != 0 {
+			continue
+		}
+		owner := d.sinks[d.rnd.IntN(len(d.sinks))]
+		if err := owner.Signal(syscall.SIGSTOP); err != nil {
+			return err
+		}
+		sleep(ctx, 13*time.Second) // its session takes 10 s
+		if err := owner.Signal(syscall.SIGCONT); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *destinations) hostiles() []*hostile {
+	return []*hostile{d.index, d.hook, d.chat, d.post, d.model}
+}
+
+func (d *destinations) outage(ctx context.Context) {
+	for _, h := range d.hostiles() {
+		h.setDown(true)
+	}
+	sleep(ctx, 10*time.Second)
+	for _, h := range d.hostiles() {
+		h.setDown(false)
+	}
+}
+
+// drained waits until the groups of the sinks have committed all records, and returns how long that took.
+func (d *destinations) drained() time.Duration {
+	d.t.Helper()
+	topics := map[string]string{
+		"search": d.topics.Index, "archive": d.topics.Events, "model-bytes": d.topics.Index,
+		"notify-all": d.topics.Notify, "notify-chat": d.topics.Notify, "notify-post": d.topics.Notify,
+	}
+	lags := map[string]int64{}
+	took, err := rig.Until(d.t.Context(), 10*time.Minute, func() (bool, error) {
+		total := int64(0)
+		for group, topic := range topics {
+			lag, err := rig.Lag(d.t.Context(), d.client, d.prefix+"-sink-"+group, topic)
+			if err != nil {
+				return false, err
+			}
+			lags[group], total = lag, total+lag
+		}
+		return total == 0, nil
+	})
+	if err != nil {
+		for _, p := range d.sinks {
+			d.t.Log(p.Name + ":\n" + p.Tail())
+		}
+		d.t.Fatalf("the sinks do not drain: %v: %v", err, lags)
+	}
+	return took
+}
+
 // runSinks runs the sinks of a binary.
 func runSinks(t *testing.T, server, binary string) *oracle.Report {
 	t.Helper()
-	events, kills := 4000, 12
+	events, kills := 4000, 3
 	if *long {
-		events, kills = 100_000, 60
+		events, kills = 100_000, 20
 	}
 	if *size > 0 {
 		events = *size
@@ -201,85 +246,40 @@ func runSinks(t *testing.T, server, binary string) *oracle.Report {
 		s = uint64(time.Now().UnixNano())
 	}
 	f := newFixture(t, 0)
-	box := &mailbox{got: map[string]int{}}
-	index, indexURL := newHostile(t, s, 0.2, forward(t, server))
-	hook, hookURL := newHostile(t, s+1, 0.04, box.accept)
-	search := f.role("search", "sink", "search", "--instance-id", "e2e", "--search-url", indexURL,
-		"--search-index", f.prefix)
-	notify := f.role("notify", "sink", "notify", "--instance-id", "e2e", "--notify-allow-cidr", "127.0.0.0/8",
-		"--notify-rules", f.rules(hookURL))
-	notify.Env = append(notify.Env, "RECEIVER_SECRET=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=")
-	sinks := []*rig.Program{search, notify}
-	folder := filepath.Join(f.dir, "archive")
-	archive := f.role("archive", "sink", "archive", "--instance-id", "e2e", "--archive-url", "file://"+folder,
-		"--archive-window", "3s").Store()
-	sinks = append(sinks, archive)
-	for _, p := range sinks {
-		p.Path = binary
-	}
-	f.start(append(sinks, f.ingest, f.process)...)
-	f.awaitReady(append(sinks, f.ingest, f.process)...)
+	d := f.sinks(t, server, binary, s)
+	programs := append(slices.Clone(d.sinks), f.ingest, f.process)
+	f.start(programs...)
+	f.awaitReady(programs...)
 
 	r := &oracle.Report{Title: "sinks"}
-	rnd := rand.New(rand.NewPCG(s, 19))
 	sent := f.traffic(events, plan{during: func(ctx context.Context, pace *rate.Limiter) error {
-		pace.SetLimit(rate.Limit(max(100, events/(4*kills)))) // the history outlasts the kills
-		for range kills {
-			i := rnd.IntN(len(sinks))
-			count := []func() int{index.count, hook.count, func() int { return len(objects(t, folder)) }}[i]
-			before := count()
-			flows := func() (bool, error) { return count() > before, nil }
-			if _, err := rig.Until(ctx, time.Minute, flows); err != nil {
-				return fmt.Errorf("%s delivers nothing: %w\n%s", sinks[i].Name, err, sinks[i].Tail())
-			}
-			sleep(ctx, time.Duration(rnd.IntN(700))*time.Millisecond)
-			if err := errors.Join(sinks[i].Kill(), sinks[i].Start()); err != nil {
-				return err
-			}
-		}
-		return nil
+		pace.SetLimit(rate.Limit(max(100, events/(16*kills)))) // the history outlasts the kills
+		return d.chaos(ctx, kills)
 	}}, r)
-	r.Fact("kills of sinks", kills)
-	f.drain(2*time.Minute, true)
-	r.Fact("faults of search / of the receiver", fmt.Sprint(index.calm(), hook.calm()))
-	took, err := rig.Until(t.Context(), 5*time.Minute, func() (bool, error) {
-		indexed, err1 := rig.Lag(t.Context(), f.client, f.prefix+"-sink-search", f.topics.Index)
-		sent, err2 := rig.Lag(t.Context(), f.client, f.prefix+"-sink-notify-all", f.topics.Notify)
-		archived, err3 := rig.Lag(t.Context(), f.client, f.prefix+"-sink-archive", f.topics.Events)
-		return indexed+sent+archived == 0, errors.Join(err1, err2, err3)
-	})
-	if err != nil {
-		t.Fatalf("the sinks do not drain: %v\n%s\n%s\n%s", err, search.Tail(), notify.Tail(), archive.Tail())
+	r.Fact("kills of each sink", kills)
+	f.drain(5*time.Minute, true)
+	for i, h := range d.hostiles() {
+		r.Fact("faults of "+[]string{"search", "the webhook", "Slack", "mail", "the model"}[i], fmt.Sprint(h.calm()))
 	}
-	r.Fact("sinks drained after the processors, s", seconds(took))
-	f.term(append(sinks, f.ingest, f.process)...)
+	r.Fact("sinks drained after the processors, s", seconds(d.drained()))
+	for _, p := range d.sinks {
+		r.Fact("memory of "+p.Name+" at most, MB", fmt.Sprintf("%.0f", p.Usage().PeakMB))
+	}
+	f.term(programs...)
 	f.judge(oracle.Judge{Workspaces: true, Sent: sent}, r)
 	outputs, err := oracle.ReadOutputs(t.Context(), f.brokers, f.topics, partitions)
 	if err != nil {
 		t.Fatal(err)
 	}
 	outputs.JudgeSearch(documents(t, server, f.prefix), r)
-	outputs.JudgeMessages(box.got, r)
-	outputs.JudgeArchive(archived(t, folder), r)
-	return r
-}
-
-// rules writes a rules file with one rule that matches every notice.
-func (f *fixture) rules(receiver string) string {
-	f.t.Helper()
-	path := filepath.Join(f.dir, "rules.yml")
-	text := fmt.Sprintf(`channels:
-  - name: receiver
-    webhook: {url: %q, secret_env: RECEIVER_SECRET}
-rules:
-  - name: all
-    channel: receiver
-    children: true
-`, receiver)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		f.t.Fatal(err)
+	outputs.JudgeWebhooks(d.hooked.got, r)
+	outputs.JudgeMail(d.posted.got, "post", "example.com", r)
+	outputs.JudgeChat(d.chatted.got, r)
+	outputs.JudgeArchive(archived(t, d.folder), r)
+	if err := outputs.JudgePredictions(t.Context(), f.brokers, f.prefix+"-predictions", partitions, r); err != nil {
+		t.Fatal(err)
 	}
-	return path
+	return r
 }
 
 // objects returns the Parquet files below a folder.
