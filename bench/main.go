@@ -5,6 +5,7 @@
 //	go run ./bench latency   [-seconds S] [-rate N]   ms from an event to its notice at a read_committed consumer
 //	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
 //	go run ./bench search    [-events N] [-plugins DIR]   documents/s into OpenSearch, beside the stock connector
+//	go run ./bench searchable [-seconds S] [-rate N]  ms from a webhook to the answer of a search that has the file
 //	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients
 //
 // It runs the real binary as a process of its own, counts the output records before it reports a rate, and prints one
@@ -62,10 +63,10 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	measurements := map[string]func(context.Context, setup) (result, error){
 		"processor": processor, "recovery": recovery, "latency": latency, "ingress": ingress, "overload": overloaded,
-		"search": search,
+		"search": search, "searchable": searchable,
 	}
 	if len(args) == 0 || measurements[args[0]] == nil {
-		return errors.New("usage: bench processor|recovery|latency|ingress|overload|search [flags]")
+		return errors.New("usage: bench processor|recovery|latency|ingress|overload|search|searchable [flags]")
 	}
 	var s setup
 	flags := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
@@ -81,7 +82,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&s.guarantee, "guarantee", "at_least_once", "of the groups, or exactly_once")
 	flags.DurationVar(&s.epoch, "epoch", 20*time.Millisecond, "of the groups")
 	flags.IntVar(&s.seconds, "seconds", 15, "of load")
-	flags.Float64Var(&s.rate, "rate", 200, "events a second of latency")
+	flags.Float64Var(&s.rate, "rate", 200, "events a second of latency and searchable")
 	flags.IntVar(&s.connections, "connections", 32, "of ingress load")
 	flags.StringVar(&s.parts, "parts", "",
 		"of overload: hot_workspace, two_instances, slow_clients, broker_away; of search: tidemark, connect; "+

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"tidemark/e2e/rig"
+)
+
+// searchable measures the time from a webhook to the answer of a search that has the file, at a rate of other webhooks.
+// OpenSearch refreshes an index every second.
+func searchable(ctx context.Context, s setup) (_ result, err error) {
+	s.events = 0
+	i, err := s.install(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ingest, err := i.ingress(ctx, "ingest")
+	if err != nil {
+		return nil, err
+	}
+	defer ingest.Close()
+	process, err := i.process("--epoch", s.epoch.String())
+	if err != nil {
+		return nil, err
+	}
+	defer process.Close()
+	f := &fill{installation: i}
+	sink, _, err := f.tidemark()
+	if err != nil {
+		return nil, err
+	}
+	defer sink.Close()
+	if err := sink.Start(); err != nil {
+		return nil, err
+	}
+	for _, p := range []*rig.Program{process, sink} {
+		if _, err := p.AwaitReady(ctx, patience); err != nil {
+			return nil, err
+		}
+	}
+	var mu sync.Mutex
+	in, client := newInput(s), &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: s.connections}}
+	load := &crowd{
+		client: client, to: []*rig.Program{ingest}, outstanding: s.connections, rate: int(s.rate),
+		body: func(int64) []byte {
+			mu.Lock()
+			defer mu.Unlock()
+			e, _ := in.next()
+			return e.value
+		},
+	}
+	sent := int64(0)
+	probe := &crowd{client: client, to: []*rig.Program{ingest}, body: func(n int64) []byte {
+		sent = n
+		return fmt.Appendf(nil, `{"event":"workspace_storage_file_added","event_id":"probe%d","workspace_id":"probe%d",`+
+			`"object_id":"f%d","path":"/f%d"}`, n, n%97, n, n)
+	}}
+	running, end := context.WithTimeout(ctx, time.Duration(s.seconds)*time.Second)
+	defer end()
+	var loading sync.WaitGroup
+	loading.Go(func() { load.run(running, time.Duration(s.seconds)*time.Second) })
+	var took []time.Duration
+	answers := &tally{took: map[string][]time.Duration{}}
+	for running.Err() == nil && err == nil {
+		begin := time.Now()
+		probe.send(ctx, answers)
+		_, err = rig.Until(ctx, time.Minute, func() (bool, error) {
+			var found struct {
+				Hits struct{ Hits []json.RawMessage }
+			}
+			query := fmt.Sprintf(`{"query":{"ids":{"values":["probe%d/f%d"]}}}`, sent%97, sent)
+			err := f.ask(ctx, http.MethodPost, i.prefix+"-documents/_search", query, &found)
+			return len(found.Hits.Hits) > 0, err
+		})
+		took = append(took, time.Since(begin))
+	}
+	loading.Wait()
+	figures := result{
+		"measured": "searchable", "rate": s.rate, "probes": len(took),
+		"p50_ms": quantile(took, 0.50), "p99_ms": quantile(took, 0.99), "max_ms": quantile(took, 1),
+		"sink_peak_rss_mb": int(sink.Usage().PeakMB),
+	}
+	return figures, errors.Join(err, stop(ingest), stop(process), stop(sink),
+		f.ask(ctx, http.MethodDelete, i.prefix+"-documents-000001", "", nil), i.close(ctx))
+}
