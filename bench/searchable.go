@@ -55,31 +55,12 @@ func searchable(ctx context.Context, s setup) (_ result, err error) {
 			return e.value
 		},
 	}
-	sent := int64(0)
-	probe := &crowd{client: client, to: []*rig.Program{ingest}, body: func(n int64) []byte {
-		sent = n
-		return fmt.Appendf(nil, `{"event":"workspace_storage_file_added","event_id":"probe%d","workspace_id":"probe%d",`+
-			`"object_id":"f%d","path":"/f%d"}`, n, n%97, n, n)
-	}}
-	running, end := context.WithTimeout(ctx, time.Duration(s.seconds)*time.Second)
+	howLong := time.Duration(s.seconds) * time.Second
+	running, end := context.WithTimeout(ctx, howLong)
 	defer end()
 	var loading sync.WaitGroup
-	loading.Go(func() { load.run(running, time.Duration(s.seconds)*time.Second) })
-	var took []time.Duration
-	answers := &tally{took: map[string][]time.Duration{}}
-	for running.Err() == nil && err == nil {
-		begin := time.Now()
-		probe.send(ctx, answers)
-		_, err = rig.Until(ctx, time.Minute, func() (bool, error) {
-			var found struct {
-				Hits struct{ Hits []json.RawMessage }
-			}
-			query := fmt.Sprintf(`{"query":{"ids":{"values":["probe%d/f%d"]}}}`, sent%97, sent)
-			err := f.ask(ctx, http.MethodPost, i.prefix+"-documents/_search", query, &found)
-			return len(found.Hits.Hits) > 0, err
-		})
-		took = append(took, time.Since(begin))
-	}
+	loading.Go(func() { load.run(running, howLong) })
+	took, err := f.probe(running, &crowd{client: client, to: load.to})
 	loading.Wait()
 	figures := result{
 		"measured": "searchable", "rate": s.rate, "probes": len(took),
@@ -88,4 +69,32 @@ func searchable(ctx context.Context, s setup) (_ result, err error) {
 	}
 	return figures, errors.Join(err, stop(ingest), stop(process), stop(sink),
 		f.ask(ctx, http.MethodDelete, i.prefix+"-documents-000001", "", nil), i.close(ctx))
+}
+
+// probe sends one event after the other, each when a search has found the file before it.
+func (f *fill) probe(ctx context.Context, sender *crowd) (took []time.Duration, err error) {
+	sent := int64(0)
+	sender.body = func(n int64) []byte {
+		sent = n
+		return fmt.Appendf(nil, `{"event":"workspace_storage_file_added","event_id":"probe%d","workspace_id":"probe%d",`+
+			`"object_id":"f%d","path":"/f%d"}`, n, n%97, n, n)
+	}
+	answers := &tally{took: map[string][]time.Duration{}}
+	for ctx.Err() == nil && err == nil {
+		begin := time.Now()
+		sender.send(ctx, answers)
+		_, err = rig.Until(ctx, time.Minute, func() (bool, error) {
+			var found struct {
+				Hits struct{ Hits []json.RawMessage }
+			}
+			query := fmt.Sprintf(`{"query":{"ids":{"values":["probe%d/f%d"]}}}`, sent%97, sent)
+			err := f.ask(ctx, http.MethodPost, f.prefix+"-documents/_search", query, &found)
+			return len(found.Hits.Hits) > 0, err
+		})
+		if ctx.Err() != nil {
+			return took, nil
+		}
+		took = append(took, time.Since(begin))
+	}
+	return took, err
 }
