@@ -37,7 +37,7 @@ func newBucket(p Place, name, prefix string) (*bucket, error) {
 			&credentials.IAM{Client: &http.Client{Timeout: 5 * time.Second}},
 		}),
 		Secure:     u.Scheme == "https",
-		Region:     cmp.Or(p.Region, os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")),
+		Region:     cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")),
 		MaxRetries: 1, // Config.Retry does it
 	})
 	if err != nil {

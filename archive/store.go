@@ -24,7 +24,6 @@ const flag = "--archive-url (replay: --archive)"
 type Place struct {
 	URL      string // s3://bucket/prefix or file:///folder
 	Endpoint string // of S3, like http://127.0.0.1:9000; empty: Amazon's
-	Region   string // of S3; empty: AWS_REGION, or what the server says
 }
 
 // ErrMissing is the error of a store for an object that does not exist.
@@ -59,9 +58,6 @@ func (p Place) Open() (Store, error) {
 	case u.RawQuery != "" || u.Fragment != "" || strings.TrimSuffix(u.Path, "/") != strings.TrimSuffix(clean, "/"):
 		return nil, fmt.Errorf(flag+" %q: want a path without '?', '#', '..' and empty parts", p.URL)
 	case u.Scheme == "file" && u.Host == "" && clean != "/":
-		if p.Endpoint != "" {
-			return nil, fmt.Errorf("--s3-endpoint: --archive-url %s needs none", p.URL)
-		}
 		return folder(clean), nil
 	case u.Scheme == "s3" && u.Host != "" && u.Port() == "":
 		return newBucket(p, u.Host, strings.TrimPrefix(clean, "/"))
