@@ -15,7 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/archive"
+	"tidemark/parquetlog"
+	"tidemark/replay"
 )
 
 // Every event that the ingress of dev accepted is in the archive once, at the position that was answered, also after a
@@ -79,7 +80,7 @@ func TestArchiveOfDev(t *testing.T) {
 // archivedEvents returns the positions of archived events, and fails if there are two of one.
 func archivedEvents(t *testing.T, url, topic string) map[string]string {
 	t.Helper()
-	reader, err := archive.OpenReader(t.Context(), archive.Place{URL: url}, topic, t.TempDir())
+	reader, err := replay.OpenArchive(t.Context(), parquetlog.Place{URL: url}, topic, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

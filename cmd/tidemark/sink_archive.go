@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"tidemark/archive"
 	"tidemark/doctor"
 	"tidemark/kafka"
+	"tidemark/parquetlog"
 	"tidemark/sinks"
 	archiving "tidemark/sinks/archive"
 	"tidemark/topology"
@@ -18,8 +18,8 @@ type placeFlags struct {
 	S3Endpoint string `help:"S3 server of another provider, like http://127.0.0.1:9000; without it, Amazon's." name:"s3-endpoint" env:"TIDEMARK_S3_ENDPOINT" placeholder:"URL" group:"Archive"`
 }
 
-func (f placeFlags) at(url string) archive.Place {
-	return archive.Place{URL: url, Endpoint: f.S3Endpoint}
+func (f placeFlags) at(url string) parquetlog.Place {
+	return parquetlog.Place{URL: url, Endpoint: f.S3Endpoint}
 }
 
 // archiveFlags are the settings of the archive.
@@ -69,7 +69,7 @@ func (f archiveFlags) destination(events string) doctor.Destination {
 		if err != nil {
 			return err
 		}
-		_, err = archive.ReadMarker(ctx, store, archive.MarkerName(events))
+		_, err = parquetlog.ReadMarker(ctx, store, events)
 		return err
 	}}
 }

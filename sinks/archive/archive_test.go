@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/archive"
+	"tidemark/parquetlog"
 	"tidemark/sinks"
 )
 
@@ -145,7 +145,7 @@ var errKilled = errors.New("killed")
 
 // A deadly store ends the process at a random point of a create: before it, within it, or after it.
 type deadly struct {
-	archive.Store
+	parquetlog.Store
 	mu     sync.Mutex
 	random *rand.Rand
 }
@@ -228,7 +228,7 @@ func killed(t *testing.T, l *topicLog, url string, random *rand.Rand, enough int
 }
 
 // An overwriting store is what a bucket is without conditional writes.
-type overwriting struct{ archive.Store }
+type overwriting struct{ parquetlog.Store }
 
 func (o overwriting) Create(ctx context.Context, name string, file *os.File) (bool, error) {
 	place := filepath.Join(strings.TrimPrefix(fmt.Sprint(o.Store), "{"), name)
@@ -315,14 +315,14 @@ func TestErrorsOfAServer(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 			fmt.Fprintf(w, "<Error><Code>%s</Code><Message>no</Message></Error>", code)
 		}))
-		store, err := archive.Place{URL: "s3://bucket/prefix", Endpoint: server.URL}.Open()
+		store, err := parquetlog.Place{URL: "s3://bucket/prefix", Endpoint: server.URL}.Open()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if code == "" {
 			server.Close()
 		}
-		file, err := archive.Temporary(t.TempDir())
+		file, err := parquetlog.Temporary(t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -339,12 +339,12 @@ func TestNewRefuses(t *testing.T) {
 	for _, url := range []string{
 		"", "archive", "s3:///x", "s3://bucket:1/x", "file://host/x", "file:///", "s3://b/../c", "s3://b/a?x=1", "s3://u:p@b/c",
 	} {
-		_, err := New(Config{Place: archive.Place{URL: url}, Dir: t.TempDir()})
+		_, err := New(Config{Place: parquetlog.Place{URL: url}, Dir: t.TempDir()})
 		if err == nil || !strings.Contains(err.Error(), "--archive-url") || strings.Contains(err.Error(), "u:p@") {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
-	_, err := New(Config{Place: archive.Place{URL: "file:///x"}, Window: 2 * time.Hour, Dir: t.TempDir()})
+	_, err := New(Config{Place: parquetlog.Place{URL: "file:///x"}, Window: 2 * time.Hour, Dir: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(), "--archive-window") {
 		t.Errorf("%v", err)
 	}

@@ -17,7 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"tidemark/archive"
+	"tidemark/parquetlog"
 )
 
 const query = `
@@ -134,7 +134,7 @@ func TestCutUploads(t *testing.T) {
 	got, g := s3.url(t), newGroup()
 	a := newArchive(t, got, l, nil) // its check is not retried
 	var err error
-	if a.store, err = (archive.Place{URL: got, Endpoint: "http://" + address}).Open(); err != nil {
+	if a.store, err = (parquetlog.Place{URL: got, Endpoint: "http://" + address}).Open(); err != nil {
 		t.Fatal(err)
 	}
 	a.conf.Retry = func(ctx context.Context, attempt func(context.Context) error) error {

@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tidemark/archive"
+	"tidemark/parquetlog"
 )
 
 // A spool is a temporary file with the records of an open object. Open objects of all partitions would not fit into
@@ -28,7 +28,7 @@ type spool struct {
 }
 
 func newSpool(dir string, first time.Time) (*spool, error) {
-	file, err := archive.Temporary(dir)
+	file, err := parquetlog.Temporary(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func (s *spool) add(r *kgo.Record) error {
 	binary.BigEndian.PutUint32(b[12:], uint32(len(b)-frameHeader))
 	s.buffer = b
 	s.records++
-	s.bytes += archive.Size(r)
+	s.bytes += parquetlog.Size(r)
 	if _, err := s.out.Write(b); err != nil {
 		return fmt.Errorf("write a temporary file of the archive: %w", err)
 	}
