@@ -90,8 +90,11 @@ func (b *bucket) explain(what, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	advice := ""
-	switch minio.ToErrorResponse(err).Code {
+	code, advice := minio.ToErrorResponse(err).Code, ""
+	if code != "" {
+		err = fmt.Errorf("%s: %w", code, err)
+	}
+	switch code {
 	case minio.NoSuchKey:
 		err = fs.ErrNotExist
 	case minio.NoSuchBucket:

@@ -185,7 +185,7 @@ func (a *Archive) create(ctx context.Context, s *spool, o parquetlog.Object) (ke
 		select {
 		case a.uploads <- struct{}{}:
 		case <-ctx.Done():
-			return fmt.Errorf("%d other uploads have not ended: %w", maxUploads, ctx.Err())
+			return fmt.Errorf("%d uploads have not ended: %w", maxUploads, ctx.Err())
 		}
 		kept, err = inTime(ctx, func() (parquetlog.Object, error) {
 			defer func() { <-a.uploads }() // of one that hangs: not before it ends
