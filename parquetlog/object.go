@@ -17,7 +17,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/codecs"
-	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
 // An Object says which part of the log an object has: all committed records from offset Begin to before End. It is in
@@ -95,7 +94,11 @@ type header struct {
 func newRow(partition int32, r *kgo.Record) row {
 	to := row{Partition: partition, Offset: r.Offset, LogTime: r.Timestamp.UnixMicro()}
 	if e, err := codecs.ParseEvent(r.Value); err == nil {
-		to.describe(e)
+		to.WorkspaceID, to.EventID, to.Event = e.GetWorkspaceId(), e.GetEventId(), e.GetEvent()
+		to.FileID, to.Name, to.Path, to.ParentID = e.GetFileId(), e.GetName(), e.GetPath(), e.GetParentId()
+		to.Size, to.Mime, to.Hash = e.Size, e.GetMime(), e.GetHash()
+		to.ActorID, to.MemberID = e.GetActorId(), e.GetMemberId()
+		to.EventTime, to.ReceivedAt = e.GetOccurredAt(), e.GetReceivedAt()
 	}
 	if r.Key != nil {
 		to.Key = &r.Key
@@ -114,13 +117,6 @@ func newRow(partition int32, r *kgo.Record) row {
 		}
 	}
 	return to
-}
-
-func (to *row) describe(e *tidemarkv1.Event) {
-	to.WorkspaceID, to.EventID, to.Event, to.FileID = e.GetWorkspaceId(), e.GetEventId(), e.GetEvent(), e.GetFileId()
-	to.Name, to.Path, to.ParentID, to.Size = e.GetName(), e.GetPath(), e.GetParentId(), e.Size
-	to.Mime, to.Hash, to.ActorID, to.MemberID = e.GetMime(), e.GetHash(), e.GetActorId(), e.GetMemberId()
-	to.EventTime, to.ReceivedAt = e.GetOccurredAt(), e.GetReceivedAt()
 }
 
 // record returns the record as it was received.

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,13 +66,13 @@ type Partition interface {
 
 // An Archive stores partitions.
 type Archive struct {
-	conf    Config
-	store   parquetlog.Store
-	topicID string        // set by Check
-	writers chan struct{} // bounds the Parquet files that are written at a time, and so the memory
-	uploads chan struct{}
-	objects *prometheus.CounterVec
-	records prometheus.Counter
+	conf     Config
+	store    parquetlog.Store
+	topicID  string        // set by Check
+	encoding sync.Mutex    // one Parquet file at a time, because of the memory
+	uploads  chan struct{} // those that are under way
+	objects  *prometheus.CounterVec
+	records  prometheus.Counter
 }
 
 // New checks the configuration. Nothing is connected before Check.
@@ -91,7 +92,7 @@ func New(conf Config) (*Archive, error) {
 	}
 	count := promauto.With(conf.Metrics)
 	return &Archive{
-		conf: conf, store: store, writers: make(chan struct{}, 1), uploads: make(chan struct{}, maxUploads),
+		conf: conf, store: store, uploads: make(chan struct{}, maxUploads),
 		objects: count.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidemark_archive_objects_total",
 			Help: "Objects that were closed: created, or found in the archive (kept).",
@@ -231,10 +232,9 @@ func (a *Archive) upload(ctx context.Context, name string, file *os.File, o parq
 
 // parquet returns a temporary file with the spooled records.
 func (a *Archive) parquet(ctx context.Context, s *spool, o parquetlog.Object) (*os.File, error) {
-	select {
-	case a.writers <- struct{}{}:
-		defer func() { <-a.writers }()
-	case <-ctx.Done():
+	a.encoding.Lock()
+	defer a.encoding.Unlock()
+	if ctx.Err() != nil { // a drain does not wait for all partitions
 		return nil, ctx.Err()
 	}
 	file, err := parquetlog.Temporary(a.conf.Dir)

@@ -83,6 +83,7 @@ func TestRecordsSurvive(t *testing.T) {
 // An idle partition is closed only when all of its log was received. A record that comes late, in a window that is
 // closed, is in an object of its own; a rerun from the beginning finds both and changes nothing.
 func TestIdleClose(t *testing.T) {
+	t.Parallel()
 	l := newLog(event(0, 0), event(1, 0.1), marker(2, 0.1))
 	dir, url := folderURL(t)
 	g := newGroup()
@@ -167,8 +168,10 @@ func (d *deadly) Create(ctx context.Context, name string, file *os.File) (bool, 
 // After kills at random points, and with a second owner at the same time, the objects are the same, byte for byte, as
 // those of a run without them.
 func TestKillsChangeNothing(t *testing.T) {
+	t.Parallel()
 	for _, store := range stores(t) {
 		t.Run(store.name, func(t *testing.T) {
+			t.Parallel()
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			random := rand.New(rand.NewPCG(seed, 0))

@@ -221,6 +221,7 @@ func (h *hanging) Create(ctx context.Context, name string, file *os.File) (bool,
 // The drain of a partition ends although the store does not answer. Nothing is committed, so the next owner archives
 // it all. What the hanging call does later changes nothing.
 func TestFileSystemHangs(t *testing.T) {
+	t.Parallel()
 	l := newLog(event(0, 0), event(1, 0.1), event(2, 5))
 	dir, url := folderURL(t)
 	a := newArchive(t, url, l, func(c *Config) {
