@@ -182,20 +182,22 @@ func (a *Archive) create(ctx context.Context, s *spool, o parquetlog.Object) (ke
 	}
 	defer func() { _ = file.Close() }()
 	name := o.Name(s.first)
-	err = a.conf.Retry(ctx, func(ctx context.Context) (err error) {
+	var failure error // of the last attempt: Retry may return only that ctx has ended
+	err = a.conf.Retry(ctx, func(ctx context.Context) error {
 		select {
 		case a.uploads <- struct{}{}:
 		case <-ctx.Done():
-			return fmt.Errorf("%d uploads have not ended: %w", maxUploads, ctx.Err())
+			failure = fmt.Errorf("%d uploads have not ended: %w", maxUploads, ctx.Err())
+			return failure
 		}
-		kept, err = inTime(ctx, func() (parquetlog.Object, error) {
+		kept, failure = inTime(ctx, func() (parquetlog.Object, error) {
 			defer func() { <-a.uploads }() // of one that hangs: not before it ends
 			return a.upload(ctx, name, file, o)
 		})
-		return err
+		return failure
 	})
 	if err != nil {
-		return o, fmt.Errorf("store %s: %w", name, err)
+		return o, fmt.Errorf("store %s: %w", name, cmp.Or(failure, err))
 	}
 	// The answer to a create may have been lost, so an equal object counts as created.
 	if kept == o {
