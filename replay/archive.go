@@ -1,178 +1,155 @@
 package replay
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"sync"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"slices"
 
-	"github.com/IBM/sarama"
+	"github.com/cenkalti/backoff/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/archive"
-	"tidemark/kafka"
+	"tidemark/parquetlog"
 )
 
-// An archived is a consumer group that delivers the archived records of each partition, with their offsets, before
-// those of the topic that the archive does not have. So each event is delivered once, and a row has the position that
-// the event had in the topic.
-//
-// An archived offset is not committed: it may be before the log start offset. A partition without a commit is read
-// again from the beginning, and its rows know the events that they have.
-type archived struct {
-	sarama.ConsumerGroup
-	reader *archive.Reader
-	spans  kafka.Spans // of the archive
-	fail   func(error)
+// An Archive is an archived topic.
+type Archive struct {
+	Topic   string
+	TopicID string // of the topic whose offsets the objects have
+	store   parquetlog.Store
+	objects map[int32][]listed // by partition, in order
+	dir     string
 }
 
-// archivedSpans returns what the archive has of the partitions of a topic. It refuses an archive whose offsets are not
-// those of the topic, or that ends before the topic begins.
-func archivedSpans(ctx context.Context, conf kafka.Config, r *archive.Reader, topic kafka.Spans) (kafka.Spans, error) {
-	id, err := kafka.TopicID(ctx, conf, r.Topic)
+type listed struct {
+	first int64
+	name  string
+}
+
+// OpenArchive lists the objects of a topic. Files are downloaded into dir, one at a time for each call of Read.
+func OpenArchive(ctx context.Context, place parquetlog.Place, topic, dir string) (*Archive, error) {
+	s, err := place.Open()
 	if err != nil {
 		return nil, err
 	}
-	if id != r.TopicID {
-		return nil, fmt.Errorf("--archive: its topic %s has the id %s, and that of the brokers %s: "+
-			"the topic was created again, or it is another cluster", r.Topic, r.TopicID, id)
+	a := &Archive{Topic: topic, store: s, dir: dir, objects: map[int32][]listed{}}
+	a.TopicID, err = parquetlog.ReadMarker(ctx, s, topic)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("--archive %s: there is no archive of topic %s", place.URL, topic)
 	}
-	spans := kafka.Spans{}
-	for partition, live := range topic {
-		begin, end, found, err := r.Span(ctx, partition)
-		switch {
-		case err != nil:
-			return nil, err
-		case !found:
-		case end < live.From:
-			return nil, fmt.Errorf("--archive: partition %d ends at offset %d, and %s begins at %d: "+
-				"the events between have expired before they were archived", partition, end, r.Topic, live.From)
-		default:
-			spans[partition] = kafka.Span{From: begin, To: end}
+	if err != nil {
+		return nil, err
+	}
+	names, err := s.List(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if partition, first, ok := parquetlog.ParseName(topic, name); ok {
+			a.objects[partition] = append(a.objects[partition], listed{first, name})
 		}
 	}
-	return spans, nil
-}
-
-// Consume runs a session.
-func (g *archived) Consume(ctx context.Context, topics []string, handler sarama.ConsumerGroupHandler) error {
-	return g.ConsumerGroup.Consume(ctx, topics, &archivedHandler{ConsumerGroupHandler: handler, group: g})
-}
-
-type archivedHandler struct {
-	sarama.ConsumerGroupHandler
-	group   *archived
-	session *archivedSession
-}
-
-// Setup replaces the session, whose marks of archived records must not be committed.
-func (h *archivedHandler) Setup(s sarama.ConsumerGroupSession) error {
-	h.session = &archivedSession{ConsumerGroupSession: s, parts: map[int32]*archivedPart{}}
-	for _, partition := range s.Claims()[h.group.reader.Topic] {
-		if span, found := h.group.spans[partition]; found {
-			h.session.parts[partition] = &archivedPart{span: span}
-		}
+	for _, objects := range a.objects {
+		slices.SortFunc(objects, func(a, b listed) int { return cmp.Compare(a.first, b.first) })
 	}
-	return h.ConsumerGroupHandler.Setup(h.session)
+	return a, nil
 }
 
-func (h *archivedHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
-	part := h.session.parts[c.Partition()]
-	if part == nil || c.Topic() != h.group.reader.Topic || c.InitialOffset() >= part.span.To {
-		return h.ConsumerGroupHandler.ConsumeClaim(h.session, c) // the archived records are in the table
+// Span returns the offsets of a partition that the archive has; found is false if it has none.
+func (a *Archive) Span(ctx context.Context, partition int32) (begin, end int64, found bool, err error) {
+	objects := a.objects[partition]
+	if len(objects) == 0 {
+		return 0, 0, false, nil
 	}
-	joined := &archivedClaim{
-		ConsumerGroupClaim: c, begin: part.span.From, messages: make(chan *sarama.ConsumerMessage, 256),
-	}
-	go func() {
-		defer close(joined.messages)
-		deliver := func(m *sarama.ConsumerMessage) error {
-			select {
-			case joined.messages <- m:
-				return nil
-			case <-s.Context().Done():
-				return s.Context().Err()
-			}
-		}
-		last := part.span.From - 1
-		err := h.group.reader.Read(s.Context(), c.Partition(), part.span.From, func(r *kgo.Record) error {
-			last = r.Offset
-			return deliver(message(r))
-		})
-		if s.Context().Err() != nil {
-			return
+	var ends [2]parquetlog.Object
+	for i, o := range []listed{objects[0], objects[len(objects)-1]} {
+		if ends[i], err = parquetlog.Describe(ctx, a.store, o.name); err == nil {
+			err = a.check(o.name, ends[i])
 		}
 		if err != nil {
-			h.group.fail(fmt.Errorf("--archive: %w", err))
-			return
+			return 0, 0, false, err
 		}
-		h.session.read(part, c.Topic(), c.Partition(), last)
-		for m := range c.Messages() {
-			if m.Offset >= part.span.To && deliver(m) != nil {
-				return
+	}
+	return ends[0].Begin, ends[1].End, true, nil
+}
+
+// check returns an error if an object is not of this archive.
+func (a *Archive) check(name string, o parquetlog.Object) error {
+	if o.Topic != a.Topic || o.TopicID != a.TopicID {
+		return fmt.Errorf("%s is of topic %s with id %s, and the archive of id %s: remove it", name, o.Topic,
+			o.TopicID, a.TopicID)
+	}
+	return nil
+}
+
+// Read calls each for the archived records of a partition from an offset on, in order. A missing object is an error.
+func (a *Archive) Read(ctx context.Context, partition int32, from int64, each func(*kgo.Record) error) error {
+	objects, begin := a.objects[partition], 0
+	for i, o := range objects {
+		if o.first <= from {
+			begin = i
+		}
+	}
+	end := int64(-1) // of the object before
+	for _, o := range objects[begin:] {
+		local, object, records, err := a.download(ctx, o.name)
+		if err != nil {
+			return err
+		}
+		if end >= 0 && object.Begin > end {
+			err = fmt.Errorf("the archive lacks the offsets %d to %d of partition %d: an object before %s is missing",
+				end, object.Begin-1, partition, o.name)
+		}
+		from = max(from, end)
+		for r, failed := range records {
+			if err = cmp.Or(err, failed, ctx.Err()); err == nil && r.Offset >= from {
+				err = each(r)
+			}
+			if err != nil {
+				break
 			}
 		}
-	}()
-	return h.ConsumerGroupHandler.ConsumeClaim(h.session, joined)
-}
-
-func message(r *kgo.Record) *sarama.ConsumerMessage {
-	m := &sarama.ConsumerMessage{
-		Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: r.Timestamp, Key: r.Key, Value: r.Value,
-	}
-	for _, h := range r.Headers {
-		m.Headers = append(m.Headers, &sarama.RecordHeader{Key: []byte(h.Key), Value: h.Value})
-	}
-	return m
-}
-
-// An archivedClaim is a claim that begins in the archive.
-type archivedClaim struct {
-	sarama.ConsumerGroupClaim
-	begin    int64
-	messages chan *sarama.ConsumerMessage
-}
-
-func (c *archivedClaim) InitialOffset() int64                     { return c.begin }
-func (c *archivedClaim) Messages() <-chan *sarama.ConsumerMessage { return c.messages }
-
-// An archivedPart is the archived part of a partition, in one session.
-type archivedPart struct {
-	mu     sync.Mutex
-	span   kafka.Span
-	all    bool  // all archived records were delivered
-	last   int64 // the last of them
-	marked int64
-}
-
-// An archivedSession commits nothing of a partition until all of its archived records are marked.
-type archivedSession struct {
-	sarama.ConsumerGroupSession
-	parts map[int32]*archivedPart // of the events topic
-}
-
-// MarkOffset is called with the offset after a finished record.
-func (s *archivedSession) MarkOffset(topic string, partition int32, offset int64, metadata string) {
-	if part := s.parts[partition]; part != nil {
-		part.mu.Lock()
-		defer part.mu.Unlock()
-		part.marked = max(part.marked, offset)
-		if offset < part.span.To {
-			if !part.all || offset <= part.last {
-				return
-			}
-			offset = part.span.To
+		_ = local.Close()
+		if err != nil {
+			return fmt.Errorf("read %s: %w", o.name, err)
 		}
+		end = max(end, object.End)
 	}
-	s.ConsumerGroupSession.MarkOffset(topic, partition, offset, metadata)
+	return nil
 }
 
-// read is called when the last archived record was delivered, which may be marked already.
-func (s *archivedSession) read(part *archivedPart, topic string, partition int32, last int64) {
-	part.mu.Lock()
-	part.all, part.last = true, last
-	marked := part.marked
-	part.mu.Unlock()
-	if marked > last || last < part.span.From {
-		s.MarkOffset(topic, partition, max(marked, part.span.From), "")
+// download copies an object into a temporary file, for which its server is asked several times.
+func (a *Archive) download(ctx context.Context, name string) (
+	local *os.File, o parquetlog.Object, records iter.Seq2[*kgo.Record, error], err error,
+) {
+	if local, err = parquetlog.Temporary(a.dir); err != nil {
+		return nil, o, nil, err
 	}
+	_, err = backoff.Retry(ctx, func() (int64, error) {
+		in, err := a.store.Open(ctx, name)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = in.Close() }()
+		if _, err := local.Seek(0, io.SeekStart); err != nil {
+			return 0, backoff.Permanent(err)
+		}
+		return io.Copy(local, in)
+	}, backoff.WithMaxTries(6))
+	if err == nil {
+		o, records, err = parquetlog.Read(local)
+	}
+	if err == nil {
+		err = a.check(name, o)
+	}
+	if err != nil {
+		_ = local.Close()
+		return nil, o, nil, fmt.Errorf("download %s: %w", name, err)
+	}
+	return local, o, records, nil
 }

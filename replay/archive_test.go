@@ -17,9 +17,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/archive"
 	"tidemark/diff"
 	"tidemark/kafka"
+	"tidemark/parquetlog"
 	"tidemark/processors"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/replay"
@@ -58,7 +58,7 @@ func (b *bench) archive(t *testing.T) (dir, url string) {
 	dir = t.TempDir()
 	url = "file://" + dir
 	a, err := sink.New(sink.Config{
-		Place: archive.Place{URL: url}, Topic: b.s.Events.Name, Dir: t.TempDir(), Window: time.Second, MaxRecords: 9,
+		Place: parquetlog.Place{URL: url}, Topic: b.s.Events.Name, Dir: t.TempDir(), Window: time.Second, MaxRecords: 9,
 		Grace:   time.Millisecond,
 		TopicID: func(ctx context.Context) (string, error) { return kafka.TopicID(ctx, b.conf, b.s.Events.Name) },
 		End:     func(context.Context, int32) (int64, error) { return 0, nil },
@@ -108,7 +108,8 @@ func (b *bench) rebuildArchived(
 	t.Helper()
 	_, err := b.rebuild(ctx, t, dir, name, replay.Selection{}, func(r *replay.Rebuild) {
 		var err error
-		if r.Archive, err = archive.OpenReader(ctx, archive.Place{URL: url}, b.s.Events.Name, t.TempDir()); err != nil {
+		place := parquetlog.Place{URL: url}
+		if r.Archive, err = replay.OpenArchive(ctx, place, b.s.Events.Name, t.TempDir()); err != nil {
 			t.Fatal(err)
 		}
 		r.ArchiveURL = url

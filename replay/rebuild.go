@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
-	"tidemark/archive"
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
@@ -35,7 +34,7 @@ type Rebuild struct {
 	Now     func() time.Time // nil: the wall clock
 
 	// Archive has events that may have expired from the topic; nil: there is none. Fold must use Join then.
-	Archive    *archive.Reader
+	Archive    *Archive
 	ArchiveURL string
 	archived   kafka.Spans
 	failed     context.CancelCauseFunc
@@ -150,7 +149,7 @@ func (b *Rebuild) Join(group sarama.ConsumerGroup) sarama.ConsumerGroup {
 	if b.Archive == nil {
 		return group
 	}
-	return &archived{ConsumerGroup: group, reader: b.Archive, spans: b.archived, fail: b.failed}
+	return &archived{ConsumerGroup: group, archive: b.Archive, spans: b.archived, fail: b.failed}
 }
 
 // A state is the content of a run's state file.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
+	"strings"
 
 	"tidemark/devbroker"
 	"tidemark/ingress"
@@ -20,12 +22,13 @@ type devCommand struct {
 	KafkaAddr string   `help:"Address of the embedded broker, on loopback." default:"127.0.0.1:9092" placeholder:"HOST:PORT" address:"listen" group:"Kafka"`
 	securityFlags
 	sizingFlags
-	Data string `help:"Directory of the embedded broker, the local stores and the secret." default:"./.tidemark" placeholder:"DIR"`
+	Data string `help:"Directory of the embedded broker, the local stores, the archive and the secret." default:"./.tidemark" placeholder:"DIR"`
 	ingestFlags
 	processFlags
 	serveFlags
 	searchFlags
 	notifyFlags
+	archiveFlags
 	adminFlags
 	logFlags
 }
@@ -85,7 +88,8 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		webhooks: "http://" + dialable(webhooks.addr) + ingress.Path,
 		api:      "http://" + dialable(api.addr),
 		admin:    "http://" + dialable(h.admin.Addr().String()),
-		brokers:  config.Brokers, partitions: streams.Events.Partitions, embedded: len(c.Brokers) == 0, signer: signer,
+		brokers:  config.Brokers, partitions: streams.Events.Partitions, embedded: len(c.Brokers) == 0,
+		archive: c.ArchiveURL, signer: signer,
 	}
 	services := append([]service{announcement(con, h, progress, welcome), webhooks, api}, groups...)
 	services = append(services, delivery...)
@@ -121,11 +125,32 @@ func (c *devCommand) sinks(h *host) (*search.Sink, []service, error) {
 			return nil, nil, err
 		}
 	}
-	if c.NotifyRules == "" {
-		return index, services, nil
+	if c.NotifyRules != "" {
+		rules, err := c.notifyFlags.services(h, c.InstanceID)
+		if err != nil {
+			return nil, nil, err
+		}
+		services = append(services, rules...)
 	}
-	rules, err := c.notifyFlags.services(h, c.InstanceID)
-	return index, append(services, rules...), err
+	var err error
+	if c.ArchiveURL, err = c.archiveURL(); err != nil || c.ArchiveURL == "" {
+		return index, services, err
+	}
+	archive, err := c.archiveFlags.services(h, c.Data, c.InstanceID)
+	return index, append(services, archive...), err
+}
+
+// archiveURL returns where events are archived, which is empty for no archive. On a shared cluster that is the default:
+// a folder of this process would have some partitions, and the archives of others the rest.
+func (c *devCommand) archiveURL() (string, error) {
+	switch {
+	case strings.EqualFold(c.ArchiveURL, "none"):
+		return "", nil
+	case c.ArchiveURL != "" || len(c.Brokers) > 0:
+		return c.ArchiveURL, nil
+	}
+	folder, err := filepath.Abs(filepath.Join(c.Data, "archive"))
+	return (&url.URL{Scheme: "file", Path: folder}).String(), err
 }
 
 // connect returns the client settings for the given cluster, or starts the embedded broker; stop closes that.

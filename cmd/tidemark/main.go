@@ -45,7 +45,7 @@ func (c console) note(format string, args ...any) {
 type cli struct {
 	Config configFile `help:"YAML file of settings, named like the flags. Flags and environment override it." placeholder:"FILE"`
 
-	Dev     devCommand     `kong:"cmd,help='Run everything in one process, on an embedded broker unless --brokers is given.',set='replication=1',set='min_insync=1',set='log_level=warn',set='search_url=embedded',set='embedded=; or embedded'"`
+	Dev     devCommand     `kong:"cmd,help='Run everything in one process, on an embedded broker unless --brokers is given.',set='replication=1',set='min_insync=1',set='log_level=warn',set='search_url=embedded',set='embedded=; or embedded',set='archive_window=1m',set='archive_dev=; none for no archive. Without it, the folder archive in --data, unless --brokers is given'"`
 	Ingest  ingestCommand  `cmd:"" help:"Receive webhooks, verify them and produce them to the events topic."`
 	Process processCommand `cmd:"" help:"Fold events into the state of every file and workspace."`
 	Serve   serveCommand   `cmd:"" help:"Answer queries over HTTP."`
@@ -122,6 +122,7 @@ func newParser(grammar *cli, con console, exit func(int)) (*kong.Kong, error) {
 		kong.Vars{
 			"roles": strings.Join(roleNames, ","), "replication": "3", "min_insync": "2", "unset": "",
 			"log_level": "info", "search_url": "", "embedded": "",
+			"archive_window": "10m", "archive_dev": "",
 		},
 		kong.ValueFormatter(explain),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),

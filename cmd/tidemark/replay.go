@@ -10,8 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"tidemark/archive"
 	"tidemark/kafka"
+	"tidemark/parquetlog"
 	"tidemark/processors"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/replay"
@@ -170,9 +170,9 @@ func (c *replayCommand) rebuild(
 }
 
 // openArchive returns a reader of the archived events.
-func (c *replayCommand) openArchive(ctx context.Context, dir, topic string) (*archive.Reader, error) {
+func (c *replayCommand) openArchive(ctx context.Context, dir, topic string) (*replay.Archive, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("create the folder of the replay: %w", err)
 	}
-	return archive.OpenReader(ctx, archive.Place{URL: string(c.Archive), Endpoint: c.S3}, topic, dir)
+	return replay.OpenArchive(ctx, parquetlog.Place{URL: string(c.Archive), Endpoint: c.S3}, topic, dir)
 }

@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"tidemark/archive"
 	"tidemark/doctor"
 	"tidemark/kafka"
+	"tidemark/parquetlog"
 	"tidemark/sinks"
 	archiving "tidemark/sinks/archive"
 	"tidemark/topology"
@@ -16,17 +16,16 @@ import (
 // placeFlags say where an S3 server is. Its credentials are read as S3 clients do: AWS_ACCESS_KEY_ID and others.
 type placeFlags struct {
 	S3Endpoint string `help:"S3 server of another provider, like http://127.0.0.1:9000; without it, Amazon's." name:"s3-endpoint" env:"TIDEMARK_S3_ENDPOINT" placeholder:"URL" group:"Archive"`
-	S3Region   string `help:"Region of the bucket; without it AWS_REGION, or what the server says." name:"s3-region" env:"TIDEMARK_S3_REGION" placeholder:"NAME" group:"Archive"`
 }
 
-func (f placeFlags) at(url string) archive.Place {
-	return archive.Place{URL: url, Endpoint: f.S3Endpoint, Region: f.S3Region}
+func (f placeFlags) at(url string) parquetlog.Place {
+	return parquetlog.Place{URL: url, Endpoint: f.S3Endpoint}
 }
 
 // archiveFlags are the settings of the archive.
 type archiveFlags struct {
-	ArchiveURL    string        `help:"Where events are archived as Parquet: s3://bucket/prefix, or file:///folder." name:"archive-url" placeholder:"URL" group:"Archive"`
-	ArchiveWindow time.Duration `help:"Time that an object covers at most. It is closed a minute after that, also without further events." default:"10m" placeholder:"TIME" group:"Archive"`
+	ArchiveURL    string        `help:"Where events are archived as Parquet: s3://bucket/prefix, or file:///folder${archive_dev}." name:"archive-url" placeholder:"URL" group:"Archive"`
+	ArchiveWindow time.Duration `help:"Time that an object covers at most. It is closed a minute after that, also without further events." default:"${archive_window}" placeholder:"TIME" group:"Archive"`
 	placeFlags
 }
 
@@ -44,7 +43,7 @@ func (f archiveFlags) services(h *host, data, instance string) ([]service, error
 	}
 	events := h.streams.Events.Name
 	a, err = archiving.New(archiving.Config{
-		Place: f.at(f.ArchiveURL), Topic: events, Window: f.ArchiveWindow, Dir: filepath.Join(data, "archive"),
+		Place: f.at(f.ArchiveURL), Topic: events, Window: f.ArchiveWindow, Dir: filepath.Join(data, "tmp"),
 		TopicID: func(ctx context.Context) (string, error) { return kafka.TopicID(ctx, h.kafka, events) },
 		End: func(ctx context.Context, partition int32) (int64, error) {
 			spans, err := kafka.StableExtent(ctx, h.kafka, events)
@@ -70,7 +69,7 @@ func (f archiveFlags) destination(events string) doctor.Destination {
 		if err != nil {
 			return err
 		}
-		_, err = archive.ReadMarker(ctx, store, archive.MarkerName(events))
+		_, err = parquetlog.ReadMarker(ctx, store, events)
 		return err
 	}}
 }

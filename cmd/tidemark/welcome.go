@@ -79,6 +79,7 @@ type welcome struct {
 	brokers              []string
 	partitions           int
 	embedded             bool
+	archive              string // URL; empty: there is none
 	signer               signer
 }
 
@@ -92,6 +93,9 @@ func (w welcome) print(out io.Writer) error {
 			"machine)"
 	}
 	fmt.Fprintf(&table, "Kafka\t%s\n", brokers)
+	if w.archive != "" {
+		fmt.Fprintf(&table, "Archive\t%s  (Parquet)\n", w.archive)
+	}
 	if w.signer.generated != "" {
 		fmt.Fprintf(&table, "Secret\t%s  (kept in %s)\n", w.signer.generated, w.signer.path)
 	} else {

@@ -20,7 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/archive"
+	"tidemark/parquetlog"
 	"tidemark/sinks"
 )
 
@@ -83,6 +83,7 @@ func TestRecordsSurvive(t *testing.T) {
 // An idle partition is closed only when all of its log was received. A record that comes late, in a window that is
 // closed, is in an object of its own; a rerun from the beginning finds both and changes nothing.
 func TestIdleClose(t *testing.T) {
+	t.Parallel()
 	l := newLog(event(0, 0), event(1, 0.1), marker(2, 0.1))
 	dir, url := folderURL(t)
 	g := newGroup()
@@ -145,7 +146,7 @@ var errKilled = errors.New("killed")
 
 // A deadly store ends the process at a random point of a create: before it, within it, or after it.
 type deadly struct {
-	archive.Store
+	parquetlog.Store
 	mu     sync.Mutex
 	random *rand.Rand
 }
@@ -167,8 +168,10 @@ func (d *deadly) Create(ctx context.Context, name string, file *os.File) (bool, 
 // After kills at random points, and with a second owner at the same time, the objects are the same, byte for byte, as
 // those of a run without them.
 func TestKillsChangeNothing(t *testing.T) {
+	t.Parallel()
 	for _, store := range stores(t) {
 		t.Run(store.name, func(t *testing.T) {
+			t.Parallel()
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			random := rand.New(rand.NewPCG(seed, 0))
@@ -228,7 +231,7 @@ func killed(t *testing.T, l *topicLog, url string, random *rand.Rand, enough int
 }
 
 // An overwriting store is what a bucket is without conditional writes.
-type overwriting struct{ archive.Store }
+type overwriting struct{ parquetlog.Store }
 
 func (o overwriting) Create(ctx context.Context, name string, file *os.File) (bool, error) {
 	place := filepath.Join(strings.TrimPrefix(fmt.Sprint(o.Store), "{"), name)
@@ -315,14 +318,14 @@ func TestErrorsOfAServer(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 			fmt.Fprintf(w, "<Error><Code>%s</Code><Message>no</Message></Error>", code)
 		}))
-		store, err := archive.Place{URL: "s3://bucket/prefix", Endpoint: server.URL}.Open()
+		store, err := parquetlog.Place{URL: "s3://bucket/prefix", Endpoint: server.URL}.Open()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if code == "" {
 			server.Close()
 		}
-		file, err := archive.Temporary(t.TempDir())
+		file, err := parquetlog.Temporary(t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -339,12 +342,12 @@ func TestNewRefuses(t *testing.T) {
 	for _, url := range []string{
 		"", "archive", "s3:///x", "s3://bucket:1/x", "file://host/x", "file:///", "s3://b/../c", "s3://b/a?x=1", "s3://u:p@b/c",
 	} {
-		_, err := New(Config{Place: archive.Place{URL: url}, Dir: t.TempDir()})
+		_, err := New(Config{Place: parquetlog.Place{URL: url}, Dir: t.TempDir()})
 		if err == nil || !strings.Contains(err.Error(), "--archive-url") || strings.Contains(err.Error(), "u:p@") {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
-	_, err := New(Config{Place: archive.Place{URL: "file:///x"}, Window: 2 * time.Hour, Dir: t.TempDir()})
+	_, err := New(Config{Place: parquetlog.Place{URL: "file:///x"}, Window: 2 * time.Hour, Dir: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(), "--archive-window") {
 		t.Errorf("%v", err)
 	}

@@ -7,7 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/archive"
+	"tidemark/parquetlog"
 )
 
 // Partition archives a partition until ctx ends, which is its error then. The open object is dropped: the next owner
@@ -41,8 +41,8 @@ type writer struct {
 	seen      int64 // the offset after the last record or control record
 	epoch     int32 // of that record
 
-	spool  *spool         // nil: no object is open
-	object archive.Object // that is open
+	spool  *spool            // nil: no object is open
+	object parquetlog.Object // that is open
 	window int64
 	idleAt time.Time // when the object is closed if no record comes
 }
@@ -103,7 +103,7 @@ func (w *writer) add(ctx context.Context, r *kgo.Record) error {
 
 // full reports whether a record begins the next object. That follows from the log alone.
 func (w *writer) full(r *kgo.Record) bool {
-	return w.spool.records >= w.conf.MaxRecords || w.spool.bytes+archive.Size(r) > w.conf.MaxBytes ||
+	return w.spool.records >= w.conf.MaxRecords || w.spool.bytes+parquetlog.Size(r) > w.conf.MaxBytes ||
 		w.windowOf(r) > w.window // a record of an earlier window stays in the object of its offset
 }
 
@@ -120,7 +120,7 @@ func (w *writer) open(r *kgo.Record) (err error) {
 		return fmt.Errorf("the archive was not checked")
 	}
 	w.window = w.windowOf(r)
-	w.object = archive.Object{
+	w.object = parquetlog.Object{
 		Topic: w.conf.Topic, TopicID: w.topicID, Partition: w.partition.Number(), Begin: w.begin, First: r.Offset,
 	}
 	if w.begin < 0 {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -17,7 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/archive"
+	"tidemark/parquetlog"
+	"tidemark/replay"
 )
 
 const topic = "fastio-events"
@@ -140,11 +142,12 @@ func (m *member) Number() int32            { return 3 }
 func newArchive(t *testing.T, url string, l *topicLog, change func(*Config)) *Archive {
 	t.Helper()
 	conf := Config{
-		Place: archive.Place{URL: url, Endpoint: endpointOf(url)}, Topic: topic, Window: time.Second, Dir: t.TempDir(),
+		Place: parquetlog.Place{URL: url, Endpoint: endpointOf(url)}, Topic: topic, Window: time.Second,
+		Dir:     t.TempDir(),
 		TopicID: func(context.Context) (string, error) { return "cluster/topic", nil }, End: l.end,
 		Retry: func(ctx context.Context, attempt func(context.Context) error) (err error) {
 			// While another owner uploads an object, a server may refuse to create it and not have it yet.
-			for err = attempt(ctx); errors.Is(err, archive.ErrMissing) && ctx.Err() == nil; err = attempt(ctx) {
+			for err = attempt(ctx); errors.Is(err, fs.ErrNotExist) && ctx.Err() == nil; err = attempt(ctx) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			return err
@@ -216,7 +219,7 @@ func objects(t *testing.T, dir string) map[string]string {
 // read returns all records of an archive.
 func read(t *testing.T, url string) (records []*kgo.Record, err error) {
 	t.Helper()
-	r, err := archive.OpenReader(t.Context(), archive.Place{URL: url, Endpoint: endpointOf(url)}, topic, t.TempDir())
+	r, err := replay.OpenArchive(t.Context(), parquetlog.Place{URL: url, Endpoint: endpointOf(url)}, topic, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,12 +8,13 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tidemark/archive"
+	"tidemark/parquetlog"
 )
 
 // A spool is a temporary file with the records of an open object. Open objects of all partitions would not fit into
@@ -28,7 +29,7 @@ type spool struct {
 }
 
 func newSpool(dir string, first time.Time) (*spool, error) {
-	file, err := archive.Temporary(dir)
+	file, err := parquetlog.Temporary(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -41,23 +42,22 @@ const frameHeader = 8 + 4 + 4 // offset, leader epoch, length
 func (s *spool) add(r *kgo.Record) error {
 	k := kmsg.Record{TimestampDelta64: r.Timestamp.UnixMilli(), Key: r.Key, Value: r.Value}
 	for _, h := range r.Headers {
-		k.Headers = append(k.Headers, kmsg.Header{Key: h.Key, Value: h.Value})
+		k.Headers = append(k.Headers, kmsg.Header(h))
 	}
-	b := append(s.buffer[:0], make([]byte, frameHeader)...)
-	b = k.AppendTo(b)
+	b := k.AppendTo(append(s.buffer[:0], make([]byte, frameHeader)...))
 	binary.BigEndian.PutUint64(b, uint64(r.Offset))
 	binary.BigEndian.PutUint32(b[8:], uint32(r.LeaderEpoch))
 	binary.BigEndian.PutUint32(b[12:], uint32(len(b)-frameHeader))
 	s.buffer = b
 	s.records++
-	s.bytes += archive.Size(r)
+	s.bytes += parquetlog.Size(r)
 	if _, err := s.out.Write(b); err != nil {
 		return fmt.Errorf("write a temporary file of the archive: %w", err)
 	}
 	return nil
 }
 
-// all returns the records. They have no topic and partition.
+// all returns the records, without topic and partition. The bytes of each are overwritten by the next one.
 func (s *spool) all() iter.Seq2[*kgo.Record, error] {
 	return func(yield func(*kgo.Record, error) bool) {
 		if err := s.out.Flush(); err != nil {
@@ -65,42 +65,38 @@ func (s *spool) all() iter.Seq2[*kgo.Record, error] {
 			return
 		}
 		in := bufio.NewReaderSize(io.NewSectionReader(s.file, 0, 1<<62), 256<<10)
+		var head [frameHeader]byte
+		var body []byte
 		for {
-			r, err := readRecord(in)
+			var k kmsg.Record
+			_, err := io.ReadFull(in, head[:])
 			if errors.Is(err, io.EOF) {
 				return
 			}
-			if err != nil {
-				err = fmt.Errorf("read a temporary file of the archive: %w", err)
+			if err == nil {
+				size := int(binary.BigEndian.Uint32(head[12:]))
+				body = slices.Grow(body[:0], size)[:size]
+				_, err = io.ReadFull(in, body)
 			}
-			if !yield(r, err) || err != nil {
+			if err == nil {
+				err = k.ReadFrom(body)
+			}
+			if err != nil {
+				yield(nil, fmt.Errorf("read a temporary file of the archive: %w", err))
+				return
+			}
+			r := &kgo.Record{
+				Offset: int64(binary.BigEndian.Uint64(head[:])), LeaderEpoch: int32(binary.BigEndian.Uint32(head[8:])),
+				Timestamp: time.UnixMilli(k.TimestampDelta64).UTC(), Key: k.Key, Value: k.Value,
+			}
+			for _, h := range k.Headers {
+				r.Headers = append(r.Headers, kgo.RecordHeader(h))
+			}
+			if !yield(r, nil) {
 				return
 			}
 		}
 	}
-}
-
-func readRecord(in io.Reader) (*kgo.Record, error) {
-	var head [frameHeader]byte
-	if _, err := io.ReadFull(in, head[:]); err != nil {
-		return nil, err
-	}
-	body := make([]byte, binary.BigEndian.Uint32(head[12:]))
-	if _, err := io.ReadFull(in, body); err != nil {
-		return nil, err
-	}
-	var k kmsg.Record
-	if err := k.ReadFrom(body); err != nil {
-		return nil, err
-	}
-	r := &kgo.Record{
-		Offset: int64(binary.BigEndian.Uint64(head[:])), LeaderEpoch: int32(binary.BigEndian.Uint32(head[8:])),
-		Timestamp: time.UnixMilli(k.TimestampDelta64).UTC(), Key: k.Key, Value: k.Value,
-	}
-	for _, h := range k.Headers {
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
-	}
-	return r, nil
 }
 
 func (s *spool) close() {

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"tidemark/archive"
+	"tidemark/parquetlog"
 )
 
 // A place is a kind of store that a test runs on.
@@ -39,19 +39,20 @@ func stores(t *testing.T) []place {
 // objects returns the names and hashes of an archive's objects.
 func (place) objects(t *testing.T, url string) map[string]string {
 	t.Helper()
-	store, err := archive.Place{URL: url, Endpoint: endpointOf(url)}.Open()
+	store, err := parquetlog.Place{URL: url, Endpoint: endpointOf(url)}.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := map[string]string{}
-	for name, err := range store.List(t.Context(), topic) {
-		if err != nil {
-			t.Fatal(err)
-		}
+	names, err := store.List(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
 		if !strings.HasSuffix(name, ".parquet") {
 			continue
 		}
-		in, _, err := store.Open(t.Context(), name)
+		in, err := store.Open(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,16 +1,14 @@
-// Package archive has the form of archived records, Parquet objects in an S3 bucket or a folder, and a Reader of an
-// archived topic.
+// Package parquetlog has the form of archived records, Parquet objects in an S3 bucket or a folder.
 //
 // Package sinks/archive writes the objects, and package replay reads them. It decides nothing about what is written
 // when.
-package archive
+package parquetlog
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net/url"
 	"os"
 	"path"
@@ -24,32 +22,28 @@ const flag = "--archive-url (replay: --archive)"
 type Place struct {
 	URL      string // s3://bucket/prefix or file:///folder
 	Endpoint string // of S3, like http://127.0.0.1:9000; empty: Amazon's
-	Region   string // of S3; empty: AWS_REGION, or what the server says
 }
 
-// ErrMissing is the error of a store for an object that does not exist.
-var ErrMissing = errors.New("no such object")
-
-// A Store keeps objects by name.
+// A Store keeps objects by name. The error for one that does not exist is fs.ErrNotExist.
 type Store interface {
 	// Create stores the whole file under a name, or reports that the name is taken. Nobody sees a part of an object.
 	Create(ctx context.Context, name string, file *os.File) (created bool, err error)
-	Open(ctx context.Context, name string) (Stored, int64, error)
-	List(ctx context.Context, folder string) iter.Seq2[string, error]
+	Open(ctx context.Context, name string) (Stored, error)
+	// List returns the names of the objects in a folder.
+	List(ctx context.Context, folder string) ([]string, error)
 }
 
 // A Stored is an object that is open for reading.
 type Stored interface {
-	io.Reader
+	io.ReadSeekCloser
 	io.ReaderAt
-	io.Closer
 }
 
 // Open checks the place. Nothing is connected.
 func (p Place) Open() (Store, error) {
 	u, err := url.Parse(p.URL)
-	if err != nil || p.URL == "" {
-		return nil, fmt.Errorf(flag+" %q: want s3://bucket/prefix or file:///folder", p.URL)
+	if err != nil {
+		u = &url.URL{}
 	}
 	clean := path.Clean("/" + u.Path)
 	switch {
@@ -59,12 +53,9 @@ func (p Place) Open() (Store, error) {
 	case u.RawQuery != "" || u.Fragment != "" || strings.TrimSuffix(u.Path, "/") != strings.TrimSuffix(clean, "/"):
 		return nil, fmt.Errorf(flag+" %q: want a path without '?', '#', '..' and empty parts", p.URL)
 	case u.Scheme == "file" && u.Host == "" && clean != "/":
-		if p.Endpoint != "" {
-			return nil, fmt.Errorf("--s3-endpoint: --archive-url %s needs none", p.URL)
-		}
 		return folder(clean), nil
 	case u.Scheme == "s3" && u.Host != "" && u.Port() == "":
-		return newBucket(p, u.Host, strings.TrimPrefix(clean, "/"))
+		return newBucket(p.Endpoint, u.Host, strings.TrimPrefix(clean, "/"))
 	}
 	return nil, fmt.Errorf(flag+" %q: want s3://bucket/prefix or file:///folder", p.URL)
 }
@@ -73,15 +64,15 @@ func (p Place) Open() (Store, error) {
 func MarkerName(topic string) string { return topic + "/_topic" }
 
 // ReadMarker returns the topic's id in that object.
-func ReadMarker(ctx context.Context, s Store, name string) (id string, err error) {
-	in, _, err := s.Open(ctx, name)
+func ReadMarker(ctx context.Context, s Store, topic string) (id string, err error) {
+	in, err := s.Open(ctx, MarkerName(topic))
 	if err != nil {
 		return "", err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	text, err := io.ReadAll(io.LimitReader(in, 1<<10))
 	if err != nil {
-		return "", fmt.Errorf("read %s: %w", name, err)
+		return "", fmt.Errorf("read %s: %w", MarkerName(topic), err)
 	}
 	return strings.TrimSpace(string(text)), nil
 }

@@ -1,4 +1,4 @@
-package archive
+package parquetlog
 
 import (
 	"cmp"
@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -24,8 +24,8 @@ type bucket struct {
 	name, prefix string
 }
 
-func newBucket(p Place, name, prefix string) (*bucket, error) {
-	u, err := url.Parse(cmp.Or(p.Endpoint, "https://s3.amazonaws.com"))
+func newBucket(endpoint, name, prefix string) (*bucket, error) {
+	u, err := url.Parse(cmp.Or(endpoint, "https://s3.amazonaws.com"))
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" ||
 		u.User != nil {
 		return nil, errors.New("--s3-endpoint: want the URL of an S3 server without bucket, user and path, " +
@@ -37,8 +37,8 @@ func newBucket(p Place, name, prefix string) (*bucket, error) {
 			&credentials.IAM{Client: &http.Client{Timeout: 5 * time.Second}},
 		}),
 		Secure:     u.Scheme == "https",
-		Region:     cmp.Or(p.Region, os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")),
-		MaxRetries: 1, // Config.Retry does it
+		Region:     cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")),
+		MaxRetries: 1, // the callers do it
 	})
 	if err != nil {
 		return nil, fmt.Errorf("--s3-endpoint: %w", err)
@@ -66,74 +66,23 @@ func (b *bucket) Create(ctx context.Context, name string, file *os.File) (bool, 
 	return err == nil, b.explain("write", name, err)
 }
 
-func (b *bucket) Open(ctx context.Context, name string) (Stored, int64, error) {
-	info, err := b.client.StatObject(ctx, b.name, b.key(name), minio.StatObjectOptions{})
-	if err != nil {
-		return nil, 0, b.explain("read", name, err)
+func (b *bucket) Open(ctx context.Context, name string) (Stored, error) {
+	object, err := b.client.GetObject(ctx, b.name, b.key(name), minio.GetObjectOptions{})
+	if err == nil {
+		_, err = object.Stat() // the first request
 	}
-	return &remote{ctx: ctx, bucket: b, name: name}, info.Size, nil
+	return object, b.explain("read", name, err)
 }
 
-// A remote is an object of a bucket. minio.Object would read it to its end for each call of ReadAt.
-type remote struct {
-	ctx    context.Context // of its requests
-	bucket *bucket
-	name   string
-	body   io.ReadCloser
-}
-
-func (r *remote) get(options minio.GetObjectOptions) (io.ReadCloser, error) {
-	b := r.bucket
-	body, _, _, err := minio.Core{Client: b.client}.GetObject(r.ctx, b.name, b.key(r.name), options)
-	return body, b.explain("read", r.name, err)
-}
-
-func (r *remote) Read(p []byte) (n int, err error) {
-	if r.body == nil {
-		if r.body, err = r.get(minio.GetObjectOptions{}); err != nil {
-			return 0, err
+func (b *bucket) List(ctx context.Context, folder string) (names []string, err error) {
+	options := minio.ListObjectsOptions{Prefix: b.key(folder) + "/", Recursive: true}
+	for o := range b.client.ListObjectsIter(ctx, b.name, options) {
+		if o.Err != nil {
+			return nil, b.explain("list", folder, o.Err)
 		}
+		names = append(names, strings.TrimPrefix(strings.TrimPrefix(o.Key, b.prefix), "/"))
 	}
-	return r.body.Read(p)
-}
-
-func (r *remote) ReadAt(p []byte, at int64) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	var options minio.GetObjectOptions
-	if err := options.SetRange(at, at+int64(len(p))-1); err != nil {
-		return 0, err
-	}
-	body, err := r.get(options)
-	if err != nil {
-		return 0, err
-	}
-	defer body.Close()
-	n, err := io.ReadFull(body, p)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = io.EOF
-	}
-	return n, err
-}
-
-func (r *remote) Close() error {
-	if r.body == nil {
-		return nil
-	}
-	return r.body.Close()
-}
-
-func (b *bucket) List(ctx context.Context, folder string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		options := minio.ListObjectsOptions{Prefix: b.key(folder) + "/", Recursive: true}
-		for o := range b.client.ListObjectsIter(ctx, b.name, options) {
-			name := strings.TrimPrefix(strings.TrimPrefix(o.Key, b.prefix), "/")
-			if !yield(name, b.explain("list", folder, o.Err)) || o.Err != nil {
-				return
-			}
-		}
-	}
+	return names, nil
 }
 
 // explain returns an error with what to do about it.
@@ -141,11 +90,13 @@ func (b *bucket) explain(what, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	answer := minio.ToErrorResponse(err)
-	advice := ""
-	switch answer.Code {
+	code, advice := minio.ToErrorResponse(err).Code, ""
+	if code != "" {
+		err = fmt.Errorf("%s: %w", code, err)
+	}
+	switch code {
 	case minio.NoSuchKey:
-		return ErrMissing
+		err = fs.ErrNotExist
 	case minio.NoSuchBucket:
 		advice = "; the bucket does not exist: create it, or correct --archive-url"
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken":

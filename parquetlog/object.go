@@ -1,8 +1,9 @@
-package archive
+package parquetlog
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -16,7 +17,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/codecs"
-	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
 // An Object says which part of the log an object has: all committed records from offset Begin to before End. It is in
@@ -48,8 +48,8 @@ func (o Object) Name(first time.Time) string {
 		o.Topic, o.Partition, o.First)
 }
 
-// parseName returns the partition and first offset in an object's name.
-func parseName(topic, name string) (partition int32, first int64, ok bool) {
+// ParseName returns the partition and first offset in an object's name.
+func ParseName(topic, name string) (partition int32, first int64, ok bool) {
 	base, parquet := strings.CutSuffix(name[strings.LastIndexByte(name, '/')+1:], ".parquet")
 	base, ours := strings.CutPrefix(base, topic+"-")
 	number, offset, both := strings.Cut(base, "-")
@@ -94,7 +94,11 @@ type header struct {
 func newRow(partition int32, r *kgo.Record) row {
 	to := row{Partition: partition, Offset: r.Offset, LogTime: r.Timestamp.UnixMicro()}
 	if e, err := codecs.ParseEvent(r.Value); err == nil {
-		to.describe(e)
+		to.WorkspaceID, to.EventID, to.Event = e.GetWorkspaceId(), e.GetEventId(), e.GetEvent()
+		to.FileID, to.Name, to.Path, to.ParentID = e.GetFileId(), e.GetName(), e.GetPath(), e.GetParentId()
+		to.Size, to.Mime, to.Hash = e.Size, e.GetMime(), e.GetHash()
+		to.ActorID, to.MemberID = e.GetActorId(), e.GetMemberId()
+		to.EventTime, to.ReceivedAt = e.GetOccurredAt(), e.GetReceivedAt()
 	}
 	if r.Key != nil {
 		to.Key = &r.Key
@@ -113,13 +117,6 @@ func newRow(partition int32, r *kgo.Record) row {
 		}
 	}
 	return to
-}
-
-func (to *row) describe(e *tidemarkv1.Event) {
-	to.WorkspaceID, to.EventID, to.Event, to.FileID = e.GetWorkspaceId(), e.GetEventId(), e.GetEvent(), e.GetFileId()
-	to.Name, to.Path, to.ParentID, to.Size = e.GetName(), e.GetPath(), e.GetParentId(), e.Size
-	to.Mime, to.Hash, to.ActorID, to.MemberID = e.GetMime(), e.GetHash(), e.GetActorId(), e.GetMemberId()
-	to.EventTime, to.ReceivedAt = e.GetOccurredAt(), e.GetReceivedAt()
 }
 
 // record returns the record as it was received.
@@ -191,24 +188,50 @@ func Write(to io.Writer, records iter.Seq2[*kgo.Record, error], o Object) error 
 	return out.Close()
 }
 
-// Describe reads the footer of an object.
-func Describe(ctx context.Context, s Store, name string) (o Object, err error) {
-	in, size, err := s.Open(ctx, name)
+// Describe reads the footer of a stored object.
+func Describe(ctx context.Context, s Store, name string) (Object, error) {
+	in, err := s.Open(ctx, name)
 	if err != nil {
-		return o, err
+		return Object{}, err
 	}
-	defer in.Close()
-	_, o, err = openParquet(in, size)
-	return o, err
+	defer func() { _ = in.Close() }()
+	o, _, err := Read(in)
+	if err != nil {
+		return o, fmt.Errorf("read the footer of %s: %w", name, err)
+	}
+	return o, nil
 }
 
-func openParquet(in io.ReaderAt, size int64) (file *parquet.File, o Object, err error) {
-	if file, err = parquet.OpenFile(in, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true)); err != nil {
-		return nil, o, fmt.Errorf("it cannot be read as Parquet: %w", err)
+// Read reads the footer of an object, and returns its records.
+func Read(in Stored) (o Object, records iter.Seq2[*kgo.Record, error], err error) {
+	size, err := in.Seek(0, io.SeekEnd)
+	if err != nil {
+		return o, nil, err
+	}
+	file, err := parquet.OpenFile(in, size, parquet.SkipPageIndex(true), parquet.SkipBloomFilters(true))
+	if err != nil {
+		return o, nil, fmt.Errorf("it cannot be read as Parquet: %w", err)
 	}
 	footer, _ := file.Lookup(footerKey)
 	if err := json.Unmarshal([]byte(footer), &o); err != nil {
-		return nil, o, fmt.Errorf("it is no object of the archive: its footer %q: %w", footerKey, err)
+		return o, nil, fmt.Errorf("it is no object of the archive: its footer %q: %w", footerKey, err)
 	}
-	return file, o, nil
+	return o, func(yield func(*kgo.Record, error) bool) {
+		reader := parquet.NewGenericReader[row](file)
+		defer func() { _ = reader.Close() }()
+		for rows := make([]row, 256); ; clear(rows) {
+			n, err := reader.Read(rows)
+			for i := range rows[:n] {
+				if !yield(rows[i].record(o.Topic), nil) {
+					return
+				}
+			}
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
+					yield(nil, err)
+				}
+				return
+			}
+		}
+	}, nil
 }

@@ -1,4 +1,4 @@
-package archive
+package parquetlog
 
 import (
 	"context"
@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -21,7 +19,7 @@ const unfinished = "_unfinished"
 
 // Create links a complete file to its name, which fails if the name is taken. A rename would overwrite.
 func (d folder) Create(ctx context.Context, name string, file *os.File) (bool, error) {
-	final := filepath.Join(string(d), filepath.FromSlash(name))
+	final := filepath.Join(string(d), name)
 	err := d.link(ctx, final, file)
 	exists := errors.Is(err, fs.ErrExist)
 	if exists { // whoever created it may not have reached the sync
@@ -74,37 +72,23 @@ func syncFolder(name string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-func (d folder) Open(_ context.Context, name string) (Stored, int64, error) {
-	file, err := os.Open(filepath.Join(string(d), filepath.FromSlash(name)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, ErrMissing
-	}
+func (d folder) Open(_ context.Context, name string) (Stored, error) {
+	file, err := os.Open(filepath.Join(string(d), name))
 	if err != nil {
-		return nil, 0, fmt.Errorf(flag+": %w", err)
+		return nil, fmt.Errorf(flag+": %w", err)
 	}
-	info, err := file.Stat()
-	if err != nil {
-		_ = file.Close()
-		return nil, 0, fmt.Errorf(flag+": %w", err)
-	}
-	return file, info.Size(), nil
+	return file, nil
 }
 
-func (d folder) List(_ context.Context, under string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		root := filepath.Join(string(d), under)
-		err := filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
-			if err != nil || e.IsDir() {
-				return err
-			}
-			name = filepath.ToSlash(strings.TrimPrefix(name, string(d)+string(filepath.Separator)))
-			if !yield(name, nil) {
-				return fs.SkipAll
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			yield("", fmt.Errorf(flag+": %w", err))
+func (d folder) List(_ context.Context, under string) (names []string, err error) {
+	err = fs.WalkDir(os.DirFS(string(d)), under, func(name string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			names = append(names, name)
 		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf(flag+": %w", err)
 	}
+	return names, nil
 }
