@@ -79,7 +79,10 @@ func TestNotifyTestExplainsLateAndDays(t *testing.T) {
 	rules := writeFile(t, "rules.yaml", `
 channels: [{name: screen, log: {}}]
 rules:
-  - {name: in-time, channel: screen, late: false, quiet_hours: {from: "00:00", to: "24:00", zone: Europe/Vienna, days: [sat, sun]}}
+  - name: in-time
+    channel: screen
+    late: false
+    quiet_hours: {from: "00:00", to: "24:00", zone: Europe/Vienna, days: [sat, sun]}
   - {name: late, channel: screen, late: true}
 `)
 	event := writeFile(t, "event.json", movedNotice)

@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -186,7 +187,7 @@ func TestMailOverSTARTTLS(t *testing.T) {
 		change func(*mailSettings)
 		want   string
 	}{
-		{func(c *mailSettings) { c.SMTPPassword = "wrong" }, "refuses the login"},
+		{func(c *mailSettings) { c.SMTPPassword = "wrong" }, "or the login"},
 		{func(c *mailSettings) { c.SMTPRoots = nil }, "certificate"},
 		{func(c *mailSettings) { c.SMTPURL = "smtps://user@localhost:" + port }, "connect to the mail server"},
 		{func(c *mailSettings) { c.SMTPURL = "smtp://user@localhost:1" }, "connect to the mail server"},
@@ -273,6 +274,70 @@ func TestMailServerThatBreaks(t *testing.T) {
 			if took := time.Since(begun); took > 5*time.Second {
 				t.Errorf("hang %v before answer %d: took %v", hang, at, took)
 			}
+		}
+	}
+}
+
+// Only what a server says about the message or a recipient ends the message. What it says about itself, the login or
+// the sender is the settings' fault, and what may be about either is refused like a webhook.
+func TestMailVerdicts(t *testing.T) {
+	script := []string{"220 x", "250 x", "250 x", "250 ok", "250 ok", "354 go", "250 taken"}
+	const greeting, hello, from, to, data, end = 0, 1, 3, 4, 5, 6
+	for _, c := range []struct {
+		at     int
+		answer string
+		want   string
+	}{
+		{greeting, "521 no mail here", "again"},
+		{greeting, "554 5.7.1 blocked", "again"},
+		{hello, "550 5.7.1 go away", "again"},
+		{from, "530 5.7.0 must login", "again"},
+		{from, "550 5.1.8 bad sender", "again"},
+		{to, "451 4.7.1 greylisted", "again"},
+		{to, "530 5.7.0 must login", "again"},
+		{to, "535 5.7.8 bad login", "again"},
+		{to, "550 5.7.8 bad login", "again"},
+		{to, "550 5.1.8 bad sender", "again"},
+		{to, "550 no such user", "rejected"},
+		{to, "550 5.1.1 no such user", "rejected"},
+		{to, "550 5.1.10 null MX", "rejected"},
+		{to, "552 5.2.2 full", "rejected"},
+		{to, "553 5.1.3 bad address", "rejected"},
+		{to, "554 5.7.1 client host is blocked", "refused"},
+		{data, "554 no valid recipients", "refused"},
+		{data, "503 5.5.1 bad sequence", "again"},
+		{end, "552 5.3.4 too large", "rejected"},
+		{end, "554 5.6.0 bad content", "rejected"},
+		{end, "550 5.7.1 spam", "refused"},
+		{end, "554 5.3.0 no space", "again"},
+		{end, "451 4.3.0 later", "again"},
+	} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := []string{c.answer, "250 reset", "221 bye"}
+		if c.at == hello { // then it tries HELO
+			rest[1] = c.answer
+		}
+		go scripted(listener, slices.Concat(script[:c.at], rest), false)
+		to := mailSettings{
+			Settings{SMTPURL: "smtp://" + listener.Addr().String() + "?tls=off"}, []string{"a@example.com"},
+		}
+		err = mailTo(t, to).Send(t.Context(), message())
+		listener.Close()
+		_, isRejected := errors.AsType[*sinks.Rejected](err)
+		refusal, isRefused := errors.AsType[*refused](err)
+		got := "again"
+		switch {
+		case isRejected:
+			got = "rejected"
+		case isRefused && refusal.content:
+			got = "refused"
+		}
+		if err == nil || got != c.want || !strings.Contains(err.Error(), c.answer[4:]) ||
+			got == "again" && c.answer[0] == '5' && !strings.Contains(err.Error(), "correct --smtp-url") {
+			t.Errorf("%d %s: %s: %v", c.at, c.answer, got, err)
 		}
 	}
 }

@@ -59,7 +59,7 @@ func equal(pattern, value string) bool { return strings.TrimPrefix(pattern, "!")
 
 // match matches a value. A pattern with a ! excludes; or, if there are others, the value must match one. also is a
 // second way to match, not to be excluded; it may be nil.
-func match[P ~string](setting string, patterns []P, value string, matches, also func(pattern P, value string) bool) Reason {
+func match[P ~string](setting string, patterns []P, value string, matches, also func(p P, value string) bool) Reason {
 	r := Reason{Setting: setting, Met: true, Value: value}
 	for _, p := range patterns {
 		pattern, excludes := strings.CutPrefix(string(p), "!")

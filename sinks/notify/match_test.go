@@ -85,10 +85,10 @@ func TestMatchConditions(t *testing.T) {
 		{"nobody is not wanted", Rule{Actors: []string{"usr_1"}}, nobody, "actors-"},
 		{"all must match", Rule{Events: []rulefile.Glob{"*"}, Workspaces: []string{"9"}, Actors: []string{"*"}}, deleted, "events+ workspaces- actors-"},
 		{"late or not", Rule{}, late, ""},
-		{"late", Rule{Late: proto.Bool(true)}, late, "late+"},
-		{"late is not wanted", Rule{Late: proto.Bool(false)}, late, "late-"},
-		{"not late", Rule{Late: proto.Bool(false)}, deleted, "late+"},
-		{"only late", Rule{Late: proto.Bool(true)}, deleted, "late-"},
+		{"late", Rule{Late: new(true)}, late, "late+"},
+		{"late is not wanted", Rule{Late: new(false)}, late, "late-"},
+		{"not late", Rule{Late: new(false)}, deleted, "late+"},
+		{"only late", Rule{Late: new(true)}, deleted, "late-"},
 		{"no path", Rule{Paths: []rulefile.Glob{"/**"}}, bare, "paths-"},
 		{"no path to exclude", Rule{Paths: []rulefile.Glob{"!/private/**"}}, bare, "paths+"},
 		{"the path is in the event only", Rule{Paths: []rulefile.Glob{"/reports/*"}}, comment, "paths+"},
@@ -150,8 +150,9 @@ func TestMatchPaths(t *testing.T) {
 
 func TestReasons(t *testing.T) {
 	r := &Rule{
-		Events: []rulefile.Glob{"comment_*", "*_moved"}, Paths: []rulefile.Glob{"/a/**", "!/a/b/**"}, Actors: []string{"!usr_1"},
-		Workspaces: []string{"9"}, Late: proto.Bool(false),
+		Events: []rulefile.Glob{"comment_*", "*_moved"}, Paths: []rulefile.Glob{"/a/**", "!/a/b/**"},
+		Actors:     []string{"!usr_1"},
+		Workspaces: []string{"9"}, Late: new(false),
 	}
 	_, reasons := r.Match(noticeOf("file_moved", fileAt("/x/1"), fileAt("/a/b/1")))
 	want := []Reason{

@@ -98,8 +98,8 @@ func newWebhook(c *Webhook, out *Outbound) (*webhookSender, error) {
 // Check refuses a host whose address is not allowed. One that does not answer now may later.
 func (w *webhookSender) Check(ctx context.Context) error { return w.out.check(ctx, w.to) }
 
-// Send posts {"type", "timestamp", "data"}: the event, its time and the notice's JSON. Of a digest the type is "digest",
-// the time is that of its last event, and data is a list. The webhook-id is a hash of the message's id.
+// Send posts {"type", "timestamp", "data"}: the event, its time and the notice's JSON. Of a digest the type is
+// "digest", the time is that of its last event, and data is a list. The webhook-id is a hash of the message's id.
 func (w *webhookSender) Send(ctx context.Context, m *Message) error {
 	var notices []json.RawMessage
 	for _, n := range m.Notices {
