@@ -187,7 +187,7 @@ func TestMailOverSTARTTLS(t *testing.T) {
 		change func(*mailSettings)
 		want   string
 	}{
-		{func(c *mailSettings) { c.SMTPPassword = "wrong" }, "or the login"},
+		{func(c *mailSettings) { c.SMTPPassword = "wrong" }, "refuses the login"},
 		{func(c *mailSettings) { c.SMTPRoots = nil }, "certificate"},
 		{func(c *mailSettings) { c.SMTPURL = "smtps://user@localhost:" + port }, "connect to the mail server"},
 		{func(c *mailSettings) { c.SMTPURL = "smtp://user@localhost:1" }, "connect to the mail server"},
