@@ -177,7 +177,8 @@ func BenchmarkOpen(b *testing.B) {
 				for _, state := range []string{stateIntent, stateSent} {
 					value, _ := json.Marshal(Delivery{State: state, First: now, At: now, Attempts: 1, Offset: int64(i)})
 					key := fmt.Appendf(nil, "%s|4821930571648203911/evt_%d/2abc%d", rule, i, i)
-					store.client.Produce(b.Context(), &kgo.Record{Topic: topic, Key: key, Value: value}, func(_ *kgo.Record, failed error) { err = cmp.Or(err, failed) })
+					store.client.Produce(b.Context(), &kgo.Record{Topic: topic, Key: key, Value: value},
+						func(_ *kgo.Record, failed error) { err = cmp.Or(err, failed) })
 				}
 			}
 			if err := cmp.Or(store.client.Flush(b.Context()), err); err != nil {

@@ -252,15 +252,14 @@ func TestMailRefusals(t *testing.T) {
 
 // A server that hangs, or breaks off, at each point. It has accepted the message once it has answered its data.
 func TestMailServerThatBreaks(t *testing.T) {
-	script := []string{"220 x", "250 x", "250 x", "250 ok", "250 ok", "354 go", "250 taken", "250 reset", "221 bye"}
 	for _, hang := range []bool{true, false} {
-		for at := range script {
+		for at := range accepting {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer listener.Close()
-			go scripted(listener, script[:at], hang)
+			go scripted(listener, accepting[:at], hang)
 			c := mailSettings{
 				Settings{SMTPURL: "smtp://" + listener.Addr().String() + "?tls=off"}, []string{"a@example.com"},
 			}
@@ -281,7 +280,6 @@ func TestMailServerThatBreaks(t *testing.T) {
 // Only what a server says about the message or a recipient ends the message. What it says about itself, the login or
 // the sender is the settings' fault, and what may be about either is refused like a webhook.
 func TestMailVerdicts(t *testing.T) {
-	script := []string{"220 x", "250 x", "250 x", "250 ok", "250 ok", "354 go", "250 taken"}
 	const greeting, hello, from, to, data, end = 0, 1, 3, 4, 5, 6
 	for _, c := range []struct {
 		at     int
@@ -320,7 +318,7 @@ func TestMailVerdicts(t *testing.T) {
 		if c.at == hello { // then it tries HELO
 			rest[1] = c.answer
 		}
-		go scripted(listener, slices.Concat(script[:c.at], rest), false)
+		go scripted(listener, slices.Concat(accepting[:c.at], rest), false)
 		to := mailSettings{
 			Settings{SMTPURL: "smtp://" + listener.Addr().String() + "?tls=off"}, []string{"a@example.com"},
 		}
@@ -342,10 +340,14 @@ func TestMailVerdicts(t *testing.T) {
 	}
 }
 
-func scripted(listener net.Listener, answers []string, hang bool) {
+// accepting is what a server answers that accepts a message.
+var accepting = []string{"220 x", "250 x", "250 x", "250 ok", "250 ok", "354 go", "250 taken", "250 reset", "221 bye"}
+
+// scripted gives the answers to one connection, and reports whether it gave all.
+func scripted(listener net.Listener, answers []string, hang bool) bool {
 	conn, err := listener.Accept()
 	if err != nil {
-		return
+		return false
 	}
 	defer conn.Close()
 	in, data := bufio.NewReader(conn), false
@@ -353,7 +355,7 @@ func scripted(listener net.Listener, answers []string, hang bool) {
 		for i > 0 {
 			line, err := in.ReadString('\n')
 			if err != nil {
-				return
+				return false
 			}
 			if !data || line == ".\r\n" {
 				break
@@ -365,6 +367,7 @@ func scripted(listener net.Listener, answers []string, hang bool) {
 	if hang {
 		io.Copy(io.Discard, in)
 	}
+	return true
 }
 
 func TestMailSettings(t *testing.T) {
