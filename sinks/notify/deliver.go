@@ -261,7 +261,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return &Metrics{
 		messages: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidemark_notify_messages_total",
-			Help: "Attempts by result. skipped: answered before; again: an earlier attempt has no result.",
+			Help: "Attempts by result. skipped: accepted before; again: an earlier attempt has no result.",
 		}, []string{"rule", "result"}),
 		failing: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tidemark_notify_failing_seconds", Help: "Age of the message that failed last; 0: accepted.",

@@ -56,7 +56,8 @@ func TestDownAndBack(t *testing.T) {
 			r := newRig(newMemory(), nil, func(s *Sink) { s.Sender = c.sender(address) })
 			batch := records(t, "a-1.1", "a-2.1", "a-3.1")
 			err = r.Deliver(t.Context(), batch)
-			if partial, ok := errors.AsType[*sinks.Partial](err); !ok || len(partial.Again) != 3 || waitsOnly(partial.Err) {
+			partial, ok := errors.AsType[*sinks.Partial](err)
+			if !ok || len(partial.Again) != 3 || waitsOnly(partial.Err) {
 				t.Fatalf("while it is down: %v", err) // a failure, so Ready shows it
 			}
 			rejected, left := r.drain(t, batch, 100*time.Hour)
@@ -72,8 +73,9 @@ func TestDownAndBack(t *testing.T) {
 			go c.serve(up, &accepted)
 			start := r.clock
 			rejected, left = r.drain(t, left, time.Hour)
-			if took := r.clock.Sub(start); len(rejected)+len(left) > 0 || accepted.Load() != 3 || took > 15*time.Minute {
-				t.Errorf("back: rejected %v, %d left, %d accepted, after %v", rejected, len(left), accepted.Load(), took)
+			took, n := r.clock.Sub(start), accepted.Load()
+			if len(rejected)+len(left) > 0 || n != 3 || took > 15*time.Minute {
+				t.Errorf("back: rejected %v, %d left, %d accepted, after %v", rejected, len(left), n, took)
 			}
 		})
 	}

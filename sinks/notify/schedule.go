@@ -47,15 +47,15 @@ func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
 }
 
 // later returns that a batch comes again after an attempt has failed.
-func (s *Sink) later(at time.Time, err error) error {
-	return &sinks.Later{
-		Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: fmt.Errorf("rule %s: %w", s.rule.Name, err),
-	}
+func (s *Sink) later(at time.Time, err error) *sinks.Later {
+	return &sinks.Later{Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: err}
 }
 
 // waiting returns that a batch waits for its time, and nothing has failed.
 func (s *Sink) waiting(at time.Time, why error) error {
-	return &sinks.Later{Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: why, Waiting: true}
+	wait := s.later(at, why)
+	wait.Waiting = true
+	return wait
 }
 
 // storeFailed returns that a batch waits for the store: the destination was not asked, or its answer is not recorded.
