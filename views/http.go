@@ -40,7 +40,6 @@ const (
 	codeNotReached        = "position_not_reached"
 	codeNoSearch          = "search_not_configured"
 	codeSearchUnavailable = "search_unavailable"
-	codeNoNotices         = "notices_not_configured"
 	codeInternal          = "internal"
 )
 

@@ -56,3 +56,28 @@ func (s *Server) stream(w http.ResponseWriter, request *http.Request, write func
 	}
 	return err
 }
+
+// mount lets a handler write the whole answer, until its client leaves or the server stops. It returns the status.
+func (s *Server) mount(w http.ResponseWriter, request *http.Request, handler http.Handler) (status int) {
+	ctx, cancel := context.WithCancel(request.Context())
+	defer cancel()
+	defer context.AfterFunc(s.running, cancel)()
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // not supported by the writers of tests
+	m := &mountedWriter{ResponseWriter: w, status: http.StatusOK}
+	handler.ServeHTTP(m, request.WithContext(ctx))
+	return m.status
+}
+
+// A mountedWriter keeps the status for the metrics.
+type mountedWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+// Unwrap lets a handler take over the connection.
+func (w *mountedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *mountedWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}

@@ -1,5 +1,5 @@
-// Package views serves the state of files and workspaces over HTTP, from local copies of the two tables, and searches
-// from an index.
+// Package views serves the state of files and workspaces over HTTP, from local copies of the two tables, searches
+// from an index, and live notices from their topic.
 //
 // It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do
 // not respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on
@@ -39,10 +39,6 @@ type Config struct {
 	Page http.Handler
 
 	Search *Search // nil: search is answered 501
-	// Notices returns the handler of a workspace's live notices, as server-sent events or over a WebSocket; nil: they
-	// are answered 501. It is called after Authorize. The request's context ends with Stop. The handler limits its own
-	// writes.
-	Notices func(workspace string) http.Handler
 
 	// MaxStaleness is the age of data past which requests are answered 503; zero: no limit.
 	MaxStaleness time.Duration
@@ -59,6 +55,7 @@ type Server struct {
 	files      *table
 	workspaces *table
 	search     *searchCoverage // nil: no search
+	notices    *notices
 	progress   *progress
 	metrics    *metrics
 	handler    http.Handler
@@ -86,6 +83,7 @@ func New(conf Config) (*Server, error) {
 	if conf.Search != nil {
 		s.search = newSearchCoverage(conf.Streams.Events.Partitions, conf.Search.VisibleAfter)
 	}
+	s.notices = newNotices(conf.Log, conf.Kafka, conf.Streams.Notify.Name)
 	s.progress = newProgress(s.files, s.workspaces, s.search, conf.Log)
 	s.metrics.registerGauges(conf.Metrics, s)
 	s.handler = s.routes(s.routeList())
@@ -104,6 +102,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.files.run(ctx, s.conf.Kafka, s.conf.Streams) })
 	group.Go(func() error { return s.workspaces.run(ctx, s.conf.Kafka, s.conf.Streams) })
 	group.Go(func() error { s.progress.run(ctx, cluster); return nil })
+	group.Go(func() error { s.notices.run(ctx); return nil })
 	return group.Wait()
 }
 

@@ -176,6 +176,8 @@ func explainReason(r notify.Reason) string {
 	switch {
 	case r.Setting == "children":
 		return "an effect of a folder's event, which has a notice of its own"
+	case r.Setting == "late":
+		return "the event is " + r.Value
 	case r.Value == "":
 		return "the notice has none"
 	case strings.HasPrefix(r.Pattern, "!"):

@@ -75,6 +75,33 @@ off (to ops) matches, but is disabled: nothing is sent
 	}
 }
 
+func TestNotifyTestExplainsLateAndDays(t *testing.T) {
+	rules := writeFile(t, "rules.yaml", `
+channels: [{name: screen, log: {}}]
+rules:
+  - name: in-time
+    channel: screen
+    late: false
+    quiet_hours: {from: "00:00", to: "24:00", zone: Europe/Vienna, days: [sat, sun]}
+  - {name: late, channel: screen, late: true}
+`)
+	event := writeFile(t, "event.json", movedNotice)
+	for at, want := range map[string]string{ // a Saturday and a Monday
+		"2026-11-28T08:00:00Z": "held until 2026-11-30T00:00:00+01:00 (quiet_hours)",
+		"2026-11-30T08:00:00Z": "sent now",
+	} {
+		out := succeed(t, "notify", "test", rules, event, "--at", at)
+		for _, part := range []string{
+			"in-time (to screen) matches\n  yes late: the event is not late\n  " + want + "\n",
+			"late (to screen) does not match\n  no  late: the event is not late\n",
+		} {
+			if !strings.Contains(out, part) {
+				t.Errorf("no %q in\n%s", part, out)
+			}
+		}
+	}
+}
+
 // A testedNotice is notify test -o json.
 type testedNotice struct {
 	Notice struct {

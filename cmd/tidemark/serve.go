@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tidemark/deadletters"
-	"tidemark/sinks/notify"
 	"tidemark/topology"
 	"tidemark/views"
 )
@@ -66,13 +65,11 @@ type viewsConfig struct {
 // views builds the query API, and the views that it answers from, which are updated once the gate is open.
 func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]service, error) {
 	log := h.log.With("role", "serve")
-	live := notify.NewStream(log, h.kafka, h.streams.Notify.Name)
 	dead := deadletters.NewCounter(deadletters.New(h.kafka, h.streams), log)
 	server, err := views.New(views.Config{
 		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(conf.data, "views"),
 		Log: log, Metrics: h.registry,
 		MaxStaleness: f.MaxStaleness, Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search,
-		Notices: live.Handler,
 	})
 	if err != nil {
 		return nil, err
@@ -92,7 +89,6 @@ func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]ser
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return server.Run(ctx) })
 		group.Go(func() error { return dead.Run(ctx) })
-		group.Go(func() error { return live.Run(ctx) })
 		return group.Wait()
 	})}
 	return []service{api, update}, nil

@@ -95,7 +95,7 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 		}
 		known, err := s.Store.Open(ctx, s.rule.Name, batch)
 		if err != nil {
-			return err
+			return s.storeFailed(ctx, err)
 		}
 		if err := s.learn(known); err != nil {
 			return err
@@ -113,11 +113,16 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 	return result
 }
 
-// group returns the notices of each message. It leaves out what was answered before, and repeats of a notice.
+// group returns the notices of each message. It leaves out those that have a final result, and repeats of a notice. A
+// digest that was attempted keeps its notices and so its id: no others join it.
 func (s *Sink) group(matched []item, known map[string]Delivery, result *sinks.Partial) (groups [][]item) {
-	digests, seen := map[string]int{}, map[string]bool{}
+	type digest struct {
+		workspace string
+		first     int64
+	}
+	digests, seen := map[digest]int{}, map[string]bool{}
 	for _, i := range matched {
-		op, workspace := i.notice.GetOpId(), i.notice.GetWorkspaceId()
+		op := i.notice.GetOpId()
 		d := known[op]
 		if d.State == stateRejected {
 			result.Rejected[i.Record] = &sinks.Rejected{Reason: "rejected before", Answer: d.Answer}
@@ -128,10 +133,11 @@ func (s *Sink) group(matched []item, known map[string]Delivery, result *sinks.Pa
 			continue
 		}
 		seen[op] = true
-		at, found := digests[workspace]
+		of := digest{i.notice.GetWorkspaceId(), d.First.UnixNano()}
+		at, found := digests[of]
 		if !found || s.rule.Digest == 0 {
 			at, groups = len(groups), append(groups, nil)
-			digests[workspace] = at
+			digests[of] = at
 		}
 		groups[at] = append(groups[at], i)
 	}
@@ -199,7 +205,7 @@ func (s *Sink) send(ctx context.Context, g []item, known map[string]Delivery) er
 	}
 	d.State, d.At, d.Attempts = stateIntent, now, d.Attempts+1
 	if err := s.record(ctx, g, known, d); err != nil {
-		return err
+		return s.storeFailed(ctx, err)
 	}
 	// An attempt that is cut may have been accepted: it has some time after the end of ctx.
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -211,7 +217,10 @@ func (s *Sink) send(ctx context.Context, g []item, known map[string]Delivery) er
 	}
 	outcome := s.judge(&d, failed, alive)
 	s.count(d.State)
-	return cmp.Or(s.record(sending, g, known, d), outcome)
+	if err := s.record(sending, g, known, d); err != nil {
+		return s.storeFailed(ctx, err)
+	}
+	return outcome
 }
 
 func (s *Sink) attempt(ctx context.Context, g []item) error {
@@ -226,12 +235,14 @@ func (s *Sink) attempt(ctx context.Context, g []item) error {
 	return s.Send(ctx, m)
 }
 
-// record keeps d for the notices of g in known, and acknowledged in the store.
+// record puts d into the store for each notice of g, and into known: a result also if the store fails.
 func (s *Sink) record(ctx context.Context, g []item, known map[string]Delivery, d Delivery) (err error) {
 	for _, i := range g {
 		d.Offset, d.Retried = i.Offset, i.Retried
-		known[i.notice.GetOpId()] = d
 		err = cmp.Or(err, s.Store.Put(ctx, s.rule.Name, i.notice.GetOpId(), i.Partition, d))
+		if d.State != stateIntent || err == nil {
+			known[i.notice.GetOpId()] = d
+		}
 	}
 	return err
 }
@@ -250,7 +261,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return &Metrics{
 		messages: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "tidemark_notify_messages_total",
-			Help: "Attempts by result. skipped: answered before; again: an earlier attempt has no result.",
+			Help: "Attempts by result. skipped: accepted before; again: an earlier attempt has no result.",
 		}, []string{"rule", "result"}),
 		failing: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tidemark_notify_failing_seconds", Help: "Age of the message that failed last; 0: accepted.",

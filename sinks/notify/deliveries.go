@@ -1,13 +1,13 @@
 package notify
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -58,19 +58,20 @@ type Deliveries struct {
 	admin  *kadm.Client
 
 	mu    sync.Mutex
-	views map[viewKey]view
+	known map[source]history
 }
 
-type viewKey struct {
+// A source is where a rule's notices come from.
+type source struct {
 	rule      string
 	partition int32
 	retried   bool // replayed dead letters, whose offsets are far behind
 }
 
-// A view is what is known of a rule in a partition, from the records of the deliveries topic before next.
-type view struct {
-	next  int64
-	known map[string]Delivery
+// A history has the deliveries by op id, from the records of the deliveries topic before next.
+type history struct {
+	next       int64
+	deliveries map[string]Delivery
 }
 
 const (
@@ -85,7 +86,7 @@ func NewDeliveries(c kafka.Config, topic string) (*Deliveries, error) {
 		return nil, err
 	}
 	admin := kadm.NewClient(client)
-	return &Deliveries{kafka: c, topic: topic, client: client, admin: admin, views: map[viewKey]view{}}, nil
+	return &Deliveries{kafka: c, topic: topic, client: client, admin: admin, known: map[source]history{}}, nil
 }
 
 // Close waits for what is in flight.
@@ -105,9 +106,9 @@ func (d *Deliveries) Put(ctx context.Context, rule, op string, partition int32, 
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for key, v := range d.views {
-		if key.partition == partition && v.next == r.Offset { // else another process has written in between
-			d.views[key] = view{v.next + 1, v.known}
+	for from, h := range d.known {
+		if from.partition == partition && h.next == r.Offset { // else another process has written in between
+			d.known[from] = history{h.next + 1, h.deliveries}
 		}
 	}
 	return nil
@@ -117,34 +118,35 @@ func (d *Deliveries) Put(ctx context.Context, rule, op string, partition int32, 
 // can be. After that it reads what other processes have added, which had the partition meanwhile.
 func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Record) (map[string]Delivery, error) {
 	first := batch[0]
-	key := viewKey{rule, first.Partition, first.Retried}
+	from := source{rule, first.Partition, first.Retried}
 	ends, err := d.admin.ListCommittedOffsets(ctx, d.topic)
 	if err = cmp.Or(err, ends.Error()); err != nil {
 		return nil, fmt.Errorf("look up the end of %s: %w", d.topic, err)
 	}
 	end, _ := ends.Lookup(d.topic, first.Partition)
 	d.mu.Lock()
-	v := d.views[key]
+	h := d.known[from]
 	d.mu.Unlock()
-	if v.known == nil {
+	if h.deliveries == nil {
 		starts, err := kafka.OffsetsAt(ctx, d.kafka, d.topic, first.Time.Add(-clockSkew))
 		if err != nil {
 			return nil, err
 		}
-		v = view{starts[first.Partition], map[string]Delivery{}}
+		h = history{starts[first.Partition], map[string]Delivery{}}
 	}
-	if v.next < end.Offset {
-		span := kafka.Spans{first.Partition: {From: v.next, To: end.Offset}}
-		err := d.read(ctx, rule, span, func(_ int32, op string, found Delivery) {
-			if found.Retried == first.Retried {
-				v.known[op] = found
-			}
-		})
+	if h.next < end.Offset {
+		added, err := d.read(ctx, rule, kafka.Spans{first.Partition: {From: h.next, To: end.Offset}}, "")
 		if err != nil {
 			return nil, err
 		}
+		h.next = end.Offset
+		for at, found := range added {
+			if found.Retried == first.Retried {
+				h.deliveries[at.op] = found
+			}
+		}
 	}
-	maps.DeleteFunc(v.known, func(_ string, known Delivery) bool {
+	maps.DeleteFunc(h.deliveries, func(_ string, known Delivery) bool {
 		if first.Retried { // it was rejected before it was replayed
 			return known.At.Before(first.Time)
 		}
@@ -152,25 +154,40 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.views[key] = view{max(v.next, end.Offset), v.known}
-	return v.known, nil
+	d.known[from] = h
+	return h.deliveries, nil
 }
 
+// A place is where the deliveries of a notice are.
+type place struct {
+	partition int32
+	op        string
+}
+
+// read returns the last delivery of each notice of a rule in the spans, of those whose state it is; of all if it is "".
+// Records of other rules cost no more than their bytes.
 func (d *Deliveries) read(
-	ctx context.Context, rule string, spans kafka.Spans, each func(partition int32, op string, d Delivery),
-) error {
-	return kafka.Read(ctx, d.kafka, d.topic, spans, func(r *kgo.Record) error {
-		op, found := strings.CutPrefix(string(r.Key), keyPrefix(rule))
-		if !found {
-			return nil
+	ctx context.Context, rule string, spans kafka.Spans, state string,
+) (map[place]Delivery, error) {
+	prefix, begin, values := []byte(keyPrefix(rule)), []byte(`{"state":"`+state), map[place][]byte{}
+	err := kafka.Read(ctx, d.kafka, d.topic, spans, func(r *kgo.Record) error {
+		if op, found := bytes.CutPrefix(r.Key, prefix); found {
+			at := place{r.Partition, string(op)}
+			if delete(values, at); bytes.HasPrefix(r.Value, begin) { // Put writes the state first
+				values[at] = bytes.Clone(r.Value)
+			}
 		}
-		var delivery Delivery
-		if err := json.Unmarshal(r.Value, &delivery); err != nil {
-			return fmt.Errorf("%s/%d:%d: %w", d.topic, r.Partition, r.Offset, err)
-		}
-		each(r.Partition, op, delivery)
 		return nil
 	})
+	deliveries := map[place]Delivery{}
+	for at, value := range values {
+		var delivery Delivery
+		if failed := json.Unmarshal(value, &delivery); failed != nil {
+			err = cmp.Or(err, fmt.Errorf("%s/%d, key %s%s: %w", d.topic, at.partition, prefix, at.op, failed))
+		}
+		deliveries[at] = delivery
+	}
+	return deliveries, err
 }
 
 // Enable ends the disabling of a rule, which continues where its group has committed. It returns in how many partitions
@@ -180,19 +197,11 @@ func (d *Deliveries) Enable(ctx context.Context, rule string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	type place struct {
-		partition int32
-		op        string
-	}
-	disabled, partitions := map[place]Delivery{}, map[int32]bool{}
-	err = d.read(ctx, rule, spans, func(partition int32, op string, found Delivery) {
-		if delete(disabled, place{partition, op}); found.State == stateDisabled {
-			disabled[place{partition, op}] = found
-		}
-	})
+	disabled, err := d.read(ctx, rule, spans, stateDisabled)
 	if err != nil {
 		return 0, err
 	}
+	partitions := map[int32]bool{}
 	for at, was := range disabled { // in any order: they are of different keys
 		again := Delivery{State: stateFailed, Offset: was.Offset, Retried: was.Retried, Answer: "enabled again"}
 		err = cmp.Or(err, d.Put(ctx, rule, at.op, at.partition, again))

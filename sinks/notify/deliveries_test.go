@@ -1,34 +1,37 @@
 package notify
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/devbroker"
 	"tidemark/kafka"
 	"tidemark/sinks"
 )
 
-func deliveriesForTest(t *testing.T) (conf kafka.Config, topic string) {
-	t.Helper()
-	conf, topic = kafka.Config{Brokers: devbroker.ForTest(t)}, fmt.Sprintf("d%d", time.Now().UnixNano())
-	devbroker.CreateTopic(t, conf.Brokers, topic, 2, map[string]string{
-		"cleanup.policy": "compact,delete", "message.timestamp.type": "LogAppendTime",
+func deliveriesForTest(tb testing.TB) (conf kafka.Config, topic string) {
+	tb.Helper()
+	conf, topic = kafka.Config{Brokers: devbroker.ForTest(tb)}, fmt.Sprintf("d%d", time.Now().UnixNano())
+	devbroker.CreateTopic(tb, conf.Brokers, topic, 2, map[string]string{
+		"cleanup.policy": "compact,delete", "message.timestamp.type": "LogAppendTime", "max.message.bytes": "4194304",
 	})
 	return conf, topic
 }
 
-func storeForTest(t *testing.T, conf kafka.Config, topic string) *Deliveries {
-	t.Helper()
+func storeForTest(tb testing.TB, conf kafka.Config, topic string) *Deliveries {
+	tb.Helper()
 	store, err := NewDeliveries(conf, topic)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
+	tb.Cleanup(func() { store.Close() })
 	return store
 }
 
@@ -73,7 +76,7 @@ func TestDeliveriesOfAnotherProcess(t *testing.T) {
 	}
 	step := func(store *Deliveries, want string) {
 		t.Helper()
-		if diff := cmp.Diff(want, open(store, "my rule")); diff != "" {
+		if diff := gocmp.Diff(want, open(store, "my rule")); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}
@@ -87,7 +90,7 @@ func TestDeliveriesOfAnotherProcess(t *testing.T) {
 	put(b, "my rule", "w-3.1", Delivery{State: stateRejected, At: at, Attempts: 1, Offset: 2})
 	put(a, "my rule", "w-4.1", Delivery{State: stateFailed, At: at, Attempts: 1, Offset: 3})
 	step(a, "w-1.1 sent 3;w-2.1 sent 2;w-3.1 rejected 1;w-4.1 failed 1;")
-	if diff := cmp.Diff("w-1.1  0;w-2.1  0;w-3.1 sent 0;w-4.1  0;", open(a, "other|rule")); diff != "" {
+	if diff := gocmp.Diff("w-1.1  0;w-2.1  0;w-3.1 sent 0;w-4.1  0;", open(a, "other|rule")); diff != "" {
 		t.Errorf("other rule (-want +got):\n%s", diff)
 	}
 	// A replayed dead letter is attempted once more, although it was rejected.
@@ -158,7 +161,36 @@ func TestEnable(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if diff := cmp.Diff([]string{"w-1.1", "v-1.1"}, to.accepted); diff != "" {
+	if diff := gocmp.Diff([]string{"w-1.1", "v-1.1"}, to.accepted); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// BenchmarkOpen opens a partition with 100,000 deliveries of its rule or of another one.
+func BenchmarkOpen(b *testing.B) {
+	for _, rule := range []string{"other", "mine"} {
+		b.Run(rule, func(b *testing.B) {
+			conf, topic := deliveriesForTest(b)
+			store := storeForTest(b, conf, topic)
+			now, err := time.Now(), error(nil)
+			for i := range 50_000 {
+				for _, state := range []string{stateIntent, stateSent} {
+					value, _ := json.Marshal(Delivery{State: state, First: now, At: now, Attempts: 1, Offset: int64(i)})
+					key := fmt.Appendf(nil, "%s|4821930571648203911/evt_%d/2abc%d", rule, i, i)
+					store.client.Produce(b.Context(), &kgo.Record{Topic: topic, Key: key, Value: value},
+						func(_ *kgo.Record, failed error) { err = cmp.Or(err, failed) })
+				}
+			}
+			if err := cmp.Or(store.client.Flush(b.Context()), err); err != nil {
+				b.Fatal(err)
+			}
+			batch := []*sinks.Record{{Topic: "notify", Time: now}}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := storeForTest(b, conf, topic).Open(b.Context(), "mine", batch); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

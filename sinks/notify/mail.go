@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/textproto"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,7 +84,7 @@ func (s *mailSender) session(ctx context.Context, send func(*mail.Client, *smtp.
 	}
 	server, err := client.DialToSMTPClientWithContext(ctx)
 	if answered, ok := errors.AsType[*textproto.Error](err); ok && answered.Code/100 == 5 {
-		return fmt.Errorf("the mail server refuses the login: correct --smtp-url and the password: %w", err)
+		return fmt.Errorf("the mail server refuses the login or this host: correct --smtp-url or the password: %w", err)
 	} else if err != nil {
 		return fmt.Errorf("connect to the mail server in --smtp-url: %w", err)
 	}
@@ -129,8 +130,21 @@ func (s *mailSender) Send(ctx context.Context, m *Message) error {
 		return nil
 	case !ok || failed.ErrorCode()/100 != 5:
 		return err
-	case failed.Reason == mail.ErrSMTPMailFrom:
-		return fmt.Errorf("the mail server refuses the sender %s: correct it, or the user's rights: %w", s.From, err)
 	}
-	return &sinks.Rejected{Reason: "the mail server refuses the message or a recipient", Answer: err.Error()}
+	status := mailStatus.FindStringSubmatch(err.Error())
+	switch code := failed.ErrorCode(); {
+	case !slices.Contains(mailStages, failed.Reason) || code < 550 || code > 554:
+	case status == nil && code < 554, status != nil && mailRejects.MatchString(status[1]):
+		return &sinks.Rejected{Reason: "the mail server refuses the message or a recipient", Answer: err.Error()}
+	case status == nil, status[1] == "7.1": // or it refuses this client, for example by a list of blocked addresses
+		return &refused{err, true}
+	}
+	return fmt.Errorf("correct --smtp-url, its user and password, or the sender %s: %w", s.From, err)
 }
+
+// What the mail server refuses is the message or a recipient only at these stages, and with these codes of RFC 3463.
+var (
+	mailStages  = []mail.SendErrReason{mail.ErrSMTPRcptTo, mail.ErrSMTPData, mail.ErrSMTPDataClose}
+	mailStatus  = regexp.MustCompile(`\b5\d\d "5\.(\d{1,3}\.\d{1,3})\b`)
+	mailRejects = regexp.MustCompile(`^(1\.([1-6]|10)|2\.\d+|3\.4|6\.\d+)$`)
+)

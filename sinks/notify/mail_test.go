@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -251,15 +252,14 @@ func TestMailRefusals(t *testing.T) {
 
 // A server that hangs, or breaks off, at each point. It has accepted the message once it has answered its data.
 func TestMailServerThatBreaks(t *testing.T) {
-	script := []string{"220 x", "250 x", "250 x", "250 ok", "250 ok", "354 go", "250 taken", "250 reset", "221 bye"}
 	for _, hang := range []bool{true, false} {
-		for at := range script {
+		for at := range accepting {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer listener.Close()
-			go scripted(listener, script[:at], hang)
+			go scripted(listener, accepting[:at], hang)
 			c := mailSettings{
 				Settings{SMTPURL: "smtp://" + listener.Addr().String() + "?tls=off"}, []string{"a@example.com"},
 			}
@@ -277,10 +277,77 @@ func TestMailServerThatBreaks(t *testing.T) {
 	}
 }
 
-func scripted(listener net.Listener, answers []string, hang bool) {
+// Only what a server says about the message or a recipient ends the message. What it says about itself, the login or
+// the sender is the settings' fault, and what may be about either is refused like a webhook.
+func TestMailVerdicts(t *testing.T) {
+	const greeting, hello, from, to, data, end = 0, 1, 3, 4, 5, 6
+	for _, c := range []struct {
+		at     int
+		answer string
+		want   string
+	}{
+		{greeting, "521 no mail here", "again"},
+		{greeting, "554 5.7.1 blocked", "again"},
+		{hello, "550 5.7.1 go away", "again"},
+		{from, "530 5.7.0 must login", "again"},
+		{from, "550 5.1.8 bad sender", "again"},
+		{to, "451 4.7.1 greylisted", "again"},
+		{to, "530 5.7.0 must login", "again"},
+		{to, "535 5.7.8 bad login", "again"},
+		{to, "550 5.7.8 bad login", "again"},
+		{to, "550 5.1.8 bad sender", "again"},
+		{to, "550 no such user", "rejected"},
+		{to, "550 5.1.1 no such user", "rejected"},
+		{to, "550 5.1.10 null MX", "rejected"},
+		{to, "552 5.2.2 full", "rejected"},
+		{to, "553 5.1.3 bad address", "rejected"},
+		{to, "554 5.7.1 client host is blocked", "refused"},
+		{data, "554 no valid recipients", "refused"},
+		{data, "503 5.5.1 bad sequence", "again"},
+		{end, "552 5.3.4 too large", "rejected"},
+		{end, "554 5.6.0 bad content", "rejected"},
+		{end, "550 5.7.1 spam", "refused"},
+		{end, "554 5.3.0 no space", "again"},
+		{end, "451 4.3.0 later", "again"},
+	} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest := []string{c.answer, "250 reset", "221 bye"}
+		if c.at == hello { // then it tries HELO
+			rest[1] = c.answer
+		}
+		go scripted(listener, slices.Concat(accepting[:c.at], rest), false)
+		to := mailSettings{
+			Settings{SMTPURL: "smtp://" + listener.Addr().String() + "?tls=off"}, []string{"a@example.com"},
+		}
+		err = mailTo(t, to).Send(t.Context(), message())
+		listener.Close()
+		_, isRejected := errors.AsType[*sinks.Rejected](err)
+		refusal, isRefused := errors.AsType[*refused](err)
+		got := "again"
+		switch {
+		case isRejected:
+			got = "rejected"
+		case isRefused && refusal.content:
+			got = "refused"
+		}
+		if err == nil || got != c.want || !strings.Contains(err.Error(), c.answer[4:]) ||
+			got == "again" && c.answer[0] == '5' && !strings.Contains(err.Error(), "correct --smtp-url") {
+			t.Errorf("%d %s: %s: %v", c.at, c.answer, got, err)
+		}
+	}
+}
+
+// accepting is what a server answers that accepts a message.
+var accepting = []string{"220 x", "250 x", "250 x", "250 ok", "250 ok", "354 go", "250 taken", "250 reset", "221 bye"}
+
+// scripted gives the answers to one connection, and reports whether it gave all.
+func scripted(listener net.Listener, answers []string, hang bool) bool {
 	conn, err := listener.Accept()
 	if err != nil {
-		return
+		return false
 	}
 	defer conn.Close()
 	in, data := bufio.NewReader(conn), false
@@ -288,7 +355,7 @@ func scripted(listener net.Listener, answers []string, hang bool) {
 		for i > 0 {
 			line, err := in.ReadString('\n')
 			if err != nil {
-				return
+				return false
 			}
 			if !data || line == ".\r\n" {
 				break
@@ -300,6 +367,7 @@ func scripted(listener net.Listener, answers []string, hang bool) {
 	if hang {
 		io.Copy(io.Discard, in)
 	}
+	return true
 }
 
 func TestMailSettings(t *testing.T) {

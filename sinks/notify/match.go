@@ -9,6 +9,7 @@ import (
 	"tidemark/codecs"
 	"tidemark/file"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/rulefile"
 )
 
 // A Reason says why one condition of a rule is met or not.
@@ -26,7 +27,7 @@ type Reason struct {
 // match, not one for each of its entries, unless the rule asks for children.
 func (r *Rule) Match(n *tidemarkv1.Notice) (matches bool, reasons []Reason) {
 	if len(r.Events) > 0 {
-		reasons = append(reasons, match("events", r.Events, n.GetEvent(), doublestar.MatchUnvalidated, nil))
+		reasons = append(reasons, match("events", r.Events, n.GetEvent(), rulefile.Glob.Match, nil))
 	}
 	if len(r.Paths) > 0 {
 		reasons = append(reasons, r.matchPaths(n))
@@ -36,6 +37,10 @@ func (r *Rule) Match(n *tidemarkv1.Notice) (matches bool, reasons []Reason) {
 	}
 	if len(r.Actors) > 0 {
 		reasons = append(reasons, match("actors", r.Actors, n.GetActorId(), equal, nil))
+	}
+	if r.Late != nil {
+		value := map[bool]string{true: "late", false: "not late"}[n.GetLate()]
+		reasons = append(reasons, Reason{Setting: "late", Met: n.GetLate() == *r.Late, Value: value})
 	}
 	if isEffect(n) {
 		reasons = append(reasons, Reason{Setting: "children", Met: r.Children})
@@ -50,15 +55,15 @@ func isEffect(n *tidemarkv1.Notice) bool {
 		n.Version == nil && file.Touches(&tidemarkv1.Event{Event: n.GetEvent(), FileId: n.GetFileId()})
 }
 
-func equal(pattern, value string) bool { return pattern == value }
+func equal(pattern, value string) bool { return strings.TrimPrefix(pattern, "!") == value }
 
 // match matches a value. A pattern with a ! excludes; or, if there are others, the value must match one. also is a
 // second way to match, not to be excluded; it may be nil.
-func match[P ~string](setting string, patterns []P, value string, matches, also func(p, v string) bool) Reason {
+func match[P ~string](setting string, patterns []P, value string, matches, also func(p P, value string) bool) Reason {
 	r := Reason{Setting: setting, Met: true, Value: value}
 	for _, p := range patterns {
 		pattern, excludes := strings.CutPrefix(string(p), "!")
-		hit := value != "" && (matches(pattern, value) || !excludes && also != nil && also(pattern, value))
+		hit := value != "" && (matches(p, value) || !excludes && also != nil && also(p, value))
 		switch {
 		case excludes && hit:
 			return Reason{setting, false, value, string(p)}
@@ -78,9 +83,9 @@ func (r *Rule) matchPaths(n *tidemarkv1.Notice) Reason {
 	if before == nil || after.GetKind() != tidemarkv1.Kind_KIND_FOLDER { // a new folder has nothing in it
 		also = nil
 	}
-	now := match("paths", r.Paths, after.GetPath(), matchPath, also)
+	now := match("paths", r.Paths, after.GetPath(), rulefile.Glob.Match, also)
 	if old := before.GetPath(); !now.Met && old != "" && old != after.GetPath() {
-		if was := match("paths", r.Paths, old, matchPath, also); was.Met {
+		if was := match("paths", r.Paths, old, rulefile.Glob.Match, also); was.Met {
 			return was
 		}
 		now.Value = strings.TrimPrefix(old+" → "+after.GetPath(), " → ")
@@ -88,14 +93,9 @@ func (r *Rule) matchPaths(n *tidemarkv1.Notice) Reason {
 	return now
 }
 
-// matchPath ignores a slash at the beginning: senders may leave it out.
-func matchPath(pattern, value string) bool {
-	return doublestar.MatchUnvalidated(strings.TrimPrefix(pattern, "/"), strings.TrimPrefix(value, "/"))
-}
-
 // containsMatch reports whether a path below the folder may match. Of wildcards it compares only how deep they reach.
-func containsMatch(pattern, folder string) bool {
-	pattern, folder = "/"+strings.TrimPrefix(pattern, "/"), "/"+strings.Trim(folder, "/")+"/"
+func containsMatch(glob rulefile.Glob, folder string) bool {
+	pattern, folder := "/"+strings.TrimPrefix(string(glob), "/"), "/"+strings.Trim(folder, "/")+"/"
 	base, _ := doublestar.SplitPattern(pattern)
 	base = strings.TrimSuffix(base, "/") + "/"
 	deep := strings.Contains(pattern, "**") || strings.Count(folder, "/") <= strings.Count(pattern, "/")

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/rulefile"
 )
 
 const folder = tidemarkv1.Kind_KIND_FOLDER
@@ -71,22 +72,26 @@ func TestMatchConditions(t *testing.T) {
 		want string
 	}{
 		{"no condition", Rule{}, deleted, ""},
-		{"exact", Rule{Events: []Glob{"workspace_storage_file_deleted"}}, deleted, "events+"},
-		{"not a prefix", Rule{Events: []Glob{"workspace_storage_file"}}, deleted, "events-"},
-		{"glob", Rule{Events: []Glob{"comment_*", "*_file_*"}}, deleted, "events+"},
-		{"excluded, in any order", Rule{Events: []Glob{"!*_deleted", "*"}}, deleted, "events-"},
-		{"only excludes", Rule{Events: []Glob{"!comment_*"}}, deleted, "events+"},
+		{"exact", Rule{Events: []rulefile.Glob{"workspace_storage_file_deleted"}}, deleted, "events+"},
+		{"not a prefix", Rule{Events: []rulefile.Glob{"workspace_storage_file"}}, deleted, "events-"},
+		{"glob", Rule{Events: []rulefile.Glob{"comment_*", "*_file_*"}}, deleted, "events+"},
+		{"excluded, in any order", Rule{Events: []rulefile.Glob{"!*_deleted", "*"}}, deleted, "events-"},
+		{"only excludes", Rule{Events: []rulefile.Glob{"!comment_*"}}, deleted, "events+"},
 		{"workspace", Rule{Workspaces: []string{"12", "123"}}, deleted, "workspaces+"},
 		{"a workspace is no glob", Rule{Workspaces: []string{"12*"}}, deleted, "workspaces-"},
 		{"actor", Rule{Actors: []string{"usr_1"}}, deleted, "actors+"},
 		{"own changes", Rule{Actors: []string{"!usr_1"}}, deleted, "actors-"},
 		{"nobody is not excluded", Rule{Actors: []string{"!usr_1"}}, nobody, "actors+"},
 		{"nobody is not wanted", Rule{Actors: []string{"usr_1"}}, nobody, "actors-"},
-		{"all must match", Rule{Events: []Glob{"*"}, Workspaces: []string{"9"}, Actors: []string{"*"}}, deleted, "events+ workspaces- actors-"},
-		{"late", Rule{}, late, ""},
-		{"no path", Rule{Paths: []Glob{"/**"}}, bare, "paths-"},
-		{"no path to exclude", Rule{Paths: []Glob{"!/private/**"}}, bare, "paths+"},
-		{"the path is in the event only", Rule{Paths: []Glob{"/reports/*"}}, comment, "paths+"},
+		{"all must match", Rule{Events: []rulefile.Glob{"*"}, Workspaces: []string{"9"}, Actors: []string{"*"}}, deleted, "events+ workspaces- actors-"},
+		{"late or not", Rule{}, late, ""},
+		{"late", Rule{Late: new(true)}, late, "late+"},
+		{"late is not wanted", Rule{Late: new(false)}, late, "late-"},
+		{"not late", Rule{Late: new(false)}, deleted, "late+"},
+		{"only late", Rule{Late: new(true)}, deleted, "late-"},
+		{"no path", Rule{Paths: []rulefile.Glob{"/**"}}, bare, "paths-"},
+		{"no path to exclude", Rule{Paths: []rulefile.Glob{"!/private/**"}}, bare, "paths+"},
+		{"the path is in the event only", Rule{Paths: []rulefile.Glob{"/reports/*"}}, comment, "paths+"},
 		{"derived", Rule{}, derived, "children-"},
 		{"derived, wanted", Rule{Children: true}, derived, "children+"},
 		{"the provider's, without a change", Rule{}, repeated, "children-"},
@@ -98,9 +103,9 @@ func TestMatchConditions(t *testing.T) {
 }
 
 func TestMatchPaths(t *testing.T) {
-	reports := []Glob{"/reports/**", "!/reports/private/**", "!**/*.tmp"}
+	reports := []rulefile.Glob{"/reports/**", "!/reports/private/**", "!**/*.tmp"}
 	for _, c := range []struct {
-		paths         []Glob
+		paths         []rulefile.Glob
 		before, after *tidemarkv1.FileState
 		want          bool
 	}{
@@ -110,9 +115,9 @@ func TestMatchPaths(t *testing.T) {
 		{reports, nil, fileAt("/reports/private/q3.pdf"), false},
 		{reports, nil, fileAt("/reports/a/b/x.tmp"), false},
 		{reports, nil, fileAt(""), false},
-		{[]Glob{"/reports/*"}, nil, fileAt("/reports/2026/q3.pdf"), false},
-		{[]Glob{"/**/q?.{pdf,doc}"}, nil, fileAt("/q3.doc"), true},
-		{[]Glob{`/a \[1\].pdf`}, nil, fileAt("/a [1].pdf"), true},
+		{[]rulefile.Glob{"/reports/*"}, nil, fileAt("/reports/2026/q3.pdf"), false},
+		{[]rulefile.Glob{"/**/q?.{pdf,doc}"}, nil, fileAt("/q3.doc"), true},
+		{[]rulefile.Glob{`/a \[1\].pdf`}, nil, fileAt("/a [1].pdf"), true},
 		// moved in, out, within, and out of what is excluded
 		{reports, fileAt("/new/q3.pdf"), fileAt("/reports/q3.pdf"), true},
 		{reports, fileAt("/reports/q3.pdf"), fileAt("/new/q3.pdf"), true},
@@ -122,18 +127,18 @@ func TestMatchPaths(t *testing.T) {
 		{reports, fileAt("/reports/private/q3.pdf"), fileAt("/new/q3.pdf"), false},
 		// a folder: itself, above and beside the pattern
 		{reports, folderAt("/reports"), folderAt("/reports"), true},
-		{[]Glob{"/reports/2026/*.pdf"}, folderAt("/reports"), folderAt("/old"), true},
-		{[]Glob{"/reports/2026/*.pdf"}, folderAt("/reports/2026"), folderAt("/reports/2026"), true},
-		{[]Glob{"/reports/2026/*.pdf"}, folderAt("/"), folderAt("/"), true},
-		{[]Glob{"/reports/2026/*.pdf"}, folderAt("/reports/2026/a"), folderAt("/reports/2026/a"), false},
-		{[]Glob{"/reports/2026/*.pdf"}, folderAt("/reports/2025"), folderAt("/reports/2025"), false},
-		{[]Glob{"/reports/2026/*.pdf"}, nil, folderAt("/reports"), false}, // new: there is nothing in it
-		{[]Glob{"/reports/2026/*.pdf"}, fileAt("/reports"), fileAt("/reports"), false},
-		{[]Glob{"/{a/b,c}/**"}, folderAt("/a"), folderAt("/a"), true},
-		{[]Glob{"/a/*/c.pdf"}, folderAt("/a/x"), folderAt("a/x"), true},
-		{[]Glob{"/a/*/c.pdf"}, folderAt("/a/x/y"), folderAt("/a/x/y"), false},
-		{[]Glob{"/a/b/**/c.pdf"}, folderAt("/a/b/x/y"), folderAt("/a/b/x/y"), true},
-		{[]Glob{"/a/b/**/c.pdf"}, folderAt("/a/bx/y"), folderAt("/a/bx/y"), false},
+		{[]rulefile.Glob{"/reports/2026/*.pdf"}, folderAt("/reports"), folderAt("/old"), true},
+		{[]rulefile.Glob{"/reports/2026/*.pdf"}, folderAt("/reports/2026"), folderAt("/reports/2026"), true},
+		{[]rulefile.Glob{"/reports/2026/*.pdf"}, folderAt("/"), folderAt("/"), true},
+		{[]rulefile.Glob{"/reports/2026/*.pdf"}, folderAt("/reports/2026/a"), folderAt("/reports/2026/a"), false},
+		{[]rulefile.Glob{"/reports/2026/*.pdf"}, folderAt("/reports/2025"), folderAt("/reports/2025"), false},
+		{[]rulefile.Glob{"/reports/2026/*.pdf"}, nil, folderAt("/reports"), false}, // new: there is nothing in it
+		{[]rulefile.Glob{"/reports/2026/*.pdf"}, fileAt("/reports"), fileAt("/reports"), false},
+		{[]rulefile.Glob{"/{a/b,c}/**"}, folderAt("/a"), folderAt("/a"), true},
+		{[]rulefile.Glob{"/a/*/c.pdf"}, folderAt("/a/x"), folderAt("a/x"), true},
+		{[]rulefile.Glob{"/a/*/c.pdf"}, folderAt("/a/x/y"), folderAt("/a/x/y"), false},
+		{[]rulefile.Glob{"/a/b/**/c.pdf"}, folderAt("/a/b/x/y"), folderAt("/a/b/x/y"), true},
+		{[]rulefile.Glob{"/a/b/**/c.pdf"}, folderAt("/a/bx/y"), folderAt("/a/bx/y"), false},
 		{reports, folderAt("/reports/private"), folderAt("/reports/private"), false},
 	} {
 		r := &Rule{Paths: c.paths}
@@ -145,8 +150,9 @@ func TestMatchPaths(t *testing.T) {
 
 func TestReasons(t *testing.T) {
 	r := &Rule{
-		Events: []Glob{"comment_*", "*_moved"}, Paths: []Glob{"/a/**", "!/a/b/**"}, Actors: []string{"!usr_1"},
-		Workspaces: []string{"9"},
+		Events: []rulefile.Glob{"comment_*", "*_moved"}, Paths: []rulefile.Glob{"/a/**", "!/a/b/**"},
+		Actors:     []string{"!usr_1"},
+		Workspaces: []string{"9"}, Late: new(false),
 	}
 	_, reasons := r.Match(noticeOf("file_moved", fileAt("/x/1"), fileAt("/a/b/1")))
 	want := []Reason{
@@ -154,6 +160,7 @@ func TestReasons(t *testing.T) {
 		{"paths", false, "/x/1 → /a/b/1", "!/a/b/**"},
 		{"workspaces", false, "123", ""},
 		{"actors", false, "usr_1", "!usr_1"},
+		{"late", true, "not late", ""},
 	}
 	if diff := cmp.Diff(want, reasons); diff != "" {
 		t.Error(diff)
@@ -162,7 +169,7 @@ func TestReasons(t *testing.T) {
 
 // TestHostilePath: the time to match a path of 4 KiB must not explode.
 func TestHostilePath(t *testing.T) {
-	r := &Rule{Paths: []Glob{"/**/a*/**/a*a*a*a/**/b"}}
+	r := &Rule{Paths: []rulefile.Glob{"/**/a*/**/a*a*a*a/**/b"}}
 	path := "/" + strings.Repeat("a/", 2000)
 	start := time.Now()
 	flat := "/" + strings.Repeat("a", 4000)

@@ -22,7 +22,8 @@ import (
 type Message struct {
 	ID      string // the op id of the notice; of a digest, that of its first notice and the number of notices
 	Rule    string
-	Notices []*tidemarkv1.Notice // at least one, of one workspace, in order
+	Digest  bool
+	Notices []*tidemarkv1.Notice // of one workspace, in order: one, or of a digest at least one
 	Subject string               // one line
 	Text    string               // plain text
 	HTML    string
@@ -55,8 +56,8 @@ func (r *Rule) Message(notices []*tidemarkv1.Notice, link string) (*Message, err
 	if len(notices) > 1 {
 		page.Subject = fmt.Sprintf("%d events in workspace %s", len(notices), page.Workspace)
 	}
-	m := &Message{ID: first.GetOpId(), Rule: r.Name, Notices: notices, Subject: page.Subject}
-	if r.Digest > 0 {
+	m := &Message{ID: first.GetOpId(), Rule: r.Name, Digest: r.Digest > 0, Notices: notices, Subject: page.Subject}
+	if m.Digest {
 		m.ID += fmt.Sprintf("//%d", len(notices)) // no op id has two slashes in sequence
 	}
 	var plain, markup bytes.Buffer

@@ -61,11 +61,11 @@ func TestDocumentedExample(t *testing.T) {
 			{Name: "ben", Channel: "screen"},
 		},
 		Rules: []Rule{
-			{Name: "deleted-reports", Channel: "ops", Events: []Glob{"*_file_deleted", "*_folder_deleted"}, Paths: []Glob{"/reports/**", "!/reports/drafts/**"}, Rate: Rate{30, time.Hour}, Quiet: utc},
+			{Name: "deleted-reports", Channel: "ops", Events: []rulefile.Glob{"*_file_deleted", "*_folder_deleted"}, Paths: []rulefile.Glob{"/reports/**", "!/reports/drafts/**"}, Rate: Rate{30, time.Hour}, Quiet: utc},
 			{Name: "erp", Channel: "erp", Workspaces: []string{"4821930571648203911"}, Actors: []string{"!usr_erp"}, Children: true},
-			{Name: "contracts-anna", Events: nil, Channel: "anna-mail", Paths: []Glob{"/contracts/**/*.pdf"}, Actors: []string{"!usr_1"}, Digest: time.Hour, Quiet: night},
-			{Name: "contracts-ben", Channel: "screen", Paths: []Glob{"/contracts/**/*.pdf"}, Digest: 15 * time.Minute},
-			{Name: "comments", Channel: "reviews", Events: []Glob{"comment_*"}, Disabled: true},
+			{Name: "contracts-anna", Events: nil, Channel: "anna-mail", Paths: []rulefile.Glob{"/contracts/**/*.pdf"}, Actors: []string{"!usr_1"}, Digest: time.Hour, Quiet: night},
+			{Name: "contracts-ben", Channel: "screen", Paths: []rulefile.Glob{"/contracts/**/*.pdf"}, Digest: 15 * time.Minute},
+			{Name: "comments", Channel: "reviews", Events: []rulefile.Glob{"comment_*"}, Disabled: true},
 		},
 	}
 	locations := cmp.Comparer(func(a, b *time.Location) bool { return a.String() == b.String() })
@@ -77,8 +77,8 @@ func TestDocumentedExample(t *testing.T) {
 const head = "channels:\n  - {name: ops, log: {}}\n  - {name: two, log: {}}\n" // three lines
 
 func TestBadRules(t *testing.T) {
-	const hook = "channels: [{name: hook, webhook: {url: 'https://example.com', secret_env: S}}]\n"
-	const noDigest = "a webhook gets a request for each notice: remove digest, or choose another channel"
+	const quiet = "rules: [{name: a, channel: ops, quiet_hours: {from: '00:00', to: '24:00'"
+	const always = `f:4: rules[0].quiet_hours: from "00:00" to "24:00" needs days, like [sat, sun], and not all of them`
 	long := strings.Repeat("x", 30)
 	for _, c := range []struct{ text, want string }{
 		{"channels: [{name: ops, log: {}}]", "f:1: rules: want at least one rule"},
@@ -94,12 +94,14 @@ func TestBadRules(t *testing.T) {
 		{head + "rules: [{name: a, channel: ops, rate: 0/h}]", `f:4: rules[0].rate: "0/h" is not a rate: want a number per s, m, h or d, for example 30/h`},
 		{head + "rules: [{name: a, channel: ops, rate: 30}]", `f:4: rules[0].rate: "30" is not a rate: want a number per s, m, h or d, for example 30/h`},
 		{head + "rules: [{name: a, channel: ops, digest: 200h}]", "f:4: rules[0]: a digest of 200h0m0s is too long: want 168h at most"},
-		{hook + "rules: [{name: a, channel: hook, digest: 1h}]", "f:2: rules[0]: " + noDigest},
-		{hook + "users: [{name: c, channel: hook, digest: 1h}]\nrules: [{name: a, users: [c]}]", "f:3: rules[0].users[0]: " + noDigest},
 		{head + "users: [{name: " + long + ", channel: ops}]\nrules: [{name: " + long + ", users: [" + long + "]}]", "f:5: rules[0].users[0]: want a name of 1 to 40 of a-z, 0-9 and -, found \"" + long + "-" + long + "\""},
 		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '24:30', to: '7:00'}}]", `f:4: rules[0].quiet_hours.from: "24:30" is not a time of day: want one like 22:00`},
 		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '23:30'}}]", `f:4: rules[0].quiet_hours: want from and to, two times like {from: "22:00", to: "07:00", zone: Europe/Vienna}`},
 		{head + "rules: [{name: a, channel: ops, quiet_hours: {from: '7:00', to: '7:00'}}]", `f:4: rules[0].quiet_hours: want from and to, two times like {from: "22:00", to: "07:00", zone: Europe/Vienna}`},
+		{head + quiet + "}}]", always},
+		{head + quiet + ", days: [mon, tue, wed, thu, fri, sat, sun]}}]", always},
+		{head + quiet + ", days: [sat, Sunday]}}]", `f:4: rules[0].quiet_hours.days[1]: "Sunday" is not a day: want one of mon, tue, wed, thu, fri, sat, sun`},
+		{head + quiet + ", days: []}}]", "f:4: rules[0].quiet_hours.days: want a list that is not empty, for example [a, b]; or leave it out\n" + always},
 	} {
 		_, err := parse(t, c.text)
 		if diff := cmp.Diff(c.want, fmt.Sprint(err)); diff != "" {

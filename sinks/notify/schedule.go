@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -30,8 +31,11 @@ func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
 		return time.Time{}
 	}
 	pause := pauses[min(d.Attempts, len(pauses))-1]
-	if alive || !s.webhook {
-		pause = min(5*time.Second<<min(d.Attempts-1, 10), 10*time.Minute)
+	switch short := 5 * time.Second << min(d.Attempts-1, 10); {
+	case alive:
+		pause = min(short, 2*time.Minute)
+	case !s.webhook:
+		pause = min(short, 10*time.Minute)
 	}
 	seed := fnv.New64a()
 	_, _ = seed.Write([]byte(op)) // it never fails
@@ -43,15 +47,24 @@ func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
 }
 
 // later returns that a batch comes again after an attempt has failed.
-func (s *Sink) later(at time.Time, err error) error {
-	return &sinks.Later{
-		Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: fmt.Errorf("rule %s: %w", s.rule.Name, err),
-	}
+func (s *Sink) later(at time.Time, err error) *sinks.Later {
+	return &sinks.Later{Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: err}
 }
 
 // waiting returns that a batch waits for its time, and nothing has failed.
 func (s *Sink) waiting(at time.Time, why error) error {
-	return &sinks.Later{Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: why, Waiting: true}
+	wait := s.later(at, why)
+	wait.Waiting = true
+	return wait
+}
+
+// storeFailed returns that a batch waits for the store: the destination was not asked, or its answer is not recorded.
+func (s *Sink) storeFailed(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return err // the partition goes to another process
+	}
+	s.Log.WarnContext(ctx, "messages wait for the deliveries topic", "rule", s.rule.Name, "error", err)
+	return s.waiting(s.now().Add(5*time.Second), err)
 }
 
 // learn reads from the deliveries of a partition when the channel last accepted a message, and whether one has disabled
@@ -97,6 +110,8 @@ func (s *Sink) judge(d *Delivery, failed error, alive bool) error {
 	refusal, isRefused := errors.AsType[*refused](failed)
 	if isRefused {
 		d.Refused++
+	} else {
+		refusal = &refused{}
 	}
 	log := s.Log.With("rule", s.rule.Name, "failing_for", age.Round(time.Second), "error", d.Answer)
 	rejected, isRejected := errors.AsType[*sinks.Rejected](failed)
@@ -105,8 +120,8 @@ func (s *Sink) judge(d *Delivery, failed error, alive bool) error {
 	case isRejected:
 		d.State, d.Answer = stateRejected, rejected.Answer
 		return rejected
-	case alive && d.Refused >= 10 && age >= time.Hour,
-		tried && age >= giveUpAfter && (alive || isRefused && refusal.content):
+	case alive && d.Refused >= 10 && (refusal.content || age >= time.Hour),
+		tried && age >= giveUpAfter && (alive || refusal.content):
 		d.State = stateRejected
 		return &sinks.Rejected{Answer: d.Answer, Reason: fmt.Sprintf(
 			"failed %d times in %v: fix the receiver, then replay this", d.Attempts, age.Round(time.Second))}

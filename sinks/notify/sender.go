@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -97,20 +98,30 @@ func newWebhook(c *Webhook, out *Outbound) (*webhookSender, error) {
 // Check refuses a host whose address is not allowed. One that does not answer now may later.
 func (w *webhookSender) Check(ctx context.Context) error { return w.out.check(ctx, w.to) }
 
-// Send posts {"type", "timestamp", "data"}: the event, its time and the notice's JSON. The webhook-id is a hash of the
-// op id.
+// Send posts {"type", "timestamp", "data"}: the event, its time and the notice's JSON. Of a digest the type is
+// "digest", the time is that of its last event, and data is a list. The webhook-id is a hash of the message's id.
 func (w *webhookSender) Send(ctx context.Context, m *Message) error {
-	n := m.Notices[0] // of a rule with a webhook they are one each
-	notice, err := codecs.Notice{}.Encode(n)
+	var notices []json.RawMessage
+	for _, n := range m.Notices {
+		notice, err := codecs.Notice{}.Encode(n)
+		if err != nil {
+			return err
+		}
+		notices = append(notices, notice)
+	}
+	last := m.Notices[len(notices)-1]
+	kind, data := "digest", any(notices)
+	if !m.Digest {
+		kind, data = last.GetEvent(), notices[0]
+	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false) // as in the topic
+	err := encoder.Encode(map[string]any{"type": kind, "timestamp": time.UnixMicro(last.GetAt()).UTC(), "data": data})
 	if err != nil {
 		return err
 	}
-	event := map[string]any{"type": n.GetEvent(), "timestamp": time.UnixMicro(n.GetAt()).UTC()}
-	body, err := json.Marshal(event)
-	if err != nil {
-		return err
-	}
-	body = fmt.Appendf(body[:len(body)-1], `,"data":%s}`, notice) // as in the topic: Marshal would escape <
+	body := text.Bytes()
 	id, now := "msg_"+hashOf(m.ID), strconv.FormatInt(time.Now().Unix(), 10)
 	a, err := w.out.post(ctx, w.to, body, http.Header{
 		"Webhook-Id": {id}, "Webhook-Timestamp": {now}, "Webhook-Signature": {w.sign(id, now, body)},

@@ -56,15 +56,10 @@ func (s *slackSender) Check(ctx context.Context) error {
 	return err
 }
 
-// Errors by which Slack says who has to act: nobody can, or the operator. After all others the message is retried.
-var (
-	slackRejects = strings.Fields(`msg_too_long msg_blocks_too_long no_text invalid_blocks invalid_blocks_format
-		invalid_payload missing_text_or_fallback_or_attachments`)
-	slackSettings = strings.Fields(`invalid_auth not_authed account_inactive token_revoked token_expired missing_scope
-		no_permission channel_not_found not_in_channel is_archived channel_is_archived restricted_action access_denied
-		ekm_access_denied org_login_required team_access_not_granted no_service no_service_id no_team team_disabled
-		action_prohibited invalid_token posting_to_general_channel_denied user_not_found`)
-)
+// slackRejects are the errors by which Slack says that the message is at fault. After all others it is sent again: most
+// are about the token, the URL or the channel, to be corrected by the operator.
+var slackRejects = strings.Fields(`msg_too_long msg_blocks_too_long no_text invalid_blocks invalid_blocks_format
+	invalid_payload missing_text_or_fallback_or_attachments`)
 
 func (s *slackSender) call(ctx context.Context, to *url.URL, body map[string]any) error {
 	text, err := json.Marshal(body)
@@ -96,12 +91,10 @@ func (s *slackSender) call(ctx context.Context, to *url.URL, body map[string]any
 		return &sinks.Later{Pause: max(a.pause, time.Second), Err: failed}
 	case slices.Contains(slackRejects, code):
 		return &sinks.Rejected{Reason: "Slack does not accept the message", Answer: code}
-	case slices.Contains(slackSettings, code), a.status/100 == 4:
-		return fmt.Errorf("correct the token, the webhook's URL or the channel of Slack: %w", failed)
-	case a.status != 200:
+	case a.status != 200 && a.status/100 != 4:
 		return failed
 	}
-	return &refused{failed, false}
+	return &refused{fmt.Errorf("correct the token, the webhook's URL or the channel of Slack: %w", failed), false}
 }
 
 var slackEscape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")

@@ -30,17 +30,17 @@ func TestSlackAnswers(t *testing.T) {
 		{true, 200, `{"ok":false,"error":"ratelimited"}`, "later 1s"},
 		{true, 429, `{"ok":false,"error":"ratelimited"}`, "later 30s"},
 		{true, 200, `{"ok":false,"error":"msg_too_long"}`, "rejected"},
-		{true, 200, `{"ok":false,"error":"invalid_auth"}`, "settings"},
-		{true, 200, `{"ok":false,"error":"channel_not_found"}`, "settings"},
+		{true, 200, `{"ok":false,"error":"invalid_auth"}`, "refused"},
+		{true, 200, `{"ok":false,"error":"channel_not_found"}`, "refused"},
 		{true, 200, `{"ok":false,"error":"internal_error"}`, "refused"},
 		{true, 200, `{"ok":false,"error":"something_new"}`, "refused"},
 		{true, 200, `<html>`, "again"},
 		{true, 503, ``, "again"},
 		{false, 200, `ok`, "sent"},
 		{false, 400, "invalid_payload\n", "rejected"},
-		{false, 403, `action_prohibited`, "settings"},
-		{false, 404, `no_service`, "settings"},
-		{false, 410, `channel_is_archived`, "settings"},
+		{false, 403, `action_prohibited`, "refused"},
+		{false, 404, `no_service`, "refused"},
+		{false, 410, `channel_is_archived`, "refused"},
 		{false, 429, `rate_limited`, "later 30s"},
 		{false, 500, `rollup_error`, "again"},
 		{false, 302, ``, "again"},
@@ -68,10 +68,8 @@ func TestSlackAnswers(t *testing.T) {
 			got = "rejected"
 		case isLater:
 			got = "later " + later.Pause.Round(time.Second).String()
-		case isRefused:
+		case isRefused && strings.Contains(err.Error(), "correct the token"):
 			got = "refused"
-		case strings.Contains(err.Error(), "correct the token"):
-			got = "settings"
 		}
 		if got != test.want {
 			t.Errorf("%d %s: %s: %v", test.status, test.body, got, err)

@@ -121,6 +121,38 @@ func TestWebhookRequest(t *testing.T) {
 	}
 }
 
+// A digest is one request with a list, also a digest of one notice.
+func TestWebhookDigest(t *testing.T) {
+	type payload struct {
+		Type, Timestamp string
+		Data            []struct {
+			OpID string `json:"op_id"`
+		}
+	}
+	var ids []string
+	var got []payload
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var p payload
+		if err := json.NewDecoder(r.Body).Decode(&p); err != nil {
+			t.Error(err)
+		}
+		got, ids = append(got, p), append(ids, r.Header.Get("webhook-id"))
+	}))
+	defer server.Close()
+	first, second := message().Notices[0], message().Notices[0]
+	second.OpId, second.At = "1/e2/f", second.GetAt()+1_000_000
+	r := &Rule{Name: "r", Digest: time.Minute}
+	for _, notices := range [][]*tidemarkv1.Notice{{first, second}, {first}} {
+		if err := webhookTo(t, server.URL).Send(t.Context(), onlyMessage(t, r, "", notices...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := `[{digest 2023-11-14T22:13:21.123456Z [{1/e 1/f} {1/e2/f}]} {digest 2023-11-14T22:13:20.123456Z [{1/e 1/f}]}]`
+	if diff := cmp.Diff(want, fmt.Sprint(got)); diff != "" || ids[0] == ids[1] {
+		t.Errorf("ids %v (-want +got):\n%s", ids, diff)
+	}
+}
+
 // A hostile receiver gets no more than a request, and no attempt lasts long.
 func TestHostileReceiver(t *testing.T) {
 	var metadata atomic.Int32

@@ -3,6 +3,7 @@ package notify
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,12 +26,12 @@ func (r *Rule) When(now, first time.Time) (at time.Time, delayedBy string) {
 	return at, delayedBy
 }
 
-// QuietHours are the hours of each day in which messages wait, by the clock of the zone. From 22:00 to 07:00 crosses
-// midnight.
+// QuietHours are the hours in which messages wait, by the clock of the zone. From 22:00 to 07:00 crosses midnight.
 type QuietHours struct {
 	From *Clock         `yaml:"from"`
 	To   *Clock         `yaml:"to"`
 	Zone *time.Location `yaml:"zone"`
+	Days []Day          `yaml:"days"` // on which they begin; absent: each day
 }
 
 // End returns when the quiet hours that include t end; t if none do.
@@ -40,7 +41,7 @@ type QuietHours struct {
 func (q *QuietHours) End(t time.Time) time.Time {
 	for q.include(t) {
 		local := t.In(q.Zone)
-		left := time.Duration((*q.To-clock(local)+24*60)%(24*60)) * time.Minute
+		left := time.Duration((*q.To-clock(local)+midnight-1)%midnight+1) * time.Minute
 		next := local.Add(left).Truncate(time.Minute)
 		if _, change := local.ZoneBounds(); !change.IsZero() && change.Before(next) {
 			next = change
@@ -51,33 +52,60 @@ func (q *QuietHours) End(t time.Time) time.Time {
 }
 
 func (q *QuietHours) include(t time.Time) bool {
-	at, from, to := clock(t.In(q.Zone)), *q.From, *q.To
-	if from < to {
-		return from <= at && at < to
+	local := t.In(q.Zone)
+	at, today := clock(local), Day(local.Weekday())
+	if *q.From < *q.To {
+		return *q.From <= at && at < *q.To && q.begin(today)
 	}
-	return at >= from || at < to
+	return at >= *q.From && q.begin(today) || at < *q.To && q.begin((today+6)%7)
 }
+
+func (q *QuietHours) begin(d Day) bool { return len(q.Days) == 0 || slices.Contains(q.Days, d) }
 
 // Check sets the default zone, and checks that there is a time outside of the hours.
 func (q *QuietHours) Check(f *rulefile.File, at string) {
 	q.Zone = cmp.Or(q.Zone, time.UTC)
-	if q.From == nil || q.To == nil || *q.From == *q.To {
+	if q.From == nil || q.To == nil || *q.From == *q.To || *q.From == midnight {
 		f.Failf(at, `want from and to, two times like {from: "22:00", to: "07:00", zone: Europe/Vienna}`)
+	} else if *q.To-*q.From == midnight && !slices.ContainsFunc(week, func(d Day) bool { return !q.begin(d) }) {
+		f.Failf(at, `from "00:00" to "24:00" needs days, like [sat, sun], and not all of them`)
 	}
 }
 
 // A Clock is a time of day in minutes.
 type Clock int
 
+const midnight Clock = 24 * 60 // at the end of the day
+
 func clock(t time.Time) Clock { return Clock(t.Hour()*60 + t.Minute()) }
 
 // UnmarshalText reads a time like 22:00.
 func (c *Clock) UnmarshalText(text []byte) error {
+	if string(text) == "24:00" {
+		*c = midnight
+		return nil
+	}
 	t, err := time.Parse("15:04", string(text))
 	if err != nil {
 		return fmt.Errorf("%q is not a time of day: want one like 22:00", text)
 	}
 	*c = clock(t)
+	return nil
+}
+
+// A Day is a time.Weekday.
+type Day time.Weekday
+
+var week = []Day{0, 1, 2, 3, 4, 5, 6}
+
+func (d Day) String() string { return strings.ToLower(time.Weekday(d).String()[:3]) }
+
+// UnmarshalText reads a day like mon.
+func (d *Day) UnmarshalText(text []byte) error {
+	at := slices.IndexFunc(week, func(d Day) bool { return d.String() == string(text) })
+	if *d = Day(at); at < 0 {
+		return fmt.Errorf("%q is not a day: want one of mon, tue, wed, thu, fri, sat, sun", text)
+	}
 	return nil
 }
 

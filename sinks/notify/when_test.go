@@ -30,10 +30,12 @@ func at(t *testing.T, text string) time.Time {
 }
 
 const (
-	viennaNights  = `{from: "22:00", to: "07:00", zone: Europe/Vienna}`
-	viennaSmall   = `{from: "01:15", to: "02:30", zone: Europe/Vienna}`
-	newYorkSmall  = `{from: "01:15", to: "02:30", zone: America/New_York}`
-	newYorkInside = `{from: "01:15", to: "01:45", zone: America/New_York}`
+	viennaNights   = `{from: "22:00", to: "07:00", zone: Europe/Vienna}`
+	viennaSmall    = `{from: "01:15", to: "02:30", zone: Europe/Vienna}`
+	newYorkSmall   = `{from: "01:15", to: "02:30", zone: America/New_York}`
+	viennaWeekends = `{from: "00:00", to: "24:00", days: [sat, sun], zone: Europe/Vienna}`
+	fridayNights   = `{from: "22:00", to: "07:00", days: [fri]}`
+	newYorkInside  = `{from: "01:15", to: "01:45", zone: America/New_York}`
 )
 
 func TestQuietHours(t *testing.T) {
@@ -60,6 +62,20 @@ func TestQuietHours(t *testing.T) {
 		{newYorkSmall, "2026-11-01T05:20:00Z", "2026-11-01T06:00:00Z"}, // 02:00 EDT is 01:00 EST, which is not quiet
 		{newYorkInside, "2026-11-01T05:20:00Z", "2026-11-01T05:45:00Z"},
 		{newYorkInside, "2026-11-01T06:20:00Z", "2026-11-01T06:45:00Z"}, // the second 01:20
+		// days: those on which the hours begin. 2026-06-05 is a Friday
+		{viennaWeekends, "2026-06-05T21:59:59Z", "2026-06-05T21:59:59Z"},
+		{viennaWeekends, "2026-06-05T22:00:00Z", "2026-06-07T22:00:00Z"},
+		{viennaWeekends, "2026-06-07T21:59:00Z", "2026-06-07T22:00:00Z"},
+		{viennaWeekends, "2026-06-07T22:00:00Z", "2026-06-07T22:00:00Z"},
+		{viennaWeekends, "2026-03-28T12:00:00Z", "2026-03-29T22:00:00Z"}, // 47 hours
+		{viennaWeekends, "2026-10-23T22:00:00Z", "2026-10-25T23:00:00Z"}, // 49 hours
+		{fridayNights, "2026-06-04T23:00:00Z", "2026-06-04T23:00:00Z"},
+		{fridayNights, "2026-06-05T23:00:00Z", "2026-06-06T07:00:00Z"},
+		{fridayNights, "2026-06-06T06:59:00Z", "2026-06-06T07:00:00Z"},
+		{fridayNights, "2026-06-06T22:00:00Z", "2026-06-06T22:00:00Z"},
+		{`{from: "18:00", to: "08:00", days: [sat, sun, mon]}`, "2026-06-06T17:00:00Z", "2026-06-06T17:00:00Z"},
+		{`{from: "18:00", to: "08:00", days: [sat, sun, mon]}`, "2026-06-08T23:00:00Z", "2026-06-09T08:00:00Z"},
+		{`{from: "00:00", to: "24:00", days: [sun, mon, tue, wed, thu, fri]}`, "2026-06-07T00:00:00Z", "2026-06-13T00:00:00Z"},
 		// a change of half an hour: Lord Howe 2026-04-05 02:00 +11 is 01:30 +10:30, at 15:00 UTC of the 4th
 		{`{from: "01:45", to: "02:15", zone: Australia/Lord_Howe}`, "2026-04-04T14:50:00Z", "2026-04-04T15:00:00Z"},
 		{`{from: "01:45", to: "02:15", zone: Australia/Lord_Howe}`, "2026-04-04T15:20:00Z", "2026-04-04T15:45:00Z"},
@@ -74,7 +90,8 @@ func TestQuietHours(t *testing.T) {
 // TestQuietHoursByTheMinute compares with the definition: the first minute from then on whose clock is not quiet.
 func TestQuietHoursByTheMinute(t *testing.T) {
 	for _, text := range []string{
-		viennaNights, viennaSmall, newYorkSmall, newYorkInside,
+		viennaNights, viennaSmall, newYorkSmall, newYorkInside, viennaWeekends, fridayNights,
+		`{from: "23:30", to: "01:30", zone: Europe/Vienna, days: [sat]}`,
 		`{from: "23:30", to: "00:30", zone: America/Sao_Paulo}`, `{from: "00:00", to: "03:00", zone: Australia/Lord_Howe}`,
 	} {
 		q := quietOf(t, text)
