@@ -33,7 +33,8 @@ type Settings struct {
 }
 
 // A Sink delivers the notices that one rule matches to its channel, in order per file. It records an intent before each
-// attempt and the result after it. So a message is sent twice only if a process ends between an attempt and its result.
+// attempt and the result after it. So a message is sent twice only if a process ends between an attempt and its result:
+// at most inFlight messages of each partition.
 type Sink struct {
 	Sender
 	Settings
@@ -144,51 +145,87 @@ func (s *Sink) group(matched []item, known map[string]Delivery, result *sinks.Pa
 	return groups
 }
 
-// sendAll goes on after a message that fails, with other files: if one of them is accepted, the message is at fault and
-// not the channel. After two failures in a row it stops. It returns the records that are not delivered.
+// inFlight is how many messages of a partition are sent at the same time while the channel accepts them.
+const inFlight = 8
+
+// sendAll sends messages about different files at the same time: more and more as long as all are accepted, and one by
+// one after a failure. It goes on after a failure, with other files: if a message is accepted, the one that failed is at fault and not the channel.
+// After two failures in a row it stops. It returns the records that are not delivered.
 func (s *Sink) sendAll(
 	ctx context.Context, groups [][]item, known map[string]Delivery, result *sinks.Partial,
 ) (again map[*sinks.Record]bool) {
 	again = map[*sinks.Record]bool{}
-	blocked, failures := map[string]bool{}, 0 // blocked are the files of which a notice is not delivered
-	for _, g := range groups {
-		wait := failures >= 2 || slices.ContainsFunc(g, func(i item) bool { return blocked[string(i.Key)] })
-		err := ctx.Err()
-		if err == nil && !wait {
-			err = s.send(ctx, g, known)
+	blocked, failures, width := map[string]bool{}, 0, 1 // blocked are the files of which one is not delivered
+	for len(groups) > 0 {
+		n := independent(groups[:min(width, len(groups))])
+		errs := make([]error, n)
+		wait := make([]bool, n)
+		var sending sync.WaitGroup
+		for i, g := range groups[:n] {
+			isBlocked := func(i item) bool { return blocked[string(i.Key)] }
+			if wait[i] = failures >= 2 || slices.ContainsFunc(g, isBlocked); wait[i] {
+				continue
+			}
+			sending.Go(func() {
+				if errs[i] = ctx.Err(); errs[i] == nil {
+					errs[i] = s.send(ctx, g, known)
+				}
+			})
 		}
-		rejected, isRejected := errors.AsType[*sinks.Rejected](err)
-		switch {
-		case errors.Is(err, errDisabled):
-			failures = 2
-		case err != nil && !isRejected:
-			failures++
-		case err == nil && !wait:
-			failures = 0
-			continue
-		}
-		for _, i := range g {
-			if isRejected {
-				result.Rejected[i.Record] = rejected
-			} else {
-				blocked[string(i.Key)], again[i.Record] = true, true
+		sending.Wait()
+		width = min(2*width, inFlight)
+		for i, err := range errs {
+			rejected, isRejected := errors.AsType[*sinks.Rejected](err)
+			switch {
+			case errors.Is(err, errDisabled):
+				failures = 2
+			case err != nil && !isRejected:
+				failures++
+			case err == nil && !wait[i]:
+				failures = 0
+				continue
+			}
+			width = 1
+			for _, i := range groups[i] {
+				if isRejected {
+					result.Rejected[i.Record] = rejected
+				} else {
+					blocked[string(i.Key)], again[i.Record] = true, true
+				}
+			}
+			if !isRejected {
+				result.Err = cmp.Or(result.Err, err)
 			}
 		}
-		if !isRejected {
-			result.Err = cmp.Or(result.Err, err)
-		}
+		groups = groups[n:]
 	}
 	return again
+}
+
+// independent returns how many of the first messages are about different files.
+func independent(groups [][]item) int {
+	seen := map[string]bool{}
+	for n, g := range groups {
+		for _, i := range g {
+			if seen[string(i.Key)] {
+				return n
+			}
+		}
+		for _, i := range g {
+			seen[string(i.Key)] = true
+		}
+	}
+	return len(groups)
 }
 
 // send makes an attempt, if it is time for one. The error is for all records of g.
 func (s *Sink) send(ctx context.Context, g []item, known map[string]Delivery) error {
 	op, now := g[0].notice.GetOpId(), s.now()
+	s.mu.Lock()
 	d := known[op]
 	if d.First.IsZero() {
 		d.First = now
 	}
-	s.mu.Lock()
 	alive, paused := !s.accepted.Before(d.First), s.paused
 	s.mu.Unlock()
 	for _, at := range []time.Time{s.due(op, d, alive), paused} {
@@ -241,7 +278,9 @@ func (s *Sink) record(ctx context.Context, g []item, known map[string]Delivery, 
 		d.Offset, d.Retried = i.Offset, i.Retried
 		err = cmp.Or(err, s.Store.Put(ctx, s.rule.Name, i.notice.GetOpId(), i.Partition, d))
 		if d.State != stateIntent || err == nil {
+			s.mu.Lock()
 			known[i.notice.GetOpId()] = d
+			s.mu.Unlock()
 		}
 	}
 	return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
@@ -197,7 +198,7 @@ func TestCrashAtEachPoint(t *testing.T) {
 				}
 				return nil
 			})
-			batch := records(t, "a-1.1", "a-2.1", "a-3.1")
+			batch := records(t, "a-1.1", "a-1.2", "a-1.3") // of one file, so one after the other
 			if err := newRig(store, to).Deliver(ctx, batch); err == nil {
 				t.Errorf("%s: no error of the crash", test.name)
 			}
@@ -207,14 +208,71 @@ func TestCrashAtEachPoint(t *testing.T) {
 			if rejected, left := after.drain(t, batch, time.Hour); len(rejected)+len(left) > 0 {
 				t.Errorf("%s: rejected %v, left %v", test.name, rejected, left)
 			}
-			want := []string{"a-1.1", "a-2.1", "a-3.1"}
+			want := []string{"a-1.1", "a-1.2", "a-1.3"}
 			if test.twice {
-				want = append(want, fmt.Sprintf("a-%d.1", nth))
+				want = append(want, fmt.Sprintf("a-1.%d", nth))
 			}
 			slices.Sort(want)
 			slices.Sort(to.accepted)
 			if diff := cmp.Diff(want, to.accepted); diff != "" {
 				t.Errorf("%s of message %d (-want +got):\n%s", test.name, nth, diff)
+			}
+		}
+	}
+}
+
+// Messages about different files are sent at the same time. Those that are in flight at a crash are sent twice, and no
+// others. Messages about one file stay in order.
+func TestCrashWithMessagesInFlight(t *testing.T) {
+	store, to := newMemory(), &receiver{}
+	ctx, cancel := context.WithCancel(t.Context())
+	sending, most, accepted := make(chan struct{}, 100), 0, 0
+	store.after = only(stateIntent, func() error { // the store's lock is held
+		sending <- struct{}{}
+		most = max(most, len(sending))
+		return nil
+	})
+	to.before = func() error {
+		time.Sleep(time.Millisecond)
+		if <-sending; accepted == 30 {
+			cancel()
+			store.mu.Lock()
+			store.fail = func(string) error { return errors.New("killed") }
+			store.mu.Unlock()
+		}
+		accepted++
+		return nil
+	}
+	var ids []string
+	for file := range 20 {
+		for n := range 3 {
+			ids = append(ids, fmt.Sprintf("f%d.%d", file, n))
+		}
+	}
+	rand.New(rand.NewPCG(1, 1)).Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	batch := records(t, ids...)
+	if err := newRig(store, to).Deliver(ctx, batch); err == nil {
+		t.Error("no error of the crash")
+	}
+	store.fail, store.after, to.before = nil, nil, nil
+	after := newRig(store, to)
+	after.clock = after.clock.Add(time.Minute)
+	if rejected, left := after.drain(t, batch, time.Hour); len(rejected)+len(left) > 0 {
+		t.Errorf("rejected %v, left %v", rejected, left)
+	}
+	first := slices.Clone(to.accepted)
+	slices.Sort(first)
+	if n := len(slices.Compact(first)); n != len(ids) {
+		t.Errorf("%d of %d messages are accepted", n, len(ids))
+	}
+	if repeats := len(to.accepted) - len(ids); repeats < 1 || repeats > inFlight || most < 2 || most > inFlight {
+		t.Errorf("%d repeats, %d in flight at most", repeats, most)
+	}
+	for i, id := range ids {
+		for _, later := range ids[i+1:] {
+			sameFile := strings.HasPrefix(later, strings.SplitAfter(id, ".")[0])
+			if sameFile && slices.Index(to.accepted, later) < slices.Index(to.accepted, id) {
+				t.Errorf("%s is accepted before %s", later, id)
 			}
 		}
 	}
@@ -247,6 +305,7 @@ func TestStoreFails(t *testing.T) {
 		}
 		store.fail = nil
 		rejected, left := r.drain(t, batch, time.Hour)
+		slices.Sort(to.accepted)
 		if diff := cmp.Diff([]string{"a-1.1", "a-2.1"}, to.accepted); diff != "" || len(rejected)+len(left) > 0 {
 			t.Errorf("%s: rejected %v, %d left (-want +got):\n%s", state, rejected, len(left), diff)
 		}

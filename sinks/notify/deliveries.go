@@ -72,6 +72,7 @@ type source struct {
 type history struct {
 	next       int64
 	deliveries map[string]Delivery
+	own        map[int64]bool // offsets after next that Put has written: not to be read
 }
 
 const (
@@ -107,8 +108,13 @@ func (d *Deliveries) Put(ctx context.Context, rule, op string, partition int32, 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for from, h := range d.known {
-		if from.partition == partition && h.next == r.Offset { // else another process has written in between
-			d.known[from] = history{h.next + 1, h.deliveries}
+		if from.partition == partition {
+			h.own[r.Offset] = true
+			for h.own[h.next] { // else another process has written in between, or an earlier Put is not acknowledged yet
+				delete(h.own, h.next)
+				h.next++
+			}
+			d.known[from] = h
 		}
 	}
 	return nil
@@ -132,14 +138,14 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 		if err != nil {
 			return nil, err
 		}
-		h = history{starts[first.Partition], map[string]Delivery{}}
+		h = history{starts[first.Partition], map[string]Delivery{}, map[int64]bool{}}
 	}
 	if h.next < end.Offset {
 		added, err := d.read(ctx, rule, kafka.Spans{first.Partition: {From: h.next, To: end.Offset}}, "")
 		if err != nil {
 			return nil, err
 		}
-		h.next = end.Offset
+		h.next, h.own = end.Offset, map[int64]bool{}
 		for at, found := range added {
 			if found.Retried == first.Retried {
 				h.deliveries[at.op] = found
