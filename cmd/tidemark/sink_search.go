@@ -108,7 +108,7 @@ func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]se
 		if sink.Incomplete() {
 			group.Go(func() error {
 				return h.gate.then(func(ctx context.Context) error {
-					err := f.rebuild(ctx, h, sink)
+					err := sinks.WhileUnreachable(ctx, h.log, func() error { return f.rebuild(ctx, h, sink) })
 					if ctx.Err() != nil { // the next start fills it
 						return nil
 					}

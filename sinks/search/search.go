@@ -83,7 +83,7 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 	for _, r := range batch {
 		file, err := decode(r.Value)
 		if err != nil {
-			partial.Rejected[r] = &sinks.Rejected{Reason: "not a valid index record", Answer: err.Error()}
+			partial.Rejected[r] = &sinks.Rejected{Reason: "not a valid index record: " + err.Error()}
 			continue
 		}
 		files, records = append(files, file), append(records, r)

@@ -114,6 +114,8 @@ func (s *server) refusal(response *http.Response, body []byte) error {
 	_ = json.Unmarshal(body, f) // the answer of a proxy has no cause
 	f.Status = response.StatusCode
 	switch f.Status {
+	case http.StatusBadRequest:
+		return &sinks.Rejected{Reason: "the search server refuses the request", Answer: f.Error()}
 	case http.StatusRequestEntityTooLarge:
 		return &sinks.Rejected{
 			Reason: "larger than the search server accepts: raise its http.max_content_length, or a proxy's limit",
@@ -124,10 +126,7 @@ func (s *server) refusal(response *http.Response, body []byte) error {
 			"cluster:monitor/main and to manage index templates, and to manage, read and write %s and %[2]s-*",
 			f, s.alias)
 	}
-	if pause := sinks.RetryAfter(response.Header, time.Hour); pause > 0 {
-		return &sinks.Later{Pause: pause, Err: f}
-	}
-	return f
+	return sinks.LaterOf(response, time.Hour, f)
 }
 
 // Check verifies the server, and that the alias names one index of this format. It creates the first one.
