@@ -89,7 +89,7 @@ func (c *sinkCommand) search(h *host, done func()) ([]service, error) {
 	if c.SearchURL == "" {
 		return nil, usagef("--search-url is missing: http(s)://host:port of OpenSearch or Elasticsearch")
 	}
-	sink, err := c.open(h.log)
+	sink, err := c.open(h.log, h.streams)
 	if err != nil {
 		return nil, err
 	}

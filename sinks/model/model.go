@@ -42,8 +42,9 @@ type Config struct {
 
 // A Prediction is a record of fastio-predictions, as JSON. Its key is workspace/file/rule. Its time is the record's.
 type Prediction struct {
-	Op           string          `json:"op"` // upsert, or delete for a file that is no longer active
-	ID           string          `json:"id"` // this and the next four are those of the index record
+	Op           string          `json:"op"`             // upsert, or delete for a file that is no longer active
+	Into         string          `json:"into,omitempty"` // search: the search sink shows it with the file
+	ID           string          `json:"id"`             // this and the next four are those of the index record
 	WorkspaceID  string          `json:"workspace_id"`
 	FileID       string          `json:"file_id"`
 	Version      int64           `json:"version"`
@@ -195,7 +196,8 @@ func (s *Sink) publish(ctx context.Context, tasks []*task) error {
 	var records []*kgo.Record
 	for _, t := range tasks {
 		p := Prediction{
-			Op: "delete", ID: t.op.GetId(), WorkspaceID: t.op.GetWorkspaceId(), FileID: t.op.GetFileId(),
+			Op: "delete", Into: s.Rule.Into,
+			ID: t.op.GetId(), WorkspaceID: t.op.GetWorkspaceId(), FileID: t.op.GetFileId(),
 			Version: t.op.GetVersion(), Position: t.op.GetPosition().Text(), Rule: s.Rule.Name,
 		}
 		if t.op.GetOp() == tidemarkv1.IndexOp_OP_UPSERT {

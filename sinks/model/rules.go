@@ -34,6 +34,7 @@ type Rule struct {
 	Headers     []Header      `yaml:"headers"`
 	Inputs      []Input       `yaml:"inputs"`
 	Outputs     []string      `yaml:"outputs"`
+	Into        string        `yaml:"into"`
 	Deadline    time.Duration `yaml:"deadline"`
 	MaxInFlight int           `yaml:"max_in_flight"`
 	Batch       int           `yaml:"batch"`
@@ -115,6 +116,9 @@ func (r *Rule) Check(f *rulefile.File, at string) {
 	}
 	if r.Batch < 1 || r.Batch > 256 {
 		f.Failf(at+".batch", "want 1 to 256, found %d", r.Batch)
+	}
+	if r.Into != "" && r.Into != "search" {
+		f.Failf(at+".into", "want search, or leave it out, found %q", r.Into)
 	}
 	f.OneOf(at, "kserve and tensorflow", r.KServe != nil, r.TensorFlow != nil)
 	var names []string

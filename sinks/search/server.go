@@ -23,7 +23,7 @@ import (
 )
 
 // format is the mapping's version, in its _meta. An index of another format is refused; a rebuild makes a new one.
-const format = 1
+const format = 2
 
 //go:embed template.json
 var template string
@@ -194,11 +194,11 @@ func (s *server) create(ctx context.Context, n int, alias string) error {
 	return s.do(ctx, http.MethodPut, "/"+s.numbered(n), body, nil)
 }
 
-// Rebuild calls deliverNew twice. The first call fills the new index. After the replacement every other sink writes to
+// rebuild calls deliverNew twice. The first call fills the new index. After the replacement every other sink writes to
 // it too, because all of them write to the alias. What one of them wrote to the old index had been read from the topic
 // before, so it is below the topic's end after the replacement: the second call delivers it.
 // The old index is kept, so that the alias can be moved back. A rebuild that is interrupted leaves its index unused.
-func (s *server) Rebuild(ctx context.Context, deliverNew func(context.Context, sinks.Sink) error) error {
+func (s *server) rebuild(ctx context.Context, deliverNew func(context.Context, index) error) error {
 	all, err := s.indexes(ctx, s.alias+"-0*")
 	number := 1
 	for name := range all {
@@ -212,7 +212,7 @@ func (s *server) Rebuild(ctx context.Context, deliverNew func(context.Context, s
 		err = s.create(ctx, number, next.alias)
 	}
 	if err == nil {
-		err = deliverNew(ctx, &Sink{&next})
+		err = deliverNew(ctx, &next)
 	}
 	if err == nil {
 		err = s.replace(ctx, s.numbered(number), next.alias)
@@ -220,7 +220,7 @@ func (s *server) Rebuild(ctx context.Context, deliverNew func(context.Context, s
 	if err != nil {
 		return fmt.Errorf("build a new search index: %w", err)
 	}
-	if err := deliverNew(ctx, &Sink{s}); err != nil {
+	if err := deliverNew(ctx, s); err != nil {
 		return fmt.Errorf("complete the new search index, which serves already (rebuild again): %w", err)
 	}
 	return nil
