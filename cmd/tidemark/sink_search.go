@@ -92,7 +92,7 @@ func (f searchFlags) loop(h *host, sink sinks.Sink, instance string) (*sinks.Loo
 }
 
 // searchBuffer is for each partition: the requests to the server limit the rate.
-const searchBuffer = 512 << 10
+const searchBuffer = 384 << 10
 
 // services returns the search sink. The embedded index is filled beside it.
 func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]service, error) {

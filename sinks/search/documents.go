@@ -17,7 +17,7 @@ import (
 
 // apply writes documents in one bulk request. The loop bounds their size, and splits what the server answers with 413.
 func (s *server) apply(ctx context.Context, documents []document) ([]error, error) {
-	var body []byte
+	body := make([]byte, 0, len(documents)*bodyBytes)
 	for _, d := range documents {
 		body = d.appendBulk(body)
 	}
@@ -36,6 +36,9 @@ func (s *server) apply(ctx context.Context, documents []document) ([]error, erro
 	}
 	return outcomes, nil
 }
+
+// bodyBytes are in a request for each document, more or less.
+const bodyBytes = 1 << 10
 
 // outcome returns the outcome of a document.
 func outcome(f *failure) error {

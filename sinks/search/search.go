@@ -19,6 +19,8 @@ import (
 	"log/slog"
 	"net/url"
 
+	"golang.org/x/sync/semaphore"
+
 	"tidemark/codecs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/sinks"
@@ -43,7 +45,11 @@ type Config struct {
 type Sink struct {
 	index
 	predictions string
+	slots       *semaphore.Weighted // one for each batch in memory as documents
 }
+
+// maxBatches are in memory as documents, and in requests, at the same time. Other partitions wait with their records.
+const maxBatches = 6
 
 // A document is a file, or a prediction about one. A tombstone is a file with ids and version, and without a status.
 type document struct {
@@ -89,7 +95,7 @@ type index interface {
 // New returns a sink. It connects to nothing.
 func New(c Config) (*Sink, error) {
 	if c.URL == Embedded {
-		return &Sink{newEmbedded(), c.Predictions}, nil
+		return newSink(newEmbedded(), c.Predictions), nil
 	}
 	u, err := url.Parse(c.URL)
 	switch {
@@ -103,7 +109,11 @@ func New(c Config) (*Sink, error) {
 		return nil, fmt.Errorf("--search-index %q cannot be an alias: use lower-case letters, digits, - and _, "+
 			"beginning with a letter", c.Index)
 	}
-	return &Sink{newServer(c, u), c.Predictions}, nil
+	return newSink(newServer(c, u), c.Predictions), nil
+}
+
+func newSink(i index, predictions string) *Sink {
+	return &Sink{i, predictions, semaphore.NewWeighted(maxBatches)}
 }
 
 // Rebuild fills a new index, and replaces the present one by it, while sinks go on in any process. deliverNew delivers
@@ -111,12 +121,16 @@ func New(c Config) (*Sink, error) {
 // sinks may write the same document in any order, since the newest version remains.
 func (s *Sink) Rebuild(ctx context.Context, deliverNew func(context.Context, sinks.Sink) error) error {
 	return s.rebuild(ctx, func(ctx context.Context, to index) error {
-		return deliverNew(ctx, &Sink{to, s.predictions})
+		return deliverNew(ctx, newSink(to, s.predictions))
 	})
 }
 
 // Deliver writes index records and predictions.
 func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
+	if err := s.slots.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("wait for one of %d requests: %w", maxBatches, err)
+	}
+	defer s.slots.Release(1)
 	partial := &sinks.Partial{Rejected: map[*sinks.Record]*sinks.Rejected{}}
 	documents, records := make([]document, 0, len(batch)), make([]*sinks.Record, 0, len(batch))
 	for _, r := range batch {

@@ -28,10 +28,7 @@ const format = 2
 //go:embed template.json
 var template string
 
-const (
-	maxAnswer      = 32 << 20 // bytes in memory; a page of the largest files is smaller
-	maxConnections = 6        // a request waits for one
-)
+const maxAnswer = 32 << 20 // bytes in memory; a page of the largest files is smaller
 
 // validAlias excludes what OpenSearch refuses, and what would have a meaning in a URL.
 var validAlias = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,200}$`).MatchString
@@ -46,7 +43,7 @@ type server struct {
 
 func newServer(c Config, u *url.URL) *server {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = maxConnections, maxConnections
+	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = maxBatches, maxBatches
 	transport.TLSClientConfig = c.TLS
 	// A redirect could send documents and the password to another host.
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
