@@ -186,7 +186,5 @@ func (d *delivery) reject(ctx context.Context, r refusal) error {
 
 // count counts the records of the batch, and others that the sink did not get.
 func (d *delivery) count(others int) {
-	d.metrics.delivered.Add(float64(len(d.batch) - d.rejected - d.skipped))
-	d.metrics.rejected.Add(float64(d.rejected))
-	d.metrics.skipped.Add(float64(d.skipped + others))
+	d.metrics.count(len(d.batch)-d.rejected-d.skipped, d.rejected, d.skipped+others)
 }

@@ -51,27 +51,31 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 }
 
-// sinkMetrics are those of one sink.
+// sinkMetrics are those of one sink. Of the counters the outcome is left.
 type sinkMetrics struct {
-	delivered, rejected, skipped              prometheus.Counter
-	attemptOK, attemptFailed, attemptRejected prometheus.Counter
-	seconds                                   prometheus.Observer
-	breaker, refusing                         prometheus.Gauge
+	records, attempts *prometheus.CounterVec
+	seconds           prometheus.Observer
+	breaker, refusing prometheus.Gauge
 }
 
 // of creates the series of a sink: rate() does not see the first event of a new one.
 func (m *Metrics) of(sink string) sinkMetrics {
-	return sinkMetrics{
-		delivered:       m.records.WithLabelValues(sink, "delivered"),
-		rejected:        m.records.WithLabelValues(sink, "rejected"),
-		skipped:         m.records.WithLabelValues(sink, "skipped"),
-		attemptOK:       m.attempts.WithLabelValues(sink, "ok"),
-		attemptFailed:   m.attempts.WithLabelValues(sink, "failed"),
-		attemptRejected: m.attempts.WithLabelValues(sink, "rejected"),
-		seconds:         m.seconds.WithLabelValues(sink),
-		breaker:         m.breaker.WithLabelValues(sink),
-		refusing:        m.refusing.WithLabelValues(sink),
+	own := prometheus.Labels{"sink": sink}
+	of := sinkMetrics{
+		m.records.MustCurryWith(own), m.attempts.MustCurryWith(own), m.seconds.With(own), m.breaker.With(own),
+		m.refusing.With(own),
 	}
+	of.count(0, 0, 0)
+	for _, outcome := range []string{"ok", "failed", "rejected"} {
+		of.attempts.WithLabelValues(outcome)
+	}
+	return of
+}
+
+func (m sinkMetrics) count(delivered, rejected, skipped int) {
+	m.records.WithLabelValues("delivered").Add(float64(delivered))
+	m.records.WithLabelValues("rejected").Add(float64(rejected))
+	m.records.WithLabelValues("skipped").Add(float64(skipped))
 }
 
 // lag shows the lags of a sink's partitions, and no longer those of before that it does not have any more.

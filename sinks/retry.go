@@ -148,14 +148,13 @@ func (r *retry) once(ctx context.Context, attempt func(ctx context.Context) erro
 		return err
 	}
 	r.metrics.seconds.Observe(time.Since(begin).Seconds())
-	switch {
-	case err == nil:
-		r.metrics.attemptOK.Inc()
-	case final(err):
-		r.metrics.attemptRejected.Inc()
-	default:
-		r.metrics.attemptFailed.Inc()
+	outcome := "failed"
+	if err == nil {
+		outcome = "ok"
+	} else if final(err) {
+		outcome = "rejected"
 	}
+	r.metrics.attempts.WithLabelValues(outcome).Inc()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !up(err) {
