@@ -49,7 +49,7 @@ func (p *poster) post(ctx context.Context, r *sinks.Record) error {
 	case code/100 == 2:
 		return nil
 	case code == http.StatusBadRequest, code == http.StatusUnprocessableEntity:
-		return &sinks.Rejected{Reason: "correct the file's fields", Answer: string(answer)}
+		return &sinks.Rejected{Reason: "correct the file's fields", Answer: response.Status + ": " + string(answer)}
 	case code == http.StatusTooManyRequests, code == http.StatusServiceUnavailable:
 		if pause := sinks.RetryAfter(response.Header, time.Hour); pause > 0 {
 			return &sinks.Later{Pause: pause, Err: fmt.Errorf("answered %s", answer)}

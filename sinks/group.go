@@ -4,36 +4,27 @@ import (
 	"context"
 	"errors"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"tidemark/kafka"
 )
 
-// begin commits the log end offsets for a new group that is to start there. A group with members has done so.
-func (l *Loop) begin(ctx context.Context) error {
+// commitEnds commits the log end offsets for a new group that is to start there. A group with members has done so.
+func (l *Loop) commitEnds(ctx context.Context) error {
 	if !l.config.FromEnd {
 		return nil
 	}
-	group := l.config.Streams.SinkGroup(l.config.Name)
-	pauses := backoff.NewExponentialBackOff()
-	pauses.MaxInterval = maxPause
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := l.commitEnds(ctx, group)
-		if err != nil && !kafka.Unreachable(err) {
-			err = backoff.Permanent(err)
-		}
-		return struct{}{}, err
-	}, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(0))
+	err := WhileUnreachable(ctx, l.config.Log, func() error { return l.commitEndsOnce(ctx) })
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-// commitEnds commits the log end offsets of a new group. A partition that the group does not know yet, and one whose
-// commit is below the log start offset, begins at that: there are records that the sink has not seen.
-func (l *Loop) commitEnds(ctx context.Context, group string) error {
+// commitEndsOnce commits the log end offsets of a new group. A partition that the group does not know yet, and one
+// whose commit is below the log start offset, begins at that: there are records that the sink has not seen.
+func (l *Loop) commitEndsOnce(ctx context.Context) error {
+	group := l.config.Streams.SinkGroup(l.config.Name)
 	var commits []kadm.Offset
 	for _, topic := range l.config.Topics {
 		committed, err := kafka.Committed(ctx, l.config.Kafka, group, topic.Name)
@@ -70,7 +61,7 @@ func (l *Loop) commitEnds(ctx context.Context, group string) error {
 // Hold is Run for a sink that is disabled: it delivers nothing. It is a member of the group all the same, because the
 // brokers delete the offsets of a group that has been without members for offsets.retention.minutes, 7 days by default.
 func (l *Loop) Hold(ctx context.Context) error {
-	if err := l.begin(ctx); err != nil {
+	if err := l.commitEnds(ctx); err != nil {
 		return err
 	}
 	consumer, err := kafka.NewConsumer(l.config.Log, l.config.Kafka, l.consumerConfig(l.config.Streams.SinkRetry), hold)

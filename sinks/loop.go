@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -31,6 +31,8 @@ type Config struct {
 	FromEnd bool
 	// Attempt is how long one call of Deliver may take; 0: 30 s.
 	Attempt time.Duration
+	// Refusal is how long a record is refused, while all are, before it becomes a dead letter; 0: 10 minutes.
+	Refusal time.Duration
 	// InstanceID makes the process a static member of the group: see kafka.ConsumerConfig.
 	InstanceID   string
 	BatchRecords int // 0: 500
@@ -48,6 +50,10 @@ type Loop struct {
 	retry    *retry
 	consumer *kafka.Consumer
 	dead     *kgo.Client // nil: not running
+
+	lags     []kafka.ConsumerLag // that the metrics show
+	lagAt    time.Time           // of the last successful look-up
+	lagStale atomic.Pointer[error]
 }
 
 // NewLoop checks the configuration. Nothing is connected before Run.
@@ -71,13 +77,10 @@ func NewPartitionLoop(config Config, handle kafka.Handler) (*Loop, error) {
 
 func newLoop(config Config) *Loop {
 	config.Log = config.Log.With("sink", config.Name)
-	config.Attempt = cmp.Or(config.Attempt, 30*time.Second)
+	config.Attempt, config.Refusal = cmp.Or(config.Attempt, 30*time.Second), cmp.Or(config.Refusal, 10*time.Minute)
 	config.BatchRecords = cmp.Or(config.BatchRecords, 500)
 	config.BufferBytes = cmp.Or(config.BufferBytes, 1<<20)
-	return &Loop{
-		config: config, metrics: config.Metrics.of(config.Name),
-		retry: newRetry(config.Name, config.Attempt, config.Log, config.Metrics),
-	}
+	return &Loop{config: config, metrics: config.Metrics.of(config.Name), retry: newRetry(config)}
 }
 
 func (l *Loop) consumerConfig(more ...topology.Topic) kafka.ConsumerConfig {
@@ -92,19 +95,22 @@ func (l *Loop) consumerConfig(more ...topology.Topic) kafka.ConsumerConfig {
 	return config
 }
 
-// lagEvery is how often the lag is looked up.
-const lagEvery = 5 * time.Second
+const (
+	lagEvery = 5 * time.Second // it is looked up
+	lagStale = 30 * time.Second
+)
 
 // Run delivers until ctx ends, which is no error, or something is wrong that waiting does not fix: see
 // kafka.Consumer.Run. Batches that are being delivered may finish within the consumer's drain time.
 func (l *Loop) Run(ctx context.Context) (err error) {
-	if err := l.begin(ctx); err != nil {
+	if err := l.commitEnds(ctx); err != nil {
 		return err
 	}
 	if l.dead, err = kafka.NewProducer(l.config.Kafka, kgo.RecordDeliveryTimeout(0)); err != nil {
 		return err
 	}
 	defer l.dead.Close()
+	l.lagAt = time.Now()
 	group, running := errgroup.WithContext(ctx)
 	consuming, consumed := context.WithCancel(running)
 	group.Go(func() error {
@@ -112,7 +118,7 @@ func (l *Loop) Run(ctx context.Context) (err error) {
 		return l.consumer.Run(ctx)
 	})
 	group.Go(func() error {
-		defer l.config.Metrics.lag(l.config.Name, nil)
+		defer func() { l.lags = l.config.Metrics.lag(l.config.Name, l.lags, nil) }()
 		for tick := time.NewTicker(lagEvery); ; {
 			select {
 			case <-tick.C:
@@ -120,9 +126,7 @@ func (l *Loop) Run(ctx context.Context) (err error) {
 				tick.Stop()
 				return nil
 			}
-			if lags, err := l.consumer.Lag(consuming); err == nil { // else Ready says what is wrong
-				l.config.Metrics.lag(l.config.Name, lags)
-			}
+			l.showLag(consuming)
 		}
 	})
 	return group.Wait()
@@ -144,7 +148,11 @@ func (l *Loop) Deliver(ctx context.Context, topic topology.Topic, spans kafka.Sp
 			flush := func() error {
 				records := batch
 				batch, bytes = nil, 0
-				return l.deliver(ctx, ctx, l.records(records), false)
+				d, err := l.deliver(ctx, ctx, l.records(records))
+				if err == nil {
+					d.count(0)
+				}
+				return err
 			}
 			err := kafka.Read(ctx, l.config.Kafka, topic.Name, kafka.Spans{partition: span}, func(r *kgo.Record) error {
 				batch, bytes = append(batch, r), bytes+len(r.Value)
@@ -167,8 +175,26 @@ const (
 	spanBytes     = 1 << 20 // of a batch
 )
 
-// Ready returns nil while the group is joined and the destination accepts records.
-func (l *Loop) Ready() error { return errors.Join(l.consumer.Ready(), l.retry.Ready()) }
+// showLag looks up the lag. The metrics keep the last one while the brokers do not answer, and Ready says so.
+func (l *Loop) showLag(ctx context.Context) {
+	lags, err := l.consumer.Lag(ctx)
+	if err == nil {
+		l.lags, l.lagAt = l.config.Metrics.lag(l.config.Name, l.lags, lags), time.Now()
+		l.lagStale.Store(nil)
+	} else if time.Since(l.lagAt) > lagStale {
+		err = fmt.Errorf("the lag in the metrics is older than %v: %w", lagStale, err)
+		l.lagStale.Store(&err)
+	}
+}
+
+// Ready returns nil while the group is joined, the lag is known and the destination accepts records.
+func (l *Loop) Ready() error {
+	var stale error
+	if err := l.lagStale.Load(); err != nil {
+		stale = *err
+	}
+	return errors.Join(l.consumer.Ready(), stale, l.retry.Ready())
+}
 
 // Do makes attempts at the destination until one succeeds, or is *Rejected, with the pauses and the circuit breaker of
 // all attempts of the Loop.
@@ -193,17 +219,16 @@ func (l *Loop) partition(ctx context.Context, p *kafka.AssignedPartition) error 
 		if err != nil {
 			return err
 		}
-		batch := l.records(records)
+		var d *delivery
 		for {
-			err = l.deliver(ctx, pausing, batch, true)
-			waiting, ok := errors.AsType[*waitError](err)
+			d, err = l.deliver(ctx, pausing, l.records(records))
+			later, ok := errors.AsType[*notDueError](err)
 			if !ok {
 				break
 			}
-			if records, err = l.gather(ctx, p, records, waiting.pause); err != nil {
+			if records, err = l.gather(ctx, p, records, later.pause); err != nil {
 				return err
 			}
-			batch = l.records(records)
 		}
 		switch {
 		case err != nil && pausing.Err() != nil && ctx.Err() == nil:
@@ -211,8 +236,8 @@ func (l *Loop) partition(ctx context.Context, p *kafka.AssignedPartition) error 
 		case err != nil:
 			return fmt.Errorf("from offset %d: %w", records[0].Offset, err)
 		}
-		l.metrics.skipped.Add(float64(len(records) - len(batch)))
 		p.Handled(records[len(records)-1])
+		d.count(len(records) - len(d.batch)) // not before: a batch that is given up comes again
 	}
 }
 
@@ -277,70 +302,4 @@ func (l *Loop) record(r *kgo.Record) (record *Record, mine bool) {
 	record.Topic, record.Partition, record.Offset = source.Topic, source.Partition, source.Offset
 	record.Retried = true
 	return record, true
-}
-
-// deliver returns when every record of the batch is applied or a dead letter, or ctx ends. If it is a whole batch that
-// waits for its time, it returns a *waitError.
-func (l *Loop) deliver(ctx, pausing context.Context, batch []*Record, whole bool) error {
-	if len(batch) == 0 {
-		return nil
-	}
-	open, rejected := batch, map[*Record]*Rejected{}
-	err := l.retry.do(ctx, pausing, func(ctx context.Context) error {
-		err := l.sink.Deliver(ctx, open)
-		partial, ok := errors.AsType[*Partial](err)
-		if later, _ := errors.AsType[*Later](err); !ok && waits(err) && whole && len(open) == len(batch) {
-			return &waitError{later.Pause}
-		}
-		if !ok {
-			return err
-		}
-		maps.Copy(rejected, partial.Rejected)
-		before := len(open)
-		if open = partial.Again; len(open) == 0 {
-			return nil
-		}
-		err = cmp.Or(partial.Err, errNotApplied)
-		if len(open) < before {
-			err = &progressError{err}
-		}
-		return err
-	})
-	switch refusal, ok := errors.AsType[*Rejected](err); {
-	case err == nil:
-		open = nil
-	case !ok:
-		return err
-	case len(open) == 1:
-		rejected[open[0]], open = refusal, nil
-	}
-	for _, r := range batch { // in their order
-		if why := rejected[r]; why != nil {
-			if err := l.reject(ctx, r, why); err != nil {
-				return err
-			}
-		}
-	}
-	l.metrics.delivered.Add(float64(len(batch) - len(rejected) - len(open)))
-	half := len(open) / 2
-	if err := l.deliver(ctx, pausing, open[:half], false); err != nil {
-		return err
-	}
-	return l.deliver(ctx, pausing, open[half:], false)
-}
-
-var errNotApplied = errors.New("the destination has not applied all records")
-
-// reject writes a dead letter and waits until it is acknowledged.
-func (l *Loop) reject(ctx context.Context, r *Record, why *Rejected) error {
-	dead := deadletters.NewRecord(l.config.Streams.DLQ.Name, r.read, deadletters.Failure{
-		Reason: deadletters.ReasonSinkRejected, Message: why.Reason, Answer: why.Answer, Sink: l.config.Name,
-	})
-	if err := l.dead.ProduceSync(ctx, dead).FirstErr(); err != nil {
-		return fmt.Errorf("produce the dead letter of %s: %w", r.Position(), err)
-	}
-	l.metrics.rejected.Inc()
-	l.config.Log.WarnContext(ctx, "the destination rejected a record, it is a dead letter now: see `tidemark dlq show`",
-		"entry", r.Position()+"@"+l.config.Name, "reason", why.Reason, "answer", why.Answer)
-	return nil
 }

@@ -179,6 +179,13 @@ func (b *bench) each(t *testing.T, name string, f func(labels map[string]string,
 	}
 }
 
+// value returns the value of a metric with one series.
+func (b *bench) value(t *testing.T, name string) (value float64) {
+	t.Helper()
+	b.each(t, name, func(_ map[string]string, v float64) { value = v })
+	return value
+}
+
 // dead returns the dead letters as value, sink and answer.
 func (b *bench) dead(t *testing.T) (entries []string) {
 	t.Helper()

@@ -50,7 +50,8 @@ func TestNewSink(t *testing.T) {
 	if diff := cmp.Diff(want, got.all()); diff != "" {
 		t.Errorf("accepted (-want +got):\n%s", diff)
 	}
-	dead := []string{fmt.Sprintf("v003 %s@test sink_rejected %q", b.s.Index.Name, "no such field")}
+	dead := []string{fmt.Sprintf("v003 %s@test sink_rejected %q", b.s.Index.Name,
+		"422 Unprocessable Entity: no such field")}
 	if diff := cmp.Diff(dead, b.dead(t)); diff != "" {
 		t.Errorf("dead letters (-want +got):\n%s", diff)
 	}

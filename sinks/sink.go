@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,10 +25,10 @@ type Sink interface {
 	// The error says what happens to the records:
 	//
 	//	nil                   all are applied
-	//	a *Rejected           the destination will never accept the batch. One record becomes a dead letter. Several
-	//	                      are delivered again in two halves, so only those at fault become dead letters
+	//	a *Rejected           the destination will never accept the batch. Several records are delivered again in two
+	//	                      halves, so only those at fault become dead letters
 	//	a *Partial            each record has an outcome of its own
-	//	a *Later              none is applied; delivered again after a pause that the destination names
+	//	a *Later              none is applied; delivered again after a pause that the destination may name
 	//	any other             none is known to be applied; delivered again, with exponential backoff
 	Deliver(ctx context.Context, batch []*Record) error
 }
@@ -55,7 +56,9 @@ type Header struct {
 // Position returns where the record is: topic/partition:offset.
 func (r *Record) Position() string { return fmt.Sprintf("%s/%d:%d", r.Topic, r.Partition, r.Offset) }
 
-// Rejected is an error that no retry fixes: the destination refuses the data.
+// Rejected is an error that no retry fixes. With an Answer the destination refuses the data, or it or its settings are
+// wrong: the record becomes a dead letter only once the destination has accepted another one, or after 10 minutes
+// (Config.Refusal). Without an Answer the record itself is invalid.
 type Rejected struct {
 	Reason string // what to fix, for people
 	Answer string // what the destination answered
@@ -68,20 +71,37 @@ func (e *Rejected) Error() string {
 	return e.Reason + ": " + e.Answer
 }
 
-// Later is an error of a destination that says when to try again, as with Retry-After.
+// Later is an error of a destination that is up but busy: 429 or 503.
 type Later struct {
-	Pause   time.Duration
+	Pause   time.Duration // that the destination asks for, as with Retry-After; 0: none
 	Err     error
 	Waiting bool // nothing has failed: the destination was not asked, because the batch waits for its time
 }
 
 func (e *Later) Error() string {
-	if e.Err == nil {
+	switch {
+	case e.Err == nil:
 		return fmt.Sprintf("again in %v", e.Pause)
+	case e.Pause == 0:
+		return e.Err.Error()
 	}
 	return fmt.Sprintf("%v (again in %v)", e.Err, e.Pause)
 }
 func (e *Later) Unwrap() error { return e.Err }
+
+// LaterOf returns a *Later for an HTTP answer that asks to try later, by its status or by Retry-After, with a pause of
+// at most longest. For any other answer it returns err.
+func LaterOf(answer *http.Response, longest time.Duration, err error) error {
+	if pause := RetryAfter(answer.Header, longest); pause > 0 || Busy(answer.StatusCode) {
+		return &Later{Pause: pause, Err: err}
+	}
+	return err
+}
+
+// Busy reports whether an HTTP status asks to try later.
+func Busy(status int) bool {
+	return slices.Contains([]int{429, 502, 503, 504}, status)
+}
 
 // RetryAfter returns the pause that an HTTP answer asks for, in both forms of Retry-After: at most longest, and 0 if
 // there is none or it cannot be read.
@@ -97,7 +117,9 @@ func RetryAfter(header http.Header, longest time.Duration) (pause time.Duration)
 
 // Partial is the error of a batch whose records have different outcomes. Records that it does not name are applied.
 type Partial struct {
+	// Rejected records of the same *Rejected were refused together, and are delivered again in two halves.
 	Rejected map[*Record]*Rejected
+	Skipped  int       // records that are not meant for the destination: it was not asked
 	Again    []*Record // not applied, in the order of the batch
 	Err      error     // why those are not applied; may be a *Later
 }

@@ -24,7 +24,8 @@ func (s Streams) SinkRoles() []Role {
 // SearchRole is the role of the sink search.
 func (s Streams) SearchRole() Role {
 	return s.retriedSink(SinkSearch,
-		runs(s.SinkGroup(SinkSearch), s.Index, "the search index does not change"))
+		runs(s.SinkGroup(SinkSearch), s.Index, "the search index does not change"),
+		TopicUse{s.Predictions, []string{opRead}})
 }
 
 // NotifyRole is the role of the sink notify.

@@ -118,7 +118,7 @@ func (c *devCommand) sinks(h *host) (*search.Sink, []service, error) {
 	// On a shared cluster an index in this process would take the partitions of others' search sinks.
 	if c.SearchURL != "" && (len(c.Brokers) == 0 || c.refuseEmbedded() == nil) {
 		var err error
-		if index, err = c.open(h.log); err != nil {
+		if index, err = c.open(h.log, h.streams); err != nil {
 			return nil, nil, err
 		}
 		if services, err = c.searchFlags.services(h, index, c.InstanceID); err != nil {

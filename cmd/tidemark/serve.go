@@ -45,7 +45,7 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 		h.delay = c.DrainDelay
 		var searcher *views.Search
 		if c.SearchURL != "" {
-			index, err := c.open(h.log)
+			index, err := c.open(h.log, h.streams)
 			if err != nil {
 				return nil, err
 			}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/errgroup"
 
 	"tidemark/sinks"
@@ -88,7 +89,7 @@ func (c *sinkCommand) search(h *host, done func()) ([]service, error) {
 	if c.SearchURL == "" {
 		return nil, usagef("--search-url is missing: http(s)://host:port of OpenSearch or Elasticsearch")
 	}
-	sink, err := c.open(h.log)
+	sink, err := c.open(h.log, h.streams)
 	if err != nil {
 		return nil, err
 	}
@@ -149,20 +150,27 @@ const (
 	checksTime = time.Minute
 )
 
-// checkDestination repeats check while the destination does not answer. Any other error is one of the settings.
+// checkDestination repeats check while waiting may help. Any other error is one of the settings.
 func checkDestination(ctx context.Context, check func(context.Context) error, failed func(error)) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		bounded, cancel := context.WithTimeout(ctx, checkTime)
 		defer cancel()
 		err := check(bounded)
-		_, network := errors.AsType[net.Error](err)
-		_, later := errors.AsType[*sinks.Later](err)
-		if err != nil && !network && !later && !errors.Is(err, io.EOF) {
+		if err != nil && !passes(err) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
 	}, backoff.WithMaxElapsedTime(checksTime), backoff.WithNotify(func(err error, _ time.Duration) { failed(err) }))
 	return err
+}
+
+// passes reports whether waiting may help against an error: the destination does not answer, or is busy.
+func passes(err error) bool {
+	_, network := errors.AsType[net.Error](err)
+	_, later := errors.AsType[*sinks.Later](err)
+	bucket, _ := errors.AsType[minio.ErrorResponse](err)
+	return network || later || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		sinks.Busy(bucket.StatusCode)
 }
 
 // together returns one service of several that stop at the same time: a destination that is down delays the stop of its

@@ -31,7 +31,7 @@ type searchFlags struct {
 }
 
 // open returns the sink, which answers queries too.
-func (f searchFlags) open(log *slog.Logger) (*search.Sink, error) {
+func (f searchFlags) open(log *slog.Logger, streams topology.Streams) (*search.Sink, error) {
 	password, err := secret("TIDEMARK_SEARCH_PASSWORD", "--search-password-file", f.SearchPasswordFile)
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func (f searchFlags) open(log *slog.Logger) (*search.Sink, error) {
 	}
 	sink, err := search.New(search.Config{
 		URL: f.SearchURL, Index: f.SearchIndex, Username: f.SearchUsername, Password: password, TLS: roots,
-		Log: log.With("sink", topology.SinkSearch),
+		Log: log.With("sink", topology.SinkSearch), Predictions: streams.Predictions.Name,
 	})
 	if err != nil {
 		return nil, usageError{err}
@@ -61,7 +61,7 @@ func (f searchFlags) refuseEmbedded() error {
 
 // destination returns the doctor's check, which creates no index.
 func (f searchFlags) destination() (doctor.Destination, error) {
-	sink, err := f.open(slog.New(slog.DiscardHandler))
+	sink, err := f.open(slog.New(slog.DiscardHandler), topology.Streams{})
 	return doctor.Destination{Name: topology.SinkSearch, Check: func(ctx context.Context) error {
 		_, err := sink.Search(ctx, search.Query{Workspace: "doctor", Limit: 1})
 		return err
@@ -86,13 +86,13 @@ func trusted(flag, file string) (*tls.Config, error) {
 
 // loop returns the loop of the search sink.
 func (f searchFlags) loop(h *host, sink sinks.Sink, instance string) (*sinks.Loop, error) {
-	config := h.sinkConfig(topology.SinkSearch, instance, h.streams.Index)
+	config := h.sinkConfig(topology.SinkSearch, instance, h.streams.Index, h.streams.Predictions)
 	config.BufferBytes = searchBuffer
 	return sinks.NewLoop(config, sink)
 }
 
 // searchBuffer is for each partition: the requests to the server limit the rate.
-const searchBuffer = 512 << 10
+const searchBuffer = 384 << 10
 
 // services returns the search sink. The embedded index is filled beside it.
 func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]service, error) {
@@ -108,7 +108,7 @@ func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]se
 		if sink.Incomplete() {
 			group.Go(func() error {
 				return h.gate.then(func(ctx context.Context) error {
-					err := f.rebuild(ctx, h, sink)
+					err := sinks.WhileUnreachable(ctx, h.log, func() error { return f.rebuild(ctx, h, sink) })
 					if ctx.Err() != nil { // the next start fills it
 						return nil
 					}
@@ -123,24 +123,27 @@ func (f searchFlags) services(h *host, sink *search.Sink, instance string) ([]se
 
 // rebuild fills a new index, while sinks go on.
 func (f searchFlags) rebuild(ctx context.Context, h *host, sink *search.Sink) error {
-	next := kafka.Spans{}
+	next := map[string]kafka.Spans{}
 	return sink.Rebuild(ctx, func(ctx context.Context, to sinks.Sink) error {
 		loop, err := f.loop(h, to, "")
 		if err != nil {
 			return err
 		}
-		spans, err := kafka.StableExtent(ctx, h.kafka, h.streams.Index.Name)
-		if err != nil {
-			return err
-		}
-		for partition, span := range spans {
-			if before, known := next[partition]; known {
-				span.From = max(span.From, before.To)
-				spans[partition] = span
+		for _, topic := range []topology.Topic{h.streams.Index, h.streams.Predictions} {
+			spans, err := kafka.StableExtent(ctx, h.kafka, topic.Name)
+			if err != nil {
+				return err
+			}
+			for partition, before := range next[topic.Name] {
+				span := spans[partition]
+				spans[partition] = kafka.Span{From: max(span.From, before.To), To: span.To}
+			}
+			next[topic.Name] = spans
+			if err := loop.Deliver(ctx, topic, spans); err != nil {
+				return err
 			}
 		}
-		next = spans
-		return loop.Deliver(ctx, h.streams.Index, spans)
+		return nil
 	})
 }
 

@@ -55,11 +55,11 @@ func TestFaults(t *testing.T) {
 		"404":                 {tensorFlow, status(404, "", `{"error":"Servable not found"}`), "again 404 Not Found: Servable not found"},
 		"408":                 {kserve, status(408, "", ""), "again 408"},
 		"425":                 {kserve, status(425, "", ""), "again 425"},
-		"429":                 {kserve, status(429, "", ""), "again 429"},
+		"429":                 {kserve, status(429, "", ""), "later 0s"},
 		"429 with a pause":    {kserve, status(429, "30", ""), "later 30s"},
 		"503 with a pause":    {tensorFlow, status(503, "2", ""), "later 2s"},
 		"503 with a day":      {kserve, status(503, "86400", ""), "later 1h0m0s"},
-		"503 with nonsense":   {kserve, status(503, "soon", ""), "again 503"},
+		"503 with nonsense":   {kserve, status(503, "soon", ""), "later 0s"},
 		"500":                 {kserve, status(500, "", `{"error":"out of memory"}`), "again 500 Internal Server Error: out of memory"},
 		"redirect": {
 			kserve, http.RedirectHandler(redirected.URL, http.StatusTemporaryRedirect).ServeHTTP, "again 307",

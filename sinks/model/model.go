@@ -42,8 +42,9 @@ type Config struct {
 
 // A Prediction is a record of fastio-predictions, as JSON. Its key is workspace/file/rule. Its time is the record's.
 type Prediction struct {
-	Op           string          `json:"op"` // upsert, or delete for a file that is no longer active
-	ID           string          `json:"id"` // this and the next four are those of the index record
+	Op           string          `json:"op"`             // upsert, or delete for a file that is no longer active
+	Into         string          `json:"into,omitempty"` // search: the search sink shows it with the file
+	ID           string          `json:"id"`             // this and the next four are those of the index record
 	WorkspaceID  string          `json:"workspace_id"`
 	FileID       string          `json:"file_id"`
 	Version      int64           `json:"version"`
@@ -71,6 +72,7 @@ type task struct {
 	values   []any // of the inputs
 	answer   answer
 	rejected *sinks.Rejected
+	asked    bool // and answered
 	done     bool
 }
 
@@ -113,14 +115,20 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 		})
 	}
 	p := &sinks.Partial{Rejected: map[*sinks.Record]*sinks.Rejected{}, Err: group.Wait()}
+	asked := 0
 	for i, t := range tasks {
-		if t.rejected != nil {
+		switch {
+		case t.rejected != nil:
 			p.Rejected[batch[i]] = t.rejected
-		} else if !t.done {
+		case !t.done:
 			p.Again = append(p.Again, batch[i])
+		case t.asked:
+			asked++
+		default: // also the deleted: the model has not accepted them
+			p.Skipped++
 		}
 	}
-	if len(p.Again) == len(batch) || len(p.Rejected)+len(p.Again) == 0 {
+	if len(p.Again) == len(batch) || asked == len(batch) {
 		return p.Err
 	}
 	return p
@@ -167,20 +175,20 @@ func (s *Sink) plan(batch []*sinks.Record) (tasks, ready, ask []*task) {
 	return tasks, ready, ask
 }
 
-// predict asks the model and publishes its answers. If it rejects several files, each half is asked by itself.
+// predict asks the model and publishes its answers. The loop halves a request that the model rejects.
 func (s *Sink) predict(ctx context.Context, tasks []*task) error {
 	err := s.ask(ctx, tasks)
 	if err == nil {
 		return s.publish(ctx, tasks)
 	}
 	rejected, ok := errors.AsType[*sinks.Rejected](err)
-	if half := len(tasks) / 2; ok && half > 0 {
-		return errors.Join(s.predict(ctx, tasks[:half]), s.predict(ctx, tasks[half:]))
-	} else if ok {
-		tasks[0].rejected = rejected
-		return nil
+	if !ok {
+		return err
 	}
-	return err
+	for _, t := range tasks {
+		t.rejected = rejected
+	}
+	return nil
 }
 
 // publish writes predictions and waits for their acknowledgement.
@@ -188,7 +196,8 @@ func (s *Sink) publish(ctx context.Context, tasks []*task) error {
 	var records []*kgo.Record
 	for _, t := range tasks {
 		p := Prediction{
-			Op: "delete", ID: t.op.GetId(), WorkspaceID: t.op.GetWorkspaceId(), FileID: t.op.GetFileId(),
+			Op: "delete", Into: s.Rule.Into,
+			ID: t.op.GetId(), WorkspaceID: t.op.GetWorkspaceId(), FileID: t.op.GetFileId(),
 			Version: t.op.GetVersion(), Position: t.op.GetPosition().Text(), Rule: s.Rule.Name,
 		}
 		if t.op.GetOp() == tidemarkv1.IndexOp_OP_UPSERT {

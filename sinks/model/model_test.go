@@ -94,26 +94,21 @@ func TestTensorFlow(t *testing.T) {
 	}
 }
 
-// Of a request that the model refuses, exactly the files at fault are rejected.
-func TestRejectedFilesOfARequest(t *testing.T) {
-	var bodies []string
-	sink, published := start(t, kserve, ", batch: 8, max_in_flight: 1", recorded(&bodies, double))
-	batch := files(t, 1, 2, 3, 13, 5, 6, 7, 13)
+// The files of a request that the model refuses are rejected together: the loop halves them.
+func TestRejectedRequest(t *testing.T) {
+	sink, published := start(t, kserve, ", batch: 3", double)
+	batch := files(t, 1, 2, 3, 4, 13, 6, 7)
 	partial, ok := errors.AsType[*sinks.Partial](sink.Deliver(t.Context(), batch))
-	if !ok || len(partial.Again) != 0 || len(partial.Rejected) != 2 {
+	if !ok || len(partial.Again) != 0 || len(partial.Rejected) != 3 {
 		t.Fatalf("got %v", partial)
 	}
-	for _, i := range []int{3, 7} {
-		why := partial.Rejected[batch[i]]
-		if why == nil || why.Answer != "400 Bad Request: size 13 is out of range" {
-			t.Errorf("file %d: %v", i, why)
-		}
+	why := partial.Rejected[batch[3]]
+	if why == nil || partial.Rejected[batch[4]] != why || partial.Rejected[batch[5]] != why ||
+		why.Answer != "400 Bad Request: size 13 is out of range" {
+		t.Errorf("rejected %v", partial.Rejected)
 	}
-	if n := len(published.all(t)); n != 6 {
-		t.Errorf("%d predictions, want 6", n)
-	}
-	if len(bodies) > 11 {
-		t.Errorf("%d requests, want at most 11", len(bodies))
+	if n := len(published.all(t)); n != 4 {
+		t.Errorf("%d predictions, want 4", n)
 	}
 }
 
@@ -151,14 +146,27 @@ func TestFailureAmongRequests(t *testing.T) {
 	}
 }
 
+// skipped returns the number of records of a batch that was applied of which the model was not asked.
+func skipped(t *testing.T, err error) int {
+	t.Helper()
+	partial, ok := errors.AsType[*sinks.Partial](err)
+	if err != nil && (!ok || len(partial.Again)+len(partial.Rejected) > 0) {
+		t.Fatal(err)
+	} else if !ok {
+		return 0
+	}
+	return partial.Skipped
+}
+
 func TestVersions(t *testing.T) {
 	var bodies []string
 	sink, published := start(t, kserve, ", batch: 8, paths: [/a, /b]", recorded(&bodies, double))
 	deliver := func(requests int, want []string, batch ...*sinks.Record) {
 		t.Helper()
 		bodies, published.records = nil, nil
-		if err := sink.Deliver(t.Context(), batch); err != nil {
-			t.Fatal(err)
+		asked := len(batch) - skipped(t, sink.Deliver(t.Context(), batch))
+		if (asked == 0) != (requests == 0) {
+			t.Errorf("%d records count as accepted by the model", asked)
 		}
 		if diff := cmp.Diff(want, published.all(t)); diff != "" || len(bodies) != requests {
 			t.Errorf("%d requests, want %d; predictions (-want +got):\n%s", len(bodies), requests, diff)
@@ -192,8 +200,9 @@ func TestPublishFails(t *testing.T) {
 		}
 	}
 	published.fails = nil
-	if err := sink.Deliver(t.Context(), []*sinks.Record{index(t, "a", 1, size(1)), index(t, "b", 2, nil)}); err != nil {
-		t.Fatal(err)
+	batch := []*sinks.Record{index(t, "a", 1, size(1)), index(t, "b", 2, nil)}
+	if n := skipped(t, sink.Deliver(t.Context(), batch)); n != 1 {
+		t.Errorf("%d skipped, want the deleted one: the model is not asked", n)
 	}
 	if n := len(published.all(t)); n != 2 {
 		t.Errorf("%d predictions, want 2", n)

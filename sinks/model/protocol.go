@@ -103,7 +103,7 @@ func (s *Sink) ask(ctx context.Context, tasks []*task) error {
 		if t.answer.outputs, err = json.Marshal(row); err != nil {
 			return fmt.Errorf("encode outputs: %w", err)
 		}
-		t.answer.modelVersion = cmp.Or(r.ModelVersion, s.Rule.endpoint().Version)
+		t.asked, t.answer.modelVersion = true, cmp.Or(r.ModelVersion, s.Rule.endpoint().Version)
 	}
 	return nil
 }
@@ -254,9 +254,5 @@ func refusal(response *http.Response, data []byte) error {
 	if code := response.StatusCode; code/100 == 4 && !slices.Contains([]int{401, 403, 404, 408, 425, 429}, code) {
 		return &sinks.Rejected{Reason: "the model refuses the file", Answer: text}
 	}
-	err := fmt.Errorf("%s answers %s", response.Request.URL, text)
-	if pause := sinks.RetryAfter(response.Header, time.Hour); pause > 0 {
-		return &sinks.Later{Pause: pause, Err: err}
-	}
-	return err
+	return sinks.LaterOf(response, time.Hour, fmt.Errorf("%s answers %s", response.Request.URL, text))
 }

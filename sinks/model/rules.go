@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bmatcuk/doublestar/v4"
-
 	"tidemark/codecs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/rulefile"
@@ -23,20 +21,21 @@ type Rules struct {
 
 // A Rule selects files, which must meet all conditions, and a model.
 type Rule struct {
-	Name        string        `yaml:"name"`
-	Workspaces  []glob        `yaml:"workspaces"`
-	Paths       []glob        `yaml:"paths"`
-	Mimes       []glob        `yaml:"mimes"`
-	MinSize     *int64        `yaml:"min_size"`
-	MaxSize     *int64        `yaml:"max_size"`
-	KServe      *Endpoint     `yaml:"kserve"`
-	TensorFlow  *Endpoint     `yaml:"tensorflow"`
-	Headers     []Header      `yaml:"headers"`
-	Inputs      []Input       `yaml:"inputs"`
-	Outputs     []string      `yaml:"outputs"`
-	Deadline    time.Duration `yaml:"deadline"`
-	MaxInFlight int           `yaml:"max_in_flight"`
-	Batch       int           `yaml:"batch"`
+	Name        string          `yaml:"name"`
+	Workspaces  []rulefile.Glob `yaml:"workspaces"`
+	Paths       []rulefile.Glob `yaml:"paths"`
+	Mimes       []rulefile.Glob `yaml:"mimes"`
+	MinSize     *int64          `yaml:"min_size"`
+	MaxSize     *int64          `yaml:"max_size"`
+	KServe      *Endpoint       `yaml:"kserve"`
+	TensorFlow  *Endpoint       `yaml:"tensorflow"`
+	Headers     []Header        `yaml:"headers"`
+	Inputs      []Input         `yaml:"inputs"`
+	Outputs     []string        `yaml:"outputs"`
+	Into        string          `yaml:"into"`
+	Deadline    time.Duration   `yaml:"deadline"`
+	MaxInFlight int             `yaml:"max_in_flight"`
+	Batch       int             `yaml:"batch"`
 }
 
 // An Endpoint is a model on a server.
@@ -59,16 +58,6 @@ type Input struct {
 	Field    string `yaml:"field"`
 	Datatype string `yaml:"datatype"` // only of KServe
 	Column   bool   `yaml:"column"`
-}
-
-type glob string
-
-func (g *glob) UnmarshalText(text []byte) error {
-	*g = glob(text)
-	if pattern := strings.TrimPrefix(string(text), "!"); pattern == "" || !doublestar.ValidatePattern(pattern) {
-		return fmt.Errorf("%q is not a glob: want one like /reports/**/*.pdf, or !/reports/drafts/**", text)
-	}
-	return nil
 }
 
 var fields = map[string]func(f *tidemarkv1.FileState) any{
@@ -115,6 +104,9 @@ func (r *Rule) Check(f *rulefile.File, at string) {
 	}
 	if r.Batch < 1 || r.Batch > 256 {
 		f.Failf(at+".batch", "want 1 to 256, found %d", r.Batch)
+	}
+	if r.Into != "" && r.Into != "search" {
+		f.Failf(at+".into", "want search, or leave it out, found %q", r.Into)
 	}
 	f.OneOf(at, "kserve and tensorflow", r.KServe != nil, r.TensorFlow != nil)
 	var names []string
@@ -168,14 +160,12 @@ func (r *Rule) match(op *tidemarkv1.IndexOp) bool {
 		(r.MinSize == nil || f.GetSize() >= *r.MinSize) && (r.MaxSize == nil || f.GetSize() <= *r.MaxSize)
 }
 
-// matchAny reports whether one of the globs matches, or there are only globs with a !, and none of these matches. It
-// ignores a slash at the beginning: senders may leave it out.
-func matchAny(globs []glob, text string) bool {
-	matches := !slices.ContainsFunc(globs, func(g glob) bool { return g[0] != '!' })
+// matchAny reports whether one of the globs matches, or there are only globs with a !, and none of these matches.
+func matchAny(globs []rulefile.Glob, text string) bool {
+	matches := !slices.ContainsFunc(globs, func(g rulefile.Glob) bool { return g[0] != '!' })
 	for _, g := range globs {
-		pattern, excludes := strings.CutPrefix(string(g), "!")
-		if doublestar.MatchUnvalidated(strings.TrimPrefix(pattern, "/"), strings.TrimPrefix(text, "/")) {
-			if matches = true; excludes {
+		if g.Match(text) {
+			if matches = true; g[0] == '!' {
 				return false
 			}
 		}

@@ -135,9 +135,7 @@ func TestMatch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sink, published := start(t,
 				"{name: r, tensorflow: {url: %q, model: m}, inputs: [{name: n, field: name}], %s}", test.conditions, answer(`{"outputs":[1]}`))
-			if err := sink.Deliver(t.Context(), append(files(t), index(t, "a", 1, test.change))); err != nil {
-				t.Fatal(err)
-			}
+			skipped(t, sink.Deliver(t.Context(), append(files(t), index(t, "a", 1, test.change))))
 			if diff := cmp.Diff(test.want, len(published.all(t)) == 1); diff != "" {
 				t.Errorf("selected (-want +got):\n%s", diff)
 			}

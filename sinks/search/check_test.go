@@ -66,7 +66,7 @@ func TestCheckRefuses(t *testing.T) {
 		"503":                               answer(503, ``, "Retry-After", "3"),
 		"not an alias but an index":         alias(200, `{"fastio-files":{}}`),
 		"an alias of a-000001, a-000002":    alias(200, `{"a-000002":{},"a-000001":{}}`),
-		"--rebuild":                         alias(200, `{"fastio-files-000001":{"mappings":{"_meta":{"tidemark":2}}}}`),
+		"--rebuild":                         alias(200, `{"fastio-files-000001":{"mappings":{"_meta":{"tidemark":1}}}}`),
 		"cannot be created (if fastio-file": alias(404, `{}`),
 	} {
 		if err := serverForTest(t, handler).Check(t.Context()); err == nil || !strings.Contains(err.Error(), want) {

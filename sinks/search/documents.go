@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"tidemark/codecs"
@@ -15,10 +16,10 @@ import (
 )
 
 // apply writes documents in one bulk request. The loop bounds their size, and splits what the server answers with 413.
-func (s *server) apply(ctx context.Context, files []*tidemarkv1.FileState) ([]error, error) {
-	var body []byte
-	for _, file := range files {
-		body = appendBulk(body, file)
+func (s *server) apply(ctx context.Context, documents []document) ([]error, error) {
+	body := make([]byte, 0, len(documents)*bodyBytes)
+	for _, d := range documents {
+		body = d.appendBulk(body)
 	}
 	var answer struct{ Items []struct{ Index failure } }
 	// Without require_alias the server may create an index in place of a missing alias.
@@ -26,15 +27,18 @@ func (s *server) apply(ctx context.Context, files []*tidemarkv1.FileState) ([]er
 	if err := s.do(ctx, http.MethodPost, path, body, &answer); err != nil {
 		return nil, err
 	}
-	outcomes := make([]error, len(files))
-	for i := range files {
-		if len(answer.Items) != len(files) || answer.Items[i].Index.Status == 0 {
-			return nil, fmt.Errorf("POST %s: the answer has no status for each of %d documents", path, len(files))
+	outcomes := make([]error, len(documents))
+	for i := range documents {
+		if len(answer.Items) != len(documents) || answer.Items[i].Index.Status == 0 {
+			return nil, fmt.Errorf("POST %s: the answer has no status for each of %d documents", path, len(documents))
 		}
 		outcomes[i] = outcome(&answer.Items[i].Index)
 	}
 	return outcomes, nil
 }
+
+// bodyBytes are in a request for each document, more or less.
+const bodyBytes = 1 << 10
 
 // outcome returns the outcome of a document.
 func outcome(f *failure) error {
@@ -50,20 +54,29 @@ func outcome(f *failure) error {
 	return &sinks.Rejected{Reason: "the search server refuses the document", Answer: f.Error()}
 }
 
-// appendBulk appends the two lines of a bulk request for a document.
-func appendBulk(b []byte, file *tidemarkv1.FileState) []byte {
-	id := tidemarkv1.JoinKey(file.GetWorkspaceId(), file.GetFileId())
+// appendBulk appends the two lines of a bulk request for a document. The _id is the key of its record. A prediction may
+// be replaced by another one about the same version: the model was asked again.
+func (d document) appendBulk(b []byte) []byte {
+	if p := d.prediction; p != nil {
+		b = appendAction(b, "external_gte", tidemarkv1.JoinKey(p.WorkspaceID, p.FileID)+"/"+p.Rule, p.Version)
+		return append(append(b, quoted(p)...), '\n')
+	}
+	id := tidemarkv1.JoinKey(d.file.GetWorkspaceId(), d.file.GetFileId())
+	b = appendAction(b, "external", id, d.file.GetVersion())
+	b = codecs.AppendFile(b, d.file)
+	tombstone := d.file.GetStatus() == tidemarkv1.Status_STATUS_UNSPECIFIED
+	return fmt.Appendf(b[:len(b)-1], `,"deleted":%t,"words":%s}`+"\n", tombstone, quoted(fileWords(d.file)))
+}
+
+func appendAction(b []byte, versionType, id string, version int64) []byte {
 	if len(id) > 512 { // the most that an _id can have; the prefix has no "/", so no record has this id
 		id = fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(id)))
 	}
-	b = fmt.Appendf(b, `{"index":{"version_type":"external","_id":%s,"version":%d}}`+"\n", quoted(id), file.GetVersion())
-	b = codecs.AppendFile(b, file)
-	tombstone := file.GetStatus() == tidemarkv1.Status_STATUS_UNSPECIFIED
-	return fmt.Appendf(b[:len(b)-1], `,"deleted":%t,"words":%s}`+"\n", tombstone, quoted(fileWords(file)))
+	return fmt.Appendf(b, `{"index":{"version_type":%q,"_id":%s,"version":%d}}`+"\n", versionType, quoted(id), version)
 }
 
-func quoted(text string) []byte {
-	b, _ := json.Marshal(text) // every string has a JSON form
+func quoted(value any) []byte {
+	b, _ := json.Marshal(value) // every string has a JSON form, and what was read from JSON
 	return b
 }
 
@@ -81,14 +94,52 @@ func (s *server) find(ctx context.Context, f filter) ([]*tidemarkv1.FileState, e
 	if f.MIME != "" {
 		filters = append(filters, object{"term": object{"mime": f.MIME}})
 	}
-	body, err := json.Marshal(object{
+	found, err := s.search(ctx, object{
 		"query": object{"bool": object{"filter": filters}}, "sort": []string{"file_id"}, "size": f.Limit,
-		"search_after":     []string{f.after}, // every file id is after ""
-		"track_total_hits": false, "_source": object{"excludes": []string{"words"}},
+		"search_after": []string{f.after}, // every file id is after ""
+		"_source":      object{"excludes": []string{"words"}},
 	})
-	if err != nil {
-		return nil, err
+	files := make([]*tidemarkv1.FileState, len(found))
+	for i, source := range found {
+		message, err := codecs.Index{}.Decode(fmt.Appendf(nil, `{"file":%s}`, source)) // no codec reads a file alone
+		if err != nil {
+			return nil, fmt.Errorf("a document of the search index cannot be read: %w", err)
+		}
+		files[i] = message.(*tidemarkv1.IndexOp).GetFile()
 	}
+	return files, err
+}
+
+// maxHits is the index's index.max_result_window. A file has at most maxHits/filesAtOnce predictions.
+const (
+	maxHits     = 10_000
+	filesAtOnce = 100
+)
+
+func (s *server) predicted(ctx context.Context, workspace string, fileIDs []string) (all []*prediction, err error) {
+	for ids := range slices.Chunk(fileIDs, filesAtOnce) {
+		found, err := s.search(ctx, object{"size": maxHits, "query": object{"bool": object{"filter": []object{
+			{"term": object{"workspace_id": workspace}},
+			{"terms": object{"file_id": ids}},
+			{"exists": object{"field": "rule"}},
+		}}}})
+		if err != nil {
+			return nil, err
+		}
+		for _, source := range found {
+			p := new(prediction)
+			if err := json.Unmarshal(source, p); err != nil {
+				return nil, fmt.Errorf("a prediction of the search index cannot be read: %w", err)
+			}
+			all = append(all, p)
+		}
+	}
+	return all, nil
+}
+
+// search returns the documents of a query.
+func (s *server) search(ctx context.Context, query object) ([]json.RawMessage, error) {
+	query["track_total_hits"] = false
 	var answer struct {
 		TimedOut bool `json:"timed_out"`
 		Hits     *struct {
@@ -98,18 +149,14 @@ func (s *server) find(ctx context.Context, f filter) ([]*tidemarkv1.FileState, e
 		}
 	}
 	path := "/" + s.alias + "/_search?allow_partial_search_results=false"
-	if err := s.do(ctx, http.MethodPost, path, body, &answer); err != nil {
+	if err := s.do(ctx, http.MethodPost, path, quoted(query), &answer); err != nil {
 		return nil, err
 	} else if answer.Hits == nil || answer.TimedOut {
 		return nil, errors.New("the search server's answer is not complete")
 	}
-	files := make([]*tidemarkv1.FileState, len(answer.Hits.Hits))
+	sources := make([]json.RawMessage, len(answer.Hits.Hits))
 	for i, hit := range answer.Hits.Hits {
-		message, err := codecs.Index{}.Decode(fmt.Appendf(nil, `{"file":%s}`, hit.Source)) // no codec reads a file alone
-		if err != nil {
-			return nil, fmt.Errorf("a document of the search index cannot be read: %w", err)
-		}
-		files[i] = message.(*tidemarkv1.IndexOp).GetFile()
+		sources[i] = hit.Source
 	}
-	return files, nil
+	return sources, nil
 }

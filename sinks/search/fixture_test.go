@@ -56,6 +56,7 @@ func sinkForTest(t *testing.T, c Config) *Sink {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Predictions = "fastio-predictions"
 	s, err := New(c)
 	if err != nil {
 		t.Fatal(err)

@@ -86,7 +86,6 @@ func TestWholeRequestFails(t *testing.T) {
 		"503":             answer(503, `no text of OpenSearch`),
 		"503 bad pause":   answer(503, ``, "Retry-After", "soon"),
 		"500":             answer(500, `{"error":"a string"}`),
-		"400":             answer(400, `{"error":{"type":"parse_exception","reason":"the body"}}`),
 		"401":             answer(401, ``),
 		"403":             answer(403, ``),
 		"404":             answer(404, `{"error":{"type":"index_not_found_exception","reason":"no such index"}}`),
@@ -107,8 +106,8 @@ func TestWholeRequestFails(t *testing.T) {
 			err := serverForTest(t, handler).Deliver(ctx, files(t, 2))
 			_, rejected := errors.AsType[*sinks.Rejected](err)
 			_, partial := errors.AsType[*sinks.Partial](err)
-			_, later := errors.AsType[*sinks.Later](err)
-			if err == nil || rejected || partial || later {
+			later, _ := errors.AsType[*sinks.Later](err)
+			if err == nil || rejected || partial || later != nil && later.Pause > 0 {
 				t.Errorf("%T %v, want an error that is retried", err, err)
 			}
 			if strings.Contains(fmt.Sprint(err), "geheim") {
@@ -139,11 +138,24 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// The loop splits a batch that is too large, and dead-letters the one record that alone is too large.
-func TestTooLarge(t *testing.T) {
-	err := serverForTest(t, answer(413, `<html>nginx</html>`)).Deliver(t.Context(), files(t, 2))
-	if rejected, ok := errors.AsType[*sinks.Rejected](err); !ok || !strings.Contains(rejected.Answer, "413") {
-		t.Errorf("%T %v", err, err)
+// The loop halves a batch that is too large, or that the server cannot parse, down to the one record that is at fault.
+func TestWholeRequestRefused(t *testing.T) {
+	for status, body := range map[int]string{413: `<html>nginx</html>`, 400: `{"error":{"type":"parse_exception"}}`} {
+		err := serverForTest(t, answer(status, body)).Deliver(t.Context(), files(t, 2))
+		rejected, ok := errors.AsType[*sinks.Rejected](err)
+		if !ok || !strings.Contains(rejected.Answer, fmt.Sprint(status)) {
+			t.Errorf("%T %v", err, err)
+		}
+	}
+}
+
+// Check says that waiting may help.
+func TestCheckBusy(t *testing.T) {
+	for _, status := range []int{429, 503} {
+		err := serverForTest(t, answer(status, ``)).Check(t.Context())
+		if later, ok := errors.AsType[*sinks.Later](err); !ok || later.Pause != 0 {
+			t.Errorf("%d: %T %v", status, err, err)
+		}
 	}
 }
 

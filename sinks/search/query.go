@@ -88,13 +88,43 @@ func (s *Sink) Search(ctx context.Context, q Query) (Page, error) {
 		files = files[:q.Limit]
 		page.Next = base64.RawURLEncoding.EncodeToString([]byte(cursorVersion + files[q.Limit-1].GetFileId()))
 	}
+	answers, err := s.answers(ctx, q.Workspace, files)
+	if err != nil {
+		return Page{}, fmt.Errorf("search: %w", err)
+	}
 	for _, file := range files {
 		if file.GetWorkspaceId() != q.Workspace {
 			return Page{}, errors.New("search: the index answered with a file of another workspace")
 		}
-		page.Files = append(page.Files, codecs.AppendFile(nil, file))
+		shown := codecs.AppendFile(nil, file)
+		if rules := answers[file.GetFileId()]; rules != nil {
+			shown = fmt.Appendf(shown[:len(shown)-1], `,"predictions":%s}`, quoted(rules))
+		}
+		page.Files = append(page.Files, shown)
 	}
 	return page, nil
+}
+
+// answers returns the predictions about the versions of files, by file id and rule.
+func (s *Sink) answers(
+	ctx context.Context, workspace string, files []*tidemarkv1.FileState,
+) (map[string]map[string]modelAnswer, error) {
+	ids, versions := make([]string, len(files)), map[string]int64{}
+	for i, file := range files {
+		ids[i], versions[file.GetFileId()] = file.GetFileId(), file.GetVersion()
+	}
+	predictions, err := s.predicted(ctx, workspace, ids)
+	answers := map[string]map[string]modelAnswer{}
+	for _, p := range predictions {
+		if p.WorkspaceID != workspace || p.Version != versions[p.FileID] || p.Outputs == nil {
+			continue
+		}
+		if answers[p.FileID] == nil {
+			answers[p.FileID] = map[string]modelAnswer{}
+		}
+		answers[p.FileID][p.Rule] = p.modelAnswer
+	}
+	return answers, err
 }
 
 // words returns the different words of a text, in order: lower-case, in Unicode's compatibility form, so that names

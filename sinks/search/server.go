@@ -23,15 +23,12 @@ import (
 )
 
 // format is the mapping's version, in its _meta. An index of another format is refused; a rebuild makes a new one.
-const format = 1
+const format = 2
 
 //go:embed template.json
 var template string
 
-const (
-	maxAnswer      = 32 << 20 // bytes in memory; a page of the largest files is smaller
-	maxConnections = 6        // a request waits for one
-)
+const maxAnswer = 32 << 20 // bytes in memory; a page of the largest files is smaller
 
 // validAlias excludes what OpenSearch refuses, and what would have a meaning in a URL.
 var validAlias = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,200}$`).MatchString
@@ -46,7 +43,7 @@ type server struct {
 
 func newServer(c Config, u *url.URL) *server {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = maxConnections, maxConnections
+	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = maxBatches, maxBatches
 	transport.TLSClientConfig = c.TLS
 	// A redirect could send documents and the password to another host.
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -114,6 +111,8 @@ func (s *server) refusal(response *http.Response, body []byte) error {
 	_ = json.Unmarshal(body, f) // the answer of a proxy has no cause
 	f.Status = response.StatusCode
 	switch f.Status {
+	case http.StatusBadRequest:
+		return &sinks.Rejected{Reason: "the search server refuses the request", Answer: f.Error()}
 	case http.StatusRequestEntityTooLarge:
 		return &sinks.Rejected{
 			Reason: "larger than the search server accepts: raise its http.max_content_length, or a proxy's limit",
@@ -124,10 +123,7 @@ func (s *server) refusal(response *http.Response, body []byte) error {
 			"cluster:monitor/main and to manage index templates, and to manage, read and write %s and %[2]s-*",
 			f, s.alias)
 	}
-	if pause := sinks.RetryAfter(response.Header, time.Hour); pause > 0 {
-		return &sinks.Later{Pause: pause, Err: f}
-	}
-	return f
+	return sinks.LaterOf(response, time.Hour, f)
 }
 
 // Check verifies the server, and that the alias names one index of this format. It creates the first one.
@@ -195,11 +191,11 @@ func (s *server) create(ctx context.Context, n int, alias string) error {
 	return s.do(ctx, http.MethodPut, "/"+s.numbered(n), body, nil)
 }
 
-// Rebuild calls deliverNew twice. The first call fills the new index. After the replacement every other sink writes to
+// rebuild calls deliverNew twice. The first call fills the new index. After the replacement every other sink writes to
 // it too, because all of them write to the alias. What one of them wrote to the old index had been read from the topic
 // before, so it is below the topic's end after the replacement: the second call delivers it.
 // The old index is kept, so that the alias can be moved back. A rebuild that is interrupted leaves its index unused.
-func (s *server) Rebuild(ctx context.Context, deliverNew func(context.Context, sinks.Sink) error) error {
+func (s *server) rebuild(ctx context.Context, deliverNew func(context.Context, index) error) error {
 	all, err := s.indexes(ctx, s.alias+"-0*")
 	number := 1
 	for name := range all {
@@ -213,7 +209,7 @@ func (s *server) Rebuild(ctx context.Context, deliverNew func(context.Context, s
 		err = s.create(ctx, number, next.alias)
 	}
 	if err == nil {
-		err = deliverNew(ctx, &Sink{&next})
+		err = deliverNew(ctx, &next)
 	}
 	if err == nil {
 		err = s.replace(ctx, s.numbered(number), next.alias)
@@ -221,7 +217,7 @@ func (s *server) Rebuild(ctx context.Context, deliverNew func(context.Context, s
 	if err != nil {
 		return fmt.Errorf("build a new search index: %w", err)
 	}
-	if err := deliverNew(ctx, &Sink{s}); err != nil {
+	if err := deliverNew(ctx, s); err != nil {
 		return fmt.Errorf("complete the new search index, which serves already (rebuild again): %w", err)
 	}
 	return nil

@@ -121,7 +121,11 @@ func TestNewestVersionRemains(t *testing.T) {
 
 func applyControl(t *testing.T, s *Sink, docs []*tidemarkv1.FileState) {
 	t.Helper()
-	if _, err := s.apply(t.Context(), docs); err != nil {
+	var all []document
+	for _, d := range docs {
+		all = append(all, document{file: d})
+	}
+	if _, err := s.apply(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
 }
