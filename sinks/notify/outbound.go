@@ -134,7 +134,7 @@ type answer struct {
 func (a answer) failed(who string) error {
 	text := strings.ToValidUTF8(string(a.body[:min(len(a.body), 500)]), "")
 	err := fmt.Errorf("%s answered %d %s: %q", who, a.status, http.StatusText(a.status), text)
-	if a.pause > 0 {
+	if a.pause > 0 || sinks.Busy(a.status) {
 		return &sinks.Later{Pause: a.pause, Err: err}
 	}
 	return err

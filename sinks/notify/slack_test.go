@@ -35,7 +35,7 @@ func TestSlackAnswers(t *testing.T) {
 		{true, 200, `{"ok":false,"error":"internal_error"}`, "refused"},
 		{true, 200, `{"ok":false,"error":"something_new"}`, "refused"},
 		{true, 200, `<html>`, "again"},
-		{true, 503, ``, "again"},
+		{true, 503, ``, "later 0s"},
 		{false, 200, `ok`, "sent"},
 		{false, 400, "invalid_payload\n", "rejected"},
 		{false, 403, `action_prohibited`, "refused"},
