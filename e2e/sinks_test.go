@@ -211,7 +211,7 @@ func (d *destinations) drained() time.Duration {
 		"notify-all": d.topics.Notify, "notify-chat": d.topics.Notify, "notify-post": d.topics.Notify,
 	}
 	lags := map[string]int64{}
-	took, err := rig.Until(d.t.Context(), 10*time.Minute, func() (bool, error) {
+	took, err := rig.Until(d.t.Context(), 30*time.Minute, func() (bool, error) {
 		total := int64(0)
 		for group, topic := range topics {
 			lag, err := rig.Lag(d.t.Context(), d.client, d.prefix+"-sink-"+group, topic)
