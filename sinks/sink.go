@@ -9,7 +9,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -71,7 +70,7 @@ func (e *Rejected) Error() string {
 	return e.Reason + ": " + e.Answer
 }
 
-// Later is an error of a destination that is up but busy: 429 or 503.
+// Later is an error of a destination that may accept the same later: 429 or 5xx.
 type Later struct {
 	Pause   time.Duration // that the destination asks for, as with Retry-After; 0: none
 	Err     error
@@ -98,10 +97,8 @@ func LaterOf(answer *http.Response, longest time.Duration, err error) error {
 	return err
 }
 
-// Busy reports whether an HTTP status asks to try later.
-func Busy(status int) bool {
-	return slices.Contains([]int{429, 502, 503, 504}, status)
-}
+// Busy reports whether a request with this HTTP status may succeed later, as it is.
+func Busy(status int) bool { return status == http.StatusTooManyRequests || status/100 == 5 }
 
 // RetryAfter returns the pause that an HTTP answer asks for, in both forms of Retry-After: at most longest, and 0 if
 // there is none or it cannot be read.

@@ -42,7 +42,7 @@ func TestSlackAnswers(t *testing.T) {
 		{false, 404, `no_service`, "refused"},
 		{false, 410, `channel_is_archived`, "refused"},
 		{false, 429, `rate_limited`, "later 30s"},
-		{false, 500, `rollup_error`, "again"},
+		{false, 500, `rollup_error`, "later 0s"},
 		{false, 302, ``, "again"},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
