@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -31,12 +33,18 @@ type sinkCommand struct {
 	Rebuild bool `help:"Fill a new search index from fastio-index, replace the present one by it, and end. Sinks go on meanwhile." env:"-"`
 }
 
+// sinkMemory is the soft memory limit of a sink, in bytes. The binary itself takes some 48 MB of resident memory more.
+const sinkMemory = 80_000_000
+
 // Run delivers until ctx ends.
 func (c *sinkCommand) Run(ctx context.Context, con console) error {
 	slices.Sort(c.Names)
 	c.Names = slices.Compact(c.Names)
 	if c.Rebuild && !slices.Equal(c.Names, []string{topology.SinkSearch}) {
 		return usagef("--rebuild works only with `tidemark sink search`")
+	}
+	if os.Getenv("GOMEMLIMIT") == "" { // else the heap grows to twice what is live before garbage is collected
+		debug.SetMemoryLimit(int64(len(c.Names)) * sinkMemory)
 	}
 	ctx, done := context.WithCancel(ctx)
 	defer done()
