@@ -71,7 +71,7 @@ func (f *fixture) sinks(t *testing.T, server, binary string, seed uint64) *desti
 	d := &destinations{fixture: f, rnd: rand.New(rand.NewPCG(seed, 19)), folder: filepath.Join(f.dir, "archive")}
 	var indexURL, hookURL, chatURL, modelURL, postAddr string
 	d.index, indexURL = newHostile(t, seed, 0.2, forward(t, server))
-	d.hook, hookURL = newHostile(t, seed+1, 0.04, d.hooked.webhook)
+	d.hook, hookURL = newHostile(t, seed+1, 0.01, d.hooked.webhook)
 	d.chat, chatURL = newHostile(t, seed+2, 0.2, d.chatted.slack)
 	d.post, postAddr = newMailServer(t, seed+3, 0.2, &d.posted)
 	d.model, modelURL = newHostile(t, seed+4, 0.1, predict)

@@ -102,9 +102,15 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 			return err
 		}
 		again := s.sendAll(ctx, s.group(matched, known, result), known, result)
+		later, isLater := errors.AsType[*sinks.Later](result.Err)
 		for _, i := range matched {
-			if again[i.Record] {
-				result.Again = append(result.Again, i.Record)
+			if !again[i.Record] {
+				continue
+			}
+			result.Again = append(result.Again, i.Record)
+			// It is due earlier than when it failed if others have been accepted since.
+			if d := known[i.notice.GetOpId()]; isLater && d.Attempts > 0 && s.alive(d) {
+				later.Pause = min(later.Pause, s.later(s.due(i.notice.GetOpId(), d, true), nil).Pause)
 			}
 		}
 	}
@@ -222,12 +228,12 @@ func independent(groups [][]item) int {
 func (s *Sink) send(ctx context.Context, g []item, known map[string]Delivery) error {
 	op, now := g[0].notice.GetOpId(), s.now()
 	s.mu.Lock()
-	d := known[op]
+	d, paused := known[op], s.paused
+	s.mu.Unlock()
 	if d.First.IsZero() {
 		d.First = now
 	}
-	alive, paused := !s.accepted.Before(d.First), s.paused
-	s.mu.Unlock()
+	alive := s.alive(d)
 	for _, at := range []time.Time{s.due(op, d, alive), paused} {
 		if at.After(now) {
 			return s.waiting(at, errors.New(cmp.Or(d.Answer, "the destination asked for a pause")))

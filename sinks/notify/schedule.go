@@ -31,11 +31,11 @@ func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
 		return time.Time{}
 	}
 	pause := pauses[min(d.Attempts, len(pauses))-1]
-	switch short := 5 * time.Second << min(d.Attempts-1, 10); {
+	switch doubled := time.Second << min(d.Attempts-1, 10); {
 	case alive:
-		pause = min(short, 2*time.Minute)
+		pause = min(doubled, 2*time.Minute)
 	case !s.webhook:
-		pause = min(short, 10*time.Minute)
+		pause = min(5*doubled, 10*time.Minute)
 	}
 	seed := fnv.New64a()
 	_, _ = seed.Write([]byte(op)) // it never fails
@@ -44,6 +44,13 @@ func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
 		return at
 	}
 	return d.After
+}
+
+// alive reports whether the channel has accepted a message since the first attempt of this one.
+func (s *Sink) alive(d Delivery) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.accepted.Before(d.First)
 }
 
 // later returns that a batch comes again after an attempt has failed.
