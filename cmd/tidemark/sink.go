@@ -34,7 +34,7 @@ type sinkCommand struct {
 }
 
 // sinkMemory is the soft memory limit of a sink, in bytes. The binary itself takes some 48 MB of resident memory more.
-const sinkMemory = 80_000_000
+const sinkMemory = 72_000_000
 
 // Run delivers until ctx ends.
 func (c *sinkCommand) Run(ctx context.Context, con console) error {

@@ -82,7 +82,7 @@ const (
 
 // NewDeliveries returns the store in a topic.
 func NewDeliveries(c kafka.Config, topic string) (*Deliveries, error) {
-	client, err := kafka.NewProducer(c)
+	client, err := kafka.NewProducer(c, kgo.ProducerLinger(0)) // each attempt waits for two writes
 	if err != nil {
 		return nil, err
 	}
