@@ -346,30 +346,37 @@ func TestOpenAPIIsTrue(t *testing.T) {
 	}
 	routes := map[string]string{}
 	for _, r := range f.routeList() {
-		routes[r.template] = strings.Join(r.parameters, " ")
+		for _, method := range r.methods {
+			routes[strings.ToLower(method)+" "+r.template] = strings.Join(r.parameters, " ")
+		}
 	}
 	if err := f.Handler().(*mux.Router).Walk(func(r *mux.Route, _ *mux.Router, _ []*mux.Route) error {
 		template, err := r.GetPathTemplate()
-		if _, ok := doc.Paths[template]["get"]; !ok {
+		if _, ok := doc.Paths[template]; !ok {
 			t.Errorf("%s is not documented", template)
 		}
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
+	documented := 0
 	for path, operations := range doc.Paths {
-		for _, method := range []string{"get", "head"} {
+		for method, operation := range operations {
+			documented++
 			var names []string
-			for _, ref := range operations[method].Parameters {
+			for _, ref := range operation.Parameters {
 				p := doc.Components.Parameters[strings.TrimPrefix(ref["$ref"], "#/components/parameters/")]
 				if p.In == "query" {
 					names = append(names, p.Name)
 				}
 			}
-			if want, ok := routes[path]; !ok || strings.Join(names, " ") != want {
+			if want, ok := routes[method+" "+path]; !ok || strings.Join(names, " ") != want {
 				t.Errorf("%s %s documents %v, and takes %s", method, path, names, want)
 			}
 		}
+	}
+	if documented != len(routes) {
+		t.Errorf("%d operations are documented, and there are %d", documented, len(routes))
 	}
 	if got := doc.Components.Parameters["Wait"].Schema.Pattern; got != waitForm.String() {
 		t.Errorf("the document's form of wait is %s", got)

@@ -40,6 +40,9 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
+	if err := c.checkAPI(c.APIAddr); err != nil {
+		return err
+	}
 	if _, err := c.aliases(); err != nil { // before the secret and the data directory are created
 		return err
 	}
@@ -55,6 +58,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if err != nil {
 		return err
 	}
+	c.warn(h.log, "--api-addr", c.APIAddr)
 	progress := newProgress(con.err)
 	config, stop, err := c.connect(ctx, h, progress)
 	if err != nil {
