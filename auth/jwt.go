@@ -56,6 +56,22 @@ func NewJWT(ctx context.Context, conf JWTConfig) (*JWT, error) {
 	return j, nil
 }
 
+// HasSecret reports whether tokens with HS256 are accepted.
+func (j *JWT) HasSecret() bool { return j.conf.Secret != nil }
+
+// LoadKeys loads the public keys, and returns how many there are. Verify does that by itself.
+func (j *JWT) LoadKeys(ctx context.Context) (int, error) {
+	if j.keys == nil {
+		return 0, nil
+	}
+	j.keys.keys.mu.Lock()
+	defer j.keys.keys.mu.Unlock()
+	if err := j.keys.keys.load(ctx); err != nil {
+		return 0, err
+	}
+	return len(*j.keys.keys.value.Load()), nil
+}
+
 // claims are those of tidemark in a JWT.
 type claims struct {
 	Tidemark struct {

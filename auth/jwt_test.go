@@ -29,9 +29,9 @@ import (
 
 var testSecret = []byte(strings.Repeat("s", minSecret))
 
-func rsaKey(t *testing.T, bits int) *rsa.PrivateKey {
+func rsaKey(t *testing.T) *rsa.PrivateKey {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, bits)
+	key, err := rsa.GenerateKey(rand.Reader, minRSABits)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func valid(edit ...map[string]any) map[string]any {
 
 func sign(t *testing.T, algorithm jose.SignatureAlgorithm, key any, kid string, claims map[string]any) string {
 	t.Helper()
-	var signing any = key
+	signing := key
 	if kid != "" {
 		signing = jose.JSONWebKey{Key: key, KeyID: kid}
 	}
@@ -156,7 +156,7 @@ func TestJWTClaims(t *testing.T) {
 
 // A key is used with the algorithm of its kind only.
 func TestNoAlgorithmConfusion(t *testing.T) {
-	r, e := rsaKey(t, 2048), ecKey(t, elliptic.P256())
+	r, e := rsaKey(t), ecKey(t, elliptic.P256())
 	keys := fileOf(t, keySetOf(t, public(r, "r"), public(e, "e")))
 	both := newJWT(t, JWTConfig{Secret: testSecret, Keys: keys})
 	onlyKeys, onlySecret := newJWT(t, JWTConfig{Keys: keys}), newJWT(t, JWTConfig{Secret: testSecret})
@@ -173,7 +173,7 @@ func TestNoAlgorithmConfusion(t *testing.T) {
 		return base64.RawURLEncoding.EncodeToString(data)
 	}
 	body, good := part(valid()), sign(t, jose.RS256, r, "r", valid())
-	embedded, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: rsaKey(t, 2048)},
+	embedded, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: rsaKey(t)},
 		&jose.SignerOptions{EmbedJWK: true})
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestNoAlgorithmConfusion(t *testing.T) {
 		"ES384":                        sign(t, jose.ES384, ecKey(t, elliptic.P384()), "e", valid()),
 		"ES256 by the kid of RSA":      sign(t, jose.ES256, e, "r", valid()),
 		"RS256 by the kid of EC":       sign(t, jose.RS256, r, "e", valid()),
-		"RS256 by another key":         sign(t, jose.RS256, rsaKey(t, 2048), "r", valid()),
+		"RS256 by another key":         sign(t, jose.RS256, rsaKey(t), "r", valid()),
 		"a key in the token":           own,
 		"a signature of other claims":  good[:strings.Index(good, ".")+1] + body + "x" + good[strings.LastIndex(good, "."):],
 		"without its signature":        good[:strings.LastIndex(good, ".")+1],
@@ -231,7 +231,7 @@ func TestNoAlgorithmConfusion(t *testing.T) {
 }
 
 func TestKeyID(t *testing.T) {
-	one, two, e := rsaKey(t, 2048), rsaKey(t, 2048), ecKey(t, elliptic.P256())
+	one, two, e := rsaKey(t), rsaKey(t), ecKey(t, elliptic.P256())
 	for _, c := range []struct {
 		what string
 		set  string
@@ -304,7 +304,7 @@ func (i *issuer) serve(body string) { i.body.Store(&body) }
 // A new key is loaded when the first token with it arrives, at most once in a while; a removed one ends; an issuer that
 // does not answer changes nothing.
 func TestKeyRotation(t *testing.T) {
-	old, young := rsaKey(t, 2048), rsaKey(t, 2048)
+	old, young := rsaKey(t), rsaKey(t)
 	i, now := newIssuer(t), time.Unix(2e9, 0)
 	i.serve(keySetOf(t, public(old, "old")))
 	j := newJWT(t, JWTConfig{Keys: i.URL})
@@ -347,7 +347,7 @@ func TestKeyRotation(t *testing.T) {
 
 // Before the keys were loaded once, a token is neither good nor bad.
 func TestTheIssuerIsDown(t *testing.T) {
-	key, i, now := rsaKey(t, 2048), newIssuer(t), time.Unix(2e9, 0)
+	key, i, now := rsaKey(t), newIssuer(t), time.Unix(2e9, 0)
 	j := newJWT(t, JWTConfig{Keys: i.URL})
 	j.now = func() time.Time { return now }
 	j.keys.keys.now = j.now

@@ -63,6 +63,9 @@ func NewTokens(path string, log *slog.Logger) (*Tokens, error) {
 	return t, t.entries.load(context.Background())
 }
 
+// Len returns how many tokens there are.
+func (t *Tokens) Len() int { return len(*t.entries.value.Load()) }
+
 // Verify compares the hash with all entries in constant time.
 func (t *Tokens) Verify(ctx context.Context, token string) (*Identity, error) {
 	sum := sha256.Sum256([]byte(token))

@@ -139,7 +139,8 @@ func TestTokensFileIsStrict(t *testing.T) {
 		}
 	}
 	// A token in the place of its hash is not repeated.
-	if _, err := parseTokens("t.yml", []byte("- {name: a, sha256: tmk_SECRET}")); strings.Contains(err.Error(), "SECRET") {
+	_, err := parseTokens("t.yml", []byte("- {name: a, sha256: tmk_SECRET}"))
+	if strings.Contains(err.Error(), "SECRET") {
 		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 
@@ -104,6 +105,28 @@ func (f authFlags) verifier(ctx context.Context, log *slog.Logger) (auth.Verifie
 		return nil, usagef("--auth jwt: %w", err)
 	}
 	return verifier, nil
+}
+
+// tokens returns the doctor's check of these settings; nil if there are none.
+func (f authFlags) tokens() func(context.Context) (string, error) {
+	if f == (authFlags{}) || f.Auth == authNone {
+		return nil
+	}
+	return func(ctx context.Context) (string, error) {
+		verifier, err := f.verifier(ctx, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return "", err
+		}
+		switch v := verifier.(type) {
+		case *auth.Tokens:
+			return fmt.Sprintf("%d tokens in %s", v.Len(), f.TokensFile), nil
+		case *auth.JWT:
+			n, err := v.LoadKeys(ctx)
+			return fmt.Sprintf("JWTs of %s for %s: %d public keys, HS256: %v", f.JWTIssuer, f.JWTAudience, n,
+				v.HasSecret()), err
+		}
+		return "", usagef("--auth is not set")
+	}
 }
 
 // loopback reports whether only this host can reach a listener at addr. A name counts only as localhost: others may

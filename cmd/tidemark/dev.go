@@ -90,6 +90,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		api:      "http://" + dialable(api.addr),
 		admin:    "http://" + dialable(h.admin.Addr().String()),
 		brokers:  config.Brokers, partitions: streams.Events.Partitions, embedded: len(c.Brokers) == 0, signer: signer,
+		tokens: h.apiGuard != nil,
 	}
 	services := append([]service{announcement(con, h, progress, welcome), webhooks, api}, groups...)
 	services = append(services, delivery...)
