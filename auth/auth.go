@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -51,6 +52,9 @@ type Verifier interface {
 
 // maxToken is the length of the longest token. A JWT with some hundred workspaces is shorter.
 const maxToken = 8 << 10
+
+// validToken is the form of RFC 6750, section 2.1. All of it can be in a cookie too.
+var validToken = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
 
 // The codes of problems. Clients branch on them, so they do not change.
 const (
@@ -162,10 +166,10 @@ func bearer(headers []string) (string, error) {
 		return "", badToken("send one Authorization header")
 	case !strings.EqualFold(scheme, "Bearer"):
 		return "", badToken("send the token as Authorization: Bearer TOKEN")
-	case token == "" || strings.ContainsAny(token, " \t,"):
-		return "", badToken("the token is empty, or has a space or comma")
 	case len(token) > maxToken:
 		return "", badToken("the token is too long")
+	case !validToken.MatchString(token):
+		return "", badToken("the token is empty, or has characters that no token has")
 	}
 	return token, nil
 }

@@ -59,6 +59,8 @@ func TestAuthorize(t *testing.T) {
 		{[]string{"Basic cmVhZGVy"}, "mine", false, codeBadToken, `error="invalid_token"`},
 		{[]string{"reader"}, "mine", false, codeBadToken, `error="invalid_token"`},
 		{[]string{"Bearer reader, Bearer admin"}, "mine", false, codeBadToken, `error="invalid_token"`},
+		{[]string{"Bearer re;ader"}, "mine", false, codeBadToken, `error="invalid_token"`},
+		{[]string{"Bearer \x00"}, "mine", false, codeBadToken, `error="invalid_token"`},
 		{[]string{"Bearer reader", "Bearer reader"}, "mine", false, codeBadToken, `error="invalid_token"`},
 		{[]string{"Bearer " + strings.Repeat("x", maxToken+1)}, "mine", false, codeBadToken, `error="invalid_token"`},
 	} {

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -87,8 +86,9 @@ func NewToken() string { return "tmk_" + rand.Text() + rand.Text() }
 
 // Entry returns an entry of the file of tokens, in YAML.
 func Entry(token, name string, workspaces, rights []string) ([]byte, error) {
-	if len(token) < MinToken || len(token) > maxToken || strings.ContainsAny(token, " \t\r\n,") {
-		return nil, fmt.Errorf("the token must have %d to %d characters, and no space or comma", MinToken, maxToken)
+	if len(token) < MinToken || len(token) > maxToken || !validToken.MatchString(token) {
+		return nil, fmt.Errorf("the token must have %d to %d characters, of A-Z, a-z, 0-9 and -._~+/, and = at its end",
+			MinToken, maxToken)
 	}
 	sum := sha256.Sum256([]byte(token))
 	data, err := yaml.Marshal([]any{struct {

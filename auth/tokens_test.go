@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,6 +117,37 @@ func TestTokensAreReloaded(t *testing.T) {
 	check("written again", "one")
 }
 
+// Requests verify while the file changes, and see the old tokens or the new ones.
+func TestTokensAreReloadedConcurrently(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tokens.yml")
+	all := `workspaces: ["*"], rights: [read]`
+	write(t, path, entryOf("one", "first", all))
+	tokens, err := NewTokens(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clock atomic.Int64
+	tokens.entries.now = func() time.Time { return time.Unix(2e9+clock.Add(1), 0) } // each request finds them too old
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 200 {
+				_, one := tokens.Verify(t.Context(), "one")
+				_, two := tokens.Verify(t.Context(), "two")
+				if one != nil && two != nil { // the change is from one to two only
+					t.Errorf("neither is valid: %v, %v", one, two)
+					return
+				}
+			}
+		})
+	}
+	write(t, path, entryOf("two", "second", all))
+	group.Wait()
+	if _, err := tokens.Verify(t.Context(), "two"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTokensFileIsStrict(t *testing.T) {
 	sum := strings.Repeat("ab", 32)
 	for text, want := range map[string]string{
@@ -160,7 +193,10 @@ func TestEntry(t *testing.T) {
 	if id, err := tokens.Verify(t.Context(), token); err != nil || id.Name != "ci" || !id.MayUse("a: b") {
 		t.Error(id, err)
 	}
-	for _, bad := range []string{"", "short", strings.Repeat("a b", 20), strings.Repeat("x", maxToken+1)} {
+	for _, bad := range []string{
+		"", "short", strings.Repeat("a b", 20), strings.Repeat("a;b", 20), strings.Repeat("ü", 20),
+		strings.Repeat("x", maxToken+1),
+	} {
 		if _, err := Entry(bad, "ci", []string{"*"}, []string{"read"}); err == nil {
 			t.Errorf("a token of %d characters is accepted", len(bad))
 		}
