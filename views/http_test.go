@@ -344,25 +344,23 @@ func TestOpenAPIIsTrue(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil || doc.OpenAPI != "3.1.0" {
 		t.Fatalf("not OpenAPI 3.1: %v", err)
 	}
-	routes := map[string]string{}
+	routes := map[string]string{} // the parameters of a path and method
 	for _, r := range f.routeList() {
 		for _, method := range r.methods {
-			routes[strings.ToLower(method)+" "+r.template] = strings.Join(r.parameters, " ")
+			routes[r.template+" "+strings.ToLower(method)] = strings.Join(r.parameters, " ")
 		}
 	}
 	if err := f.Handler().(*mux.Router).Walk(func(r *mux.Route, _ *mux.Router, _ []*mux.Route) error {
 		template, err := r.GetPathTemplate()
-		if _, ok := doc.Paths[template]; !ok {
+		if len(doc.Paths[template]) == 0 {
 			t.Errorf("%s is not documented", template)
 		}
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	documented := 0
 	for path, operations := range doc.Paths {
 		for method, operation := range operations {
-			documented++
 			var names []string
 			for _, ref := range operation.Parameters {
 				p := doc.Components.Parameters[strings.TrimPrefix(ref["$ref"], "#/components/parameters/")]
@@ -370,13 +368,14 @@ func TestOpenAPIIsTrue(t *testing.T) {
 					names = append(names, p.Name)
 				}
 			}
-			if want, ok := routes[method+" "+path]; !ok || strings.Join(names, " ") != want {
+			if want, ok := routes[path+" "+method]; !ok || strings.Join(names, " ") != want {
 				t.Errorf("%s %s documents %v, and takes %s", method, path, names, want)
 			}
+			delete(routes, path+" "+method)
 		}
 	}
-	if documented != len(routes) {
-		t.Errorf("%d operations are documented, and there are %d", documented, len(routes))
+	if len(routes) > 0 {
+		t.Errorf("not documented: %v", routes)
 	}
 	if got := doc.Components.Parameters["Wait"].Schema.Pattern; got != waitForm.String() {
 		t.Errorf("the document's form of wait is %s", got)
