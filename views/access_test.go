@@ -151,7 +151,14 @@ func newTenants(t *testing.T, verifier auth.Verifier, tokens map[string]string) 
 		return server
 	}
 	x := &tenants{tokens: tokens, full: serve(append(oddIDs, workspaceOfToken)...), reduced: serve(workspaceOfToken)}
-	x.cursor = query{workspace: "theirs", status: statusActive, kind: kindFile}.encodeCursor([]byte("a"))
+	_, _, page := send(t, x.full, "GET", "/v1/workspaces/theirs/files?limit=1", "Authorization: Bearer "+tokens["all"])
+	var p struct {
+		Cursor string `json:"next_cursor"`
+	}
+	if err := json.Unmarshal([]byte(page), &p); err != nil || p.Cursor == "" {
+		t.Fatalf("no cursor of another workspace: %s", page)
+	}
+	x.cursor = p.Cursor
 	return x
 }
 
@@ -235,14 +242,11 @@ func (x *tenants) targets(f *fixture) (all [][2]string) {
 	return slices.Compact(all)
 }
 
-// leaks sends all requests with all tokens. A request that a token must not see the answer of is a leak where the full
-// server answers otherwise than one that has no workspace but the token's own.
-func (x *tenants) leaks(t *testing.T, f *fixture) (found []string, sent int) {
+// leaks sends all requests with the tokens of these names. A request that a token must not see the answer of is a leak
+// where the full server answers otherwise than one that has no workspace but the token's own.
+func (x *tenants) leaks(t *testing.T, f *fixture, names ...string) (found []string, sent int) {
 	t.Helper()
-	for _, name := range slices.Sorted(maps.Keys(x.tokens)) {
-		if name == "all" {
-			continue
-		}
+	for _, name := range names {
 		var header []string
 		if token := x.tokens[name]; token != "" {
 			header = []string{"Authorization: Bearer " + token}
@@ -345,11 +349,13 @@ func TestNoTenantSeesAnother(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v, tokens := verifier(t)
 			x := newTenants(t, v, tokens)
-			found, sent := x.leaks(t, newFixture(t))
+			limited := slices.Sorted(maps.Keys(tokens))
+			limited = slices.DeleteFunc(limited, func(name string) bool { return name == "all" })
+			found, sent := x.leaks(t, newFixture(t), limited...)
 			for _, leak := range found[:min(len(found), 20)] {
 				t.Error(leak)
 			}
-			t.Logf("%d tokens, %d requests, %d leaks", len(tokens)-1, sent, len(found))
+			t.Logf("%d tokens, %d requests, %d leaks", len(limited), sent, len(found))
 			for id, token := range map[string]string{"mine": "mine", "theirs": "all", "%2e%2e": "all", "%2f": "all"} {
 				status, _, body := send(t, x.full, "GET", "/v1/workspaces/"+id+"/files",
 					"Authorization: Bearer "+tokens[token])
@@ -372,8 +378,8 @@ func TestTheMatrixFindsAMissingGuard(t *testing.T) {
 			continue
 		}
 		accessRules[rule] = everyone
-		x := newTenants(t, v, map[string]string{"other": tokens["other"]})
-		found, _ := x.leaks(t, newFixture(t))
+		x := newTenants(t, v, tokens)
+		found, _ := x.leaks(t, newFixture(t), "other")
 		accessRules[rule] = was
 		if len(found) == 0 {
 			t.Errorf("%s without a guard: no leak was found", rule)
