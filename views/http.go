@@ -100,6 +100,7 @@ func (s *Server) routeList() []route {
 		},
 		{"/v1/workspaces/{workspace}/notices", readOnly, s.files, nil, s.getNotices},
 		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
+		{"/v1/session", []string{http.MethodPost, http.MethodDelete}, s.files, nil, s.session},
 		{"/openapi.json", readOnly, s.files, nil, s.getOpenAPI},
 	}
 }
@@ -171,11 +172,16 @@ func (s *Server) serve(r route) http.Handler {
 		if a.status == 0 {
 			a.status = http.StatusOK
 		}
+		if a.handler != nil || a.stream != nil {
+			allowed, release := s.whileAllowed(c, r)
+			defer release()
+			request = allowed
+		}
 		if a.handler != nil && request.Method != http.MethodHead {
 			s.metrics.request(r.template, s.mount(w, request, a.handler), time.Since(begin))
 			return
 		}
-		if !c.lagKnown {
+		if !c.lagKnown && a.status != http.StatusUnauthorized && a.status != http.StatusForbidden {
 			c.lag, c.lagKnown = s.lagFor(c)
 		}
 		s.writeHead(w, c, a)
@@ -196,7 +202,7 @@ func (s *Server) serve(r route) http.Handler {
 // prepare reads what all routes have in common, ids and parameters, and authorizes the request.
 func (s *Server) prepare(c *call, r route) (err error) {
 	if r.template == noResource {
-		return nil
+		return s.authorize(c, r)
 	}
 	vars := mux.Vars(c.request)
 	for name, target := range map[string]*string{"workspace": &c.workspace, "file": &c.file} {
@@ -204,18 +210,13 @@ func (s *Server) prepare(c *call, r route) (err error) {
 			return problem.New(http.StatusNotFound, codeUnknownPath, "the path holds a broken escape")
 		}
 	}
-	switch allowed, err := s.conf.Authorize(c.request, c.workspace); {
-	case err != nil:
+	if err = s.authorize(c, r); err != nil {
 		return err
-	case !allowed && c.workspace != "":
-		return unknownWorkspace()
-	case !allowed:
-		return unknownPath()
 	}
 	if c.query, err = url.ParseQuery(c.request.URL.RawQuery); err != nil {
 		return problem.New(http.StatusBadRequest, codeBadField, "the query string cannot be read: "+err.Error())
 	}
-	for name, values := range c.query {
+	for _, name := range slices.Sorted(maps.Keys(c.query)) {
 		if !slices.Contains(r.parameters, name) {
 			detail := fmt.Sprintf("there is no parameter %q here; there are: %s",
 				name, strings.Join(r.parameters, ", "))
@@ -224,7 +225,7 @@ func (s *Server) prepare(c *call, r route) (err error) {
 			}
 			return badField(name, detail)
 		}
-		if len(values) > 1 {
+		if len(c.query[name]) > 1 {
 			return badField(name, "give "+name+" once")
 		}
 	}

@@ -31,10 +31,13 @@ type Config struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 
-	// Authorize decides about each request to a resource, before its parameters are read; nil allows all. The workspace
-	// is "" for a resource that belongs to none. Where allowed is false, the answer is that of a workspace or path that
-	// does not exist. An error that is a *problem.Problem is answered as it is, any other one with 500.
+	// Authorize decides about each request that needs a token by accessRules, before its parameters are read; nil
+	// allows all. The workspace is "" for a resource that belongs to none. Where allowed is false, the answer is that
+	// of a workspace or path that does not exist. An error that is a *problem.Problem is answered as it is, any other
+	// one with 500.
 	Authorize func(request *http.Request, workspace string) (allowed bool, err error)
+	// Session answers /v1/session, which keeps a token for browsers; nil: no token is needed.
+	Session http.Handler
 	// Page serves all paths outside of the API; nil: they are answered 404.
 	Page http.Handler
 
@@ -61,6 +64,8 @@ type Server struct {
 	handler    http.Handler
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
+
+	recheckEvery time.Duration // see whileAllowed
 }
 
 // New returns a Server that does nothing until Run.
@@ -71,10 +76,7 @@ func New(conf Config) (*Server, error) {
 	if _, err := conf.Kafka.Franz(); err != nil { // wrong settings are reported before Run
 		return nil, err
 	}
-	if conf.Authorize == nil {
-		conf.Authorize = func(*http.Request, string) (bool, error) { return true, nil }
-	}
-	s := &Server{conf: conf}
+	s := &Server{conf: conf, recheckEvery: recheckEvery}
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)
