@@ -46,6 +46,8 @@ type Config struct {
 
 	// MaxStaleness is the age of data past which requests are answered 503; zero: no limit.
 	MaxStaleness time.Duration
+	// CursorLifetime is how long a cursor of the changes is valid; zero: 30 days.
+	CursorLifetime time.Duration
 	// Duplicates returns how many events were dropped as duplicates; nil if the files processor runs in another
 	// process.
 	Duplicates func() int64
