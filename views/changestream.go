@@ -17,7 +17,7 @@ const heartbeatEvery = 15 * time.Second
 func (s *Server) streamChanges(q query, at place, limit int) *answer {
 	partition, workspace := s.partition(q.workspace), tidemarkv1.EscapePart(q.workspace)
 	return &answer{contentType: "text/event-stream", stream: func(out *stream) error {
-		ticker := time.NewTicker(heartbeatEvery)
+		ticker := time.NewTicker(s.heartbeat)
 		defer ticker.Stop()
 		beat := true
 		for {

@@ -64,6 +64,7 @@ type Server struct {
 	progress   *progress
 	metrics    *metrics
 	handler    http.Handler
+	heartbeat  time.Duration   // between two heartbeats of a stream
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
 }
@@ -79,7 +80,7 @@ func New(conf Config) (*Server, error) {
 	if conf.Authorize == nil {
 		conf.Authorize = func(*http.Request, string) (bool, error) { return true, nil }
 	}
-	s := &Server{conf: conf}
+	s := &Server{conf: conf, heartbeat: heartbeatEvery}
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)
