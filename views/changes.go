@@ -86,7 +86,7 @@ func (s *Server) cursorLifetime() time.Duration {
 
 func badFeedCursor() error {
 	return problem.New(http.StatusBadRequest, codeBadCursor, "use a cursor of the same workspace, status, kind and "+
-		"path_prefix; or latest, for what changes from now on; or leave it out to start from the beginning").On("cursor")
+		"path_prefix; or latest, for what changes from now on; or none, to start from the beginning").On("cursor")
 }
 
 // expired returns the problem of a cursor from which the changes cannot be continued.

@@ -129,7 +129,8 @@ func TestChangesAreCompleteTo(t *testing.T) {
 		t.Errorf("a page that is not the last is complete to %v", a.CompleteTo)
 	}
 	f.Server.files.logID.Store(new(string)) // another events topic
-	if _, a = changes(t, f.get(changesOfWs+"?limit=1&cursor="+a.Cursor)); a.CompleteTo != nil && a.CompleteTo.Offset == 6 {
+	_, a = changes(t, f.get(changesOfWs+"?limit=1&cursor="+a.Cursor))
+	if a.CompleteTo != nil && a.CompleteTo.GetOffset() == 6 {
 		t.Errorf("complete to %v of another topic", a.CompleteTo)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -87,7 +88,7 @@ func TestChangesStream(t *testing.T) {
 	all := openStream(t, url)
 	first := all.want("change", `{"op":"upsert","version":1,"file":{`)
 	all.want("change", `"file_id":"b"`)
-	complete := `{"complete_to":"` + string('0'+rune(p)) + `:6"}`
+	complete := `{"complete_to":"` + strconv.Itoa(int(p)) + `:6"}`
 	beat := all.want("heartbeat", complete)
 	if all.want("heartbeat", complete); beat.id == "" {
 		t.Error("a heartbeat has no cursor")

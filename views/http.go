@@ -32,6 +32,7 @@ const (
 	codeBadField          = "bad_field"
 	codeBadCursor         = "bad_cursor"
 	codeCursorExpired     = "cursor_expired"
+	codeTooLarge          = "too_large"
 	codeUnknownWorkspace  = "unknown_workspace"
 	codeUnknownFile       = "unknown_file"
 	codeUnknownPath       = "unknown_path"
@@ -105,6 +106,13 @@ func (s *Server) routeList() []route {
 			"/v1/workspaces/{workspace}/changes", readOnly, s.files,
 			[]string{"path_prefix", "status", "kind", "limit", "cursor", "at_least", "wait"},
 			s.getChanges,
+		},
+		{
+			"/v1/workspaces/{workspace}/changes/diff",
+			[]string{http.MethodPost},
+			s.files,
+			[]string{"path_prefix", "status", "kind", "at_least", "wait"},
+			s.diffFiles,
 		},
 		{"/v1/workspaces/{workspace}/notices", readOnly, s.files, nil, s.getNotices},
 		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
