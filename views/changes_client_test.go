@@ -177,4 +177,3 @@ func (w *world) takeChanges(c *feedClient, response *httptest.ResponseRecorder, 
 		c.complete = a.CompleteTo.GetOffset() + 1
 	}
 }
-
