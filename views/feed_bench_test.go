@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 )
 
 // BenchmarkFeedReaders is a change every 20 ms for 1,000 readers of one workspace. The readers are in the same process,
@@ -87,4 +89,49 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapInuse + m.StackInuse
+}
+
+// BenchmarkResync is a resync of 100,000 files of which 1,000 have changed, as a listing and as a diff.
+func BenchmarkResync(b *testing.B) {
+	const files = 100_000
+	f := newFixture(b)
+	request := []byte(`{"files":[`)
+	for i := range files {
+		row := fileRow("ws", fmt.Sprintf("2q%016d", i), fmt.Sprintf("/reports/%d/q%07d.pdf", i%100, i), isActive, 2)
+		row.Name, row.Size, row.Mime = fmt.Sprintf("q%07d.pdf", i), proto.Int64(int64(i)), "application/pdf"
+		row.Hash, row.ActorId = fmt.Sprintf("sha256:%064d", i), "usr_1234567890"
+		row.LastEvent, row.LastEventId = "workspace_storage_file_updated", fmt.Sprintf("evt_%020d", i)
+		row.CreatedAt, row.UpdatedAt = proto.Int64(1790000000000000), proto.Int64(1790000000000000)
+		row.Seen = make([]byte, 24*5)
+		f.put(row)
+		version := 2
+		if i%100 == 0 {
+			version = 1
+		}
+		request = fmt.Appendf(request, `{"id":"%s","version":%d},`, row.GetFileId(), version)
+	}
+	request = append(request[:len(request)-1], "]}"...)
+	b.Run("listing", func(b *testing.B) {
+		for b.Loop() {
+			bytes, cursor := 0, ""
+			for {
+				w := f.get("/v1/workspaces/ws/files?limit=1000&cursor=" + cursor)
+				bytes += w.Body.Len()
+				if _, cursor = ids(b, w); cursor == "" {
+					break
+				}
+			}
+			b.ReportMetric(float64(bytes), "bytes-down")
+		}
+	})
+	b.Run("diff", func(b *testing.B) {
+		for b.Loop() {
+			w := f.post("/v1/workspaces/ws/changes/diff", string(request))
+			if w.Code != 200 {
+				b.Fatal(w.Code)
+			}
+			b.ReportMetric(float64(w.Body.Len()), "bytes-down")
+			b.ReportMetric(float64(len(request)), "bytes-up")
+		}
+	})
 }
