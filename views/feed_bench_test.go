@@ -12,8 +12,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 )
 
 // BenchmarkFeedReaders is a change every 20 ms for 1,000 readers of one workspace. The readers are in the same process,
@@ -98,10 +96,10 @@ func BenchmarkResync(b *testing.B) {
 	request := []byte(`{"files":[`)
 	for i := range files {
 		row := fileRow("ws", fmt.Sprintf("2q%016d", i), fmt.Sprintf("/reports/%d/q%07d.pdf", i%100, i), isActive, 2)
-		row.Name, row.Size, row.Mime = fmt.Sprintf("q%07d.pdf", i), proto.Int64(int64(i)), "application/pdf"
+		row.Name, row.Size, row.Mime = fmt.Sprintf("q%07d.pdf", i), new(int64(i)), "application/pdf"
 		row.Hash, row.ActorId = fmt.Sprintf("sha256:%064d", i), "usr_1234567890"
 		row.LastEvent, row.LastEventId = "workspace_storage_file_updated", fmt.Sprintf("evt_%020d", i)
-		row.CreatedAt, row.UpdatedAt = proto.Int64(1790000000000000), proto.Int64(1790000000000000)
+		row.CreatedAt, row.UpdatedAt = new(int64(1790000000000000)), new(int64(1790000000000000))
 		row.Seen = make([]byte, 24*5)
 		f.put(row)
 		version := 2

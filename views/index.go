@@ -195,34 +195,42 @@ func applyFile(w *localstore.Writer, offset int64, key string, value []byte) (ch
 		return done, nil
 	}
 	w.Set(localstore.Rows, []byte(key), value)
-	if stored != nil {
-		if err := unindex(w, workspace, file, &before); err != nil {
-			return done, err
-		}
+	old := &before
+	if stored == nil {
+		old = nil
 	}
-	w.Set(byID, idKey(workspace, file, &row), idValue(offset, row.GetVersion()))
-	w.Set(byChange, changeKey(workspace, offset), []byte(file))
-	if k := pathKey(workspace, file, &row); k != nil {
-		w.Set(byPath, k, nil)
-	}
-	return done, nil
+	return done, reindex(w, workspace, file, old, &row, offset)
 }
 
-// unindex removes the index entries of a stored row.
-func unindex(w *localstore.Writer, workspace, file string, row *tidemarkv1.FileState) error {
-	id := idKey(workspace, file, row)
-	value, err := w.Get(byID, id)
-	if err != nil {
-		return err
+// reindex replaces the index entries of the row before, nil if there was none. An entry that stays is not written again.
+func reindex(w *localstore.Writer, workspace, file string, before, row *tidemarkv1.FileState, offset int64) error {
+	var oldID, oldPath []byte
+	id, path := idKey(workspace, file, row), pathKey(workspace, file, row)
+	if before != nil {
+		oldID, oldPath = idKey(workspace, file, before), pathKey(workspace, file, before)
+		value, err := w.Get(byID, oldID)
+		if err != nil {
+			return err
+		}
+		last, _, err := parseIDValue(value)
+		if err != nil {
+			return fmt.Errorf("%w of file %q", err, file)
+		}
+		w.Delete(byChange, changeKey(workspace, last))
 	}
-	offset, _, err := parseIDValue(value)
-	if err != nil {
-		return fmt.Errorf("%w of file %q", err, file)
+	w.Set(byChange, changeKey(workspace, offset), []byte(file))
+	if oldID != nil && !bytes.Equal(oldID, id) {
+		w.Delete(byID, oldID)
 	}
-	w.Delete(byID, id)
-	w.Delete(byChange, changeKey(workspace, offset))
-	if k := pathKey(workspace, file, row); k != nil {
-		w.Delete(byPath, k)
+	w.Set(byID, id, idValue(offset, row.GetVersion()))
+	if bytes.Equal(oldPath, path) {
+		return nil
+	}
+	if oldPath != nil {
+		w.Delete(byPath, oldPath)
+	}
+	if path != nil {
+		w.Set(byPath, path, nil)
 	}
 	return nil
 }

@@ -72,7 +72,8 @@ func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]ser
 	server, err := views.New(views.Config{
 		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(conf.data, "views"),
 		Log: log, Metrics: h.registry,
-		MaxStaleness: f.MaxStaleness, CursorLifetime: f.CursorLifetime, Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search,
+		MaxStaleness: f.MaxStaleness, CursorLifetime: f.CursorLifetime,
+		Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search,
 		Notices: live.Handler,
 	})
 	if err != nil {
