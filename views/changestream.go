@@ -22,7 +22,7 @@ func (s *Server) streamChanges(q query, at place, limit int) *answer {
 		beat := true
 		for {
 			wake := s.files.changes.wait(workspace) // before the read, so that no change is missed
-			p, err := s.readPage(partition, q, at, limit)
+			p, err := s.readLivePage(partition, q, at, limit)
 			if err == nil {
 				err = s.writeEvents(out, q, at, p, beat && p.upToDate)
 			}

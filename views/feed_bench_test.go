@@ -36,9 +36,10 @@ func BenchmarkFeedReaders(b *testing.B) {
 		ready.Add(1)
 		ended.Go(func() {
 			lines := bufio.NewScanner(conn)
+			first := sync.OnceFunc(ready.Done)
 			for lines.Scan() {
 				if bytes.Contains(lines.Bytes(), []byte("event: heartbeat")) {
-					ready.Done()
+					first()
 				}
 				if _, rest, ok := bytes.Cut(lines.Bytes(), []byte(`"name":"`)); ok {
 					sent, _, _ := bytes.Cut(rest, []byte(`"`))

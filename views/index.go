@@ -202,7 +202,7 @@ func applyFile(w *localstore.Writer, offset int64, key string, value []byte) (ch
 	return done, reindex(w, workspace, file, old, &row, offset)
 }
 
-// reindex replaces the index entries of the row before, nil if there was none. An entry that stays is not written again.
+// reindex replaces the index entries of the row before, nil if there was none. An entry that stays is not written.
 func reindex(w *localstore.Writer, workspace, file string, before, row *tidemarkv1.FileState, offset int64) error {
 	var oldID, oldPath []byte
 	id, path := idKey(workspace, file, row), pathKey(workspace, file, row)

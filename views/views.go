@@ -64,7 +64,8 @@ type Server struct {
 	progress   *progress
 	metrics    *metrics
 	handler    http.Handler
-	heartbeat  time.Duration   // between two heartbeats of a stream
+	heartbeat  time.Duration // between two heartbeats of a stream
+	live       livePages
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
 }
