@@ -27,6 +27,8 @@ type Problem struct {
 	Code   string `json:"code"`            // one of a fixed set of words, also usable as a metric label
 	Field  string `json:"field,omitempty"` // parameter, header or JSON field at fault
 	Result any    `json:"result,omitempty"`
+	// ResyncURLs are where a client whose cursor has expired gets a new one.
+	ResyncURLs map[string]string `json:"resync,omitempty"`
 
 	header http.Header
 }
@@ -59,6 +61,12 @@ func (p *Problem) Retry(after time.Duration) *Problem {
 // Partial adds what a request did before it failed.
 func (p *Problem) Partial(result any) *Problem {
 	p.Result = result
+	return p
+}
+
+// Resync adds the URLs at which a client gets a new cursor.
+func (p *Problem) Resync(urls map[string]string) *Problem {
+	p.ResyncURLs = urls
 	return p
 }
 

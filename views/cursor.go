@@ -11,9 +11,19 @@ import (
 	"tidemark/problem"
 )
 
-// A cursor is the index key of the last file of a page, without workspace and part, and a checksum over it and its
-// query. The server keeps no state for it: files that are written or trashed between two pages do not shift the others.
-const sumSize = 8
+// A listPlace is where a page of a listing begins. Its cursor is the place, and a checksum over it and its query. The
+// server keeps no state for it: files that are written or trashed between two pages do not shift the others.
+type listPlace struct {
+	topic  topicHash // of the changelog
+	began  int64     // changelog offset up to which the copy had read at the first page
+	copied int64     // the highest one of all pages
+	tail   []byte    // index key of the last file of the page before, without workspace and part; nil on the first page
+}
+
+const (
+	sumSize  = 8
+	headSize = sumSize + len(topicHash{}) + 16 // of a cursor, before the tail
+)
 
 // maxCursor is longer than any valid cursor: a file id and a path of the largest size, with every byte escaped.
 const maxCursor = 16 << 10
@@ -41,24 +51,31 @@ func (q query) sum(tail []byte) []byte {
 	return h.Sum(nil)[:sumSize]
 }
 
-// encodeCursor returns the cursor after the file at tail.
-func (q query) encodeCursor(tail []byte) string {
-	return base64.RawURLEncoding.EncodeToString(append(q.sum(tail), tail...))
+// encodeCursor returns the cursor after the file at p.tail.
+func (q query) encodeCursor(p listPlace) string {
+	b := append(make([]byte, sumSize, headSize+len(p.tail)), p.topic[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(p.began))
+	b = append(binary.BigEndian.AppendUint64(b, uint64(p.copied)), p.tail...)
+	copy(b, q.sum(b[sumSize:]))
+	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// decodeCursor returns the index key after which the next page begins.
-func (q query) decodeCursor(cursor string) (tail []byte, err error) {
+// decodeCursor returns where the next page begins.
+func (q query) decodeCursor(cursor string) (p listPlace, err error) {
 	if len(cursor) > maxCursor {
-		return nil, errBadCursor
+		return p, errBadCursor
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
-	if err != nil || len(b) <= sumSize || !bytes.Equal(b[:sumSize], q.sum(b[sumSize:])) {
-		return nil, errBadCursor
+	if err != nil || len(b) <= headSize || !bytes.Equal(b[:sumSize], q.sum(b[sumSize:])) {
+		return p, errBadCursor
 	}
-	if tail = b[sumSize:]; q.byPath() && !bytes.HasPrefix(tail, appendPath(nil, q.prefix)) {
-		return nil, errBadCursor
+	copy(p.topic[:], b[sumSize:])
+	p.began = int64(binary.BigEndian.Uint64(b[headSize-16:]))
+	p.copied = int64(binary.BigEndian.Uint64(b[headSize-8:]))
+	if p.tail = b[headSize:]; q.byPath() && !bytes.HasPrefix(p.tail, appendPath(nil, q.prefix)) {
+		return p, errBadCursor
 	}
-	return tail, nil
+	return p, nil
 }
 
 // badCursor is the problem of a cursor of another query, which differs in one of these parameters.

@@ -31,6 +31,8 @@ const noResource = "none"
 const (
 	codeBadField          = "bad_field"
 	codeBadCursor         = "bad_cursor"
+	codeCursorExpired     = "cursor_expired"
+	codeTooLarge          = "too_large"
 	codeUnknownWorkspace  = "unknown_workspace"
 	codeUnknownFile       = "unknown_file"
 	codeUnknownPath       = "unknown_path"
@@ -69,6 +71,7 @@ type call struct {
 	lag      time.Duration
 	lagKnown bool
 	reached  bool      // the barrier's position is in a row that the handler has read
+	noStore  bool      // nobody may keep the answer
 	until    time.Time // the end of any waiting
 }
 
@@ -97,6 +100,18 @@ func (s *Server) routeList() []route {
 			"/v1/workspaces/{workspace}/search", readOnly, s.files,
 			[]string{"q", "path_prefix", "mime", "status", "limit", "cursor", "at_least", "wait"},
 			s.searchFiles,
+		},
+		{
+			"/v1/workspaces/{workspace}/changes", readOnly, s.files,
+			[]string{"path_prefix", "status", "kind", "limit", "cursor", "at_least", "wait"},
+			s.getChanges,
+		},
+		{
+			"/v1/workspaces/{workspace}/changes/diff",
+			[]string{http.MethodPost},
+			s.files,
+			[]string{"path_prefix", "status", "kind", "at_least", "wait"},
+			s.diffFiles,
 		},
 		{"/v1/workspaces/{workspace}/notices", readOnly, s.files, nil, s.getNotices},
 		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
@@ -162,7 +177,7 @@ func (s *Server) serve(r route) http.Handler {
 		c := &call{request: request, coverage: &r.table.coverage}
 		var a *answer
 		err := s.prepare(c, r)
-		setWriteDeadline(w, writeTimeout+c.barrier.longest())
+		setWriteDeadline(w, writeTimeout+c.barrier.wait)
 		if err == nil {
 			a, err = r.handle(c)
 		}
@@ -246,6 +261,8 @@ func (s *Server) explain(header http.Header, r route, err error) *answer {
 	case errors.As(err, &p):
 	case errors.Is(err, context.Canceled):
 		return &answer{status: statusGone}
+	case errors.Is(err, errWiped):
+		p = recovering(s.files)
 	case errors.Is(err, errClosed):
 		p = problem.New(http.StatusServiceUnavailable, codeRecovering,
 			"the server is stopping: try another").Retry(time.Second)
@@ -265,6 +282,9 @@ const statusGone = 499
 func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-cache")
+	if c.noStore {
+		h.Set("Cache-Control", "no-store")
+	}
 	if c.lagKnown {
 		h.Set(headerLag, seconds(c.lag))
 	}

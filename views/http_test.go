@@ -20,7 +20,7 @@ func TestProblems(t *testing.T) {
 	f.put(fileRow("ws", "erased", "", isErased, 3))
 	f.now.eventsEnd[0] = 5
 	f.poll()
-	other := query{workspace: "other", status: statusActive, kind: kindFile}.encodeCursor([]byte("a"))
+	other := query{workspace: "other", status: statusActive, kind: kindFile}.encodeCursor(listPlace{tail: []byte("a")})
 	for _, c := range []struct {
 		target, code string
 		status       int
@@ -33,7 +33,7 @@ func TestProblems(t *testing.T) {
 		{"/v1/workspaces/ws/files?status=trashed", "", 200},
 		{"/v1/workspaces/ws/files/", codeUnknownPath, 404},
 		{"/v1/workspaces//files", codeUnknownPath, 404},
-		{"/v1/workspaces/ws/changes", codeUnknownPath, 404},
+		{"/v1/workspaces/ws/change", codeUnknownPath, 404},
 		{"/", codeUnknownPath, 404},
 		{"/v1/workspaces/ws/files?limit=0", codeBadField, 400},
 		{"/v1/workspaces/ws/files?limit=1001", codeBadField, 400},

@@ -79,7 +79,9 @@ func TestOlderRecordsAndNullsChangeNothing(t *testing.T) {
 		t.Errorf("%g nulls are counted, want 2", got)
 	}
 	p := kafka.Partition("ws", 4)
-	for space, want := range map[localstore.Space]int{localstore.Rows: 1, byID: 1, byPath: 1} {
+	for space, want := range map[localstore.Space]int{
+		localstore.Rows: 1, byID: 1, byPath: 1, byChange: 1,
+	} {
 		scan, found := f.Server.files.store.Scan(p, space, nil, nil), 0
 		for scan.Next() {
 			found++

@@ -45,6 +45,8 @@ type Config struct {
 
 	// MaxStaleness is the age of data past which requests are answered 503; zero: no limit.
 	MaxStaleness time.Duration
+	// CursorLifetime is how long a cursor of the changes is valid; zero: 30 days.
+	CursorLifetime time.Duration
 	// Duplicates returns how many events were dropped as duplicates; nil if the files processor runs in another
 	// process.
 	Duplicates func() int64
@@ -62,6 +64,8 @@ type Server struct {
 	progress   *progress
 	metrics    *metrics
 	handler    http.Handler
+	heartbeat  time.Duration // between two heartbeats of a stream
+	live       livePages
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
 
@@ -76,7 +80,7 @@ func New(conf Config) (*Server, error) {
 	if _, err := conf.Kafka.Franz(); err != nil { // wrong settings are reported before Run
 		return nil, err
 	}
-	s := &Server{conf: conf, recheckEvery: recheckEvery}
+	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatEvery}
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)

@@ -44,14 +44,6 @@ type barrier struct {
 	wait     time.Duration
 }
 
-// longest returns how long a request with this barrier may wait.
-func (b barrier) longest() time.Duration {
-	if b.position == nil {
-		return 0
-	}
-	return b.wait
-}
-
 func parseBarrier(query url.Values) (barrier, error) {
 	b := barrier{wait: defaultWait}
 	var err error

@@ -55,6 +55,7 @@ type cli struct {
 	Get     getCommand     `cmd:"" help:"Show the state of one file."`
 	Ls      lsCommand      `cmd:"" help:"List the files of a workspace."`
 	Search  searchCommand  `cmd:"" help:"Search the files of a workspace by words of name and path."`
+	Changes changesCommand `cmd:"" help:"Print the changes of a workspace's files, and follow them."`
 	Tail    tailCommand    `cmd:"" help:"Print the records of a topic."`
 	Why     whyCommand     `cmd:"" help:"List the events of a file and the outcome of each."`
 	Dlq     dlqCommand     `cmd:"" help:"List, show, replay or drop dead letters: events that could not be folded."`

@@ -15,8 +15,9 @@ import (
 
 // serveFlags are the settings of the query API.
 type serveFlags struct {
-	APIAddr      string        `help:"Address of the query API." name:"api-addr" default:"${api_addr}" placeholder:"HOST:PORT" address:"listen"`
-	MaxStaleness time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
+	APIAddr        string        `help:"Address of the query API." name:"api-addr" default:"${api_addr}" placeholder:"HOST:PORT" address:"listen"`
+	MaxStaleness   time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
+	CursorLifetime time.Duration `help:"How long a cursor of the changes is valid." default:"720h" placeholder:"TIME"`
 }
 
 // maxReaders is how many connections the query API has open: a request may wait for up to a minute, and an answer may
@@ -76,7 +77,8 @@ func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]ser
 	config := views.Config{
 		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(conf.data, "views"),
 		Log: log, Metrics: h.registry,
-		MaxStaleness: f.MaxStaleness, Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search,
+		MaxStaleness: f.MaxStaleness, CursorLifetime: f.CursorLifetime,
+		Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search,
 	}
 	if h.apiGuard != nil {
 		config.Authorize, config.Session = h.apiGuard.Authorize, h.apiGuard.SessionHandler()

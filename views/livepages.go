@@ -1,0 +1,61 @@
+package views
+
+import "sync"
+
+// The bounds of livePages.
+const (
+	maxLivePages = 256
+	maxLiveBytes = 64 << 10 // of a page
+)
+
+// livePages keeps the last page of each query that was read for a stream. The streams of a query that are up to date
+// wait at the same place, and wake at the same change: one of them reads and encodes it.
+type livePages struct {
+	mu    sync.Mutex
+	pages map[liveKey]*livePage
+}
+
+type liveKey struct {
+	query
+	limit int
+}
+
+// A livePage is the page after a place; its lock is held while it is read.
+type livePage struct {
+	mu   sync.Mutex
+	next int64 // of the place
+	page feedPage
+}
+
+func (l *livePages) of(key liveKey) *livePage {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.pages[key]
+	if p == nil {
+		if len(l.pages) == maxLivePages || l.pages == nil {
+			l.pages = map[liveKey]*livePage{}
+		}
+		p = &livePage{next: unknown}
+		l.pages[key] = p
+	}
+	return p
+}
+
+// readLivePage is readPage, or the page that another stream has read from the same place, if that is the newest.
+func (s *Server) readLivePage(partition int32, q query, at place, limit int) (feedPage, error) {
+	if at.next != at.copied { // between two pages
+		return s.readPage(partition, q, at, limit)
+	}
+	live := s.live.of(liveKey{q, limit})
+	live.mu.Lock()
+	defer live.mu.Unlock()
+	next, _ := s.files.frontiers[partition].offsets()
+	if p := live.page; live.next == at.next && p.upToDate && next != unknown && p.at.copied >= next {
+		return p, nil
+	}
+	p, err := s.readPage(partition, q, at, limit)
+	if live.next = unknown; err == nil && len(p.changes) > 0 && p.bytes <= maxLiveBytes {
+		live.next, live.page = at.next, p
+	}
+	return p, err
+}
