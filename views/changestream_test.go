@@ -15,14 +15,14 @@ import (
 // An event is one server-sent event.
 type sentEvent struct{ name, id, data string }
 
-// A reader reads the events of a stream.
-type reader struct {
+// A changeReader reads the events of a stream.
+type changeReader struct {
 	t     *testing.T
 	lines *bufio.Scanner
 	close func() error
 }
 
-func openStream(t *testing.T, url string, header ...string) *reader {
+func openStream(t *testing.T, url string, header ...string) *changeReader {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -41,11 +41,11 @@ func openStream(t *testing.T, url string, header ...string) *reader {
 		h.Get("Cache-Control") != "no-store" {
 		t.Fatalf("%d %v", response.StatusCode, h)
 	}
-	return &reader{t: t, lines: bufio.NewScanner(response.Body), close: response.Body.Close}
+	return &changeReader{t: t, lines: bufio.NewScanner(response.Body), close: response.Body.Close}
 }
 
 // next returns the next event, an empty one at the end of the stream.
-func (r *reader) next() (e sentEvent) {
+func (r *changeReader) next() (e sentEvent) {
 	r.t.Helper()
 	for r.lines.Scan() {
 		name, value, _ := strings.Cut(r.lines.Text(), ": ")
@@ -64,7 +64,7 @@ func (r *reader) next() (e sentEvent) {
 }
 
 // want reads the next event, whose data must have a text.
-func (r *reader) want(name, text string) sentEvent {
+func (r *changeReader) want(name, text string) sentEvent {
 	r.t.Helper()
 	e := r.next()
 	if e.name != name || !strings.Contains(e.data, text) {

@@ -80,7 +80,7 @@ type welcome struct {
 	partitions           int
 	embedded             bool
 	archive              string // URL; empty: there is none
-	tokens               bool // the query API needs one
+	tokens               bool   // the query API needs one
 	signer               signer
 }
 
