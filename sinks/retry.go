@@ -199,7 +199,7 @@ func (r *retry) refuses(ctx context.Context, why *Rejected) (atFault bool) {
 	if r.refusing.IsZero() {
 		r.setRefusing(time.Now())
 	}
-	r.fail(ctx, fmt.Errorf("it refuses all records: correct its settings, or the destination: %w", why))
+	r.fail(ctx, fmt.Errorf("the destination refuses all records: correct its settings, or the destination: %w", why))
 	if atFault = time.Since(r.refusing) >= r.refusal; atFault {
 		r.setRefusing(time.Time{})
 	}
@@ -223,9 +223,11 @@ func (r *retry) Ready() error {
 	r.breaker.State() // may notice that it is time for the next attempt
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case r.failure == nil || r.state == gobreaker.StateClosed && r.refusing.IsZero():
+	if r.failure == nil || r.state == gobreaker.StateClosed && r.refusing.IsZero() {
 		return nil
+	}
+	if _, refused := errors.AsType[*Rejected](r.failure); refused {
+		return r.failure
 	}
 	return fmt.Errorf("the destination is down: %w", r.failure)
 }

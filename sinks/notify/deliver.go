@@ -33,8 +33,8 @@ type Settings struct {
 }
 
 // A Sink delivers the notices that one rule matches to its channel, in order per file. It records an intent before each
-// attempt and the result after it. So a message is sent twice only if a process ends between an attempt and its result:
-// at most inFlight messages of each partition.
+// attempt and the result after it. A message is sent twice only if nobody knows the result of its attempt: at most
+// inFlight messages of each partition after a crash, at most a batch when a paused owner continues.
 type Sink struct {
 	Sender
 	Settings
