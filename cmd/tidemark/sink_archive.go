@@ -59,7 +59,7 @@ func (f archiveFlags) services(h *host, data, instance string) ([]service, error
 
 const (
 	archiveBuffer  = 256 << 10       // for each partition: what is archived waits in files
-	archiveAttempt = 5 * time.Minute // all partitions may upload 64 MiB at the same time
+	archiveAttempt = 5 * time.Minute // an upload of 64 MiB may have to wait for one of 4 slots
 )
 
 // destination returns the doctor's check, which reads the archive.
