@@ -138,8 +138,8 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 		if s.progress.changelogEndsBefore(partition, offset, began.Add(endConfirmedAfter)) {
 			return s.expired(c, "the files table ends before the cursor")
 		}
-		return problem.New(http.StatusServiceUnavailable, codeNotReached, fmt.Sprintf("the cursor is from another "+
-			"instance, and this one has %d records of the files table to read before: try again, or raise wait "+
+		return problem.New(http.StatusServiceUnavailable, codeNotReached, fmt.Sprintf("this instance has %d "+
+			"records of the files table to read before it can continue at this cursor: try again, or raise wait "+
 			"(at most 60s)", offset-next)).On("cursor").Retry(time.Second)
 	}
 }

@@ -201,7 +201,7 @@ func TestLongPoll(t *testing.T) {
 	if list, _ = changes(t, <-got); list != "" {
 		t.Errorf("when stopped: %q", list)
 	}
-	if n := len(f.Server.files.changes.rows); n > 0 {
+	if n := len(f.Server.files.changes.keys); n > 0 {
 		t.Errorf("%d waiters are left", n)
 	}
 }

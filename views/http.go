@@ -164,9 +164,6 @@ func unknownPath() *problem.Problem {
 
 func methodNotAllowed(allowed []string) *problem.Problem {
 	detail := "use " + strings.Join(allowed, " or ")
-	if slices.Equal(allowed, readOnly) {
-		detail = "use GET: this API only reads"
-	}
 	return problem.New(http.StatusMethodNotAllowed, codeMethod, detail).With("Allow", strings.Join(allowed, ", "))
 }
 

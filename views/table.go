@@ -28,8 +28,8 @@ type table struct {
 	metrics *metrics
 	log     *slog.Logger
 
-	rows       rowWaiters             // by key
-	changes    rowWaiters             // by escaped workspace
+	rows       keyWaiters             // by key
+	changes    keyWaiters             // by escaped workspace
 	topicID    atomic.Pointer[string] // of the table topic, once known
 	logID      atomic.Pointer[string] // of the events topic, once known
 	generation atomic.Int64           // incremented when the store, or a partition of it, is discarded

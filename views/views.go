@@ -1,5 +1,6 @@
-// Package views serves the state of files and workspaces over HTTP, from local copies of the two tables, searches
-// from an index, and live notices from their topic.
+// Package views serves the state of files and workspaces over HTTP, and what changed since a cursor, from local copies
+// of the two tables. It serves searches from an index, and live notices from their topic. One place decides which
+// requests need a token.
 //
 // It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do
 // not respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on
