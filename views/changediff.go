@@ -94,7 +94,7 @@ func (s *Server) diffFiles(c *call) (*answer, error) {
 	}
 	next, _ := s.files.frontiers[partition].offsets()
 	if next == unknown {
-		return nil, errWiped
+		return nil, errStoreNotReady
 	}
 	d := &fileDiff{q: q, partition: partition, request: body, next: next}
 	return &answer{stream: func(out *stream) error { return s.writeDiff(out, d) }}, nil
@@ -172,8 +172,8 @@ func (s *Server) writeDiff(out *stream, d *fileDiff) error {
 	if err := s.writePass(d, write); err != nil {
 		return err
 	}
-	cursor := d.q.encodePlace(s.issue(place{next: d.next, copied: d.copied, nextEvent: unknown}, unknown))
-	return write([]byte(`],"cursor":"` + cursor + `"}`))
+	cursor := s.issue(changesCursor{next: d.next, copied: d.copied, nextEvent: unknown}, unknown)
+	return write([]byte(`],"cursor":"` + d.q.encodeChangesCursor(cursor) + `"}`))
 }
 
 func (s *Server) writePass(d *fileDiff, write func([]byte) error) error {
@@ -207,7 +207,7 @@ func (d *fileDiff) read(store *localstore.Store) (done bool, err error) {
 		return false, err
 	}
 	if d.copied, err = nextOffset(scans[0].scan, d.partition); err != nil || d.copied < d.next {
-		return false, cmp.Or(err, errWiped)
+		return false, cmp.Or(err, errStoreNotReady)
 	}
 	for range diffEntries {
 		scan := scans.smallest()

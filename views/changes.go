@@ -47,8 +47,8 @@ func (s *Server) getChanges(c *call) (*answer, error) {
 	return &answer{body: s.encodePage(q, p)}, nil
 }
 
-// startOfChanges returns the place from which the request reads, once the copy has read up to it.
-func (s *Server) startOfChanges(c *call, q query) (at place, err error) {
+// startOfChanges returns the cursor after which the request reads, once the copy has read up to it.
+func (s *Server) startOfChanges(c *call, q query) (at changesCursor, err error) {
 	partition := s.partition(c.workspace)
 	cursor := c.query.Get("cursor")
 	if last := c.request.Header.Get("Last-Event-ID"); last != "" && wantsEvents(c.request) {
@@ -57,16 +57,16 @@ func (s *Server) startOfChanges(c *call, q query) (at place, err error) {
 	if cursor == "" || cursor == latest {
 		next, _ := s.files.frontiers[partition].offsets()
 		if next == unknown {
-			return at, errWiped
+			return at, errStoreNotReady
 		}
-		at = place{copied: next, deletes: next, nextEvent: unknown}
+		at = changesCursor{copied: next, deletes: next, nextEvent: unknown}
 		if cursor == latest {
 			at.next, at.deletes = next, 0
 		}
 		return s.issue(at, unknown), nil
 	}
-	if at, err = q.decodePlace(cursor); err != nil {
-		return at, badFeedCursor()
+	if at, err = q.decodeChangesCursor(cursor); err != nil {
+		return at, badChangesCursor()
 	}
 	switch lifetime := s.cursorLifetime(); {
 	case at.topic != hashTopic(s.files.topicID.Load()):
@@ -84,7 +84,7 @@ func (s *Server) cursorLifetime() time.Duration {
 	return defaultCursorLifetime
 }
 
-func badFeedCursor() error {
+func badChangesCursor() error {
 	return problem.New(http.StatusBadRequest, codeBadCursor, "use a cursor of the same workspace, status, kind and "+
 		"path_prefix; or latest, for what changes from now on; or none, to start from the beginning").On("cursor")
 }
@@ -155,8 +155,8 @@ func (p *progress) changelogEndsBefore(partition int32, offset int64, since time
 	return p.last.filesEnd[partition] < offset
 }
 
-// pollChanges returns the first page after a place. With the parameter wait it waits for a change that is in the query.
-func (s *Server) pollChanges(c *call, q query, at place, limit int) (p feedPage, err error) {
+// pollChanges returns the first page after a cursor. With the parameter wait it waits for a change in the query.
+func (s *Server) pollChanges(c *call, q query, at changesCursor, limit int) (p changesPage, err error) {
 	partition, workspace := s.partition(c.workspace), tidemarkv1.EscapePart(c.workspace)
 	waits := c.query.Has("wait") && c.query.Get("cursor") != latest
 	timeout := time.NewTimer(time.Until(c.until))
@@ -191,8 +191,8 @@ func (s *Server) pollChanges(c *call, q query, at place, limit int) (p feedPage,
 	}
 }
 
-// readPage reads a page after a place, as of now.
-func (s *Server) readPage(partition int32, q query, at place, limit int) (p feedPage, err error) {
+// readPage reads a page after a cursor, as of now.
+func (s *Server) readPage(partition int32, q query, at changesCursor, limit int) (p changesPage, err error) {
 	next, events := s.files.frontiers[partition].offsets() // before the store is read, which has at least this much
 	err = s.files.read(func(store *localstore.Store) (err error) {
 		p, err = readChanges(store, partition, q, at, next, limit)
@@ -207,8 +207,8 @@ func (s *Server) readPage(partition int32, q query, at place, limit int) (p feed
 	return p, err
 }
 
-// issue completes a place for a new cursor. All events before nextEvent were read, if that is known.
-func (s *Server) issue(at place, nextEvent int64) place {
+// issue completes a new cursor. All events before nextEvent were read, if that is known.
+func (s *Server) issue(at changesCursor, nextEvent int64) changesCursor {
 	if log := hashTopic(s.files.logID.Load()); at.log != log {
 		at.log, at.nextEvent = log, unknown
 	}
@@ -219,14 +219,14 @@ func (s *Server) issue(at place, nextEvent int64) place {
 }
 
 // completeTo returns the position up to which all events were read, "" while that is not known.
-func completeTo(at place, partition int32) string {
+func completeTo(at changesCursor, partition int32) string {
 	if at.nextEvent <= 0 {
 		return ""
 	}
 	return (&tidemarkv1.Position{Partition: partition, Offset: at.nextEvent - 1}).Text()
 }
 
-func (s *Server) encodePage(q query, p feedPage) []byte {
+func (s *Server) encodePage(q query, p changesPage) []byte {
 	body := append(make([]byte, 0, p.bytes+len(p.changes)+512), `{"changes":[`...)
 	for i, change := range p.changes {
 		if i > 0 {
@@ -240,7 +240,7 @@ func (s *Server) encodePage(q query, p feedPage) []byte {
 		CompleteTo string    `json:"complete_to,omitempty"`
 		ExpiresAt  time.Time `json:"expires_at"`
 	}{
-		q.encodePlace(p.at), p.upToDate, completeTo(p.at, s.partition(q.workspace)),
+		q.encodeChangesCursor(p.at), p.upToDate, completeTo(p.at, s.partition(q.workspace)),
 		time.Unix(p.at.issued, 0).UTC().Add(s.cursorLifetime()),
 	})
 	return append(append(body, "],"...), rest[1:]...)

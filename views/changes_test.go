@@ -15,7 +15,7 @@ import (
 const changesOfWs = "/v1/workspaces/ws/changes"
 
 // changes lists a page of changes as "+a/3" for an upsert and "-a/4" for a delete.
-func changes(tb testing.TB, w *httptest.ResponseRecorder) (list string, a feedAnswer) {
+func changes(tb testing.TB, w *httptest.ResponseRecorder) (list string, a changesAnswer) {
 	tb.Helper()
 	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || w.Code != 200 {
 		tb.Fatalf("%d %s (%v)", w.Code, w.Body, err)
@@ -152,13 +152,13 @@ func TestExpiredCursors(t *testing.T) {
 	q := query{workspace: "w/s", status: statusAll, kind: kindFile, prefix: "/a b"}
 	target := "/v1/workspaces/w%2Fs/changes?status=all&path_prefix=/a%20b"
 	_, a := changes(t, f.get(target))
-	at, err := q.decodePlace(a.Cursor)
+	at, err := q.decodeChangesCursor(a.Cursor)
 	if err != nil {
 		t.Fatal(err)
 	}
 	old := at
 	old.issued -= 3601
-	urls := resync(t, f.get(target+"&cursor="+q.encodePlace(old)))
+	urls := resync(t, f.get(target+"&cursor="+q.encodeChangesCursor(old)))
 	if urls["list"] != "/v1/workspaces/w%2Fs/files?path_prefix=%2Fa+b&status=all" ||
 		urls["diff"] != "/v1/workspaces/w%2Fs/changes/diff?path_prefix=%2Fa+b&status=all" {
 		t.Errorf("resync with %v", urls)
@@ -168,11 +168,11 @@ func TestExpiredCursors(t *testing.T) {
 	}
 	other := at
 	other.topic[0]++
-	resync(t, f.get(target+"&cursor="+q.encodePlace(other)))
+	resync(t, f.get(target+"&cursor="+q.encodeChangesCursor(other)))
 
 	beyond := at
 	beyond.next, beyond.copied = 9, 9
-	w := f.get(target + "&wait=10ms&cursor=" + q.encodePlace(beyond))
+	w := f.get(target + "&wait=10ms&cursor=" + q.encodeChangesCursor(beyond))
 	if code(t, w) != codeNotReached || w.Header().Get("Retry-After") == "" { // a poll may be older than the cursor
 		t.Errorf("of an instance that is ahead: %d %s", w.Code, w.Body)
 	}
@@ -191,7 +191,7 @@ func TestExpiredCursors(t *testing.T) {
 			}
 		}
 	}()
-	if w = f.get(target + "&wait=1500ms&cursor=" + q.encodePlace(beyond)); code(t, w) != codeNotReached {
+	if w = f.get(target + "&wait=1500ms&cursor=" + q.encodeChangesCursor(beyond)); code(t, w) != codeNotReached {
 		t.Errorf("of records that exist: %d %s", w.Code, w.Body)
 	}
 	close(stop)
@@ -202,7 +202,7 @@ func TestExpiredCursors(t *testing.T) {
 		time.Sleep(endConfirmedAfter + 50*time.Millisecond)
 		f.poll()
 	}()
-	resync(t, f.get(target+"&wait=1500ms&cursor="+q.encodePlace(beyond)))
+	resync(t, f.get(target+"&wait=1500ms&cursor="+q.encodeChangesCursor(beyond)))
 }
 
 // A copy that is behind the cursor answers once it has caught up.
@@ -242,7 +242,7 @@ func TestAnEarlierCopyDoesNotContinue(t *testing.T) {
 	}
 	_, next := ids(t, behind.get("/v1/workspaces/ws/files?path_prefix=/&limit=1"))
 	ahead.put(fileRow("ws", "c", "/a", isActive, 2)) // from after the cursor to before it
-	var last feedAnswer
+	var last changesAnswer
 	w := ahead.get("/v1/workspaces/ws/files?path_prefix=/&cursor=" + next)
 	if err := json.Unmarshal(w.Body.Bytes(), &last); err != nil || len(last.Files) != 1 || last.ChangesCursor == "" {
 		t.Fatalf("%d %s", w.Code, w.Body)

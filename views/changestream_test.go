@@ -125,7 +125,7 @@ func TestStreamOfAnExpiredCursor(t *testing.T) {
 	server := httptest.NewServer(f.Handler())
 	defer server.Close()
 	q := query{workspace: "ws", status: statusActive, kind: kindFile}
-	r := openStream(t, server.URL+changesOfWs, "Last-Event-ID", q.encodePlace(place{issued: 1}))
+	r := openStream(t, server.URL+changesOfWs, "Last-Event-ID", q.encodeChangesCursor(changesCursor{issued: 1}))
 	if e := r.want("expired", `"resync":{"diff":"/v1/workspaces/ws/changes/diff","list":"/v1/workspaces/ws/files"}`); e.id != "" {
 		t.Errorf("a cursor after an expired one: %+v", e)
 	}

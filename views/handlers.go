@@ -138,9 +138,9 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var from listPlace
+	var from listCursor
 	if cursor := c.query.Get("cursor"); cursor != "" {
-		if from, err = q.decodeCursor(cursor); err != nil {
+		if from, err = q.decodeListCursor(cursor); err != nil {
 			return nil, badCursor("status, kind and path_prefix")
 		}
 	}
@@ -158,7 +158,7 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 		}
 		copied, err := nextOffset(store, partition) // after the page was read
 		if err == nil && copied < from.began {
-			err = errWiped
+			err = errStoreNotReady
 		}
 		from.copied = max(from.copied, copied)
 		return err
@@ -172,21 +172,21 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	}
 	if p.next != nil {
 		from.tail = p.next
-		return pageOf(p.files, q.encodeCursor(from), ""), nil
+		return pageOf(p.files, q.encodeListCursor(from), ""), nil
 	}
-	changes := s.issue(place{next: from.began, copied: from.copied, nextEvent: unknown}, unknown)
-	return pageOf(p.files, "", q.encodePlace(changes)), nil
+	changes := s.issue(changesCursor{next: from.began, copied: from.copied, nextEvent: unknown}, unknown)
+	return pageOf(p.files, "", q.encodeChangesCursor(changes)), nil
 }
 
 // startOfListing returns where a page begins. All pages are read from copies that have read at least what that of the
 // first page had: its offset is where the changes continue.
-func (s *Server) startOfListing(c *call, from listPlace) (listPlace, error) {
+func (s *Server) startOfListing(c *call, from listCursor) (listCursor, error) {
 	topic := hashTopic(s.files.topicID.Load())
 	switch next, _ := s.files.frontiers[s.partition(c.workspace)].offsets(); {
 	case next == unknown:
-		return from, errWiped
+		return from, errStoreNotReady
 	case from.tail == nil:
-		return listPlace{topic: topic, began: next}, nil
+		return listCursor{topic: topic, began: next}, nil
 	case from.topic != topic:
 		return from, s.expired(c, "the files table was recreated")
 	}

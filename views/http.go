@@ -258,7 +258,7 @@ func (s *Server) explain(header http.Header, r route, err error) *answer {
 	case errors.As(err, &p):
 	case errors.Is(err, context.Canceled):
 		return &answer{status: statusGone}
-	case errors.Is(err, errWiped):
+	case errors.Is(err, errStoreNotReady):
 		p = recovering(s.files)
 	case errors.Is(err, errClosed):
 		p = problem.New(http.StatusServiceUnavailable, codeRecovering,

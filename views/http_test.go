@@ -20,7 +20,8 @@ func TestProblems(t *testing.T) {
 	f.put(fileRow("ws", "erased", "", isErased, 3))
 	f.now.eventsEnd[0] = 5
 	f.poll()
-	other := query{workspace: "other", status: statusActive, kind: kindFile}.encodeCursor(listPlace{tail: []byte("a")})
+	ofOther := query{workspace: "other", status: statusActive, kind: kindFile}
+	other := ofOther.encodeListCursor(listCursor{tail: []byte("a")})
 	for _, c := range []struct {
 		target, code string
 		status       int

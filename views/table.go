@@ -46,7 +46,7 @@ type table struct {
 }
 
 // An applyFunc applies the table record at a changelog offset to the rows and indexes of a copy.
-type applyFunc func(w *localstore.Writer, offset int64, key string, value []byte) (change, error)
+type applyFunc func(w *localstore.Writer, offset int64, key string, value []byte) (applied, error)
 
 // A partitionState is what the last poll found of a partition.
 type partitionState struct {
@@ -122,7 +122,7 @@ func (t *table) read(f func(s *localstore.Store) error) error {
 // cannot separate them.
 func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	partition := ctx.Partition()
-	var done change
+	var done applied
 	if err := t.read(func(s *localstore.Store) error {
 		return s.Update(partition, ctx.Offset(), func(w *localstore.Writer) (err error) {
 			if kafka.FilePartition([]byte(key), t.topic.Partitions) != partition {
@@ -150,7 +150,7 @@ func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, va
 
 // skipped counts a record without effect. Older versions are normal after a failover; anything else was written by
 // another program, which is logged once for each cause.
-func (t *table) skipped(c change, partition int32, offset int64) {
+func (t *table) skipped(c applied, partition int32, offset int64) {
 	t.metrics.skipped.WithLabelValues(t.name, c.skipped).Inc()
 	if c.skipped == skipOlder {
 		return

@@ -66,7 +66,7 @@ type Server struct {
 	metrics    *metrics
 	handler    http.Handler
 	heartbeat  time.Duration // between two heartbeats of a stream
-	live       livePages
+	shared     sharedPages
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
 
@@ -81,7 +81,7 @@ func New(conf Config) (*Server, error) {
 	if _, err := conf.Kafka.Franz(); err != nil { // wrong settings are reported before Run
 		return nil, err
 	}
-	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatEvery}
+	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval}
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)

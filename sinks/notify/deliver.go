@@ -155,8 +155,8 @@ func (s *Sink) group(matched []item, known map[string]Delivery, result *sinks.Pa
 const inFlight = 8
 
 // sendAll sends messages about different files at the same time: more and more as long as all are accepted, and one by
-// one after a failure. It goes on after a failure, with other files: if a message is accepted, the one that failed is at fault and not the channel.
-// After two failures in a row it stops. It returns the records that are not delivered.
+// one after a failure. It goes on after a failure, with other files: if a message is accepted, the one that failed is
+// at fault and not the channel. After two failures in a row it stops. It returns the records that are not delivered.
 func (s *Sink) sendAll(
 	ctx context.Context, groups [][]item, known map[string]Delivery, result *sinks.Partial,
 ) (again map[*sinks.Record]bool) {

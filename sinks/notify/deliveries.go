@@ -110,7 +110,7 @@ func (d *Deliveries) Put(ctx context.Context, rule, op string, partition int32, 
 	for from, h := range d.known {
 		if from.partition == partition {
 			h.own[r.Offset] = true
-			for h.own[h.next] { // else another process has written in between, or an earlier Put is not acknowledged yet
+			for h.own[h.next] { // else another process has written in between, or an earlier Put waits
 				delete(h.own, h.next)
 				h.next++
 			}
