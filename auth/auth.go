@@ -99,7 +99,7 @@ func (g *Guard) Authorize(request *http.Request, workspace string) (allowed bool
 }
 
 // AdminHandler serves the paths in open to everyone, and all others to those with the right admin for all workspaces:
-// the admin address shows and changes data of every workspace. Cookies do not count here: they are those of the query
+// the admin address shows and changes data of every workspace. Cookies are ignored here: they are those of the query
 // API, which browsers send to every port of a host.
 func (g *Guard) AdminHandler(next http.Handler, open ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {

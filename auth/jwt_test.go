@@ -329,19 +329,19 @@ func TestKeyRotation(t *testing.T) {
 		wantCode(t, err, codeBadToken, "")
 	}
 	check("after many unknown keys", true, false, 1)
-	now = now.Add(keysAtMost)
+	now = now.Add(minKeysInterval)
 	check("after it", true, true, 2)
 	i.body.Store(nil)
-	now = now.Add(keysEvery)
+	now = now.Add(keysInterval)
 	check("without an answer", true, true, 3)
 	i.serve(`{"keys":[]}`)
-	now = now.Add(keysEvery)
+	now = now.Add(keysInterval)
 	check("without keys", true, true, 4)
 	i.serve(strings.Repeat(" ", maxSource+1))
-	now = now.Add(keysEvery)
+	now = now.Add(keysInterval)
 	check("an endless answer", true, true, 5)
 	i.serve(keySetOf(t, public(young, "young")))
-	now = now.Add(keysEvery)
+	now = now.Add(keysInterval)
 	check("removed", false, true, 6)
 }
 
@@ -358,7 +358,7 @@ func TestTheIssuerIsDown(t *testing.T) {
 		wantCode(t, err, codeNoKeys, token)
 	}
 	i.serve(keySetOf(t, public(key, "1")))
-	now = now.Add(keysAtMost)
+	now = now.Add(minKeysInterval)
 	if _, err := j.Verify(t.Context(), token); err != nil || i.requests.Load() != 2 {
 		t.Errorf("%v after %d requests", err, i.requests.Load())
 	}

@@ -15,8 +15,8 @@ import (
 // maxSource bounds a file of tokens, and an answer with keys.
 const maxSource = 1 << 20
 
-// fileEvery is how often a file is read again. Its bytes are compared: a time of change can be too coarse.
-const fileEvery = time.Second
+// fileInterval is how often a file is read again. Its bytes are compared: a time of change can be too coarse.
+const fileInterval = time.Second
 
 // A reloaded value is parsed from a source that changes: a file or a URL. Nothing runs in the background: a request
 // that finds the value too old reads the source. A source that fails leaves the value as it is.

@@ -69,7 +69,7 @@ func (t *Tokens) Len() int { return len(*t.entries.value.Load()) }
 func (t *Tokens) Verify(ctx context.Context, token string) (*Identity, error) {
 	sum := sha256.Sum256([]byte(token))
 	var found *entry
-	entries := *t.entries.get(ctx, fileEvery, false)
+	entries := *t.entries.get(ctx, fileInterval, false)
 	for i := range entries {
 		if subtle.ConstantTimeCompare(entries[i].SHA256[:], sum[:]) == 1 {
 			found = &entries[i]
