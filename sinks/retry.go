@@ -190,10 +190,10 @@ func (r *retry) acceptances() int {
 	return r.accepted
 }
 
-// refuses notes that a record waits because the destination refuses it and has accepted no other one. It reports
+// noteRejection notes that a record waits, because the destination refuses it and has accepted no other one. It reports
 // whether the record counts as at fault: one of all that wait does when Config.Refusal has passed, because those behind
 // it may be accepted.
-func (r *retry) refuses(ctx context.Context, why *Rejected) (atFault bool) {
+func (r *retry) noteRejection(ctx context.Context, why *Rejected) (atFault bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.refusing.IsZero() {
@@ -206,8 +206,8 @@ func (r *retry) refuses(ctx context.Context, why *Rejected) (atFault bool) {
 	return atFault
 }
 
-// waitsNoMore notes that the record that waits, since all are refused, goes to another process.
-func (r *retry) waitsNoMore() {
+// clearRefusing is called when a refused record stops waiting, because its partition goes to another process.
+func (r *retry) clearRefusing() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.setRefusing(time.Time{})

@@ -40,7 +40,7 @@ type Sink struct {
 	Settings
 	rule    *Rule
 	limit   *rate.Limiter
-	webhook bool // its receiver belongs to someone else: attempts get rare, and end
+	webhook bool // its receiver belongs to someone else: long pauses, then the rule is disabled
 	now     func() time.Time
 
 	mu       sync.Mutex
@@ -98,7 +98,7 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 		if err != nil {
 			return s.storeFailed(ctx, err)
 		}
-		if err := s.learn(known); err != nil {
+		if err := s.loadState(known); err != nil {
 			return err
 		}
 		again := s.sendAll(ctx, s.group(matched, known, result), known, result)
@@ -109,7 +109,7 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 			}
 			result.Again = append(result.Again, i.Record)
 			// It is due earlier than when it failed if others have been accepted since.
-			if d := known[i.notice.GetOpId()]; isLater && d.Attempts > 0 && s.alive(d) {
+			if d := known[i.notice.GetOpId()]; isLater && d.Attempts > 0 && s.accepting(d) {
 				later.Pause = min(later.Pause, s.later(s.due(i.notice.GetOpId(), d, true), nil).Pause)
 			}
 		}
@@ -233,8 +233,8 @@ func (s *Sink) send(ctx context.Context, g []item, known map[string]Delivery) er
 	if d.First.IsZero() {
 		d.First = now
 	}
-	alive := s.alive(d)
-	for _, at := range []time.Time{s.due(op, d, alive), paused} {
+	accepting := s.accepting(d)
+	for _, at := range []time.Time{s.due(op, d, accepting), paused} {
 		if at.After(now) {
 			return s.waiting(at, errors.New(cmp.Or(d.Answer, "the destination asked for a pause")))
 		}
@@ -258,7 +258,7 @@ func (s *Sink) send(ctx context.Context, g []item, known map[string]Delivery) er
 	if failed != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the partition goes to another process
 	}
-	outcome := s.judge(&d, failed, alive)
+	outcome := s.recordResult(&d, failed, accepting)
 	s.count(d.State)
 	if err := s.record(sending, g, known, d); err != nil {
 		return s.storeFailed(ctx, err)
