@@ -145,7 +145,7 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 }
 
 // changelogEndsBefore reports whether the files table is known to end before an offset. A poll that began before since
-// may be older than the offset, or be answered by a deposed leader.
+// may be older than the offset, or be answered by a stale leader.
 func (p *progress) changelogEndsBefore(partition int32, offset int64, since time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -106,7 +106,7 @@ func (w *world) epoch() {
 	}
 }
 
-// disturb appends what changes no row: rewrites, records of a deposed owner and of other programs, which the owner
+// disturb appends what changes no row: rewrites, records of a former owner and of other programs, which the owner
 // answers by writing its row again, and rows of another workspace.
 func (w *world) disturb() {
 	id := fmt.Sprintf("f%02d", w.random.IntN(30))

@@ -250,7 +250,7 @@ func TestAtLeastOfARecordWithoutARow(t *testing.T) {
 	}
 }
 
-// Whether an offset is beyond the end is decided by polls that begin after the request. A deposed leader that was
+// Whether an offset is beyond the end is decided by polls that begin after the request. A stale leader that was
 // paused reports an old end at first.
 func TestAtLeastBeyondTheEnd(t *testing.T) {
 	for name, wakes := range map[string]bool{"beyond": false, "old end": true} {

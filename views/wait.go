@@ -148,7 +148,7 @@ func waitError(ctx context.Context, b barrier, err error) error {
 
 var errBeyondEnd = errors.New("beyond the end of the log")
 
-// endConfirmedAfter is how long brokers must keep reporting that an offset is beyond the end. A deposed leader that was
+// endConfirmedAfter is how long brokers must keep reporting that an offset is beyond the end. A stale leader that was
 // paused reports an old end until it learns of the new leader.
 const endConfirmedAfter = time.Second
 
