@@ -125,7 +125,7 @@ func parseTokens(path string, data []byte) ([]entry, error) {
 		if len(e.Rights) == 0 {
 			f.Failf(at+".rights", "want read, admin or both")
 		}
-		if slices.Contains(e.Workspaces, AllWorkspaces) && len(e.Workspaces) > 1 {
+		if slices.Contains(e.Workspaces, allWorkspaces) && len(e.Workspaces) > 1 {
 			f.Failf(at+".workspaces", `"*" means all workspaces: remove the others`)
 		}
 	}
