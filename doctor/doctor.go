@@ -48,6 +48,9 @@ type Config struct {
 
 	Destinations []Destination // of the sinks whose settings are known
 
+	// Tokens loads what tokens are verified with, and says what that is; nil: no such settings are known.
+	Tokens func(ctx context.Context) (what string, err error)
+
 	// Resembles returns the known name of an event that an unknown one may mean, empty for none.
 	Resembles func(name string) string
 }
@@ -100,7 +103,20 @@ func Run(ctx context.Context, c Config, report func(Finding)) {
 		checks[i] = d.reachable(checks[i])
 	}
 	checks = append(checks, c.destinationChecks()...)
+	if c.Tokens != nil {
+		checks = append(checks, check{"tokens", c.tokens})
+	}
 	runAll(ctx, report, append(checks, c.urlChecks()...)...)
+}
+
+// tokens loads tokens or keys as the roles do.
+func (c Config) tokens(ctx context.Context) []Finding {
+	what, err := c.Tokens(ctx)
+	if err != nil {
+		return one(Failure, err.Error(), "correct the file, or --auth, --tokens-file, --jwks or --jwt-…; a role that "+
+			"runs keeps the tokens and keys that it has read before")
+	}
+	return one(OK, what, "")
 }
 
 // runAll runs checks concurrently and reports their findings in the order of the checks.

@@ -1,8 +1,8 @@
 // Package problem writes HTTP errors in the form of RFC 9457, "Problem Details for HTTP APIs".
 //
-// Every answer that is an error is one JSON object with type, title, status, detail and code, and the name of the field
-// or header at fault if there is one. Clients branch on the code, so codes do not change. It decides no status and logs
-// nothing.
+// Every answer that is an error is one JSON object with type, title, status, detail and code. It may also have the
+// field or header at fault, what the request did before it failed, and where a client gets a new cursor. Clients branch
+// on the code, so codes do not change. The package decides no status and logs nothing.
 package problem
 
 import (
@@ -27,6 +27,8 @@ type Problem struct {
 	Code   string `json:"code"`            // one of a fixed set of words, also usable as a metric label
 	Field  string `json:"field,omitempty"` // parameter, header or JSON field at fault
 	Result any    `json:"result,omitempty"`
+	// ResyncURLs are where a client whose cursor has expired gets a new one.
+	ResyncURLs map[string]string `json:"resync,omitempty"`
 
 	header http.Header
 }
@@ -59,6 +61,12 @@ func (p *Problem) Retry(after time.Duration) *Problem {
 // Partial adds what a request did before it failed.
 func (p *Problem) Partial(result any) *Problem {
 	p.Result = result
+	return p
+}
+
+// Resync adds the URLs at which a client gets a new cursor.
+func (p *Problem) Resync(urls map[string]string) *Problem {
+	p.ResyncURLs = urls
 	return p
 }
 

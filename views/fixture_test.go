@@ -67,6 +67,8 @@ func (f *fixture) open(table *table) {
 	}
 	id := testLog
 	table.logID.Store(&id)
+	topic := "cluster/topic"
+	table.topicID.Store(&topic)
 	table.store = store
 	f.t.Cleanup(func() { table.close() })
 	for p := range int32(4) {

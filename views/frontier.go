@@ -38,6 +38,7 @@ type frontier struct {
 	applied    [appliedWindow / 64]uint64
 	pending    []checkpoint
 	changed    chan struct{} // closed and removed when nextEvent changes; nil without a waiter
+	read       chan struct{} // the same of nextRecord
 }
 
 // A checkpoint relates two offsets: a copy that has read the changelog up to end (exclusive) contains all events before
@@ -50,7 +51,7 @@ func newFrontier() *frontier { return &frontier{nextRecord: unknown, nextEvent: 
 func (f *frontier) apply(nextRecord int64, events []int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.nextRecord = nextRecord
+	f.setNextRecord(nextRecord)
 	if f.nextEvent == unknown {
 		f.advance()
 		return
@@ -147,6 +148,24 @@ func (f *frontier) wait() <-chan struct{} {
 	return f.changed
 }
 
+// waitRecord returns a channel that is closed when nextRecord changes.
+func (f *frontier) waitRecord() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.read == nil {
+		f.read = make(chan struct{})
+	}
+	return f.read
+}
+
+func (f *frontier) setNextRecord(offset int64) {
+	f.nextRecord = offset
+	if f.read != nil {
+		close(f.read)
+		f.read = nil
+	}
+}
+
 // open sets the changelog offset at which reading resumes, once the store is open. A lower one than before means that
 // the store was wiped.
 func (f *frontier) open(nextRecord int64) {
@@ -155,7 +174,7 @@ func (f *frontier) open(nextRecord int64) {
 	if nextRecord < f.nextRecord {
 		f.clear()
 	}
-	f.nextRecord = nextRecord
+	f.setNextRecord(nextRecord)
 	f.advance()
 }
 

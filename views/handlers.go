@@ -29,8 +29,7 @@ func (s *Server) begin(c *call, key string, enough reachedFunc) error {
 	c.until = time.Now().Add(c.barrier.wait)
 	for _, t := range []*table{s.files, s.workspaces} {
 		if !t.complete() {
-			return problem.New(http.StatusServiceUnavailable, codeRecovering, "the local copy of the "+t.name+
-				" table is still being read: try again shortly").Retry(time.Second)
+			return recovering(t)
 		}
 	}
 	if err := s.await(c.request.Context(), c.barrier, []*coverage{c.coverage}, key, enough); err != nil {
@@ -40,6 +39,11 @@ func (s *Server) begin(c *call, key string, enough reachedFunc) error {
 		c.lag, c.lagKnown = s.lagFor(c)
 	}
 	return s.checkAge(c)
+}
+
+func recovering(t *table) *problem.Problem {
+	return problem.New(http.StatusServiceUnavailable, codeRecovering, "the local copy of the "+t.name+
+		" table is still being read: try again shortly").Retry(time.Second)
 }
 
 // checkAge refuses an answer that is older than the operator allows.
@@ -130,17 +134,33 @@ func matches(headers []string, etag string) bool {
 }
 
 func (s *Server) listFiles(c *call) (*answer, error) {
-	q, from, limit, err := parseListing(c)
+	q, limit, err := parseQuery(c)
 	if err != nil {
 		return nil, err
+	}
+	var from listCursor
+	if cursor := c.query.Get("cursor"); cursor != "" {
+		if from, err = q.decodeListCursor(cursor); err != nil {
+			return nil, badCursor("status, kind and path_prefix")
+		}
 	}
 	if err := s.begin(c, "", nil); err != nil {
 		return nil, err
 	}
-	var p page
 	partition := s.partition(c.workspace)
+	if from, err = s.startOfListing(c, from); err != nil {
+		return nil, err
+	}
+	var p page
 	if err := s.files.read(func(store *localstore.Store) (err error) {
-		p, err = list(store, partition, q, from, limit)
+		if p, err = list(store, partition, q, from.tail, limit); err != nil {
+			return err
+		}
+		copied, err := nextOffset(store, partition) // after the page was read
+		if err == nil && copied < from.began {
+			err = errStoreNotReady
+		}
+		from.copied = max(from.copied, copied)
 		return err
 	}); err != nil {
 		return nil, err
@@ -150,23 +170,46 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 			return nil, err
 		}
 	}
-	next := ""
 	if p.next != nil {
-		next = q.encodeCursor(p.next)
+		from.tail = p.next
+		return pageOf(p.files, q.encodeListCursor(from), ""), nil
 	}
-	return pageOf(p.files, next), nil
+	changes := s.issue(changesCursor{next: from.began, copied: from.copied, nextEvent: unknown}, unknown)
+	return pageOf(p.files, "", q.encodeChangesCursor(changes)), nil
 }
 
-// pageOf returns the answer of a page. An empty cursor is that of the last one.
-func pageOf(files []byte, next string) *answer {
-	body := append(append([]byte(`{"files":[`), files...), `],"next_cursor":`...)
-	if next == "" {
-		body = append(body, "null}"...)
-	} else {
-		quoted, _ := json.Marshal(next) // a string can always be encoded
-		body = append(append(body, quoted...), '}')
+// startOfListing returns where a page begins. All pages are read from copies that have read at least what that of the
+// first page had: its offset is where the changes continue.
+func (s *Server) startOfListing(c *call, from listCursor) (listCursor, error) {
+	topic := hashTopic(s.files.topicID.Load())
+	switch next, _ := s.files.frontiers[s.partition(c.workspace)].offsets(); {
+	case next == unknown:
+		return from, errStoreNotReady
+	case from.tail == nil:
+		return listCursor{topic: topic, began: next}, nil
+	case from.topic != topic:
+		return from, s.expired(c, "the files table was recreated")
 	}
-	return &answer{body: body}
+	return from, s.awaitRecord(c, s.partition(c.workspace), from.began)
+}
+
+// pageOf returns the answer of a page. The last one has no next cursor. Only that of a listing has a cursor of changes.
+func pageOf(files []byte, next, changes string) *answer {
+	body := append(append([]byte(`{"files":[`), files...), `],"next_cursor":`...)
+	quote := func(cursor string) {
+		quoted, _ := json.Marshal(cursor) // a string can always be encoded
+		body = append(body, quoted...)
+	}
+	if next == "" {
+		body = append(body, "null"...)
+	} else {
+		quote(next)
+	}
+	if changes != "" {
+		body = append(body, `,"changes_cursor":`...)
+		quote(changes)
+	}
+	return &answer{body: append(body, '}')}
 }
 
 // checkExists refuses a workspace without a row in either copy. That takes both copies to decide, so the barrier and
@@ -213,24 +256,19 @@ func (s *Server) exists(c *call, partition int32) (exists bool, err error) {
 	return exists, err
 }
 
-// parseListing parses the parameters of a listing.
-func parseListing(c *call) (q query, from []byte, limit int, err error) {
+// parseQuery parses the parameters of listings and changes, without the cursor.
+func parseQuery(c *call) (q query, limit int, err error) {
 	q = query{workspace: c.workspace, kind: kindFile, prefix: c.query.Get("path_prefix")}
 	if q.status, limit, err = parsePage(c); err != nil {
-		return q, nil, 0, err
+		return q, 0, err
 	}
 	if c.query.Has("kind") {
 		q.kind = c.query.Get("kind")
 		if parts[q.kind] == nil {
-			return q, nil, 0, badField("kind", "kind must be file, folder or all")
+			return q, 0, badField("kind", "kind must be file, folder or all")
 		}
 	}
-	if cursor := c.query.Get("cursor"); cursor != "" {
-		if from, err = q.decodeCursor(cursor); err != nil {
-			return q, nil, 0, badCursor("status, kind and path_prefix")
-		}
-	}
-	return q, from, limit, nil
+	return q, limit, nil
 }
 
 // parsePage parses the parameters that all pages of files have.

@@ -31,6 +31,8 @@ const noResource = "none"
 const (
 	codeBadField          = "bad_field"
 	codeBadCursor         = "bad_cursor"
+	codeCursorExpired     = "cursor_expired"
+	codeTooLarge          = "too_large"
 	codeUnknownWorkspace  = "unknown_workspace"
 	codeUnknownFile       = "unknown_file"
 	codeUnknownPath       = "unknown_path"
@@ -69,6 +71,7 @@ type call struct {
 	lag      time.Duration
 	lagKnown bool
 	reached  bool      // the barrier's position is in a row that the handler has read
+	noStore  bool      // nobody may keep the answer
 	until    time.Time // the end of any waiting
 }
 
@@ -98,8 +101,21 @@ func (s *Server) routeList() []route {
 			[]string{"q", "path_prefix", "mime", "status", "limit", "cursor", "at_least", "wait"},
 			s.searchFiles,
 		},
+		{
+			"/v1/workspaces/{workspace}/changes", readOnly, s.files,
+			[]string{"path_prefix", "status", "kind", "limit", "cursor", "at_least", "wait"},
+			s.getChanges,
+		},
+		{
+			"/v1/workspaces/{workspace}/changes/diff",
+			[]string{http.MethodPost},
+			s.files,
+			[]string{"path_prefix", "status", "kind", "at_least", "wait"},
+			s.diffFiles,
+		},
 		{"/v1/workspaces/{workspace}/notices", readOnly, s.files, nil, s.getNotices},
 		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
+		{"/v1/session", []string{http.MethodPost, http.MethodDelete}, s.files, nil, s.session},
 		{"/openapi.json", readOnly, s.files, nil, s.getOpenAPI},
 	}
 }
@@ -148,9 +164,6 @@ func unknownPath() *problem.Problem {
 
 func methodNotAllowed(allowed []string) *problem.Problem {
 	detail := "use " + strings.Join(allowed, " or ")
-	if slices.Equal(allowed, readOnly) {
-		detail = "use GET: this API only reads"
-	}
 	return problem.New(http.StatusMethodNotAllowed, codeMethod, detail).With("Allow", strings.Join(allowed, ", "))
 }
 
@@ -161,7 +174,7 @@ func (s *Server) serve(r route) http.Handler {
 		c := &call{request: request, coverage: &r.table.coverage}
 		var a *answer
 		err := s.prepare(c, r)
-		setWriteDeadline(w, writeTimeout+c.barrier.longest())
+		setWriteDeadline(w, writeTimeout+c.barrier.wait)
 		if err == nil {
 			a, err = r.handle(c)
 		}
@@ -171,11 +184,16 @@ func (s *Server) serve(r route) http.Handler {
 		if a.status == 0 {
 			a.status = http.StatusOK
 		}
+		if a.handler != nil || a.stream != nil {
+			allowed, release := s.whileAllowed(c, r)
+			defer release()
+			request = allowed
+		}
 		if a.handler != nil && request.Method != http.MethodHead {
 			s.metrics.request(r.template, s.mount(w, request, a.handler), time.Since(begin))
 			return
 		}
-		if !c.lagKnown {
+		if !c.lagKnown && a.status != http.StatusUnauthorized && a.status != http.StatusForbidden {
 			c.lag, c.lagKnown = s.lagFor(c)
 		}
 		s.writeHead(w, c, a)
@@ -196,7 +214,7 @@ func (s *Server) serve(r route) http.Handler {
 // prepare reads what all routes have in common, ids and parameters, and authorizes the request.
 func (s *Server) prepare(c *call, r route) (err error) {
 	if r.template == noResource {
-		return nil
+		return s.authorize(c, r)
 	}
 	vars := mux.Vars(c.request)
 	for name, target := range map[string]*string{"workspace": &c.workspace, "file": &c.file} {
@@ -204,18 +222,13 @@ func (s *Server) prepare(c *call, r route) (err error) {
 			return problem.New(http.StatusNotFound, codeUnknownPath, "the path holds a broken escape")
 		}
 	}
-	switch allowed, err := s.conf.Authorize(c.request, c.workspace); {
-	case err != nil:
+	if err = s.authorize(c, r); err != nil {
 		return err
-	case !allowed && c.workspace != "":
-		return unknownWorkspace()
-	case !allowed:
-		return unknownPath()
 	}
 	if c.query, err = url.ParseQuery(c.request.URL.RawQuery); err != nil {
 		return problem.New(http.StatusBadRequest, codeBadField, "the query string cannot be read: "+err.Error())
 	}
-	for name, values := range c.query {
+	for _, name := range slices.Sorted(maps.Keys(c.query)) {
 		if !slices.Contains(r.parameters, name) {
 			detail := fmt.Sprintf("there is no parameter %q here; there are: %s",
 				name, strings.Join(r.parameters, ", "))
@@ -224,7 +237,7 @@ func (s *Server) prepare(c *call, r route) (err error) {
 			}
 			return badField(name, detail)
 		}
-		if len(values) > 1 {
+		if len(c.query[name]) > 1 {
 			return badField(name, "give "+name+" once")
 		}
 	}
@@ -245,6 +258,8 @@ func (s *Server) explain(header http.Header, r route, err error) *answer {
 	case errors.As(err, &p):
 	case errors.Is(err, context.Canceled):
 		return &answer{status: statusGone}
+	case errors.Is(err, errStoreNotReady):
+		p = recovering(s.files)
 	case errors.Is(err, errClosed):
 		p = problem.New(http.StatusServiceUnavailable, codeRecovering,
 			"the server is stopping: try another").Retry(time.Second)
@@ -264,6 +279,9 @@ const statusGone = 499
 func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-cache")
+	if c.noStore {
+		h.Set("Cache-Control", "no-store")
+	}
 	if c.lagKnown {
 		h.Set(headerLag, seconds(c.lag))
 	}

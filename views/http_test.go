@@ -20,7 +20,8 @@ func TestProblems(t *testing.T) {
 	f.put(fileRow("ws", "erased", "", isErased, 3))
 	f.now.eventsEnd[0] = 5
 	f.poll()
-	other := query{workspace: "other", status: statusActive, kind: kindFile}.encodeCursor([]byte("a"))
+	ofOther := query{workspace: "other", status: statusActive, kind: kindFile}
+	other := ofOther.encodeListCursor(listCursor{tail: []byte("a")})
 	for _, c := range []struct {
 		target, code string
 		status       int
@@ -33,7 +34,7 @@ func TestProblems(t *testing.T) {
 		{"/v1/workspaces/ws/files?status=trashed", "", 200},
 		{"/v1/workspaces/ws/files/", codeUnknownPath, 404},
 		{"/v1/workspaces//files", codeUnknownPath, 404},
-		{"/v1/workspaces/ws/changes", codeUnknownPath, 404},
+		{"/v1/workspaces/ws/change", codeUnknownPath, 404},
 		{"/", codeUnknownPath, 404},
 		{"/v1/workspaces/ws/files?limit=0", codeBadField, 400},
 		{"/v1/workspaces/ws/files?limit=1001", codeBadField, 400},
@@ -249,7 +250,7 @@ func TestAtLeastOfARecordWithoutARow(t *testing.T) {
 	}
 }
 
-// Whether an offset is beyond the end is decided by polls that begin after the request. A deposed leader that was
+// Whether an offset is beyond the end is decided by polls that begin after the request. A stale leader that was
 // paused reports an old end at first.
 func TestAtLeastBeyondTheEnd(t *testing.T) {
 	for name, wakes := range map[string]bool{"beyond": false, "old end": true} {
@@ -344,13 +345,15 @@ func TestOpenAPIIsTrue(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil || doc.OpenAPI != "3.1.0" {
 		t.Fatalf("not OpenAPI 3.1: %v", err)
 	}
-	routes := map[string]string{}
+	routes := map[string]string{} // the parameters of a path and method
 	for _, r := range f.routeList() {
-		routes[r.template] = strings.Join(r.parameters, " ")
+		for _, method := range r.methods {
+			routes[r.template+" "+strings.ToLower(method)] = strings.Join(r.parameters, " ")
+		}
 	}
 	if err := f.Handler().(*mux.Router).Walk(func(r *mux.Route, _ *mux.Router, _ []*mux.Route) error {
 		template, err := r.GetPathTemplate()
-		if _, ok := doc.Paths[template]["get"]; !ok {
+		if len(doc.Paths[template]) == 0 {
 			t.Errorf("%s is not documented", template)
 		}
 		return err
@@ -358,18 +361,22 @@ func TestOpenAPIIsTrue(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, operations := range doc.Paths {
-		for _, method := range []string{"get", "head"} {
+		for method, operation := range operations {
 			var names []string
-			for _, ref := range operations[method].Parameters {
+			for _, ref := range operation.Parameters {
 				p := doc.Components.Parameters[strings.TrimPrefix(ref["$ref"], "#/components/parameters/")]
 				if p.In == "query" {
 					names = append(names, p.Name)
 				}
 			}
-			if want, ok := routes[path]; !ok || strings.Join(names, " ") != want {
+			if want, ok := routes[path+" "+method]; !ok || strings.Join(names, " ") != want {
 				t.Errorf("%s %s documents %v, and takes %s", method, path, names, want)
 			}
+			delete(routes, path+" "+method)
 		}
+	}
+	if len(routes) > 0 {
+		t.Errorf("not documented: %v", routes)
 	}
 	if got := doc.Components.Parameters["Wait"].Schema.Pattern; got != waitForm.String() {
 		t.Errorf("the document's form of wait is %s", got)

@@ -2,6 +2,9 @@ package views
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -12,32 +15,36 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Rows are stored under their record key. A copy of the files table also has two indexes of them. Each is split into
+// Rows are stored under their record key. A copy of the files table also has three indexes of them. Two are split into
 // parts by kind and status, so that a page of active files never reads entries of trashed ones, or of folders:
 //
-//	byID    workspace "/" part file
-//	byPath  workspace "/" part path 0x00 0x01 file
+//	byID      workspace "/" part file                  -> offset, version
+//	byPath    workspace "/" part path 0x00 0x01 file   -> nothing
+//	byChange  workspace "/" offset                     -> file
 //
 // The workspace is escaped as in a record key, so "/" ends it and a scan of "ws1" does not include "ws10". File and
 // path are not escaped, because pages are in byte order; a 0x00 in a path becomes 0x00 0xff, which keeps that order.
-// Entries have no value.
+// The offset is that of the row's last record in the changelog that was not older than the row, as 8 bytes, big endian;
+// the version is a varint.
 const (
-	byID   localstore.Space = 1
-	byPath localstore.Space = 2
+	byID     localstore.Space = 1
+	byPath   localstore.Space = 2
+	byChange localstore.Space = 3
 )
 
 // layout is part of the pin of a store: a change of the index layout rebuilds the copy from the changelog.
-const layout = "views-2"
+const layout = "views-3"
 
-// The parts of both indexes, by kind and status. An erased row is in none.
+// The parts of byID and byPath, by kind and status. An erased row is only in byID, in a part that is not listed.
 const (
 	active        = 'a'
 	trashed       = 't'
 	activeFolder  = 'A'
 	trashedFolder = 'T'
+	unlisted      = 'x'
 )
 
-// partOf returns the part of the indexes that a row is in, 0 for a row that is in none.
+// partOf returns the part of the indexes that a row is listed in, 0 for a row that is not listed.
 func partOf(s *tidemarkv1.FileState) byte {
 	folder := s.GetKind() == tidemarkv1.Kind_KIND_FOLDER
 	switch s.GetStatus() {
@@ -72,6 +79,47 @@ func appendPath(b []byte, path string) []byte {
 	return b
 }
 
+func idKey(workspace, file string, row *tidemarkv1.FileState) []byte {
+	part := partOf(row)
+	if part == 0 {
+		part = unlisted
+	}
+	return append(indexPrefix(workspace, part), file...)
+}
+
+// pathKey returns nil for a row that is not in byPath.
+func pathKey(workspace, file string, row *tidemarkv1.FileState) []byte {
+	part := partOf(row)
+	if part == 0 || row.GetPath() == "" {
+		return nil
+	}
+	return appendPathAndFile(indexPrefix(workspace, part), row.GetPath(), file)
+}
+
+func changeKey(workspace string, offset int64) []byte {
+	b := make([]byte, 0, len(workspace)+9)
+	b = append(append(b, workspace...), '/')
+	return binary.BigEndian.AppendUint64(b, uint64(offset))
+}
+
+// idValue is the value of a byID entry.
+func idValue(offset, version int64) []byte {
+	return binary.AppendVarint(binary.BigEndian.AppendUint64(nil, uint64(offset)), version)
+}
+
+var errBadEntry = errors.New("the local copy has a bad index entry")
+
+func parseIDValue(b []byte) (offset, version int64, err error) {
+	if len(b) < 8 {
+		return 0, 0, errBadEntry
+	}
+	version, n := binary.Varint(b[8:])
+	if n <= 0 {
+		return 0, 0, errBadEntry
+	}
+	return int64(binary.BigEndian.Uint64(b)), version, nil
+}
+
 func appendPathAndFile(b []byte, path, file string) []byte {
 	b = append(appendPath(b, path), 0, 1)
 	return append(b, file...)
@@ -94,8 +142,8 @@ func cutFile(tail []byte) (file string, ok bool) {
 // after returns the first key that can follow key.
 func after(key []byte) []byte { return append(slices.Clip(key), 0) }
 
-// A change is the effect of one table record on the copy.
-type change struct {
+// An applied is the effect of one table record on the copy.
+type applied struct {
 	skipped string  // why it had no effect, "" if it had one
 	detail  error   // what is wrong with a record of another program
 	logID   string  // of the events below
@@ -113,29 +161,29 @@ const (
 
 // applyFile applies a record of the files table to rows and indexes. A null is ignored: the groups that own the tables
 // write none, so it is from another program, and the owner will write its row again.
-func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
+func applyFile(w *localstore.Writer, offset int64, key string, value []byte) (applied, error) {
 	id, file, err := tidemarkv1.SplitKey(key)
 	if err != nil || file == "" {
-		return change{skipped: skipBadKey, detail: err}, nil
+		return applied{skipped: skipBadKey, detail: err}, nil
 	}
 	if value == nil {
-		return change{skipped: skipNull}, nil
+		return applied{skipped: skipNull}, nil
 	}
 	workspace, _, _ := strings.Cut(key, "/") // escaped, as in index keys
 	stored, err := w.Get(localstore.Rows, []byte(key))
 	if err != nil {
-		return change{}, err
+		return applied{}, err
 	}
 	var before, row tidemarkv1.FileState
 	if stored != nil {
 		if err := proto.Unmarshal(stored, &before); err != nil {
-			return change{}, err // it was decoded before it was stored
+			return applied{}, err // it was decoded before it was stored
 		}
 	}
 	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id || row.GetFileId() != file {
-		return change{skipped: skipBadValue, detail: err}, nil
+		return applied{skipped: skipBadValue, detail: err}, nil
 	}
-	done := change{logID: row.GetLogId()}
+	done := applied{logID: row.GetLogId()}
 	if p := row.GetPosition(); p != nil {
 		done.events = []int64{p.GetOffset()}
 	}
@@ -147,52 +195,67 @@ func applyFile(w *localstore.Writer, key string, value []byte) (change, error) {
 		return done, nil
 	}
 	w.Set(localstore.Rows, []byte(key), value)
-	if partOf(&before) == partOf(&row) && before.GetPath() == row.GetPath() {
-		return done, nil
+	old := &before
+	if stored == nil {
+		old = nil
 	}
-	unindex(w, workspace, file, &before)
-	if part := partOf(&row); part != 0 {
-		w.Set(byID, append(indexPrefix(workspace, part), file...), nil)
-		if row.GetPath() != "" {
-			w.Set(byPath, appendPathAndFile(indexPrefix(workspace, part), row.GetPath(), file), nil)
-		}
-	}
-	return done, nil
+	return done, reindex(w, workspace, file, old, &row, offset)
 }
 
-// unindex removes the index entries of a row; an empty row has none.
-func unindex(w *localstore.Writer, workspace, file string, row *tidemarkv1.FileState) {
-	part := partOf(row)
-	if part == 0 {
-		return
+// reindex replaces the index entries of the row before, nil if there was none. An entry that stays is not written.
+func reindex(w *localstore.Writer, workspace, file string, before, row *tidemarkv1.FileState, offset int64) error {
+	var oldID, oldPath []byte
+	id, path := idKey(workspace, file, row), pathKey(workspace, file, row)
+	if before != nil {
+		oldID, oldPath = idKey(workspace, file, before), pathKey(workspace, file, before)
+		value, err := w.Get(byID, oldID)
+		if err != nil {
+			return err
+		}
+		last, _, err := parseIDValue(value)
+		if err != nil {
+			return fmt.Errorf("%w of file %q", err, file)
+		}
+		w.Delete(byChange, changeKey(workspace, last))
 	}
-	w.Delete(byID, append(indexPrefix(workspace, part), file...))
-	if row.GetPath() != "" {
-		w.Delete(byPath, appendPathAndFile(indexPrefix(workspace, part), row.GetPath(), file))
+	w.Set(byChange, changeKey(workspace, offset), []byte(file))
+	if oldID != nil && !bytes.Equal(oldID, id) {
+		w.Delete(byID, oldID)
 	}
+	w.Set(byID, id, idValue(offset, row.GetVersion()))
+	if bytes.Equal(oldPath, path) {
+		return nil
+	}
+	if oldPath != nil {
+		w.Delete(byPath, oldPath)
+	}
+	if path != nil {
+		w.Set(byPath, path, nil)
+	}
+	return nil
 }
 
 // applyWorkspace applies a record of the workspaces table. A null is ignored: see applyFile.
-func applyWorkspace(w *localstore.Writer, key string, value []byte) (change, error) {
+func applyWorkspace(w *localstore.Writer, _ int64, key string, value []byte) (applied, error) {
 	id, rest, err := tidemarkv1.SplitKey(key)
 	if err != nil || rest != "" {
-		return change{skipped: skipBadKey, detail: err}, nil
+		return applied{skipped: skipBadKey, detail: err}, nil
 	}
 	if value == nil {
-		return change{skipped: skipNull}, nil
+		return applied{skipped: skipNull}, nil
 	}
 	stored, err := w.Get(localstore.Rows, []byte(key))
 	if err != nil {
-		return change{}, err
+		return applied{}, err
 	}
 	var before, row tidemarkv1.WorkspaceState
 	if err := proto.Unmarshal(stored, &before); err != nil {
-		return change{}, err
+		return applied{}, err
 	}
 	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id {
-		return change{skipped: skipBadValue, detail: err}, nil
+		return applied{skipped: skipBadValue, detail: err}, nil
 	}
-	done := change{logID: row.GetLogId(), events: rules.AppliedOffsets(&row)}
+	done := applied{logID: row.GetLogId(), events: rules.AppliedOffsets(&row)}
 	if stored != nil && row.GetVersion() < before.GetVersion() {
 		done.skipped = skipOlder
 		return done, nil

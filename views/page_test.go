@@ -56,7 +56,7 @@ func TestListing(t *testing.T) {
 func TestOlderRecordsAndNullsChangeNothing(t *testing.T) {
 	f := newFixture(t)
 	f.put(fileRow("ws", "a", "/new", isTrashed, 7))
-	f.put(fileRow("ws", "a", "/old", isActive, 5)) // from a deposed owner
+	f.put(fileRow("ws", "a", "/old", isActive, 5)) // from a former owner
 	if got := f.pages("/v1/workspaces/ws/files?status=all&path_prefix=/"); got != "a" {
 		t.Errorf("lists %q", got)
 	}
@@ -79,7 +79,9 @@ func TestOlderRecordsAndNullsChangeNothing(t *testing.T) {
 		t.Errorf("%g nulls are counted, want 2", got)
 	}
 	p := kafka.Partition("ws", 4)
-	for space, want := range map[localstore.Space]int{localstore.Rows: 1, byID: 1, byPath: 1} {
+	for space, want := range map[localstore.Space]int{
+		localstore.Rows: 1, byID: 1, byPath: 1, byChange: 1,
+	} {
 		scan, found := f.Server.files.store.Scan(p, space, nil, nil), 0
 		for scan.Next() {
 			found++

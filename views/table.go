@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +28,9 @@ type table struct {
 	metrics *metrics
 	log     *slog.Logger
 
-	rows       rowWaiters
+	rows       keyWaiters             // by key
+	changes    keyWaiters             // by escaped workspace
+	topicID    atomic.Pointer[string] // of the table topic, once known
 	logID      atomic.Pointer[string] // of the events topic, once known
 	generation atomic.Int64           // incremented when the store, or a partition of it, is discarded
 	completed  atomic.Int64           // the last generation in which the copy was complete
@@ -42,8 +45,8 @@ type table struct {
 	partitions []partitionState // owned by the progress loop
 }
 
-// An applyFunc applies a table record to the rows and indexes of a copy.
-type applyFunc func(w *localstore.Writer, key string, value []byte) (change, error)
+// An applyFunc applies the table record at a changelog offset to the rows and indexes of a copy.
+type applyFunc func(w *localstore.Writer, offset int64, key string, value []byte) (applied, error)
 
 // A partitionState is what the last poll found of a partition.
 type partitionState struct {
@@ -119,12 +122,14 @@ func (t *table) read(f func(s *localstore.Store) error) error {
 // cannot separate them.
 func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	partition := ctx.Partition()
-	var done change
-	if kafka.FilePartition([]byte(key), t.topic.Partitions) != partition {
-		done.skipped = skipPartition
-	} else if err := t.read(func(s *localstore.Store) error {
+	var done applied
+	if err := t.read(func(s *localstore.Store) error {
 		return s.Update(partition, ctx.Offset(), func(w *localstore.Writer) (err error) {
-			done, err = t.apply(w, key, value)
+			if kafka.FilePartition([]byte(key), t.topic.Partitions) != partition {
+				done.skipped = skipPartition
+				return nil
+			}
+			done, err = t.apply(w, ctx.Offset(), key, value)
 			return err
 		})
 	}); err != nil {
@@ -138,12 +143,14 @@ func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, va
 	}
 	t.frontiers[partition].apply(ctx.Offset()+1, done.events)
 	t.rows.notify(key)
+	workspace, _, _ := strings.Cut(key, "/")
+	t.changes.notify(workspace)
 	return nil
 }
 
 // skipped counts a record without effect. Older versions are normal after a failover; anything else was written by
 // another program, which is logged once for each cause.
-func (t *table) skipped(c change, partition int32, offset int64) {
+func (t *table) skipped(c applied, partition int32, offset int64) {
 	t.metrics.skipped.WithLabelValues(t.name, c.skipped).Inc()
 	if c.skipped == skipOlder {
 		return
@@ -285,9 +292,10 @@ func (t *table) open(ctx context.Context, conf kafka.Config, streams topology.St
 	if err != nil {
 		return err
 	}
-	logID := ids[streams.Events.Name].Topic
+	topicID, logID := ids[t.topic.Name].String(), ids[streams.Events.Name].Topic
+	t.topicID.Store(&topicID)
 	t.logID.Store(&logID)
-	store, err := localstore.Open(t.dir, ids[t.topic.Name].String()+"/"+layout, t.log)
+	store, err := localstore.Open(t.dir, topicID+"/"+layout, t.log)
 	if err != nil {
 		return &storeError{err}
 	}

@@ -1,5 +1,6 @@
-// Package views serves the state of files and workspaces over HTTP, from local copies of the two tables, searches
-// from an index, and live notices from their topic.
+// Package views serves the state of files and workspaces over HTTP, and what changed since a cursor, from local copies
+// of the two tables. It serves searches from an index, and live notices from their topic. One place decides which
+// requests need a token.
 //
 // It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do
 // not respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on
@@ -31,10 +32,13 @@ type Config struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 
-	// Authorize decides about each request to a resource, before its parameters are read; nil allows all. The workspace
-	// is "" for a resource that belongs to none. Where allowed is false, the answer is that of a workspace or path that
-	// does not exist. An error that is a *problem.Problem is answered as it is, any other one with 500.
+	// Authorize decides about each request that needs a token by accessRules, before its parameters are read; nil
+	// allows all. The workspace is "" for a resource that belongs to none. Where allowed is false, the answer is that
+	// of a workspace or path that does not exist. An error that is a *problem.Problem is answered as it is, any other
+	// one with 500.
 	Authorize func(request *http.Request, workspace string) (allowed bool, err error)
+	// Session answers /v1/session, which keeps a token for browsers; nil: no token is needed.
+	Session http.Handler
 	// Page serves all paths outside of the API; nil: they are answered 404.
 	Page http.Handler
 
@@ -42,6 +46,8 @@ type Config struct {
 
 	// MaxStaleness is the age of data past which requests are answered 503; zero: no limit.
 	MaxStaleness time.Duration
+	// CursorLifetime is how long a cursor of the changes is valid; zero: 30 days.
+	CursorLifetime time.Duration
 	// Duplicates returns how many events were dropped as duplicates; nil if the files processor runs in another
 	// process.
 	Duplicates func() int64
@@ -59,8 +65,12 @@ type Server struct {
 	progress   *progress
 	metrics    *metrics
 	handler    http.Handler
+	heartbeat  time.Duration // between two heartbeats of a stream
+	shared     sharedPages
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
+
+	recheckEvery time.Duration // see whileAllowed
 }
 
 // New returns a Server that does nothing until Run.
@@ -71,10 +81,7 @@ func New(conf Config) (*Server, error) {
 	if _, err := conf.Kafka.Franz(); err != nil { // wrong settings are reported before Run
 		return nil, err
 	}
-	if conf.Authorize == nil {
-		conf.Authorize = func(*http.Request, string) (bool, error) { return true, nil }
-	}
-	s := &Server{conf: conf}
+	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval}
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)

@@ -16,8 +16,11 @@ import (
 
 // apiFlags are the settings of clients of the query API.
 type apiFlags struct {
-	APIURL string `help:"URL of the query API." name:"api-url" default:"http://127.0.0.1:8080" placeholder:"URL" address:"url"`
+	APIURL    string `help:"URL of the query API." name:"api-url" default:"http://127.0.0.1:8080" placeholder:"URL" address:"url"`
+	TokenFile string `help:"File with the token for the query API; or set TIDEMARK_TOKEN." placeholder:"FILE"`
 }
+
+const tokenVariable = "TIDEMARK_TOKEN"
 
 // readFlags are the settings of queries.
 type readFlags struct {
@@ -53,6 +56,13 @@ func (f apiFlags) query(ctx context.Context, values url.Values, segments ...stri
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, usagef("--api-url: %w", err)
+	}
+	token, err := secret(tokenVariable, "--token-file", f.TokenFile)
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(token))
 	}
 	return do(request)
 }
@@ -109,6 +119,9 @@ func refusal(response *http.Response, body []byte) error {
 		problem.Detail = problem.Title
 	}
 	text := strings.Join(parts, ", ") + ": " + cell(problem.Detail)
+	if response.StatusCode == http.StatusUnauthorized {
+		text += " (set " + tokenVariable + " or --token-file)"
+	}
 	if after := response.Header.Get("Retry-After"); after != "" {
 		text += " (try again in " + cell(after) + " s)"
 	}

@@ -43,6 +43,9 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
+	if err := c.checkAPI(c.APIAddr); err != nil {
+		return err
+	}
 	if _, err := c.aliases(); err != nil { // before the secret and the data directory are created
 		return err
 	}
@@ -58,6 +61,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if err != nil {
 		return err
 	}
+	c.warn(h.log, "--api-addr", c.APIAddr)
 	progress := newProgress(con.err)
 	config, stop, err := c.connect(ctx, h, progress)
 	if err != nil {
@@ -89,7 +93,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 		api:      "http://" + dialable(api.addr),
 		admin:    "http://" + dialable(h.admin.Addr().String()),
 		brokers:  config.Brokers, partitions: streams.Events.Partitions, embedded: len(c.Brokers) == 0,
-		archive: c.ArchiveURL, signer: signer,
+		archive: c.ArchiveURL, signer: signer, tokens: h.apiGuard != nil,
 	}
 	services := append([]service{announcement(con, h, progress, welcome), webhooks, api}, groups...)
 	services = append(services, delivery...)

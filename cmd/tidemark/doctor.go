@@ -25,6 +25,7 @@ type doctorCommand struct {
 	notifyFlags
 	archiveFlags
 	modelFlags
+	authFlags
 	Data       string        `help:"Data directory of dev, whose secret is used when no other is given." default:"./.tidemark" placeholder:"DIR"`
 	Role       []string      `help:"Roles of this Kafka user: ${roles}. Without it, a permission that a role lacks is a warning." enum:"${roles}" placeholder:"NAME" env:"-"`
 	IngressURL string        `help:"URL of the ingress, to try with a signed request that it must refuse." name:"ingress-url" placeholder:"URL" address:"url" env:"-"`
@@ -63,7 +64,7 @@ func (c *doctorCommand) Run(ctx context.Context, con console) error {
 		Kafka: config, Streams: streams, Single: single, Roles: streams.Roles(), User: c.Role, Since: since,
 		Watch:    c.Watch,
 		Webhooks: webhooks, NoWebhooks: missing, IngressURL: c.IngressURL, ReadyURLs: c.ReadyURL,
-		Resembles: ingress.Resembles, Destinations: destinations,
+		Resembles: ingress.Resembles, Destinations: destinations, Tokens: c.tokens(),
 	}, report.print)
 	if err := report.end(); err != nil {
 		return err
@@ -133,8 +134,8 @@ func (c *doctorCommand) webhooks() (w *doctor.Webhooks, missing doctor.Finding) 
 	case err != nil: // also secrets that are too short, in quotes or in the form of another scheme
 		missing = doctor.Finding{
 			Status: doctor.Failure, What: err.Error(),
-			Fix: "correct it, or generate a secret of 32 random bytes or more, for example with `openssl rand -hex 32`, " +
-				"and give the sender the same",
+			Fix: "correct it, or generate a secret of 32 random bytes or more, for example with " +
+				"`openssl rand -hex 32`, and give the sender the same",
 		}
 	}
 	return &doctor.Webhooks{

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tidemark/auth"
 	"tidemark/deadletters"
 	"tidemark/doctor"
 	"tidemark/kafka"
@@ -21,7 +23,8 @@ import (
 
 // adminFlags are the settings of the admin address.
 type adminFlags struct {
-	AdminAddr string `help:"Address for /healthz, /readyz and /metrics, and for /dlq where events are folded." default:"127.0.0.1:9600" placeholder:"HOST:PORT" address:"listen"`
+	authFlags
+	AdminAddr string `help:"Address for /healthz, /readyz and /metrics, and for /dlq where events are folded, which needs a token (--auth) where the address is not on loopback." default:"127.0.0.1:9600" placeholder:"HOST:PORT" address:"listen"`
 }
 
 // drainFlags are the settings of roles behind a load balancer.
@@ -75,6 +78,8 @@ type host struct {
 	readiness *telemetry.Readiness
 	admin     net.Listener
 
+	apiGuard, adminGuard *auth.Guard // nil: no tokens are needed
+
 	sinkMetrics *sinks.Metrics // nil: no sink runs
 
 	dlq      http.Handler  // of /dlq on the admin address; nil: none
@@ -82,7 +87,8 @@ type host struct {
 	draining atomic.Bool
 }
 
-// newHost opens the admin address. Before run nothing closes it but the end of the process.
+// newHost opens the admin address, and reads the tokens or keys. Before run nothing closes it but the end of the
+// process.
 func newHost(ctx context.Context, log *slog.Logger, flags adminFlags) (*host, error) {
 	admin, err := listen(ctx, "--admin-addr", flags.AdminAddr)
 	if err != nil {
@@ -93,6 +99,9 @@ func newHost(ctx context.Context, log *slog.Logger, flags adminFlags) (*host, er
 		admin: admin,
 	}
 	h.registry.MustRegister(h.readiness)
+	if h.apiGuard, h.adminGuard, err = flags.guards(ctx, flags.AdminAddr, log, h.registry); err != nil {
+		return nil, errors.Join(err, admin.Close())
+	}
 	return h, nil
 }
 
@@ -120,17 +129,18 @@ func (h *host) serveDeadLetters() {
 	h.dlq = h.gate.handler(deadletters.NewHandler(queue, show, h.log.With("role", "admin")))
 }
 
-// adminHandler serves the admin address.
+// adminHandler serves the admin address. What probes and Prometheus read is open; a path that is added is not.
 func (h *host) adminHandler() http.Handler {
-	health := telemetry.AdminHandler(h.registry, h.readiness)
-	if h.dlq == nil {
-		return health
-	}
 	mux := http.NewServeMux()
-	mux.Handle("/", health)
-	mux.Handle("/dlq", h.dlq)
-	mux.Handle("/dlq/", h.dlq)
-	return mux
+	mux.Handle("/", telemetry.AdminHandler(h.registry, h.readiness))
+	if h.dlq != nil {
+		mux.Handle("/dlq", h.dlq)
+		mux.Handle("/dlq/", h.dlq)
+	}
+	if h.adminGuard == nil {
+		return mux
+	}
+	return h.adminGuard.AdminHandler(mux, "/healthz", "/readyz", "/metrics")
 }
 
 // run runs the services and the gate until ctx ends, and drains: readiness first, after a delay the services in their

@@ -18,7 +18,7 @@ import (
 type ingestFlags struct {
 	webhookFlags
 	EventAliases   []string      `help:"Unknown event names and the known ones that they mean, from=to; guide for those of the vendor's guides. Applies to events received from then on." placeholder:"FROM=TO" group:"Webhooks"`
-	IngressAddr    string        `help:"Address for webhooks." default:":5000" placeholder:"HOST:PORT" address:"listen"`
+	IngressAddr    string        `help:"Address for webhooks." default:"${ingress_addr}" placeholder:"HOST:PORT" address:"listen"`
 	WorkspaceRate  float64       `help:"Events per second that one workspace may send; 0 for no limit." default:"0" placeholder:"N" group:"Webhooks"`
 	WorkspaceBurst int           `help:"Burst of events that one workspace may send; 0 for twice the rate." default:"0" placeholder:"N" group:"Webhooks"`
 	MaxInFlight    int           `help:"Most events that Kafka has not acknowledged yet; above it the answer is 503. 0 for 4096." default:"0" placeholder:"N" group:"Webhooks"`

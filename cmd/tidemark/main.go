@@ -45,7 +45,7 @@ func (c console) note(format string, args ...any) {
 type cli struct {
 	Config configFile `help:"YAML file of settings, named like the flags. Flags and environment override it." placeholder:"FILE"`
 
-	Dev     devCommand     `kong:"cmd,help='Run everything in one process, on an embedded broker unless --brokers is given.',set='replication=1',set='min_insync=1',set='log_level=warn',set='search_url=embedded',set='embedded=; or embedded',set='archive_window=1m',set='archive_dev=; none for no archive. Without it, the folder archive in --data, unless --brokers is given'"`
+	Dev     devCommand     `kong:"cmd,help='Run everything in one process, on an embedded broker unless --brokers is given.',set='replication=1',set='min_insync=1',set='log_level=warn',set='search_url=embedded',set='embedded=; or embedded',set='api_addr=127.0.0.1:8080',set='ingress_addr=127.0.0.1:5000',set='archive_window=1m',set='archive_dev=; none for no archive. Without it, the folder archive in --data, unless --brokers is given'"`
 	Ingest  ingestCommand  `cmd:"" help:"Receive webhooks, verify them and produce them to the events topic."`
 	Process processCommand `cmd:"" help:"Fold events into the state of every file and workspace."`
 	Serve   serveCommand   `cmd:"" help:"Answer queries over HTTP."`
@@ -55,6 +55,7 @@ type cli struct {
 	Get     getCommand     `cmd:"" help:"Show the state of one file."`
 	Ls      lsCommand      `cmd:"" help:"List the files of a workspace."`
 	Search  searchCommand  `cmd:"" help:"Search the files of a workspace by words of name and path."`
+	Changes changesCommand `cmd:"" help:"Print the changes of a workspace's files, and follow them."`
 	Tail    tailCommand    `cmd:"" help:"Print the records of a topic."`
 	Why     whyCommand     `cmd:"" help:"List the events of a file and the outcome of each."`
 	Dlq     dlqCommand     `cmd:"" help:"List, show, replay or drop dead letters: events that could not be folded."`
@@ -62,6 +63,7 @@ type cli struct {
 	Diff    diffCommand    `cmd:"" help:"Compare the tables of two groups row by row."`
 	Doctor  doctorCommand  `kong:"cmd,help='Check everything that an event passes, and name the cause of failures.',set='replication=0',set='min_insync=0',set='unset=; 0 for the default: 3 and 2, or 1 on a single broker'"`
 	Notify  notifyCommand  `cmd:"" help:"Test the rules of the notify sink, or enable one."`
+	Token   tokenCommand   `cmd:"" help:"Make a token, and its entry for --tokens-file."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -123,6 +125,7 @@ func newParser(grammar *cli, con console, exit func(int)) (*kong.Kong, error) {
 			"roles": strings.Join(roleNames, ","), "replication": "3", "min_insync": "2", "unset": "",
 			"log_level": "info", "search_url": "", "embedded": "",
 			"archive_window": "10m", "archive_dev": "",
+			"api_addr": ":8080", "ingress_addr": ":5000",
 		},
 		kong.ValueFormatter(explain),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true}),

@@ -15,8 +15,9 @@ import (
 
 // serveFlags are the settings of the query API.
 type serveFlags struct {
-	APIAddr      string        `help:"Address of the query API." name:"api-addr" default:":8080" placeholder:"HOST:PORT" address:"listen"`
-	MaxStaleness time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
+	APIAddr        string        `help:"Address of the query API." name:"api-addr" default:"${api_addr}" placeholder:"HOST:PORT" address:"listen"`
+	MaxStaleness   time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
+	CursorLifetime time.Duration `help:"How long a cursor of the changes is valid." default:"720h" placeholder:"TIME"`
 }
 
 // maxReaders is how many connections the query API has open: a request may wait for up to a minute, and an answer may
@@ -37,12 +38,19 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 	if err := c.refuseEmbedded(); err != nil {
 		return err
 	}
+	if err := c.checkAPI(c.APIAddr); err != nil {
+		return err
+	}
 	role := topology.Streams.ServeRole
 	if c.SearchURL != "" {
 		role = topology.Streams.ServeSearchRole
 	}
 	return c.runRole(ctx, con, role, func(h *host) ([]service, error) {
 		h.delay = c.DrainDelay
+		c.warn(h.log, "--api-addr", c.APIAddr)
+		if c.Auth == "" {
+			h.log.WarnContext(ctx, "--auth is not set: every user of this host can read all workspaces")
+		}
 		var searcher *views.Search
 		if c.SearchURL != "" {
 			index, err := c.open(h.log, h.streams)
@@ -66,11 +74,16 @@ type viewsConfig struct {
 func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]service, error) {
 	log := h.log.With("role", "serve")
 	dead := deadletters.NewCounter(deadletters.New(h.kafka, h.streams), log)
-	server, err := views.New(views.Config{
+	config := views.Config{
 		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(conf.data, "views"),
 		Log: log, Metrics: h.registry,
-		MaxStaleness: f.MaxStaleness, Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search,
-	})
+		MaxStaleness: f.MaxStaleness, CursorLifetime: f.CursorLifetime,
+		Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search,
+	}
+	if h.apiGuard != nil {
+		config.Authorize, config.Session = h.apiGuard.Authorize, h.apiGuard.SessionHandler()
+	}
+	server, err := views.New(config)
 	if err != nil {
 		return nil, err
 	}

@@ -80,6 +80,7 @@ type welcome struct {
 	partitions           int
 	embedded             bool
 	archive              string // URL; empty: there is none
+	tokens               bool   // the query API needs one
 	signer               signer
 }
 
@@ -143,7 +144,11 @@ func (w welcome) exampleSecret() (ingress.Secret, bool) {
 // lookup waits for the first event of the example's partition, because it may be pasted together with the webhook.
 func (w welcome) lookup() string {
 	first := tidemarkv1.Position{Partition: kafka.Partition(exampleWorkspace, w.partitions)}
-	return "curl -sS " +
+	command := "curl -sS "
+	if w.tokens {
+		command += `-H "Authorization: Bearer $` + tokenVariable + `" `
+	}
+	return command +
 		shellWord(w.api+"/v1/workspaces/"+exampleWorkspace+"/files/"+exampleFile+"?at_least="+first.Text())
 }
 

@@ -3,6 +3,7 @@ package localstore
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -11,6 +12,7 @@ import (
 type Scan struct {
 	store   *Store
 	iter    *pebble.Iterator
+	points  *pebble.Iterator // of Get; nil before its first call
 	started bool
 	err     error
 }
@@ -59,6 +61,36 @@ func (s *Scan) Key() []byte { return s.iter.Key()[storeKeyHead:] }
 // Value returns the value; valid until the next call of Next.
 func (s *Scan) Value() []byte { return s.iter.Value() }
 
+// Get returns the value of a key, of any space of the partition, in the snapshot of s; nil when there is none. It is
+// valid until the next call of Get.
+func (s *Scan) Get(partition int32, space Space, key []byte) (value []byte, err error) {
+	if s.err != nil {
+		return nil, s.store.wrapError("read", s.err)
+	}
+	if s.points == nil {
+		if s.points, err = s.iter.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{}}); err != nil {
+			return nil, s.store.wrapError("read", err)
+		}
+	}
+	full := storeKey(partition, space, key)
+	if s.points.SeekGE(full) && bytes.Equal(s.points.Key(), full) {
+		return s.points.Value(), nil
+	}
+	if err := s.points.Error(); err != nil {
+		return nil, s.store.wrapError("read", err)
+	}
+	return nil, nil
+}
+
+// Offset returns the changelog offset that the partition is at in the snapshot of s; ok is false when none is stored.
+func (s *Scan) Offset(partition int32) (offset int64, ok bool, err error) {
+	value, err := s.Get(partition, spaceOffset, nil)
+	if err != nil || len(value) != 8 {
+		return 0, false, err
+	}
+	return int64(binary.BigEndian.Uint64(value)), true, nil
+}
+
 // Err returns the error that ended the scan, if there was one.
 func (s *Scan) Err() error {
 	err := s.err
@@ -75,6 +107,9 @@ func (s *Scan) Err() error {
 func (s *Scan) Close() error {
 	if s.iter == nil {
 		return nil
+	}
+	if s.points != nil {
+		return errors.Join(s.points.Close(), s.iter.Close())
 	}
 	return s.iter.Close()
 }

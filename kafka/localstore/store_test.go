@@ -376,3 +376,42 @@ func TestFailedUpdateChangesNothing(t *testing.T) {
 		t.Errorf("row %q, offset %d", get(t, s, 0, "k"), offset)
 	}
 }
+
+// A scan reads keys of all spaces, and the offset, as they were when it began.
+func TestScanReadsItsSnapshot(t *testing.T) {
+	s, err := Open(t.TempDir(), "c/t", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	set := func(offset int64, value string) {
+		t.Helper()
+		if err := s.Update(3, offset, func(w *Writer) error {
+			w.Set(Rows, []byte("k"), []byte(value))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	empty := s.Scan(3, 7, nil, nil)
+	defer empty.Close()
+	set(5, "old")
+	scan := s.Scan(3, 7, []byte("x"), nil) // the key is not in its bounds
+	defer scan.Close()
+	set(6, "new")
+	if value, err := scan.Get(3, Rows, []byte("k")); err != nil || string(value) != "old" {
+		t.Errorf("value %q, %v", value, err)
+	}
+	if offset, ok, err := scan.Offset(3); err != nil || !ok || offset != 5 {
+		t.Errorf("offset %d, %v, %v", offset, ok, err)
+	}
+	if value, err := scan.Get(3, Rows, []byte("j")); err != nil || value != nil {
+		t.Errorf("a key that there is not: %q, %v", value, err)
+	}
+	if _, ok, err := empty.Offset(3); err != nil || ok {
+		t.Errorf("before the first record: %v, %v", ok, err)
+	}
+	if scan.Next() || scan.Err() != nil {
+		t.Errorf("the space is not empty: %v", scan.Err())
+	}
+}

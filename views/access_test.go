@@ -1,0 +1,388 @@
+package views
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	jose "github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidemark/auth"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+)
+
+// Every route of the router and every operation of the document has a rule, and the document says which are open.
+func TestEveryRouteHasARule(t *testing.T) {
+	f := newFixture(t)
+	routes := 0
+	for _, r := range f.routeList() {
+		for _, method := range r.methods {
+			routes++
+			if accessTo(r, method) == refused {
+				t.Errorf("%s %s has no rule", method, r.template)
+			}
+			if isOf := strings.Contains(r.template, "{workspace}"); isOf != (accessTo(r, method) == ofWorkspace) {
+				t.Errorf("the rule of %s %s does not fit its template", method, r.template)
+			}
+		}
+	}
+	if err := f.Handler().(*mux.Router).Walk(func(r *mux.Route, _ *mux.Router, _ []*mux.Route) error {
+		template, err := r.GetPathTemplate()
+		methods, _ := r.GetMethods() // the last route of a template has none: it refuses all others
+		for _, method := range methods {
+			routes--
+			if accessTo(route{template: template}, method) == refused {
+				t.Errorf("the router has %s %s, which has no rule", method, template)
+			}
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if routes != 0 {
+		t.Errorf("the router and the list differ by %d routes", routes)
+	}
+	var doc struct {
+		Paths map[string]map[string]struct{ Security *[]map[string][]string }
+	}
+	if err := json.Unmarshal(openAPI, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for path, operations := range doc.Paths {
+		for method, operation := range operations {
+			rule := accessTo(route{template: path}, strings.ToUpper(method))
+			open := operation.Security != nil && len(*operation.Security) == 0
+			if rule == refused || open != (rule == everyone) {
+				t.Errorf("%s %s: rule %d, and the document says open: %v", method, path, rule, open)
+			}
+		}
+	}
+}
+
+func TestARouteWithoutARuleIsRefused(t *testing.T) {
+	f := newFixture(t, func(c *Config) {
+		c.Authorize = func(*http.Request, string) (bool, error) { return true, nil }
+	})
+	f.with(route{"/v1/secrets", readOnly, f.Server.files, nil, func(*call) (*answer, error) {
+		t.Error("the handler was called")
+		return &answer{}, nil
+	}})
+	if w := f.get("/v1/secrets"); w.Code != http.StatusInternalServerError {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// A stream ends when its token is not valid any more.
+func TestAStreamEndsWithItsToken(t *testing.T) {
+	allowed := make(chan bool, 1)
+	f := newFixture(t, func(c *Config) {
+		c.Authorize = func(*http.Request, string) (bool, error) {
+			is := <-allowed
+			allowed <- is
+			return is, nil
+		}
+	})
+	allowed <- true
+	f.recheckEvery = 5 * time.Millisecond
+	next, ended := make(chan struct{}), make(chan struct{})
+	accessRules["GET "+feed] = ofWorkspace
+	defer delete(accessRules, "GET "+feed)
+	f.with(f.ticks(next, ended))
+	go f.get("/v1/workspaces/ws/feed")
+	next <- struct{}{}
+	time.Sleep(50 * time.Millisecond)
+	next <- struct{}{}
+	<-allowed
+	allowed <- false
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the stream goes on")
+	}
+}
+
+// oddIDs are ids that path handling may confuse with others.
+var oddIDs = []string{
+	"theirs", "..", ".", "/", "../theirs", "%", "%2f", "%2F", "%2e%2e", "ü", "日本", "a b", "+", "?", "#", ";", "&x=1", "*",
+	"mine/theirs", "mine/../theirs", "mine ", "MINE", "mine\x00", "\x00", "a:b", "~", "\"", "\\",
+}
+
+const workspaceOfToken = "mine"
+
+// The tenants of the matrix. full has workspaces of others too, reduced only the token's own.
+type tenants struct {
+	full, reduced *httptest.Server
+	tokens        map[string]string
+	cursor        string // of a workspace of others
+}
+
+func newTenants(t *testing.T, verifier auth.Verifier, tokens map[string]string) *tenants {
+	t.Helper()
+	serve := func(workspaces ...string) *httptest.Server {
+		f := newFixture(t, func(c *Config) {
+			guard := auth.NewGuard(verifier, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+			c.Authorize, c.Session = guard.Authorize, guard.SessionHandler()
+		})
+		for _, w := range workspaces {
+			f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: w, Files: 1})
+			for _, id := range append(oddIDs, "a") {
+				f.put(fileRow(w, id, "/"+id, isActive, 1))
+			}
+		}
+		server := httptest.NewServer(f.Handler())
+		t.Cleanup(server.Close)
+		return server
+	}
+	x := &tenants{tokens: tokens, full: serve(append(oddIDs, workspaceOfToken)...), reduced: serve(workspaceOfToken)}
+	_, _, page := send(t, x.full, "GET", "/v1/workspaces/theirs/files?limit=1", "Authorization: Bearer "+tokens["all"])
+	var p struct {
+		Cursor string `json:"next_cursor"`
+	}
+	if err := json.Unmarshal([]byte(page), &p); err != nil || p.Cursor == "" {
+		t.Fatalf("no cursor of another workspace: %s", page)
+	}
+	x.cursor = p.Cursor
+	return x
+}
+
+// age is in the status of the installation.
+var age = regexp.MustCompile(`"lag_seconds":[0-9.]+`)
+
+// send writes a request as it is: no client may clean the path.
+func send(t *testing.T, server *httptest.Server, method, target string, header ...string) (status int, h http.Header,
+	body string,
+) {
+	t.Helper()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", method, target)
+	for _, line := range header {
+		fmt.Fprint(conn, line+"\r\n")
+	}
+	fmt.Fprint(conn, "\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, target, err)
+	}
+	defer response.Body.Close()
+	h = response.Header
+	h.Del("Date")
+	h.Del(headerLag)
+	if strings.HasPrefix(target, "/v1/status") { // has ages, whose lengths differ
+		h.Del("Content-Length")
+	}
+	if h.Get("Content-Type") == "text/event-stream" {
+		return response.StatusCode, h, "a stream"
+	}
+	data, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, h, age.ReplaceAllString(string(data), "")
+}
+
+// targets returns the requests of the matrix: every route and method, with every id in every form.
+func (x *tenants) targets(f *fixture) (all [][2]string) {
+	add := func(method, target string) { all = append(all, [2]string{method, target}) }
+	escape := func(id string) string {
+		var b strings.Builder
+		for _, c := range []byte(id) {
+			fmt.Fprintf(&b, "%%%02x", c)
+		}
+		return b.String()
+	}
+	raw := []string{
+		"theirs", "..", ".", "", "%2f", "%2F", "%252f", "%2e%2e", "%2e%2e%2ftheirs", "mine/../theirs", "mine%2f..%2ftheirs",
+		"mine//theirs", "%6dine/../theirs", "mine%00", "mine;theirs", "mine%20", "*", "%2a", "mine,theirs", "%ff",
+	}
+	for _, id := range oddIDs {
+		raw = append(raw, escape(id))
+	}
+	for _, r := range f.routeList() {
+		for _, method := range append(slices.Clone(r.methods), http.MethodPut, http.MethodOptions) {
+			for _, workspace := range raw {
+				for _, file := range []string{"a", "..", "%2f", "%2e%2e%2ftheirs", ""} {
+					target := strings.NewReplacer("{workspace}", workspace, "{file}", file).Replace(r.template)
+					add(method, target)
+					if !strings.Contains(r.template, "{file}") {
+						break
+					}
+				}
+			}
+			for _, query := range []string{
+				"cursor=" + x.cursor, "at_least=0:99&wait=0", "at_least=9:9", "x=1", "limit=0", "%zz",
+			} {
+				add(method, strings.NewReplacer("{workspace}", "theirs", "{file}", "a").Replace(r.template)+"?"+query)
+			}
+		}
+	}
+	add("GET", "/v1/workspaces/mine/files?cursor="+x.cursor)
+	slices.SortFunc(all, func(a, b [2]string) int { return strings.Compare(a[0]+a[1], b[0]+b[1]) })
+	return slices.Compact(all)
+}
+
+// leaks sends all requests with the tokens of these names. A request that a token must not see the answer of is a leak
+// where the full server answers otherwise than one that has no workspace but the token's own.
+func (x *tenants) leaks(t *testing.T, f *fixture, names ...string) (found []string, sent int) {
+	t.Helper()
+	for _, name := range names {
+		var header []string
+		if token := x.tokens[name]; token != "" {
+			header = []string{"Authorization: Bearer " + token}
+		}
+		for _, r := range x.targets(f) {
+			sent++
+			status, h, body := send(t, x.full, r[0], r[1], header...)
+			wantStatus, wantH, wantBody := send(t, x.reduced, r[0], r[1], header...)
+			if status != wantStatus || body != wantBody || !maps.EqualFunc(h, wantH, slices.Equal) {
+				found = append(found, fmt.Sprintf("%s %s with %s: %d %s, and %d %s where nothing is",
+					r[0], r[1], name, status, body, wantStatus, wantBody))
+			}
+			if complaint := judge(name, r[0], r[1], status, body); complaint != "" {
+				found = append(found, fmt.Sprintf("%s %s with %s: %d %s: %s", r[0], r[1], name, status, body,
+					complaint))
+			}
+		}
+	}
+	return found, sent
+}
+
+// judge returns what is wrong with an answer to the token of that name.
+func judge(name, method, target string, status int, body string) string {
+	own := strings.HasPrefix(name, "mine") && strings.HasPrefix(target, "/v1/workspaces/mine")
+	open := strings.HasPrefix(target, "/openapi.json") || method == "DELETE" && strings.HasPrefix(target, "/v1/session")
+	switch {
+	case open:
+	case strings.HasPrefix(name, "no ") && status != http.StatusUnauthorized:
+		return "want 401"
+	case strings.HasSuffix(name, "admin") && status != http.StatusForbidden:
+		return "want 403"
+	case strings.HasPrefix(target, "/v1/workspaces/") && !own &&
+		!slices.Contains([]int{401, 403, 404, 405}, status):
+		return "want the answer of a workspace that does not exist"
+	case strings.Contains(body, `"file_id":"`) && !own:
+		return "it has a file"
+	}
+	return ""
+}
+
+func tokensVerifier(t *testing.T) (auth.Verifier, map[string]string) {
+	t.Helper()
+	var list strings.Builder
+	tokens := map[string]string{"no token": "", "no valid token": "x" + strings.Repeat("y", 40)}
+	for name, scope := range map[string]string{
+		"mine":       `{workspaces: [mine], rights: [read]`,
+		"mine-both":  `{workspaces: [mine], rights: [read, admin]`,
+		"mine-admin": `{workspaces: [mine], rights: [admin]`,
+		"other":      `{workspaces: ["nobody's"], rights: [read]`,
+		"escaped":    `{workspaces: ["mine%2f..%2ftheirs", "nobody"], rights: [read]`,
+		"all-admin":  `{workspaces: ["*"], rights: [admin]`,
+		"all":        `{workspaces: ["*"], rights: [read, admin]`,
+	} {
+		tokens[name] = auth.NewToken()
+		fmt.Fprintf(&list, "- %s, name: %s, sha256: %x}\n", scope, name, sha256.Sum256([]byte(tokens[name])))
+	}
+	path := filepath.Join(t.TempDir(), "tokens.yml")
+	if err := os.WriteFile(path, []byte(list.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := auth.NewTokens(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return verifier, tokens
+}
+
+func jwtVerifier(t *testing.T) (auth.Verifier, map[string]string) {
+	t.Helper()
+	secret := []byte(strings.Repeat("s", 32))
+	verifier, err := auth.NewJWT(t.Context(), auth.JWTConfig{Issuer: "i", Audience: "a", Secret: secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(workspace, audience string, after time.Duration) string {
+		signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: secret}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := jwt.Signed(signer).Claims(map[string]any{
+			"iss": "i", "aud": audience, "sub": "s", "exp": time.Now().Add(after).Unix(),
+			"tidemark": map[string]any{"workspaces": []string{workspace}, "rights": []string{"read"}},
+		}).Serialize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	return verifier, map[string]string{
+		"mine": sign("mine", "a", time.Hour), "other": sign("nobody", "a", time.Hour), "all": sign("*", "a", time.Hour),
+		"no token that is valid still": sign("*", "a", -time.Hour), "no token for us": sign("*", "b", time.Hour),
+	}
+}
+
+// Row 23 of the faults: every token, every endpoint and method, odd ids.
+func TestNoTenantSeesAnother(t *testing.T) {
+	for name, verifier := range map[string]func(*testing.T) (auth.Verifier, map[string]string){
+		"tokens": tokensVerifier, "jwt": jwtVerifier,
+	} {
+		t.Run(name, func(t *testing.T) {
+			v, tokens := verifier(t)
+			x := newTenants(t, v, tokens)
+			limited := slices.Sorted(maps.Keys(tokens))
+			limited = slices.DeleteFunc(limited, func(name string) bool { return name == "all" })
+			found, sent := x.leaks(t, newFixture(t), limited...)
+			for _, leak := range found[:min(len(found), 20)] {
+				t.Error(leak)
+			}
+			t.Logf("%d tokens, %d requests, %d leaks", len(limited), sent, len(found))
+			for id, token := range map[string]string{"mine": "mine", "theirs": "all", "%2e%2e": "all", "%2f": "all"} {
+				status, _, body := send(t, x.full, "GET", "/v1/workspaces/"+id+"/files",
+					"Authorization: Bearer "+tokens[token])
+				if status != 200 || !strings.Contains(body, `"file_id":"`) {
+					t.Errorf("%s with the token %s: %d %s", id, token, status, body)
+				}
+			}
+		})
+	}
+}
+
+// The matrix finds a route whose guard is missing, whatever it answers.
+func TestTheMatrixFindsAMissingGuard(t *testing.T) {
+	v, tokens := tokensVerifier(t)
+	for _, rule := range slices.Sorted(maps.Keys(accessRules)) {
+		was := accessRules[rule]
+		if was != ofWorkspace || !slices.ContainsFunc(newFixture(t).routeList(), func(r route) bool {
+			return strings.HasSuffix(rule, " "+r.template)
+		}) {
+			continue
+		}
+		accessRules[rule] = everyone
+		x := newTenants(t, v, tokens)
+		found, _ := x.leaks(t, newFixture(t), "other")
+		accessRules[rule] = was
+		if len(found) == 0 {
+			t.Errorf("%s without a guard: no leak was found", rule)
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package views
+
+import (
+	"bufio"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"tidemark/kafka"
+)
+
+// An event is one server-sent event.
+type sentEvent struct{ name, id, data string }
+
+// A changeReader reads the events of a stream.
+type changeReader struct {
+	t     *testing.T
+	lines *bufio.Scanner
+	close func() error
+}
+
+func openStream(t *testing.T, url string, header ...string) *changeReader {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Accept", "text/event-stream")
+	for i := 0; i < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { response.Body.Close() })
+	if h := response.Header; response.StatusCode != 200 || h.Get("Content-Type") != "text/event-stream" ||
+		h.Get("Cache-Control") != "no-store" {
+		t.Fatalf("%d %v", response.StatusCode, h)
+	}
+	return &changeReader{t: t, lines: bufio.NewScanner(response.Body), close: response.Body.Close}
+}
+
+// next returns the next event, an empty one at the end of the stream.
+func (r *changeReader) next() (e sentEvent) {
+	r.t.Helper()
+	for r.lines.Scan() {
+		name, value, _ := strings.Cut(r.lines.Text(), ": ")
+		switch name {
+		case "event":
+			e.name = value
+		case "id":
+			e.id = value
+		case "data":
+			e.data = value
+		case "":
+			return e
+		}
+	}
+	return e
+}
+
+// want reads the next event, whose data must have a text.
+func (r *changeReader) want(name, text string) sentEvent {
+	r.t.Helper()
+	e := r.next()
+	if e.name != name || !strings.Contains(e.data, text) {
+		r.t.Fatalf("event %+v, want %s with %q", e, name, text)
+	}
+	return e
+}
+
+func TestChangesStream(t *testing.T) {
+	f := newFixture(t)
+	f.heartbeat = 50 * time.Millisecond
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	f.put(fileRow("ws", "gone", "/gone", isTrashed, 1))
+	f.put(fileRow("ws", "b", "/b", isActive, 1))
+	p := kafka.Partition("ws", 4)
+	f.now.eventsEnd[p], f.now.filesCommit[p], f.now.filesEnd[p] = 7, 7, 3
+	f.poll()
+	server := httptest.NewServer(f.Handler())
+	defer server.Close()
+	url := server.URL + changesOfWs
+	all := openStream(t, url)
+	first := all.want("change", `{"op":"upsert","version":1,"file":{`)
+	all.want("change", `"file_id":"b"`)
+	complete := `{"complete_to":"` + strconv.Itoa(int(p)) + `:6"}`
+	beat := all.want("heartbeat", complete)
+	if all.want("heartbeat", complete); beat.id == "" {
+		t.Error("a heartbeat has no cursor")
+	}
+	f.put(fileRow("ws", "a", "/a", isTrashed, 2))
+	live := all.next()
+	for live.name == "heartbeat" {
+		live = all.next()
+	}
+	if live.name != "change" || live.data != `{"op":"delete","file_id":"a","version":2}` {
+		t.Fatalf("live: %+v", live)
+	}
+	// A browser repeats its URL, with the id of the last event.
+	for id, want := range map[string]string{first.id: `"file_id":"b"`, beat.id: `"op":"delete"`} {
+		resumed := openStream(t, url+"?cursor=latest", "Last-Event-ID", id)
+		resumed.want("change", want)
+	}
+	if w := f.get(changesOfWs + "?cursor=" + live.id); w.Code != 200 || !strings.Contains(w.Body.String(), `"changes":[]`) {
+		t.Errorf("a page after a stream: %d %s", w.Code, w.Body)
+	}
+	openStream(t, url+"?cursor=latest").want("heartbeat", complete)
+	f.Stop()
+	for e := all.next(); e.name != ""; e = all.next() {
+		if e.name != "heartbeat" {
+			t.Errorf("at the end: %+v", e)
+		}
+	}
+}
+
+// A browser does not show the body of a refusal, so a stream has an expired cursor as an event.
+func TestStreamOfAnExpiredCursor(t *testing.T) {
+	f := newFixture(t)
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	server := httptest.NewServer(f.Handler())
+	defer server.Close()
+	q := query{workspace: "ws", status: statusActive, kind: kindFile}
+	r := openStream(t, server.URL+changesOfWs, "Last-Event-ID", q.encodeChangesCursor(changesCursor{issued: 1}))
+	if e := r.want("expired", `"resync":{"diff":"/v1/workspaces/ws/changes/diff","list":"/v1/workspaces/ws/files"}`); e.id != "" {
+		t.Errorf("a cursor after an expired one: %+v", e)
+	}
+	if e := r.next(); e.name != "" {
+		t.Errorf("after the end: %+v", e)
+	}
+	w := f.get(changesOfWs, "Accept", "text/event-stream", "Last-Event-ID", "x")
+	if code(t, w) != codeBadCursor {
+		t.Errorf("a bad cursor: %d %s", w.Code, w.Body)
+	}
+}
+
+// A copy that is discarded ends its streams: a client goes on elsewhere, where it was.
+func TestStreamEndsWithItsCopy(t *testing.T) {
+	f := newFixture(t)
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	server := httptest.NewServer(f.Handler())
+	defer server.Close()
+	r := openStream(t, server.URL+changesOfWs)
+	r.want("change", `"file_id":"a"`)
+	r.want("heartbeat", "")
+	f.Server.files.discard(t.Context())
+	f.Server.files.changes.notify("ws")
+	if e := r.next(); e.name != "" {
+		t.Errorf("then %+v", e)
+	}
+	if n := f.answered("/v1/workspaces/{workspace}/changes", "500"); n != 0 {
+		t.Error("counted as a fault")
+	}
+}
+
+func TestLongPoll(t *testing.T) {
+	f := newFixture(t)
+	f.put(fileRow("ws", "a", "/a/a", isActive, 1))
+	_, a := changes(t, f.get(changesOfWs+"?path_prefix=/a&cursor=latest"))
+	poll := func(wait string) <-chan *httptest.ResponseRecorder {
+		got := make(chan *httptest.ResponseRecorder, 1)
+		go func() { got <- f.get(changesOfWs + "?path_prefix=/a&wait=" + wait + "&cursor=" + a.Cursor) }()
+		return got
+	}
+	got := poll("20s")
+	f.put(fileRow("ws1", "a", "/a", isActive, 1))
+	select {
+	case w := <-got:
+		t.Fatalf("answered without a change: %s", w.Body)
+	case <-time.After(100 * time.Millisecond):
+	}
+	f.put(fileRow("ws", "b", "/a/b", isActive, 1))
+	list, next := changes(t, <-got)
+	if list != "+b/1" {
+		t.Errorf("woke with %q", list)
+	}
+	before := a
+	a = next
+	f.put(fileRow("ws1", "z", "/z", isActive, 1)) // may be in another partition
+	f.put(fileRow("ws", "b", "/a/b", isActive, 1))
+	begin := time.Now()
+	if list, _ = changes(t, <-poll("10s")); list != "+b/1" || time.Since(begin) > 5*time.Second {
+		t.Errorf("there is something: %q after %s", list, time.Since(begin))
+	}
+	_, a = changes(t, f.get(changesOfWs+"?path_prefix=/a&cursor="+a.Cursor))
+	begin = time.Now()
+	list, next = changes(t, <-poll("200ms"))
+	if took := time.Since(begin); list != "" || !next.UpToDate || took < 200*time.Millisecond || took > 5*time.Second {
+		t.Errorf("nothing comes: %q after %s", list, took)
+	}
+	if before.Cursor == next.Cursor {
+		t.Error("the cursor does not advance")
+	}
+	got = poll("60s")
+	time.Sleep(50 * time.Millisecond)
+	f.Stop()
+	if list, _ = changes(t, <-got); list != "" {
+		t.Errorf("when stopped: %q", list)
+	}
+	if n := len(f.Server.files.changes.keys); n > 0 {
+		t.Errorf("%d waiters are left", n)
+	}
+}
