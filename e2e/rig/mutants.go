@@ -62,8 +62,8 @@ var Mutants = map[string]Mutant{
 	}),
 	// It commits a batch before its sink has delivered it.
 	"sink-commits-early": {{
-		"sinks/loop.go", "			d, err = l.deliver(ctx, pausing, l.records(records))\n",
-		"			p.Handled(records[len(records)-1])\n			d, err = l.deliver(ctx, pausing, l.records(records))\n",
+		"sinks/loop.go", "d, err = l.deliver(ctx, pausing, l.records(records))\n",
+		"p.Handled(records[len(records)-1])\n			d, err = l.deliver(ctx, pausing, l.records(records))\n",
 	}},
 	// It finishes an event, and so commits it, before what it emitted is acknowledged.
 	"commit-early": {{
