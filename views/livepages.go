@@ -41,7 +41,8 @@ func (l *livePages) of(key liveKey) *livePage {
 	return p
 }
 
-// readLivePage is readPage, or the page that another stream has read from the same place, if that is the newest.
+// readLivePage is readPage, or the page that another stream has read from the same place, if that is the newest. What
+// the other client's cursor says of deletes and events is not shared: a cursor can be forged.
 func (s *Server) readLivePage(partition int32, q query, at place, limit int) (feedPage, error) {
 	if at.next != at.copied { // between two pages
 		return s.readPage(partition, q, at, limit)
@@ -49,8 +50,10 @@ func (s *Server) readLivePage(partition int32, q query, at place, limit int) (fe
 	live := s.live.of(liveKey{q, limit})
 	live.mu.Lock()
 	defer live.mu.Unlock()
-	next, _ := s.files.frontiers[partition].offsets()
+	next, events := s.files.frontiers[partition].offsets()
 	if p := live.page; live.next == at.next && p.upToDate && next != unknown && p.at.copied >= next {
+		at.next, at.copied, at.deletes = p.at.next, p.at.copied, 0
+		p.at = s.issue(at, events)
 		return p, nil
 	}
 	p, err := s.readPage(partition, q, at, limit)
