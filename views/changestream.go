@@ -3,6 +3,9 @@ package views
 import (
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
+	"strings"
 	"time"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -80,4 +83,22 @@ func appendEvent(b []byte, name, cursor string, data []byte) []byte {
 	b = append(append(append(b, "event: "...), name...), "\nid: "...)
 	b = append(append(append(b, cursor...), "\ndata: "...), data...)
 	return append(b, "\n\n"...)
+}
+
+// RetryEventStream answers a GET of changes or notices as server-sent events with the time after which to connect
+// again, and reports whether the request was one. It is for what would be 503: an EventSource does not connect again
+// after any status but 200. Without an id the client continues where it was.
+func RetryEventStream(w http.ResponseWriter, request *http.Request) bool {
+	path := strings.Split(request.URL.EscapedPath(), "/")
+	if request.Method != http.MethodGet || !wantsEvents(request) || len(path) != 5 ||
+		path[1] != "v1" || path[2] != "workspaces" || path[4] != "changes" && path[4] != "notices" {
+		return false
+	}
+	h := w.Header()
+	h.Del("Retry-After")
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	_, _ = io.WriteString(w, "retry: 2000\n\n") // the client may have left
+	return true
 }

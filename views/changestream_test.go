@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tidemark/kafka"
+	"tidemark/problem"
 )
 
 // An event is one server-sent event.
@@ -135,6 +136,45 @@ func TestStreamOfAnExpiredCursor(t *testing.T) {
 	w := f.get(changesOfWs, "Accept", "text/event-stream", "Last-Event-ID", "x")
 	if code(t, w) != codeBadCursor {
 		t.Errorf("a bad cursor: %d %s", w.Code, w.Body)
+	}
+}
+
+// An EventSource does not connect again after any status but 200.
+func TestStreamsThatCannotBeAnsweredYet(t *testing.T) {
+	refuse := false
+	f := newFixture(t, func(c *Config) {
+		c.Authorize = func(*http.Request, string) (bool, error) {
+			if refuse {
+				return false, problem.New(http.StatusServiceUnavailable, "no_keys", "try again")
+			}
+			return true, nil
+		}
+	})
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	q := query{workspace: "ws", status: statusActive, kind: kindFile}
+	topic := hashTopic(f.Server.files.topicID.Load())
+	beyond := q.encodePlace(place{topic: topic, next: 9, copied: 9, issued: time.Now().Unix()})
+	check := func(target string) {
+		t.Helper()
+		w := f.get(target, "Accept", "text/event-stream")
+		if h := w.Header(); w.Code != 200 || w.Body.String() != "retry: 2000\n\n" || h.Get("Retry-After") != "" ||
+			h.Get("Content-Type") != "text/event-stream" || h.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %d %v %q", target, w.Code, h, w.Body)
+		}
+		if w := f.get(target, "Accept", "application/json"); code(t, w) == "" || w.Code != 503 {
+			t.Errorf("%s as JSON: %d %s", target, w.Code, w.Body)
+		}
+	}
+	check(changesOfWs + "?wait=0&cursor=" + beyond)
+	check(changesOfWs + "?wait=0&at_least=2:99")
+	f.Server.files.generation.Add(1)
+	check(changesOfWs)
+	f.Server.files.generation.Add(-1)
+	refuse = true
+	check(changesOfWs)
+	check("/v1/workspaces/ws/notices")
+	if w := f.get("/v1/workspaces/ws/files", "Accept", "text/event-stream"); w.Code != 503 {
+		t.Errorf("a listing: %d %s", w.Code, w.Body)
 	}
 }
 

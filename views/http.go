@@ -184,6 +184,10 @@ func (s *Server) serve(r route) http.Handler {
 		if err != nil {
 			a = s.explain(w.Header(), r, err)
 		}
+		if a.status == http.StatusServiceUnavailable && RetryEventStream(w, request) {
+			s.metrics.request(r.template, a.status, time.Since(begin))
+			return
+		}
 		if a.status == 0 {
 			a.status = http.StatusOK
 		}
