@@ -254,6 +254,38 @@ func TestKeyID(t *testing.T) {
 	}
 }
 
+// An issuer that withdraws its last key withdraws all tokens. What is no JWKS withdraws none.
+func TestTheLastKeyIsWithdrawn(t *testing.T) {
+	key := rsaKey(t)
+	good := keySetOf(t, public(key, "1"))
+	path, now := fileOf(t, good), time.Now()
+	j := newJWT(t, JWTConfig{Keys: path})
+	j.keys.keys.now = func() time.Time { return now }
+	weak := keySetOf(t, public(ecKey(t, elliptic.P384()), "1"))
+	for _, c := range []struct {
+		text string
+		ok   bool
+	}{
+		{good, true},
+		{"{}", true},
+		{`{"keys":null}`, true},
+		{`{"keys":[`, true},
+		{`{"keys":[]}`, false},
+		{good, true},
+		{weak, false},
+		{"{}", false},
+	} {
+		write(t, path, c.text)
+		now = now.Add(fileEvery)
+		token := sign(t, jose.RS256, key, "1", valid())
+		if _, err := j.Verify(t.Context(), token); (err == nil) != c.ok {
+			t.Errorf("%s: %v, want accepted: %v", c.text, err, c.ok)
+		} else if !c.ok {
+			wantCode(t, err, codeBadToken, token)
+		}
+	}
+}
+
 func TestSettingsOfJWT(t *testing.T) {
 	weak, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{public(ecKey(t, elliptic.P384()), "1")}})
 	if err != nil {

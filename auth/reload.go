@@ -3,6 +3,7 @@ package auth
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,6 +18,10 @@ const maxSource = 1 << 20
 
 // fileEvery is how often a file is read again. Its bytes are compared: a time of change can be too coarse.
 const fileEvery = time.Second
+
+// An emptyError says that a source is valid, and has no token or key. It is refused at first. Later it replaces the
+// value: the last one was withdrawn.
+type emptyError struct{ error }
 
 // A reloaded value is parsed from a source that changes: a file or a URL. Nothing runs in the background: a request
 // that finds the value too old reads the source. A source that fails leaves the value as it is.
@@ -68,10 +73,13 @@ func (r *reloaded[T]) load(ctx context.Context) error {
 		return nil
 	}
 	value, err := r.parse(data)
-	if err != nil {
+	_, empty := errors.AsType[*emptyError](err)
+	switch withdrawn := empty && r.value.Load() != nil; {
+	case withdrawn:
+		r.log.ErrorContext(ctx, "reloaded, nothing is valid any more", "source", r.name, "error", err.Error())
+	case err != nil:
 		return err
-	}
-	if r.value.Load() != nil {
+	case r.value.Load() != nil:
 		r.log.InfoContext(ctx, "reloaded", "source", r.name)
 	}
 	r.bytes, r.logged = data, ""

@@ -97,6 +97,15 @@ func TestTokensAreReloaded(t *testing.T) {
 	check("within a second", "one")
 	now = now.Add(fileEvery)
 	check("after it", "two")
+	write(t, path, "# all withdrawn\n[]\n")
+	now = now.Add(fileEvery)
+	check("the last one is withdrawn")
+	if !strings.Contains(log.String(), "level=ERROR msg=\"reloaded, nothing is valid any more\"") {
+		t.Errorf("an empty list is not logged:\n%s", log.String())
+	}
+	write(t, path, entryOf("two", "second", all))
+	now = now.Add(fileEvery)
+	check("given again", "two")
 	for what, text := range map[string]string{"broken": "- {name: [}", "empty": "", "a wrong setting": "- {nome: x}"} {
 		write(t, path, text)
 		now = now.Add(fileEvery)
