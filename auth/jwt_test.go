@@ -342,7 +342,7 @@ func TestKeyRotation(t *testing.T) {
 	j := newJWT(t, JWTConfig{Keys: i.URL})
 	j.now = func() time.Time { return now }
 	j.keys.keys.now = j.now
-	j.keys.keys.tried.Store(now.UnixNano())
+	j.keys.keys.tried.Store(new(now))
 	exp := map[string]any{"exp": now.Add(1000 * time.Hour).Unix()}
 	oldToken, youngToken := sign(t, jose.RS256, old, "old", valid(exp)), sign(t, jose.RS256, young, "young", valid(exp))
 	check := func(what string, wantOld, wantYoung bool, requests int64) {
@@ -383,7 +383,7 @@ func TestTheIssuerIsDown(t *testing.T) {
 	j := newJWT(t, JWTConfig{Keys: i.URL})
 	j.now = func() time.Time { return now }
 	j.keys.keys.now = j.now
-	j.keys.keys.tried.Store(now.UnixNano())
+	j.keys.keys.tried.Store(new(now))
 	token := sign(t, jose.RS256, key, "1", valid(map[string]any{"exp": now.Add(time.Hour).Unix()}))
 	for range 3 {
 		_, err := j.Verify(t.Context(), token)

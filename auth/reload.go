@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -36,8 +37,8 @@ type reloaded[T any] struct {
 	bytes  []byte
 	logged string // the failure that was logged last
 
-	value atomic.Pointer[T] // nil: not read yet
-	tried atomic.Int64      // when the source was read last, in nanoseconds; 0: never
+	value atomic.Pointer[T]         // nil: not read yet
+	tried atomic.Pointer[time.Time] // when the source was read last, with its monotonic time; nil: never
 }
 
 // get returns the value, nil if it could never be read. The source is read again if that was done longer ago than
@@ -63,7 +64,7 @@ func (r *reloaded[T]) get(ctx context.Context, limit time.Duration, wait bool) *
 
 // load reads the source. The caller holds the lock, or is alone.
 func (r *reloaded[T]) load(ctx context.Context) error {
-	defer func() { r.tried.Store(r.now().UnixNano()) }()
+	defer func() { r.tried.Store(new(r.now())) }()
 	data, err := r.read(ctx)
 	if err != nil {
 		return err
@@ -87,8 +88,14 @@ func (r *reloaded[T]) load(ctx context.Context) error {
 	return nil
 }
 
+// age is the time since the source was read last, by the monotonic clock: a wall clock that is set back must not stop
+// reloads.
 func (r *reloaded[T]) age() time.Duration {
-	return time.Duration(r.now().UnixNano() - r.tried.Load())
+	tried := r.tried.Load()
+	if tried == nil {
+		return math.MaxInt64
+	}
+	return r.now().Sub(*tried)
 }
 
 // failed logs a failure once.
