@@ -92,11 +92,12 @@ func (s *Server) diffFiles(c *call) (*answer, error) {
 	if err := s.checkExists(c, partition); err != nil {
 		return nil, err
 	}
+	topic := hashTopic(s.files.topicID.Load())
 	next, _ := s.files.frontiers[partition].offsets()
 	if next == unknown {
 		return nil, errWiped
 	}
-	d := &fileDiff{q: q, partition: partition, request: body, next: next}
+	d := &fileDiff{q: q, topic: topic, partition: partition, request: body, next: next}
 	return &answer{stream: func(out *stream) error { return s.writeDiff(out, d) }}, nil
 }
 
@@ -137,6 +138,7 @@ func parseDiff(r *http.Request) (body diffRequest, err error) {
 // read in parts, each of a snapshot of its own: what changes meanwhile is also after the cursor.
 type fileDiff struct {
 	q         query
+	topic     topicHash
 	partition int32
 	request   diffRequest
 	next      int64 // changelog offset up to which the copy had read at first
@@ -172,7 +174,7 @@ func (s *Server) writeDiff(out *stream, d *fileDiff) error {
 	if err := s.writePass(d, write); err != nil {
 		return err
 	}
-	cursor := d.q.encodePlace(s.issue(place{next: d.next, copied: d.copied, nextEvent: unknown}, unknown))
+	cursor := d.q.encodePlace(s.issue(place{topic: d.topic, next: d.next, copied: d.copied, nextEvent: unknown}, unknown))
 	return write([]byte(`],"cursor":"` + cursor + `"}`))
 }
 
@@ -184,6 +186,9 @@ func (s *Server) writePass(d *fileDiff, write func([]byte) error) error {
 	for done := false; !done; {
 		d.json = d.json[:0]
 		err := s.files.read(func(store *localstore.Store) (err error) {
+			if d.topic != hashTopic(s.files.topicID.Load()) {
+				return errWiped
+			}
 			done, err = d.read(store)
 			return err
 		})

@@ -55,11 +55,12 @@ func (s *Server) startOfChanges(c *call, q query) (at place, err error) {
 		cursor = last // a browser repeats the URL, and adds the header
 	}
 	if cursor == "" || cursor == latest {
+		topic := hashTopic(s.files.topicID.Load())
 		next, _ := s.files.frontiers[partition].offsets()
 		if next == unknown {
 			return at, errWiped
 		}
-		at = place{copied: next, deletes: next, nextEvent: unknown}
+		at = place{topic: topic, copied: next, deletes: next, nextEvent: unknown}
 		if cursor == latest {
 			at.next, at.deletes = next, 0
 		}
@@ -195,6 +196,9 @@ func (s *Server) pollChanges(c *call, q query, at place, limit int) (p feedPage,
 func (s *Server) readPage(partition int32, q query, at place, limit int) (p feedPage, err error) {
 	next, events := s.files.frontiers[partition].offsets() // before the store is read, which has at least this much
 	err = s.files.read(func(store *localstore.Store) (err error) {
+		if at.topic != hashTopic(s.files.topicID.Load()) {
+			return errWiped
+		}
 		p, err = readChanges(store, partition, q, at, next, limit)
 		return err
 	})
@@ -207,13 +211,15 @@ func (s *Server) readPage(partition int32, q query, at place, limit int) (p feed
 	return p, err
 }
 
-// issue completes a place for a new cursor. All events before nextEvent were read, if that is known.
+// issue completes a place for a new cursor. Its topic was read before its offsets. All events before nextEvent were read, if that is known.
 func (s *Server) issue(at place, nextEvent int64) place {
-	if log := hashTopic(s.files.logID.Load()); at.log != log {
+	id := s.files.logID.Load()
+	if log := hashTopic(id); at.log != log {
 		at.log, at.nextEvent = log, unknown
 	}
-	at.topic = hashTopic(s.files.topicID.Load())
-	at.nextEvent = max(at.nextEvent, nextEvent)
+	if id != nil {
+		at.nextEvent = max(at.nextEvent, nextEvent)
+	}
 	at.issued = time.Now().Unix()
 	return at
 }

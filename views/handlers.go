@@ -153,6 +153,9 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	}
 	var p page
 	if err := s.files.read(func(store *localstore.Store) (err error) {
+		if from.topic != hashTopic(s.files.topicID.Load()) {
+			return errWiped
+		}
 		if p, err = list(store, partition, q, from.tail, limit); err != nil {
 			return err
 		}
@@ -174,7 +177,7 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 		from.tail = p.next
 		return pageOf(p.files, q.encodeCursor(from), ""), nil
 	}
-	changes := s.issue(place{next: from.began, copied: from.copied, nextEvent: unknown}, unknown)
+	changes := s.issue(place{topic: from.topic, next: from.began, copied: from.copied, nextEvent: unknown}, unknown)
 	return pageOf(p.files, "", q.encodePlace(changes)), nil
 }
 

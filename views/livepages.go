@@ -18,6 +18,7 @@ type livePages struct {
 type liveKey struct {
 	query
 	limit int
+	topic topicHash
 }
 
 // A livePage is the page after a place; its lock is held while it is read.
@@ -47,7 +48,7 @@ func (s *Server) readLivePage(partition int32, q query, at place, limit int) (fe
 	if at.next != at.copied { // between two pages
 		return s.readPage(partition, q, at, limit)
 	}
-	live := s.live.of(liveKey{q, limit})
+	live := s.live.of(liveKey{q, limit, at.topic})
 	live.mu.Lock()
 	defer live.mu.Unlock()
 	next, events := s.files.frontiers[partition].offsets()

@@ -59,7 +59,18 @@ type offsetSource interface {
 	read(ctx context.Context) (snapshot, error)
 	// times returns the timestamp of the first record at or after each offset; those that are not found are left out.
 	times(ctx context.Context, of []eventAt) map[eventAt]time.Time
+	topicIDs(ctx context.Context) (topicIDs, error)
 }
+
+// topicIDs are the ids of the topics that may be deleted and recreated while the copies are read.
+type topicIDs struct {
+	files, workspaces string // with the cluster's
+	events            string
+}
+
+// topicsEvery is how often the ids of the topics are compared. They are compared at once when a topic ends before what
+// was read of it.
+const topicsEvery = 10 * time.Second
 
 // progress tracks the offsets of events, groups and copies, from which the lag of an answer follows.
 type progress struct {
@@ -80,6 +91,7 @@ type progress struct {
 	pendingCounts [][]checkpoint                // by partition: not yet committed by the workspaces group
 	failing       bool
 	timesDue      time.Time
+	topicsDue     time.Time
 }
 
 // An event is an offset of the events topic and the timestamp of its record.
@@ -159,9 +171,16 @@ func (p *progress) poll(ctx context.Context, source offsetSource) {
 		s.began = began
 		untimed, upToDate = p.update(s)
 	}
+	compare := err == nil && !began.Before(p.topicsDue)
+	if compare {
+		p.topicsDue = began.Add(topicsEvery)
+	}
 	close(p.polled)
 	p.polled = make(chan struct{})
 	p.mu.Unlock()
+	if compare {
+		p.compareTopics(ctx, source)
+	}
 	for _, u := range upToDate { // without the lock, which every request takes: the disk may be slow, or full
 		u.table.touch(u.partition)
 	}
@@ -170,6 +189,44 @@ func (p *progress) poll(ctx context.Context, source offsetSource) {
 			p.setOldest(c, of, source.times(ctx, of))
 		}
 	}
+}
+
+// compareTopics discards a copy whose topic was recreated, and what is known of an events topic that was: offsets of
+// one topic say nothing about another one of the same name.
+func (p *progress) compareTopics(ctx context.Context, source offsetSource) {
+	ids, err := source.topicIDs(ctx)
+	if err != nil {
+		p.log.WarnContext(ctx, "cannot look up the ids of the topics", "error", err)
+		return
+	}
+	p.files.compareTopic(ids.files)
+	p.workspaces.compareTopic(ids.workspaces)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	changed := false
+	for _, t := range []*table{p.files, p.workspaces} {
+		if old := t.logID.Load(); t.topicID.Load() != nil && (old == nil || *old != ids.events) {
+			t.logID.Store(nil) // until the offsets of the old topic are forgotten
+			changed = true
+		}
+	}
+	if !changed {
+		return
+	}
+	p.log.WarnContext(ctx, "offsets of events are read again", "events_topic_id", ids.events)
+	for i := range p.lastResponse {
+		p.resetEvents(i)
+	}
+	p.files.logID.Store(&ids.events)
+	p.workspaces.logID.Store(&ids.events)
+}
+
+// resetEvents forgets the offsets of events of a partition.
+func (p *progress) resetEvents(i int) {
+	for _, c := range p.coverages {
+		c.frontiers[i].resetEvents()
+	}
+	p.pendingCounts[i] = nil
 }
 
 // A tablePartition is one partition of a copy.
@@ -225,10 +282,13 @@ func (p *progress) addCheckpoints(s snapshot, partition int32) {
 	if _, next := p.files.frontiers[i].offsets(); next > s.eventsEnd[i] {
 		p.log.Error("the events topic ends before what was read of it: was it recreated?", "partition", partition,
 			"end", s.eventsEnd[i], "next_event", next)
-		for _, c := range p.coverages {
-			c.frontiers[i].resetEvents()
-		}
-		p.pendingCounts[i] = nil
+		p.files.logID.Store(nil) // unknown until compareTopics
+		p.workspaces.logID.Store(nil)
+		p.resetEvents(i)
+		p.topicsDue = time.Time{}
+	}
+	if next, _ := p.files.frontiers[i].offsets(); next > s.filesEnd[i] && s.began.After(p.topicsDue.Add(-topicsEvery/2)) {
+		p.topicsDue = time.Time{} // but not at each poll: the end may be from a deposed leader
 	}
 	done := max(s.filesCommit[i], s.eventsStart[i]) // deleted events are not waited for
 	p.files.frontiers[i].add(checkpoint{nextEvent: done, end: s.filesEnd[i]})

@@ -20,6 +20,7 @@ import (
 type mute struct{}
 
 func (mute) read(context.Context) (snapshot, error)                 { return snapshot{}, errors.New("no brokers") }
+func (mute) topicIDs(context.Context) (topicIDs, error)             { return topicIDs{}, errors.New("no brokers") }
 func (mute) times(context.Context, []eventAt) map[eventAt]time.Time { return nil }
 
 // at is the fixture's cluster with timestamps of events.
