@@ -33,9 +33,12 @@ func (s *Server) getChanges(c *call) (*answer, error) {
 		return s.expiredEvent(c, err)
 	}
 	if wantsEvents(c.request) {
-		return s.streamChanges(q, at, limit), s.checkExists(c, s.partition(c.workspace))
+		return s.streamChanges(c, q, at, limit), s.checkExists(c, s.partition(c.workspace))
 	}
 	p, err := s.pollChanges(c, q, at, limit)
+	if err == nil {
+		err = s.checkAge(c) // it may have waited
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -71,9 +74,9 @@ func (s *Server) startOfChanges(c *call, q query) (at place, err error) {
 	}
 	switch lifetime := s.cursorLifetime(); {
 	case at.topic != hashTopic(s.files.topicID.Load()):
-		return at, s.expired(c, "the files table was recreated")
+		return at, s.expired(c, "the files table was recreated", false)
 	case time.Since(time.Unix(at.issued, 0)) > lifetime:
-		return at, s.expired(c, "the cursor is older than "+lifetime.String())
+		return at, s.expired(c, "the cursor is older than "+lifetime.String(), true)
 	}
 	return at, s.awaitRecord(c, partition, at.copied)
 }
@@ -90,8 +93,9 @@ func badFeedCursor() error {
 		"path_prefix; or latest, for what changes from now on; or none, to start from the beginning").On("cursor")
 }
 
-// expired returns the problem of a cursor from which the changes cannot be continued.
-func (s *Server) expired(c *call, why string) error {
+// expired returns the problem of a cursor from which the changes cannot be continued. In another table the versions
+// begin again, so a file of the same version may differ: a diff is offered only with sameTable.
+func (s *Server) expired(c *call, why string, sameTable bool) error {
 	path := c.request.URL.EscapedPath()
 	workspace := path[:strings.LastIndexByte(path, '/')]
 	filter := url.Values{}
@@ -104,9 +108,14 @@ func (s *Server) expired(c *call, why string) error {
 	if len(filter) > 0 {
 		query = "?" + filter.Encode()
 	}
-	return problem.New(http.StatusGone, codeCursorExpired, why+": list the files again, or POST the ids and versions "+
-		"that you have to the URL in resync.diff; both give a new cursor").On("cursor").
-		Resync(map[string]string{"list": workspace + "/files" + query, "diff": workspace + "/changes/diff" + query})
+	urls := map[string]string{"list": workspace + "/files" + query}
+	advice := ": list the files again, which gives a new cursor"
+	if sameTable {
+		urls["diff"] = workspace + "/changes/diff" + query
+		advice = ": list the files again, or POST the ids and versions that you have to the URL in resync.diff; both " +
+			"give a new cursor"
+	}
+	return problem.New(http.StatusGone, codeCursorExpired, why+advice).On("cursor").Resync(urls)
 }
 
 // awaitRecord waits until the copy has read all records before an offset of the changelog: a cursor may be from an
@@ -125,7 +134,7 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 		next, _ := f.offsets()
 		if next >= offset {
 			c.lag, c.lagKnown = s.lagFor(c)
-			return nil
+			return s.checkAge(c)
 		}
 		select {
 		case <-changed:
@@ -137,7 +146,7 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 			return err
 		}
 		if s.progress.changelogEndsBefore(partition, offset, began.Add(endConfirmedAfter)) {
-			return s.expired(c, "the files table ends before the cursor")
+			return s.expired(c, "the files table ends before the cursor", false)
 		}
 		return problem.New(http.StatusServiceUnavailable, codeNotReached, fmt.Sprintf("the cursor is from another "+
 			"instance, and this one has %d records of the files table to read before: try again, or raise wait "+
@@ -211,7 +220,8 @@ func (s *Server) readPage(partition int32, q query, at place, limit int) (p feed
 	return p, err
 }
 
-// issue completes a place for a new cursor. Its topic was read before its offsets. All events before nextEvent were read, if that is known.
+// issue completes a place for a new cursor. Its topic was read before its offsets. All events before nextEvent were
+// read, if that is known.
 func (s *Server) issue(at place, nextEvent int64) place {
 	id := s.files.logID.Load()
 	if log := hashTopic(id); at.log != log {

@@ -226,7 +226,9 @@ func TestExpiredCursors(t *testing.T) {
 	}
 	other := at
 	other.topic[0]++
-	resync(t, f.get(target+"&cursor="+q.encodePlace(other)))
+	if urls := resync(t, f.get(target+"&cursor="+q.encodePlace(other))); urls["list"] == "" || urls["diff"] != "" {
+		t.Errorf("resync of another table with %v", urls)
+	}
 
 	beyond := at
 	beyond.next, beyond.copied = 9, 9
@@ -260,7 +262,10 @@ func TestExpiredCursors(t *testing.T) {
 		time.Sleep(endConfirmedAfter + 50*time.Millisecond)
 		f.poll()
 	}()
-	resync(t, f.get(target+"&wait=1500ms&cursor="+q.encodePlace(beyond)))
+	urls = resync(t, f.get(target+"&wait=1500ms&cursor="+q.encodePlace(beyond)))
+	if urls["list"] == "" || urls["diff"] != "" {
+		t.Errorf("resync of a table that ends before the cursor with %v", urls)
+	}
 }
 
 // A copy that is behind the cursor answers once it has caught up.

@@ -16,8 +16,9 @@ const heartbeatEvery = 15 * time.Second
 
 // streamChanges returns a stream of server-sent events: the changes after a place, as they happen, and heartbeats. The
 // id of each event is the cursor after it. The first heartbeat follows the changes there were at first. The stream ends
-// when the client leaves or is too slow, or the server stops or discards its copy; a client continues by Last-Event-ID.
-func (s *Server) streamChanges(q query, at place, limit int) *answer {
+// when the client leaves or is too slow, or the server stops, discards its copy or has one that is too old; a client
+// continues by Last-Event-ID.
+func (s *Server) streamChanges(c *call, q query, at place, limit int) *answer {
 	partition, workspace := s.partition(q.workspace), tidemarkv1.EscapePart(q.workspace)
 	return &answer{contentType: "text/event-stream", stream: func(out *stream) error {
 		ticker := time.NewTicker(s.heartbeat)
@@ -25,6 +26,11 @@ func (s *Server) streamChanges(q query, at place, limit int) *answer {
 		beat := true
 		for {
 			wake := s.files.changes.wait(workspace) // before the read, so that no change is missed
+			c.lag, c.lagKnown = s.lagFor(c)
+			if s.checkAge(c) != nil {
+				wake.cancel()
+				return nil
+			}
 			p, err := s.readLivePage(partition, q, at, limit)
 			if err == nil {
 				err = s.writeEvents(out, q, at, p, beat && p.upToDate)

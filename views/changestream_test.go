@@ -126,7 +126,8 @@ func TestStreamOfAnExpiredCursor(t *testing.T) {
 	server := httptest.NewServer(f.Handler())
 	defer server.Close()
 	q := query{workspace: "ws", status: statusActive, kind: kindFile}
-	r := openStream(t, server.URL+changesOfWs, "Last-Event-ID", q.encodePlace(place{issued: 1}))
+	old := q.encodePlace(place{topic: hashTopic(f.Server.files.topicID.Load()), issued: 1})
+	r := openStream(t, server.URL+changesOfWs, "Last-Event-ID", old)
 	if e := r.want("expired", `"resync":{"diff":"/v1/workspaces/ws/changes/diff","list":"/v1/workspaces/ws/files"}`); e.id != "" {
 		t.Errorf("a cursor after an expired one: %+v", e)
 	}
@@ -136,6 +137,36 @@ func TestStreamOfAnExpiredCursor(t *testing.T) {
 	w := f.get(changesOfWs, "Accept", "text/event-stream", "Last-Event-ID", "x")
 	if code(t, w) != codeBadCursor {
 		t.Errorf("a bad cursor: %d %s", w.Code, w.Body)
+	}
+}
+
+// The limit of staleness is for what is answered, not for when the request began.
+func TestTooOldAfterWaiting(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.MaxStaleness = time.Minute })
+	f.heartbeat = 20 * time.Millisecond
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	f.now.filesEnd[f.partition("ws")] = 1
+	f.poll()
+	server := httptest.NewServer(f.Handler())
+	defer server.Close()
+	_, a := changes(t, f.get(changesOfWs))
+	r := openStream(t, server.URL+changesOfWs)
+	r.want("change", `"file_id":"a"`)
+	got := make(chan *httptest.ResponseRecorder, 1)
+	go func() { got <- f.get(changesOfWs + "?wait=300ms&cursor=" + a.Cursor) }()
+	time.Sleep(100 * time.Millisecond)
+	f.progress.mu.Lock()
+	for i := range f.progress.lastResponse {
+		f.progress.lastResponse[i] = time.Now().Add(-time.Hour)
+	}
+	f.progress.mu.Unlock()
+	if w := <-got; code(t, w) != codeStale {
+		t.Errorf("a poll: %d %s", w.Code, w.Body)
+	}
+	for end := time.Now().Add(5 * time.Second); r.next().name != ""; {
+		if time.Now().After(end) {
+			t.Fatal("the stream goes on")
+		}
 	}
 }
 

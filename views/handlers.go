@@ -191,7 +191,7 @@ func (s *Server) startOfListing(c *call, from listPlace) (listPlace, error) {
 	case from.tail == nil:
 		return listPlace{topic: topic, began: next}, nil
 	case from.topic != topic:
-		return from, s.expired(c, "the files table was recreated")
+		return from, s.expired(c, "the files table was recreated", false)
 	}
 	return from, s.awaitRecord(c, s.partition(c.workspace), from.began)
 }
