@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -22,6 +23,7 @@ import (
 const (
 	maxDiffFiles = 100_000
 	maxDiffBytes = 16 << 20
+	maxDiffs     = 4 // at the same time: each keeps its request in memory
 )
 
 // How much of a diff is read from the store at a time. Nothing is written meanwhile: a slow client must not keep the
@@ -80,6 +82,13 @@ func (s *Server) diffFiles(c *call) (*answer, error) {
 	q, _, err := parseQuery(c)
 	if err != nil {
 		return nil, err
+	}
+	select {
+	case s.diffs <- struct{}{}:
+		c.release = func() { <-s.diffs }
+	default:
+		return nil, problem.New(http.StatusServiceUnavailable, codeTooManyDiffs, fmt.Sprintf(
+			"%d diffs are being answered, which is the most at a time: try again", maxDiffs)).Retry(5 * time.Second)
 	}
 	body, err := parseDiff(c.request)
 	if err != nil {
@@ -174,8 +183,9 @@ func (s *Server) writeDiff(out *stream, d *fileDiff) error {
 	if err := s.writePass(d, write); err != nil {
 		return err
 	}
-	cursor := d.q.encodePlace(s.issue(place{topic: d.topic, next: d.next, copied: d.copied, nextEvent: unknown}, unknown))
-	return write([]byte(`],"cursor":"` + cursor + `"}`))
+	at := s.issue(place{topic: d.topic, next: d.next, copied: d.copied, nextEvent: unknown}, unknown)
+	return write([]byte(`],"cursor":"` + d.q.encodePlace(at) + `","expires_at":"` +
+		s.expiresAt(at).Format(time.RFC3339) + `"}`))
 }
 
 func (s *Server) writePass(d *fileDiff, write func([]byte) error) error {

@@ -88,6 +88,11 @@ func (s *Server) cursorLifetime() time.Duration {
 	return defaultCursorLifetime
 }
 
+// expiresAt returns when the cursor of a place expires.
+func (s *Server) expiresAt(at place) time.Time {
+	return time.Unix(at.issued, 0).UTC().Add(s.cursorLifetime())
+}
+
 func badFeedCursor() error {
 	return problem.New(http.StatusBadRequest, codeBadCursor, "use a cursor of the same workspace, status, kind and "+
 		"path_prefix; or latest, for what changes from now on; or none, to start from the beginning").On("cursor")
@@ -255,10 +260,7 @@ func (s *Server) encodePage(q query, p feedPage) []byte {
 		UpToDate   bool      `json:"up_to_date"`
 		CompleteTo string    `json:"complete_to,omitempty"`
 		ExpiresAt  time.Time `json:"expires_at"`
-	}{
-		q.encodePlace(p.at), p.upToDate, completeTo(p.at, s.partition(q.workspace)),
-		time.Unix(p.at.issued, 0).UTC().Add(s.cursorLifetime()),
-	})
+	}{q.encodePlace(p.at), p.upToDate, completeTo(p.at, s.partition(q.workspace)), s.expiresAt(p.at)})
 	return append(append(body, "],"...), rest[1:]...)
 }
 

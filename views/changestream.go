@@ -75,8 +75,9 @@ func (s *Server) writeEvents(out *stream, q query, at place, p feedPage, beat bo
 	}
 	if beat {
 		data, _ := json.Marshal(struct { // a text can always be encoded
-			CompleteTo string `json:"complete_to,omitempty"`
-		}{completeTo(p.at, s.partition(q.workspace))})
+			CompleteTo string    `json:"complete_to,omitempty"`
+			ExpiresAt  time.Time `json:"expires_at"`
+		}{completeTo(p.at, s.partition(q.workspace)), s.expiresAt(p.at)})
 		b = appendEvent(b, "heartbeat", q.encodePlace(p.at), data)
 	}
 	if _, err := out.Write(b); err != nil {

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,7 +90,7 @@ func TestChangesStream(t *testing.T) {
 	all := openStream(t, url)
 	first := all.want("change", `{"op":"upsert","version":1,"file":{`)
 	all.want("change", `"file_id":"b"`)
-	complete := `{"complete_to":"` + strconv.Itoa(int(p)) + `:6"}`
+	complete := `{"complete_to":"` + strconv.Itoa(int(p)) + `:6","expires_at":"20`
 	beat := all.want("heartbeat", complete)
 	if all.want("heartbeat", complete); beat.id == "" {
 		t.Error("a heartbeat has no cursor")
@@ -167,6 +168,24 @@ func TestTooOldAfterWaiting(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("the stream goes on")
 		}
+	}
+}
+
+// A token that is revoked while a request waits gets no answer.
+func TestALongPollIsAuthorizedAgain(t *testing.T) {
+	var revoked atomic.Bool
+	f := newFixture(t, func(c *Config) {
+		c.Authorize = func(*http.Request, string) (bool, error) { return !revoked.Load(), nil }
+	})
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	_, a := changes(t, f.get(changesOfWs))
+	got := make(chan *httptest.ResponseRecorder, 1)
+	go func() { got <- f.get(changesOfWs + "?wait=10s&cursor=" + a.Cursor) }()
+	time.Sleep(50 * time.Millisecond)
+	revoked.Store(true)
+	f.put(fileRow("ws", "secret", "/secret", isActive, 1))
+	if w := <-got; code(t, w) != codeUnknownWorkspace || strings.Contains(w.Body.String(), "secret") {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 

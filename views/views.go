@@ -66,6 +66,7 @@ type Server struct {
 	handler    http.Handler
 	heartbeat  time.Duration // between two heartbeats of a stream
 	live       livePages
+	diffs      chan struct{}   // has an element for each diff that is being answered
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
 
@@ -80,7 +81,8 @@ func New(conf Config) (*Server, error) {
 	if _, err := conf.Kafka.Franz(); err != nil { // wrong settings are reported before Run
 		return nil, err
 	}
-	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatEvery}
+	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatEvery,
+		diffs: make(chan struct{}, maxDiffs)}
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)
