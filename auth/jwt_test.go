@@ -276,7 +276,7 @@ func TestTheLastKeyIsWithdrawn(t *testing.T) {
 		{"{}", false},
 	} {
 		write(t, path, c.text)
-		now = now.Add(fileEvery)
+		now = now.Add(fileInterval)
 		token := sign(t, jose.RS256, key, "1", valid())
 		if _, err := j.Verify(t.Context(), token); (err == nil) != c.ok {
 			t.Errorf("%s: %v, want accepted: %v", c.text, err, c.ok)
@@ -361,19 +361,19 @@ func TestKeyRotation(t *testing.T) {
 		wantCode(t, err, codeBadToken, "")
 	}
 	check("after many unknown keys", true, false, 1)
-	now = now.Add(keysAtMost)
+	now = now.Add(minKeysInterval)
 	check("after it", true, true, 2)
 	i.body.Store(nil)
-	now = now.Add(keysEvery)
+	now = now.Add(keysInterval)
 	check("without an answer", true, true, 3)
 	i.serve(strings.Repeat(" ", maxSource+1))
-	now = now.Add(keysEvery)
+	now = now.Add(keysInterval)
 	check("an endless answer", true, true, 4)
 	i.serve(`{"keys":[]}`)
-	now = now.Add(keysEvery)
+	now = now.Add(keysInterval)
 	check("without keys", false, false, 5)
 	i.serve(keySetOf(t, public(young, "young")))
-	now = now.Add(keysEvery)
+	now = now.Add(keysInterval)
 	check("removed", false, true, 6)
 }
 
@@ -390,7 +390,7 @@ func TestTheIssuerIsDown(t *testing.T) {
 		wantCode(t, err, codeNoKeys, token)
 	}
 	i.serve(keySetOf(t, public(key, "1")))
-	now = now.Add(keysAtMost)
+	now = now.Add(minKeysInterval)
 	if _, err := j.Verify(t.Context(), token); err != nil || i.requests.Load() != 2 {
 		t.Errorf("%v after %d requests", err, i.requests.Load())
 	}

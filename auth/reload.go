@@ -17,8 +17,8 @@ import (
 // maxSource bounds a file of tokens, and an answer with keys.
 const maxSource = 1 << 20
 
-// fileEvery is how often a file is read again. Its bytes are compared: a time of change can be too coarse.
-const fileEvery = time.Second
+// fileInterval is how often a file is read again. Its bytes are compared: a time of change can be too coarse.
+const fileInterval = time.Second
 
 // An emptyError says that a source is valid, and has no token or key. It is refused at first. Later it replaces the
 // value: the last one was withdrawn.

@@ -69,7 +69,7 @@ func (t *Tokens) Len() int { return len(*t.entries.value.Load()) }
 func (t *Tokens) Verify(ctx context.Context, token string) (*Identity, error) {
 	sum := sha256.Sum256([]byte(token))
 	var found *entry
-	entries := *t.entries.get(ctx, fileEvery, false)
+	entries := *t.entries.get(ctx, fileInterval, false)
 	for i := range entries {
 		if subtle.ConstantTimeCompare(entries[i].SHA256[:], sum[:]) == 1 {
 			found = &entries[i]
@@ -129,7 +129,7 @@ func parseTokens(path string, data []byte) ([]entry, error) {
 		if len(e.Rights) == 0 {
 			f.Failf(at+".rights", "want read, admin or both")
 		}
-		if slices.Contains(e.Workspaces, AllWorkspaces) && len(e.Workspaces) > 1 {
+		if slices.Contains(e.Workspaces, allWorkspaces) && len(e.Workspaces) > 1 {
 			f.Failf(at+".workspaces", `"*" means all workspaces: remove the others`)
 		}
 	}

@@ -96,34 +96,34 @@ func TestTokensAreReloaded(t *testing.T) {
 	check("at first", "one")
 	write(t, path, entryOf("two", "second", all))
 	check("within a second", "one")
-	now = now.Add(fileEvery)
+	now = now.Add(fileInterval)
 	check("after it", "two")
 	write(t, path, "# all withdrawn\n[]\n")
-	now = now.Add(fileEvery)
+	now = now.Add(fileInterval)
 	check("the last one is withdrawn")
 	if !strings.Contains(log.String(), "level=ERROR msg=\"reloaded, nothing is valid any more\"") {
 		t.Errorf("an empty list is not logged:\n%s", log.String())
 	}
 	write(t, path, entryOf("two", "second", all))
-	now = now.Add(fileEvery)
+	now = now.Add(fileInterval)
 	check("given again", "two")
 	for what, text := range map[string]string{"broken": "- {name: [}", "empty": "", "a wrong setting": "- {nome: x}"} {
 		write(t, path, text)
-		now = now.Add(fileEvery)
+		now = now.Add(fileInterval)
 		check(what, "two")
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	for range 5 {
-		now = now.Add(fileEvery)
+		now = now.Add(fileInterval)
 		check("removed", "two")
 	}
 	if n := strings.Count(log.String(), "no such file"); n != 1 {
 		t.Errorf("the missing file is logged %d times:\n%s", n, log.String())
 	}
 	write(t, path, entryOf("one", "first", all))
-	now = now.Add(fileEvery)
+	now = now.Add(fileInterval)
 	check("written again", "one")
 }
 

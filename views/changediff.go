@@ -104,7 +104,7 @@ func (s *Server) diffFiles(c *call) (*answer, error) {
 	topic := hashTopic(s.files.topicID.Load())
 	next, _ := s.files.frontiers[partition].offsets()
 	if next == unknown {
-		return nil, errWiped
+		return nil, errStoreNotReady
 	}
 	d := &fileDiff{q: q, topic: topic, partition: partition, request: body, next: next}
 	return &answer{stream: func(out *stream) error { return s.writeDiff(out, d) }}, nil
@@ -183,8 +183,8 @@ func (s *Server) writeDiff(out *stream, d *fileDiff) error {
 	if err := s.writePass(d, write); err != nil {
 		return err
 	}
-	at := s.issue(place{topic: d.topic, next: d.next, copied: d.copied, nextEvent: unknown}, unknown)
-	return write([]byte(`],"cursor":"` + d.q.encodePlace(at) + `","expires_at":"` +
+	at := s.issue(changesCursor{topic: d.topic, next: d.next, copied: d.copied, nextEvent: unknown}, unknown)
+	return write([]byte(`],"cursor":"` + d.q.encodeChangesCursor(at) + `","expires_at":"` +
 		s.expiresAt(at).Format(time.RFC3339) + `"}`))
 }
 
@@ -197,7 +197,7 @@ func (s *Server) writePass(d *fileDiff, write func([]byte) error) error {
 		d.json = d.json[:0]
 		err := s.files.read(func(store *localstore.Store) (err error) {
 			if d.topic != hashTopic(s.files.topicID.Load()) {
-				return errWiped
+				return errStoreNotReady
 			}
 			done, err = d.read(store)
 			return err
@@ -222,7 +222,7 @@ func (d *fileDiff) read(store *localstore.Store) (done bool, err error) {
 		return false, err
 	}
 	if d.copied, err = nextOffset(scans[0].scan, d.partition); err != nil || d.copied < d.next {
-		return false, cmp.Or(err, errWiped)
+		return false, cmp.Or(err, errStoreNotReady)
 	}
 	for range diffEntries {
 		scan := scans.smallest()

@@ -50,8 +50,8 @@ func (s *Server) getChanges(c *call) (*answer, error) {
 	return &answer{body: s.encodePage(q, p)}, nil
 }
 
-// startOfChanges returns the place from which the request reads, once the copy has read up to it.
-func (s *Server) startOfChanges(c *call, q query) (at place, err error) {
+// startOfChanges returns the cursor after which the request reads, once the copy has read up to it.
+func (s *Server) startOfChanges(c *call, q query) (at changesCursor, err error) {
 	partition := s.partition(c.workspace)
 	cursor := c.query.Get("cursor")
 	if last := c.request.Header.Get("Last-Event-ID"); last != "" && wantsEvents(c.request) {
@@ -61,16 +61,16 @@ func (s *Server) startOfChanges(c *call, q query) (at place, err error) {
 		topic := hashTopic(s.files.topicID.Load())
 		next, _ := s.files.frontiers[partition].offsets()
 		if next == unknown {
-			return at, errWiped
+			return at, errStoreNotReady
 		}
-		at = place{topic: topic, copied: next, deletes: next, nextEvent: unknown}
+		at = changesCursor{topic: topic, copied: next, deletes: next, nextEvent: unknown}
 		if cursor == latest {
 			at.next, at.deletes = next, 0
 		}
 		return s.issue(at, unknown), nil
 	}
-	if at, err = q.decodePlace(cursor); err != nil {
-		return at, badFeedCursor()
+	if at, err = q.decodeChangesCursor(cursor); err != nil {
+		return at, badChangesCursor()
 	}
 	switch lifetime := s.cursorLifetime(); {
 	case at.topic != hashTopic(s.files.topicID.Load()):
@@ -88,12 +88,12 @@ func (s *Server) cursorLifetime() time.Duration {
 	return defaultCursorLifetime
 }
 
-// expiresAt returns when the cursor of a place expires.
-func (s *Server) expiresAt(at place) time.Time {
+// expiresAt returns when the cursor expires.
+func (s *Server) expiresAt(at changesCursor) time.Time {
 	return time.Unix(at.issued, 0).UTC().Add(s.cursorLifetime())
 }
 
-func badFeedCursor() error {
+func badChangesCursor() error {
 	return problem.New(http.StatusBadRequest, codeBadCursor, "use a cursor of the same workspace, status, kind and "+
 		"path_prefix; or latest, for what changes from now on; or none, to start from the beginning").On("cursor")
 }
@@ -153,14 +153,14 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 		if s.progress.changelogEndsBefore(partition, offset, began.Add(endConfirmedAfter)) {
 			return s.expired(c, "the files table ends before the cursor", false)
 		}
-		return problem.New(http.StatusServiceUnavailable, codeNotReached, fmt.Sprintf("the cursor is from another "+
-			"instance, and this one has %d records of the files table to read before: try again, or raise wait "+
+		return problem.New(http.StatusServiceUnavailable, codeNotReached, fmt.Sprintf("this instance has %d "+
+			"records of the files table to read before it can continue at this cursor: try again, or raise wait "+
 			"(at most 60s)", offset-next)).On("cursor").Retry(time.Second)
 	}
 }
 
 // changelogEndsBefore reports whether the files table is known to end before an offset. A poll that began before since
-// may be older than the offset, or be answered by a deposed leader.
+// may be older than the offset, or be answered by a stale leader.
 func (p *progress) changelogEndsBefore(partition int32, offset int64, since time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,8 +170,8 @@ func (p *progress) changelogEndsBefore(partition int32, offset int64, since time
 	return p.last.filesEnd[partition] < offset
 }
 
-// pollChanges returns the first page after a place. With the parameter wait it waits for a change that is in the query.
-func (s *Server) pollChanges(c *call, q query, at place, limit int) (p feedPage, err error) {
+// pollChanges returns the first page after a cursor. With the parameter wait it waits for a change in the query.
+func (s *Server) pollChanges(c *call, q query, at changesCursor, limit int) (p changesPage, err error) {
 	partition, workspace := s.partition(c.workspace), tidemarkv1.EscapePart(c.workspace)
 	waits := c.query.Has("wait") && c.query.Get("cursor") != latest
 	timeout := time.NewTimer(time.Until(c.until))
@@ -206,12 +206,12 @@ func (s *Server) pollChanges(c *call, q query, at place, limit int) (p feedPage,
 	}
 }
 
-// readPage reads a page after a place, as of now.
-func (s *Server) readPage(partition int32, q query, at place, limit int) (p feedPage, err error) {
+// readPage reads a page after a cursor, as of now.
+func (s *Server) readPage(partition int32, q query, at changesCursor, limit int) (p changesPage, err error) {
 	next, events := s.files.frontiers[partition].offsets() // before the store is read, which has at least this much
 	err = s.files.read(func(store *localstore.Store) (err error) {
 		if at.topic != hashTopic(s.files.topicID.Load()) {
-			return errWiped
+			return errStoreNotReady
 		}
 		p, err = readChanges(store, partition, q, at, next, limit)
 		return err
@@ -225,9 +225,9 @@ func (s *Server) readPage(partition int32, q query, at place, limit int) (p feed
 	return p, err
 }
 
-// issue completes a place for a new cursor. Its topic was read before its offsets. All events before nextEvent were
+// issue completes a new cursor. Its topic was read before its offsets. All events before nextEvent were
 // read, if that is known.
-func (s *Server) issue(at place, nextEvent int64) place {
+func (s *Server) issue(at changesCursor, nextEvent int64) changesCursor {
 	id := s.files.logID.Load()
 	if log := hashTopic(id); at.log != log {
 		at.log, at.nextEvent = log, unknown
@@ -240,14 +240,14 @@ func (s *Server) issue(at place, nextEvent int64) place {
 }
 
 // completeTo returns the position up to which all events were read, "" while that is not known.
-func completeTo(at place, partition int32) string {
+func completeTo(at changesCursor, partition int32) string {
 	if at.nextEvent <= 0 {
 		return ""
 	}
 	return (&tidemarkv1.Position{Partition: partition, Offset: at.nextEvent - 1}).Text()
 }
 
-func (s *Server) encodePage(q query, p feedPage) []byte {
+func (s *Server) encodePage(q query, p changesPage) []byte {
 	body := append(make([]byte, 0, p.bytes+len(p.changes)+512), `{"changes":[`...)
 	for i, change := range p.changes {
 		if i > 0 {
@@ -260,7 +260,7 @@ func (s *Server) encodePage(q query, p feedPage) []byte {
 		UpToDate   bool      `json:"up_to_date"`
 		CompleteTo string    `json:"complete_to,omitempty"`
 		ExpiresAt  time.Time `json:"expires_at"`
-	}{q.encodePlace(p.at), p.upToDate, completeTo(p.at, s.partition(q.workspace)), s.expiresAt(p.at)})
+	}{q.encodeChangesCursor(p.at), p.upToDate, completeTo(p.at, s.partition(q.workspace)), s.expiresAt(p.at)})
 	return append(append(body, "],"...), rest[1:]...)
 }
 

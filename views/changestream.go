@@ -11,14 +11,11 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// heartbeatEvery is the time between two heartbeats of a stream. Each has a cursor, also while nothing changes.
-const heartbeatEvery = 15 * time.Second
-
-// streamChanges returns a stream of server-sent events: the changes after a place, as they happen, and heartbeats. The
-// id of each event is the cursor after it. The first heartbeat follows the changes there were at first. The stream ends
-// when the client leaves or is too slow, or the server stops, discards its copy or has one that is too old; a client
-// continues by Last-Event-ID.
-func (s *Server) streamChanges(c *call, q query, at place, limit int) *answer {
+// streamChanges returns a stream of server-sent events: the changes after a cursor, as they happen, and heartbeats,
+// which have a cursor also while nothing changes. The id of each event is the cursor after it. The first heartbeat
+// follows the changes there were at first. The stream ends when the client leaves or is too slow, or the server stops,
+// discards its copy or has one that is too old; a client continues by Last-Event-ID.
+func (s *Server) streamChanges(c *call, q query, at changesCursor, limit int) *answer {
 	partition, workspace := s.partition(q.workspace), tidemarkv1.EscapePart(q.workspace)
 	return &answer{contentType: "text/event-stream", stream: func(out *stream) error {
 		ticker := time.NewTicker(s.heartbeat)
@@ -31,13 +28,13 @@ func (s *Server) streamChanges(c *call, q query, at place, limit int) *answer {
 				wake.cancel()
 				return nil
 			}
-			p, err := s.readLivePage(partition, q, at, limit)
+			p, err := s.readSharedPage(partition, q, at, limit)
 			if err == nil {
 				err = s.writeEvents(out, q, at, p, beat && p.upToDate)
 			}
 			if err != nil || !p.upToDate {
 				wake.cancel()
-				if errors.Is(err, errWiped) || errors.Is(err, errClosed) {
+				if errors.Is(err, errStoreNotReady) || errors.Is(err, errClosed) {
 					return nil
 				}
 				if err != nil {
@@ -62,8 +59,8 @@ func (s *Server) streamChanges(c *call, q query, at place, limit int) *answer {
 	}}
 }
 
-// writeEvents sends the changes of a page that begins at a place, and a heartbeat after them if beat is set.
-func (s *Server) writeEvents(out *stream, q query, at place, p feedPage, beat bool) error {
+// writeEvents sends the changes of a page that begins at a cursor, and a heartbeat after them if beat is set.
+func (s *Server) writeEvents(out *stream, q query, at changesCursor, p changesPage, beat bool) error {
 	if len(p.changes) == 0 && !beat {
 		return nil
 	}
@@ -71,14 +68,14 @@ func (s *Server) writeEvents(out *stream, q query, at place, p feedPage, beat bo
 	at = s.issue(at, unknown)
 	for _, change := range p.changes {
 		at.next, at.copied = change.next, p.at.copied
-		b = appendEvent(b, "change", q.encodePlace(at), change.json)
+		b = appendEvent(b, "change", q.encodeChangesCursor(at), change.json)
 	}
 	if beat {
 		data, _ := json.Marshal(struct { // a text can always be encoded
 			CompleteTo string    `json:"complete_to,omitempty"`
 			ExpiresAt  time.Time `json:"expires_at"`
 		}{completeTo(p.at, s.partition(q.workspace)), s.expiresAt(p.at)})
-		b = appendEvent(b, "heartbeat", q.encodePlace(p.at), data)
+		b = appendEvent(b, "heartbeat", q.encodeChangesCursor(p.at), data)
 	}
 	if _, err := out.Write(b); err != nil {
 		return err

@@ -127,7 +127,7 @@ func TestStreamOfAnExpiredCursor(t *testing.T) {
 	server := httptest.NewServer(f.Handler())
 	defer server.Close()
 	q := query{workspace: "ws", status: statusActive, kind: kindFile}
-	old := q.encodePlace(place{topic: hashTopic(f.Server.files.topicID.Load()), issued: 1})
+	old := q.encodeChangesCursor(changesCursor{topic: hashTopic(f.Server.files.topicID.Load()), issued: 1})
 	r := openStream(t, server.URL+changesOfWs, "Last-Event-ID", old)
 	if e := r.want("expired", `"resync":{"diff":"/v1/workspaces/ws/changes/diff","list":"/v1/workspaces/ws/files"}`); e.id != "" {
 		t.Errorf("a cursor after an expired one: %+v", e)
@@ -203,7 +203,7 @@ func TestStreamsThatCannotBeAnsweredYet(t *testing.T) {
 	f.put(fileRow("ws", "a", "/a", isActive, 1))
 	q := query{workspace: "ws", status: statusActive, kind: kindFile}
 	topic := hashTopic(f.Server.files.topicID.Load())
-	beyond := q.encodePlace(place{topic: topic, next: 9, copied: 9, issued: time.Now().Unix()})
+	beyond := q.encodeChangesCursor(changesCursor{topic: topic, next: 9, copied: 9, issued: time.Now().Unix()})
 	check := func(target string) {
 		t.Helper()
 		w := f.get(target, "Accept", "text/event-stream")
@@ -291,7 +291,7 @@ func TestLongPoll(t *testing.T) {
 	if list, _ = changes(t, <-got); list != "" {
 		t.Errorf("when stopped: %q", list)
 	}
-	if n := len(f.Server.files.changes.rows); n > 0 {
+	if n := len(f.Server.files.changes.keys); n > 0 {
 		t.Errorf("%d waiters are left", n)
 	}
 }

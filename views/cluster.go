@@ -109,7 +109,7 @@ func (b *brokers) read(ctx context.Context) (r snapshot, err error) {
 	return r, err
 }
 
-// dropStale makes the ends unknown that are below an offset which a commit proves to exist: they are from a deposed
+// dropStale makes the ends unknown that are below an offset which a commit proves to exist: they are from a stale
 // leader, which is cut off from the other brokers or was paused.
 func dropStale(ends, proven []int64) []int64 {
 	for i := range proven {

@@ -138,9 +138,9 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var from listPlace
+	var from listCursor
 	if cursor := c.query.Get("cursor"); cursor != "" {
-		if from, err = q.decodeCursor(cursor); err != nil {
+		if from, err = q.decodeListCursor(cursor); err != nil {
 			return nil, badCursor("status, kind and path_prefix")
 		}
 	}
@@ -154,14 +154,14 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	var p page
 	if err := s.files.read(func(store *localstore.Store) (err error) {
 		if from.topic != hashTopic(s.files.topicID.Load()) {
-			return errWiped
+			return errStoreNotReady
 		}
 		if p, err = list(store, partition, q, from.tail, limit); err != nil {
 			return err
 		}
 		copied, err := nextOffset(store, partition) // after the page was read
 		if err == nil && copied < from.began {
-			err = errWiped
+			err = errStoreNotReady
 		}
 		from.copied = max(from.copied, copied)
 		return err
@@ -175,25 +175,25 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	}
 	if p.next != nil {
 		from.tail = p.next
-		return pageOf(p.files, q.encodeCursor(from), nil), nil
+		return pageOf(p.files, q.encodeListCursor(from), nil), nil
 	}
-	changes := s.issue(place{topic: from.topic, next: from.began, copied: from.copied, nextEvent: unknown}, unknown)
+	changes := s.issue(changesCursor{topic: from.topic, next: from.began, copied: from.copied, nextEvent: unknown}, unknown)
 	rest, _ := json.Marshal(struct { // a text and a time can always be encoded
 		Cursor    string    `json:"changes_cursor"`
 		ExpiresAt time.Time `json:"expires_at"`
-	}{q.encodePlace(changes), s.expiresAt(changes)})
+	}{q.encodeChangesCursor(changes), s.expiresAt(changes)})
 	return pageOf(p.files, "", rest), nil
 }
 
 // startOfListing returns where a page begins. All pages are read from copies that have read at least what that of the
 // first page had: its offset is where the changes continue.
-func (s *Server) startOfListing(c *call, from listPlace) (listPlace, error) {
+func (s *Server) startOfListing(c *call, from listCursor) (listCursor, error) {
 	topic := hashTopic(s.files.topicID.Load())
 	switch next, _ := s.files.frontiers[s.partition(c.workspace)].offsets(); {
 	case next == unknown:
-		return from, errWiped
+		return from, errStoreNotReady
 	case from.tail == nil:
-		return listPlace{topic: topic, began: next}, nil
+		return listCursor{topic: topic, began: next}, nil
 	case from.topic != topic:
 		return from, s.expired(c, "the files table was recreated", false)
 	}

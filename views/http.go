@@ -166,9 +166,6 @@ func unknownPath() *problem.Problem {
 
 func methodNotAllowed(allowed []string) *problem.Problem {
 	detail := "use " + strings.Join(allowed, " or ")
-	if slices.Equal(allowed, readOnly) {
-		detail = "use GET: this API only reads"
-	}
 	return problem.New(http.StatusMethodNotAllowed, codeMethod, detail).With("Allow", strings.Join(allowed, ", "))
 }
 
@@ -275,7 +272,7 @@ func (s *Server) explain(header http.Header, r route, err error) *answer {
 	case errors.As(err, &p):
 	case errors.Is(err, context.Canceled):
 		return &answer{status: statusGone}
-	case errors.Is(err, errWiped):
+	case errors.Is(err, errStoreNotReady):
 		p = recovering(s.files)
 	case errors.Is(err, errClosed):
 		p = problem.New(http.StatusServiceUnavailable, codeRecovering,

@@ -62,16 +62,6 @@ type offsetSource interface {
 	topicIDs(ctx context.Context) (topicIDs, error)
 }
 
-// topicIDs are the ids of the topics that may be deleted and recreated while the copies are read.
-type topicIDs struct {
-	files, workspaces string // with the cluster's
-	events            string
-}
-
-// topicsEvery is how often the ids of the topics are compared. They are compared at once when a topic ends before what
-// was read of it.
-const topicsEvery = 10 * time.Second
-
 // progress tracks the offsets of events, groups and copies, from which the lag of an answer follows.
 type progress struct {
 	files, workspaces *table
@@ -173,7 +163,7 @@ func (p *progress) poll(ctx context.Context, source offsetSource) {
 	}
 	compare := err == nil && !began.Before(p.topicsDue)
 	if compare {
-		p.topicsDue = began.Add(topicsEvery)
+		p.topicsDue = began.Add(topicsInterval)
 	}
 	close(p.polled)
 	p.polled = make(chan struct{})
@@ -189,44 +179,6 @@ func (p *progress) poll(ctx context.Context, source offsetSource) {
 			p.setOldest(c, of, source.times(ctx, of))
 		}
 	}
-}
-
-// compareTopics discards a copy whose topic was recreated, and what is known of an events topic that was: offsets of
-// one topic say nothing about another one of the same name.
-func (p *progress) compareTopics(ctx context.Context, source offsetSource) {
-	ids, err := source.topicIDs(ctx)
-	if err != nil {
-		p.log.WarnContext(ctx, "cannot look up the ids of the topics", "error", err)
-		return
-	}
-	p.files.compareTopic(ids.files)
-	p.workspaces.compareTopic(ids.workspaces)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	changed := false
-	for _, t := range []*table{p.files, p.workspaces} {
-		if old := t.logID.Load(); t.topicID.Load() != nil && (old == nil || *old != ids.events) {
-			t.logID.Store(nil) // until the offsets of the old topic are forgotten
-			changed = true
-		}
-	}
-	if !changed {
-		return
-	}
-	p.log.WarnContext(ctx, "offsets of events are read again", "events_topic_id", ids.events)
-	for i := range p.lastResponse {
-		p.resetEvents(i)
-	}
-	p.files.logID.Store(&ids.events)
-	p.workspaces.logID.Store(&ids.events)
-}
-
-// resetEvents forgets the offsets of events of a partition.
-func (p *progress) resetEvents(i int) {
-	for _, c := range p.coverages {
-		c.frontiers[i].resetEvents()
-	}
-	p.pendingCounts[i] = nil
 }
 
 // A tablePartition is one partition of a copy.
@@ -287,7 +239,7 @@ func (p *progress) addCheckpoints(s snapshot, partition int32) {
 		p.resetEvents(i)
 		p.topicsDue = time.Time{}
 	}
-	if next, _ := p.files.frontiers[i].offsets(); next > s.filesEnd[i] && s.began.After(p.topicsDue.Add(-topicsEvery/2)) {
+	if next, _ := p.files.frontiers[i].offsets(); next > s.filesEnd[i] && s.began.After(p.topicsDue.Add(-topicsInterval/2)) {
 		p.topicsDue = time.Time{} // but not at each poll: the end may be from a deposed leader
 	}
 	done := max(s.filesCommit[i], s.eventsStart[i]) // deleted events are not waited for

@@ -28,8 +28,8 @@ type table struct {
 	metrics *metrics
 	log     *slog.Logger
 
-	rows       rowWaiters             // by key
-	changes    rowWaiters             // by escaped workspace
+	rows       keyWaiters             // by key
+	changes    keyWaiters             // by escaped workspace
 	topicID    atomic.Pointer[string] // of the table topic, once known
 	logID      atomic.Pointer[string] // of the events topic, once known
 	generation atomic.Int64           // incremented when the store, or a partition of it, is discarded
@@ -47,7 +47,7 @@ type table struct {
 }
 
 // An applyFunc applies the table record at a changelog offset to the rows and indexes of a copy.
-type applyFunc func(w *localstore.Writer, offset int64, key string, value []byte) (change, error)
+type applyFunc func(w *localstore.Writer, offset int64, key string, value []byte) (applied, error)
 
 // A partitionState is what the last poll found of a partition.
 type partitionState struct {
@@ -123,7 +123,7 @@ func (t *table) read(f func(s *localstore.Store) error) error {
 // cannot separate them.
 func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	partition := ctx.Partition()
-	var done change
+	var done applied
 	if err := t.read(func(s *localstore.Store) error {
 		return s.Update(partition, ctx.Offset(), func(w *localstore.Writer) (err error) {
 			if kafka.FilePartition([]byte(key), t.topic.Partitions) != partition {
@@ -151,7 +151,7 @@ func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, va
 
 // skipped counts a record without effect. Older versions are normal after a failover; anything else was written by
 // another program, which is logged once for each cause.
-func (t *table) skipped(c change, partition int32, offset int64) {
+func (t *table) skipped(c applied, partition int32, offset int64) {
 	t.metrics.skipped.WithLabelValues(t.name, c.skipped).Inc()
 	if c.skipped == skipOlder {
 		return
@@ -205,14 +205,6 @@ func (t *table) touch(partition int32) {
 		t.requestRestart(err.Error())
 	case err != nil && !errors.Is(err, errClosed):
 		t.log.Warn("cannot record that the local copy is up to date", "partition", partition, "error", err)
-	}
-}
-
-// compareTopic requests that a copy of another topic than the present one is discarded.
-func (t *table) compareTopic(id string) {
-	if old := t.topicID.Load(); old != nil && *old != id {
-		t.recreated.Store(true)
-		t.requestRestart("the topic was recreated")
 	}
 }
 

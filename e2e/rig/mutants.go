@@ -85,7 +85,7 @@ var Mutants = map[string]Mutant{
 		},
 		{"kafka/committed/ends.go", "IsolationLevel: kgo.ReadCommitted()", "IsolationLevel: kgo.ReadUncommitted()"},
 	},
-	// It recovers tables to whatever end a leader answers, also one that was deposed.
+	// It recovers tables to whatever end a leader answers, also one that was replaced.
 	"stale ends": {{
 		"kafka/epochs/epochs.go", "committed.TopicManager(e.conf.Cluster, e.minEnd)",
 		"committed.TopicManager(e.conf.Cluster, committed.NoMinEnd)",

@@ -77,26 +77,26 @@ func TestAForgedCursorIsNotShared(t *testing.T) {
 	f.now.eventsEnd[p], f.now.filesCommit[p], f.now.filesEnd[p] = 7, 7, 1
 	f.poll()
 	_, a := changes(t, f.get(changesOfWs+"?cursor=latest"))
-	honest, err := q.decodePlace(a.Cursor)
+	honest, err := q.decodeChangesCursor(a.Cursor)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.put(fileRow("ws", "a", "/a", isTrashed, 2))
 	forged := honest
 	forged.nextEvent = 1 << 60
-	if _, err := f.readLivePage(p, q, forged, 10); err != nil {
+	if _, err := f.readSharedPage(p, q, forged, 10); err != nil {
 		t.Fatal(err)
 	}
-	page, err := f.readLivePage(p, q, honest, 10)
+	page, err := f.readSharedPage(p, q, honest, 10)
 	if err != nil || len(page.changes) != 1 || page.at.nextEvent != 7 {
 		t.Errorf("%d changes, next event %d, %v", len(page.changes), page.at.nextEvent, err)
 	}
 	honest.nextEvent = 9 // of an instance that knew more
-	if page, err = f.readLivePage(p, q, honest, 10); err != nil || page.at.nextEvent != 9 {
+	if page, err = f.readSharedPage(p, q, honest, 10); err != nil || page.at.nextEvent != 9 {
 		t.Errorf("complete_to goes back to %d, %v", page.at.nextEvent, err)
 	}
 	forged.deletes = 1 << 60
-	if w := f.get(changesOfWs + "?cursor=" + q.encodePlace(forged)); code(t, w) != codeBadCursor {
+	if w := f.get(changesOfWs + "?cursor=" + q.encodeChangesCursor(forged)); code(t, w) != codeBadCursor {
 		t.Errorf("forged deletes: %d %s", w.Code, w.Body)
 	}
 }
