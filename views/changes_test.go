@@ -226,7 +226,8 @@ func TestExpiredCursors(t *testing.T) {
 	}
 	other := at
 	other.topic[0]++
-	if urls := resync(t, f.get(target+"&cursor="+q.encodeChangesCursor(other))); urls["list"] == "" || urls["diff"] != "" {
+	urls = resync(t, f.get(target+"&cursor="+q.encodeChangesCursor(other)))
+	if urls["list"] == "" || urls["diff"] != "" {
 		t.Errorf("resync of another table with %v", urls)
 	}
 

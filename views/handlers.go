@@ -177,7 +177,8 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 		from.tail = p.next
 		return pageOf(p.files, q.encodeListCursor(from), nil), nil
 	}
-	changes := s.issue(changesCursor{topic: from.topic, next: from.began, copied: from.copied, nextEvent: unknown}, unknown)
+	changes := changesCursor{topic: from.topic, next: from.began, copied: from.copied, nextEvent: unknown}
+	changes = s.issue(changes, unknown)
 	rest, _ := json.Marshal(struct { // a text and a time can always be encoded
 		Cursor    string    `json:"changes_cursor"`
 		ExpiresAt time.Time `json:"expires_at"`
@@ -200,8 +201,8 @@ func (s *Server) startOfListing(c *call, from listCursor) (listCursor, error) {
 	return from, s.awaitRecord(c, s.partition(c.workspace), from.began)
 }
 
-// pageOf returns the answer of a page. The last one has no next cursor. Only that of a listing has more, which is a JSON
-// object.
+// pageOf returns the answer of a page. The last one has no next cursor. Only that of a listing has more, which is a
+// JSON object.
 func pageOf(files []byte, next string, more []byte) *answer {
 	body := append(append([]byte(`{"files":[`), files...), `],"next_cursor":`...)
 	if next == "" {

@@ -239,8 +239,9 @@ func (p *progress) addCheckpoints(s snapshot, partition int32) {
 		p.resetEvents(i)
 		p.topicsDue = time.Time{}
 	}
-	if next, _ := p.files.frontiers[i].offsets(); next > s.filesEnd[i] && s.began.After(p.topicsDue.Add(-topicsInterval/2)) {
-		p.topicsDue = time.Time{} // but not at each poll: the end may be from a deposed leader
+	next, _ := p.files.frontiers[i].offsets()
+	if next > s.filesEnd[i] && s.began.After(p.topicsDue.Add(-topicsInterval/2)) {
+		p.topicsDue = time.Time{} // but not at each poll: the end may be from a replaced leader
 	}
 	done := max(s.filesCommit[i], s.eventsStart[i]) // deleted events are not waited for
 	p.files.frontiers[i].add(checkpoint{nextEvent: done, end: s.filesEnd[i]})

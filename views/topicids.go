@@ -11,8 +11,8 @@ type topicIDs struct {
 	events            string
 }
 
-// topicsInterval is how often the ids of the topics are compared. They are compared at once when a topic ends before what
-// was read of it.
+// topicsInterval is how often the ids of the topics are compared. They are compared at once when a topic ends before
+// what was read of it.
 const topicsInterval = 10 * time.Second
 
 // compareTopics discards a copy whose topic was recreated, and what is known of an events topic that was: offsets of

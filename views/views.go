@@ -82,8 +82,8 @@ func New(conf Config) (*Server, error) {
 	if _, err := conf.Kafka.Franz(); err != nil { // wrong settings are reported before Run
 		return nil, err
 	}
-	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval,
-		diffs: make(chan struct{}, maxDiffs)}
+	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval}
+	s.diffs = make(chan struct{}, maxDiffs)
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)
