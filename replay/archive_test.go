@@ -58,7 +58,8 @@ func (b *bench) archive(t *testing.T) (dir, url string) {
 	dir = t.TempDir()
 	url = "file://" + dir
 	a, err := sink.New(sink.Config{
-		Location: parquetlog.Location{URL: url}, Topic: b.s.Events.Name, Dir: t.TempDir(), Window: time.Second, MaxRecords: 9,
+		Location: parquetlog.Location{URL: url}, Topic: b.s.Events.Name, Dir: t.TempDir(),
+		Window: time.Second, MaxRecords: 9,
 		Grace:   time.Millisecond,
 		TopicID: func(ctx context.Context) (string, error) { return kafka.TopicID(ctx, b.conf, b.s.Events.Name) },
 		End:     func(context.Context, int32) (int64, error) { return 0, nil },

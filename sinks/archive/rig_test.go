@@ -219,7 +219,8 @@ func objects(t *testing.T, dir string) map[string]string {
 // read returns all records of an archive.
 func read(t *testing.T, url string) (records []*kgo.Record, err error) {
 	t.Helper()
-	r, err := replay.OpenArchive(t.Context(), parquetlog.Location{URL: url, Endpoint: endpointOf(url)}, topic, t.TempDir())
+	at := parquetlog.Location{URL: url, Endpoint: endpointOf(url)}
+	r, err := replay.OpenArchive(t.Context(), at, topic, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,8 +65,8 @@ func (s *Sink) waiting(at time.Time, why error) error {
 	return wait
 }
 
-// storeFailed returns the error that delivers the batch again after 5 s: the destination was not asked, or its answer is
-// not recorded.
+// storeFailed returns the error that delivers the batch again after 5 s: the destination was not asked, or its answer
+// is not recorded.
 func (s *Sink) storeFailed(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return err // the partition goes to another process
@@ -75,8 +75,8 @@ func (s *Sink) storeFailed(ctx context.Context, err error) error {
 	return s.waiting(s.now().Add(5*time.Second), err)
 }
 
-// loadState reads from the deliveries of a partition when the channel last accepted a message, and whether one has disabled
-// the rule. It returns an error if it is disabled: by a message of this partition, or lately one of another.
+// loadState reads from the deliveries of a partition when the channel last accepted a message, and whether one has
+// disabled the rule. It returns an error if it is disabled: by a message of this partition, or lately one of another.
 func (s *Sink) loadState(known map[string]Delivery) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
