@@ -62,6 +62,7 @@ const (
 	codeBadToken     = "bad_token"
 	codeMissingRight = "missing_right"
 	codeNoKeys       = "no_keys"
+	codeTokenTooLong = "token_too_long"
 )
 
 // A Guard decides about requests.

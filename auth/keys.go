@@ -96,7 +96,7 @@ func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
-	if err := json.Unmarshal(data, &set); err != nil {
+	if err := json.Unmarshal(data, &set); err != nil || set.Keys == nil {
 		return nil, errors.New("no JWKS: want a JSON object with keys")
 	}
 	var keys []jose.JSONWebKey
@@ -107,7 +107,8 @@ func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("the JWKS has no public key for RS256 (of %d bits at least) or ES256", minRSABits)
+		return nil, &emptyError{fmt.Errorf("the JWKS has no public key for RS256 (of %d bits at least) or ES256",
+			minRSABits)}
 	}
 	return keys, nil
 }

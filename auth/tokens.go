@@ -107,6 +107,10 @@ func Entry(token, name string, workspaces, rights []string) ([]byte, error) {
 func parseTokens(path string, data []byte) ([]entry, error) {
 	var entries []entry
 	f := rulefile.Read(path, data, &entries)
+	var all []yaml.Node
+	if yaml.Unmarshal(data, &all) == nil && all != nil && len(all) == 0 { // [], not an empty file
+		return nil, &emptyError{f.Err()}
+	}
 	var names []string
 	seen := map[hash]string{}
 	for i, e := range entries {

@@ -152,3 +152,28 @@ func TestCursorsOfARecreatedTable(t *testing.T) {
 		t.Errorf("from the beginning: %q", list)
 	}
 }
+
+// The table is recreated while it is served.
+func TestATableThatIsRecreatedWhileServed(t *testing.T) {
+	r := newRig(t, devbroker.ForTest(t))
+	r.row("ws", "a", "/a", 1, r.event("ws"))
+	r.row("ws", "a2", "/a2", 1, r.event("ws"))
+	up := r.serve()
+	_, cursor, _ := up.changes("")
+	if _, err := r.admin.DeleteTopics(t.Context(), r.streams.Files.Name); err != nil {
+		t.Fatal(err)
+	}
+	devbroker.CreateTopic(t, r.conf.Brokers, r.streams.Files.Name, partitions, r.streams.Files.Config())
+	r.client.PurgeTopicsFromClient(r.streams.Files.Name)
+	r.row("ws", "b", "/b", 1, nil)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		_, _, old := up.changes("?cursor=" + cursor)
+		list, _, status := up.changes("")
+		if old == http.StatusGone && status == http.StatusOK && list == "b" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the old cursor is answered %d, the beginning %d with %q", old, status, list)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package views
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"strings"
@@ -135,6 +136,63 @@ func TestChangesAreCompleteTo(t *testing.T) {
 	}
 }
 
+// Offsets of a deleted events topic say nothing about the one that replaced it, however long it is.
+func TestChangesAreNotCompleteToARecreatedTopic(t *testing.T) {
+	for _, end := range []int64{2, 20} {
+		f := newFixture(t)
+		f.put(fileRow("ws", "a", "/a", isActive, 1))
+		p := f.partition("ws")
+		f.now.eventsEnd[p], f.now.filesCommit[p], f.now.filesEnd[p] = 7, 7, 1
+		f.poll()
+		_, a := changes(t, f.get(changesOfWs))
+		f.ids.events, f.now.eventsEnd[p], f.now.filesCommit[p] = "log-2", end, end
+		f.progress.topicsDue = f.progress.topicsDue.Add(-topicsInterval)
+		f.poll()
+		if _, a := changes(t, f.get(changesOfWs+"?cursor="+a.Cursor)); a.CompleteTo != nil {
+			t.Errorf("%d events: complete to %v before that is known", end, a.CompleteTo)
+		}
+		f.poll()
+		if _, a := changes(t, f.get(changesOfWs+"?cursor="+a.Cursor)); a.CompleteTo.GetOffset() != end-1 {
+			t.Errorf("complete to %v, want %d", a.CompleteTo, end-1)
+		}
+	}
+}
+
+// A copy whose topic was recreated is discarded. A page of it is not continued from the new one.
+func TestARecreatedTableIsDiscarded(t *testing.T) {
+	f := newFixture(t)
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	p := f.partition("ws")
+	f.now.filesEnd[p] = 1
+	f.poll()
+	_, a := changes(t, f.get(changesOfWs))
+	f.ids.files = "cluster/topic2"
+	f.poll()
+	if f.Server.files.recreated.Load() {
+		t.Error("the ids are compared too often")
+	}
+	f.progress.topicsDue = time.Time{}
+	f.poll()
+	select {
+	case why := <-f.Server.files.restart:
+		if !f.Server.files.recreated.Load() || f.workspaces.recreated.Load() {
+			t.Errorf("restarted: %s", why)
+		}
+	default:
+		t.Fatal("the table is not discarded")
+	}
+	q := query{workspace: "ws", status: statusActive, kind: kindFile}
+	at, err := q.decodeChangesCursor(a.Cursor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Server.files.topicID.Store(&f.ids.files) // after the cursor was checked
+	if _, err := f.readPage(p, q, at, 10); !errors.Is(err, errStoreNotReady) {
+		t.Errorf("a cursor of the old topic: %v", err)
+	}
+	resync(t, f.get(changesOfWs+"?cursor="+a.Cursor))
+}
+
 // resync returns the URLs of an expired cursor.
 func resync(t *testing.T, w *httptest.ResponseRecorder) map[string]string {
 	t.Helper()
@@ -168,7 +226,10 @@ func TestExpiredCursors(t *testing.T) {
 	}
 	other := at
 	other.topic[0]++
-	resync(t, f.get(target+"&cursor="+q.encodeChangesCursor(other)))
+	urls = resync(t, f.get(target+"&cursor="+q.encodeChangesCursor(other)))
+	if urls["list"] == "" || urls["diff"] != "" {
+		t.Errorf("resync of another table with %v", urls)
+	}
 
 	beyond := at
 	beyond.next, beyond.copied = 9, 9
@@ -202,7 +263,10 @@ func TestExpiredCursors(t *testing.T) {
 		time.Sleep(endConfirmedAfter + 50*time.Millisecond)
 		f.poll()
 	}()
-	resync(t, f.get(target+"&wait=1500ms&cursor="+q.encodeChangesCursor(beyond)))
+	urls = resync(t, f.get(target+"&wait=1500ms&cursor="+q.encodeChangesCursor(beyond)))
+	if urls["list"] == "" || urls["diff"] != "" {
+		t.Errorf("resync of a table that ends before the cursor with %v", urls)
+	}
 }
 
 // A copy that is behind the cursor answers once it has caught up.

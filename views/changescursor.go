@@ -70,7 +70,7 @@ func (q query) decodeChangesCursor(cursor string) (p changesCursor, err error) {
 	for i, n := range []*int64{&p.next, &p.copied, &p.deletes, &p.nextEvent, &p.issued} {
 		*n = int64(binary.BigEndian.Uint64(b[8*i:]))
 	}
-	if p.next < 0 || p.copied < p.next || p.deletes < 0 || p.nextEvent < unknown {
+	if p.next < 0 || p.copied < p.next || p.deletes < 0 || p.deletes > p.copied || p.nextEvent < unknown {
 		return p, errBadCursor
 	}
 	return p, nil

@@ -183,6 +183,20 @@ func (b *brokers) visibleEnds(ctx context.Context, topic string, ends []int64) (
 	return ends, nil
 }
 
+func (b *brokers) topicIDs(ctx context.Context) (ids topicIDs, err error) {
+	s := b.streams
+	found, err := committed.TopicIDs(ctx, b.client, func(topic string, err error) error {
+		return fmt.Errorf("look up the topic %s: %w", topic, err)
+	}, s.Files.Name, s.Workspaces.Name, s.Events.Name)
+	if err != nil {
+		return ids, err
+	}
+	return topicIDs{
+		files: found[s.Files.Name].String(), workspaces: found[s.Workspaces.Name].String(),
+		events: found[s.Events.Name].Topic,
+	}, nil
+}
+
 // times fetches the batch that holds each offset, all of one broker in one request. A broker sends at least the first
 // batch that does not fit; those left over are asked for again by the next poll.
 func (b *brokers) times(ctx context.Context, of []eventAt) map[eventAt]time.Time {

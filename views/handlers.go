@@ -153,6 +153,9 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	}
 	var p page
 	if err := s.files.read(func(store *localstore.Store) (err error) {
+		if from.topic != hashTopic(s.files.topicID.Load()) {
+			return errStoreNotReady
+		}
 		if p, err = list(store, partition, q, from.tail, limit); err != nil {
 			return err
 		}
@@ -172,10 +175,15 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	}
 	if p.next != nil {
 		from.tail = p.next
-		return pageOf(p.files, q.encodeListCursor(from), ""), nil
+		return pageOf(p.files, q.encodeListCursor(from), nil), nil
 	}
-	changes := s.issue(changesCursor{next: from.began, copied: from.copied, nextEvent: unknown}, unknown)
-	return pageOf(p.files, "", q.encodeChangesCursor(changes)), nil
+	changes := changesCursor{topic: from.topic, next: from.began, copied: from.copied, nextEvent: unknown}
+	changes = s.issue(changes, unknown)
+	rest, _ := json.Marshal(struct { // a text and a time can always be encoded
+		Cursor    string    `json:"changes_cursor"`
+		ExpiresAt time.Time `json:"expires_at"`
+	}{q.encodeChangesCursor(changes), s.expiresAt(changes)})
+	return pageOf(p.files, "", rest), nil
 }
 
 // startOfListing returns where a page begins. All pages are read from copies that have read at least what that of the
@@ -188,26 +196,23 @@ func (s *Server) startOfListing(c *call, from listCursor) (listCursor, error) {
 	case from.tail == nil:
 		return listCursor{topic: topic, began: next}, nil
 	case from.topic != topic:
-		return from, s.expired(c, "the files table was recreated")
+		return from, s.expired(c, "the files table was recreated", false)
 	}
 	return from, s.awaitRecord(c, s.partition(c.workspace), from.began)
 }
 
-// pageOf returns the answer of a page. The last one has no next cursor. Only that of a listing has a cursor of changes.
-func pageOf(files []byte, next, changes string) *answer {
+// pageOf returns the answer of a page. The last one has no next cursor. Only that of a listing has more, which is a
+// JSON object.
+func pageOf(files []byte, next string, more []byte) *answer {
 	body := append(append([]byte(`{"files":[`), files...), `],"next_cursor":`...)
-	quote := func(cursor string) {
-		quoted, _ := json.Marshal(cursor) // a string can always be encoded
-		body = append(body, quoted...)
-	}
 	if next == "" {
 		body = append(body, "null"...)
 	} else {
-		quote(next)
+		quoted, _ := json.Marshal(next) // a string can always be encoded
+		body = append(body, quoted...)
 	}
-	if changes != "" {
-		body = append(body, `,"changes_cursor":`...)
-		quote(changes)
+	if more != nil {
+		return &answer{body: append(append(body, ','), more[1:]...)}
 	}
 	return &answer{body: append(body, '}')}
 }

@@ -18,6 +18,7 @@ type sharedPages struct {
 type sharedKey struct {
 	query
 	limit int
+	topic topicHash
 }
 
 // A sharedPage is the page after a cursor; its lock is held while it is read.
@@ -42,15 +43,18 @@ func (l *sharedPages) of(key sharedKey) *sharedPage {
 }
 
 // readSharedPage is readPage, or the page that another stream has read from the same cursor, if that is the newest.
+// What the other client's cursor says of deletes and events is not shared: a cursor can be forged.
 func (s *Server) readSharedPage(partition int32, q query, at changesCursor, limit int) (changesPage, error) {
 	if at.next != at.copied { // between two pages
 		return s.readPage(partition, q, at, limit)
 	}
-	shared := s.shared.of(sharedKey{q, limit})
+	shared := s.shared.of(sharedKey{q, limit, at.topic})
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	next, _ := s.files.frontiers[partition].offsets()
+	next, events := s.files.frontiers[partition].offsets()
 	if p := shared.page; shared.next == at.next && p.upToDate && next != unknown && p.at.copied >= next {
+		at.next, at.copied, at.deletes = p.at.next, p.at.copied, 0
+		p.at = s.issue(at, events)
 		return p, nil
 	}
 	p, err := s.readPage(partition, q, at, limit)

@@ -35,6 +35,7 @@ type table struct {
 	generation atomic.Int64           // incremented when the store, or a partition of it, is discarded
 	completed  atomic.Int64           // the last generation in which the copy was complete
 	idle       atomic.Bool            // the store was not updated for longer than tombstones are kept
+	recreated  atomic.Bool            // the table topic
 
 	mu     sync.RWMutex      // locked for writing while the store opens or closes
 	store  *localstore.Store // nil while closed
@@ -249,7 +250,7 @@ func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Str
 			t.setReason(err)
 			return err
 		}
-		if t.corrupt() || t.idle.Swap(false) {
+		if recreated := t.recreated.Swap(false); t.corrupt() || t.idle.Swap(false) || recreated {
 			t.discard(ctx)
 		}
 		if time.Since(begin) > longRun {

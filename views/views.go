@@ -67,6 +67,7 @@ type Server struct {
 	handler    http.Handler
 	heartbeat  time.Duration // between two heartbeats of a stream
 	shared     sharedPages
+	diffs      chan struct{}   // has an element for each diff that is being answered
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
 
@@ -82,6 +83,7 @@ func New(conf Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval}
+	s.diffs = make(chan struct{}, maxDiffs)
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)
