@@ -175,10 +175,10 @@ func bearer(headers []string) (string, error) {
 	return token, nil
 }
 
-// A Closed guard refuses all requests, and says why.
+// Closed is a Verifier that refuses every request. It is the text that says why.
 type Closed string
 
-// Verify refuses.
+// Verify returns the refusal.
 func (c Closed) Verify(context.Context, string) (*Identity, error) {
 	return nil, problem.New(http.StatusUnauthorized, codeNoToken, string(c)).With(challenge, `Bearer realm="tidemark"`)
 }

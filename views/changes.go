@@ -159,17 +159,6 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 	}
 }
 
-// changelogEndsBefore reports whether the files table is known to end before an offset. A poll that began before since
-// may be older than the offset, or be answered by a stale leader.
-func (p *progress) changelogEndsBefore(partition int32, offset int64, since time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.last.began.Before(since) || !p.last.known(int(partition)) {
-		return false
-	}
-	return p.last.filesEnd[partition] < offset
-}
-
 // pollChanges returns the first page after a cursor. With the parameter wait it waits for a change in the query.
 func (s *Server) pollChanges(c *call, q query, at changesCursor, limit int) (p changesPage, err error) {
 	partition, workspace := s.partition(c.workspace), tidemarkv1.EscapePart(c.workspace)
@@ -225,8 +214,8 @@ func (s *Server) readPage(partition int32, q query, at changesCursor, limit int)
 	return p, err
 }
 
-// issue completes a new cursor. Its topic was read before its offsets. All events before nextEvent were
-// read, if that is known.
+// issue completes a new cursor, whose topic was read before its offsets. All events before nextEvent were read; it may
+// be unknown.
 func (s *Server) issue(at changesCursor, nextEvent int64) changesCursor {
 	id := s.files.logID.Load()
 	if log := hashTopic(id); at.log != log {

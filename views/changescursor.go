@@ -24,7 +24,7 @@ type changesCursor struct {
 	next      int64     // changelog offset from which the client reads on
 	copied    int64     // changelog offset up to which a copy must have read to answer it
 	deletes   int64     // a client that began without files needs no deletes before this offset
-	nextEvent int64     // all events before it were read; unknown before that was once known
+	nextEvent int64     // all events before it were read; unknown until the frontier was known
 	issued    int64     // seconds since 1970
 }
 
