@@ -147,6 +147,8 @@ func (n *node) settle() {
 			}
 		}
 	}
+	slices.Sort(n.paths)
+	n.paths = slices.Compact(n.paths)
 	n.said, n.dated = nil, nil
 }
 
@@ -184,16 +186,30 @@ const formerPaths = 8
 
 // A tree has the files and folders of a workspace.
 type tree struct {
-	nodes   map[string]*node
-	folders []*node
+	nodes  map[string]*node
+	places map[string][]place // by what the paths in them begin with, the nearest first
+}
+
+// A place is a path that a folder has or had.
+type place struct {
+	folder *node
+	path   string
 }
 
 func newTree(nodes map[string]*node) tree {
-	t := tree{nodes: nodes}
+	t := tree{nodes: nodes, places: map[string][]place{}}
 	for _, n := range nodes {
-		if n.folder {
-			t.folders = append(t.folders, n)
+		if !n.folder {
+			continue
 		}
+		for _, p := range n.paths {
+			t.places[below(p, "")] = append(t.places[below(p, "")], place{n, p})
+		}
+	}
+	for _, all := range t.places {
+		slices.SortFunc(all, func(a, b place) int {
+			return cmp.Or(cmp.Compare(len(b.path), len(a.path)), cmp.Compare(b.folder.id, a.folder.id))
+		})
 	}
 	return t
 }
@@ -212,8 +228,7 @@ func (t tree) in(n *node) (folder *node, from string, sure bool) {
 	if above == nil {
 		above, _ = t.around(folder)
 	}
-	had := slices.Compact(slices.Sorted(slices.Values(folder.paths)))
-	return folder, from, above == nil && folder.inOrder && n.inOrder && len(had) <= formerPaths
+	return folder, from, above == nil && folder.inOrder && n.inOrder && len(folder.paths) <= formerPaths
 }
 
 func (t tree) parent(n *node) *node {
@@ -228,15 +243,17 @@ func (t tree) around(n *node) (folder *node, from string) {
 	if n.stalePath {
 		return nil, ""
 	}
-	for _, f := range t.folders {
-		for _, p := range f.paths {
-			nearer := len(p) > len(from) || len(p) == len(from) && folder != nil && f.id > folder.id
-			if f != n && lies(n.path, p) && nearer {
-				folder, from = f, p
+	for i := len(n.path) - 2; i >= 0; i-- {
+		if n.path[i] != '/' {
+			continue
+		}
+		for _, p := range t.places[n.path[:i+1]] {
+			if p.folder != n {
+				return p.folder, p.path
 			}
 		}
 	}
-	return folder, from
+	return nil, ""
 }
 
 // resolve computes the outcome of a node, after those of the folders above it.
