@@ -207,8 +207,11 @@ func (r *run) one(ctx context.Context, f *fault) error {
 	if err := rig.Sleep(ctx, r.upTo(300*time.Millisecond)); err != nil {
 		return err
 	}
-	missed := errMissed
-	for range 5 {
+	attempts, missed := 5, errMissed
+	if r.quick {
+		attempts = 2
+	}
+	for range attempts {
 		if err := r.traffic.awaitTraffic(ctx, 30*time.Second); err != nil {
 			return err
 		}
