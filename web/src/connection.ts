@@ -3,7 +3,7 @@ import { type Failure, get, type Status } from './api'
 import { Store } from './store'
 
 export interface Connection {
-	failure?: Failure // of the last request, if trying again may help
+	failure?: Failure // of a request that is tried again
 	answered?: number // time of the last answer
 	status?: Status
 }
@@ -11,20 +11,32 @@ export interface Connection {
 export const connection = new Store<Connection>({})
 export const signedOut = new Store(false)
 
-/** Notes how a request ended. */
-export function note(failure?: Failure) {
+const failing = new Map<string, Failure>() // by what was asked for
+
+/** Notes how a request ended. What fails is asked for again, or forgotten. */
+export function note(what: string, failure?: Failure) {
+	if (failure?.status === 401) signedOut.set(true)
+	if (failure?.passing) failing.set(what, failure)
+	else failing.delete(what)
 	if (!failure) {
-		connection.set({ ...connection.get(), failure: undefined, answered: Date.now() })
-	} else if (failure.status === 401) {
-		signedOut.set(true)
-	} else if (failure.passing) {
-		connection.set({ ...connection.get(), failure })
+		for (const [other, { status }] of failing) if (status === 0) failing.delete(other) // the server answers again
 	}
+	publish(failure ? {} : { answered: Date.now() })
+}
+
+/** Forgets the failure of what is not asked for any more. */
+export function forgetFailure(what: string) {
+	if (failing.delete(what)) publish({})
+}
+
+function publish(news: Partial<Connection>) {
+	connection.set({ ...connection.get(), ...news, failure: failing.values().next().value })
 }
 
 /** The greatest lag of the partitions, in seconds. */
 export const lagOf = (status?: Status) => Math.max(0, ...(status?.partitions ?? []).map(p => p.lag_seconds))
 
+const path = 'v1/status'
 const pollEvery = 5_000
 const pollWhileFailing = 2_000
 
@@ -36,11 +48,12 @@ export function pollStatus(): () => void {
 		clearTimeout(timer)
 		if (document.hidden || signedOut.get()) return
 		try {
-			const status = await get<Status>('v1/status', stop.signal)
-			connection.set({ status, answered: Date.now() })
+			const status = await get<Status>(path, stop.signal)
+			connection.set({ ...connection.get(), status })
+			note(path)
 		} catch (error) {
 			if (stop.signal.aborted) return
-			note(error as Failure)
+			note(path, error as Failure)
 		}
 		clearTimeout(timer)
 		timer = setTimeout(poll, connection.get().failure ? pollWhileFailing : pollEvery)

@@ -2,7 +2,7 @@
 // tab closes its stream; once visible it continues from its cursor.
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { type Change, Failure, get, workspacePath } from './api'
-import { note } from './connection'
+import { forgetFailure, note } from './connection'
 
 export type FeedState = 'connecting' | 'live' | 'retrying'
 
@@ -36,6 +36,11 @@ export class Feed {
 		this.stop.abort()
 		document.removeEventListener('visibilitychange', this.visible)
 		this.disconnect()
+		forgetFailure(this.name)
+	}
+
+	private get name() {
+		return `changes of ${this.workspace}`
 	}
 
 	private path = () =>
@@ -74,7 +79,7 @@ export class Feed {
 		if (began) this.on.reset() // the data was loaded before the first cursor
 		this.failures = 0
 		this.on.state('live')
-		note()
+		note(this.name)
 	}
 
 	// An EventSource does not show why it failed. A request for the same cursor does.
@@ -86,7 +91,7 @@ export class Feed {
 			await get(`${this.path()}&limit=1`, this.stop.signal)
 		} catch (error) {
 			if (!(error instanceof Failure) || this.stop.signal.aborted) return
-			note(error)
+			note(this.name, error)
 			if (error.code === 'cursor_expired') this.cursor = latest
 			else if (error.code === 'unknown_workspace') this.cursor = beginning // once it exists, all of it is new
 			else if (!error.passing) wait = longestWait

@@ -42,7 +42,7 @@ export function File({ route }: { route: Route }) {
 				)}
 			</Shown>
 			<h2>Why is it so?</h2>
-			<p>This command lists every event of the file, what it changed, and where it was delivered:</p>
+			<p>This command lists every event of the file and the outcome of each:</p>
 			<Command>{`tidemark why ${shellWord(workspace)} ${shellWord(file)}`}</Command>
 		</>
 	)

@@ -77,7 +77,7 @@ function Explained(props: { command: string; children: preact.ComponentChildren 
 
 function Partitions({ all }: { all: Partition[] }) {
 	return (
-		<div class="wide">
+		<div class="wide" role="region" tabIndex={0} aria-label="Partitions">
 			<table>
 				<thead>
 					<tr>

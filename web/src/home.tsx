@@ -1,15 +1,19 @@
-import { useState } from 'preact/hooks'
+import { useEffect, useState } from 'preact/hooks'
 import type { WorkspacePage } from './api'
+import { connection } from './connection'
 import { bytes, count, Time } from './format'
 import { useLoad } from './load'
-import { Command, Shown } from './parts'
+import { Command, Pages, Shown } from './parts'
 import { recent } from './recent'
 import { workspaceLink } from './route'
+import { useStore } from './store'
 
 export function Home() {
-	const [cursors, setCursors] = useState<string[]>([])
-	const cursor = cursors.at(-1)
+	const pages = useState<string[]>([])
+	const cursor = pages[0].at(-1)
 	const list = useLoad<WorkspacePage>(`v1/workspaces?${new URLSearchParams({ limit: '50', ...(cursor && { cursor }) })}`)
+	const { status } = useStore(connection)
+	useEffect(list.reload, [status]) // as often as the status is polled
 	const ids = recent()
 	return (
 		<>
@@ -36,18 +40,7 @@ export function Home() {
 					) : (
 						<>
 							<Rows page={page} />
-							<div class="pages">
-								<button type="button" disabled={!cursor} onClick={() => setCursors(cursors.slice(0, -1))}>
-									Previous page
-								</button>
-								<button
-									type="button"
-									disabled={!page.next_cursor}
-									onClick={() => setCursors([...cursors, page.next_cursor ?? ''])}
-								>
-									Next page
-								</button>
-							</div>
+							<Pages of={pages} next={page.next_cursor} />
 						</>
 					)
 				}
@@ -58,7 +51,7 @@ export function Home() {
 
 function Rows({ page }: { page: WorkspacePage }) {
 	return (
-		<div class="wide">
+		<div class="wide" role="region" tabIndex={0} aria-label="Workspaces">
 			<table>
 				<thead>
 					<tr>

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { Failure, get } from './api'
-import { note } from './connection'
+import { forgetFailure, note } from './connection'
 
 export interface Loaded<T> {
 	data?: T // the last answer for the path, kept while later requests fail
@@ -54,6 +54,7 @@ class Loader<T> {
 	stop() {
 		this.aborter.abort()
 		clearTimeout(this.pause)
+		forgetFailure(this.path)
 	}
 
 	reload() {
@@ -72,12 +73,12 @@ class Loader<T> {
 		let wait = reloadEvery
 		try {
 			this.loaded(await get<T>(this.path, this.aborter.signal))
-			note()
+			note(this.path)
 		} catch (error) {
 			if (this.aborter.signal.aborted) return
 			const failure = error instanceof Failure ? error : new Failure(0, 'page', String(error))
 			this.failed(failure)
-			note(failure)
+			note(this.path, failure)
 			if (failure.passing) {
 				this.asked = true
 				wait = 1000 * (failure.retryAfter || retryAfter)

@@ -68,3 +68,20 @@ const feedTexts: Record<FeedState, string> = { connecting: 'connecting', live: '
 export function FeedMark({ state }: { state: FeedState }) {
 	return <span class={`mark ${state}`}>{feedTexts[state]}</span>
 }
+
+/** The cursors of the pages up to the shown one, the last of which is its own. */
+export type Cursors = [cursors: string[], set: (cursors: string[]) => void]
+
+export function Pages({ of: [cursors, set], next }: { of: Cursors; next: string | null }) {
+	if (cursors.length === 0 && !next) return null
+	return (
+		<div class="pages">
+			<button type="button" disabled={cursors.length === 0} onClick={() => set(cursors.slice(0, -1))}>
+				Previous page
+			</button>
+			<button type="button" disabled={!next} onClick={() => next && set([...cursors, next])}>
+				Next page
+			</button>
+		</div>
+	)
+}

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { Failure, signIn, signOut } from './api'
-import { connection, lagOf, note, pollStatus, signedOut } from './connection'
+import { connection, lagOf, pollStatus, signedOut } from './connection'
 import { File } from './file'
 import { clock, duration } from './format'
 import { Health, late } from './health'
@@ -119,7 +119,6 @@ function SignIn() {
 		try {
 			await signIn(token.trim())
 			localStorage.setItem(flag, '1')
-			note()
 			signedOut.set(false)
 		} catch (error) {
 			setFailure(error instanceof Failure ? error : new Failure(0, 'page', String(error)))
@@ -162,12 +161,13 @@ function SignIn() {
 }
 
 function SignOut() {
+	const [failed, setFailed] = useState(false)
 	if (!localStorage.getItem(flag)) return null
 	const leave = async () => {
 		try {
 			await signOut()
-		} catch (error) {
-			note(error as Failure)
+		} catch {
+			setFailed(true) // the cookie is there still
 			return
 		}
 		localStorage.removeItem(flag)
@@ -176,7 +176,7 @@ function SignOut() {
 	}
 	return (
 		<button type="button" class="small" onClick={() => void leave()}>
-			Sign out
+			{failed ? 'No answer: sign out again' : 'Sign out'}
 		</button>
 	)
 }

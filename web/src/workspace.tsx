@@ -3,7 +3,7 @@ import { type File, type FilePage, type Workspace as State, workspacePath } from
 import { useFeed } from './feed'
 import { bytes, count, Time } from './format'
 import { useLoad } from './load'
-import { FeedMark, Figure, Shown } from './parts'
+import { FeedMark, Figure, Pages, Shown } from './parts'
 import { opened } from './recent'
 import { fileLink, homeLink, liveLink, type Route, workspaceLink } from './route'
 
@@ -35,7 +35,7 @@ export function Workspace({ route }: { route: Route }) {
 	return (
 		<>
 			<nav class="crumbs" aria-label="Place">
-				<a href={homeLink}>Workspaces</a>
+				<a href={homeLink}>Workspaces</a> / <a href={liveLink(workspace)}>Live changes of {workspace}</a>
 			</nav>
 			<h1>
 				{workspace} <FeedMark state={feed} />
@@ -44,27 +44,13 @@ export function Workspace({ route }: { route: Route }) {
 				{w => (
 					<>
 						<Usage state={w} />
-						<p>
-							<a href={liveLink(workspace)}>Live changes</a>
-						</p>
 						<h2>Files</h2>
 						<Selection key={selection} {...{ workspace, words, prefix, status }} />
 						<Shown of={list}>
 							{page => (
 								<>
 									<Files page={page} prefix={words ? '' : prefix} none={<NoFiles {...{ state: w, words, prefix, status }} />} />
-									<div class="pages">
-										<button type="button" disabled={!cursor} onClick={() => setCursors(cursors.slice(0, -1))}>
-											Previous page
-										</button>
-										<button
-											type="button"
-											disabled={!page.next_cursor}
-											onClick={() => setCursors([...cursors, page.next_cursor ?? ''])}
-										>
-											Next page
-										</button>
-									</div>
+									<Pages of={[cursors, setCursors]} next={page.next_cursor} />
 								</>
 							)}
 						</Shown>
@@ -96,7 +82,7 @@ function Usage({ state }: { state: State }) {
 				<dl class="types" aria-label="Files by type">
 					{[...types.slice(0, shownTypes), ...(rest ? [['all others', rest] as const] : [])].map(([type, n]) => (
 						<div key={type}>
-							<dt>{type}</dt>
+							<dt title={type}>{type}</dt>
 							<dd>
 								<svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
 									<rect width={(100 * n) / Math.max(1, state.files)} height="8" />
@@ -192,7 +178,7 @@ function NoFiles({ state, words, prefix, status }: Omit<Selected, 'workspace'> &
 function Files(props: { page: FilePage; prefix: string; none: preact.JSX.Element }) {
 	if (props.page.files.length === 0) return props.none
 	return (
-		<div class="wide">
+		<div class="wide" role="region" tabIndex={0} aria-label="Files">
 			<table>
 				<thead>
 					<tr>

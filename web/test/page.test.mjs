@@ -174,6 +174,21 @@ test('the keyboard reaches everything', async () => {
 	await close(page)
 })
 
+test('an answer that is too old is said, and what was loaded stays', async () => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
+	await page.locator('.mark.live').waitFor()
+	await row(page, 'q1.pdf').waitFor()
+	const json = { status: 503, code: 'stale', detail: 'the answer would be 40s old, and at most 30s is allowed: see /v1/status' }
+	await page.route('**/v1/workspaces/123', route => route.fulfill({ status: 503, json, headers: { 'Retry-After': '1' } }))
+	await tidemark.send('updated', { workspace_id: '123', object_id: '2nb', size: 77 })
+	await page.locator('.banner', { hasText: json.detail }).waitFor()
+	await page.getByText('77 B').waitFor()
+	assert.equal(await page.locator('.figure', { hasText: 'Trashed' }).count(), 1, 'the counts are shown still')
+	await page.unroute('**/v1/workspaces/123')
+	await page.locator('.banner').waitFor({ state: 'detached' })
+	await close(page)
+})
+
 test('a server that is gone is said, and what was missed appears', async () => {
 	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
 	await page.locator('.mark.live').waitFor()
@@ -188,5 +203,20 @@ test('a server that is gone is said, and what was missed appears', async () => {
 	await tidemark.send('added', { workspace_id: '123', object_id: '2bk', path: '/back.txt', name: 'back.txt' })
 	await row(page, 'back.txt').waitFor({ timeout: 40_000 })
 	await page.locator('.banner').waitFor({ state: 'detached' })
+	await close(page)
+})
+
+test('the checks of all tests find what they are for', async () => {
+	const page = await open(browser, tidemark.url)
+	await row(page, '123').waitFor()
+	await page.evaluate(() => {
+		document.head.append(Object.assign(document.createElement('style'), { textContent: 'a { color: red }' }))
+		document.querySelector('main').append(document.createElement('img'))
+		fetch('http://127.0.0.1:1/').catch(() => {})
+	})
+	await assert.rejects(accessible(page, 'broken'), /image-alt/)
+	const faults = page.faults.splice(0).join()
+	assert.match(faults, /refused by the policy: style-src-elem/)
+	assert.match(faults, /refused by the policy: connect-src/)
 	await close(page)
 })
