@@ -27,33 +27,31 @@ func (s *Server) listWorkspaces(c *call) (*answer, error) {
 	if err := s.begin(c, "", nil); err != nil {
 		return nil, err
 	}
+	keys, all, err := s.workspacesOf(c)
+	if err != nil {
+		return nil, err
+	}
 	var rows [][]byte
-	read := func(store *localstore.Store) error {
-		rows, err = scanWorkspaces(store, len(s.workspaces.partitions), from, limit+1)
+	if err := s.workspaces.read(func(store *localstore.Store) (err error) {
+		if all {
+			rows, err = scanWorkspaces(store, len(s.workspaces.partitions), from, limit+1)
+		} else {
+			rows, err = s.getWorkspaces(store, keys, from, limit+1)
+		}
 		return err
-	}
-	if s.conf.Authorize != nil {
-		keys, all, err := s.workspacesOf(c)
-		if err != nil {
-			return nil, err
-		}
-		if !all {
-			read = func(store *localstore.Store) error {
-				rows, err = s.getWorkspaces(store, keys, from, limit+1)
-				return err
-			}
-		}
-	}
-	if err := s.workspaces.read(read); err != nil {
+	}); err != nil {
 		return nil, err
 	}
 	return workspacesPage(rows, limit)
 }
 
 // workspacesOf returns the keys of the workspaces that the request's token is for, in order, or that it is for all.
-// Without Config.Workspaces that is not known, and there are none.
+// Without tokens it is for all. With tokens and without Config.Workspaces that is not known, and there are none.
 func (s *Server) workspacesOf(c *call) (keys [][]byte, all bool, err error) {
-	if s.conf.Workspaces == nil {
+	switch {
+	case s.conf.Authorize == nil:
+		return nil, true, nil
+	case s.conf.Workspaces == nil:
 		return nil, false, nil
 	}
 	ids, all, err := s.conf.Workspaces(c.request)
@@ -65,7 +63,9 @@ func (s *Server) workspacesOf(c *call) (keys [][]byte, all bool, err error) {
 }
 
 // getWorkspaces returns the first rows of these keys after from.
-func (s *Server) getWorkspaces(store *localstore.Store, keys [][]byte, from []byte, limit int) (rows [][]byte, err error) {
+func (s *Server) getWorkspaces(
+	store *localstore.Store, keys [][]byte, from []byte, limit int,
+) (rows [][]byte, err error) {
 	for _, key := range keys {
 		if len(rows) == limit {
 			break

@@ -53,7 +53,8 @@ func TestListWorkspaces(t *testing.T) {
 		want = append(want, fmt.Sprintf("w%02d", i))
 	}
 	for _, i := range []int{5, 3, 10, 0, 1, 9, 2, 8, 4, 7, 6} {
-		f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: want[i], Files: int64(i), ByType: map[string]int64{"a": 1}})
+		types := map[string]int64{"a": 1}
+		f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: want[i], Files: int64(i), ByType: types})
 	}
 	for limit, pages := range map[int]int{1: 11, 2: 6, 5: 3, 10: 2, 11: 1, 12: 1} {
 		if ids, n := f.workspacesOn(limit); !slices.Equal(ids, want) || n != pages {

@@ -65,7 +65,8 @@ func Handler() (http.Handler, error) {
 			problem.New(http.StatusNotFound, "unknown_path",
 				"there is no such resource: the page is at /, the API at /v1 and /openapi.json").Write(w)
 		case request.Method != http.MethodGet && request.Method != http.MethodHead:
-			problem.New(http.StatusMethodNotAllowed, "method_not_allowed", "use GET").With("Allow", "GET, HEAD").Write(w)
+			problem.New(http.StatusMethodNotAllowed, "method_not_allowed", "use GET").
+				With("Allow", "GET, HEAD").Write(w)
 		default:
 			f.serve(w, request)
 		}

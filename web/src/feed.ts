@@ -43,8 +43,10 @@ export class Feed {
 		return `changes of ${this.workspace}`
 	}
 
-	private path = () =>
-		`${workspacePath(this.workspace)}/changes?${new URLSearchParams({ status: 'all', kind: 'all', cursor: this.cursor })}`
+	private path() {
+		const asked = new URLSearchParams({ status: 'all', kind: 'all', cursor: this.cursor })
+		return `${workspacePath(this.workspace)}/changes?${asked}`
+	}
 
 	private visible = () => {
 		this.disconnect()

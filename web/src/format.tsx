@@ -42,3 +42,7 @@ export function clock(at: number): string {
 /** Quotes a word for a shell. */
 export const shellWord = (word: string) =>
 	/^[\w@%+=:,./-]+$/.test(word) && !word.startsWith('-') ? word : `'${word.replaceAll("'", `'\\''`)}'`
+
+/** Makes a sentence of the detail of an error. */
+export const sentence = (text: string) =>
+	text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? '' : '.')

@@ -11,7 +11,8 @@ import { useStore } from './store'
 export function Home() {
 	const pages = useState<string[]>([])
 	const cursor = pages[0].at(-1)
-	const list = useLoad<WorkspacePage>(`v1/workspaces?${new URLSearchParams({ limit: '50', ...(cursor && { cursor }) })}`)
+	const asked = new URLSearchParams({ limit: '50', ...(cursor && { cursor }) })
+	const list = useLoad<WorkspacePage>(`v1/workspaces?${asked}`)
 	const { status } = useStore(connection)
 	useEffect(list.reload, [status]) // as often as the status is polled
 	const ids = recent()

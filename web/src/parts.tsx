@@ -3,6 +3,7 @@ import type { ComponentChildren } from 'preact'
 import { useState } from 'preact/hooks'
 import type { Failure } from './api'
 import type { FeedState } from './feed'
+import { sentence } from './format'
 import type { Loaded } from './load'
 
 /** What a view shows of its data: loading, a failure, or the data, which may be from before the failure. */
@@ -15,11 +16,12 @@ export function Shown<T>(props: { of: Loaded<T>; missing?: string; children: (da
 
 export function Problem(props: { failure: Failure; missing?: string; retry: () => void }) {
 	const { failure } = props
-	const title = failure.status === 404 && props.missing ? props.missing : failure.status ? 'No answer to show' : 'No connection'
+	let title = failure.status ? 'No answer to show' : 'No connection'
+	if (failure.status === 404 && props.missing) title = props.missing
 	return (
 		<div class="state problem" role="alert">
 			<h2>{title}</h2>
-			<p>{failure.detail}.</p>
+			<p>{sentence(failure.detail)}</p>
 			{failure.passing && <p>The page tries again by itself.</p>}
 			{failure.code && (
 				<p class="faint">

@@ -2,7 +2,7 @@ import { useEffect, useRef, useState } from 'preact/hooks'
 import { Failure, signIn, signOut } from './api'
 import { connection, lagOf, pollStatus, signedOut } from './connection'
 import { File } from './file'
-import { clock, duration } from './format'
+import { clock, duration, sentence } from './format'
 import { Health, late } from './health'
 import { Home } from './home'
 import { keys, listen } from './keys'
@@ -80,7 +80,13 @@ function View({ route }: { route: Route }) {
 }
 
 function title(at: Route): string {
-	const parts = { home: ['Workspaces'], health: ['Health'], workspace: [at.workspace], file: [at.file, at.workspace], live: ['Live', at.workspace] }
+	const parts = {
+		home: ['Workspaces'],
+		health: ['Health'],
+		workspace: [at.workspace],
+		file: [at.file, at.workspace],
+		live: ['Live', at.workspace],
+	}
 	return [...parts[at.name], 'tidemark'].join(' – ')
 }
 
@@ -92,7 +98,7 @@ function Banner() {
 	let text = ''
 	if (failure && !out) {
 		const since = answered ? `What you see is from ${clock(answered)}` : 'There is nothing to show yet'
-		text = `${failure.detail}. ${since}; the page tries again by itself.`
+		text = `${sentence(failure.detail)} ${since}; the page tries again by itself.`
 	} else if (lag > late && !out) {
 		text = `Processing is ${duration(lag)} behind: what you see may be that old.`
 	}
@@ -151,7 +157,7 @@ function SignIn() {
 				/>
 			</label>
 			<p id="refusal" class="refusal" role="alert">
-				{failure && `${failure.detail}.`}
+				{failure && sentence(failure.detail)}
 			</p>
 			<button type="submit" disabled={busy}>
 				Sign in

@@ -35,7 +35,10 @@ export function Workspace({ route }: { route: Route }) {
 	return (
 		<>
 			<nav class="crumbs" aria-label="Place">
-				<a href={homeLink}>Workspaces</a> / <a href={liveLink(workspace)}>Live changes of {workspace}</a>
+				<a href={homeLink}>Workspaces</a>
+				<a class="aside" href={liveLink(workspace)}>
+					Live changes
+				</a>
 			</nav>
 			<h1>
 				{workspace} <FeedMark state={feed} />
@@ -49,7 +52,7 @@ export function Workspace({ route }: { route: Route }) {
 						<Shown of={list}>
 							{page => (
 								<>
-									<Files page={page} prefix={words ? '' : prefix} none={<NoFiles {...{ state: w, words, prefix, status }} />} />
+									<Files page={page} none={<NoFiles {...{ state: w, words, prefix, status }} />} />
 									<Pages of={[cursors, setCursors]} next={page.next_cursor} />
 								</>
 							)}
@@ -175,7 +178,7 @@ function NoFiles({ state, words, prefix, status }: Omit<Selected, 'workspace'> &
 	)
 }
 
-function Files(props: { page: FilePage; prefix: string; none: preact.JSX.Element }) {
+function Files(props: { page: FilePage; none: preact.JSX.Element }) {
 	if (props.page.files.length === 0) return props.none
 	return (
 		<div class="wide" role="region" tabIndex={0} aria-label="Files">
@@ -197,8 +200,10 @@ function Files(props: { page: FilePage; prefix: string; none: preact.JSX.Element
 								<Path file={f} />
 							</td>
 							<td class="number">{bytes(f.size)}</td>
-							<td class="extra">{f.kind ?? f.mime ?? '–'}</td>
-							<td class="extra">
+							<td class="extra type" title={f.mime}>
+								{f.kind ?? f.mime ?? '–'}
+							</td>
+							<td class="extra word">
 								{f.status}
 								{f.incomplete && ', incomplete'}
 							</td>
