@@ -14,7 +14,7 @@ export function Home() {
 	const asked = new URLSearchParams({ limit: '50', ...(cursor && { cursor }) })
 	const list = useLoad<WorkspacePage>(`v1/workspaces?${asked}`)
 	const { status } = useStore(connection)
-	useEffect(list.reload, [status]) // as often as the status is polled
+	useEffect(() => list.reload(), [status]) // as often as the status is polled
 	const ids = recent()
 	return (
 		<>

@@ -5,7 +5,8 @@ import { forgetFailure, note } from './connection'
 export interface Loaded<T> {
 	data?: T // the last answer for the path, kept while later requests fail
 	failure?: Failure // of the last request
-	reload: () => void // soon: many calls are one request
+	/** Asks again soon: many calls are one request. The answer includes the event at the position, if one is given. */
+	reload: (position?: string) => void
 	retry: () => void // now
 }
 
@@ -33,7 +34,7 @@ export function useLoad<T>(path: string): Loaded<T> {
 	return {
 		data: current.data,
 		failure: current.failure,
-		reload: () => loader.current?.reload(),
+		reload: position => loader.current?.reload(position),
 		retry: () => loader.current?.run(),
 	}
 }
@@ -44,6 +45,7 @@ class Loader<T> {
 	private asked = false // for another request, in flight or in the pause
 	private inFlight = false
 	private pause = 0
+	private position = '' // that the next answer must include
 
 	constructor(
 		private path: string,
@@ -57,7 +59,8 @@ class Loader<T> {
 		forgetFailure(this.path)
 	}
 
-	reload() {
+	reload(position = '') {
+		if (offset(position) > offset(this.position)) this.position = position
 		if (this.inFlight || this.pause) this.asked = true
 		else this.run()
 	}
@@ -71,8 +74,10 @@ class Loader<T> {
 		this.inFlight = true
 		this.asked = false
 		let wait = reloadEvery
+		const { position } = this
 		try {
-			this.loaded(await get<T>(this.path, this.aborter.signal))
+			this.loaded(await get<T>(this.path + atLeast(this.path, position), this.aborter.signal))
+			if (this.position === position) this.position = ''
 			note(this.path)
 		} catch (error) {
 			if (this.aborter.signal.aborted) return
@@ -91,3 +96,9 @@ class Loader<T> {
 		}, wait)
 	}
 }
+
+/** The offset of a position: those of a workspace are in one partition. */
+const offset = (position: string) => Number(position.split(':')[1] ?? -1)
+
+const atLeast = (path: string, position: string) =>
+	position && `${path.includes('?') ? '&' : '?'}${new URLSearchParams({ at_least: position })}`

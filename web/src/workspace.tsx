@@ -27,11 +27,12 @@ export function Workspace({ route }: { route: Route }) {
 	const cursor = cursors.at(-1)
 	if (cursor) asked.set('cursor', cursor)
 	const list = useLoad<FilePage>(`${workspacePath(workspace)}/${words ? 'search' : 'files'}?${asked}`)
-	const reload = () => {
-		state.reload()
+	// The counts follow the files a moment later, and no change says when.
+	const reload = (position?: string) => {
+		state.reload(position)
 		list.reload()
 	}
-	const feed = useFeed(workspace, reload, reload)
+	const feed = useFeed(workspace, change => reload(change.position), reload)
 	return (
 		<>
 			<nav class="crumbs" aria-label="Place">
