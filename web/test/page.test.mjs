@@ -175,6 +175,30 @@ test('the keyboard reaches everything', async () => {
 	await close(page)
 })
 
+test('a hidden tab has no stream, and continues where it was', async () => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
+	const hide = hidden =>
+		page.evaluate(is => {
+			Object.defineProperty(document, 'hidden', { configurable: true, value: is })
+			document.dispatchEvent(new Event('visibilitychange'))
+		}, hidden)
+	await page.locator('.mark.live').waitFor()
+	await page.waitForTimeout(1500) // the data is loaded once more after the first cursor
+	const streams = []
+	page.on('request', request => request.resourceType() === 'eventsource' && streams.push(request.url()))
+	const ended = page.waitForEvent('requestfailed', request => request.url().includes('/changes?'))
+	await hide(true)
+	await ended
+	await tidemark.send('added', { workspace_id: '123', object_id: '2hd', path: '/hidden.txt' })
+	await page.waitForTimeout(1000)
+	assert.equal(await row(page, 'hidden.txt').count(), 0, 'a hidden tab loads changes')
+	await hide(false)
+	await row(page, 'hidden.txt').waitFor()
+	assert.equal(streams.length, 1)
+	assert.ok(!streams[0].includes('cursor=latest'), 'it began anew')
+	await close(page)
+})
+
 test('an answer that is too old is said, and what was loaded stays', async () => {
 	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
 	await page.locator('.mark.live').waitFor()
