@@ -27,8 +27,8 @@ const (
 	Admin Right = "admin" // the admin address
 )
 
-// AllWorkspaces in a list of workspaces means all of them.
-const AllWorkspaces = "*"
+// allWorkspaces in a list of workspaces means all of them.
+const allWorkspaces = "*"
 
 // An Identity is the owner of a verified token.
 type Identity struct {
@@ -42,7 +42,7 @@ func (i *Identity) Has(right Right) bool { return slices.Contains(i.Rights, righ
 
 // MayUse reports whether the token is for a workspace.
 func (i *Identity) MayUse(workspace string) bool {
-	return slices.Contains(i.Workspaces, AllWorkspaces) || slices.Contains(i.Workspaces, workspace)
+	return slices.Contains(i.Workspaces, allWorkspaces) || slices.Contains(i.Workspaces, workspace)
 }
 
 // A Verifier returns the owner of a token. Its error is a *problem.Problem.
@@ -62,6 +62,7 @@ const (
 	codeBadToken     = "bad_token"
 	codeMissingRight = "missing_right"
 	codeNoKeys       = "no_keys"
+	codeTokenTooLong = "token_too_long"
 )
 
 // A Guard decides about requests.
@@ -104,11 +105,11 @@ func (g *Guard) Workspaces(request *http.Request) (ids []string, all bool, err e
 	if err != nil {
 		return nil, false, err
 	}
-	return id.Workspaces, id.MayUse(AllWorkspaces), nil
+	return id.Workspaces, id.MayUse(allWorkspaces), nil
 }
 
 // AdminHandler serves the paths in open to everyone, and all others to those with the right admin for all workspaces:
-// the admin address shows and changes data of every workspace. Cookies do not count here: they are those of the query
+// the admin address shows and changes data of every workspace. Cookies are ignored here: they are those of the query
 // API, which browsers send to every port of a host.
 func (g *Guard) AdminHandler(next http.Handler, open ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
@@ -125,7 +126,7 @@ func (g *Guard) AdminHandler(next http.Handler, open ...string) http.Handler {
 			g.count(missingRight)
 			refuse(Admin, "this token lacks the right admin").Write(w)
 			return
-		case !id.MayUse(AllWorkspaces):
+		case !id.MayUse(allWorkspaces):
 			g.count(missingRight)
 			refuse(Admin, `the admin address needs a token for all workspaces: "*"`).Write(w)
 			return
@@ -183,10 +184,10 @@ func bearer(headers []string) (string, error) {
 	return token, nil
 }
 
-// A Closed guard refuses all requests, and says why.
+// Closed is a Verifier that refuses every request. It is the text that says why.
 type Closed string
 
-// Verify refuses.
+// Verify returns the refusal.
 func (c Closed) Verify(context.Context, string) (*Identity, error) {
 	return nil, problem.New(http.StatusUnauthorized, codeNoToken, string(c)).With(challenge, `Bearer realm="tidemark"`)
 }

@@ -165,9 +165,10 @@ func TestSession(t *testing.T) {
 	if _, _, c := session("POST", "reader", "Origin", "http://x"); c[0].Secure {
 		t.Error("the cookie of a page without TLS would not be sent")
 	}
-	for _, token := range []string{"", strings.Repeat("x", maxCookie+1)} {
-		if status, _, c := session("POST", token, "Cookie", cookieName+"=reader"); status != 401 || len(c) > 0 {
-			t.Errorf("%.10q: %d", token, status)
+	for token, want := range map[string]int{"": 401, strings.Repeat("x", maxCookie+1): 400} {
+		status, header, c := session("POST", token, "Cookie", cookieName+"=reader")
+		if status != want || len(c) > 0 || (header.Get(challenge) != "") != (want == 401) {
+			t.Errorf("%.10q: %d %v", token, status, header)
 		}
 	}
 	_, _, c := session("DELETE", "")

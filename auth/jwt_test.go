@@ -254,6 +254,38 @@ func TestKeyID(t *testing.T) {
 	}
 }
 
+// An issuer that withdraws its last key withdraws all tokens. What is no JWKS withdraws none.
+func TestTheLastKeyIsWithdrawn(t *testing.T) {
+	key := rsaKey(t)
+	good := keySetOf(t, public(key, "1"))
+	path, now := fileOf(t, good), time.Now()
+	j := newJWT(t, JWTConfig{Keys: path})
+	j.keys.keys.now = func() time.Time { return now }
+	weak := keySetOf(t, public(ecKey(t, elliptic.P384()), "1"))
+	for _, c := range []struct {
+		text string
+		ok   bool
+	}{
+		{good, true},
+		{"{}", true},
+		{`{"keys":null}`, true},
+		{`{"keys":[`, true},
+		{`{"keys":[]}`, false},
+		{good, true},
+		{weak, false},
+		{"{}", false},
+	} {
+		write(t, path, c.text)
+		now = now.Add(fileInterval)
+		token := sign(t, jose.RS256, key, "1", valid())
+		if _, err := j.Verify(t.Context(), token); (err == nil) != c.ok {
+			t.Errorf("%s: %v, want accepted: %v", c.text, err, c.ok)
+		} else if !c.ok {
+			wantCode(t, err, codeBadToken, token)
+		}
+	}
+}
+
 func TestSettingsOfJWT(t *testing.T) {
 	weak, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{public(ecKey(t, elliptic.P384()), "1")}})
 	if err != nil {
@@ -310,7 +342,7 @@ func TestKeyRotation(t *testing.T) {
 	j := newJWT(t, JWTConfig{Keys: i.URL})
 	j.now = func() time.Time { return now }
 	j.keys.keys.now = j.now
-	j.keys.keys.tried.Store(now.UnixNano())
+	j.keys.keys.tried.Store(new(now))
 	exp := map[string]any{"exp": now.Add(1000 * time.Hour).Unix()}
 	oldToken, youngToken := sign(t, jose.RS256, old, "old", valid(exp)), sign(t, jose.RS256, young, "young", valid(exp))
 	check := func(what string, wantOld, wantYoung bool, requests int64) {
@@ -329,19 +361,19 @@ func TestKeyRotation(t *testing.T) {
 		wantCode(t, err, codeBadToken, "")
 	}
 	check("after many unknown keys", true, false, 1)
-	now = now.Add(keysAtMost)
+	now = now.Add(minKeysInterval)
 	check("after it", true, true, 2)
 	i.body.Store(nil)
-	now = now.Add(keysEvery)
+	now = now.Add(keysInterval)
 	check("without an answer", true, true, 3)
-	i.serve(`{"keys":[]}`)
-	now = now.Add(keysEvery)
-	check("without keys", true, true, 4)
 	i.serve(strings.Repeat(" ", maxSource+1))
-	now = now.Add(keysEvery)
-	check("an endless answer", true, true, 5)
+	now = now.Add(keysInterval)
+	check("an endless answer", true, true, 4)
+	i.serve(`{"keys":[]}`)
+	now = now.Add(keysInterval)
+	check("without keys", false, false, 5)
 	i.serve(keySetOf(t, public(young, "young")))
-	now = now.Add(keysEvery)
+	now = now.Add(keysInterval)
 	check("removed", false, true, 6)
 }
 
@@ -351,14 +383,14 @@ func TestTheIssuerIsDown(t *testing.T) {
 	j := newJWT(t, JWTConfig{Keys: i.URL})
 	j.now = func() time.Time { return now }
 	j.keys.keys.now = j.now
-	j.keys.keys.tried.Store(now.UnixNano())
+	j.keys.keys.tried.Store(new(now))
 	token := sign(t, jose.RS256, key, "1", valid(map[string]any{"exp": now.Add(time.Hour).Unix()}))
 	for range 3 {
 		_, err := j.Verify(t.Context(), token)
 		wantCode(t, err, codeNoKeys, token)
 	}
 	i.serve(keySetOf(t, public(key, "1")))
-	now = now.Add(keysAtMost)
+	now = now.Add(minKeysInterval)
 	if _, err := j.Verify(t.Context(), token); err != nil || i.requests.Load() != 2 {
 		t.Errorf("%v after %d requests", err, i.requests.Load())
 	}

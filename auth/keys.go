@@ -19,22 +19,22 @@ import (
 )
 
 const (
-	keysEvery    = 5 * time.Minute  // how long a key that the issuer has removed is accepted, if its URL answers
-	keysAtMost   = 10 * time.Second // shortest time between two requests to the URL, also for unknown keys
-	keysTimeout  = 5 * time.Second
-	minRSABits   = 2048
-	maxRedirects = 3
+	keysInterval    = 5 * time.Minute  // how long a key that the issuer has removed is accepted, if its URL answers
+	minKeysInterval = 10 * time.Second // shortest time between two requests to the URL, also for unknown keys
+	keysTimeout     = 5 * time.Second
+	minRSABits      = 2048
+	maxRedirects    = 3
 )
 
 // A keySet has the public keys of an issuer, by the JWKS of a file or URL.
 type keySet struct {
-	keys          reloaded[[]jose.JSONWebKey]
-	every, atMost time.Duration
+	keys                  reloaded[[]jose.JSONWebKey]
+	interval, minInterval time.Duration
 }
 
 // newKeySet reads the keys. Only a wrong location and a file that cannot be read are errors.
 func newKeySet(ctx context.Context, location string, log *slog.Logger) (*keySet, error) {
-	k := &keySet{every: fileEvery, atMost: fileEvery, keys: reloaded[[]jose.JSONWebKey]{
+	k := &keySet{interval: fileInterval, minInterval: fileInterval, keys: reloaded[[]jose.JSONWebKey]{
 		name: location, read: readFile(location), parse: parseKeys, log: log, now: time.Now,
 	}}
 	if !strings.Contains(location, "://") {
@@ -44,16 +44,16 @@ func newKeySet(ctx context.Context, location string, log *slog.Logger) (*keySet,
 	if err != nil || safeURL(address) != nil || address.User != nil {
 		return nil, errors.New("want a file, or a URL with https and without a password: http is for loopback only")
 	}
-	k.every, k.atMost = keysEvery, keysAtMost
+	k.interval, k.minInterval = keysInterval, minKeysInterval
 	k.keys.read = fetch(address.String())
-	k.keys.get(ctx, k.atMost, true) // logs a failure
+	k.keys.get(ctx, k.minInterval, true) // logs a failure
 	return k, nil
 }
 
 // find returns the key of a token. A token without a key id is accepted if only one key fits its algorithm.
 func (k *keySet) find(ctx context.Context, id, algorithm string) (any, error) {
-	for _, limit := range []time.Duration{k.every, k.atMost} {
-		keys := k.keys.get(ctx, limit, limit == k.atMost)
+	for _, limit := range []time.Duration{k.interval, k.minInterval} {
+		keys := k.keys.get(ctx, limit, limit == k.minInterval)
 		if keys == nil {
 			continue
 		}
@@ -96,7 +96,7 @@ func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
-	if err := json.Unmarshal(data, &set); err != nil {
+	if err := json.Unmarshal(data, &set); err != nil || set.Keys == nil {
 		return nil, errors.New("no JWKS: want a JSON object with keys")
 	}
 	var keys []jose.JSONWebKey
@@ -107,7 +107,8 @@ func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("the JWKS has no public key for RS256 (of %d bits at least) or ES256", minRSABits)
+		return nil, &emptyError{fmt.Errorf("the JWKS has no public key for RS256 (of %d bits at least) or ES256",
+			minRSABits)}
 	}
 	return keys, nil
 }

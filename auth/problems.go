@@ -39,7 +39,7 @@ func asProblem(err error) *problem.Problem {
 	if p, ok := errors.AsType[*problem.Problem](err); ok {
 		return p
 	}
-	return problem.New(http.StatusInternalServerError, "internal", "this is a fault of the server: its log says more")
+	return problem.New(http.StatusInternalServerError, "internal", "this is a fault of the server")
 }
 
 // A decision about a request.

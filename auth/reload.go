@@ -3,9 +3,11 @@ package auth
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -15,8 +17,12 @@ import (
 // maxSource bounds a file of tokens, and an answer with keys.
 const maxSource = 1 << 20
 
-// fileEvery is how often a file is read again. Its bytes are compared: a time of change can be too coarse.
-const fileEvery = time.Second
+// fileInterval is how often a file is read again. Its bytes are compared: a time of change can be too coarse.
+const fileInterval = time.Second
+
+// An emptyError says that a source is valid, and has no token or key. It is refused at first. Later it replaces the
+// value: the last one was withdrawn.
+type emptyError struct{ error }
 
 // A reloaded value is parsed from a source that changes: a file or a URL. Nothing runs in the background: a request
 // that finds the value too old reads the source. A source that fails leaves the value as it is.
@@ -31,8 +37,8 @@ type reloaded[T any] struct {
 	bytes  []byte
 	logged string // the failure that was logged last
 
-	value atomic.Pointer[T] // nil: not read yet
-	tried atomic.Int64      // when the source was read last, in nanoseconds; 0: never
+	value atomic.Pointer[T]         // nil: not read yet
+	tried atomic.Pointer[time.Time] // when the source was read last, with its monotonic time; nil: never
 }
 
 // get returns the value, nil if it could never be read. The source is read again if that was done longer ago than
@@ -58,7 +64,7 @@ func (r *reloaded[T]) get(ctx context.Context, limit time.Duration, wait bool) *
 
 // load reads the source. The caller holds the lock, or is alone.
 func (r *reloaded[T]) load(ctx context.Context) error {
-	defer func() { r.tried.Store(r.now().UnixNano()) }()
+	defer func() { r.tried.Store(new(r.now())) }()
 	data, err := r.read(ctx)
 	if err != nil {
 		return err
@@ -68,10 +74,13 @@ func (r *reloaded[T]) load(ctx context.Context) error {
 		return nil
 	}
 	value, err := r.parse(data)
-	if err != nil {
+	_, empty := errors.AsType[*emptyError](err)
+	switch withdrawn := empty && r.value.Load() != nil; {
+	case withdrawn:
+		r.log.ErrorContext(ctx, "reloaded, nothing is valid any more", "source", r.name, "error", err.Error())
+	case err != nil:
 		return err
-	}
-	if r.value.Load() != nil {
+	case r.value.Load() != nil:
 		r.log.InfoContext(ctx, "reloaded", "source", r.name)
 	}
 	r.bytes, r.logged = data, ""
@@ -79,8 +88,14 @@ func (r *reloaded[T]) load(ctx context.Context) error {
 	return nil
 }
 
+// age is the time since the source was read last, by the monotonic clock: a wall clock that is set back must not stop
+// reloads.
 func (r *reloaded[T]) age() time.Duration {
-	return time.Duration(r.now().UnixNano() - r.tried.Load())
+	tried := r.tried.Load()
+	if tried == nil {
+		return math.MaxInt64
+	}
+	return r.now().Sub(*tried)
 }
 
 // failed logs a failure once.

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"tidemark/problem"
 )
 
 // Browsers cannot set a header on an EventSource or a WebSocket. They have the token in a cookie, which scripts cannot
@@ -30,7 +32,8 @@ func (g *Guard) SessionHandler() http.Handler {
 			case err == nil && token == "":
 				err = noToken() // a cookie does not renew itself
 			case len(token) > maxCookie:
-				err = badToken("the token is too long for a cookie: send it in the header")
+				err = problem.New(http.StatusBadRequest, codeTokenTooLong, // it is valid: no challenge
+					"the token is too long for a cookie: send it in the header").On("Authorization")
 			}
 			if err != nil {
 				asProblem(err).Write(w)

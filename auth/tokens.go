@@ -69,7 +69,7 @@ func (t *Tokens) Len() int { return len(*t.entries.value.Load()) }
 func (t *Tokens) Verify(ctx context.Context, token string) (*Identity, error) {
 	sum := sha256.Sum256([]byte(token))
 	var found *entry
-	entries := *t.entries.get(ctx, fileEvery, false)
+	entries := *t.entries.get(ctx, fileInterval, false)
 	for i := range entries {
 		if subtle.ConstantTimeCompare(entries[i].SHA256[:], sum[:]) == 1 {
 			found = &entries[i]
@@ -107,6 +107,10 @@ func Entry(token, name string, workspaces, rights []string) ([]byte, error) {
 func parseTokens(path string, data []byte) ([]entry, error) {
 	var entries []entry
 	f := rulefile.Read(path, data, &entries)
+	var all []yaml.Node
+	if yaml.Unmarshal(data, &all) == nil && all != nil && len(all) == 0 { // [], not an empty file
+		return nil, &emptyError{f.Err()}
+	}
 	var names []string
 	seen := map[hash]string{}
 	for i, e := range entries {
@@ -125,7 +129,7 @@ func parseTokens(path string, data []byte) ([]entry, error) {
 		if len(e.Rights) == 0 {
 			f.Failf(at+".rights", "want read, admin or both")
 		}
-		if slices.Contains(e.Workspaces, AllWorkspaces) && len(e.Workspaces) > 1 {
+		if slices.Contains(e.Workspaces, allWorkspaces) && len(e.Workspaces) > 1 {
 			f.Failf(at+".workspaces", `"*" means all workspaces: remove the others`)
 		}
 	}

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
@@ -81,7 +82,7 @@ func TestTokensAreReloaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	tokens.entries.now = func() time.Time { return now }
-	tokens.entries.tried.Store(now.UnixNano())
+	tokens.entries.tried.Store(new(now))
 	check := func(what string, valid ...string) {
 		t.Helper()
 		for _, token := range []string{"one", "two"} {
@@ -95,26 +96,49 @@ func TestTokensAreReloaded(t *testing.T) {
 	check("at first", "one")
 	write(t, path, entryOf("two", "second", all))
 	check("within a second", "one")
-	now = now.Add(fileEvery)
+	now = now.Add(fileInterval)
 	check("after it", "two")
+	write(t, path, "# all withdrawn\n[]\n")
+	now = now.Add(fileInterval)
+	check("the last one is withdrawn")
+	if !strings.Contains(log.String(), "level=ERROR msg=\"reloaded, nothing is valid any more\"") {
+		t.Errorf("an empty list is not logged:\n%s", log.String())
+	}
+	write(t, path, entryOf("two", "second", all))
+	now = now.Add(fileInterval)
+	check("given again", "two")
 	for what, text := range map[string]string{"broken": "- {name: [}", "empty": "", "a wrong setting": "- {nome: x}"} {
 		write(t, path, text)
-		now = now.Add(fileEvery)
+		now = now.Add(fileInterval)
 		check(what, "two")
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	for range 5 {
-		now = now.Add(fileEvery)
+		now = now.Add(fileInterval)
 		check("removed", "two")
 	}
 	if n := strings.Count(log.String(), "no such file"); n != 1 {
 		t.Errorf("the missing file is logged %d times:\n%s", n, log.String())
 	}
 	write(t, path, entryOf("one", "first", all))
-	now = now.Add(fileEvery)
+	now = now.Add(fileInterval)
 	check("written again", "one")
+}
+
+// The age is by the monotonic clock, which is not set back.
+func TestAClockSetBackDoesNotStopReloads(t *testing.T) {
+	r := reloaded[string]{
+		read:  func(context.Context) ([]byte, error) { return nil, nil },
+		parse: func([]byte) (string, error) { return "", nil }, now: time.Now,
+	}
+	if err := r.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if tried := fmt.Sprint(*r.tried.Load()); !strings.Contains(tried, " m=") {
+		t.Errorf("%s has no monotonic time", tried)
+	}
 }
 
 // Requests verify while the file changes, and see the old tokens or the new ones.

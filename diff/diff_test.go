@@ -112,7 +112,7 @@ func row(file string, version, offset int64) *tidemarkv1.FileState {
 
 func TestTheNewestRowsAreCompared(t *testing.T) {
 	p := newPair(t)
-	// a deposed owner's older row behind the newer
+	// a former owner's older row behind the newer
 	p.put(t, p.A, row("zombie", 1, 10), row("zombie", 3, 30), row("zombie", 2, 20))
 	p.put(t, p.B, row("zombie", 3, 30))
 	p.put(t, p.A, row("gone", 1, 1), row("back", 5, 5))

@@ -114,7 +114,7 @@ func (p *part) digests(ctx context.Context, t Table, spans kafka.Spans) (map[str
 			return nil
 		}
 		folded := Folded(r)
-		if known, found := digests[key]; found && folded < known.folded { // a deposed owner's: views ignore it too
+		if known, found := digests[key]; found && folded < known.folded { // a former owner's: views ignore it too
 			return nil
 		}
 		offset := r.GetPosition().GetOffset()

@@ -18,9 +18,9 @@ import (
 // every processor, rebuild and replay reads the same name, whatever its own settings are or were.
 type Aliases map[string]string
 
-// GuideAliases is the entry for a predefined set: the names in the vendor's guides. Their file.accessed changes no
+// guideAliases is the entry for a predefined set: the names in the vendor's guides. Their file.accessed changes no
 // file.
-const GuideAliases = "guide"
+const guideAliases = "guide"
 
 var guide = Aliases{
 	"file.uploaded":          "workspace_storage_file_added",
@@ -55,7 +55,7 @@ func ParseAliases(entries []string) (Aliases, error) {
 	all, own := Aliases{}, Aliases{}
 	for _, entry := range entries {
 		entry = strings.TrimSpace(entry)
-		if entry == GuideAliases {
+		if entry == guideAliases {
 			maps.Copy(all, guide)
 			continue
 		}
@@ -65,7 +65,7 @@ func ParseAliases(entries []string) (Aliases, error) {
 		switch _, valid := slices.BinarySearch(known, to); {
 		case !found || from == "":
 			return nil, fmt.Errorf("%q: want the name that is sent, \"=\" and a known one, for example "+
-				"file.uploaded=workspace_storage_file_added, or %s", entry, GuideAliases)
+				"file.uploaded=workspace_storage_file_added, or %s", entry, guideAliases)
 		case len(from) > codecs.MaxID || strings.ContainsFunc(from, unicode.IsControl):
 			return nil, fmt.Errorf("%.60q: a name has 1 to %d bytes and no control characters", entry, codecs.MaxID)
 		case isKnown:

@@ -12,8 +12,8 @@ import (
 	"tidemark/problem"
 )
 
-// MaxBody is the largest webhook body taken.
-const MaxBody = 512 << 10
+// maxBody is the largest webhook body taken.
+const maxBody = 512 << 10
 
 // freeBody is the largest body that is read without the semaphore for large ones. So large bodies, sent slowly by a
 // client without a secret, cannot keep ordinary events out.
@@ -25,24 +25,24 @@ func readBody(w http.ResponseWriter, r *http.Request, large *semaphore) (body []
 	p *problem.Problem,
 ) {
 	release = func() {}
-	if r.ContentLength > MaxBody {
+	if r.ContentLength > maxBody {
 		return nil, release, tooLarge()
 	}
-	if r.ContentLength > freeBody && large.full(MaxBody) {
+	if r.ContentLength > freeBody && large.full(maxBody) {
 		return nil, release, crowded()
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, MaxBody) // also makes the server close the connection if more is sent
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody) // also makes the server close the connection if more is sent
 	body = make([]byte, 0, min(max(r.ContentLength+1, 512), freeBody))
 	acquired := false
 	for {
 		if len(body) == cap(body) {
 			if len(body) >= freeBody && !acquired {
-				if err := large.acquire(MaxBody); err != nil {
+				if err := large.acquire(maxBody); err != nil {
 					return nil, release, crowded()
 				}
-				acquired, release = true, func() { large.release(MaxBody) }
+				acquired, release = true, func() { large.release(maxBody) }
 			}
-			body = slices.Grow(body, min(len(body), MaxBody))
+			body = slices.Grow(body, min(len(body), maxBody))
 		}
 		n, err := r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
@@ -75,7 +75,7 @@ func unread(err error) *problem.Problem {
 
 func tooLarge() *problem.Problem {
 	return problem.New(http.StatusRequestEntityTooLarge, "body_too_large",
-		"the body is over "+strconv.Itoa(MaxBody)+" bytes: send one event a request, without file contents")
+		"the body is over "+strconv.Itoa(maxBody)+" bytes: send one event a request, without file contents")
 }
 
 // identity reports whether the body has no content coding. A compressed one would be signed in one form and stored in

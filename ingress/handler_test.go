@@ -58,7 +58,7 @@ func TestRoutes(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer(t, nil)
 	for _, method := range []string{"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "post"} {
-		w := serve(s, httptest.NewRequest(method, Path, strings.NewReader(strings.Repeat("x", MaxBody+1))))
+		w := serve(s, httptest.NewRequest(method, Path, strings.NewReader(strings.Repeat("x", maxBody+1))))
 		refused(t, w, http.StatusMethodNotAllowed, "method_not_allowed", "")
 		if allow := w.Header().Get("Allow"); allow != "POST" {
 			t.Errorf("%s: Allow %q", method, allow)
@@ -84,7 +84,7 @@ func TestOrderOfChecks(t *testing.T) {
 	})
 	took(t, serve(s, post(t, minimal)), "evt1", "7:0") // the bucket of 123 is empty now
 	before := len(events.all())
-	large := strings.Repeat("x", MaxBody+1)
+	large := strings.Repeat("x", maxBody+1)
 	tests := []struct {
 		name, method, encoding, body string
 		signer                       string // empty: a wrong signature
@@ -120,8 +120,8 @@ func TestOrderOfChecks(t *testing.T) {
 func TestSizeCap(t *testing.T) {
 	t.Parallel()
 	s, events := newTestServer(t, nil)
-	whole := minimal[:len(minimal)-1] + `,"pad":"` + strings.Repeat("x", MaxBody-len(minimal)-9) + `"}`
-	if len(whole) != MaxBody {
+	whole := minimal[:len(minimal)-1] + `,"pad":"` + strings.Repeat("x", maxBody-len(minimal)-9) + `"}`
+	if len(whole) != maxBody {
 		t.Fatalf("body of %d bytes", len(whole))
 	}
 	for i, length := range []int64{int64(len(whole)), -1, 0, 100} { // as announced, chunked, and two lies
@@ -135,7 +135,7 @@ func TestSizeCap(t *testing.T) {
 		refused(t, serve(s, r), http.StatusRequestEntityTooLarge, "body_too_large", "")
 	}
 	r := post(t, minimal)
-	r.ContentLength = MaxBody + 1 // refused by its word, before a byte is read
+	r.ContentLength = maxBody + 1 // refused by its word, before a byte is read
 	refused(t, serve(s, r), http.StatusRequestEntityTooLarge, "body_too_large", "")
 	if n := len(events.all()); n != 4 {
 		t.Errorf("%d records", n)
@@ -194,7 +194,7 @@ func (timeoutError) Temporary() bool { return true }
 func TestLargeBodiesAreBounded(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer(t, nil)
-	for s.large.acquire(MaxBody) == nil {
+	for s.large.acquire(maxBody) == nil {
 	}
 	large := minimal[:len(minimal)-1] + `,"pad":"` + strings.Repeat("x", freeBody) + `"}`
 	refused(t, serve(s, post(t, large)), http.StatusServiceUnavailable, "busy", "")
@@ -202,7 +202,7 @@ func TestLargeBodiesAreBounded(t *testing.T) {
 	unread.Body = io.NopCloser(iotest.ErrReader(errors.New("read")))
 	refused(t, serve(s, unread), http.StatusServiceUnavailable, "busy", "")
 	took(t, serve(s, post(t, minimal)), "evt1", "7:0")
-	s.large.release(MaxBody)
+	s.large.release(maxBody)
 	took(t, serve(s, post(t, large)), "evt1", "7:1")
 }
 

@@ -125,7 +125,7 @@ func newServer(c Config, events appender, closeEvents func(context.Context) erro
 		scheme: c.Scheme, secrets: slices.Clone(c.Secrets), aliases: c.Aliases, ackTimeout: c.AckTimeout, now: c.Now,
 		noAck:  fmt.Errorf("append to %s: no acknowledgement within %v", c.Topic, c.AckTimeout),
 		events: events, close: closeEvents,
-		inFlight: inFlight, large: newSemaphore(maxLargeBytes/MaxBody, maxLargeBytes),
+		inFlight: inFlight, large: newSemaphore(maxLargeBytes/maxBody, maxLargeBytes),
 		limiter: newLimiter(c.Rate, c.Burst),
 		health:  newHealth(c.Check, c.Log), metrics: m, log: c.Log,
 	}

@@ -89,7 +89,7 @@ func TestOverTheWire(t *testing.T) {
 	s, events := newTestServer(t, nil)
 	addr := listen(t, s, nil)
 	chunk := func(s string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(s), s) }
-	large := strings.Repeat("x", MaxBody)
+	large := strings.Repeat("x", maxBody)
 	length := fmt.Sprintf("Content-Length: %d", len(minimal))
 	for _, test := range []struct {
 		name  string

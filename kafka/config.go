@@ -88,7 +88,7 @@ func (c Config) Franz() ([]kgo.Opt, error) {
 		// would give up at once. It may as well be the one of three brokers that is down behind a load balancer, so the
 		// others are tried. With wrong settings the error comes when the request times out.
 		kgo.AlwaysRetryEOF(),
-		// For consumers too: they would go on reading from a deposed leader.
+		// For consumers too: they would go on reading from a stale leader.
 		kgo.MetadataMinAge(250 * time.Millisecond), kgo.MetadataMaxAge(producer.MetadataMaxAge),
 	}
 	if c.TLS.Enabled {

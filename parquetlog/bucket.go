@@ -38,7 +38,7 @@ func newBucket(endpoint, name, prefix string) (*bucket, error) {
 		}),
 		Secure:     u.Scheme == "https",
 		Region:     cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")),
-		MaxRetries: 1, // the callers do it
+		MaxRetries: 1, // callers retry
 	})
 	if err != nil {
 		return nil, fmt.Errorf("--s3-endpoint: %w", err)
@@ -83,6 +83,12 @@ func (b *bucket) List(ctx context.Context, folder string) (names []string, err e
 		names = append(names, strings.TrimPrefix(strings.TrimPrefix(o.Key, b.prefix), "/"))
 	}
 	return names, nil
+}
+
+// Busy reports whether an error is an answer of an S3 server that may do the same later.
+func Busy(err error) bool {
+	answer, _ := errors.AsType[minio.ErrorResponse](err)
+	return answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode/100 == 5
 }
 
 // explain returns an error with what to do about it.

@@ -15,11 +15,11 @@ import (
 	"strings"
 )
 
-// flag names the setting of a Place in errors.
+// flag names the setting of a Location in errors.
 const flag = "--archive-url (replay: --archive)"
 
-// A Place is where an archive is.
-type Place struct {
+// A Location is where an archive is.
+type Location struct {
 	URL      string // s3://bucket/prefix or file:///folder
 	Endpoint string // of S3, like http://127.0.0.1:9000; empty: Amazon's
 }
@@ -39,9 +39,9 @@ type Stored interface {
 	io.ReaderAt
 }
 
-// Open checks the place. Nothing is connected.
-func (p Place) Open() (Store, error) {
-	u, err := url.Parse(p.URL)
+// Open checks the location. Nothing is connected.
+func (l Location) Open() (Store, error) {
+	u, err := url.Parse(l.URL)
 	if err != nil {
 		u = &url.URL{}
 	}
@@ -51,13 +51,13 @@ func (p Place) Open() (Store, error) {
 		return nil, errors.New(flag + ": it must not contain credentials: set AWS_ACCESS_KEY_ID and " +
 			"AWS_SECRET_ACCESS_KEY")
 	case u.RawQuery != "" || u.Fragment != "" || strings.TrimSuffix(u.Path, "/") != strings.TrimSuffix(clean, "/"):
-		return nil, fmt.Errorf(flag+" %q: want a path without '?', '#', '..' and empty parts", p.URL)
+		return nil, fmt.Errorf(flag+" %q: want a path without '?', '#', '..' and empty parts", l.URL)
 	case u.Scheme == "file" && u.Host == "" && clean != "/":
 		return folder(clean), nil
 	case u.Scheme == "s3" && u.Host != "" && u.Port() == "":
-		return newBucket(p.Endpoint, u.Host, strings.TrimPrefix(clean, "/"))
+		return newBucket(l.Endpoint, u.Host, strings.TrimPrefix(clean, "/"))
 	}
-	return nil, fmt.Errorf(flag+" %q: want s3://bucket/prefix or file:///folder", p.URL)
+	return nil, fmt.Errorf(flag+" %q: want s3://bucket/prefix or file:///folder", l.URL)
 }
 
 // MarkerName returns the name of the object with the topic's id. Readers of Parquet ignore names that begin with '_'.

@@ -1,8 +1,8 @@
 // Package problem writes HTTP errors in the form of RFC 9457, "Problem Details for HTTP APIs".
 //
-// Every answer that is an error is one JSON object with type, title, status, detail and code, and the name of the field
-// or header at fault if there is one. Clients branch on the code, so codes do not change. It decides no status and logs
-// nothing.
+// Every answer that is an error is one JSON object with type, title, status, detail and code. It may also have the
+// field or header at fault, what the request did before it failed, and where a client gets a new cursor. Clients branch
+// on the code, so codes do not change. The package decides no status and logs nothing.
 package problem
 
 import (

@@ -135,9 +135,17 @@ func TestPartitionsThatWereAddedAreRead(t *testing.T) {
 	if err != nil || answers.Error() != nil {
 		t.Fatal(err, answers.Error())
 	}
+	for admin, known := kadm.NewClient(old.client), 0; known != 7; { // the broker learns of them from the controller
+		topics, err := admin.ListTopics(t.Context(), old.conf.Streams.Events.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known = len(topics[old.conf.Streams.Events.Name].Partitions)
+		time.Sleep(20 * time.Millisecond)
+	}
 	since := *old
 	since.conf.Streams.Events.Partitions = 7
-	// the old one does not know them yet
+	// the old client may not know them yet
 	since.client, err = kafka.NewProducer(old.conf.Kafka, kgo.RecordDeliveryTimeout(0))
 	if err != nil {
 		t.Fatal(err)

@@ -32,15 +32,15 @@ type listed struct {
 }
 
 // OpenArchive lists the objects of a topic. Files are downloaded into dir, one at a time for each call of Read.
-func OpenArchive(ctx context.Context, place parquetlog.Place, topic, dir string) (*Archive, error) {
-	s, err := place.Open()
+func OpenArchive(ctx context.Context, location parquetlog.Location, topic, dir string) (*Archive, error) {
+	s, err := location.Open()
 	if err != nil {
 		return nil, err
 	}
 	a := &Archive{Topic: topic, store: s, dir: dir, objects: map[int32][]listed{}}
 	a.TopicID, err = parquetlog.ReadMarker(ctx, s, topic)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("--archive %s: there is no archive of topic %s", place.URL, topic)
+		return nil, fmt.Errorf("--archive %s: there is no archive of topic %s", location.URL, topic)
 	}
 	if err != nil {
 		return nil, err

@@ -11,13 +11,13 @@ import (
 	"tidemark/kafka"
 )
 
-// An archived is a consumer group that delivers the archived records of each partition, with their offsets, before
+// An archiveGroup is a consumer group that delivers the archived records of each partition, with their offsets, before
 // those of the topic that the archive does not have. So each event is delivered once, and a row has the position that
 // the event had in the topic.
 //
 // An archived offset is not committed: it may be before the log start offset. A partition without a commit is read
 // again from the beginning, and its rows know the events that they have.
-type archived struct {
+type archiveGroup struct {
 	sarama.ConsumerGroup
 	archive *Archive
 	spans   kafka.Spans // of the archive
@@ -53,34 +53,34 @@ func archivedSpans(ctx context.Context, conf kafka.Config, a *Archive, topic kaf
 }
 
 // Consume runs a session.
-func (g *archived) Consume(ctx context.Context, topics []string, handler sarama.ConsumerGroupHandler) error {
-	return g.ConsumerGroup.Consume(ctx, topics, &archivedHandler{ConsumerGroupHandler: handler, group: g})
+func (g *archiveGroup) Consume(ctx context.Context, topics []string, handler sarama.ConsumerGroupHandler) error {
+	return g.ConsumerGroup.Consume(ctx, topics, &archiveHandler{ConsumerGroupHandler: handler, group: g})
 }
 
-type archivedHandler struct {
+type archiveHandler struct {
 	sarama.ConsumerGroupHandler
-	group   *archived
-	session *archivedSession
+	group   *archiveGroup
+	session *archiveSession
 }
 
 // Setup replaces the session, whose marks of archived records must not be committed.
-func (h *archivedHandler) Setup(s sarama.ConsumerGroupSession) error {
-	h.session = &archivedSession{ConsumerGroupSession: s, parts: map[int32]*archivedPart{}}
+func (h *archiveHandler) Setup(s sarama.ConsumerGroupSession) error {
+	h.session = &archiveSession{ConsumerGroupSession: s, spans: map[int32]*archiveSpan{}}
 	for _, partition := range s.Claims()[h.group.archive.Topic] {
 		if span, found := h.group.spans[partition]; found {
-			h.session.parts[partition] = &archivedPart{span: span}
+			h.session.spans[partition] = &archiveSpan{Span: span}
 		}
 	}
 	return h.ConsumerGroupHandler.Setup(h.session)
 }
 
-func (h *archivedHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
-	part := h.session.parts[c.Partition()]
-	if part == nil || c.Topic() != h.group.archive.Topic || c.InitialOffset() >= part.span.To {
+func (h *archiveHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
+	span := h.session.spans[c.Partition()]
+	if span == nil || c.Topic() != h.group.archive.Topic || c.InitialOffset() >= span.To {
 		return h.ConsumerGroupHandler.ConsumeClaim(h.session, c) // the archived records are in the table
 	}
-	joined := &archivedClaim{
-		ConsumerGroupClaim: c, begin: part.span.From, messages: make(chan *sarama.ConsumerMessage, 256),
+	joined := &archiveClaim{
+		ConsumerGroupClaim: c, begin: span.From, messages: make(chan *sarama.ConsumerMessage, 256),
 	}
 	go func() {
 		defer close(joined.messages)
@@ -92,8 +92,8 @@ func (h *archivedHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.C
 				return s.Context().Err()
 			}
 		}
-		last := part.span.From - 1
-		err := h.group.archive.Read(s.Context(), c.Partition(), part.span.From, func(r *kgo.Record) error {
+		last := span.From - 1
+		err := h.group.archive.Read(s.Context(), c.Partition(), span.From, func(r *kgo.Record) error {
 			last = r.Offset
 			return deliver(message(r))
 		})
@@ -104,9 +104,9 @@ func (h *archivedHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.C
 			h.group.fail(fmt.Errorf("--archive: %w", err))
 			return
 		}
-		h.session.read(part, c.Topic(), c.Partition(), last)
+		h.session.read(span, c.Topic(), c.Partition(), last)
 		for m := range c.Messages() {
-			if m.Offset >= part.span.To && deliver(m) != nil {
+			if m.Offset >= span.To && deliver(m) != nil {
 				return
 			}
 		}
@@ -124,54 +124,54 @@ func message(r *kgo.Record) *sarama.ConsumerMessage {
 	return m
 }
 
-// An archivedClaim is a claim that begins in the archive.
-type archivedClaim struct {
+// An archiveClaim is a claim that begins in the archive.
+type archiveClaim struct {
 	sarama.ConsumerGroupClaim
 	begin    int64
 	messages chan *sarama.ConsumerMessage
 }
 
-func (c *archivedClaim) InitialOffset() int64                     { return c.begin }
-func (c *archivedClaim) Messages() <-chan *sarama.ConsumerMessage { return c.messages }
+func (c *archiveClaim) InitialOffset() int64                     { return c.begin }
+func (c *archiveClaim) Messages() <-chan *sarama.ConsumerMessage { return c.messages }
 
-// An archivedPart is the archived part of a partition, in one session.
-type archivedPart struct {
-	mu     sync.Mutex
-	span   kafka.Span
+// An archiveSpan is the archived part of a partition, in one session.
+type archiveSpan struct {
+	mu sync.Mutex
+	kafka.Span
 	all    bool  // all archived records were delivered
 	last   int64 // the last of them
 	marked int64
 }
 
-// An archivedSession commits nothing of a partition until all of its archived records are marked.
-type archivedSession struct {
+// An archiveSession commits nothing of a partition until all of its archived records are marked.
+type archiveSession struct {
 	sarama.ConsumerGroupSession
-	parts map[int32]*archivedPart // of the events topic
+	spans map[int32]*archiveSpan // of the events topic
 }
 
 // MarkOffset is called with the offset after a finished record.
-func (s *archivedSession) MarkOffset(topic string, partition int32, offset int64, metadata string) {
-	if part := s.parts[partition]; part != nil {
-		part.mu.Lock()
-		defer part.mu.Unlock()
-		part.marked = max(part.marked, offset)
-		if offset < part.span.To {
-			if !part.all || offset <= part.last {
+func (s *archiveSession) MarkOffset(topic string, partition int32, offset int64, metadata string) {
+	if span := s.spans[partition]; span != nil {
+		span.mu.Lock()
+		defer span.mu.Unlock()
+		span.marked = max(span.marked, offset)
+		if offset < span.To {
+			if !span.all || offset <= span.last {
 				return
 			}
-			offset = part.span.To
+			offset = span.To
 		}
 	}
 	s.ConsumerGroupSession.MarkOffset(topic, partition, offset, metadata)
 }
 
 // read is called when the last archived record was delivered, which may be marked already.
-func (s *archivedSession) read(part *archivedPart, topic string, partition int32, last int64) {
-	part.mu.Lock()
-	part.all, part.last = true, last
-	marked := part.marked
-	part.mu.Unlock()
-	if marked > last || last < part.span.From {
-		s.MarkOffset(topic, partition, max(marked, part.span.From), "")
+func (s *archiveSession) read(span *archiveSpan, topic string, partition int32, last int64) {
+	span.mu.Lock()
+	span.all, span.last = true, last
+	marked := span.marked
+	span.mu.Unlock()
+	if marked > last || last < span.From {
+		s.MarkOffset(topic, partition, max(marked, span.From), "")
 	}
 }

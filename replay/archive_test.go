@@ -58,7 +58,8 @@ func (b *bench) archive(t *testing.T) (dir, url string) {
 	dir = t.TempDir()
 	url = "file://" + dir
 	a, err := sink.New(sink.Config{
-		Place: parquetlog.Place{URL: url}, Topic: b.s.Events.Name, Dir: t.TempDir(), Window: time.Second, MaxRecords: 9,
+		Location: parquetlog.Location{URL: url}, Topic: b.s.Events.Name, Dir: t.TempDir(),
+		Window: time.Second, MaxRecords: 9,
 		Grace:   time.Millisecond,
 		TopicID: func(ctx context.Context) (string, error) { return kafka.TopicID(ctx, b.conf, b.s.Events.Name) },
 		End:     func(context.Context, int32) (int64, error) { return 0, nil },
@@ -108,7 +109,7 @@ func (b *bench) rebuildArchived(
 	t.Helper()
 	_, err := b.rebuild(ctx, t, dir, name, replay.Selection{}, func(r *replay.Rebuild) {
 		var err error
-		place := parquetlog.Place{URL: url}
+		place := parquetlog.Location{URL: url}
 		if r.Archive, err = replay.OpenArchive(ctx, place, b.s.Events.Name, t.TempDir()); err != nil {
 			t.Fatal(err)
 		}

@@ -149,7 +149,7 @@ func (b *Rebuild) Join(group sarama.ConsumerGroup) sarama.ConsumerGroup {
 	if b.Archive == nil {
 		return group
 	}
-	return &archived{ConsumerGroup: group, archive: b.Archive, spans: b.archived, fail: b.failed}
+	return &archiveGroup{ConsumerGroup: group, archive: b.Archive, spans: b.archived, fail: b.failed}
 }
 
 // A state is the content of a run's state file.

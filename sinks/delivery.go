@@ -156,7 +156,7 @@ func (d *delivery) tryAgain(ctx, pausing context.Context, r refusal) error {
 		if len(d.refused) == 0 {
 			return nil
 		}
-		if r = d.refused[0]; !d.atFault(r) && !d.retry.refuses(ctx, r.why) {
+		if r = d.refused[0]; !d.atFault(r) && !d.retry.noteRejection(ctx, r.why) {
 			return r.why
 		}
 		if err := d.reject(ctx, r); err != nil {
@@ -165,7 +165,7 @@ func (d *delivery) tryAgain(ctx, pausing context.Context, r refusal) error {
 		return nil
 	})
 	if err != nil {
-		d.retry.waitsNoMore()
+		d.retry.clearRefusing()
 	}
 	return err
 }

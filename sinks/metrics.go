@@ -51,7 +51,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	}
 }
 
-// sinkMetrics are those of one sink. Of the counters the outcome is left.
+// sinkMetrics are the metrics of one sink. Its counters have one more label, the outcome.
 type sinkMetrics struct {
 	records, attempts *prometheus.CounterVec
 	seconds           prometheus.Observer
@@ -78,7 +78,7 @@ func (m sinkMetrics) count(delivered, rejected, skipped int) {
 	m.records.WithLabelValues("skipped").Add(float64(skipped))
 }
 
-// lag shows the lags of a sink's partitions, and no longer those of before that it does not have any more.
+// lag sets the lags of a sink's partitions, and deletes those of partitions that it had before and has no more.
 func (m *Metrics) lag(sink string, before, lags []kafka.ConsumerLag) []kafka.ConsumerLag {
 	type series struct{ topic, partition string }
 	shown := map[series]bool{}

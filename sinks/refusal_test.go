@@ -34,7 +34,7 @@ func TestLoopDestinationRefusesAll(t *testing.T) {
 	run(t, loop.Run)
 	await(t, "not ready", func() bool {
 		err := loop.Ready()
-		return err != nil && strings.Contains(err.Error(), "it refuses all records") &&
+		return err != nil && strings.Contains(err.Error(), "the destination refuses all records: ") &&
 			strings.Contains(err.Error(), "400 of the wrong model") && b.value(t, "tidemark_sink_refusing") == 1
 	})
 	time.Sleep(2 * time.Second)

@@ -190,24 +190,24 @@ func (r *retry) acceptances() int {
 	return r.accepted
 }
 
-// refuses notes that a record waits because the destination refuses it and has accepted no other one. It reports
+// noteRejection notes that a record waits, because the destination refuses it and has accepted no other one. It reports
 // whether the record counts as at fault: one of all that wait does when Config.Refusal has passed, because those behind
 // it may be accepted.
-func (r *retry) refuses(ctx context.Context, why *Rejected) (atFault bool) {
+func (r *retry) noteRejection(ctx context.Context, why *Rejected) (atFault bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.refusing.IsZero() {
 		r.setRefusing(time.Now())
 	}
-	r.fail(ctx, fmt.Errorf("it refuses all records: correct its settings, or the destination: %w", why))
+	r.fail(ctx, fmt.Errorf("the destination refuses all records: correct its settings, or the destination: %w", why))
 	if atFault = time.Since(r.refusing) >= r.refusal; atFault {
 		r.setRefusing(time.Time{})
 	}
 	return atFault
 }
 
-// waitsNoMore notes that the record that waits, since all are refused, goes to another process.
-func (r *retry) waitsNoMore() {
+// clearRefusing is called when a refused record stops waiting, because its partition goes to another process.
+func (r *retry) clearRefusing() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.setRefusing(time.Time{})
@@ -223,9 +223,11 @@ func (r *retry) Ready() error {
 	r.breaker.State() // may notice that it is time for the next attempt
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case r.failure == nil || r.state == gobreaker.StateClosed && r.refusing.IsZero():
+	if r.failure == nil || r.state == gobreaker.StateClosed && r.refusing.IsZero() {
 		return nil
+	}
+	if _, refused := errors.AsType[*Rejected](r.failure); refused {
+		return r.failure
 	}
 	return fmt.Errorf("the destination is down: %w", r.failure)
 }

@@ -88,10 +88,10 @@ func (e *Later) Error() string {
 }
 func (e *Later) Unwrap() error { return e.Err }
 
-// LaterOf returns a *Later for an HTTP answer that asks to try later, by its status or by Retry-After, with a pause of
-// at most longest. For any other answer it returns err.
-func LaterOf(answer *http.Response, longest time.Duration, err error) error {
-	if pause := RetryAfter(answer.Header, longest); pause > 0 || Busy(answer.StatusCode) {
+// LaterOf returns a *Later for an HTTP answer that asks to try later: by a pause, as RetryAfter returns it, or by its
+// status. For any other answer it returns err.
+func LaterOf(status int, pause time.Duration, err error) error {
+	if pause > 0 || Busy(status) {
 		return &Later{Pause: pause, Err: err}
 	}
 	return err

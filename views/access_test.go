@@ -193,6 +193,7 @@ func send(t *testing.T, server *httptest.Server, method, target string, header .
 		h.Del("Content-Length")
 	}
 	if h.Get("Content-Type") == "text/event-stream" {
+		_ = conn.Close() // Close of the body would read a stream to its end
 		return response.StatusCode, h, "a stream"
 	}
 	data, err := io.ReadAll(response.Body)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -22,6 +23,7 @@ import (
 const (
 	maxDiffFiles = 100_000
 	maxDiffBytes = 16 << 20
+	maxDiffs     = 4 // at the same time: each keeps its request in memory
 )
 
 // How much of a diff is read from the store at a time. Nothing is written meanwhile: a slow client must not keep the
@@ -81,6 +83,13 @@ func (s *Server) diffFiles(c *call) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	select {
+	case s.diffs <- struct{}{}:
+		c.release = func() { <-s.diffs }
+	default:
+		return nil, problem.New(http.StatusServiceUnavailable, codeTooManyDiffs, fmt.Sprintf(
+			"%d diffs are being answered, which is the most at a time: try again", maxDiffs)).Retry(5 * time.Second)
+	}
 	body, err := parseDiff(c.request)
 	if err != nil {
 		return nil, err
@@ -92,11 +101,12 @@ func (s *Server) diffFiles(c *call) (*answer, error) {
 	if err := s.checkExists(c, partition); err != nil {
 		return nil, err
 	}
+	topic := hashTopic(s.files.topicID.Load())
 	next, _ := s.files.frontiers[partition].offsets()
 	if next == unknown {
-		return nil, errWiped
+		return nil, errStoreNotReady
 	}
-	d := &fileDiff{q: q, partition: partition, request: body, next: next}
+	d := &fileDiff{q: q, topic: topic, partition: partition, request: body, next: next}
 	return &answer{stream: func(out *stream) error { return s.writeDiff(out, d) }}, nil
 }
 
@@ -137,6 +147,7 @@ func parseDiff(r *http.Request) (body diffRequest, err error) {
 // read in parts, each of a snapshot of its own: what changes meanwhile is also after the cursor.
 type fileDiff struct {
 	q         query
+	topic     topicHash
 	partition int32
 	request   diffRequest
 	next      int64 // changelog offset up to which the copy had read at first
@@ -172,8 +183,9 @@ func (s *Server) writeDiff(out *stream, d *fileDiff) error {
 	if err := s.writePass(d, write); err != nil {
 		return err
 	}
-	cursor := d.q.encodePlace(s.issue(place{next: d.next, copied: d.copied, nextEvent: unknown}, unknown))
-	return write([]byte(`],"cursor":"` + cursor + `"}`))
+	at := s.issue(changesCursor{topic: d.topic, next: d.next, copied: d.copied, nextEvent: unknown}, unknown)
+	return write([]byte(`],"cursor":"` + d.q.encodeChangesCursor(at) + `","expires_at":"` +
+		s.expiresAt(at).Format(time.RFC3339) + `"}`))
 }
 
 func (s *Server) writePass(d *fileDiff, write func([]byte) error) error {
@@ -184,6 +196,9 @@ func (s *Server) writePass(d *fileDiff, write func([]byte) error) error {
 	for done := false; !done; {
 		d.json = d.json[:0]
 		err := s.files.read(func(store *localstore.Store) (err error) {
+			if d.topic != hashTopic(s.files.topicID.Load()) {
+				return errStoreNotReady
+			}
 			done, err = d.read(store)
 			return err
 		})
@@ -207,7 +222,7 @@ func (d *fileDiff) read(store *localstore.Store) (done bool, err error) {
 		return false, err
 	}
 	if d.copied, err = nextOffset(scans[0].scan, d.partition); err != nil || d.copied < d.next {
-		return false, cmp.Or(err, errWiped)
+		return false, cmp.Or(err, errStoreNotReady)
 	}
 	for range diffEntries {
 		scan := scans.smallest()

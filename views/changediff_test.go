@@ -3,10 +3,12 @@ package views
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -78,6 +80,17 @@ func TestDiff(t *testing.T) {
 			t.Errorf("%s %s: %q, want %q", c.query, c.body, got, c.want)
 		}
 	}
+	w := f.post("/v1/workspaces/ws/changes/diff", `{}`)
+	list := f.get("/v1/workspaces/ws/files")
+	for _, body := range []string{w.Body.String(), list.Body.String()} {
+		var a struct {
+			ExpiresAt time.Time `json:"expires_at"`
+		}
+		err := json.Unmarshal([]byte(body), &a)
+		if err != nil || time.Until(a.ExpiresAt) < defaultCursorLifetime-time.Minute {
+			t.Errorf("expires at %v (%v): %s", a.ExpiresAt, err, body)
+		}
+	}
 	_, a := f.diff("?path_prefix=/d/", `{}`)
 	f.put(fileRow("ws", "g", "/d/g", isActive, 1))
 	if got, _ := changes(t, f.get(changesOfWs+"?path_prefix=/d/&cursor="+a.Cursor)); got != "+g/1" {
@@ -137,5 +150,43 @@ func TestDiffInParts(t *testing.T) {
 	_, a := f.diff("?status=all", `{"files":[`+strings.Join(same, ",")+`]}`)
 	if len(a.Changed) != (files+3)/8 || len(a.New) != files-len(same) || len(a.Gone) != 0 {
 		t.Errorf("%d changed, %d new, %d gone", len(a.Changed), len(a.New), len(a.Gone))
+	}
+}
+
+// Each diff keeps its request in memory, so there is a limit to how many are answered.
+func TestDiffsAtTheSameTime(t *testing.T) {
+	f := newFixture(t)
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	const target = "/v1/workspaces/ws/changes/diff"
+	var bodies []*io.PipeWriter
+	done := make(chan int)
+	for range maxDiffs {
+		body, writer := io.Pipe()
+		bodies = append(bodies, writer)
+		go func() {
+			w := httptest.NewRecorder()
+			f.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, target, body))
+			done <- w.Code
+		}()
+		if _, err := writer.Write([]byte("{")); err != nil { // returns once the handler reads
+			t.Fatal(err)
+		}
+	}
+	if w := f.post(target, `{}`); code(t, w) != codeTooManyDiffs || w.Code != 503 || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one more: %d %s", w.Code, w.Body)
+	}
+	for i, end := range []string{"}", "}", "!", "}"} {
+		if _, err := bodies[i].Write([]byte(end)); err != nil {
+			t.Fatal(err)
+		}
+		bodies[i].Close()
+		if status := <-done; (status == 200) != (end == "}") {
+			t.Errorf("the answer after %q is %d", end, status)
+		}
+	}
+	for range maxDiffs + 1 {
+		if w := f.post(target, `{}`); w.Code != 200 {
+			t.Errorf("then: %d %s", w.Code, w.Body)
+		}
 	}
 }

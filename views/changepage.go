@@ -19,34 +19,34 @@ import (
 // maxScanned bounds the rows that a page of changes reads, whether they are in its query or not.
 const maxScanned = 5000
 
-// errWiped says that a partition of the copy was discarded while it was read.
-var errWiped = errors.New("the local copy was discarded")
+// errStoreNotReady says that a partition of the local store is not complete, or was discarded while it was read.
+var errStoreNotReady = errors.New("the local store is not ready")
 
-// A feedPage is a page of changes.
-type feedPage struct {
-	changes  []feedChange
+// A changesPage is a page of changes.
+type changesPage struct {
+	changes  []fileChange
 	bytes    int
-	at       place // after the page
-	upToDate bool  // there was nothing after the page
+	at       changesCursor // after the page
+	upToDate bool          // there was nothing after the page
 }
 
-// A feedChange is one change of a page, as JSON.
-type feedChange struct {
+// A fileChange is one change of a page, as JSON.
+type fileChange struct {
 	json []byte
 	next int64 // changelog offset after it
 }
 
-// readChanges reads the changes after a place, from a copy that has read all records before atLeast.
+// readChanges reads the changes after a cursor, from a copy that has read all records before atLeast.
 func readChanges(
-	s *localstore.Store, partition int32, q query, from place, atLeast int64, limit int,
-) (p feedPage, err error) {
+	s *localstore.Store, partition int32, q query, from changesCursor, atLeast int64, limit int,
+) (p changesPage, err error) {
 	workspace := tidemarkv1.EscapePart(q.workspace)
 	prefix := []byte(workspace + "/")
 	scan := s.Scan(partition, byChange, changeKey(workspace, from.next), localstore.PrefixEnd(prefix))
 	defer scan.Close() //nolint:errcheck // Err returns its errors
 	p.at = from
 	if p.at.copied, err = nextOffset(scan, partition); err != nil || p.at.copied < max(atLeast, from.copied) {
-		return p, cmp.Or(err, errWiped)
+		return p, cmp.Or(err, errStoreNotReady)
 	}
 	for scanned := 0; scan.Next(); scanned++ {
 		if len(p.changes) == limit || p.bytes > maxPageBytes || scanned == maxScanned {
@@ -68,7 +68,7 @@ func readChanges(
 			return p, err
 		}
 		if c := appendChange(nil, q, &row, offset >= from.deletes); c != nil {
-			p.changes = append(p.changes, feedChange{json: c, next: offset + 1})
+			p.changes = append(p.changes, fileChange{json: c, next: offset + 1})
 			p.bytes += len(c)
 		}
 	}

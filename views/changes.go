@@ -33,9 +33,12 @@ func (s *Server) getChanges(c *call) (*answer, error) {
 		return s.expiredEvent(c, err)
 	}
 	if wantsEvents(c.request) {
-		return s.streamChanges(q, at, limit), s.checkExists(c, s.partition(c.workspace))
+		return s.streamChanges(c, q, at, limit), s.checkExists(c, s.partition(c.workspace))
 	}
 	p, err := s.pollChanges(c, q, at, limit)
+	if err == nil {
+		err = s.checkAge(c) // it may have waited
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -47,32 +50,33 @@ func (s *Server) getChanges(c *call) (*answer, error) {
 	return &answer{body: s.encodePage(q, p)}, nil
 }
 
-// startOfChanges returns the place from which the request reads, once the copy has read up to it.
-func (s *Server) startOfChanges(c *call, q query) (at place, err error) {
+// startOfChanges returns the cursor after which the request reads, once the copy has read up to it.
+func (s *Server) startOfChanges(c *call, q query) (at changesCursor, err error) {
 	partition := s.partition(c.workspace)
 	cursor := c.query.Get("cursor")
 	if last := c.request.Header.Get("Last-Event-ID"); last != "" && wantsEvents(c.request) {
 		cursor = last // a browser repeats the URL, and adds the header
 	}
 	if cursor == "" || cursor == latest {
+		topic := hashTopic(s.files.topicID.Load())
 		next, _ := s.files.frontiers[partition].offsets()
 		if next == unknown {
-			return at, errWiped
+			return at, errStoreNotReady
 		}
-		at = place{copied: next, deletes: next, nextEvent: unknown}
+		at = changesCursor{topic: topic, copied: next, deletes: next, nextEvent: unknown}
 		if cursor == latest {
 			at.next, at.deletes = next, 0
 		}
 		return s.issue(at, unknown), nil
 	}
-	if at, err = q.decodePlace(cursor); err != nil {
-		return at, badFeedCursor()
+	if at, err = q.decodeChangesCursor(cursor); err != nil {
+		return at, badChangesCursor()
 	}
 	switch lifetime := s.cursorLifetime(); {
 	case at.topic != hashTopic(s.files.topicID.Load()):
-		return at, s.expired(c, "the files table was recreated")
+		return at, s.expired(c, "the files table was recreated", false)
 	case time.Since(time.Unix(at.issued, 0)) > lifetime:
-		return at, s.expired(c, "the cursor is older than "+lifetime.String())
+		return at, s.expired(c, "the cursor is older than "+lifetime.String(), true)
 	}
 	return at, s.awaitRecord(c, partition, at.copied)
 }
@@ -84,13 +88,19 @@ func (s *Server) cursorLifetime() time.Duration {
 	return defaultCursorLifetime
 }
 
-func badFeedCursor() error {
+// expiresAt returns when the cursor expires.
+func (s *Server) expiresAt(at changesCursor) time.Time {
+	return time.Unix(at.issued, 0).UTC().Add(s.cursorLifetime())
+}
+
+func badChangesCursor() error {
 	return problem.New(http.StatusBadRequest, codeBadCursor, "use a cursor of the same workspace, status, kind and "+
 		"path_prefix; or latest, for what changes from now on; or none, to start from the beginning").On("cursor")
 }
 
-// expired returns the problem of a cursor from which the changes cannot be continued.
-func (s *Server) expired(c *call, why string) error {
+// expired returns the problem of a cursor from which the changes cannot be continued. In another table the versions
+// begin again, so a file of the same version may differ: a diff is offered only with sameTable.
+func (s *Server) expired(c *call, why string, sameTable bool) error {
 	path := c.request.URL.EscapedPath()
 	workspace := path[:strings.LastIndexByte(path, '/')]
 	filter := url.Values{}
@@ -103,9 +113,14 @@ func (s *Server) expired(c *call, why string) error {
 	if len(filter) > 0 {
 		query = "?" + filter.Encode()
 	}
-	return problem.New(http.StatusGone, codeCursorExpired, why+": list the files again, or POST the ids and versions "+
-		"that you have to the URL in resync.diff; both give a new cursor").On("cursor").
-		Resync(map[string]string{"list": workspace + "/files" + query, "diff": workspace + "/changes/diff" + query})
+	urls := map[string]string{"list": workspace + "/files" + query}
+	advice := ": list the files again, which gives a new cursor"
+	if sameTable {
+		urls["diff"] = workspace + "/changes/diff" + query
+		advice = ": list the files again, or POST the ids and versions that you have to the URL in resync.diff; both " +
+			"give a new cursor"
+	}
+	return problem.New(http.StatusGone, codeCursorExpired, why+advice).On("cursor").Resync(urls)
 }
 
 // awaitRecord waits until the copy has read all records before an offset of the changelog: a cursor may be from an
@@ -124,7 +139,7 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 		next, _ := f.offsets()
 		if next >= offset {
 			c.lag, c.lagKnown = s.lagFor(c)
-			return nil
+			return s.checkAge(c)
 		}
 		select {
 		case <-changed:
@@ -136,27 +151,16 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 			return err
 		}
 		if s.progress.changelogEndsBefore(partition, offset, began.Add(endConfirmedAfter)) {
-			return s.expired(c, "the files table ends before the cursor")
+			return s.expired(c, "the files table ends before the cursor", false)
 		}
-		return problem.New(http.StatusServiceUnavailable, codeNotReached, fmt.Sprintf("the cursor is from another "+
-			"instance, and this one has %d records of the files table to read before: try again, or raise wait "+
+		return problem.New(http.StatusServiceUnavailable, codeNotReached, fmt.Sprintf("this instance has %d "+
+			"records of the files table to read before it can continue at this cursor: try again, or raise wait "+
 			"(at most 60s)", offset-next)).On("cursor").Retry(time.Second)
 	}
 }
 
-// changelogEndsBefore reports whether the files table is known to end before an offset. A poll that began before since
-// may be older than the offset, or be answered by a deposed leader.
-func (p *progress) changelogEndsBefore(partition int32, offset int64, since time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.last.began.Before(since) || !p.last.known(int(partition)) {
-		return false
-	}
-	return p.last.filesEnd[partition] < offset
-}
-
-// pollChanges returns the first page after a place. With the parameter wait it waits for a change that is in the query.
-func (s *Server) pollChanges(c *call, q query, at place, limit int) (p feedPage, err error) {
+// pollChanges returns the first page after a cursor. With the parameter wait it waits for a change in the query.
+func (s *Server) pollChanges(c *call, q query, at changesCursor, limit int) (p changesPage, err error) {
 	partition, workspace := s.partition(c.workspace), tidemarkv1.EscapePart(c.workspace)
 	waits := c.query.Has("wait") && c.query.Get("cursor") != latest
 	timeout := time.NewTimer(time.Until(c.until))
@@ -191,10 +195,13 @@ func (s *Server) pollChanges(c *call, q query, at place, limit int) (p feedPage,
 	}
 }
 
-// readPage reads a page after a place, as of now.
-func (s *Server) readPage(partition int32, q query, at place, limit int) (p feedPage, err error) {
+// readPage reads a page after a cursor, as of now.
+func (s *Server) readPage(partition int32, q query, at changesCursor, limit int) (p changesPage, err error) {
 	next, events := s.files.frontiers[partition].offsets() // before the store is read, which has at least this much
 	err = s.files.read(func(store *localstore.Store) (err error) {
+		if at.topic != hashTopic(s.files.topicID.Load()) {
+			return errStoreNotReady
+		}
 		p, err = readChanges(store, partition, q, at, next, limit)
 		return err
 	})
@@ -207,26 +214,29 @@ func (s *Server) readPage(partition int32, q query, at place, limit int) (p feed
 	return p, err
 }
 
-// issue completes a place for a new cursor. All events before nextEvent were read, if that is known.
-func (s *Server) issue(at place, nextEvent int64) place {
-	if log := hashTopic(s.files.logID.Load()); at.log != log {
+// issue completes a new cursor, whose topic was read before its offsets. All events before nextEvent were read; it may
+// be unknown.
+func (s *Server) issue(at changesCursor, nextEvent int64) changesCursor {
+	id := s.files.logID.Load()
+	if log := hashTopic(id); at.log != log {
 		at.log, at.nextEvent = log, unknown
 	}
-	at.topic = hashTopic(s.files.topicID.Load())
-	at.nextEvent = max(at.nextEvent, nextEvent)
+	if id != nil {
+		at.nextEvent = max(at.nextEvent, nextEvent)
+	}
 	at.issued = time.Now().Unix()
 	return at
 }
 
 // completeTo returns the position up to which all events were read, "" while that is not known.
-func completeTo(at place, partition int32) string {
+func completeTo(at changesCursor, partition int32) string {
 	if at.nextEvent <= 0 {
 		return ""
 	}
 	return (&tidemarkv1.Position{Partition: partition, Offset: at.nextEvent - 1}).Text()
 }
 
-func (s *Server) encodePage(q query, p feedPage) []byte {
+func (s *Server) encodePage(q query, p changesPage) []byte {
 	body := append(make([]byte, 0, p.bytes+len(p.changes)+512), `{"changes":[`...)
 	for i, change := range p.changes {
 		if i > 0 {
@@ -239,10 +249,7 @@ func (s *Server) encodePage(q query, p feedPage) []byte {
 		UpToDate   bool      `json:"up_to_date"`
 		CompleteTo string    `json:"complete_to,omitempty"`
 		ExpiresAt  time.Time `json:"expires_at"`
-	}{
-		q.encodePlace(p.at), p.upToDate, completeTo(p.at, s.partition(q.workspace)),
-		time.Unix(p.at.issued, 0).UTC().Add(s.cursorLifetime()),
-	})
+	}{q.encodeChangesCursor(p.at), p.upToDate, completeTo(p.at, s.partition(q.workspace)), s.expiresAt(p.at)})
 	return append(append(body, "],"...), rest[1:]...)
 }
 

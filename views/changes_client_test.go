@@ -11,8 +11,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// A feedClient keeps a replica of a query's files by a listing or not, and the changes.
-type feedClient struct {
+// A changesClient keeps a replica of a query's files by a listing or not, and the changes.
+type changesClient struct {
 	q        query
 	files    map[string]replica
 	listing  string // next_cursor
@@ -36,7 +36,7 @@ const (
 	ignoresDeletes
 )
 
-func (c *feedClient) values() url.Values {
+func (c *changesClient) values() url.Values {
 	v := url.Values{"status": {c.q.status}, "kind": {c.q.kind}, "wait": {"0"}}
 	if c.q.prefix != "" {
 		v.Set("path_prefix", c.q.prefix)
@@ -44,7 +44,7 @@ func (c *feedClient) values() url.Values {
 	return v
 }
 
-type feedAnswer struct {
+type changesAnswer struct {
 	Files []struct {
 		FileID string `json:"file_id"`
 		replica
@@ -66,11 +66,11 @@ type feedAnswer struct {
 }
 
 // step sends one request. An instance that is behind refuses, and a workspace may not exist there yet.
-func (w *world) step(c *feedClient, in *instance) (upToDate bool) {
+func (w *world) step(c *changesClient, in *instance) (upToDate bool) {
 	v := c.values()
 	if !c.started {
 		old := c.files
-		*c = feedClient{q: c.q, fault: c.fault, files: map[string]replica{}, started: true}
+		*c = changesClient{q: c.q, fault: c.fault, files: map[string]replica{}, started: true}
 		switch w.random.IntN(4) {
 		case 0:
 		case 1:
@@ -96,7 +96,7 @@ func (w *world) step(c *feedClient, in *instance) (upToDate bool) {
 	if response.Code == 503 || response.Code == 404 && c.cursor == "" || response.Code == 404 && c.cursor == "list" {
 		return false
 	}
-	var a feedAnswer
+	var a changesAnswer
 	if err := json.Unmarshal(response.Body.Bytes(), &a); err != nil || response.Code != 200 {
 		w.t.Fatalf("%s%s: %d %s (%v)", target, v.Encode(), response.Code, response.Body, err)
 	}
@@ -109,7 +109,7 @@ func (w *world) step(c *feedClient, in *instance) (upToDate bool) {
 }
 
 // stepDiff resyncs the files that the client has, some with another version, as a cache may have them.
-func (w *world) stepDiff(c *feedClient, in *instance) {
+func (w *world) stepDiff(c *changesClient, in *instance) {
 	var have []diffFile
 	for _, id := range slices.Sorted(maps.Keys(c.files)) {
 		have = append(have, diffFile{id, max(0, c.files[id].Version-int64(w.random.IntN(2)))})
@@ -135,7 +135,7 @@ func (w *world) stepDiff(c *feedClient, in *instance) {
 	c.cursor = a.Cursor
 }
 
-func (w *world) takeListing(c *feedClient, in *instance, a feedAnswer) {
+func (w *world) takeListing(c *changesClient, in *instance, a changesAnswer) {
 	for _, f := range a.Files {
 		c.files[f.FileID] = f.replica
 	}
@@ -154,7 +154,7 @@ func (w *world) takeListing(c *feedClient, in *instance, a feedAnswer) {
 	}
 }
 
-func (w *world) takeChanges(c *feedClient, response *httptest.ResponseRecorder, a feedAnswer) {
+func (w *world) takeChanges(c *changesClient, response *httptest.ResponseRecorder, a changesAnswer) {
 	for _, change := range a.Changes {
 		switch {
 		case change.Op == "upsert":
@@ -163,8 +163,8 @@ func (w *world) takeChanges(c *feedClient, response *httptest.ResponseRecorder, 
 			delete(c.files, change.FileID)
 		}
 	}
-	before, err1 := c.q.decodePlace(c.cursor)
-	after, err2 := c.q.decodePlace(a.Cursor)
+	before, err1 := c.q.decodeChangesCursor(c.cursor)
+	after, err2 := c.q.decodeChangesCursor(a.Cursor)
 	if c.cursor == "" {
 		before.nextEvent, err1 = unknown, nil
 	}

@@ -13,8 +13,8 @@ import (
 	"tidemark/devbroker"
 )
 
-// feed reads a page of changes; list has the ids, with "-" before those of deletes.
-func (u *running) feed(query string) (list, cursor string, status int) {
+// changes reads a page of changes; list has the ids, with "-" before those of deletes.
+func (u *running) changes(query string) (list, cursor string, status int) {
 	u.r.t.Helper()
 	response, err := http.Get(u.url + "/v1/workspaces/ws/changes" + query)
 	if err != nil {
@@ -50,7 +50,7 @@ func (u *running) feed(query string) (list, cursor string, status int) {
 
 // Two instances with copies of their own continue each other's cursors and streams: one after a restart, one that is
 // rebuilt from the changelog.
-func TestFeedOverInstances(t *testing.T) {
+func TestChangesOverInstances(t *testing.T) {
 	r := newRig(t, devbroker.ForTest(t))
 	for i := range 5 {
 		r.row("ws", fmt.Sprint("f", i), fmt.Sprint("/f", i), 1, r.event("ws"))
@@ -59,16 +59,16 @@ func TestFeedOverInstances(t *testing.T) {
 	first := r.dir
 	r.dir = t.TempDir()
 	two := r.serve()
-	list, cursor, _ := one.feed("?limit=2")
+	list, cursor, _ := one.changes("?limit=2")
 	if list != "f0 f1" {
 		t.Fatalf("the first page: %q", list)
 	}
-	if list, cursor, _ = two.feed("?cursor=" + cursor); list != "f2 f3 f4" {
+	if list, cursor, _ = two.changes("?cursor=" + cursor); list != "f2 f3 f4" {
 		t.Fatalf("the second page, of the other instance: %q", list)
 	}
 	woke := make(chan string, 1)
 	go func() {
-		list, _, _ := one.feed("?wait=30s&cursor=" + cursor)
+		list, _, _ := one.changes("?wait=30s&cursor=" + cursor)
 		woke <- list
 	}()
 	time.Sleep(200 * time.Millisecond)
@@ -80,18 +80,18 @@ func TestFeedOverInstances(t *testing.T) {
 	one.stop()
 	r.row("ws", "f0", "/f0", 1, nil) // written again, as the owner does
 	r.row("ws", "f2", "/f2", 2, r.event("ws"))
-	if list, cursor, _ = two.feed("?wait=30s&cursor=" + cursor); list == "" {
+	if list, cursor, _ = two.changes("?wait=30s&cursor=" + cursor); list == "" {
 		t.Error("nothing after the row was written")
 	}
 	r.until("the last row", func() bool { return two.version("ws", "f2", nil) == 2 })
-	_, cursor, _ = two.feed("?cursor=" + cursor)
+	_, cursor, _ = two.changes("?cursor=" + cursor)
 	for _, dir := range []string{first, t.TempDir()} {
 		r.dir = dir
 		one = r.serve()
-		if list, _, status := one.feed("?cursor=" + cursor); list != "" || status != 200 {
+		if list, _, status := one.changes("?cursor=" + cursor); list != "" || status != 200 {
 			t.Errorf("after a restart: %q, %d", list, status)
 		}
-		if list, _, _ := one.feed(""); list != "f3 f4 f1 f0 f2" {
+		if list, _, _ := one.changes(""); list != "f3 f4 f1 f0 f2" {
 			t.Errorf("from the beginning: %q", list)
 		}
 		one.stop()
@@ -136,7 +136,7 @@ func TestCursorsOfARecreatedTable(t *testing.T) {
 	r := newRig(t, devbroker.ForTest(t))
 	r.row("ws", "a", "/a", 1, r.event("ws"))
 	up := r.serve()
-	_, cursor, _ := up.feed("")
+	_, cursor, _ := up.changes("")
 	up.stop()
 	if _, err := r.admin.DeleteTopics(t.Context(), r.streams.Files.Name); err != nil {
 		t.Fatal(err)
@@ -145,10 +145,35 @@ func TestCursorsOfARecreatedTable(t *testing.T) {
 	r.client.PurgeTopicsFromClient(r.streams.Files.Name)
 	r.row("ws", "b", "/b", 1, nil)
 	up = r.serve()
-	if _, _, status := up.feed("?cursor=" + cursor); status != http.StatusGone {
+	if _, _, status := up.changes("?cursor=" + cursor); status != http.StatusGone {
 		t.Errorf("a cursor of the table before: %d", status)
 	}
-	if list, _, _ := up.feed(""); list != "b" {
+	if list, _, _ := up.changes(""); list != "b" {
 		t.Errorf("from the beginning: %q", list)
+	}
+}
+
+// The table is recreated while it is served.
+func TestATableThatIsRecreatedWhileServed(t *testing.T) {
+	r := newRig(t, devbroker.ForTest(t))
+	r.row("ws", "a", "/a", 1, r.event("ws"))
+	r.row("ws", "a2", "/a2", 1, r.event("ws"))
+	up := r.serve()
+	_, cursor, _ := up.changes("")
+	if _, err := r.admin.DeleteTopics(t.Context(), r.streams.Files.Name); err != nil {
+		t.Fatal(err)
+	}
+	devbroker.CreateTopic(t, r.conf.Brokers, r.streams.Files.Name, partitions, r.streams.Files.Config())
+	r.client.PurgeTopicsFromClient(r.streams.Files.Name)
+	r.row("ws", "b", "/b", 1, nil)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		_, _, old := up.changes("?cursor=" + cursor)
+		list, _, status := up.changes("")
+		if old == http.StatusGone && status == http.StatusOK && list == "b" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the old cursor is answered %d, the beginning %d with %q", old, status, list)
+		}
 	}
 }

@@ -106,7 +106,7 @@ func (w *world) epoch() {
 	}
 }
 
-// disturb appends what changes no row: rewrites, records of a deposed owner and of other programs, which the owner
+// disturb appends what changes no row: rewrites, records of a former owner and of other programs, which the owner
 // answers by writing its row again, and rows of another workspace.
 func (w *world) disturb() {
 	id := fmt.Sprintf("f%02d", w.random.IntN(30))
@@ -185,7 +185,7 @@ func (w *world) restart(i int, wiped bool) {
 }
 
 // missing returns a file in which the client differs from the table, or is older than what it was said to have.
-func (w *world) missing(c *feedClient, atEnd bool) string {
+func (w *world) missing(c *changesClient, atEnd bool) string {
 	for _, id := range slices.Sorted(maps.Keys(w.rows)) {
 		have, ok := c.files[id]
 		row := w.rows[id]
@@ -213,13 +213,13 @@ func (w *world) missing(c *feedClient, atEnd bool) string {
 func runWorld(t *testing.T, seed uint64, f fault) string {
 	t.Helper()
 	w := newWorld(t, seed)
-	var clients []*feedClient
+	var clients []*changesClient
 	for i := range 6 {
 		q := query{workspace: "ws", status: []string{statusActive, statusAll, statusTrashed}[i%3], kind: kindFile}
 		if i%2 == 1 {
 			q.prefix = "/a"
 		}
-		clients = append(clients, &feedClient{q: q, fault: f})
+		clients = append(clients, &changesClient{q: q, fault: f})
 	}
 	for range 1000 {
 		i := w.random.IntN(len(w.instances))
@@ -276,7 +276,7 @@ func TestChangesEqualTheTable(t *testing.T) {
 	}
 }
 
-// The same judge finds clients that use the feed wrongly.
+// The same judge finds clients that use the changes wrongly.
 func TestWrongClientsAreFound(t *testing.T) {
 	for name, f := range map[string]fault{"late hand-over": lateHandOver, "ignores deletes": ignoresDeletes} {
 		found := 0

@@ -2,6 +2,7 @@ package views
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"strings"
@@ -15,7 +16,7 @@ import (
 const changesOfWs = "/v1/workspaces/ws/changes"
 
 // changes lists a page of changes as "+a/3" for an upsert and "-a/4" for a delete.
-func changes(tb testing.TB, w *httptest.ResponseRecorder) (list string, a feedAnswer) {
+func changes(tb testing.TB, w *httptest.ResponseRecorder) (list string, a changesAnswer) {
 	tb.Helper()
 	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || w.Code != 200 {
 		tb.Fatalf("%d %s (%v)", w.Code, w.Body, err)
@@ -135,6 +136,63 @@ func TestChangesAreCompleteTo(t *testing.T) {
 	}
 }
 
+// Offsets of a deleted events topic say nothing about the one that replaced it, however long it is.
+func TestChangesAreNotCompleteToARecreatedTopic(t *testing.T) {
+	for _, end := range []int64{2, 20} {
+		f := newFixture(t)
+		f.put(fileRow("ws", "a", "/a", isActive, 1))
+		p := f.partition("ws")
+		f.now.eventsEnd[p], f.now.filesCommit[p], f.now.filesEnd[p] = 7, 7, 1
+		f.poll()
+		_, a := changes(t, f.get(changesOfWs))
+		f.ids.events, f.now.eventsEnd[p], f.now.filesCommit[p] = "log-2", end, end
+		f.progress.topicsDue = f.progress.topicsDue.Add(-topicsInterval)
+		f.poll()
+		if _, a := changes(t, f.get(changesOfWs+"?cursor="+a.Cursor)); a.CompleteTo != nil {
+			t.Errorf("%d events: complete to %v before that is known", end, a.CompleteTo)
+		}
+		f.poll()
+		if _, a := changes(t, f.get(changesOfWs+"?cursor="+a.Cursor)); a.CompleteTo.GetOffset() != end-1 {
+			t.Errorf("complete to %v, want %d", a.CompleteTo, end-1)
+		}
+	}
+}
+
+// A copy whose topic was recreated is discarded. A page of it is not continued from the new one.
+func TestARecreatedTableIsDiscarded(t *testing.T) {
+	f := newFixture(t)
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	p := f.partition("ws")
+	f.now.filesEnd[p] = 1
+	f.poll()
+	_, a := changes(t, f.get(changesOfWs))
+	f.ids.files = "cluster/topic2"
+	f.poll()
+	if f.Server.files.recreated.Load() {
+		t.Error("the ids are compared too often")
+	}
+	f.progress.topicsDue = time.Time{}
+	f.poll()
+	select {
+	case why := <-f.Server.files.restart:
+		if !f.Server.files.recreated.Load() || f.workspaces.recreated.Load() {
+			t.Errorf("restarted: %s", why)
+		}
+	default:
+		t.Fatal("the table is not discarded")
+	}
+	q := query{workspace: "ws", status: statusActive, kind: kindFile}
+	at, err := q.decodeChangesCursor(a.Cursor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Server.files.topicID.Store(&f.ids.files) // after the cursor was checked
+	if _, err := f.readPage(p, q, at, 10); !errors.Is(err, errStoreNotReady) {
+		t.Errorf("a cursor of the old topic: %v", err)
+	}
+	resync(t, f.get(changesOfWs+"?cursor="+a.Cursor))
+}
+
 // resync returns the URLs of an expired cursor.
 func resync(t *testing.T, w *httptest.ResponseRecorder) map[string]string {
 	t.Helper()
@@ -152,13 +210,13 @@ func TestExpiredCursors(t *testing.T) {
 	q := query{workspace: "w/s", status: statusAll, kind: kindFile, prefix: "/a b"}
 	target := "/v1/workspaces/w%2Fs/changes?status=all&path_prefix=/a%20b"
 	_, a := changes(t, f.get(target))
-	at, err := q.decodePlace(a.Cursor)
+	at, err := q.decodeChangesCursor(a.Cursor)
 	if err != nil {
 		t.Fatal(err)
 	}
 	old := at
 	old.issued -= 3601
-	urls := resync(t, f.get(target+"&cursor="+q.encodePlace(old)))
+	urls := resync(t, f.get(target+"&cursor="+q.encodeChangesCursor(old)))
 	if urls["list"] != "/v1/workspaces/w%2Fs/files?path_prefix=%2Fa+b&status=all" ||
 		urls["diff"] != "/v1/workspaces/w%2Fs/changes/diff?path_prefix=%2Fa+b&status=all" {
 		t.Errorf("resync with %v", urls)
@@ -168,11 +226,14 @@ func TestExpiredCursors(t *testing.T) {
 	}
 	other := at
 	other.topic[0]++
-	resync(t, f.get(target+"&cursor="+q.encodePlace(other)))
+	urls = resync(t, f.get(target+"&cursor="+q.encodeChangesCursor(other)))
+	if urls["list"] == "" || urls["diff"] != "" {
+		t.Errorf("resync of another table with %v", urls)
+	}
 
 	beyond := at
 	beyond.next, beyond.copied = 9, 9
-	w := f.get(target + "&wait=10ms&cursor=" + q.encodePlace(beyond))
+	w := f.get(target + "&wait=10ms&cursor=" + q.encodeChangesCursor(beyond))
 	if code(t, w) != codeNotReached || w.Header().Get("Retry-After") == "" { // a poll may be older than the cursor
 		t.Errorf("of an instance that is ahead: %d %s", w.Code, w.Body)
 	}
@@ -191,7 +252,7 @@ func TestExpiredCursors(t *testing.T) {
 			}
 		}
 	}()
-	if w = f.get(target + "&wait=1500ms&cursor=" + q.encodePlace(beyond)); code(t, w) != codeNotReached {
+	if w = f.get(target + "&wait=1500ms&cursor=" + q.encodeChangesCursor(beyond)); code(t, w) != codeNotReached {
 		t.Errorf("of records that exist: %d %s", w.Code, w.Body)
 	}
 	close(stop)
@@ -202,7 +263,10 @@ func TestExpiredCursors(t *testing.T) {
 		time.Sleep(endConfirmedAfter + 50*time.Millisecond)
 		f.poll()
 	}()
-	resync(t, f.get(target+"&wait=1500ms&cursor="+q.encodePlace(beyond)))
+	urls = resync(t, f.get(target+"&wait=1500ms&cursor="+q.encodeChangesCursor(beyond)))
+	if urls["list"] == "" || urls["diff"] != "" {
+		t.Errorf("resync of a table that ends before the cursor with %v", urls)
+	}
 }
 
 // A copy that is behind the cursor answers once it has caught up.
@@ -242,7 +306,7 @@ func TestAnEarlierCopyDoesNotContinue(t *testing.T) {
 	}
 	_, next := ids(t, behind.get("/v1/workspaces/ws/files?path_prefix=/&limit=1"))
 	ahead.put(fileRow("ws", "c", "/a", isActive, 2)) // from after the cursor to before it
-	var last feedAnswer
+	var last changesAnswer
 	w := ahead.get("/v1/workspaces/ws/files?path_prefix=/&cursor=" + next)
 	if err := json.Unmarshal(w.Body.Bytes(), &last); err != nil || len(last.Files) != 1 || last.ChangesCursor == "" {
 		t.Fatalf("%d %s", w.Code, w.Body)

@@ -6,10 +6,12 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"tidemark/kafka"
+	"tidemark/problem"
 )
 
 // An event is one server-sent event.
@@ -88,7 +90,7 @@ func TestChangesStream(t *testing.T) {
 	all := openStream(t, url)
 	first := all.want("change", `{"op":"upsert","version":1,"file":{`)
 	all.want("change", `"file_id":"b"`)
-	complete := `{"complete_to":"` + strconv.Itoa(int(p)) + `:6"}`
+	complete := `{"complete_to":"` + strconv.Itoa(int(p)) + `:6","expires_at":"20`
 	beat := all.want("heartbeat", complete)
 	if all.want("heartbeat", complete); beat.id == "" {
 		t.Error("a heartbeat has no cursor")
@@ -125,7 +127,8 @@ func TestStreamOfAnExpiredCursor(t *testing.T) {
 	server := httptest.NewServer(f.Handler())
 	defer server.Close()
 	q := query{workspace: "ws", status: statusActive, kind: kindFile}
-	r := openStream(t, server.URL+changesOfWs, "Last-Event-ID", q.encodePlace(place{issued: 1}))
+	old := q.encodeChangesCursor(changesCursor{topic: hashTopic(f.Server.files.topicID.Load()), issued: 1})
+	r := openStream(t, server.URL+changesOfWs, "Last-Event-ID", old)
 	if e := r.want("expired", `"resync":{"diff":"/v1/workspaces/ws/changes/diff","list":"/v1/workspaces/ws/files"}`); e.id != "" {
 		t.Errorf("a cursor after an expired one: %+v", e)
 	}
@@ -135,6 +138,93 @@ func TestStreamOfAnExpiredCursor(t *testing.T) {
 	w := f.get(changesOfWs, "Accept", "text/event-stream", "Last-Event-ID", "x")
 	if code(t, w) != codeBadCursor {
 		t.Errorf("a bad cursor: %d %s", w.Code, w.Body)
+	}
+}
+
+// The limit of staleness is for what is answered, not for when the request began.
+func TestTooOldAfterWaiting(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.MaxStaleness = time.Minute })
+	f.heartbeat = 20 * time.Millisecond
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	f.now.filesEnd[f.partition("ws")] = 1
+	f.poll()
+	server := httptest.NewServer(f.Handler())
+	defer server.Close()
+	_, a := changes(t, f.get(changesOfWs))
+	r := openStream(t, server.URL+changesOfWs)
+	r.want("change", `"file_id":"a"`)
+	got := make(chan *httptest.ResponseRecorder, 1)
+	go func() { got <- f.get(changesOfWs + "?wait=300ms&cursor=" + a.Cursor) }()
+	time.Sleep(100 * time.Millisecond)
+	f.progress.mu.Lock()
+	for i := range f.progress.lastResponse {
+		f.progress.lastResponse[i] = time.Now().Add(-time.Hour)
+	}
+	f.progress.mu.Unlock()
+	if w := <-got; code(t, w) != codeStale {
+		t.Errorf("a poll: %d %s", w.Code, w.Body)
+	}
+	for end := time.Now().Add(5 * time.Second); r.next().name != ""; {
+		if time.Now().After(end) {
+			t.Fatal("the stream goes on")
+		}
+	}
+}
+
+// A token that is revoked while a request waits gets no answer.
+func TestALongPollIsAuthorizedAgain(t *testing.T) {
+	var revoked atomic.Bool
+	f := newFixture(t, func(c *Config) {
+		c.Authorize = func(*http.Request, string) (bool, error) { return !revoked.Load(), nil }
+	})
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	_, a := changes(t, f.get(changesOfWs))
+	got := make(chan *httptest.ResponseRecorder, 1)
+	go func() { got <- f.get(changesOfWs + "?wait=10s&cursor=" + a.Cursor) }()
+	time.Sleep(50 * time.Millisecond)
+	revoked.Store(true)
+	f.put(fileRow("ws", "secret", "/secret", isActive, 1))
+	if w := <-got; code(t, w) != codeUnknownWorkspace || strings.Contains(w.Body.String(), "secret") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// An EventSource does not connect again after any status but 200.
+func TestStreamsThatCannotBeAnsweredYet(t *testing.T) {
+	refuse := false
+	f := newFixture(t, func(c *Config) {
+		c.Authorize = func(*http.Request, string) (bool, error) {
+			if refuse {
+				return false, problem.New(http.StatusServiceUnavailable, "no_keys", "try again")
+			}
+			return true, nil
+		}
+	})
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	q := query{workspace: "ws", status: statusActive, kind: kindFile}
+	topic := hashTopic(f.Server.files.topicID.Load())
+	beyond := q.encodeChangesCursor(changesCursor{topic: topic, next: 9, copied: 9, issued: time.Now().Unix()})
+	check := func(target string) {
+		t.Helper()
+		w := f.get(target, "Accept", "text/event-stream")
+		if h := w.Header(); w.Code != 200 || w.Body.String() != "retry: 2000\n\n" || h.Get("Retry-After") != "" ||
+			h.Get("Content-Type") != "text/event-stream" || h.Get("Cache-Control") != "no-store" {
+			t.Errorf("%s: %d %v %q", target, w.Code, h, w.Body)
+		}
+		if w := f.get(target, "Accept", "application/json"); code(t, w) == "" || w.Code != 503 {
+			t.Errorf("%s as JSON: %d %s", target, w.Code, w.Body)
+		}
+	}
+	check(changesOfWs + "?wait=0&cursor=" + beyond)
+	check(changesOfWs + "?wait=0&at_least=2:99")
+	f.Server.files.generation.Add(1)
+	check(changesOfWs)
+	f.Server.files.generation.Add(-1)
+	refuse = true
+	check(changesOfWs)
+	check("/v1/workspaces/ws/notices")
+	if w := f.get("/v1/workspaces/ws/files", "Accept", "text/event-stream"); w.Code != 503 {
+		t.Errorf("a listing: %d %s", w.Code, w.Body)
 	}
 }
 
@@ -201,7 +291,7 @@ func TestLongPoll(t *testing.T) {
 	if list, _ = changes(t, <-got); list != "" {
 		t.Errorf("when stopped: %q", list)
 	}
-	if n := len(f.Server.files.changes.rows); n > 0 {
+	if n := len(f.Server.files.changes.keys); n > 0 {
 		t.Errorf("%d waiters are left", n)
 	}
 }

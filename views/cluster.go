@@ -109,7 +109,7 @@ func (b *brokers) read(ctx context.Context) (r snapshot, err error) {
 	return r, err
 }
 
-// dropStale makes the ends unknown that are below an offset which a commit proves to exist: they are from a deposed
+// dropStale makes the ends unknown that are below an offset which a commit proves to exist: they are from a stale
 // leader, which is cut off from the other brokers or was paused.
 func dropStale(ends, proven []int64) []int64 {
 	for i := range proven {
@@ -181,6 +181,20 @@ func (b *brokers) visibleEnds(ctx context.Context, topic string, ends []int64) (
 		}
 	}
 	return ends, nil
+}
+
+func (b *brokers) topicIDs(ctx context.Context) (ids topicIDs, err error) {
+	s := b.streams
+	found, err := committed.TopicIDs(ctx, b.client, func(topic string, err error) error {
+		return fmt.Errorf("look up the topic %s: %w", topic, err)
+	}, s.Files.Name, s.Workspaces.Name, s.Events.Name)
+	if err != nil {
+		return ids, err
+	}
+	return topicIDs{
+		files: found[s.Files.Name].String(), workspaces: found[s.Workspaces.Name].String(),
+		events: found[s.Events.Name].Topic,
+	}, nil
 }
 
 // times fetches the batch that holds each offset, all of one broker in one request. A broker sends at least the first

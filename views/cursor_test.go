@@ -9,9 +9,9 @@ import (
 
 func TestCursorBelongsToItsQuery(t *testing.T) {
 	q := query{workspace: "ws1", status: statusActive, kind: kindFile, prefix: "/a"}
-	from := listPlace{topic: topicHash{1, 2}, began: 77, copied: 78, tail: appendPathAndFile(nil, "/a/b\x00c", "f1")}
-	cursor := q.encodeCursor(from)
-	if got, err := q.decodeCursor(cursor); err != nil || !reflect.DeepEqual(got, from) {
+	from := listCursor{topic: topicHash{1, 2}, began: 77, copied: 78, tail: appendPathAndFile(nil, "/a/b\x00c", "f1")}
+	cursor := q.encodeListCursor(from)
+	if got, err := q.decodeListCursor(cursor); err != nil || !reflect.DeepEqual(got, from) {
 		t.Fatalf("round trip: %+v, %v", got, err)
 	}
 	for name, other := range map[string]query{
@@ -21,7 +21,7 @@ func TestCursorBelongsToItsQuery(t *testing.T) {
 		"order":     {workspace: "ws1", status: statusActive},
 		"shifted":   {workspace: "ws1a", status: "ctive", prefix: "/a"},
 	} {
-		if _, err := other.decodeCursor(cursor); err == nil {
+		if _, err := other.decodeListCursor(cursor); err == nil {
 			t.Errorf("another %s takes the cursor", name)
 		}
 	}
@@ -30,7 +30,7 @@ func TestCursorBelongsToItsQuery(t *testing.T) {
 		if broken[i]++; broken[i] == cursor[i] {
 			continue
 		}
-		if _, err := q.decodeCursor(string(broken)); err == nil {
+		if _, err := q.decodeListCursor(string(broken)); err == nil {
 			t.Errorf("taken with byte %d changed", i)
 		}
 	}
@@ -39,7 +39,8 @@ func TestCursorBelongsToItsQuery(t *testing.T) {
 // A forged cursor that bears the right sum still cannot leave the prefix.
 func TestForgedCursorStaysInPrefix(t *testing.T) {
 	q := query{workspace: "ws1", status: statusActive, kind: kindFile, prefix: "/secret"}
-	if _, err := q.decodeCursor(q.encodeCursor(listPlace{tail: appendPathAndFile(nil, "/other", "f")})); err == nil {
+	forged := q.encodeListCursor(listCursor{tail: appendPathAndFile(nil, "/other", "f")})
+	if _, err := q.decodeListCursor(forged); err == nil {
 		t.Error("a cursor outside the prefix is taken")
 	}
 }
@@ -50,16 +51,16 @@ func FuzzCursor(f *testing.F) {
 	f.Add("")
 	f.Add("AAAA")
 	f.Add("not base64 !")
-	f.Add(q.encodeCursor(listPlace{began: 5, copied: 6, tail: appendPathAndFile(nil, "/a", "f")}))
-	f.Add(plain.encodeCursor(listPlace{tail: []byte("f1")}))
+	f.Add(q.encodeListCursor(listCursor{began: 5, copied: 6, tail: appendPathAndFile(nil, "/a", "f")}))
+	f.Add(plain.encodeListCursor(listCursor{tail: []byte("f1")}))
 	f.Add(base64.RawURLEncoding.EncodeToString(q.sum(nil)))
 	f.Fuzz(func(t *testing.T, cursor string) {
 		for _, q := range []query{q, plain} {
-			from, err := q.decodeCursor(cursor)
+			from, err := q.decodeListCursor(cursor)
 			if err != nil {
 				continue
 			}
-			if again := q.encodeCursor(from); again != cursor { // one position has one cursor
+			if again := q.encodeListCursor(from); again != cursor { // one position has one cursor
 				t.Errorf("%q decodes to what encodes to %q", cursor, again)
 			}
 			if q.byPath() && !bytes.HasPrefix(from.tail, []byte(q.prefix)) {
@@ -70,11 +71,13 @@ func FuzzCursor(f *testing.F) {
 }
 
 // A cursor of the changes belongs to its query too, and is no cursor of a listing.
-func TestFeedCursorBelongsToItsQuery(t *testing.T) {
+func TestChangesCursorBelongsToItsQuery(t *testing.T) {
 	q := query{workspace: "ws1", status: statusActive, kind: kindFile}
-	at := place{topic: topicHash{1}, log: topicHash{2}, next: 3, copied: 6, deletes: 4, nextEvent: unknown, issued: 5}
-	cursor := q.encodePlace(at)
-	if got, err := q.decodePlace(cursor); err != nil || got != at {
+	at := changesCursor{
+		topic: topicHash{1}, log: topicHash{2}, next: 3, copied: 6, deletes: 4, nextEvent: unknown, issued: 5,
+	}
+	cursor := q.encodeChangesCursor(at)
+	if got, err := q.decodeChangesCursor(cursor); err != nil || got != at {
 		t.Fatalf("round trip: %+v, %v", got, err)
 	}
 	for name, other := range map[string]query{
@@ -83,20 +86,20 @@ func TestFeedCursorBelongsToItsQuery(t *testing.T) {
 		"kind":      {workspace: "ws1", status: statusActive, kind: kindAll},
 		"prefix":    {workspace: "ws1", status: statusActive, kind: kindFile, prefix: "/"},
 	} {
-		if _, err := other.decodePlace(cursor); err == nil {
+		if _, err := other.decodeChangesCursor(cursor); err == nil {
 			t.Errorf("another %s takes the cursor", name)
 		}
 	}
-	if _, err := q.decodeCursor(cursor); err == nil {
+	if _, err := q.decodeListCursor(cursor); err == nil {
 		t.Error("a listing takes the cursor of the changes")
 	}
-	if _, err := q.decodePlace(q.encodeCursor(listPlace{tail: make([]byte, 32)})); err == nil {
+	if _, err := q.decodeChangesCursor(q.encodeListCursor(listCursor{tail: make([]byte, 32)})); err == nil {
 		t.Error("the changes take the cursor of a listing")
 	}
 	for i := range cursor {
 		broken := []byte(cursor)
 		broken[i] ^= 1
-		if got, err := q.decodePlace(string(broken)); err == nil {
+		if got, err := q.decodeChangesCursor(string(broken)); err == nil {
 			t.Errorf("taken with byte %d changed: %+v", i, got)
 		}
 	}

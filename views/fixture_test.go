@@ -32,6 +32,7 @@ type fixture struct {
 	files []int64 // next changelog offset by partition
 	works []int64
 	now   snapshot
+	ids   topicIDs
 }
 
 func newFixture(tb testing.TB, edit ...func(*Config)) *fixture {
@@ -52,6 +53,7 @@ func newFixture(tb testing.TB, edit ...func(*Config)) *fixture {
 		tb.Fatal(err)
 	}
 	f := &fixture{Server: s, t: tb, files: make([]int64, 4), works: make([]int64, 4), now: zeroReading(4)}
+	f.ids = topicIDs{"cluster/topic", "cluster/topic", testLog}
 	for _, table := range []*table{s.files, s.workspaces} {
 		f.open(table)
 	}
@@ -110,6 +112,8 @@ func (f *fixture) read(context.Context) (snapshot, error) {
 }
 
 func (f *fixture) times(context.Context, []eventAt) map[eventAt]time.Time { return nil }
+
+func (f *fixture) topicIDs(context.Context) (topicIDs, error) { return f.ids, nil }
 
 // begin makes the next poll the first: what is there then may be of any age.
 func (f *fixture) begin() {

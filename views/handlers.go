@@ -138,9 +138,9 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var from listPlace
+	var from listCursor
 	if cursor := c.query.Get("cursor"); cursor != "" {
-		if from, err = q.decodeCursor(cursor); err != nil {
+		if from, err = q.decodeListCursor(cursor); err != nil {
 			return nil, badCursor("status, kind and path_prefix")
 		}
 	}
@@ -153,12 +153,15 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	}
 	var p page
 	if err := s.files.read(func(store *localstore.Store) (err error) {
+		if from.topic != hashTopic(s.files.topicID.Load()) {
+			return errStoreNotReady
+		}
 		if p, err = list(store, partition, q, from.tail, limit); err != nil {
 			return err
 		}
 		copied, err := nextOffset(store, partition) // after the page was read
 		if err == nil && copied < from.began {
-			err = errWiped
+			err = errStoreNotReady
 		}
 		from.copied = max(from.copied, copied)
 		return err
@@ -172,42 +175,44 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	}
 	if p.next != nil {
 		from.tail = p.next
-		return pageOf(p.files, q.encodeCursor(from), ""), nil
+		return pageOf(p.files, q.encodeListCursor(from), nil), nil
 	}
-	changes := s.issue(place{next: from.began, copied: from.copied, nextEvent: unknown}, unknown)
-	return pageOf(p.files, "", q.encodePlace(changes)), nil
+	changes := changesCursor{topic: from.topic, next: from.began, copied: from.copied, nextEvent: unknown}
+	changes = s.issue(changes, unknown)
+	rest, _ := json.Marshal(struct { // a text and a time can always be encoded
+		Cursor    string    `json:"changes_cursor"`
+		ExpiresAt time.Time `json:"expires_at"`
+	}{q.encodeChangesCursor(changes), s.expiresAt(changes)})
+	return pageOf(p.files, "", rest), nil
 }
 
 // startOfListing returns where a page begins. All pages are read from copies that have read at least what that of the
 // first page had: its offset is where the changes continue.
-func (s *Server) startOfListing(c *call, from listPlace) (listPlace, error) {
+func (s *Server) startOfListing(c *call, from listCursor) (listCursor, error) {
 	topic := hashTopic(s.files.topicID.Load())
 	switch next, _ := s.files.frontiers[s.partition(c.workspace)].offsets(); {
 	case next == unknown:
-		return from, errWiped
+		return from, errStoreNotReady
 	case from.tail == nil:
-		return listPlace{topic: topic, began: next}, nil
+		return listCursor{topic: topic, began: next}, nil
 	case from.topic != topic:
-		return from, s.expired(c, "the files table was recreated")
+		return from, s.expired(c, "the files table was recreated", false)
 	}
 	return from, s.awaitRecord(c, s.partition(c.workspace), from.began)
 }
 
-// pageOf returns the answer of a page. The last one has no next cursor. Only that of a listing has a cursor of changes.
-func pageOf(files []byte, next, changes string) *answer {
+// pageOf returns the answer of a page. The last one has no next cursor. Only that of a listing has more, which is a
+// JSON object.
+func pageOf(files []byte, next string, more []byte) *answer {
 	body := append(append([]byte(`{"files":[`), files...), `],"next_cursor":`...)
-	quote := func(cursor string) {
-		quoted, _ := json.Marshal(cursor) // a string can always be encoded
-		body = append(body, quoted...)
-	}
 	if next == "" {
 		body = append(body, "null"...)
 	} else {
-		quote(next)
+		quoted, _ := json.Marshal(next) // a string can always be encoded
+		body = append(body, quoted...)
 	}
-	if changes != "" {
-		body = append(body, `,"changes_cursor":`...)
-		quote(changes)
+	if more != nil {
+		return &answer{body: append(append(body, ','), more[1:]...)}
 	}
 	return &answer{body: append(body, '}')}
 }

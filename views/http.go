@@ -33,6 +33,7 @@ const (
 	codeBadCursor         = "bad_cursor"
 	codeCursorExpired     = "cursor_expired"
 	codeTooLarge          = "too_large"
+	codeTooManyDiffs      = "too_many_diffs"
 	codeUnknownWorkspace  = "unknown_workspace"
 	codeUnknownFile       = "unknown_file"
 	codeUnknownPath       = "unknown_path"
@@ -73,6 +74,7 @@ type call struct {
 	reached  bool      // the barrier's position is in a row that the handler has read
 	noStore  bool      // nobody may keep the answer
 	until    time.Time // the end of any waiting
+	release  func()    // called after the answer was written; nil: nothing to release
 }
 
 // A route is one resource with its methods. Any other parameter is refused: a misspelt one would silently ask for
@@ -169,9 +171,6 @@ func unknownPath() *problem.Problem {
 
 func methodNotAllowed(allowed []string) *problem.Problem {
 	detail := "use " + strings.Join(allowed, " or ")
-	if slices.Equal(allowed, readOnly) {
-		detail = "use GET: this API only reads"
-	}
 	return problem.New(http.StatusMethodNotAllowed, codeMethod, detail).With("Allow", strings.Join(allowed, ", "))
 }
 
@@ -180,14 +179,26 @@ func (s *Server) serve(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		begin := time.Now()
 		c := &call{request: request, coverage: &r.table.coverage}
+		defer func() {
+			if c.release != nil {
+				c.release()
+			}
+		}()
 		var a *answer
 		err := s.prepare(c, r)
 		setWriteDeadline(w, writeTimeout+c.barrier.wait)
 		if err == nil {
 			a, err = r.handle(c)
 		}
+		if err == nil && c.query.Has("wait") { // the token may have expired, or been revoked, while it waited
+			err = s.authorize(c, r)
+		}
 		if err != nil {
 			a = s.explain(w.Header(), r, err)
+		}
+		if a.status == http.StatusServiceUnavailable && RetryEventStream(w, request) {
+			s.metrics.request(r.template, a.status, time.Since(begin))
+			return
 		}
 		if a.status == 0 {
 			a.status = http.StatusOK
@@ -266,7 +277,7 @@ func (s *Server) explain(header http.Header, r route, err error) *answer {
 	case errors.As(err, &p):
 	case errors.Is(err, context.Canceled):
 		return &answer{status: statusGone}
-	case errors.Is(err, errWiped):
+	case errors.Is(err, errStoreNotReady):
 		p = recovering(s.files)
 	case errors.Is(err, errClosed):
 		p = problem.New(http.StatusServiceUnavailable, codeRecovering,

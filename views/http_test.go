@@ -20,7 +20,8 @@ func TestProblems(t *testing.T) {
 	f.put(fileRow("ws", "erased", "", isErased, 3))
 	f.now.eventsEnd[0] = 5
 	f.poll()
-	other := query{workspace: "other", status: statusActive, kind: kindFile}.encodeCursor(listPlace{tail: []byte("a")})
+	ofOther := query{workspace: "other", status: statusActive, kind: kindFile}
+	other := ofOther.encodeListCursor(listCursor{tail: []byte("a")})
 	for _, c := range []struct {
 		target, code string
 		status       int
@@ -249,7 +250,7 @@ func TestAtLeastOfARecordWithoutARow(t *testing.T) {
 	}
 }
 
-// Whether an offset is beyond the end is decided by polls that begin after the request. A deposed leader that was
+// Whether an offset is beyond the end is decided by polls that begin after the request. A stale leader that was
 // paused reports an old end at first.
 func TestAtLeastBeyondTheEnd(t *testing.T) {
 	for name, wakes := range map[string]bool{"beyond": false, "old end": true} {

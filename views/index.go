@@ -142,8 +142,8 @@ func cutFile(tail []byte) (file string, ok bool) {
 // after returns the first key that can follow key.
 func after(key []byte) []byte { return append(slices.Clip(key), 0) }
 
-// A change is the effect of one table record on the copy.
-type change struct {
+// An applied is the effect of one table record on the copy.
+type applied struct {
 	skipped string  // why it had no effect, "" if it had one
 	detail  error   // what is wrong with a record of another program
 	logID   string  // of the events below
@@ -161,29 +161,29 @@ const (
 
 // applyFile applies a record of the files table to rows and indexes. A null is ignored: the groups that own the tables
 // write none, so it is from another program, and the owner will write its row again.
-func applyFile(w *localstore.Writer, offset int64, key string, value []byte) (change, error) {
+func applyFile(w *localstore.Writer, offset int64, key string, value []byte) (applied, error) {
 	id, file, err := tidemarkv1.SplitKey(key)
 	if err != nil || file == "" {
-		return change{skipped: skipBadKey, detail: err}, nil
+		return applied{skipped: skipBadKey, detail: err}, nil
 	}
 	if value == nil {
-		return change{skipped: skipNull}, nil
+		return applied{skipped: skipNull}, nil
 	}
 	workspace, _, _ := strings.Cut(key, "/") // escaped, as in index keys
 	stored, err := w.Get(localstore.Rows, []byte(key))
 	if err != nil {
-		return change{}, err
+		return applied{}, err
 	}
 	var before, row tidemarkv1.FileState
 	if stored != nil {
 		if err := proto.Unmarshal(stored, &before); err != nil {
-			return change{}, err // it was decoded before it was stored
+			return applied{}, err // it was decoded before it was stored
 		}
 	}
 	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id || row.GetFileId() != file {
-		return change{skipped: skipBadValue, detail: err}, nil
+		return applied{skipped: skipBadValue, detail: err}, nil
 	}
-	done := change{logID: row.GetLogId()}
+	done := applied{logID: row.GetLogId()}
 	if p := row.GetPosition(); p != nil {
 		done.events = []int64{p.GetOffset()}
 	}
@@ -236,26 +236,26 @@ func reindex(w *localstore.Writer, workspace, file string, before, row *tidemark
 }
 
 // applyWorkspace applies a record of the workspaces table. A null is ignored: see applyFile.
-func applyWorkspace(w *localstore.Writer, _ int64, key string, value []byte) (change, error) {
+func applyWorkspace(w *localstore.Writer, _ int64, key string, value []byte) (applied, error) {
 	id, rest, err := tidemarkv1.SplitKey(key)
 	if err != nil || rest != "" {
-		return change{skipped: skipBadKey, detail: err}, nil
+		return applied{skipped: skipBadKey, detail: err}, nil
 	}
 	if value == nil {
-		return change{skipped: skipNull}, nil
+		return applied{skipped: skipNull}, nil
 	}
 	stored, err := w.Get(localstore.Rows, []byte(key))
 	if err != nil {
-		return change{}, err
+		return applied{}, err
 	}
 	var before, row tidemarkv1.WorkspaceState
 	if err := proto.Unmarshal(stored, &before); err != nil {
-		return change{}, err
+		return applied{}, err
 	}
 	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id {
-		return change{skipped: skipBadValue, detail: err}, nil
+		return applied{skipped: skipBadValue, detail: err}, nil
 	}
-	done := change{logID: row.GetLogId(), events: rules.AppliedOffsets(&row)}
+	done := applied{logID: row.GetLogId(), events: rules.AppliedOffsets(&row)}
 	if stored != nil && row.GetVersion() < before.GetVersion() {
 		done.skipped = skipOlder
 		return done, nil

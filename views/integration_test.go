@@ -213,7 +213,7 @@ func TestViewFollowsItsTable(t *testing.T) {
 	if got := up.version("ws", "a", p); got != 2 {
 		t.Errorf("version %d with at_least", got)
 	}
-	r.row("ws", "b", "/old", 6, p) // from a deposed owner
+	r.row("ws", "b", "/old", 6, p) // from a former owner
 	r.row("ws", "c", "/c", 1, p)
 	r.until("row c", func() bool { return up.version("ws", "c", nil) == 1 })
 	if got := up.version("ws", "b", nil); got != 7 {

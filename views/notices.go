@@ -35,8 +35,6 @@ const (
 	readerBytes   = 1 << 20 // but one notice always
 )
 
-const heartbeat = 15 * time.Second
-
 type reader struct {
 	workspace string
 	events    chan liveEvent
@@ -162,7 +160,7 @@ func (s *notices) serve(ctx context.Context, workspace string, write func(liveEv
 }
 
 func (r *reader) serve(ctx context.Context, write func(liveEvent) error) error {
-	beat := time.NewTicker(heartbeat)
+	beat := time.NewTicker(heartbeatInterval)
 	defer beat.Stop()
 	for e := (liveEvent{}); ; {
 		if e.skipped > 0 {

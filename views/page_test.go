@@ -56,7 +56,7 @@ func TestListing(t *testing.T) {
 func TestOlderRecordsAndNullsChangeNothing(t *testing.T) {
 	f := newFixture(t)
 	f.put(fileRow("ws", "a", "/new", isTrashed, 7))
-	f.put(fileRow("ws", "a", "/old", isActive, 5)) // from a deposed owner
+	f.put(fileRow("ws", "a", "/old", isActive, 5)) // from a former owner
 	if got := f.pages("/v1/workspaces/ws/files?status=all&path_prefix=/"); got != "a" {
 		t.Errorf("lists %q", got)
 	}

@@ -59,6 +59,7 @@ type offsetSource interface {
 	read(ctx context.Context) (snapshot, error)
 	// times returns the timestamp of the first record at or after each offset; those that are not found are left out.
 	times(ctx context.Context, of []eventAt) map[eventAt]time.Time
+	topicIDs(ctx context.Context) (topicIDs, error)
 }
 
 // progress tracks the offsets of events, groups and copies, from which the lag of an answer follows.
@@ -80,6 +81,7 @@ type progress struct {
 	pendingCounts [][]checkpoint                // by partition: not yet committed by the workspaces group
 	failing       bool
 	timesDue      time.Time
+	topicsDue     time.Time
 }
 
 // An event is an offset of the events topic and the timestamp of its record.
@@ -159,9 +161,16 @@ func (p *progress) poll(ctx context.Context, source offsetSource) {
 		s.began = began
 		untimed, upToDate = p.update(s)
 	}
+	compare := err == nil && !began.Before(p.topicsDue)
+	if compare {
+		p.topicsDue = began.Add(topicsInterval)
+	}
 	close(p.polled)
 	p.polled = make(chan struct{})
 	p.mu.Unlock()
+	if compare {
+		p.compareTopics(ctx, source)
+	}
 	for _, u := range upToDate { // without the lock, which every request takes: the disk may be slow, or full
 		u.table.touch(u.partition)
 	}
@@ -225,10 +234,14 @@ func (p *progress) addCheckpoints(s snapshot, partition int32) {
 	if _, next := p.files.frontiers[i].offsets(); next > s.eventsEnd[i] {
 		p.log.Error("the events topic ends before what was read of it: was it recreated?", "partition", partition,
 			"end", s.eventsEnd[i], "next_event", next)
-		for _, c := range p.coverages {
-			c.frontiers[i].resetEvents()
-		}
-		p.pendingCounts[i] = nil
+		p.files.logID.Store(nil) // unknown until compareTopics
+		p.workspaces.logID.Store(nil)
+		p.resetEvents(i)
+		p.topicsDue = time.Time{}
+	}
+	next, _ := p.files.frontiers[i].offsets()
+	if next > s.filesEnd[i] && s.began.After(p.topicsDue.Add(-topicsInterval/2)) {
+		p.topicsDue = time.Time{} // but not at each poll: the end may be from a replaced leader
 	}
 	done := max(s.filesCommit[i], s.eventsStart[i]) // deleted events are not waited for
 	p.files.frontiers[i].add(checkpoint{nextEvent: done, end: s.filesEnd[i]})
@@ -371,4 +384,15 @@ func (p *progress) wake() {
 	case p.wakeup <- struct{}{}:
 	default:
 	}
+}
+
+// changelogEndsBefore reports whether the files table is known to end before an offset. A poll that began before since
+// may be older than the offset, or be answered by a stale leader.
+func (p *progress) changelogEndsBefore(partition int32, offset int64, since time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last.began.Before(since) || !p.last.known(int(partition)) {
+		return false
+	}
+	return p.last.filesEnd[partition] < offset
 }

@@ -19,7 +19,9 @@ import (
 // mute is a cluster that does not respond.
 type mute struct{}
 
-func (mute) read(context.Context) (snapshot, error)                 { return snapshot{}, errors.New("no brokers") }
+func (mute) read(context.Context) (snapshot, error) { return snapshot{}, errors.New("no brokers") }
+
+func (mute) topicIDs(context.Context) (topicIDs, error)             { return topicIDs{}, errors.New("no brokers") }
 func (mute) times(context.Context, []eventAt) map[eventAt]time.Time { return nil }
 
 // at is the fixture's cluster with timestamps of events.

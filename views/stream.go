@@ -10,6 +10,9 @@ import (
 // shorter than the time that a process leaves its requests when it stops.
 const streamWriteTimeout = 10 * time.Second
 
+// heartbeatInterval is the time between two heartbeats of a stream.
+const heartbeatInterval = 15 * time.Second
+
 // A stream is the body of an answer that is sent in parts. Its context ends when the client leaves or the server stops,
 // and the function that writes it returns then.
 type stream struct {

@@ -28,13 +28,14 @@ type table struct {
 	metrics *metrics
 	log     *slog.Logger
 
-	rows       rowWaiters             // by key
-	changes    rowWaiters             // by escaped workspace
+	rows       keyWaiters             // by key
+	changes    keyWaiters             // by escaped workspace
 	topicID    atomic.Pointer[string] // of the table topic, once known
 	logID      atomic.Pointer[string] // of the events topic, once known
 	generation atomic.Int64           // incremented when the store, or a partition of it, is discarded
 	completed  atomic.Int64           // the last generation in which the copy was complete
 	idle       atomic.Bool            // the store was not updated for longer than tombstones are kept
+	recreated  atomic.Bool            // the table topic
 
 	mu     sync.RWMutex      // locked for writing while the store opens or closes
 	store  *localstore.Store // nil while closed
@@ -46,7 +47,7 @@ type table struct {
 }
 
 // An applyFunc applies the table record at a changelog offset to the rows and indexes of a copy.
-type applyFunc func(w *localstore.Writer, offset int64, key string, value []byte) (change, error)
+type applyFunc func(w *localstore.Writer, offset int64, key string, value []byte) (applied, error)
 
 // A partitionState is what the last poll found of a partition.
 type partitionState struct {
@@ -122,7 +123,7 @@ func (t *table) read(f func(s *localstore.Store) error) error {
 // cannot separate them.
 func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
 	partition := ctx.Partition()
-	var done change
+	var done applied
 	if err := t.read(func(s *localstore.Store) error {
 		return s.Update(partition, ctx.Offset(), func(w *localstore.Writer) (err error) {
 			if kafka.FilePartition([]byte(key), t.topic.Partitions) != partition {
@@ -150,7 +151,7 @@ func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, va
 
 // skipped counts a record without effect. Older versions are normal after a failover; anything else was written by
 // another program, which is logged once for each cause.
-func (t *table) skipped(c change, partition int32, offset int64) {
+func (t *table) skipped(c applied, partition int32, offset int64) {
 	t.metrics.skipped.WithLabelValues(t.name, c.skipped).Inc()
 	if c.skipped == skipOlder {
 		return
@@ -249,7 +250,7 @@ func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Str
 			t.setReason(err)
 			return err
 		}
-		if t.corrupt() || t.idle.Swap(false) {
+		if recreated := t.recreated.Swap(false); t.corrupt() || t.idle.Swap(false) || recreated {
 			t.discard(ctx)
 		}
 		if time.Since(begin) > longRun {

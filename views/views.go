@@ -1,5 +1,6 @@
-// Package views serves the state of files and workspaces over HTTP, from local copies of the two tables, searches
-// from an index, and live notices from their topic.
+// Package views serves the state of files and workspaces over HTTP, and what changed since a cursor, from local copies
+// of the two tables. It serves searches from an index, and live notices from their topic. One place decides which
+// requests need a token.
 //
 // It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do
 // not respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on
@@ -68,7 +69,8 @@ type Server struct {
 	metrics    *metrics
 	handler    http.Handler
 	heartbeat  time.Duration // between two heartbeats of a stream
-	live       livePages
+	shared     sharedPages
+	diffs      chan struct{}   // has an element for each diff that is being answered
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
 
@@ -83,7 +85,8 @@ func New(conf Config) (*Server, error) {
 	if _, err := conf.Kafka.Franz(); err != nil { // wrong settings are reported before Run
 		return nil, err
 	}
-	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatEvery}
+	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval}
+	s.diffs = make(chan struct{}, maxDiffs)
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)

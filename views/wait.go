@@ -148,7 +148,7 @@ func waitError(ctx context.Context, b barrier, err error) error {
 
 var errBeyondEnd = errors.New("beyond the end of the log")
 
-// endConfirmedAfter is how long brokers must keep reporting that an offset is beyond the end. A deposed leader that was
+// endConfirmedAfter is how long brokers must keep reporting that an offset is beyond the end. A stale leader that was
 // paused reports an old end until it learns of the new leader.
 const endConfirmedAfter = time.Second
 
@@ -179,61 +179,61 @@ func (p *progress) waitForEvent(ctx context.Context, stopping <-chan struct{}, p
 	}
 }
 
-// rowWaiters notifies requests of changes of single rows.
-type rowWaiters struct {
+// keyWaiters notifies requests of records of single keys: of rows, or of workspaces for changes of any of their files.
+type keyWaiters struct {
 	mu   sync.Mutex
-	rows map[string]*rowChange
+	keys map[string]*nextRecord
 }
 
-// A rowChange is the next change of a row, for all that wait for it.
-type rowChange struct {
+// A nextRecord is the next record of a key, for all that wait for it.
+type nextRecord struct {
 	done    chan struct{}
 	waiters int
 }
 
-// A rowWait waits for a change of one row; changed is closed when a record of it was applied.
-type rowWait struct {
-	all     *rowWaiters
+// A keyWait waits for a record of one key; changed is closed when one was applied.
+type keyWait struct {
+	all     *keyWaiters
 	key     string
-	change  *rowChange
+	next    *nextRecord
 	changed <-chan struct{}
 }
 
 // wait begins to wait, for nothing if the key is empty. The caller must call cancel.
-func (r *rowWaiters) wait(key string) rowWait {
+func (r *keyWaiters) wait(key string) keyWait {
 	if key == "" {
-		return rowWait{}
+		return keyWait{}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := r.rows[key]
+	c := r.keys[key]
 	if c == nil {
-		if r.rows == nil {
-			r.rows = map[string]*rowChange{}
+		if r.keys == nil {
+			r.keys = map[string]*nextRecord{}
 		}
-		c = &rowChange{done: make(chan struct{})}
-		r.rows[key] = c
+		c = &nextRecord{done: make(chan struct{})}
+		r.keys[key] = c
 	}
 	c.waiters++
-	return rowWait{all: r, key: key, change: c, changed: c.done}
+	return keyWait{all: r, key: key, next: c, changed: c.done}
 }
 
-func (w rowWait) cancel() {
+func (w keyWait) cancel() {
 	if w.all == nil {
 		return
 	}
 	w.all.mu.Lock()
 	defer w.all.mu.Unlock()
-	if w.change.waiters--; w.change.waiters == 0 && w.all.rows[w.key] == w.change {
-		delete(w.all.rows, w.key)
+	if w.next.waiters--; w.next.waiters == 0 && w.all.keys[w.key] == w.next {
+		delete(w.all.keys, w.key)
 	}
 }
 
-func (r *rowWaiters) notify(key string) {
+func (r *keyWaiters) notify(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c := r.rows[key]; c != nil {
+	if c := r.keys[key]; c != nil {
 		close(c.done)
-		delete(r.rows, key)
+		delete(r.keys, key)
 	}
 }

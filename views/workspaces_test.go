@@ -105,7 +105,7 @@ func TestListWorkspacesOfAToken(t *testing.T) {
 func TestListWorkspacesRefuses(t *testing.T) {
 	f := newFixture(t)
 	f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: "a"})
-	files := query{workspace: "a", status: statusActive, kind: kindFile}.encodeCursor(listPlace{tail: []byte("x")})
+	files := query{workspace: "a", status: statusActive, kind: kindFile}.encodeListCursor(listCursor{tail: []byte("x")})
 	for _, target := range []string{"?cursor=x", "?cursor=" + files, "?limit=0", "?limit=1001", "?status=all", "?q=a"} {
 		if w := f.get("/v1/workspaces" + target); w.Code != http.StatusBadRequest {
 			t.Errorf("%s: %d %s", target, w.Code, w.Body)

@@ -187,7 +187,7 @@ func (e *evidence) rowRecord(r *kgo.Record) error {
 	if err != nil || value == nil {
 		return fmt.Errorf("%s, partition %d, offset %d: %w", r.Topic, r.Partition, r.Offset, err)
 	}
-	if row.GetVersion() >= e.row.GetVersion() { // an older row is a deposed owner's
+	if row.GetVersion() >= e.row.GetVersion() { // an older row is a former owner's
 		e.row = row
 	}
 	return nil

@@ -110,3 +110,11 @@ func checkURL(value string) error {
 	}
 	return fmt.Errorf("%q is not a URL: write one that begins with http:// or https:// and a host", value)
 }
+
+// loopback reports whether only this host can reach a listener at addr. A name counts only as localhost: others may
+// resolve to any address.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}

@@ -85,18 +85,27 @@ func do(request *http.Request) (body []byte, err error) {
 		if broken, ok := errors.AsType[*url.Error](err); ok {
 			err = broken.Err // the URL is added below
 		}
-		return nil, fmt.Errorf("%s %s: %w", request.Method, request.URL.Redacted(), err)
+		return nil, &unavailableError{fmt.Errorf("%s %s: %w", request.Method, request.URL.Redacted(), err)}
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("read the answer of %s: %w", request.URL.Redacted(), err)
+		return nil, &unavailableError{fmt.Errorf("read the answer of %s: %w", request.URL.Redacted(), err)}
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, refusal(response, body)
+		err = refusal(response, body)
+		if response.StatusCode == http.StatusServiceUnavailable {
+			err = &unavailableError{err}
+		}
+		return nil, err
 	}
 	return body, nil
 }
+
+// An unavailableError is one after which the same request may succeed: no connection, or 503.
+type unavailableError struct{ error }
+
+func (e *unavailableError) Unwrap() error { return e.error }
 
 // refusal returns the error of an answer: its problem document, or the beginning of its body.
 func refusal(response *http.Response, body []byte) error {

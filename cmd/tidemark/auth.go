@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -127,12 +126,4 @@ func (f authFlags) tokens() func(context.Context) (string, error) {
 		}
 		return "", usagef("--auth is not set")
 	}
-}
-
-// loopback reports whether only this host can reach a listener at addr. A name counts only as localhost: others may
-// resolve to any address.
-func loopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	ip := net.ParseIP(host)
-	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // A changesCommand prints the changes of a workspace's files.
@@ -16,11 +17,14 @@ type changesCommand struct {
 	Cursor     string `help:"Begin after this cursor, or at latest. Without it all files are printed first." placeholder:"CURSOR" env:"-"`
 	PathPrefix string `help:"Only files whose path has this prefix." placeholder:"PATH" env:"-"`
 	Status     string `help:"Status of the files: active, trashed or all. Others are printed as deleted." enum:"active,trashed,all" default:"active" placeholder:"STATUS" env:"-"`
-	Follow     bool   `help:"Wait for further changes, until Ctrl-C." short:"f" env:"-"`
+	Follow     bool   `help:"Wait for further changes, until Ctrl-C. Without a connection, and after 503, it tries again." short:"f" env:"-"`
 }
 
 // followWait is how long a request waits for a change.
 const followWait = "55s"
+
+// followPause is the time after which --follow tries again. A variable for tests.
+var followPause = 2 * time.Second
 
 // A change is one change of a page.
 type change struct {
@@ -59,6 +63,14 @@ func (c *changesCommand) follow(ctx context.Context, con console) (cursor string
 	for {
 		setIfGiven(values, "cursor", cursor)
 		answer, err := c.query(ctx, values, "workspaces", c.Workspace, "changes")
+		if _, again := errors.AsType[*unavailableError](err); again && c.Follow && ctx.Err() == nil {
+			con.note("Trying again in %s: %v", followPause, err)
+			select {
+			case <-time.After(followPause):
+			case <-ctx.Done():
+			}
+			continue
+		}
 		if err != nil {
 			return cursor, err
 		}

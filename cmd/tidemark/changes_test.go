@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -41,5 +42,38 @@ func TestChangesAreReadToTheEnd(t *testing.T) {
 	if last := (*asked)[len(*asked)-1]; code != exitFailed || !strings.Contains(errs, "list the files again") ||
 		last != "/v1/workspaces/w/changes?cursor=c2&status=active&wait=55s" {
 		t.Errorf("exit %d, asked %s: %s", code, last, errs)
+	}
+}
+
+// A restart of the server does not end --follow: it goes on from the same cursor.
+func TestFollowSurvivesARestart(t *testing.T) {
+	followPause = 10 * time.Millisecond
+	t.Cleanup(func() { followPause = 2 * time.Second })
+	requests := 0
+	url, asked := api(t, func(w http.ResponseWriter, r *http.Request) {
+		switch requests++; requests {
+		case 1:
+			w.Write([]byte(`{"changes":[{"op":"delete","file_id":"f1","version":4}],"cursor":"c2","up_to_date":true}`))
+		case 2:
+			w.WriteHeader(503)
+			w.Write([]byte(`{"title":"Service Unavailable","code":"recovering","detail":"try again"}`))
+		case 3:
+			w.Header().Set("Content-Length", "100") // and then the connection is closed
+			w.Write([]byte(`{"changes":[`))
+		case 4:
+			w.Write([]byte(`{"changes":[{"op":"delete","file_id":"f2","version":5}],"cursor":"c3","up_to_date":true}`))
+		default:
+			w.WriteHeader(410)
+		}
+	})
+	out, errs, code := tidemark(t, "changes", "w", "--api-url", url, "--cursor", "c1", "--follow")
+	if out != "delete  f1  v4  -  -\ndelete  f2  v5  -  -\n" || code != exitFailed || len(*asked) != 5 ||
+		strings.Count(errs, "Trying again") != 2 {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+	for i, cursor := range []string{"c1", "c2", "c2", "c2", "c3"} {
+		if !strings.Contains((*asked)[i], "cursor="+cursor+"&") {
+			t.Errorf("request %d: %s", i+1, (*asked)[i])
+		}
 	}
 }

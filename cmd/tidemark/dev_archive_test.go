@@ -80,7 +80,7 @@ func TestArchiveOfDev(t *testing.T) {
 // archivedEvents returns the positions of archived events, and fails if there are two of one.
 func archivedEvents(t *testing.T, url, topic string) map[string]string {
 	t.Helper()
-	reader, err := replay.OpenArchive(t.Context(), parquetlog.Place{URL: url}, topic, t.TempDir())
+	reader, err := replay.OpenArchive(t.Context(), parquetlog.Location{URL: url}, topic, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -134,8 +134,8 @@ func (c *doctorCommand) webhooks() (w *doctor.Webhooks, missing doctor.Finding) 
 	case err != nil: // also secrets that are too short, in quotes or in the form of another scheme
 		missing = doctor.Finding{
 			Status: doctor.Failure, What: err.Error(),
-			Fix: "correct it, or generate a secret of 32 random bytes or more, for example with `openssl rand -hex 32`, " +
-				"and give the sender the same",
+			Fix: "correct it, or generate a secret of 32 random bytes or more, for example with " +
+				"`openssl rand -hex 32`, and give the sender the same",
 		}
 	}
 	return &doctor.Webhooks{

@@ -13,6 +13,7 @@ import (
 
 	"tidemark/kafka"
 	"tidemark/problem"
+	"tidemark/views"
 )
 
 // A startGate is the start-up gate of a process's roles: it opens once topics and ACLs pass validation, and it stays
@@ -176,6 +177,9 @@ func (g *startGate) handler(next http.Handler) http.Handler {
 		case <-g.open:
 			next.ServeHTTP(w, r)
 		default:
+			if views.RetryEventStream(w, r) {
+				return
+			}
 			problem.New(http.StatusServiceUnavailable, "starting",
 				"the topics have not passed validation yet: try again in a moment").
 				Retry(2 * time.Second).Write(w)

@@ -55,6 +55,19 @@ func TestGateWaitsForUnreachableBrokers(t *testing.T) {
 		t.Errorf("while waiting: %s, Retry-After %q", response.Status, response.Header.Get("Retry-After"))
 	}
 
+	for target, want := range map[string]int{ // only streams: nobody may take an event for accepted
+		"GET /v1/workspaces/w/changes": 200, "GET /v1/workspaces/w/notices": 200, "GET /v1/workspaces/w/files": 503,
+		"POST /webhooks/changes": 503, "POST /v1/workspaces/w/changes": 503,
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		r, recorder := httptest.NewRequest(method, path, nil), httptest.NewRecorder()
+		r.Header.Set("Accept", "text/event-stream")
+		c.handler(nil).ServeHTTP(recorder, r)
+		if recorder.Code != want || want == 200 && recorder.Body.String() != "retry: 2000\n\n" {
+			t.Errorf("%s for an event stream: %d %s", target, recorder.Code, recorder.Body)
+		}
+	}
+
 	unreachable.Store(false)
 	<-begun
 	if err := c.Ready(); err != nil {

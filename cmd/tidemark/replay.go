@@ -174,5 +174,5 @@ func (c *replayCommand) openArchive(ctx context.Context, dir, topic string) (*re
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("create the folder of the replay: %w", err)
 	}
-	return replay.OpenArchive(ctx, parquetlog.Place{URL: string(c.Archive), Endpoint: c.S3}, topic, dir)
+	return replay.OpenArchive(ctx, parquetlog.Location{URL: string(c.Archive), Endpoint: c.S3}, topic, dir)
 }

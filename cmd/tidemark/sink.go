@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/errgroup"
 
+	"tidemark/parquetlog"
 	"tidemark/sinks"
 	"tidemark/topology"
 )
@@ -34,7 +34,7 @@ type sinkCommand struct {
 }
 
 // sinkMemory is the soft memory limit of a sink, in bytes. The binary itself takes some 48 MB of resident memory more.
-const sinkMemory = 80_000_000
+const sinkMemory = 72_000_000
 
 // Run delivers until ctx ends.
 func (c *sinkCommand) Run(ctx context.Context, con console) error {
@@ -154,31 +154,30 @@ func (h *host) sink(name string, loop *sinks.Loop, check func(context.Context) e
 
 // The time of one check, and of all while the destination does not answer.
 const (
-	checkTime  = 20 * time.Second
-	checksTime = time.Minute
+	checkTimeout  = 20 * time.Second
+	checkRetryFor = time.Minute
 )
 
 // checkDestination repeats check while waiting may help. Any other error is one of the settings.
 func checkDestination(ctx context.Context, check func(context.Context) error, failed func(error)) error {
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		bounded, cancel := context.WithTimeout(ctx, checkTime)
+		bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
 		err := check(bounded)
-		if err != nil && !passes(err) {
+		if err != nil && !temporary(err) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err
-	}, backoff.WithMaxElapsedTime(checksTime), backoff.WithNotify(func(err error, _ time.Duration) { failed(err) }))
+	}, backoff.WithMaxElapsedTime(checkRetryFor), backoff.WithNotify(func(err error, _ time.Duration) { failed(err) }))
 	return err
 }
 
-// passes reports whether waiting may help against an error: the destination does not answer, or is busy.
-func passes(err error) bool {
+// temporary reports whether waiting may help against an error: the destination does not answer, or is busy.
+func temporary(err error) bool {
 	_, network := errors.AsType[net.Error](err)
 	_, later := errors.AsType[*sinks.Later](err)
-	bucket, _ := errors.AsType[minio.ErrorResponse](err)
 	return network || later || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		sinks.Busy(bucket.StatusCode)
+		parquetlog.Busy(err)
 }
 
 // together returns one service of several that stop at the same time: a destination that is down delays the stop of its

@@ -13,20 +13,20 @@ import (
 	"tidemark/topology"
 )
 
-// placeFlags say where an S3 server is. Its credentials are read as S3 clients do: AWS_ACCESS_KEY_ID and others.
-type placeFlags struct {
+// s3Flags say where an S3 server is. Its credentials are read as S3 clients do: AWS_ACCESS_KEY_ID and others.
+type s3Flags struct {
 	S3Endpoint string `help:"S3 server of another provider, like http://127.0.0.1:9000; without it, Amazon's." name:"s3-endpoint" env:"TIDEMARK_S3_ENDPOINT" placeholder:"URL" group:"Archive"`
 }
 
-func (f placeFlags) at(url string) parquetlog.Place {
-	return parquetlog.Place{URL: url, Endpoint: f.S3Endpoint}
+func (f s3Flags) at(url string) parquetlog.Location {
+	return parquetlog.Location{URL: url, Endpoint: f.S3Endpoint}
 }
 
 // archiveFlags are the settings of the archive.
 type archiveFlags struct {
 	ArchiveURL    string        `help:"Where events are archived as Parquet: s3://bucket/prefix, or file:///folder${archive_dev}." name:"archive-url" placeholder:"URL" group:"Archive"`
 	ArchiveWindow time.Duration `help:"Time that an object covers at most. It is closed a minute after that, also without further events." default:"${archive_window}" placeholder:"TIME" group:"Archive"`
-	placeFlags
+	s3Flags
 }
 
 // services returns the archive.
@@ -43,7 +43,7 @@ func (f archiveFlags) services(h *host, data, instance string) ([]service, error
 	}
 	events := h.streams.Events.Name
 	a, err = archiving.New(archiving.Config{
-		Place: f.at(f.ArchiveURL), Topic: events, Window: f.ArchiveWindow, Dir: filepath.Join(data, "tmp"),
+		Location: f.at(f.ArchiveURL), Topic: events, Window: f.ArchiveWindow, Dir: filepath.Join(data, "tmp"),
 		TopicID: func(ctx context.Context) (string, error) { return kafka.TopicID(ctx, h.kafka, events) },
 		End: func(ctx context.Context, partition int32) (int64, error) {
 			spans, err := kafka.StableExtent(ctx, h.kafka, events)
@@ -59,7 +59,7 @@ func (f archiveFlags) services(h *host, data, instance string) ([]service, error
 
 const (
 	archiveBuffer  = 256 << 10       // for each partition: what is archived waits in files
-	archiveAttempt = 5 * time.Minute // all partitions may upload 64 MiB at the same time
+	archiveAttempt = 5 * time.Minute // an upload of 64 MiB may have to wait for one of 4 slots
 )
 
 // destination returns the doctor's check, which reads the archive.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -49,14 +48,6 @@ func (f notifyFlags) settings(log *slog.Logger, metrics prometheus.Registerer) (
 		SMTPURL: f.SMTPURL, SMTPPassword: password, SMTPRoots: servers,
 		Log: log.With("role", "sink"), Metrics: notify.NewMetrics(metrics),
 	}, nil
-}
-
-func roots(flag, file string) (*x509.CertPool, error) {
-	config, err := trusted(flag, file)
-	if config == nil {
-		return nil, err
-	}
-	return config.RootCAs, err
 }
 
 // services returns a service for each rule: a rule has a consumer group of its own. A rule that is disabled keeps its

@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
@@ -66,22 +63,6 @@ func (f searchFlags) destination() (doctor.Destination, error) {
 		_, err := sink.Search(ctx, search.Query{Workspace: "doctor", Limit: 1})
 		return err
 	}}, err
-}
-
-// trusted returns the TLS settings that trust the certificates of a file only; nil without a file.
-func trusted(flag, file string) (*tls.Config, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", flag, err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, usagef("%s: %s has no PEM certificate", flag, file)
-	}
-	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
 }
 
 // loop returns the loop of the search sink.

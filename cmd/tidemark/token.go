@@ -16,9 +16,9 @@ type tokenCommand struct {
 
 // A tokenHashCommand prints the entry of a token.
 type tokenHashCommand struct {
-	Name       string   `help:"Name of the token, which logs have." required:"" placeholder:"NAME" env:"-"`
+	Name       string   `help:"Name of the token in logs." required:"" placeholder:"NAME" env:"-"`
 	Workspaces []string `help:"Workspaces that the token is for; '*' for all." required:"" placeholder:"ID" name:"workspace" env:"-"`
-	Rights     []string `help:"What the token allows: read the query API, admin for the admin address, or both." name:"right" enum:"read,admin" default:"read" placeholder:"RIGHT" env:"-"`
+	Rights     []string `help:"Rights: read (query API), admin (admin address), or both." name:"right" enum:"read,admin" default:"read" placeholder:"RIGHT" env:"-"`
 	Stdin      bool     `help:"Read the token from stdin instead of making one." env:"-"`
 }
 

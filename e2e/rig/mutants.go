@@ -62,8 +62,8 @@ var Mutants = map[string]Mutant{
 	}),
 	// It commits a batch before its sink has delivered it.
 	"sink-commits-early": {{
-		"sinks/loop.go", "			err = l.deliver(ctx, pausing, batch, true)\n",
-		"			p.Handled(records[len(records)-1])\n			err = l.deliver(ctx, pausing, batch, true)\n",
+		"sinks/loop.go", "d, err = l.deliver(ctx, pausing, l.records(records))\n",
+		"p.Handled(records[len(records)-1])\n			d, err = l.deliver(ctx, pausing, l.records(records))\n",
 	}},
 	// It finishes an event, and so commits it, before what it emitted is acknowledged.
 	"commit-early": {{
@@ -85,7 +85,7 @@ var Mutants = map[string]Mutant{
 		},
 		{"kafka/committed/ends.go", "IsolationLevel: kgo.ReadCommitted()", "IsolationLevel: kgo.ReadUncommitted()"},
 	},
-	// It recovers tables to whatever end a leader answers, also one that was deposed.
+	// It recovers tables to whatever end a leader answers, also one that was replaced.
 	"stale ends": {{
 		"kafka/epochs/epochs.go", "committed.TopicManager(e.conf.Cluster, e.minEnd)",
 		"committed.TopicManager(e.conf.Cluster, committed.NoMinEnd)",

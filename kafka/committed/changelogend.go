@@ -4,7 +4,7 @@ import "fmt"
 
 // A ChangelogEnd is the changelog offset that the table had reached when the group committed: the rows of all records
 // before the committed offset are in the changelog below it. Commits carry it in their metadata, because no broker can
-// be asked for it later: a deposed leader returns an old end of the changelog, and a table that was deleted and created
+// be asked for it later: a stale leader returns an old end of the changelog, and a table that was deleted and created
 // again has no rows at all.
 type ChangelogEnd struct {
 	Table  string // TopicID of the table's topic, as text

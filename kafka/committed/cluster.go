@@ -109,9 +109,9 @@ func At(brokers ...string) Cluster {
 func ReaderSettings(s *sarama.Config, maxBytes int32) {
 	s.Version = sarama.V2_8_0_0               // the least for RequireStable and leader epochs
 	s.Metadata.AllowAutoTopicCreation = false // a typo must not become a topic of one partition
-	// A deposed leader that the other brokers cannot reach goes on answering fetches with no new records; only fresh
+	// A stale leader that the other brokers cannot reach goes on answering fetches with no new records; only fresh
 	// metadata makes the consumer leave it. Metadata is refreshed every second, because three of four times sarama asks
-	// the first broker that it connected to, which may be the deposed one; and only for the topics that are read,
+	// the first broker that it connected to, which may be the stale one; and only for the topics that are read,
 	// because that of a large cluster has megabytes.
 	s.Metadata.RefreshFrequency = time.Second
 	s.Metadata.Full = false

@@ -29,7 +29,7 @@ func NoMinEnd(context.Context, string, int32) (int64, error) { return 0, nil }
 // marker that makes the offsets visible may be written before the marker that makes their rows visible (KAFKA-10167).
 // Without those rows the events after them would be applied to older rows.
 //
-// Ends below minEnd are rejected as stale: they come from a deposed leader. A view passes nil and waits for nothing: it
+// Ends below minEnd are rejected as stale: they come from a stale leader. A view passes nil and waits for nothing: it
 // reads what becomes visible later.
 func TopicManager(c Cluster, minEnd MinEnd) goka.TopicManagerBuilder {
 	return func(brokers []string) (goka.TopicManager, error) {

@@ -14,7 +14,7 @@ import (
 	"tidemark/kafka/epochs"
 )
 
-// A deposed leader returns an old end. A table that is recovered up to there lacks rows whose inputs are committed.
+// A stale leader returns an old end. A table that is recovered up to there lacks rows whose inputs are committed.
 func TestStaleTableEndIsRejected(t *testing.T) { eachGuarantee(t, testStaleEnd) }
 
 func testStaleEnd(t *testing.T, guarantee epochs.Guarantee) {
@@ -36,12 +36,12 @@ func testStaleEnd(t *testing.T, guarantee epochs.Guarantee) {
 	run(t, c.one(t.TempDir(), c.count), seen(500))
 
 	var lies atomic.Int32
-	deposed := time.Now().Add(3 * time.Second)
+	replaced := time.Now().Add(3 * time.Second)
 	cluster.ControlKey(kmsg.ListOffsets.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
 		asked := request.(*kmsg.ListOffsetsRequest)
 		if asked.Topics[0].Topic != c.table || asked.Topics[0].Partitions[0].Timestamp != -1 ||
-			time.Now().After(deposed) {
+			time.Now().After(replaced) {
 			return nil, nil, false
 		}
 		lies.Add(1)

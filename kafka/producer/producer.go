@@ -40,7 +40,7 @@ func Options(maxBytes int32) []kgo.Opt {
 	}
 }
 
-// MetadataMaxAge is how often a client refreshes its metadata without a cause. On a deposed leader that is cut off from
+// MetadataMaxAge is how often a client refreshes its metadata without a cause. On a stale leader that is cut off from
 // the other brokers each write times out, and kgo does not refresh metadata for that: with its default of 5 minutes no
 // record was acknowledged meanwhile.
 const MetadataMaxAge = 3 * time.Second

@@ -34,10 +34,10 @@ const (
 
 // Config is what an archive needs.
 type Config struct {
-	Place  parquetlog.Place
-	Topic  string
-	Window time.Duration // of log time, of one object
-	Dir    string        // of temporary files: up to 64 MiB for each partition
+	Location parquetlog.Location
+	Topic    string
+	Window   time.Duration // of log time, of one object
+	Dir      string        // of temporary files: up to 64 MiB for each partition
 	// TopicID returns the id of the topic, which is another one after it was deleted and created again.
 	TopicID func(ctx context.Context) (string, error)
 	// End returns the last stable offset of a partition.
@@ -80,7 +80,7 @@ func New(conf Config) (*Archive, error) {
 	conf.MaxRecords = cmp.Or(conf.MaxRecords, 250_000)
 	conf.MaxBytes = cmp.Or(conf.MaxBytes, 64<<20)
 	conf.Grace = cmp.Or(conf.Grace, time.Minute)
-	store, err := conf.Place.Open()
+	store, err := conf.Location.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (a *Archive) check(ctx context.Context) error {
 	if err == nil && found != a.topicID {
 		return fmt.Errorf("--archive-url %s: it has objects of an earlier topic %s (id %s, now %s): "+
 			"the topic was created again and its offsets start over, so choose another prefix",
-			a.conf.Place.URL, a.conf.Topic, found, a.topicID)
+			a.conf.Location.URL, a.conf.Topic, found, a.topicID)
 	}
 	file, err := parquetlog.Temporary(a.conf.Dir)
 	if err != nil {
@@ -140,13 +140,13 @@ func (a *Archive) check(ctx context.Context) error {
 		}
 		if i == 1 && created { // the same bytes
 			return fmt.Errorf("--archive-url %s: the server overwrites an object in spite of If-None-Match: *. "+
-				"The archive needs a server with conditional writes", a.conf.Place.URL)
+				"The archive needs a server with conditional writes", a.conf.Location.URL)
 		}
 	}
 	found, err = parquetlog.ReadMarker(ctx, a.store, a.conf.Topic)
 	if err == nil && found != a.topicID {
 		err = fmt.Errorf("--archive-url %s: another process archives another topic %s there: choose another prefix",
-			a.conf.Place.URL, a.conf.Topic)
+			a.conf.Location.URL, a.conf.Topic)
 	}
 	return err
 }
@@ -225,7 +225,7 @@ func (a *Archive) upload(ctx context.Context, name string, file *os.File, o parq
 	case !kept.SameStart(o):
 		return kept, &sinks.Rejected{
 			Reason: fmt.Sprintf("the object %s in %s is of another topic id or partition than %s, %d: "+
-				"move it away, or choose another prefix", name, a.conf.Place.URL, o.TopicID, o.Partition),
+				"move it away, or choose another prefix", name, a.conf.Location.URL, o.TopicID, o.Partition),
 			Answer: fmt.Sprintf("its footer: %+v", kept),
 		}
 	}

@@ -318,7 +318,7 @@ func TestErrorsOfAServer(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 			fmt.Fprintf(w, "<Error><Code>%s</Code><Message>no</Message></Error>", code)
 		}))
-		store, err := parquetlog.Place{URL: "s3://bucket/prefix", Endpoint: server.URL}.Open()
+		store, err := parquetlog.Location{URL: "s3://bucket/prefix", Endpoint: server.URL}.Open()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -342,12 +342,12 @@ func TestNewRefuses(t *testing.T) {
 	for _, url := range []string{
 		"", "archive", "s3:///x", "s3://bucket:1/x", "file://host/x", "file:///", "s3://b/../c", "s3://b/a?x=1", "s3://u:p@b/c",
 	} {
-		_, err := New(Config{Place: parquetlog.Place{URL: url}, Dir: t.TempDir()})
+		_, err := New(Config{Location: parquetlog.Location{URL: url}, Dir: t.TempDir()})
 		if err == nil || !strings.Contains(err.Error(), "--archive-url") || strings.Contains(err.Error(), "u:p@") {
 			t.Errorf("%q: %v", url, err)
 		}
 	}
-	_, err := New(Config{Place: parquetlog.Place{URL: "file:///x"}, Window: 2 * time.Hour, Dir: t.TempDir()})
+	_, err := New(Config{Location: parquetlog.Location{URL: "file:///x"}, Window: 2 * time.Hour, Dir: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(), "--archive-window") {
 		t.Errorf("%v", err)
 	}

@@ -38,7 +38,7 @@ type s3Server struct {
 	refused int // requests that met a fault
 }
 
-func newS3(t *testing.T) (s *s3Server, place parquetlog.Place) {
+func newS3(t *testing.T) (s *s3Server, place parquetlog.Location) {
 	t.Helper()
 	t.Setenv("AWS_ACCESS_KEY_ID", "key")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
@@ -46,7 +46,7 @@ func newS3(t *testing.T) (s *s3Server, place parquetlog.Place) {
 	s = &s3Server{dir: t.TempDir()}
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
-	return s, parquetlog.Place{URL: "s3://bucket", Endpoint: server.URL}
+	return s, parquetlog.Location{URL: "s3://bucket", Endpoint: server.URL}
 }
 
 func (s *s3Server) count(puts, refused int) {
@@ -171,7 +171,7 @@ func TestDestinationFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			loop := newRetry(t, 500*time.Millisecond)
-			a := newArchive(t, place.URL, l, func(c *Config) { c.Place, c.Retry = place, loop.Do })
+			a := newArchive(t, place.URL, l, func(c *Config) { c.Location, c.Retry = place, loop.Do })
 			var all sync.WaitGroup
 			var middle sync.Once
 			for n := range int32(partitions) {

@@ -134,7 +134,7 @@ func TestCutUploads(t *testing.T) {
 	got, g := s3.url(t), newGroup()
 	a := newArchive(t, got, l, nil) // its check is not retried
 	var err error
-	if a.store, err = (parquetlog.Place{URL: got, Endpoint: "http://" + address}).Open(); err != nil {
+	if a.store, err = (parquetlog.Location{URL: got, Endpoint: "http://" + address}).Open(); err != nil {
 		t.Fatal(err)
 	}
 	a.conf.Retry = func(ctx context.Context, attempt func(context.Context) error) error {
@@ -176,7 +176,7 @@ func TestMemory(t *testing.T) {
 		r.Value = append(r.Value[:len(r.Value)-1], fmt.Sprintf(`,"pad":"%s%d"}`, pad, i*7919)...)
 		l.add(r)
 	}
-	a := newArchive(t, place.URL, l, func(c *Config) { c.Place, c.MaxRecords, c.MaxBytes = place, 0, 0 })
+	a := newArchive(t, place.URL, l, func(c *Config) { c.Location, c.MaxRecords, c.MaxBytes = place, 0, 0 })
 	base := heap()
 	var peak atomic.Uint64
 	done := make(chan struct{})

@@ -142,7 +142,7 @@ func (m *member) Number() int32            { return 3 }
 func newArchive(t *testing.T, url string, l *topicLog, change func(*Config)) *Archive {
 	t.Helper()
 	conf := Config{
-		Place: parquetlog.Place{URL: url, Endpoint: endpointOf(url)}, Topic: topic, Window: time.Second,
+		Location: parquetlog.Location{URL: url, Endpoint: endpointOf(url)}, Topic: topic, Window: time.Second,
 		Dir:     t.TempDir(),
 		TopicID: func(context.Context) (string, error) { return "cluster/topic", nil }, End: l.end,
 		Retry: func(ctx context.Context, attempt func(context.Context) error) (err error) {
@@ -219,7 +219,8 @@ func objects(t *testing.T, dir string) map[string]string {
 // read returns all records of an archive.
 func read(t *testing.T, url string) (records []*kgo.Record, err error) {
 	t.Helper()
-	r, err := replay.OpenArchive(t.Context(), parquetlog.Place{URL: url, Endpoint: endpointOf(url)}, topic, t.TempDir())
+	at := parquetlog.Location{URL: url, Endpoint: endpointOf(url)}
+	r, err := replay.OpenArchive(t.Context(), at, topic, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func stores(t *testing.T) []place {
 // objects returns the names and hashes of an archive's objects.
 func (place) objects(t *testing.T, url string) map[string]string {
 	t.Helper()
-	store, err := parquetlog.Place{URL: url, Endpoint: endpointOf(url)}.Open()
+	store, err := parquetlog.Location{URL: url, Endpoint: endpointOf(url)}.Open()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -254,5 +254,6 @@ func refusal(response *http.Response, data []byte) error {
 	if code := response.StatusCode; code/100 == 4 && !slices.Contains([]int{401, 403, 404, 408, 425, 429}, code) {
 		return &sinks.Rejected{Reason: "the model refuses the file", Answer: text}
 	}
-	return sinks.LaterOf(response, time.Hour, fmt.Errorf("%s answers %s", response.Request.URL, text))
+	return sinks.LaterOf(response.StatusCode, sinks.RetryAfter(response.Header, time.Hour),
+		fmt.Errorf("%s answers %s", response.Request.URL, text))
 }

@@ -33,14 +33,14 @@ type Settings struct {
 }
 
 // A Sink delivers the notices that one rule matches to its channel, in order per file. It records an intent before each
-// attempt and the result after it. So a message is sent twice only if a process ends between an attempt and its result:
-// at most inFlight messages of each partition.
+// attempt and the result after it. A message is sent twice only if nobody knows the result of its attempt: at most
+// inFlight messages of each partition after a crash, at most a batch when a paused owner continues.
 type Sink struct {
 	Sender
 	Settings
 	rule    *Rule
 	limit   *rate.Limiter
-	webhook bool // its receiver belongs to someone else: attempts get rare, and end
+	webhook bool // its receiver belongs to someone else: long pauses, then the rule is disabled
 	now     func() time.Time
 
 	mu       sync.Mutex
@@ -98,7 +98,7 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 		if err != nil {
 			return s.storeFailed(ctx, err)
 		}
-		if err := s.learn(known); err != nil {
+		if err := s.loadState(known); err != nil {
 			return err
 		}
 		again := s.sendAll(ctx, s.group(matched, known, result), known, result)
@@ -109,7 +109,7 @@ func (s *Sink) Deliver(ctx context.Context, batch []*sinks.Record) error {
 			}
 			result.Again = append(result.Again, i.Record)
 			// It is due earlier than when it failed if others have been accepted since.
-			if d := known[i.notice.GetOpId()]; isLater && d.Attempts > 0 && s.alive(d) {
+			if d := known[i.notice.GetOpId()]; isLater && d.Attempts > 0 && s.accepting(d) {
 				later.Pause = min(later.Pause, s.later(s.due(i.notice.GetOpId(), d, true), nil).Pause)
 			}
 		}
@@ -155,8 +155,8 @@ func (s *Sink) group(matched []item, known map[string]Delivery, result *sinks.Pa
 const inFlight = 8
 
 // sendAll sends messages about different files at the same time: more and more as long as all are accepted, and one by
-// one after a failure. It goes on after a failure, with other files: if a message is accepted, the one that failed is at fault and not the channel.
-// After two failures in a row it stops. It returns the records that are not delivered.
+// one after a failure. It goes on after a failure, with other files: if a message is accepted, the one that failed is
+// at fault and not the channel. After two failures in a row it stops. It returns the records that are not delivered.
 func (s *Sink) sendAll(
 	ctx context.Context, groups [][]item, known map[string]Delivery, result *sinks.Partial,
 ) (again map[*sinks.Record]bool) {
@@ -233,8 +233,8 @@ func (s *Sink) send(ctx context.Context, g []item, known map[string]Delivery) er
 	if d.First.IsZero() {
 		d.First = now
 	}
-	alive := s.alive(d)
-	for _, at := range []time.Time{s.due(op, d, alive), paused} {
+	accepting := s.accepting(d)
+	for _, at := range []time.Time{s.due(op, d, accepting), paused} {
 		if at.After(now) {
 			return s.waiting(at, errors.New(cmp.Or(d.Answer, "the destination asked for a pause")))
 		}
@@ -258,7 +258,7 @@ func (s *Sink) send(ctx context.Context, g []item, known map[string]Delivery) er
 	if failed != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err() // the partition goes to another process
 	}
-	outcome := s.judge(&d, failed, alive)
+	outcome := s.recordResult(&d, failed, accepting)
 	s.count(d.State)
 	if err := s.record(sending, g, known, d); err != nil {
 		return s.storeFailed(ctx, err)

@@ -82,7 +82,7 @@ const (
 
 // NewDeliveries returns the store in a topic.
 func NewDeliveries(c kafka.Config, topic string) (*Deliveries, error) {
-	client, err := kafka.NewProducer(c)
+	client, err := kafka.NewProducer(c, kgo.ProducerLinger(0)) // each attempt waits for two writes
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (d *Deliveries) Put(ctx context.Context, rule, op string, partition int32, 
 	for from, h := range d.known {
 		if from.partition == partition {
 			h.own[r.Offset] = true
-			for h.own[h.next] { // else another process has written in between, or an earlier Put is not acknowledged yet
+			for h.own[h.next] { // else another process has written in between, or an earlier Put waits
 				delete(h.own, h.next)
 				h.next++
 			}
@@ -120,8 +120,8 @@ func (d *Deliveries) Put(ctx context.Context, rule, op string, partition int32, 
 	return nil
 }
 
-// Open implements Store. At first it reads what is not older than the batch's first record: no attempt to deliver that
-// can be. After that it reads what other processes have added, which had the partition meanwhile.
+// Open implements Store. The first call reads from the time of the batch's first record on: no attempt for it is older.
+// Later calls read what other owners of the partition have appended.
 func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Record) (map[string]Delivery, error) {
 	first := batch[0]
 	from := source{rule, first.Partition, first.Retried}
@@ -164,8 +164,8 @@ func (d *Deliveries) Open(ctx context.Context, rule string, batch []*sinks.Recor
 	return h.deliveries, nil
 }
 
-// A place is where the deliveries of a notice are.
-type place struct {
+// A deliveryKey identifies the deliveries of a notice.
+type deliveryKey struct {
 	partition int32
 	op        string
 }
@@ -174,18 +174,18 @@ type place struct {
 // Records of other rules cost no more than their bytes.
 func (d *Deliveries) read(
 	ctx context.Context, rule string, spans kafka.Spans, state string,
-) (map[place]Delivery, error) {
-	prefix, begin, values := []byte(keyPrefix(rule)), []byte(`{"state":"`+state), map[place][]byte{}
+) (map[deliveryKey]Delivery, error) {
+	prefix, begin, values := []byte(keyPrefix(rule)), []byte(`{"state":"`+state), map[deliveryKey][]byte{}
 	err := kafka.Read(ctx, d.kafka, d.topic, spans, func(r *kgo.Record) error {
 		if op, found := bytes.CutPrefix(r.Key, prefix); found {
-			at := place{r.Partition, string(op)}
+			at := deliveryKey{r.Partition, string(op)}
 			if delete(values, at); bytes.HasPrefix(r.Value, begin) { // Put writes the state first
 				values[at] = bytes.Clone(r.Value)
 			}
 		}
 		return nil
 	})
-	deliveries := map[place]Delivery{}
+	deliveries := map[deliveryKey]Delivery{}
 	for at, value := range values {
 		var delivery Delivery
 		if failed := json.Unmarshal(value, &delivery); failed != nil {

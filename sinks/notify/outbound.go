@@ -134,10 +134,7 @@ type answer struct {
 func (a answer) failed(who string) error {
 	text := strings.ToValidUTF8(string(a.body[:min(len(a.body), 500)]), "")
 	err := fmt.Errorf("%s answered %d %s: %q", who, a.status, http.StatusText(a.status), text)
-	if a.pause > 0 || sinks.Busy(a.status) {
-		return &sinks.Later{Pause: a.pause, Err: err}
-	}
-	return err
+	return sinks.LaterOf(a.status, a.pause, err)
 }
 
 // post sends JSON. Errors do not name the URL, which may have a secret.

@@ -26,13 +26,13 @@ var pauses = []time.Duration{
 var errDisabled = errors.New("disabled: fix the receiver, then run `tidemark notify enable`")
 
 // due returns when the next attempt is made. The jitter is the same each time it is asked.
-func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
+func (s *Sink) due(op string, d Delivery, accepting bool) time.Time {
 	if d.Attempts == 0 {
 		return time.Time{}
 	}
 	pause := pauses[min(d.Attempts, len(pauses))-1]
 	switch doubled := time.Second << min(d.Attempts-1, 10); {
-	case alive:
+	case accepting:
 		pause = min(doubled, 2*time.Minute)
 	case !s.webhook:
 		pause = min(5*doubled, 10*time.Minute)
@@ -46,26 +46,27 @@ func (s *Sink) due(op string, d Delivery, alive bool) time.Time {
 	return d.After
 }
 
-// alive reports whether the channel has accepted a message since the first attempt of this one.
-func (s *Sink) alive(d Delivery) bool {
+// accepting reports whether the channel has accepted a message since the first attempt of this one.
+func (s *Sink) accepting(d Delivery) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.accepted.Before(d.First)
 }
 
-// later returns that a batch comes again after an attempt has failed.
+// later returns the error that delivers the batch again at that time.
 func (s *Sink) later(at time.Time, err error) *sinks.Later {
 	return &sinks.Later{Pause: min(max(at.Sub(s.now()), time.Second), maxWait), Err: err}
 }
 
-// waiting returns that a batch waits for its time, and nothing has failed.
+// waiting returns a *sinks.Later with Waiting: the batch is not due, and nothing has failed.
 func (s *Sink) waiting(at time.Time, why error) error {
 	wait := s.later(at, why)
 	wait.Waiting = true
 	return wait
 }
 
-// storeFailed returns that a batch waits for the store: the destination was not asked, or its answer is not recorded.
+// storeFailed returns the error that delivers the batch again after 5 s: the destination was not asked, or its answer
+// is not recorded.
 func (s *Sink) storeFailed(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return err // the partition goes to another process
@@ -74,9 +75,9 @@ func (s *Sink) storeFailed(ctx context.Context, err error) error {
 	return s.waiting(s.now().Add(5*time.Second), err)
 }
 
-// learn reads from the deliveries of a partition when the channel last accepted a message, and whether one has disabled
-// the rule. It returns an error if it is disabled: by a message of this partition, or lately one of another.
-func (s *Sink) learn(known map[string]Delivery) error {
+// loadState reads from the deliveries of a partition when the channel last accepted a message, and whether one has
+// disabled the rule. It returns an error if it is disabled: by a message of this partition, or lately one of another.
+func (s *Sink) loadState(known map[string]Delivery) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, answer := s.now(), "by a message of another partition"
@@ -97,8 +98,8 @@ func (s *Sink) learn(known map[string]Delivery) error {
 	return s.waiting(now.Add(maxWait), fmt.Errorf("%w: %s", errDisabled, answer))
 }
 
-// judge sets the result of an attempt in d. It returns what becomes of the records.
-func (s *Sink) judge(d *Delivery, failed error, alive bool) error {
+// recordResult sets the result of an attempt in d. It returns what becomes of the records.
+func (s *Sink) recordResult(d *Delivery, failed error, accepting bool) error {
 	now := s.now()
 	age := now.Sub(d.First)
 	s.mu.Lock()
@@ -127,8 +128,8 @@ func (s *Sink) judge(d *Delivery, failed error, alive bool) error {
 	case isRejected:
 		d.State, d.Answer = stateRejected, rejected.Answer
 		return rejected
-	case alive && d.Refused >= 10 && (refusal.content || age >= time.Hour),
-		tried && age >= giveUpAfter && (alive || refusal.content):
+	case accepting && d.Refused >= 10 && (refusal.content || age >= time.Hour),
+		tried && age >= giveUpAfter && (accepting || refusal.content):
 		d.State = stateRejected
 		return &sinks.Rejected{Answer: d.Answer, Reason: fmt.Sprintf(
 			"failed %d times in %v: fix the receiver, then replay this", d.Attempts, age.Round(time.Second))}
@@ -144,5 +145,5 @@ func (s *Sink) judge(d *Delivery, failed error, alive bool) error {
 			log.Warn("a receiver has failed for long: fix it, or the rule is disabled after 5 days")
 		}
 	}
-	return s.later(s.due("", *d, alive), errors.New(d.Answer))
+	return s.later(s.due("", *d, accepting), errors.New(d.Answer))
 }

@@ -123,7 +123,7 @@ func (s *server) refusal(response *http.Response, body []byte) error {
 			"cluster:monitor/main and to manage index templates, and to manage, read and write %s and %[2]s-*",
 			f, s.alias)
 	}
-	return sinks.LaterOf(response, time.Hour, f)
+	return sinks.LaterOf(response.StatusCode, sinks.RetryAfter(response.Header, time.Hour), f)
 }
 
 // Check verifies the server, and that the alias names one index of this format. It creates the first one.

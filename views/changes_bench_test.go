@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// BenchmarkFeedReaders is a change every 20 ms for 1,000 readers of one workspace. The readers are in the same process,
-// and their share of the memory and the time is in the figures.
-func BenchmarkFeedReaders(b *testing.B) {
+// BenchmarkChangesReaders is a change every 20 ms for 1,000 readers of one workspace. The readers are in the same
+// process, and their share of the memory and the time is in the figures.
+func BenchmarkChangesReaders(b *testing.B) {
 	const readers = 1000
 	f := newFixture(b)
 	f.put(fileRow("ws", "f", "/f", isActive, 1))

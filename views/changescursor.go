@@ -11,20 +11,20 @@ import (
 // defaultCursorLifetime is how long a cursor of the changes is valid.
 const defaultCursorLifetime = 30 * 24 * time.Hour
 
-// A place is how far a client has read the changes of a query. Its cursor is the place with a checksum over it and the
-// query. It is valid on every instance, because all apply the changelog in its order, and a row has the same offset in
+// A changesCursor is how far a client has read the changes of a query. Its text has a checksum over it and the query.
+// It is valid on every instance, because all apply the changelog in its order, and a row has the same offset in
 // each of them.
 //
-// A place between two pages is more than next. A row has only its last offset. So the pages before were without a row
+// A cursor between two pages is more than next. A row has only its last offset. So the pages before were without a row
 // that has changed since, up to where the copy had read that gave them. In a copy that has read less, the row is still
 // before next, and nobody would read it.
-type place struct {
+type changesCursor struct {
 	topic     topicHash // of the changelog
-	log       topicHash // of the events topic, to which complete belongs
+	log       topicHash // of the events topic, to which nextEvent belongs
 	next      int64     // changelog offset from which the client reads on
 	copied    int64     // changelog offset up to which a copy must have read to answer it
 	deletes   int64     // a client that began without files needs no deletes before this offset
-	nextEvent int64     // all events before it were read; unknown before that was once known
+	nextEvent int64     // all events before it were read; unknown until the frontier was known
 	issued    int64     // seconds since 1970
 }
 
@@ -39,29 +39,29 @@ func hashTopic(id *string) (h topicHash) {
 	return h
 }
 
-// placeSize is the size of an encoded place.
-const placeSize = 2*len(topicHash{}) + 5*8
+// changesCursorSize is the size of a cursor without its checksum, before base64.
+const changesCursorSize = 2*len(topicHash{}) + 5*8
 
-// encodePlace returns the cursor of a place.
-func (q query) encodePlace(p place) string {
-	b := make([]byte, sumSize, sumSize+placeSize)
+// encodeChangesCursor returns the text of a cursor.
+func (q query) encodeChangesCursor(p changesCursor) string {
+	b := make([]byte, sumSize, sumSize+changesCursorSize)
 	b = append(append(b, p.topic[:]...), p.log[:]...)
 	for _, n := range []int64{p.next, p.copied, p.deletes, p.nextEvent, p.issued} {
 		b = binary.BigEndian.AppendUint64(b, uint64(n))
 	}
-	copy(b, q.placeSum(b[sumSize:]))
+	copy(b, q.changesSum(b[sumSize:]))
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// placeSum differs from the sum of a listing's cursor.
-func (q query) placeSum(place []byte) []byte { return q.sum(append([]byte("changes "), place...)) }
+// changesSum differs from the sum of a listing's cursor.
+func (q query) changesSum(cursor []byte) []byte { return q.sum(append([]byte("changes "), cursor...)) }
 
-func (q query) decodePlace(cursor string) (p place, err error) {
+func (q query) decodeChangesCursor(cursor string) (p changesCursor, err error) {
 	if len(cursor) > maxCursor {
 		return p, errBadCursor
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
-	if err != nil || len(b) != sumSize+placeSize || !bytes.Equal(b[:sumSize], q.placeSum(b[sumSize:])) {
+	if err != nil || len(b) != sumSize+changesCursorSize || !bytes.Equal(b[:sumSize], q.changesSum(b[sumSize:])) {
 		return p, errBadCursor
 	}
 	b = b[sumSize:]
@@ -70,7 +70,7 @@ func (q query) decodePlace(cursor string) (p place, err error) {
 	for i, n := range []*int64{&p.next, &p.copied, &p.deletes, &p.nextEvent, &p.issued} {
 		*n = int64(binary.BigEndian.Uint64(b[8*i:]))
 	}
-	if p.next < 0 || p.copied < p.next || p.deletes < 0 || p.nextEvent < unknown {
+	if p.next < 0 || p.copied < p.next || p.deletes < 0 || p.deletes > p.copied || p.nextEvent < unknown {
 		return p, errBadCursor
 	}
 	return p, nil

@@ -11,9 +11,9 @@ import (
 	"tidemark/problem"
 )
 
-// A listPlace is where a page of a listing begins. Its cursor is the place, and a checksum over it and its query. The
+// A listCursor is where a page of a listing begins. Its text has a checksum over it and the query of the listing. The
 // server keeps no state for it: files that are written or trashed between two pages do not shift the others.
-type listPlace struct {
+type listCursor struct {
 	topic  topicHash // of the changelog
 	began  int64     // changelog offset up to which the copy had read at the first page
 	copied int64     // the highest one of all pages
@@ -51,8 +51,8 @@ func (q query) sum(tail []byte) []byte {
 	return h.Sum(nil)[:sumSize]
 }
 
-// encodeCursor returns the cursor after the file at p.tail.
-func (q query) encodeCursor(p listPlace) string {
+// encodeListCursor returns the cursor after the file at p.tail.
+func (q query) encodeListCursor(p listCursor) string {
 	b := append(make([]byte, sumSize, headSize+len(p.tail)), p.topic[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(p.began))
 	b = append(binary.BigEndian.AppendUint64(b, uint64(p.copied)), p.tail...)
@@ -60,8 +60,8 @@ func (q query) encodeCursor(p listPlace) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// decodeCursor returns where the next page begins.
-func (q query) decodeCursor(cursor string) (p listPlace, err error) {
+// decodeListCursor returns where the next page begins.
+func (q query) decodeListCursor(cursor string) (p listCursor, err error) {
 	if len(cursor) > maxCursor {
 		return p, errBadCursor
 	}

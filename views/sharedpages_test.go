@@ -68,3 +68,35 @@ func TestStreamsThatSharePages(t *testing.T) {
 		}
 	}
 }
+
+// The checksum of a cursor has no key. A forged one changes nothing for the other clients of the workspace.
+func TestAForgedCursorIsNotShared(t *testing.T) {
+	f := newFixture(t)
+	f.put(fileRow("ws", "a", "/a", isActive, 1))
+	q, p := query{workspace: "ws", status: statusActive, kind: kindFile}, f.partition("ws")
+	f.now.eventsEnd[p], f.now.filesCommit[p], f.now.filesEnd[p] = 7, 7, 1
+	f.poll()
+	_, a := changes(t, f.get(changesOfWs+"?cursor=latest"))
+	honest, err := q.decodeChangesCursor(a.Cursor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.put(fileRow("ws", "a", "/a", isTrashed, 2))
+	forged := honest
+	forged.nextEvent = 1 << 60
+	if _, err := f.readSharedPage(p, q, forged, 10); err != nil {
+		t.Fatal(err)
+	}
+	page, err := f.readSharedPage(p, q, honest, 10)
+	if err != nil || len(page.changes) != 1 || page.at.nextEvent != 7 {
+		t.Errorf("%d changes, next event %d, %v", len(page.changes), page.at.nextEvent, err)
+	}
+	honest.nextEvent = 9 // of an instance that knew more
+	if page, err = f.readSharedPage(p, q, honest, 10); err != nil || page.at.nextEvent != 9 {
+		t.Errorf("complete_to goes back to %d, %v", page.at.nextEvent, err)
+	}
+	forged.deletes = 1 << 60
+	if w := f.get(changesOfWs + "?cursor=" + q.encodeChangesCursor(forged)); code(t, w) != codeBadCursor {
+		t.Errorf("forged deletes: %d %s", w.Code, w.Body)
+	}
+}
