@@ -27,6 +27,10 @@ build: ## the binary, in bin/
 generate: tools ## generate the code from proto/
 	cd proto && buf generate
 
+.PHONY: page
+page: ## build the page of web/; needs npm
+	@.ci/page build
+
 .PHONY: fmt
 fmt: tools ## format the code
 	golangci-lint fmt
@@ -73,6 +77,10 @@ e2e-kafka: tools ## crash test, foreign clients, sinks and Kafka Connect on Apac
 .PHONY: faults-short
 faults-short: ## three brokers, traffic, a dozen faults and two negative controls, in 6 minutes
 	@JARS=1 .ci/kafka go run ./faults -short -seed $${SEED:-1}
+
+.PHONY: page-test
+page-test: build ## the page in Chromium, and whether web/build is up to date; SCREENSHOTS=$$PWD/docs writes screenshots
+	@.ci/page test
 
 ##@ Other targets
 

@@ -99,6 +99,15 @@ func (g *Guard) Authorize(request *http.Request, workspace string) (allowed bool
 	return true, nil
 }
 
+// Workspaces returns the workspaces that the token of an authorized request is for, or that it is for all.
+func (g *Guard) Workspaces(request *http.Request) (ids []string, all bool, err error) {
+	id, err := g.identify(request, true)
+	if err != nil {
+		return nil, false, err
+	}
+	return id.Workspaces, id.MayUse(allWorkspaces), nil
+}
+
 // AdminHandler serves the paths in open to everyone, and all others to those with the right admin for all workspaces:
 // the admin address shows and changes data of every workspace. Cookies are ignored here: they are those of the query
 // API, which browsers send to every port of a host.

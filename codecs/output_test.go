@@ -72,6 +72,10 @@ func TestAppendWorkspace(t *testing.T) {
 	if d := cmp.Diff(want, string(AppendWorkspace(nil, w))); d != "" {
 		t.Error(d)
 	}
+	want = `{"workspace_id":"123","files":57,"bytes":1596,"trashed":2,"events":60,"last_event_at":"2026-09-25T21:40:12Z","position":"7:1234"}`
+	if d := cmp.Diff(want, string(AppendWorkspaceCounts(nil, w))); d != "" {
+		t.Error(d)
+	}
 	want = `{"workspace_id":"123","files":0,"bytes":0,"trashed":0,"by_type":{},"members":[],"events":0}`
 	if d := cmp.Diff(want, string(AppendWorkspace(nil, &tidemarkv1.WorkspaceState{WorkspaceId: "123"}))); d != "" {
 		t.Error(d)

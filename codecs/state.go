@@ -55,10 +55,7 @@ func AppendFile(b []byte, s *tidemarkv1.FileState) []byte {
 // not shown.
 func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
 	o := object{b: append(b, '{')}
-	o.text("workspace_id", w.GetWorkspaceId())
-	o.int("files", w.GetFiles())
-	o.int("bytes", w.GetBytes())
-	o.int("trashed", w.GetTrashed())
+	o.workspaceCounts(w)
 	o.name("by_type")
 	types := object{b: append(o.b, '{')}
 	mimes := make([]string, 0, len(w.GetByType()))
@@ -75,10 +72,29 @@ func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
 	o.b = append(types.b, '}')
 	o.name("members")
 	o.b = appendMembers(o.b, w.GetMembers())
+	o.workspaceEvents(w)
+	return append(o.b, '}')
+}
+
+// AppendWorkspaceCounts appends the JSON of a workspace without its types and members, of which there may be thousands.
+func AppendWorkspaceCounts(b []byte, w *tidemarkv1.WorkspaceState) []byte {
+	o := object{b: append(b, '{')}
+	o.workspaceCounts(w)
+	o.workspaceEvents(w)
+	return append(o.b, '}')
+}
+
+func (o *object) workspaceCounts(w *tidemarkv1.WorkspaceState) {
+	o.text("workspace_id", w.GetWorkspaceId())
+	o.int("files", w.GetFiles())
+	o.int("bytes", w.GetBytes())
+	o.int("trashed", w.GetTrashed())
+}
+
+func (o *object) workspaceEvents(w *tidemarkv1.WorkspaceState) {
 	o.int("events", w.GetEvents())
 	o.time("last_event_at", w.LastEventAt)
 	o.position(w.GetPosition())
-	return append(o.b, '}')
 }
 
 func appendMembers(b []byte, members []*tidemarkv1.Member) []byte {

@@ -30,6 +30,7 @@ var accessRules = map[string]access{
 	"GET /v1/workspaces/{workspace}/changes":       ofWorkspace,
 	"POST /v1/workspaces/{workspace}/changes/diff": ofWorkspace,
 
+	"GET /v1/workspaces": anyToken, // lists only those that the token is for
 	"GET /v1/status":     anyToken,
 	"POST /v1/session":   anyToken,
 	"DELETE /v1/session": everyone, // also with a token that has expired

@@ -138,7 +138,7 @@ func newTenants(t *testing.T, verifier auth.Verifier, tokens map[string]string) 
 	serve := func(workspaces ...string) *httptest.Server {
 		f := newFixture(t, func(c *Config) {
 			guard := auth.NewGuard(verifier, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-			c.Authorize, c.Session = guard.Authorize, guard.SessionHandler()
+			c.Authorize, c.Workspaces, c.Session = guard.Authorize, guard.Workspaces, guard.SessionHandler()
 		})
 		for _, w := range workspaces {
 			f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: w, Files: 1})

@@ -91,6 +91,11 @@ var readOnly = []string{http.MethodGet, http.MethodHead}
 
 func (s *Server) routeList() []route {
 	return []route{
+		{
+			"/v1/workspaces", readOnly, s.workspaces,
+			[]string{"limit", "cursor", "at_least", "wait"},
+			s.listWorkspaces,
+		},
 		{"/v1/workspaces/{workspace}", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getWorkspace},
 		{
 			"/v1/workspaces/{workspace}/files", readOnly, s.files,

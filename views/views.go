@@ -37,6 +37,9 @@ type Config struct {
 	// of a workspace or path that does not exist. An error that is a *problem.Problem is answered as it is, any other
 	// one with 500.
 	Authorize func(request *http.Request, workspace string) (allowed bool, err error)
+	// Workspaces returns the workspaces that an authorized request may list, or that it may list all; used with
+	// Authorize.
+	Workspaces func(request *http.Request) (ids []string, all bool, err error)
 	// Session answers /v1/session, which keeps a token for browsers; nil: no token is needed.
 	Session http.Handler
 	// Page serves all paths outside of the API; nil: they are answered 404.

@@ -11,6 +11,7 @@ import (
 	"tidemark/deadletters"
 	"tidemark/topology"
 	"tidemark/views"
+	"tidemark/web"
 )
 
 // serveFlags are the settings of the query API.
@@ -74,14 +75,19 @@ type viewsConfig struct {
 func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]service, error) {
 	log := h.log.With("role", "serve")
 	dead := deadletters.NewCounter(deadletters.New(h.kafka, h.streams), log)
+	page, err := web.Handler()
+	if err != nil {
+		return nil, err
+	}
 	config := views.Config{
 		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(conf.data, "views"),
 		Log: log, Metrics: h.registry,
 		MaxStaleness: f.MaxStaleness, CursorLifetime: f.CursorLifetime,
-		Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search,
+		Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search, Page: page,
 	}
 	if h.apiGuard != nil {
-		config.Authorize, config.Session = h.apiGuard.Authorize, h.apiGuard.SessionHandler()
+		config.Authorize, config.Workspaces = h.apiGuard.Authorize, h.apiGuard.Workspaces
+		config.Session = h.apiGuard.SessionHandler()
 	}
 	server, err := views.New(config)
 	if err != nil {

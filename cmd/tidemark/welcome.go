@@ -87,7 +87,8 @@ type welcome struct {
 // print writes the addresses, an example to paste, and the line "ready", which scripts wait for.
 func (w welcome) print(out io.Writer) error {
 	var b, table bytes.Buffer
-	fmt.Fprintf(&table, "\nWebhooks\t%s\nQuery API\t%s/v1/status\nMetrics\t%s/metrics\n", w.webhooks, w.api, w.admin)
+	fmt.Fprintf(&table, "\nPage\t%s/\nWebhooks\t%s\nQuery API\t%s/v1/status\nMetrics\t%s/metrics\n", w.api, w.webhooks,
+		w.api, w.admin)
 	brokers := strings.Join(w.brokers, ",")
 	if w.embedded {
 		brokers += "  (embedded: for development; acknowledged records survive a crash of the process, not of the " +

@@ -1,0 +1,133 @@
+// Requests to the query API, and the shapes of its answers: see docs/api.md.
+
+export interface Workspace {
+	workspace_id: string
+	files: number
+	bytes: number
+	trashed: number
+	by_type?: Record<string, number>
+	members?: string[]
+	events: number
+	last_event_at?: string
+	position?: string
+}
+
+export interface File {
+	workspace_id: string
+	file_id: string
+	name?: string
+	path?: string
+	parent_id?: string
+	size?: number
+	mime?: string
+	hash?: string
+	kind?: 'folder'
+	status: 'active' | 'trashed'
+	incomplete: boolean
+	version: number
+	position: string
+	actor_id?: string
+	last_event?: string
+	last_event_id?: string
+	created_at?: string
+	updated_at?: string
+	deleted_at?: string | null
+}
+
+export interface FilePage {
+	files: File[]
+	next_cursor: string | null
+}
+
+export interface WorkspacePage {
+	workspaces: Workspace[]
+	next_cursor: string | null
+}
+
+export interface Change {
+	op: 'upsert' | 'delete'
+	version: number
+	position?: string
+	file?: File
+	file_id?: string
+}
+
+export interface Partition {
+	partition: number
+	position?: string
+	lag_records: number
+	lag_seconds: number
+	ready: boolean
+}
+
+export interface Status {
+	ready: boolean
+	reason?: string
+	partitions: Partition[]
+	duplicates?: number
+	dead_lettered?: number
+}
+
+/** A Failure is an answer that is an error, or no answer: then its status is 0. */
+export class Failure extends Error {
+	constructor(
+		readonly status: number,
+		readonly code: string,
+		readonly detail: string,
+		readonly retryAfter = 0, // seconds
+	) {
+		super(detail)
+	}
+
+	/** Trying again later may help. */
+	get passing(): boolean {
+		return this.status === 0 || this.status === 429 || this.status >= 502
+	}
+}
+
+export const workspacePath = (id: string) => `v1/workspaces/${escape(id)}`
+export const filePath = (workspace: string, file: string) => `${workspacePath(workspace)}/files/${escape(file)}`
+
+// A browser takes an escaped "." or ".." for a step in the path, so these two ids cannot be asked for.
+const escape = (id: string) => encodeURIComponent(id)
+
+const timeout = 15_000
+
+/** Requests a path of the API. It throws a Failure, or an AbortError once the signal is aborted. */
+export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+	const response = await send(path, {}, signal)
+	try {
+		return (await response.json()) as T
+	} catch (error) {
+		throw signal?.aborted ? error : unreachable()
+	}
+}
+
+/** Keeps a token as a cookie that scripts cannot read. */
+export async function signIn(token: string): Promise<void> {
+	await send('v1/session', { method: 'POST', headers: { Authorization: `Bearer ${token}` } })
+}
+
+export async function signOut(): Promise<void> {
+	await send('v1/session', { method: 'DELETE' })
+}
+
+async function send(path: string, init: RequestInit, signal?: AbortSignal): Promise<Response> {
+	const limit = AbortSignal.timeout(timeout)
+	let response: Response
+	try {
+		response = await fetch(path, { ...init, signal: signal ? AbortSignal.any([signal, limit]) : limit })
+	} catch (error) {
+		throw signal?.aborted ? error : unreachable()
+	}
+	if (response.ok) return response
+	const problem = (await response.json().catch(() => ({}))) as { code?: string; detail?: string }
+	throw new Failure(
+		response.status,
+		problem.code ?? '',
+		problem.detail ?? `the server answered ${response.status} ${response.statusText}`,
+		Number(response.headers.get('Retry-After')) || 0,
+	)
+}
+
+const unreachable = () => new Failure(0, 'unreachable', 'the server does not answer: is tidemark serve running?')

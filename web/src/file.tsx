@@ -1,0 +1,73 @@
+import type { ComponentChildren } from 'preact'
+import { type File as State, filePath } from './api'
+import { useFeed } from './feed'
+import { bytes, count, shellWord, Time } from './format'
+import { useLoad } from './load'
+import { Command, FeedMark, Shown } from './parts'
+import { homeLink, type Route, workspaceLink } from './route'
+
+export function File({ route }: { route: Route }) {
+	const { workspace, file } = route
+	const state = useLoad<State>(filePath(workspace, file))
+	const feed = useFeed(
+		workspace,
+		change => (change.file?.file_id ?? change.file_id) === file && state.reload(),
+		state.reload,
+	)
+	return (
+		<>
+			<nav class="crumbs" aria-label="Place">
+				<a href={homeLink}>Workspaces</a> / <a href={workspaceLink(workspace)}>{workspace}</a>
+			</nav>
+			<h1>
+				{state.data?.name ?? file} <FeedMark state={feed} />
+			</h1>
+			<Shown of={state} missing="There is no such file">
+				{f => (
+					<>
+						<dl class="fields">
+							{fields(f).map(([name, value]) => (
+								<div key={name}>
+									<dt>{name}</dt>
+									<dd>{value}</dd>
+								</div>
+							))}
+						</dl>
+						{f.incomplete && (
+							<p class="state">
+								Incomplete: no event that adds this file has arrived yet. Fields of which nothing is known are left out.
+							</p>
+						)}
+					</>
+				)}
+			</Shown>
+			<h2>Why is it so?</h2>
+			<p>This command lists every event of the file and the outcome of each:</p>
+			<Command>{`tidemark why ${shellWord(workspace)} ${shellWord(file)}`}</Command>
+		</>
+	)
+}
+
+function fields(f: State): [string, ComponentChildren][] {
+	const known: [string, ComponentChildren][] = [
+		['Status', f.status + (f.incomplete ? ', incomplete' : '')],
+		['Kind', f.kind ?? 'file'],
+		['Path', f.path],
+		['Name', f.name],
+		['Size', f.size === undefined ? undefined : `${bytes(f.size)} (${count(f.size)} bytes)`],
+		['Type', f.mime],
+		['Hash', f.hash],
+		['Version', f.version],
+		['Position', f.position],
+		['Last event', f.last_event],
+		['Last event id', f.last_event_id],
+		['Actor', f.actor_id],
+		['Created', f.created_at && <Time at={f.created_at} />],
+		['Updated', f.updated_at && <Time at={f.updated_at} />],
+		['Deleted', f.deleted_at && <Time at={f.deleted_at} />],
+		['Folder id', f.parent_id],
+		['File id', f.file_id],
+		['Workspace', f.workspace_id],
+	]
+	return known.filter(([, value]) => value !== undefined && value !== '' && value !== null)
+}

@@ -1,0 +1,48 @@
+const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB']
+
+export function bytes(n: number | undefined): string {
+	if (n === undefined) return '–'
+	let unit = 0
+	let value = n
+	while (value >= 1000 && unit < units.length - 1) {
+		value /= 1000
+		unit++
+	}
+	return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`
+}
+
+export const count = (n: number) => n.toLocaleString('en')
+
+/** A duration in seconds, short. */
+export function duration(seconds: number): string {
+	if (seconds < 10) return `${Number(seconds.toFixed(1))} s`
+	if (seconds < 120) return `${Math.round(seconds)} s`
+	if (seconds < 7200) return `${Math.round(seconds / 60)} min`
+	return `${Math.round(seconds / 3600)} h`
+}
+
+/** A time in the reader's zone, with the exact one in the title. */
+export function Time({ at }: { at?: string | null }) {
+	if (!at) return <>–</>
+	const time = new Date(at)
+	const two = (n: number) => String(n).padStart(2, '0')
+	const day = `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`
+	return (
+		<time dateTime={at} title={at}>
+			{day} {clock(time.getTime())}
+		</time>
+	)
+}
+
+export function clock(at: number): string {
+	const time = new Date(at)
+	return [time.getHours(), time.getMinutes(), time.getSeconds()].map(n => String(n).padStart(2, '0')).join(':')
+}
+
+/** Quotes a word for a shell. */
+export const shellWord = (word: string) =>
+	/^[\w@%+=:,./-]+$/.test(word) && !word.startsWith('-') ? word : `'${word.replaceAll("'", `'\\''`)}'`
+
+/** Makes a sentence of the detail of an error. */
+export const sentence = (text: string) =>
+	text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? '' : '.')

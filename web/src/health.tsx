@@ -1,0 +1,108 @@
+import type { Partition, Status } from './api'
+import { connection, lagOf } from './connection'
+import { count, duration } from './format'
+import { Command, Figure, Problem } from './parts'
+import { useStore } from './store'
+
+/** The lag at which a figure is red, in seconds. */
+export const late = 10
+
+export function Health() {
+	const { status, failure } = useStore(connection)
+	return (
+		<>
+			<h1>Health</h1>
+			{status ? (
+				<Figures status={status} />
+			) : failure ? (
+				<Problem failure={failure} retry={() => location.reload()} />
+			) : (
+				<p class="state" role="status">Loading…</p>
+			)}
+		</>
+	)
+}
+
+function Figures({ status }: { status: Status }) {
+	const records = status.partitions.reduce((sum, p) => sum + p.lag_records, 0)
+	const lag = lagOf(status)
+	const dead = status.dead_lettered ?? 0
+	const behind = lag > late
+	return (
+		<>
+			<dl class="figures">
+				<Figure name="Ready" bad={!status.ready}>
+					{status.ready ? 'yes' : 'no'}
+				</Figure>
+				<Figure name="Lag, records" bad={behind}>
+					{count(records)}
+				</Figure>
+				<Figure name="Lag, time" bad={behind}>
+					{duration(lag)}
+				</Figure>
+				<Figure name="Dead letters" bad={dead > 0}>
+					{status.dead_lettered === undefined ? 'not counted yet' : count(dead)}
+				</Figure>
+				<Figure name="Duplicates dropped">
+					{status.duplicates === undefined ? 'counted by tidemark process' : count(status.duplicates)}
+				</Figure>
+			</dl>
+			{!status.ready && (
+				<Explained command="tidemark doctor">Not ready: {status.reason ?? 'the server does not say why'}.</Explained>
+			)}
+			{status.ready && behind && (
+				<Explained command="tidemark doctor">
+					Events are stored and not processed yet, the oldest for {duration(lag)}.
+				</Explained>
+			)}
+			{dead > 0 && (
+				<Explained command="tidemark dlq list">
+					{count(dead)} records could not be folded, or a sink's destination rejected them. They are kept unchanged.
+				</Explained>
+			)}
+			<h2>Partitions</h2>
+			<Partitions all={status.partitions} />
+		</>
+	)
+}
+
+function Explained(props: { command: string; children: preact.ComponentChildren }) {
+	return (
+		<div class="state problem">
+			<p>{props.children}</p>
+			<Command>{props.command}</Command>
+		</div>
+	)
+}
+
+function Partitions({ all }: { all: Partition[] }) {
+	return (
+		<div class="wide" role="region" tabIndex={0} aria-label="Partitions">
+			<table>
+				<thead>
+					<tr>
+						<th scope="col" class="number">Partition</th>
+						<th scope="col">Position</th>
+						<th scope="col" class="number">Lag, records</th>
+						<th scope="col" class="number">Lag, time</th>
+						<th scope="col">Ready</th>
+					</tr>
+				</thead>
+				<tbody>
+					{all.map(p => {
+						const bad = p.lag_seconds > late ? 'number bad' : 'number'
+						return (
+							<tr key={p.partition}>
+								<td class="number">{p.partition}</td>
+								<td>{p.position ?? '–'}</td>
+								<td class={bad}>{count(p.lag_records)}</td>
+								<td class={bad}>{duration(p.lag_seconds)}</td>
+								<td class={p.ready ? '' : 'bad'}>{p.ready ? 'yes' : 'no'}</td>
+							</tr>
+						)
+					})}
+				</tbody>
+			</table>
+		</div>
+	)
+}

@@ -1,0 +1,104 @@
+import { useEffect, useRef, useState } from 'preact/hooks'
+import { Failure, get } from './api'
+import { forgetFailure, note } from './connection'
+
+export interface Loaded<T> {
+	data?: T // the last answer for the path, kept while later requests fail
+	failure?: Failure // of the last request
+	/** Asks again soon: many calls are one request. The answer includes the event at the position, if one is given. */
+	reload: (position?: string) => void
+	retry: () => void // now
+}
+
+const retryAfter = 3 // seconds
+const reloadEvery = 500 // milliseconds, at most
+
+/** Requests a path of the API, again when reload is called, and again after a failure that may pass. */
+export function useLoad<T>(path: string): Loaded<T> {
+	const [state, setState] = useState<{ path: string; data?: T; failure?: Failure }>({ path })
+	const loader = useRef<Loader<T>>(null)
+	useEffect(() => {
+		const made = new Loader<T>(
+			path,
+			data => setState({ path, data }),
+			failure => setState(before => ({ path, data: before.path === path ? before.data : undefined, failure })),
+		)
+		loader.current = made
+		made.run()
+		return () => made.stop()
+	}, [path])
+	const current = state.path === path ? state : { data: undefined, failure: undefined }
+	useEffect(() => {
+		if (current.data !== undefined) performance.mark('data') // for tests
+	}, [current.data])
+	return {
+		data: current.data,
+		failure: current.failure,
+		reload: position => loader.current?.reload(position),
+		retry: () => loader.current?.run(),
+	}
+}
+
+/** A Loader has one request at a time, and a pause after each. */
+class Loader<T> {
+	private aborter = new AbortController()
+	private asked = false // for another request, in flight or in the pause
+	private inFlight = false
+	private pause = 0
+	private position = '' // that the next answer must include
+
+	constructor(
+		private path: string,
+		private loaded: (data: T) => void,
+		private failed: (failure: Failure) => void,
+	) {}
+
+	stop() {
+		this.aborter.abort()
+		clearTimeout(this.pause)
+		forgetFailure(this.path)
+	}
+
+	reload(position = '') {
+		if (offset(position) > offset(this.position)) this.position = position
+		if (this.inFlight || this.pause) this.asked = true
+		else this.run()
+	}
+
+	run() {
+		if (!this.inFlight) void this.request()
+	}
+
+	private async request() {
+		clearTimeout(this.pause)
+		this.inFlight = true
+		this.asked = false
+		let wait = reloadEvery
+		const { position } = this
+		try {
+			this.loaded(await get<T>(this.path + atLeast(this.path, position), this.aborter.signal))
+			if (this.position === position) this.position = ''
+			note(this.path)
+		} catch (error) {
+			if (this.aborter.signal.aborted) return
+			const failure = error instanceof Failure ? error : new Failure(0, 'page', String(error))
+			this.failed(failure)
+			note(this.path, failure)
+			if (failure.passing) {
+				this.asked = true
+				wait = 1000 * (failure.retryAfter || retryAfter)
+			}
+		}
+		this.inFlight = false
+		this.pause = setTimeout(() => {
+			this.pause = 0
+			if (this.asked) this.run()
+		}, wait)
+	}
+}
+
+/** The offset of a position: those of a workspace are in one partition. */
+const offset = (position: string) => Number(position.split(':')[1] ?? -1)
+
+const atLeast = (path: string, position: string) =>
+	position && `${path.includes('?') ? '&' : '?'}${new URLSearchParams({ at_least: position })}`

@@ -1,0 +1,30 @@
+import { useEffect, useState } from 'preact/hooks'
+
+/** A Store is a value that views follow. */
+export class Store<T> {
+	private readers = new Set<(value: T) => void>()
+
+	constructor(private value: T) {}
+
+	get = (): T => this.value
+
+	set(value: T) {
+		if (Object.is(value, this.value)) return
+		this.value = value
+		for (const reader of this.readers) reader(value)
+	}
+
+	follow(reader: (value: T) => void): () => void {
+		this.readers.add(reader)
+		return () => this.readers.delete(reader)
+	}
+}
+
+export function useStore<T>(store: Store<T>): T {
+	const [value, setValue] = useState(store.get())
+	useEffect(() => {
+		setValue(store.get()) // it may have changed between render and effect
+		return store.follow(setValue)
+	}, [store])
+	return value
+}

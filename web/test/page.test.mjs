@@ -1,0 +1,248 @@
+import assert from 'node:assert/strict'
+import { after, before, test } from 'node:test'
+import { accessible, close, launch, open } from './browser.mjs'
+import { Tidemark } from './tidemark.mjs'
+
+const firstDataWithin = 300 // milliseconds, on loopback
+
+let browser, tidemark
+before(async () => {
+	tidemark = await Tidemark.start()
+	browser = await launch()
+	for (const [id, path, size, mime] of seed) {
+		await tidemark.send('added', { workspace_id: '123', object_id: id, path, name: path.split('/').at(-1), size, mime })
+	}
+})
+after(async () => {
+	await browser?.close()
+	await tidemark?.stop()
+})
+
+const seed = [
+	['2q1', '/reports/2026/q1.pdf', 182_330, 'application/pdf'],
+	['2q2', '/reports/2026/q2.pdf', 201_774, 'application/pdf'],
+	['2q3', '/reports/2026/q3.pdf', 198_012, 'application/pdf'],
+	['2lg', '/brand/logo.svg', 5_120, 'image/svg+xml'],
+	['2ph', '/brand/photos/team.jpg', 4_403_221, 'image/jpeg'],
+	['2nb', '/notes.md', 2_048, 'text/markdown'],
+	['2ct', '/contracts/acme.docx', 48_112, 'application/vnd.openxmlformats-officedocument.wordprocessingml.document'],
+	['2vd', '/brand/launch.mp4', 93_442_118, 'video/mp4'],
+]
+
+const row = (page, text) => page.locator('[data-row]', { hasText: text })
+const at = (page, hash) => page.evaluate(h => (location.hash = h), hash)
+const shot = async (page, name) => {
+	if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` })
+}
+
+test('workspaces are listed, and the first data comes soon', async t => {
+	const page = await open(browser, tidemark.url)
+	const times = []
+	for (let i = 0; i < 5; i++) {
+		if (i > 0) await page.reload()
+		await row(page, '123').waitFor()
+		await page.waitForFunction(() => performance.getEntriesByName('data').length > 0)
+		times.push(await page.evaluate(() => performance.getEntriesByName('data')[0].startTime))
+	}
+	await accessible(page, 'workspaces')
+	await close(page)
+	t.diagnostic(`first data after ${times.map(Math.round).join(', ')} ms; the first without a cache`)
+	assert.ok(Math.min(...times) <= firstDataWithin, `first data after ${times} ms, want ${firstDataWithin}`)
+})
+
+test('a webhook appears in the workspace without reload', async t => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
+	await row(page, 'q1.pdf').waitFor()
+	await page.locator('.mark.live').waitFor()
+	const began = Date.now()
+	await tidemark.send('added', { workspace_id: '123', object_id: '2nw', path: '/reports/2026/q4.pdf', size: 9 })
+	await row(page, 'q4.pdf').waitFor()
+	t.diagnostic(`visible ${Date.now() - began} ms after it was sent`)
+	const files = n => page.locator('.figure', { hasText: 'Files' }).getByText(n, { exact: true })
+	await files('9').waitFor() // the counts follow the files
+	await tidemark.send('deleted', { workspace_id: '123', object_id: '2nw' })
+	await row(page, 'q4.pdf').waitFor({ state: 'detached' })
+	await files('8').waitFor()
+	await accessible(page, 'workspace')
+	await shot(page, 'page-workspace')
+	await close(page)
+})
+
+test('files are found by folder, by words and by status', async () => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
+	await page.locator('a.folder', { hasText: 'brand/' }).first().click()
+	await row(page, 'q1.pdf').waitFor({ state: 'detached' })
+	assert.deepEqual(await page.locator('[data-row]').allInnerTexts(), ['launch.mp4', 'logo.svg', 'team.jpg'])
+	await page.getByLabel('Path begins with').fill('/nowhere/')
+	await page.keyboard.press('Enter')
+	await page.getByText('No active file here').waitFor()
+	await accessible(page, 'no files')
+	await page.getByLabel('Path begins with').fill('/')
+	await page.getByLabel('Search names and paths').fill('acme')
+	await page.getByRole('button', { name: 'Show' }).click()
+	await row(page, 'acme.docx').waitFor()
+	assert.equal(await page.locator('[data-row]').count(), 1)
+	await at(page, '#/workspaces/nobody')
+	await page.getByText('There is no such workspace').waitFor()
+	await accessible(page, 'error')
+	await close(page)
+})
+
+test('a file shows its state, and changes while it is open', async () => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/123/files/2nb`)
+	await page.getByText('2.0 kB (2,048 bytes)').waitFor()
+	await page.getByText('tidemark why 123 2nb').waitFor()
+	await page.locator('.mark.live').waitFor()
+	await tidemark.send('updated', { workspace_id: '123', object_id: '2nb', size: 4096 })
+	await page.getByText('4.1 kB (4,096 bytes)').waitFor()
+	await accessible(page, 'file')
+	await close(page)
+})
+
+test('live changes count what they skip, and pause', async t => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/live/live`)
+	const figure = async name => Number(await page.locator('.figure', { hasText: name }).locator('dd').innerText())
+	await tidemark.send('added', { workspace_id: 'live', object_id: 'first', path: '/first' })
+	await row(page, '/first').waitFor() // also where the workspace appears later than the view
+	await page.getByRole('button', { name: 'Pause' }).click()
+	const many = 150
+	for (let i = 0; i < many; i++) {
+		await tidemark.send('added', { workspace_id: 'live', object_id: `f${i}`, path: `/f${i}` })
+	}
+	const position = await tidemark.send('updated', { workspace_id: 'live', object_id: 'first', path: '/last' })
+	await fetch(`${tidemark.url}v1/workspaces/live/files/first?at_least=${position}`)
+	await page.waitForTimeout(1000)
+	assert.equal(await figure('Received'), 1, 'the list changes while it is paused')
+	await page.keyboard.press('p')
+	await row(page, '/last').waitFor()
+	const received = await figure('Received')
+	const skipped = await figure('Skipped')
+	const shown = await page.locator('.changes li').count()
+	t.diagnostic(`${received} received, ${shown} shown, ${skipped} skipped`)
+	assert.equal(received, many + 2)
+	assert.equal(shown, 100)
+	assert.equal(skipped, many + 1 - 100, 'one of the 101 before was shown, and moved out of the list')
+	await accessible(page, 'live')
+	await close(page)
+})
+
+test('health shows each partition, and explains what is red', async () => {
+	const page = await open(browser, `${tidemark.url}#/health`)
+	await page.getByText('Partitions').waitFor()
+	assert.equal(await page.locator('tbody tr').count(), 4)
+	assert.equal(await page.locator('.bad').count(), 0)
+	await accessible(page, 'health')
+	await shot(page, 'page-health')
+	await page.route('**/v1/status', route =>
+		route.fulfill({
+			json: {
+				ready: false,
+				reason: 'topic fastio-files-table: the local copy is still being read',
+				partitions: [{ partition: 0, position: '0:7', lag_records: 1234, lag_seconds: 95, ready: false }],
+				duplicates: 3,
+				dead_lettered: 2,
+			},
+		}),
+	)
+	await page.getByText('the local copy is still being read').waitFor()
+	await page.getByText('tidemark dlq list', { exact: true }).waitFor()
+	await page.getByText('tidemark doctor', { exact: true }).first().waitFor()
+	await page.getByText('Processing is 95 s behind').waitFor()
+	await accessible(page, 'health, red')
+	await close(page)
+})
+
+test('the keyboard reaches everything', async () => {
+	const page = await open(browser, tidemark.url)
+	await row(page, '123').waitFor()
+	await page.keyboard.press('?')
+	await page.locator('dialog[open]').waitFor()
+	await accessible(page, 'keys')
+	await page.keyboard.press('Escape')
+	await page.keyboard.press('/')
+	await page.keyboard.type('123')
+	await page.keyboard.press('Enter')
+	await row(page, 'acme.docx').waitFor()
+	await page.keyboard.press('j')
+	await page.keyboard.press('j')
+	await page.keyboard.press('k')
+	await page.keyboard.press('Enter')
+	await page.getByText('tidemark why 123 2vd').waitFor() // the first one by path
+	await page.keyboard.press('Escape')
+	await row(page, 'acme.docx').waitFor()
+	await page.keyboard.press('Escape')
+	await page.getByText('Recent:').waitFor()
+	await close(page)
+})
+
+test('a hidden tab has no stream, and continues where it was', async () => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
+	const hide = hidden =>
+		page.evaluate(is => {
+			Object.defineProperty(document, 'hidden', { configurable: true, value: is })
+			document.dispatchEvent(new Event('visibilitychange'))
+		}, hidden)
+	await page.locator('.mark.live').waitFor()
+	await page.waitForTimeout(1500) // the data is loaded once more after the first cursor
+	const streams = []
+	page.on('request', request => request.resourceType() === 'eventsource' && streams.push(request.url()))
+	const ended = page.waitForEvent('requestfailed', request => request.url().includes('/changes?'))
+	await hide(true)
+	await ended
+	await tidemark.send('added', { workspace_id: '123', object_id: '2hd', path: '/hidden.txt' })
+	await page.waitForTimeout(1000)
+	assert.equal(await row(page, 'hidden.txt').count(), 0, 'a hidden tab loads changes')
+	await hide(false)
+	await row(page, 'hidden.txt').waitFor()
+	assert.equal(streams.length, 1)
+	assert.ok(!streams[0].includes('cursor=latest'), 'it began anew')
+	await close(page)
+})
+
+test('an answer that is too old is said, and what was loaded stays', async () => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
+	await page.locator('.mark.live').waitFor()
+	await row(page, 'q1.pdf').waitFor()
+	const json = { code: 'stale', detail: 'The answer would be 40s old, and at most 30s is allowed: see /v1/status' }
+	const headers = { 'Retry-After': '1' }
+	const counts = /\/v1\/workspaces\/123(\?|$)/
+	await page.route(counts, route => route.fulfill({ status: 503, json, headers }))
+	await tidemark.send('updated', { workspace_id: '123', object_id: '2nb', size: 77 })
+	await page.locator('.banner', { hasText: json.detail }).waitFor()
+	await page.getByText('77 B').waitFor()
+	assert.equal(await page.locator('.figure', { hasText: 'Trashed' }).count(), 1, 'the counts are shown still')
+	await page.unroute(counts)
+	await page.locator('.banner').waitFor({ state: 'detached' })
+	await close(page)
+})
+
+test('a server that is gone is said, and what was missed appears', async () => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
+	await page.locator('.mark.live').waitFor()
+	await row(page, 'q1.pdf').waitFor()
+	await tidemark.kill()
+	await page.locator('.banner', { hasText: 'The server does not answer' }).waitFor()
+	await page.locator('.mark.retrying').waitFor()
+	assert.equal(await row(page, 'q1.pdf').count(), 1, 'what was loaded is shown still')
+	await accessible(page, 'stale')
+	await tidemark.run()
+	await tidemark.send('added', { workspace_id: '123', object_id: '2bk', path: '/back.txt', name: 'back.txt' })
+	await row(page, 'back.txt').waitFor({ timeout: 40_000 })
+	await page.locator('.banner').waitFor({ state: 'detached' })
+	await close(page)
+})
+
+test('the checks of all tests find what they are for', async () => {
+	const page = await open(browser, tidemark.url)
+	await row(page, '123').waitFor()
+	await page.evaluate(() => {
+		document.head.append(Object.assign(document.createElement('style'), { textContent: 'a { color: red }' }))
+		document.querySelector('main').append(document.createElement('img'))
+		fetch('http://127.0.0.1:1/').catch(() => {})
+	})
+	await assert.rejects(accessible(page, 'broken'), /image-alt/)
+	const faults = page.faults.splice(0).join()
+	assert.match(faults, /refused by the policy: style-src-elem/)
+	assert.match(faults, /refused by the policy: connect-src/)
+	await close(page)
+})
