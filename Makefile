@@ -17,7 +17,7 @@ without_broker = comm -23 <(go list ./... | grep -v '^tidemark/e2e$$' | sort) <(
 
 .PHONY: test
 test: ## all that CI runs, about 19 minutes; prints the result and duration of each step
-	@.ci/steps tools lint generated proto unit integration integration-kafka e2e e2e-kafka faults-short
+	@.ci/steps tools generated proto lint+unit+page-test integration integration-kafka e2e e2e-kafka faults-short
 
 .PHONY: build
 build: ## the binary, in bin/

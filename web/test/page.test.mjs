@@ -3,7 +3,9 @@ import { after, before, test } from 'node:test'
 import { accessible, close, launch, open } from './browser.mjs'
 import { Tidemark } from './tidemark.mjs'
 
-const firstDataWithin = 300 // milliseconds, on loopback
+// Before the first data: style, script, icon, and no more requests to the API than this. On loopback and an idle machine
+// they take less than 300 ms; the test only prints the time, which on a busy one says little.
+const requestsBeforeData = 6
 
 let browser, tidemark
 before(async () => {
@@ -42,12 +44,16 @@ test('workspaces are listed, and the first data comes soon', async t => {
 		if (i > 0) await page.reload()
 		await row(page, '123').waitFor()
 		await page.waitForFunction(() => performance.getEntriesByName('data').length > 0)
-		times.push(await page.evaluate(() => performance.getEntriesByName('data')[0].startTime))
+		const [at, requests] = await page.evaluate(() => {
+			const at = performance.getEntriesByName('data')[0].startTime
+			return [at, performance.getEntriesByType('resource').filter(r => r.startTime < at).map(r => r.name)]
+		})
+		times.push(at)
+		assert.ok(requests.length <= requestsBeforeData, `requested before the first data: ${requests.join(', ')}`)
 	}
 	await accessible(page, 'workspaces')
 	await close(page)
 	t.diagnostic(`first data after ${times.map(Math.round).join(', ')} ms; the first without a cache`)
-	assert.ok(Math.min(...times) <= firstDataWithin, `first data after ${times} ms, want ${firstDataWithin}`)
 })
 
 test('a webhook appears in the workspace without reload', async t => {
