@@ -140,6 +140,7 @@ func newTenants(t *testing.T, verifier auth.Verifier, tokens map[string]string) 
 			guard := auth.NewGuard(verifier, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 			c.Authorize, c.Workspaces, c.Session = guard.Authorize, guard.Workspaces, guard.SessionHandler()
 		})
+		f.beginHistory()
 		for _, w := range workspaces {
 			f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: w, Files: 1})
 			for _, id := range append(oddIDs, "a") {
