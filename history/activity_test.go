@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -89,5 +90,55 @@ func TestActivityHasABoundOfKeys(t *testing.T) {
 	if len(found) != maxKeys+4 || found["0 a rest"].Events != 5 || found["0 a actor 7"].Events != 2 ||
 		found["0 * "].Events != maxKeys+6 {
 		t.Errorf("%d keys, rest %+v, a known one %+v", len(found), found["0 a rest"], found["0 a actor 7"])
+	}
+}
+
+// However often notices are repeated, and wherever the reading is interrupted, each counts once. The control does not
+// recognize a repetition.
+func TestActivityIsExact(t *testing.T) {
+	for _, control := range []bool{false, true} {
+		for seed := range uint64(5) {
+			r := rand.New(rand.NewPCG(seed, 32))
+			dir := t.TempDir()
+			c := openCopy(t, dir)
+			c.resume(kafka.Span{}, 0, -1)
+			c.step = time.Millisecond
+			var want Activity
+			at := func() int64 { return int64(want.Events) }
+			for range 300 {
+				switch n := r.IntN(10); {
+				case n == 0:
+					if err := c.Close(); err != nil {
+						t.Fatal(err)
+					}
+					next := c.next
+					c = openCopy(t, dir)
+					c.step = time.Millisecond
+					c.resume(kafka.Span{To: next}, 0, at())
+					if c.next != next {
+						t.Fatalf("resumed at %d, want %d", c.next, next)
+					}
+				case n < 4 && want.Events > 0: // repeated
+					again := r.Int64N(at())
+					c.change("f", again, again-1, func(n *tidemarkv1.Notice) {
+						if control {
+							n.Position.Offset = 1000 + c.next
+						}
+					})
+				default:
+					c.change("f", at(), at()-1)
+					if want.Events == 0 {
+						want.Added++
+					} else {
+						want.Updated++
+						want.BytesAdded++
+					}
+					want.Events++
+				}
+			}
+			if got := c.hours(noon)["0 * "]; (got == want) == control {
+				t.Errorf("seed %d, control %v: %+v, want %+v", seed, control, got, want)
+			}
+		}
 	}
 }

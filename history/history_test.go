@@ -24,12 +24,12 @@ const events = "events-1"
 // A copyTest is a copy of one partition.
 type copyTest struct {
 	*Copy
-	t    *testing.T
+	t    testing.TB
 	next int64
 	step time.Duration // between two records
 }
 
-func openCopy(t *testing.T, dir string) *copyTest {
+func openCopy(t testing.TB, dir string) *copyTest {
 	t.Helper()
 	streams, err := topology.New("test", topology.Sizing{Partitions: 1, Replication: 1, MinISR: 1})
 	if err != nil {

@@ -71,7 +71,7 @@ func (s *Server) lastEventAt(c *call, partition int32, at time.Time) (int64, err
 	if at.After(time.Now()) {
 		return 0, badField("as_of", "as_of must not be in the future")
 	}
-	ctx, cancel := context.WithTimeout(c.request.Context(), c.barrier.wait)
+	ctx, cancel := context.WithTimeout(c.request.Context(), pollTimeout)
 	defer cancel()
 	next, start, err := s.eventAfter(ctx, partition, at)
 	switch {
