@@ -188,9 +188,9 @@ func addActivity(w *localstore.Writer, key, count, rest []byte, a Activity) erro
 
 // Activity calls each with the activity of a workspace in an hour, which is given by a time in it. rest is that of all
 // keys of the dimension beyond the first 1,000.
-func (s *Snapshot) Activity(workspace string, hour time.Time, each func(of Dimension, key string, rest bool,
-	a Activity,
-)) error {
+func (s *Snapshot) Activity(
+	workspace string, hour time.Time, each func(of Dimension, key string, rest bool, a Activity),
+) error {
 	from := hourKey(uint32(hour.Unix()/3600), tidemarkv1.JoinKey(workspace, ""))
 	scan := s.scan.SameSnapshot(s.number, byHour, from, localstore.PrefixEnd(from))
 	defer scan.Close() //nolint:errcheck // Err returns its errors

@@ -14,11 +14,12 @@ import (
 
 // hours returns the activity of a day, by hour, dimension and key.
 func (c *copyTest) hours(from time.Time) map[string]Activity {
-	c.t.Helper()
+	c.tb.Helper()
 	found := map[string]Activity{}
 	for h := range 48 {
 		if err := c.Read(0, func(s *Snapshot) error {
-			return s.Activity("ws", from.Add(time.Duration(h)*time.Hour), func(of Dimension, key string, rest bool, a Activity) {
+			hour := from.Add(time.Duration(h) * time.Hour)
+			return s.Activity("ws", hour, func(of Dimension, key string, rest bool, a Activity) {
 				name := fmt.Sprintf("%d %c %s", h, of, key)
 				if rest {
 					name += "rest"
@@ -26,7 +27,7 @@ func (c *copyTest) hours(from time.Time) map[string]Activity {
 				found[name] = a
 			})
 		}); err != nil {
-			c.t.Fatal(err)
+			c.tb.Fatal(err)
 		}
 	}
 	return found
@@ -104,7 +105,7 @@ func TestActivityIsExact(t *testing.T) {
 			c.resume(kafka.Span{}, 0, -1)
 			c.step = time.Millisecond
 			var want Activity
-			at := func() int64 { return int64(want.Events) }
+			at := func() int64 { return want.Events }
 			for range 300 {
 				switch n := r.IntN(10); {
 				case n == 0:

@@ -27,12 +27,15 @@ func benchNotice(tb testing.TB, offset int64) []byte {
 		}
 		at := 1_790_000_000_000_000 + version
 		return &tidemarkv1.FileState{
-			WorkspaceId: "4123456789012345678", FileId: file, Name: "quarterly report.pdf", ParentId: "2folder00000000000001",
-			Path: fmt.Sprintf("/customers/number %d/reports/2026/quarterly report.pdf", offset%10_000),
-			Size: new(18233 + version), Mime: "application/pdf", Hash: fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Append(nil, offset, version))),
+			WorkspaceId: "4123456789012345678", FileId: file, Name: "quarterly report.pdf",
+			ParentId: "2folder00000000000001",
+			Path:     fmt.Sprintf("/customers/number %d/reports/2026/quarterly report.pdf", offset%10_000),
+			Size:     new(18233 + version), Mime: "application/pdf",
+			Hash:   fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Append(nil, offset, version))),
 			Status: tidemarkv1.Status_STATUS_ACTIVE, Version: version, CreatedAt: &at, UpdatedAt: &at,
 			ActorId: "5123456789012345678", LastEvent: "workspace_storage_file_updated",
-			LastEventId: fmt.Sprintf("evt_%x", md5.Sum(fmt.Append(nil, offset, version))), Position: &tidemarkv1.Position{Offset: offset - 10_000},
+			LastEventId: fmt.Sprintf("evt_%x", md5.Sum(fmt.Append(nil, offset, version))),
+			Position:    &tidemarkv1.Position{Offset: offset - 10_000},
 		}
 	}
 	version := offset/10_000 + 1
@@ -40,7 +43,8 @@ func benchNotice(tb testing.TB, offset int64) []byte {
 	after.Position = &tidemarkv1.Position{Offset: offset}
 	value, err := codecs.Notice{}.Encode(&tidemarkv1.Notice{
 		OpId: "4123456789012345678/evt/" + file, WorkspaceId: "4123456789012345678", FileId: file, Version: &version,
-		EventId: after.LastEventId, Event: after.LastEvent, Position: after.Position, At: *after.UpdatedAt + offset*1000,
+		EventId: after.LastEventId, Event: after.LastEvent, Position: after.Position,
+		At:      *after.UpdatedAt + offset*1000,
 		ActorId: after.ActorId, Before: state(version - 1), After: after,
 		Payload: fmt.Appendf(nil, `{"payload":"%s"}`, strings.Repeat("x", 600)),
 	})
@@ -66,7 +70,8 @@ func BenchmarkApply(b *testing.B) {
 	}
 	b.ResetTimer()
 	for i, value := range values {
-		if err := c.Apply(&kgo.Record{Offset: int64(i), Value: value, Timestamp: time.UnixMicro(1_790_000_100_000_000)}); err != nil {
+		r := &kgo.Record{Offset: int64(i), Value: value, Timestamp: time.UnixMicro(1_790_000_100_000_000)}
+		if err := c.Apply(r); err != nil {
 			b.Fatal(err)
 		}
 	}

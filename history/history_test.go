@@ -24,43 +24,43 @@ const events = "events-1"
 // A copyTest is a copy of one partition.
 type copyTest struct {
 	*Copy
-	t    testing.TB
+	tb   testing.TB
 	next int64
 	step time.Duration // between two records
 }
 
-func openCopy(t testing.TB, dir string) *copyTest {
-	t.Helper()
+func openCopy(tb testing.TB, dir string) *copyTest {
+	tb.Helper()
 	streams, err := topology.New("test", topology.Sizing{Partitions: 1, Replication: 1, MinISR: 1})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	c, err := New(Config{
 		Streams: streams, Dir: dir, Keep: 24 * time.Hour, Log: slog.New(slog.DiscardHandler),
 		Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := c.Open("pin", events); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
-	return &copyTest{Copy: c, t: t, step: time.Hour}
+	tb.Cleanup(func() { c.Close() })
+	return &copyTest{Copy: c, tb: tb, step: time.Hour}
 }
 
 func (c *copyTest) resume(topic kafka.Span, first, lastEvent int64) {
-	c.t.Helper()
+	c.tb.Helper()
 	var err error
 	if c.next, err = c.Resume(0, topic, first, lastEvent, noon); err != nil {
-		c.t.Fatal(err)
+		c.tb.Fatal(err)
 	}
 }
 
 // change applies the notice of a file's change by the event at an offset. before is the offset of the change before, -1
 // for a new file.
 func (c *copyTest) change(file string, at, before int64, edit ...func(*tidemarkv1.Notice)) {
-	c.t.Helper()
+	c.tb.Helper()
 	state := func(offset int64) *tidemarkv1.FileState {
 		if offset < 0 {
 			return nil
@@ -79,28 +79,28 @@ func (c *copyTest) change(file string, at, before int64, edit ...func(*tidemarkv
 	}
 	value, err := codecs.Notice{}.Encode(n)
 	if err != nil {
-		c.t.Fatal(err)
+		c.tb.Fatal(err)
 	}
 	c.record(value)
 }
 
 // record applies a record.
 func (c *copyTest) record(value []byte) {
-	c.t.Helper()
+	c.tb.Helper()
 	written := noon.Add(time.Duration(c.next) * c.step)
 	if err := c.Apply(&kgo.Record{Offset: c.next, Value: value, Timestamp: written}); err != nil {
-		c.t.Fatal(err)
+		c.tb.Fatal(err)
 	}
 	c.next++
 }
 
-// state returns what the copy knows: the bound, and the offsets of a file's changes, the newest first.
-func (c *copyTest) state(file string) string {
-	c.t.Helper()
+// state returns what the copy knows: the bound, and the offsets of the changes of file "f", the newest first.
+func (c *copyTest) state() string {
+	c.tb.Helper()
 	var b strings.Builder
 	if err := c.Read(0, func(s *Snapshot) error {
 		fmt.Fprint(&b, s.Before(), ":")
-		return s.Versions("ws", file, 1<<40, func(n *tidemarkv1.Notice) (bool, error) {
+		return s.Versions("ws", "f", 1<<40, func(n *tidemarkv1.Notice) (bool, error) {
 			fmt.Fprint(&b, " ", n.GetPosition().GetOffset())
 			return true, nil
 		})
@@ -117,7 +117,7 @@ func TestRepeatedNoticesAreKeptOnce(t *testing.T) {
 	for _, at := range []int64{10, 12, 11, 12, 10} {
 		c.change("f", at, at-1)
 	}
-	if got := c.state("f"); got != "-1: 12 11 10" {
+	if got := c.state(); got != "-1: 12 11 10" {
 		t.Error(got)
 	}
 }
@@ -126,12 +126,12 @@ func TestRepeatedNoticesAreKeptOnce(t *testing.T) {
 func TestABeginningInTheMiddle(t *testing.T) {
 	c := openCopy(t, t.TempDir())
 	c.resume(kafka.Span{From: 100, To: 200}, 150, 30)
-	if got := c.state("f"); got != "30:" {
+	if got := c.state(); got != "30:" {
 		t.Errorf("before the first notice: %s", got)
 	}
 	c.change("f", 21, 20)
 	c.change("f", 22, 21)
-	if got := c.state("f"); got != "20: 22 21" || c.next != 152 {
+	if got := c.state(); got != "20: 22 21" || c.next != 152 {
 		t.Errorf("%s, next is %d", got, c.next)
 	}
 }
@@ -145,11 +145,11 @@ func TestTrimSaysWhatIsGone(t *testing.T) {
 	if err := c.Trim(noon.Add(c.Keep() + 2*time.Hour)); err != nil { // the first two
 		t.Fatal(err)
 	}
-	if got := c.state("f"); got != "12: 14 13 11" {
+	if got := c.state(); got != "12: 14 13 11" {
 		t.Error(got)
 	}
 	c.change("f", 12, 11) // repeated, and was removed
-	if got := c.state("f"); got != "12: 14 13 11" {
+	if got := c.state(); got != "12: 14 13 11" {
 		t.Errorf("after a repetition: %s", got)
 	}
 }
@@ -166,7 +166,7 @@ func TestAGapIsNoticed(t *testing.T) {
 	c = openCopy(t, dir)
 	c.resume(kafka.Span{From: 5, To: 9}, 5, 20)
 	c.change("f", 17, 16)
-	if got := c.state("f"); !strings.HasPrefix(got, "16: 17") {
+	if got := c.state(); !strings.HasPrefix(got, "16: 17") {
 		t.Error(got)
 	}
 }
@@ -177,7 +177,9 @@ func TestAMissingNoticeIsNoticed(t *testing.T) {
 	c.resume(kafka.Span{}, 0, -1)
 	c.change("f", 10, -1)
 	c.change("f", 30, 20)
-	for at, want := range map[int64]string{9: "none", 10: "unknown", 19: "unknown", 20: "/d/f-20", 29: "/d/f-20", 30: "unknown"} {
+	for at, want := range map[int64]string{
+		9: "none", 10: "unknown", 19: "unknown", 20: "/d/f-20", 29: "/d/f-20", 30: "unknown",
+	} {
 		if err := c.Read(0, func(s *Snapshot) error {
 			state, known, err := s.FileAt("ws", "f", at)
 			got := state.GetPath()
@@ -204,7 +206,7 @@ func TestForeignRecords(t *testing.T) {
 		c.record([]byte(value))
 	}
 	c.change("f", 1, -1)
-	if got := c.state("f"); got != "-1: 1" {
+	if got := c.state(); got != "-1: 1" {
 		t.Error(got)
 	}
 	if next, _ := c.Next(0); next != 5 {
@@ -217,7 +219,9 @@ func TestKeepIsLimited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for keep, ok := range map[time.Duration]bool{-1: false, 0: false, time.Hour: true, 720 * time.Hour: true, 721 * time.Hour: false} {
+	for keep, ok := range map[time.Duration]bool{
+		-1: false, 0: false, time.Hour: true, 720 * time.Hour: true, 721 * time.Hour: false,
+	} {
 		if _, err := New(Config{Streams: streams, Keep: keep, Metrics: prometheus.NewRegistry()}); (err == nil) != ok {
 			t.Errorf("%s: %v", keep, err)
 		}

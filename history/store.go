@@ -17,10 +17,10 @@ import (
 )
 
 // The store has a notice under several keys. Workspaces and files are escaped as in record keys, so they contain
-// neither "/" nor 0x00. Positions and offsets are 8 bytes, big endian: the keys of a file, and those of a workspace, are
-// in the order of the events topic.
+// neither "/" nor 0x00. Positions and offsets are 8 bytes, big endian: the keys of a file, and those of a workspace,
+// are in the order of the events topic.
 //
-//	byFile       workspace "/" file 0x00 position -> a Notice without what is not shown; only of notices with a version
+//	byFile       workspace "/" file 0x00 position -> a Notice with what is shown; of notices with a version
 //	byWorkspace  workspace "/" position           -> a Notice with what is counted; of each notice
 //	byOffset     offset in the notify topic       -> position, record time, key of the file or workspace
 //	byHour       see activity.go

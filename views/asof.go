@@ -82,8 +82,8 @@ func (s *Server) lastEventAt(c *call, partition int32, at time.Time) (int64, err
 		return 0, problem.New(http.StatusServiceUnavailable, codeNotReached, "the brokers did not answer which event "+
 			"was the last one at that time: try again, or give a position").On("as_of").Retry(time.Second)
 	case start > 0 && next <= start:
-		return 0, problem.New(http.StatusGone, codeAsOfExpired, fmt.Sprintf("the first event that is still in the log, "+
-			"%d:%d, is of a later time", partition, start)).On("as_of")
+		return 0, problem.New(http.StatusGone, codeAsOfExpired, fmt.Sprintf(
+			"the first event that is still in the log, %d:%d, is of a later time", partition, start)).On("as_of")
 	}
 	return s.progress.visible(partition, next) - 1, nil
 }
@@ -136,8 +136,9 @@ func (s *Server) readHistory(c *call, offset int64, read func(h *history.Snapsho
 
 func (s *Server) asOfExpired(partition int32, h *history.Snapshot) error {
 	first := &tidemarkv1.Position{Partition: partition, Offset: h.Before() + 1}
-	return problem.New(http.StatusGone, codeAsOfExpired, fmt.Sprintf("changes are kept for %s, and here from position %s "+
-		"on: ask about that one or a later one", s.history.Keep(), first.Text())).On("as_of")
+	return problem.New(http.StatusGone, codeAsOfExpired, fmt.Sprintf(
+		"changes are kept for %s, and here from position %s on: ask about that one or a later one",
+		s.history.Keep(), first.Text())).On("as_of")
 }
 
 // awaitHistory waits until the copy of the history has read all notices that were in the log at a time.

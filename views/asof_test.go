@@ -44,8 +44,8 @@ func (p *past) change(before, after *tidemarkv1.FileState, edit ...func(*tidemar
 	p.t.Helper()
 	n := &tidemarkv1.Notice{
 		WorkspaceId: "ws", FileId: after.FileId, EventId: "evt", Event: "workspace_storage_file_moved",
-		Position: after.Position, At: after.Position.Offset * 1e6, Before: before, After: after, Version: &after.Version,
-		ActorId: "u1",
+		Position: after.Position, At: after.Position.Offset * 1e6, Before: before, After: after,
+		Version: &after.Version, ActorId: "u1",
 	}
 	for _, e := range edit {
 		e(n)
@@ -151,12 +151,15 @@ func TestHistoryIsBehind(t *testing.T) {
 	p.put(p.version(4, 11, "/d"))
 	p.next++ // is in the topic
 	p.reach(12)
-	for _, target := range []string{"/files/f/history?wait=0", fmt.Sprintf("/files/f?wait=0&as_of=%d:10", p.partition)} {
+	for _, target := range []string{
+		"/files/f/history?wait=0", fmt.Sprintf("/files/f?wait=0&as_of=%d:10", p.partition),
+	} {
 		if w := p.get("/v1/workspaces/ws" + target); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%s: %d %s", target, w.Code, w.Body)
 		}
 	}
-	if w := p.get(fmt.Sprintf("/v1/workspaces/ws/files/f?wait=0&as_of=%d:8", p.partition)); pathOf(w.Body.String()) != "/b" {
+	w := p.get(fmt.Sprintf("/v1/workspaces/ws/files/f?wait=0&as_of=%d:8", p.partition))
+	if pathOf(w.Body.String()) != "/b" {
 		t.Errorf("what it has: %d %s", w.Code, w.Body)
 	}
 }
@@ -167,7 +170,8 @@ func TestAsOf(t *testing.T) {
 	for offset, want := range map[int]string{2: "", 3: "/a", 4: "/a", 5: "/b", 8: "/b", 9: "/c"} {
 		at := fmt.Sprintf("%d:%d", p.partition, offset)
 		w := p.get("/v1/workspaces/ws/files/f?wait=0&as_of=" + at)
-		if got := pathOf(w.Body.String()); got != want || w.Header().Get(headerAsOf) != at || (w.Code == 404) != (want == "") {
+		if got := pathOf(w.Body.String()); got != want || w.Header().Get(headerAsOf) != at ||
+			(w.Code == 404) != (want == "") {
 			t.Errorf("as of %s: %d %s %v", at, w.Code, w.Body, w.Header())
 		}
 	}

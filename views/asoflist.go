@@ -17,7 +17,7 @@ var everyPart = []byte{active, trashed, activeFolder, trashedFolder, unlisted}
 
 // maxPastRows is how many rows a page as of an earlier position reads: files that are not in the listing cost as much
 // as those that are.
-const maxPastRows = 10_000
+const maxPastRows = 5_000
 
 // listFilesAsOf answers a page of a listing as of an earlier position, by file id. A cursor has the position, so that
 // all pages of a listing as of a time are of one.

@@ -12,8 +12,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// maxPastNotices is how many notices are subtracted to answer the counts of a workspace at an earlier position: a second
-// or two of one core.
+// maxPastNotices is how many notices are subtracted to answer the counts of a workspace at an earlier position: some
+// seconds of one core.
 const maxPastNotices = 1_000_000
 
 // maxScans is how many answers that read a whole workspace, or that many notices, are made at the same time.
@@ -25,8 +25,8 @@ func (s *Server) takeScan() (release func(), err error) {
 	case s.scans <- struct{}{}:
 		return func() { <-s.scans }, nil
 	default:
-		return nil, problem.New(http.StatusServiceUnavailable, codeTooManyScans, fmt.Sprintf("%d answers that read whole "+
-			"workspaces are being made, which is the most at a time: try again", maxScans)).Retry(5 * time.Second)
+		return nil, problem.New(http.StatusServiceUnavailable, codeTooManyScans, fmt.Sprintf(
+			"%d answers that read whole workspaces are being made, which is the most at a time: try again", maxScans)).Retry(5 * time.Second)
 	}
 }
 
@@ -60,7 +60,8 @@ func (s *Server) getWorkspaceAsOf(c *call) (*answer, error) {
 		}
 		defer release()
 		n := 0
-		err = h.Counted(c.workspace, offset, row.GetPosition().GetOffset(), func(at int64, notice *tidemarkv1.Notice) error {
+		last := row.GetPosition().GetOffset()
+		err = h.Counted(c.workspace, offset, last, func(at int64, notice *tidemarkv1.Notice) error {
 			if !past.Counted(at) {
 				return nil
 			}

@@ -112,8 +112,8 @@ func (p *historyPage) add(n *tidemarkv1.Notice, limit int) bool {
 		return false
 	}
 	v := fileVersion{
-		Version: n.GetVersion(), Position: n.GetPosition().Text(), At: time.UnixMicro(n.GetAt()).UTC(), Event: n.GetEvent(),
-		EventID: n.GetEventId(), ActorID: n.GetActorId(), Late: n.GetLate(),
+		Version: n.GetVersion(), Position: n.GetPosition().Text(), At: time.UnixMicro(n.GetAt()).UTC(),
+		Event: n.GetEvent(), EventID: n.GetEventId(), ActorID: n.GetActorId(), Late: n.GetLate(),
 		Changed: changesOf(n.GetBefore(), n.GetAfter()), File: codecs.AppendFile(nil, n.GetAfter()),
 	}
 	if cause := n.GetCause(); cause != nil {

@@ -105,8 +105,8 @@ func (w *pastWorld) resume(first int64) {
 func (w *pastWorld) event() *tidemarkv1.Notice {
 	at := &tidemarkv1.Position{Partition: w.partition, Offset: w.events}
 	n := &tidemarkv1.Notice{
-		WorkspaceId: "ws", EventId: fmt.Sprint("e", w.events), Event: "workspace_updated", Position: at, At: w.events * 1e6,
-		Payload: []byte(`{"a":1}`),
+		WorkspaceId: "ws", EventId: fmt.Sprint("e", w.events), Event: "workspace_updated", Position: at,
+		At: w.events * 1e6, Payload: []byte(`{"a":1}`),
 	}
 	w.events++
 	switch w.random.IntN(10) {
@@ -201,7 +201,7 @@ func (w *pastWorld) count(n int) {
 
 func (w *pastWorld) pollAll() {
 	p := w.partition
-	w.now.filesCommit[p], w.now.eventsEnd[p], w.now.filesEnd[p] = w.events, w.events, w.Server.filesNext(p)
+	w.now.filesCommit[p], w.now.eventsEnd[p], w.now.filesEnd[p] = w.events, w.events, w.filesNext(p)
 	w.now.notifyEnd[p], w.now.notifyCommit[p] = int64(len(w.log)), int64(w.counted)
 	w.now.workspacesEnd[p] = w.works[p]
 	w.poll()
@@ -360,7 +360,7 @@ func (w *pastWorld) checkListing(offset int64, atEnd bool) string {
 		if !ok {
 			return ""
 		}
-		if code != http.StatusOK && !(code == http.StatusNotFound && len(w.states) == 0) {
+		if code != http.StatusOK {
 			return fmt.Sprintf("%s as of %d: %d %s", path, offset, code, body)
 		}
 		var page struct {

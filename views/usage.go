@@ -35,12 +35,14 @@ func parseUsage(c *call) (u usageRequest, err error) {
 	if c.query.Has("window") {
 		text := c.query.Get("window")
 		u.window, err = time.ParseDuration(text)
-		if err != nil || u.window < time.Hour || u.window > 24*time.Hour || fmt.Sprintf("%dh", u.window/time.Hour) != text {
+		if err != nil || u.window < time.Hour || u.window > 24*time.Hour || u.windowText() != text {
 			return u, badField("window", "window must be whole hours, from 1h to 24h")
 		}
 	}
 	return u, nil
 }
+
+func (u usageRequest) windowText() string { return fmt.Sprintf("%dh", u.window/time.Hour) }
 
 // A usage is the answer of a usage.
 type usage struct {
@@ -220,7 +222,7 @@ const windowKeys = 1000
 // readActivity returns the activity of a workspace in the last seven days before now.
 func readActivity(h *history.Snapshot, workspace string, u usageRequest, now time.Time) (a usageActivity, err error) {
 	begin := now.Add(-history.Kept).Truncate(time.Hour).UTC()
-	a = usageActivity{Window: fmt.Sprintf("%dh", u.window/time.Hour), From: begin, Windows: []usageWindow{}}
+	a = usageActivity{Window: u.windowText(), From: begin, Windows: []usageWindow{}}
 	if since := h.Since(); since.After(begin) {
 		a.From = since
 	}
@@ -235,17 +237,7 @@ func readActivity(h *history.Snapshot, workspace string, u usageRequest, now tim
 			if hour.Before(begin) {
 				continue
 			}
-			if err := h.Activity(workspace, hour, func(of history.Dimension, key string, rest bool, n history.Activity) {
-				switch t := tallies[of]; {
-				case of == history.All:
-					w.activityTotal = w.plus(activityTotal(n))
-				case t == nil:
-				case rest:
-					t.addRest(activityTotal(n))
-				default:
-					t.add(key, activityTotal(n))
-				}
-			}); err != nil {
+			if err := h.Activity(workspace, hour, w.adder(tallies)); err != nil {
 				return a, err
 			}
 		}
@@ -258,4 +250,21 @@ func readActivity(h *history.Snapshot, workspace string, u usageRequest, now tim
 		a.Windows = append(a.Windows, w)
 	}
 	return a, nil
+}
+
+// adder returns a function that adds the activity of a key to the window.
+func (w *usageWindow) adder(tallies map[history.Dimension]*tally[activityTotal]) func(
+	of history.Dimension, key string, rest bool, n history.Activity,
+) {
+	return func(of history.Dimension, key string, rest bool, n history.Activity) {
+		switch t := tallies[of]; {
+		case of == history.All:
+			w.activityTotal = w.plus(activityTotal(n))
+		case t == nil:
+		case rest:
+			t.addRest(activityTotal(n))
+		default:
+			t.add(key, activityTotal(n))
+		}
+	}
 }

@@ -50,7 +50,8 @@ func TestUsage(t *testing.T) {
 		!window.Start.Equal(time.UnixMicro(now).Truncate(time.Hour)) {
 		t.Errorf("%+v", u.Activity)
 	}
-	if d := cmp.Diff([]keyTotal[activityTotal]{{u1, activityTotal{5, 4, 0, 0, 40, 0}}}, window.By["actor"].Keys); d != "" {
+	actors := []keyTotal[activityTotal]{{u1, activityTotal{5, 4, 0, 0, 40, 0}}}
+	if d := cmp.Diff(actors, window.By["actor"].Keys); d != "" {
 		t.Error(d)
 	}
 	// the totals change with the rows
