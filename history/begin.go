@@ -56,6 +56,7 @@ func (c *Copy) begin(ctx context.Context) (kafka.Spans, error) {
 // behind first, as are those that were written since a time.
 func (c *Copy) Resume(number int32, topic kafka.Span, first, lastEvent int64, since time.Time) (next int64, err error) {
 	p := c.partitions[number]
+	p.oldest = 0
 	offset, ok, err := c.store.Offset(number)
 	if err != nil {
 		return 0, err

@@ -49,6 +49,7 @@ type Copy struct {
 type partition struct {
 	number int32
 	bounds bounds
+	oldest int64 // offset before which no notice is kept: a scan from there does not pass those that were removed
 
 	mu      sync.Mutex
 	next    int64         // offset that is read next; -1 while the store is closed

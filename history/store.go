@@ -246,7 +246,7 @@ func (c *Copy) Trim(now time.Time) error {
 func (c *Copy) trim(p *partition, olderThan time.Time) error {
 	for {
 		var gone [][]byte // entries of byOffset, with their keys
-		scan := c.store.Scan(p.number, byOffset, nil, nil)
+		scan := c.store.Scan(p.number, byOffset, binary.BigEndian.AppendUint64(nil, uint64(p.oldest)), nil)
 		for len(gone) < trimBatch && scan.Next() {
 			value := scan.Value()
 			if len(value) < 16 {
@@ -264,6 +264,7 @@ func (c *Copy) trim(p *partition, olderThan time.Time) error {
 		if err := c.remove(p, gone); err != nil {
 			return err
 		}
+		p.oldest = int64(binary.BigEndian.Uint64(gone[len(gone)-1])) + 1
 	}
 }
 

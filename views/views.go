@@ -1,11 +1,11 @@
 // Package views serves the state of files and workspaces over HTTP, and what changed since a cursor, from local copies
-// of the two tables. It serves searches from an index, and live notices from their topic. One place decides which
-// requests need a token.
+// of the two tables. It serves searches from an index, live notices from their topic, and the past from package
+// history. One place decides which requests need a token.
 //
 // It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do
 // not respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on
-// its length, not on the size of the table. Before a copy was complete once, and past the staleness that the operator
-// allows, it answers 503. It writes to no topic.
+// its length, not on the size of the table. A page of the past reads a bounded number of rows. Before a copy was
+// complete once, and past the staleness that the operator allows, it answers 503. It writes to no topic.
 package views
 
 import (
