@@ -228,6 +228,18 @@ func TestAsOfATime(t *testing.T) {
 	}
 }
 
+// At the end of the log there may be markers of transactions, for which nothing is committed.
+func TestTheLastEventAtATime(t *testing.T) {
+	p := newPast(t)
+	p.moves()
+	p.progress.last.eventsEnd[p.partition], p.progress.last.eventsVisible[p.partition] = 12, 10
+	for offset, want := range map[int64]int64{12: 10, 13: 13, 11: 11, 4: 4} {
+		if got := p.progress.visible(p.partition, offset); got != want {
+			t.Errorf("%d: %d, want %d", offset, got, want)
+		}
+	}
+}
+
 // All pages of a listing as of a time are of the position of the first.
 func TestListingAsOfATime(t *testing.T) {
 	p := newPast(t)

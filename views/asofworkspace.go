@@ -25,8 +25,9 @@ func (s *Server) takeScan() (release func(), err error) {
 	case s.scans <- struct{}{}:
 		return func() { <-s.scans }, nil
 	default:
-		return nil, problem.New(http.StatusServiceUnavailable, codeTooManyScans, fmt.Sprintf(
-			"%d answers that read whole workspaces are being made, which is the most at a time: try again", maxScans)).Retry(5 * time.Second)
+		detail := fmt.Sprintf("%d answers that read whole workspaces are being made, which is the most at a time: "+
+			"try again", maxScans)
+		return nil, problem.New(http.StatusServiceUnavailable, codeTooManyScans, detail).Retry(5 * time.Second)
 	}
 }
 
