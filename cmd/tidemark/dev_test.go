@@ -210,39 +210,6 @@ func TestDev(t *testing.T) {
 	d.stop(t)
 }
 
-// checkPast asks what file 2abc of w/1 was after it was added, and what has happened.
-func (d *devProcess) checkPast(t *testing.T, added, deleted string) {
-	t.Helper()
-	for path, want := range map[string]string{
-		"/files/2abc?as_of=" + added:                          `"status":"active","incomplete":false,"version":1,`,
-		"/files?as_of=" + added:                               `"file_id":"2abc"`,
-		"/files?as_of=" + deleted:                             `"files":[]`,
-		"?as_of=" + added:                                     `"files":1,"bytes":12,"trashed":0,"by_type":{"unknown":1},`,
-		"?as_of=" + deleted:                                   `"files":0,"bytes":0,"trashed":1,"by_type":{},"events":2}`,
-		"/files/2abc/history?at_least=" + deleted:             `"status":{"from":"active","to":"trashed"}`,
-		"/usage?by=folder,actor&at_least=" + deleted:          `"added":1,"updated":0,"deleted":1,"bytes_added":12,`,
-		"/files/2abc/history?limit=1":                         `"complete_from":"` + strings.Split(added, ":")[0] + `:0"`,
-		"?as_of=" + time.Now().UTC().Format(time.RFC3339Nano): `"trashed":1`,
-		"/files/2abc?as_of=2001-01-01T00:00:00Z&wait=0":       `"code":"unknown_file"`,
-	} {
-		if status, body := d.ask(t, d.api+"/v1/workspaces/w%2F1"+path); !strings.Contains(body, want) {
-			t.Errorf("%s: %d %s, want %s", path, status, body, want)
-		}
-	}
-}
-
-// Notices of transactions, and the markers between them.
-func TestThePastWithExactlyOnce(t *testing.T) {
-	data, prefix := t.TempDir(), fmt.Sprintf("cmd%08x", rand.Uint32())
-	d := startDev(t, data, prefix, "--guarantee", "exactly_once")
-	added := d.send(t, data, "--workspace", "w/1", "--file", "2abc", "--event-id", "e1", "--path", "/r/q3.pdf", "--size",
-		"12")
-	deleted := d.send(t, data, "--workspace", "w/1", "--file", "2abc", "--event-id", "e2", "--event",
-		"workspace_storage_file_deleted")
-	d.checkPast(t, added, deleted)
-	d.stop(t)
-}
-
 // pasteExample runs what dev printed to be pasted, in a shell as a newcomer does.
 func (d *devProcess) pasteExample(t *testing.T) {
 	t.Helper()
