@@ -181,7 +181,8 @@ func TestFirstTime(t *testing.T) {
 	}
 	begin := time.Now().Truncate(time.Millisecond)
 	for i := range int32(2) {
-		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: topic.Name, Partition: 2 - i}).FirstErr(); err != nil {
+		r := &kgo.Record{Topic: topic.Name, Partition: 2 - i}
+		if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Millisecond)
