@@ -56,10 +56,28 @@ func AppendFile(b []byte, s *tidemarkv1.FileState) []byte {
 func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
 	o := object{b: append(b, '{')}
 	o.workspaceCounts(w)
+	o.types(w.GetByType())
+	o.name("members")
+	o.b = appendMembers(o.b, w.GetMembers())
+	o.workspaceEvents(w)
+	return append(o.b, '}')
+}
+
+// AppendPastWorkspace appends the JSON of a workspace at an earlier position, of which only the counts are known.
+func AppendPastWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
+	o := object{b: append(b, '{')}
+	o.workspaceCounts(w)
+	o.types(w.GetByType())
+	o.int("events", w.GetEvents())
+	return append(o.b, '}')
+}
+
+// types adds the numbers of files by type, sorted.
+func (o *object) types(byType map[string]int64) {
 	o.name("by_type")
 	types := object{b: append(o.b, '{')}
-	mimes := make([]string, 0, len(w.GetByType()))
-	for mime, n := range w.GetByType() {
+	mimes := make([]string, 0, len(byType))
+	for mime, n := range byType {
 		if n != 0 { // the row keeps a type after its last file is gone
 			mimes = append(mimes, mime)
 		}
@@ -67,13 +85,9 @@ func AppendWorkspace(b []byte, w *tidemarkv1.WorkspaceState) []byte {
 	slices.Sort(mimes)
 	for _, mime := range mimes {
 		types.any(mime)
-		types.b = strconv.AppendInt(types.b, w.GetByType()[mime], 10)
+		types.b = strconv.AppendInt(types.b, byType[mime], 10)
 	}
 	o.b = append(types.b, '}')
-	o.name("members")
-	o.b = appendMembers(o.b, w.GetMembers())
-	o.workspaceEvents(w)
-	return append(o.b, '}')
 }
 
 // AppendWorkspaceCounts appends the JSON of a workspace without its types and members, of which there may be thousands.

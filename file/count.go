@@ -43,21 +43,26 @@ func Count(before *tidemarkv1.WorkspaceState, n *tidemarkv1.Notice, topicID stri
 	return after, true
 }
 
-// updateTotals subtracts a file as it was and adds it as it is.
+// updateTotals is replaceFile on a row that shares its counters of types.
 func updateTotals(w *tidemarkv1.WorkspaceState, before, after *tidemarkv1.FileState) {
+	if TypeOf(before) != TypeOf(after) {
+		w.ByType = maps.Clone(w.GetByType())
+		if w.ByType == nil {
+			w.ByType = make(map[string]int64)
+		}
+	}
+	replaceFile(w, before, after)
+}
+
+// replaceFile subtracts a file as it was and adds it as it is.
+func replaceFile(w *tidemarkv1.WorkspaceState, before, after *tidemarkv1.FileState) {
 	if isTrashed(before) {
 		w.Trashed--
 	}
 	if isTrashed(after) {
 		w.Trashed++
 	}
-	was, is := typeOf(before), typeOf(after)
-	if was != is {
-		w.ByType = maps.Clone(w.GetByType()) // the row before has the same map
-		if w.ByType == nil {
-			w.ByType = make(map[string]int64)
-		}
-	}
+	was, is := TypeOf(before), TypeOf(after)
 	if was != "" {
 		w.Files--
 		w.Bytes -= before.GetSize()
@@ -100,8 +105,8 @@ func isTrashed(s *tidemarkv1.FileState) bool {
 	return s.GetStatus() == tidemarkv1.Status_STATUS_TRASHED && s.GetKind() != tidemarkv1.Kind_KIND_FOLDER
 }
 
-// typeOf is the type that an active file is counted under, empty for any other file and for a folder.
-func typeOf(s *tidemarkv1.FileState) string {
+// TypeOf returns the type that an active file is counted under, empty for any other file and for a folder.
+func TypeOf(s *tidemarkv1.FileState) string {
 	switch {
 	case s.GetStatus() != tidemarkv1.Status_STATUS_ACTIVE, s.GetKind() == tidemarkv1.Kind_KIND_FOLDER:
 		return ""

@@ -138,6 +138,10 @@ func TopicIDs(ctx context.Context, c Config, names ...string) (map[string]commit
 		return nil, err
 	}
 	defer a.Close()
+	return a.topicIDs(ctx, names)
+}
+
+func (a *admin) topicIDs(ctx context.Context, names []string) (map[string]committed.TopicID, error) {
 	return committed.TopicIDs(ctx, a.client, func(topic string, err error) error {
 		switch {
 		case errors.Is(err, kerr.UnknownTopicOrPartition):

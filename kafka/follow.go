@@ -8,6 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/committed"
 )
 
 // A Follower reads a topic without a group, and goes on when it has reached the end. Read stops there.
@@ -57,4 +59,9 @@ func (f *Follower) Starts(ctx context.Context) (map[int32]int64, error) {
 	starts := map[int32]int64{}
 	listed.Each(func(o kadm.ListedOffset) { starts[o.Partition] = o.Offset })
 	return starts, nil
+}
+
+// TopicIDs is TopicIDs with the connections of the follower.
+func (f *Follower) TopicIDs(ctx context.Context, names ...string) (map[string]committed.TopicID, error) {
+	return f.admin.topicIDs(ctx, names)
 }

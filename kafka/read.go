@@ -108,6 +108,26 @@ func OffsetsAt(ctx context.Context, c Config, topic string, at time.Time) (map[i
 	return offsets, nil
 }
 
+// FirstTime returns the lowest timestamp of the first records of a topic's partitions; found is false if there is none.
+func FirstTime(ctx context.Context, c Config, topic string) (first time.Time, found bool, err error) {
+	a, err := c.admin()
+	if err != nil {
+		return first, false, err
+	}
+	defer a.Close()
+	listed, err := a.ListOffsetsAfterMilli(ctx, 0, topic)
+	if err = a.topicError(topic, listed, err); err != nil {
+		return first, false, err
+	}
+	listed.Each(func(o kadm.ListedOffset) {
+		at := time.UnixMilli(o.Timestamp)
+		if o.Timestamp >= 0 && (!found || at.Before(first)) {
+			first, found = at, true
+		}
+	})
+	return first, found, nil
+}
+
 func (a *admin) topicError(topic string, listed kadm.ListedOffsets, err error) error {
 	if err == nil {
 		err = listed.Error()

@@ -173,3 +173,22 @@ func TestReadFetchesMoreOfFewerPartitions(t *testing.T) {
 		}
 	}
 }
+
+func TestFirstTime(t *testing.T) {
+	conf, topic, client := topicForTest(t)
+	if _, found, err := kafka.FirstTime(t.Context(), conf, topic.Name); found || err != nil {
+		t.Errorf("an empty topic: %v, %v", found, err)
+	}
+	begin := time.Now().Truncate(time.Millisecond)
+	for i := range int32(2) {
+		r := &kgo.Record{Topic: topic.Name, Partition: 2 - i}
+		if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	first, found, err := kafka.FirstTime(t.Context(), conf, topic.Name)
+	if !found || err != nil || first.Before(begin) || time.Since(first) < 10*time.Millisecond {
+		t.Errorf("%s after the first record: %v, %v", first.Sub(begin), found, err)
+	}
+}

@@ -131,7 +131,7 @@ func (s Streams) ServeRole() Role {
 		Topics: []TopicUse{
 			{s.Events, read},
 			{s.Files, read},
-			{s.Notify, read}, // end offsets and the last records
+			{s.Notify, read}, // live notices, and the history
 			{s.DLQ, read},    // counts open entries
 			{s.Workspaces, read},
 		},

@@ -22,13 +22,15 @@ const (
 // accessRules are the rules of all routes, by method and template. GET includes HEAD. Where tokens are needed, a route
 // without a rule is refused.
 var accessRules = map[string]access{
-	"GET /v1/workspaces/{workspace}":               ofWorkspace,
-	"GET /v1/workspaces/{workspace}/files":         ofWorkspace,
-	"GET /v1/workspaces/{workspace}/files/{file}":  ofWorkspace,
-	"GET /v1/workspaces/{workspace}/search":        ofWorkspace,
-	"GET /v1/workspaces/{workspace}/notices":       ofWorkspace,
-	"GET /v1/workspaces/{workspace}/changes":       ofWorkspace,
-	"POST /v1/workspaces/{workspace}/changes/diff": ofWorkspace,
+	"GET /v1/workspaces/{workspace}":                      ofWorkspace,
+	"GET /v1/workspaces/{workspace}/files":                ofWorkspace,
+	"GET /v1/workspaces/{workspace}/files/{file}":         ofWorkspace,
+	"GET /v1/workspaces/{workspace}/files/{file}/history": ofWorkspace,
+	"GET /v1/workspaces/{workspace}/search":               ofWorkspace,
+	"GET /v1/workspaces/{workspace}/usage":                ofWorkspace,
+	"GET /v1/workspaces/{workspace}/notices":              ofWorkspace,
+	"GET /v1/workspaces/{workspace}/changes":              ofWorkspace,
+	"POST /v1/workspaces/{workspace}/changes/diff":        ofWorkspace,
 
 	"GET /v1/workspaces": anyToken, // lists only those that the token is for
 	"GET /v1/status":     anyToken,

@@ -140,6 +140,7 @@ func newTenants(t *testing.T, verifier auth.Verifier, tokens map[string]string) 
 			guard := auth.NewGuard(verifier, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 			c.Authorize, c.Workspaces, c.Session = guard.Authorize, guard.Workspaces, guard.SessionHandler()
 		})
+		f.beginHistory()
 		for _, w := range workspaces {
 			f.putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: w, Files: 1})
 			for _, id := range append(oddIDs, "a") {
@@ -162,8 +163,8 @@ func newTenants(t *testing.T, verifier auth.Verifier, tokens map[string]string) 
 	return x
 }
 
-// age is in the status of the installation.
-var age = regexp.MustCompile(`"lag_seconds":[0-9.]+`)
+// age is in the status of the installation, and the hour in a usage.
+var age = regexp.MustCompile(`"lag_seconds":[0-9.]+|"from":"[^"]+"`)
 
 // send writes a request as it is: no client may clean the path.
 func send(t *testing.T, server *httptest.Server, method, target string, header ...string) (status int, h http.Header,

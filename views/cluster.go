@@ -1,6 +1,7 @@
 package views
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,6 +108,29 @@ func (b *brokers) read(ctx context.Context) (r snapshot, err error) {
 	r.searchCommit, _, err = b.committed(ctx, s.SinkGroup(searchSink), s.Index.Name)
 	b.searchCommit = r.searchCommit
 	return r, err
+}
+
+// eventAfter returns the offset of the first event of a partition whose record is later than a time, or the end of the
+// partition if there is none, and the offset at which the partition begins.
+func (b *brokers) eventAfter(ctx context.Context, partition int32, at time.Time) (offset, start int64, err error) {
+	name := b.streams.Events.Name
+	listed, err := b.admin.ListOffsetsAfterMilli(ctx, at.UnixMilli()+1, name) // timestamps are milliseconds
+	if err != nil {
+		return 0, 0, err
+	}
+	found, ok := listed.Lookup(name, partition)
+	if !ok || found.Err != nil {
+		return 0, 0, cmp.Or(found.Err, error(kerr.UnknownTopicOrPartition))
+	}
+	starts, err := b.admin.ListStartOffsets(ctx, name) // after the other one, since it only increases
+	if err != nil {
+		return 0, 0, err
+	}
+	first, ok := starts.Lookup(name, partition)
+	if !ok || first.Err != nil {
+		return 0, 0, cmp.Or(first.Err, error(kerr.UnknownTopicOrPartition))
+	}
+	return found.Offset, first.Offset, nil
 }
 
 // dropStale makes the ends unknown that are below an offset which a commit proves to exist: they are from a stale

@@ -69,6 +69,11 @@ func (s *Server) row(t *table, workspace, file string, into proto.Message) (bool
 }
 
 func (s *Server) getWorkspace(c *call) (*answer, error) {
+	if asked, err := s.checkAsOf(c); err != nil {
+		return nil, err
+	} else if asked {
+		return s.getWorkspaceAsOf(c)
+	}
 	if err := s.begin(c, "", nil); err != nil {
 		return nil, err
 	}
@@ -89,6 +94,20 @@ func unknownWorkspace() error {
 }
 
 func (s *Server) getFile(c *call) (*answer, error) {
+	if asked, err := s.checkAsOf(c); err != nil {
+		return nil, err
+	} else if asked {
+		return s.getFileAsOf(c)
+	}
+	row, err := s.readFile(c)
+	if err != nil {
+		return nil, err
+	}
+	return fileAnswer(c, row), nil
+}
+
+// readFile reads the row of the call's file, once it includes the barrier's position.
+func (s *Server) readFile(c *call) (*tidemarkv1.FileState, error) {
 	var row tidemarkv1.FileState
 	var found bool
 	// A row with the position is enough: all earlier events of the file are folded into it.
@@ -116,11 +135,16 @@ func (s *Server) getFile(c *call) (*answer, error) {
 			"no event of this file was seen, or it was erased: check both ids, "+
 				"or wait for its first event with at_least")
 	}
-	etag := strconv.Quote(strconv.FormatInt(row.GetVersion(), 10))
+	return &row, nil
+}
+
+// fileAnswer returns the answer of a file in a state.
+func fileAnswer(c *call, state *tidemarkv1.FileState) *answer {
+	etag := strconv.Quote(strconv.FormatInt(state.GetVersion(), 10))
 	if matches(c.request.Header.Values("If-None-Match"), etag) {
-		return &answer{status: http.StatusNotModified, etag: etag}, nil
+		return &answer{status: http.StatusNotModified, etag: etag}
 	}
-	return &answer{etag: etag, body: codecs.AppendFile(nil, &row)}, nil
+	return &answer{etag: etag, body: codecs.AppendFile(nil, state)}
 }
 
 // matches compares entity tags weakly, as is specified for If-None-Match.
@@ -137,6 +161,11 @@ func (s *Server) listFiles(c *call) (*answer, error) {
 	q, limit, err := parseQuery(c)
 	if err != nil {
 		return nil, err
+	}
+	if asked, err := s.checkAsOf(c); err != nil {
+		return nil, err
+	} else if asked {
+		return s.listFilesAsOf(c, q, limit)
 	}
 	var from listCursor
 	if cursor := c.query.Get("cursor"); cursor != "" {

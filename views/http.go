@@ -16,6 +16,7 @@ import (
 
 	"tidemark/kafka"
 	"tidemark/problem"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
 // headerLag is on every answer whose age is known.
@@ -43,6 +44,10 @@ const (
 	codeNotReached        = "position_not_reached"
 	codeNoSearch          = "search_not_configured"
 	codeSearchUnavailable = "search_unavailable"
+	codeNoHistory         = "history_not_configured"
+	codeAsOfExpired       = "as_of_expired"
+	codeAsOfTooFar        = "as_of_too_far"
+	codeTooManyScans      = "too_many_scans"
 	codeInternal          = "internal"
 )
 
@@ -71,10 +76,11 @@ type call struct {
 	coverage *coverage // of what it is answered from
 	lag      time.Duration
 	lagKnown bool
-	reached  bool      // the barrier's position is in a row that the handler has read
-	noStore  bool      // nobody may keep the answer
-	until    time.Time // the end of any waiting
-	release  func()    // called after the answer was written; nil: nothing to release
+	asOf     *tidemarkv1.Position // that the answer is about; nil: the present state
+	reached  bool                 // the barrier's position is in a row that the handler has read
+	noStore  bool                 // nobody may keep the answer
+	until    time.Time            // the end of any waiting
+	release  func()               // called after the answer was written; nil: nothing to release
 }
 
 // A route is one resource with its methods. Any other parameter is refused: a misspelt one would silently ask for
@@ -96,13 +102,26 @@ func (s *Server) routeList() []route {
 			[]string{"limit", "cursor", "at_least", "wait"},
 			s.listWorkspaces,
 		},
-		{"/v1/workspaces/{workspace}", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getWorkspace},
+		{
+			"/v1/workspaces/{workspace}", readOnly, s.workspaces,
+			[]string{"as_of", "at_least", "wait"},
+			s.getWorkspace,
+		},
 		{
 			"/v1/workspaces/{workspace}/files", readOnly, s.files,
-			[]string{"path_prefix", "status", "kind", "limit", "cursor", "at_least", "wait"},
+			[]string{"path_prefix", "status", "kind", "limit", "cursor", "as_of", "at_least", "wait"},
 			s.listFiles,
 		},
-		{"/v1/workspaces/{workspace}/files/{file}", readOnly, s.files, []string{"at_least", "wait"}, s.getFile},
+		{
+			"/v1/workspaces/{workspace}/files/{file}", readOnly, s.files,
+			[]string{"as_of", "at_least", "wait"},
+			s.getFile,
+		},
+		{
+			"/v1/workspaces/{workspace}/files/{file}/history", readOnly, s.files,
+			[]string{"limit", "cursor", "at_least", "wait"},
+			s.getHistory,
+		},
 		{
 			"/v1/workspaces/{workspace}/search", readOnly, s.files,
 			[]string{"q", "path_prefix", "mime", "status", "limit", "cursor", "at_least", "wait"},
@@ -119,6 +138,11 @@ func (s *Server) routeList() []route {
 			s.files,
 			[]string{"path_prefix", "status", "kind", "at_least", "wait"},
 			s.diffFiles,
+		},
+		{
+			"/v1/workspaces/{workspace}/usage", readOnly, s.files,
+			[]string{"by", "window", "at_least", "wait"},
+			s.getUsage,
 		},
 		{"/v1/workspaces/{workspace}/notices", readOnly, s.files, nil, s.getNotices},
 		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
@@ -303,6 +327,9 @@ func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	}
 	if c.lagKnown {
 		h.Set(headerLag, seconds(c.lag))
+	}
+	if c.asOf != nil {
+		h.Set(headerAsOf, c.asOf.Text())
 	}
 	if a.etag != "" {
 		h.Set("ETag", a.etag)

@@ -317,7 +317,7 @@ func TestUnknownParameter(t *testing.T) {
 	for target, says := range map[string]string{
 		"/openapi.json?x=1":         `"detail":"there are no parameters here: leave them out"`,
 		"/v1/status?x=1":            "there are: at_least, wait\"",
-		"/v1/workspaces/w/files?x=": "there are: path_prefix, status, kind, limit, cursor, at_least, wait\"",
+		"/v1/workspaces/w/files?x=": "there are: path_prefix, status, kind, limit, cursor, as_of, at_least, wait\"",
 	} {
 		if w := f.get(target); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), says) {
 			t.Errorf("%s: %d %s, want %s", target, w.Code, w.Body, says)

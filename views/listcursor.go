@@ -36,15 +36,20 @@ type query struct {
 	status    string
 	kind      string
 	prefix    string // of the path; "" lists by file id
+	asOf      string // the parameter as_of; with it a listing is by file id
 }
 
-func (q query) byPath() bool { return q.prefix != "" }
+func (q query) byPath() bool { return q.prefix != "" && q.asOf == "" }
 
 // sum is a checksum of a position and the query. It detects mistakes, not attacks: a forged cursor shows only what
 // other pages of the same query show.
 func (q query) sum(tail []byte) []byte {
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(q.workspace), []byte(q.status), []byte(q.kind), []byte(q.prefix), tail} {
+	parts := [][]byte{[]byte(q.workspace), []byte(q.status), []byte(q.kind), []byte(q.prefix), tail}
+	if q.asOf != "" {
+		parts = append(parts, []byte(q.asOf))
+	}
+	for _, part := range parts {
 		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
 		h.Write(part)
 	}

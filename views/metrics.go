@@ -54,6 +54,30 @@ func (m *metrics) registerGauges(r prometheus.Registerer, s *Server) {
 		}))
 		r.MustRegister(&lagCollector{server: s, table: &t.coverage})
 	}
+	if s.history != nil {
+		r.MustRegister(&historyLag{s})
+	}
+}
+
+var historyLagRecords = prometheus.NewDesc("tidemark_history_lag_records",
+	"Notices that the history has not read.", []string{"partition"}, nil)
+
+// A historyLag reports the lag of the history by partition. Partitions whose lag is not known are left out.
+type historyLag struct{ server *Server }
+
+// Describe implements prometheus.Collector.
+func (c *historyLag) Describe(out chan<- *prometheus.Desc) { out <- historyLagRecords }
+
+// Collect implements prometheus.Collector.
+func (c *historyLag) Collect(out chan<- prometheus.Metric) {
+	for i := range c.server.files.frontiers {
+		next, _ := c.server.history.Next(int32(i))
+		end, _ := c.server.progress.notifyEnd(int32(i), time.Time{})
+		if next >= 0 && end != unknown {
+			out <- prometheus.MustNewConstMetric(historyLagRecords, prometheus.GaugeValue, float64(max(0, end-next)),
+				strconv.Itoa(i))
+		}
+	}
 }
 
 var (

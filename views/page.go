@@ -125,9 +125,14 @@ type partScan struct {
 type partScans []*partScan
 
 func openScans(s *localstore.Store, partition int32, q query, from []byte) (partScans, error) {
+	return openParts(s, partition, q, parts[q.kind][q.status], from)
+}
+
+// openParts opens scans of these parts, whatever kind and status the query has.
+func openParts(s *localstore.Store, partition int32, q query, parts, from []byte) (partScans, error) {
 	var scans partScans
 	workspace := tidemarkv1.EscapePart(q.workspace)
-	for _, part := range parts[q.kind][q.status] {
+	for _, part := range parts {
 		space, begin := byID, indexPrefix(workspace, part)
 		head := len(begin)
 		if q.byPath() {

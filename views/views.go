@@ -1,11 +1,11 @@
 // Package views serves the state of files and workspaces over HTTP, and what changed since a cursor, from local copies
-// of the two tables. It serves searches from an index, and live notices from their topic. One place decides which
-// requests need a token.
+// of the two tables. It serves searches from an index, live notices from their topic, and the past from package
+// history. One place decides which requests need a token.
 //
 // It promises that an answer is not older than its Tidemark-Lag-Seconds, except for the first 2 s in which brokers do
 // not respond; that a read with at_least includes the effect of that position; and that the cost of a page depends on
-// its length, not on the size of the table. Before a copy was complete once, and past the staleness that the operator
-// allows, it answers 503. It writes to no topic.
+// its length, not on the size of the table. A page of the past reads a bounded number of rows. Before a copy was
+// complete once, and past the staleness that the operator allows, it answers 503. It writes to no topic.
 package views
 
 import (
@@ -15,11 +15,13 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"tidemark/history"
 	"tidemark/kafka"
 	"tidemark/topology"
 )
@@ -51,6 +53,9 @@ type Config struct {
 	MaxStaleness time.Duration
 	// CursorLifetime is how long a cursor of the changes is valid; zero: 30 days.
 	CursorLifetime time.Duration
+	// History is how long changes are kept, for the history of files and for answers as of an earlier position; at most
+	// the retention of the notify topic. Zero: they are answered 501.
+	History time.Duration
 	// Duplicates returns how many events were dropped as duplicates; nil if the files processor runs in another
 	// process.
 	Duplicates func() int64
@@ -65,16 +70,23 @@ type Server struct {
 	workspaces *table
 	search     *searchCoverage // nil: no search
 	notices    *notices
+	history    *history.Copy // nil: none
 	progress   *progress
 	metrics    *metrics
 	handler    http.Handler
 	heartbeat  time.Duration // between two heartbeats of a stream
 	shared     sharedPages
-	diffs      chan struct{}   // has an element for each diff that is being answered
+	diffs      chan struct{} // has an element for each diff that is being answered
+	scans      chan struct{} // the same of answers that read a whole workspace
+	usages     usageCache
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
 
 	recheckEvery time.Duration // see whileAllowed
+
+	// eventAfter is brokers.eventAfter.
+	eventAfter func(ctx context.Context, partition int32, at time.Time) (offset, start int64, err error)
+	cluster    atomic.Pointer[brokers] // nil before Run
 }
 
 // New returns a Server that does nothing until Run.
@@ -86,7 +98,7 @@ func New(conf Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval}
-	s.diffs = make(chan struct{}, maxDiffs)
+	s.diffs, s.scans = make(chan struct{}, maxDiffs), make(chan struct{}, maxScans)
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)
@@ -95,6 +107,16 @@ func New(conf Config) (*Server, error) {
 	if conf.Search != nil {
 		s.search = newSearchCoverage(conf.Streams.Events.Partitions, conf.Search.VisibleAfter)
 	}
+	if conf.History != 0 {
+		var err error
+		if s.history, err = history.New(history.Config{
+			Kafka: conf.Kafka, Streams: conf.Streams, Dir: filepath.Join(conf.Dir, "history"), Keep: conf.History,
+			Log: conf.Log, Metrics: conf.Metrics,
+		}); err != nil {
+			return nil, err
+		}
+	}
+	s.eventAfter = s.askEventAfter
 	s.notices = newNotices(conf.Log, conf.Kafka, conf.Streams.Notify.Name)
 	s.progress = newProgress(s.files, s.workspaces, s.search, conf.Log)
 	s.metrics.registerGauges(conf.Metrics, s)
@@ -109,13 +131,25 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	defer cluster.close()
+	s.cluster.Store(cluster)
 	group, ctx := errgroup.WithContext(ctx)
 	context.AfterFunc(ctx, s.stop)
 	group.Go(func() error { return s.files.run(ctx, s.conf.Kafka, s.conf.Streams) })
 	group.Go(func() error { return s.workspaces.run(ctx, s.conf.Kafka, s.conf.Streams) })
 	group.Go(func() error { s.progress.run(ctx, cluster); return nil })
 	group.Go(func() error { s.notices.run(ctx); return nil })
+	if s.history != nil {
+		group.Go(func() error { return s.history.Run(ctx) })
+	}
 	return group.Wait()
+}
+
+func (s *Server) askEventAfter(ctx context.Context, partition int32, at time.Time) (offset, start int64, err error) {
+	cluster := s.cluster.Load()
+	if cluster == nil {
+		return 0, 0, errors.New("not started")
+	}
+	return cluster.eventAfter(ctx, partition, at)
 }
 
 // Stop ends the requests that wait, with 503, and those that stream: an HTTP server that shuts down would wait for

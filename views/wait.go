@@ -38,14 +38,15 @@ func parseWait(s string) (time.Duration, error) {
 	return time.Duration(n) * unit, err
 }
 
-// A barrier has the parameters at_least and wait.
+// A barrier has the parameters at_least and wait. With as_of a call waits for a position too.
 type barrier struct {
-	position *tidemarkv1.Position // nil: none
-	wait     time.Duration
+	position  *tidemarkv1.Position // nil: none
+	parameter string               // that has it
+	wait      time.Duration
 }
 
 func parseBarrier(query url.Values) (barrier, error) {
-	b := barrier{wait: defaultWait}
+	b := barrier{parameter: "at_least", wait: defaultWait}
 	var err error
 	if query.Has("wait") {
 		if b.wait, err = parseWait(query.Get("wait")); err != nil {
@@ -73,7 +74,7 @@ func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key stri
 	}
 	partition, offset := b.position.GetPartition(), b.position.GetOffset()
 	if last := s.conf.Streams.Events.Partitions - 1; int(partition) > last {
-		return badField("at_least", fmt.Sprintf("there is no partition %d: partitions are 0 to %d", partition, last))
+		return badField(b.parameter, fmt.Sprintf("there is no partition %d: partitions are 0 to %d", partition, last))
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.wait)
 	defer cancel()
@@ -134,7 +135,7 @@ var errStopping = errors.New("stopping")
 func waitError(ctx context.Context, b barrier, err error) error {
 	switch {
 	case errors.Is(err, errBeyondEnd):
-		return badField("at_least", fmt.Sprintf("position %s is beyond the end of the log: "+
+		return badField(b.parameter, fmt.Sprintf("position %s is beyond the end of the log: "+
 			"use a position as the webhook endpoint answered it", b.position.Text()))
 	case errors.Is(err, context.Canceled): // the client has left
 		return err
@@ -143,7 +144,7 @@ func waitError(ctx context.Context, b barrier, err error) error {
 	}
 	detail := fmt.Sprintf("position %s was not reached within %s: try again, or raise wait (at most 60s)",
 		b.position.Text(), b.wait)
-	return problem.New(http.StatusServiceUnavailable, codeNotReached, detail).On("at_least").Retry(time.Second)
+	return problem.New(http.StatusServiceUnavailable, codeNotReached, detail).On(b.parameter).Retry(time.Second)
 }
 
 var errBeyondEnd = errors.New("beyond the end of the log")

@@ -163,6 +163,7 @@ func TestDev(t *testing.T) {
 	if got, want := d.get(t, "w/1", "2abc", at), (fileState{"q3.pdf", "/r/q3.pdf", 12, "active", 1, at}); got != want {
 		t.Errorf("after added: %+v, want %+v", got, want)
 	}
+	added := at
 	at = d.send(t, data, "--workspace", "w/1", "--file", "2abc", "--event-id", "e2", "--event",
 		"workspace_storage_file_deleted")
 	want := fileState{"q3.pdf", "/r/q3.pdf", 12, "trashed", 2, at}
@@ -173,6 +174,7 @@ func TestDev(t *testing.T) {
 		"2abc  /r/q3.pdf  12") {
 		t.Errorf("ls:\n%s", out)
 	}
+	d.checkPast(t, added, at)
 	tail := func() string {
 		return succeed(t, "tail", "notify", "--topic-prefix", prefix, "--brokers", d.brokers, "--from", "start",
 			"--until-end", "-o", "json")
@@ -204,6 +206,7 @@ func TestDev(t *testing.T) {
 	if out := tail(); strings.Count(out, "\n") != 3 {
 		t.Errorf("notices after a restart:\n%s", out)
 	}
+	d.checkPast(t, added, at)
 	d.stop(t)
 }
 

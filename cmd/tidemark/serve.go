@@ -19,6 +19,7 @@ type serveFlags struct {
 	APIAddr        string        `help:"Address of the query API." name:"api-addr" default:"${api_addr}" placeholder:"HOST:PORT" address:"listen"`
 	MaxStaleness   time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
 	CursorLifetime time.Duration `help:"How long a cursor of the changes is valid." default:"720h" placeholder:"TIME"`
+	History        time.Duration `help:"How long changes of files are kept, for their history and for answers as of an earlier position; at most 720h, the retention of the notify topic. 0 for none." default:"168h" placeholder:"TIME"`
 }
 
 // maxReaders is how many connections the query API has open: a request may wait for up to a minute, and an answer may
@@ -82,7 +83,7 @@ func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]ser
 	config := views.Config{
 		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(conf.data, "views"),
 		Log: log, Metrics: h.registry,
-		MaxStaleness: f.MaxStaleness, CursorLifetime: f.CursorLifetime,
+		MaxStaleness: f.MaxStaleness, CursorLifetime: f.CursorLifetime, History: f.History,
 		Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search, Page: page,
 	}
 	if h.apiGuard != nil {

@@ -55,6 +55,18 @@ func (s *Scan) Next() bool {
 	return s.iter.Next()
 }
 
+// Previous moves to the previous key, at first to the last one, and reports whether there is one.
+func (s *Scan) Previous() bool {
+	if s.err != nil {
+		return false
+	}
+	if !s.started {
+		s.started = true
+		return s.iter.Last()
+	}
+	return s.iter.Prev()
+}
+
 // Key returns the key without partition and space; valid until the next call of Next.
 func (s *Scan) Key() []byte { return s.iter.Key()[storeKeyHead:] }
 
@@ -64,22 +76,41 @@ func (s *Scan) Value() []byte { return s.iter.Value() }
 // Get returns the value of a key, of any space of the partition, in the snapshot of s; nil when there is none. It is
 // valid until the next call of Get.
 func (s *Scan) Get(partition int32, space Space, key []byte) (value []byte, err error) {
+	full := storeKey(partition, space, key)
+	found, value, err := s.seek(full)
+	if err != nil || !bytes.Equal(found, full) {
+		return nil, err
+	}
+	return value, nil
+}
+
+// First returns the first key in [from, to), of any space of the partition, in the snapshot of s; nil when there is
+// none. Key and value are valid until the next call of First or Get.
+func (s *Scan) First(partition int32, space Space, from, to []byte) (key, value []byte, err error) {
+	found, value, err := s.seek(storeKey(partition, space, from))
+	if err != nil || found == nil || bytes.Compare(found, storeKey(partition, space, to)) >= 0 {
+		return nil, nil, err
+	}
+	return found[storeKeyHead:], value, nil
+}
+
+// seek returns the first key of the database that is not less than full.
+func (s *Scan) seek(full []byte) (key, value []byte, err error) {
 	if s.err != nil {
-		return nil, s.store.wrapError("read", s.err)
+		return nil, nil, s.store.wrapError("read", s.err)
 	}
 	if s.points == nil {
 		if s.points, err = s.iter.Clone(pebble.CloneOptions{IterOptions: &pebble.IterOptions{}}); err != nil {
-			return nil, s.store.wrapError("read", err)
+			return nil, nil, s.store.wrapError("read", err)
 		}
 	}
-	full := storeKey(partition, space, key)
-	if s.points.SeekGE(full) && bytes.Equal(s.points.Key(), full) {
-		return s.points.Value(), nil
+	if s.points.SeekGE(full) {
+		return s.points.Key(), s.points.Value(), nil
 	}
 	if err := s.points.Error(); err != nil {
-		return nil, s.store.wrapError("read", err)
+		return nil, nil, s.store.wrapError("read", err)
 	}
-	return nil, nil
+	return nil, nil, nil
 }
 
 // Offset returns the changelog offset that the partition is at in the snapshot of s; ok is false when none is stored.

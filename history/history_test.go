@@ -1,0 +1,229 @@
+package history
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/codecs"
+	"tidemark/kafka"
+	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"tidemark/topology"
+)
+
+// noon is when the records of these tests are written.
+var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+
+const events = "events-1"
+
+// A copyTest is a copy of one partition.
+type copyTest struct {
+	*Copy
+	tb   testing.TB
+	next int64
+	step time.Duration // between two records
+}
+
+func openCopy(tb testing.TB, dir string) *copyTest {
+	tb.Helper()
+	streams, err := topology.New("test", topology.Sizing{Partitions: 1, Replication: 1, MinISR: 1})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c, err := New(Config{
+		Streams: streams, Dir: dir, Keep: 24 * time.Hour, Log: slog.New(slog.DiscardHandler),
+		Metrics: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := c.Open("pin", events); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close() })
+	return &copyTest{Copy: c, tb: tb, step: time.Hour}
+}
+
+func (c *copyTest) resume(topic kafka.Span, first, lastEvent int64) {
+	c.tb.Helper()
+	var err error
+	if c.next, err = c.Resume(0, topic, first, lastEvent, noon); err != nil {
+		c.tb.Fatal(err)
+	}
+}
+
+// change applies the notice of a file's change by the event at an offset. before is the offset of the change before, -1
+// for a new file.
+func (c *copyTest) change(file string, at, before int64, edit ...func(*tidemarkv1.Notice)) {
+	c.tb.Helper()
+	state := func(offset int64) *tidemarkv1.FileState {
+		if offset < 0 {
+			return nil
+		}
+		return &tidemarkv1.FileState{
+			WorkspaceId: "ws", FileId: file, Version: offset + 1, Path: fmt.Sprintf("/d/%s-%d", file, offset),
+			Size: new(offset), Status: tidemarkv1.Status_STATUS_ACTIVE, Position: &tidemarkv1.Position{Offset: offset},
+		}
+	}
+	n := &tidemarkv1.Notice{
+		WorkspaceId: "ws", FileId: file, EventId: "e", Event: "workspace_storage_file_updated", Version: new(at + 1),
+		Position: &tidemarkv1.Position{Offset: at}, At: noon.UnixMicro(), Before: state(before), After: state(at),
+	}
+	for _, e := range edit {
+		e(n)
+	}
+	value, err := codecs.Notice{}.Encode(n)
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	c.record(value)
+}
+
+// record applies a record.
+func (c *copyTest) record(value []byte) {
+	c.tb.Helper()
+	written := noon.Add(time.Duration(c.next) * c.step)
+	if err := c.Apply(&kgo.Record{Offset: c.next, Value: value, Timestamp: written}); err != nil {
+		c.tb.Fatal(err)
+	}
+	c.next++
+}
+
+// state returns what the copy knows: the bound, and the offsets of the changes of file "f", the newest first.
+func (c *copyTest) state() string {
+	c.tb.Helper()
+	var b strings.Builder
+	if err := c.Read(0, func(s *Snapshot) error {
+		fmt.Fprint(&b, s.Before(), ":")
+		return s.Versions("ws", "f", 1<<40, func(n *tidemarkv1.Notice) (bool, error) {
+			fmt.Fprint(&b, " ", n.GetPosition().GetOffset())
+			return true, nil
+		})
+	}); err != nil {
+		return err.Error()
+	}
+	return b.String()
+}
+
+// After a failed send the topic has 10, 12, 11, 12.
+func TestRepeatedNoticesAreKeptOnce(t *testing.T) {
+	c := openCopy(t, t.TempDir())
+	c.resume(kafka.Span{}, 0, -1)
+	for _, at := range []int64{10, 12, 11, 12, 10} {
+		c.change("f", at, at-1)
+	}
+	if got := c.state(); got != "-1: 12 11 10" {
+		t.Error(got)
+	}
+}
+
+// A copy that begins in the middle has the notices of all events after the one before the first notice.
+func TestABeginningInTheMiddle(t *testing.T) {
+	c := openCopy(t, t.TempDir())
+	c.resume(kafka.Span{From: 100, To: 200}, 150, 30)
+	if got := c.state(); got != "30:" {
+		t.Errorf("before the first notice: %s", got)
+	}
+	c.change("f", 21, 20)
+	c.change("f", 22, 21)
+	if got := c.state(); got != "20: 22 21" || c.next != 152 {
+		t.Errorf("%s, next is %d", got, c.next)
+	}
+}
+
+func TestTrimSaysWhatIsGone(t *testing.T) {
+	c := openCopy(t, t.TempDir())
+	c.resume(kafka.Span{}, 0, -1)
+	for _, at := range []int64{10, 12, 11, 13, 14} {
+		c.change("f", at, at-1)
+	}
+	if err := c.Trim(noon.Add(c.Keep() + 2*time.Hour)); err != nil { // the first two
+		t.Fatal(err)
+	}
+	if got := c.state(); got != "12: 14 13 11" {
+		t.Error(got)
+	}
+	c.change("f", 12, 11) // repeated, and was removed
+	if got := c.state(); got != "12: 14 13 11" {
+		t.Errorf("after a repetition: %s", got)
+	}
+}
+
+// A copy that was down for longer than the topic keeps notices lacks some.
+func TestAGapIsNoticed(t *testing.T) {
+	dir := t.TempDir()
+	c := openCopy(t, dir)
+	c.resume(kafka.Span{}, 0, -1)
+	c.change("f", 10, -1)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c = openCopy(t, dir)
+	c.resume(kafka.Span{From: 5, To: 9}, 5, 20)
+	c.change("f", 17, 16)
+	if got := c.state(); !strings.HasPrefix(got, "16: 17") {
+		t.Error(got)
+	}
+}
+
+// The state before a change answers nothing about positions before the change before it.
+func TestAMissingNoticeIsNoticed(t *testing.T) {
+	c := openCopy(t, t.TempDir())
+	c.resume(kafka.Span{}, 0, -1)
+	c.change("f", 10, -1)
+	c.change("f", 30, 20)
+	for at, want := range map[int64]string{
+		9: "none", 10: "unknown", 19: "unknown", 20: "/d/f-20", 29: "/d/f-20", 30: "unknown",
+	} {
+		if err := c.Read(0, func(s *Snapshot) error {
+			state, known, err := s.FileAt("ws", "f", at)
+			got := state.GetPath()
+			if !known {
+				got = "unknown"
+			} else if state == nil {
+				got = "none"
+			}
+			if got != want || known && state != nil && state.GetFileId() != "f" {
+				t.Errorf("as of %d: %s, want %s", at, got, want)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What another program writes, and notices of another partition, change nothing.
+func TestForeignRecords(t *testing.T) {
+	c := openCopy(t, t.TempDir())
+	c.resume(kafka.Span{}, 0, -1)
+	for _, value := range []string{"", "{}", "no json", `{"workspace_id":"ws","position":"3:1"}`} {
+		c.record([]byte(value))
+	}
+	c.change("f", 1, -1)
+	if got := c.state(); got != "-1: 1" {
+		t.Error(got)
+	}
+	if next, _ := c.Next(0); next != 5 {
+		t.Errorf("next is %d", next)
+	}
+}
+
+func TestKeepIsLimited(t *testing.T) {
+	streams, err := topology.New("test", topology.Single)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for keep, ok := range map[time.Duration]bool{
+		-1: false, 0: false, time.Hour: true, 720 * time.Hour: true, 721 * time.Hour: false,
+	} {
+		if _, err := New(Config{Streams: streams, Keep: keep, Metrics: prometheus.NewRegistry()}); (err == nil) != ok {
+			t.Errorf("%s: %v", keep, err)
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package views
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+)
+
+func runPastWorld(t *testing.T, seed uint64, fault pastFault) string {
+	t.Helper()
+	w := newPastWorld(t, seed, fault)
+	for range 300 {
+		switch n := w.random.IntN(100); {
+		case n < 25:
+			w.epoch()
+		case n < 50:
+			w.apply(w.random.IntN(30))
+		case n < 65:
+			w.count(w.random.IntN(30))
+		case n < 80:
+			w.pollAll()
+		case n < 83:
+			w.restart()
+		case n < 86:
+			w.trim()
+		case w.events > 0:
+			if m := w.check(w.random.Int64N(w.events), false); m != "" {
+				return m
+			}
+		}
+	}
+	t.Logf("seed %d: %d of %d requests were answered while the server was behind", seed, w.answered, w.asked)
+	w.apply(len(w.log))
+	w.count(len(w.log))
+	w.pollAll()
+	for offset := w.random.Int64N(4); offset < w.events; offset += 1 + w.random.Int64N(8) {
+		if m := w.check(offset, true); m != "" {
+			return m
+		}
+	}
+	for id := range w.states {
+		if m := w.checkHistory(id); m != "" {
+			return m
+		}
+	}
+	return ""
+}
+
+// checkHistory compares the history of a file with its states.
+func (w *pastWorld) checkHistory(id string) string {
+	all := w.states[id]
+	if all[len(all)-1].Status == isErased {
+		return ""
+	}
+	cursor := ""
+	for i := len(all) - 1; ; {
+		r := w.get(fmt.Sprintf("/v1/workspaces/ws/files/%s/history?limit=3&wait=0&cursor=%s", id, cursor))
+		var page struct {
+			Versions []struct {
+				Version  int64
+				Position string
+			}
+			NextCursor   string `json:"next_cursor"`
+			CompleteFrom string `json:"complete_from"`
+		}
+		if err := json.Unmarshal(r.Body.Bytes(), &page); err != nil || r.Code != 200 {
+			return fmt.Sprintf("history of %s: %d %s", id, r.Code, r.Body)
+		}
+		for _, v := range page.Versions {
+			if i < 0 || v.Version != all[i].Version || v.Position != all[i].Position.Text() {
+				return fmt.Sprintf("history of %s has %+v, want %v", id, v, all[max(0, i)])
+			}
+			i--
+		}
+		if cursor = page.NextCursor; cursor != "" {
+			continue
+		}
+		if i >= 0 && all[i].Position.Offset > w.keptFrom() {
+			return fmt.Sprintf("history of %s lacks %v, and is said to be complete from %s", id, all[i],
+				page.CompleteFrom)
+		}
+		return ""
+	}
+}
+
+// Files, listings and counts as of any position are those of the model, however often notices are repeated, wherever
+// the reading is interrupted, and whatever is not kept any more. A server that has not read enough says so.
+func TestThePastIsExact(t *testing.T) {
+	for seed := range uint64(12) {
+		if m := runPastWorld(t, seed, noFault); m != "" {
+			t.Errorf("seed %d: %s", seed, m)
+		}
+	}
+}
+
+// The same judge finds a history that is wrong.
+func TestAWrongHistoryIsFound(t *testing.T) {
+	for name, fault := range map[string]pastFault{
+		"loses": loses, "applies twice": appliesTwice, "forgets bounds": forgetsBounds,
+	} {
+		found := 0
+		for seed := range uint64(5) {
+			if runPastWorld(t, seed, fault) != "" {
+				found++
+			}
+		}
+		if found < 3 {
+			t.Errorf("%s: found with %d of 5 seeds", name, found)
+		}
+	}
+}
