@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -80,7 +79,7 @@ func (s *Server) getWorkspace(c *call) (*answer, error) {
 	if !found {
 		return nil, unknownWorkspace()
 	}
-	return &answer{body: codecs.AppendWorkspace(nil, &row)}, nil
+	return withTag(codecs.AppendWorkspace(nil, &row)), nil
 }
 
 func unknownWorkspace() error {
@@ -117,20 +116,7 @@ func (s *Server) getFile(c *call) (*answer, error) {
 				"or wait for its first event with at_least")
 	}
 	etag := strconv.Quote(strconv.FormatInt(row.GetVersion(), 10))
-	if matches(c.request.Header.Values("If-None-Match"), etag) {
-		return &answer{status: http.StatusNotModified, etag: etag}, nil
-	}
 	return &answer{etag: etag, body: codecs.AppendFile(nil, &row)}, nil
-}
-
-// matches compares entity tags weakly, as is specified for If-None-Match.
-func matches(headers []string, etag string) bool {
-	for tag := range strings.SplitSeq(strings.Join(headers, ","), ",") {
-		if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == "*" || tag == etag {
-			return true
-		}
-	}
-	return false
 }
 
 func (s *Server) listFiles(c *call) (*answer, error) {

@@ -70,11 +70,13 @@ type Server struct {
 	handler    http.Handler
 	heartbeat  time.Duration // between two heartbeats of a stream
 	shared     sharedPages
+	pastEnds   pastEnds
 	diffs      chan struct{}   // has an element for each diff that is being answered
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
 
 	recheckEvery time.Duration // see whileAllowed
+	uploadPause  time.Duration
 }
 
 // New returns a Server that does nothing until Run.
@@ -85,7 +87,7 @@ func New(conf Config) (*Server, error) {
 	if _, err := conf.Kafka.Franz(); err != nil { // wrong settings are reported before Run
 		return nil, err
 	}
-	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval}
+	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval, uploadPause: uploadPause}
 	s.diffs = make(chan struct{}, maxDiffs)
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
