@@ -113,7 +113,10 @@ func (s *Server) diffFiles(c *call) (*answer, error) {
 func (s *Server) parseDiff(c *call) (body diffRequest, err error) {
 	d := json.NewDecoder(s.upload(c, maxDiffBytes))
 	d.DisallowUnknownFields()
-	err = d.Decode(&body)
+	object := &body
+	if err = d.Decode(&object); err == nil && object == nil {
+		err = errors.New("it is null")
+	}
 	if err == nil {
 		if _, end := d.Token(); !errors.Is(end, io.EOF) {
 			err = cmp.Or(end, errors.New("there is something after the object"))

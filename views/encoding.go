@@ -12,7 +12,6 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
-
 )
 
 // minCompressed is the length of the shortest body that is compressed. A shorter one fits into a packet as it is.
@@ -135,4 +134,3 @@ func wantsSizesAsText(h http.Header) bool {
 	}
 	return false
 }
-

@@ -15,10 +15,10 @@ import (
 
 func TestSizesAsText(t *testing.T) {
 	for in, want := range map[string]string{
-		``:                          ``,
-		`{"size":9007199254740993}`: `{"size":"9007199254740993"}`,
-		`{"size":0,"version":3,"bytes":-1}`:                      `{"size":"0","version":3,"bytes":"-1"}`,
-		`[{"size":1},{"bytes":2}]`:                               `[{"size":"1"},{"bytes":"2"}]`,
+		``:                                  ``,
+		`{"size":9007199254740993}`:         `{"size":"9007199254740993"}`,
+		`{"size":0,"version":3,"bytes":-1}`: `{"size":"0","version":3,"bytes":"-1"}`,
+		`[{"size":1},{"bytes":2}]`:          `[{"size":"1"},{"bytes":"2"}]`,
 		`{"name":"\"size\":1","path":"size","size":5}`:           `{"name":"\"size\":1","path":"size","size":"5"}`,
 		`{"name":"a\\","size":5}`:                                `{"name":"a\\","size":"5"}`,
 		`{"by_type":{"size":1,"a/b":2},"bytes":3}`:               `{"by_type":{"size":1,"a/b":2},"bytes":"3"}`,
@@ -58,7 +58,7 @@ func TestEveryAnswerHasSizesAsText(t *testing.T) {
 		for accept, want := range map[string]string{
 			c.media: `:9007199254740993`, c.media + ";IEEE754Compatible=true": `:"9007199254740993"`,
 			"text/html, " + c.media + "; ieee754compatible=TRUE;q=0.5": `:"9007199254740993"`,
-			c.media + ";IEEE754Compatible=false":                        `:9007199254740993`,
+			c.media + ";IEEE754Compatible=false":                       `:9007199254740993`,
 		} {
 			request, err := http.NewRequestWithContext(t.Context(), c.method, server.URL+c.path,
 				strings.NewReader(`{"files":[]}`))

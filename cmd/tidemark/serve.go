@@ -17,8 +17,8 @@ import (
 
 // serveFlags are the settings of the query API.
 type serveFlags struct {
-	APIAddr        string        `help:"Address of the query API." name:"api-addr" default:"${api_addr}" placeholder:"HOST:PORT" address:"listen"`
-	MaxStaleness   time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
+	APIAddr      string        `help:"Address of the query API." name:"api-addr" default:"${api_addr}" placeholder:"HOST:PORT" address:"listen"`
+	MaxStaleness time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
 	corsFlags
 	CursorLifetime time.Duration `help:"How long a cursor of the changes is valid." default:"720h" placeholder:"TIME"`
 }
