@@ -77,8 +77,8 @@ func startAPI(t *testing.T) *api {
 	t.Helper()
 	a := &api{dir: artifacts(t)}
 	tokens := filepath.Join(a.dir, "tokens.yml")
-	entry := fmt.Sprintf("- {name: e2e, sha256: %x, workspaces: [\"*\"], rights: [read]}\n", sha256.Sum256([]byte(token)))
-	if err := os.WriteFile(tokens, []byte(entry), 0o600); err != nil {
+	entry := fmt.Appendf(nil, `- {name: e2e, sha256: %x, workspaces: ["*"], rights: [read]}`, sha256.Sum256([]byte(token)))
+	if err := os.WriteFile(tokens, entry, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ingress := rig.FreeAddr()
@@ -149,8 +149,8 @@ func (a *api) sendOn(t *testing.T) (stop func()) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &provider.Sender{
-		URL: func() string { return a.webhooks }, Secret: secret, Pace: rate.NewLimiter(5, 1), Timeout: 10 * time.Second,
-		Client: http.DefaultClient,
+		URL: func() string { return a.webhooks }, Secret: secret, Pace: rate.NewLimiter(5, 1),
+		Timeout: 10 * time.Second, Client: http.DefaultClient,
 	}
 	done := make(chan struct{})
 	go func() {
@@ -213,7 +213,8 @@ func (a *api) pythonClient(t *testing.T) {
 	interpreter := python(t)
 	generate := exec.Command(filepath.Join(filepath.Dir(interpreter), "openapi-python-client"), "generate", "--meta",
 		"none", "--path", a.document, "--output-path", filepath.Join(a.dir, "tidemark_client"), "--fail-on-warning")
-	generate.Env = append(os.Environ(), "PATH="+filepath.Dir(interpreter)+string(os.PathListSeparator)+os.Getenv("PATH"))
+	path := filepath.Dir(interpreter) + string(os.PathListSeparator) + os.Getenv("PATH") // it runs ruff
+	generate.Env = append(os.Environ(), "PATH="+path)
 	if out, err := generate.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -131,7 +131,8 @@ func TestDiffRefuses(t *testing.T) {
 	if w := f.post("/v1/workspaces/nope/changes/diff", `{}`); code(t, w) != codeUnknownWorkspace {
 		t.Errorf("unknown: %d %s", w.Code, w.Body)
 	}
-	if w := f.get("/v1/workspaces/ws/changes/diff"); code(t, w) != codeMethod || w.Header().Get("Allow") != "POST, OPTIONS" {
+	w := f.get("/v1/workspaces/ws/changes/diff")
+	if code(t, w) != codeMethod || w.Header().Get("Allow") != "POST, OPTIONS" {
 		t.Errorf("GET: %d %s", w.Code, w.Body)
 	}
 }

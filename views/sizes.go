@@ -2,9 +2,9 @@ package views
 
 import "bytes"
 
-// A number over 2^53 - 1 loses digits in a client that reads numbers as doubles, as JavaScript does. Only sizes in bytes
-// can be that large: versions and counts rise by one with each event. So only they become strings on request, and all of
-// them, so that a field has one type.
+// A number over 2^53 - 1 loses digits in a client that reads numbers as doubles, as JavaScript does. Only sizes in
+// bytes can be that large: versions and counts rise by one with each event. So only they become strings on request, and
+// all of them, so that a field has one type.
 
 // sizeFields are the fields that are sizes in bytes, as their names are in JSON.
 var sizeFields = map[string]bool{`"size"`: true, `"bytes"`: true}
@@ -22,18 +22,18 @@ func sizesAsText(b []byte) []byte {
 			return append(out, b...)
 		}
 		end := endOfString(b, begin)
-		name := string(b[begin:end])
+		name := b[begin:end]
 		out, b = append(out, b[:end]...), b[end:]
 		if len(b) == 0 || b[0] != ':' { // it is not a name
 			continue
 		}
 		switch {
-		case sizeFields[name]:
+		case sizeFields[string(name)]:
 			if n := digits(b[1:]); n > 0 {
 				out = append(append(append(out, ':', '"'), b[1:1+n]...), '"')
 				b = b[1+n:]
 			}
-		case namedByOthers[name]:
+		case namedByOthers[string(name)]:
 			n := 1 + endOfValue(b[1:])
 			out, b = append(out, b[:n]...), b[n:]
 		}

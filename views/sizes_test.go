@@ -78,7 +78,8 @@ func TestEveryAnswerHasSizesAsText(t *testing.T) {
 				}
 			}
 			response.Body.Close()
-			if found = strings.TrimPrefix(found, "data: "); !strings.Contains(found, want) || !json.Valid([]byte(found)) {
+			found = strings.TrimPrefix(found, "data: ")
+			if !strings.Contains(found, want) || !json.Valid([]byte(found)) {
 				t.Errorf("%s %s with Accept %s: %s", c.method, c.path, accept, found)
 			}
 			asks := strings.Contains(want, `"`) && c.media == jsonType

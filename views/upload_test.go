@@ -21,15 +21,15 @@ func TestSlowUpload(t *testing.T) {
 	server.Config.ReadTimeout = 100 * time.Millisecond
 	server.Start()
 	defer server.Close()
-	send := func(pause time.Duration) *http.Response {
+	send := func(pause time.Duration) (status int, answer string) {
 		conn, err := net.Dial("tcp", server.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
 		const body = `{"files":[]}`
-		fmt.Fprintf(conn, "POST /v1/workspaces/ws/changes/diff HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n",
-			len(body))
+		fmt.Fprintf(conn, "POST /v1/workspaces/ws/changes/diff HTTP/1.1\r\nHost: localhost\r\n"+
+			"Content-Length: %d\r\n\r\n", len(body))
 		for i := range body {
 			if _, err := conn.Write([]byte{body[i]}); err != nil {
 				break // it is answered already
@@ -40,15 +40,18 @@ func TestSlowUpload(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return response
+		defer response.Body.Close()
+		all, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		return response.StatusCode, string(all)
 	}
-	response := send(30 * time.Millisecond)
-	if body, err := io.ReadAll(response.Body); response.StatusCode != 200 || err != nil {
-		t.Errorf("a slow client: %d %s, %v", response.StatusCode, body, err)
+	if status, answer := send(30 * time.Millisecond); status != http.StatusOK {
+		t.Errorf("a slow client: %d %s", status, answer)
 	}
-	response = send(600 * time.Millisecond)
-	body, err := io.ReadAll(response.Body)
-	if response.StatusCode != http.StatusRequestTimeout || !strings.Contains(string(body), codeSlowUpload) || err != nil {
-		t.Errorf("a client that stops: %d %s, %v", response.StatusCode, body, err)
+	status, answer := send(600 * time.Millisecond)
+	if status != http.StatusRequestTimeout || !strings.Contains(answer, codeSlowUpload) {
+		t.Errorf("a client that stops: %d %s", status, answer)
 	}
 }

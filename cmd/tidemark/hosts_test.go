@@ -23,7 +23,8 @@ func TestHostNames(t *testing.T) {
 		handler.ServeHTTP(w, r)
 		return w.Code, w.Body.String()
 	}
-	open := hostFlags{AllowedHost: []string{"Tidemark.internal", "other.internal:8080"}}.allowHosts(nil, "node-1:8080", next)
+	flags := hostFlags{AllowedHost: []string{"Tidemark.internal", "other.internal:8080"}}
+	open := flags.allowHosts(nil, "node-1:8080", next)
 	for host, want := range map[string]int{
 		"127.0.0.1:8080": 200, "127.0.0.1": 200, "[::1]:8080": 200, "[::1]": 200, "10.1.2.3:8080": 200,
 		"[fe80::1%25eth0]:8080": 200, "localhost": 200, "LocalHost:8080": 200, "localhost.:8080": 200,
