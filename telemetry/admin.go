@@ -27,6 +27,9 @@ func AdminHandler(registry *prometheus.Registry, readiness *Readiness) http.Hand
 				report.Reasons[s.Check] = s.Err.Error()
 			}
 		}
+		if !report.Ready {
+			w.Header().Set("Retry-After", "1")
+		}
 		answer(w, status, report)
 	})
 	mux.Handle("GET /metrics",

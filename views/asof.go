@@ -218,5 +218,5 @@ func (s *Server) getFileAsOf(c *call) (*answer, error) {
 	if state == nil || partOf(state) == 0 {
 		return nil, problem.New(http.StatusNotFound, codeUnknownFile, "there was no such file at that position")
 	}
-	return fileAnswer(c, state), nil
+	return fileAnswer(state), nil
 }

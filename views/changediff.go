@@ -90,7 +90,7 @@ func (s *Server) diffFiles(c *call) (*answer, error) {
 		return nil, problem.New(http.StatusServiceUnavailable, codeTooManyDiffs, fmt.Sprintf(
 			"%d diffs are being answered, which is the most at a time: try again", maxDiffs)).Retry(5 * time.Second)
 	}
-	body, err := parseDiff(c.request)
+	body, err := s.parseDiff(c)
 	if err != nil {
 		return nil, err
 	}
@@ -110,14 +110,20 @@ func (s *Server) diffFiles(c *call) (*answer, error) {
 	return &answer{stream: func(out *stream) error { return s.writeDiff(out, d) }}, nil
 }
 
-func parseDiff(r *http.Request) (body diffRequest, err error) {
-	d := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxDiffBytes))
+func (s *Server) parseDiff(c *call) (body diffRequest, err error) {
+	d := json.NewDecoder(s.upload(c, maxDiffBytes))
 	d.DisallowUnknownFields()
-	err = d.Decode(&body)
+	object := &body
+	if err = d.Decode(&object); err == nil && object == nil {
+		err = errors.New("it is null")
+	}
 	if err == nil {
 		if _, end := d.Token(); !errors.Is(end, io.EOF) {
 			err = cmp.Or(end, errors.New("there is something after the object"))
 		}
+	}
+	if slow := uploaded(c, err); slow != nil {
+		return body, slow
 	}
 	_, tooLong := errors.AsType[*http.MaxBytesError](err)
 	switch {

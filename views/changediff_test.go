@@ -118,6 +118,7 @@ func TestDiffRefuses(t *testing.T) {
 		{``, codeBadField, "EOF", 400},
 		{`{"files":[{"id":"a"}],"after":"a"}`, codeBadField, `not after \"a\"`, 400},
 		{`{"files":[{"id":"c"}],"through":"b"}`, codeBadField, `up to \"b\"`, 400},
+		{`null`, codeBadField, "it is null", 400},
 		{`{"after":"b","through":"b"}`, codeBadField, "greater than after", 400},
 		{many, codeTooLarge, "100000 files", 413},
 		{`{"files":[{"id":"` + strings.Repeat("x", maxDiffBytes), codeTooLarge, "16 MiB", 413},
@@ -130,7 +131,8 @@ func TestDiffRefuses(t *testing.T) {
 	if w := f.post("/v1/workspaces/nope/changes/diff", `{}`); code(t, w) != codeUnknownWorkspace {
 		t.Errorf("unknown: %d %s", w.Code, w.Body)
 	}
-	if w := f.get("/v1/workspaces/ws/changes/diff"); code(t, w) != codeMethod || w.Header().Get("Allow") != "POST" {
+	w := f.get("/v1/workspaces/ws/changes/diff")
+	if code(t, w) != codeMethod || w.Header().Get("Allow") != "POST, OPTIONS" {
 		t.Errorf("GET: %d %s", w.Code, w.Body)
 	}
 }

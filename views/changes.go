@@ -130,11 +130,15 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 	if next, _ := f.offsets(); next >= offset {
 		return nil
 	}
-	began := time.Now()
+	topic := hashTopic(s.files.topicID.Load())
+	asked := s.pastEnds.firstUse(pastEnd{topic, partition, offset})
+	endsBefore := func() bool {
+		return s.progress.changelogEndsBefore(partition, offset, asked.Add(endConfirmedAfter))
+	}
 	defer s.progress.pollFaster()()
 	ctx, cancel := context.WithDeadline(c.request.Context(), c.until)
 	defer cancel()
-	for {
+	for !endsBefore() {
 		changed := f.waitRecord()
 		next, _ := f.offsets()
 		if next >= offset {
@@ -150,13 +154,14 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 		if err := c.request.Context().Err(); err != nil {
 			return err
 		}
-		if s.progress.changelogEndsBefore(partition, offset, began.Add(endConfirmedAfter)) {
-			return s.expired(c, "the files table ends before the cursor", false)
+		if endsBefore() {
+			break
 		}
 		return problem.New(http.StatusServiceUnavailable, codeNotReached, fmt.Sprintf("this instance has %d "+
 			"records of the files table to read before it can continue at this cursor: try again, or raise wait "+
 			"(at most 60s)", offset-next)).On("cursor").Retry(time.Second)
 	}
+	return s.expired(c, "the files table ends before the cursor", false)
 }
 
 // pollChanges returns the first page after a cursor. With the parameter wait it waits for a change in the query.

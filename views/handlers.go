@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -85,7 +84,7 @@ func (s *Server) getWorkspace(c *call) (*answer, error) {
 	if !found {
 		return nil, unknownWorkspace()
 	}
-	return &answer{body: codecs.AppendWorkspace(nil, &row)}, nil
+	return withTag(codecs.AppendWorkspace(nil, &row)), nil
 }
 
 func unknownWorkspace() error {
@@ -103,7 +102,7 @@ func (s *Server) getFile(c *call) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fileAnswer(c, row), nil
+	return fileAnswer(row), nil
 }
 
 // readFile reads the row of the call's file, once it includes the barrier's position.
@@ -139,22 +138,9 @@ func (s *Server) readFile(c *call) (*tidemarkv1.FileState, error) {
 }
 
 // fileAnswer returns the answer of a file in a state.
-func fileAnswer(c *call, state *tidemarkv1.FileState) *answer {
+func fileAnswer(state *tidemarkv1.FileState) *answer {
 	etag := strconv.Quote(strconv.FormatInt(state.GetVersion(), 10))
-	if matches(c.request.Header.Values("If-None-Match"), etag) {
-		return &answer{status: http.StatusNotModified, etag: etag}
-	}
 	return &answer{etag: etag, body: codecs.AppendFile(nil, state)}
-}
-
-// matches compares entity tags weakly, as is specified for If-None-Match.
-func matches(headers []string, etag string) bool {
-	for tag := range strings.SplitSeq(strings.Join(headers, ","), ",") {
-		if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == "*" || tag == etag {
-			return true
-		}
-	}
-	return false
 }
 
 func (s *Server) listFiles(c *call) (*answer, error) {

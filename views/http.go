@@ -35,6 +35,7 @@ const (
 	codeCursorExpired     = "cursor_expired"
 	codeTooLarge          = "too_large"
 	codeTooManyDiffs      = "too_many_diffs"
+	codeSlowUpload        = "slow_upload"
 	codeUnknownWorkspace  = "unknown_workspace"
 	codeUnknownFile       = "unknown_file"
 	codeUnknownPath       = "unknown_path"
@@ -64,11 +65,13 @@ type answer struct {
 	body        []byte
 	stream      func(*stream) error
 	handler     http.Handler
+	form        form
 }
 
 // A call is one request to a resource.
 type call struct {
 	request         *http.Request
+	control         *http.ResponseController
 	workspace, file string
 	query           url.Values
 	barrier         barrier
@@ -177,7 +180,7 @@ func (s *Server) api(list []route) *mux.Router {
 		allowed[r.template] = append(allowed[r.template], r.methods...)
 	}
 	for _, template := range slices.Sorted(maps.Keys(allowed)) { // after all others, which take precedence
-		router.Handle(template, s.refuse(methodNotAllowed(allowed[template])))
+		router.Handle(template, s.otherMethods(template, allowed[template]))
 	}
 	router.NotFoundHandler = s.refuse(unknownPath())
 	return router
@@ -195,14 +198,34 @@ func unknownPath() *problem.Problem {
 
 func methodNotAllowed(allowed []string) *problem.Problem {
 	detail := "use " + strings.Join(allowed, " or ")
-	return problem.New(http.StatusMethodNotAllowed, codeMethod, detail).With("Allow", strings.Join(allowed, ", "))
+	return problem.New(http.StatusMethodNotAllowed, codeMethod, detail).With("Allow", allow(allowed))
+}
+
+// allow returns the header Allow of a resource with these methods.
+func allow(methods []string) string { return strings.Join(methods, ", ") + ", " + http.MethodOptions }
+
+// otherMethods answers OPTIONS, which needs no token: the methods depend on nothing but the path's form. It refuses all
+// others.
+func (s *Server) otherMethods(template string, allowed []string) http.Handler {
+	refuse := s.refuse(methodNotAllowed(allowed))
+	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if request.Method != http.MethodOptions {
+			refuse.ServeHTTP(w, request)
+			return
+		}
+		w.Header().Set("Allow", allow(allowed))
+		w.WriteHeader(http.StatusNoContent)
+		s.metrics.request(template, http.StatusNoContent, 0)
+	})
 }
 
 // serve is the one place that writes answers, counts them and logs errors.
 func (s *Server) serve(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		begin := time.Now()
-		c := &call{request: request, coverage: &r.table.coverage}
+		c := &call{
+			request: request, control: http.NewResponseController(w), coverage: &r.table.coverage,
+		}
 		defer func() {
 			if c.release != nil {
 				c.release()
@@ -239,11 +262,12 @@ func (s *Server) serve(r route) http.Handler {
 		if !c.lagKnown && a.status != http.StatusUnauthorized && a.status != http.StatusForbidden {
 			c.lag, c.lagKnown = s.lagFor(c)
 		}
+		a.encode(w.Header(), request)
 		s.writeHead(w, c, a)
 		if a.stream == nil || request.Method == http.MethodHead {
 			w.Write(a.body)
 			err = nil
-		} else if err = s.stream(w, request, a.stream); err != nil {
+		} else if err = s.stream(w, request, a); err != nil {
 			a.status = http.StatusInternalServerError
 			s.conf.Log.ErrorContext(request.Context(), "stream failed", "route", r.template, "error", err)
 		}
@@ -336,7 +360,7 @@ func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	}
 	if a.status != http.StatusNotModified {
 		if a.contentType == "" {
-			a.contentType = "application/json"
+			a.contentType = jsonType
 		}
 		h.Set("Content-Type", a.contentType)
 		h.Set("X-Content-Type-Options", "nosniff")

@@ -7,4 +7,4 @@ import _ "embed"
 //go:embed openapi.json
 var openAPI []byte
 
-func (s *Server) getOpenAPI(*call) (*answer, error) { return &answer{body: openAPI}, nil }
+func (s *Server) getOpenAPI(*call) (*answer, error) { return withTag(openAPI), nil }

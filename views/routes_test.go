@@ -231,14 +231,15 @@ func TestRoutesNameTheirMethods(t *testing.T) {
 		t.Errorf("an unknown parameter of POST: %d %s", w.Code, w.Body)
 	}
 	for target, want := range map[string]string{
-		"/v1/workspaces/ws/echo": "POST",
-		"/v1/status":             "GET, HEAD, DELETE",
-		"/v1/workspaces/ws":      "GET, HEAD",
+		"/v1/workspaces/ws/echo": "POST, OPTIONS",
+		"/v1/status":             "GET, HEAD, DELETE, OPTIONS",
+		"/v1/workspaces/ws":      "GET, HEAD, OPTIONS",
 	} {
-		for _, method := range []string{"PUT", "OPTIONS"} {
-			if w := send(method, target); code(t, w) != codeMethod || w.Header().Get("Allow") != want {
-				t.Errorf("%s %s: %d, Allow %q, want %q", method, target, w.Code, w.Header().Get("Allow"), want)
-			}
+		if w := send("PUT", target); code(t, w) != codeMethod || w.Header().Get("Allow") != want {
+			t.Errorf("PUT %s: %d, Allow %q, want %q", target, w.Code, w.Header().Get("Allow"), want)
+		}
+		if w := send("OPTIONS", target); w.Code != http.StatusNoContent || w.Header().Get("Allow") != want {
+			t.Errorf("OPTIONS %s: %d, Allow %q, want %q", target, w.Code, w.Header().Get("Allow"), want)
 		}
 	}
 	if n := f.answered(echoed, "201"); n != 1 {

@@ -80,7 +80,7 @@ func (s *Server) searchFiles(c *call) (*answer, error) {
 		}
 		files = append(files, f...)
 	}
-	return pageOf(files, p.Next, nil), nil
+	return withTag(pageOf(files, p.Next, nil).body), nil
 }
 
 func parseSearch(c *call) (q SearchQuery, err error) {

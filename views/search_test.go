@@ -112,7 +112,7 @@ func TestSearchProblems(t *testing.T) {
 	if code(t, w) != codeNoSearch || w.Code != 501 || !strings.Contains(w.Body.String(), "--search-url") {
 		t.Errorf("without an index: %d %s", w.Code, w.Body)
 	}
-	if w := f.do("POST", "/v1/workspaces/ws/search"); w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD" {
+	if w := f.do("POST", "/v1/workspaces/ws/search"); w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD, OPTIONS" {
 		t.Errorf("POST: %d, Allow %q", w.Code, w.Header().Get("Allow"))
 	}
 }

@@ -2,8 +2,11 @@ package views
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"time"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 // streamWriteTimeout is how long a client of a stream may take to accept a write; then its connection is closed. It is
@@ -18,7 +21,9 @@ const heartbeatInterval = 15 * time.Second
 type stream struct {
 	context.Context
 	w      http.ResponseWriter
-	failed bool // a write: the client has left, or is too slow
+	form   form
+	zip    *gzip.Writer // nil: not compressed
+	failed bool         // a write: the client has left, or is too slow
 }
 
 // Write buffers a part; the stream is not usable after an error.
@@ -27,9 +32,29 @@ func (s *stream) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	setWriteDeadline(s.w, streamWriteTimeout)
-	n, err := s.w.Write(b)
+	sent, to := b, io.Writer(s.w)
+	if s.form.sizesAsText {
+		sent = sizesAsText(b)
+	}
+	if s.zip != nil {
+		to = s.zip
+	}
+	if _, err := to.Write(sent); err != nil {
+		s.failed = true
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// close ends the compressed data.
+func (s *stream) close() error {
+	if s.zip == nil {
+		return nil
+	}
+	setWriteDeadline(s.w, streamWriteTimeout)
+	err := s.zip.Close()
 	s.failed = s.failed || err != nil
-	return n, err
+	return err
 }
 
 // Flush sends what is buffered.
@@ -38,21 +63,34 @@ func (s *stream) Flush() error {
 		return err
 	}
 	setWriteDeadline(s.w, streamWriteTimeout)
-	err := http.NewResponseController(s.w).Flush()
+	var err error
+	if s.zip != nil {
+		err = s.zip.Flush()
+	}
+	if err == nil {
+		err = http.NewResponseController(s.w).Flush()
+	}
 	s.failed = s.failed || err != nil
 	return err
 }
 
-// stream sends the headers and runs write. It returns an error only if write failed for another reason than the end of
-// the stream's context or a failed write.
-func (s *Server) stream(w http.ResponseWriter, request *http.Request, write func(*stream) error) error {
+// stream sends the headers and runs the answer's stream. It returns an error only if that failed for another reason
+// than the end of the stream's context or a failed write.
+func (s *Server) stream(w http.ResponseWriter, request *http.Request, a *answer) error {
 	ctx, cancel := context.WithCancel(request.Context())
 	defer cancel()
 	defer context.AfterFunc(s.running, cancel)()
-	out := &stream{Context: ctx, w: w}
-	err := out.Flush()
+	out := &stream{Context: ctx, w: w, form: a.form}
+	err := out.Flush() // of the headers
+	if a.form.gzip {
+		out.zip = newZip(w)
+		defer zips.Put(out.zip)
+	}
 	if err == nil {
-		err = write(out)
+		err = a.stream(out)
+	}
+	if err == nil {
+		err = out.close()
 	}
 	if ctx.Err() != nil || out.failed {
 		return nil

@@ -76,6 +76,7 @@ type Server struct {
 	handler    http.Handler
 	heartbeat  time.Duration // between two heartbeats of a stream
 	shared     sharedPages
+	pastEnds   pastEnds
 	diffs      chan struct{} // has an element for each diff that is being answered
 	scans      chan struct{} // the same of answers that read a whole workspace
 	usages     usageCache
@@ -83,6 +84,7 @@ type Server struct {
 	stop       context.CancelFunc
 
 	recheckEvery time.Duration // see whileAllowed
+	uploadPause  time.Duration
 
 	// eventAfter is brokers.eventAfter.
 	eventAfter func(ctx context.Context, partition int32, at time.Time) (offset, start int64, err error)
@@ -97,7 +99,7 @@ func New(conf Config) (*Server, error) {
 	if _, err := conf.Kafka.Franz(); err != nil { // wrong settings are reported before Run
 		return nil, err
 	}
-	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval}
+	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval, uploadPause: uploadPause}
 	s.diffs, s.scans = make(chan struct{}, maxDiffs), make(chan struct{}, maxScans)
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)

@@ -136,7 +136,7 @@ func workspacesPage(rows [][]byte, limit int) (*answer, error) {
 			cursor = `"` + encodeWorkspace(tidemarkv1.JoinKey(row.GetWorkspaceId(), "")) + `"`
 		}
 	}
-	return &answer{body: append(append(append(body, `],"next_cursor":`...), cursor...), '}')}, nil
+	return withTag(append(append(append(body, `],"next_cursor":`...), cursor...), '}')), nil
 }
 
 // ofWorkspaces is the query of a listing of workspaces, for the checksum of its cursors.

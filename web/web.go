@@ -17,6 +17,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"tidemark/problem"
 )
@@ -29,6 +30,8 @@ var build embed.FS
 // policy allows files and requests of the same origin, and no script or style in the document.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
 	"base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
+
+const allow = "GET, HEAD, OPTIONS"
 
 var contentTypes = map[string]string{
 	".html": "text/html; charset=utf-8",
@@ -64,9 +67,11 @@ func Handler() (http.Handler, error) {
 		case f == nil:
 			problem.New(http.StatusNotFound, "unknown_path",
 				"there is no such resource: the page is at /, the API at /v1 and /openapi.json").Write(w)
+		case request.Method == http.MethodOptions:
+			w.Header().Set("Allow", allow)
+			w.WriteHeader(http.StatusNoContent)
 		case request.Method != http.MethodGet && request.Method != http.MethodHead:
-			problem.New(http.StatusMethodNotAllowed, "method_not_allowed", "use GET").
-				With("Allow", "GET, HEAD").Write(w)
+			problem.New(http.StatusMethodNotAllowed, "method_not_allowed", "use GET").With("Allow", allow).Write(w)
 		default:
 			f.serve(w, request)
 		}
@@ -108,16 +113,9 @@ func (f *file) serve(w http.ResponseWriter, request *http.Request) {
 		body, etag = f.gzipped, strings.TrimSuffix(f.etag, `"`)+`-gzip"`
 	}
 	h.Set("ETag", etag)
-	if request.Header.Get("If-None-Match") == etag {
-		h.Del("Content-Encoding")
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
 	h.Set("Content-Type", f.contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	if request.Method != http.MethodHead {
-		w.Write(body)
-	}
+	h.Set("Content-Length", strconv.Itoa(len(body))) // which ServeContent does not know of an encoded body
+	http.ServeContent(w, request, "", time.Time{}, bytes.NewReader(body))
 }
 
 func acceptsGzip(request *http.Request) bool {

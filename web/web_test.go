@@ -44,10 +44,16 @@ func TestFiles(t *testing.T) {
 		if head.Code != 200 || head.Body.Len() > 0 || head.Header().Get("Content-Length") != h.Get("Content-Length") {
 			t.Errorf("HEAD %s: %d, %d bytes, %v", path, head.Code, head.Body.Len(), head.Header())
 		}
-		if w := do(t, "GET", path, "If-None-Match", h.Get("ETag")); w.Code != 304 || w.Body.Len() > 0 {
-			t.Errorf("%s again: %d", path, w.Code)
+		for _, tag := range []string{h.Get("ETag"), "W/" + h.Get("ETag"), `"x", ` + h.Get("ETag")} {
+			w := do(t, "GET", path, "If-None-Match", tag)
+			if w.Code != 304 || w.Body.Len() > 0 || w.Header().Get("Content-Encoding") != "" {
+				t.Errorf("%s, If-None-Match %s: %d %v", path, tag, w.Code, w.Header())
+			}
 		}
-		if w := do(t, "POST", path); w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD" {
+		if w := do(t, "OPTIONS", path); w.Code != 204 || w.Header().Get("Allow") != "GET, HEAD, OPTIONS" {
+			t.Errorf("OPTIONS %s: %d", path, w.Code)
+		}
+		if w := do(t, "POST", path); w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD, OPTIONS" {
 			t.Errorf("POST %s: %d", path, w.Code)
 		}
 	}

@@ -43,7 +43,7 @@ func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
-	if err := c.checkAPI(c.APIAddr); err != nil {
+	if err := errors.Join(c.checkAPI(c.APIAddr), c.checkOrigins()); err != nil {
 		return err
 	}
 	if _, err := c.aliases(); err != nil { // before the secret and the data directory are created

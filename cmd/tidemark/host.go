@@ -24,6 +24,7 @@ import (
 // adminFlags are the settings of the admin address.
 type adminFlags struct {
 	authFlags
+	hostFlags
 	AdminAddr string `help:"Address for /healthz, /readyz and /metrics, and for /dlq where events are folded, which needs a token (--auth) where the address is not on loopback." default:"127.0.0.1:9600" placeholder:"HOST:PORT" address:"listen"`
 }
 
@@ -77,6 +78,7 @@ type host struct {
 	registry  *prometheus.Registry
 	readiness *telemetry.Readiness
 	admin     net.Listener
+	flags     adminFlags
 
 	apiGuard, adminGuard *auth.Guard // nil: no tokens are needed
 
@@ -96,7 +98,7 @@ func newHost(ctx context.Context, log *slog.Logger, flags adminFlags) (*host, er
 	}
 	h := &host{
 		log: log, registry: telemetry.NewRegistry(telemetry.ReadBuild()), readiness: &telemetry.Readiness{},
-		admin: admin,
+		admin: admin, flags: flags,
 	}
 	h.registry.MustRegister(h.readiness)
 	if h.apiGuard, h.adminGuard, err = flags.guards(ctx, flags.AdminAddr, log, h.registry); err != nil {
@@ -129,13 +131,15 @@ func (h *host) serveDeadLetters() {
 	h.dlq = h.gate.handler(deadletters.NewHandler(queue, show, h.log.With("role", "admin")))
 }
 
-// adminHandler serves the admin address. What probes and Prometheus read is open; a path that is added is not.
+// adminHandler serves the admin address. What probes and Prometheus read is open, under any host name; a path that is
+// added is not.
 func (h *host) adminHandler() http.Handler {
 	mux := http.NewServeMux()
+	dlq := h.flags.allowHosts(h.adminGuard, h.flags.AdminAddr, h.dlq)
 	mux.Handle("/", telemetry.AdminHandler(h.registry, h.readiness))
 	if h.dlq != nil {
-		mux.Handle("/dlq", h.dlq)
-		mux.Handle("/dlq/", h.dlq)
+		mux.Handle("/dlq", dlq)
+		mux.Handle("/dlq/", dlq)
 	}
 	if h.adminGuard == nil {
 		return mux

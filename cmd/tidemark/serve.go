@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"time"
 
@@ -16,8 +17,9 @@ import (
 
 // serveFlags are the settings of the query API.
 type serveFlags struct {
-	APIAddr        string        `help:"Address of the query API." name:"api-addr" default:"${api_addr}" placeholder:"HOST:PORT" address:"listen"`
-	MaxStaleness   time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
+	APIAddr      string        `help:"Address of the query API." name:"api-addr" default:"${api_addr}" placeholder:"HOST:PORT" address:"listen"`
+	MaxStaleness time.Duration `help:"Oldest answer that is given; when the data is older the answer is 503. 0 for any age." default:"0" placeholder:"TIME"`
+	corsFlags
 	CursorLifetime time.Duration `help:"How long a cursor of the changes is valid." default:"720h" placeholder:"TIME"`
 	History        time.Duration `help:"How long changes of files are kept, for their history and for answers as of an earlier position; at most 720h, the retention of the notify topic. 0 for none." default:"168h" placeholder:"TIME"`
 }
@@ -40,7 +42,7 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 	if err := c.refuseEmbedded(); err != nil {
 		return err
 	}
-	if err := c.checkAPI(c.APIAddr); err != nil {
+	if err := errors.Join(c.checkAPI(c.APIAddr), c.checkOrigins()); err != nil {
 		return err
 	}
 	role := topology.Streams.ServeRole
@@ -101,7 +103,8 @@ func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]ser
 	h.readiness.Add("views", h.gate.ready(server.Ready))
 	api := service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
 		context.AfterFunc(ctx, server.Stop)
-		handler := h.closeConnections(h.gate.handler(server.Handler()))
+		handler := h.closeConnections(f.crossOrigin(h.gate.handler(server.Handler())))
+		handler = h.flags.allowHosts(h.apiGuard, f.APIAddr, handler)
 		return serveHTTP(ctx, netutil.LimitListener(listener, maxReaders), httpServer(handler, h.log),
 			h.log.With("role", "api"))
 	}}
