@@ -208,13 +208,16 @@ func (p *progress) update(s snapshot) (untimed map[*coverage][]eventAt, upToDate
 		}
 		p.addWindow(partition, s)
 		p.lastResponse[i] = s.began
+		p.addCheckpoints(s, partition)
+		if !p.files.held.holds(partition) {
+			continue
+		}
 		if p.files.observe(partition, s.filesEnd[i], s.began) {
 			upToDate = append(upToDate, tablePartition{p.files, partition})
 		}
 		if p.workspaces.observe(partition, s.workspacesEnd[i], s.began) {
 			upToDate = append(upToDate, tablePartition{p.workspaces, partition})
 		}
-		p.addCheckpoints(s, partition)
 		for _, c := range p.coverages {
 			missing := p.firstMissing(c, partition)
 			if missing >= s.eventsVisible[i] {

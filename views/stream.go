@@ -44,11 +44,13 @@ func (s *stream) Flush() error {
 }
 
 // stream sends the headers and runs write. It returns an error only if write failed for another reason than the end of
-// the stream's context or a failed write.
-func (s *Server) stream(w http.ResponseWriter, request *http.Request, write func(*stream) error) error {
+// the stream's context or a failed write. The stream also ends with the term.
+func (s *Server) stream(
+	w http.ResponseWriter, request *http.Request, term context.Context, write func(*stream) error,
+) error {
 	ctx, cancel := context.WithCancel(request.Context())
 	defer cancel()
-	defer context.AfterFunc(s.running, cancel)()
+	defer context.AfterFunc(term, cancel)()
 	out := &stream{Context: ctx, w: w}
 	err := out.Flush()
 	if err == nil {

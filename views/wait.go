@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,8 +67,10 @@ type reachedFunc func(want *tidemarkv1.Position) (bool, error)
 
 // await blocks until all coverages include the barrier's position, or until enough reports that the requested row
 // includes it already. A position of another partition than that of the requested workspace is waited for too, since it
-// is a valid position of another workspace. The key is that of the row that enough reads.
-func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key string, enough reachedFunc) error {
+// is a valid position of another workspace; but not where another instance holds that partition, as no answer of this
+// one depends on it. The key is that of the row that enough reads.
+func (s *Server) await(ctx context.Context, c *call, all []*coverage, key string, enough reachedFunc) error {
+	b := c.barrier
 	if b.position == nil {
 		return nil
 	}
@@ -79,6 +82,12 @@ func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key stri
 	defer cancel()
 	defer s.progress.pollFaster()()
 	exists := false // the offset is in the log
+	if !s.held.holds(partition) {
+		if err := s.progress.waitForEvent(ctx, c.term.Done(), partition, offset); err != nil {
+			return waitError(ctx, b, err)
+		}
+		exists, all = true, slices.DeleteFunc(slices.Clone(all), s.isCopy)
+	}
 	for {
 		row := s.files.rows.wait(key) // before the row is read, so that no change is missed
 		done, changed, err := s.passed(b, all, enough)
@@ -88,7 +97,7 @@ func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key stri
 		}
 		if !exists {
 			row.cancel()
-			if err := s.progress.waitForEvent(ctx, s.running.Done(), partition, offset); err != nil {
+			if err := s.progress.waitForEvent(ctx, c.term.Done(), partition, offset); err != nil {
 				return waitError(ctx, b, err)
 			}
 			exists = true
@@ -97,7 +106,7 @@ func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key stri
 		select {
 		case <-row.changed:
 		case <-changed:
-		case <-s.running.Done():
+		case <-c.term.Done():
 			err = errStopping
 		case <-ctx.Done():
 			err = ctx.Err()
@@ -108,6 +117,9 @@ func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key stri
 		}
 	}
 }
+
+// isCopy reports whether a coverage is that of a copy of a table.
+func (s *Server) isCopy(c *coverage) bool { return c == &s.files.coverage || c == &s.workspaces.coverage }
 
 // passed reports whether the barrier's position is reached; if not, changed is closed when that may have changed.
 func (s *Server) passed(b barrier, all []*coverage, enough reachedFunc) (
