@@ -79,14 +79,11 @@ var errRefused = errors.New("refused")
 
 // get returns the body of an answer of 200, and nil of 404. Refusals and broken connections are errRefused, and noted
 // where they must not be.
-func (c *clients) get(ctx context.Context, in *instance, kind, path string, header ...string) ([]byte, error) {
+func (c *clients) get(ctx context.Context, in *instance, kind, path string) ([]byte, error) {
 	began := time.Now()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, in.URL+path, nil)
 	if err != nil {
 		return nil, err
-	}
-	for i := 0; i < len(header); i += 2 {
-		request.Header.Set(header[i], header[i+1])
 	}
 	response, err := c.http.Do(request)
 	var body []byte
@@ -203,7 +200,6 @@ type feed struct {
 	mu       sync.Mutex
 	files    map[string]string // JSON by id
 	versions map[string]int64
-	requests int
 }
 
 func newFeed(c *clients, in *instance, scope string) *feed {

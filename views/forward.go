@@ -25,13 +25,13 @@ const (
 	codeOwnerUnavailable = "owner_unavailable"
 )
 
-// liveNoticesRoute is answered by every instance: each follows the live notices of all partitions, so that a reader misses
-// none when a partition moves.
+// liveNoticesRoute is answered by every instance: each follows the live notices of all partitions, so that a reader
+// misses none when a partition moves.
 const liveNoticesRoute = "/v1/workspaces/{workspace}/notices"
 
 func notOwner() *problem.Problem {
-	return problem.New(http.StatusServiceUnavailable, codeNotOwner, "the partition of this workspace is being moved to "+
-		"another instance: try again").Retry(time.Second).With(headerNotOwner, "1")
+	return problem.New(http.StatusServiceUnavailable, codeNotOwner, "the partition of this workspace is being moved "+
+		"to another instance: try again").Retry(time.Second).With(headerNotOwner, "1")
 }
 
 func ownerUnavailable() *problem.Problem {

@@ -74,12 +74,22 @@ func on(partition int32) string {
 // putOn applies a row at the instance that holds its partition.
 func (s *sharing) putOn(instance int, row *tidemarkv1.FileState) {
 	s.instances[instance].put(row)
-	s.instances[instance].putWorkspace(&tidemarkv1.WorkspaceState{WorkspaceId: row.GetWorkspaceId(), Files: 1, Version: 1})
+	s.instances[instance].putWorkspace(&tidemarkv1.WorkspaceState{
+		WorkspaceId: row.GetWorkspaceId(), Files: 1, Version: 1,
+	})
 }
 
-func (s *sharing) do(instance int, method, path, body string, header ...string) (*http.Response, string) {
+// A reply is an answer without its body.
+type reply struct {
+	StatusCode int
+	Status     string
+	Header     http.Header
+}
+
+func (s *sharing) do(instance int, method, path, body string, header ...string) (reply, string) {
 	s.t.Helper()
-	request, err := http.NewRequestWithContext(s.t.Context(), method, s.servers[instance].URL+path, strings.NewReader(body))
+	address := s.servers[instance].URL + path
+	request, err := http.NewRequestWithContext(s.t.Context(), method, address, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -95,7 +105,7 @@ func (s *sharing) do(instance int, method, path, body string, header ...string) 
 	if _, err := bufio.NewReader(response.Body).WriteTo(&b); err != nil {
 		s.t.Fatal(err)
 	}
-	return response, b.String()
+	return reply{response.StatusCode, response.Status, response.Header}, b.String()
 }
 
 func problemCode(body string) string {

@@ -58,8 +58,8 @@ type part struct {
 	lag        time.Duration
 }
 
-// gather answers a request about all workspaces: own answers for the partitions that are held here, and merge joins that
-// with the answers of the other instances. Those do not ask further instances.
+// gather answers a request about all workspaces: own answers for the partitions that are held here, and merge joins
+// that with the answers of the other instances. Those do not ask further instances.
 func (s *Server) gather(c *call, own func() ([]byte, error), merge func([]part) ([]byte, error)) (*answer, error) {
 	s.hold(c)
 	if s.members == nil {
@@ -126,7 +126,7 @@ func (s *Server) ask(ctx context.Context, c *call, owner string) (p part, err er
 	if err != nil {
 		return p, err
 	}
-	defer response.Body.Close() //nolint:errcheck // it was read to its end, or is not used
+	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		return p, errors.New(response.Status)
 	}

@@ -59,7 +59,7 @@ type answer struct {
 	body        []byte
 	stream      func(*stream) error
 	handler     http.Handler
-	partitions  []int32 // that a part of the answer of another instance is from
+	partitions  []int32                                            // that a part of the answer of another instance is from
 	forward     func(w http.ResponseWriter, request *http.Request) // passes the request on; it counts the answer
 }
 
@@ -81,7 +81,7 @@ type call struct {
 	forwarded bool            // by another instance, so not again
 	held      *heldPartitions // that a call about all workspaces is answered from
 
-	release  func()    // called after the answer was written; nil: nothing to release
+	release func() // called after the answer was written; nil: nothing to release
 }
 
 // A route is one resource with its methods. Any other parameter is refused: a misspelt one would silently ask for
@@ -230,7 +230,7 @@ func (s *Server) serve(r route) http.Handler {
 		if a.stream == nil || request.Method == http.MethodHead {
 			w.Write(a.body)
 			err = nil
-		} else if err = s.stream(w, request, c.term, a.stream); err != nil {
+		} else if err = s.stream(c.term, w, request, a.stream); err != nil {
 			a.status = http.StatusInternalServerError
 			s.conf.Log.ErrorContext(request.Context(), "stream failed", "route", r.template, "error", err)
 		}

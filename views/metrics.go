@@ -33,8 +33,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	m.forwards = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tidemark_views_forwarded_total",
-		Help: "Requests that were passed on to the instance that holds the workspace's partition, by result: answered, " +
-			"not_owner or failed.",
+		Help: "Requests that were passed on to the instance that holds the workspace's partition, by result: " +
+			"answered, not_owner or failed.",
 	}, []string{"result"})
 	r.MustRegister(m.requests, m.duration, m.skipped, m.forwards)
 	return m

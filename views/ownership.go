@@ -72,8 +72,8 @@ func (s *Server) divide() error {
 	id := instanceID(s.conf.Share.URL)
 	if u, err := url.Parse(s.conf.Share.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" ||
 		u.Host == "" || u.User != nil || u.Scheme+"://"+u.Host != s.conf.Share.URL || len(id) > maxInstanceIDSize {
-		return fmt.Errorf("%q is not a URL of an instance: want http:// or https://, a host and a port, and nothing else",
-			s.conf.Share.URL)
+		return fmt.Errorf("%q is not a URL of an instance: want http:// or https://, a host and a port, and nothing "+
+			"else", s.conf.Share.URL)
 	}
 	s.held = newHolding(s.running, partitions)
 	s.members = &membership{
@@ -112,11 +112,11 @@ func (m *membership) poll(client *kgo.Client) error {
 		}
 		for _, failed := range fetches.Errors() {
 			if errors.Is(failed.Err, kerr.FencedInstanceID) {
-				return fmt.Errorf("another instance has joined the group %s with the address %s: give each instance an "+
-					"--advertise-url of its own", m.group, m.url)
+				return fmt.Errorf("another instance has joined the group %s with the address %s: give each instance "+
+					"an --advertise-url of its own", m.group, m.url)
 			}
-			m.log.Warn("not in the group that divides the partitions, joining it again: this instance goes on with the "+
-				"partitions that it had", "group", m.group, "error", failed.Err)
+			m.log.Warn("not in the group that divides the partitions, joining it again: this instance goes on with "+
+				"the partitions that it had", "group", m.group, "error", failed.Err)
 		}
 	}
 }
@@ -137,8 +137,12 @@ func (m *membership) join() (*kgo.Client, error) {
 		) {
 			return nil, nil // this client reads nothing
 		}),
-		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, by map[string][]int32) { m.assigned(by[m.topic]) }),
-		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, by map[string][]int32) { m.revoked(by[m.topic]) }),
+		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, added map[string][]int32) {
+			m.assigned(added[m.topic])
+		}),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
+			m.revoked(lost[m.topic])
+		}),
 		kgo.OnPartitionsLost(func(context.Context, *kgo.Client, map[string][]int32) { m.outside = true }),
 	)...)
 	if err != nil {
@@ -192,8 +196,8 @@ func (m *membership) leave() {
 		err = errors.Join(err, left.Error())
 	}
 	if err != nil {
-		m.log.Warn("cannot leave the group: the partitions of this instance are assigned to others when its session ends",
-			"group", m.group, "session", sessionTimeout.String(), "error", err)
+		m.log.Warn("cannot leave the group: the partitions of this instance are assigned to others when its session "+
+			"ends", "group", m.group, "session", sessionTimeout.String(), "error", err)
 	}
 }
 

@@ -45,8 +45,8 @@ func (s *stream) Flush() error {
 
 // stream sends the headers and runs write. It returns an error only if write failed for another reason than the end of
 // the stream's context or a failed write. The stream also ends with the term.
-func (s *Server) stream(
-	w http.ResponseWriter, request *http.Request, term context.Context, write func(*stream) error,
+func (*Server) stream(
+	term context.Context, w http.ResponseWriter, request *http.Request, write func(*stream) error,
 ) error {
 	ctx, cancel := context.WithCancel(request.Context())
 	defer cancel()

@@ -39,8 +39,8 @@ type table struct {
 	store  *localstore.Store // nil while closed
 	reason error             // why the copy is not recovered
 
-	restart    chan string      // a reason to replace the goka views
-	logged     sync.Map         // causes of skipped records that were logged already
+	restart    chan string // a reason to replace the goka views
+	logged     sync.Map    // causes of skipped records that were logged already
 	partitions []partitionState
 }
 
@@ -119,8 +119,8 @@ func (t *table) completePartition(partition int32) bool {
 	return t.partitions[partition].completed.Load() == t.generationOf(partition)
 }
 
-// generationOf returns the generation of a partition's copy. It grows when the copy is discarded, and when the partition
-// is given up: what was complete then is not any more when the partition comes back.
+// generationOf returns the generation of a partition's copy. It grows when the copy is discarded, and when the
+// partition is given up: what was complete then is not any more when the partition comes back.
 func (t *table) generationOf(partition int32) int64 {
 	return t.generation.Load() + t.partitions[partition].givenUp.Load()
 }

@@ -119,7 +119,9 @@ func (s *Server) await(ctx context.Context, c *call, all []*coverage, key string
 }
 
 // isCopy reports whether a coverage is that of a copy of a table.
-func (s *Server) isCopy(c *coverage) bool { return c == &s.files.coverage || c == &s.workspaces.coverage }
+func (s *Server) isCopy(c *coverage) bool {
+	return c == &s.files.coverage || c == &s.workspaces.coverage
+}
 
 // passed reports whether the barrier's position is reached; if not, changed is closed when that may have changed.
 func (s *Server) passed(b barrier, all []*coverage, enough reachedFunc) (

@@ -76,10 +76,15 @@ var Mutants = map[string]Mutant{
 	// It answers from the partitions that it has given up to another instance, and so has ceased to read.
 	"answers what it gave up": {
 		{
-			"views/forward.go", "if term == nil {",
-			"if term == nil && !s.files.completePartition(partition) {",
+			"views/forward.go",
+			"	if term == nil {\n		return s.forward(c, r, partition)\n	}\n	c.term = term\n",
+			`	if term != nil {
+		c.term = term
+	} else if !s.files.completePartition(partition) {
+		return s.forward(c, r, partition)
+	}
+`,
 		},
-		{"views/forward.go", "c.term = term\n", "if term != nil {\n		c.term = term\n	}\n"},
 		{
 			"views/table.go", "	t.frontiers[partition].reset()\n	t.partitions[partition].givenUp.Add(1)\n", "",
 		},
