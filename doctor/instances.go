@@ -25,7 +25,7 @@ func (d *cluster) instances(group topology.GroupUse) func(context.Context) []Fin
 				"nothing, if each instance of `tidemark serve` holds all partitions, which is the default")
 		case g.State != "Stable":
 			return one(Warning, fmt.Sprintf("%s: %d instances are dividing the partitions (state %s)", group.Name,
-				g.Members, g.State), "try again in a moment; if it stays, an instance may be hanging: look at their logs")
+				g.Members, g.State), "try again in a moment; if it stays, look at their logs: one may be hanging")
 		default:
 			return one(OK, fmt.Sprintf("%s: %d instances divide %d partitions", group.Name, g.Members,
 				len(g.Partitions)), "")

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -229,24 +230,27 @@ func complete(ctx context.Context, in *instance) bool {
 
 // awaitFeeds waits until each feed's state is that of the listing.
 func awaitFeeds(ctx context.Context, c *clients, feeds []*feed, r *oracle.Report) {
-	begin := time.Now()
-	for _, read := range feeds {
-		difference := "it was not read"
-		_, err := rig.Until(ctx, 20*time.Second, func() (bool, error) {
+	differences := map[*feed]string{}
+	took, err := rig.Until(ctx, 20*time.Second, func() (bool, error) {
+		clear(differences)
+		for _, read := range feeds {
 			want, err := c.listing(ctx, read.in, read.scope)
-			if errors.Is(err, errRefused) {
-				return false, nil
+			if err != nil && !errors.Is(err, errRefused) {
+				return false, err
 			}
-			if err == nil {
-				difference = read.differs(want)
+			if difference := read.differs(want); difference != "" || err != nil {
+				differences[read] = cmp.Or(difference, "the listing is refused")
 			}
-			return difference == "", err
-		})
-		if err != nil {
-			c.violate("feeds that differ from the listing", "%s, %q: %s (%v)", read.in.Name, read.scope, difference, err)
 		}
+		return len(differences) == 0, nil
+	})
+	for read, difference := range differences {
+		c.violate("feeds that differ from the listing", "%s, %q: %s", read.in.Name, read.scope, difference)
 	}
-	r.Fact("feeds equal to the listings after, s", seconds(time.Since(begin)))
+	if err != nil && len(differences) == 0 {
+		c.violate("feeds that differ from the listing", "%v", err)
+	}
+	r.Fact("feeds equal to the listings after, s", seconds(took))
 }
 
 // listing returns all files of a workspace, as JSON by id.

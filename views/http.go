@@ -59,7 +59,7 @@ type answer struct {
 	body        []byte
 	stream      func(*stream) error
 	handler     http.Handler
-	partitions  []int32                                            // that a part of the answer of another instance is from
+	partitions  []int32                                            // that a part of another one's answer is from
 	forward     func(w http.ResponseWriter, request *http.Request) // passes the request on; it counts the answer
 }
 

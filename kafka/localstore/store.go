@@ -364,8 +364,8 @@ func (s *Store) DropIdle(partition int32) error {
 	if s.now().Sub(used) <= s.maxIdle {
 		return nil
 	}
-	s.log.Info("a partition of the local store that is not used any more is wiped", "dir", s.dir, "partition", partition,
-		"until", used.UTC().Format(time.RFC3339))
+	s.log.Info("a partition of the local store that is not used any more is wiped", "dir", s.dir,
+		"partition", partition, "until", used.UTC().Format(time.RFC3339))
 	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
 		return s.wrapError("wipe partition", err)
 	}
