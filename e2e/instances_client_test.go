@@ -46,6 +46,7 @@ type clients struct {
 	http      *http.Client
 	instances []*instance
 	scopes    []string // workspaces
+	topic     string   // of the events
 
 	mu      sync.Mutex
 	report  *oracle.Report
@@ -55,7 +56,7 @@ type clients struct {
 	which   string               // and to which request
 }
 
-func newClients(instances []*instance, scopes []string, r *oracle.Report) *clients {
+func newClients(instances []*instance, scopes []string, topic string, r *oracle.Report) *clients {
 	for _, name := range []string{
 		"answers with a wrong status", "refusals without Retry-After", "connections broken", "refused for too long",
 		"changes back in time", "feeds that differ from the listing", "lists that differ",
@@ -64,7 +65,7 @@ func newClients(instances []*instance, scopes []string, r *oracle.Report) *clien
 	}
 	return &clients{
 		http:      &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}},
-		instances: instances, scopes: scopes, report: r, answers: map[string]int{}, refused: map[string]time.Time{},
+		instances: instances, scopes: scopes, topic: topic, report: r, answers: map[string]int{}, refused: map[string]time.Time{},
 	}
 }
 
@@ -76,6 +77,11 @@ func (c *clients) violate(name, format string, args ...any) {
 }
 
 var errRefused = errors.New("refused")
+
+// about returns the kind of a request about a workspace: those of one partition are refused together.
+func (c *clients) about(scope string) string {
+	return fmt.Sprint("partition ", oracle.Partition(c.topic, scope, partitions))
+}
 
 // get returns the body of an answer of 200, and nil of 404. Refusals and broken connections are errRefused, and noted
 // where they must not be.
@@ -158,7 +164,7 @@ func (c *clients) refuse(key string, began time.Time, body string) {
 	}
 }
 
-// refusedAtMost is how long an instance may refuse requests about a workspace after another one was killed: its session
+// refusedAtMost is how long an instance may refuse requests about a partition after another one was killed: its session
 // of 10 s, two rebalances, and the time to read its partitions on a machine that is busy with other tests.
 const refusedAtMost = 25 * time.Second
 
@@ -168,7 +174,7 @@ func (c *clients) query(ctx context.Context, seed uint64, sender func() (scope, 
 	for ctx.Err() == nil {
 		in := c.instances[random.IntN(len(c.instances))]
 		scope := c.scopes[random.IntN(len(c.scopes))]
-		path, kind := "/v1/workspaces/"+escape(scope), scope
+		path, kind := "/v1/workspaces/"+escape(scope), c.about(scope)
 		switch random.IntN(6) {
 		case 0:
 		case 1:
@@ -177,7 +183,7 @@ func (c *clients) query(ctx context.Context, seed uint64, sender func() (scope, 
 			path += "/files/" + url.PathEscape(fmt.Sprint("none", random.IntN(9)))
 		case 3:
 			if at, position := sender(); position != "" {
-				path, kind = "/v1/workspaces/"+escape(at)+"?at_least="+position, at
+				path, kind = "/v1/workspaces/"+escape(at)+"?at_least="+position, c.about(at)
 			}
 		case 4:
 			path, kind = "/v1/workspaces?limit=1000", "list"
@@ -246,7 +252,7 @@ func (f *feed) poll(ctx context.Context) error {
 		if cursor != "" {
 			path += "&cursor=" + url.QueryEscape(cursor)
 		}
-		body, err := f.get(ctx, f.in, f.scope, path)
+		body, err := f.get(ctx, f.in, f.about(f.scope), path)
 		if body == nil {
 			sleep(ctx, 100*time.Millisecond)
 			continue

@@ -116,7 +116,7 @@ func serveTogether(t *testing.T, binary, hold string, r *oracle.Report) {
 		for _, w := range h.Workspaces {
 			scopes = append(scopes, w.ID)
 		}
-		c = newClients(instances, scopes, r)
+		c = newClients(instances, scopes, f.topics.Events, r)
 		for i := range 4 {
 			group.Go(func() error { c.query(ctx, h.Config.Seed+uint64(i), recent.any); return nil })
 		}
@@ -257,7 +257,7 @@ func awaitFeeds(ctx context.Context, c *clients, feeds []*feed, r *oracle.Report
 func (c *clients) listing(ctx context.Context, in *instance, scope string) (map[string]string, error) {
 	files, cursor := map[string]string{}, ""
 	for {
-		body, err := c.get(ctx, in, scope,
+		body, err := c.get(ctx, in, c.about(scope),
 			"/v1/workspaces/"+escape(scope)+"/files?status=all&kind=all&limit=200"+cursor)
 		if err != nil || body == nil {
 			return files, err

@@ -158,3 +158,53 @@ func TestTwoInstancesWithOneAddress(t *testing.T) {
 		t.Error("the first has not noticed that another instance has its address")
 	}
 }
+
+// Without a broker the instances lose their places in the group, and answer on from what they have. With a broker they
+// divide the partitions again.
+func TestInstancesOutliveTheBroker(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the sessions to expire")
+	}
+	dir := t.TempDir()
+	broker, err := devbroker.Start(context.Background(), devbroker.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = broker.Close() }) // after the members have left
+	r := newRig(t, []string{broker.Addr()})
+	both := []*member{r.member("first"), r.member("second")}
+	var workspaces []string
+	for i := range 12 {
+		workspaces = append(workspaces, fmt.Sprint("ws", i))
+	}
+	write := func(version int64) {
+		for _, ws := range workspaces {
+			r.row(ws, "f", "/a", version, r.event(ws))
+		}
+		for _, in := range both {
+			for _, ws := range workspaces {
+				r.until(fmt.Sprintf("%s has version %d", ws, version), func() bool {
+					_, body := in.get(t, "/v1/workspaces/"+ws+"/files/f")
+					return strings.Contains(body, fmt.Sprintf(`"version":%d`, version))
+				})
+			}
+		}
+	}
+	write(1)
+	if err := broker.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); time.Since(begin) < 14*time.Second; time.Sleep(200 * time.Millisecond) {
+		for _, in := range both {
+			for _, ws := range workspaces {
+				if status, body := in.get(t, "/v1/workspaces/"+ws+"/files/f"); status != http.StatusOK {
+					t.Fatalf("after %v without a broker: %d %s", time.Since(begin), status, body)
+				}
+			}
+		}
+	}
+	if broker, err = devbroker.Start(context.Background(), devbroker.Config{Dir: dir, Addr: broker.Addr()}); err != nil {
+		t.Fatal(err)
+	}
+	write(2)
+}
