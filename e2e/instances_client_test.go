@@ -65,7 +65,8 @@ func newClients(instances []*instance, scopes []string, topic string, r *oracle.
 	}
 	return &clients{
 		http:      &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32}},
-		instances: instances, scopes: scopes, topic: topic, report: r, answers: map[string]int{}, refused: map[string]time.Time{},
+		instances: instances, scopes: scopes, topic: topic, report: r,
+		answers: map[string]int{}, refused: map[string]time.Time{},
 	}
 }
 

@@ -203,7 +203,8 @@ func TestInstancesOutliveTheBroker(t *testing.T) {
 			}
 		}
 	}
-	if broker, err = devbroker.Start(context.Background(), devbroker.Config{Dir: dir, Addr: broker.Addr()}); err != nil {
+	again := devbroker.Config{Dir: dir, Addr: broker.Addr()}
+	if broker, err = devbroker.Start(context.Background(), again); err != nil {
 		t.Fatal(err)
 	}
 	write(2)
