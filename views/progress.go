@@ -388,14 +388,3 @@ func (p *progress) wake() {
 	default:
 	}
 }
-
-// changelogEndsBefore reports whether the files table is known to end before an offset. A poll that began before since
-// may be older than the offset, or be answered by a stale leader.
-func (p *progress) changelogEndsBefore(partition int32, offset int64, since time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.last.began.Before(since) || !p.last.known(int(partition)) {
-		return false
-	}
-	return p.last.filesEnd[partition] < offset
-}

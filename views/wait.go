@@ -193,6 +193,17 @@ func (p *progress) waitForEvent(ctx context.Context, stopping <-chan struct{}, p
 	}
 }
 
+// changelogEndsBefore reports whether the files table is known to end before an offset. A poll that began before since
+// may be older than the offset, or be answered by a stale leader.
+func (p *progress) changelogEndsBefore(partition int32, offset int64, since time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last.began.Before(since) || !p.last.known(int(partition)) {
+		return false
+	}
+	return p.last.filesEnd[partition] < offset
+}
+
 // keyWaiters notifies requests of records of single keys: of rows, or of workspaces for changes of any of their files.
 type keyWaiters struct {
 	mu   sync.Mutex
