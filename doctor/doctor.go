@@ -90,6 +90,8 @@ func Run(ctx context.Context, c Config, report func(Finding)) {
 	for _, role := range c.Roles {
 		for _, group := range role.Groups {
 			switch name := c.Streams.ShortName(group.Name); {
+			case role.Command != "" && group.Name == c.Streams.ServeGroup:
+				checks = append(checks, check{name + " group", d.instances(group)})
 			case group.Consumes.Name == "":
 			case group.Prefixed: // a group for each rule
 				checks = append(checks, check{strings.TrimSuffix(name, "-") + " groups", d.groups(role, group)})

@@ -129,7 +129,10 @@ func (f *fixture) traffic(events int, p plan, r *oracle.Report) *oracle.Sent {
 	defer transport.CloseIdleConnections()
 	sender := &provider.Sender{
 		URL: func() string { return f.ingest.URL }, Secret: secret, Pace: pace, Timeout: 5 * time.Second,
-		Client: &http.Client{Transport: transport},
+		Client: &http.Client{Transport: transport}, Saw: f.saw,
+	}
+	if f.starts != nil {
+		f.starts(h)
 	}
 	type sent struct {
 		notes [][]provider.Note

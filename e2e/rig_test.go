@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"tidemark/devbroker"
+	"tidemark/e2e/gen"
 	"tidemark/e2e/oracle"
+	"tidemark/e2e/provider"
 	"tidemark/e2e/proxy"
 	"tidemark/e2e/rig"
 
@@ -65,6 +67,9 @@ type fixture struct {
 	client  *kgo.Client
 
 	ingest, process, serve *rig.Program
+
+	starts func(*gen.History)     // called before traffic begins; may be nil
+	saw    func(provider.Attempt) // called after each attempt of the traffic; may be nil
 }
 
 // newFixture has a cluster and topics ready, and starts no role. Writes to every topic but the events are

@@ -49,7 +49,7 @@ var nameForm = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,98}[a-zA-Z0-9])
 func Target(s topology.Streams, name string) (topology.Streams, error) {
 	group, table := s.Group(name)
 	used := slices.ContainsFunc(s.Topics(), func(t topology.Topic) bool { return t.Name == table })
-	if !nameForm.MatchString(name) || used || group == s.ReplayGroup {
+	if !nameForm.MatchString(name) || used || group == s.ReplayGroup || group == s.ServeGroup {
 		return s, fmt.Errorf("group %q: want an unused name of letters, digits, '.', '_' and '-' "+
 			"that begins and ends with a letter or digit", name)
 	}

@@ -1,5 +1,7 @@
 package topology
 
+import "slices"
+
 // ACL operations by Kafka's names. Read and Write imply Describe.
 const (
 	opRead            = "Read"
@@ -88,7 +90,7 @@ func (r Role) Uses() []Topic {
 
 // Roles lists the roles in the order an event travels, and the operators' behind them.
 func (s Streams) Roles() []Role {
-	running := append([]Role{s.IngestRole(), s.ProcessRole(), s.ServeSearchRole()}, s.SinkRoles()...)
+	running := append([]Role{s.IngestRole(), s.ProcessRole(), s.ShareRole(s.ServeSearchRole())}, s.SinkRoles()...)
 	return append(running, s.operateRole(running), s.topicsRole())
 }
 
@@ -150,6 +152,12 @@ func (s Streams) ServeSearchRole() Role {
 	return role
 }
 
+// ShareRole is a role of the command serve that holds a share of the partitions: it joins the group that divides them.
+func (s Streams) ShareRole(role Role) Role {
+	role.Groups = append(slices.Clip(role.Groups), GroupUse{Name: s.ServeGroup, Operations: []string{opRead}})
+	return role
+}
+
 // operateRole is for the commands dlq, replay, diff, why and doctor, and for /dlq of process.
 func (s Streams) operateRole(running []Role) Role {
 	role := Role{
@@ -174,7 +182,8 @@ func (s Streams) operateRole(running []Role) Role {
 			}
 		}
 	}
-	role.Groups = append(role.Groups, GroupUse{Name: s.ReplayGroup, Operations: []string{opRead}})
+	role.Groups = append(role.Groups, GroupUse{Name: s.ReplayGroup, Operations: []string{opRead}},
+		GroupUse{Name: s.ServeGroup, Operations: []string{opDescribe}})
 	return role
 }
 

@@ -89,6 +89,7 @@ type Streams struct {
 	FilesGroup      string
 	WorkspacesGroup string
 	ReplayGroup     string // commits the progress of replays into the events topic
+	ServeGroup      string // divides the partitions among instances of serve; reads and commits nothing
 }
 
 var prefixForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
@@ -128,6 +129,7 @@ func New(prefix string, size Sizing) (Streams, error) {
 		FilesGroup:      prefix + "-files",
 		WorkspacesGroup: prefix + "-workspaces",
 		ReplayGroup:     prefix + "-replay",
+		ServeGroup:      prefix + "-serve",
 	}, nil
 }
 

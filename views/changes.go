@@ -148,7 +148,7 @@ func (s *Server) awaitRecord(c *call, partition int32, offset int64) error {
 		select {
 		case <-changed:
 			continue
-		case <-s.running.Done():
+		case <-c.term.Done():
 		case <-ctx.Done():
 		}
 		if err := c.request.Context().Err(); err != nil {
@@ -188,7 +188,7 @@ func (s *Server) pollChanges(c *call, q query, at changesCursor, limit int) (p c
 		case <-wake.changed:
 		case <-timeout.C:
 			waits = false // read once more, for the newest cursor
-		case <-s.running.Done():
+		case <-c.term.Done():
 			waits = false
 		case <-c.request.Context().Done():
 			err = c.request.Context().Err()

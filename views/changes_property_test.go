@@ -148,7 +148,7 @@ func (w *world) apply(in *instance, n int) {
 		if n--; n < 0 {
 			return
 		}
-		if err := in.Server.files.update(updateContext{w.partition, r.offset}, nil, r.key, r.value); err != nil {
+		if err := in.Server.files.update(w.partition, r.offset, r.key, r.value); err != nil {
 			w.t.Fatal(err)
 		}
 		in.next = r.offset + 1

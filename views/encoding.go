@@ -57,9 +57,11 @@ func (a *answer) encode(h http.Header, request *http.Request) {
 }
 
 // withTag returns the answer of a body, with a tag of its content.
-func withTag(body []byte) *answer {
+func withTag(body []byte) *answer { return &answer{body: body, etag: tagOf(body)} }
+
+func tagOf(body []byte) string {
 	sum := sha256.Sum256(body)
-	return &answer{body: body, etag: strconv.Quote(hex.EncodeToString(sum[:8]))}
+	return strconv.Quote(hex.EncodeToString(sum[:8]))
 }
 
 // matches compares entity tags weakly, as is specified for If-None-Match.

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lovoo/goka"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/proto"
@@ -144,22 +143,11 @@ func (f *fixture) putWorkspace(row *tidemarkv1.WorkspaceState) {
 func (f *fixture) record(t *table, offsets []int64, key string, value []byte) {
 	f.t.Helper()
 	p := kafka.FilePartition([]byte(key), len(offsets))
-	if err := t.update(updateContext{p, offsets[p]}, nil, key, value); err != nil {
+	if err := t.update(p, offsets[p], key, value); err != nil {
 		f.t.Fatal(err)
 	}
 	offsets[p]++
 }
-
-type updateContext struct {
-	partition int32
-	offset    int64
-}
-
-func (updateContext) Topic() goka.Stream    { return "" }
-func (c updateContext) Partition() int32    { return c.partition }
-func (c updateContext) Offset() int64       { return c.offset }
-func (updateContext) Headers() goka.Headers { return nil }
-func (updateContext) Timestamp() time.Time  { return time.Time{} }
 
 // fileRow returns a row; path "" leaves it out.
 func fileRow(workspace, id, path string, status tidemarkv1.Status, version int64) *tidemarkv1.FileState {

@@ -27,11 +27,11 @@ const (
 func (s *Server) begin(c *call, key string, enough reachedFunc) error {
 	c.until = time.Now().Add(c.barrier.wait)
 	for _, t := range []*table{s.files, s.workspaces} {
-		if !t.complete() {
+		if c.workspace == "" && !t.complete() || c.workspace != "" && !t.completePartition(s.partition(c.workspace)) {
 			return recovering(t)
 		}
 	}
-	if err := s.await(c.request.Context(), c.barrier, []*coverage{c.coverage}, key, enough); err != nil {
+	if err := s.await(c.request.Context(), c, []*coverage{c.coverage}, key, enough); err != nil {
 		return err
 	}
 	if !c.reached { // else enough has set the lag before it read the row
@@ -241,7 +241,7 @@ func (s *Server) checkExists(c *call, partition int32) error {
 	}
 	ctx, cancel := context.WithDeadline(c.request.Context(), c.until) // the rest of the wait
 	defer cancel()
-	if err := s.await(ctx, c.barrier, []*coverage{&s.workspaces.coverage}, "", nil); err != nil {
+	if err := s.await(ctx, c, []*coverage{&s.workspaces.coverage}, "", nil); err != nil {
 		return err
 	}
 	if l, ok := s.progress.lag(&s.workspaces.coverage, partition, time.Now()); ok {

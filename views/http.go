@@ -66,6 +66,8 @@ type answer struct {
 	stream      func(*stream) error
 	handler     http.Handler
 	form        form
+	partitions  []int32                                            // that a part of another one's answer is from
+	forward     func(w http.ResponseWriter, request *http.Request) // passes the request on; it counts the answer
 }
 
 // A call is one request to a resource.
@@ -83,7 +85,12 @@ type call struct {
 	reached  bool                 // the barrier's position is in a row that the handler has read
 	noStore  bool                 // nobody may keep the answer
 	until    time.Time            // the end of any waiting
-	release  func()               // called after the answer was written; nil: nothing to release
+
+	term      context.Context // ends when the server stops, or gives up the workspace's partition
+	forwarded bool            // by another instance, so not again
+	held      *heldPartitions // that a call about all workspaces is answered from
+
+	release func() // called after the answer was written; nil: nothing to release
 }
 
 // A route is one resource with its methods. Any other parameter is refused: a misspelt one would silently ask for
@@ -224,7 +231,7 @@ func (s *Server) serve(r route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
 		begin := time.Now()
 		c := &call{
-			request: request, control: http.NewResponseController(w), coverage: &r.table.coverage,
+			request: request, control: http.NewResponseController(w), coverage: &r.table.coverage, term: s.running,
 		}
 		defer func() {
 			if c.release != nil {
@@ -235,7 +242,7 @@ func (s *Server) serve(r route) http.Handler {
 		err := s.prepare(c, r)
 		setWriteDeadline(w, writeTimeout+c.barrier.wait)
 		if err == nil {
-			a, err = r.handle(c)
+			a, err = s.answer(c, r)
 		}
 		if err == nil && c.query.Has("wait") { // the token may have expired, or been revoked, while it waited
 			err = s.authorize(c, r)
@@ -250,10 +257,14 @@ func (s *Server) serve(r route) http.Handler {
 		if a.status == 0 {
 			a.status = http.StatusOK
 		}
-		if a.handler != nil || a.stream != nil {
+		if a.handler != nil || a.stream != nil || a.forward != nil {
 			allowed, release := s.whileAllowed(c, r)
 			defer release()
 			request = allowed
+		}
+		if a.forward != nil {
+			a.forward(w, request)
+			return
 		}
 		if a.handler != nil && request.Method != http.MethodHead {
 			s.metrics.request(r.template, s.mount(w, request, a.handler), time.Since(begin))
@@ -267,7 +278,7 @@ func (s *Server) serve(r route) http.Handler {
 		if a.stream == nil || request.Method == http.MethodHead {
 			w.Write(a.body)
 			err = nil
-		} else if err = s.stream(w, request, a); err != nil {
+		} else if err = s.stream(c.term, w, request, a); err != nil {
 			a.status = http.StatusInternalServerError
 			s.conf.Log.ErrorContext(request.Context(), "stream failed", "route", r.template, "error", err)
 		}
@@ -358,6 +369,9 @@ func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	if a.etag != "" {
 		h.Set("ETag", a.etag)
 	}
+	if a.partitions != nil {
+		h.Set(headerPartitions, strings.Trim(strings.ReplaceAll(fmt.Sprint(a.partitions), " ", ","), "[]"))
+	}
 	if a.status != http.StatusNotModified {
 		if a.contentType == "" {
 			a.contentType = jsonType
@@ -382,15 +396,18 @@ func (s *Server) partition(workspace string) int32 {
 }
 
 // lagFor returns the age of the data that the call is answered from: that of its workspace's partition, or without a
-// workspace the greatest of all partitions.
+// workspace the greatest of all partitions that are held.
 func (s *Server) lagFor(c *call) (age time.Duration, known bool) {
 	now := time.Now()
 	if c.workspace != "" {
+		if !s.held.holds(s.partition(c.workspace)) {
+			return 0, false
+		}
 		l, known := s.progress.lag(c.coverage, s.partition(c.workspace), now)
 		return l.age, known
 	}
-	for i := range c.coverage.frontiers {
-		l, ok := s.progress.lag(c.coverage, int32(i), now)
+	for _, partition := range s.held.partitions() {
+		l, ok := s.progress.lag(c.coverage, partition, now)
 		age, known = max(age, l.age), known || ok
 	}
 	return age, known

@@ -12,6 +12,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	skipped  *prometheus.CounterVec
+	forwards *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -30,7 +31,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Table records without effect: older than the stored row, or not written by tidemark.",
 		}, []string{"table", "reason"}),
 	}
-	r.MustRegister(m.requests, m.duration, m.skipped)
+	m.forwards = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tidemark_views_forwarded_total",
+		Help: "Requests that were passed on to the instance that holds the workspace's partition, by result: " +
+			"answered, not_owner or failed.",
+	}, []string{"result"})
+	r.MustRegister(m.requests, m.duration, m.skipped, m.forwards)
 	return m
 }
 
@@ -41,10 +47,15 @@ func (m *metrics) request(route string, status int, took time.Duration) {
 
 // registerGauges registers the metrics that are computed from the server's state when they are scraped.
 func (m *metrics) registerGauges(r prometheus.Registerer, s *Server) {
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tidemark_views_partitions",
+		Help: "Partitions that this instance holds. Over all instances with --hold share the sum is the number of " +
+			"partitions.",
+	}, func() float64 { return float64(len(s.held.partitions())) }))
 	for _, t := range []*table{s.files, s.workspaces} {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "tidemark_views_recovered",
-			Help:        "1 once the local copy of the table was complete.",
+			Help:        "1 once the local copy of the table's partitions that this instance holds was complete.",
 			ConstLabels: prometheus.Labels{"table": t.name},
 		}, func() float64 {
 			if t.complete() {
@@ -99,13 +110,14 @@ func (c *lagCollector) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (c *lagCollector) Collect(out chan<- prometheus.Metric) {
 	now := time.Now()
-	for i := range c.table.frontiers {
-		l, known := c.server.progress.lag(c.table, int32(i), now)
+	for _, i := range c.server.held.partitions() {
+		l, known := c.server.progress.lag(c.table, i, now)
 		if !known {
 			continue
 		}
 		gauge := func(desc *prometheus.Desc, value float64) {
-			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, c.table.name, strconv.Itoa(i))
+			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, c.table.name,
+				strconv.Itoa(int(i)))
 		}
 		gauge(lagSeconds, l.age.Seconds())
 		gauge(lagRecords, float64(l.records))

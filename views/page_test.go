@@ -121,7 +121,7 @@ func TestForeignRecordsAreSkipped(t *testing.T) {
 	f.record(f.workspaces, f.works, "ws/a", []byte("x"))
 	f.record(f.workspaces, f.works, "ws", []byte("x"))
 	wrong := (kafka.Partition("ws", 4) + 1) % 4
-	if err := f.Server.files.update(updateContext{wrong, f.files[wrong]}, nil, "ws/a", []byte("x")); err != nil {
+	if err := f.Server.files.update(wrong, f.files[wrong], "ws/a", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	for reason, want := range map[string]float64{skipBadKey: 3, skipBadValue: 2, skipPartition: 1} {

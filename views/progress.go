@@ -208,13 +208,16 @@ func (p *progress) update(s snapshot) (untimed map[*coverage][]eventAt, upToDate
 		}
 		p.addWindow(partition, s)
 		p.lastResponse[i] = s.began
+		p.addCheckpoints(s, partition)
+		if !p.files.held.holds(partition) {
+			continue
+		}
 		if p.files.observe(partition, s.filesEnd[i], s.began) {
 			upToDate = append(upToDate, tablePartition{p.files, partition})
 		}
 		if p.workspaces.observe(partition, s.workspacesEnd[i], s.began) {
 			upToDate = append(upToDate, tablePartition{p.workspaces, partition})
 		}
-		p.addCheckpoints(s, partition)
 		for _, c := range p.coverages {
 			missing := p.firstMissing(c, partition)
 			if missing >= s.eventsVisible[i] {
@@ -384,15 +387,4 @@ func (p *progress) wake() {
 	case p.wakeup <- struct{}{}:
 	default:
 	}
-}
-
-// changelogEndsBefore reports whether the files table is known to end before an offset. A poll that began before since
-// may be older than the offset, or be answered by a stale leader.
-func (p *progress) changelogEndsBefore(partition int32, offset int64, since time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.last.began.Before(since) || !p.last.known(int(partition)) {
-		return false
-	}
-	return p.last.filesEnd[partition] < offset
 }

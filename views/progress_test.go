@@ -134,7 +134,7 @@ func TestWorkspaceChain(t *testing.T) {
 	f.now.notifyEnd[p], f.now.eventsEnd[p] = 9, 12
 	f.now.notifyCommit[p] = 7
 	at("counted, rows not read", 0)
-	if err := f.workspaces.update(updateContext{p, 2}, nil, "none/of ours", []byte("x")); err != nil {
+	if err := f.workspaces.update(p, 2, "none/of ours", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	at("rows read", 10)

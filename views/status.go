@@ -27,26 +27,30 @@ type partitionStatus struct {
 
 // getStatus also answers while the copies are incomplete or too old, since that is when it is needed.
 func (s *Server) getStatus(c *call) (*answer, error) {
-	both := []*coverage{&s.files.coverage, &s.workspaces.coverage}
-	if err := s.await(c.request.Context(), c.barrier, both, "", nil); err != nil {
-		return nil, err
-	}
-	report := s.report(time.Now())
-	c.lagKnown = true
-	for _, p := range report.Partitions {
-		c.lag = max(c.lag, time.Duration(p.LagSeconds*float64(time.Second)))
-	}
-	body, err := json.Marshal(report)
-	if err != nil {
-		return nil, err
-	}
-	return &answer{body: body}, nil
+	return s.gather(c, func() ([]byte, error) {
+		both := []*coverage{&s.files.coverage, &s.workspaces.coverage}
+		if err := s.await(c.request.Context(), c, both, "", nil); err != nil {
+			return nil, err
+		}
+		report := s.report(c.held.numbers, time.Now())
+		c.lagKnown = true
+		for _, p := range report.Partitions {
+			c.lag = max(c.lag, time.Duration(p.LagSeconds*float64(time.Second)))
+		}
+		return json.Marshal(report)
+	}, func(parts []part) ([]byte, error) {
+		report, err := s.mergeStatus(parts)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(report)
+	})
 }
 
-func (s *Server) report(now time.Time) statusReport {
-	report := statusReport{Partitions: make([]partitionStatus, len(s.files.frontiers))}
-	for i := range report.Partitions {
-		report.Partitions[i] = s.partitionStatus(int32(i), now)
+func (s *Server) report(partitions []int32, now time.Time) statusReport {
+	report := statusReport{Partitions: make([]partitionStatus, len(partitions))}
+	for i, partition := range partitions {
+		report.Partitions[i] = s.partitionStatus(partition, now)
 	}
 	if err := s.Ready(); err != nil {
 		report.Reason = err.Error()
@@ -77,7 +81,7 @@ func (s *Server) partitionStatus(partition int32, now time.Time) partitionStatus
 			status.Position, status.LagRecords = position, l.records
 		}
 		status.LagSeconds = max(status.LagSeconds, float64(l.age.Milliseconds())/1000)
-		status.Ready = status.Ready && known && t.partitions[partition].complete.Load()
+		status.Ready = status.Ready && known && t.completePartition(partition)
 	}
 	return status
 }

@@ -75,11 +75,11 @@ func (s *stream) Flush() error {
 }
 
 // stream sends the headers and runs the answer's stream. It returns an error only if that failed for another reason
-// than the end of the stream's context or a failed write.
-func (s *Server) stream(w http.ResponseWriter, request *http.Request, a *answer) error {
+// than the end of the stream's context or a failed write. The stream also ends with the term.
+func (*Server) stream(term context.Context, w http.ResponseWriter, request *http.Request, a *answer) error {
 	ctx, cancel := context.WithCancel(request.Context())
 	defer cancel()
-	defer context.AfterFunc(s.running, cancel)()
+	defer context.AfterFunc(term, cancel)()
 	out := &stream{Context: ctx, w: w, form: a.form}
 	err := out.Flush() // of the headers
 	if a.form.gzip {

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/lovoo/goka"
-	"github.com/lovoo/goka/storage"
 
 	"tidemark/kafka"
 	"tidemark/kafka/localstore"
@@ -23,6 +21,7 @@ import (
 type table struct {
 	coverage
 	topic   topology.Topic
+	held    *holding
 	dir     string
 	apply   applyFunc
 	metrics *metrics
@@ -33,7 +32,6 @@ type table struct {
 	topicID    atomic.Pointer[string] // of the table topic, once known
 	logID      atomic.Pointer[string] // of the events topic, once known
 	generation atomic.Int64           // incremented when the store, or a partition of it, is discarded
-	completed  atomic.Int64           // the last generation in which the copy was complete
 	idle       atomic.Bool            // the store was not updated for longer than tombstones are kept
 	recreated  atomic.Bool            // the table topic
 
@@ -41,22 +39,24 @@ type table struct {
 	store  *localstore.Store // nil while closed
 	reason error             // why the copy is not recovered
 
-	restart    chan string      // a reason to replace the goka view
-	logged     sync.Map         // causes of skipped records that were logged already
-	partitions []partitionState // owned by the progress loop
+	restart    chan string // a reason to replace the goka views
+	logged     sync.Map    // causes of skipped records that were logged already
+	partitions []partitionState
 }
 
 // An applyFunc applies the table record at a changelog offset to the rows and indexes of a copy.
 type applyFunc func(w *localstore.Writer, offset int64, key string, value []byte) (applied, error)
 
-// A partitionState is what the last poll found of a partition.
+// A partitionState says how far the copy of a partition is.
 type partitionState struct {
-	generation int64
+	givenUp   atomic.Int64 // how often the partition was given up to another instance
+	completed atomic.Int64 // the last generation in which the copy was complete
+
+	// What the last poll found; owned by the progress loop.
+	polled     int64 // the last generation with a poll
 	nextRecord int64
 	since      time.Time // when nextRecord was first found
 	target     int64     // where the changelog ended at the first poll of this generation
-	polled     bool      // once in this generation
-	complete   atomic.Bool
 }
 
 // stallAfter is how long a partition may be behind without moving. The client closes a partition's channel on an error
@@ -66,9 +66,11 @@ const stallAfter = 30 * time.Second
 // errClosed is returned by a read before the store is open and after it is closed.
 var errClosed = errors.New("the local copy is closed")
 
-func newTable(name string, topic topology.Topic, dir string, apply applyFunc, m *metrics, log *slog.Logger) *table {
+func newTable(
+	name string, topic topology.Topic, held *holding, dir string, apply applyFunc, m *metrics, log *slog.Logger,
+) *table {
 	t := &table{
-		coverage: newCoverage(name, topic.Partitions), topic: topic, dir: dir, apply: apply, metrics: m,
+		coverage: newCoverage(name, topic.Partitions), topic: topic, held: held, dir: dir, apply: apply, metrics: m,
 		log:    log.With("table", name),
 		reason: errors.New("not started"), restart: make(chan string, 1),
 		partitions: make([]partitionState, topic.Partitions),
@@ -82,6 +84,8 @@ func (t *table) ready() error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	switch {
+	case !t.held.assigned():
+		return errors.New("waiting for the first assignment of partitions")
 	case t.store != nil && t.complete():
 		return nil
 	case t.reason != nil:
@@ -100,8 +104,33 @@ func (t *table) corrupt() bool {
 	return corrupt
 }
 
-// complete reports whether the copy was complete once in its present generation.
-func (t *table) complete() bool { return t.completed.Load() == t.generation.Load() }
+// complete reports whether the copy of each partition that is held was complete once in its present generation.
+func (t *table) complete() bool {
+	held := t.held.partitions()
+	for _, partition := range held {
+		if !t.completePartition(partition) {
+			return false
+		}
+	}
+	return t.held.assigned()
+}
+
+func (t *table) completePartition(partition int32) bool {
+	return t.partitions[partition].completed.Load() == t.generationOf(partition)
+}
+
+// generationOf returns the generation of a partition's copy. It grows when the copy is discarded, and when the
+// partition is given up: what was complete then is not any more when the partition comes back.
+func (t *table) generationOf(partition int32) int64 {
+	return t.generation.Load() + t.partitions[partition].givenUp.Load()
+}
+
+// giveUp makes the copy of a partition unusable until it is read again. Its rows stay in the store, and reading
+// continues after them if the partition comes back.
+func (t *table) giveUp(partition int32) {
+	t.frontiers[partition].reset()
+	t.partitions[partition].givenUp.Add(1)
+}
 
 func (t *table) setReason(err error) {
 	t.mu.Lock()
@@ -121,28 +150,27 @@ func (t *table) read(f func(s *localstore.Store) error) error {
 
 // update is goka's callback for each record of the topic. Row, index and offset are written in one batch, so a crash
 // cannot separate them.
-func (t *table) update(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
-	partition := ctx.Partition()
+func (t *table) update(partition int32, offset int64, key string, value []byte) error {
 	var done applied
 	if err := t.read(func(s *localstore.Store) error {
-		return s.Update(partition, ctx.Offset(), func(w *localstore.Writer) (err error) {
+		return s.Update(partition, offset, func(w *localstore.Writer) (err error) {
 			if kafka.FilePartition([]byte(key), t.topic.Partitions) != partition {
 				done.skipped = skipPartition
 				return nil
 			}
-			done, err = t.apply(w, ctx.Offset(), key, value)
+			done, err = t.apply(w, offset, key, value)
 			return err
 		})
 	}); err != nil {
-		return fmt.Errorf("apply %s %d:%d: %w", t.topic.Name, partition, ctx.Offset(), err)
+		return fmt.Errorf("apply %s %d:%d: %w", t.topic.Name, partition, offset, err)
 	}
 	if done.skipped != "" {
-		t.skipped(done, partition, ctx.Offset())
+		t.skipped(done, partition, offset)
 	}
 	if id := t.logID.Load(); id == nil || *id != done.logID {
 		done.events = nil // offsets of another log
 	}
-	t.frontiers[partition].apply(ctx.Offset()+1, done.events)
+	t.frontiers[partition].apply(offset+1, done.events)
 	t.rows.notify(key)
 	workspace, _, _ := strings.Cut(key, "/")
 	t.changes.notify(workspace)
@@ -162,28 +190,24 @@ func (t *table) skipped(c applied, partition int32, offset int64) {
 	}
 }
 
-// observe compares the copy of a partition with the end of its changelog, and requests another goka view if the copy
-// has stopped moving. It reports whether the copy is up to date.
+// observe compares the copy of a partition with the end of its changelog, and requests other goka views if the copy has
+// stopped moving. It reports whether the copy is up to date.
 func (t *table) observe(partition int32, end int64, now time.Time) (upToDate bool) {
-	generation, last := t.generation.Load(), &t.partitions[partition]
-	if last.generation != generation {
-		last.generation, last.polled = generation, false
-		last.complete.Store(false)
-	}
+	generation, last := t.generationOf(partition), &t.partitions[partition]
 	if t.corrupt() {
 		t.requestRestart("the local store is corrupt")
 		return false
 	}
 	next, _ := t.frontiers[partition].offsets()
 	if next == unknown {
-		return false // the store is not open yet
+		return false // it is not open yet
 	}
-	if !last.polled {
-		last.polled, last.target, last.since = true, end, now
+	if last.polled != generation {
+		last.polled, last.target, last.since = generation, end, now
 	}
 	last.target = min(last.target, end) // the end is lower once it is known that only a marker precedes it
-	if next >= last.target && !last.complete.Swap(true) {
-		t.partitionComplete(generation)
+	if next >= last.target && last.completed.Swap(generation) != generation && t.complete() {
+		t.log.Info("local copy is complete", "topic", t.topic.Name, "partitions", len(t.held.partitions()))
 	}
 	if next >= end || next != last.nextRecord {
 		last.nextRecord, last.since = next, now
@@ -208,7 +232,7 @@ func (t *table) touch(partition int32) {
 	}
 }
 
-// requestRestart asks for another goka view.
+// requestRestart asks for other goka views.
 func (t *table) requestRestart(reason string) {
 	select {
 	case t.restart <- reason:
@@ -216,19 +240,7 @@ func (t *table) requestRestart(reason string) {
 	}
 }
 
-// partitionComplete marks the copy as complete once all partitions are. goka's own "running" state is not used: it is
-// racy with several partitions.
-func (t *table) partitionComplete(generation int64) {
-	for i := range t.partitions {
-		if p := &t.partitions[i]; p.generation != generation || !p.complete.Load() {
-			return
-		}
-	}
-	t.completed.Store(generation)
-	t.log.Info("local copy is complete", "topic", t.topic.Name)
-}
-
-// The pause between two views, and how long one must have run for the next pause to be short again.
+// The pause between two runs of the views, and how long one must have lasted for the next pause to be short again.
 const (
 	firstPause = 100 * time.Millisecond
 	maxPause   = 5 * time.Second
@@ -241,7 +253,7 @@ func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Str
 	pauses.InitialInterval, pauses.Multiplier, pauses.MaxInterval = firstPause, 2, maxPause
 	for {
 		begin := time.Now()
-		err := t.runView(ctx, conf, streams)
+		err := t.runViews(ctx, conf, streams)
 		if ctx.Err() != nil {
 			t.setReason(errors.New("stopping"))
 			return t.close()
@@ -258,7 +270,7 @@ func (t *table) run(ctx context.Context, conf kafka.Config, streams topology.Str
 		}
 		pause := pauses.NextBackOff()
 		t.setReason(err)
-		t.log.WarnContext(ctx, "view ended, starting another one",
+		t.log.WarnContext(ctx, "the views of a table ended, starting others",
 			"topic", t.topic.Name, "pause", pause.String(), "error", err)
 		select {
 		case <-time.After(pause):

@@ -48,6 +48,7 @@ type Config struct {
 	Page http.Handler
 
 	Search *Search // nil: search is answered 501
+	Share  *Share  // nil: this instance holds all partitions
 
 	// MaxStaleness is the age of data past which requests are answered 503; zero: no limit.
 	MaxStaleness time.Duration
@@ -66,6 +67,8 @@ type Config struct {
 // A Server keeps the copies up to date and answers from them.
 type Server struct {
 	conf       Config
+	held       *holding
+	members    *membership // nil: this instance holds all partitions
 	files      *table
 	workspaces *table
 	search     *searchCoverage // nil: no search
@@ -103,8 +106,12 @@ func New(conf Config) (*Server, error) {
 	s.diffs, s.scans = make(chan struct{}, maxDiffs), make(chan struct{}, maxScans)
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
-	s.files = newTable("files", conf.Streams.Files, filepath.Join(conf.Dir, "files"), applyFile, s.metrics, conf.Log)
-	s.workspaces = newTable("workspaces", conf.Streams.Workspaces, filepath.Join(conf.Dir, "workspaces"),
+	if err := s.divide(); err != nil {
+		return nil, err
+	}
+	s.files = newTable("files", conf.Streams.Files, s.held, filepath.Join(conf.Dir, "files"), applyFile, s.metrics,
+		conf.Log)
+	s.workspaces = newTable("workspaces", conf.Streams.Workspaces, s.held, filepath.Join(conf.Dir, "workspaces"),
 		applyWorkspace, s.metrics, conf.Log)
 	if conf.Search != nil {
 		s.search = newSearchCoverage(conf.Streams.Events.Partitions, conf.Search.VisibleAfter)
@@ -136,6 +143,9 @@ func (s *Server) Run(ctx context.Context) error {
 	s.cluster.Store(cluster)
 	group, ctx := errgroup.WithContext(ctx)
 	context.AfterFunc(ctx, s.stop)
+	if s.members != nil {
+		group.Go(func() error { return s.members.run() })
+	}
 	group.Go(func() error { return s.files.run(ctx, s.conf.Kafka, s.conf.Streams) })
 	group.Go(func() error { return s.workspaces.run(ctx, s.conf.Kafka, s.conf.Streams) })
 	group.Go(func() error { s.progress.run(ctx, cluster); return nil })
@@ -164,11 +174,22 @@ func (s *Server) Handler() http.Handler { return s.handler }
 
 // Ready returns nil if requests are answered, else the reason why they are not. It uses what Run has found and sends
 // no request to the brokers.
+//
+// An instance that shares the partitions with others stays ready while it reads those that it takes over: it answers
+// about the others as before.
 func (s *Server) Ready() error {
-	for _, t := range []*table{s.files, s.workspaces} {
-		if err := t.ready(); err != nil {
+	if s.members == nil || !s.members.wasReady.Load() {
+		for _, t := range []*table{s.files, s.workspaces} {
+			if err := t.ready(); err != nil {
+				return err
+			}
+		}
+	}
+	if s.members != nil {
+		if err := s.members.ready(); err != nil {
 			return err
 		}
+		s.members.wasReady.Store(true)
 	}
 	if age := s.progress.silence(time.Now()); s.conf.MaxStaleness > 0 && age > s.conf.MaxStaleness {
 		return fmt.Errorf("no word from the brokers for %s: answers may be that old", age.Round(time.Second))

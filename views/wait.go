@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -67,8 +68,10 @@ type reachedFunc func(want *tidemarkv1.Position) (bool, error)
 
 // await blocks until all coverages include the barrier's position, or until enough reports that the requested row
 // includes it already. A position of another partition than that of the requested workspace is waited for too, since it
-// is a valid position of another workspace. The key is that of the row that enough reads.
-func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key string, enough reachedFunc) error {
+// is a valid position of another workspace; but not where another instance holds that partition, as no answer of this
+// one depends on it. The key is that of the row that enough reads.
+func (s *Server) await(ctx context.Context, c *call, all []*coverage, key string, enough reachedFunc) error {
+	b := c.barrier
 	if b.position == nil {
 		return nil
 	}
@@ -80,6 +83,12 @@ func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key stri
 	defer cancel()
 	defer s.progress.pollFaster()()
 	exists := false // the offset is in the log
+	if !s.held.holds(partition) {
+		if err := s.progress.waitForEvent(ctx, c.term.Done(), partition, offset); err != nil {
+			return waitError(ctx, b, err)
+		}
+		exists, all = true, slices.DeleteFunc(slices.Clone(all), s.isCopy)
+	}
 	for {
 		row := s.files.rows.wait(key) // before the row is read, so that no change is missed
 		done, changed, err := s.passed(b, all, enough)
@@ -89,7 +98,7 @@ func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key stri
 		}
 		if !exists {
 			row.cancel()
-			if err := s.progress.waitForEvent(ctx, s.running.Done(), partition, offset); err != nil {
+			if err := s.progress.waitForEvent(ctx, c.term.Done(), partition, offset); err != nil {
 				return waitError(ctx, b, err)
 			}
 			exists = true
@@ -98,7 +107,7 @@ func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key stri
 		select {
 		case <-row.changed:
 		case <-changed:
-		case <-s.running.Done():
+		case <-c.term.Done():
 			err = errStopping
 		case <-ctx.Done():
 			err = ctx.Err()
@@ -108,6 +117,11 @@ func (s *Server) await(ctx context.Context, b barrier, all []*coverage, key stri
 			return waitError(ctx, b, err)
 		}
 	}
+}
+
+// isCopy reports whether a coverage is that of a copy of a table.
+func (s *Server) isCopy(c *coverage) bool {
+	return c == &s.files.coverage || c == &s.workspaces.coverage
 }
 
 // passed reports whether the barrier's position is reached; if not, changed is closed when that may have changed.
@@ -178,6 +192,17 @@ func (p *progress) waitForEvent(ctx context.Context, stopping <-chan struct{}, p
 			return ctx.Err()
 		}
 	}
+}
+
+// changelogEndsBefore reports whether the files table is known to end before an offset. A poll that began before since
+// may be older than the offset, or be answered by a stale leader.
+func (p *progress) changelogEndsBefore(partition int32, offset int64, since time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last.began.Before(since) || !p.last.known(int(partition)) {
+		return false
+	}
+	return p.last.filesEnd[partition] < offset
 }
 
 // keyWaiters notifies requests of records of single keys: of rows, or of workspaces for changes of any of their files.

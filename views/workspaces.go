@@ -24,6 +24,16 @@ func (s *Server) listWorkspaces(c *call) (*answer, error) {
 			return nil, badCursor("and no other parameter")
 		}
 	}
+	a, err := s.gather(c, func() ([]byte, error) { return s.workspacesHere(c, from, limit) },
+		func(parts []part) ([]byte, error) { return s.mergeWorkspaces(parts, limit) })
+	if err == nil {
+		a.etag = tagOf(a.body)
+	}
+	return a, err
+}
+
+// workspacesHere returns a page of the workspaces whose partitions are held here.
+func (s *Server) workspacesHere(c *call, from []byte, limit int) ([]byte, error) {
 	if err := s.begin(c, "", nil); err != nil {
 		return nil, err
 	}
@@ -34,9 +44,9 @@ func (s *Server) listWorkspaces(c *call) (*answer, error) {
 	var rows [][]byte
 	if err := s.workspaces.read(func(store *localstore.Store) (err error) {
 		if all {
-			rows, err = scanWorkspaces(store, len(s.workspaces.partitions), from, limit+1)
+			rows, err = scanWorkspaces(store, c.held.numbers, from, limit+1)
 		} else {
-			rows, err = s.getWorkspaces(store, keys, from, limit+1)
+			rows, err = s.getWorkspaces(store, keys, c.held.numbers, from, limit+1)
 		}
 		return err
 	}); err != nil {
@@ -62,9 +72,9 @@ func (s *Server) workspacesOf(c *call) (keys [][]byte, all bool, err error) {
 	return slices.CompactFunc(keys, bytes.Equal), all, err
 }
 
-// getWorkspaces returns the first rows of these keys after from.
+// getWorkspaces returns the first rows of these keys after from, if they are in one of the partitions.
 func (s *Server) getWorkspaces(
-	store *localstore.Store, keys [][]byte, from []byte, limit int,
+	store *localstore.Store, keys [][]byte, partitions []int32, from []byte, limit int,
 ) (rows [][]byte, err error) {
 	for _, key := range keys {
 		if len(rows) == limit {
@@ -77,6 +87,9 @@ func (s *Server) getWorkspaces(
 		if err != nil {
 			return nil, err
 		}
+		if !slices.Contains(partitions, s.partition(id)) {
+			continue
+		}
 		switch value, err := store.Get(s.partition(id), localstore.Rows, key); {
 		case err != nil:
 			return nil, err
@@ -88,14 +101,14 @@ func (s *Server) getWorkspaces(
 }
 
 // scanWorkspaces returns the first rows after from, in the order of keys. Each partition is in that order.
-func scanWorkspaces(store *localstore.Store, partitions int, from []byte, limit int) (rows [][]byte, err error) {
+func scanWorkspaces(store *localstore.Store, partitions []int32, from []byte, limit int) (rows [][]byte, err error) {
 	var begin []byte
 	if from != nil {
 		begin = after(from)
 	}
 	var scans partScans
 	defer func() { scans.close() }()
-	for p := range int32(partitions) {
+	for _, p := range partitions {
 		scan := &partScan{}
 		if len(scans) == 0 {
 			scan.scan = store.Scan(p, localstore.Rows, begin, nil)
@@ -121,7 +134,7 @@ func scanWorkspaces(store *localstore.Store, partitions int, from []byte, limit 
 }
 
 // workspacesPage encodes the first limit rows. A further row says that there is a next page.
-func workspacesPage(rows [][]byte, limit int) (*answer, error) {
+func workspacesPage(rows [][]byte, limit int) ([]byte, error) {
 	body, cursor := []byte(`{"workspaces":[`), "null"
 	for i, value := range rows[:min(len(rows), limit)] {
 		var row tidemarkv1.WorkspaceState
@@ -136,7 +149,7 @@ func workspacesPage(rows [][]byte, limit int) (*answer, error) {
 			cursor = `"` + encodeWorkspace(tidemarkv1.JoinKey(row.GetWorkspaceId(), "")) + `"`
 		}
 	}
-	return withTag(append(append(append(body, `],"next_cursor":`...), cursor...), '}')), nil
+	return append(append(append(body, `],"next_cursor":`...), cursor...), '}'), nil
 }
 
 // ofWorkspaces is the query of a listing of workspaces, for the checksum of its cursors.

@@ -315,7 +315,7 @@ func TestDoctorForPeople(t *testing.T) {
 	out, _, code := tidemark(t, "doctor", "--brokers", "127.0.0.1:1")
 	if code != exitFailed || !strings.Contains(out, "fail  brokers             127.0.0.1:1: tcp: ") ||
 		!strings.Contains(out, "                      → start the broker") ||
-		!strings.Contains(out, "\n0 ok, 1 to look at, 1 failed, 12 not checked\n") {
+		!strings.Contains(out, "\n0 ok, 1 to look at, 1 failed, 13 not checked\n") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 	if out, _, code = tidemark(t, "doctor", "--brokers", "127.0.0.1:1", "-o", "yaml"); code != exitFailed ||

@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
+	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -24,6 +27,42 @@ type serveFlags struct {
 	History        time.Duration `help:"How long changes of files are kept, for their history and for answers as of an earlier position; at most 720h, the retention of the notify topic. 0 for none." default:"168h" placeholder:"TIME"`
 }
 
+// Values of --hold.
+const (
+	holdAll   = "all"
+	holdShare = "share"
+)
+
+// holdFlags say which partitions an instance of serve holds.
+type holdFlags struct {
+	Hold         string `help:"Which partitions this instance keeps a copy of: all, or a share. With share the instances divide the partitions among themselves, and pass a request on to the instance that holds its workspace." enum:"all,share" default:"all" placeholder:"WHICH"`
+	AdvertiseURL string `help:"With --hold share: where the other instances reach this one's query API. Without it http:// and --api-addr, if that names a host." name:"advertise-url" placeholder:"URL" address:"url"`
+}
+
+// share returns the settings of an instance that holds a share; nil: it holds all.
+func (f holdFlags) share(apiAddr string) (*views.Share, error) {
+	if f.Hold != holdShare {
+		if f.AdvertiseURL != "" {
+			return nil, usagef("--advertise-url needs --hold share")
+		}
+		return nil, nil
+	}
+	if f.AdvertiseURL != "" {
+		u, err := url.Parse(f.AdvertiseURL)
+		if err != nil || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+			return nil, usagef("--advertise-url %q: give a scheme, a host and a port only, as in http://10.0.0.7:8080",
+				f.AdvertiseURL)
+		}
+		return &views.Share{URL: u.Scheme + "://" + u.Host}, nil
+	}
+	host, port, err := net.SplitHostPort(apiAddr)
+	if ip := net.ParseIP(host); err != nil || host == "" || port == "0" || ip != nil && ip.IsUnspecified() {
+		return nil, usagef("--hold share: the other instances cannot be told to connect to --api-addr %s: set "+
+			"--advertise-url to where they reach this instance, as http://10.0.0.7:8080", apiAddr)
+	}
+	return &views.Share{URL: "http://" + apiAddr}, nil
+}
+
 // maxReaders is how many connections the query API has open: a request may wait for up to a minute, and an answer may
 // be megabytes. Further connections wait in the kernel's backlog.
 const maxReaders = 4096
@@ -33,6 +72,7 @@ type serveCommand struct {
 	roleFlags
 	dataFlags
 	serveFlags
+	holdFlags
 	drainFlags
 	searchFlags
 }
@@ -49,6 +89,14 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 	if c.SearchURL != "" {
 		role = topology.Streams.ServeSearchRole
 	}
+	share, err := c.share(c.APIAddr)
+	if err != nil {
+		return err
+	}
+	if share != nil {
+		held := role
+		role = func(s topology.Streams) topology.Role { return s.ShareRole(held(s)) }
+	}
 	return c.runRole(ctx, con, role, func(h *host) ([]service, error) {
 		h.delay = c.DrainDelay
 		c.warn(h.log, "--api-addr", c.APIAddr)
@@ -63,7 +111,7 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 			}
 			searcher = c.search(index)
 		}
-		return c.views(ctx, h, viewsConfig{data: c.Data, search: searcher})
+		return c.views(ctx, h, viewsConfig{data: c.Data, search: searcher, share: share})
 	})
 }
 
@@ -72,6 +120,7 @@ type viewsConfig struct {
 	data       string
 	duplicates func() int64  // nil: no processor is in this process
 	search     *views.Search // nil: none
+	share      *views.Share  // nil: it holds all partitions
 }
 
 // views builds the query API, and the views that it answers from, which are updated once the gate is open.
@@ -86,7 +135,7 @@ func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]ser
 		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(conf.data, "views"),
 		Log: log, Metrics: h.registry,
 		MaxStaleness: f.MaxStaleness, CursorLifetime: f.CursorLifetime, History: f.History,
-		Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search, Page: page,
+		Duplicates: conf.duplicates, DeadLettered: dead.Open, Search: conf.search, Share: conf.share, Page: page,
 	}
 	if h.apiGuard != nil {
 		config.Authorize, config.Workspaces = h.apiGuard.Authorize, h.apiGuard.Workspaces

@@ -73,6 +73,22 @@ var Mutants = map[string]Mutant{
 	_, finish := goka.NewPromiseWithFinisher()
 `,
 	}},
+	// It answers from the partitions that it has given up to another instance, and so has ceased to read.
+	"answers what it gave up": {
+		{
+			"views/forward.go",
+			"	if term == nil {\n		return s.forward(c, r, partition)\n	}\n	c.term = term\n",
+			`	if term != nil {
+		c.term = term
+	} else if !s.files.completePartition(partition) {
+		return s.forward(c, r, partition)
+	}
+`,
+		},
+		{
+			"views/table.go", "	t.frontiers[partition].reset()\n	t.partitions[partition].givenUp.Add(1)\n", "",
+		},
+	},
 	// It does not look for records that a paused owner appended to the index.
 	"no index mirror": {{"processors/files.go", "indexMirror(conf),", "nil,"}},
 	// It recovers tables from, and folds, what no transaction has committed, and takes the end of a log for that of

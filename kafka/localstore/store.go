@@ -352,6 +352,27 @@ func (s *Store) wipeIfIdle(partition int32) error {
 	return s.setUpToDate(partition, now)
 }
 
+// DropIdle wipes a partition that is not open if Partition would wipe it, which frees its space on the disk.
+func (s *Store) DropIdle(partition int32) error {
+	value, err := s.Get(partition, spaceUpToDate, nil)
+	if err != nil || len(value) != 8 {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	used := time.UnixMicro(int64(binary.BigEndian.Uint64(value)))
+	if s.now().Sub(used) <= s.maxIdle {
+		return nil
+	}
+	s.log.Info("a partition of the local store that is not used any more is wiped", "dir", s.dir,
+		"partition", partition, "until", used.UTC().Format(time.RFC3339))
+	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
+		return s.wrapError("wipe partition", err)
+	}
+	delete(s.touched, partition)
+	return nil
+}
+
 // A Writer collects the writes of one Update.
 type Writer struct {
 	store     *Store
