@@ -17,7 +17,7 @@ without_broker = comm -23 <(go list ./... | grep -v '^tidemark/e2e$$' | sort) <(
 
 .PHONY: test
 test: ## all that CI runs, about 19 minutes; prints the result and duration of each step
-	@.ci/steps tools generated proto lint+unit+page-test integration integration-kafka e2e e2e-kafka faults-short
+	@.ci/steps tools generated proto lint+unit+page-test integration+generator integration-kafka e2e e2e-kafka faults-short
 
 .PHONY: build
 build: ## the binary, in bin/
@@ -66,8 +66,12 @@ integration: tools ## tests on the embedded broker
 integration-kafka: tools ## the same tests on Apache Kafka
 	@NO_SKIP=1 .ci/kafka .ci/gotest integration-kafka $$($(with_broker))
 
+.PHONY: generator
+generator: ## install the generator of Go clients, for e2e
+	@nice .ci/tools generator
+
 .PHONY: e2e
-e2e: tools ## the binary as users and other clients use it; crash test and its controls, short form
+e2e: tools generator ## the binary as users and other clients use it; crash test and its controls, short form
 	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest e2e -parallel 4 -skip '^TestConnect$$' ./e2e
 
 .PHONY: e2e-kafka
@@ -75,7 +79,7 @@ e2e-kafka: tools ## crash test, foreign clients, sinks and Kafka Connect on Apac
 	@NO_SKIP=1 FORMAT=standard-verbose .ci/opensearch .ci/s3 .ci/kafka .ci/gotest e2e-kafka -parallel 4 -skip '^(TestControls|TestScripts|TestOpenAPI)$$' ./e2e ./sinks/search ./sinks/archive
 
 .PHONY: faults-short
-faults-short: ## three brokers, traffic, a dozen faults and two negative controls, in 6 minutes
+faults-short: ## three brokers, traffic, a dozen faults and two negative controls, in 5 minutes
 	@JARS=1 .ci/kafka go run ./faults -short -seed $${SEED:-1}
 
 .PHONY: page-test

@@ -232,7 +232,7 @@ func (a *api) goClient(t *testing.T) {
 	t.Helper()
 	generator, err := exec.LookPath("oapi-codegen")
 	if err != nil {
-		missing(t, "oapi-codegen, which .ci/tools installs: %v", err)
+		missing(t, "oapi-codegen, which `make generator` installs: %v", err)
 	}
 	dir := filepath.Join(a.dir, "goclient")
 	if err := os.CopyFS(dir, os.DirFS("testdata/openapi/goclient")); err != nil {
