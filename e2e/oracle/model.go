@@ -27,13 +27,13 @@ type Model struct {
 	log      []*entry                  // as read
 	events   map[string]*entry         // the same by position
 
-	folded map[string]bool // by key and event id: whether it had an orderTime when it was folded first
+	folded map[string]bool // by key and event id: whether it had a usable time of its sender when it was folded first
 	beyond map[string]bool // by key and event id: it came too late for the window
 
 	Records, Accepted, Passed, Late, Duplicates int
 	// Silent counts the events without a displayed change, Own the records that the files group wrote itself.
 	Silent, Own int
-	// TwiceUndated and TwiceTied count ids that a row had dropped and folded again: those without an orderTime, and
+	// TwiceUndated and TwiceTied count ids that a row had dropped and folded again: those without a usable time, and
 	// those of the second that fills its window. The window cannot recognize them. Any other, in twice, is a mistake
 	// in the rules that model and product share.
 	TwiceUndated, TwiceTied int
@@ -140,10 +140,12 @@ func (m *Model) fold(r *kgo.Record, e *event, key string, before *row) {
 	m.rows[key] = after
 	m.Accepted++
 	id := key + "\x00" + e.id
-	switch dated, again := m.folded[id]; {
+	// The arrival, which orders an event whose time cannot be read, is another one for each copy.
+	dated := e.occurred != nil && e.orderTime() != nil
+	switch before, again := m.folded[id]; {
 	case !again:
-		m.folded[id] = e.orderTime() != nil
-	case !dated || e.orderTime() == nil:
+		m.folded[id] = dated
+	case !before || !dated:
 		m.TwiceUndated++
 	case tied, e.replayed:
 		m.TwiceTied++

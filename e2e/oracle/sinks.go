@@ -127,7 +127,7 @@ func (o *Outputs) JudgeMail(accepted map[string]int, rule, domain string, r *Rep
 
 const comment = "comment_created"
 
-// JudgeChat compares the number of different texts with that of the notices of comments: each names its event.
+// JudgeChat compares the number of events that messages have named with that of the notices of comments.
 func (o *Outputs) JudgeChat(accepted map[string]int, r *Report) {
 	r.check("chat messages lost", "chat messages unexpected")
 	wanted, repeats := 0, 0
