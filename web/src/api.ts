@@ -34,6 +34,25 @@ export interface File {
 	deleted_at?: string | null
 }
 
+/** A change of a file: of its version, by an event. */
+export interface Version {
+	version: number
+	position: string
+	at: string
+	event: string
+	event_id: string
+	actor_id?: string
+	late: boolean
+	cause?: { event: string; folder_id: string; position: string } // what happened to a folder above it
+	changed: Record<string, { from: unknown; to: unknown }>
+}
+
+export interface History {
+	versions: Version[]
+	next_cursor: string | null
+	complete_from: string // position from which on all changes are kept
+}
+
 export interface FilePage {
 	files: File[]
 	next_cursor: string | null

@@ -1,19 +1,23 @@
 import type { ComponentChildren } from 'preact'
-import { type File as State, filePath } from './api'
+import { useState } from 'preact/hooks'
+import { type File as State, filePath, type History, type Version } from './api'
 import { useFeed } from './feed'
 import { bytes, count, shellWord, Time } from './format'
 import { useLoad } from './load'
-import { Command, FeedMark, Shown } from './parts'
+import { Command, FeedMark, Pages, Shown } from './parts'
 import { homeLink, type Route, workspaceLink } from './route'
 
 export function File({ route }: { route: Route }) {
 	const { workspace, file } = route
 	const state = useLoad<State>(filePath(workspace, file))
-	const feed = useFeed(
-		workspace,
-		change => (change.file?.file_id ?? change.file_id) === file && state.reload(),
-		state.reload,
-	)
+	const [cursors, setCursors] = useState<string[]>([])
+	const page = new URLSearchParams({ limit: '20', ...(cursors.length > 0 && { cursor: cursors.at(-1) }) })
+	const history = useLoad<History>(`${filePath(workspace, file)}/history?${page}`)
+	const reload = () => {
+		state.reload()
+		history.reload()
+	}
+	const feed = useFeed(workspace, change => (change.file?.file_id ?? change.file_id) === file && reload(), reload)
 	return (
 		<>
 			<nav class="crumbs" aria-label="Place">
@@ -38,6 +42,16 @@ export function File({ route }: { route: Route }) {
 								Incomplete: no event that adds this file has arrived yet. Fields of which nothing is known are left out.
 							</p>
 						)}
+					</>
+				)}
+			</Shown>
+			<h2>History</h2>
+			<Shown of={history} missing="There is no such file">
+				{h => (
+					<>
+						{h.versions.length > 0 ? <Versions of={h.versions} /> : <p class="state">No change is kept.</p>}
+						<p class="faint">All changes from position {h.complete_from} on are kept.</p>
+						<Pages of={[cursors, setCursors]} next={h.next_cursor} />
 					</>
 				)}
 			</Shown>
@@ -71,3 +85,48 @@ function fields(f: State): [string, ComponentChildren][] {
 	]
 	return known.filter(([, value]) => value !== undefined && value !== '' && value !== null)
 }
+
+function Versions({ of }: { of: Version[] }) {
+	return (
+		<div class="wide" role="region" tabIndex={0} aria-label="History">
+			<table>
+				<thead>
+					<tr>
+						<th class="number">Version</th>
+						<th>Time</th>
+						<th>Event</th>
+						<th>Actor</th>
+						<th>Changed</th>
+						<th>Position</th>
+					</tr>
+				</thead>
+				<tbody>
+					{of.map(v => (
+						<tr key={v.position} data-version={v.version}>
+							<td class="number">{v.version}</td>
+							<td>
+								<Time at={v.at} />
+							</td>
+							<td title={v.event_id}>
+								{v.event}
+								{v.late && ' (late)'}
+								{v.cause && `, by ${v.cause.event} of ${v.cause.folder_id}`}
+							</td>
+							<td>{v.actor_id ?? '–'}</td>
+							<td>
+								{Object.entries(v.changed).map(([name, { from, to }]) => (
+									<div key={name}>
+										{name}: {shown(from)} → {shown(to)}
+									</div>
+								))}
+							</td>
+							<td>{v.position}</td>
+						</tr>
+					))}
+				</tbody>
+			</table>
+		</div>
+	)
+}
+
+const shown = (value: unknown) => (value === undefined || value === null ? 'none' : String(value))

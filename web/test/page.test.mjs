@@ -94,13 +94,16 @@ test('files are found by folder, by words and by status', async () => {
 	await close(page)
 })
 
-test('a file shows its state, and changes while it is open', async () => {
+test('a file shows its state and history, and changes while it is open', async () => {
 	const page = await open(browser, `${tidemark.url}#/workspaces/123/files/2nb`)
 	await page.getByText('2.0 kB (2,048 bytes)').waitFor()
 	await page.getByText('tidemark why 123 2nb').waitFor()
 	await page.locator('.mark.live').waitFor()
 	await tidemark.send('updated', { workspace_id: '123', object_id: '2nb', size: 4096 })
 	await page.getByText('4.1 kB (4,096 bytes)').waitFor()
+	await page.locator('[data-version="2"]', { hasText: 'size: 2048 → 4096' }).waitFor()
+	await page.locator('[data-version="1"]', { hasText: 'path: none → /notes.md' }).waitFor()
+	await page.getByText('All changes from position').waitFor()
 	await accessible(page, 'file')
 	await close(page)
 })
