@@ -99,7 +99,7 @@ crash: tools ## the crash test and its negative controls, long form, on both bro
 
 .PHONY: sinks
 sinks: tools ## the test of the sinks and its negative control, long form
-	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/opensearch .ci/gotest sinks -timeout 60m -run TestSinks ./e2e -long
+	@FORMAT=standard-verbose .ci/opensearch .ci/kafka .ci/gotest sinks -timeout 60m -run TestSinks ./e2e -long
 
 .PHONY: faults
 faults: ## fault tests on three Apache Kafka brokers, an hour or more, and negative controls; report in .cache/faults

@@ -157,7 +157,7 @@ func (s *Server) awaitHistory(c *call, partition int32, since time.Time) error {
 			continue
 		case <-polled:
 			continue
-		case <-s.running.Done():
+		case <-c.term.Done():
 		case <-ctx.Done():
 		}
 		if err := c.request.Context().Err(); err != nil {

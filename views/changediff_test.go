@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -190,5 +191,27 @@ func TestDiffsAtTheSameTime(t *testing.T) {
 		if w := f.post(target, `{}`); w.Code != 200 {
 			t.Errorf("then: %d %s", w.Code, w.Body)
 		}
+	}
+}
+
+// A diff that ends before its last part is not taken for a whole one.
+func TestDiffIsCutWithItsTerm(t *testing.T) {
+	f := newFixture(t)
+	for i := range 12_000 {
+		f.put(fileRow("ws", strings.Repeat("f", 200)+strconv.Itoa(i), "/"+strings.Repeat("p", 1000), isActive, 1))
+	}
+	server := httptest.NewServer(f.Handler())
+	defer server.Close()
+	client := &http.Client{Transport: &http.Transport{DisableCompression: true}}
+	response, err := client.Post(server.URL+"/v1/workspaces/ws/changes/diff", jsonType, strings.NewReader(`{"files":[]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	time.Sleep(100 * time.Millisecond) // it fills the buffers of the connection
+	f.Stop()
+	all, err := io.ReadAll(response.Body)
+	if err == nil && !json.Valid(all) {
+		t.Errorf("%s, and %d bytes that are no JSON, without an error", response.Status, len(all))
 	}
 }

@@ -70,7 +70,7 @@ func (f *fixture) open(table *table) {
 	table.logID.Store(&id)
 	topic := "cluster/topic"
 	table.topicID.Store(&topic)
-	table.store = store
+	table.store, table.reason = store, nil
 	f.t.Cleanup(func() { table.close() })
 	for p := range int32(4) {
 		if _, err := table.openPartition(table.topic.Name, p); err != nil {

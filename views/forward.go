@@ -19,6 +19,9 @@ import (
 // it too: then it gets only what this instance holds.
 const headerForwarded = "Tidemark-Forwarded"
 
+// headerNotOwner is on the answer of an instance that does not hold the partition of a request that was passed on.
+const headerNotOwner = "Tidemark-Not-Owner"
+
 // The codes of what happens while a partition has no owner that answers.
 const (
 	codeNotOwner         = "not_owner"
@@ -71,7 +74,7 @@ func (s *Server) forward(c *call, r route, partition int32) (*answer, error) {
 	return &answer{forward: func(w http.ResponseWriter, request *http.Request) {
 		begin, out := time.Now(), &forwardWriter{ResponseWriter: w}
 		defer func() { s.metrics.request(r.template, out.status, time.Since(begin)) }() // also if the proxy panics
-		s.passOn(out, request, c, partition)
+		s.passOn(out, request, c, r, partition)
 	}}, nil
 }
 
@@ -80,12 +83,17 @@ const forwardTimeout = 7 * time.Second
 
 // passOn passes the request on to the owner of the partition, and its answer back to the client. Streams and requests
 // that wait end when this instance stops.
-func (s *Server) passOn(w *forwardWriter, request *http.Request, c *call, partition int32) {
+func (s *Server) passOn(w *forwardWriter, request *http.Request, c *call, r route, partition int32) {
 	ctx, cancel := context.WithCancel(request.Context())
 	defer cancel()
 	limit := forwardTimeout + c.barrier.wait
-	if request.Method == http.MethodPost {
-		limit += writeTimeout // its body may be long
+	switch {
+	case request.Method == http.MethodPost:
+		limit += uploadTime
+		request = request.Clone(request.Context())
+		request.Body = io.NopCloser(s.upload(c, maxDiffBytes))
+	case c.query.Has("as_of") || strings.HasSuffix(r.template, "/usage"):
+		limit += writeTimeout
 	}
 	timeout := time.AfterFunc(limit, cancel)
 	defer timeout.Stop()
@@ -93,17 +101,19 @@ func (s *Server) passOn(w *forwardWriter, request *http.Request, c *call, partit
 	defer atStop()
 	proxy := &httputil.ReverseProxy{
 		Transport: &ownerRequest{s.members, partition},
-		Rewrite: func(r *httputil.ProxyRequest) { // the URL's host is set for each attempt; the header Host stays
+		Rewrite: func(r *httputil.ProxyRequest) { // the URL's host is set for each attempt
 			r.Out.Header.Set(headerForwarded, "1")
+			r.Out.Host = s.hostFor(r.Out.Host)
 		},
 		FlushInterval: -1,
 		ErrorLog:      slog.NewLogLogger(s.conf.Log.Handler(), slog.LevelDebug), // of clients that leave
 		ModifyResponse: func(response *http.Response) error {
 			timeout.Stop()
-			if strings.HasPrefix(response.Header.Get("Content-Type"), "text/event-stream") {
-				response.Body = &eventBody{response.Body}
+			if strings.HasPrefix(response.Header.Get("Content-Type"), eventsType) {
+				response.Body = &eventBody{newMovingBody(response.Body, 2*s.heartbeat, cancel)}
 			} else {
 				atStop() // what is being sent is sent to its end
+				response.Body = newMovingBody(response.Body, streamWriteTimeout, cancel)
 			}
 			for name := range response.Header { // not twice
 				w.Header().Del(name)
@@ -120,9 +130,9 @@ func (s *Server) passOn(w *forwardWriter, request *http.Request, c *call, partit
 
 // forwardFailed answers a request that the owner did not answer.
 func (s *Server) forwardFailed(w *forwardWriter, request *http.Request, partition int32, err error) {
-	if request.Context().Err() != nil {
+	if request.Context().Err() != nil { // the client has left, or its token has expired
 		w.status = statusGone
-		return
+		panic(http.ErrAbortHandler) // else net/http would send 200
 	}
 	s.metrics.forwards.WithLabelValues("failed").Inc()
 	s.members.refresh()
@@ -134,6 +144,15 @@ func (s *Server) forwardFailed(w *forwardWriter, request *http.Request, partitio
 	ownerUnavailable().Write(w)
 }
 
+// hostFor returns the header Host of a request that is passed on. With tokens it is the client's, which is compared with
+// Origin where the token is a cookie. Without tokens the owner answers only for its own names: "" is that of its URL.
+func (s *Server) hostFor(client string) string {
+	if s.conf.Authorize == nil {
+		return ""
+	}
+	return client
+}
+
 func resultOf(response *http.Response) string {
 	if isNotOwner(response) {
 		return codeNotOwner
@@ -143,9 +162,6 @@ func resultOf(response *http.Response) string {
 
 // isNotOwner reports whether an instance answered that it does not hold the partition.
 func isNotOwner(response *http.Response) bool { return response.Header.Get(headerNotOwner) != "" }
-
-// headerNotOwner is on the answer of an instance that does not hold the partition of a request that was passed on.
-const headerNotOwner = "Tidemark-Not-Owner"
 
 // A forwardWriter passes an answer on to the client, which may take streamWriteTimeout to accept each part.
 type forwardWriter struct {
@@ -165,6 +181,30 @@ func (w *forwardWriter) WriteHeader(status int) {
 func (w *forwardWriter) Write(b []byte) (int, error) {
 	setWriteDeadline(w.ResponseWriter, streamWriteTimeout)
 	return w.ResponseWriter.Write(b)
+}
+
+// A movingBody is an owner's answer. The request is canceled when none of it has arrived for a while: an owner that
+// hangs does not close its connections.
+type movingBody struct {
+	io.ReadCloser
+	limit time.Duration
+	timer *time.Timer
+}
+
+func newMovingBody(body io.ReadCloser, limit time.Duration, cancel func()) *movingBody {
+	return &movingBody{body, limit, time.AfterFunc(limit, cancel)}
+}
+
+func (b *movingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Reset(b.limit)
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *movingBody) Close() error {
+	b.timer.Stop()
+	return b.ReadCloser.Close()
 }
 
 // An eventBody is a stream of server-sent events. However it ends, its reader connects again and continues after the

@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -185,6 +187,74 @@ func TestAnOwnerThatDoesNotAnswer(t *testing.T) {
 	}
 	if want := []bool{true, true, false, false}; !slices.Equal(ready, want) || status.Ready || status.Reason == "" {
 		t.Errorf("status: %s", body)
+	}
+}
+
+// An owner that hangs after the headers does not keep the client waiting.
+func TestAnOwnerThatHangs(t *testing.T) {
+	s := share(t, [][]int32{{0, 1}, {2, 3}})
+	s.instances[0].heartbeat = 100 * time.Millisecond
+	ended := make(chan struct{})
+	s.servers[1].Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != strings.TrimPrefix(s.servers[1].URL, "http://") {
+			t.Errorf("without tokens the owner is asked as %s", r.Host)
+		}
+		w.Header().Set("Content-Type", eventsType)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(ended)
+	})
+	begin := time.Now()
+	response, _ := s.do(0, "GET", "/v1/workspaces/"+url.PathEscape(on(2))+"/changes", "", "Accept", eventsType)
+	if response.StatusCode != 200 || time.Since(begin) > 5*time.Second {
+		t.Errorf("%s after %v", response.Status, time.Since(begin))
+	}
+	<-ended
+}
+
+// A token that is revoked while a request waits at the owner gets no answer, and no empty one either.
+func TestAForwardedRequestEndsWithItsToken(t *testing.T) {
+	var revoked atomic.Bool
+	s := share(t, [][]int32{{0, 1}, {2, 3}}, func(c *Config) {
+		c.Authorize = func(*http.Request, string) (bool, error) { return !revoked.Load(), nil }
+	})
+	s.instances[0].recheckEvery = 50 * time.Millisecond
+	asked := make(chan struct{})
+	s.servers[1].Config.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		<-r.Context().Done()
+	})
+	go func() { <-asked; revoked.Store(true) }()
+	response, err := http.Get(s.servers[0].URL + "/v1/workspaces/" + url.PathEscape(on(2)) + "/changes?wait=10")
+	if err == nil {
+		response.Body.Close()
+		t.Errorf("answered %s", response.Status)
+	}
+}
+
+// The body of a diff may arrive as slowly at an instance that passes it on.
+func TestASlowUploadIsForwarded(t *testing.T) {
+	s := share(t, [][]int32{{0, 1}, {2, 3}})
+	ws := on(2)
+	s.putOn(1, fileRow(ws, "f", "/a", isActive, 1))
+	for _, server := range s.servers {
+		server.Config.ReadTimeout = 100 * time.Millisecond
+	}
+	body, write := io.Pipe()
+	go func() {
+		for _, part := range []string{`{"fi`, `les"`, `:[]}`} {
+			time.Sleep(100 * time.Millisecond)
+			_, _ = io.WriteString(write, part) // an error is one of the request
+		}
+		write.Close()
+	}()
+	response, err := http.Post(s.servers[0].URL+"/v1/workspaces/"+url.PathEscape(ws)+"/changes/diff", jsonType, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if all, err := io.ReadAll(response.Body); err != nil || !strings.Contains(string(all), `"file_id":"f"`) {
+		t.Errorf("%s %s, %v", response.Status, all, err)
 	}
 }
 

@@ -117,7 +117,7 @@ func (s *Server) ask(ctx context.Context, c *call, owner string) (p part, err er
 	if err != nil {
 		return p, err
 	}
-	request.Host = c.request.Host
+	request.Host = s.hostFor(c.request.Host)
 	for _, name := range []string{"Authorization", "Cookie"} {
 		request.Header[name] = c.request.Header[name]
 	}
@@ -139,7 +139,10 @@ func (s *Server) ask(ctx context.Context, c *call, owner string) (p part, err er
 			p.partitions = append(p.partitions, int32(n))
 		}
 	}
-	age, _ := strconv.ParseFloat(response.Header.Get(headerLag), 64) // absent while it is not known
+	age, err := strconv.ParseFloat(response.Header.Get(headerLag), 64)
+	if err != nil && p.partitions != nil {
+		return p, errors.New("it does not know the age of its answer yet")
+	}
 	p.lag = time.Duration(age * float64(time.Second))
 	p.body, err = io.ReadAll(io.LimitReader(response.Body, maxPartBytes))
 	return p, err

@@ -47,11 +47,6 @@ type runningView struct {
 	done   chan struct{}
 }
 
-func (v *runningView) stop() {
-	v.cancel()
-	<-v.done
-}
-
 // followHolding runs a view of each partition that is held.
 func (t *table) followHolding(ctx context.Context, conf kafka.Config, clients *clients) error {
 	views := map[int32]*runningView{}
@@ -72,7 +67,12 @@ func (t *table) followHolding(ctx context.Context, conf kafka.Config, clients *c
 		held, changed := t.held.wait()
 		for partition, v := range views {
 			if !slices.Contains(held, partition) {
-				v.stop()
+				v.cancel()
+			}
+		}
+		for partition, v := range views {
+			if !slices.Contains(held, partition) {
+				<-v.done
 				t.giveUp(partition)
 				delete(views, partition)
 			}

@@ -279,8 +279,10 @@ func (s *Server) serve(r route) http.Handler {
 			w.Write(a.body)
 			err = nil
 		} else if err = s.stream(c.term, w, request, a); err != nil {
-			a.status = http.StatusInternalServerError
-			s.conf.Log.ErrorContext(request.Context(), "stream failed", "route", r.template, "error", err)
+			if a.status = statusGone; !errors.Is(err, context.Canceled) {
+				a.status = http.StatusInternalServerError
+				s.conf.Log.ErrorContext(request.Context(), "stream failed", "route", r.template, "error", err)
+			}
 		}
 		s.metrics.request(r.template, a.status, time.Since(begin))
 		if err != nil {
@@ -385,30 +387,7 @@ func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	w.WriteHeader(a.status)
 }
 
-// seconds formats a duration for clients: seconds, to the millisecond.
-func seconds(d time.Duration) string {
-	return strconv.FormatFloat(float64(d.Milliseconds())/1000, 'f', -1, 64)
-}
-
 // partition returns the partition of a workspace's records.
 func (s *Server) partition(workspace string) int32 {
 	return kafka.Partition(workspace, s.conf.Streams.Events.Partitions)
-}
-
-// lagFor returns the age of the data that the call is answered from: that of its workspace's partition, or without a
-// workspace the greatest of all partitions that are held.
-func (s *Server) lagFor(c *call) (age time.Duration, known bool) {
-	now := time.Now()
-	if c.workspace != "" {
-		if !s.held.holds(s.partition(c.workspace)) {
-			return 0, false
-		}
-		l, known := s.progress.lag(c.coverage, s.partition(c.workspace), now)
-		return l.age, known
-	}
-	for _, partition := range s.held.partitions() {
-		l, ok := s.progress.lag(c.coverage, partition, now)
-		age, known = max(age, l.age), known || ok
-	}
-	return age, known
 }

@@ -2,6 +2,7 @@ package views
 
 import (
 	"encoding/json"
+	"strconv"
 	"time"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -84,4 +85,27 @@ func (s *Server) partitionStatus(partition int32, now time.Time) partitionStatus
 		status.Ready = status.Ready && known && t.completePartition(partition)
 	}
 	return status
+}
+
+// seconds formats a duration for clients: seconds, to the millisecond.
+func seconds(d time.Duration) string {
+	return strconv.FormatFloat(float64(d.Milliseconds())/1000, 'f', -1, 64)
+}
+
+// lagFor returns the age of the data that the call is answered from: that of its workspace's partition, or without a
+// workspace the greatest of all partitions that are held.
+func (s *Server) lagFor(c *call) (age time.Duration, known bool) {
+	now := time.Now()
+	if c.workspace != "" {
+		if !s.held.holds(s.partition(c.workspace)) {
+			return 0, false
+		}
+		l, known := s.progress.lag(c.coverage, s.partition(c.workspace), now)
+		return l.age, known
+	}
+	for _, partition := range s.held.partitions() {
+		l, ok := s.progress.lag(c.coverage, partition, now)
+		age, known = max(age, l.age), known || ok
+	}
+	return age, known
 }

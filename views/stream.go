@@ -74,8 +74,8 @@ func (s *stream) Flush() error {
 	return err
 }
 
-// stream sends the headers and runs the answer's stream. It returns an error only if that failed for another reason
-// than the end of the stream's context or a failed write. The stream also ends with the term.
+// stream sends the headers and runs the answer's stream, which also ends with the term. A stream of events may end at
+// any time, any other one has a whole body: if its context ends before, that is an error. A failed write is none.
 func (*Server) stream(term context.Context, w http.ResponseWriter, request *http.Request, a *answer) error {
 	ctx, cancel := context.WithCancel(request.Context())
 	defer cancel()
@@ -92,8 +92,11 @@ func (*Server) stream(term context.Context, w http.ResponseWriter, request *http
 	if err == nil {
 		err = out.close()
 	}
-	if ctx.Err() != nil || out.failed {
+	switch {
+	case out.failed || ctx.Err() != nil && a.contentType == eventsType:
 		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
 	}
 	return err
 }

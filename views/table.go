@@ -94,6 +94,16 @@ func (t *table) ready() error {
 	return fmt.Errorf("topic %s: the local copy is still being read", t.topic.Name)
 }
 
+// running returns nil while the copy is being read, else the reason why it is not.
+func (t *table) running() error {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.reason != nil {
+		return fmt.Errorf("topic %s: %w", t.topic.Name, t.reason)
+	}
+	return nil
+}
+
 // corrupt reports whether the store is known to be corrupt.
 func (t *table) corrupt() bool {
 	corrupt := false

@@ -30,7 +30,11 @@ func (u *upload) Read(b []byte) (int, error) {
 		deadline = u.end
 	}
 	_ = u.control.SetReadDeadline(deadline) // not supported by the writers of tests
-	return u.body.Read(b)
+	n, err := u.body.Read(b)
+	if errors.Is(err, io.EOF) { // or net/http would take the deadline for a client that has left
+		_ = u.control.SetReadDeadline(time.Time{}) // as above
+	}
+	return n, err
 }
 
 // upload returns the body of a request, of at most limit bytes.
@@ -45,6 +49,9 @@ func (s *Server) upload(c *call, limit int64) io.Reader {
 // not arrive in time.
 func uploaded(c *call, err error) error {
 	_ = c.control.SetWriteDeadline(time.Now().Add(writeTimeout + c.barrier.wait)) // see setWriteDeadline
+	if err == nil {
+		_ = c.control.SetReadDeadline(time.Time{}) // the end of the body was not read
+	}
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
 	}

@@ -21,15 +21,15 @@ func TestSlowUpload(t *testing.T) {
 	server.Config.ReadTimeout = 100 * time.Millisecond
 	server.Start()
 	defer server.Close()
-	send := func(pause time.Duration) (status int, answer string) {
+	send := func(pause time.Duration, query string) (status int, answer string) {
 		conn, err := net.Dial("tcp", server.Listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
 		const body = `{"files":[]}`
-		fmt.Fprintf(conn, "POST /v1/workspaces/ws/changes/diff HTTP/1.1\r\nHost: localhost\r\n"+
-			"Content-Length: %d\r\n\r\n", len(body))
+		fmt.Fprintf(conn, "POST /v1/workspaces/ws/changes/diff%s HTTP/1.1\r\nHost: localhost\r\n"+
+			"Content-Length: %d\r\n\r\n", query, len(body))
 		for i := range body {
 			if _, err := conn.Write([]byte{body[i]}); err != nil {
 				break // it is answered already
@@ -47,11 +47,16 @@ func TestSlowUpload(t *testing.T) {
 		}
 		return response.StatusCode, string(all)
 	}
-	if status, answer := send(30 * time.Millisecond); status != http.StatusOK {
+	if status, answer := send(30*time.Millisecond, ""); status != http.StatusOK {
 		t.Errorf("a slow client: %d %s", status, answer)
 	}
-	status, answer := send(600 * time.Millisecond)
+	status, answer := send(600*time.Millisecond, "")
 	if status != http.StatusRequestTimeout || !strings.Contains(answer, codeSlowUpload) {
 		t.Errorf("a client that stops: %d %s", status, answer)
+	}
+	// The answer may take longer than a pause of the body.
+	status, answer = send(0, "?at_least=0:0&wait=1")
+	if status == statusGone || answer == "" {
+		t.Errorf("a slow answer: %d %s", status, answer)
 	}
 }

@@ -178,11 +178,13 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // An instance that shares the partitions with others stays ready while it reads those that it takes over: it answers
 // about the others as before.
 func (s *Server) Ready() error {
-	if s.members == nil || !s.members.wasReady.Load() {
-		for _, t := range []*table{s.files, s.workspaces} {
-			if err := t.ready(); err != nil {
-				return err
-			}
+	for _, t := range []*table{s.files, s.workspaces} {
+		check := t.ready
+		if s.members != nil && s.members.wasReady.Load() {
+			check = t.running
+		}
+		if err := check(); err != nil {
+			return err
 		}
 	}
 	if s.members != nil {

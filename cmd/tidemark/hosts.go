@@ -18,12 +18,12 @@ type hostFlags struct {
 // allowHosts refuses requests for a name that nobody has configured. Without tokens, a web site whose name resolves to
 // this address (DNS rebinding) could read the answers in its visitors' browsers. With tokens it has none, so nothing is
 // refused.
-func (f hostFlags) allowHosts(guard *auth.Guard, addr string, next http.Handler) http.Handler {
+func (f hostFlags) allowHosts(guard *auth.Guard, addr string, next http.Handler, further ...string) http.Handler {
 	if guard != nil {
 		return next
 	}
 	names := map[string]bool{"localhost": true, hostName(addr): true}
-	for _, name := range f.AllowedHost {
+	for _, name := range append(further, f.AllowedHost...) {
 		names[hostName(name)] = true
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

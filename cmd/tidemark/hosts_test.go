@@ -24,11 +24,11 @@ func TestHostNames(t *testing.T) {
 		return w.Code, w.Body.String()
 	}
 	flags := hostFlags{AllowedHost: []string{"Tidemark.internal", "other.internal:8080"}}
-	open := flags.allowHosts(nil, "node-1:8080", next)
+	open := flags.allowHosts(nil, "node-1:8080", next, "serve-0:8080")
 	for host, want := range map[string]int{
 		"127.0.0.1:8080": 200, "127.0.0.1": 200, "[::1]:8080": 200, "[::1]": 200, "10.1.2.3:8080": 200,
 		"[fe80::1%25eth0]:8080": 200, "localhost": 200, "LocalHost:8080": 200, "localhost.:8080": 200,
-		"tidemark.internal": 200, "tidemark.internal:1": 200, "other.internal:9": 200, "node-1:8080": 200,
+		"tidemark.internal": 200, "tidemark.internal:1": 200, "other.internal:9": 200, "node-1:8080": 200, "serve-0:8080": 200,
 		"evil.example": 421, "evil.example:8080": 421, "127.0.0.1.evil.example": 421, "localhost.evil.example:8080": 421,
 		"evil.localhost": 421, "tidemark.internal.evil.example": 421, "a:b:c": 421, "x": 421,
 	} {

@@ -153,7 +153,11 @@ func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]ser
 	api := service{name: "api", addr: listener.Addr().String(), run: func(ctx context.Context) error {
 		context.AfterFunc(ctx, server.Stop)
 		handler := h.closeConnections(f.crossOrigin(h.gate.handler(server.Handler())))
-		handler = h.flags.allowHosts(h.apiGuard, f.APIAddr, handler)
+		var advertised []string // other instances use that name
+		if conf.share != nil {
+			advertised = append(advertised, strings.TrimPrefix(strings.TrimPrefix(conf.share.URL, "https://"), "http://"))
+		}
+		handler = h.flags.allowHosts(h.apiGuard, f.APIAddr, handler, advertised...)
 		return serveHTTP(ctx, netutil.LimitListener(listener, maxReaders), httpServer(handler, h.log),
 			h.log.With("role", "api"))
 	}}
