@@ -236,7 +236,7 @@ func (c *Copy) Trim(now time.Time) error {
 		if err := c.trim(p, now.Add(-c.conf.Keep)); err != nil {
 			return err
 		}
-		if err := c.trimActivity(p, now.Add(-Kept-time.Hour)); err != nil {
+		if err := c.trimActivity(p, now.Add(-ActivityKept-time.Hour)); err != nil {
 			return err
 		}
 	}

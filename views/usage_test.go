@@ -1,13 +1,16 @@
 package views
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"tidemark/history"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -85,5 +88,27 @@ func TestTallyHasABoundOfKeys(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// A usage is one of maxScans answers, and ends with its client.
+func TestUsageIsBounded(t *testing.T) {
+	p := newPast(t)
+	now := time.Now()
+	p.change(nil, p.version(1, 0, "/a"), func(n *tidemarkv1.Notice) { n.At = now.UnixMicro() })
+	p.usage("") // the totals of files are cached from here on
+	for range maxScans {
+		p.scans <- struct{}{}
+	}
+	if w := p.get("/v1/workspaces/ws/usage?wait=0"); code(t, w) != codeTooManyScans {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.history.Read(p.partition, func(h *history.Snapshot) error {
+		_, err := readActivity(ctx, h, "ws", usageRequest{window: time.Hour}, now)
+		return err
+	}); !errors.Is(err, context.Canceled) {
+		t.Errorf("without a client: %v", err)
 	}
 }
