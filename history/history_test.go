@@ -178,7 +178,7 @@ func TestAMissingNoticeIsNoticed(t *testing.T) {
 	c.change("f", 10, -1)
 	c.change("f", 30, 20)
 	for at, want := range map[int64]string{
-		9: "none", 10: "unknown", 19: "unknown", 20: "/d/f-20", 29: "/d/f-20", 30: "unknown",
+		-1: "none", 9: "none", 10: "unknown", 19: "unknown", 20: "/d/f-20", 29: "/d/f-20", 30: "unknown",
 	} {
 		if err := c.Read(0, func(s *Snapshot) error {
 			state, known, err := s.FileAt("ws", "f", at)
@@ -190,6 +190,25 @@ func TestAMissingNoticeIsNoticed(t *testing.T) {
 			}
 			if got != want || known && state != nil && state.GetFileId() != "f" {
 				t.Errorf("as of %d: %s, want %s", at, got, want)
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A state from before the events topic was recreated is the one before the first change in the new topic.
+func TestAStateOfAnotherLog(t *testing.T) {
+	c := openCopy(t, t.TempDir())
+	c.resume(kafka.Span{}, 0, -1)
+	c.change("f", 10, 5000)
+	c.change("g", 11, 11)
+	for file, want := range map[string]string{"f": "/d/f-5000", "g": "/d/g-11"} {
+		if err := c.Read(0, func(s *Snapshot) error {
+			state, known, err := s.FileAt("ws", file, 7)
+			if !known || state.GetPath() != want {
+				t.Errorf("%s: %v, known: %v", file, state, known)
 			}
 			return err
 		}); err != nil {

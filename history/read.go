@@ -13,7 +13,6 @@ import (
 type Snapshot struct {
 	number int32
 	logID  string
-	store  *localstore.Store
 	scan   *localstore.Scan
 	bounds bounds
 }
@@ -25,7 +24,7 @@ func (c *Copy) Read(number int32, f func(*Snapshot) error) error {
 	if c.store == nil {
 		return ErrClosed
 	}
-	s := &Snapshot{number: number, logID: c.logID, store: c.store, scan: c.store.Scan(number, boundsSpace, nil, nil)}
+	s := &Snapshot{number: number, logID: c.logID, scan: c.store.Scan(number, boundsSpace, nil, nil)}
 	defer s.scan.Close() //nolint:errcheck // its methods return the errors
 	stored, err := s.scan.Get(number, boundsSpace, nil)
 	if err != nil {
@@ -59,9 +58,11 @@ func (s *Snapshot) FileAt(workspace, file string, offset int64) (state *tidemark
 		return nil, false, err
 	}
 	// The state before a change is that as of all positions from the change before on. So a notice that was not read,
-	// or is not kept, is noticed here.
+	// or is not kept, is noticed here. A state from before the events topic was recreated may have a position that is
+	// not before the change: the change is the file's first one in this log.
 	before := n.GetBefore()
-	if p := before.GetPosition(); p.GetPartition() == s.number && p.GetOffset() > offset {
+	if p := before.GetPosition(); p != nil && p.GetPartition() == s.number && p.GetOffset() > offset &&
+		p.GetOffset() < offsetOf(found) {
 		return nil, false, nil
 	}
 	return withIDs(before, workspace, file), true, nil
