@@ -43,7 +43,7 @@ func (c *Copy) Read(number int32, f func(*Snapshot) error) error {
 func (s *Snapshot) LogID() string { return s.logID }
 
 // Before returns the offset of an event: the notices of all later events are kept, as far as the copy has read.
-func (s *Snapshot) Before() int64 { return s.bounds.before }
+func (s *Snapshot) Before() int64 { return s.bounds.before() }
 
 // FileAt returns the state of a file as of an offset of the events topic, nil if the file did not exist. It is for a
 // file that has changed since: known is false if the next change after that offset is not kept, or was not read yet.
@@ -68,11 +68,11 @@ func (s *Snapshot) FileAt(workspace, file string, offset int64) (state *tidemark
 	return withIDs(before, workspace, file), true, nil
 }
 
-// Versions calls each with the notices of a file that have a version, the newest first, for events before an offset,
-// until it returns false.
+// Versions calls each with the notices of a file that have a version, the newest first, for events before an offset and
+// after Before, until it returns false.
 func (s *Snapshot) Versions(workspace, file string, before int64, each func(*tidemarkv1.Notice) (bool, error)) error {
 	key := tidemarkv1.JoinKey(workspace, file)
-	scan := s.scan.SameSnapshot(s.number, byFile, fileKey(key, 0), fileKey(key, before))
+	scan := s.scan.SameSnapshot(s.number, byFile, fileKey(key, s.Before()+1), fileKey(key, max(before, s.Before()+1)))
 	defer scan.Close() //nolint:errcheck // Err returns its errors
 	for scan.Previous() {
 		n := new(tidemarkv1.Notice)

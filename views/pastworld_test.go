@@ -157,6 +157,10 @@ func (w *pastWorld) epoch() {
 		}
 	}
 	w.log, w.notices = append(w.log, outputs...), append(w.notices, outputs...)
+	if w.random.IntN(4) == 0 { // a former owner writes the last that it had
+		end := w.random.IntN(len(w.notices) + 1)
+		w.log = append(w.log, w.notices[max(0, end-1-w.random.IntN(8)):end]...)
+	}
 	rows := map[string]*tidemarkv1.FileState{}
 	for _, n := range outputs {
 		if n.After != nil {
@@ -166,6 +170,11 @@ func (w *pastWorld) epoch() {
 	for _, id := range slices.Sorted(maps.Keys(rows)) {
 		w.put(rows[id])
 	}
+}
+
+// recordTime returns when a record was written. Late notices are those of the hour before.
+func recordTime(offset int) time.Time {
+	return time.UnixMilli(0).Add(time.Duration(offset) * 5 * time.Minute)
 }
 
 // apply lets the history read up to n records.
@@ -185,7 +194,7 @@ func (w *pastWorld) apply(n int) {
 			w.t.Fatal(err)
 		}
 		if err := w.history.Apply(&kgo.Record{
-			Partition: w.partition, Offset: int64(w.read), Value: value, Timestamp: time.UnixMilli(int64(w.read)),
+			Partition: w.partition, Offset: int64(w.read), Value: value, Timestamp: recordTime(w.read),
 		}); err != nil {
 			w.t.Fatal(err)
 		}
@@ -231,7 +240,7 @@ func (w *pastWorld) restart() {
 
 // trim removes what is old from the history.
 func (w *pastWorld) trim() {
-	upTo := time.UnixMilli(w.random.Int64N(int64(w.read + 1)))
+	upTo := recordTime(w.random.IntN(w.read + 1))
 	if err := w.history.Trim(upTo.Add(w.history.Keep())); err != nil {
 		w.t.Fatal(err)
 	}
