@@ -1,8 +1,11 @@
 package history
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +15,7 @@ import (
 
 	"tidemark/codecs"
 	"tidemark/kafka"
+	"tidemark/kafka/committed"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
@@ -301,5 +305,48 @@ func TestKeepIsLimited(t *testing.T) {
 		if _, err := New(Config{Streams: streams, Keep: keep, Metrics: prometheus.NewRegistry()}); (err == nil) != ok {
 			t.Errorf("%s: %v", keep, err)
 		}
+	}
+}
+
+// A store that is found corrupt is wiped, and filled again.
+func TestCorruptStoreEndsTheReading(t *testing.T) {
+	dir := t.TempDir()
+	c := openCopy(t, dir)
+	ids := map[string]committed.TopicID{}
+	look := func(context.Context, ...string) (map[string]committed.TopicID, error) { return ids, nil }
+	c.pin, _, _ = c.topics(t.Context(), look)
+	c.resume(kafka.Span{}, 0, -1)
+	for i := range int64(2000) {
+		c.change("f", i, i-1)
+	}
+	if err := c.check(t.Context(), look); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tables, _ := filepath.Glob(filepath.Join(dir, "*.sst"))
+	for _, name := range tables {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range len(content) / 2 {
+			content[i] ^= 0xff
+		}
+		if err := os.WriteFile(name, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c = openCopy(t, dir)
+	c.pin, _, _ = c.topics(t.Context(), look)
+	_ = c.state()
+	if err := c.check(t.Context(), look); err == nil || !strings.Contains(err.Error(), "corrupt") {
+		t.Errorf("%v", err)
+	}
+	ids[c.conf.Streams.Notify.Name] = committed.TopicID{Topic: "another"}
+	c = openCopy(t, t.TempDir())
+	if err := c.check(t.Context(), look); err == nil || !strings.Contains(err.Error(), "recreated") {
+		t.Errorf("%v", err)
 	}
 }

@@ -35,6 +35,7 @@ type Store struct {
 	lock    *pebble.Lock
 	cache   *pebble.Cache
 	log     *slog.Logger
+	memory  Memory
 	maxIdle time.Duration
 	now     func() time.Time
 	corrupt atomic.Bool // set once by the first sign of corruption
@@ -79,7 +80,19 @@ func wallClock() time.Time { return time.Now().Round(0) }
 // the topic that the rows come from ("cluster id/topic id"). A store with another pin, or one that cannot be read, is
 // wiped: everything in it can be recovered from the changelog. A folder with other content is an error.
 func Open(dir, pin string, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{}}
+	return OpenWith(dir, pin, log, Memory{Cache: 64 << 20, MemTable: 32 << 20})
+}
+
+// Memory is what a store uses at most, in bytes: Cache for blocks that were read, and four times MemTable for what is
+// not yet on the disk.
+type Memory struct {
+	Cache    int64
+	MemTable uint64
+}
+
+// OpenWith is Open with other sizes.
+func OpenWith(dir, pin string, log *slog.Logger, memory Memory) (*Store, error) {
+	s := &Store{dir: dir, log: log, memory: memory, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{}}
 	if err := s.acquire(); err != nil {
 		return nil, fmt.Errorf("open local store %s: %w", dir, err)
 	}
@@ -183,12 +196,12 @@ func unusable(err error) bool {
 }
 
 func (s *Store) open() error {
-	s.cache = pebble.NewCache(64 << 20)
+	s.cache = pebble.NewCache(s.memory.Cache)
 	options := &pebble.Options{
 		Cache:                       s.cache,
 		Lock:                        s.lock,
 		DisableWAL:                  true,
-		MemTableSize:                32 << 20,
+		MemTableSize:                s.memory.MemTable,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
@@ -303,6 +316,19 @@ func (s *Store) Touch(partition int32) error {
 		return err
 	}
 	s.touched[partition] = now
+	return s.flushIfDue(now)
+}
+
+// FlushHourly starts a flush if the last one began an hour ago, without waiting for it. It is for a store whose
+// partitions are not touched.
+func (s *Store) FlushHourly() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flushIfDue(s.now())
+}
+
+// flushIfDue is called with mu held.
+func (s *Store) flushIfDue(now time.Time) error {
 	if s.flushed.IsZero() {
 		s.flushed = now
 	}
