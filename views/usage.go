@@ -143,8 +143,9 @@ func (t *tally[T]) addRest(n T) {
 	t.rest = &n
 }
 
-// ranked returns the first keys, by rank and then by name.
-func (t *tally[T]) ranked(limit int) ranked[T] {
+// ranked returns the first keys, by rank and then by name, as long as there is room for their names. It takes that from
+// room.
+func (t *tally[T]) ranked(limit int, room *int) ranked[T] {
 	names := make([]string, 0, len(t.keys))
 	for name := range t.keys {
 		names = append(names, name)
@@ -156,12 +157,13 @@ func (t *tally[T]) ranked(limit int) ranked[T] {
 		return strings.Compare(a, b)
 	})
 	rest := tally[T]{rest: t.rest}
-	r := ranked[T]{Keys: []keyTotal[T]{}}
+	r, full := ranked[T]{Keys: []keyTotal[T]{}}, false
 	for i, name := range names {
-		if i >= limit {
+		if full = full || i >= limit || len(name) > *room; full {
 			rest.addRest(t.keys[name])
 			continue
 		}
+		*room -= len(name)
 		key := &name
 		if name == "" {
 			key = nil
@@ -240,8 +242,8 @@ func readActivity(ctx context.Context, h *history.Snapshot, workspace string, u 
 	if since := h.Since(); since.After(begin) {
 		a.From = since
 	}
-	limit := int(windowKeys * u.window / (24 * time.Hour))
-	for start := begin.Truncate(u.window); !start.After(now); start = start.Add(u.window) {
+	limit, room := int(windowKeys*u.window/(24*time.Hour)), maxPageBytes
+	for start := now.UTC().Truncate(u.window); start.Add(u.window).After(begin); start = start.Add(-u.window) {
 		w := usageWindow{Start: start, By: map[string]ranked[activityTotal]{}}
 		tallies := map[string]*tally[activityTotal]{}
 		for _, name := range u.by {
@@ -259,10 +261,11 @@ func readActivity(ctx context.Context, h *history.Snapshot, workspace string, u 
 			continue
 		}
 		for _, name := range u.by {
-			w.By[name] = tallies[name].ranked(limit)
+			w.By[name] = tallies[name].ranked(limit, &room)
 		}
 		a.Windows = append(a.Windows, w)
 	}
+	slices.Reverse(a.Windows) // the newest have the names that there is room for
 	return a, nil
 }
 
