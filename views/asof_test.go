@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -162,6 +163,20 @@ func TestHistoryIsBehind(t *testing.T) {
 	if pathOf(w.Body.String()) != "/b" {
 		t.Errorf("what it has: %d %s", w.Code, w.Body)
 	}
+	p.next-- // the notice is not even in the topic
+	p.reach(12)
+	ctx, cancel := context.WithCancel(t.Context())
+	var polls sync.WaitGroup
+	polls.Go(func() {
+		for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+			p.poll()
+		}
+	})
+	defer polls.Wait()
+	defer cancel()
+	if w := p.get("/v1/workspaces/ws/files/f/history?wait=1"); code(t, w) != codeNotReached {
+		t.Errorf("without the newest change: %d %s", w.Code, w.Body)
+	}
 }
 
 func TestAsOf(t *testing.T) {
@@ -187,6 +202,7 @@ func TestAsOf(t *testing.T) {
 		"as_of=yesterday":                                                 400,
 		"as_of=-1":                                                        400,
 		"as_of=2999-01-01T00:00:00Z":                                      400,
+		"as_of=1969-12-31T23:59:59.999Z":                                  400,
 		fmt.Sprintf("as_of=%d:900&wait=0", p.partition):                   503,
 	} {
 		for _, path := range []string{"", "/files", "/files/f"} {
@@ -208,6 +224,7 @@ func TestAsOfATime(t *testing.T) {
 		return next, start, err
 	}
 	get := func() (int, string) {
+		p.eventTimes.known = nil
 		w := p.get("/v1/workspaces/ws/files/f?as_of=2026-11-29T10:00:00.5%2B01:00&wait=0")
 		return w.Code, pathOf(w.Body.String()) + " " + w.Header().Get(headerAsOf)
 	}
@@ -252,7 +269,7 @@ func TestListingAsOfATime(t *testing.T) {
 	p.eventAfter = func(context.Context, int32, time.Time) (int64, int64, error) { return next, 0, nil }
 	const listing = "/v1/workspaces/ws/files?limit=1&wait=0&as_of=2026-11-29T10:00:00Z"
 	page, cursor := ids(t, p.get(listing))
-	next = 3
+	next, p.eventTimes.known = 3, nil
 	rest, end := ids(t, p.get(listing+"&cursor="+cursor))
 	if end != "" {
 		rest2, last := ids(t, p.get(listing+"&cursor="+end))
