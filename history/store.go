@@ -41,10 +41,10 @@ type bounds struct {
 	removed int64 // highest position of the notices that were removed, -1 if none were
 	missing int64 // notices up to this position may be before the first record that was read
 	since   int64 // milliseconds since 1970: all notices that were written from then on were read; 0: all of the topic
-	last    int64 // offset of the last event when the reading began: notices of later events are behind the first record
+	last    int64 // offset of the last event when the reading began: notices of later ones are behind the first record
 
-	// Records of the notify topic before the offset marginEnd, written before marginUntil (milliseconds since 1970), may
-	// be late: see margin. marginEnd is 0 if there is no margin, or it is over.
+	// Records of the notify topic before the offset marginEnd, written before marginUntil (milliseconds since 1970),
+	// may be late: see margin. marginEnd is 0 if there is no margin, or it is over.
 	marginEnd, marginUntil int64
 	begun                  bool // a notice was read
 }

@@ -86,8 +86,8 @@ func (s *Server) usageOf(ctx context.Context, workspace string) (fileTotals, err
 	partition := s.partition(workspace)
 	generation, last := s.files.generationOf(partition), int64(-1)
 	err := s.files.read(func(store *localstore.Store) (err error) {
-		scan, last2, err := lastRow(store, partition, workspace)
-		last = last2
+		scan := changesOfWorkspace(store, partition, workspace)
+		last, err = lastRow(scan, workspace)
 		return errors.Join(err, scan.Close())
 	})
 	for err == nil {
@@ -107,15 +107,19 @@ func (s *Server) usageOf(ctx context.Context, workspace string) (fileTotals, err
 	return fileTotals{}, err
 }
 
-// lastRow returns the changelog offset of the last row of a workspace, -1 if it has none, and the scan that has found
-// it.
-func lastRow(store *localstore.Store, partition int32, workspace string) (*localstore.Scan, int64, error) {
-	prefix := []byte(tidemarkv1.JoinKey(workspace, "") + "/")
-	scan := store.Scan(partition, byChange, prefix, localstore.PrefixEnd(prefix))
-	if !scan.Previous() {
-		return scan, -1, scan.Err()
+func changesOfWorkspace(store *localstore.Store, partition int32, workspace string) *localstore.Scan {
+	prefix := rowPrefix(workspace)
+	return store.Scan(partition, byChange, prefix, localstore.PrefixEnd(prefix))
+}
+
+func rowPrefix(workspace string) []byte { return []byte(tidemarkv1.JoinKey(workspace, "") + "/") }
+
+// lastRow returns the changelog offset of the last row of a workspace, -1 if it has none.
+func lastRow(changes *localstore.Scan, workspace string) (int64, error) {
+	if !changes.Previous() {
+		return -1, changes.Err()
 	}
-	return scan, int64(binary.BigEndian.Uint64(scan.Key()[len(prefix):])), nil
+	return int64(binary.BigEndian.Uint64(changes.Key()[len(rowPrefix(workspace)):])), nil
 }
 
 // countFiles reads all rows of a workspace, and caches the result.
@@ -131,13 +135,12 @@ func (s *Server) countFiles(ctx context.Context, workspace string, generation in
 	offset := int64(-1)
 	if err := s.files.read(func(store *localstore.Store) (err error) {
 		partition := s.partition(workspace)
-		last, at, err := lastRow(store, partition, workspace)
-		defer last.Close() //nolint:errcheck // its reads return the errors
-		if err != nil {
+		changes := changesOfWorkspace(store, partition, workspace)
+		defer changes.Close() //nolint:errcheck // its reads return the errors
+		if offset, err = lastRow(changes, workspace); err != nil {
 			return err
 		}
-		offset = at
-		totals, err = readTotals(ctx, last, partition, workspace)
+		totals, err = readTotals(ctx, changes, partition, workspace)
 		return err
 	}); err != nil {
 		return fileTotals{}, err
@@ -150,7 +153,7 @@ func (s *Server) countFiles(ctx context.Context, workspace string, generation in
 func readTotals(ctx context.Context, snapshot *localstore.Scan, partition int32, workspace string) (
 	totals fileTotals, err error,
 ) {
-	prefix := []byte(tidemarkv1.JoinKey(workspace, "") + "/")
+	prefix := rowPrefix(workspace)
 	scan := snapshot.SameSnapshot(partition, localstore.Rows, prefix, localstore.PrefixEnd(prefix))
 	defer scan.Close() //nolint:errcheck // Err returns its errors
 	tally := newFileTally()
