@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/codecs"
+	rules "tidemark/file"
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -286,6 +288,33 @@ func TestListingAsOfATime(t *testing.T) {
 		if w := p.get(wrong); code(t, w) != codeBadCursor {
 			t.Errorf("%s: %d %s", wrong, w.Code, w.Body)
 		}
+	}
+}
+
+// The notices of a workspace are not subtracted for a client that is gone.
+func TestAsOfOfAWorkspaceEndsWithItsClient(t *testing.T) {
+	p := newPast(t)
+	var before *tidemarkv1.FileState
+	var row *tidemarkv1.WorkspaceState
+	for i := range int64(1001) {
+		after := p.version(i+1, i, "/a")
+		p.change(before, after, func(n *tidemarkv1.Notice) { row, _ = rules.Count(row, n, testLog) })
+		before = after
+	}
+	p.putWorkspace(row)
+	p.reach(1001)
+	for _, gone := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		if gone {
+			cancel()
+		}
+		target := fmt.Sprintf("/v1/workspaces/ws?wait=0&as_of=%d:0", p.partition)
+		w := httptest.NewRecorder()
+		p.handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody))
+		if answered := strings.Contains(w.Body.String(), `"files":1`); answered == gone {
+			t.Errorf("gone: %v: %d %s", gone, w.Code, w.Body)
+		}
+		cancel()
 	}
 }
 
