@@ -12,8 +12,8 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-// Kept is how long the activity is kept, by the time of the events.
-const Kept = 7 * 24 * time.Hour
+// ActivityKept is how long the activity is kept, by the time of the events.
+const ActivityKept = 7 * 24 * time.Hour
 
 // A Dimension is what activity is counted by.
 type Dimension byte
@@ -126,7 +126,7 @@ func hourOf(n *tidemarkv1.Notice, written time.Time) (hour uint32, ok bool) {
 	if at.After(written) {
 		at = written
 	}
-	return uint32(at.Unix() / 3600), at.After(written.Add(-Kept)) && at.Unix() >= 0
+	return uint32(at.Unix() / 3600), at.After(written.Add(-ActivityKept)) && at.Unix() >= 0
 }
 
 // countActivity adds a notice to the hour of its event.
@@ -186,33 +186,43 @@ func addActivity(w *localstore.Writer, key, count, rest []byte, a Activity) erro
 	return nil
 }
 
-// Activity calls each with the activity of a workspace in an hour, which is given by a time in it. rest is that of all
-// keys of the dimension beyond the first 1,000.
-func (s *Snapshot) Activity(
-	workspace string, hour time.Time, each func(of Dimension, key string, rest bool, a Activity),
-) error {
-	from := hourKey(uint32(hour.Unix()/3600), tidemarkv1.JoinKey(workspace, ""))
+// Total returns the activity of a workspace in an hour, which is given by a time in it.
+func (s *Snapshot) Total(workspace string, hour time.Time) (Activity, error) {
+	return s.activity(activityKey(workspace, hour, byte(All)))
+}
+
+// Activity calls each with the activity of each key of a dimension in an hour of a workspace. It returns that of all
+// keys beyond the first 1,000.
+func (s *Snapshot) Activity(workspace string, hour time.Time, of Dimension, each func(key string, a Activity)) (
+	rest Activity, err error,
+) {
+	from := activityKey(workspace, hour, byte(of))
 	scan := s.scan.SameSnapshot(s.number, byHour, from, localstore.PrefixEnd(from))
 	defer scan.Close() //nolint:errcheck // Err returns its errors
 	for scan.Next() {
-		key := scan.Key()[len(from):]
-		if len(key) == 0 {
-			return errBadEntry
-		}
-		rest := key[0] == beyond
-		if key[0] == keyCount {
-			continue
-		}
-		if rest {
-			key = key[1:]
-		}
 		a, err := parseActivity(scan.Value())
 		if err != nil {
-			return err
+			return rest, err
 		}
-		each(Dimension(key[0]), string(key[1:]), rest, a)
+		each(string(scan.Key()[len(from):]), a)
 	}
-	return scan.Err()
+	if err := scan.Err(); err != nil {
+		return rest, err
+	}
+	return s.activity(activityKey(workspace, hour, beyond, byte(of)))
+}
+
+func activityKey(workspace string, hour time.Time, dimension ...byte) []byte {
+	return hourKey(uint32(hour.Unix()/3600), tidemarkv1.JoinKey(workspace, ""), dimension...)
+}
+
+// activity returns what is stored under a key of byHour.
+func (s *Snapshot) activity(key []byte) (a Activity, err error) {
+	value, err := s.scan.Get(s.number, byHour, key)
+	if err != nil || value == nil {
+		return a, err
+	}
+	return parseActivity(value)
 }
 
 // trimActivity removes the hours of a partition before a time.

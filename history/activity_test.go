@@ -1,6 +1,7 @@
 package history
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -16,16 +17,23 @@ import (
 func (c *copyTest) hours(from time.Time) map[string]Activity {
 	c.tb.Helper()
 	found := map[string]Activity{}
+	add := func(name string, a Activity) {
+		if a != (Activity{}) {
+			found[name] = a
+		}
+	}
 	for h := range 48 {
 		if err := c.Read(0, func(s *Snapshot) error {
 			hour := from.Add(time.Duration(h) * time.Hour)
-			return s.Activity("ws", hour, func(of Dimension, key string, rest bool, a Activity) {
-				name := fmt.Sprintf("%d %c %s", h, of, key)
-				if rest {
-					name += "rest"
-				}
-				found[name] = a
-			})
+			total, err := s.Total("ws", hour)
+			add(fmt.Sprintf("%d * ", h), total)
+			for _, of := range []Dimension{Type, Folder, Actor} {
+				name := fmt.Sprintf("%d %c ", h, of)
+				rest, scanErr := s.Activity("ws", hour, of, func(key string, a Activity) { add(name+key, a) })
+				add(name+"rest", rest)
+				err = errors.Join(err, scanErr)
+			}
+			return err
 		}); err != nil {
 			c.tb.Fatal(err)
 		}
@@ -51,8 +59,8 @@ func TestActivity(t *testing.T) {
 	c.change("f", 16, 15, by("a", early.Add(time.Hour)), func(n *tidemarkv1.Notice) { // without a file
 		n.FileId, n.Version, n.Before, n.After = "", nil, nil, nil
 	})
-	c.change("g", 17, -1, by("a", noon.Add(1000*time.Hour)))    // its clock is ahead
-	c.change("h", 18, -1, by("a", noon.Add(-Kept+2*time.Hour))) // too old when it was written
+	c.change("g", 17, -1, by("a", noon.Add(1000*time.Hour)))            // its clock is ahead
+	c.change("h", 18, -1, by("a", noon.Add(-ActivityKept+2*time.Hour))) // too old when it was written
 	added, updated := Activity{1, 1, 0, 0, 10, 0}, Activity{1, 0, 1, 0, 4, 0}
 	both := Activity{2, 1, 1, 0, 14, 0}
 	deleted, other, ahead := Activity{0, 0, 0, 1, 0, 14}, Activity{Events: 1}, Activity{1, 1, 0, 0, 17, 0}
@@ -66,7 +74,7 @@ func TestActivity(t *testing.T) {
 	if d := cmp.Diff(want, c.hours(early)); d != "" {
 		t.Error(d)
 	}
-	if err := c.Trim(early.Add(Kept + 2*time.Hour)); err != nil { // the hour of early is over for an hour
+	if err := c.Trim(early.Add(ActivityKept + 2*time.Hour)); err != nil { // the hour of early is over for an hour
 		t.Fatal(err)
 	}
 	for name := range want {

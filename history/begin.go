@@ -7,9 +7,13 @@ import (
 	"tidemark/kafka"
 )
 
-// margin is how many notices before the first one that is kept are read: after a failed send, or from a former owner of
-// the partition, notices come in another order than their positions. An owner has fewer in flight.
-const margin = 1024
+// After a failed send, or from a former owner of the partition, notices come in another order than their positions. So
+// the first notices that are read may be late ones, and later ones than those be missing. The first margin records, but
+// none later than marginTime after the first, count as such. An owner has fewer in flight, and not for so long.
+const (
+	margin     = 1024
+	marginTime = time.Hour
+)
 
 // begin returns where each partition is read on.
 func (c *Copy) begin(ctx context.Context) (kafka.Spans, error) {
@@ -22,19 +26,16 @@ func (c *Copy) begin(ctx context.Context) (kafka.Spans, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept, before := time.Now().Add(-c.conf.Keep), int64(margin)
-	switch first, found, err := kafka.FirstTime(ctx, conf, streams.Events.Name); {
-	case err != nil:
+	firstEvent, found, err := kafka.FirstTime(ctx, conf, streams.Events.Name)
+	if err != nil {
 		return nil, err
-	case !found:
-		first = time.Now()
-		fallthrough
-	case first.After(kept):
-		// The events topic may be a recreated one. Notices from before its first event would have positions in the one
-		// before.
-		kept, before = first, 0
 	}
-	first, err := kafka.OffsetsAt(ctx, conf, streams.Notify.Name, kept)
+	now := time.Now()
+	if !found {
+		firstEvent = now
+	}
+	from, before := c.readFrom(now, firstEvent)
+	first, err := kafka.OffsetsAt(ctx, conf, streams.Notify.Name, from)
 	if err != nil {
 		return nil, err
 	}
@@ -42,13 +43,24 @@ func (c *Copy) begin(ctx context.Context) (kafka.Spans, error) {
 	for i := range c.partitions {
 		number := int32(i)
 		at := max(notices[number].From, first[number]-before)
-		next, err := c.Resume(number, notices[number], at, events[number].To-1, kept)
+		next, err := c.Resume(number, notices[number], at, events[number].To-1, from)
 		if err != nil {
 			return nil, err
 		}
 		spans[number] = kafka.Span{From: next}
 	}
 	return spans, nil
+}
+
+// readFrom returns the time since which notices were written that are read, and how many before them are read too.
+func (c *Copy) readFrom(now, firstEvent time.Time) (from time.Time, before int64) {
+	from = now.Add(-max(c.conf.Keep, ActivityKept))
+	if firstEvent.After(from) {
+		// The events topic may be a recreated one. Notices from before its first event would have positions in the one
+		// before.
+		return firstEvent, 0
+	}
+	return from, margin
 }
 
 // Resume returns the offset from which a partition is read on. If its store is empty, or retention has removed notices
@@ -63,11 +75,8 @@ func (c *Copy) Resume(number int32, topic kafka.Span, first, lastEvent int64, si
 	}
 	next = offset + 1
 	if !ok || next < topic.From {
-		next, p.bounds = first, bounds{before: lastEvent, since: since.UnixMilli()}
-		if topic.From == 0 && first == 0 {
-			p.bounds.since = 0
-		}
-		if err := c.reset(p, next); err != nil {
+		next = first
+		if err := c.reset(p, topic, first, lastEvent, since); err != nil {
 			return 0, err
 		}
 	} else if p.bounds, err = loadBounds(c.store, number); err != nil {

@@ -72,7 +72,7 @@ func New(conf Config) (*Copy, error) {
 	return c, nil
 }
 
-// Keep returns how long a notice is kept.
+// Keep returns how long a notice is kept; activity is kept for ActivityKept.
 func (c *Copy) Keep() time.Duration { return c.conf.Keep }
 
 // Next returns the offset of the notify topic up to which a partition was read, -1 while that is not known, and a
@@ -131,6 +131,9 @@ func (c *Copy) topics(ctx context.Context, look lookUp) (pin, logID string, err 
 	return ids[notify].String() + "/" + ids[events].Topic + "/" + layout, ids[events].Topic, err
 }
 
+// memory is less than that of a table: most writes are of new keys, and few requests read the history.
+var memory = localstore.Memory{Cache: 16 << 20, MemTable: 8 << 20}
+
 // Open opens the store. A store with another pin is closed first, and wiped. logID is the id of the events topic.
 func (c *Copy) Open(pin, logID string) error {
 	if c.store != nil && c.pin == pin {
@@ -139,7 +142,7 @@ func (c *Copy) Open(pin, logID string) error {
 	if err := c.Close(); err != nil {
 		return err
 	}
-	store, err := localstore.Open(c.conf.Dir, pin, c.conf.Log)
+	store, err := localstore.OpenWith(c.conf.Dir, pin, c.conf.Log, memory)
 	if err != nil {
 		return &StoreError{err}
 	}
@@ -194,13 +197,27 @@ func (c *Copy) follow(ctx context.Context) error {
 		if err := c.poll(ctx, follower, time.Now().Add(checkEvery)); err != nil {
 			return err
 		}
-		switch now, _, err := c.topics(ctx, follower.TopicIDs); {
-		case err != nil:
+		if err := c.check(ctx, follower.TopicIDs); err != nil {
 			return err
-		case now != pin:
-			return errors.New("a topic was recreated: the history begins again")
 		}
 	}
+}
+
+// check returns an error if the open store cannot be used any more. Once an hour it flushes it.
+func (c *Copy) check(ctx context.Context, look lookUp) error {
+	if c.store.Corrupt() {
+		return errors.New("the local store is corrupt: the history begins again")
+	}
+	if err := c.store.FlushHourly(); err != nil {
+		return err
+	}
+	switch pin, _, err := c.topics(ctx, look); {
+	case err != nil:
+		return err
+	case pin != c.pin:
+		return errors.New("a topic was recreated: the history begins again")
+	}
+	return nil
 }
 
 // poll applies records until a time.

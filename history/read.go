@@ -13,7 +13,6 @@ import (
 type Snapshot struct {
 	number int32
 	logID  string
-	store  *localstore.Store
 	scan   *localstore.Scan
 	bounds bounds
 }
@@ -25,7 +24,7 @@ func (c *Copy) Read(number int32, f func(*Snapshot) error) error {
 	if c.store == nil {
 		return ErrClosed
 	}
-	s := &Snapshot{number: number, logID: c.logID, store: c.store, scan: c.store.Scan(number, boundsSpace, nil, nil)}
+	s := &Snapshot{number: number, logID: c.logID, scan: c.store.Scan(number, boundsSpace, nil, nil)}
 	defer s.scan.Close() //nolint:errcheck // its methods return the errors
 	stored, err := s.scan.Get(number, boundsSpace, nil)
 	if err != nil {
@@ -44,7 +43,7 @@ func (c *Copy) Read(number int32, f func(*Snapshot) error) error {
 func (s *Snapshot) LogID() string { return s.logID }
 
 // Before returns the offset of an event: the notices of all later events are kept, as far as the copy has read.
-func (s *Snapshot) Before() int64 { return s.bounds.before }
+func (s *Snapshot) Before() int64 { return s.bounds.before() }
 
 // FileAt returns the state of a file as of an offset of the events topic, nil if the file did not exist. It is for a
 // file that has changed since: known is false if the next change after that offset is not kept, or was not read yet.
@@ -59,19 +58,21 @@ func (s *Snapshot) FileAt(workspace, file string, offset int64) (state *tidemark
 		return nil, false, err
 	}
 	// The state before a change is that as of all positions from the change before on. So a notice that was not read,
-	// or is not kept, is noticed here.
+	// or is not kept, is noticed here. A state from before the events topic was recreated may have a position that is
+	// not before the change: the change is the file's first one in this log.
 	before := n.GetBefore()
-	if p := before.GetPosition(); p.GetPartition() == s.number && p.GetOffset() > offset {
+	if p := before.GetPosition(); p != nil && p.GetPartition() == s.number && p.GetOffset() > offset &&
+		p.GetOffset() < offsetOf(found) {
 		return nil, false, nil
 	}
 	return withIDs(before, workspace, file), true, nil
 }
 
-// Versions calls each with the notices of a file that have a version, the newest first, for events before an offset,
-// until it returns false.
+// Versions calls each with the notices of a file that have a version, the newest first, for events before an offset and
+// after Before, until it returns false.
 func (s *Snapshot) Versions(workspace, file string, before int64, each func(*tidemarkv1.Notice) (bool, error)) error {
 	key := tidemarkv1.JoinKey(workspace, file)
-	scan := s.scan.SameSnapshot(s.number, byFile, fileKey(key, 0), fileKey(key, before))
+	scan := s.scan.SameSnapshot(s.number, byFile, fileKey(key, s.Before()+1), fileKey(key, max(before, s.Before()+1)))
 	defer scan.Close() //nolint:errcheck // Err returns its errors
 	for scan.Previous() {
 		n := new(tidemarkv1.Notice)

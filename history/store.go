@@ -34,23 +34,48 @@ const (
 )
 
 // layout is part of the pin of a store: a change of the keys or values rebuilds it from the topic.
-const layout = "history-1"
+const layout = "history-2"
 
-// bounds say which notices of a partition are kept: all of events after the offset before.
-//
-// The offset is at least the highest position of all notices that were removed. If the reading begins in the middle of
-// the topic, there may be notices before it that were never seen. Then it is the position before the first notice that
-// was read: notices are repeated and reordered only so that each is also behind those of lower positions (see package
-// epochs), or by a former owner, which has less than margin of them.
+// bounds say which notices of a partition are kept: those of all events after before().
 type bounds struct {
-	before int64
-	begun  bool  // a notice was read
-	since  int64 // milliseconds since 1970: all notices that were written from then on were read; 0: all of the topic
+	removed int64 // highest position of the notices that were removed, -1 if none were
+	missing int64 // notices up to this position may be before the first record that was read
+	since   int64 // milliseconds since 1970: all notices that were written from then on were read; 0: all of the topic
+	last    int64 // offset of the last event when the reading began: notices of later ones are behind the first record
+
+	// Records of the notify topic before the offset marginEnd, written before marginUntil (milliseconds since 1970),
+	// may be late: see margin. marginEnd is 0 if there is no margin, or it is over.
+	marginEnd, marginUntil int64
+	begun                  bool // a notice was read
 }
 
-func (b bounds) encode() []byte {
-	e := binary.BigEndian.AppendUint64(nil, uint64(b.before))
-	e = binary.BigEndian.AppendUint64(e, uint64(b.since))
+// before returns the offset of an event: the notices of all later events are kept.
+func (b *bounds) before() int64 { return max(b.removed, b.missing) }
+
+// see notes a notice at a position.
+func (b *bounds) see(r *kgo.Record, at int64) {
+	written := r.Timestamp.UnixMilli()
+	switch {
+	case b.marginEnd == 0 && b.begun:
+	case b.marginEnd == 0: // the first notice of the topic
+		b.begun, b.missing = true, min(b.last, at-1)
+	case !b.begun:
+		b.begun, b.missing, b.marginUntil = true, min(b.last, at), written+marginTime.Milliseconds()
+	case r.Offset < b.marginEnd && written < b.marginUntil:
+		b.missing = max(b.missing, min(b.last, at))
+	default:
+		b.marginEnd = 0
+	}
+}
+
+func (b *bounds) numbers() []*int64 {
+	return []*int64{&b.removed, &b.missing, &b.since, &b.last, &b.marginEnd, &b.marginUntil}
+}
+
+func (b *bounds) encode() (e []byte) {
+	for _, n := range b.numbers() {
+		e = binary.BigEndian.AppendUint64(e, uint64(*n))
+	}
 	if b.begun {
 		return append(e, 1)
 	}
@@ -60,12 +85,15 @@ func (b bounds) encode() []byte {
 var errBadEntry = errors.New("the history has a bad entry")
 
 func parseBounds(e []byte) (b bounds, err error) {
-	if len(e) != 17 {
+	numbers := b.numbers()
+	if len(e) != 8*len(numbers)+1 {
 		return b, errBadEntry
 	}
-	return bounds{
-		before: int64(binary.BigEndian.Uint64(e)), since: int64(binary.BigEndian.Uint64(e[8:])), begun: e[16] == 1,
-	}, nil
+	for i, n := range numbers {
+		*n = int64(binary.BigEndian.Uint64(e[8*i:]))
+	}
+	b.begun = e[8*len(numbers)] == 1
+	return b, nil
 }
 
 func loadBounds(s *localstore.Store, number int32) (bounds, error) {
@@ -89,10 +117,28 @@ func workspaceKey(workspace string, offset int64) []byte {
 // offsetOf returns the position at the end of a key.
 func offsetOf(key []byte) int64 { return int64(binary.BigEndian.Uint64(key[len(key)-8:])) }
 
-// reset stores the bounds of a partition that is read from next on.
-func (c *Copy) reset(p *partition, next int64) error {
-	return c.store.Update(p.number, next-1, func(w *localstore.Writer) error {
-		w.Set(boundsSpace, nil, p.bounds.encode())
+// reset sets and stores the bounds of a partition that is read from first on, as of Resume.
+func (c *Copy) reset(p *partition, topic kafka.Span, first, lastEvent int64, since time.Time) error {
+	b := bounds{
+		removed: -1, missing: lastEvent, since: since.UnixMilli(), last: lastEvent, marginEnd: first + margin,
+	}
+	if topic.From == 0 && first == 0 {
+		b.since, b.marginEnd = 0, 0
+	}
+	before, err := c.store.Get(p.number, boundsSpace, nil)
+	if err != nil {
+		return err
+	}
+	if before != nil { // what was removed before a gap may be repeated after it
+		old, err := parseBounds(before)
+		if err != nil {
+			return err
+		}
+		b.removed = old.removed
+	}
+	p.bounds = b
+	return c.store.Update(p.number, first-1, func(w *localstore.Writer) error {
+		w.Set(boundsSpace, nil, b.encode())
 		return nil
 	})
 }
@@ -120,8 +166,7 @@ func (c *Copy) apply(p *partition, r *kgo.Record) error {
 	repeated, after := false, p.bounds
 	if err := c.store.Update(p.number, r.Offset, func(w *localstore.Writer) (err error) {
 		at := n.GetPosition().GetOffset()
-		if !after.begun {
-			after.begun, after.before = true, min(after.before, at-1)
+		if after.see(r, at); after != p.bounds {
 			w.Set(boundsSpace, nil, after.encode())
 		}
 		workspace := tidemarkv1.JoinKey(n.GetWorkspaceId(), "")
@@ -162,7 +207,7 @@ func (c *Copy) decode(p *partition, r *kgo.Record) (*tidemarkv1.Notice, error) {
 
 // isKept reports whether the notice at a position was applied before.
 func isKept(w *localstore.Writer, b bounds, workspace string, at int64) (bool, error) {
-	if at <= b.before {
+	if at <= b.removed {
 		return true, nil
 	}
 	value, err := w.Get(byWorkspace, workspaceKey(workspace, at))
@@ -236,7 +281,7 @@ func (c *Copy) Trim(now time.Time) error {
 		if err := c.trim(p, now.Add(-c.conf.Keep)); err != nil {
 			return err
 		}
-		if err := c.trimActivity(p, now.Add(-Kept-time.Hour)); err != nil {
+		if err := c.trimActivity(p, now.Add(-ActivityKept-time.Hour)); err != nil {
 			return err
 		}
 	}
@@ -280,7 +325,7 @@ func (c *Copy) remove(p *partition, gone [][]byte) error {
 			if isFile {
 				w.Delete(byFile, fileKey(key, at))
 			}
-			after.before = max(after.before, at)
+			after.removed = max(after.removed, at)
 		}
 		w.Set(boundsSpace, nil, after.encode())
 		return nil

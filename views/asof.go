@@ -68,12 +68,15 @@ func (s *Server) setAsOf(c *call, offset int64) {
 // lastEventAt returns the offset of the last event of a partition that was in the log at a time, by the timestamps of
 // its records; -1 if there was none.
 func (s *Server) lastEventAt(c *call, partition int32, at time.Time) (int64, error) {
-	if at.After(time.Now()) {
+	switch {
+	case at.After(time.Now()):
 		return 0, badField("as_of", "as_of must not be in the future")
+	case at.UnixMilli() < 0:
+		return 0, badField("as_of", "as_of must not be before 1970") // Kafka has other meanings for such timestamps
 	}
 	ctx, cancel := context.WithTimeout(c.request.Context(), pollTimeout)
 	defer cancel()
-	next, start, err := s.eventAfter(ctx, partition, at)
+	next, start, err := s.eventTimes.eventAfter(ctx, partition, at, s.eventAfter)
 	switch {
 	case c.request.Context().Err() != nil:
 		return 0, c.request.Context().Err()
@@ -163,9 +166,13 @@ func (s *Server) awaitHistory(c *call, partition int32, since time.Time) error {
 		if err := c.request.Context().Err(); err != nil {
 			return err
 		}
-		return problem.New(http.StatusServiceUnavailable, codeNotReached, "the history of this server has notices to "+
-			"read before it can answer: try again, or raise wait (at most 60s)").Retry(time.Second)
+		return errHistoryBehind()
 	}
+}
+
+func errHistoryBehind() error {
+	return problem.New(http.StatusServiceUnavailable, codeNotReached, "the history of this server has notices to "+
+		"read before it can answer: try again, or raise wait (at most 60s)").Retry(time.Second)
 }
 
 // notifyEnd returns the end of the notify topic as of a poll that began after a time, else unknown, and a channel that

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/codecs"
+	rules "tidemark/file"
 	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
@@ -162,6 +165,20 @@ func TestHistoryIsBehind(t *testing.T) {
 	if pathOf(w.Body.String()) != "/b" {
 		t.Errorf("what it has: %d %s", w.Code, w.Body)
 	}
+	p.next-- // the notice is not even in the topic
+	p.reach(12)
+	ctx, cancel := context.WithCancel(t.Context())
+	var polls sync.WaitGroup
+	polls.Go(func() {
+		for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+			p.poll()
+		}
+	})
+	defer polls.Wait()
+	defer cancel()
+	if w := p.get("/v1/workspaces/ws/files/f/history?wait=1"); code(t, w) != codeNotReached {
+		t.Errorf("without the newest change: %d %s", w.Code, w.Body)
+	}
 }
 
 func TestAsOf(t *testing.T) {
@@ -187,6 +204,7 @@ func TestAsOf(t *testing.T) {
 		"as_of=yesterday":                                                 400,
 		"as_of=-1":                                                        400,
 		"as_of=2999-01-01T00:00:00Z":                                      400,
+		"as_of=1969-12-31T23:59:59.999Z":                                  400,
 		fmt.Sprintf("as_of=%d:900&wait=0", p.partition):                   503,
 	} {
 		for _, path := range []string{"", "/files", "/files/f"} {
@@ -208,6 +226,7 @@ func TestAsOfATime(t *testing.T) {
 		return next, start, err
 	}
 	get := func() (int, string) {
+		p.eventTimes.known = nil
 		w := p.get("/v1/workspaces/ws/files/f?as_of=2026-11-29T10:00:00.5%2B01:00&wait=0")
 		return w.Code, pathOf(w.Body.String()) + " " + w.Header().Get(headerAsOf)
 	}
@@ -252,7 +271,7 @@ func TestListingAsOfATime(t *testing.T) {
 	p.eventAfter = func(context.Context, int32, time.Time) (int64, int64, error) { return next, 0, nil }
 	const listing = "/v1/workspaces/ws/files?limit=1&wait=0&as_of=2026-11-29T10:00:00Z"
 	page, cursor := ids(t, p.get(listing))
-	next = 3
+	next, p.eventTimes.known = 3, nil
 	rest, end := ids(t, p.get(listing+"&cursor="+cursor))
 	if end != "" {
 		rest2, last := ids(t, p.get(listing+"&cursor="+end))
@@ -269,6 +288,33 @@ func TestListingAsOfATime(t *testing.T) {
 		if w := p.get(wrong); code(t, w) != codeBadCursor {
 			t.Errorf("%s: %d %s", wrong, w.Code, w.Body)
 		}
+	}
+}
+
+// The notices of a workspace are not subtracted for a client that is gone.
+func TestAsOfOfAWorkspaceEndsWithItsClient(t *testing.T) {
+	p := newPast(t)
+	var before *tidemarkv1.FileState
+	var row *tidemarkv1.WorkspaceState
+	for i := range int64(1001) {
+		after := p.version(i+1, i, "/a")
+		p.change(before, after, func(n *tidemarkv1.Notice) { row, _ = rules.Count(row, n, testLog) })
+		before = after
+	}
+	p.putWorkspace(row)
+	p.reach(1001)
+	for _, gone := range []bool{false, true} {
+		ctx, cancel := context.WithCancel(t.Context())
+		if gone {
+			cancel()
+		}
+		target := fmt.Sprintf("/v1/workspaces/ws?wait=0&as_of=%d:0", p.partition)
+		w := httptest.NewRecorder()
+		p.handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody))
+		if answered := strings.Contains(w.Body.String(), `"files":1`); answered == gone {
+			t.Errorf("gone: %v: %d %s", gone, w.Code, w.Body)
+		}
+		cancel()
 	}
 }
 

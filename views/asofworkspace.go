@@ -60,9 +60,12 @@ func (s *Server) getWorkspaceAsOf(c *call) (*answer, error) {
 			return "", err
 		}
 		defer release()
-		n := 0
+		n, read, ctx := 0, 0, c.request.Context()
 		last := row.GetPosition().GetOffset()
 		err = h.Counted(c.workspace, offset, last, func(at int64, notice *tidemarkv1.Notice) error {
+			if read++; read%1000 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
 			if !past.Counted(at) {
 				return nil
 			}

@@ -114,23 +114,27 @@ func (b *brokers) read(ctx context.Context) (r snapshot, err error) {
 // partition if there is none, and the offset at which the partition begins.
 func (b *brokers) eventAfter(ctx context.Context, partition int32, at time.Time) (offset, start int64, err error) {
 	name := b.streams.Events.Name
-	listed, err := b.admin.ListOffsetsAfterMilli(ctx, at.UnixMilli()+1, name) // timestamps are milliseconds
+	lookUp := func(listed kadm.ListedOffsets, err error) (int64, error) {
+		if err != nil {
+			return 0, err
+		}
+		found, ok := listed.Lookup(name, partition)
+		if !ok || found.Err != nil {
+			return 0, cmp.Or(found.Err, error(kerr.UnknownTopicOrPartition))
+		}
+		return found.Offset, nil
+	}
+	// If no record is later, the second request returns the end, with records that were appended meanwhile.
+	end, err := lookUp(b.admin.ListEndOffsets(ctx, name))
 	if err != nil {
 		return 0, 0, err
 	}
-	found, ok := listed.Lookup(name, partition)
-	if !ok || found.Err != nil {
-		return 0, 0, cmp.Or(found.Err, error(kerr.UnknownTopicOrPartition))
-	}
-	starts, err := b.admin.ListStartOffsets(ctx, name) // after the other one, since it only increases
+	after, err := lookUp(b.admin.ListOffsetsAfterMilli(ctx, at.UnixMilli()+1, name)) // timestamps are milliseconds
 	if err != nil {
 		return 0, 0, err
 	}
-	first, ok := starts.Lookup(name, partition)
-	if !ok || first.Err != nil {
-		return 0, 0, cmp.Or(first.Err, error(kerr.UnknownTopicOrPartition))
-	}
-	return found.Offset, first.Offset, nil
+	start, err = lookUp(b.admin.ListStartOffsets(ctx, name)) // after the other ones, since it only increases
+	return min(end, after), start, err
 }
 
 // dropStale makes the ends unknown that are below an offset which a commit proves to exist: they are from a stale

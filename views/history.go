@@ -61,7 +61,7 @@ func (s *Server) getHistory(c *call) (*answer, error) {
 		return nil, err
 	}
 	var page historyPage
-	// Rows and notices are read from different topics. The first page has the change that the row has.
+	// Rows and notices are read from different topics. The first page has the change that the row has, or is 503.
 	waited := false
 	if err := s.readHistory(c, math.MaxInt64, func(h *history.Snapshot) (missing string, err error) {
 		newest := int64(-1)
@@ -73,8 +73,11 @@ func (s *Server) getHistory(c *call) (*answer, error) {
 			return "", err
 		}
 		p := row.GetPosition()
-		if !waited && before == math.MaxInt64 && p != nil && row.GetLogId() == h.LogID() &&
+		if before == math.MaxInt64 && p != nil && row.GetLogId() == h.LogID() &&
 			p.GetOffset() > max(newest, h.Before()) {
+			if waited {
+				return "", errHistoryBehind()
+			}
 			waited = true
 			return c.file, nil
 		}

@@ -1,6 +1,7 @@
 package views
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -55,7 +56,9 @@ func (f *fixture) beginHistory() {
 // part of them.
 type pastWorld struct {
 	*fixture
+	seed      uint64
 	random    *rand.Rand
+	id        string // of its workspace
 	partition int32
 	events    int64
 	states    map[string][]*tidemarkv1.FileState // of each file, the oldest first
@@ -83,9 +86,11 @@ const (
 func newPastWorld(t *testing.T, seed uint64, fault pastFault) *pastWorld {
 	t.Helper()
 	w := &pastWorld{
-		fixture: newFixture(t), random: rand.New(rand.NewPCG(seed, 32)), partition: kafka.Partition("ws", 4),
+		fixture: newFixture(t), seed: seed, random: rand.New(rand.NewPCG(seed, 32)), id: []string{"ws", "ws0"}[seed%2],
 		states: map[string][]*tidemarkv1.FileState{}, dir: t.TempDir(), fault: fault,
 	}
+	w.partition = kafka.Partition(w.id, 4)
+	w.eventAfter = func(context.Context, int32, time.Time) (int64, int64, error) { return 0, 0, nil }
 	w.openHistory(w.dir)
 	w.resume(0)
 	return w
@@ -105,7 +110,7 @@ func (w *pastWorld) resume(first int64) {
 func (w *pastWorld) event() *tidemarkv1.Notice {
 	at := &tidemarkv1.Position{Partition: w.partition, Offset: w.events}
 	n := &tidemarkv1.Notice{
-		WorkspaceId: "ws", EventId: fmt.Sprint("e", w.events), Event: "workspace_updated", Position: at,
+		WorkspaceId: w.id, EventId: fmt.Sprint("e", w.events), Event: "workspace_updated", Position: at,
 		At: w.events * 1e6, Payload: []byte(`{"a":1}`),
 	}
 	w.events++
@@ -121,7 +126,7 @@ func (w *pastWorld) event() *tidemarkv1.Notice {
 		n.Cause = &tidemarkv1.Cause{Event: "folder_moved", EventId: "e", Position: at}
 	}
 	n.FileId = fmt.Sprintf("f%02d", w.random.IntN(12))
-	row := &tidemarkv1.FileState{WorkspaceId: "ws", FileId: n.FileId}
+	row := &tidemarkv1.FileState{WorkspaceId: w.id, FileId: n.FileId}
 	if all := w.states[n.FileId]; len(all) > 0 {
 		n.Before = all[len(all)-1]
 		row = proto.CloneOf(n.Before)
@@ -152,6 +157,10 @@ func (w *pastWorld) epoch() {
 		}
 	}
 	w.log, w.notices = append(w.log, outputs...), append(w.notices, outputs...)
+	if w.random.IntN(4) == 0 { // a former owner writes the last that it had
+		end := w.random.IntN(len(w.notices) + 1)
+		w.log = append(w.log, w.notices[max(0, end-1-w.random.IntN(8)):end]...)
+	}
 	rows := map[string]*tidemarkv1.FileState{}
 	for _, n := range outputs {
 		if n.After != nil {
@@ -163,6 +172,11 @@ func (w *pastWorld) epoch() {
 	}
 }
 
+// recordTime returns when a record was written. Late notices are those of the hour before.
+func recordTime(offset int) time.Time {
+	return time.UnixMilli(0).Add(time.Duration(offset) * 5 * time.Minute)
+}
+
 // apply lets the history read up to n records.
 func (w *pastWorld) apply(n int) {
 	w.t.Helper()
@@ -170,7 +184,7 @@ func (w *pastWorld) apply(n int) {
 		notice := w.log[w.read]
 		switch {
 		case w.fault == loses && w.random.IntN(20) == 0:
-			notice = &tidemarkv1.Notice{WorkspaceId: "ws", Position: &tidemarkv1.Position{Partition: w.partition}}
+			notice = &tidemarkv1.Notice{WorkspaceId: w.id, Position: &tidemarkv1.Position{Partition: w.partition}}
 		case w.fault == appliesTwice && slices.Contains(w.log[:w.read], notice):
 			notice = proto.CloneOf(notice)
 			notice.Position.Offset = max(0, notice.Position.Offset-1)
@@ -180,7 +194,7 @@ func (w *pastWorld) apply(n int) {
 			w.t.Fatal(err)
 		}
 		if err := w.history.Apply(&kgo.Record{
-			Partition: w.partition, Offset: int64(w.read), Value: value, Timestamp: time.UnixMilli(int64(w.read)),
+			Partition: w.partition, Offset: int64(w.read), Value: value, Timestamp: recordTime(w.read),
 		}); err != nil {
 			w.t.Fatal(err)
 		}
@@ -217,7 +231,7 @@ func (w *pastWorld) restart() {
 	if err := w.history.Close(); err != nil {
 		w.t.Fatal(err)
 	}
-	if w.random.IntN(2) == 0 {
+	if w.seed%4 != 1 && w.random.IntN(2) == 0 {
 		w.dir = w.t.TempDir()
 	}
 	w.openHistory(w.dir)
@@ -226,7 +240,7 @@ func (w *pastWorld) restart() {
 
 // trim removes what is old from the history.
 func (w *pastWorld) trim() {
-	upTo := time.UnixMilli(w.random.Int64N(int64(w.read + 1)))
+	upTo := recordTime(w.random.IntN(w.read + 1))
 	if err := w.history.Trim(upTo.Add(w.history.Keep())); err != nil {
 		w.t.Fatal(err)
 	}
@@ -295,8 +309,8 @@ func (w *pastWorld) totals(offset int64) string {
 		}
 	}
 	byType, _ := json.Marshal(types)
-	return fmt.Sprintf(`{"workspace_id":"ws","files":%d,"bytes":%d,"trashed":%d,"by_type":%s,"events":%d}`,
-		files, bytes, trashed, byType, events)
+	return fmt.Sprintf(`{"workspace_id":"%s","files":%d,"bytes":%d,"trashed":%d,"by_type":%s,"events":%d}`,
+		w.id, files, bytes, trashed, byType, events)
 }
 
 // ask sends a request as of an offset. ok is false if the server cannot answer it yet, and that is allowed.
@@ -305,7 +319,11 @@ func (w *pastWorld) ask(path string, offset int64, atEnd bool) (status int, body
 	if strings.Contains(path, "?") {
 		separator = "&"
 	}
-	r := w.get(fmt.Sprintf("/v1/workspaces/ws%s%sas_of=%d:%d&wait=0", path, separator, w.partition, offset))
+	at := fmt.Sprintf("%d:%d", w.partition, offset)
+	if offset < 0 {
+		at = "2026-11-29T10:00:00Z" // before the first event
+	}
+	r := w.get(fmt.Sprintf("/v1/workspaces/%s%s%sas_of=%s&wait=0", w.id, path, separator, at))
 	w.asked++
 	switch {
 	case r.Code == http.StatusServiceUnavailable && !atEnd:

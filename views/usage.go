@@ -1,6 +1,7 @@
 package views
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -142,8 +143,9 @@ func (t *tally[T]) addRest(n T) {
 	t.rest = &n
 }
 
-// ranked returns the first keys, by rank and then by name.
-func (t *tally[T]) ranked(limit int) ranked[T] {
+// ranked returns the first keys, by rank and then by name, as long as there is room for their names. It takes that from
+// room.
+func (t *tally[T]) ranked(limit int, room *int) ranked[T] {
 	names := make([]string, 0, len(t.keys))
 	for name := range t.keys {
 		names = append(names, name)
@@ -155,12 +157,13 @@ func (t *tally[T]) ranked(limit int) ranked[T] {
 		return strings.Compare(a, b)
 	})
 	rest := tally[T]{rest: t.rest}
-	r := ranked[T]{Keys: []keyTotal[T]{}}
+	r, full := ranked[T]{Keys: []keyTotal[T]{}}, false
 	for i, name := range names {
-		if i >= limit {
+		if full = full || i >= limit || len(name) > *room; full {
 			rest.addRest(t.keys[name])
 			continue
 		}
+		*room -= len(name)
 		key := &name
 		if name == "" {
 			key = nil
@@ -194,14 +197,8 @@ func (s *Server) getUsage(c *call) (*answer, error) {
 	if err := s.awaitHistory(c, partition, since); err != nil {
 		return nil, err
 	}
-	var body usage
-	if err := s.history.Read(partition, func(h *history.Snapshot) (err error) {
-		body.Activity, err = readActivity(h, c.workspace, u, time.Now())
-		return err
-	}); err != nil {
-		if errors.Is(err, history.ErrClosed) {
-			err = errStoreNotReady
-		}
+	body := usage{}
+	if body.Activity, err = s.activityOf(c, partition, u); err != nil {
 		return nil, err
 	}
 	files, err := s.usageOf(c.request.Context(), c.workspace)
@@ -219,25 +216,44 @@ func (s *Server) getUsage(c *call) (*answer, error) {
 // windowKeys is how many keys a day of windows has in each dimension.
 const windowKeys = 1000
 
+// activityOf returns the activity of a workspace in the last seven days.
+func (s *Server) activityOf(c *call, partition int32, u usageRequest) (a usageActivity, err error) {
+	release, err := s.takeScan()
+	if err != nil {
+		return a, err
+	}
+	defer release()
+	err = s.history.Read(partition, func(h *history.Snapshot) (err error) {
+		a, err = readActivity(c.request.Context(), h, c.workspace, u, time.Now())
+		return err
+	})
+	if errors.Is(err, history.ErrClosed) {
+		err = errStoreNotReady
+	}
+	return a, err
+}
+
 // readActivity returns the activity of a workspace in the last seven days before now.
-func readActivity(h *history.Snapshot, workspace string, u usageRequest, now time.Time) (a usageActivity, err error) {
-	begin := now.Add(-history.Kept).Truncate(time.Hour).UTC()
+func readActivity(ctx context.Context, h *history.Snapshot, workspace string, u usageRequest, now time.Time) (
+	a usageActivity, err error,
+) {
+	begin := now.Add(-history.ActivityKept).Truncate(time.Hour).UTC()
 	a = usageActivity{Window: u.windowText(), From: begin, Windows: []usageWindow{}}
 	if since := h.Since(); since.After(begin) {
 		a.From = since
 	}
-	limit := int(windowKeys * u.window / (24 * time.Hour))
-	for start := begin.Truncate(u.window); !start.After(now); start = start.Add(u.window) {
+	limit, room := int(windowKeys*u.window/(24*time.Hour)), maxPageBytes
+	for start := now.UTC().Truncate(u.window); start.Add(u.window).After(begin); start = start.Add(-u.window) {
 		w := usageWindow{Start: start, By: map[string]ranked[activityTotal]{}}
-		tallies := map[history.Dimension]*tally[activityTotal]{}
+		tallies := map[string]*tally[activityTotal]{}
 		for _, name := range u.by {
-			tallies[usageDimensions[name]] = &tally[activityTotal]{limit: 24 * windowKeys}
+			tallies[name] = &tally[activityTotal]{limit: 24 * windowKeys}
 		}
 		for hour := start; hour.Before(start.Add(u.window)); hour = hour.Add(time.Hour) {
 			if hour.Before(begin) {
 				continue
 			}
-			if err := h.Activity(workspace, hour, w.adder(tallies)); err != nil {
+			if err := w.addHour(ctx, h, workspace, hour, tallies); err != nil {
 				return a, err
 			}
 		}
@@ -245,26 +261,36 @@ func readActivity(h *history.Snapshot, workspace string, u usageRequest, now tim
 			continue
 		}
 		for _, name := range u.by {
-			w.By[name] = tallies[usageDimensions[name]].ranked(limit)
+			w.By[name] = tallies[name].ranked(limit, &room)
 		}
 		a.Windows = append(a.Windows, w)
 	}
+	slices.Reverse(a.Windows) // the newest have the names that there is room for
 	return a, nil
 }
 
-// adder returns a function that adds the activity of a key to the window.
-func (w *usageWindow) adder(tallies map[history.Dimension]*tally[activityTotal]) func(
-	of history.Dimension, key string, rest bool, n history.Activity,
-) {
-	return func(of history.Dimension, key string, rest bool, n history.Activity) {
-		switch t := tallies[of]; {
-		case of == history.All:
-			w.activityTotal = w.plus(activityTotal(n))
-		case t == nil:
-		case rest:
-			t.addRest(activityTotal(n))
-		default:
-			t.add(key, activityTotal(n))
+// addHour adds an hour to the window, and its keys to the tallies of the dimensions that were asked for.
+func (w *usageWindow) addHour(ctx context.Context, h *history.Snapshot, workspace string, hour time.Time,
+	tallies map[string]*tally[activityTotal],
+) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	all, err := h.Total(workspace, hour)
+	if err != nil || all == (history.Activity{}) {
+		return err
+	}
+	w.activityTotal = w.plus(activityTotal(all))
+	for name, t := range tallies {
+		rest, err := h.Activity(workspace, hour, usageDimensions[name], func(key string, a history.Activity) {
+			t.add(key, activityTotal(a))
+		})
+		if err != nil {
+			return err
+		}
+		if rest != (history.Activity{}) {
+			t.addRest(activityTotal(rest))
 		}
 	}
+	return nil
 }

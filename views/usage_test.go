@@ -1,13 +1,16 @@
 package views
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"tidemark/history"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
@@ -78,12 +81,76 @@ func TestTallyHasABoundOfKeys(t *testing.T) {
 	for i, key := range []string{"a", "b", "c", "d", "a", "e"} {
 		counted.add(key, fileTotal{1, int64(i)})
 	}
-	got := counted.ranked(2)
+	room := 10
+	got := counted.ranked(2, &room)
 	want := ranked[fileTotal]{
 		Keys:  []keyTotal[fileTotal]{{new("a"), fileTotal{2, 4}}, {new("b"), fileTotal{1, 1}}},
 		Other: &fileTotal{3, 10},
 	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
+	if d := cmp.Diff(want, got); d != "" || room != 8 {
+		t.Error(room, d)
+	}
+	room = 1
+	if got := counted.ranked(3, &room); len(got.Keys) != 1 || got.Other.Files != 4 || room != 0 {
+		t.Errorf("room for one name: %+v", got)
+	}
+}
+
+// Requests at the same time count the files of a workspace once.
+func TestUsageIsCountedOnce(t *testing.T) {
+	p := newPast(t)
+	p.change(nil, p.version(1, 0, "/a"))
+	_, _, _, done := p.usages.get("ws", p.Server.files.generationOf(p.partition), 0)
+	for range maxScans { // counting is refused
+		p.scans <- struct{}{}
+	}
+	results := make(chan error, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.usageOf(ctx, "ws"); !errors.Is(err, context.Canceled) {
+		t.Errorf("does not wait: %v", err)
+	}
+	for range cap(results) {
+		go func() {
+			totals, err := p.usageOf(t.Context(), "ws")
+			if err == nil && totals.all.Files != 7 {
+				err = fmt.Errorf("got %+v", totals)
+			}
+			results <- err
+		}()
+	}
+	p.usages.put("ws", cachedUsage{p.Server.files.generationOf(p.partition), 100, fileTotals{all: fileTotal{Files: 7}}})
+	done()
+	for range cap(results) {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	p.change(nil, p.version(2, 101, "/b"))
+	p.usages.put("ws", cachedUsage{p.Server.files.generationOf(p.partition), -1, fileTotals{}})
+	if _, err := p.usageOf(t.Context(), "ws"); err == nil {
+		t.Error("totals of before the last row are answered")
+	}
+}
+
+// A usage is one of maxScans answers, and ends with its client.
+func TestUsageIsBounded(t *testing.T) {
+	p := newPast(t)
+	now := time.Now()
+	p.change(nil, p.version(1, 0, "/a"), func(n *tidemarkv1.Notice) { n.At = now.UnixMicro() })
+	p.usage("") // the totals of files are cached from here on
+	for range maxScans {
+		p.scans <- struct{}{}
+	}
+	if w := p.get("/v1/workspaces/ws/usage?wait=0"); code(t, w) != codeTooManyScans {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.history.Read(p.partition, func(h *history.Snapshot) error {
+		_, err := readActivity(ctx, h, "ws", usageRequest{window: time.Hour}, now)
+		return err
+	}); !errors.Is(err, context.Canceled) {
+		t.Errorf("without a client: %v", err)
 	}
 }

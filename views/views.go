@@ -83,6 +83,7 @@ type Server struct {
 	diffs      chan struct{} // has an element for each diff that is being answered
 	scans      chan struct{} // the same of answers that read a whole workspace
 	usages     usageCache
+	eventTimes eventTimes
 	running    context.Context // ends with Stop
 	stop       context.CancelFunc
 

@@ -35,6 +35,7 @@ type Store struct {
 	lock    *pebble.Lock
 	cache   *pebble.Cache
 	log     *slog.Logger
+	memory  Memory
 	maxIdle time.Duration
 	now     func() time.Time
 	corrupt atomic.Bool // set once by the first sign of corruption
@@ -79,7 +80,21 @@ func wallClock() time.Time { return time.Now().Round(0) }
 // the topic that the rows come from ("cluster id/topic id"). A store with another pin, or one that cannot be read, is
 // wiped: everything in it can be recovered from the changelog. A folder with other content is an error.
 func Open(dir, pin string, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, log: log, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{}}
+	return OpenWith(dir, pin, log, Memory{Cache: 64 << 20, MemTable: 32 << 20})
+}
+
+// Memory is what a store uses at most, in bytes: Cache for blocks that were read, and four times MemTable for what is
+// not yet on the disk.
+type Memory struct {
+	Cache    int64
+	MemTable uint64
+}
+
+// OpenWith is Open with other sizes.
+func OpenWith(dir, pin string, log *slog.Logger, memory Memory) (*Store, error) {
+	s := &Store{
+		dir: dir, log: log, memory: memory, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{},
+	}
 	if err := s.acquire(); err != nil {
 		return nil, fmt.Errorf("open local store %s: %w", dir, err)
 	}
@@ -183,12 +198,12 @@ func unusable(err error) bool {
 }
 
 func (s *Store) open() error {
-	s.cache = pebble.NewCache(64 << 20)
+	s.cache = pebble.NewCache(s.memory.Cache)
 	options := &pebble.Options{
 		Cache:                       s.cache,
 		Lock:                        s.lock,
 		DisableWAL:                  true,
-		MemTableSize:                32 << 20,
+		MemTableSize:                s.memory.MemTable,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
@@ -279,97 +294,6 @@ func (s *Store) Update(partition int32, offset int64, write func(w *Writer) erro
 	if err := w.batch.Commit(pebble.NoSync); err != nil {
 		return s.wrapError("write", err)
 	}
-	return nil
-}
-
-// ErrIdle says that a partition was not up to date for so long that tombstones it never read may be compacted away. The
-// next Store.Partition of it is empty.
-var ErrIdle = errors.New("was not up to date for too long")
-
-// Touch notes that the open partition has all of its changelog as of now. It must be called about every minute, whether
-// records come or not. It stores the time once a minute, and starts a flush once an hour, without waiting for it. After
-// too long a pause it returns ErrIdle.
-func (s *Store) Touch(partition int32) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.now()
-	switch pause := now.Sub(s.touched[partition]); {
-	case pause < touchEvery:
-		return nil
-	case pause > s.maxIdle && !s.touched[partition].IsZero():
-		return fmt.Errorf("partition %d of local store %s: %w", partition, s.dir, ErrIdle)
-	}
-	if err := s.setUpToDate(partition, now); err != nil {
-		return err
-	}
-	s.touched[partition] = now
-	if s.flushed.IsZero() {
-		s.flushed = now
-	}
-	if now.Sub(s.flushed) < flushEvery {
-		return nil
-	}
-	var err error
-	if s.flushing, err = s.db.AsyncFlush(); err != nil {
-		return s.wrapError("flush", err)
-	}
-	s.flushed = now
-	return nil
-}
-
-// setUpToDate stores when the partition was last up to date.
-func (s *Store) setUpToDate(partition int32, at time.Time) error {
-	if err := s.db.Set(storeKey(partition, spaceUpToDate, nil),
-		binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())), pebble.NoSync); err != nil {
-		return s.wrapError("write", err)
-	}
-	return nil
-}
-
-// wipeIfIdle wipes a partition that was not up to date for so long that tombstones it never read may be compacted away.
-func (s *Store) wipeIfIdle(partition int32) error {
-	value, err := s.Get(partition, spaceUpToDate, nil)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.now()
-	if len(value) == 8 {
-		used := time.UnixMicro(int64(binary.BigEndian.Uint64(value)))
-		if now.Sub(used) <= s.maxIdle {
-			s.touched[partition] = used
-			return nil
-		}
-		s.log.Warn("a partition of the local store was not up to date for too long, it will be rebuilt from the "+
-			"changelog",
-			"dir", s.dir, "partition", partition, "until", used.UTC().Format(time.RFC3339))
-	}
-	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
-		return s.wrapError("wipe partition", err)
-	}
-	s.touched[partition] = now
-	return s.setUpToDate(partition, now)
-}
-
-// DropIdle wipes a partition that is not open if Partition would wipe it, which frees its space on the disk.
-func (s *Store) DropIdle(partition int32) error {
-	value, err := s.Get(partition, spaceUpToDate, nil)
-	if err != nil || len(value) != 8 {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	used := time.UnixMicro(int64(binary.BigEndian.Uint64(value)))
-	if s.now().Sub(used) <= s.maxIdle {
-		return nil
-	}
-	s.log.Info("a partition of the local store that is not used any more is wiped", "dir", s.dir,
-		"partition", partition, "until", used.UTC().Format(time.RFC3339))
-	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
-		return s.wrapError("wipe partition", err)
-	}
-	delete(s.touched, partition)
 	return nil
 }
 
