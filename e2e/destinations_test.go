@@ -166,8 +166,8 @@ func (m *mailbox) webhook(w http.ResponseWriter, _ *http.Request, body []byte) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// named finds the event and the workspace in a message. Its other lines may differ: of an event without a time they have
-// that of its arrival, and a copy of the event has another one.
+// named finds the event and the workspace in a message. Its other lines may differ: of an event without a time they
+// have that of its arrival, and a copy of the event has another one.
 var named = regexp.MustCompile(`(?m)^    event .*$|^Workspace .*$`)
 
 // slack is the application of an incoming webhook of Slack.

@@ -40,7 +40,7 @@ func (a *answer) encode(h http.Header, request *http.Request) {
 	if a.form.sizesAsText && isJSON {
 		a.contentType = jsonType + ";IEEE754Compatible=true"
 	}
-	a.form.gzip = acceptsGzip(request.Header) &&
+	a.form.gzip = !a.plain && acceptsGzip(request.Header) &&
 		(len(a.body) >= minCompressed || isJSON && a.stream != nil && request.Method != http.MethodHead)
 	tag := a.etag
 	if tag != "" && (a.form.gzip || a.form.sizesAsText) { // it is compared by version, and not by bytes

@@ -70,8 +70,10 @@ func TestCompression(t *testing.T) {
 			}
 		}
 	}
-	if w := f.get("/v1/workspaces/ws/files/f01", "Accept-Encoding", "gzip"); w.Header().Get("Content-Encoding") != "" {
-		t.Errorf("a body of %d bytes is compressed", w.Body.Len())
+	f.put(fileRow("ws", "long", "/"+strings.Repeat("p", 2000), isActive, 3))
+	w := f.get("/v1/workspaces/ws/files/long", "Accept-Encoding", "gzip")
+	if w.Header().Get("Content-Encoding") != "" || w.Header().Get("ETag") != `"3"` {
+		t.Errorf("a file of %d bytes: %v", w.Body.Len(), w.Header())
 	}
 }
 

@@ -144,8 +144,9 @@ func (s *Server) forwardFailed(w *forwardWriter, request *http.Request, partitio
 	ownerUnavailable().Write(w)
 }
 
-// hostFor returns the header Host of a request that is passed on. With tokens it is the client's, which is compared with
-// Origin where the token is a cookie. Without tokens the owner answers only for its own names: "" is that of its URL.
+// hostFor returns the header Host of a request that is passed on. With tokens it is the client's, which is compared
+// with Origin where the token is a cookie. Without tokens the owner answers only for its own names: "" is that of its
+// URL.
 func (s *Server) hostFor(client string) string {
 	if s.conf.Authorize == nil {
 		return ""

@@ -137,10 +137,11 @@ func (s *Server) readFile(c *call) (*tidemarkv1.FileState, error) {
 	return &row, nil
 }
 
-// fileAnswer returns the answer of a file in a state.
+// fileAnswer returns the answer of a file in a state. It is never compressed: the tag of a compressed form would be
+// weak, and clients compare the tag of a file with its version.
 func fileAnswer(state *tidemarkv1.FileState) *answer {
 	etag := strconv.Quote(strconv.FormatInt(state.GetVersion(), 10))
-	return &answer{etag: etag, body: codecs.AppendFile(nil, state)}
+	return &answer{etag: etag, plain: true, body: codecs.AppendFile(nil, state)}
 }
 
 func (s *Server) listFiles(c *call) (*answer, error) {

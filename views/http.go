@@ -65,6 +65,7 @@ type answer struct {
 	body        []byte
 	stream      func(*stream) error
 	handler     http.Handler
+	plain       bool // it is not compressed
 	form        form
 	partitions  []int32                                            // that a part of another one's answer is from
 	forward     func(w http.ResponseWriter, request *http.Request) // passes the request on; it counts the answer

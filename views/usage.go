@@ -27,11 +27,13 @@ func parseUsage(c *call) (u usageRequest, err error) {
 	u = usageRequest{by: []string{"type"}, window: 24 * time.Hour}
 	if c.query.Has("by") {
 		u.by = strings.Split(c.query.Get("by"), ",")
-		for i, name := range u.by {
-			if usageDimensions[name] == 0 || slices.Contains(u.by[:i], name) {
-				return u, badField("by", "by must be some of type, folder and actor, separated by commas, each once")
+		for _, name := range u.by {
+			if usageDimensions[name] == 0 {
+				return u, badField("by", "by must be some of type, folder and actor, separated by commas")
 			}
 		}
+		slices.Sort(u.by)
+		u.by = slices.Compact(u.by)
 	}
 	if c.query.Has("window") {
 		text := c.query.Get("window")

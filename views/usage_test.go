@@ -65,7 +65,7 @@ func TestUsage(t *testing.T) {
 		t.Errorf("after a change: %+v", got)
 	}
 	for _, query := range []string{
-		"by=", "by=size", "by=type,type", "window=0h", "window=25h", "window=60m", "window=1.5h", "window=01h", "as_of=0:1",
+		"by=", "by=size", "window=0h", "window=25h", "window=60m", "window=1.5h", "window=01h", "as_of=0:1",
 	} {
 		if w := p.get("/v1/workspaces/ws/usage?" + query); w.Code != 400 {
 			t.Errorf("%s: %d %s", query, w.Code, w.Body)

@@ -155,7 +155,8 @@ func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]ser
 		handler := h.closeConnections(f.crossOrigin(h.gate.handler(server.Handler())))
 		var advertised []string // other instances use that name
 		if conf.share != nil {
-			advertised = append(advertised, strings.TrimPrefix(strings.TrimPrefix(conf.share.URL, "https://"), "http://"))
+			_, name, _ := strings.Cut(conf.share.URL, "://")
+			advertised = append(advertised, name)
 		}
 		handler = h.flags.allowHosts(h.apiGuard, f.APIAddr, handler, advertised...)
 		return serveHTTP(ctx, netutil.LimitListener(listener, maxReaders), httpServer(handler, h.log),

@@ -17,10 +17,16 @@ def before_call(context, case, kwargs):
     query = case.query
     if isinstance(query.get("at_least"), str) and re.fullmatch(r"[0-9]+:[0-9]+", query["at_least"]):
         query["at_least"] = POSITION
+    as_of = query.get("as_of")
+    if isinstance(as_of, str) and re.fullmatch(r"[0-9]+:[0-9]+|[0-9]{4}-.*T.*", as_of):
+        query["as_of"] = POSITION
+        query.pop("at_least", None)  # not together
     if isinstance(query.get("cursor"), str):
         query["cursor"] = ""
     if isinstance(query.get("wait"), str) and re.fullmatch(WAIT, query["wait"]):
         query["wait"] = "20ms" if query["wait"].endswith("ms") else "0"
+        if "as_of" in query or case.operation.definition.raw["operationId"].endswith("Usage"):
+            query["wait"] = "5"  # the history is asked how far it has read, which is never known at once
     # TestOpenAPI sends events of one workspace, so only its notices are not silent.
     notices = case.operation.definition.raw["operationId"] == "getNotices"
     # Half of the requests are for what there is, the others for ids of any form.
