@@ -27,11 +27,11 @@ def before_call(context, case, kwargs):
         query["wait"] = "20ms" if query["wait"].endswith("ms") else "0"
         if "as_of" in query or case.operation.definition.raw["operationId"].endswith("Usage"):
             query["wait"] = "5"  # the history is asked how far it has read, which is never known at once
-    # TestOpenAPI sends events of one workspace, so only its notices are not silent.
-    notices = case.operation.definition.raw["operationId"] == "getNotices"
+    # TestOpenAPI sends events of one workspace: only its notices are not silent, and POSITION is one of its partition.
+    only = case.operation.definition.raw["operationId"] == "getNotices" or query.get("as_of") == POSITION
     # Half of the requests are for what there is, the others for ids of any form.
     path = case.path_parameters
-    if isinstance(path.get("workspace"), str) and (notices or len(path["workspace"]) % 2 == 0):
+    if isinstance(path.get("workspace"), str) and (only or len(path["workspace"]) % 2 == 0):
         path["workspace"] = WORKSPACE
         if "file" in path:
             path["file"] = FILE
