@@ -111,6 +111,10 @@ test('a file shows its state and history, and changes while it is open', async (
 test('live changes count what they skip, and pause', async t => {
 	const page = await open(browser, `${tidemark.url}#/workspaces/live/live`)
 	const figure = async name => Number(await page.locator('.figure', { hasText: name }).locator('dd').innerText())
+	// A stream begins with the present: before the page has asked, the first change would be of the past.
+	await page.waitForResponse(r => r.url().includes('/workspaces/live/changes?') && r.status() === 404)
+	await page.locator('.mark.retrying').waitFor()
+	await page.waitForResponse(r => r.url().includes('limit=1') && r.status() === 404)
 	await tidemark.send('added', { workspace_id: 'live', object_id: 'first', path: '/first' })
 	await row(page, '/first').waitFor() // also where the workspace appears later than the view
 	await page.getByRole('button', { name: 'Pause' }).click()
