@@ -35,7 +35,7 @@ func TestThePastIsWhatWasAnswered(t *testing.T) {
 	for _, guarantee := range []string{"at_least_once", "exactly_once"} {
 		t.Run(guarantee, func(t *testing.T) {
 			data, prefix := t.TempDir(), fmt.Sprintf("cmd%08x", rand.Uint32())
-			d := startDev(t, data, prefix, "--guarantee", guarantee)
+			d := startDev(t, data, prefix, "--guarantee", guarantee, "--instance-id", "past")
 			answered := map[string]string{} // by position
 			send := func(args ...string) string {
 				t.Helper()
