@@ -72,11 +72,11 @@ generator: ## install the generator of Go clients, for e2e
 
 .PHONY: e2e
 e2e: tools generator ## the binary as users and other clients use it; crash test and its controls, short form
-	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest e2e -parallel 4 -skip '^TestConnect$$' ./e2e
+	@KAFKA_BROKERS= FORMAT=standard-verbose .ci/gotest e2e -parallel 5 -skip '^TestConnect$$' ./e2e
 
 .PHONY: e2e-kafka
 e2e-kafka: tools ## crash test, foreign clients, sinks and Kafka Connect on Apache Kafka
-	@NO_SKIP=1 FORMAT=standard-verbose .ci/opensearch .ci/s3 .ci/kafka .ci/gotest e2e-kafka -parallel 4 -skip '^(TestControls|TestScripts|TestOpenAPI)$$' ./e2e ./sinks/search ./sinks/archive
+	@NO_SKIP=1 FORMAT=standard-verbose .ci/opensearch .ci/s3 .ci/kafka .ci/gotest e2e-kafka -parallel 5 -skip '^(TestControls|TestScripts|TestOpenAPI)$$|^TestInstances$$/^control$$' ./e2e ./sinks/search ./sinks/archive
 
 .PHONY: faults-short
 faults-short: ## three brokers, traffic, a dozen faults and two negative controls, in 5 minutes

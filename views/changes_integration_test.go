@@ -155,6 +155,7 @@ func TestCursorsOfARecreatedTable(t *testing.T) {
 
 // The table is recreated while it is served.
 func TestATableThatIsRecreatedWhileServed(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, devbroker.ForTest(t))
 	r.row("ws", "a", "/a", 1, r.event("ws"))
 	r.row("ws", "a2", "/a2", 1, r.event("ws"))

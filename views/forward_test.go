@@ -149,6 +149,7 @@ func TestRequestsAreForwardedToTheOwner(t *testing.T) {
 
 // A forwarded request goes no further, also if each instance takes the other one for the owner.
 func TestForwardedRequestsAreNotForwardedAgain(t *testing.T) {
+	t.Parallel()
 	s := share(t, [][]int32{{0, 1}, {2}})
 	s.instances[0].members.owners.Store(&[]string{"", "", "", s.servers[1].URL})
 	s.instances[1].members.owners.Store(&[]string{"", "", "", s.servers[0].URL})
@@ -162,6 +163,7 @@ func TestForwardedRequestsAreNotForwardedAgain(t *testing.T) {
 }
 
 func TestAnOwnerThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	s := share(t, [][]int32{{0, 1}, {2, 3}})
 	s.servers[1].Close()
 	path := "/v1/workspaces/" + url.PathEscape(on(2))
@@ -326,6 +328,7 @@ func TestAPartitionMoves(t *testing.T) {
 
 // A request that waits, and one that streams, end when their partition is given up.
 func TestWaitingRequestsEndWithTheirPartition(t *testing.T) {
+	t.Parallel()
 	s := share(t, [][]int32{{0, 1}, {2, 3}})
 	ws := on(2)
 	s.putOn(1, fileRow(ws, "f", "/a", isActive, 1))

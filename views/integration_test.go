@@ -299,6 +299,7 @@ func TestAtLeastAndLagOverTheWholeChain(t *testing.T) {
 
 // A producer whose clock is an hour ahead hides no lag, and one whose clock is behind makes none.
 func TestLagOfASkewedProducer(t *testing.T) {
+	t.Parallel()
 	brokers := devbroker.ForTest(t)
 	for _, skew := range []time.Duration{time.Hour, -time.Hour} {
 		r := newRig(t, brokers)
@@ -327,6 +328,7 @@ func otherPartition(p *tidemarkv1.Position) string {
 }
 
 func TestBrokerGoneAndBack(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	b, err := devbroker.Start(context.Background(), devbroker.Config{Dir: dir})
 	if err != nil {
@@ -369,6 +371,7 @@ func TestBrokerGoneAndBack(t *testing.T) {
 
 // Stopping a server does not wait for brokers that cannot be reached.
 func TestStopWithoutBroker(t *testing.T) {
+	t.Parallel()
 	b, err := devbroker.Start(context.Background(), devbroker.Config{})
 	if err != nil {
 		t.Fatal(err)

@@ -162,6 +162,7 @@ func TestTwoInstancesWithOneAddress(t *testing.T) {
 // Without a broker the instances lose their places in the group, and answer on from what they have. With a broker they
 // divide the partitions again.
 func TestInstancesOutliveTheBroker(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for the sessions to expire")
 	}

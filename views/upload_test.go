@@ -14,6 +14,7 @@ import (
 
 // A slow client that moves may take longer than the server's ReadTimeout. One that stops is answered 408.
 func TestSlowUpload(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.put(fileRow("ws", "a", "/a", isActive, 3))
 	f.uploadPause = 300 * time.Millisecond
