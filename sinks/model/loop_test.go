@@ -62,14 +62,16 @@ func TestRulesOnTheLoop(t *testing.T) {
 		})
 	}
 	const n = 20
+	var records []*kgo.Record // written at once: the one that is refused must not be alone in its batch
 	for i := range n {
 		record := index(t, fmt.Sprintf("f%d", i), 1, size(int64(i)))
-		if err := producer.ProduceSync(t.Context(), &kgo.Record{
+		records = append(records, &kgo.Record{
 			Topic: streams.Index.Name, Partition: kafka.FilePartition(record.Key, 4),
 			Key: record.Key, Value: record.Value,
-		}).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
+		})
+	}
+	if err := producer.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
 	}
 	predictions := newReader(t, conf, streams.Predictions)
 	predictions.await(map[string]int{"fast": n - 1})
