@@ -3,6 +3,8 @@ package views
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -120,4 +122,52 @@ func TestAWrongHistoryIsFound(t *testing.T) {
 			t.Errorf("%s: found with %d of 5 seeds", name, found)
 		}
 	}
+}
+
+func (w *pastWorld) checkListing(offset int64, atEnd bool) string {
+	status, name := isActive, statusActive
+	if w.random.IntN(3) == 0 {
+		status, name = isTrashed, statusTrashed
+	}
+	prefix := []string{"", "/a", "/b/f0"}[w.random.IntN(3)]
+	var all []string
+	for cursor := ""; ; {
+		path := fmt.Sprintf("/files?limit=%d&status=%s&path_prefix=%s", 1+w.random.IntN(4), name, prefix)
+		if prefix == "" {
+			path = strings.TrimSuffix(path, "&path_prefix=")
+		}
+		if cursor != "" {
+			path += "&cursor=" + cursor
+		}
+		code, body, ok := w.ask(path, offset, atEnd)
+		if !ok {
+			return ""
+		}
+		if code != http.StatusOK {
+			return fmt.Sprintf("%s as of %d: %d %s", path, offset, code, body)
+		}
+		var page struct {
+			Files []struct {
+				FileID  string `json:"file_id"`
+				Version int64
+			}
+			NextCursor string `json:"next_cursor"`
+		}
+		if err := json.Unmarshal([]byte(body), &page); err != nil {
+			return err.Error()
+		}
+		for _, f := range page.Files {
+			all = append(all, fmt.Sprint(f.FileID, "@", f.Version))
+		}
+		if cursor = page.NextCursor; cursor == "" {
+			break
+		}
+		if !atEnd && w.random.IntN(4) == 0 {
+			w.epoch() // what happens meanwhile is later
+		}
+	}
+	if got, want := strings.Join(all, " "), w.listing(offset, status, prefix); got != want {
+		return fmt.Sprintf("%s files in %q as of %d: %s, want %s", name, prefix, offset, got, want)
+	}
+	return ""
 }

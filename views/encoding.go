@@ -40,7 +40,7 @@ func (a *answer) encode(h http.Header, request *http.Request) {
 	if a.form.sizesAsText && isJSON {
 		a.contentType = jsonType + ";IEEE754Compatible=true"
 	}
-	a.form.gzip = !a.plain && acceptsGzip(request.Header) &&
+	a.form.gzip = !a.plain && AcceptsGzip(request.Header) &&
 		(len(a.body) >= minCompressed || isJSON && a.stream != nil && request.Method != http.MethodHead)
 	tag := a.etag
 	if tag != "" && (a.form.gzip || a.form.sizesAsText) { // it is compared by version, and not by bytes
@@ -74,8 +74,8 @@ func matches(headers []string, etag string) bool {
 	return false
 }
 
-// acceptsGzip reports whether a client accepts gzip, and does not prefer the plain body.
-func acceptsGzip(h http.Header) bool {
+// AcceptsGzip reports whether a client accepts gzip, and does not prefer the plain body.
+func AcceptsGzip(h http.Header) bool {
 	zipped, plain, others := -1.0, -1.0, -1.0
 	for coding := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
 		name, parameter, _ := strings.Cut(coding, ";")

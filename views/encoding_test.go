@@ -48,6 +48,7 @@ func TestCompression(t *testing.T) {
 	f := withFiles(t)
 	for header, want := range map[string]string{
 		"gzip": "gzip", "GZip;q=0.5": "gzip", "br, gzip": "gzip", "*": "gzip", "x-gzip": "gzip", "gzip, identity": "gzip",
+		"br, gzip;q=0.5": "gzip", "GZIP;q=1.0": "gzip", "identity, x-gzip2": "",
 		"": "", "identity": "", "br": "", "gzip;q=0": "", "*;q=0": "", "gzip;q=0, *": "", "gzip; q=0.0": "",
 		"gzip;q=0.5, identity;q=0.8": "", "gzip;q=x": "", "gzips": "", "*, gzip;q=0": "",
 	} {

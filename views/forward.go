@@ -110,10 +110,10 @@ func (s *Server) passOn(w *forwardWriter, request *http.Request, c *call, r rout
 		ModifyResponse: func(response *http.Response) error {
 			timeout.Stop()
 			if strings.HasPrefix(response.Header.Get("Content-Type"), eventsType) {
-				response.Body = &eventBody{newMovingBody(response.Body, 2*s.heartbeat, cancel)}
+				response.Body = &eventBody{newIdleLimitedBody(response.Body, 2*s.heartbeat, cancel)}
 			} else {
 				atStop() // what is being sent is sent to its end
-				response.Body = newMovingBody(response.Body, streamWriteTimeout, cancel)
+				response.Body = newIdleLimitedBody(response.Body, streamWriteTimeout, cancel)
 			}
 			for name := range response.Header { // not twice
 				w.Header().Del(name)
@@ -184,26 +184,26 @@ func (w *forwardWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// A movingBody is an owner's answer. The request is canceled when none of it has arrived for a while: an owner that
-// hangs does not close its connections.
-type movingBody struct {
+// An idleLimitedBody is an owner's answer. The request is canceled when none of it has arrived for a while: an owner
+// that hangs does not close its connections.
+type idleLimitedBody struct {
 	io.ReadCloser
 	limit time.Duration
 	timer *time.Timer
 }
 
-func newMovingBody(body io.ReadCloser, limit time.Duration, cancel func()) *movingBody {
-	return &movingBody{body, limit, time.AfterFunc(limit, cancel)}
+func newIdleLimitedBody(body io.ReadCloser, limit time.Duration, cancel func()) *idleLimitedBody {
+	return &idleLimitedBody{body, limit, time.AfterFunc(limit, cancel)}
 }
 
-func (b *movingBody) Read(p []byte) (int, error) {
+func (b *idleLimitedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Reset(b.limit)
 	return n, err
 }
 
 // Close implements io.Closer.
-func (b *movingBody) Close() error {
+func (b *idleLimitedBody) Close() error {
 	b.timer.Stop()
 	return b.ReadCloser.Close()
 }

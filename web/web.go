@@ -46,8 +46,9 @@ type file struct {
 	plain, gzipped    []byte
 }
 
-// Handler returns the handler of all paths outside of the API.
-func Handler() (http.Handler, error) {
+// Handler returns the handler of all paths outside of the API. acceptsGzip reads the headers of a request: the API
+// decides by the same rule.
+func Handler(acceptsGzip func(http.Header) bool) (http.Handler, error) {
 	files := map[string]*file{}
 	err := fs.WalkDir(build, "build", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -73,7 +74,7 @@ func Handler() (http.Handler, error) {
 		case request.Method != http.MethodGet && request.Method != http.MethodHead:
 			problem.New(http.StatusMethodNotAllowed, "method_not_allowed", "use GET").With("Allow", allow).Write(w)
 		default:
-			f.serve(w, request)
+			f.serve(w, request, acceptsGzip(request.Header))
 		}
 	}), nil
 }
@@ -99,7 +100,7 @@ func read(name string) (*file, error) {
 }
 
 // serve answers with the file. Browsers keep it, and ask each time whether it has changed: its name stays the same.
-func (f *file) serve(w http.ResponseWriter, request *http.Request) {
+func (f *file) serve(w http.ResponseWriter, request *http.Request, compressed bool) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -108,7 +109,7 @@ func (f *file) serve(w http.ResponseWriter, request *http.Request) {
 	h.Set("Cache-Control", "no-cache")
 	h.Set("Vary", "Accept-Encoding")
 	body, etag := f.plain, f.etag
-	if acceptsGzip(request) {
+	if compressed {
 		h.Set("Content-Encoding", "gzip")
 		body, etag = f.gzipped, strings.TrimSuffix(f.etag, `"`)+`-gzip"`
 	}
@@ -116,14 +117,4 @@ func (f *file) serve(w http.ResponseWriter, request *http.Request) {
 	h.Set("Content-Type", f.contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body))) // which ServeContent does not know of an encoded body
 	http.ServeContent(w, request, "", time.Time{}, bytes.NewReader(body))
-}
-
-func acceptsGzip(request *http.Request) bool {
-	for coding := range strings.SplitSeq(request.Header.Get("Accept-Encoding"), ",") {
-		name, weight, _ := strings.Cut(strings.TrimSpace(coding), ";")
-		if strings.EqualFold(name, "gzip") {
-			return strings.Trim(weight, " q=0.") != "" || weight == ""
-		}
-	}
-	return false
 }

@@ -127,7 +127,7 @@ type viewsConfig struct {
 func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]service, error) {
 	log := h.log.With("role", "serve")
 	dead := deadletters.NewCounter(deadletters.New(h.kafka, h.streams), log)
-	page, err := web.Handler()
+	page, err := web.Handler(views.AcceptsGzip)
 	if err != nil {
 		return nil, err
 	}

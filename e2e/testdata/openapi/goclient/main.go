@@ -72,7 +72,9 @@ func run(ctx context.Context, workspace, file string) error {
 }
 
 // list returns the ids of all files, and the cursor of the changes since.
-func list(ctx context.Context, c *client.ClientWithResponses, workspace string) (ids map[string]bool, at string, err error) {
+func list(ctx context.Context, c *client.ClientWithResponses, workspace string) (
+	ids map[string]bool, at string, err error,
+) {
 	ids = map[string]bool{}
 	limit := 2
 	for cursor := (*string)(nil); ; {
