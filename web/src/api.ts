@@ -87,6 +87,38 @@ export interface Status {
 	dead_lettered?: number
 }
 
+export interface Total {
+	files: number
+	bytes: number
+}
+
+/** The greatest keys of a dimension, and all others together. */
+export interface Ranked<T> {
+	keys: { key: string | null; total: T }[]
+	other?: T
+}
+
+/** What happened in an hour. */
+export interface Hour {
+	start: string
+	events: number
+	added: number
+	updated: number
+	deleted: number
+	bytes_added: number
+	bytes_removed: number
+}
+
+export interface Activity {
+	from: string
+	windows: Hour[] // those in which something happened
+}
+
+export interface Usage {
+	totals: Total & { by: Record<string, Ranked<Total>> }
+	activity: Activity
+}
+
 /** A Failure is an answer that is an error, or no answer: then its status is 0. */
 export class Failure extends Error {
 	constructor(
@@ -106,6 +138,7 @@ export class Failure extends Error {
 
 export const workspacePath = (id: string) => `v1/workspaces/${escape(id)}`
 export const filePath = (workspace: string, file: string) => `${workspacePath(workspace)}/files/${escape(file)}`
+export const usagePath = (workspace: string) => `${workspacePath(workspace)}/usage?by=type,folder,actor&window=1h`
 
 // A browser takes an escaped "." or ".." for a step in the path, so these two ids cannot be asked for.
 const escape = (id: string) => encodeURIComponent(id)

@@ -3,6 +3,7 @@ import { connection, lagOf } from './connection'
 import { count, duration } from './format'
 import { Command, Figure, Problem } from './parts'
 import { useStore } from './store'
+import { Bar } from './usage'
 
 /** The lag at which a figure is red, in seconds. */
 export const late = 10
@@ -76,31 +77,33 @@ function Explained(props: { command: string; children: preact.ComponentChildren 
 }
 
 function Partitions({ all }: { all: Partition[] }) {
+	const longest = Math.max(late, ...all.map(p => p.lag_seconds))
 	return (
 		<div class="wide" role="region" tabIndex={0} aria-label="Partitions">
 			<table>
 				<thead>
 					<tr>
-						<th scope="col" class="number">Partition</th>
+						<th scope="col">Partition</th>
 						<th scope="col">Position</th>
 						<th scope="col" class="number">Lag, records</th>
-						<th scope="col" class="number">Lag, time</th>
+						<th scope="col" class="plotted">Lag, time</th>
 						<th scope="col">Ready</th>
 					</tr>
 				</thead>
 				<tbody>
-					{all.map(p => {
-						const bad = p.lag_seconds > late ? 'number bad' : 'number'
-						return (
-							<tr key={p.partition}>
-								<td class="number">{p.partition}</td>
-								<td>{p.position ?? '–'}</td>
-								<td class={bad}>{count(p.lag_records)}</td>
-								<td class={bad}>{duration(p.lag_seconds)}</td>
-								<td class={p.ready ? '' : 'bad'}>{p.ready ? 'yes' : 'no'}</td>
-							</tr>
-						)
-					})}
+					{all.map(p => (
+						<tr key={p.partition}>
+							<td>{p.partition}</td>
+							<td>{p.position ?? '–'}</td>
+							<td class={p.lag_seconds > late ? 'number bad' : 'number'}>{count(p.lag_records)}</td>
+							<td class={p.lag_seconds > late ? 'bad' : ''}>
+								<Bar part={p.lag_seconds} of={longest}>
+									{duration(p.lag_seconds)}
+								</Bar>
+							</td>
+							<td class={p.ready ? '' : 'bad'}>{p.ready ? 'yes' : 'no'}</td>
+						</tr>
+					))}
 				</tbody>
 			</table>
 		</div>

@@ -14,19 +14,20 @@ const retryAfter = 3 // seconds
 const reloadEvery = 500 // milliseconds, at most
 
 /** Requests a path of the API, again when reload is called, and again after a failure that may pass. */
-export function useLoad<T>(path: string): Loaded<T> {
+export function useLoad<T>(path: string, every = reloadEvery): Loaded<T> {
 	const [state, setState] = useState<{ path: string; data?: T; failure?: Failure }>({ path })
 	const loader = useRef<Loader<T>>(null)
 	useEffect(() => {
 		const made = new Loader<T>(
 			path,
+			every,
 			data => setState({ path, data }),
 			failure => setState(before => ({ path, data: before.path === path ? before.data : undefined, failure })),
 		)
 		loader.current = made
 		made.run()
 		return () => made.stop()
-	}, [path])
+	}, [path, every])
 	const current = state.path === path ? state : { data: undefined, failure: undefined }
 	useEffect(() => {
 		if (current.data !== undefined) performance.mark('data') // for tests
@@ -49,6 +50,7 @@ class Loader<T> {
 
 	constructor(
 		private path: string,
+		private every: number,
 		private loaded: (data: T) => void,
 		private failed: (failure: Failure) => void,
 	) {}
@@ -73,7 +75,7 @@ class Loader<T> {
 		clearTimeout(this.pause)
 		this.inFlight = true
 		this.asked = false
-		let wait = reloadEvery
+		let wait = this.every
 		const { position } = this
 		try {
 			this.loaded(await get<T>(this.path + atLeast(this.path, position), this.aborter.signal))

@@ -74,6 +74,38 @@ test('a webhook appears in the workspace without reload', async t => {
 	await close(page)
 })
 
+test('usage is shown by type, folder and actor, and activity as a plot and as a table', async () => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
+	const bar = (name, ...numbers) =>
+		page.locator('.bars tr', { hasText: name }).filter({ hasText: new RegExp(numbers.join('\\s*')) }).waitFor()
+	await bar('application/pdf', '3', '582 kB')
+	await page.getByRole('button', { name: 'actor' }).click()
+	await bar('not known', '8', '98.5 MB')
+	await page.getByRole('button', { name: 'folder' }).click()
+	await bar('/brand', '2', '93.4 MB')
+	const plot = page.getByRole('img', { name: /^10 file changes in 7 days: 9 added, 0 updated, 1 deleted$/ })
+	const { width } = await plot.boundingBox()
+	await plot.hover({ position: { x: width - 8, y: 60 } })
+	await page.locator('.legend', { hasText: /\d\d:00 to \d\d:00: \d+ added/ }).waitFor()
+	await page.getByText('Activity as a table').click()
+	const cells = await page.locator('.usage details tbody tr').first().locator('td').allInnerTexts()
+	assert.equal(cells.length, 7)
+	await accessible(page, 'usage')
+	await tidemark.send('updated', { workspace_id: '123', object_id: '2lg', size: 6_120, user_id: 'ann' })
+	await page.getByRole('img', { name: /1 updated/ }).waitFor({ timeout: 25_000 }) // it is loaded at most every 10 s
+	await page.getByRole('link', { name: '/brand/photos', exact: true }).click()
+	await row(page, 'q1.pdf').waitFor({ state: 'detached' })
+	await row(page, 'team.jpg').waitFor()
+	assert.equal(await page.locator('[data-row]').count(), 1)
+	const json = { code: 'history_not_configured', detail: 'this server keeps no history: see --history' }
+	await page.route('**/usage?*', route => route.fulfill({ status: 501, json }))
+	await page.reload()
+	await page.getByText('tidemark serve --history 168h', { exact: true }).waitFor()
+	await bar('application/pdf', '3')
+	await accessible(page, 'usage without history')
+	await close(page)
+})
+
 test('files are found by folder, by words and by status', async () => {
 	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
 	await page.locator('a.folder', { hasText: 'brand/' }).first().click()
