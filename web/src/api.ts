@@ -145,9 +145,26 @@ const escape = (id: string) => encodeURIComponent(id)
 
 const timeout = 15_000
 
+/** What was thrown, as a Failure. */
+export const failureOf = (error: unknown) =>
+	error instanceof Failure ? error : new Failure(0, 'page', String(error))
+
 /** Requests a path of the API. It throws a Failure, or an AbortError once the signal is aborted. */
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
-	const response = await send(path, {}, signal)
+	return read<T>(await send(path, {}, signal), signal)
+}
+
+/** Posts JSON. It throws a Failure. */
+export async function post<T>(path: string, body: unknown): Promise<T> {
+	const headers = { 'Content-Type': 'application/json' }
+	return read<T>(await send(path, { method: 'POST', headers, body: JSON.stringify(body) }))
+}
+
+export async function remove(path: string): Promise<void> {
+	await send(path, { method: 'DELETE' })
+}
+
+async function read<T>(response: Response, signal?: AbortSignal): Promise<T> {
 	try {
 		return (await response.json()) as T
 	} catch (error) {
@@ -161,7 +178,7 @@ export async function signIn(token: string): Promise<void> {
 }
 
 export async function signOut(): Promise<void> {
-	await send('v1/session', { method: 'DELETE' })
+	await remove('v1/session')
 }
 
 async function send(path: string, init: RequestInit, signal?: AbortSignal): Promise<Response> {

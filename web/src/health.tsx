@@ -2,6 +2,7 @@ import type { Partition, Status } from './api'
 import { connection, lagOf } from './connection'
 import { count, duration } from './format'
 import { Command, Figure, Problem } from './parts'
+import { deadLettersLink } from './route'
 import { useStore } from './store'
 import { Bar } from './usage'
 
@@ -42,7 +43,7 @@ function Figures({ status }: { status: Status }) {
 					{duration(lag)}
 				</Figure>
 				<Figure name="Dead letters" bad={dead > 0}>
-					{status.dead_lettered === undefined ? 'not counted yet' : count(dead)}
+					<a href={deadLettersLink}>{status.dead_lettered === undefined ? 'not counted yet' : count(dead)}</a>
 				</Figure>
 				<Figure name="Duplicates dropped">
 					{status.duplicates === undefined ? 'counted by tidemark process' : count(status.duplicates)}
@@ -58,7 +59,8 @@ function Figures({ status }: { status: Status }) {
 			)}
 			{dead > 0 && (
 				<Explained command="tidemark dlq list">
-					{count(dead)} records could not be folded, or a sink's destination rejected them. They are kept unchanged.
+					{count(dead)} records could not be folded, or a sink's destination rejected them. They are kept unchanged:{' '}
+					<a href={deadLettersLink}>dead letters</a>.
 				</Explained>
 			)}
 			<h2>Partitions</h2>

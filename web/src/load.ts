@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { Failure, get } from './api'
+import { type Failure, failureOf, get } from './api'
 import { forgetFailure, note } from './connection'
 
 export interface Loaded<T> {
@@ -83,7 +83,7 @@ class Loader<T> {
 			note(this.path)
 		} catch (error) {
 			if (this.aborter.signal.aborted) return
-			const failure = error instanceof Failure ? error : new Failure(0, 'page', String(error))
+			const failure = failureOf(error)
 			this.failed(failure)
 			note(this.path, failure)
 			if (failure.passing) {
