@@ -90,7 +90,7 @@ func (r Role) Uses() []Topic {
 
 // Roles lists the roles in the order an event travels, and the operators' behind them.
 func (s Streams) Roles() []Role {
-	running := append([]Role{s.IngestRole(), s.ProcessRole(), s.ShareRole(s.ServeSearchRole())}, s.SinkRoles()...)
+	running := append([]Role{s.IngestRole(), s.ProcessRole(), s.ShareRole(s.ServeRole())}, s.SinkRoles()...)
 	return append(running, s.operateRole(running), s.topicsRole())
 }
 
@@ -125,30 +125,31 @@ func runs(group string, consumes Topic, effect string) GroupUse {
 	return GroupUse{Name: group, Operations: []string{opRead}, Consumes: consumes, Effect: effect}
 }
 
-// ServeRole is the role of the command serve without search.
+// ServeRole is the role of the command serve.
 func (s Streams) ServeRole() Role {
 	read := []string{opRead}
-	return Role{
+	role := Role{
 		Name: "serve", Command: "serve",
 		Topics: []TopicUse{
 			{s.Events, read},
 			{s.Files, read},
+			{s.Index, read},  // at_least of a search, and the results of an event
 			{s.Notify, read}, // live notices, and the history
 			{s.DLQ, read},    // counts open entries
 			{s.Workspaces, read},
+			{s.Deliveries, read}, // the results of an event
 		},
 		Groups: []GroupUse{
 			{Name: s.FilesGroup, Operations: []string{opDescribe}},
 			{Name: s.WorkspacesGroup, Operations: []string{opDescribe}},
 		},
 	}
-}
-
-// ServeSearchRole is the role of the command serve with search: at_least waits for the search sink's commits.
-func (s Streams) ServeSearchRole() Role {
-	role := s.ServeRole()
-	role.Topics = append(role.Topics, TopicUse{s.Index, []string{opRead}}) // end offsets and the last records
-	role.Groups = append(role.Groups, GroupUse{Name: s.SinkGroup(SinkSearch), Operations: []string{opDescribe}})
+	for _, sink := range s.SinkRoles() {
+		for _, g := range sink.Groups {
+			role.Groups = append(role.Groups,
+				GroupUse{Name: g.Name, Prefixed: g.Prefixed, Operations: []string{opDescribe}})
+		}
+	}
 	return role
 }
 

@@ -49,6 +49,10 @@ const (
 	codeAsOfExpired       = "as_of_expired"
 	codeAsOfTooFar        = "as_of_too_far"
 	codeTooManyScans      = "too_many_scans"
+	codeTooManyTraces     = "too_many_traces"
+	codeUnknownEvent      = "unknown_event"
+	codeEventExpired      = "event_expired"
+	codeBrokersAway       = "brokers_away"
 	codeInternal          = "internal"
 )
 
@@ -76,6 +80,7 @@ type call struct {
 	request         *http.Request
 	control         *http.ResponseController
 	workspace, file string
+	position        string // in the path
 	query           url.Values
 	barrier         barrier
 
@@ -155,6 +160,7 @@ func (s *Server) routeList() []route {
 			[]string{"by", "window", "at_least", "wait"},
 			s.getUsage,
 		},
+		{"/v1/workspaces/{workspace}/events/{position}", readOnly, s.files, nil, s.getEvent},
 		{"/v1/workspaces/{workspace}/notices", readOnly, s.files, nil, s.getNotices},
 		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
 		{"/v1/session", []string{http.MethodPost, http.MethodDelete}, s.files, nil, s.session},
@@ -298,7 +304,9 @@ func (s *Server) prepare(c *call, r route) (err error) {
 		return s.authorize(c, r)
 	}
 	vars := mux.Vars(c.request)
-	for name, target := range map[string]*string{"workspace": &c.workspace, "file": &c.file} {
+	for name, target := range map[string]*string{
+		"workspace": &c.workspace, "file": &c.file, "position": &c.position,
+	} {
 		if *target, err = url.PathUnescape(vars[name]); err != nil {
 			return problem.New(http.StatusNotFound, codeUnknownPath, "the path holds a broken escape")
 		}

@@ -82,6 +82,7 @@ type Server struct {
 	pastEnds   pastEnds
 	diffs      chan struct{} // has an element for each diff that is being answered
 	scans      chan struct{} // the same of answers that read a whole workspace
+	traces     chan struct{} // the same of answers about events
 	usages     usageCache
 	eventTimes eventTimes
 	running    context.Context // ends with Stop
@@ -105,6 +106,7 @@ func New(conf Config) (*Server, error) {
 	}
 	s := &Server{conf: conf, recheckEvery: recheckEvery, heartbeat: heartbeatInterval, uploadPause: uploadPause}
 	s.diffs, s.scans = make(chan struct{}, maxDiffs), make(chan struct{}, maxScans)
+	s.traces = make(chan struct{}, maxTraces)
 	s.running, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(conf.Metrics)
 	if err := s.divide(); err != nil {

@@ -209,28 +209,39 @@ func (e *evidence) parse(value, key []byte) *Event {
 		if event.GetWorkspaceId() != e.workspace || event.GetFileId() != e.file {
 			return nil
 		}
-		found := &Event{
-			EventID: event.GetEventId(), Event: event.GetEvent(), ReceivedAt: micros(event.GetReceivedAt()),
-			Unreadable: event.GetUnreadable(), SentEvent: event.GetSentEvent(),
-		}
-		if event.OccurredAt != nil {
-			at := micros(event.GetOccurredAt())
-			found.SentAt = &at
-		}
-		if !file.Touches(event) {
-			found.Detail = "does not change the file's state"
-		}
-		return found
+		return eventOf(event)
 	}
 	if !bytes.Contains(value, e.quotedFile) || string(key) != e.workspace && !bytes.Contains(value, e.quotedWorkspace) {
 		return nil
 	}
+	loose := looseEvent(value, err)
+	return &loose
+}
+
+// eventOf returns what an event says.
+func eventOf(event *tidemarkv1.Event) *Event {
+	found := &Event{
+		EventID: event.GetEventId(), Event: event.GetEvent(), ReceivedAt: micros(event.GetReceivedAt()),
+		Unreadable: event.GetUnreadable(), SentEvent: event.GetSentEvent(),
+	}
+	if event.OccurredAt != nil {
+		at := micros(event.GetOccurredAt())
+		found.SentAt = &at
+	}
+	if !file.Touches(event) {
+		found.Detail = "does not change the file's state"
+	}
+	return found
+}
+
+// looseEvent returns what can be read of a value that is not an event.
+func looseEvent(value []byte, why error) Event {
 	var loose struct {
 		EventID string `json:"event_id"`
 		Event   string `json:"event"`
 	}
 	_ = json.Unmarshal(value, &loose) // an error leaves what could be read
-	return &Event{EventID: loose.EventID, Event: loose.Event, Detail: err.Error()}
+	return Event{EventID: loose.EventID, Event: loose.Event, Detail: why.Error()}
 }
 
 func micros(us int64) time.Time {
