@@ -1,9 +1,8 @@
 // One event: webhook, position in the log, fold, and what each sink did with it.
 import type { ComponentChildren } from 'preact'
-import { useEffect } from 'preact/hooks'
 import { type File, workspacePath } from './api'
 import { sentence, shellWord, textOf, Time, valueOf } from './format'
-import { useLoad } from './load'
+import { useLoad, usePoll } from './load'
 import { Command, Fields, Shown } from './parts'
 import { entryLink, eventLink, fileLink, homeLink, type Route, workspaceLink } from './route'
 
@@ -60,9 +59,7 @@ export function Event({ route }: { route: Route }) {
 	const { workspace, file: position } = route
 	const found = useLoad<Trace>(`${workspacePath(workspace)}/events/${encodeURIComponent(position)}`, pollEvery)
 	const { data } = found
-	useEffect(() => {
-		if (data && isPending(data)) found.reload()
-	}, [data])
+	usePoll(found, isPending)
 	return (
 		<>
 			<nav class="crumbs" aria-label="Place">

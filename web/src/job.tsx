@@ -1,10 +1,10 @@
-import { useEffect, useRef, useState } from 'preact/hooks'
+import { useRef, useState } from 'preact/hooks'
 import { type Failure, failureOf, remove } from './api'
 import { Crumbs } from './deadletters'
 import { DeadLettersShown, isEvent, type JobState, jobPath, type Outcome, Refusal, type Selection, useStart } from './dlq'
 import { selectionOf } from './entries'
 import { count, sentence, Time } from './format'
-import { useLoad } from './load'
+import { useLoad, usePoll } from './load'
 import { Figure } from './parts'
 import { deadLettersLink, entryLink, eventLink, type Route } from './route'
 
@@ -14,9 +14,7 @@ const pollEvery = 1000 // milliseconds
 export function Job({ route }: { route: Route }) {
 	const job = useLoad<JobState>(jobPath(route.file), pollEvery)
 	const { data } = job
-	useEffect(() => {
-		if (data?.state === 'running') job.reload()
-	}, [data])
+	usePoll(job, j => j.state === 'running')
 	return (
 		<>
 			<Crumbs />

@@ -40,6 +40,19 @@ export function useLoad<T>(path: string, every = reloadEvery): Loaded<T> {
 	}
 }
 
+/** Asks again after each answer that wants it, unless the page is hidden. */
+export function usePoll<T>({ data, reload }: Loaded<T>, wanted: (data: T) => boolean) {
+	useEffect(() => {
+		if (data === undefined || !wanted(data)) return
+		const ask = () => {
+			if (!document.hidden) reload()
+		}
+		ask()
+		document.addEventListener('visibilitychange', ask)
+		return () => document.removeEventListener('visibilitychange', ask)
+	}, [data])
+}
+
 /** A Loader has one request at a time, and a pause after each. */
 class Loader<T> {
 	private aborter = new AbortController()

@@ -40,7 +40,7 @@ export function Usage({ of, state }: { of: Loaded<Answer>; state: Workspace }) {
 	return (
 		<>
 			<h2>Files by type</h2>
-			<Bars rows={byType(state)} dimension="type" workspace={state.workspace_id} />
+			<Bars rows={byType(state)} dimension="type" workspace={state.workspace_id} noSize />
 			<div class="state">
 				{failure.code === 'history_not_configured' ? (
 					<>
@@ -86,12 +86,19 @@ interface Row {
 
 const shown = 6
 
-function Bars(props: { rows: Row[]; rest?: Total; dimension: Dimension; workspace: string }) {
-	const { rows, dimension, workspace } = props
+interface Shape {
+	rows: Row[]
+	rest?: Total // of what is not in rows
+	dimension: Dimension
+	workspace: string
+	noSize?: boolean
+}
+
+function Bars({ rows, rest, dimension, workspace, noSize }: Shape) {
 	if (rows.length === 0) return <p class="faint">There is no active file.</p>
 	const head = rows.slice(0, shown)
 	const tail = rows.slice(shown).map(row => row.total)
-	if (props.rest) tail.push(props.rest)
+	if (rest) tail.push(rest)
 	const others = tail.reduce(add, { files: 0, bytes: 0 })
 	const most = [...head.map(row => row.total), ...(tail.length > 0 ? [others] : [])].reduce(greatest, others)
 	return (
@@ -100,7 +107,7 @@ function Bars(props: { rows: Row[]; rest?: Total; dimension: Dimension; workspac
 				<tr>
 					<th scope="col">{dimension}</th>
 					<th scope="col">Files</th>
-					<th scope="col">Size</th>
+					{!noSize && <th scope="col">Size</th>}
 				</tr>
 			</thead>
 			<tbody>
@@ -115,13 +122,13 @@ function Bars(props: { rows: Row[]; rest?: Total; dimension: Dimension; workspac
 								name
 							)}
 						</th>
-						<Cells of={total} most={most} />
+						<Cells of={total} {...{ most, noSize }} />
 					</tr>
 				))}
 				{tail.length > 0 && (
 					<tr>
 						<th scope="row">all others</th>
-						<Cells of={others} most={most} />
+						<Cells of={others} {...{ most, noSize }} />
 					</tr>
 				)}
 			</tbody>
@@ -129,7 +136,7 @@ function Bars(props: { rows: Row[]; rest?: Total; dimension: Dimension; workspac
 	)
 }
 
-function Cells({ of, most }: { of: Total; most: Total }) {
+function Cells({ of, most, noSize }: { of: Total; most: Total; noSize?: boolean }) {
 	return (
 		<>
 			<td>
@@ -137,13 +144,13 @@ function Cells({ of, most }: { of: Total; most: Total }) {
 					{count(of.files)}
 				</Bar>
 			</td>
-			<td>
-				{of.bytes >= 0 && (
+			{!noSize && (
+				<td>
 					<Bar part={of.bytes} of={most.bytes}>
 						{bytes(of.bytes)}
 					</Bar>
-				)}
-			</td>
+				</td>
+			)}
 		</>
 	)
 }
@@ -166,8 +173,8 @@ const greatest = (a: Total, b: Total): Total => ({
 	bytes: Math.max(a.bytes, b.bytes),
 })
 
-/** The types of a workspace's own counts, whose bytes are not known. */
+/** The types of a workspace's own counts, without their sizes. */
 const byType = (state: Workspace): Row[] =>
 	Object.entries(state.by_type ?? {})
 		.sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1))
-		.map(([name, files]) => ({ name, total: { files, bytes: Number.NaN } }))
+		.map(([name, files]) => ({ name, total: { files, bytes: 0 } }))

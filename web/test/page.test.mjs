@@ -11,8 +11,15 @@ let browser, tidemark
 before(async () => {
 	tidemark = await Tidemark.start()
 	browser = await launch()
-	for (const [id, path, size, mime] of seed) {
-		await tidemark.send('added', { workspace_id: '123', object_id: id, path, name: path.split('/').at(-1), size, mime })
+	for (const [i, [object_id, path, size, mime]] of seed.entries()) {
+		const name = path.split('/').at(-1)
+		await tidemark.send('added', { workspace_id: '123', object_id, path, name, size, mime, created: hoursAgo(166 - i) })
+	}
+	const edited = seed.filter(([id]) => id !== '2nb')
+	for (let i = 0; i < updates; i++) {
+		const [object_id] = edited[i % edited.length]
+		const created = hoursAgo(158 - 24 * Math.floor(i / 6) - [0, 1, 1, 2, 5, 7][i % 6])
+		await tidemark.send('updated', { workspace_id: '123', object_id, hash: `h${i}`, user_id: users[i % 3], created })
 	}
 })
 after(async () => {
@@ -30,6 +37,10 @@ const seed = [
 	['2ct', '/contracts/acme.docx', 48_112, 'application/vnd.openxmlformats-officedocument.wordprocessingml.document'],
 	['2vd', '/brand/launch.mp4', 93_442_118, 'video/mp4'],
 ]
+
+const updates = 42 // six a day
+const users = ['ann', 'bob', 'cy']
+const hoursAgo = hours => new Date(Date.now() - 3_600_000 * hours).toISOString()
 
 const row = (page, text) => page.locator('[data-row]', { hasText: text })
 const at = (page, hash) => page.evaluate(h => (location.hash = h), hash)
@@ -70,6 +81,7 @@ test('a webhook appears in the workspace without reload', async t => {
 	await row(page, 'q4.pdf').waitFor({ state: 'detached' })
 	await files('8').waitFor()
 	await accessible(page, 'workspace')
+	await page.locator('.plot').waitFor()
 	await shot(page, 'page-workspace')
 	await close(page)
 })
@@ -80,10 +92,11 @@ test('usage is shown by type, folder and actor, and activity as a plot and as a 
 		page.locator('.bars tr', { hasText: name }).filter({ hasText: new RegExp(numbers.join('\\s*')) }).waitFor()
 	await bar('application/pdf', '3', '582 kB')
 	await page.getByRole('button', { name: 'actor' }).click()
-	await bar('not known', '8', '98.5 MB')
+	await bar('cy', '3', '93.6 MB')
+	await bar('not known', '1', '2.0 kB')
 	await page.getByRole('button', { name: 'folder' }).click()
 	await bar('/brand', '2', '93.4 MB')
-	const plot = page.getByRole('img', { name: /^10 file changes in 7 days: 9 added, 0 updated, 1 deleted$/ })
+	const plot = page.getByRole('img', { name: /^52 file changes in 7 days: 9 added, 42 updated, 1 deleted$/ })
 	const { width } = await plot.boundingBox()
 	await plot.hover({ position: { x: width - 8, y: 60 } })
 	await page.locator('.legend', { hasText: /\d\d:00 to \d\d:00: \d+ added/ }).waitFor()
@@ -91,8 +104,8 @@ test('usage is shown by type, folder and actor, and activity as a plot and as a 
 	const cells = await page.locator('.usage details tbody tr').first().locator('td').allInnerTexts()
 	assert.equal(cells.length, 7)
 	await accessible(page, 'usage')
-	await tidemark.send('updated', { workspace_id: '123', object_id: '2lg', size: 6_120, user_id: 'ann' })
-	await page.getByRole('img', { name: /1 updated/ }).waitFor({ timeout: 25_000 }) // it is loaded at most every 10 s
+	await tidemark.send('updated', { workspace_id: '123', object_id: '2lg', size: 6_120 })
+	await page.getByRole('img', { name: /43 updated/ }).waitFor({ timeout: 25_000 }) // it is loaded at most every 10 s
 	await page.getByRole('link', { name: '/brand/photos', exact: true }).click()
 	await row(page, 'q1.pdf').waitFor({ state: 'detached' })
 	await row(page, 'team.jpg').waitFor()
