@@ -100,7 +100,7 @@ function Bars({ rows, rest, dimension, workspace, noSize }: Shape) {
 	const tail = rows.slice(shown).map(row => row.total)
 	if (rest) tail.push(rest)
 	const others = tail.reduce(add, { files: 0, bytes: 0 })
-	const most = [...head.map(row => row.total), ...(tail.length > 0 ? [others] : [])].reduce(greatest, others)
+	const all = head.map(row => row.total).reduce(add, others)
 	return (
 		<table class="bars">
 			<thead>
@@ -122,13 +122,13 @@ function Bars({ rows, rest, dimension, workspace, noSize }: Shape) {
 								name
 							)}
 						</th>
-						<Cells of={total} {...{ most, noSize }} />
+						<Cells of={total} {...{ all, noSize }} />
 					</tr>
 				))}
 				{tail.length > 0 && (
 					<tr>
 						<th scope="row">all others</th>
-						<Cells of={others} {...{ most, noSize }} />
+						<Cells of={others} {...{ all, noSize }} />
 					</tr>
 				)}
 			</tbody>
@@ -136,17 +136,17 @@ function Bars({ rows, rest, dimension, workspace, noSize }: Shape) {
 	)
 }
 
-function Cells({ of, most, noSize }: { of: Total; most: Total; noSize?: boolean }) {
+function Cells({ of, all, noSize }: { of: Total; all: Total; noSize?: boolean }) {
 	return (
 		<>
 			<td>
-				<Bar part={of.files} of={most.files}>
+				<Bar part={of.files} of={all.files}>
 					{count(of.files)}
 				</Bar>
 			</td>
 			{!noSize && (
 				<td>
-					<Bar part={of.bytes} of={most.bytes}>
+					<Bar part={of.bytes} of={all.bytes}>
 						{bytes(of.bytes)}
 					</Bar>
 				</td>
@@ -155,7 +155,7 @@ function Cells({ of, most, noSize }: { of: Total; most: Total; noSize?: boolean 
 	)
 }
 
-/** A number, and a bar as long as its part of the greatest one. */
+/** A number, and a bar that is its part of another one. */
 export function Bar(props: { part: number; of: number; children: ComponentChildren }) {
 	return (
 		<div class="barred">
@@ -168,11 +168,6 @@ export function Bar(props: { part: number; of: number; children: ComponentChildr
 }
 
 const add = (a: Total, b: Total): Total => ({ files: a.files + b.files, bytes: a.bytes + b.bytes })
-const greatest = (a: Total, b: Total): Total => ({
-	files: Math.max(a.files, b.files),
-	bytes: Math.max(a.bytes, b.bytes),
-})
-
 /** The types of a workspace's own counts, without their sizes. */
 const byType = (state: Workspace): Row[] =>
 	Object.entries(state.by_type ?? {})
