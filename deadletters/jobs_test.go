@@ -125,13 +125,16 @@ func TestJobs(t *testing.T) {
 			job.More != 0 || job.Error != "" {
 			t.Errorf("%s: %+v", body, job)
 		}
-		details := cmpopts.IgnoreFields(deadletters.Outcome{}, "Detail")
+		details := cmpopts.IgnoreFields(deadletters.Outcome{}, "Detail", "WorkspaceID")
 		if diff := cmp.Diff(want, job.Results, details, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", body, diff)
 		}
 		for _, r := range job.Results {
 			if explained := r.Result == "skipped" || r.Result == "failed"; explained != (r.Detail != "") {
 				t.Errorf("%s: %+v", body, r)
+			}
+			if want := map[string]string{"1:5": "w", "1:6": "w", "2:7": "v"}[r.Entry]; r.WorkspaceID != want {
+				t.Errorf("%s: %+v, want workspace %q", body, r, want)
 			}
 		}
 	}

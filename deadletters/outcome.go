@@ -16,6 +16,8 @@ type Outcome struct {
 	Result     string `json:"result"`
 	Detail     string `json:"detail,omitempty"`      // why it was skipped, or how it failed
 	ReplayedTo string `json:"replayed_to,omitempty"` // also of an entry that was sent, and could not be marked
+
+	WorkspaceID string `json:"workspace_id,omitempty"` // with ReplayedTo, the address of the new event
 }
 
 // begin reports how many entries are selected, and the outcomes of those that the filter names and that are not tried.
@@ -28,7 +30,9 @@ func (r *Result) begin(entries []*Entry, o Options) (each func(Outcome)) {
 		return func(Outcome) {}
 	}
 	for _, e := range r.Already {
-		o.Each(Outcome{Entry: e.ID, Result: Skipped, Detail: "it was " + e.Resolved + " before"})
+		o.Each(Outcome{
+			Entry: e.ID, Result: Skipped, Detail: "it was " + e.Resolved + " before", WorkspaceID: e.WorkspaceID,
+		})
 	}
 	for _, id := range r.Unknown {
 		o.Each(Outcome{Entry: id, Result: Failed, Detail: ErrNoEntry.Error()})
@@ -39,7 +43,7 @@ func (r *Result) begin(entries []*Entry, o Options) (each func(Outcome)) {
 // done counts and reports an entry; why says why it was skipped, or is empty.
 func (b *batch) done(e *Entry, why string) {
 	b.result.count(e, why)
-	outcome := Outcome{Entry: e.ID, Result: b.as, ReplayedTo: e.ReplayedTo}
+	outcome := Outcome{Entry: e.ID, Result: b.as, ReplayedTo: e.ReplayedTo, WorkspaceID: e.WorkspaceID}
 	switch {
 	case why != "":
 		outcome.Result, outcome.Detail = Skipped, truncated(why, maxShown)
@@ -58,5 +62,7 @@ func (b *batch) failed(e *Entry, err error) {
 	if e.ReplayedTo != "" {
 		detail = fmt.Sprintf("it was sent, and is still open: %v; a repeat is safe", err)
 	}
-	b.each(Outcome{Entry: e.ID, Result: Failed, Detail: truncated(detail, maxShown), ReplayedTo: e.ReplayedTo})
+	b.each(Outcome{
+		Entry: e.ID, Result: Failed, Detail: truncated(detail, maxShown), ReplayedTo: e.ReplayedTo, WorkspaceID: e.WorkspaceID,
+	})
 }
