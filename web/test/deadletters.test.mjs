@@ -71,7 +71,6 @@ test('a dead letter is replayed after a dry run, and leads to its new event', as
 	await left(2)
 	await replayed.getByRole('link', { name: /^\d+:\d+$/ }).last().click()
 	await page.getByText('Newer events had come before it').waitFor()
-	await page.getByText('Event 1:259').or(page.getByRole('heading', { name: /^Event \d+:\d+$/ })).first().waitFor()
 
 	await page.goto(dryRun)
 	await button(page, 'Replay 1 entry').click()
