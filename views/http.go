@@ -49,6 +49,7 @@ const (
 	codeAsOfExpired       = "as_of_expired"
 	codeAsOfTooFar        = "as_of_too_far"
 	codeTooManyScans      = "too_many_scans"
+	codeNoDeadLetters     = "dead_letters_not_configured"
 	codeInternal          = "internal"
 )
 
@@ -62,6 +63,7 @@ type answer struct {
 	status      int    // 0 is 200
 	contentType string // "" is application/json
 	etag        string
+	header      http.Header // further headers
 	body        []byte
 	stream      func(*stream) error
 	handler     http.Handler
@@ -157,6 +159,10 @@ func (s *Server) routeList() []route {
 		},
 		{"/v1/workspaces/{workspace}/notices", readOnly, s.files, nil, s.getNotices},
 		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
+		{"/v1/dlq", readOnly, s.files, deadLetterParameters, s.deadLetters},
+		{"/v1/dlq/jobs", readAndPost, s.files, nil, s.deadLetters},
+		{"/v1/dlq/jobs/{job}", readAndDelete, s.files, nil, s.deadLetters},
+		{"/v1/dlq/{entry}", readOnly, s.files, nil, s.deadLetters},
 		{"/v1/session", []string{http.MethodPost, http.MethodDelete}, s.files, nil, s.session},
 		{"/openapi.json", readOnly, s.files, nil, s.getOpenAPI},
 	}
@@ -318,7 +324,7 @@ func (s *Server) prepare(c *call, r route) (err error) {
 			}
 			return badField(name, detail)
 		}
-		if len(c.query[name]) > 1 {
+		if len(c.query[name]) > 1 && !slices.Contains(listParameters, name) {
 			return badField(name, "give "+name+" once")
 		}
 	}
@@ -359,6 +365,7 @@ const statusGone = 499
 // writeHead writes status and headers.
 func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	h := w.Header()
+	maps.Copy(h, a.header)
 	h.Set("Cache-Control", "no-cache")
 	if c.noStore {
 		h.Set("Cache-Control", "no-store")
@@ -375,7 +382,7 @@ func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	if a.partitions != nil {
 		h.Set(headerPartitions, strings.Trim(strings.ReplaceAll(fmt.Sprint(a.partitions), " ", ","), "[]"))
 	}
-	if a.status != http.StatusNotModified {
+	if a.status != http.StatusNotModified && a.status != http.StatusNoContent {
 		if a.contentType == "" {
 			a.contentType = jsonType
 		}
