@@ -92,7 +92,7 @@ test('a dead letter shows its record, and leads to its event and back', async ()
 	await page.locator('.hops').getByRole('link', { name: dead[0], exact: true }).click()
 	await page.getByText('replayed to').waitFor()
 	await at(page, '#/dead-letters/0%3A999999')
-	await page.getByText('There is no such dead letter').waitFor()
+	await page.getByRole('heading', { name: 'There is no such dead letter' }).waitFor()
 	await close(page)
 })
 
