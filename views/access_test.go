@@ -226,7 +226,8 @@ func (x *tenants) targets(f *fixture) (all [][2]string) {
 		for _, method := range append(slices.Clone(r.methods), http.MethodPut, http.MethodOptions) {
 			for _, workspace := range raw {
 				for _, file := range []string{"a", "..", "%2f", "%2e%2e%2ftheirs", ""} {
-					target := strings.NewReplacer("{workspace}", workspace, "{file}", file).Replace(r.template)
+					target := strings.NewReplacer("{workspace}", workspace, "{file}", file, "{position}", "0:0").
+						Replace(r.template)
 					add(method, target)
 					if !strings.Contains(r.template, "{file}") {
 						break
@@ -236,7 +237,7 @@ func (x *tenants) targets(f *fixture) (all [][2]string) {
 			for _, query := range []string{
 				"cursor=" + x.cursor, "at_least=0:99&wait=0", "at_least=9:9", "x=1", "limit=0", "%zz",
 			} {
-				add(method, strings.NewReplacer("{workspace}", "theirs", "{file}", "a").Replace(r.template)+"?"+query)
+				add(method, targetOf(r, "theirs")+"?"+query)
 			}
 		}
 	}
