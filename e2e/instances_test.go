@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,8 +26,8 @@ import (
 
 // TestInstances queries three instances of serve at random while traffic flows, and reads feeds from each of them. One
 // instance is killed and comes back after the others have taken its share; another one leaves by SIGTERM and comes
-// back. Refusals in between are 503 with Retry-After and end, and at the end all answers of each instance and the state
-// of each feed are those of the model.
+// back; the first one is paused by SIGSTOP until it has lost its share. Refusals in between are 503 with Retry-After
+// and end, and at the end all answers of each instance and the state of each feed are those of the model.
 func TestInstances(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -166,26 +167,35 @@ func sum(counts map[string]int) (n int) {
 }
 
 // killInstances kills the first instance, waits until the others have its share, and starts it again. Then it stops the
-// second with SIGTERM, waits again, and starts it again.
+// second with SIGTERM, waits again, and starts it again. Of instances that share, the first one is then paused until
+// the others have its share: when it continues, it does not know yet that it has lost it.
 func (f *fixture) killInstances(ctx context.Context, instances []*instance, hold string, r *oracle.Report) error {
 	sleep(ctx, 2*time.Second)
+	start := func(in *instance) error { return in.Start() }
 	for i, end := range []struct {
-		how string
-		end func(in *instance) error
+		how        string
+		end, again func(in *instance) error
 	}{
-		{"killed", func(in *instance) error { return in.Kill() }},
+		{"killed", func(in *instance) error { return in.Kill() }, start},
 		{"stopped", func(in *instance) error {
 			_, err := in.Term(30 * time.Second)
 			return err
-		}},
+		}, start},
+		{
+			"paused", func(in *instance) error { return in.Signal(syscall.SIGSTOP) },
+			func(in *instance) error { return in.Signal(syscall.SIGCONT) },
+		},
 	} {
-		in, other := instances[i], instances[2]
+		if end.how == "paused" && hold != "share" {
+			break
+		}
+		in, other := instances[i%2], instances[2]
 		in.set(true)
 		if err := end.end(in); err != nil {
 			return err
 		}
-		if hold == "share" && i == 0 && complete(ctx, other) {
-			return errors.New("an instance was killed, and another one says that all partitions are ready")
+		if hold == "share" && end.how != "stopped" && complete(ctx, other) {
+			return errors.New("an instance was " + end.how + ", and another one says that all partitions are ready")
 		}
 		took, err := rig.Until(ctx, 60*time.Second, func() (bool, error) { return complete(ctx, other), nil })
 		if err != nil {
@@ -193,7 +203,7 @@ func (f *fixture) killInstances(ctx context.Context, instances []*instance, hold
 		}
 		r.Fact(end.how+": the others had its share after, s", seconds(took))
 		sleep(ctx, time.Second)
-		if err := in.Start(); err != nil {
+		if err := end.again(in); err != nil {
 			return err
 		}
 		took, err = in.AwaitReady(ctx, time.Minute)

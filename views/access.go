@@ -29,6 +29,7 @@ var accessRules = map[string]access{
 	"GET /v1/workspaces/{workspace}/files/{file}/history": ofWorkspace,
 	"GET /v1/workspaces/{workspace}/search":               ofWorkspace,
 	"GET /v1/workspaces/{workspace}/usage":                ofWorkspace,
+	"GET /v1/workspaces/{workspace}/events/{position}":    ofWorkspace,
 	"GET /v1/workspaces/{workspace}/notices":              ofWorkspace,
 	"GET /v1/workspaces/{workspace}/changes":              ofWorkspace,
 	"POST /v1/workspaces/{workspace}/changes/diff":        ofWorkspace,

@@ -237,8 +237,9 @@ func (x *tenants) targets(f *fixture) (all [][2]string) {
 		for _, method := range append(slices.Clone(r.methods), http.MethodPut, http.MethodOptions) {
 			for _, workspace := range raw {
 				for _, file := range []string{"a", "..", "%2f", "%2e%2e%2ftheirs", ""} {
-					add(method, strings.NewReplacer("{workspace}", workspace, "{file}", file, "{entry}", workspace,
-						"{job}", workspace).Replace(r.template))
+					target := strings.NewReplacer("{workspace}", workspace, "{file}", file, "{position}", "0:0",
+						"{entry}", workspace, "{job}", workspace).Replace(r.template)
+					add(method, target)
 					if !strings.Contains(r.template, "{file}") {
 						break
 					}

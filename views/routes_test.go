@@ -249,8 +249,8 @@ func TestRoutesNameTheirMethods(t *testing.T) {
 
 // targetOf returns a path of a route's template.
 func targetOf(r route, workspace string) string {
-	return strings.NewReplacer("{workspace}", workspace, "{file}", "a", "{entry}", "1:5", "{job}", "x-1").
-		Replace(r.template)
+	return strings.NewReplacer("{workspace}", workspace, "{file}", "a", "{position}", "0:0", "{entry}", "1:5",
+		"{job}", "x-1").Replace(r.template)
 }
 
 // Every route but the open ones calls Authorize once, and a workspace that is denied is answered as one that does not

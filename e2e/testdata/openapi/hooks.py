@@ -35,5 +35,5 @@ def before_call(context, case, kwargs):
         path["workspace"] = WORKSPACE
         if "file" in path:
             path["file"] = FILE
-    if isinstance(path.get("position"), str) and re.fullmatch(r"[0-9]+:[0-9]+", path["position"]):
+    if isinstance(path.get("position"), str) and re.fullmatch(r"[0-9]+(:|%3A)[0-9]+", path["position"]):
         path["position"] = POSITION
