@@ -14,10 +14,10 @@ import (
 	"tidemark/problem"
 )
 
-// Limits of jobs. A running job keeps its entries, as a request does; one that has ended keeps its results.
+// Limits of jobs.
 const (
-	maxJobs    = 100
-	maxRunning = 4
+	maxJobs    = 100  // that are kept, also those that have ended
+	maxWorking = 4    // at a time; each keeps its entries, as a request does
 	maxResults = 1000 // of a job
 )
 
@@ -73,10 +73,12 @@ type jobs struct {
 	started int
 	list    []*job // the oldest first
 	running sync.WaitGroup
+	working chan struct{} // has an element for each job that is not waiting
 }
 
 func newJobs(queue *Queue, log *slog.Logger) *jobs {
-	return &jobs{queue: queue, log: log, prefix: strings.ToLower(rand.Text()[:8]) + "-"}
+	prefix := strings.ToLower(rand.Text()[:8]) + "-"
+	return &jobs{queue: queue, log: log, prefix: prefix, working: make(chan struct{}, maxWorking)}
 }
 
 // run lets jobs be started until ctx ends. Then it cancels those that run, and waits until each has marked the entries
@@ -103,22 +105,17 @@ func (j *jobs) start(action string, f Filter, o Options) (jobReport, error) {
 	if !j.open {
 		return jobReport{}, stopping()
 	}
-	running := 0
 	for _, other := range j.list {
-		if other.State != stateRunning {
-			continue
-		}
-		running++
-		if o.Yes && !other.DryRun {
+		if o.Yes && !other.DryRun && other.State == stateRunning {
 			return jobReport{}, problem.New(http.StatusConflict, codeJobRunning, fmt.Sprintf(
 				"job %s runs, and one job at a time may write: wait for its end, or cancel it", other.ID))
 		}
 	}
-	if running >= maxRunning {
-		return jobReport{}, unavailable(codeBusy, fmt.Sprintf("%d jobs run: try again later", running))
-	}
-	if len(j.list) >= maxJobs { // more than run
+	if len(j.list) == maxJobs {
 		i := slices.IndexFunc(j.list, func(old *job) bool { return old.State != stateRunning })
+		if i < 0 {
+			return jobReport{}, unavailable(codeBusy, fmt.Sprintf("%d jobs run or wait: try again later", maxJobs))
+		}
 		j.list = slices.Delete(j.list, i, i+1)
 	}
 	j.started++
@@ -135,8 +132,13 @@ func (j *jobs) start(action string, f Filter, o Options) (jobReport, error) {
 	return next.jobReport, nil
 }
 
-// work runs a job to its end.
+// work runs a job to its end, once there are few enough others.
 func (j *jobs) work(ctx context.Context, next *job, f Filter, o Options) {
+	select {
+	case j.working <- struct{}{}:
+		defer func() { <-j.working }()
+	case <-ctx.Done():
+	}
 	j.log.InfoContext(ctx, "a job on the dead letters begins", "job", next.ID, "action", next.Action,
 		"dry_run", next.DryRun)
 	o.Selected = func(entries int) {

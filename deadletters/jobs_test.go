@@ -300,20 +300,28 @@ func TestLimitsOfJobs(t *testing.T) {
 	}
 }
 
-// At most four jobs run at a time.
-func TestFourJobsRunAtATime(t *testing.T) {
+// Jobs wait while four others work. Once none of those that are kept has ended, no further one is accepted.
+func TestJobsWaitForOthers(t *testing.T) {
 	b := newBench(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	h, _ := serve(t, deadletters.New(kafka.Config{Brokers: []string{silent.Addr().String()}}, b.s))
-	for range 3 { // serve has started one
-		post(t, h, `{"action":"replay"}`)
+	var last string
+	for range 99 { // serve has started one
+		last = post(t, h, `{"action":"replay"}`)
 	}
 	if status, answer := ask(t, h, "POST", "/dlq/jobs", `{"action":"replay"}`); status != 503 ||
 		answer["code"] != "busy" {
-		t.Errorf("the fifth: %d %v", status, answer)
+		t.Errorf("the 101st: %d %v", status, answer)
 	}
+	if status, answer := ask(t, h.QueryAPI(), "DELETE", last, ""); status != 204 {
+		t.Errorf("%d %v", status, answer)
+	}
+	if job := awaitJob(t, h, last, ended); job.State != "canceled" || job.Selected != 0 {
+		t.Errorf("one that waits is canceled: %+v", job)
+	}
+	post(t, h, `{"action":"replay"}`)
 	silent.Close() // ends their connections
 }

@@ -103,11 +103,13 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 		h.delay = c.DrainDelay
 		c.warn(h.log, "--api-addr", c.APIAddr)
 		if c.Auth == "" {
-			h.log.WarnContext(ctx, "--auth is not set: every user of this host can read all workspaces",
-				"dead_letters", c.DeadLetters)
+			h.log.WarnContext(ctx, "--auth is not set: every user of this host can read all workspaces")
 		}
 		if c.DeadLetters {
 			h.openDeadLetters()
+			if c.Auth == "" {
+				h.log.WarnContext(ctx, "--dead-letters: every user of this host can replay and drop dead letters")
+			}
 		}
 		var searcher *views.Search
 		if c.SearchURL != "" {

@@ -162,7 +162,7 @@ function Log({ of }: { of: Trace }) {
 
 const verdicts: Record<Verdict, [mark: string, tone: Tone, meaning: string]> = {
 	accepted: ['accepted', 'good', 'It was folded into the state of the file.'],
-	late: ['late', 'good', 'It was folded. Newer events had come before it, and what they had set was kept.'],
+	late: ['late', 'good', 'It was folded.'], // the detail says what was kept
 	duplicate: ['duplicate', '', 'An event with the same id was accepted before, so this one has no effect.'],
 	passed: ['passed', 'good', 'It is not about a file, so it changes no state. It is a notice for sinks.'],
 	unchanged: ['unchanged', '', 'It was folded, and changed nothing that clients see. The file has no new version.'],
@@ -199,6 +199,7 @@ function Diff({ of }: { of: Trace }) {
 	return (
 		<>
 			{of.before === null && <p>The event created the file: there was nothing before it.</p>}
+			{changed.length === 0 && <p>None of the fields of the file has changed.</p>}
 			{changed.length > 0 && (
 				<div class="wide" role="region" tabIndex={0} aria-label="Changed fields">
 					<table class="diff">

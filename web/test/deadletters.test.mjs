@@ -70,7 +70,7 @@ test('a dead letter is replayed after a dry run, and leads to its new event', as
 	await accessible(page, 'job')
 	await left(2)
 	await replayed.getByRole('link', { name: /^\d+:\d+$/ }).last().click()
-	await page.getByText('Newer events had come before it').waitFor()
+	await page.getByText('Newer events came before it').waitFor()
 
 	await page.goto(dryRun)
 	await button(page, 'Replay 1 entry').click()
