@@ -26,7 +26,8 @@ after(async () => {
 const at = (page, hash) => page.evaluate(h => (location.hash = h), hash)
 const button = (within, name) => within.getByRole('button', { name, exact: true })
 const shot = async (page, name) => {
-	if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` })
+	const clip = { x: 0, y: 0, width: 1100, height: 540 }
+	if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png`, clip })
 }
 
 /** Waits until so many dead letters are open. */

@@ -33,7 +33,8 @@ test('an event is followed from its webhook to each sink', async () => {
 	await accessible(page, 'event')
 	await page.getByText('Payload').click()
 	await page.getByText('State after it, and before').click()
-	if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/page-event.png` })
+	const path = `${process.env.SCREENSHOTS}/page-event.png`
+	if (process.env.SCREENSHOTS) await page.screenshot({ path, fullPage: true })
 	await close(page)
 })
 

@@ -13,13 +13,17 @@ before(async () => {
 	browser = await launch()
 	for (const [i, [object_id, path, size, mime]] of seed.entries()) {
 		const name = path.split('/').at(-1)
-		await tidemark.send('added', { workspace_id: '123', object_id, path, name, size, mime, created: hoursAgo(166 - i) })
+		const created = hoursAgo(166 - Math.floor(i / 3))
+		await tidemark.send('added', { workspace_id: '123', object_id, path, name, size, mime, created })
 	}
 	const edited = seed.filter(([id]) => id !== '2nb')
-	for (let i = 0; i < updates; i++) {
-		const [object_id] = edited[i % edited.length]
-		const created = hoursAgo(158 - 24 * Math.floor(i / 6) - [0, 1, 1, 2, 5, 7][i % 6])
-		await tidemark.send('updated', { workspace_id: '123', object_id, hash: `h${i}`, user_id: users[i % 3], created })
+	let i = 0
+	for (const [day, n] of updates.entries()) {
+		for (let j = 0; j < n; j++, i++) {
+			const [object_id] = edited[i % edited.length]
+			const created = hoursAgo(158 - 24 * day - (day % 3) - Math.floor((j * j) / (2 * n)))
+			await tidemark.send('updated', { workspace_id: '123', object_id, hash: `h${i}`, user_id: users[i % 3], created })
+		}
 	}
 })
 after(async () => {
@@ -38,7 +42,7 @@ const seed = [
 	['2vd', '/brand/launch.mp4', 93_442_118, 'video/mp4'],
 ]
 
-const updates = 42 // six a day
+const updates = [9, 5, 11, 7, 3, 0, 7] // of each day
 const users = ['ann', 'bob', 'cy']
 const hoursAgo = hours => new Date(Date.now() - 3_600_000 * hours).toISOString()
 
