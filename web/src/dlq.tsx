@@ -115,15 +115,17 @@ export function DeadLettersShown<T>(props: {
 export interface Selection {
 	reasons?: string[]
 	sinks?: string[]
-	workspace_id?: string
 	entries?: string[]
+	workspace_id?: string
+	event_id?: string
+	since?: string
 }
 
 /** Starts jobs, one at a time, and leads to the view of the job. */
 export function useStart() {
 	const [busy, setBusy] = useState(false)
 	const [failure, setFailure] = useState<Failure>()
-	const start = async (action: Action, dryRun: boolean, selection: Selection, query?: Record<string, string>) => {
+	const start = async (action: Action, dryRun: boolean, selection: Selection, query?: URLSearchParams) => {
 		setBusy(true)
 		setFailure(undefined)
 		try {
@@ -146,7 +148,7 @@ export function Refusal({ of }: { of?: Failure }) {
 }
 
 /** Starts a dry run. Only its view offers to do what it shows. */
-export function DryRun(props: { selection: Selection; query?: Record<string, string>; entries: string }) {
+export function DryRun(props: { selection: Selection; query?: URLSearchParams; entries: string }) {
 	const { busy, failure, start } = useStart()
 	const [action, setAction] = useState<Action>('replay')
 	return (

@@ -51,7 +51,7 @@ export function Entries({ route: { query } }: { route: Route }) {
 							{chosen.size > 0 ? (
 								<DryRun selection={{ entries: [...chosen] }} entries={`${count(chosen.size)} selected`} />
 							) : (
-								<DryRun selection={selectionOf(query)} query={groupOf(query)} entries="all" />
+								<DryRun selection={selectionOf(query)} query={query} entries="all" />
 							)}
 							<Table of={page.entries} {...{ chosen, choose }} />
 							<Pages of={[cursors, setCursors]} next={page.next_cursor} />
@@ -63,20 +63,11 @@ export function Entries({ route: { query } }: { route: Route }) {
 	)
 }
 
-/** The selection of a view, in the names of a job. */
+/** The selection of the query of a view, as the body of a job has it. */
 export function selectionOf(query: URLSearchParams): Selection {
-	const [reason, sink, workspace] = [query.get('reason'), query.get('sink'), query.get('workspace_id')]
-	return {
-		...(reason && { reasons: [reason] }),
-		...(sink && { sinks: [sink] }),
-		...(workspace && { workspace_id: workspace }),
-	}
-}
-
-/** The selection as the address of a job has it. */
-function groupOf(query: URLSearchParams): Record<string, string> {
-	const names = ['reason', 'sink', 'workspace_id'].filter(name => query.get(name))
-	return Object.fromEntries([['all', 'true'], ...names.map(name => [name, query.get(name) ?? ''])])
+	const [workspace_id, event_id, since] = ['workspace_id', 'event_id', 'since'].map(name => query.get(name) ?? undefined)
+	const all = (name: string) => (query.has(name) ? query.getAll(name) : undefined)
+	return { reasons: all('reason'), sinks: all('sink'), entries: all('entry'), workspace_id, event_id, since }
 }
 
 interface Choice {

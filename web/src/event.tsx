@@ -164,11 +164,11 @@ const verdicts: Record<Verdict, [mark: string, tone: Tone, meaning: string]> = {
 	accepted: ['accepted', 'good', 'It was folded into the state of the file.'],
 	late: ['late', 'good', 'It was folded.'], // the detail says what was kept
 	duplicate: ['duplicate', '', 'An event with the same id was accepted before, so this one has no effect.'],
-	passed: ['passed', 'good', 'It is not about a file, so it changes no state. It is a notice for sinks.'],
+	passed: ['passed', 'good', 'It is not about a file. It changes no state, and is a notice for sinks.'],
 	unchanged: ['unchanged', '', 'It was folded, and changed nothing that clients see. The file has no new version.'],
 	dead_lettered: ['dead letter', 'bad', 'It could not be folded. It is kept unchanged, as a dead letter.'],
 	pending: ['pending', 'wait', 'The files processor has not committed past this position yet.'],
-	no_trace: ['no trace', 'bad', 'The files processor has committed past it, and no notice, dead letter or earlier copy was found.'],
+	no_trace: ['no trace', 'bad', 'It was processed, and no notice, dead letter or earlier copy was found.'],
 }
 
 function Fold({ of }: { of: Trace }) {
@@ -182,9 +182,9 @@ function Fold({ of }: { of: Trace }) {
 			<Fields
 				of={[
 					['Reason', of.reason],
-					['First copy', of.duplicate_of && <a href={eventLink(of.workspace_id, of.duplicate_of)}>{of.duplicate_of}</a>],
-					['Dead letter', of.dead_letter && <a href={entryLink(of.dead_letter)}>{of.dead_letter}</a>],
-					['File', of.file_id && <a href={fileLink(of.workspace_id, of.file_id)}>{of.after?.path ?? of.file_id}</a>],
+					['First copy', linked(of.duplicate_of, position => eventLink(of.workspace_id, position))],
+					['Dead letter', linked(of.dead_letter, entryLink)],
+					['File', linked(of.file_id, id => fileLink(of.workspace_id, id), of.after?.path)],
 					['Version', of.version],
 					['Operation id', of.op_id],
 				]}
@@ -193,6 +193,9 @@ function Fold({ of }: { of: Trace }) {
 		</Hop>
 	)
 }
+
+const linked = (id: string | undefined, link: (id: string) => string, text = id) =>
+	id && <a href={link(id)}>{text}</a>
 
 function Diff({ of }: { of: Trace }) {
 	const changed = Object.entries(of.changed ?? {})
@@ -259,7 +262,7 @@ function SinkHop({ of }: { of: Sink }) {
 				<Fields
 					of={[
 						['At', of.at && <Time at={of.at} />],
-						['Dead letter', of.dead_letter && <a href={entryLink(of.dead_letter)}>{of.dead_letter}</a>],
+						['Dead letter', linked(of.dead_letter, entryLink)],
 					]}
 				/>
 			)}

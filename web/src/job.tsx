@@ -83,7 +83,7 @@ function progress({ state, done, selected }: JobState): string {
 	const entries = `${count(done)} of ${count(selected)} entries`
 	switch (state) {
 		case 'running':
-			return `Running: ${entries}`
+			return selected === 0 ? 'Running: the dead letters are being read' : `Running: ${entries}`
 		case 'done':
 			return `Done: ${entries}`
 		case 'canceled':
@@ -129,8 +129,12 @@ function Confirm({ of, query }: { of: JobState; query: URLSearchParams }) {
 	const entries = of.results.filter(r => r.result === 'would_replay' || r.result === 'would_drop').map(r => r.entry)
 	const all = of.more_results === 0
 	if (entries.length === 0) return <p class="state">There is nothing to {of.action}.</p>
-	if (!all && !query.has('all')) {
-		return <p class="state">More entries were selected than a job keeps results of. To {of.action} them, repeat the dry run.</p>
+	if (!all && !query.has('each')) {
+		return (
+			<p class="state">
+				More entries were selected than a job keeps results of. To {of.action} them, repeat the dry run.
+			</p>
+		)
 	}
 	const selection: Selection = all ? { entries } : selectionOf(query)
 	const what = all ? `${count(entries.length)} ${entries.length === 1 ? 'entry' : 'entries'}` : 'all of them'
@@ -148,10 +152,10 @@ function Confirm({ of, query }: { of: JobState; query: URLSearchParams }) {
 				</h2>
 				<p>
 					{of.action === 'replay'
-						? 'Their records are sent again, to the events topic or to the sink that rejected them, and the entries are marked as replayed.'
+						? 'Their records are sent again, to the events topic or to the sink that rejected them.'
 						: 'They will not be listed or replayed any more. Their records stay until retention removes them.'}
 				</p>
-				{!all && <p>Entries that were dead-lettered after the dry run are included, if they are of the same selection.</p>}
+				{!all && <p>Those that have become dead letters since the dry run are included.</p>}
 				<form
 					class="bar"
 					onSubmit={event => {

@@ -49,11 +49,9 @@ export const deadLettersLink = '#/dead-letters'
 export const entriesLink = (query: Record<string, string>) =>
 	`${deadLettersLink}?${new URLSearchParams({ each: 'true', ...query })}`
 export const entryLink = (entry: string) => `${deadLettersLink}/${encodeURIComponent(entry)}`
-/** A job on the dead letters; the query is the selection that it was started with. */
-export const jobLink = (job: string, query: Record<string, string> = {}) => {
-	const given = new URLSearchParams(query)
-	return `${deadLettersLink}/jobs/${encodeURIComponent(job)}${given.size ? `?${given}` : ''}`
-}
+/** A job on the dead letters; the query is that of the entries that it was started for, if it was for all of them. */
+export const jobLink = (job: string, query?: URLSearchParams) =>
+	`${deadLettersLink}/jobs/${encodeURIComponent(job)}${query ? `?${query}` : ''}`
 export const workspaceLink = (workspace: string, query: Record<string, string> = {}) => {
 	const given = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== ''))
 	return `#/workspaces/${encodeURIComponent(workspace)}${given.size ? `?${given}` : ''}`

@@ -142,6 +142,21 @@ test('a job shows its progress, is canceled, and says why it failed', async () =
 	await page.getByText('The brokers do not answer.').waitFor()
 	await page.locator('[data-result=failed]', { hasText: 'The topic refuses it.' }).waitFor()
 	await accessible(page, 'failed job')
+	// A dry run of more than a job keeps results of is followed by a job with the same selection.
+	state = { ...job, dry_run: true, state: 'done', more_results: 9, results: [{ entry: '0:1', result: 'would_replay' }] }
+	await at(page, '#/dead-letters/jobs/j-1?each=true&reason=not_json&sink=a&sink=b&workspace_id=123')
+	await page.reload()
+	await button(page, 'Replay all of them').click()
+	await page.getByText('since the dry run are included').waitFor()
+	let asked
+	await page.route('**/v1/dlq/jobs', route => {
+		asked = route.request().postDataJSON()
+		return route.fulfill({ status: 409, json: { code: 'job_running', detail: 'job j-0 runs' } })
+	})
+	await button(page.getByRole('dialog'), 'Replay all of them').click()
+	await page.getByRole('alert').getByText('Job j-0 runs.').waitFor()
+	const selected = { reasons: ['not_json'], sinks: ['a', 'b'], workspace_id: '123' }
+	assert.deepEqual(asked, { action: 'replay', dry_run: false, ...selected })
 	await at(page, '#/dead-letters/jobs/j-2')
 	await page.getByText('There is no such job').waitFor()
 	await close(page)
