@@ -63,6 +63,7 @@ func (b *batch) failed(e *Entry, err error) {
 		detail = fmt.Sprintf("it was sent, and is still open: %v; a repeat is safe", err)
 	}
 	b.each(Outcome{
-		Entry: e.ID, Result: Failed, Detail: truncated(detail, maxShown), ReplayedTo: e.ReplayedTo, WorkspaceID: e.WorkspaceID,
+		Entry: e.ID, Result: Failed, Detail: truncated(detail, maxShown), ReplayedTo: e.ReplayedTo,
+		WorkspaceID: e.WorkspaceID,
 	})
 }
