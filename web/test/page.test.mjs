@@ -127,6 +127,7 @@ test('files are found by folder, by words and by status', async () => {
 	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
 	await page.locator('a.folder', { hasText: 'brand/' }).first().click()
 	await row(page, 'q1.pdf').waitFor({ state: 'detached' })
+	await row(page, 'team.jpg').waitFor()
 	assert.deepEqual(await page.locator('[data-row]').allInnerTexts(), ['launch.mp4', 'logo.svg', 'team.jpg'])
 	await page.getByLabel('Path begins with').fill('/nowhere/')
 	await page.keyboard.press('Enter')
