@@ -116,6 +116,23 @@ test('all entries of a reason are dropped after a dry run, and are listed with t
 	await close(page)
 })
 
+test('the dead letter of a sink leads to the event that wrote its record', async () => {
+	const page = await open(browser, tidemark.url)
+	const entry = {
+		entry: 'fastio-index/1:12@search', reason: 'sink_rejected', sink: 'search', answer: '400 mapper_parsing_exception',
+		workspace_id: '123', first_failed_at: job.started_at, last_failed_at: job.started_at, times: 1, dlq_position: '1:3',
+	}
+	const record = { topic: 'fastio-dlq', key: '123/2q3', headers: {}, value: { op: 'upsert', position: '1:7' } }
+	await page.route('**/v1/dlq/fastio-index%2F1%3A12%40search', route => route.fulfill({ json: { entry, record } }))
+	await at(page, '#/dead-letters/fastio-index%2F1%3A12%40search')
+	await page.getByText('400 mapper_parsing_exception').waitFor()
+	await button(page, 'Dry run of this entry').waitFor()
+	const link = page.getByRole('link', { name: '1:7', exact: true })
+	assert.equal(await link.getAttribute('href'), '#/workspaces/123/events/1:7')
+	await accessible(page, 'dead letter of a sink')
+	await close(page)
+})
+
 const job = {
 	job: 'j-1', action: 'replay', dry_run: false, state: 'running', selected: 10, done: 3,
 	started_at: '2026-11-30T10:00:00Z', more_results: 0,

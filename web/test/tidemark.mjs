@@ -21,7 +21,7 @@ export class Tidemark {
 		const t = new Tidemark()
 		t.#data = await mkdtemp(join(tmpdir(), 'tidemark-page-'))
 		const [api, ingress, admin, kafka] = await Promise.all([freePort(), freePort(), freePort(), freePort()])
-		t.#addresses = { api, ingress, admin }
+		t.#addresses = { api, ingress }
 		t.#arguments = ['dev', '--data', t.#data, '--partitions', '4', '--archive-url', 'none', '--log-level', 'warn']
 		for (const [flag, port] of Object.entries({ api, ingress, admin, kafka })) {
 			t.#arguments.push(`--${flag}-addr`, `127.0.0.1:${port}`)
@@ -33,10 +33,6 @@ export class Tidemark {
 
 	get url() {
 		return `http://127.0.0.1:${this.#addresses.api}/`
-	}
-
-	get admin() {
-		return this.#addresses.admin
 	}
 
 	/** Runs it on the same data and ports, and returns once it is ready. */
