@@ -24,7 +24,7 @@ type Right string
 // The rights. None includes another.
 const (
 	Read  Right = "read"  // the query API
-	Admin Right = "admin" // the admin address
+	Admin Right = "admin" // the admin address, and the dead letters on the query API
 )
 
 // allWorkspaces in a list of workspaces means all of them.
@@ -117,27 +117,37 @@ func (g *Guard) AdminHandler(next http.Handler, open ...string) http.Handler {
 			next.ServeHTTP(w, request)
 			return
 		}
-		id, err := g.identify(request, false)
-		switch {
-		case err != nil:
+		if err := g.admit(request, false); err != nil {
 			asProblem(err).Write(w)
 			return
-		case !id.Has(Admin):
-			g.count(missingRight)
-			refuse(Admin, "this token lacks the right admin").Write(w)
-			return
-		case !id.MayUse(allWorkspaces):
-			g.count(missingRight)
-			refuse(Admin, `the admin address needs a token for all workspaces: "*"`).Write(w)
-			return
-		}
-		g.count(allowedRequest)
-		if request.Method != http.MethodGet && request.Method != http.MethodHead {
-			g.log.InfoContext(request.Context(), "admin request", "subject", id.Name, "method", request.Method,
-				"path", request.URL.Path)
 		}
 		next.ServeHTTP(w, request)
 	})
+}
+
+// AuthorizeAdmin decides about a request to the query API that shows or changes data of every workspace. A browser's
+// cookie counts, as for other requests to that API.
+func (g *Guard) AuthorizeAdmin(request *http.Request) error { return g.admit(request, true) }
+
+// admit refuses requests without the right admin for all workspaces, and logs who changes something.
+func (g *Guard) admit(request *http.Request, cookies bool) error {
+	id, err := g.identify(request, cookies)
+	switch {
+	case err != nil:
+		return err
+	case !id.Has(Admin):
+		g.count(missingRight)
+		return refuse(Admin, "this token lacks the right admin")
+	case !id.MayUse(allWorkspaces):
+		g.count(missingRight)
+		return refuse(Admin, `this needs a token for all workspaces: "*"`)
+	}
+	g.count(allowedRequest)
+	if request.Method != http.MethodGet && request.Method != http.MethodHead {
+		g.log.InfoContext(request.Context(), "admin request", "subject", id.Name, "method", request.Method,
+			"path", request.URL.Path)
+	}
+	return nil
 }
 
 // identify verifies the token of a request. One in the header is never replaced by one in a cookie.

@@ -1,81 +1,161 @@
 package deadletters
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
-	"mime"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
-	strict "github.com/go-json-experiment/json"
+	"github.com/gorilla/mux"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka"
 	"tidemark/problem"
 )
 
-// A Handler serves the dead letters over HTTP, on a private address:
+// A Handler serves the dead letters over HTTP: under /dlq on a private address, and as QueryAPI.
 //
-//	GET  /dlq           entries by reason; with ?each=true one by one, in pages of limit
-//	GET  /dlq/{entry}   one entry, with its record
-//	POST /dlq/replay    a dry run unless the body says "dry_run": false
-//	POST /dlq/drop      the same
+//	GET    /dlq             entries by reason; with ?each=true one by one, in pages of limit
+//	GET    /dlq/{entry}     one entry, with its record
+//	POST   /dlq/replay      a dry run unless the body says "dry_run": false
+//	POST   /dlq/drop        the same
+//	POST   /dlq/jobs        the same without waiting for the end; answers 202 with Location
+//	GET    /dlq/jobs        the last jobs
+//	GET    /dlq/jobs/{job}  one job, with its results
+//	DELETE /dlq/jobs/{job}  cancels it
 type Handler struct {
 	queue  *Queue
 	record func(*kgo.Record) any
 	log    *slog.Logger
-	mux    *http.ServeMux
+	router http.Handler
 	calls  chan struct{} // limits the calls in progress: each reads the whole topic and keeps its entries
+	jobs   *jobs
 }
 
 const maxCalls = 4
 
+// The codes of problems. Clients branch on them, so they do not change.
+const (
+	codeBadField   = "bad_field"
+	codeBadCursor  = "bad_cursor"
+	codeNotFound   = "not_found"
+	codeMethod     = "method_not_allowed"
+	codeMediaType  = "unsupported_media_type"
+	codeBodyLarge  = "body_too_large"
+	codeJobRunning = "job_running"
+	codeUnknownJob = "unknown_job"
+	codeBusy       = "busy"
+	codeStopping   = "stopping"
+	codeNoBrokers  = "brokers_away"
+	codeInternal   = "internal"
+)
+
 // NewHandler returns the handler. record converts a record to what is encoded as JSON.
 func NewHandler(queue *Queue, record func(*kgo.Record) any, log *slog.Logger) *Handler {
-	h := &Handler{queue: queue, record: record, log: log, mux: http.NewServeMux(), calls: make(chan struct{}, maxCalls)}
-	h.mux.HandleFunc("GET /dlq", h.answer(h.list))
-	h.mux.HandleFunc("GET /dlq/{entry...}", h.answer(h.show))
-	h.mux.HandleFunc("POST /dlq/replay", h.answer(h.replay))
-	h.mux.HandleFunc("POST /dlq/drop", h.answer(h.drop))
-	h.mux.HandleFunc("GET /dlq/replay", h.answer(notAllowed)) // else they would match {entry...}
-	h.mux.HandleFunc("GET /dlq/drop", h.answer(notAllowed))
-	h.mux.HandleFunc("/", h.answer(notAllowed))
+	h := &Handler{
+		queue: queue, record: record, log: log, calls: make(chan struct{}, maxCalls), jobs: newJobs(queue, log),
+	}
+	h.router = h.routes("/dlq",
+		endpoint{"/replay", map[string]call{http.MethodPost: h.bounded(h.replay)}},
+		endpoint{"/drop", map[string]call{http.MethodPost: h.bounded(h.drop)}})
 	return h
 }
 
-// ServeHTTP answers one request.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+// Run lets jobs be started until ctx ends, and ends them.
+func (h *Handler) Run(ctx context.Context) error { return h.jobs.run(ctx) }
 
-func bad(field, format string, args ...any) *problem.Problem {
-	return problem.New(http.StatusBadRequest, "bad_field", fmt.Sprintf(format, args...)).On(field)
+// ServeHTTP answers one request on a private address.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.router.ServeHTTP(w, r) }
+
+// QueryAPI returns the handler for /v1/dlq. It has jobs, and no calls that replay and drop while their client waits.
+func (h *Handler) QueryAPI() http.Handler { return h.routes("/v1/dlq") }
+
+// A call answers one request. Its result is written as JSON, unless it is a *reply.
+type call func(*http.Request) (any, error)
+
+// A reply is an answer with another status than 200.
+type reply struct {
+	status   int
+	location string
+	body     any // nil: none
 }
 
-func notAllowed(r *http.Request) (any, error) {
-	allow := "GET, HEAD"
-	if r.URL.Path == "/dlq/replay" || r.URL.Path == "/dlq/drop" {
-		allow = "POST"
+// An endpoint is one path with its methods. GET includes HEAD.
+type endpoint struct {
+	path    string
+	methods map[string]call
+}
+
+// routes returns the router of the endpoints under a prefix. It cleans no paths: a redirect would leave the prefix.
+func (h *Handler) routes(prefix string, more ...endpoint) http.Handler {
+	post := func(r *http.Request) (any, error) { return h.startJob(r, prefix) }
+	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
+	for _, e := range append(more,
+		endpoint{"", map[string]call{http.MethodGet: h.bounded(h.list)}},
+		endpoint{"/jobs", map[string]call{http.MethodGet: h.listJobs, http.MethodPost: post}},
+		endpoint{"/jobs/{job}", map[string]call{http.MethodGet: h.showJob, http.MethodDelete: h.cancelJob}},
+		endpoint{"/{entry:.+}", map[string]call{http.MethodGet: h.bounded(h.show)}},
+	) {
+		var allow []string
+		for _, method := range slices.Sorted(maps.Keys(e.methods)) {
+			methods := []string{method}
+			if method == http.MethodGet {
+				methods = append(methods, http.MethodHead)
+			}
+			allow = append(allow, methods...)
+			router.Handle(prefix+e.path, h.answer(e.methods[method])).Methods(methods...)
+		}
+		router.Handle(prefix+e.path, h.answer(refuse(http.StatusMethodNotAllowed, codeMethod,
+			"use "+strings.Join(allow, " or "), strings.Join(allow, ", "))))
 	}
-	return nil, problem.New(http.StatusMethodNotAllowed, "method_not_allowed",
-		"want GET /dlq, GET /dlq/P:OFFSET, POST /dlq/replay or POST /dlq/drop").With("Allow", allow)
+	router.NotFoundHandler = h.answer(refuse(http.StatusNotFound, codeNotFound, "there is no such path", ""))
+	return router
+}
+
+// refuse returns a call that answers a problem.
+func refuse(status int, code, detail, allow string) call {
+	return func(*http.Request) (any, error) {
+		p := problem.New(status, code, detail)
+		if allow != "" {
+			p = p.With("Allow", allow)
+		}
+		return nil, p
+	}
+}
+
+func bad(field, format string, args ...any) *problem.Problem {
+	return problem.New(http.StatusBadRequest, codeBadField, fmt.Sprintf(format, args...)).On(field)
 }
 
 // answer writes all answers of the handler.
-func (h *Handler) answer(call func(*http.Request) (any, error)) http.HandlerFunc {
+func (h *Handler) answer(call call) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
-		body, err := h.bounded(call, r)
+		body, err := call(r)
 		if err != nil {
 			h.problemOf(r, err).Partial(body).Write(w)
 			return
 		}
+		status := http.StatusOK
+		if given, ok := body.(*reply); ok {
+			if status, body = given.status, given.body; given.location != "" {
+				w.Header().Set("Location", given.location)
+			}
+		}
+		if body == nil {
+			w.WriteHeader(status)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)
 		if err := encoder.Encode(body); err != nil {
@@ -84,19 +164,26 @@ func (h *Handler) answer(call func(*http.Request) (any, error)) http.HandlerFunc
 	}
 }
 
-func (h *Handler) bounded(call func(*http.Request) (any, error), r *http.Request) (any, error) {
-	select {
-	case h.calls <- struct{}{}:
-		defer func() { <-h.calls }()
-		return call(r)
-	default:
-		return nil, unavailable("busy",
-			fmt.Sprintf("%d requests about the dead letters are in progress: retry later", maxCalls))
+// bounded limits how many of the calls are in progress.
+func (h *Handler) bounded(next call) call {
+	return func(r *http.Request) (any, error) {
+		select {
+		case h.calls <- struct{}{}:
+			defer func() { <-h.calls }()
+			return next(r)
+		default:
+			return nil, unavailable(codeBusy,
+				fmt.Sprintf("%d requests about the dead letters are in progress: retry later", maxCalls))
+		}
 	}
 }
 
 func unavailable(code, detail string) *problem.Problem {
 	return problem.New(http.StatusServiceUnavailable, code, detail).Retry(2 * time.Second)
+}
+
+func stopping() *problem.Problem {
+	return unavailable(codeStopping, "the process is starting or stopping: try another")
 }
 
 func (h *Handler) problemOf(r *http.Request, err error) *problem.Problem {
@@ -105,14 +192,16 @@ func (h *Handler) problemOf(r *http.Request, err error) *problem.Problem {
 	}
 	switch {
 	case errors.Is(err, ErrNoEntry):
-		return problem.New(http.StatusNotFound, "not_found", err.Error())
+		return problem.New(http.StatusNotFound, codeNotFound, err.Error())
 	case errors.Is(err, errBadCursor):
-		return problem.New(http.StatusBadRequest, "bad_cursor", err.Error()).On("cursor")
+		return problem.New(http.StatusBadRequest, codeBadCursor, err.Error()).On("cursor")
+	case r.Context().Err() != nil: // the client has left, or the server ends its requests
+		return stopping()
 	case kafka.Unreachable(err):
-		return unavailable("brokers_away", err.Error())
+		return unavailable(codeNoBrokers, err.Error())
 	}
 	h.log.ErrorContext(r.Context(), "a request about the dead letters failed", "path", r.URL.Path, "error", err)
-	return problem.New(http.StatusInternalServerError, "internal", err.Error())
+	return problem.New(http.StatusInternalServerError, codeInternal, err.Error())
 }
 
 func (h *Handler) list(r *http.Request) (any, error) {
@@ -138,9 +227,9 @@ func (h *Handler) list(r *http.Request) (any, error) {
 		case "since":
 			ask.Since = &value
 		case "each":
-			each, err = strconv.ParseBool(value)
+			each, err = parseBool(value)
 		case "resolved":
-			ask.all, err = strconv.ParseBool(value)
+			ask.all, err = parseBool(value)
 		case "cursor":
 			cursor = value
 		case "limit":
@@ -177,8 +266,19 @@ func (h *Handler) list(r *http.Request) (any, error) {
 	return page, nil
 }
 
+func parseBool(text string) (bool, error) {
+	if text != "true" && text != "false" {
+		return false, errors.New("want true or false")
+	}
+	return text == "true", nil
+}
+
 func (h *Handler) show(r *http.Request) (any, error) {
-	source, err := ParseSource(r.PathValue("entry"), h.queue.Events())
+	id, err := url.PathUnescape(mux.Vars(r)["entry"])
+	if err != nil {
+		return nil, bad("entry", "%v", err)
+	}
+	source, err := ParseSource(id, h.queue.Events())
 	if err != nil {
 		return nil, bad("entry", "%v", err)
 	}
@@ -189,131 +289,31 @@ func (h *Handler) show(r *http.Request) (any, error) {
 	return map[string]any{"entry": entry, "record": h.record(record)}, nil
 }
 
-// A request is the body of a POST.
-type request struct {
-	Reasons     []string `json:"reasons"`
-	Sinks       []string `json:"sinks"`
-	WorkspaceID *string  `json:"workspace_id"`
-	EventID     *string  `json:"event_id"`
-	Entries     []string `json:"entries"`
-	Since       *string  `json:"since"`
-	DryRun      *bool    `json:"dry_run"` // absent is true
-	Rate        float64  `json:"rate"`    // replay only
-	Force       bool     `json:"force"`   // replay only
-
-	all bool
-}
-
-func (q *request) filter(events string) (Filter, error) {
-	f := Filter{Reasons: q.Reasons, Sinks: q.Sinks, All: q.all}
-	for _, list := range []struct {
-		name   string
-		values []string
-	}{{"reasons", q.Reasons}, {"sinks", q.Sinks}, {"entries", q.Entries}} {
-		if list.values != nil && (len(list.values) == 0 || slices.Contains(list.values, "")) {
-			return f, empty(list.name)
-		}
-	}
-	since := ""
-	for _, text := range []struct {
-		name  string
-		value *string
-		to    *string
-	}{{"workspace_id", q.WorkspaceID, &f.WorkspaceID}, {"event_id", q.EventID, &f.EventID}, {
-		"since", q.Since,
-		&since,
-	}} {
-		switch {
-		case text.value == nil:
-		case *text.value == "":
-			return f, empty(text.name)
-		default:
-			*text.to = *text.value
-		}
-	}
-	for _, text := range q.Entries {
-		source, err := ParseSource(text, events)
-		if err != nil {
-			return f, bad("entries", "%v", err)
-		}
-		f.Sources = append(f.Sources, source)
-	}
-	if since != "" {
-		at, err := time.Parse(time.RFC3339, since)
-		if err != nil {
-			return f, bad("since", "since %q: want a time like 2026-11-24T12:00:00Z", since)
-		}
-		f.Since = at
-	}
-	return f, nil
-}
-
-// empty refuses an empty selector: a client's empty list must not select everything.
-func empty(name string) *problem.Problem {
-	return bad(name, "%s is empty: leave it out to mean all", name)
-}
-
-const maxRequest = 1 << 20
-
-// read reads the body of a POST. Its Content-Type must be JSON: a foreign page in a browser cannot send that without a
-// preflight.
-func (h *Handler) read(r *http.Request) (q request, f Filter, err error) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return q, f, problem.New(http.StatusUnsupportedMediaType, "unsupported_media_type",
-			"send JSON with Content-Type: application/json")
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxRequest))
-	if _, large := errors.AsType[*http.MaxBytesError](err); large {
-		return q, f, problem.New(http.StatusRequestEntityTooLarge, "body_too_large",
-			fmt.Sprintf("the body has more than %d bytes", maxRequest))
-	}
-	if err != nil {
-		return q, f, bad("", "the body cannot be read: %v", err)
-	}
-	// Strict: with a member in another case, or twice, it is not clear what the client wants.
-	if err := strict.Unmarshal(body, &q, strict.RejectUnknownMembers(true)); err != nil {
-		return q, f, bad("", "the body is not a request: %v", err)
-	}
-	var given map[string]json.RawMessage
-	if err := json.Unmarshal(body, &given); err != nil {
-		return q, f, bad("", "the body is not a request: %v", err)
-	}
-	if given == nil {
-		return q, f, bad("", "the body is null: want an object, {} for all")
-	}
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if string(given[name]) == "null" { // some clients encode an empty list so
-			return q, f, bad(name, "%s is null: leave it out", name)
-		}
-	}
-	if q.Rate < 0 {
-		return q, f, bad("rate", "rate %v: want records a second, 0 for no limit", q.Rate)
-	}
-	f, err = q.filter(h.queue.Events())
-	return q, f, err
-}
-
-func (q *request) options() Options {
-	return Options{Yes: q.DryRun != nil && !*q.DryRun, Rate: q.Rate, Force: q.Force}
-}
-
 func (h *Handler) replay(r *http.Request) (any, error) {
-	q, filter, err := h.read(r)
+	var q request
+	if err := read(r, &q); err != nil {
+		return nil, err
+	}
+	filter, options, err := q.selection(h.queue.Events())
 	if err != nil {
 		return nil, err
 	}
-	return h.result(h.queue.Replay(r.Context(), filter, q.options()))
+	return h.result(h.queue.Replay(r.Context(), filter, options))
 }
 
 func (h *Handler) drop(r *http.Request) (any, error) {
-	q, filter, err := h.read(r)
+	var q request
+	if err := read(r, &q); err != nil {
+		return nil, err
+	}
+	filter, options, err := q.selection(h.queue.Events())
 	if err != nil {
 		return nil, err
 	}
 	if q.Rate != 0 || q.Force {
 		return nil, bad("rate", "rate and force are options of a replay")
 	}
-	return h.result(h.queue.Drop(r.Context(), filter, q.options()))
+	return h.result(h.queue.Drop(r.Context(), filter, options))
 }
 
 func (h *Handler) result(result *Result, err error) (any, error) {

@@ -29,11 +29,14 @@ func ask(t *testing.T, h http.Handler, method, path, body string, headers ...str
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	var answer map[string]any
+	if w.Code == http.StatusNoContent && w.Body.Len() == 0 {
+		return w.Code, nil
+	}
 	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
 		t.Fatalf("%s %s: %d %s: %v", method, path, w.Code, w.Body, err)
 	}
 	want := "application/json"
-	if w.Code != http.StatusOK {
+	if w.Code >= 400 {
 		want = "application/problem+json"
 	}
 	if got := w.Header().Get("Content-Type"); got != want {
@@ -96,6 +99,19 @@ func TestOverHTTP(t *testing.T) {
 		{"POST", "/dlq/drop", `null`, nil, 400, "bad_field"},
 		{"GET", "/dlq?workspace_id=", "", nil, 400, "bad_field"},
 		{"GET", "/dlq?each=true&cursor=0:99", "", nil, 400, "bad_cursor"},
+		{"GET", "/dlq?each=1", "", nil, 400, "bad_field"},
+		{"POST", "/dlq/jobs", `{}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/jobs", `{"action":"delete"}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/jobs", `{"action":"drop","entries":[]}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/jobs", `{"action":"drop","rate":-1}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/jobs", `{"action":"drop","x":1}`, nil, 400, "bad_field"},
+		{"POST", "/dlq/jobs", `{"action":"drop"}`, []string{"Content-Type", "text/plain"}, 415, "unsupported_media_type"},
+		{"POST", "/dlq/jobs", `{"action":"drop"}`, nil, 503, "stopping"}, // Run does not run
+		{"POST", "/dlq/replay", `{"action":"drop"}`, nil, 400, "bad_field"},
+		{"GET", "/dlq/jobs?x=1", "", nil, 400, "bad_field"},
+		{"GET", "/dlq/jobs/1", "", nil, 404, "unknown_job"},
+		{"PUT", "/dlq/jobs", "{}", nil, 405, "method_not_allowed"},
+		{"POST", "/dlq/jobs/1", "{}", nil, 405, "method_not_allowed"},
 	} {
 		if status, answer := ask(t, h, test.method, test.path, test.body, test.headers...); status != test.status ||
 			answer["code"] != test.code || answer["detail"] == "" {

@@ -23,7 +23,9 @@ type Options struct {
 	Rate  float64 // records a second; 0 is no limit
 	Force bool    // replay also records that are still not events; they will be dead-lettered again
 
-	Report func(replay.Progress) // called after each batch, counted in entries
+	Report   func(replay.Progress) // called after each batch, counted in entries
+	Selected func(entries int)     // called once, before the first entry
+	Each     func(Outcome)         // called for each entry
 }
 
 // A Tally counts the entries of one reason, and of one sink.
@@ -143,6 +145,7 @@ func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, pla
 	if err != nil {
 		return result, err
 	}
+	each := result.begin(entries, o)
 	var sender *kgo.Client
 	if o.Yes {
 		if sender, err = kafka.NewProducer(q.kafka); err != nil {
@@ -156,7 +159,7 @@ func (q *Queue) resolve(ctx context.Context, f Filter, o Options, as string, pla
 		if err != nil {
 			return result, err
 		}
-		b := &batch{queue: q, sender: sender, as: as, pace: pace, result: result}
+		b := &batch{queue: q, sender: sender, as: as, pace: pace, result: result, each: each}
 		if err := b.run(ctx, part, records, plan); err != nil {
 			return result, err
 		}
@@ -175,6 +178,7 @@ type batch struct {
 	as     string
 	pace   *rate.Limiter
 	result *Result
+	each   func(Outcome)
 }
 
 // A sending is an entry whose record is being sent.
@@ -191,12 +195,12 @@ func (b *batch) run(ctx context.Context, entries []*Entry, records map[dlqPositi
 	for _, e := range entries {
 		dead := records[e.first]
 		if dead == nil {
-			b.result.count(e, "it has expired")
+			b.done(e, "it has expired")
 			continue
 		}
 		again, why := plan(e, dead)
 		if why != "" || b.sender == nil {
-			b.result.count(e, why)
+			b.done(e, why)
 			continue
 		}
 		if failed = b.pace.Wait(ctx); failed != nil {
@@ -226,9 +230,10 @@ func (b *batch) mark(ctx context.Context, sent []*sending) error {
 	var failed error
 	for _, s := range sent {
 		if s.err != nil {
+			err := denied(s.again.Topic, fmt.Errorf("replay %s: %w", s.entry.ID, s.err))
+			b.failed(s.entry, err)
 			if failed == nil {
-				err := fmt.Errorf("replay %s: %w", s.entry.ID, s.err)
-				failed = denied(s.again.Topic, err)
+				failed = err
 			}
 			continue
 		}
@@ -236,15 +241,19 @@ func (b *batch) mark(ctx context.Context, sent []*sending) error {
 		resolutions, marked[r] = append(resolutions, r), s.entry
 	}
 	answers := b.sender.ProduceSync(ctx, resolutions...) // in the order in which they were acknowledged
+	var unmarked error
 	for _, answer := range answers {
 		if answer.Err == nil {
-			b.result.count(marked[answer.Record], "")
+			b.done(marked[answer.Record], "")
+			continue
+		}
+		err := denied(b.queue.streams.DLQ.Name, fmt.Errorf("mark entries as %s: %w", b.as, answer.Err))
+		b.failed(marked[answer.Record], err)
+		if unmarked == nil {
+			unmarked = err
 		}
 	}
-	if err := answers.FirstErr(); err != nil {
-		failed = errors.Join(failed, denied(b.queue.streams.DLQ.Name, fmt.Errorf("mark entries as %s: %w", b.as, err)))
-	}
-	return failed
+	return errors.Join(failed, unmarked)
 }
 
 // resolution returns the resolution record of an entry. It goes to the entry's partition, so it is after the entry. It

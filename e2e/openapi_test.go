@@ -18,7 +18,9 @@ import (
 	"tidemark/e2e/gen"
 	"tidemark/e2e/provider"
 	"tidemark/e2e/rig"
+	"tidemark/kafka"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
 )
 
@@ -29,6 +31,7 @@ type api struct {
 	dir, url, webhooks        string
 	document                  string // a file
 	workspace, file, position string
+	broker, entry, job        string // a dead letter, and a job of this instance
 }
 
 // TestOpenAPI: the document that the server has is true. schemathesis compares it with the answers, and clients that
@@ -77,12 +80,13 @@ func startAPI(t *testing.T) *api {
 	t.Helper()
 	a := &api{dir: artifacts(t)}
 	tokens := filepath.Join(a.dir, "tokens.yml")
-	entry := fmt.Appendf(nil, `- {name: e2e, sha256: %x, workspaces: ["*"], rights: [read]}`, sha256.Sum256([]byte(token)))
+	entry := fmt.Appendf(nil, `- {name: e2e, sha256: %x, workspaces: ["*"], rights: [read, admin]}`, sha256.Sum256([]byte(token)))
 	if err := os.WriteFile(tokens, entry, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ingress := rig.FreeAddr()
-	dev := rig.New(build(t), a.dir, "dev", "dev", "--partitions", "4", "--kafka-addr", rig.FreeAddr(), "--ingress-addr",
+	a.broker = rig.FreeAddr()
+	dev := rig.New(build(t), a.dir, "dev", "dev", "--partitions", "4", "--kafka-addr", a.broker, "--ingress-addr",
 		ingress, "--archive-url", "none", "--auth", "tokens", "--tokens-file", tokens).Store().Listen("--api-addr")
 	dev.Env = []string{"TIDEMARK_WEBHOOK_SECRETS=" + secret}
 	t.Cleanup(dev.Close)
@@ -99,7 +103,43 @@ func startAPI(t *testing.T) *api {
 		t.Fatal(err)
 	}
 	a.pick(t)
+	a.deadLetters(t)
 	return a
+}
+
+// deadLetters lets 30 events become dead letters, and starts a job that changes nothing.
+func (a *api) deadLetters(t *testing.T) {
+	t.Helper()
+	client, err := kafka.NewProducer(kafka.Config{Brokers: []string{a.broker}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for i := range 30 {
+		r := &kgo.Record{Topic: "fastio-events", Key: []byte("w"), Value: fmt.Appendf(nil, "no event %d", i)}
+		if err := client.ProduceSync(t.Context(), r).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = rig.Until(t.Context(), time.Minute, func() (bool, error) {
+		var page struct {
+			Entries []struct{ Entry string }
+		}
+		if err := json.Unmarshal(a.get(t, "/v1/dlq?each=true"), &page); err != nil || len(page.Entries) < 30 {
+			return false, err
+		}
+		a.entry = page.Entries[0].Entry
+		return true, nil
+	})
+	if err != nil {
+		t.Fatalf("no dead letters: %v", err)
+	}
+	var job struct{ Job string }
+	body := a.request(t, http.MethodPost, "/v1/dlq/jobs", `{"action":"replay"}`, http.StatusAccepted)
+	if err := json.Unmarshal(body, &job); err != nil {
+		t.Fatal(err)
+	}
+	a.job = job.Job
 }
 
 // pick chooses a workspace with several files, once their events are in the answers.
@@ -165,27 +205,33 @@ func (a *api) sendOn(t *testing.T) (stop func()) {
 
 func (a *api) get(t *testing.T, path string) []byte {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, a.url+path, nil)
+	return a.request(t, http.MethodGet, path, "", http.StatusOK)
+}
+
+func (a *api) request(t *testing.T, method, path, body string, status int) []byte {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, a.url+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Authorization", "Bearer "+token)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s %s, %v", path, response.Status, body, err)
+	answer, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != status {
+		t.Fatalf("%s: %s %s, %v", path, response.Status, answer, err)
 	}
-	return body
+	return answer
 }
 
 // environment is what the programs in testdata/openapi read.
 func (a *api) environment() []string {
 	return append(os.Environ(), "URL="+a.url, "TOKEN="+token, "WORKSPACE="+a.workspace, "FILE="+a.file,
-		"POSITION="+a.position, "PYTHONDONTWRITEBYTECODE=1", "HYPOTHESIS_STORAGE_DIRECTORY="+a.dir)
+		"POSITION="+a.position, "ENTRY="+a.entry, "JOB="+a.job, "PYTHONDONTWRITEBYTECODE=1", "HYPOTHESIS_STORAGE_DIRECTORY="+a.dir)
 }
 
 // schemathesis runs all checks on all operations, unless the flags say otherwise.

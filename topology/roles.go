@@ -90,8 +90,9 @@ func (r Role) Uses() []Topic {
 
 // Roles lists the roles in the order an event travels, and the operators' behind them.
 func (s Streams) Roles() []Role {
-	running := append([]Role{s.IngestRole(), s.ProcessRole(), s.ShareRole(s.ServeRole())}, s.SinkRoles()...)
-	return append(running, s.operateRole(running), s.topicsRole())
+	serve := s.ShareRole(s.ServeRole())
+	running := append([]Role{s.IngestRole(), s.ProcessRole(), serve}, s.SinkRoles()...)
+	return append(running, s.ServeDeadLettersRole(serve), s.operateRole(running), s.topicsRole())
 }
 
 // IngestRole is the role of the command ingest.
@@ -156,6 +157,20 @@ func (s Streams) ServeRole() Role {
 // ShareRole is a role of the command serve that holds a share of the partitions: it joins the group that divides them.
 func (s Streams) ShareRole(role Role) Role {
 	role.Groups = append(slices.Clip(role.Groups), GroupUse{Name: s.ServeGroup, Operations: []string{opRead}})
+	return role
+}
+
+// ServeDeadLettersRole is a role of the command serve that replays and drops dead letters too. It has a name of its
+// own: other instances of serve write to no topic. It has no command, because not every installation runs it.
+func (s Streams) ServeDeadLettersRole(role Role) Role {
+	role.Name, role.Command = "serve-dead-letters", ""
+	role.Topics = slices.Clone(role.Topics)
+	for i, use := range role.Topics {
+		if name := use.Topic.Name; name == s.Events.Name || name == s.DLQ.Name {
+			role.Topics[i].Operations = []string{opRead, opWrite}
+		}
+	}
+	role.Topics = append(role.Topics, TopicUse{s.SinkRetry, []string{opWrite}})
 	return role
 }
 

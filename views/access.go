@@ -17,6 +17,7 @@ const (
 	everyone                  // no token
 	anyToken                  // a token for any workspace
 	ofWorkspace               // a token for the route's workspace
+	forAdmin                  // a token with the right admin for all workspaces
 )
 
 // accessRules are the rules of all routes, by method and template. GET includes HEAD. Where tokens are needed, a route
@@ -32,6 +33,13 @@ var accessRules = map[string]access{
 	"GET /v1/workspaces/{workspace}/notices":              ofWorkspace,
 	"GET /v1/workspaces/{workspace}/changes":              ofWorkspace,
 	"POST /v1/workspaces/{workspace}/changes/diff":        ofWorkspace,
+
+	"GET /v1/dlq":               forAdmin,
+	"GET /v1/dlq/{entry}":       forAdmin,
+	"GET /v1/dlq/jobs":          forAdmin,
+	"POST /v1/dlq/jobs":         forAdmin,
+	"GET /v1/dlq/jobs/{job}":    forAdmin,
+	"DELETE /v1/dlq/jobs/{job}": forAdmin,
 
 	"GET /v1/workspaces": anyToken, // lists only those that the token is for
 	"GET /v1/status":     anyToken,
@@ -67,6 +75,11 @@ func (s *Server) authorize(c *call, r route) error {
 			return fmt.Errorf("the rule of %s is for a workspace, and the route has none", r.template)
 		}
 	case anyToken:
+	case forAdmin:
+		if s.conf.AuthorizeAdmin == nil {
+			return errNoRule
+		}
+		return s.conf.AuthorizeAdmin(c.request)
 	default:
 		return errNoRule
 	}

@@ -53,6 +53,7 @@ const (
 	codeUnknownEvent      = "unknown_event"
 	codeEventExpired      = "event_expired"
 	codeBrokersAway       = "brokers_away"
+	codeNoDeadLetters     = "dead_letters_not_configured"
 	codeInternal          = "internal"
 )
 
@@ -66,6 +67,7 @@ type answer struct {
 	status      int    // 0 is 200
 	contentType string // "" is application/json
 	etag        string
+	header      http.Header // further headers
 	body        []byte
 	stream      func(*stream) error
 	handler     http.Handler
@@ -163,6 +165,10 @@ func (s *Server) routeList() []route {
 		{"/v1/workspaces/{workspace}/events/{position}", readOnly, s.files, nil, s.getEvent},
 		{"/v1/workspaces/{workspace}/notices", readOnly, s.files, nil, s.getNotices},
 		{"/v1/status", readOnly, s.workspaces, []string{"at_least", "wait"}, s.getStatus},
+		{"/v1/dlq", readOnly, s.files, deadLetterParameters, s.deadLetters},
+		{"/v1/dlq/jobs", readAndPost, s.files, nil, s.deadLetters},
+		{"/v1/dlq/jobs/{job}", readAndDelete, s.files, nil, s.deadLetters},
+		{"/v1/dlq/{entry}", readOnly, s.files, nil, s.deadLetters},
 		{"/v1/session", []string{http.MethodPost, http.MethodDelete}, s.files, nil, s.session},
 		{"/openapi.json", readOnly, s.files, nil, s.getOpenAPI},
 	}
@@ -326,7 +332,7 @@ func (s *Server) prepare(c *call, r route) (err error) {
 			}
 			return badField(name, detail)
 		}
-		if len(c.query[name]) > 1 {
+		if len(c.query[name]) > 1 && !slices.Contains(listParameters, name) {
 			return badField(name, "give "+name+" once")
 		}
 	}
@@ -367,6 +373,7 @@ const statusGone = 499
 // writeHead writes status and headers.
 func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	h := w.Header()
+	maps.Copy(h, a.header)
 	h.Set("Cache-Control", "no-cache")
 	if c.noStore {
 		h.Set("Cache-Control", "no-store")
@@ -383,7 +390,7 @@ func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	if a.partitions != nil {
 		h.Set(headerPartitions, strings.Trim(strings.ReplaceAll(fmt.Sprint(a.partitions), " ", ","), "[]"))
 	}
-	if a.status != http.StatusNotModified {
+	if a.status != http.StatusNotModified && a.status != http.StatusNoContent {
 		if a.contentType == "" {
 			a.contentType = jsonType
 		}

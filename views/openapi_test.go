@@ -60,7 +60,7 @@ func TestOpenAPIHasEveryCode(t *testing.T) {
 	if err := json.Unmarshal(openAPI, &doc); err != nil {
 		t.Fatal(err)
 	}
-	want := append(codesOf(t, "."), codesOf(t, "../auth")...)
+	want := slices.Concat(codesOf(t, "."), codesOf(t, "../auth"), codesOf(t, "../deadletters"))
 	want = append(want, "starting", "unknown_host") // of cmd, in front of this handler
 	got := doc.Components.Schemas.Problem.Properties.Code.Enum
 	for _, all := range []*[]string{&want, &got} {

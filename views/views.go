@@ -42,6 +42,11 @@ type Config struct {
 	// Workspaces returns the workspaces that an authorized request may list, or that it may list all; used with
 	// Authorize.
 	Workspaces func(request *http.Request) (ids []string, all bool, err error)
+	// AuthorizeAdmin decides about a request for the dead letters, which are those of every workspace; used with
+	// Authorize.
+	AuthorizeAdmin func(request *http.Request) error
+	// DeadLetters answers /v1/dlq and what is below it; nil: it is answered 501.
+	DeadLetters http.Handler
 	// Session answers /v1/session, which keeps a token for browsers; nil: no token is needed.
 	Session http.Handler
 	// Page serves all paths outside of the API; nil: they are answered 404.

@@ -84,8 +84,9 @@ type host struct {
 
 	sinkMetrics *sinks.Metrics // nil: no sink runs
 
-	dlq      http.Handler  // of /dlq on the admin address; nil: none
-	delay    time.Duration // see drainFlags
+	dlq      http.Handler         // of /dlq on the admin address; nil: none
+	dead     *deadletters.Handler // nil: no dead letters are served
+	delay    time.Duration        // see drainFlags
 	draining atomic.Bool
 }
 
@@ -124,11 +125,16 @@ func (h *host) setGate(config kafka.Config, streams topology.Streams, topics []t
 	h.readiness.Add("topics", h.gate.Ready)
 }
 
-// serveDeadLetters adds /dlq to the admin address.
-func (h *host) serveDeadLetters() {
+// openDeadLetters makes the dead letters ready to be served: the query API has them then.
+func (h *host) openDeadLetters() {
 	show := func(r *kgo.Record) any { return newRecord(r) }
-	queue := deadletters.New(h.kafka, h.streams)
-	h.dlq = h.gate.handler(deadletters.NewHandler(queue, show, h.log.With("role", "admin")))
+	h.dead = deadletters.NewHandler(deadletters.New(h.kafka, h.streams), show, h.log.With("role", "dead-letters"))
+}
+
+// serveDeadLetters adds /dlq to the admin address too.
+func (h *host) serveDeadLetters() {
+	h.openDeadLetters()
+	h.dlq = h.gate.handler(h.dead)
 }
 
 // adminHandler serves the admin address. What probes and Prometheus read is open, under any host name; a path that is
@@ -148,8 +154,11 @@ func (h *host) adminHandler() http.Handler {
 }
 
 // run runs the services and the gate until ctx ends, and drains: readiness first, after a delay the services in their
-// order, then the gate, the admin address last.
+// order, then jobs on dead letters, the gate, and the admin address last.
 func (h *host) run(ctx context.Context, services ...service) error {
+	if h.dead != nil { // a job that runs ends before the addresses that show it, but for the query API
+		services = append(services, service{name: "dead-letters", run: h.dead.Run})
+	}
 	services = append(services, service{name: "topics", run: h.gate.run},
 		service{name: "admin", run: func(ctx context.Context) error {
 			return serveHTTP(ctx, h.admin, httpServer(h.adminHandler(), h.log), h.log.With("role", "admin"))

@@ -75,6 +75,7 @@ type serveCommand struct {
 	holdFlags
 	drainFlags
 	searchFlags
+	DeadLetters bool `help:"Serve the dead letters at /v1/dlq, to list, replay and drop them. Needs a token with the right admin for all workspaces where tokens are needed, and the ACLs of the role serve-dead-letters."`
 }
 
 // Run answers until ctx ends.
@@ -94,11 +95,21 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 		held := role
 		role = func(s topology.Streams) topology.Role { return s.ShareRole(held(s)) }
 	}
+	if c.DeadLetters {
+		reading := role
+		role = func(s topology.Streams) topology.Role { return s.ServeDeadLettersRole(reading(s)) }
+	}
 	return c.runRole(ctx, con, role, func(h *host) ([]service, error) {
 		h.delay = c.DrainDelay
 		c.warn(h.log, "--api-addr", c.APIAddr)
 		if c.Auth == "" {
 			h.log.WarnContext(ctx, "--auth is not set: every user of this host can read all workspaces")
+		}
+		if c.DeadLetters {
+			h.openDeadLetters()
+			if c.Auth == "" {
+				h.log.WarnContext(ctx, "--dead-letters: every user of this host can replay and drop dead letters")
+			}
 		}
 		var searcher *views.Search
 		if c.SearchURL != "" {
@@ -136,7 +147,10 @@ func (f serveFlags) views(ctx context.Context, h *host, conf viewsConfig) ([]ser
 	}
 	if h.apiGuard != nil {
 		config.Authorize, config.Workspaces = h.apiGuard.Authorize, h.apiGuard.Workspaces
-		config.Session = h.apiGuard.SessionHandler()
+		config.Session, config.AuthorizeAdmin = h.apiGuard.SessionHandler(), h.apiGuard.AuthorizeAdmin
+	}
+	if h.dead != nil {
+		config.DeadLetters = h.dead.QueryAPI()
 	}
 	server, err := views.New(config)
 	if err != nil {

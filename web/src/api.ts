@@ -87,6 +87,38 @@ export interface Status {
 	dead_lettered?: number
 }
 
+export interface Total {
+	files: number
+	bytes: number
+}
+
+/** The greatest keys of a dimension, and all others together. */
+export interface Ranked<T> {
+	keys: { key: string | null; total: T }[]
+	other?: T
+}
+
+/** What happened in an hour. */
+export interface Hour {
+	start: string
+	events: number
+	added: number
+	updated: number
+	deleted: number
+	bytes_added: number
+	bytes_removed: number
+}
+
+export interface Activity {
+	from: string
+	windows: Hour[] // those in which something happened
+}
+
+export interface Usage {
+	totals: Total & { by: Record<string, Ranked<Total>> }
+	activity: Activity
+}
+
 /** A Failure is an answer that is an error, or no answer: then its status is 0. */
 export class Failure extends Error {
 	constructor(
@@ -106,15 +138,33 @@ export class Failure extends Error {
 
 export const workspacePath = (id: string) => `v1/workspaces/${escape(id)}`
 export const filePath = (workspace: string, file: string) => `${workspacePath(workspace)}/files/${escape(file)}`
+export const usagePath = (workspace: string) => `${workspacePath(workspace)}/usage?by=type,folder,actor&window=1h`
 
 // A browser takes an escaped "." or ".." for a step in the path, so these two ids cannot be asked for.
 const escape = (id: string) => encodeURIComponent(id)
 
 const timeout = 15_000
 
+/** What was thrown, as a Failure. */
+export const failureOf = (error: unknown) =>
+	error instanceof Failure ? error : new Failure(0, 'page', String(error))
+
 /** Requests a path of the API. It throws a Failure, or an AbortError once the signal is aborted. */
 export async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
-	const response = await send(path, {}, signal)
+	return read<T>(await send(path, {}, signal), signal)
+}
+
+/** Posts JSON. It throws a Failure. */
+export async function post<T>(path: string, body: unknown): Promise<T> {
+	const headers = { 'Content-Type': 'application/json' }
+	return read<T>(await send(path, { method: 'POST', headers, body: JSON.stringify(body) }))
+}
+
+export async function remove(path: string): Promise<void> {
+	await send(path, { method: 'DELETE' })
+}
+
+async function read<T>(response: Response, signal?: AbortSignal): Promise<T> {
 	try {
 		return (await response.json()) as T
 	} catch (error) {
@@ -128,7 +178,7 @@ export async function signIn(token: string): Promise<void> {
 }
 
 export async function signOut(): Promise<void> {
-	await send('v1/session', { method: 'DELETE' })
+	await remove('v1/session')
 }
 
 async function send(path: string, init: RequestInit, signal?: AbortSignal): Promise<Response> {

@@ -2,10 +2,10 @@ import type { ComponentChildren } from 'preact'
 import { useState } from 'preact/hooks'
 import { type File as State, filePath, type History, type Version } from './api'
 import { useFeed } from './feed'
-import { bytes, count, shellWord, Time } from './format'
+import { bytes, count, shellWord, Time, valueOf } from './format'
 import { useLoad } from './load'
-import { Command, FeedMark, Pages, Shown } from './parts'
-import { homeLink, type Route, workspaceLink } from './route'
+import { Command, FeedMark, Fields, Pages, Shown } from './parts'
+import { eventLink, homeLink, type Route, workspaceLink } from './route'
 
 export function File({ route }: { route: Route }) {
 	const { workspace, file } = route
@@ -29,14 +29,7 @@ export function File({ route }: { route: Route }) {
 			<Shown of={state} missing="There is no such file">
 				{f => (
 					<>
-						<dl class="fields">
-							{fields(f).map(([name, value]) => (
-								<div key={name}>
-									<dt>{name}</dt>
-									<dd>{value}</dd>
-								</div>
-							))}
-						</dl>
+						<Fields of={fields(f)} />
 						{f.incomplete && (
 							<p class="state">
 								Incomplete: no event that adds this file has arrived yet. Fields of which nothing is known are left out.
@@ -49,7 +42,7 @@ export function File({ route }: { route: Route }) {
 			<Shown of={history} missing="There is no such file">
 				{h => (
 					<>
-						{h.versions.length > 0 ? <Versions of={h.versions} /> : <p class="state">No change is kept.</p>}
+						{h.versions.length > 0 ? <Versions of={h.versions} workspace={workspace} /> : <p class="state">No change is kept.</p>}
 						<p class="faint">All changes from position {h.complete_from} on are kept.</p>
 						<Pages of={[cursors, setCursors]} next={h.next_cursor} />
 					</>
@@ -63,7 +56,7 @@ export function File({ route }: { route: Route }) {
 }
 
 function fields(f: State): [string, ComponentChildren][] {
-	const known: [string, ComponentChildren][] = [
+	return [
 		['Status', f.status + (f.incomplete ? ', incomplete' : '')],
 		['Kind', f.kind ?? 'file'],
 		['Path', f.path],
@@ -72,7 +65,7 @@ function fields(f: State): [string, ComponentChildren][] {
 		['Type', f.mime],
 		['Hash', f.hash],
 		['Version', f.version],
-		['Position', f.position],
+		['Position', <a key="position" href={eventLink(f.workspace_id, f.position)}>{f.position}</a>],
 		['Last event', f.last_event],
 		['Last event id', f.last_event_id],
 		['Actor', f.actor_id],
@@ -83,10 +76,9 @@ function fields(f: State): [string, ComponentChildren][] {
 		['File id', f.file_id],
 		['Workspace', f.workspace_id],
 	]
-	return known.filter(([, value]) => value !== undefined && value !== '' && value !== null)
 }
 
-function Versions({ of }: { of: Version[] }) {
+function Versions({ of, workspace }: { of: Version[]; workspace: string }) {
 	return (
 		<div class="wide" role="region" tabIndex={0} aria-label="History">
 			<table>
@@ -110,17 +102,25 @@ function Versions({ of }: { of: Version[] }) {
 							<td title={v.event_id}>
 								{v.event}
 								{v.late && ' (late)'}
-								{v.cause && `, by ${v.cause.event} of ${v.cause.folder_id}`}
+								{v.cause && (
+									<>
+										, by <a href={eventLink(workspace, v.cause.position)}>{v.cause.event}</a> of {v.cause.folder_id}
+									</>
+								)}
 							</td>
 							<td>{v.actor_id ?? '–'}</td>
 							<td>
 								{Object.entries(v.changed).map(([name, { from, to }]) => (
 									<div key={name}>
-										{name}: {shown(from)} → {shown(to)}
+										{name}: {valueOf(from)} → {valueOf(to)}
 									</div>
 								))}
 							</td>
-							<td>{v.position}</td>
+							<td>
+								<a data-row href={eventLink(workspace, v.position)}>
+									{v.position}
+								</a>
+							</td>
 						</tr>
 					))}
 				</tbody>
@@ -128,5 +128,3 @@ function Versions({ of }: { of: Version[] }) {
 		</div>
 	)
 }
-
-const shown = (value: unknown) => (value === undefined || value === null ? 'none' : String(value))

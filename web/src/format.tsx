@@ -46,3 +46,13 @@ export const shellWord = (word: string) =>
 /** Makes a sentence of the detail of an error. */
 export const sentence = (text: string) =>
 	text.charAt(0).toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? '' : '.')
+
+/** The text of bytes that need not be UTF-8. */
+export const textOf = (base64: string) =>
+	new TextDecoder().decode(Uint8Array.from(atob(base64), character => character.charCodeAt(0)))
+
+/** A value of a field. */
+export const valueOf = (value: unknown) => {
+	if (value === undefined || value === null) return 'none'
+	return typeof value === 'object' ? JSON.stringify(value) : String(value)
+}

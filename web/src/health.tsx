@@ -2,7 +2,9 @@ import type { Partition, Status } from './api'
 import { connection, lagOf } from './connection'
 import { count, duration } from './format'
 import { Command, Figure, Problem } from './parts'
+import { deadLettersLink } from './route'
 import { useStore } from './store'
+import { Bar } from './usage'
 
 /** The lag at which a figure is red, in seconds. */
 export const late = 10
@@ -41,7 +43,7 @@ function Figures({ status }: { status: Status }) {
 					{duration(lag)}
 				</Figure>
 				<Figure name="Dead letters" bad={dead > 0}>
-					{status.dead_lettered === undefined ? 'not counted yet' : count(dead)}
+					<a href={deadLettersLink}>{status.dead_lettered === undefined ? 'not counted yet' : count(dead)}</a>
 				</Figure>
 				<Figure name="Duplicates dropped">
 					{status.duplicates === undefined ? 'counted by tidemark process' : count(status.duplicates)}
@@ -57,7 +59,8 @@ function Figures({ status }: { status: Status }) {
 			)}
 			{dead > 0 && (
 				<Explained command="tidemark dlq list">
-					{count(dead)} records could not be folded, or a sink's destination rejected them. They are kept unchanged.
+					{count(dead)} records could not be folded, or a sink's destination rejected them. They are kept unchanged:{' '}
+					<a href={deadLettersLink}>dead letters</a>.
 				</Explained>
 			)}
 			<h2>Partitions</h2>
@@ -76,31 +79,33 @@ function Explained(props: { command: string; children: preact.ComponentChildren 
 }
 
 function Partitions({ all }: { all: Partition[] }) {
+	const longest = Math.max(late, ...all.map(p => p.lag_seconds))
 	return (
 		<div class="wide" role="region" tabIndex={0} aria-label="Partitions">
 			<table>
 				<thead>
 					<tr>
-						<th scope="col" class="number">Partition</th>
+						<th scope="col">Partition</th>
 						<th scope="col">Position</th>
 						<th scope="col" class="number">Lag, records</th>
-						<th scope="col" class="number">Lag, time</th>
+						<th scope="col" class="plotted">Lag, time</th>
 						<th scope="col">Ready</th>
 					</tr>
 				</thead>
 				<tbody>
-					{all.map(p => {
-						const bad = p.lag_seconds > late ? 'number bad' : 'number'
-						return (
-							<tr key={p.partition}>
-								<td class="number">{p.partition}</td>
-								<td>{p.position ?? '–'}</td>
-								<td class={bad}>{count(p.lag_records)}</td>
-								<td class={bad}>{duration(p.lag_seconds)}</td>
-								<td class={p.ready ? '' : 'bad'}>{p.ready ? 'yes' : 'no'}</td>
-							</tr>
-						)
-					})}
+					{all.map(p => (
+						<tr key={p.partition}>
+							<td>{p.partition}</td>
+							<td>{p.position ?? '–'}</td>
+							<td class={p.lag_seconds > late ? 'number bad' : 'number'}>{count(p.lag_records)}</td>
+							<td class={p.lag_seconds > late ? 'bad' : ''}>
+								<Bar part={p.lag_seconds} of={longest}>
+									{duration(p.lag_seconds)}
+								</Bar>
+							</td>
+							<td class={p.ready ? '' : 'bad'}>{p.ready ? 'yes' : 'no'}</td>
+						</tr>
+					))}
 				</tbody>
 			</table>
 		</div>

@@ -3,7 +3,7 @@ import type { Change } from './api'
 import { useFeed } from './feed'
 import { clock, count } from './format'
 import { FeedMark, Figure } from './parts'
-import { fileLink, homeLink, type Route, workspaceLink } from './route'
+import { eventLink, fileLink, homeLink, type Route, workspaceLink } from './route'
 import { Window } from './window'
 
 const drawEvery = 250 // milliseconds
@@ -71,7 +71,11 @@ function Line({ workspace, change }: { workspace: string; change: Change }) {
 			{what ?? (change.op === 'delete' ? 'erased' : 'changed')}{' '}
 			<span class="faint">
 				version {change.version}
-				{change.position && `, ${change.position}`}
+				{change.position && (
+					<>
+						, event <a href={eventLink(workspace, change.position)}>{change.position}</a>
+					</>
+				)}
 			</span>
 		</span>
 	)

@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { Failure, get } from './api'
+import { type Failure, failureOf, get } from './api'
 import { forgetFailure, note } from './connection'
 
 export interface Loaded<T> {
@@ -14,19 +14,20 @@ const retryAfter = 3 // seconds
 const reloadEvery = 500 // milliseconds, at most
 
 /** Requests a path of the API, again when reload is called, and again after a failure that may pass. */
-export function useLoad<T>(path: string): Loaded<T> {
+export function useLoad<T>(path: string, every = reloadEvery): Loaded<T> {
 	const [state, setState] = useState<{ path: string; data?: T; failure?: Failure }>({ path })
 	const loader = useRef<Loader<T>>(null)
 	useEffect(() => {
 		const made = new Loader<T>(
 			path,
+			every,
 			data => setState({ path, data }),
 			failure => setState(before => ({ path, data: before.path === path ? before.data : undefined, failure })),
 		)
 		loader.current = made
 		made.run()
 		return () => made.stop()
-	}, [path])
+	}, [path, every])
 	const current = state.path === path ? state : { data: undefined, failure: undefined }
 	useEffect(() => {
 		if (current.data !== undefined) performance.mark('data') // for tests
@@ -39,6 +40,19 @@ export function useLoad<T>(path: string): Loaded<T> {
 	}
 }
 
+/** Asks again after each answer that wants it, unless the page is hidden. */
+export function usePoll<T>({ data, reload }: Loaded<T>, wanted: (data: T) => boolean) {
+	useEffect(() => {
+		if (data === undefined || !wanted(data)) return
+		const ask = () => {
+			if (!document.hidden) reload()
+		}
+		ask()
+		document.addEventListener('visibilitychange', ask)
+		return () => document.removeEventListener('visibilitychange', ask)
+	}, [data])
+}
+
 /** A Loader has one request at a time, and a pause after each. */
 class Loader<T> {
 	private aborter = new AbortController()
@@ -49,6 +63,7 @@ class Loader<T> {
 
 	constructor(
 		private path: string,
+		private every: number,
 		private loaded: (data: T) => void,
 		private failed: (failure: Failure) => void,
 	) {}
@@ -73,7 +88,7 @@ class Loader<T> {
 		clearTimeout(this.pause)
 		this.inFlight = true
 		this.asked = false
-		let wait = reloadEvery
+		let wait = this.every
 		const { position } = this
 		try {
 			this.loaded(await get<T>(this.path + atLeast(this.path, position), this.aborter.signal))
@@ -81,7 +96,7 @@ class Loader<T> {
 			note(this.path)
 		} catch (error) {
 			if (this.aborter.signal.aborted) return
-			const failure = error instanceof Failure ? error : new Failure(0, 'page', String(error))
+			const failure = failureOf(error)
 			this.failed(failure)
 			note(this.path, failure)
 			if (failure.passing) {

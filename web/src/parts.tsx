@@ -36,6 +36,22 @@ export function Problem(props: { failure: Failure; missing?: string; retry: () =
 	)
 }
 
+/** Names and values, without those that have none. */
+export function Fields({ of }: { of: [string, ComponentChildren][] }) {
+	return (
+		<dl class="fields">
+			{of
+				.filter(([, value]) => value !== undefined && value !== '' && value !== null)
+				.map(([name, value]) => (
+					<div key={name}>
+						<dt>{name}</dt>
+						<dd>{value}</dd>
+					</div>
+				))}
+		</dl>
+	)
+}
+
 /** A command to run in a shell. */
 export function Command({ children }: { children: string }) {
 	const [copied, setCopied] = useState(false)

@@ -2,15 +2,16 @@
 import { Store } from './store'
 
 export interface Route {
-	name: 'home' | 'workspace' | 'file' | 'live' | 'health'
+	name: 'home' | 'workspace' | 'file' | 'live' | 'event' | 'health' | 'reasons' | 'entries' | 'entry' | 'job'
 	workspace: string
-	file: string
+	file: string // or what else the view is of: the position of an event, a dead letter, a job
 	query: URLSearchParams
 }
 
 export function parse(hash: string): Route {
 	const [path, query] = hash.replace(/^#?\/?/, '').split('?', 2)
-	const [first, workspace, third, file] = path.split('/').map(decode)
+	const parts = path.split('/').map(decode)
+	const [first, workspace, third, file] = parts
 	const route = (name: Route['name']): Route => ({
 		name,
 		workspace: workspace ?? '',
@@ -18,10 +19,19 @@ export function parse(hash: string): Route {
 		query: new URLSearchParams(query),
 	})
 	if (first === 'health') return route('health')
+	if (first === 'dead-letters') return deadLetters(parts, new URLSearchParams(query))
 	if (first !== 'workspaces' || !workspace) return route('home')
 	if (third === 'live') return route('live')
 	if (third === 'files' && file) return route('file')
+	if (third === 'events' && file) return route('event')
 	return route('workspace')
+}
+
+function deadLetters([, entry, job]: string[], query: URLSearchParams): Route {
+	const route = (name: Route['name'], file = ''): Route => ({ name, workspace: '', file, query })
+	if (entry === 'jobs' && job) return route('job', job)
+	if (entry) return route('entry', entry)
+	return query.has('each') ? route('entries', `${query}`) : route('reasons')
 }
 
 function decode(part: string): string {
@@ -34,6 +44,14 @@ function decode(part: string): string {
 
 export const homeLink = '#/'
 export const healthLink = '#/health'
+export const deadLettersLink = '#/dead-letters'
+/** The dead letters one by one, selected as in the API. */
+export const entriesLink = (query: Record<string, string>) =>
+	`${deadLettersLink}?${new URLSearchParams({ each: 'true', ...query })}`
+export const entryLink = (entry: string) => `${deadLettersLink}/${encodeURIComponent(entry)}`
+/** A job on the dead letters; the query is that of the entries that it was started for, if it was for all of them. */
+export const jobLink = (job: string, query?: URLSearchParams) =>
+	`${deadLettersLink}/jobs/${encodeURIComponent(job)}${query ? `?${query}` : ''}`
 export const workspaceLink = (workspace: string, query: Record<string, string> = {}) => {
 	const given = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== ''))
 	return `#/workspaces/${encodeURIComponent(workspace)}${given.size ? `?${given}` : ''}`
@@ -42,12 +60,20 @@ export const liveLink = (workspace: string) => `${workspaceLink(workspace)}/live
 export const fileLink = (workspace: string, file: string) =>
 	`${workspaceLink(workspace)}/files/${encodeURIComponent(file)}`
 
+/** An event by its position. */
+export const eventLink = (workspace: string, position: string) => `${workspaceLink(workspace)}/events/${position}`
+
 /** The address that Esc leads to. */
 export function above(route: Route): string {
 	switch (route.name) {
 		case 'file':
 		case 'live':
+		case 'event':
 			return workspaceLink(route.workspace)
+		case 'entries':
+		case 'entry':
+		case 'job':
+			return deadLettersLink
 		default:
 			return homeLink
 	}

@@ -1,14 +1,19 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { Failure, signIn, signOut } from './api'
+import { type Failure, failureOf, signIn, signOut } from './api'
 import { connection, lagOf, pollStatus, signedOut } from './connection'
+import { Reasons } from './deadletters'
+import { Entries } from './entries'
+import { Entry } from './entry'
+import { Event } from './event'
 import { File } from './file'
 import { clock, duration, sentence } from './format'
 import { Health, late } from './health'
 import { Home } from './home'
+import { Job } from './job'
 import { keys, listen } from './keys'
 import { Live } from './live'
 import { forget } from './recent'
-import { healthLink, homeLink, type Route, route } from './route'
+import { deadLettersLink, healthLink, homeLink, type Route, route } from './route'
 import { useStore } from './store'
 import { Workspace } from './workspace'
 
@@ -33,6 +38,9 @@ export function Shell() {
 					</a>
 					<a href={healthLink} aria-current={at.name === 'health' ? 'page' : undefined}>
 						Health
+					</a>
+					<a href={deadLettersLink} aria-current={at.name === 'reasons' ? 'page' : undefined}>
+						Dead letters
 					</a>
 				</nav>
 				<button type="button" class="small" aria-label="Keys" onClick={() => help.current?.showModal()}>
@@ -72,8 +80,18 @@ function View({ route }: { route: Route }) {
 			return <File route={route} />
 		case 'live':
 			return <Live route={route} />
+		case 'event':
+			return <Event route={route} />
 		case 'health':
 			return <Health />
+		case 'reasons':
+			return <Reasons />
+		case 'entries':
+			return <Entries route={route} />
+		case 'entry':
+			return <Entry route={route} />
+		case 'job':
+			return <Job route={route} />
 		default:
 			return <Home />
 	}
@@ -86,6 +104,11 @@ function title(at: Route): string {
 		workspace: [at.workspace],
 		file: [at.file, at.workspace],
 		live: ['Live', at.workspace],
+		event: [at.file, at.workspace],
+		reasons: ['Dead letters'],
+		entries: [at.query.get('reason') ?? 'all', 'Dead letters'],
+		entry: [at.file, 'Dead letters'],
+		job: ['Job', 'Dead letters'],
 	}
 	return [...parts[at.name], 'tidemark'].join(' – ')
 }
@@ -127,7 +150,7 @@ function SignIn() {
 			localStorage.setItem(flag, '1')
 			signedOut.set(false)
 		} catch (error) {
-			setFailure(error instanceof Failure ? error : new Failure(0, 'page', String(error)))
+			setFailure(failureOf(error))
 		}
 		setBusy(false)
 	}

@@ -6,6 +6,7 @@ import { useLoad } from './load'
 import { FeedMark, Figure, Pages, Shown } from './parts'
 import { opened } from './recent'
 import { fileLink, homeLink, liveLink, type Route, workspaceLink } from './route'
+import { Usage, useUsage } from './usage'
 
 export function Workspace({ route }: { route: Route }) {
 	const { workspace, query } = route
@@ -28,8 +29,10 @@ export function Workspace({ route }: { route: Route }) {
 	if (cursor) asked.set('cursor', cursor)
 	const list = useLoad<FilePage>(`${workspacePath(workspace)}/${words ? 'search' : 'files'}?${asked}`)
 	// The counts follow the files a moment later, and no change says when.
+	const usage = useUsage(workspace)
 	const reload = (position?: string) => {
 		state.reload(position)
+		usage.reload(position)
 		list.reload()
 	}
 	const feed = useFeed(workspace, change => reload(change.position), reload)
@@ -47,7 +50,8 @@ export function Workspace({ route }: { route: Route }) {
 			<Shown of={state} missing="There is no such workspace">
 				{w => (
 					<>
-						<Usage state={w} />
+						<Figures of={w} />
+						<Usage of={usage} state={w} />
 						<h2>Files</h2>
 						<Selection key={selection} {...{ workspace, words, prefix, status }} />
 						<Shown of={list}>
@@ -65,39 +69,18 @@ export function Workspace({ route }: { route: Route }) {
 	)
 }
 
-const shownTypes = 6
-
-function Usage({ state }: { state: State }) {
-	const types = Object.entries(state.by_type ?? {}).sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1))
-	const rest = types.slice(shownTypes).reduce((sum, [, n]) => sum + n, 0)
+function Figures({ of }: { of: State }) {
 	return (
-		<>
-			<dl class="figures">
-				<Figure name="Files">{count(state.files)}</Figure>
-				<Figure name="Size">{bytes(state.bytes)}</Figure>
-				<Figure name="Trashed">{count(state.trashed)}</Figure>
-				<Figure name="Events">{count(state.events)}</Figure>
-				<Figure name="Members">{count(state.members?.length ?? 0)}</Figure>
-				<Figure name="Last event">
-					<Time at={state.last_event_at} />
-				</Figure>
-			</dl>
-			{types.length > 0 && (
-				<dl class="types" aria-label="Files by type">
-					{[...types.slice(0, shownTypes), ...(rest ? [['all others', rest] as const] : [])].map(([type, n]) => (
-						<div key={type}>
-							<dt title={type}>{type}</dt>
-							<dd>
-								<svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
-									<rect width={(100 * n) / Math.max(1, state.files)} height="8" />
-								</svg>
-								{count(n)}
-							</dd>
-						</div>
-					))}
-				</dl>
-			)}
-		</>
+		<dl class="figures">
+			<Figure name="Files">{count(of.files)}</Figure>
+			<Figure name="Size">{bytes(of.bytes)}</Figure>
+			<Figure name="Trashed">{count(of.trashed)}</Figure>
+			<Figure name="Events">{count(of.events)}</Figure>
+			<Figure name="Members">{count(of.members?.length ?? 0)}</Figure>
+			<Figure name="Last event">
+				<Time at={of.last_event_at} />
+			</Figure>
+		</dl>
 	)
 }
 

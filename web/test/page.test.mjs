@@ -11,8 +11,19 @@ let browser, tidemark
 before(async () => {
 	tidemark = await Tidemark.start()
 	browser = await launch()
-	for (const [id, path, size, mime] of seed) {
-		await tidemark.send('added', { workspace_id: '123', object_id: id, path, name: path.split('/').at(-1), size, mime })
+	for (const [i, [object_id, path, size, mime]] of seed.entries()) {
+		const name = path.split('/').at(-1)
+		const created = hoursAgo(166 - Math.floor(i / 3))
+		await tidemark.send('added', { workspace_id: '123', object_id, path, name, size, mime, created })
+	}
+	const edited = seed.filter(([id]) => id !== '2nb')
+	let i = 0
+	for (const [day, n] of updates.entries()) {
+		for (let j = 0; j < n; j++, i++) {
+			const [object_id] = edited[i % edited.length]
+			const created = hoursAgo(158 - 24 * day - (day % 3) - Math.floor((j * j) / (2 * n)))
+			await tidemark.send('updated', { workspace_id: '123', object_id, hash: `h${i}`, user_id: users[i % 3], created })
+		}
 	}
 })
 after(async () => {
@@ -30,6 +41,10 @@ const seed = [
 	['2ct', '/contracts/acme.docx', 48_112, 'application/vnd.openxmlformats-officedocument.wordprocessingml.document'],
 	['2vd', '/brand/launch.mp4', 93_442_118, 'video/mp4'],
 ]
+
+const updates = [9, 5, 11, 7, 3, 0, 7] // of each day
+const users = ['ann', 'bob', 'cy']
+const hoursAgo = hours => new Date(Date.now() - 3_600_000 * hours).toISOString()
 
 const row = (page, text) => page.locator('[data-row]', { hasText: text })
 const at = (page, hash) => page.evaluate(h => (location.hash = h), hash)
@@ -70,7 +85,41 @@ test('a webhook appears in the workspace without reload', async t => {
 	await row(page, 'q4.pdf').waitFor({ state: 'detached' })
 	await files('8').waitFor()
 	await accessible(page, 'workspace')
+	await page.locator('.plot').waitFor()
 	await shot(page, 'page-workspace')
+	await close(page)
+})
+
+test('usage is shown by type, folder and actor, and activity as a plot and as a table', async () => {
+	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
+	const bar = (name, ...numbers) =>
+		page.locator('.bars tr', { hasText: name }).filter({ hasText: new RegExp(numbers.join('\\s*')) }).waitFor()
+	await bar('application/pdf', '3', '582 kB')
+	await page.getByRole('button', { name: 'actor' }).click()
+	await bar('cy', '3', '93.6 MB')
+	await bar('not known', '1', '2.0 kB')
+	await page.getByRole('button', { name: 'folder' }).click()
+	await bar('/brand', '2', '93.4 MB')
+	const plot = page.getByRole('img', { name: /^52 file changes in 7 days: 9 added, 42 updated, 1 deleted$/ })
+	const { width } = await plot.boundingBox()
+	await plot.hover({ position: { x: width - 8, y: 60 } })
+	await page.locator('.legend', { hasText: /\d\d:00 to \d\d:00: \d+ added/ }).waitFor()
+	await page.getByText('Activity as a table').click()
+	const cells = await page.locator('.usage details tbody tr').first().locator('td').allInnerTexts()
+	assert.equal(cells.length, 7)
+	await accessible(page, 'usage')
+	await tidemark.send('updated', { workspace_id: '123', object_id: '2lg', size: 6_120 })
+	await page.getByRole('img', { name: /43 updated/ }).waitFor({ timeout: 25_000 }) // it is loaded at most every 10 s
+	await page.getByRole('link', { name: '/brand/photos', exact: true }).click()
+	await row(page, 'q1.pdf').waitFor({ state: 'detached' })
+	await row(page, 'team.jpg').waitFor()
+	assert.equal(await page.locator('[data-row]').count(), 1)
+	const json = { code: 'history_not_configured', detail: 'this server keeps no history: see --history' }
+	await page.route('**/usage?*', route => route.fulfill({ status: 501, json }))
+	await page.reload()
+	await page.getByText('tidemark serve --history 168h', { exact: true }).waitFor()
+	await bar('application/pdf', '3')
+	await accessible(page, 'usage without history')
 	await close(page)
 })
 
@@ -78,6 +127,7 @@ test('files are found by folder, by words and by status', async () => {
 	const page = await open(browser, `${tidemark.url}#/workspaces/123`)
 	await page.locator('a.folder', { hasText: 'brand/' }).first().click()
 	await row(page, 'q1.pdf').waitFor({ state: 'detached' })
+	await row(page, 'team.jpg').waitFor()
 	assert.deepEqual(await page.locator('[data-row]').allInnerTexts(), ['launch.mp4', 'logo.svg', 'team.jpg'])
 	await page.getByLabel('Path begins with').fill('/nowhere/')
 	await page.keyboard.press('Enter')

@@ -51,6 +51,10 @@ test('a token is asked for, kept in a cookie that scripts cannot read, and remov
 	await page.evaluate(() => (location.hash = '#/workspaces/theirs'))
 	await page.getByText('There is no such workspace').waitFor()
 
+	await page.evaluate(() => (location.hash = '#/dead-letters'))
+	await page.getByText('Not allowed with this token').waitFor()
+	await accessible(page, 'dead letters without the right')
+
 	await page.getByRole('button', { name: 'Sign out' }).click()
 	await field.waitFor()
 	assert.deepEqual(await page.context().cookies(`${tidemark.url}v1/status`), [])
