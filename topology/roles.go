@@ -90,7 +90,7 @@ func (r Role) Uses() []Topic {
 
 // Roles lists the roles in the order an event travels, and the operators' behind them.
 func (s Streams) Roles() []Role {
-	serve := s.ShareRole(s.ServeRole())
+	serve := s.ShareRole(s.serveTraceRole())
 	running := append([]Role{s.IngestRole(), s.ProcessRole(), serve}, s.SinkRoles()...)
 	return append(running, s.ServeDeadLettersRole(serve), s.operateRole(running), s.topicsRole())
 }
@@ -126,29 +126,44 @@ func runs(group string, consumes Topic, effect string) GroupUse {
 	return GroupUse{Name: group, Operations: []string{opRead}, Consumes: consumes, Effect: effect}
 }
 
-// ServeRole is the role of the command serve.
+// ServeRole is the role of the command serve without search.
 func (s Streams) ServeRole() Role {
 	read := []string{opRead}
-	role := Role{
+	return Role{
 		Name: "serve", Command: "serve",
 		Topics: []TopicUse{
 			{s.Events, read},
 			{s.Files, read},
-			{s.Index, read},  // at_least of a search, and the results of an event
 			{s.Notify, read}, // live notices, and the history
 			{s.DLQ, read},    // counts open entries
 			{s.Workspaces, read},
-			{s.Deliveries, read}, // the results of an event
 		},
 		Groups: []GroupUse{
 			{Name: s.FilesGroup, Operations: []string{opDescribe}},
 			{Name: s.WorkspacesGroup, Operations: []string{opDescribe}},
 		},
 	}
+}
+
+// ServeSearchRole is the role of the command serve with search: at_least waits for the search sink's commits.
+func (s Streams) ServeSearchRole() Role {
+	role := s.ServeRole()
+	role.Topics = append(role.Topics, TopicUse{s.Index, []string{opRead}}) // end offsets and the last records
+	role.Groups = append(role.Groups, GroupUse{Name: s.SinkGroup(SinkSearch), Operations: []string{opDescribe}})
+	return role
+}
+
+// serveTraceRole is ServeSearchRole with what the results of sinks are found out by. serve runs without it, and says
+// that it does not know them.
+func (s Streams) serveTraceRole() Role {
+	role := s.ServeSearchRole()
+	role.Topics = append(role.Topics, TopicUse{s.Deliveries, []string{opRead}})
 	for _, sink := range s.SinkRoles() {
 		for _, g := range sink.Groups {
-			role.Groups = append(role.Groups,
-				GroupUse{Name: g.Name, Prefixed: g.Prefixed, Operations: []string{opDescribe}})
+			if g.Name != s.SinkGroup(SinkSearch) {
+				role.Groups = append(role.Groups,
+					GroupUse{Name: g.Name, Prefixed: g.Prefixed, Operations: []string{opDescribe}})
+			}
 		}
 	}
 	return role

@@ -43,6 +43,7 @@ type eventTrace struct {
 	Version     *int64            `json:"version,omitempty"`
 	OpID        string            `json:"op_id,omitempty"`
 	DuplicateOf string            `json:"duplicate_of,omitempty"`
+	ReplayOf    string            `json:"replay_of,omitempty"`
 	Cause       *versionCause     `json:"cause,omitempty"`
 	DeadLetter  string            `json:"dead_letter,omitempty"`
 	Before      *json.RawMessage  `json:"before,omitempty"` // null: the event created the file
@@ -134,7 +135,8 @@ func newEventTrace(workspace string, found *why.Trace) *eventTrace {
 		Position: found.Position, WorkspaceID: workspace, EventID: found.EventID, Event: found.Event.Event,
 		SentEvent: found.SentEvent, FileID: found.FileID, SentAt: found.SentAt, ReceivedAt: found.ReceivedAt,
 		Verdict: found.Verdict, Reason: found.Reason, Detail: found.Detail, Unreadable: found.Unreadable,
-		Version: found.Version, DuplicateOf: found.DuplicateOf, DeadLetter: found.DeadLetter, Sinks: found.Sinks,
+		Version: found.Version, DuplicateOf: found.DuplicateOf, ReplayOf: found.ReplayOf,
+		DeadLetter: found.DeadLetter, Sinks: found.Sinks,
 	}
 	if json.Valid(found.Value) {
 		e.Payload = found.Value

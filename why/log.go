@@ -1,6 +1,7 @@
 package why
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,12 +23,14 @@ type partitionLog struct {
 	partition int32
 	span      kafka.Span // from the log start offset to the last stable offset, as of when it was opened
 	since     int64      // offset of the first record that was written after a time
+	err       error      // why the log cannot be read; the other fields are not set then
 }
 
 // clockSkew is how far the clocks of two brokers may be apart.
 const clockSkew = 10 * time.Minute
 
-// open looks up a partition of some topics: their ends, and where the records begin that were written after a time.
+// open looks up a partition of some topics: their ends, and where the records begin that were written after a time. A
+// topic that does not exist, or may not be read, has a log with that error.
 func (t *Tracer) open(ctx context.Context, partition int32, after time.Time, topics ...string) (
 	map[string]*partitionLog, error,
 ) {
@@ -44,21 +47,31 @@ func (t *Tracer) open(ctx context.Context, partition int32, after time.Time, top
 	}
 	logs := map[string]*partitionLog{}
 	for _, name := range topics {
-		found := [3]int64{}
-		for i, listed := range []kadm.ListedOffsets{starts, ends, since} {
-			o, ok := listed.Lookup(name, partition)
-			if !ok || o.Err != nil {
-				return nil, fmt.Errorf("offsets of partition %d of %s: %w", partition, name,
-					errors.Join(o.Err, listed.Error(), kerr.UnknownTopicOrPartition))
+		from, err1 := offsetOf(starts, name, partition)
+		to, err2 := offsetOf(ends, name, partition)
+		written, err3 := offsetOf(since, name, partition)
+		if err := cmp.Or(listed[name].Err, err1, err2, err3); err != nil {
+			err = fmt.Errorf("%s, partition %d: %w", name, partition, err)
+			if !errors.Is(err, kerr.UnknownTopicOrPartition) && !errors.Is(err, kerr.TopicAuthorizationFailed) {
+				return nil, err
 			}
-			found[i] = o.Offset
+			logs[name] = &partitionLog{err: err}
+			continue
 		}
 		logs[name] = &partitionLog{
 			client: t.client, topic: listed[name], partition: partition,
-			span: kafka.Span{From: found[0], To: found[1]}, since: min(max(found[2], found[0]), found[1]),
+			span: kafka.Span{From: from, To: to}, since: min(max(written, from), to),
 		}
 	}
 	return logs, nil
+}
+
+func offsetOf(listed kadm.ListedOffsets, topic string, partition int32) (int64, error) {
+	o, found := listed.Lookup(topic, partition)
+	if !found {
+		return 0, kerr.UnknownTopicOrPartition
+	}
+	return o.Offset, o.Err
 }
 
 // fetchBytes is how much is asked for. A broker sends the first batch whatever its size.
@@ -66,6 +79,9 @@ const fetchBytes = 256 << 10
 
 // from returns records at an offset and behind it, and the offset behind the last one. It returns no record at the end.
 func (l *partitionLog) from(ctx context.Context, offset int64) ([]*kgo.Record, int64, error) {
+	if l.err != nil {
+		return nil, 0, l.err
+	}
 	for offset < l.span.To {
 		request := kmsg.NewPtrFetchRequest()
 		request.MaxBytes, request.MinBytes, request.MaxWaitMillis, request.IsolationLevel = fetchBytes, 1, 500, 1

@@ -70,6 +70,10 @@ func TestFind(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := logs[topic]
+	if logs, err := NewTracer(client, topology.Streams{}, "", nil).open(t.Context(), 0, time.Now(), topic,
+		topic+"-missing"); err != nil || logs[topic].err != nil || logs[topic+"-missing"].err == nil {
+		t.Errorf("with a topic that does not exist: %v, %v", logs, err)
+	}
 	log.since = recent[0].Offset
 	has := map[int64]bool{}
 	for _, r := range recent {

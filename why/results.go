@@ -60,13 +60,14 @@ type results struct {
 
 func (r *results) read(ctx context.Context) (err error) {
 	partition, streams := r.record.Partition, r.tracer.streams
-	if r.trace.Version != nil {
-		r.index, r.indexAfter, err = r.logs[streams.Index.Name].find(ctx, r.record.Offset, indexSourceOf(partition))
+	index := r.logs[streams.Index.Name]
+	if r.trace.Version != nil && index.err == nil {
+		r.index, r.indexAfter, err = index.find(ctx, r.record.Offset, indexSourceOf(partition))
 		if err != nil {
 			return err
 		}
 	}
-	if r.trace.Notice != nil {
+	if r.trace.Notice != nil && r.logs[streams.Deliveries.Name].err == nil {
 		if err = r.readDeliveries(ctx); err != nil {
 			return err
 		}
@@ -96,11 +97,14 @@ func (r *results) read(ctx context.Context) (err error) {
 
 // output sets the result of a sink that reads outputs of the fold.
 func (r *results) output(to *SinkResult, group, topic, name string, record *kgo.Record, after int64) {
+	log := r.logs[topic]
 	switch {
 	case r.trace.Verdict == Pending:
 		to.Result, to.Detail = Waiting, "the event is not folded yet"
 	case r.trace.Version == nil:
 		to.Result, to.Detail = NotApplicable, "the event gave no new version of a file"
+	case log.err != nil:
+		to.Result, to.Detail = NotKnown, log.err.Error()
 	default:
 		r.through(to, group, topic, name, record, after)
 	}
@@ -142,6 +146,10 @@ func (r *results) notified(to *SinkResult, group, name string) {
 		return
 	case r.trace.Notice == nil:
 		to.Result, to.Detail = NotApplicable, "the event gave no notice"
+		return
+	}
+	if err := r.logs[r.tracer.streams.Deliveries.Name].err; err != nil {
+		to.Result, to.Detail = NotKnown, err.Error()
 		return
 	}
 	r.through(to, group, r.tracer.streams.Notify.Name, name, r.notice, r.noticesAfter)

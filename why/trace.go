@@ -44,6 +44,7 @@ type Trace struct {
 	Notice      *tidemarkv1.Notice // nil: none
 	Cause       string             // position of the folder's event that it follows from; empty: none
 	DuplicateOf string             // position of the event with the same id, if it is known
+	ReplayOf    string             // where it was replayed from: a position, or "dlq " and an entry; empty: nowhere
 	DeadLetter  string             // the entry, as dlq commands take it; empty: none
 	Sinks       []SinkResult       // in the order of their groups' names
 }
@@ -134,7 +135,9 @@ func workspaceOf(r *kgo.Record) string {
 
 // describe returns what the record itself says.
 func (t *Tracer) describe(r *kgo.Record) *Trace {
-	found := &Trace{Value: r.Value, Cause: headerOf(r, topology.HeaderCause)}
+	found := &Trace{
+		Value: r.Value, Cause: headerOf(r, topology.HeaderCause), ReplayOf: headerOf(r, topology.HeaderReplay),
+	}
 	if event, err := codecs.ParseEvent(r.Value); err == nil {
 		found.Event, found.FileID = *eventOf(event), event.GetFileId()
 	} else {

@@ -87,6 +87,9 @@ func (c *serveCommand) Run(ctx context.Context, con console) error {
 		return err
 	}
 	role := topology.Streams.ServeRole
+	if c.SearchURL != "" {
+		role = topology.Streams.ServeSearchRole
+	}
 	share, err := c.share(c.APIAddr)
 	if err != nil {
 		return err

@@ -45,6 +45,7 @@ interface Trace {
 	version?: number
 	op_id?: string
 	duplicate_of?: string
+	replay_of?: string
 	cause?: { event?: string; event_id?: string; folder_id?: string; position: string }
 	dead_letter?: string
 	before?: File | null
@@ -144,6 +145,7 @@ function Log({ of }: { of: Trace }) {
 			<p>
 				The event is in the events topic, partition {partition}, offset {offset}.
 			</p>
+			{of.replay_of && <Replay of={of} from={of.replay_of} />}
 			{of.cause && (
 				<p>
 					It follows from {of.cause.event ?? 'an event'}
@@ -157,6 +159,24 @@ function Log({ of }: { of: Trace }) {
 				</p>
 			)}
 		</Hop>
+	)
+}
+
+/** Says where a replayed event was before: as a dead letter, or as an earlier event. */
+function Replay({ of, from }: { of: Trace; from: string }) {
+	const entry = from.startsWith('dlq ') ? from.slice(4) : ''
+	return (
+		<p>
+			It was replayed from{' '}
+			{entry ? (
+				<>
+					the dead letter <a href={entryLink(entry)}>{entry}</a>
+				</>
+			) : (
+				<a href={eventLink(of.workspace_id, from)}>{from}</a>
+			)}
+			.
+		</p>
 	)
 }
 

@@ -72,6 +72,7 @@ test('a dead letter is replayed after a dry run, and leads to its new event', as
 	await left(2)
 	await replayed.getByRole('link', { name: /^\d+:\d+$/ }).last().click()
 	await page.getByText('Newer events came before it').waitFor()
+	await page.getByText('It was replayed from the dead letter').waitFor()
 
 	await page.goto(dryRun)
 	await button(page, 'Replay 1 entry').click()
