@@ -294,7 +294,7 @@ func (h *Handler) replay(r *http.Request) (any, error) {
 	if err := read(r, &q); err != nil {
 		return nil, err
 	}
-	filter, options, err := q.selection(h.queue.Events())
+	filter, options, err := q.selection(actionReplay, h.queue.Events())
 	if err != nil {
 		return nil, err
 	}
@@ -306,12 +306,9 @@ func (h *Handler) drop(r *http.Request) (any, error) {
 	if err := read(r, &q); err != nil {
 		return nil, err
 	}
-	filter, options, err := q.selection(h.queue.Events())
+	filter, options, err := q.selection(actionDrop, h.queue.Events())
 	if err != nil {
 		return nil, err
-	}
-	if q.Rate != 0 || q.Force {
-		return nil, bad("rate", "rate and force are options of a replay")
 	}
 	return h.result(h.queue.Drop(r.Context(), filter, options))
 }

@@ -3,6 +3,7 @@ package deadletters
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -166,12 +167,13 @@ func (j *jobs) work(ctx context.Context, next *job, f Filter, o Options) {
 	defer j.mu.Unlock()
 	at := time.Now().UTC()
 	next.Ended, next.State = &at, stateDone
-	switch {
-	case err == nil:
-	case ctx.Err() != nil: // an entry that failed meanwhile has a result
+	if err != nil && ctx.Err() != nil {
 		next.State = stateCanceled
-	default:
-		next.State, next.Error = stateFailed, truncated(err.Error(), maxText)
+	} else if err != nil {
+		next.State = stateFailed
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		next.Error = truncated(err.Error(), maxText)
 		level, attrs = slog.LevelError, append(attrs, "error", err)
 	}
 	j.log.Log(ctx, level, "a job on the dead letters has ended", append(attrs, "state", next.State,

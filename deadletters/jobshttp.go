@@ -21,7 +21,7 @@ func (h *Handler) startJob(r *http.Request, prefix string) (any, error) {
 	if q.Action != actionReplay && q.Action != actionDrop {
 		return nil, bad("action", "action %q: want %s or %s", q.Action, actionReplay, actionDrop)
 	}
-	filter, options, err := q.selection(h.queue.Events())
+	filter, options, err := q.selection(q.Action, h.queue.Events())
 	if err != nil {
 		return nil, err
 	}

@@ -117,9 +117,12 @@ func read(r *http.Request, q any) error {
 }
 
 // selection returns what a request selects, and how.
-func (q *request) selection(events string) (f Filter, o Options, err error) {
-	if q.Rate < 0 {
+func (q *request) selection(action, events string) (f Filter, o Options, err error) {
+	switch {
+	case q.Rate < 0:
 		return f, o, bad("rate", "rate %v: want records a second, 0 for no limit", q.Rate)
+	case action == actionDrop && (q.Rate != 0 || q.Force):
+		return f, o, bad("rate", "rate and force are options of a replay")
 	}
 	f, err = q.filter(events)
 	return f, Options{Yes: q.DryRun != nil && !*q.DryRun, Rate: q.Rate, Force: q.Force}, err

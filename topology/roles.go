@@ -157,7 +157,8 @@ func (s Streams) ServeSearchRole() Role {
 // that it does not know them.
 func (s Streams) serveTraceRole() Role {
 	role := s.ServeSearchRole()
-	role.Topics = append(role.Topics, TopicUse{s.Deliveries, []string{opRead}})
+	role.Topics = append(role.Topics, TopicUse{s.Deliveries, []string{opRead}},
+		TopicUse{s.Predictions, []string{opRead}})
 	for _, sink := range s.SinkRoles() {
 		for _, g := range sink.Groups {
 			if g.Name != s.SinkGroup(SinkSearch) {

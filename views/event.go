@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"time"
 
@@ -20,7 +19,7 @@ import (
 )
 
 const (
-	maxTraces    = 4                // in progress: each reads up to some 50,000 records
+	maxTraces    = 4                // in progress: each reads up to some 100,000 records
 	traceTimeout = 20 * time.Second // of the requests to the brokers
 )
 
@@ -34,8 +33,7 @@ type eventTrace struct {
 	FileID      string            `json:"file_id,omitempty"`
 	SentAt      *time.Time        `json:"sent_at"` // null: the event has no time that can be read
 	ReceivedAt  time.Time         `json:"received_at"`
-	Payload     json.RawMessage   `json:"payload,omitempty"`        // as it is in the events topic
-	PayloadText []byte            `json:"payload_base64,omitempty"` // if it is not JSON
+	Payload     json.RawMessage   `json:"payload,omitempty"` // as it is in the events topic; absent if it is no event
 	Verdict     why.Verdict       `json:"verdict"`
 	Reason      string            `json:"reason,omitempty"`
 	Detail      string            `json:"detail,omitempty"`
@@ -76,8 +74,8 @@ func (s *Server) getEvent(c *call) (*answer, error) {
 	ctx, cancel := context.WithTimeout(c.request.Context(), traceTimeout)
 	defer cancel()
 	tracer := why.NewTracer(cluster.client, s.conf.Streams, *id,
-		func(_ context.Context, file, eventID string) (*tidemarkv1.FileState, string, error) {
-			return s.knownOf(c, at, file, eventID)
+		func(ctx context.Context, file, eventID string) (*tidemarkv1.FileState, string, error) {
+			return s.knownOf(ctx, c, at, file, eventID)
 		})
 	found, err := tracer.Trace(ctx, c.workspace, at)
 	if err != nil {
@@ -104,7 +102,7 @@ func (s *Server) traceError(c *call, err error) error {
 }
 
 // knownOf is the why.Known of a call.
-func (s *Server) knownOf(c *call, at *tidemarkv1.Position, file, eventID string) (
+func (s *Server) knownOf(ctx context.Context, c *call, at *tidemarkv1.Position, file, eventID string) (
 	row *tidemarkv1.FileState, first string, err error,
 ) {
 	c.file, c.barrier.position, c.barrier.parameter = file, at, "position"
@@ -117,11 +115,11 @@ func (s *Server) knownOf(c *call, at *tidemarkv1.Position, file, eventID string)
 		return row, "", nil
 	}
 	err = s.history.Read(at.GetPartition(), func(h *history.Snapshot) error {
-		return h.Versions(c.workspace, file, math.MaxInt64, func(n *tidemarkv1.Notice) (bool, error) {
+		return h.Versions(c.workspace, file, at.GetOffset(), func(n *tidemarkv1.Notice) (bool, error) {
 			if n.GetEventId() == eventID {
 				first = n.GetPosition().Text()
 			}
-			return first == "", nil
+			return first == "", ctx.Err()
 		})
 	})
 	if errors.Is(err, history.ErrClosed) { // the first one is not known now
@@ -135,13 +133,8 @@ func newEventTrace(workspace string, found *why.Trace) *eventTrace {
 		Position: found.Position, WorkspaceID: workspace, EventID: found.EventID, Event: found.Event.Event,
 		SentEvent: found.SentEvent, FileID: found.FileID, SentAt: found.SentAt, ReceivedAt: found.ReceivedAt,
 		Verdict: found.Verdict, Reason: found.Reason, Detail: found.Detail, Unreadable: found.Unreadable,
-		Version: found.Version, DuplicateOf: found.DuplicateOf, ReplayOf: found.ReplayOf,
+		Payload: found.Value, Version: found.Version, DuplicateOf: found.DuplicateOf, ReplayOf: found.ReplayOf,
 		DeadLetter: found.DeadLetter, Sinks: found.Sinks,
-	}
-	if json.Valid(found.Value) {
-		e.Payload = found.Value
-	} else {
-		e.PayloadText = found.Value
 	}
 	if found.Cause != "" {
 		e.Cause = &versionCause{Position: found.Cause}

@@ -22,26 +22,25 @@ type partitionLog struct {
 	topic     kadm.TopicDetail
 	partition int32
 	span      kafka.Span // from the log start offset to the last stable offset, as of when it was opened
-	since     int64      // offset of the first record that was written after a time
+	since     int64      // offset of the first record that was written since a time
 	err       error      // why the log cannot be read; the other fields are not set then
 }
 
 // clockSkew is how far the clocks of two brokers may be apart.
 const clockSkew = 10 * time.Minute
 
-// open looks up a partition of some topics: their ends, and where the records begin that were written after a time. A
+// open looks up a partition of some topics: their ends, and where the records begin that were written since a time. A
 // topic that does not exist, or may not be read, has a log with that error.
-func (t *Tracer) open(ctx context.Context, partition int32, after time.Time, topics ...string) (
+func (t *Tracer) open(ctx context.Context, partition int32, since time.Time, topics ...string) (
 	map[string]*partitionLog, error,
 ) {
 	listed, err := t.admin.ListTopics(ctx, topics...)
 	if err != nil {
 		return nil, fmt.Errorf("look up topics: %w", err)
 	}
-	after = after.Add(-clockSkew)
 	starts, err1 := t.admin.ListStartOffsets(ctx, topics...)
 	ends, err2 := t.admin.ListCommittedOffsets(ctx, topics...)
-	since, err3 := t.admin.ListOffsetsAfterMilli(ctx, after.UnixMilli(), topics...)
+	written, err3 := t.admin.ListOffsetsAfterMilli(ctx, since.UnixMilli(), topics...)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, fmt.Errorf("list offsets: %w", err)
 	}
@@ -49,7 +48,7 @@ func (t *Tracer) open(ctx context.Context, partition int32, after time.Time, top
 	for _, name := range topics {
 		from, err1 := offsetOf(starts, name, partition)
 		to, err2 := offsetOf(ends, name, partition)
-		written, err3 := offsetOf(since, name, partition)
+		at, err3 := offsetOf(written, name, partition)
 		if err := cmp.Or(listed[name].Err, err1, err2, err3); err != nil {
 			err = fmt.Errorf("%s, partition %d: %w", name, partition, err)
 			if !errors.Is(err, kerr.UnknownTopicOrPartition) && !errors.Is(err, kerr.TopicAuthorizationFailed) {
@@ -60,7 +59,7 @@ func (t *Tracer) open(ctx context.Context, partition int32, after time.Time, top
 		}
 		logs[name] = &partitionLog{
 			client: t.client, topic: listed[name], partition: partition,
-			span: kafka.Span{From: from, To: to}, since: min(max(written, from), to),
+			span: kafka.Span{From: from, To: to}, since: min(max(at, from), to),
 		}
 	}
 	return logs, nil
@@ -141,63 +140,78 @@ func (l *partitionLog) read(ctx context.Context, offset int64, most int, each fu
 // unacknowledged, and are written once more after a failure. See docs/design.md.
 const disorder = 1024
 
-// unread is what a sourceOf returns for a record that says nothing about the order, as one of another producer.
-const unread = -1
+// An output is what is looked for in a partition of outputs.
+type output struct {
+	event int64                   // offset of the event that it follows from
+	is    func(*kgo.Record) bool  // reports whether a record is the output
+	after func(*kgo.Record) int64 // returns the offset of the event that a record follows from, or unordered
+}
 
-// A sourceOf returns the offset of the event that an output follows from, or unread.
-type sourceOf func(*kgo.Record) int64
+// unordered is the event of a record that says nothing about the order, as one of another producer.
+const unordered = -1
 
-// find returns the output of an event, nil if there is none, and the offset of the first output of a later event, or
-// the end. It looks at the records since the log's time first, since an events topic that was recreated has the same
-// offsets again, and then at those before, since a producer's clock may have been ahead.
-func (l *partitionLog) find(ctx context.Context, event int64, source sourceOf) (
-	found *kgo.Record, later int64, err error,
-) {
-	found, later, err = l.findIn(ctx, l.since, l.span.To, event, source)
-	if err == nil && found == nil && l.since > l.span.From {
-		found, _, err = l.findIn(ctx, l.span.From, l.since, event, source)
+// A found is the result of a search for an output.
+type found struct {
+	record *kgo.Record // nil: none
+	later  int64       // offset of the first output of a later event that was seen, or the end
+	cut    bool        // too much was to be read: there may be one
+}
+
+// find searches the records since the log's time first, and then those before: a producer's clock may have been ahead.
+func (l *partitionLog) find(ctx context.Context, o output) (found, error) {
+	f, err := l.findIn(ctx, l.since, l.span.To, o)
+	if err != nil || f.record != nil || f.cut || l.since == l.span.From {
+		return f, err
 	}
-	return found, later, err
+	before, err := l.findIn(ctx, l.span.From, l.since, o)
+	return found{before.record, f.later, before.cut}, err
 }
 
 // findIn searches the records from low up to but not including end. Outputs are in the order of their events but for
 // disorder, so it is a binary search with a scan at its end.
-func (l *partitionLog) findIn(ctx context.Context, low, end, event int64, source sourceOf) (
-	found *kgo.Record, later int64, err error,
-) {
-	for high := end; high-low > 2*disorder; { // outputs before low are of events before event-disorder
+func (l *partitionLog) findIn(ctx context.Context, low, end int64, o output) (f found, err error) {
+	for high := end; high-low > 2*disorder; { // outputs before low are of events before o.event-disorder
 		middle := low + (high-low)/2
-		var at, of int64 = 0, unread
-		if _, err := l.read(ctx, middle, int(high-middle), func(r *kgo.Record) bool {
+		var at, of int64 = 0, unordered
+		more, err := l.read(ctx, middle, maxScan, func(r *kgo.Record) bool {
 			if r.Offset < high {
-				at, of = r.Offset, source(r)
+				at, of = r.Offset, o.after(r)
 			}
-			return r.Offset < high && of == unread
-		}); err != nil {
-			return nil, 0, err
+			return r.Offset < high && of == unordered
+		})
+		if err != nil {
+			return f, err
 		}
-		if of != unread && of < event-disorder {
+		if more { // none of them says anything
+			return found{later: end, cut: true}, nil
+		}
+		if of != unordered && of < o.event-disorder {
 			low = at + 1
 		} else {
 			high = middle
 		}
 	}
-	later = end
-	_, err = l.read(ctx, low, maxScan, func(r *kgo.Record) bool {
-		of := source(r)
+	f.later = end
+	ahead := 0 // outputs of events that are too late to be before it
+	f.cut, err = l.read(ctx, low, maxScan, func(r *kgo.Record) bool {
 		if r.Offset >= end {
 			return false
 		}
-		if of == event {
-			found = r
+		if o.is(r) {
+			f.record = r
 			return false
 		}
-		if of > event && later == end {
-			later = r.Offset
+		of := o.after(r)
+		if of > o.event && f.later == end {
+			f.later = r.Offset
 		}
-		return of <= event+disorder
+		if of > o.event+disorder {
+			ahead++
+		}
+		// The first ones may be of an events topic that was recreated.
+		return ahead <= 2*disorder
 	})
-	return found, later, err
+	return f, err
 }
 
 // maxScan bounds how many records are read one by one.

@@ -2,9 +2,9 @@ package why
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -41,143 +41,204 @@ type SinkResult struct {
 	DeadLetter string     `json:"dead_letter,omitempty"` // the entry
 }
 
-// results finds the results of the sinks whose groups have committed something.
+// results finds out what was done with one event.
 type results struct {
-	tracer       *Tracer
-	trace        *Trace
-	record       *kgo.Record
-	notice       *kgo.Record // nil: none
-	noticesAfter int64       // offset of the first notice of a later event
-	dead         deadLetters
-	commits      commits
-	logs         map[string]*partitionLog
+	tracer  *Tracer
+	trace   *Trace
+	record  *kgo.Record // the event
+	notice  *kgo.Record // nil: none
+	dead    deadLetters
+	commits commits
+	logs    map[string]*partitionLog // by topic
 
-	index         *kgo.Record // nil: none, or compaction has removed it
-	indexAfter    int64
-	deliveries    map[string]delivery // of the notice, by rule
-	deliveriesCut bool                // there are more than were read
+	index       found               // of the event's index record; compaction may have removed it
+	deliveries  map[string]delivery // of the notice, by rule
+	predictions map[string]bool     // rules that have a prediction for the version
+	cut         map[string]bool     // topics of which more was to be read
 }
 
-func (r *results) read(ctx context.Context) (err error) {
-	partition, streams := r.record.Partition, r.tracer.streams
-	index := r.logs[streams.Index.Name]
-	if r.trace.Version != nil && index.err == nil {
-		r.index, r.indexAfter, err = index.find(ctx, r.record.Offset, indexSourceOf(partition))
-		if err != nil {
-			return err
-		}
+// filesCommit returns the files group's commit, -1 if there is none.
+func (r *results) filesCommit() int64 {
+	s := r.tracer.streams
+	commit, err := r.commits.offset(s.FilesGroup, s.Events.Name, r.record.Partition)
+	if err != nil {
+		return -1
 	}
-	if r.trace.Notice != nil && r.logs[streams.Deliveries.Name].err == nil {
-		if err = r.readDeliveries(ctx); err != nil {
+	return commit
+}
+
+// read finds the results of the sinks whose groups are in the cluster.
+func (r *results) read(ctx context.Context) (err error) {
+	s := r.tracer.streams
+	r.cut = map[string]bool{}
+	if index := r.logs[s.Index.Name]; r.trace.Version != nil && index.err == nil {
+		if r.index, err = index.find(ctx, indexRecordOf(r.trace, r.record)); err != nil {
 			return err
 		}
+		r.cut[s.Index.Name] = r.index.cut
+	}
+	if err := errors.Join(r.readDeliveries(ctx), r.readPredictions(ctx)); err != nil {
+		return err
 	}
 	r.trace.Sinks = []SinkResult{}
 	for _, group := range slices.Sorted(maps.Keys(r.commits)) {
-		name, isSink := strings.CutPrefix(group, streams.SinkGroup(""))
-		if !isSink {
-			continue
+		if name, isSink := strings.CutPrefix(group, s.SinkGroup("")); isSink {
+			r.trace.Sinks = append(r.trace.Sinks, r.of(name, group))
 		}
-		sink, rule, _ := strings.Cut(name, "-")
-		result := SinkResult{Sink: sink, Channel: rule}
-		switch sink {
-		case topology.SinkArchive:
-			r.through(&result, group, streams.Events.Name, name, r.record, r.record.Offset+1)
-		case topology.SinkSearch, topology.SinkModel:
-			r.output(&result, group, streams.Index.Name, name, r.index, r.indexAfter)
-		case topology.SinkNotify:
-			r.notified(&result, group, name)
-		default:
-			result.Result, result.Detail = NotKnown, "this release has no sink of that name"
-		}
-		r.trace.Sinks = append(r.trace.Sinks, result)
 	}
 	return nil
 }
 
-// output sets the result of a sink that reads outputs of the fold.
-func (r *results) output(to *SinkResult, group, topic, name string, record *kgo.Record, after int64) {
-	log := r.logs[topic]
-	switch {
-	case r.trace.Verdict == Pending:
-		to.Result, to.Detail = Waiting, "the event is not folded yet"
-	case r.trace.Version == nil:
-		to.Result, to.Detail = NotApplicable, "the event gave no new version of a file"
+// of returns the result of a sink, or of a rule of a sink.
+func (r *results) of(name, group string) SinkResult {
+	s := r.tracer.streams
+	sink, rule, _ := strings.Cut(name, "-")
+	at := source{group: group, name: name}
+	var result SinkResult
+	switch sink {
+	case topology.SinkArchive:
+		at.topic, at.end = s.Events.Name, r.record.Offset+1
+		result = r.handled(at)
+	case topology.SinkSearch, topology.SinkModel:
+		at.topic = s.Index.Name
+		if result = r.ofIndex(at); sink == topology.SinkModel && result.Result == Delivered {
+			result = r.predicted(rule, result)
+		}
+	case topology.SinkNotify:
+		at.topic = s.Notify.Name
+		result = r.notified(rule, at)
+	default:
+		result.Result, result.Detail = NotKnown, "this release has no sink of that name"
+	}
+	result.Sink, result.Channel = sink, rule
+	return result
+}
+
+// without returns the result of a sink for an event without the output that the sink reads.
+func (r *results) without(output string) SinkResult {
+	switch r.trace.Verdict {
+	case Pending:
+		return SinkResult{Result: Waiting, Detail: "the event is not folded yet"}
+	case Accepted, Late, NoTrace:
+		return SinkResult{Result: NotKnown, Detail: "its notice has expired, or was not found"}
+	}
+	return SinkResult{Result: NotApplicable, Detail: "the event gave no " + output}
+}
+
+// A source is the record that a sink gets.
+type source struct {
+	group, name, topic string
+	end                int64             // the sink has handled the record if its group has committed this offset
+	dead               *deadLetterRecord // nil: it was not rejected
+}
+
+// ofIndex returns the result of a sink that reads the index.
+func (r *results) ofIndex(at source) SinkResult {
+	n := r.trace.Notice
+	switch log := r.logs[at.topic]; {
+	case n == nil || n.Version == nil:
+		return r.without("new version of a file")
 	case log.err != nil:
-		to.Result, to.Detail = NotKnown, log.err.Error()
-	default:
-		r.through(to, group, topic, name, record, after)
+		return SinkResult{Result: NotKnown, Detail: log.err.Error()}
+	case r.index.cut:
+		return SinkResult{Result: NotKnown, Detail: fmt.Sprintf("its index record is not among %d records", maxScan)}
+	case r.index.record != nil:
+		at.end = r.index.record.Offset + 1
+	case r.record.Offset >= r.filesCommit():
+		return SinkResult{Result: Waiting, Detail: "its index record is not written yet"}
+	default: // compaction has removed it
+		at.end = r.index.later
 	}
+	at.dead = r.dead.byOutput[outputKey{at.name, tidemarkv1.JoinKey(n.GetWorkspaceId(), n.GetFileId()), n.GetVersion()}]
+	return r.handled(at)
 }
 
-// through sets the result of a sink by its commit: it has handled all records before it. The record is nil if it was
-// removed by compaction; it was before after.
-func (r *results) through(to *SinkResult, group, topic, name string, record *kgo.Record, after int64) {
-	if record != nil {
-		after = record.Offset + 1
+// notified returns the result of a rule of the sink notify.
+func (r *results) notified(rule string, at source) SinkResult {
+	deliveries := r.tracer.streams.Deliveries.Name
+	switch d, known := r.deliveries[rule]; {
+	case r.notice == nil:
+		return r.without("notice")
+	case r.logs[deliveries].err != nil:
+		return SinkResult{Result: NotKnown, Detail: r.logs[deliveries].err.Error()}
+	case known && d.err != nil:
+		return SinkResult{Result: NotKnown, Detail: d.err.Error()}
+	case known && d.State == "sent":
+		return SinkResult{Result: Delivered, Detail: "sent", At: &d.At}
+	case known && r.cut[deliveries]:
+		return SinkResult{Result: NotKnown, Detail: fmt.Sprintf(
+			"%s at last, in the first %d records of %s after it", d.State, maxScan, deliveries)}
+	case known && d.State == "disabled":
+		return SinkResult{Result: Waiting, Detail: "the rule is disabled: " + d.Answer, At: &d.At}
+	case known && d.State != "rejected": // an intent, or a failure
+		return SinkResult{Result: Waiting, Detail: fmt.Sprintf("%d attempts: %s", d.Attempts, d.Answer), At: &d.At}
 	}
-	commit := r.commits.offset(group, topic, r.record.Partition)
-	if dead := r.dead.of(topic, record, name); dead != nil {
-		to.Result, to.Detail, to.At = Rejected, strings.TrimSuffix(dead.text()+": "+dead.answer, ": "), &dead.at
-		at := tidemarkv1.Position{Partition: record.Partition, Offset: record.Offset}
-		to.DeadLetter = topic + "/" + at.Text() + "@" + name
-		return
-	}
-	to.Detail = fmt.Sprintf("group %s has committed offset %d of %s, partition %d", group, commit, topic,
-		r.record.Partition)
+	at.end, at.dead = r.notice.Offset+1, r.dead.ofRecord(r.notice, at.name)
+	result := r.handled(at)
 	switch {
+	case result.Result != Delivered:
+	case r.cut[deliveries]:
+		result.Result, result.Detail = NotKnown, fmt.Sprintf("handled; no delivery of it is in the first %d records "+
+			"of %s after it", maxScan, deliveries)
+	default:
+		result.Result, result.Detail = NotApplicable, "the rule does not match, or is newer than the event"
+	}
+	return result
+}
+
+// predicted returns the result of a rule of the sink model, which has handled the index record.
+func (r *results) predicted(rule string, handled SinkResult) SinkResult {
+	predictions := r.tracer.streams.Predictions.Name
+	switch {
+	case r.predictions[rule]:
+		handled.Detail = "its prediction is in " + predictions
+	case r.logs[predictions].err != nil:
+		handled.Result, handled.Detail = NotKnown, r.logs[predictions].err.Error()
+	case r.cut[predictions]:
+		handled.Result, handled.Detail = NotKnown, fmt.Sprintf("handled; no prediction for it is in the first %d "+
+			"records of %s after it", maxScan, predictions)
+	default:
+		handled.Result = NotApplicable
+		handled.Detail = "handled without a prediction: the rule does not match, or a later version was asked about"
+	}
+	return handled
+}
+
+// handled returns the result of a sink by what its group has committed, and by the record's dead letter.
+func (r *results) handled(at source) SinkResult {
+	replayed := ""
+	for at.dead != nil {
+		position := tidemarkv1.Position{Partition: r.record.Partition, Offset: at.dead.source}
+		result := SinkResult{
+			Result: Rejected, At: &at.dead.at, DeadLetter: at.topic + "/" + position.Text() + "@" + at.name,
+			Detail: strings.TrimSuffix(at.dead.text()+": "+at.dead.answer, ": "),
+		}
+		topic, text, _ := strings.Cut(at.dead.replayedTo, "/")
+		to, err := tidemarkv1.ParsePosition(text)
+		if err != nil || to.GetPartition() != r.record.Partition {
+			return result
+		}
+		replayed = "rejected, and replayed to " + at.dead.replayedTo + "; "
+		at.topic, at.end = topic, to.GetOffset()+1
+		at.dead = r.dead.bySource[deadLetterKey{topic, to.GetOffset(), at.name}] // rejected again
+	}
+	commit, err := r.commits.offset(at.group, at.topic, r.record.Partition)
+	result := SinkResult{Detail: replayed + fmt.Sprintf("group %s has committed offset %d of %s, partition %d", at.group,
+		commit, at.topic, r.record.Partition)}
+	switch {
+	case err != nil:
+		result.Result, result.Detail = NotKnown, err.Error()
 	case commit < 0:
-		to.Result, to.Detail = Waiting, "group "+group+" has committed nothing in this partition"
-	case commit < after:
-		to.Result = Waiting
+		result.Result, result.Detail = Waiting, replayed+"group "+at.group+" has committed nothing in this partition"
+	case commit < at.end:
+		result.Result = Waiting
 	case r.dead.cut:
-		to.Result, to.Detail = NotKnown, "handled; whether it was rejected is not known, because there are more than "+
-			fmt.Sprint(maxScan)+" later dead letters"
+		result.Result, result.Detail = NotKnown, fmt.Sprintf("handled; whether it was rejected is not known, because "+
+			"there are more than %d dead letters since then", maxScan)
 	default:
-		to.Result = Delivered
+		result.Result = Delivered
 	}
-}
-
-// notified sets the result of a rule of the sink notify.
-func (r *results) notified(to *SinkResult, group, name string) {
-	switch {
-	case r.trace.Verdict == Pending:
-		to.Result, to.Detail = Waiting, "the event is not folded yet"
-		return
-	case r.trace.Notice == nil:
-		to.Result, to.Detail = NotApplicable, "the event gave no notice"
-		return
-	}
-	if err := r.logs[r.tracer.streams.Deliveries.Name].err; err != nil {
-		to.Result, to.Detail = NotKnown, err.Error()
-		return
-	}
-	r.through(to, group, r.tracer.streams.Notify.Name, name, r.notice, r.noticesAfter)
-	d, known := r.deliveries[to.Channel]
-	switch {
-	case to.Result == Rejected:
-		return
-	case !known && to.Result == Delivered && r.deliveriesCut:
-		to.Result, to.Detail = NotKnown, fmt.Sprintf("handled, and no delivery is in the %d records of %s after it",
-			maxScan, r.tracer.streams.Deliveries.Name)
-		return
-	case !known && to.Result == Delivered:
-		to.Result, to.Detail = NotApplicable, "the rule does not match, or its delivery has expired"
-		return
-	case !known:
-		return
-	}
-	to.At = &d.At
-	switch d.State {
-	case "sent":
-		to.Result, to.Detail = Delivered, "sent"
-	case "rejected":
-		to.Result, to.Detail = Rejected, d.Answer
-	case "disabled":
-		to.Result, to.Detail = Waiting, "the rule is disabled: "+d.Answer
-	default: // an intent or a failure
-		to.Result, to.Detail = Waiting, fmt.Sprintf("%d attempts: %s", d.Attempts, d.Answer)
-	}
+	return result
 }
 
 // A delivery is a value of the deliveries' topic, as far as it is used here: see docs/notify.md.
@@ -186,39 +247,79 @@ type delivery struct {
 	At       time.Time `json:"at"`
 	Attempts int       `json:"attempts"`
 	Answer   string    `json:"answer"`
+
+	err error // why the value cannot be read
 }
 
 // readDeliveries reads the last delivery of the notice by each rule. They are written after the notice.
 func (r *results) readDeliveries(ctx context.Context) (err error) {
 	log := r.logs[r.tracer.streams.Deliveries.Name]
+	if r.trace.Notice == nil || log.err != nil {
+		return nil
+	}
 	r.deliveries = map[string]delivery{}
 	op := []byte("|" + r.trace.Notice.GetOpId())
-	var failed error
-	r.deliveriesCut, err = log.read(ctx, log.since, maxScan, func(record *kgo.Record) bool {
-		rule, ok := bytes.CutSuffix(record.Key, op)
-		if !ok || record.Value == nil {
+	r.cut[r.tracer.streams.Deliveries.Name], err = log.read(ctx, log.since, maxScan, func(record *kgo.Record) bool {
+		escaped, ours := bytes.CutSuffix(record.Key, op)
+		rule, err := url.PathUnescape(string(escaped))
+		if !ours || err != nil || record.Value == nil {
 			return true
 		}
 		var d delivery
-		name, err1 := url.PathUnescape(string(rule))
-		if err2 := json.Unmarshal(record.Value, &d); err1 != nil || err2 != nil {
-			failed = fmt.Errorf("%s, partition %d, offset %d: not a delivery", record.Topic, record.Partition,
-				record.Offset)
-			return false
+		if err := json.Unmarshal(record.Value, &d); err != nil {
+			d.err = fmt.Errorf("%s, partition %d, offset %d: not a delivery: %w", record.Topic, record.Partition,
+				record.Offset, err)
 		}
-		r.deliveries[name] = d
+		r.deliveries[rule] = d
 		return true
 	})
-	return cmp.Or(err, failed)
+	return err
 }
 
-// indexSourceOf returns the sourceOf index records of events in a partition.
-func indexSourceOf(partition int32) sourceOf {
-	return func(r *kgo.Record) int64 {
-		value, err := codecs.Index{}.Decode(r.Value)
-		if op, ok := value.(*tidemarkv1.IndexOp); err == nil && ok && op.GetPosition().GetPartition() == partition {
-			return op.GetPosition().GetOffset()
-		}
-		return unread
+// readPredictions reads which rules of the sink model have a prediction for the version. They are written after it.
+func (r *results) readPredictions(ctx context.Context) (err error) {
+	log := r.logs[r.tracer.streams.Predictions.Name]
+	if r.trace.Version == nil || log.err != nil {
+		return nil
 	}
+	r.predictions = map[string]bool{}
+	r.cut[r.tracer.streams.Predictions.Name], err = log.read(ctx, log.since, maxScan, func(record *kgo.Record) bool {
+		var p struct {
+			FileID  string `json:"file_id"`
+			Version int64  `json:"version"`
+			Rule    string `json:"rule"`
+		}
+		if json.Unmarshal(record.Value, &p) == nil && p.FileID == r.trace.FileID && p.Version == *r.trace.Version {
+			r.predictions[p.Rule] = true
+		}
+		return true
+	})
+	return err
+}
+
+// indexRecordOf is the index record of an event. Its version is not repeated when the events topic is recreated.
+func indexRecordOf(of *Trace, event *kgo.Record) output {
+	return output{
+		event: event.Offset,
+		is: func(r *kgo.Record) bool {
+			op := decodeIndex(r)
+			return op != nil && op.GetFileId() == of.FileID && op.GetVersion() == *of.Version &&
+				op.GetWorkspaceId() == of.Notice.GetWorkspaceId()
+		},
+		after: func(r *kgo.Record) int64 {
+			if op := decodeIndex(r); op.GetPosition() != nil && op.GetPosition().GetPartition() == event.Partition {
+				return op.GetPosition().GetOffset()
+			}
+			return unordered
+		},
+	}
+}
+
+// decodeIndex returns the index record of a record, nil if it is none.
+func decodeIndex(r *kgo.Record) *tidemarkv1.IndexOp {
+	value, err := codecs.Index{}.Decode(r.Value)
+	if op, ok := value.(*tidemarkv1.IndexOp); err == nil && ok {
+		return op
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package why
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -10,15 +11,17 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/codecs"
+	"tidemark/kafka"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
 
 // A Tracer finds out what was done with single events. It reads topics and commits with one client, and joins no group.
-// What a call reads does not depend on how long the topics are.
+// A call reads by a binary search, and of each topic at most some maxScan records one by one.
 type Tracer struct {
 	client  *kgo.Client
 	admin   *kadm.Client
@@ -40,7 +43,7 @@ func NewTracer(client *kgo.Client, streams topology.Streams, events string, know
 type Trace struct {
 	Event
 	FileID      string
-	Value       []byte             // as it is in the events topic
+	Value       []byte             // as it is in the events topic; nil if it is not an event
 	Notice      *tidemarkv1.Notice // nil: none
 	Cause       string             // position of the folder's event that it follows from; empty: none
 	DuplicateOf string             // position of the event with the same id, if it is known
@@ -62,67 +65,65 @@ func (t *Tracer) Trace(ctx context.Context, workspace string, at *tidemarkv1.Pos
 	if err != nil {
 		return nil, err
 	}
-	record, err := t.event(ctx, workspace, at)
+	record, first, err := t.event(ctx, workspace, at)
 	if err != nil {
 		return nil, err
 	}
-	found := t.describe(record)
-	s, after := t.streams, record.Timestamp
-	if found.ReceivedAt.Before(after) { // the timestamp may be by a producer's clock
-		after = found.ReceivedAt
-	}
-	logs, err := t.open(ctx, at.GetPartition(), after, s.Notify.Name, s.Index.Name, s.DLQ.Name,
-		s.Deliveries.Name)
-	if err != nil {
+	s, r := t.streams, &results{tracer: t, trace: describe(record), record: record, commits: commits}
+	if r.logs, err = t.open(ctx, record.Partition, outputsSince(r.trace, record, first),
+		s.Notify.Name, s.Index.Name, s.DLQ.Name, s.Deliveries.Name, s.Predictions.Name); err != nil {
 		return nil, err
 	}
-	notices := logs[s.Notify.Name]
-	noticed, noticesAfter, err := notices.find(ctx, record.Offset, noticeSourceOf(at.GetPartition()))
-	if err != nil {
+	if r.dead, err = deadLettersIn(ctx, r.logs[s.DLQ.Name], s.Index.Name); err != nil {
 		return nil, err
 	}
-	dead, err := deadLettersIn(ctx, logs[s.DLQ.Name])
-	if err != nil {
+	if err := r.judge(ctx, workspace); err != nil {
 		return nil, err
 	}
-	e := newEvidence(Search{Streams: s, WorkspaceID: workspace, FileID: found.FileID}, record.Partition, t.events,
-		commits.offset(s.FilesGroup, s.Events.Name, record.Partition))
-	e.noticesFrom = notices.span.From
-	if err := t.gather(ctx, e, found, record, noticed, dead); err != nil {
-		return nil, err
-	}
-	e.judge(&found.Event, record)
-	found.DuplicateOf = e.accepted[found.EventID]
-	if found.DuplicateOf == found.Position {
-		found.DuplicateOf = ""
-	}
-	r := &results{
-		tracer: t, trace: found, record: record, notice: noticed, noticesAfter: noticesAfter,
-		dead: dead, commits: commits, logs: logs,
-	}
-	return found, r.read(ctx)
+	return r.trace, r.read(ctx)
 }
 
-// event returns the record of an event.
-func (t *Tracer) event(ctx context.Context, workspace string, at *tidemarkv1.Position) (*kgo.Record, error) {
+// outputsSince returns a time since when the outputs of an event were written. The timestamp may be of a producer's
+// clock. first is the first event of the partition: what was written before it is of an events topic that was
+// recreated.
+func outputsSince(found *Trace, event, first *kgo.Record) time.Time {
+	since := event.Timestamp
+	if found.ReceivedAt.Before(since) {
+		since = found.ReceivedAt
+	}
+	if since = since.Add(-clockSkew); first.Timestamp.After(since) {
+		since = first.Timestamp
+	}
+	return since
+}
+
+// event returns the record of an event, and the first record of its partition.
+func (t *Tracer) event(ctx context.Context, workspace string, at *tidemarkv1.Position) (
+	event, first *kgo.Record, err error,
+) {
 	name := t.streams.Events.Name
 	logs, err := t.open(ctx, at.GetPartition(), time.Now(), name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	log := logs[name]
-	if at.GetOffset() < log.span.From {
-		return nil, ErrExpired
+	begin, _, err := log.from(ctx, log.span.From)
+	if err != nil {
+		return nil, nil, err
+	}
+	own := kafka.Partition(workspace, t.streams.Events.Partitions) == at.GetPartition()
+	if at.GetOffset() < log.span.From && own {
+		return nil, nil, ErrExpired
 	}
 	records, _, err := log.from(ctx, at.GetOffset())
 	switch {
 	case err != nil:
-		return nil, err
-	case len(records) == 0, records[0].Offset != at.GetOffset(),
+		return nil, nil, err
+	case len(records) == 0, records[0].Offset != at.GetOffset(), len(begin) == 0,
 		workspaceOf(records[0]) != workspace, headerOf(records[0], topology.HeaderWalk) != "":
-		return nil, ErrNoEvent
+		return nil, nil, ErrNoEvent
 	}
-	return records[0], nil
+	return records[0], begin[0], nil
 }
 
 // workspaceOf returns the workspace of an event: the JSON's, or the record's key if the value is not an event.
@@ -133,15 +134,12 @@ func workspaceOf(r *kgo.Record) string {
 	return string(r.Key)
 }
 
-// describe returns what the record itself says.
-func (t *Tracer) describe(r *kgo.Record) *Trace {
-	found := &Trace{
-		Value: r.Value, Cause: headerOf(r, topology.HeaderCause), ReplayOf: headerOf(r, topology.HeaderReplay),
-	}
+// describe returns what the record itself says. Of a value that is not an event it says nothing: the key may be another
+// workspace's than the value.
+func describe(r *kgo.Record) *Trace {
+	found := &Trace{Cause: headerOf(r, topology.HeaderCause), ReplayOf: headerOf(r, topology.HeaderReplay)}
 	if event, err := codecs.ParseEvent(r.Value); err == nil {
-		found.Event, found.FileID = *eventOf(event), event.GetFileId()
-	} else {
-		found.Event = looseEvent(r.Value, err)
+		found.Event, found.FileID, found.Value = *eventOf(event), event.GetFileId(), r.Value
 	}
 	found.Position = (&tidemarkv1.Position{Partition: r.Partition, Offset: r.Offset}).Text()
 	if found.ReceivedAt.IsZero() {
@@ -150,64 +148,112 @@ func (t *Tracer) describe(r *kgo.Record) *Trace {
 	return found
 }
 
-// gather gives the evidence what was found of one event.
-func (t *Tracer) gather(
-	ctx context.Context, e *evidence, found *Trace, r, noticed *kgo.Record, dead deadLetters,
-) error {
-	if noticed != nil {
-		value, err := codecs.Notice{}.Decode(noticed.Value)
-		if err != nil {
-			return fmt.Errorf("%s, partition %d, offset %d: %w", noticed.Topic, noticed.Partition, noticed.Offset, err)
-		}
-		if n, ok := value.(*tidemarkv1.Notice); ok && n.GetEventId() == found.EventID {
-			found.Notice = n
-			e.notices[noticeSource{r.Offset, n.GetEventId()}] = outcome{n.Version, n.GetLate()}
-		}
+// judge finds the event's notice and sets its verdict, as evidence does for all events of a file.
+func (r *results) judge(ctx context.Context, workspace string) error {
+	s, event := r.tracer.streams, r.record
+	e := newEvidence(Search{Streams: s, WorkspaceID: workspace, FileID: r.trace.FileID}, event.Partition,
+		r.tracer.events, r.filesCommit())
+	notices := r.logs[s.Notify.Name]
+	sought, err := notices.find(ctx, noticeOf(r.trace, event))
+	if err != nil {
+		return err
 	}
-	if d := dead.of(t.streams.Events.Name, r, ""); d != nil {
-		found.DeadLetter = found.Position
-		e.dead[deadLetterSource{r.Partition, r.Offset, sha256.Sum256(r.Value)}] = &deadLetter{
-			event: Event{Reason: d.reason, Detail: d.text()},
+	e.noticesFrom = notices.span.From
+	r.dead.cut = r.dead.cut || sought.cut
+	if r.notice = sought.record; r.notice != nil {
+		r.trace.Notice = decodeNotice(r.notice)
+		n := r.trace.Notice
+		e.notices[noticeSource{event.Offset, r.trace.EventID}] = outcome{n.Version, n.GetLate()}
+	}
+	if dead := r.dead.ofEvent(event); dead != nil {
+		r.trace.DeadLetter = r.trace.Position
+		detail := dead.text()
+		if r.trace.Value == nil { // the message may quote the value
+			detail = strings.TrimPrefix(dead.resolvedText(), " ")
 		}
+		e.dead[deadLetterSource{event.Partition, event.Offset, sha256.Sum256(event.Value)}] = &deadLetter{
+			event: Event{Reason: dead.reason, Detail: detail},
+		}
+	} else if err := r.gather(ctx, e); err != nil {
+		return err
+	}
+	e.judge(&r.trace.Event, event)
+	if first := e.accepted[r.trace.EventID]; r.trace.Verdict == Duplicate {
+		r.trace.DuplicateOf = first
+	}
+	if r.dead.cut && r.trace.Notice == nil && r.trace.DeadLetter == "" && r.trace.Verdict != Pending {
+		r.trace.Verdict, r.trace.Detail = NoTrace, fmt.Sprintf(
+			"not found among the %d notices and dead letters from its time on: see `tidemark why`", maxScan)
+	}
+	return nil
+}
+
+// gather adds the evidence about an event without a notice and without a dead letter.
+func (r *results) gather(ctx context.Context, e *evidence) error {
+	if r.trace.Notice != nil || r.record.Offset >= e.commit || r.trace.FileID == "" {
 		return nil
 	}
-	if found.Notice != nil || r.Offset >= e.commit || found.FileID == "" {
-		return nil
+	notices := r.logs[r.tracer.streams.Notify.Name]
+	if _, err := notices.read(ctx, notices.span.From, 1, func(first *kgo.Record) bool {
+		e.noticed = first.Timestamp
+		return false
+	}); err != nil {
+		return err
 	}
-	row, first, err := t.known(ctx, found.FileID, found.EventID)
+	row, first, err := r.tracer.known(ctx, r.trace.FileID, r.trace.EventID)
 	e.row = row
-	if first != "" && first != found.Position {
-		e.accepted[found.EventID] = first
+	if first != "" {
+		e.accepted[r.trace.EventID] = first
 	}
 	return err
 }
 
-// noticeSourceOf returns the sourceOf notices of events in a partition. Those that `topics repartition` copied are of
-// another log, and are before all others.
-func noticeSourceOf(partition int32) sourceOf {
-	return func(r *kgo.Record) int64 {
-		value, err := codecs.Notice{}.Decode(r.Value)
-		if n, ok := value.(*tidemarkv1.Notice); err == nil && ok && headerOf(r, topology.HeaderCopied) == "" &&
-			n.GetPosition().GetPartition() == partition {
+// noticeOf is the notice of an event. Those that `topics repartition` copied are before all others, in another order.
+func noticeOf(of *Trace, event *kgo.Record) output {
+	return output{
+		event: event.Offset,
+		is: func(r *kgo.Record) bool {
+			n := decodeNotice(r)
+			return n.GetEventId() == of.EventID && n.GetPosition().GetPartition() == event.Partition &&
+				n.GetPosition().GetOffset() == event.Offset && n.GetPosition() != nil
+		},
+		after: func(r *kgo.Record) int64 {
+			n := decodeNotice(r)
+			if n.GetPosition() == nil || n.GetPosition().GetPartition() != event.Partition ||
+				headerOf(r, topology.HeaderCopied) != "" {
+				return unordered
+			}
 			return n.GetPosition().GetOffset()
-		}
-		return unread
+		},
 	}
+}
+
+// decodeNotice returns the notice of a record, nil if it is none.
+func decodeNotice(r *kgo.Record) *tidemarkv1.Notice {
+	value, err := codecs.Notice{}.Decode(r.Value)
+	if n, ok := value.(*tidemarkv1.Notice); err == nil && ok {
+		return n
+	}
+	return nil
 }
 
 // A deadLetterRecord is what the last records about one source say.
 type deadLetterRecord struct {
 	reason, message, answer string
 	at                      time.Time
-	resolved                string // as "replayed to 7:1234"
+	source                  int64  // offset of the source record
+	print                   string // of the source's value
+	resolved, replayedTo    string
 }
 
 // text returns what to fix, and how the entry was resolved.
-func (d *deadLetterRecord) text() string {
+func (d *deadLetterRecord) text() string { return d.message + d.resolvedText() }
+
+func (d *deadLetterRecord) resolvedText() string {
 	if d.resolved == "" {
-		return d.message
+		return ""
 	}
-	return d.message + " (" + d.resolved + ")"
+	return " (" + strings.TrimSpace(d.resolved+" "+d.replayedTo) + ")"
 }
 
 // A deadLetterKey is the source of a dead letter in one partition.
@@ -217,25 +263,35 @@ type deadLetterKey struct {
 	sink   string
 }
 
+// An outputKey identifies an index record that a sink's destination rejected. Versions go on when a topic is recreated.
+type outputKey struct {
+	sink, id string
+	version  int64
+}
+
 // deadLetters are those of one partition.
 type deadLetters struct {
 	partition int32
 	bySource  map[deadLetterKey]*deadLetterRecord
+	byOutput  map[outputKey]*deadLetterRecord
 	cut       bool // there are more than were read
 }
 
 // deadLettersIn reads the dead letters of one partition, which are those of source records in the partition of the same
 // number.
-func deadLettersIn(ctx context.Context, log *partitionLog) (d deadLetters, err error) {
-	d = deadLetters{partition: log.partition, bySource: map[deadLetterKey]*deadLetterRecord{}}
+func deadLettersIn(ctx context.Context, log *partitionLog, index string) (d deadLetters, err error) {
+	d = deadLetters{
+		partition: log.partition, bySource: map[deadLetterKey]*deadLetterRecord{},
+		byOutput: map[outputKey]*deadLetterRecord{},
+	}
 	d.cut, err = log.read(ctx, log.since, maxScan, func(r *kgo.Record) bool {
-		d.add(r)
+		d.add(r, index)
 		return true
 	})
 	return d, err
 }
 
-func (d *deadLetters) add(r *kgo.Record) {
+func (d *deadLetters) add(r *kgo.Record, index string) {
 	offset, err := strconv.ParseInt(headerOf(r, topology.HeaderOffset), 10, 64)
 	if err != nil || headerOf(r, topology.HeaderPartition) != strconv.Itoa(int(d.partition)) {
 		return
@@ -243,29 +299,50 @@ func (d *deadLetters) add(r *kgo.Record) {
 	key := deadLetterKey{headerOf(r, topology.HeaderTopic), offset, headerOf(r, topology.HeaderSink)}
 	if resolved := headerOf(r, topology.HeaderResolved); resolved != "" {
 		if known := d.bySource[key]; known != nil {
-			known.resolved = resolved
-			if to := headerOf(r, topology.HeaderReplayedTo); to != "" {
-				known.resolved += " to " + to
-			}
+			known.resolved, known.replayedTo = resolved, headerOf(r, topology.HeaderReplayedTo)
 		}
 		return
 	}
-	d.bySource[key] = &deadLetterRecord{
+	added := &deadLetterRecord{
 		reason: headerOf(r, topology.HeaderReason), message: headerOf(r, topology.HeaderMessage),
-		answer: headerOf(r, topology.HeaderAnswer), at: r.Timestamp.UTC(),
+		answer: headerOf(r, topology.HeaderAnswer), at: r.Timestamp.UTC(), source: offset, print: printOf(r.Value),
+	}
+	if omitted := headerOf(r, topology.HeaderValueOmitted); omitted != "" {
+		added.print = omitted
+	}
+	d.bySource[key] = added
+	if op := decodeIndex(r); key.topic == index && op != nil {
+		d.byOutput[outputKey{key.sink, op.GetId(), op.GetVersion()}] = added
 	}
 }
 
-// of returns the dead letter of a record that could not be folded, or that a sink's destination rejected; nil: none.
-func (d *deadLetters) of(topic string, r *kgo.Record, sink string) *deadLetterRecord {
-	if r == nil {
+// printOf identifies a value. The same source position with another one is of a topic that was recreated.
+func printOf(value []byte) string {
+	sum := sha256.Sum256(value)
+	return string(sum[:])
+}
+
+// ofEvent returns the dead letter of an event that could not be folded; nil: none.
+func (d *deadLetters) ofEvent(event *kgo.Record) *deadLetterRecord {
+	return d.ofRecord(event, "")
+}
+
+// ofRecord returns the dead letter of a record that a sink's destination rejected; nil: none.
+func (d *deadLetters) ofRecord(r *kgo.Record, sink string) *deadLetterRecord {
+	found := d.bySource[deadLetterKey{r.Topic, r.Offset, sink}]
+	if found != nil && found.print != printOf(r.Value) && found.print != strconv.Itoa(len(r.Value)) {
 		return nil
 	}
-	return d.bySource[deadLetterKey{topic, r.Offset, sink}]
+	return found
 }
 
-// commits are the offsets that groups have committed, by group.
-type commits map[string]kadm.OffsetResponses
+// commits are what groups have committed, by group.
+type commits map[string]groupCommits
+
+type groupCommits struct {
+	offsets kadm.OffsetResponses
+	err     error
+}
 
 // commits fetches the commits of the files group and of all sinks.
 func (t *Tracer) commits(ctx context.Context) (commits, error) {
@@ -281,18 +358,26 @@ func (t *Tracer) commits(ctx context.Context) (commits, error) {
 	}
 	all := commits{}
 	for _, f := range t.admin.FetchManyOffsets(ctx, groups...) {
-		if f.Err != nil {
-			return nil, fmt.Errorf("look up what group %s committed: %w", f.Group, f.Err)
+		err := f.Err
+		if errors.Is(err, kerr.GroupIDNotFound) { // a group that never ran: other brokers return no error
+			err = nil
 		}
-		all[f.Group] = f.Fetched
+		if err != nil {
+			err = fmt.Errorf("look up what group %s committed: %w", f.Group, err)
+		}
+		all[f.Group] = groupCommits{f.Fetched, err}
 	}
-	return all, nil
+	return all, all[t.streams.FilesGroup].err
 }
 
 // offset returns the next offset of a group, -1 if it has committed none.
-func (c commits) offset(group, topic string, partition int32) int64 {
-	if o, ok := c[group].Lookup(topic, partition); ok && o.Err == nil {
-		return o.At
+func (c commits) offset(group, topic string, partition int32) (int64, error) {
+	o, found := c[group].offsets.Lookup(topic, partition)
+	switch err := cmp.Or(c[group].err, o.Err); {
+	case err != nil:
+		return -1, err
+	case !found:
+		return -1, nil
 	}
-	return -1
+	return o.At, nil
 }

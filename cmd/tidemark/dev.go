@@ -35,7 +35,7 @@ type devCommand struct {
 
 // Run starts the broker and every role, and prints an introduction and "ready". When ctx ends it drains in this order:
 //
-//	ingress ─▶ api ─▶ files ─▶ workspaces ─▶ sinks ─▶ views ─▶ dead letters ─▶ admin ─▶ broker
+//	dead letters ─▶ ingress ─▶ api ─▶ files ─▶ workspaces ─▶ sinks ─▶ views ─▶ admin ─▶ broker
 func (c *devCommand) Run(ctx context.Context, con console) (err error) {
 	if c.InstanceID == "" && len(c.Brokers) == 0 {
 		c.InstanceID = "dev" // unique: the data directory is locked

@@ -153,11 +153,11 @@ func (h *host) adminHandler() http.Handler {
 	return h.adminGuard.AdminHandler(mux, "/healthz", "/readyz", "/metrics")
 }
 
-// run runs the services and the gate until ctx ends, and drains: readiness first, after a delay the services in their
-// order, then jobs on dead letters, the gate, and the admin address last.
+// run runs the services and the gate until ctx ends, and drains: readiness first, after a delay jobs on dead letters, then
+// the services in their order, the gate, and the admin address last.
 func (h *host) run(ctx context.Context, services ...service) error {
-	if h.dead != nil { // a job that runs ends before the addresses that show it, but for the query API
-		services = append(services, service{name: "dead-letters", run: h.dead.Run})
+	if h.dead != nil { // the first to stop: a job must not go on while the others drain
+		services = append([]service{{name: "dead-letters", run: h.dead.Run}}, services...)
 	}
 	services = append(services, service{name: "topics", run: h.gate.run},
 		service{name: "admin", run: func(ctx context.Context) error {

@@ -1,7 +1,7 @@
 // One event: webhook, position in the log, fold, and what each sink did with it.
 import type { ComponentChildren } from 'preact'
 import { type File, workspacePath } from './api'
-import { sentence, shellWord, textOf, Time, valueOf } from './format'
+import { sentence, shellWord, Time, valueOf } from './format'
 import { useLoad, usePoll } from './load'
 import { Command, Fields, Shown } from './parts'
 import { entryLink, eventLink, fileLink, homeLink, type Route, workspaceLink } from './route'
@@ -37,7 +37,6 @@ interface Trace {
 	sent_at: string | null
 	received_at: string
 	payload?: unknown
-	payload_base64?: string
 	verdict: Verdict
 	reason?: string
 	detail?: string
@@ -128,12 +127,16 @@ function Webhook({ of }: { of: Trace }) {
 					['Not readable', of.unreadable?.join(', ')],
 				]}
 			/>
-			<details>
-				<summary>Payload</summary>
-				<pre class="record" tabIndex={0} aria-label="Payload">
-					{of.payload_base64 === undefined ? JSON.stringify(of.payload, null, 2) : textOf(of.payload_base64)}
-				</pre>
-			</details>
+			{of.payload === undefined ? (
+				<p>The value is not an event. Who may see dead letters sees it there.</p>
+			) : (
+				<details>
+					<summary>Payload</summary>
+					<pre class="record" tabIndex={0} aria-label="Payload">
+						{JSON.stringify(of.payload, null, 2)}
+					</pre>
+				</details>
+			)}
 		</Hop>
 	)
 }
