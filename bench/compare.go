@@ -70,6 +70,10 @@ func compare(ctx context.Context, s setup) (result, error) {
 		return nil, errors.New("KAFKA_PID is not set: compare counts the CPU time of a broker on this machine, " +
 			"as that of `deploy/kafka/kafka.sh run`")
 	}
+	compared, err := selected(s.only)
+	if err != nil {
+		return nil, err
+	}
 	if err := c.build(s.dir); err != nil {
 		return nil, err
 	}
@@ -88,10 +92,7 @@ func compare(ctx context.Context, s setup) (result, error) {
 		return nil, err
 	}
 	for rep := range s.reps {
-		for _, v := range variants {
-			if s.only != "" && !slices.Contains(strings.Split(s.only, ","), v.name) {
-				continue
-			}
+		for _, v := range compared {
 			if err := c.repeat(ctx, r, v, rep+1); err != nil {
 				return nil, err
 			}

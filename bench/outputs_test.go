@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -100,6 +101,10 @@ func TestOutputs(t *testing.T) {
 		{"another partition", func(o *written) {
 			o.index[3] = replace(o.index[3], `"position":"0:`, `"position":"1:`)
 		}, "no event is at"},
+		{"a repeat is no event", func(o *written) {
+			i := work.Index{Position: fmt.Sprintf("0:%d", slices.Index(w.events[0], outcome{}))}
+			o.index[3] = &kgo.Record{Key: o.index[3].Key, Value: i.Append(nil)}
+		}, "is a repeat"},
 		{"not in order", func(o *written) { slices.Reverse(o.index) }, "comes after"},
 		{"no table", func(o *written) { o.table = nil }, "no row of"},
 		{"an old row", func(o *written) { o.table = append(o.table, first(o.table)) }, "is not that of"},

@@ -29,10 +29,10 @@ const (
 	plotTop   = 44
 )
 
-// style has no background. The colors of bars are readable on white and on black, those of text follow the reader's.
-const style = `<style>text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600;font-size:15px}` +
-	`.axis{stroke:#8c959f}.ours{fill:#2f81f7}.peer{fill:#9a8866}.range{stroke:#24292f;stroke-width:1.5}` +
-	`@media(prefers-color-scheme:dark){text{fill:#e6edf3}.range{stroke:#e6edf3}}</style>`
+// style has no background, and colors that are readable on white and on black: a page may be dark for a reader whose
+// system is not.
+const style = `<style>text{font:13px system-ui,sans-serif;fill:#7d8590}.title{font-weight:600;font-size:15px}` +
+	`.axis{stroke:#8c959f}.ours{fill:#2f81f7}.peer{fill:#b9a57a}.range{stroke:#57606a;stroke-width:2}</style>`
 
 func (p plot) svg() string {
 	largest := 0.0

@@ -240,7 +240,7 @@ func writtenBytes(r *comparison) section {
 func validity(r *comparison) section {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Every index record and every notice of each run was compared with what the input demands, and "+
-		"the last row of each file in the changelog. Of %d runs %d count; %d were discarded because other programs used "+
+		"the last row of each file in the changelog. Of %d runs %d count; %d were discarded because others used "+
 		"more than %.0f %% of the CPU, and %d were refused: wrong outputs, or a failure.\n\nThe control, the franz-go "+
 		"loop that loses one event, was refused: `%s`.\n", len(r.Runs)+len(r.Discarded)+len(r.Refused), len(r.Runs),
 		len(r.Discarded), 100*r.MaxForeign, len(r.Refused), r.Control)

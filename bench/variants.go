@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"tidemark/e2e/rig"
@@ -41,6 +42,21 @@ var variants = []variant{
 	{streamsExactly, "Kafka Streams tuned, exactly_once_v2", kafkaStreams("exactly_once_v2")},
 	{"goka", "goka, stock", stockGoka},
 	{franzBound, "franz-go loop, the bound", franz()},
+}
+
+// selected returns the variants with some names, separated by commas; all of them if names is empty.
+func selected(names string) (some []variant, err error) {
+	if names == "" {
+		return variants, nil
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(variants, func(v variant) bool { return v.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no variant %q", name)
+		}
+		some = append(some, variants[i])
+	}
+	return some, nil
 }
 
 func tidemark(guarantee string) func(*contest, string) started {
