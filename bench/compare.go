@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"golang.org/x/sync/errgroup"
 
 	"tidemark/e2e/rig"
 )
@@ -77,10 +78,10 @@ func compare(ctx context.Context, s setup) (result, error) {
 	if err := c.build(s.dir); err != nil {
 		return nil, err
 	}
-	if c.want, err = newWant(s); err != nil {
-		return nil, err
-	}
-	if c.installation, err = s.install(ctx); err != nil {
+	var group errgroup.Group
+	group.Go(func() (err error) { c.want, err = newWant(s); return err })
+	group.Go(func() (err error) { c.installation, err = s.install(ctx); return err })
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
 	c.admin = kadm.NewClient(c.client)

@@ -8,8 +8,6 @@ import (
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-
-	"tidemark/e2e/oracle"
 )
 
 // want is what every program must write for an input. It comes from the generator's events by a fold of its own, which
@@ -95,8 +93,7 @@ func newWant(s setup) (*want, error) {
 	in := newInput(s)
 	for range s.events {
 		e, first := in.next()
-		partition := oracle.Partition("", e.workspace, s.partitions)
-		at := fmt.Sprintf("%d:%d", partition, len(w.events[partition]))
+		at := fmt.Sprintf("%d:%d", e.partition, len(w.events[e.partition]))
 		var o outcome
 		if first {
 			w.unique++
@@ -105,7 +102,7 @@ func newWant(s setup) (*want, error) {
 				return nil, err
 			}
 		}
-		w.events[partition] = append(w.events[partition], o)
+		w.events[e.partition] = append(w.events[e.partition], o)
 	}
 	return w, nil
 }
