@@ -93,8 +93,8 @@ func compare(ctx context.Context, s setup) (result, error) {
 		return nil, err
 	}
 	for rep := range s.reps {
-		for _, v := range compared {
-			if err := c.repeat(ctx, r, v, rep+1); err != nil {
+		for i := range compared { // each begins once: a run may suffer from what the one before left to do
+			if err := c.repeat(ctx, r, compared[(i+rep)%len(compared)], rep+1); err != nil {
 				return nil, err
 			}
 		}
@@ -102,13 +102,23 @@ func compare(ctx context.Context, s setup) (result, error) {
 	if err := errors.Join(r.write(s.report), c.close(ctx)); err != nil {
 		return nil, err
 	}
-	if n := len(r.Refused); n > 0 {
-		return nil, fmt.Errorf("%d runs were refused; the first, of %s: %s", n, r.Refused[0].Variant, r.Refused[0].Why)
-	}
 	return result{
 		"measured": "compare", "report": filepath.Join(s.report, reportFile), "runs": len(r.Runs),
 		"discarded": len(r.Discarded),
-	}, nil
+	}, r.incomplete(compared)
+}
+
+// incomplete returns an error if a run was refused, or a variant has no figures.
+func (r *comparison) incomplete(compared []variant) (err error) {
+	for _, run := range r.Refused {
+		err = errors.Join(err, fmt.Errorf("%s was refused: %s", run.Variant, run.Why))
+	}
+	for _, v := range compared {
+		if r.spread(v.name, eventRate.of).n == 0 {
+			err = errors.Join(err, fmt.Errorf("%s has no run that counts", v.name))
+		}
+	}
+	return err
 }
 
 // A wrongOutput is what a program's records lack.

@@ -9,6 +9,10 @@
 //	go run ./bench searchable [-seconds S] [-rate N]  ms from a webhook to the answer of a search that has the file
 //	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients
 //
+// compare is `make bench`. Its short form, which takes three minutes and whose figures mean nothing:
+//
+//	make bench BENCH='-events 100000 -reps 1 -foreign 1 -report .cache/bench'
+//
 // It runs the real binary as a process of its own, counts the output records before it reports a rate, and prints one
 // JSON object a line. It makes no claim about absolute speed: compare figures of one machine and one hour.
 package main

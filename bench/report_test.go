@@ -55,6 +55,19 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// TestIncomplete: the command must fail if the report lacks a figure.
+func TestIncomplete(t *testing.T) {
+	r := trials()
+	err := r.incomplete(variants[:3]) // exactly_once has no run
+	if err == nil || !strings.Contains(err.Error(), "tidemark-eos has no run") ||
+		!strings.Contains(err.Error(), "franz was refused") {
+		t.Error(err)
+	}
+	if r.Refused = nil; r.incomplete(variants[:2]) != nil {
+		t.Error(r.incomplete(variants[:2]))
+	}
+}
+
 func TestPlot(t *testing.T) {
 	text := plot{title: "a < b", unit: "s", bars: []bar{{"x & y", 2, 1, 4, true}, {"z", 1, 1, 1, false}}}.svg()
 	for d := xml.NewDecoder(strings.NewReader(text)); ; {
