@@ -131,12 +131,16 @@ func (c *contest) control(ctx context.Context, r *comparison) error {
 		last--
 	}
 	_, err := c.run(ctx, variant{"control", "franz-go loop that loses an event", franz("-lose", strconv.Itoa(last))})
-	if wrong := (wrongOutput{}); errors.As(err, &wrong) {
-		r.Control = wrong.Error()
-		say("control refused: %v", wrong)
-		return nil
+	wrong := wrongOutput{}
+	switch {
+	case err == nil:
+		return errors.New("the control, which loses an event, was not refused: no figure counts")
+	case !errors.As(err, &wrong):
+		return fmt.Errorf("the control: %w", err)
 	}
-	return errors.Join(errors.New("a program that loses an event was not refused: no figure counts"), err)
+	r.Control = wrong.Error()
+	say("control refused: %v", wrong)
+	return nil
 }
 
 // repeat runs a variant until a run counts or fails.

@@ -69,7 +69,7 @@ func tidemark(guarantee string) func(*contest, string) started {
 	}
 }
 
-// kafkaStreams leaves half of the CPUs to its producers and the garbage collector: more threads were slower. Its group
+// kafkaStreams leaves half of the CPUs to its producers and the garbage collector: that was fastest on two. Its group
 // is a new one each time, because its members do not leave.
 func kafkaStreams(guarantee string) func(*contest, string) started {
 	return func(c *contest, data string) started {
