@@ -106,9 +106,8 @@ faults: ## fault tests on three Apache Kafka brokers, an hour or more, and negat
 	@go run ./faults
 
 .PHONY: bench
-bench: ## benchmarks on Apache Kafka: processor, recovery, ingress
-	@KAFKA_HEAP=1g KAFKA_JVM='-XX:+UseG1GC' deploy/kafka/kafka.sh run \
-		bash -c 'for what in processor recovery ingress; do go run ./bench $$what; done'
+bench: ## tidemark, Kafka Streams, goka and a bound by turns; writes docs/performance.md. BENCH has flags of `go run ./bench compare`
+	@KAFKA_HEAP=1g KAFKA_JVM='-XX:+UseG1GC' deploy/kafka/kafka.sh run go run ./bench compare $(BENCH)
 
 .PHONY: kafka-start
 kafka-start: ## start an Apache Kafka broker; `eval "$(make kafka-start)"` sets its address for tests and tidemark

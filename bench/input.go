@@ -22,6 +22,7 @@ type input struct {
 	random     *rand.Rand
 	cumulative []float64
 	workspaces []string
+	partitions []int32 // of the workspaces
 	files      [][]file
 	total, max int
 	added      float64
@@ -33,6 +34,7 @@ type file struct{ id, name, path, mime string }
 
 type event struct {
 	workspace, id string
+	partition     int32
 	value         []byte
 }
 
@@ -54,7 +56,9 @@ func newInput(s setup) *input {
 	for i := range s.workspaces {
 		sum += 1 / float64(i+1)
 		in.cumulative = append(in.cumulative, sum)
-		in.workspaces = append(in.workspaces, "ws"+in.id(18))
+		workspace := "ws" + in.id(18)
+		in.workspaces = append(in.workspaces, workspace)
+		in.partitions = append(in.partitions, int32(oracle.Partition("", workspace, s.partitions)))
 	}
 	in.files = make([][]file, s.workspaces)
 	return in
@@ -90,7 +94,7 @@ func (in *input) next() (e event, first bool) {
 		f = here[in.random.IntN(len(here))]
 	}
 	in.at = in.at.Add(time.Duration(1+in.random.IntN(5)) * time.Millisecond)
-	e = event{workspace: in.workspaces[w], id: "evt_" + in.id(26)}
+	e = event{workspace: in.workspaces[w], id: "evt_" + in.id(26), partition: in.partitions[w]}
 	e.value = in.body(kind, e, f)
 	if len(in.recent) < 500 {
 		in.recent = append(in.recent, e)
@@ -117,11 +121,8 @@ func (in *input) body(kind string, e event, f file) []byte {
 }
 
 // record is the event as the ingress writes it.
-func (s setup) record(topic string, e event) *kgo.Record {
-	return &kgo.Record{
-		Topic: topic, Partition: int32(oracle.Partition(topic, e.workspace, s.partitions)),
-		Key: []byte(e.workspace), Value: e.value,
-	}
+func (e event) record(topic string) *kgo.Record {
+	return &kgo.Record{Topic: topic, Partition: e.partition, Key: []byte(e.workspace), Value: e.value}
 }
 
 // fill produces the events and returns how many of them are no repeats, and how many files they name.
@@ -138,7 +139,7 @@ func (s setup) fill(ctx context.Context, topic string) (unique, files int, err e
 		if new {
 			unique++
 		}
-		client.Produce(ctx, s.record(topic, e), first.Promise())
+		client.Produce(ctx, e.record(topic), first.Promise())
 	}
 	if err := first.Err(); err != nil {
 		return 0, 0, fmt.Errorf("produce input: %w", err)

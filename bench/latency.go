@@ -48,7 +48,7 @@ func latency(ctx context.Context, s setup) (result, error) {
 		}
 		notices.begin(e.id)
 		sent++
-		i.client.Produce(ctx, s.record(i.topics.Events, e), nil) // if it fails, its notice is missed below
+		i.client.Produce(ctx, e.record(i.topics.Events), nil) // if it fails, its notice is missed below
 	}
 	took, err := notices.await(ctx, sent)
 	if err != nil {

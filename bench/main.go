@@ -1,5 +1,6 @@
 // Command bench measures tidemark on one machine, against a real cluster.
 //
+//	go run ./bench compare   [-events N] [-reps N]    the files group beside Kafka Streams, goka and a bound; a report
 //	go run ./bench processor [-events N] [-files N]   events/s and CPU seconds per million events of the files group
 //	go run ./bench recovery  [-events N] [-files N]   seconds until an instance with an empty disk is ready
 //	go run ./bench latency   [-seconds S] [-rate N]   ms from an event to its notice at a read_committed consumer
@@ -7,6 +8,10 @@
 //	go run ./bench search    [-events N] [-plugins DIR]   documents/s into OpenSearch, beside the stock connector
 //	go run ./bench searchable [-seconds S] [-rate N]  ms from a webhook to the answer of a search that has the file
 //	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients
+//
+// compare is `make bench`. Its short form, which takes three minutes and whose figures mean nothing:
+//
+//	make bench BENCH='-events 100000 -reps 1 -foreign 1 -report .cache/bench'
 //
 // It runs the real binary as a process of its own, counts the output records before it reports a rate, and prints one
 // JSON object a line. It makes no claim about absolute speed: compare figures of one machine and one hour.
@@ -49,6 +54,10 @@ type setup struct {
 
 	searchURL, plugins string
 	tasks, rounds      int
+
+	reps         int
+	foreign      float64
+	only, report string
 }
 
 func main() {
@@ -63,10 +72,10 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	measurements := map[string]func(context.Context, setup) (result, error){
 		"processor": processor, "recovery": recovery, "latency": latency, "ingress": ingress, "overload": overloaded,
-		"search": search, "searchable": searchable,
+		"search": search, "searchable": searchable, "compare": compare,
 	}
 	if len(args) == 0 || measurements[args[0]] == nil {
-		return errors.New("usage: bench processor|recovery|latency|ingress|overload|search|searchable [flags]")
+		return errors.New("usage: bench compare|processor|recovery|latency|ingress|overload|search|searchable [flags]")
 	}
 	var s setup
 	flags := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
@@ -92,6 +101,10 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&s.plugins, "plugins", "", "of search: a folder for Kafka Connect's plugin.path")
 	flags.IntVar(&s.tasks, "tasks", 2, "of search: tasks.max of the connector")
 	flags.IntVar(&s.rounds, "rounds", 3, "of search")
+	flags.IntVar(&s.reps, "reps", 3, "of compare: runs of each variant")
+	flags.Float64Var(&s.foreign, "foreign", 0.1, "of compare: a run is discarded above this share of the CPU")
+	flags.StringVar(&s.only, "only", "", "of compare: names of variants; all when empty")
+	flags.StringVar(&s.report, "report", "docs", "of compare: the folder of the report")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@
 #
 #   KAFKA_BROKERS        printed by start: a listener without authentication
 #   KAFKA_SASL_BROKERS   a listener with SCRAM-SHA-512, user tidemark, password tidemark-secret
+#   KAFKA_PID            printed by start: the broker's process, for the benchmarks
 #   KAFKA_LOG            least level that connect logs, warn
 #   KAFKA_HEAP, KAFKA_JVM, TIDEMARK_KAFKA_STATE   its -Xmx, its other JVM flags, another folder than .cache/kafka/broker
 set -euo pipefail
@@ -78,7 +79,8 @@ start() {
 			{ cat "$state/log" >&2; die 'the data folder could not be formatted'; }
 	fi
 	launch "$state"
-	printf 'export KAFKA_BROKERS=127.0.0.1:%s\nexport KAFKA_SASL_BROKERS=127.0.0.1:%s\n' "$plain" "$sasl" >"$state/env"
+	printf 'export KAFKA_BROKERS=127.0.0.1:%s\nexport KAFKA_SASL_BROKERS=127.0.0.1:%s\nexport KAFKA_PID=%s\n' \
+		"$plain" "$sasl" "$(<"$state/pid")" >"$state/env"
 	until answers "$plain"; do
 		sleep 0.2
 		if ! kill -0 "$(<"$state/pid")" 2>/dev/null; then

@@ -35,6 +35,16 @@ func (p *Program) Usage() (u Usage) {
 	return u
 }
 
+// TotalCPU is what the last run used until it ended, as wait4 returned it.
+func (p *Program) TotalCPU() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil || p.cmd.ProcessState == nil {
+		return 0
+	}
+	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
+}
+
 func megabytes(status, name string) float64 {
 	_, after, _ := strings.Cut(status, name)
 	fields := strings.Fields(after)
