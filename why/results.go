@@ -223,8 +223,8 @@ func (r *results) handled(at source) SinkResult {
 		at.dead = r.dead.bySource[deadLetterKey{topic, to.GetOffset(), at.name}] // rejected again
 	}
 	commit, err := r.commits.offset(at.group, at.topic, r.record.Partition)
-	result := SinkResult{Detail: replayed + fmt.Sprintf("group %s has committed offset %d of %s, partition %d", at.group,
-		commit, at.topic, r.record.Partition)}
+	result := SinkResult{Detail: replayed + fmt.Sprintf("group %s has committed offset %d of %s, partition %d",
+		at.group, commit, at.topic, r.record.Partition)}
 	switch {
 	case err != nil:
 		result.Result, result.Detail = NotKnown, err.Error()
