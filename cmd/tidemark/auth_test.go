@@ -126,9 +126,15 @@ func TestAdminAddress(t *testing.T) {
 			}
 			defer h.admin.Close()
 			h.dlq = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {})
+			w := httptest.NewRecorder()
+			h.adminHandler().ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1/debug/pprof/", nil))
+			if c.withAll == 200 && c.without == 200 && w.Code != 404 {
+				t.Errorf("/debug/pprof/ without --pprof: %d", w.Code)
+			}
+			h.flags.Pprof = true
 			server := httptest.NewServer(h.adminHandler())
 			defer server.Close()
-			for _, path := range []string{"/dlq", "/dlq/replay", "/dlq/drop", "/dlq/1:2"} {
+			for _, path := range []string{"/dlq", "/dlq/replay", "/dlq/drop", "/dlq/1:2", "/debug/pprof/symbol"} {
 				for token, want := range map[string]int{"": c.without, reader: c.withRead, admin: c.withAll} {
 					if status, body := ask(t, "POST", server.URL+path, token); status != want ||
 						!strings.Contains(body, c.says) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 type adminFlags struct {
 	authFlags
 	hostFlags
+	Pprof     bool   `help:"Serve profiles for go tool pprof at /debug/pprof on the admin address. Needs a token as /dlq does."`
 	AdminAddr string `help:"Address for /healthz, /readyz and /metrics, and for /dlq where events are folded, which needs a token (--auth) where the address is not on loopback." default:"127.0.0.1:9600" placeholder:"HOST:PORT" address:"listen"`
 }
 
@@ -147,14 +149,31 @@ func (h *host) adminHandler() http.Handler {
 		mux.Handle("/dlq", dlq)
 		mux.Handle("/dlq/", dlq)
 	}
+	if h.flags.Pprof {
+		profiles := http.NewServeMux()
+		profiles.HandleFunc("/debug/pprof/", pprof.Index)
+		profiles.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		profiles.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		profiles.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		mux.Handle("/debug/pprof/", h.flags.allowHosts(h.adminGuard, h.flags.AdminAddr, unlimited(profiles)))
+	}
 	if h.adminGuard == nil {
 		return mux
 	}
 	return h.adminGuard.AdminHandler(mux, "/healthz", "/readyz", "/metrics")
 }
 
-// run runs the services and the gate until ctx ends, and drains: readiness first, after a delay jobs on dead letters, then
-// the services in their order, the gate, and the admin address last.
+// unlimited lifts the read timeout of the server, which would end a request whose answer takes longer: a profile takes
+// as long as it was asked for.
+func unlimited(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // not supported by the writers of tests
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// run runs the services and the gate until ctx ends, and drains: readiness first, after a delay jobs on dead letters,
+// then the services in their order, the gate, and the admin address last.
 func (h *host) run(ctx context.Context, services ...service) error {
 	if h.dead != nil { // the first to stop: a job must not go on while the others drain
 		services = append([]service{{name: "dead-letters", run: h.dead.Run}}, services...)
