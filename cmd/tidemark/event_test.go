@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,13 +33,23 @@ type tracedEvent struct {
 	Sinks       []struct{ Sink, Channel, Result string }
 }
 
-// results returns the results of the sinks, as "search delivered notify-all rejected".
+// results returns the results of the sinks, as "search delivered, notify-all rejected".
 func (e tracedEvent) results() string {
 	var all []string
 	for _, s := range e.Sinks {
 		all = append(all, strings.TrimSuffix(s.Sink+"-"+s.Channel, "-")+" "+s.Result)
 	}
 	return strings.Join(all, ", ")
+}
+
+// ofDev returns the results without those of sinks that dev has only with its embedded broker.
+func ofDev(results string) string {
+	if os.Getenv("KAFKA_BROKERS") == "" {
+		return results
+	}
+	return strings.Join(slices.DeleteFunc(strings.Split(results, ", "), func(result string) bool {
+		return strings.HasPrefix(result, "archive ") || strings.HasPrefix(result, "search ")
+	}), ", ")
 }
 
 func (d *devProcess) event(t *testing.T, workspace, position string) (status int, e tracedEvent) {
@@ -127,12 +139,12 @@ rules:
 		var status int
 		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 			status, got = d.event(t, "123", sent[name])
-			if results[name] == "" || got.results() == results[name] || time.Now().After(deadline) {
+			if results[name] == "" || got.results() == ofDev(results[name]) || time.Now().After(deadline) {
 				break
 			}
 		}
-		if results[name] != "" && got.results() != results[name] {
-			t.Errorf("%s: %s\nwant %s", name, got.results(), results[name])
+		if want := ofDev(results[name]); want != "" && got.results() != want {
+			t.Errorf("%s: %s\nwant %s", name, got.results(), want)
 		}
 		size := got.Changed["size"]
 		if name == "second" && (len(got.Changed) != 1 || size.From != 1.0 || size.To != 2.0) {
