@@ -3,9 +3,9 @@ import { type File, type FilePage, type Workspace as State, workspacePath } from
 import { useFeed } from './feed'
 import { bytes, count, Time } from './format'
 import { useLoad } from './load'
-import { FeedMark, Figure, Pages, Shown } from './parts'
+import { Crumbs, FeedMark, Figure, inWorkspace, Pages, Shown, useFirstPage } from './parts'
 import { opened } from './recent'
-import { fileLink, homeLink, liveLink, type Route, workspaceLink } from './route'
+import { fileLink, liveLink, type Route, workspaceLink } from './route'
 import { Usage, useUsage } from './usage'
 
 export function Workspace({ route }: { route: Route }) {
@@ -28,6 +28,7 @@ export function Workspace({ route }: { route: Route }) {
 	const cursor = cursors.at(-1)
 	if (cursor) asked.set('cursor', cursor)
 	const list = useLoad<FilePage>(`${workspacePath(workspace)}/${words ? 'search' : 'files'}?${asked}`)
+	useFirstPage([cursors, setCursors], list, page => page.files)
 	// The counts follow the files a moment later, and no change says when.
 	const usage = useUsage(workspace)
 	const reload = (position?: string) => {
@@ -38,12 +39,11 @@ export function Workspace({ route }: { route: Route }) {
 	const feed = useFeed(workspace, change => reload(change.position), reload)
 	return (
 		<>
-			<nav class="crumbs" aria-label="Place">
-				<a href={homeLink}>Workspaces</a>
+			<Crumbs of={inWorkspace(workspace).slice(0, 1)}>
 				<a class="aside" href={liveLink(workspace)}>
 					Live changes
 				</a>
-			</nav>
+			</Crumbs>
 			<h1>
 				{workspace} <FeedMark state={feed} />
 			</h1>
