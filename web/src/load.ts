@@ -79,12 +79,12 @@ const pollFor = 300_000
  * minutes: then stopped is true, and again begins with short pauses.
  */
 export function useSlowingPoll<T>({ data, reload }: Loaded<T>, wanted: (data: T) => boolean) {
-	const [began, setBegan] = useState(Date.now)
 	const [stopped, setStopped] = useState(false)
+	const began = useRef(Date.now())
 	const pause = useRef(firstPause)
 	useEffect(() => {
 		if (data === undefined || !wanted(data)) return
-		if (Date.now() - began > pollFor) {
+		if (Date.now() - began.current > pollFor) {
 			setStopped(true)
 			return
 		}
@@ -102,11 +102,11 @@ export function useSlowingPoll<T>({ data, reload }: Loaded<T>, wanted: (data: T)
 			clearTimeout(timer)
 			document.removeEventListener('visibilitychange', ask)
 		}
-	}, [data, began])
+	}, [data])
 	const again = () => {
 		pause.current = firstPause
+		began.current = Date.now()
 		setStopped(false)
-		setBegan(Date.now())
 		reload()
 	}
 	return { stopped, again }

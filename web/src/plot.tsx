@@ -20,7 +20,7 @@ export function Activity({ of }: { of: Answer }) {
 	const [pointed, setPointed] = useState(-1)
 	const all = summed(of.windows)
 	const total = all.added + all.updated + all.deleted
-	const summary = `${count(total)} file changes in 7 days: ${parts(all)}`
+	const summary = `${count(total)} file ${total === 1 ? 'change' : 'changes'} in 7 days: ${parts(all)}`
 	return (
 		<>
 			{total === 0 ? (

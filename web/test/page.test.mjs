@@ -119,7 +119,7 @@ test('usage is shown by type, folder and actor, and activity as a plot and as a 
 	const totals = { files: 0, bytes: '0', by: {} }
 	await page.route('**/usage?*', route => route.fulfill({ json: { totals, activity: { from, windows: [first] } } }))
 	await page.reload()
-	await page.getByRole('img', { name: /^1 file changes/ }).waitFor()
+	await page.getByRole('img', { name: /^1 file change in/ }).waitFor()
 	await page.locator('.plot .added[d^="M40 "]').waitFor({ state: 'attached' }) // at the left edge
 	const json = { code: 'history_not_configured', detail: 'this server keeps no history: see --history' }
 	await page.route('**/usage?*', route => route.fulfill({ status: 501, json }))
