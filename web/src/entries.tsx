@@ -1,4 +1,3 @@
-import { useState } from 'preact/hooks'
 import { connection } from './connection'
 import {
 	DeadLettersShown,
@@ -13,14 +12,16 @@ import {
 } from './deadletters'
 import { count, entries, Time } from './format'
 import { useLoad, useReloadOn } from './load'
-import { Pages, useFirstPage } from './parts'
+import { Pages, useCursors, useFirstPage } from './parts'
 import { entryLink, type Route, workspaceLink } from './route'
-import { useStore } from './store'
+import { useKept, useStore } from './store'
+
+const none: ReadonlySet<string> = new Set()
 
 /** The dead letters one by one: those of a reason and sink, or all. */
 export function Entries({ route: { query } }: { route: Route }) {
-	const pages = useState<string[]>([])
-	const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set())
+	const pages = useCursors()
+	const [chosen, setChosen] = useKept<ReadonlySet<string>>('chosen', none)
 	const asked = new URLSearchParams(query)
 	asked.set('limit', '50')
 	const cursor = pages[0].at(-1)
@@ -52,7 +53,7 @@ export function Entries({ route: { query } }: { route: Route }) {
 								{chosen.size > 0 && (
 									<>
 										, {count(chosen.size)} selected{' '}
-										<button type="button" class="small" onClick={() => setChosen(new Set())}>
+										<button type="button" class="small" onClick={() => setChosen(none)}>
 											Select none
 										</button>
 									</>

@@ -1,19 +1,19 @@
 import type { ComponentChildren } from 'preact'
-import { useState } from 'preact/hooks'
 import { type File as State, filePath, type History, type Version } from './api'
 import { useFeed } from './feed'
 import { bytes, count, eventName, shellWord, Time, valueOf } from './format'
 import { useLoad } from './load'
-import { Command, Crumbs, FeedMark, Fields, inWorkspace, Pages, Shown, useFirstPage } from './parts'
+import { Command, Crumbs, FeedMark, Fields, inWorkspace, Pages, Shown, useCursors, useFirstPage } from './parts'
 import { eventLink, type Route } from './route'
 
 export function File({ route }: { route: Route }) {
 	const { workspace, id: file } = route
 	const state = useLoad<State>(filePath(workspace, file))
-	const [cursors, setCursors] = useState<string[]>([])
-	const page = new URLSearchParams({ limit: '20', ...(cursors.length > 0 && { cursor: cursors.at(-1) }) })
+	const pages = useCursors()
+	const cursor = pages[0].at(-1)
+	const page = new URLSearchParams({ limit: '20', ...(cursor && { cursor }) })
 	const history = useLoad<History>(`${filePath(workspace, file)}/history?${page}`)
-	useFirstPage([cursors, setCursors], history, page => page.versions)
+	useFirstPage(pages, history, page => page.versions)
 	const reload = () => {
 		state.reload()
 		history.reload()
@@ -43,7 +43,7 @@ export function File({ route }: { route: Route }) {
 					<>
 						{h.versions.length > 0 ? <Versions of={h.versions} workspace={workspace} /> : <p class="state">No change is kept.</p>}
 						<p class="faint">All changes from position {h.complete_from} on are kept.</p>
-						<Pages of={[cursors, setCursors]} next={h.next_cursor} />
+						<Pages of={pages} next={h.next_cursor} />
 					</>
 				)}
 			</Shown>

@@ -3,13 +3,13 @@ import type { WorkspacePage } from './api'
 import { connection } from './connection'
 import { bytes, count, Time } from './format'
 import { useLoad, useReloadOn } from './load'
-import { Command, Pages, Shown, useFirstPage } from './parts'
+import { Command, Pages, Shown, useCursors, useFirstPage } from './parts'
 import { recent } from './recent'
 import { workspaceLink } from './route'
 import { useStore } from './store'
 
 export function Home() {
-	const pages = useState<string[]>([])
+	const pages = useCursors()
 	const cursor = pages[0].at(-1)
 	const asked = new URLSearchParams({ limit: '50', ...(cursor && { cursor }) })
 	const list = useLoad<WorkspacePage>(`v1/workspaces?${asked}`)

@@ -6,6 +6,7 @@ import type { FeedState } from './feed'
 import { sentence } from './format'
 import type { Loaded } from './load'
 import { homeLink, workspaceLink } from './route'
+import { useKept } from './store'
 
 export interface Showing<T> {
 	of: Loaded<T>
@@ -128,7 +129,12 @@ export function FeedMark({ state }: { state: FeedState }) {
 }
 
 /** The cursors of the pages up to the shown one, the last of which is its own. */
-export type Cursors = [cursors: string[], set: (cursors: string[]) => void]
+export type Cursors = readonly [cursors: string[], set: (cursors: string[]) => void]
+
+const firstPage: string[] = []
+
+/** The cursors of a list, of which a view may show several, one at a time. */
+export const useCursors = (list?: string): Cursors => useKept('cursors', firstPage, list)
 
 /** Leads to the first page from a last one that has become empty, and from one whose cursor is refused. */
 export function useFirstPage<T extends { next_cursor: string | null }>(

@@ -154,6 +154,29 @@ test('an emptied page of entries, and one whose cursor is refused, lead to the f
 	await close(page)
 })
 
+test('Back leads to the page of entries that was left, with what was selected', async () => {
+	const page = await open(browser, `${tidemark.url}#/dead-letters`)
+	await page.route('**/v1/dlq?each=*', route => {
+		const second = route.request().url().includes('cursor=c')
+		const entries = [{ ...entry, entry: second ? '0:2' : '0:1' }]
+		return route.fulfill({ json: { entries, next_cursor: second ? null : 'c', total: 2 } })
+	})
+	await at(page, '#/dead-letters?each=true')
+	await page.getByLabel('Select 0:1').check()
+	await button(page, 'Next page').click()
+	await page.getByRole('link', { name: '0:2' }).click()
+	await page.getByRole('heading', { name: 'There is no such dead letter' }).waitFor()
+	await page.goBack()
+	await page.getByRole('link', { name: '0:2' }).waitFor()
+	await button(page, 'Dry run of 1 selected').waitFor()
+	await button(page, 'Previous page').click()
+	assert.ok(await page.getByLabel('Select 0:1').isChecked())
+	await at(page, '#/dead-letters?each=true&reason=x') // another list
+	await page.getByRole('link', { name: '0:1' }).waitFor()
+	await button(page, 'Dry run of all').waitFor()
+	await close(page)
+})
+
 test('the last jobs are asked for again while one runs', async () => {
 	const page = await open(browser, tidemark.url)
 	let state = 'running'
