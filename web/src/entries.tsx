@@ -32,6 +32,7 @@ export function Entries({ route: { query } }: { route: Route }) {
 	useFirstPage(pages, list, page => page.entries)
 
 	const [reason, sink] = [query.get('reason') ?? '', query.get('sink') ?? '']
+	const all = query.has('resolved') ? 'all open ones' : 'all'
 	const choose = (ids: string[], add: boolean) => {
 		const next = new Set(chosen)
 		for (const id of ids) add ? next.add(id) : next.delete(id)
@@ -62,7 +63,7 @@ export function Entries({ route: { query } }: { route: Route }) {
 							{chosen.size > 0 ? (
 								<DryRun selection={{ entries: [...chosen] }} entries={`${count(chosen.size)} selected`} />
 							) : (
-								<DryRun selection={selectionOf(query)} entries={query.has('resolved') ? 'all open ones' : 'all'} />
+								<DryRun selection={selectionOf(query)} entries={all} />
 							)}
 							<Table of={page.entries} {...{ chosen, choose }} />
 							<Pages of={pages} next={page.next_cursor} />

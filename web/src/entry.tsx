@@ -1,5 +1,14 @@
 import type { ComponentChildren } from 'preact'
-import { DeadLettersShown, DryRun, type Entry as Letter, entryPath, isPosition, Place, PositionOf, Resolved } from './deadletters'
+import {
+	DeadLettersShown,
+	DryRun,
+	type Entry as Letter,
+	entryPath,
+	isPosition,
+	Place,
+	PositionOf,
+	Resolved,
+} from './deadletters'
 import { count, textOf, Time } from './format'
 import { indented, member } from './json'
 import { useLoad } from './load'

@@ -65,9 +65,10 @@ export function Event({ route }: { route: Route }) {
 	const { data } = found
 	const { stopped, again } = useSlowingPoll(found, isPending)
 	const place = inWorkspace(workspace)
+	if (data?.file_id) place.push([fileLink(workspace, data.file_id), data.after?.name ?? data.file_id])
 	return (
 		<>
-			<Crumbs of={data?.file_id ? [...place, [fileLink(workspace, data.file_id), data.after?.name ?? data.file_id]] : place} />
+			<Crumbs of={place} />
 			<h1>Event {position}</h1>
 			<Shown of={found} missing="There is no such event">
 				{trace => (

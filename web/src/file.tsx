@@ -103,7 +103,8 @@ function Versions({ of, workspace }: { of: Version[]; workspace: string }) {
 								{v.late && ' (late)'}
 								{v.cause && (
 									<>
-										, by <a href={eventLink(workspace, v.cause.position)}>{eventName(v.cause.event)}</a> of {v.cause.folder_id}
+										, by <a href={eventLink(workspace, v.cause.position)}>{eventName(v.cause.event)}</a> of{' '}
+										{v.cause.folder_id}
 									</>
 								)}
 								<div class="second">

@@ -165,7 +165,12 @@ function Confirm({ of }: { of: JobState }) {
 						: 'They will not be listed or replayed any more. Their records stay until retention removes them.'}
 				</p>
 				<Fields of={selected(of)} />
-				{!all && <p>It has more results than are kept, so the same selection is used again: what became a dead letter since is included.</p>}
+				{!all && (
+					<p>
+						The dry run has more results than are kept, so its selection is used again. What became a dead letter since
+						then is included.
+					</p>
+				)}
 				<form
 					class="bar"
 					onSubmit={event => {

@@ -105,7 +105,7 @@ export function Command({ children }: { children: string }) {
 		<span class="command">
 			<code>{children}</code>
 			{navigator.clipboard && (
-				<button type="button" class="small" aria-label={`Copy the command ${children}`} onClick={() => void copy()}>
+				<button type="button" class="small" aria-label={`Copy the command ${children}`} onClick={copy}>
 					{copied || 'Copy'}
 				</button>
 			)}

@@ -24,6 +24,8 @@ const places: [link: string, name: string, views: Route['name'][]][] = [
 	[deadLettersLink, 'Dead letters', ['reasons', 'entries', 'entry', 'job']],
 ]
 
+const current = (view: number) => (view === 0 ? 'page' : view > 0 ? 'true' : undefined)
+
 /** A new view is read from its heading, and the next Tab begins there. */
 function focusHeading() {
 	const heading = document.querySelector<HTMLElement>('main h1')
@@ -52,7 +54,7 @@ export function Shell() {
 				</a>
 				<nav aria-label="Main">
 					{places.map(([link, name, views]) => (
-						<a key={link} href={link} aria-current={views.indexOf(at.name) < 0 ? undefined : at.name === views[0] ? 'page' : 'true'}>
+						<a key={link} href={link} aria-current={current(views.indexOf(at.name))}>
 							{name}
 						</a>
 					))}
