@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -49,11 +50,13 @@ type jobSummary struct {
 	Ended    *time.Time `json:"ended_at,omitempty"`
 }
 
-// A jobReport is a job with its first results.
+// A jobReport is a job with what was posted and its first results.
 type jobReport struct {
 	jobSummary
-	Results []Outcome `json:"results"`
-	More    int       `json:"more_results"` // that are not in Results
+	Selection selectors      `json:"selection"`
+	Counts    map[string]int `json:"counts"` // of all results, by Outcome.Result
+	Results   []Outcome      `json:"results"`
+	More      int            `json:"more_results"` // that are not in Results
 }
 
 // A job is a replay or a drop that outlives its request.
@@ -99,8 +102,8 @@ func (j *jobs) run(ctx context.Context) error {
 	return nil
 }
 
-// start starts a job. Only one at a time may write: two would send the same entries.
-func (j *jobs) start(action string, f Filter, o Options) (jobReport, error) {
+// start starts the job of a request. Only one at a time may write: two would send the same entries.
+func (j *jobs) start(q *jobRequest, f Filter, o Options) (jobReport, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !j.open {
@@ -121,16 +124,26 @@ func (j *jobs) start(action string, f Filter, o Options) (jobReport, error) {
 	}
 	j.started++
 	ctx, cancel := context.WithCancel(context.Background())
-	next := &job{cancel: cancel, jobReport: jobReport{Results: []Outcome{}, jobSummary: jobSummary{
-		ID: fmt.Sprintf("%s%d", j.prefix, j.started), Action: action, DryRun: !o.Yes, State: stateRunning,
-		Started: time.Now().UTC(),
-	}}}
+	next := &job{cancel: cancel, jobReport: jobReport{
+		Selection: q.selectors, Counts: map[string]int{}, Results: []Outcome{},
+		jobSummary: jobSummary{
+			ID: fmt.Sprintf("%s%d", j.prefix, j.started), Action: q.Action, DryRun: !o.Yes, State: stateRunning,
+			Started: time.Now().UTC(),
+		},
+	}}
 	j.list = append(j.list, next)
 	j.running.Go(func() {
 		defer cancel()
 		j.work(ctx, next, f, o)
 	})
-	return next.jobReport, nil
+	return next.report(), nil
+}
+
+// report returns a copy that later results do not change. The slice of results is only appended to.
+func (j *job) report() jobReport {
+	report := j.jobReport
+	report.Counts = maps.Clone(report.Counts)
+	return report
 }
 
 // work runs a job to its end, once there are few enough others.
@@ -150,6 +163,7 @@ func (j *jobs) work(ctx context.Context, next *job, f Filter, o Options) {
 	o.Each = func(outcome Outcome) {
 		j.mu.Lock()
 		defer j.mu.Unlock()
+		next.Counts[outcome.Result]++
 		if next.Done++; len(next.Results) < maxResults {
 			next.Results = append(next.Results, outcome)
 		} else {
@@ -188,7 +202,7 @@ func (j *jobs) get(id string) (jobReport, error) {
 	if err != nil {
 		return jobReport{}, err
 	}
-	return found.jobReport, nil // results are only appended
+	return found.report(), nil
 }
 
 func (j *jobs) find(id string) (*job, error) {

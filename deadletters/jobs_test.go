@@ -34,6 +34,9 @@ type answeredJob struct {
 	Ended    *time.Time `json:"ended_at"`
 	Results  []deadletters.Outcome
 	More     int `json:"more_results"`
+
+	Selection json.RawMessage
+	Counts    map[string]int
 }
 
 // serve returns the handler of a queue, and a function that ends its jobs as the end of the process does.
@@ -73,7 +76,8 @@ func post(t *testing.T, h *deadletters.Handler, body string) string {
 		t.Fatalf("%s: %d %s, %v", body, w.Code, w.Body, err)
 	}
 	path := w.Header().Get("Location")
-	if path != "/v1/dlq/jobs/"+job.Job || job.State != "running" || job.Started.IsZero() || job.Results == nil {
+	if path != "/v1/dlq/jobs/"+job.Job || job.State != "running" || job.Started.IsZero() || job.Results == nil ||
+		job.Counts == nil {
 		t.Fatalf("%s: Location %q, %s", body, path, w.Body)
 	}
 	return path
@@ -125,6 +129,13 @@ func TestJobs(t *testing.T) {
 			job.More != 0 || job.Error != "" {
 			t.Errorf("%s: %+v", body, job)
 		}
+		counts := map[string]int{}
+		for _, outcome := range want {
+			counts[outcome.Result]++
+		}
+		if diff := cmp.Diff(counts, job.Counts); diff != "" {
+			t.Errorf("%s: counts (-want +got):\n%s", body, diff)
+		}
 		details := cmpopts.IgnoreFields(deadletters.Outcome{}, "Detail", "WorkspaceID")
 		if diff := cmp.Diff(want, job.Results, details, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", body, diff)
@@ -164,6 +175,24 @@ func TestJobs(t *testing.T) {
 	newest, _ := list[0].(map[string]any)
 	if _, with := newest["results"]; with || newest["action"] != "drop" || newest["dry_run"] != false {
 		t.Errorf("the newest is %v", newest)
+	}
+}
+
+// A job reports what was posted, so that a job after a dry run can have the same selection.
+func TestAJobHasItsSelection(t *testing.T) {
+	b := newBench(t)
+	h, _ := serve(t, b.queue)
+	all := `"reasons":["not_json","x"],"sinks":["search"],"workspace_id":"w","event_id":"e",` +
+		`"entries":["1:5","` + b.s.Index.Name + `/1:7@search"],"since":"2026-11-30T10:00:00Z"`
+	for posted, want := range map[string]string{
+		`{"action":"drop","dry_run":true}`:                      `{}`,
+		`{"action":"replay","rate":5,"force":true,` + all + `}`: `{` + all + `}`,
+	} {
+		path := post(t, h, posted)
+		if got := string(read(t, h, path).Selection); got != want {
+			t.Errorf("%s: %s, want %s", posted, got, want)
+		}
+		awaitJob(t, h, path, ended)
 	}
 }
 
@@ -295,8 +324,10 @@ func TestLimitsOfJobs(t *testing.T) {
 	}
 	b.put(t, records...)
 	job := awaitJob(t, h, post(t, h, `{"action":"drop","dry_run":false}`), ended)
-	if job.Selected != 1003 || job.Done != 1003 || len(job.Results) != 1000 || job.More != 3 {
-		t.Errorf("%d selected, %d done, %d results and %d more", job.Selected, job.Done, len(job.Results), job.More)
+	if job.Selected != 1003 || job.Done != 1003 || len(job.Results) != 1000 || job.More != 3 ||
+		!cmp.Equal(job.Counts, map[string]int{"dropped": 1003}) {
+		t.Errorf("%d selected, %d done, %d results and %d more, %v", job.Selected, job.Done, len(job.Results), job.More,
+			job.Counts)
 	}
 }
 

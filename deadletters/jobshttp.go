@@ -25,7 +25,7 @@ func (h *Handler) startJob(r *http.Request, prefix string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	started, err := h.jobs.start(q.Action, filter, options)
+	started, err := h.jobs.start(&q, filter, options)
 	if err != nil {
 		return nil, err // not started: a job without an id would be encoded as a result
 	}

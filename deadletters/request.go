@@ -16,17 +16,22 @@ import (
 	"tidemark/problem"
 )
 
+// The selectors of a request, as they were posted.
+type selectors struct {
+	Reasons     []string `json:"reasons,omitempty"`
+	Sinks       []string `json:"sinks,omitempty"`
+	WorkspaceID *string  `json:"workspace_id,omitempty"`
+	EventID     *string  `json:"event_id,omitempty"`
+	Entries     []string `json:"entries,omitempty"`
+	Since       *string  `json:"since,omitempty"`
+}
+
 // A request is the body of a POST.
 type request struct {
-	Reasons     []string `json:"reasons"`
-	Sinks       []string `json:"sinks"`
-	WorkspaceID *string  `json:"workspace_id"`
-	EventID     *string  `json:"event_id"`
-	Entries     []string `json:"entries"`
-	Since       *string  `json:"since"`
-	DryRun      *bool    `json:"dry_run"` // absent is true
-	Rate        float64  `json:"rate"`    // replay only
-	Force       bool     `json:"force"`   // replay only
+	selectors
+	DryRun *bool   `json:"dry_run"` // absent is true
+	Rate   float64 `json:"rate"`    // replay only
+	Force  bool    `json:"force"`   // replay only
 
 	all bool
 }

@@ -1,11 +1,12 @@
 // What the page knows of the server: whether it answers, how far it is behind, and whether it wants a token.
-import { type Failure, get, type Status } from './api'
+import { type Failure, failureOf, get, type Status } from './api'
 import { Store } from './store'
 
 export interface Connection {
 	failure?: Failure // of a request that is tried again
 	answered?: number // time of the last answer
 	status?: Status
+	unknown?: Failure // of the last request for the status
 }
 
 export const connection = new Store<Connection>({})
@@ -16,7 +17,7 @@ const failing = new Map<string, Failure>() // by what was asked for
 /** Notes how a request ended. What fails is asked for again, or forgotten. */
 export function note(what: string, failure?: Failure) {
 	if (failure?.status === 401) signedOut.set(true)
-	if (failure?.passing) failing.set(what, failure)
+	if (failure?.temporary) failing.set(what, failure)
 	else failing.delete(what)
 	if (!failure) {
 		for (const [other, { status }] of failing) if (status === 0) failing.delete(other) // the server answers again
@@ -31,6 +32,13 @@ export function forgetFailure(what: string) {
 
 function publish(news: Partial<Connection>) {
 	connection.set({ ...connection.get(), ...news, failure: failing.values().next().value })
+}
+
+/** The failure of a request that is not repeated. */
+export function refused(error: unknown): Failure {
+	const failure = failureOf(error)
+	if (failure.status === 401) signedOut.set(true)
+	return failure
 }
 
 /** The greatest lag of the partitions, in seconds. */
@@ -48,12 +56,14 @@ export function pollStatus(): () => void {
 		clearTimeout(timer)
 		if (document.hidden || signedOut.get()) return
 		try {
-			const status = await get<Status>(path, stop.signal)
-			connection.set({ ...connection.get(), status })
+			const status = await get<Status>(path, stop)
+			connection.set({ ...connection.get(), status, unknown: undefined })
 			note(path)
 		} catch (error) {
 			if (stop.signal.aborted) return
-			note(path, error as Failure)
+			const unknown = failureOf(error)
+			connection.set({ ...connection.get(), unknown })
+			note(path, unknown)
 		}
 		clearTimeout(timer)
 		timer = setTimeout(poll, connection.get().failure ? pollWhileFailing : pollEvery)

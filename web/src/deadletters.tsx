@@ -1,136 +1,200 @@
-import { useEffect } from 'preact/hooks'
-import { connection } from './connection'
-import { DeadLettersShown, type Group, type JobSummary, jobsPath, path, reasonOf } from './dlq'
-import { count, Time } from './format'
-import { useLoad } from './load'
-import { deadLettersLink, entriesLink, entryLink, jobLink } from './route'
-import { useStore } from './store'
+// Dead letters in the query API: shapes and paths, and what their views share.
+import { useEffect, useRef, useState } from 'preact/hooks'
+import { type Failure, post } from './api'
+import { refused } from './connection'
+import { sentence } from './format'
+import { Command, Crumbs, Shown, type Showing } from './parts'
+import { deadLettersLink, eventLink, jobLink } from './route'
 
-/** The dead letters by reason and sink. */
-export function Reasons() {
-	const list = useLoad<{ entries: number; reasons: Group[] }>(path)
-	const jobs = useLoad<{ jobs: JobSummary[] }>(jobsPath)
-	const { status } = useStore(connection)
-	useEffect(() => {
-		list.reload()
-		jobs.reload()
-	}, [status?.dead_lettered])
+/** An entry is a source record that was dead-lettered, and the sink that rejected it if one did. */
+export interface Entry {
+	entry: string
+	reason: string
+	message?: string
+	sink?: string
+	answer?: string
+	workspace_id?: string
+	event_id?: string
+	first_failed_at: string
+	last_failed_at: string
+	times: number
+	dlq_position: string
+	resolved?: string
+	replayed_to?: string
+	value_omitted?: number
+}
+
+export interface Group {
+	reason: string
+	sink?: string
+	entries: number
+	records: number
+	first_failed_at: string
+	last_failed_at: string
+	example: Entry
+}
+
+export interface EntryPage {
+	entries: Entry[]
+	next_cursor: string | null
+	total: number
+}
+
+export interface Outcome {
+	entry: string
+	result: 'would_replay' | 'replayed' | 'would_drop' | 'dropped' | 'skipped' | 'failed'
+	detail?: string
+	replayed_to?: string
+	workspace_id?: string
+}
+
+export type Action = 'replay' | 'drop'
+
+export interface JobSummary {
+	job: string
+	action: Action
+	dry_run: boolean
+	state: 'running' | 'done' | 'failed' | 'canceled'
+	error?: string
+	selected: number
+	done: number
+	started_at: string
+	ended_at?: string
+}
+
+export interface JobState extends JobSummary {
+	selection: Selection
+	counts: Partial<Record<Outcome['result'], number>>
+	results: Outcome[]
+	more_results: number
+}
+
+export const path = 'v1/dlq'
+export const jobsPath = `${path}/jobs`
+export const entryPath = (entry: string) => `${path}/${encodeURIComponent(entry)}`
+export const jobPath = (job: string) => `${jobsPath}/${encodeURIComponent(job)}`
+
+export const reasonOf = (e: { reason: string; sink?: string }) => e.reason + (e.sink ? ` (${e.sink})` : '')
+
+/** Whether it is a position in the events topic: entries of sinks are in other topics, and name them. */
+export const isPosition = (position: string) => /^\d+:\d+$/.test(position)
+
+/** A position, as a link to its event if there is one. */
+export function PositionOf({ position, workspace }: { position: string; workspace?: string }) {
+	if (!workspace || !isPosition(position)) return <>{position}</>
+	return <a href={eventLink(workspace, position)}>{position}</a>
+}
+
+/** What became of an entry. */
+export function Resolved({ of }: { of: Entry }) {
 	return (
 		<>
-			<h1>Dead letters</h1>
-			<DeadLettersShown of={list}>
-				{({ entries, reasons }) => (
-					<>
-						{entries === 0 ? (
-							<div class="state">
-								<h2>There are no dead letters</h2>
-								<p>Every event could be read, and no destination of a sink has rejected a record.</p>
-							</div>
-						) : (
-							<Groups of={reasons} />
-						)}
-						<p>
-							<a href={entriesLink({})}>All entries</a>, or{' '}
-							<a href={entriesLink({ resolved: 'true' })}>also those that were replayed or dropped</a>
-						</p>
-						{jobs.data && jobs.data.jobs.length > 0 && <Jobs of={jobs.data.jobs} />}
-					</>
-				)}
-			</DeadLettersShown>
+			{of.resolved ?? 'open'}
+			{of.replayed_to && (
+				<>
+					{' to '}
+					<PositionOf position={of.replayed_to} workspace={of.workspace_id} />
+				</>
+			)}
 		</>
 	)
 }
 
-function Groups({ of }: { of: Group[] }) {
+export const Place = () => <Crumbs of={[[deadLettersLink, 'Dead letters']]} />
+
+/** What a view of dead letters shows: also why this server or token has none. */
+export function DeadLettersShown<T>(props: Showing<T>) {
+	switch (props.of.failure?.status) {
+		case 403:
+			return (
+				<div class="state">
+					<h2>Not allowed with this token</h2>
+					<p>
+						Dead letters are those of all workspaces. They need a token with the right <code>admin</code> for all
+						workspaces, which is made by:
+					</p>
+					<Command>tidemark token hash --name operator --workspace '*' --right read,admin</Command>
+				</div>
+			)
+		case 501:
+			return (
+				<div class="state">
+					<h2>This server does not show dead letters</h2>
+					<p>To see and replay them here, start it with:</p>
+					<Command>tidemark serve --dead-letters</Command>
+					<p>Without it, these commands list and replay them:</p>
+					<Command>tidemark dlq list</Command> <Command>tidemark dlq replay</Command>
+				</div>
+			)
+		default:
+			return <Shown {...props} />
+	}
+}
+
+/** Which entries a job is for: the names are those of the API. */
+export interface Selection {
+	reasons?: string[]
+	sinks?: string[]
+	entries?: string[]
+	workspace_id?: string
+	event_id?: string
+	since?: string
+}
+
+/** Starts jobs, one at a time, and leads to the view of the job. */
+export function useStart() {
+	const [busy, setBusy] = useState(false)
+	const [failure, setFailure] = useState<Failure>()
+	const shown = useRef(true)
+	useEffect(() => () => void (shown.current = false), [])
+	const start = async (action: Action, dryRun: boolean, selection: Selection) => {
+		setBusy(true)
+		setFailure(undefined)
+		try {
+			const started = await post<JobState>(jobsPath, { action, dry_run: dryRun, ...selection })
+			if (shown.current) location.hash = jobLink(started.job)
+		} catch (error) {
+			setFailure(refused(error))
+		}
+		setBusy(false)
+	}
+	return { busy, failure, start }
+}
+
+export function Refusal({ of }: { of?: Failure }) {
 	return (
-		<div class="wide" role="region" tabIndex={0} aria-label="Reasons">
-			<table>
-				<thead>
-					<tr>
-						<th scope="col">Reason</th>
-						<th scope="col" class="number">Entries</th>
-						<th scope="col" class="extra">First</th>
-						<th scope="col" class="extra">Last</th>
-						<th scope="col">What to fix</th>
-						<th scope="col" class="extra">Example</th>
-					</tr>
-				</thead>
-				<tbody>
-					{of.map(g => (
-						<tr key={reasonOf(g)}>
-							<td class="text">
-								<a data-row href={entriesLink(queryOf(g))}>
-									{reasonOf(g) || 'not given'}
-								</a>
-							</td>
-							<td class="number">{count(g.entries)}</td>
-							<td class="extra">
-								<Time at={g.first_failed_at} />
-							</td>
-							<td class="extra">
-								<Time at={g.last_failed_at} />
-							</td>
-							<td class="text">{g.example.message ?? '–'}</td>
-							<td class="extra">
-								<a href={entryLink(g.example.entry)}>{g.example.entry}</a>
-							</td>
-						</tr>
-					))}
-				</tbody>
-			</table>
-		</div>
+		<p class="refusal" role="alert">
+			{of && sentence(of.detail)}
+		</p>
 	)
 }
 
-/** Entries without a reason cannot be selected by it: they are among all. */
-const queryOf = ({ reason, sink }: Group): Record<string, string> =>
-	reason ? { reason, ...(sink && { sink }) } : {}
-
-const shown = 10
-
-function Jobs({ of }: { of: JobSummary[] }) {
+/** Starts a dry run. Only its view offers to do what it shows. */
+export function DryRun(props: { selection: Selection; entries: string }) {
+	const { busy, failure, start } = useStart()
+	const [action, setAction] = useState<Action>('replay')
 	return (
 		<>
-			<h2>Last jobs</h2>
-			<div class="wide" role="region" tabIndex={0} aria-label="Last jobs">
-				<table>
-					<thead>
-						<tr>
-							<th scope="col">Started</th>
-							<th scope="col">Job</th>
-							<th scope="col">State</th>
-							<th scope="col" class="number">Entries</th>
-						</tr>
-					</thead>
-					<tbody>
-						{of.slice(0, shown).map(j => (
-							<tr key={j.job}>
-								<td>
-									<a data-row href={jobLink(j.job)}>
-										<Time at={j.started_at} />
-									</a>
-								</td>
-								<td class="word">
-									{j.action}
-									{j.dry_run && ', dry run'}
-								</td>
-								<td class={j.state === 'failed' ? 'bad word' : 'word'}>{j.state}</td>
-								<td class="number">
-									{count(j.done)} of {count(j.selected)}
-								</td>
-							</tr>
-						))}
-					</tbody>
-				</table>
-			</div>
+			<form
+				class="bar"
+				onSubmit={event => {
+					event.preventDefault()
+					void start(action, true, props.selection)
+				}}
+			>
+				<label>
+					Action
+					<select value={action} onChange={event => setAction(event.currentTarget.value as Action)}>
+						<option value="replay">replay</option>
+						<option value="drop">drop</option>
+					</select>
+				</label>
+				<button type="submit" disabled={busy}>
+					Dry run of {props.entries}
+				</button>
+				<span class="faint">A dry run changes nothing: it shows what would be done with each entry.</span>
+			</form>
+			<Refusal of={failure} />
 		</>
-	)
-}
-
-export function Crumbs() {
-	return (
-		<nav class="crumbs" aria-label="Place">
-			<a href={deadLettersLink}>Dead letters</a>
-		</nav>
 	)
 }

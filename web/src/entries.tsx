@@ -1,26 +1,38 @@
-import { useEffect, useState } from 'preact/hooks'
 import { connection } from './connection'
-import { Crumbs } from './deadletters'
-import { DeadLettersShown, DryRun, type Entry, type EntryPage, path, reasonOf, type Selection } from './dlq'
-import { count, Time } from './format'
-import { useLoad } from './load'
-import { Pages } from './parts'
+import {
+	DeadLettersShown,
+	DryRun,
+	type Entry,
+	type EntryPage,
+	path,
+	Place,
+	reasonOf,
+	Resolved,
+	type Selection,
+} from './deadletters'
+import { count, entries, Time } from './format'
+import { useLoad, useReloadOn } from './load'
+import { Pages, useCursors, useFirstPage } from './parts'
 import { entryLink, type Route, workspaceLink } from './route'
-import { useStore } from './store'
+import { useKept, useStore } from './store'
+
+const none: ReadonlySet<string> = new Set()
 
 /** The dead letters one by one: those of a reason and sink, or all. */
 export function Entries({ route: { query } }: { route: Route }) {
-	const [cursors, setCursors] = useState<string[]>([])
-	const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set())
+	const pages = useCursors()
+	const [chosen, setChosen] = useKept<ReadonlySet<string>>('chosen', none)
 	const asked = new URLSearchParams(query)
 	asked.set('limit', '50')
-	const cursor = cursors.at(-1)
+	const cursor = pages[0].at(-1)
 	if (cursor) asked.set('cursor', cursor)
 	const list = useLoad<EntryPage>(`${path}?${asked}`)
 	const { status } = useStore(connection)
-	useEffect(() => list.reload(), [status?.dead_lettered])
+	useReloadOn(status?.dead_lettered, list.reload)
+	useFirstPage(pages, list, page => page.entries)
 
 	const [reason, sink] = [query.get('reason') ?? '', query.get('sink') ?? '']
+	const all = query.has('resolved') ? 'all open ones' : 'all'
 	const choose = (ids: string[], add: boolean) => {
 		const next = new Set(chosen)
 		for (const id of ids) add ? next.add(id) : next.delete(id)
@@ -28,7 +40,7 @@ export function Entries({ route: { query } }: { route: Route }) {
 	}
 	return (
 		<>
-			<Crumbs />
+			<Place />
 			<h1>{reason ? reasonOf({ reason, sink }) : 'All dead letters'}</h1>
 			<DeadLettersShown of={list}>
 				{page =>
@@ -37,12 +49,12 @@ export function Entries({ route: { query } }: { route: Route }) {
 					) : (
 						<>
 							<p>
-								{count(page.total)} {page.total === 1 ? 'entry' : 'entries'}
+								{entries(page.total)}
 								{query.has('resolved') && ', also those that were replayed or dropped'}
 								{chosen.size > 0 && (
 									<>
 										, {count(chosen.size)} selected{' '}
-										<button type="button" class="small" onClick={() => setChosen(new Set())}>
+										<button type="button" class="small" onClick={() => setChosen(none)}>
 											Select none
 										</button>
 									</>
@@ -51,10 +63,10 @@ export function Entries({ route: { query } }: { route: Route }) {
 							{chosen.size > 0 ? (
 								<DryRun selection={{ entries: [...chosen] }} entries={`${count(chosen.size)} selected`} />
 							) : (
-								<DryRun selection={selectionOf(query)} query={query} entries="all" />
+								<DryRun selection={selectionOf(query)} entries={all} />
 							)}
 							<Table of={page.entries} {...{ chosen, choose }} />
-							<Pages of={[cursors, setCursors]} next={page.next_cursor} />
+							<Pages of={pages} next={page.next_cursor} />
 						</>
 					)
 				}
@@ -64,7 +76,7 @@ export function Entries({ route: { query } }: { route: Route }) {
 }
 
 /** The selection of the query of a view, as the body of a job has it. */
-export function selectionOf(query: URLSearchParams): Selection {
+function selectionOf(query: URLSearchParams): Selection {
 	const [workspace_id, event_id, since] = ['workspace_id', 'event_id', 'since'].map(name => query.get(name) ?? undefined)
 	const all = (name: string) => (query.has(name) ? query.getAll(name) : undefined)
 	return { reasons: all('reason'), sinks: all('sink'), entries: all('entry'), workspace_id, event_id, since }
@@ -77,6 +89,7 @@ interface Choice {
 
 function Table({ of, chosen, choose }: { of: Entry[] } & Choice) {
 	const open = of.filter(e => !e.resolved).map(e => e.entry)
+	const resolved = open.length < of.length
 	return (
 		<div class="wide" role="region" tabIndex={0} aria-label="Entries">
 			<table class="entries">
@@ -95,7 +108,8 @@ function Table({ of, chosen, choose }: { of: Entry[] } & Choice) {
 						<th scope="col" class="extra">Last failed</th>
 						<th scope="col" class="extra">Workspace</th>
 						<th scope="col" class="extra">Event id</th>
-						<th scope="col">What to fix</th>
+						<th scope="col">Message</th>
+						{resolved && <th scope="col">Outcome</th>}
 					</tr>
 				</thead>
 				<tbody>
@@ -123,10 +137,13 @@ function Table({ of, chosen, choose }: { of: Entry[] } & Choice) {
 							<td class="extra">
 								{e.workspace_id ? <a href={workspaceLink(e.workspace_id)}>{e.workspace_id}</a> : '–'}
 							</td>
-							<td class="extra">{e.event_id ?? '–'}</td>
-							<td class="text">
-								{e.resolved ? `${e.resolved}${e.replayed_to ? ` to ${e.replayed_to}` : ''}` : (e.message ?? '–')}
-							</td>
+							<td class="extra id">{e.event_id ?? '–'}</td>
+							<td class="text">{e.message ?? '–'}</td>
+							{resolved && (
+								<td>
+									<Resolved of={e} />
+								</td>
+							)}
 						</tr>
 					))}
 				</tbody>

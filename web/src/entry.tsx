@@ -1,12 +1,21 @@
 import type { ComponentChildren } from 'preact'
-import { Crumbs } from './deadletters'
-import { DeadLettersShown, DryRun, type Entry as Letter, entryPath, isEvent } from './dlq'
+import {
+	DeadLettersShown,
+	DryRun,
+	type Entry as Letter,
+	entryPath,
+	isPosition,
+	Place,
+	PositionOf,
+	Resolved,
+} from './deadletters'
 import { count, textOf, Time } from './format'
+import { indented, member } from './json'
 import { useLoad } from './load'
 import { Fields } from './parts'
-import { eventLink, type Route, workspaceLink } from './route'
+import { type Route, workspaceLink } from './route'
 
-/** The record of a dead letter. What is not JSON, or not UTF-8, is in the fields named base64. */
+/** The record of a dead letter. What is not UTF-8 is in the fields named base64, also a value that is not JSON. */
 interface Stored {
 	topic: string
 	partition: number
@@ -16,17 +25,28 @@ interface Stored {
 	key_base64?: string
 	headers: Record<string, string>
 	headers_base64?: Record<string, string>
-	value?: unknown
+	value?: string // its JSON as it is written
 	value_base64?: string
+}
+
+interface Found {
+	entry: Letter
+	record: Stored
+}
+
+function parse(json: string): Found {
+	const found = JSON.parse(json) as Found
+	found.record.value = member(member(json, 'record') ?? '', 'value')
+	return found
 }
 
 /** One dead letter, with its record. */
 export function Entry({ route }: { route: Route }) {
-	const id = route.file
-	const found = useLoad<{ entry: Letter; record: Stored }>(entryPath(id))
+	const id = route.id
+	const found = useLoad(entryPath(id), { parse })
 	return (
 		<>
-			<Crumbs />
+			<Place />
 			<h1>Dead letter {id}</h1>
 			<DeadLettersShown of={found} missing="There is no such dead letter">
 				{({ entry, record }) => (
@@ -62,27 +82,16 @@ function fields(e: Letter, r: Stored): [string, ComponentChildren][] {
 		['Event id', e.event_id],
 		['Failed', failed],
 		['Stored at', `${e.dlq_position} in ${r.topic}`],
-		['Key', r.key ?? r.key_base64],
+		r.key_base64 === undefined ? ['Key', r.key === '' ? 'empty' : (r.key ?? 'none')] : ['Key, base64', r.key_base64],
 	]
-}
-
-function Resolved({ of }: { of: Letter }) {
-	const to = of.replayed_to
-	return (
-		<>
-			{of.resolved}
-			{to && ' to '}
-			{to && (isEvent(to) && of.workspace_id ? <a href={eventLink(of.workspace_id, to)}>{to}</a> : to)}
-		</>
-	)
 }
 
 /** The event of an entry: of a sink's entry it is the one by which its record was written. */
 function EventOf({ of, record }: { of: Letter; record: Stored }) {
-	const written = (record.value as { position?: unknown } | undefined)?.position
-	const position = isEvent(of.entry) ? of.entry : of.sink && typeof written === 'string' ? written : ''
-	if (!of.workspace_id || !isEvent(position)) return <>not known</>
-	return <a href={eventLink(of.workspace_id, position)}>{position}</a>
+	const written = of.sink && record.value && member(record.value, 'position')
+	const position = isPosition(of.entry) ? of.entry : written && String(JSON.parse(written))
+	if (!position || !of.workspace_id || !isPosition(position)) return <>not known</>
+	return <PositionOf position={position} workspace={of.workspace_id} />
 }
 
 function Value({ of, entry }: { of: Stored; entry: Letter }) {
@@ -94,19 +103,19 @@ function Value({ of, entry }: { of: Stored; entry: Letter }) {
 			</p>
 		)
 	}
-	const binary = of.value_base64 !== undefined
 	return (
 		<>
-			{binary && <p class="faint">The value is not JSON. Bytes that are not UTF-8 are shown as �.</p>}
+			{of.value === undefined && <p class="faint">The value is not JSON. Bytes that are not UTF-8 are shown as �.</p>}
 			<pre class="record" tabIndex={0} aria-label="Value">
-				{binary ? textOf(of.value_base64 ?? '') : JSON.stringify(of.value, null, 2)}
+				{of.value === undefined ? textOf(of.value_base64 ?? '') : indented(of.value)}
 			</pre>
 		</>
 	)
 }
 
 function Headers({ of }: { of: Stored }) {
-	const all = Object.entries({ ...of.headers, ...of.headers_base64 }).sort(([a], [b]) => (a < b ? -1 : 1))
+	const binary = Object.entries(of.headers_base64 ?? {}).map(([name, value]) => [`${name}, base64`, value] as const)
+	const all = [...Object.entries(of.headers), ...binary].sort(([a], [b]) => (a < b ? -1 : 1))
 	if (all.length === 0) return <p class="faint">The record has none.</p>
-	return <Fields of={all} />
+	return <Fields of={all.map(([name, value]) => [name, value || 'empty'])} />
 }

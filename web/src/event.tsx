@@ -1,10 +1,11 @@
-// One event: webhook, position in the log, fold, and what each sink did with it.
+// One event: what was received, its position in the log, its fold, and what each sink did with it.
 import type { ComponentChildren } from 'preact'
 import { type File, workspacePath } from './api'
 import { sentence, shellWord, Time, valueOf } from './format'
-import { useLoad, usePoll } from './load'
-import { Command, Fields, Shown } from './parts'
-import { entryLink, eventLink, fileLink, homeLink, type Route, workspaceLink } from './route'
+import { indented, member } from './json'
+import { useLoad, useSlowingPoll } from './load'
+import { Command, Crumbs, Fields, inWorkspace, Shown } from './parts'
+import { entryLink, eventLink, fileLink, type Route } from './route'
 
 type Verdict =
 	| 'accepted'
@@ -36,7 +37,7 @@ interface Trace {
 	file_id?: string
 	sent_at: string | null
 	received_at: string
-	payload?: unknown
+	payload?: string // its JSON as it is written
 	verdict: Verdict
 	reason?: string
 	detail?: string
@@ -53,30 +54,27 @@ interface Trace {
 	sinks: Sink[]
 }
 
-const pollEvery = 2000 // milliseconds
+const patience = 25_000 // milliseconds: the server reads topics for at most 20 s
+
+const parse = (json: string): Trace => ({ ...JSON.parse(json), payload: member(json, 'payload') })
 
 export function Event({ route }: { route: Route }) {
-	const { workspace, file: position } = route
-	const found = useLoad<Trace>(`${workspacePath(workspace)}/events/${encodeURIComponent(position)}`, pollEvery)
+	const { workspace, id: position } = route
+	const path = `${workspacePath(workspace)}/events/${encodeURIComponent(position)}`
+	const found = useLoad(path, { timeout: patience, parse })
 	const { data } = found
-	usePoll(found, isPending)
+	const { stopped, again } = useSlowingPoll(found, isPending)
+	const place = inWorkspace(workspace)
+	if (data?.file_id) place.push([fileLink(workspace, data.file_id), data.after?.name ?? data.file_id])
 	return (
 		<>
-			<nav class="crumbs" aria-label="Place">
-				<a href={homeLink}>Workspaces</a> / <a href={workspaceLink(workspace)}>{workspace}</a>
-				{data?.file_id && (
-					<>
-						{' / '}
-						<a href={fileLink(workspace, data.file_id)}>{data.after?.name ?? data.file_id}</a>
-					</>
-				)}
-			</nav>
+			<Crumbs of={place} />
 			<h1>Event {position}</h1>
 			<Shown of={found} missing="There is no such event">
 				{trace => (
 					<>
 						<ol class="hops">
-							<Webhook of={trace} />
+							<Received of={trace} />
 							<Log of={trace} />
 							<Fold of={trace} />
 							{trace.sinks.map(s => (
@@ -88,7 +86,17 @@ export function Event({ route }: { route: Route }) {
 								</Hop>
 							)}
 						</ol>
-						{isPending(trace) && <p class="faint">Something is pending: the page asks again every 2 s.</p>}
+						{isPending(trace) && !stopped && (
+							<p class="faint">Something is pending: the page asks again, after 2 s to 30 s.</p>
+						)}
+						{isPending(trace) && stopped && (
+							<p>
+								Something is pending still, after 5 minutes.{' '}
+								<button type="button" class="small" onClick={again}>
+									Look again
+								</button>
+							</p>
+						)}
 						{trace.file_id && (
 							<Command>{`tidemark why ${shellWord(workspace)} ${shellWord(trace.file_id)}`}</Command>
 						)}
@@ -114,9 +122,9 @@ function Hop(props: { name: string; mark: string; tone?: Tone; children: Compone
 	)
 }
 
-function Webhook({ of }: { of: Trace }) {
+function Received({ of }: { of: Trace }) {
 	return (
-		<Hop name="Webhook" mark="received" tone="good">
+		<Hop name="Event" mark="received" tone="good">
 			<Fields
 				of={[
 					['Event', of.event],
@@ -133,7 +141,7 @@ function Webhook({ of }: { of: Trace }) {
 				<details>
 					<summary>Payload</summary>
 					<pre class="record" tabIndex={0} aria-label="Payload">
-						{JSON.stringify(of.payload, null, 2)}
+						{indented(of.payload)}
 					</pre>
 				</details>
 			)}
@@ -187,7 +195,7 @@ const verdicts: Record<Verdict, [mark: string, tone: Tone, meaning: string]> = {
 	accepted: ['accepted', 'good', 'It was folded into the state of the file.'],
 	late: ['late', 'good', 'It was folded.'], // the detail says what was kept
 	duplicate: ['duplicate', '', 'An event with the same id was accepted before, so this one has no effect.'],
-	passed: ['passed', 'good', 'It is not about a file. It changes no state, and is a notice for sinks.'],
+	passed: ['passed', 'good', 'It changes the state of no file, and is a notice for sinks.'],
 	unchanged: ['unchanged', '', 'It was folded, and changed nothing that clients see. The file has no new version.'],
 	dead_lettered: ['dead letter', 'bad', 'It could not be folded. It is kept unchanged, as a dead letter.'],
 	pending: ['pending', 'wait', 'The files processor has not committed past this position yet.'],
@@ -199,8 +207,9 @@ function Fold({ of }: { of: Trace }) {
 	return (
 		<Hop name="Fold" mark={mark} tone={tone}>
 			<p>
+				{of.verdict === 'passed' && !of.file_id && 'It names no file. '}
 				{meaning}
-				{of.detail && ` ${sentence(of.detail)}`}
+				{of.verdict !== 'passed' && of.detail && ` ${sentence(of.detail)}`}
 			</p>
 			<Fields
 				of={[

@@ -90,13 +90,13 @@ export class Feed {
 		this.on.state('retrying')
 		let wait = Math.min(2 ** this.failures++, longestWait)
 		try {
-			await get(`${this.path()}&limit=1`, this.stop.signal)
+			await get(`${this.path()}&limit=1`, this.stop)
 		} catch (error) {
 			if (!(error instanceof Failure) || this.stop.signal.aborted) return
 			note(this.name, error)
 			if (error.code === 'cursor_expired') this.cursor = latest
 			else if (error.code === 'unknown_workspace') this.cursor = beginning // once it exists, all of it is new
-			else if (!error.passing) wait = longestWait
+			else if (!error.temporary) wait = longestWait
 			wait = Math.max(wait, error.retryAfter)
 		}
 		if (!document.hidden && !this.stop.signal.aborted) {

@@ -1,18 +1,19 @@
 import type { ComponentChildren } from 'preact'
-import { useState } from 'preact/hooks'
 import { type File as State, filePath, type History, type Version } from './api'
 import { useFeed } from './feed'
-import { bytes, count, shellWord, Time, valueOf } from './format'
+import { bytes, count, eventName, shellWord, Time, valueOf } from './format'
 import { useLoad } from './load'
-import { Command, FeedMark, Fields, Pages, Shown } from './parts'
-import { eventLink, homeLink, type Route, workspaceLink } from './route'
+import { Command, Crumbs, FeedMark, Fields, inWorkspace, Pages, Shown, useCursors, useFirstPage } from './parts'
+import { eventLink, type Route } from './route'
 
 export function File({ route }: { route: Route }) {
-	const { workspace, file } = route
+	const { workspace, id: file } = route
 	const state = useLoad<State>(filePath(workspace, file))
-	const [cursors, setCursors] = useState<string[]>([])
-	const page = new URLSearchParams({ limit: '20', ...(cursors.length > 0 && { cursor: cursors.at(-1) }) })
+	const pages = useCursors()
+	const cursor = pages[0].at(-1)
+	const page = new URLSearchParams({ limit: '20', ...(cursor && { cursor }) })
 	const history = useLoad<History>(`${filePath(workspace, file)}/history?${page}`)
+	useFirstPage(pages, history, page => page.versions)
 	const reload = () => {
 		state.reload()
 		history.reload()
@@ -20,9 +21,7 @@ export function File({ route }: { route: Route }) {
 	const feed = useFeed(workspace, change => (change.file?.file_id ?? change.file_id) === file && reload(), reload)
 	return (
 		<>
-			<nav class="crumbs" aria-label="Place">
-				<a href={homeLink}>Workspaces</a> / <a href={workspaceLink(workspace)}>{workspace}</a>
-			</nav>
+			<Crumbs of={inWorkspace(workspace)} />
 			<h1>
 				{state.data?.name ?? file} <FeedMark state={feed} />
 			</h1>
@@ -44,7 +43,7 @@ export function File({ route }: { route: Route }) {
 					<>
 						{h.versions.length > 0 ? <Versions of={h.versions} workspace={workspace} /> : <p class="state">No change is kept.</p>}
 						<p class="faint">All changes from position {h.complete_from} on are kept.</p>
-						<Pages of={[cursors, setCursors]} next={h.next_cursor} />
+						<Pages of={pages} next={h.next_cursor} />
 					</>
 				)}
 			</Shown>
@@ -61,7 +60,7 @@ function fields(f: State): [string, ComponentChildren][] {
 		['Kind', f.kind ?? 'file'],
 		['Path', f.path],
 		['Name', f.name],
-		['Size', f.size === undefined ? undefined : `${bytes(f.size)} (${count(f.size)} bytes)`],
+		['Size', f.size === undefined ? undefined : `${bytes(f.size)} (${count(BigInt(f.size))} bytes)`],
 		['Type', f.mime],
 		['Hash', f.hash],
 		['Version', f.version],
@@ -84,37 +83,37 @@ function Versions({ of, workspace }: { of: Version[]; workspace: string }) {
 			<table>
 				<thead>
 					<tr>
-						<th class="number">Version</th>
-						<th>Time</th>
-						<th>Event</th>
-						<th>Actor</th>
-						<th>Changed</th>
-						<th>Position</th>
+						<th scope="col" class="number">Version</th>
+						<th scope="col" class="extra">Time</th>
+						<th scope="col">Event</th>
+						<th scope="col" class="extra">Actor</th>
+						<th scope="col" class="extra">Changed</th>
+						<th scope="col">Position</th>
 					</tr>
 				</thead>
 				<tbody>
 					{of.map(v => (
 						<tr key={v.position} data-version={v.version}>
 							<td class="number">{v.version}</td>
-							<td>
+							<td class="extra">
 								<Time at={v.at} />
 							</td>
-							<td title={v.event_id}>
-								{v.event}
+							<td title={`${v.event} ${v.event_id}`}>
+								{eventName(v.event)}
 								{v.late && ' (late)'}
 								{v.cause && (
 									<>
-										, by <a href={eventLink(workspace, v.cause.position)}>{v.cause.event}</a> of {v.cause.folder_id}
+										, by <a href={eventLink(workspace, v.cause.position)}>{eventName(v.cause.event)}</a> of{' '}
+										{v.cause.folder_id}
 									</>
 								)}
+								<div class="second">
+									<Changed of={v} />
+								</div>
 							</td>
-							<td>{v.actor_id ?? '–'}</td>
-							<td>
-								{Object.entries(v.changed).map(([name, { from, to }]) => (
-									<div key={name}>
-										{name}: {valueOf(from)} → {valueOf(to)}
-									</div>
-								))}
+							<td class="extra">{v.actor_id ?? '–'}</td>
+							<td class="extra">
+								<Changed of={v} />
 							</td>
 							<td>
 								<a data-row href={eventLink(workspace, v.position)}>
@@ -126,5 +125,17 @@ function Versions({ of, workspace }: { of: Version[]; workspace: string }) {
 				</tbody>
 			</table>
 		</div>
+	)
+}
+
+function Changed({ of }: { of: Version }) {
+	return (
+		<>
+			{Object.entries(of.changed).map(([name, { from, to }]) => (
+				<div key={name}>
+					{name}: {valueOf(from)} → {valueOf(to)}
+				</div>
+			))}
+		</>
 	)
 }

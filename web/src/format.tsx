@@ -1,9 +1,12 @@
+import type { Size } from './api'
+
 const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB']
 
-export function bytes(n: number | undefined): string {
-	if (n === undefined) return '–'
+/** A size with three digits. */
+export function bytes(size: Size | undefined): string {
+	if (size === undefined) return '–'
 	let unit = 0
-	let value = n
+	let value = Number(size)
 	while (value >= 1000 && unit < units.length - 1) {
 		value /= 1000
 		unit++
@@ -11,7 +14,12 @@ export function bytes(n: number | undefined): string {
 	return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`
 }
 
-export const count = (n: number) => n.toLocaleString('en')
+export const count = (n: number | bigint) => n.toLocaleString('en')
+
+export const entries = (n: number) => `${count(n)} ${n === 1 ? 'entry' : 'entries'}`
+
+/** The type of an event, without what all those of files begin with. */
+export const eventName = (event: string) => event.replace(/^workspace_storage_/, '')
 
 /** A duration in seconds, short. */
 export function duration(seconds: number): string {

@@ -1,7 +1,7 @@
 import type { Partition, Status } from './api'
 import { connection, lagOf } from './connection'
 import { count, duration } from './format'
-import { Command, Figure, Problem } from './parts'
+import { Command, Figure, Shown } from './parts'
 import { deadLettersLink } from './route'
 import { useStore } from './store'
 import { Bar } from './usage'
@@ -10,17 +10,13 @@ import { Bar } from './usage'
 export const late = 10
 
 export function Health() {
-	const { status, failure } = useStore(connection)
+	const { status, unknown } = useStore(connection)
 	return (
 		<>
 			<h1>Health</h1>
-			{status ? (
-				<Figures status={status} />
-			) : failure ? (
-				<Problem failure={failure} retry={() => location.reload()} />
-			) : (
-				<p class="state" role="status">Loading…</p>
-			)}
+			<Shown of={{ data: status, failure: unknown, retry: () => location.reload(), reload: () => {} }}>
+				{of => <Figures status={of} />}
+			</Shown>
 		</>
 	)
 }

@@ -1,20 +1,21 @@
-import { useEffect, useState } from 'preact/hooks'
+import { useState } from 'preact/hooks'
 import type { WorkspacePage } from './api'
 import { connection } from './connection'
 import { bytes, count, Time } from './format'
-import { useLoad } from './load'
-import { Command, Pages, Shown } from './parts'
+import { useLoad, useReloadOn } from './load'
+import { Command, Pages, Shown, useCursors, useFirstPage } from './parts'
 import { recent } from './recent'
 import { workspaceLink } from './route'
 import { useStore } from './store'
 
 export function Home() {
-	const pages = useState<string[]>([])
+	const pages = useCursors()
 	const cursor = pages[0].at(-1)
 	const asked = new URLSearchParams({ limit: '50', ...(cursor && { cursor }) })
 	const list = useLoad<WorkspacePage>(`v1/workspaces?${asked}`)
 	const { status } = useStore(connection)
-	useEffect(() => list.reload(), [status]) // as often as the status is polled
+	useReloadOn(status, list.reload) // as often as the status is polled
+	useFirstPage(pages, list, page => page.workspaces)
 	const ids = recent()
 	return (
 		<>

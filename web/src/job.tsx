@@ -1,35 +1,45 @@
 import { useRef, useState } from 'preact/hooks'
-import { type Failure, failureOf, remove } from './api'
-import { Crumbs } from './deadletters'
-import { DeadLettersShown, isEvent, type JobState, jobPath, type Outcome, Refusal, type Selection, useStart } from './dlq'
-import { selectionOf } from './entries'
-import { count, sentence, Time } from './format'
+import { type Failure, remove } from './api'
+import { refused } from './connection'
+import {
+	DeadLettersShown,
+	type JobState,
+	jobPath,
+	type Outcome,
+	Place,
+	PositionOf,
+	Refusal,
+	useStart,
+} from './deadletters'
+import { count, entries, sentence, Time } from './format'
 import { useLoad, usePoll } from './load'
-import { Figure } from './parts'
-import { deadLettersLink, entryLink, eventLink, type Route } from './route'
+import { Fields, Figure } from './parts'
+import { deadLettersLink, entryLink, type Route } from './route'
 
 const pollEvery = 1000 // milliseconds
 
 /** A job: its progress, and the result of each entry. That of a dry run offers to do what it shows. */
 export function Job({ route }: { route: Route }) {
-	const job = useLoad<JobState>(jobPath(route.file), pollEvery)
+	const job = useLoad<JobState>(jobPath(route.id), { every: pollEvery })
 	const { data } = job
+	const lost = data !== undefined && job.failure?.status === 404
 	usePoll(job, j => j.state === 'running')
 	return (
 		<>
-			<Crumbs />
+			<Place />
 			<h1>{data ? `${verb[data.action]}${data.dry_run ? ', dry run' : ''}` : 'Job'}</h1>
-			<DeadLettersShown of={job} missing="There is no such job">
+			<DeadLettersShown of={job} missing={lost ? 'The server has restarted since' : 'There is no such job'} keep>
 				{j => (
 					<>
-						<Progress of={j} reload={job.reload} />
+						{lost && j.state === 'running' && <p>This is what it had done when the server last answered:</p>}
+						<Progress of={j} lost={lost} reload={job.reload} />
 						<Counts of={j} />
-						{j.dry_run && j.state === 'done' && <Confirm of={j} query={route.query} />}
+						{j.dry_run && j.state === 'done' && <Confirm of={j} />}
 						{j.results.length > 0 && <Results of={j} />}
 						{j.more_results > 0 && (
 							<p class="faint">{count(j.more_results)} more results are not kept: a job keeps the first 1,000.</p>
 						)}
-						{j.state !== 'running' && (
+						{(j.state !== 'running' || lost) && (
 							<p>
 								<a href={deadLettersLink}>Dead letters that are left</a>
 							</p>
@@ -43,14 +53,14 @@ export function Job({ route }: { route: Route }) {
 
 const verb = { replay: 'Replay', drop: 'Drop' }
 
-function Progress({ of, reload }: { of: JobState; reload: () => void }) {
+function Progress({ of, lost, reload }: { of: JobState; lost: boolean; reload: () => void }) {
 	const [failure, setFailure] = useState<Failure>()
 	const cancel = async () => {
 		setFailure(undefined)
 		try {
 			await remove(jobPath(of.job))
 		} catch (error) {
-			setFailure(failureOf(error))
+			setFailure(refused(error))
 		}
 		reload()
 	}
@@ -61,7 +71,7 @@ function Progress({ of, reload }: { of: JobState; reload: () => void }) {
 					<span role="status">{progress(of)}</span>
 					<progress value={of.state === 'done' ? 1 : of.done} max={of.state === 'done' ? 1 : Math.max(1, of.selected)} />
 				</label>
-				{of.state === 'running' && (
+				{of.state === 'running' && !lost && (
 					<button type="button" onClick={() => void cancel()}>
 						Cancel
 					</button>
@@ -80,20 +90,22 @@ function Progress({ of, reload }: { of: JobState; reload: () => void }) {
 }
 
 function progress({ state, done, selected }: JobState): string {
-	const entries = `${count(done)} of ${count(selected)} entries`
+	const some = `${count(done)} of ${entries(selected)}`
 	switch (state) {
 		case 'running':
-			return selected === 0 ? 'Running: the dead letters are being read' : `Running: ${entries}`
+			return selected === 0 ? 'Running: the dead letters are being read' : `Running: ${some}`
 		case 'done':
-			return `Done: ${entries}`
+			return `Done: ${some}`
 		case 'canceled':
-			return `Canceled after ${entries}`
+			return `Canceled after ${some}`
 		default:
-			return `Failed after ${entries}`
+			return `Failed after ${some}`
 	}
 }
 
-const resultNames: Record<Outcome['result'], string> = {
+type Kind = Outcome['result']
+
+const resultNames: Record<Kind, string> = {
 	failed: 'failed',
 	skipped: 'skipped',
 	would_replay: 'would be replayed',
@@ -101,17 +113,17 @@ const resultNames: Record<Outcome['result'], string> = {
 	replayed: 'replayed',
 	dropped: 'dropped',
 }
+const kinds = Object.keys(resultNames) as Kind[]
 
 function Counts({ of }: { of: JobState }) {
 	return (
 		<dl class="figures">
-			{Object.entries(resultNames).map(([result, name]) => {
-				const n = of.results.filter(r => r.result === result).length
-				if (n === 0) return null
+			{kinds.map(kind => {
+				const n = of.counts[kind]
+				if (!n) return null
 				return (
-					<Figure key={result} name={name} bad={result === 'failed'}>
+					<Figure key={kind} name={resultNames[kind]} bad={kind === 'failed'}>
 						{count(n)}
-						{of.more_results > 0 && ' or more'}
 					</Figure>
 				)
 			})}
@@ -122,22 +134,19 @@ function Counts({ of }: { of: JobState }) {
 	)
 }
 
-/** Asks once more, and does what the dry run has shown: with its entries, if it has kept them all. */
-function Confirm({ of, query }: { of: JobState; query: URLSearchParams }) {
+/**
+ * Asks once more, and does what the dry run has shown: with its entries if it has the results of all, else with its
+ * selection.
+ */
+function Confirm({ of }: { of: JobState }) {
 	const dialog = useRef<HTMLDialogElement>(null)
 	const { busy, failure, start } = useStart()
-	const entries = of.results.filter(r => r.result === 'would_replay' || r.result === 'would_drop').map(r => r.entry)
+	const n = (of.counts.would_replay ?? 0) + (of.counts.would_drop ?? 0)
+	if (n === 0) return <p class="state">There is nothing to {of.action}.</p>
 	const all = of.more_results === 0
-	if (entries.length === 0) return <p class="state">There is nothing to {of.action}.</p>
-	if (!all && !query.has('each')) {
-		return (
-			<p class="state">
-				More entries were selected than a job keeps results of. To {of.action} them, repeat the dry run.
-			</p>
-		)
-	}
-	const selection: Selection = all ? { entries } : selectionOf(query)
-	const what = all ? `${count(entries.length)} ${entries.length === 1 ? 'entry' : 'entries'}` : 'all of them'
+	const would = of.results.filter(r => r.result === 'would_replay' || r.result === 'would_drop')
+	const selection = all ? { entries: would.map(r => r.entry) } : of.selection
+	const what = entries(n)
 	return (
 		<>
 			<p>
@@ -155,7 +164,13 @@ function Confirm({ of, query }: { of: JobState; query: URLSearchParams }) {
 						? 'Their records are sent again, to the events topic or to the sink that rejected them.'
 						: 'They will not be listed or replayed any more. Their records stay until retention removes them.'}
 				</p>
-				{!all && <p>Those that have become dead letters since the dry run are included.</p>}
+				<Fields of={selected(of)} />
+				{!all && (
+					<p>
+						The dry run has more results than are kept, so its selection is used again. What became a dead letter since
+						then is included.
+					</p>
+				)}
 				<form
 					class="bar"
 					onSubmit={event => {
@@ -176,10 +191,22 @@ function Confirm({ of, query }: { of: JobState; query: URLSearchParams }) {
 	)
 }
 
-const order = Object.keys(resultNames)
+/** What a job was started for. */
+function selected({ selection: s, selected }: JobState): [string, string | undefined][] {
+	const fields: [string, string | undefined][] = [
+		['Reason', s.reasons?.join(', ')],
+		['Sink', s.sinks?.join(', ')],
+		['Workspace', s.workspace_id],
+		['Event id', s.event_id],
+		['Since', s.since],
+		['Entries', s.entries && `${count(s.entries.length)} by name`],
+	]
+	if (!fields.some(([, value]) => value)) fields.push(['Entries', 'all'])
+	return [...fields, ['Selected', entries(selected)]]
+}
 
 function Results({ of }: { of: JobState }) {
-	const rows = of.results.toSorted((a, b) => order.indexOf(a.result) - order.indexOf(b.result))
+	const rows = of.results.toSorted((a, b) => kinds.indexOf(a.result) - kinds.indexOf(b.result))
 	const sent = rows.some(r => r.replayed_to)
 	return (
 		<div class="wide" role="region" tabIndex={0} aria-label="Results">
@@ -189,7 +216,7 @@ function Results({ of }: { of: JobState }) {
 						<th scope="col">Entry</th>
 						<th scope="col">Result</th>
 						{sent && <th scope="col">New position</th>}
-						<th scope="col">Why</th>
+						<th scope="col" class="extra">Why</th>
 					</tr>
 				</thead>
 				<tbody>
@@ -200,23 +227,20 @@ function Results({ of }: { of: JobState }) {
 									{r.entry}
 								</a>
 							</td>
-							<td class={r.result === 'failed' ? 'bad word' : 'word'}>{resultNames[r.result] ?? r.result}</td>
+							<td>
+								<span class={r.result === 'failed' ? 'bad' : ''}>{resultNames[r.result] ?? r.result}</span>
+								{r.detail && <div class="second">{sentence(r.detail)}</div>}
+							</td>
 							{sent && (
 								<td>
-									<To of={r} />
+									{r.replayed_to ? <PositionOf position={r.replayed_to} workspace={r.workspace_id} /> : '–'}
 								</td>
 							)}
-							<td class={r.detail && 'text'}>{r.detail ? sentence(r.detail) : '–'}</td>
+							<td class={`extra ${r.detail && 'text'}`}>{r.detail ? sentence(r.detail) : '–'}</td>
 						</tr>
 					))}
 				</tbody>
 			</table>
 		</div>
 	)
-}
-
-function To({ of: { replayed_to, workspace_id } }: { of: Outcome }) {
-	if (!replayed_to) return <>–</>
-	if (!workspace_id || !isEvent(replayed_to)) return <>{replayed_to}</>
-	return <a href={eventLink(workspace_id, replayed_to)}>{replayed_to}</a>
 }

@@ -15,7 +15,7 @@ export function listen(help: () => void): () => void {
 	const press = (event: KeyboardEvent) => {
 		if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return
 		const target = event.target as HTMLElement
-		const typing = target.matches('input, select, textarea')
+		const typing = target.matches('input:not([type=checkbox]), select, textarea')
 		if (event.key === 'Escape') {
 			if (typing) target.blur()
 			else location.hash = above(route.get())

@@ -1,9 +1,9 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { Change } from './api'
 import { useFeed } from './feed'
-import { clock, count } from './format'
-import { FeedMark, Figure } from './parts'
-import { eventLink, fileLink, homeLink, type Route, workspaceLink } from './route'
+import { clock, count, eventName } from './format'
+import { Crumbs, FeedMark, Figure, inWorkspace } from './parts'
+import { eventLink, fileLink, type Route } from './route'
 import { Window } from './window'
 
 const drawEvery = 250 // milliseconds
@@ -28,9 +28,7 @@ export function Live({ route }: { route: Route }) {
 	}, [changes])
 	return (
 		<>
-			<nav class="crumbs" aria-label="Place">
-				<a href={homeLink}>Workspaces</a> / <a href={workspaceLink(workspace)}>{workspace}</a>
-			</nav>
+			<Crumbs of={inWorkspace(workspace)} />
 			<h1>
 				Live changes <FeedMark state={feed} />
 			</h1>
@@ -62,7 +60,7 @@ export function Live({ route }: { route: Route }) {
 function Line({ workspace, change }: { workspace: string; change: Change }) {
 	const { file } = change
 	const id = file?.file_id ?? change.file_id ?? ''
-	const what = file?.last_event?.replace(/^workspace_storage_/, '').replaceAll('_', ' ')
+	const what = file?.last_event && eventName(file.last_event).replaceAll('_', ' ')
 	return (
 		<span>
 			<a data-row href={fileLink(workspace, id)}>

@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
-import { type Failure, failureOf, get } from './api'
+import { type Asked, type Failure, failureOf, get } from './api'
 import { forgetFailure, note } from './connection'
 
 export interface Loaded<T> {
@@ -11,26 +11,34 @@ export interface Loaded<T> {
 }
 
 const retryAfter = 3 // seconds
-const reloadEvery = 500 // milliseconds, at most
+const reloadEvery = 500 // milliseconds
 
-/** Requests a path of the API, again when reload is called, and again after a failure that may pass. */
-export function useLoad<T>(path: string, every = reloadEvery): Loaded<T> {
+export interface How<T> extends Asked<T> {
+	every?: number // milliseconds, at least, between two requests
+}
+
+let marked = false
+
+/** Requests a path of the API, again when reload is called, and again after a failure that is temporary. */
+export function useLoad<T>(path: string, how: How<T> = {}): Loaded<T> {
 	const [state, setState] = useState<{ path: string; data?: T; failure?: Failure }>({ path })
 	const loader = useRef<Loader<T>>(null)
 	useEffect(() => {
 		const made = new Loader<T>(
 			path,
-			every,
+			how,
 			data => setState({ path, data }),
 			failure => setState(before => ({ path, data: before.path === path ? before.data : undefined, failure })),
 		)
 		loader.current = made
 		made.run()
 		return () => made.stop()
-	}, [path, every])
+	}, [path])
 	const current = state.path === path ? state : { data: undefined, failure: undefined }
 	useEffect(() => {
-		if (current.data !== undefined) performance.mark('data') // for tests
+		if (current.data === undefined || marked) return
+		performance.mark('data') // for tests
+		marked = true
 	}, [current.data])
 	return {
 		data: current.data,
@@ -53,6 +61,57 @@ export function usePoll<T>({ data, reload }: Loaded<T>, wanted: (data: T) => boo
 	}, [data])
 }
 
+/** Asks again when the value has become another one. */
+export function useReloadOn(value: unknown, reload: () => void) {
+	const before = useRef(value)
+	useEffect(() => {
+		if (before.current !== undefined && before.current !== value) reload()
+		before.current = value
+	}, [value])
+}
+
+const firstPause = 2000 // milliseconds
+const longestPause = 30_000
+const pollFor = 300_000
+
+/**
+ * Asks again after each answer that wants it, as usePoll does, after pauses that become longer. It stops after 5
+ * minutes: then stopped is true, and again begins with short pauses.
+ */
+export function useSlowingPoll<T>({ data, reload }: Loaded<T>, wanted: (data: T) => boolean) {
+	const [stopped, setStopped] = useState(false)
+	const began = useRef(Date.now())
+	const pause = useRef(firstPause)
+	useEffect(() => {
+		if (data === undefined || !wanted(data)) return
+		if (Date.now() - began.current > pollFor) {
+			setStopped(true)
+			return
+		}
+		let due = false
+		const ask = () => {
+			if (due && !document.hidden) reload()
+		}
+		const timer = setTimeout(() => {
+			due = true
+			ask()
+		}, pause.current)
+		pause.current = Math.min(2 * pause.current, longestPause)
+		document.addEventListener('visibilitychange', ask)
+		return () => {
+			clearTimeout(timer)
+			document.removeEventListener('visibilitychange', ask)
+		}
+	}, [data])
+	const again = () => {
+		pause.current = firstPause
+		began.current = Date.now()
+		setStopped(false)
+		reload()
+	}
+	return { stopped, again }
+}
+
 /** A Loader has one request at a time, and a pause after each. */
 class Loader<T> {
 	private aborter = new AbortController()
@@ -63,7 +122,7 @@ class Loader<T> {
 
 	constructor(
 		private path: string,
-		private every: number,
+		private how: How<T>,
 		private loaded: (data: T) => void,
 		private failed: (failure: Failure) => void,
 	) {}
@@ -88,10 +147,11 @@ class Loader<T> {
 		clearTimeout(this.pause)
 		this.inFlight = true
 		this.asked = false
-		let wait = this.every
+		let wait = this.how.every ?? reloadEvery
 		const { position } = this
 		try {
-			this.loaded(await get<T>(this.path + atLeast(this.path, position), this.aborter.signal))
+			const { signal } = this.aborter
+			this.loaded(await get<T>(this.path + atLeast(this.path, position), { ...this.how, signal }))
 			if (this.position === position) this.position = ''
 			note(this.path)
 		} catch (error) {
@@ -99,7 +159,7 @@ class Loader<T> {
 			const failure = failureOf(error)
 			this.failed(failure)
 			note(this.path, failure)
-			if (failure.passing) {
+			if (failure.temporary) {
 				this.asked = true
 				wait = 1000 * (failure.retryAfter || retryAfter)
 			}

@@ -3,24 +3,24 @@ import { useEffect, useRef, useState } from 'preact/hooks'
 import type { Activity as Answer, Hour } from './api'
 import { bytes, count, Time } from './format'
 
-const hours = 7 * 24
 const hour = 3_600_000
+const week = 7 * 24
 const height = 132
 const margin = { left: 40, right: 6, top: 8, bottom: 22 }
 const series = ['added', 'updated', 'deleted'] as const
 
 export function Activity({ of }: { of: Answer }) {
-	const first = Math.floor(Date.now() / hour - hours + 1) * hour
-	const slots: (Hour | undefined)[] = Array.from({ length: hours })
-	for (const w of of.windows) {
-		const at = (Date.parse(w.start) - first) / hour
-		if (at >= 0 && at < hours) slots[at] = w
-	}
+	const since = Date.parse(of.from)
+	const begins = of.windows.map(w => Date.parse(w.start) / hour)
+	const last = Math.max(Math.floor(Date.now() / hour), ...begins)
+	const begin = Math.min(Math.floor(since / hour), last - week, ...begins)
+	const first = begin * hour
+	const slots: (Hour | undefined)[] = Array.from({ length: last - begin + 1 })
+	for (const [i, w] of of.windows.entries()) slots[begins[i] - begin] = w
 	const [pointed, setPointed] = useState(-1)
 	const all = summed(of.windows)
 	const total = all.added + all.updated + all.deleted
-	const summary = `${count(total)} file changes in 7 days: ${parts(all)}`
-	const since = Date.parse(of.from)
+	const summary = `${count(total)} file ${total === 1 ? 'change' : 'changes'} in 7 days: ${parts(all)}`
 	return (
 		<>
 			{total === 0 ? (
@@ -82,7 +82,7 @@ interface Drawn {
 function Plot({ slots, first, label, pointed, point }: Drawn) {
 	const [ref, width] = useWidth<SVGSVGElement>()
 	const inner = Math.max(0, width - margin.left - margin.right)
-	const step = inner / hours
+	const step = inner / slots.length
 	const base = height - margin.bottom
 	const top = rounded(Math.max(...slots.map(s => (s ? s.added + s.updated + s.deleted : 0))))
 	const y = (n: number) => base - (n / top) * (base - margin.top)
@@ -90,7 +90,7 @@ function Plot({ slots, first, label, pointed, point }: Drawn) {
 	const move = (event: PointerEvent) => {
 		const at = event.clientX - (event.currentTarget as Element).getBoundingClientRect().left - margin.left
 		const slot = Math.floor(at / step)
-		point(slot >= 0 && slot < hours ? slot : -1)
+		point(slot >= 0 && slot < slots.length ? slot : -1)
 	}
 	return (
 		<svg
@@ -110,10 +110,10 @@ function Plot({ slots, first, label, pointed, point }: Drawn) {
 					</text>
 				</g>
 			))}
-			{midnights(first).map(slot => (
+			{midnights(first, slots.length).map(slot => (
 				<g key={slot}>
 					<path class="grid" d={`M${x(slot)} ${margin.top}V${base + 4}`} />
-					{inner > 300 && slot < hours - 12 && (
+					{inner > 300 && slot < slots.length - 12 && (
 						<text x={x(slot) + 3} y={height - 6}>
 							{day(new Date(first + slot * hour))}
 						</text>
@@ -148,7 +148,7 @@ function rounded(n: number): number {
 	return power * ([2, 5, 10].find(times => times * power >= n) ?? 10)
 }
 
-const midnights = (first: number) =>
+const midnights = (first: number, hours: number) =>
 	Array.from({ length: hours }, (_, slot) => slot).filter(slot => new Date(first + slot * hour).getHours() === 0)
 
 /** The width of an element in pixels, also after it has changed. */

@@ -4,31 +4,31 @@ import { Store } from './store'
 export interface Route {
 	name: 'home' | 'workspace' | 'file' | 'live' | 'event' | 'health' | 'reasons' | 'entries' | 'entry' | 'job'
 	workspace: string
-	file: string // or what else the view is of: the position of an event, a dead letter, a job
+	id: string // of the file, dead letter or job; the position of an event
 	query: URLSearchParams
 }
 
 export function parse(hash: string): Route {
 	const [path, query] = hash.replace(/^#?\/?/, '').split('?', 2)
 	const parts = path.split('/').map(decode)
-	const [first, workspace, third, file] = parts
+	const [first, workspace, third, id] = parts
 	const route = (name: Route['name']): Route => ({
 		name,
 		workspace: workspace ?? '',
-		file: file ?? '',
+		id: id ?? '',
 		query: new URLSearchParams(query),
 	})
 	if (first === 'health') return route('health')
 	if (first === 'dead-letters') return deadLetters(parts, new URLSearchParams(query))
 	if (first !== 'workspaces' || !workspace) return route('home')
 	if (third === 'live') return route('live')
-	if (third === 'files' && file) return route('file')
-	if (third === 'events' && file) return route('event')
+	if (third === 'files' && id) return route('file')
+	if (third === 'events' && id) return route('event')
 	return route('workspace')
 }
 
 function deadLetters([, entry, job]: string[], query: URLSearchParams): Route {
-	const route = (name: Route['name'], file = ''): Route => ({ name, workspace: '', file, query })
+	const route = (name: Route['name'], id = ''): Route => ({ name, workspace: '', id, query })
 	if (entry === 'jobs' && job) return route('job', job)
 	if (entry) return route('entry', entry)
 	return query.has('each') ? route('entries', `${query}`) : route('reasons')
@@ -49,9 +49,7 @@ export const deadLettersLink = '#/dead-letters'
 export const entriesLink = (query: Record<string, string>) =>
 	`${deadLettersLink}?${new URLSearchParams({ each: 'true', ...query })}`
 export const entryLink = (entry: string) => `${deadLettersLink}/${encodeURIComponent(entry)}`
-/** A job on the dead letters; the query is that of the entries that it was started for, if it was for all of them. */
-export const jobLink = (job: string, query?: URLSearchParams) =>
-	`${deadLettersLink}/jobs/${encodeURIComponent(job)}${query ? `?${query}` : ''}`
+export const jobLink = (job: string) => `${deadLettersLink}/jobs/${encodeURIComponent(job)}`
 export const workspaceLink = (workspace: string, query: Record<string, string> = {}) => {
 	const given = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== ''))
 	return `#/workspaces/${encodeURIComponent(workspace)}${given.size ? `?${given}` : ''}`

@@ -1,7 +1,6 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { type Failure, failureOf, signIn, signOut } from './api'
 import { connection, lagOf, pollStatus, signedOut } from './connection'
-import { Reasons } from './deadletters'
 import { Entries } from './entries'
 import { Entry } from './entry'
 import { Event } from './event'
@@ -12,10 +11,27 @@ import { Home } from './home'
 import { Job } from './job'
 import { keys, listen } from './keys'
 import { Live } from './live'
+import { Reasons } from './reasons'
 import { forget } from './recent'
 import { deadLettersLink, healthLink, homeLink, type Route, route } from './route'
 import { useStore } from './store'
 import { Workspace } from './workspace'
+
+/** The links of the header, with the views that they lead to: first the one of the link itself. */
+const places: [link: string, name: string, views: Route['name'][]][] = [
+	[homeLink, 'Workspaces', ['home', 'workspace', 'file', 'live', 'event']],
+	[healthLink, 'Health', ['health']],
+	[deadLettersLink, 'Dead letters', ['reasons', 'entries', 'entry', 'job']],
+]
+
+const current = (view: number) => (view === 0 ? 'page' : view > 0 ? 'true' : undefined)
+
+/** A new view is read from its heading, and the next Tab begins there. */
+function focusHeading() {
+	const heading = document.querySelector<HTMLElement>('main h1')
+	heading?.setAttribute('tabindex', '-1')
+	heading?.focus()
+}
 
 export function Shell() {
 	const at = useStore(route)
@@ -23,8 +39,12 @@ export function Shell() {
 	const help = useRef<HTMLDialogElement>(null)
 	useEffect(() => pollStatus(), [])
 	useEffect(() => listen(() => help.current?.showModal()), [])
+	const view = `${at.name}/${at.workspace}/${at.id}`
+	const before = useRef(view)
 	useEffect(() => {
 		document.title = title(at)
+		if (view !== before.current) focusHeading()
+		before.current = view
 	}, [at])
 	return (
 		<>
@@ -33,15 +53,11 @@ export function Shell() {
 					tidemark
 				</a>
 				<nav aria-label="Main">
-					<a href={homeLink} aria-current={at.name === 'home' ? 'page' : undefined}>
-						Workspaces
-					</a>
-					<a href={healthLink} aria-current={at.name === 'health' ? 'page' : undefined}>
-						Health
-					</a>
-					<a href={deadLettersLink} aria-current={at.name === 'reasons' ? 'page' : undefined}>
-						Dead letters
-					</a>
+					{places.map(([link, name, views]) => (
+						<a key={link} href={link} aria-current={current(views.indexOf(at.name))}>
+							{name}
+						</a>
+					))}
 				</nav>
 				<button type="button" class="small" aria-label="Keys" onClick={() => help.current?.showModal()}>
 					?
@@ -49,7 +65,7 @@ export function Shell() {
 				{!out && <SignOut />}
 			</header>
 			<Banner />
-			<main>{out ? <SignIn /> : <View key={`${at.name}/${at.workspace}/${at.file}`} route={at} />}</main>
+			<main>{out ? <SignIn /> : <View key={view} route={at} />}</main>
 			<dialog ref={help} aria-labelledby="keys">
 				<h2 id="keys">Keys</h2>
 				<dl class="fields">
@@ -102,13 +118,13 @@ function title(at: Route): string {
 		home: ['Workspaces'],
 		health: ['Health'],
 		workspace: [at.workspace],
-		file: [at.file, at.workspace],
+		file: [at.id, at.workspace],
 		live: ['Live', at.workspace],
-		event: [at.file, at.workspace],
+		event: [at.id, at.workspace],
 		reasons: ['Dead letters'],
 		entries: [at.query.get('reason') ?? 'all', 'Dead letters'],
-		entry: [at.file, 'Dead letters'],
-		job: ['Job', 'Dead letters'],
+		entry: [at.id, 'Dead letters'],
+		job: [`Job ${at.id}`, 'Dead letters'],
 	}
 	return [...parts[at.name], 'tidemark'].join(' – ')
 }

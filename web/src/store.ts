@@ -20,6 +20,18 @@ export class Store<T> {
 	}
 }
 
+/** A state that the browser's history keeps: Back, and a reload, find it as it was. Another list has its own. */
+export function useKept<T>(name: string, initial: T, list = '') {
+	const kept = () => (history.state?.[name] ?? initial) as T
+	const [value, setValue] = useState(kept)
+	useEffect(() => setValue(kept), [list])
+	const set = (next: T) => {
+		history.replaceState({ ...history.state, [name]: next }, '')
+		setValue(() => next)
+	}
+	return [value, set] as const
+}
+
 export function useStore<T>(store: Store<T>): T {
 	const [value, setValue] = useState(store.get())
 	useEffect(() => {

@@ -10,14 +10,14 @@ import { workspaceLink } from './route'
 
 const reloadEvery = 10_000 // milliseconds: the server reads all files of the workspace for an answer
 
-export const useUsage = (workspace: string) => useLoad<Answer>(usagePath(workspace), reloadEvery)
+export const useUsage = (workspace: string) => useLoad<Answer>(usagePath(workspace), { every: reloadEvery })
 
 const dimensions = ['type', 'folder', 'actor'] as const
 type Dimension = (typeof dimensions)[number]
 
 export function Usage({ of, state }: { of: Loaded<Answer>; state: Workspace }) {
 	const { data, failure } = of
-	if (data && (!failure || failure.passing)) {
+	if (data && (!failure || failure.temporary)) {
 		return (
 			<div class="usage">
 				<section aria-labelledby="usage">
@@ -99,7 +99,7 @@ function Bars({ rows, rest, dimension, workspace, noSize }: Shape) {
 	const head = rows.slice(0, shown)
 	const tail = rows.slice(shown).map(row => row.total)
 	if (rest) tail.push(rest)
-	const others = tail.reduce(add, { files: 0, bytes: 0 })
+	const others = tail.reduce(add, { files: 0, bytes: '0' })
 	const all = head.map(row => row.total).reduce(add, others)
 	return (
 		<table class="bars">
@@ -146,7 +146,7 @@ function Cells({ of, all, noSize }: { of: Total; all: Total; noSize?: boolean })
 			</td>
 			{!noSize && (
 				<td>
-					<Bar part={of.bytes} of={all.bytes}>
+					<Bar part={Number(of.bytes)} of={Number(all.bytes)}>
 						{bytes(of.bytes)}
 					</Bar>
 				</td>
@@ -167,9 +167,13 @@ export function Bar(props: { part: number; of: number; children: ComponentChildr
 	)
 }
 
-const add = (a: Total, b: Total): Total => ({ files: a.files + b.files, bytes: a.bytes + b.bytes })
+const add = (a: Total, b: Total): Total => ({
+	files: a.files + b.files,
+	bytes: `${BigInt(a.bytes) + BigInt(b.bytes)}`,
+})
+
 /** The types of a workspace's own counts, without their sizes. */
 const byType = (state: Workspace): Row[] =>
 	Object.entries(state.by_type ?? {})
 		.sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1))
-		.map(([name, files]) => ({ name, total: { files, bytes: 0 } }))
+		.map(([name, files]) => ({ name, total: { files, bytes: '0' } }))

@@ -3,9 +3,9 @@ import { type File, type FilePage, type Workspace as State, workspacePath } from
 import { useFeed } from './feed'
 import { bytes, count, Time } from './format'
 import { useLoad } from './load'
-import { FeedMark, Figure, Pages, Shown } from './parts'
+import { Crumbs, FeedMark, Figure, inWorkspace, Pages, Shown, useCursors, useFirstPage } from './parts'
 import { opened } from './recent'
-import { fileLink, homeLink, liveLink, type Route, workspaceLink } from './route'
+import { fileLink, liveLink, type Route, workspaceLink } from './route'
 import { Usage, useUsage } from './usage'
 
 export function Workspace({ route }: { route: Route }) {
@@ -14,9 +14,8 @@ export function Workspace({ route }: { route: Route }) {
 	const prefix = query.get('prefix') ?? (query.get('by') === 'id' ? '' : '/')
 	const status = query.get('status') ?? 'active'
 	const state = useLoad<State>(workspacePath(workspace))
-	const [cursors, setCursors] = useState<string[]>([])
 	const selection = JSON.stringify([workspace, words, prefix, status])
-	useEffect(() => setCursors([]), [selection])
+	const pages = useCursors(selection)
 	const found = state.data !== undefined
 	useEffect(() => {
 		if (found) opened(workspace)
@@ -25,9 +24,10 @@ export function Workspace({ route }: { route: Route }) {
 	if (words) asked.set('q', words)
 	else asked.set('kind', 'all')
 	if (prefix && !(words && prefix === '/')) asked.set('path_prefix', prefix)
-	const cursor = cursors.at(-1)
+	const cursor = pages[0].at(-1)
 	if (cursor) asked.set('cursor', cursor)
 	const list = useLoad<FilePage>(`${workspacePath(workspace)}/${words ? 'search' : 'files'}?${asked}`)
+	useFirstPage(pages, list, page => page.files)
 	// The counts follow the files a moment later, and no change says when.
 	const usage = useUsage(workspace)
 	const reload = (position?: string) => {
@@ -38,12 +38,11 @@ export function Workspace({ route }: { route: Route }) {
 	const feed = useFeed(workspace, change => reload(change.position), reload)
 	return (
 		<>
-			<nav class="crumbs" aria-label="Place">
-				<a href={homeLink}>Workspaces</a>
+			<Crumbs of={inWorkspace(workspace).slice(0, 1)}>
 				<a class="aside" href={liveLink(workspace)}>
 					Live changes
 				</a>
-			</nav>
+			</Crumbs>
 			<h1>
 				{workspace} <FeedMark state={feed} />
 			</h1>
@@ -58,7 +57,7 @@ export function Workspace({ route }: { route: Route }) {
 							{page => (
 								<>
 									<Files page={page} none={<NoFiles {...{ state: w, words, prefix, status }} />} />
-									<Pages of={[cursors, setCursors]} next={page.next_cursor} />
+									<Pages of={pages} next={page.next_cursor} />
 								</>
 							)}
 						</Shown>

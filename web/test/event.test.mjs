@@ -21,7 +21,7 @@ test('an event is followed from its webhook to each sink', async () => {
 	await tidemark.send('added', { ...file, size: 182_330 })
 	const position = await tidemark.send('moved', { ...file, path: '/reports/2026/q3.pdf' })
 	const page = await open(browser, event(position))
-	await hop(page, 'Webhook').getByText('workspace_storage_file_moved').first().waitFor()
+	await hop(page, 'Event').getByText('workspace_storage_file_moved').first().waitFor()
 	const [partition, offset] = position.split(':')
 	await hop(page, 'Log').getByText(`partition ${partition}, offset ${offset}`).waitFor()
 	await hop(page, 'Fold accepted').waitFor()
@@ -96,5 +96,50 @@ test('a pending event is asked for again, and a rejected one leads to its dead l
 	const before = asked
 	await page.waitForTimeout(2500)
 	assert.equal(asked, before, 'nothing is pending, and it is asked for still')
+	await close(page)
+})
+
+test('an event that stays pending is asked for ever less often, and after 5 minutes only on demand', async () => {
+	const page = await open(browser, tidemark.url)
+	await page.clock.install()
+	let asked = 0
+	await page.route('**/events/1%3A7', route => {
+		asked++
+		return route.fulfill({ json: pending })
+	})
+	const wait = async (times, time) => {
+		for (let i = 0; i < times; i++) {
+			await page.clock.fastForward(time)
+			await page.waitForTimeout(50) // the answer is not a timer
+		}
+	}
+	await page.evaluate(() => (location.hash = '#/workspaces/123/events/1:7'))
+	await hop(page, 'Fold pending').waitFor()
+	await wait(15, 1000)
+	assert.ok(asked >= 3 && asked <= 5, `${asked} requests in 15 s`)
+	await wait(30, 10_000)
+	assert.ok(asked <= 16, `${asked} requests in 5 minutes`)
+	const again = page.getByRole('button', { name: 'Look again' })
+	await again.waitFor()
+	const before = asked
+	await wait(10, 60_000)
+	assert.equal(asked, before, 'it is asked for still')
+	await again.click()
+	await again.waitFor({ state: 'detached' })
+	await wait(3, 1000)
+	assert.ok(asked >= before + 2, `${asked - before} requests on demand`)
+	await close(page)
+})
+
+test('an event that has expired, and one that names no file', async () => {
+	const page = await open(browser, tidemark.url)
+	const json = { code: 'event_expired', detail: 'the event is older than the retention of the events topic' }
+	await page.route('**/events/1%3A8', route => route.fulfill({ status: 410, json }))
+	await page.evaluate(() => (location.hash = '#/workspaces/123/events/1:8'))
+	await page.getByRole('heading', { name: 'Not kept any more' }).waitFor()
+	assert.equal(await page.getByRole('button', { name: 'Try again' }).count(), 0, 'it will not come back')
+	const position = await tidemark.send('added', { workspace_id: '123', path: '/none' })
+	await page.goto(event(position))
+	await hop(page, 'Fold passed').getByText('It names no file.').waitFor()
 	await close(page)
 })

@@ -114,6 +114,13 @@ test('usage is shown by type, folder and actor, and activity as a plot and as a 
 	await row(page, 'q1.pdf').waitFor({ state: 'detached' })
 	await row(page, 'team.jpg').waitFor()
 	assert.equal(await page.locator('[data-row]').count(), 1)
+	const from = new Date(Math.floor(Date.now() / 3_600_000 - 168) * 3_600_000).toISOString() // 169 hours with this one
+	const first = { start: from, events: 1, added: 1, updated: 0, deleted: 0, bytes_added: '1', bytes_removed: '0' }
+	const totals = { files: 0, bytes: '0', by: {} }
+	await page.route('**/usage?*', route => route.fulfill({ json: { totals, activity: { from, windows: [first] } } }))
+	await page.reload()
+	await page.getByRole('img', { name: /^1 file change in/ }).waitFor()
+	await page.locator('.plot .added[d^="M40 "]').waitFor({ state: 'attached' }) // at the left edge
 	const json = { code: 'history_not_configured', detail: 'this server keeps no history: see --history' }
 	await page.route('**/usage?*', route => route.fulfill({ status: 501, json }))
 	await page.reload()
@@ -153,6 +160,16 @@ test('a file shows its state and history, and changes while it is open', async (
 	await page.getByText('4.1 kB (4,096 bytes)').waitFor()
 	await page.locator('[data-version="2"]', { hasText: 'size: 2048 → 4096' }).waitFor()
 	await page.locator('[data-version="1"]', { hasText: 'path: none → /notes.md' }).waitFor()
+	const position = await tidemark.send('updated', { workspace_id: '123', object_id: '2nb', size: 9007199254740993n })
+	await page.getByText('9.0 PB (9,007,199,254,740,993 bytes)').waitFor()
+	await page.locator('[data-version="3"]', { hasText: 'size: 4096 → 9007199254740993' }).waitFor()
+	await at(page, `#/workspaces/123/events/${position}`)
+	await page.locator('.diff tr', { hasText: 'size' }).getByText('9007199254740993', { exact: true }).waitFor()
+	await page.getByText('Payload').click()
+	await page.locator('.record', { hasText: '"size": 9007199254740993' }).first().waitFor()
+	await tidemark.send('updated', { workspace_id: '123', object_id: '2nb', size: 4096 })
+	await page.goBack()
+	await page.getByText('4.1 kB (4,096 bytes)').waitFor()
 	await page.getByText('All changes from position').waitFor()
 	await accessible(page, 'file')
 	await close(page)
@@ -195,23 +212,37 @@ test('health shows each partition, and explains what is red', async () => {
 	assert.equal(await page.locator('tbody tr').count(), 4)
 	assert.equal(await page.locator('.bad').count(), 0)
 	await accessible(page, 'health')
-	await shot(page, 'page-health')
-	await page.route('**/v1/status', route =>
-		route.fulfill({
-			json: {
-				ready: false,
-				reason: 'topic fastio-files-table: the local copy is still being read',
-				partitions: [{ partition: 0, position: '0:7', lag_records: 1234, lag_seconds: 95, ready: false }],
-				duplicates: 3,
-				dead_lettered: 2,
-			},
-		}),
-	)
+	const lag = [0, 95, 1.4, 31]
+	const red = {
+		ready: false,
+		reason: 'topic fastio-files-table: the local copy is still being read',
+		partitions: lag.map((seconds, i) => ({
+			partition: i, position: `${i}:${40_817 - 213 * i}`, lag_records: Math.round(13 * seconds), lag_seconds: seconds,
+			ready: i !== 1,
+		})),
+		duplicates: 3,
+		dead_lettered: 2,
+	}
+	await page.route('**/v1/status', route => route.fulfill({ json: red }))
 	await page.getByText('the local copy is still being read').waitFor()
 	await page.getByText('tidemark dlq list', { exact: true }).waitFor()
 	await page.getByText('tidemark doctor', { exact: true }).first().waitFor()
 	await page.getByText('Processing is 95 s behind').waitFor()
 	await accessible(page, 'health, red')
+	await shot(page, 'page-health')
+	const json = { code: 'forbidden', detail: 'the token has not the right read' }
+	await page.route('**/v1/status', route => route.fulfill({ status: 403, json }))
+	await page.reload()
+	await page.getByRole('alert').getByText('The token has not the right read.').waitFor()
+	assert.equal(await page.getByText('Loading').count(), 0)
+	await page.unroute('**/v1/status')
+	await page.getByText('Partitions').waitFor()
+	await page.evaluate(() => {
+		navigator.clipboard.writeText = () => Promise.reject(new Error('refused'))
+	})
+	await page.route('**/v1/status', route => route.fulfill({ json: red }))
+	await page.getByRole('button', { name: 'Copy the command tidemark dlq list' }).click()
+	await page.getByText('Not allowed', { exact: true }).waitFor()
 	await close(page)
 })
 
@@ -226,6 +257,7 @@ test('the keyboard reaches everything', async () => {
 	await page.keyboard.type('123')
 	await page.keyboard.press('Enter')
 	await row(page, 'acme.docx').waitFor()
+	assert.equal(await page.evaluate(() => document.activeElement.tagName), 'H1', 'a new view is read from its heading')
 	await page.keyboard.press('j')
 	await page.keyboard.press('j')
 	await page.keyboard.press('k')
@@ -235,6 +267,7 @@ test('the keyboard reaches everything', async () => {
 	await row(page, 'acme.docx').waitFor()
 	await page.keyboard.press('Escape')
 	await page.getByText('Recent:').waitFor()
+	assert.equal(await page.evaluate(() => performance.getEntriesByName('data').length), 1, 'marks are kept for ever')
 	await close(page)
 })
 

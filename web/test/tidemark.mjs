@@ -66,14 +66,14 @@ export class Tidemark {
 		await rm(this.#data, { recursive: true, force: true })
 	}
 
-	/** Sends a signed webhook, and returns its position. */
+	/** Sends a signed webhook, and returns its position. A bigint is sent as a number. */
 	async send(event, fields) {
 		const body = JSON.stringify({
 			event: `workspace_storage_file_${event}`,
 			event_id: `page-${Date.now()}-${this.#sent++}`,
 			created: new Date().toISOString(),
 			...fields,
-		})
+		}, (_, value) => (typeof value === 'bigint' ? `<${value}>` : value)).replaceAll(/"<(\d+)>"/g, '$1')
 		const signature = createHmac('sha256', secret).update(body).digest('hex')
 		const response = await fetch(`http://127.0.0.1:${this.#addresses.ingress}/webhook/fastio`, {
 			method: 'POST',

@@ -45,7 +45,10 @@ def before_call(context, case, kwargs):
     for name, value in {"entry": ENTRY, "job": JOB}.items():
         if isinstance(path.get(name), str) and len(path[name]) % 2 == 0:
             path[name] = value
-    # A job that writes one dead letter a day would keep all others from writing.
     if case.operation.path == "/v1/dlq/jobs" and isinstance(case.body, dict):
-        if isinstance(case.body.get("rate"), (int, float)) and case.body["rate"] > 0:
-            case.body["rate"] = 1000
+        body = case.body
+        if type(body.get("rate")) in (int, float) and body["rate"] > 0:
+            # A job that writes one dead letter a day would keep all others from writing. A drop has no rate.
+            body["rate"] = 0 if body.get("action") == "drop" else 1000
+        if body.get("action") == "drop" and body.get("force") is True:
+            body["force"] = False
