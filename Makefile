@@ -16,7 +16,7 @@ without_broker = comm -23 <(go list ./... | grep -v '^tidemark/e2e$$' | sort) <(
 ##@ Main targets
 
 .PHONY: test
-test: ## all that CI runs, about 21 minutes; prints the result and duration of each step
+test: ## all that CI runs, about 20 minutes; prints the result and duration of each step
 	@.ci/steps tools generated proto lint+unit+page-test integration+generator integration-kafka e2e e2e-kafka faults-short
 
 .PHONY: build

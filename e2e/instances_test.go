@@ -182,7 +182,7 @@ func (f *fixture) killInstances(ctx context.Context, instances []*instance, hold
 			return err
 		}, start},
 		{
-			"paused", func(in *instance) error { return in.Signal(syscall.SIGSTOP) },
+			"paused", func(in *instance) error { return pause(ctx, in) },
 			func(in *instance) error { return in.Signal(syscall.SIGCONT) },
 		},
 	} {
@@ -215,6 +215,17 @@ func (f *fixture) killInstances(ctx context.Context, instances []*instance, hold
 		sleep(ctx, 2*time.Second)
 	}
 	return nil
+}
+
+// pause stops an instance with SIGSTOP. It goes on running until one of its threads has received the signal, which takes
+// a while on a machine under load.
+func pause(ctx context.Context, in *instance) error {
+	if err := in.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	_, err := rig.Until(ctx, 10*time.Second, func() (bool, error) { return in.Usage().Stopped, nil })
+	sleep(ctx, 100*time.Millisecond) // the other threads
+	return err
 }
 
 // complete reports whether an instance says that all partitions are ready.
