@@ -217,8 +217,8 @@ func (f *fixture) killInstances(ctx context.Context, instances []*instance, hold
 	return nil
 }
 
-// pause stops an instance with SIGSTOP. It goes on running until one of its threads has received the signal, which takes
-// a while on a machine under load.
+// pause stops an instance with SIGSTOP. It goes on running until one of its threads has received the signal, which
+// takes a while on a machine under load.
 func pause(ctx context.Context, in *instance) error {
 	if err := in.Signal(syscall.SIGSTOP); err != nil {
 		return err
