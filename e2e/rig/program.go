@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -204,22 +205,26 @@ func Build(dir, pkg string, flags ...string) (string, error) {
 	return path, nil
 }
 
-// returned are the addresses that FreeAddr has returned: the kernel may choose one again as soon as it is free.
+// returned are the addresses that FreeAddr has returned: one may be free while its program is restarted.
 var returned sync.Map
 
-// FreeAddr returns a loopback address without a listener that it has not returned before.
+// FreeAddr returns a loopback address without a listener that it has not returned before. Its port is below those that
+// the kernel gives to clients' connections: one of these could take it while a program is restarted.
 func FreeAddr() string {
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	var last error
+	for range 1000 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(9000))
+		l, err := net.Listen("tcp", addr)
 		if err != nil {
-			panic(err) // without loopback there is nothing to test
+			last = err
+			continue
 		}
-		addr := l.Addr().String()
 		_ = l.Close()
 		if _, again := returned.LoadOrStore(addr, true); !again {
 			return addr
 		}
 	}
+	panic(fmt.Sprintf("no free port on loopback, without which nothing can be tested: %v", last))
 }
 
 // Sleep waits for d, or for the end of ctx.

@@ -85,13 +85,12 @@ export class Tidemark {
 	}
 }
 
+/** A port below those that the kernel gives to clients' connections: one of these could take it during a restart. */
 function freePort() {
-	return new Promise((resolve, failed) => {
+	const port = 10_000 + Math.floor(9000 * Math.random())
+	return new Promise(resolve => {
 		const server = createServer()
-		server.on('error', failed)
-		server.listen(0, '127.0.0.1', () => {
-			const { port } = server.address()
-			server.close(() => resolve(port))
-		})
+		server.on('error', () => resolve(freePort()))
+		server.listen(port, '127.0.0.1', () => server.close(() => resolve(port)))
 	})
 }
