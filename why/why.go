@@ -1,8 +1,10 @@
-// Package why finds out what was done with the events of one file. It reads topics only: no role has to run.
+// Package why finds out what was done with the events of one file (Follow), or with one event (Tracer). It reads topics
+// only: no role has to run.
 //
 // The verdict of an event follows from the notice or dead letter of its position, from the group's commit, and from the
-// ids that were accepted before it. One partition of each topic is read, and all of the dead letters, up to their ends
-// when it begins. It keeps only what may be about the file in memory. It changes nothing and joins no group.
+// ids that were accepted before it. Follow reads one partition of each topic, and all of the dead letters, up to their
+// ends when it begins, and keeps only what may be about the file in memory. A Tracer searches. The package changes
+// nothing and joins no group.
 package why
 
 import (
