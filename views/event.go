@@ -144,10 +144,8 @@ func newEventTrace(workspace string, found *why.Trace) *eventTrace {
 		return e
 	}
 	e.OpID = n.GetOpId()
-	if cause := n.GetCause(); cause != nil {
-		e.Cause = &versionCause{
-			cause.GetEvent(), cause.GetEventId(), cause.GetInherited().GetFolderId(), cause.GetPosition().Text(),
-		}
+	if n.GetCause() != nil {
+		e.Cause = causeOf(n.GetCause())
 	}
 	if n.GetAfter() != nil {
 		before := json.RawMessage("null")

@@ -119,13 +119,15 @@ func (p *historyPage) add(n *tidemarkv1.Notice, limit int) bool {
 		Event: n.GetEvent(), EventID: n.GetEventId(), ActorID: n.GetActorId(), Late: n.GetLate(),
 		Changed: changesOf(n.GetBefore(), n.GetAfter()), File: codecs.AppendFile(nil, n.GetAfter()),
 	}
-	if cause := n.GetCause(); cause != nil {
-		v.Cause = &versionCause{
-			cause.GetEvent(), cause.GetEventId(), cause.GetInherited().GetFolderId(), cause.GetPosition().Text(),
-		}
+	if n.GetCause() != nil {
+		v.Cause = causeOf(n.GetCause())
 	}
 	p.versions, p.bytes, p.last = append(p.versions, v), p.bytes+len(v.File), n.GetPosition().GetOffset()
 	return true
+}
+
+func causeOf(c *tidemarkv1.Cause) *versionCause {
+	return &versionCause{c.GetEvent(), c.GetEventId(), c.GetInherited().GetFolderId(), c.GetPosition().Text()}
 }
 
 // changesOf returns the fields that differ between two states, by their names in JSON. Those that say which event was

@@ -214,8 +214,12 @@ func (e *evidence) parse(value, key []byte) *Event {
 	if !bytes.Contains(value, e.quotedFile) || string(key) != e.workspace && !bytes.Contains(value, e.quotedWorkspace) {
 		return nil
 	}
-	loose := looseEvent(value, err)
-	return &loose
+	var loose struct {
+		EventID string `json:"event_id"`
+		Event   string `json:"event"`
+	}
+	_ = json.Unmarshal(value, &loose) // an error leaves what could be read
+	return &Event{EventID: loose.EventID, Event: loose.Event, Detail: err.Error()}
 }
 
 // eventOf returns what an event says.
@@ -232,16 +236,6 @@ func eventOf(event *tidemarkv1.Event) *Event {
 		found.Detail = "does not change the file's state"
 	}
 	return found
-}
-
-// looseEvent returns what can be read of a value that is not an event.
-func looseEvent(value []byte, why error) Event {
-	var loose struct {
-		EventID string `json:"event_id"`
-		Event   string `json:"event"`
-	}
-	_ = json.Unmarshal(value, &loose) // an error leaves what could be read
-	return Event{EventID: loose.EventID, Event: loose.Event, Detail: why.Error()}
 }
 
 func micros(us int64) time.Time {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
@@ -69,6 +70,18 @@ func (r *resultCase) rejected(topic string, offset int64, value string) *deadLet
 		r.dead.bySource[deadLetterKey{topic, offset, "search"}] = added
 	}
 	return added
+}
+
+// A leader that was cut off has an old end.
+func TestAnEndBelowACommitIsRefused(t *testing.T) {
+	r := newResultCase(t)
+	r.logs["fastio-notify"].span.To = 201
+	for commit, stale := range map[int64]bool{-1: false, 200: false, 201: false, 202: true} {
+		r.commit("fastio-workspaces", "fastio-notify", commit)
+		if err := r.checkEnds(); errors.Is(err, kerr.NotLeaderForPartition) != stale {
+			t.Errorf("committed %d: %v", commit, err)
+		}
+	}
 }
 
 func TestResults(t *testing.T) {

@@ -74,6 +74,9 @@ func (t *Tracer) Trace(ctx context.Context, workspace string, at *tidemarkv1.Pos
 		s.Notify.Name, s.Index.Name, s.DLQ.Name, s.Deliveries.Name, s.Predictions.Name); err != nil {
 		return nil, err
 	}
+	if err := r.checkEnds(); err != nil {
+		return nil, err
+	}
 	if r.dead, err = deadLettersIn(ctx, r.logs[s.DLQ.Name], s.Index.Name); err != nil {
 		return nil, err
 	}
@@ -81,6 +84,18 @@ func (t *Tracer) Trace(ctx context.Context, workspace string, at *tidemarkv1.Pos
 		return nil, err
 	}
 	return r.trace, r.read(ctx)
+}
+
+// checkEnds returns an error if a log ends before what the workspaces group has committed in it: a leader that was cut
+// off goes on answering with an old end, and outputs would be missed.
+func (r *results) checkEnds() error {
+	s := r.tracer.streams
+	commit, err := r.commits.offset(s.WorkspacesGroup, s.Notify.Name, r.record.Partition)
+	if end := r.logs[s.Notify.Name].span.To; err == nil && commit > end {
+		return fmt.Errorf("%s, partition %d ends at %d, and group %s has committed %d: %w", s.Notify.Name,
+			r.record.Partition, end, s.WorkspacesGroup, commit, kerr.NotLeaderForPartition)
+	}
+	return err
 }
 
 // outputsSince returns a time since when the outputs of an event were written. The timestamp may be of a producer's
@@ -344,9 +359,9 @@ type groupCommits struct {
 	err     error
 }
 
-// commits fetches the commits of the files group and of all sinks.
+// commits fetches the commits of both groups and of all sinks.
 func (t *Tracer) commits(ctx context.Context) (commits, error) {
-	groups := []string{t.streams.FilesGroup}
+	groups := []string{t.streams.FilesGroup, t.streams.WorkspacesGroup}
 	listed, err := t.admin.ListGroups(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list the groups: %w", err)
