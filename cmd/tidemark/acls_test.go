@@ -17,6 +17,19 @@ import (
 	"tidemark/topology"
 )
 
+// guardedTopics starts a guardedBroker and creates the topics of an installation with 2 partitions on it.
+func guardedTopics(t *testing.T) (streams topology.Streams, addr string) {
+	t.Helper()
+	streams, err := topology.New("fastio", topology.Sizing{Partitions: 2, Replication: 1, MinISR: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr = guardedBroker(t, streams).ListenAddrs()[0]
+	t.Setenv(passwordVariable, "topics")
+	succeed(t, as("topics", addr, "topics", "apply")...)
+	return streams, addr
+}
+
 // guardedBroker starts a broker with a user for each role, who may do what the role's ACLs say and nothing else. It is
 // a bare kfake: package devbroker has no authentication.
 func guardedBroker(t *testing.T, streams topology.Streams, more ...topology.Role) *kfake.Cluster {

@@ -16,7 +16,6 @@ import (
 	"tidemark/auth"
 	"tidemark/deadletters"
 	"tidemark/kafka"
-	"tidemark/topology"
 )
 
 // A jobClient uses /v1/dlq as an operator's script does.
@@ -183,13 +182,7 @@ func TestReplayOverTheQueryAPI(t *testing.T) {
 
 // The ACLs of serve-dead-letters are enough for it, those of serve are not. Without the flag nothing is served.
 func TestTheACLsOfServeDeadLettersSuffice(t *testing.T) {
-	streams, err := topology.New("fastio", topology.Sizing{Partitions: 2, Replication: 1, MinISR: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := guardedBroker(t, streams).ListenAddrs()[0]
-	t.Setenv(passwordVariable, "topics")
-	succeed(t, as("topics", addr, "topics", "apply")...)
+	streams, addr := guardedTopics(t)
 	root := kafka.Config{
 		Brokers: []string{addr}, SASL: kafka.SASLConfig{Mechanism: "PLAIN", User: "root", Password: "root"},
 	}

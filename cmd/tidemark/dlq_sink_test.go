@@ -8,18 +8,11 @@ import (
 
 	"tidemark/deadletters"
 	"tidemark/kafka"
-	"tidemark/topology"
 )
 
 // What a sink's destination rejected is listed with the sink, and goes back to it with the ACLs of operate.
 func TestDeadLettersOfSinks(t *testing.T) {
-	streams, err := topology.New("fastio", topology.Sizing{Partitions: 2, Replication: 1, MinISR: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := guardedBroker(t, streams).ListenAddrs()[0]
-	t.Setenv(passwordVariable, "topics")
-	succeed(t, as("topics", addr, "topics", "apply")...)
+	streams, addr := guardedTopics(t)
 	client, err := kafka.NewProducer(kafka.Config{
 		Brokers: []string{addr}, SASL: kafka.SASLConfig{Mechanism: "PLAIN", User: "root", Password: "root"},
 	})

@@ -45,13 +45,7 @@ func deadForTest(t *testing.T, config kafka.Config, streams topology.Streams) {
 
 // The ACLs of operate are enough for what its tools do, and who lacks one is told which.
 func TestTheACLsOfOperateSuffice(t *testing.T) {
-	streams, err := topology.New("fastio", topology.Sizing{Partitions: 2, Replication: 1, MinISR: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := guardedBroker(t, streams).ListenAddrs()[0]
-	t.Setenv(passwordVariable, "topics")
-	succeed(t, as("topics", addr, "topics", "apply")...)
+	streams, addr := guardedTopics(t)
 	deadForTest(t, kafka.Config{
 		Brokers: []string{addr},
 		SASL:    kafka.SASLConfig{Mechanism: "PLAIN", User: "root", Password: "root"},
