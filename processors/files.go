@@ -54,6 +54,7 @@ func NewFiles(conf Config) *Files {
 		Hasher:      kafka.FileHasher,
 		Check:       func(ctx context.Context) error { return checkTopic(ctx, conf, f.topicID) },
 		Interval:    conf.epoch(),
+		RowCache:    conf.RowCache,
 		Join:        conf.Join,
 
 		MaxMessageBytes: topology.MaxMessageBytes,

@@ -33,6 +33,8 @@ type Config struct {
 	AcceptNewLog bool
 	// Epoch is how long an epoch stays open; 0 means DefaultEpoch.
 	Epoch time.Duration
+	// RowCache is how many bytes of rows each group keeps in memory: see epochs.Config.
+	RowCache int64
 	// TableOnly makes the files group write its table alone: no index record, notice, dead letter or derived event.
 	// replay and diff build tables whose outputs must not be published again.
 	TableOnly bool

@@ -46,6 +46,7 @@ func NewWorkspaces(conf Config) *Workspaces {
 		},
 		Hasher:   kafka.FileHasher,
 		Interval: conf.epoch(),
+		RowCache: conf.RowCache,
 
 		MaxMessageBytes: topology.MaxMessageBytes,
 	})

@@ -21,6 +21,7 @@ type processFlags struct {
 	InstanceID   string        `help:"Name of this instance, unique and the same after a restart: a restarted instance then gets its partitions back at once, not after the session timeout of 10 s." name:"instance-id" placeholder:"NAME"`
 	Guarantee    string        `help:"What consumers see after a crash: at_least_once may repeat outputs byte for byte; exactly_once publishes in transactions, shows each output once to read_committed consumers, and needs --instance-id." enum:"at_least_once,exactly_once" default:"at_least_once" placeholder:"NAME"`
 	AcceptNewLog bool          `help:"Start although the events topic was deleted and recreated."`
+	RowCacheMB   int64         `help:"Memory for rows that were used last, of each group, in MB (2^20 bytes). A row that is not in it is read from the local store." name:"row-cache-mb" default:"64" placeholder:"MB"`
 	Epoch        time.Duration `help:"How long table rows are collected before they are published." default:"20ms" placeholder:"TIME"`
 }
 
@@ -65,7 +66,7 @@ func (f processFlags) groups(h *host, data string) processors.Config {
 		Kafka: h.kafka, Streams: h.streams, Dir: filepath.Join(data, "processors"),
 		Log: h.log.With("role", "process"), Metrics: h.registry,
 		InstanceID: f.InstanceID, Guarantee: epochs.Guarantee(f.Guarantee), AcceptNewLog: f.AcceptNewLog,
-		Epoch: f.Epoch,
+		Epoch: f.Epoch, RowCache: f.RowCacheMB << 20,
 	}
 }
 

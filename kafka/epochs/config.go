@@ -56,6 +56,9 @@ type Config struct {
 	// Join returns the consumer group that is used in place of the one it gets, which is sarama's. It may be nil.
 	Join func(group sarama.ConsumerGroup) sarama.ConsumerGroup
 
+	// RowCache is how many bytes of rows that are published stay in memory, of all partitions that are assigned
+	// together: those that were used last. 0 for none.
+	RowCache int64
 	// Interval is how long an epoch stays open after its first record, unless publishing the one before it takes
 	// longer; 0: 20 ms.
 	Interval time.Duration

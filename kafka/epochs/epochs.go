@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lovoo/goka"
@@ -51,6 +52,7 @@ type Epochs struct {
 	mu             sync.RWMutex
 	byPartition    map[int32]*partitionEpochs
 	preparedQueues map[partitionID]*preparedQueue
+	cacheShare     atomic.Int64 // of Config.RowCache, of each partition
 
 	closed    chan struct{} // by the producer's Close
 	touchDone chan struct{} // closed when touchPartitions has returned
@@ -207,6 +209,7 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 		return nil, err
 	}
 	p := newPartitionEpochs(e.conf, e.owner, store, e.send)
+	p.cache.share = e.cacheShare.Load
 	p.onFailure, p.changelogEnd.Table = e.fail, e.tableID
 	if err := p.loadPendingRewrites(); err != nil {
 		return nil, err
@@ -218,6 +221,7 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	}
 	e.mu.Lock()
 	e.byPartition[partition] = p
+	e.shareCache()
 	e.mu.Unlock()
 	if e.transactions != nil {
 		if err := e.transactions.failure(); err != nil {
@@ -290,6 +294,12 @@ func (e *Epochs) removePartition(partition int32) {
 	defer e.mu.Unlock()
 	e.readback.unfollow(partition)
 	delete(e.byPartition, partition)
+	e.shareCache()
+}
+
+// shareCache divides the row cache among the assigned partitions; e.mu is locked.
+func (e *Epochs) shareCache() {
+	e.cacheShare.Store(e.conf.RowCache / int64(max(1, len(e.byPartition))))
 }
 
 // applyRecovered writes a changelog record that goka recovers to the disk: it is published already. A row that another

@@ -36,6 +36,7 @@ type partitionEpochs struct {
 	room            *sync.Cond // signals that unacked or bufferedBytes went down, or err is set
 	waiting         int        // callbacks waiting for room
 	open            *epoch
+	cache           rowCache        // rows that are published
 	overlay         map[string]*row // rows of the open and the publishing epoch, which callbacks must see
 	pendingRewrites map[string]bool // keys whose last changelog record is stale; also on the disk: see readback.go
 	unacked         int             // outputs
@@ -226,11 +227,10 @@ func (p *partitionEpochs) addTablePromise(key string, finish goka.PromiseFinishe
 func (p *partitionEpochs) bufferedRow(key string) (value []byte, found bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.overlay[key]
-	if r == nil {
-		return nil, false
+	if r := p.overlay[key]; r != nil {
+		return r.value, true
 	}
-	return r.value, true
+	return p.cache.get(key)
 }
 
 // current returns the newest row of a key; nil when there is none.
@@ -238,7 +238,15 @@ func (p *partitionEpochs) current(key string) ([]byte, error) {
 	if row, found := p.bufferedRow(key); found {
 		return row, nil
 	}
-	return p.store.Get(key)
+	row, err := p.store.Get(key)
+	if err == nil && row != nil {
+		p.mu.Lock()
+		if p.overlay[key] == nil {
+			p.cache.put(key, row)
+		}
+		p.mu.Unlock()
+	}
+	return row, err
 }
 
 func (p *partitionEpochs) wake() {

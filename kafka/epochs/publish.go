@@ -166,6 +166,7 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 		switch newer := p.overlay[key]; {
 		case newer == r:
 			delete(p.overlay, key)
+			p.cache.put(key, r.value)
 		case newer != nil && len(r.indexChanges) > 0:
 			newer.indexChanges = maps.Clone(newer.indexChanges)
 			maps.DeleteFunc(newer.indexChanges, func(entry string, there bool) bool {
