@@ -12,6 +12,7 @@ import (
 	"tidemark/codecs"
 	"tidemark/deadletters"
 	"tidemark/kafka"
+	"tidemark/kafka/epochs"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
@@ -124,5 +125,5 @@ func (f *Files) deadLetter(ctx goka.Context, a *arrival, why *refusal) {
 	if dead.Value != nil {
 		value = dead.Value
 	}
-	ctx.Emit(goka.Stream(dead.Topic), string(dead.Key), value, goka.WithCtxEmitHeaders(headers))
+	epochs.Emit(ctx, goka.Stream(dead.Topic), string(dead.Key), value, headers)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"sync"
 
 	"github.com/IBM/sarama"
@@ -37,25 +36,24 @@ type Files struct {
 func NewFiles(conf Config) *Files {
 	f := &Files{conf: conf, metrics: newFileMetrics(conf.Metrics)}
 	f.group = epochs.NewGroup(epochs.Config{
-		Cluster:     conf.Kafka.Cluster(),
-		Name:        conf.Streams.FilesGroup,
-		Table:       conf.Streams.Files.Name,
-		Dir:         filepath.Join(conf.Dir, "files"),
-		Log:         conf.Log,
-		InstanceID:  conf.InstanceID,
-		Guarantee:   conf.Guarantee,
-		Metrics:     epochs.NewMetrics(conf.Metrics, "tidemark", conf.Streams.FilesGroup),
-		Graph:       f.graph,
-		Prepare:     f.prepare,
-		Older:       olderFile,
-		Index:       index,
-		Mirror:      indexMirror(conf),
-		PartitionOf: partitionOf(conf.Streams),
-		Hasher:      kafka.FileHasher,
-		Check:       func(ctx context.Context) error { return checkTopic(ctx, conf, f.topicID) },
-		Interval:    conf.epoch(),
-		RowCache:    conf.RowCache,
-		Join:        conf.Join,
+		Cluster:    conf.Kafka.Cluster(),
+		Name:       conf.Streams.FilesGroup,
+		Table:      conf.Streams.Files.Name,
+		Dir:        filepath.Join(conf.Dir, "files"),
+		Log:        conf.Log,
+		InstanceID: conf.InstanceID,
+		Guarantee:  conf.Guarantee,
+		Metrics:    epochs.NewMetrics(conf.Metrics, "tidemark", conf.Streams.FilesGroup),
+		Graph:      f.graph,
+		Prepare:    f.prepare,
+		Older:      olderFile,
+		Index:      index,
+		Mirror:     indexMirror(conf),
+		Hasher:     kafka.FileHasher,
+		Check:      func(ctx context.Context) error { return checkTopic(ctx, conf, f.topicID) },
+		Interval:   conf.epoch(),
+		RowCache:   conf.RowCache,
+		Join:       conf.Join,
 
 		MaxMessageBytes: topology.MaxMessageBytes,
 	})
@@ -226,20 +224,4 @@ func marks(r *sarama.ConsumerMessage, e *tidemarkv1.Event) (walk string, refused
 		}
 	}
 	return "", nil
-}
-
-// partitionOf returns the input partition of the callback that emitted an output: that of the workspace, or, for a dead
-// letter, that of its source record.
-func partitionOf(s topology.Streams) func(topic, key string, headers goka.Headers) int32 {
-	return func(topic, key string, headers goka.Headers) int32 {
-		if topic == s.Events.Name {
-			return kafka.Partition(key, s.Events.Partitions)
-		}
-		if topic == s.DLQ.Name {
-			if n, err := strconv.ParseInt(string(headers[topology.HeaderPartition]), 10, 32); err == nil {
-				return int32(n)
-			}
-		}
-		return kafka.FilePartition([]byte(key), s.Events.Partitions)
-	}
 }

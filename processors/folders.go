@@ -316,8 +316,7 @@ func (f *Files) emitToEvents(ctx goka.Context, e *tidemarkv1.Event, header, valu
 		topology.HeaderEventID: []byte(e.GetEventId()), topology.HeaderEventType: []byte(e.GetEvent()),
 		topology.HeaderFileID: []byte(e.GetFileId()), header: []byte(value),
 	}
-	ctx.Emit(goka.Stream(f.conf.Streams.Events.Name), e.GetWorkspaceId(), codecs.AppendDerived(nil, e),
-		goka.WithCtxEmitHeaders(headers))
+	epochs.Emit(ctx, goka.Stream(f.conf.Streams.Events.Name), e.GetWorkspaceId(), codecs.AppendDerived(nil, e), headers)
 }
 
 // continueWalk is the callback of a walk record. If the folder has changed since, it visits no entry: a newer walk

@@ -41,12 +41,9 @@ func NewWorkspaces(conf Config) *Workspaces {
 		Prepare:    w.prepare,
 		Older:      olderBy(workspaceVersionField),
 		Check:      func(ctx context.Context) error { return checkTopic(ctx, conf, w.topicID) },
-		PartitionOf: func(_, key string, _ goka.Headers) int32 {
-			return kafka.FilePartition([]byte(key), conf.Streams.Workspaces.Partitions)
-		},
-		Hasher:   kafka.FileHasher,
-		Interval: conf.epoch(),
-		RowCache: conf.RowCache,
+		Hasher:     kafka.FileHasher,
+		Interval:   conf.epoch(),
+		RowCache:   conf.RowCache,
 
 		MaxMessageBytes: topology.MaxMessageBytes,
 	})

@@ -55,12 +55,3 @@ func (e *Epochs) minEnd(ctx context.Context, table string, partition int32) (int
 	}
 	return least, nil
 }
-
-// metadata returns the metadata of a commit that is made now for a partition.
-func (e *Epochs) metadata(partition int32) string {
-	p := e.partition(partition)
-	if p == nil {
-		return ""
-	}
-	return p.metadata.Load().(string)
-}

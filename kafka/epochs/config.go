@@ -38,9 +38,6 @@ type Config struct {
 	// Older reports whether a table record is older than the stored row. Compaction keeps the last record of a key, not
 	// the newest: a zombie may have appended after its successor. Required.
 	Older func(record, stored []byte) bool
-	// PartitionOf returns the partition of the input whose callback emits this record; it is sent to that partition of
-	// its topic. A row that is said to belong to another partition fails the group. Required.
-	PartitionOf func(topic, key string, headers goka.Headers) int32
 	// Index returns the index entries under which callbacks find a row (see Rows). It is called for rows that are
 	// recovered from the changelog; a callback says itself how the entries change with the row that it sets
 	// (Rows.Reindex). It may be nil.
@@ -82,8 +79,8 @@ func (c Config) withDefaults() Config {
 
 // validate refuses a processor that cannot run, or whose effects would not be exactly once.
 func (c Config) validate() error {
-	if c.Graph == nil || c.Older == nil || c.PartitionOf == nil {
-		return fmt.Errorf("group %s: Graph, Older and PartitionOf must be given", c.Name)
+	if c.Graph == nil || c.Older == nil {
+		return fmt.Errorf("group %s: Graph and Older must be given", c.Name)
 	}
 	if c.Guarantee == ExactlyOnce && c.InstanceID == "" {
 		return fmt.Errorf("group %s: exactly_once needs an instance id: unique, and the same after a restart", c.Name)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -13,13 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 )
 
-// Prepare decodes a record for its callback. It may replace the key, but not change the partition. It must not write
-// into the bytes of the old key, which share memory with other records.
-type Prepare func(record *sarama.ConsumerMessage) (message any)
-
 // groupBuilder wraps the consumer group that goka uses:
-//   - Only the contiguous finished prefix of each partition is committed. Marks of an ended session are ignored; with
-//     ExactlyOnce all marks are, because transactions commit.
+//   - goka's marks are ignored: see session.
 //   - Records are prepared before goka gets them.
 //   - The group is joined again at once after a rebalance. goka would sleep for 5 s.
 func (e *Epochs) groupBuilder(brokers []string, name, clientID string) (sarama.ConsumerGroup, error) {
@@ -124,62 +118,65 @@ type sessionHandler struct {
 // Setup calls Check first. Within one attempt the instance may be assigned partitions of another one, and where a topic
 // was created again no committed offset shows it.
 func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
-	h.session = newSession(s, h.epochs)
 	if check := h.epochs.conf.Check; check != nil {
 		if err := check(s.Context()); err != nil {
 			return err // the Group calls Check again and returns its error
 		}
 	}
-	if ledger := h.epochs.txnProducer; ledger != nil {
-		h.session.ignoreMarks = true
-		ledger.session.Store(memberOf(s))
-	}
+	h.session = &session{ConsumerGroupSession: s}
+	h.epochs.setSession(h.session)
 	if err := h.inner.Setup(h.session); err != nil {
 		return err
 	}
-	go h.session.skipMarkersUntilDone()
+	go h.epochs.skipMarkersUntilDone(s)
 	return nil
 }
 
-// Cleanup lets goka finish what is in flight; its marks count until it returns. goka first waits for running callbacks,
+func (e *Epochs) setSession(s *session) {
+	e.mu.Lock()
+	e.session = s
+	e.mu.Unlock()
+	switch {
+	case e.txnProducer == nil:
+	case s == nil:
+		e.txnProducer.session.Store(nil)
+	default:
+		e.txnProducer.session.Store(memberOf(s))
+	}
+}
+
+// Cleanup lets goka close the partitions, which publishes what is in flight. goka first waits for running callbacks,
 // without a limit: one that waits for acknowledgements from a partition without a leader would keep this member from
 // joining again.
 func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
-	defer h.session.ended.Store(true)
+	defer h.epochs.setSession(nil)
 	overdue := time.AfterFunc(drainTimeout, func() {
 		for _, p := range h.epochs.partitions() {
 			p.failWaiting()
 		}
 	})
 	defer overdue.Stop()
-	if ledger := h.epochs.txnProducer; ledger != nil {
-		defer ledger.session.Store(nil)
-	}
 	return h.inner.Cleanup(h.session)
 }
 
 func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
-	of := partitionID{c.Topic(), c.Partition()}
 	if p := h.epochs.partition(c.Partition()); p != nil && s.Context().Err() == nil {
 		p.started.Do(func() { h.epochs.startPartition(p) })
-		h.session.prefixes[of].start(c.InitialOffset(), func(next int64) { h.session.commitSkipped(p, of, next) })
 	}
-	queue := h.epochs.openPreparedQueue(of)
+	input := h.epochs.openInput(partitionID{c.Topic(), c.Partition()}, c.InitialOffset())
 	ready := &preparedClaim{ConsumerGroupClaim: c, messages: make(chan *sarama.ConsumerMessage, prefetchRecords)}
 	go func() {
 		defer close(ready.messages)
-		delivered := h.session.prefixes[of]
 		for record := range c.Messages() {
-			size, err := queue.reserve(s.Context(), len(record.Key)+len(record.Value))
+			size, err := input.reserve(s.Context(), len(record.Key)+len(record.Value))
 			if err != nil {
 				return
 			}
-			delivered.deliver(record.Offset)
 			var message any
 			if prepare := h.epochs.conf.Prepare; prepare != nil {
 				message = prepare(record)
 			}
-			queue.put(record.Offset, size, message)
+			input.put(record.Offset, size, message)
 			select {
 			case ready.messages <- record:
 			case <-s.Context().Done():
@@ -198,45 +195,14 @@ type preparedClaim struct {
 
 func (c *preparedClaim) Messages() <-chan *sarama.ConsumerMessage { return c.messages }
 
-type partitionID struct {
-	topic  string
-	number int32
-}
+// A session hides goka's marks from sarama. goka marks a record when its callback has returned; a publisher commits
+// once the record's effects are published. With ExactlyOnce that is in a transaction, not through sarama.
+type session struct{ sarama.ConsumerGroupSession }
 
-// A session passes the marks on to sarama that are safe to commit.
-type session struct {
-	sarama.ConsumerGroupSession
-	epochs      *Epochs
-	prefixes    map[partitionID]*prefix // fixed at Setup
-	ignoreMarks bool                    // transactions commit, not marks
-	ended       atomic.Bool
-}
-
-func newSession(inner sarama.ConsumerGroupSession, epochs *Epochs) *session {
-	s := &session{ConsumerGroupSession: inner, epochs: epochs, prefixes: make(map[partitionID]*prefix)}
-	for topic, numbers := range inner.Claims() {
-		for _, number := range numbers {
-			s.prefixes[partitionID{topic, number}] = &prefix{}
-		}
-	}
-	return s
-}
-
-// MarkOffset is called by goka with the offset after a finished record. The metadata is replaced by a
-// committed.ChangelogEnd.
-func (s *session) MarkOffset(topic string, partition int32, offset int64, _ string) {
-	p := s.prefixes[partitionID{topic, partition}]
-	if p == nil || s.ended.Load() {
-		return
-	}
-	if next, grew := p.finish(offset - 1); grew && !s.ignoreMarks {
-		s.ConsumerGroupSession.MarkOffset(topic, partition, next, s.epochs.metadata(partition))
-	}
-}
-
-// MarkMessage calls MarkOffset for a record.
-func (s *session) MarkMessage(record *sarama.ConsumerMessage, metadata string) {
-	s.MarkOffset(record.Topic, record.Partition, record.Offset+1, metadata)
+func (*session) MarkOffset(string, int32, int64, string)     {}
+func (*session) MarkMessage(*sarama.ConsumerMessage, string) {}
+func (s *session) commit(topic string, partition int32, next int64, metadata string) {
+	s.ConsumerGroupSession.MarkOffset(topic, partition, next, metadata)
 }
 
 var _ goka.ConsumerGroupBuilder = (*Epochs)(nil).groupBuilder

@@ -5,62 +5,140 @@ import (
 	"fmt"
 
 	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/producer"
 )
 
-// A gatedContext fails the partition when the callback fails: while goka stops, its own Fail returns and the callback
-// goes on. It refuses calls whose effects would not be exactly once.
+// A gatedContext is the context of a callback. It reads and sets the row, and emits, in place of goka, whose promises
+// would have to be kept for each record until it is published. It refuses calls whose effects would not be exactly
+// once.
+//
+// While goka stops, its Fail returns and the callback goes on. So Fail also fails the partition, and what the callback
+// does afterwards is not published.
 type gatedContext struct {
 	gokaContext
 	epochs *partitionEpochs
+	codecs *codecs
 }
 
 // gokaContext is embedded under this name because the interface has a method Context.
 type gokaContext = goka.Context
+
+// codecs are those of a group's graph.
+type codecs struct {
+	row     goka.Codec
+	outputs map[string]goka.Codec // by topic
+}
+
+func codecsOf(graph *goka.GroupGraph) *codecs {
+	c := &codecs{row: graph.GroupTable().Codec(), outputs: map[string]goka.Codec{}}
+	for _, output := range graph.OutputStreams() {
+		c.outputs[output.Topic()] = output.Codec()
+	}
+	return c
+}
 
 func (c *gatedContext) Fail(err error) {
 	c.epochs.fail(err)
 	c.gokaContext.Fail(err)
 }
 
-// Value fails when there is a row that goka cannot decode: while goka stops, it would return nil.
+// Value returns the row as its codec decodes it, or as SetValue was last called with it; nil when there is none.
 func (c *gatedContext) Value() any {
-	c.epochs.rowFound.Store(false)
-	value := c.gokaContext.Value()
-	if value == nil && c.epochs.rowFound.Load() {
-		c.Fail(fmt.Errorf("the row of %q cannot be decoded", c.Key()))
+	row, err := c.epochs.current(c.Key())
+	if err == nil && row.message == nil && row.value != nil {
+		row.message, err = c.codecs.row.Decode(row.value)
 	}
-	return value
+	if err != nil {
+		c.Fail(fmt.Errorf("read the row of %q: %w", c.Key(), err))
+		return nil
+	}
+	return row.message
 }
 
-// SetValue fails when goka cannot encode the row: while goka stops, the row before it would stay.
+// SetValue sets the row. The callback must not change the value afterwards: the next callback may get it.
 func (c *gatedContext) SetValue(value any, options ...goka.ContextOption) {
-	c.epochs.rowSet = false
-	c.gokaContext.SetValue(value, options...)
-	if !c.epochs.rowSet {
-		c.Fail(fmt.Errorf("the row of %q cannot be encoded", c.Key()))
+	if err := c.set(value, options); err != nil {
+		c.Fail(fmt.Errorf("set the row of %q: %w", c.Key(), err))
 	}
+}
+
+func (c *gatedContext) set(value any, options []goka.ContextOption) error {
+	switch {
+	case value == nil:
+		return errNilRow
+	case len(options) > 0:
+		return errOptions
+	}
+	row, err := c.codecs.row.Encode(value)
+	if err != nil {
+		return err
+	}
+	return c.epochs.set(c.Key(), row, value)
+}
+
+// Emit emits an output without headers; see the function Emit.
+func (c *gatedContext) Emit(topic goka.Stream, key string, value any, options ...goka.ContextOption) {
+	if len(options) > 0 {
+		c.Fail(fmt.Errorf("emit to %s: %w", topic, errOptions))
+		return
+	}
+	Emit(c, topic, key, value, nil)
+}
+
+// Emit emits an output with headers, to the partition of the callback's input; nil is a null. The context must be that
+// of a callback that was given to Epochs.Callback.
+func Emit(ctx goka.Context, topic goka.Stream, key string, value any, headers goka.Headers) {
+	c := ctx.(*gatedContext)
+	if err := c.emit(string(topic), key, value, headers); err != nil {
+		c.Fail(fmt.Errorf("emit to %s: %w", topic, err))
+	}
+}
+
+func (c *gatedContext) emit(topic, key string, value any, headers goka.Headers) (err error) {
+	codec := c.codecs.outputs[topic]
+	if codec == nil {
+		return errNoOutput
+	}
+	r := &kgo.Record{
+		Topic: topic, Partition: c.epochs.store.Number(), Key: []byte(key), Headers: producer.Headers(headers),
+	}
+	if value != nil {
+		if r.Value, err = codec.Encode(value); err != nil {
+			return err
+		}
+	}
+	c.epochs.output(r)
+	return nil
 }
 
 var (
-	errDelete = errors.New(
+	errNilRow   = errors.New("a nil is no row; Delete removes a row")
+	errNoOutput = errors.New("the graph has no goka.Output of this topic")
+	errOptions  = errors.New("goka's context options are not supported; epochs.Emit takes headers")
+	errDelete   = errors.New(
 		"with at_least_once a row cannot be deleted: a delete and the row of a paused former owner " +
 			"cannot be ordered; keep a row that marks the deletion")
-	errDefer = errors.New(
-		"with exactly_once a commit cannot be deferred: the record is committed with the effects of its callback")
+	errDefer = errors.New("a commit cannot be deferred: a record is committed with the effects of its callback")
 )
 
 // Delete is refused with AtLeastOnce: a zombie may write the row again afterwards.
 func (c *gatedContext) Delete(options ...goka.ContextOption) {
-	if c.epochs.transactions == nil {
+	switch {
+	case c.epochs.conf.Guarantee != ExactlyOnce:
 		c.Fail(errDelete)
+	case len(options) > 0:
+		c.Fail(errOptions)
+	default:
+		if err := c.epochs.set(c.Key(), nil, nil); err != nil {
+			c.Fail(err)
+		}
 	}
-	c.gokaContext.Delete(options...)
 }
 
-// DeferCommit is refused with ExactlyOnce: the transaction would not wait for it.
+// DeferCommit is refused: the publication of the callback's effects would not wait for it.
 func (c *gatedContext) DeferCommit() func(error) {
-	if c.epochs.transactions != nil {
-		c.Fail(errDefer)
-	}
+	c.Fail(errDefer)
 	return c.gokaContext.DeferCommit()
 }

@@ -1,53 +1,108 @@
 package epochs
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/lovoo/goka"
 )
 
-// A lenientContext is goka's while it stops: Fail returns, and a value that cannot be encoded is ignored.
-type lenientContext struct {
-	gokaContext
-	did string
+// A stoppingContext is goka's while it stops: Fail returns.
+type stoppingContext struct{ gokaContext }
+
+func (*stoppingContext) Fail(error)               {}
+func (*stoppingContext) Key() string              { return "k" }
+func (*stoppingContext) DeferCommit() func(error) { return func(error) {} }
+
+// failing is a codec that does not know the value "bad".
+type failing struct{}
+
+var errBad = errors.New("bad")
+
+func (failing) Encode(v any) ([]byte, error) {
+	if v == "bad" {
+		return nil, errBad
+	}
+	return []byte(v.(string)), nil
 }
 
-func (*lenientContext) Fail(error)                          {}
-func (*lenientContext) Key() string                         { return "k" }
-func (*lenientContext) SetValue(any, ...goka.ContextOption) {}
-func (c *lenientContext) Delete(...goka.ContextOption)      { c.did = "delete" }
-func (c *lenientContext) DeferCommit() func(error) {
-	c.did = "defer"
-	return func(error) {}
+func (failing) Decode(b []byte) (any, error) {
+	if string(b) == "bad" {
+		return nil, errBad
+	}
+	return string(b), nil
+}
+
+func contextOf(p *partitionEpochs) *gatedContext {
+	return &gatedContext{
+		gokaContext: &stoppingContext{}, epochs: p,
+		codecs: &codecs{row: failing{}, outputs: map[string]goka.Codec{"out": failing{}}},
+	}
 }
 
 // Calls that break the guarantee fail the partition, also when goka lets the callback go on.
 func TestCallsThatBreakTheGuaranteeFail(t *testing.T) {
-	deletes := func(c goka.Context) { c.Delete() }
-	defers := func(c goka.Context) { c.DeferCommit() }
 	for _, test := range []struct {
-		name   string
-		shared bool // as with exactly_once
-		do     func(goka.Context)
-		fails  bool
+		name        string
+		exactlyOnce bool
+		do          func(goka.Context)
+		fails       bool
 	}{
-		{"a row that cannot be encoded", false, func(c goka.Context) { c.SetValue("v") }, true},
-		{"a delete that cannot be ordered", false, deletes, true},
-		{"a delete in a transaction", true, deletes, false},
-		{"a commit that waits", false, defers, false},
-		{"a commit that a transaction would not wait for", true, defers, true},
+		{"a row that cannot be decoded", false, func(c goka.Context) { c.Value() }, true},
+		{"a row that cannot be encoded", false, func(c goka.Context) { c.SetValue("bad") }, true},
+		{"no row", false, func(c goka.Context) { c.SetValue(nil) }, true},
+		{"a row with options", false, func(c goka.Context) { c.SetValue("v", goka.WithCtxEmitHeaders(nil)) }, true},
+		{"an output that cannot be encoded", false, func(c goka.Context) { c.Emit("out", "k", "bad") }, true},
+		{"an output with options", false, func(c goka.Context) {
+			c.Emit("out", "k", "v", goka.WithCtxEmitHeaders(nil))
+		}, true},
+		{"an output that the graph does not have", false, func(c goka.Context) { c.Emit("other", "k", "v") }, true},
+		{"an output", false, func(c goka.Context) { c.Emit("out", "k", "v") }, false},
+		{"a delete that cannot be ordered", false, func(c goka.Context) { c.Delete() }, true},
+		{"a delete in a transaction", true, func(c goka.Context) { c.Delete() }, false},
+		{"a commit that waits", false, func(c goka.Context) { c.DeferCommit() }, true},
+		{"a commit that a transaction would not wait for", true, func(c goka.Context) { c.DeferCommit() }, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var p *partitionEpochs
-			if test.shared {
+			e := newEpochTest(t)
+			put(t, e.store, 1, "k", "bad")
+			p := e.partitionEpochs
+			if test.exactlyOnce {
 				p = newTransactionTest(t, 1).partitions[0]
-			} else {
-				p = newEpochTest(t).partitionEpochs
 			}
-			test.do(&gatedContext{gokaContext: &lenientContext{}, epochs: p})
+			p.gate.Lock()
+			test.do(contextOf(p))
+			p.gate.Unlock()
 			if failed := p.failure() != nil; failed != test.fails {
 				t.Errorf("failed: %v", p.failure())
 			}
 		})
 	}
+}
+
+// A callback sees the row that the one before it set, as it set it, and a row of the store decoded.
+func TestValueIsTheNewestRow(t *testing.T) {
+	e := newEpochTest(t)
+	put(t, e.store, 1, "k", "v1")
+	c := contextOf(e.partitionEpochs)
+	e.callback(t, func() {
+		if got := c.Value(); got != "v1" {
+			t.Errorf("the stored row is %v", got)
+		}
+		c.SetValue("v2")
+		if got := c.Value(); got != "v2" {
+			t.Errorf("the row that was set is %v", got)
+		}
+	})
+}
+
+// An output goes to the partition of its input, with its headers.
+func TestEmitWithHeaders(t *testing.T) {
+	e := newEpochTest(t)
+	e.callback(t, func() { Emit(contextOf(e.partitionEpochs), "out", "k", nil, goka.Headers{"h": []byte("x")}) })
+	r := e.wire.next(t)
+	if r.Value != nil || r.Partition != 0 || len(r.Headers) != 1 || r.Headers[0].Key != "h" {
+		t.Errorf("%q in partition %d with %v", r.Value, r.Partition, r.Headers)
+	}
+	r.done(0, nil)
 }

@@ -29,30 +29,31 @@ import (
 //
 // Outputs are sent at once. Rows are buffered, the newest per key, until every output before them on that partition is
 // acknowledged. Then they are sent. When they are acknowledged too, they are written to the local store together with
-// their changelog offset, in one batch. Then goka's promises are finished, and its offsets are committed. So a row that
-// is found after a crash proves that the outputs of all its inputs are in the log. An input whose row is not found is
-// processed again with the same row before it, and gives the same bytes. Each partition has its own epochs, so a slow
-// one delays no other.
+// their changelog offset, in one batch. Then the offset after the last input is committed. So a row that is found after
+// a crash proves that the outputs of all its inputs are in the log. An input whose row is not found is processed again
+// with the same row before it, and gives the same bytes. Each partition has its own epochs, so a slow one delays no
+// other.
 //
-// A failed send rejects everything that is buffered; none of it was visible. The processor then ends, and its Group
-// starts the next one from the committed prefix.
+// After a failed send nothing of what is buffered is published; none of it was visible. The processor then ends, and
+// its Group starts the next one from the committed offsets.
 //
 // With ExactlyOnce the epochs of all partitions are published together in transactions: see type transactions.
 type Epochs struct {
-	conf           Config
-	store          *localstore.Store     // of the group's table
-	tableID        string                // TopicID of the table, as text
-	client         *kgo.Client           // set when goka starts: see producerBuilder
-	readback       *readback             // likewise
-	detector       *foreignWriteDetector // likewise; nil without a mirror
-	txnProducer    *kafkaTxnProducer     // likewise; like the next field only with ExactlyOnce
-	transactions   *transactions
-	owner          []byte
-	callbacks      int // how many Callback has wrapped
-	mu             sync.RWMutex
-	byPartition    map[int32]*partitionEpochs
-	preparedQueues map[partitionID]*preparedQueue
-	cacheShare     atomic.Int64 // of Config.RowCache, of each partition
+	conf         Config
+	codecs       *codecs
+	store        *localstore.Store // of the group's table
+	tableID      string            // TopicID of the table, as text
+	client       *kgo.Client       // set when goka starts: see producerBuilder
+	guard        *guard            // likewise
+	txnProducer  *kafkaTxnProducer // likewise; like the next field only with ExactlyOnce
+	transactions *transactions
+	callbacks    int // how many Callback has wrapped
+
+	mu          sync.RWMutex
+	session     *session // of the consumer group
+	byPartition map[int32]*partitionEpochs
+	inputs      map[partitionID]*input
+	cacheShare  atomic.Int64 // of Config.RowCache, of each partition
 
 	closed    chan struct{} // by the producer's Close
 	touchDone chan struct{} // closed when touchPartitions has returned
@@ -76,8 +77,8 @@ var (
 // newEpochs returns the epochs of one processor, for one Run.
 func newEpochs(conf Config, store *localstore.Store, tableLog string) *Epochs {
 	return &Epochs{
-		conf: conf, store: store, tableID: tableLog, owner: newOwner(),
-		byPartition: make(map[int32]*partitionEpochs), preparedQueues: make(map[partitionID]*preparedQueue),
+		conf: conf, store: store, tableID: tableLog,
+		byPartition: make(map[int32]*partitionEpochs), inputs: make(map[partitionID]*input),
 		closed: make(chan struct{}), touchDone: make(chan struct{}), failed: make(chan struct{}),
 	}
 }
@@ -98,7 +99,12 @@ func (e *Epochs) options() []goka.ProcessorOption {
 func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 	e.callbacks++
 	return func(ctx goka.Context, message any) {
-		prepared, found := e.takePrepared(ctx)
+		input, p := e.inputOf(ctx), e.partition(ctx.Partition())
+		if input == nil || p == nil {
+			e.reject(ctx, fmt.Errorf("partition %d: %w", ctx.Partition(), errClosed))
+			return
+		}
+		prepared, found := input.take(ctx.Offset())
 		if !found {
 			e.reject(ctx, fmt.Errorf("%s/%d: no record was prepared for offset %d", ctx.Topic(), ctx.Partition(),
 				ctx.Offset()))
@@ -107,30 +113,33 @@ func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 		if e.conf.Prepare != nil {
 			message = prepared
 		}
-		p := e.partition(ctx.Partition())
-		if p == nil {
-			e.reject(ctx, fmt.Errorf("partition %d: %w", ctx.Partition(), errClosed))
-			return
-		}
-		if err := p.enter(); err != nil {
+		if err := e.run(callback, ctx, p, message); err != nil {
 			e.reject(ctx, err)
 			return
 		}
-		returned := false
-		defer func() {
-			if !returned { // after a panic the epoch has a part of the callback's effects
-				p.fail(errNotReturned)
-			}
-			p.gate.Unlock()
-		}()
-		callback(&gatedContext{gokaContext: ctx, epochs: p}, message)
-		returned = true
-		if err := p.failure(); err != nil { // perhaps of this callback's effects
-			e.reject(ctx, err)
-			return
-		}
-		p.callbackReturned(string(ctx.Topic()), ctx.Offset())
+		input.callbackReturned(ctx.Offset())
 	}
+}
+
+// run runs a callback within an epoch of its partition.
+func (e *Epochs) run(callback goka.ProcessCallback, ctx goka.Context, p *partitionEpochs, message any) error {
+	if err := p.enter(); err != nil {
+		return err
+	}
+	returned := false
+	defer func() {
+		if !returned { // after a panic the epoch has a part of the callback's effects
+			p.fail(errNotReturned)
+		}
+		p.gate.Unlock()
+	}()
+	callback(&gatedContext{gokaContext: ctx, epochs: p, codecs: e.codecs}, message)
+	returned = true
+	if err := p.failure(); err != nil { // perhaps of this callback's effects
+		return err
+	}
+	p.callbackReturned(string(ctx.Topic()), ctx.Offset())
+	return nil
 }
 
 // reject ends the processor before the record's callback. Nothing from this record on may be committed.
@@ -154,22 +163,15 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 		return nil, err
 	}
 	var err error
-	if e.readback, err = startReadback(open, e.conf.Table, e.owner, e.conf.Log, e.partition); err != nil {
+	if e.guard, err = startGuard(e.conf, open, e.partitions); err != nil {
 		e.client.Close()
 		return nil, err
-	}
-	if e.conf.Mirror != nil {
-		if e.detector, err = startForeignWriteDetector(e.conf, open, e.partitions); err != nil {
-			e.readback.close()
-			e.client.Close()
-			return nil, err
-		}
 	}
 	if e.transactions != nil {
 		go e.transactions.run()
 	}
 	go e.touchPartitions()
-	return &epochProducer{epochs: e}, nil
+	return &noProducer{epochs: e}, nil
 }
 
 // openProducer opens the client that publishes. The partition of each record is set here, not by a partitioner.
@@ -183,7 +185,7 @@ func (e *Epochs) openProducer(open opener) (err error) {
 		return err
 	}
 	e.client = e.txnProducer.client
-	e.transactions = newTransactions(e.txnProducer, e.conf, e.owner, e.partitions)
+	e.transactions = newTransactions(e.txnProducer, e.conf, e.partitions)
 	return nil
 }
 
@@ -208,16 +210,21 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	if err != nil {
 		return nil, err
 	}
-	p := newPartitionEpochs(e.conf, e.owner, store, e.send)
+	p := newPartitionEpochs(e.conf, store)
 	p.cache.share = e.cacheShare.Load
 	p.onFailure, p.changelogEnd.Table = e.fail, e.tableID
 	if err := p.loadPendingRewrites(); err != nil {
 		return nil, err
 	}
+	e.mu.Lock()
+	session := e.session
+	e.mu.Unlock()
 	if e.transactions != nil {
-		p.transactions, p.dirty = e.transactions, e.transactions.dirty
+		e.transactions.join(p)
 	} else {
-		go p.run()
+		startPipeline(p, e.send, func(topic string, next int64, metadata string) {
+			session.commit(topic, partition, next, metadata)
+		})
 	}
 	e.mu.Lock()
 	e.byPartition[partition] = p
@@ -228,7 +235,7 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 			p.fail(err)
 		}
 	}
-	return &epochStorage{Partition: store, partitionEpochs: p, epochs: e}, nil
+	return &epochStorage{Partition: store, epochs: e, partition: p}, nil
 }
 
 // cause returns why the processor ended. When a transaction fails, goka's own error repeats the cause for each record
@@ -261,38 +268,10 @@ func (e *Epochs) fail(err error) {
 	}
 }
 
-// startPartition is called once, before the first record of a partition from any input. Its rows are recovered up to
-// the end of the changelog, which is read back from there on. goka's MarkRecovered is not used: it is also called when
-// the session ended meanwhile.
-func (e *Epochs) startPartition(p *partitionEpochs) {
-	offset, err := p.store.GetOffset(-1)
-	p.raiseChangelogEnd(offset + 1)
-	if err == nil && e.follow(p, offset+1) {
-		err = p.writePendingRewrites()
-	}
-	if err != nil {
-		p.fail(err)
-	}
-}
-
-// follow starts to read back a partition's changelog from an offset on, unless the partition is closed.
-func (e *Epochs) follow(p *partitionEpochs, from int64) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.byPartition[p.store.Number()] != p {
-		return false
-	}
-	p.readBackTo.Store(from)
-	p.recovered.Store(true)
-	e.readback.follow(p.store.Number(), from)
-	return true
-}
-
 // removePartition unregisters a partition that is closed.
 func (e *Epochs) removePartition(partition int32) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.readback.unfollow(partition)
 	delete(e.byPartition, partition)
 	e.shareCache()
 }
@@ -302,85 +281,41 @@ func (e *Epochs) shareCache() {
 	e.cacheShare.Store(e.conf.RowCache / int64(max(1, len(e.byPartition))))
 }
 
-// applyRecovered writes a changelog record that goka recovers to the disk: it is published already. A row that another
-// writer's null follows is kept, and written to the changelog again once the table is recovered.
-func (e *Epochs) applyRecovered(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
-	older, p := false, e.partition(ctx.Partition())
-	err := e.store.Update(ctx.Partition(), ctx.Offset(), func(w *localstore.Writer) error {
-		stored, err := w.Get(localstore.Rows, []byte(key))
-		if err != nil {
-			return err
-		}
-		switch {
-		case value == nil && hasOwnerHeader(ctx.Headers()):
-			w.Delete(localstore.Rows, []byte(key))
-			e.conf.recoverIndex(w, key, stored, nil)
-		case value == nil:
-			older = stored != nil
-		default:
-			if older = stored != nil && e.conf.Older(value, stored); !older {
-				w.Set(localstore.Rows, []byte(key), value)
-				e.conf.recoverIndex(w, key, stored, value)
-			}
-		}
-		if p != nil {
-			p.storePendingRewrite(w, key, older)
-		}
-		return nil
-	})
-	if p != nil && err == nil {
-		p.noteRecovered(key, older)
-	}
-	return err
-}
+func (e *Epochs) send(r *kgo.Record, acked func(r *kgo.Record, err error)) { send(e.client, r, acked) }
 
-func (e *Epochs) send(r *kgo.Record, done func(offset int64, err error)) { send(e.client, r, done) }
-
-// send produces a record and calls done once, from a goroutine of the client.
-func send(client *kgo.Client, r *kgo.Record, done func(offset int64, err error)) {
+// send is a sender.
+func send(client *kgo.Client, r *kgo.Record, acked func(r *kgo.Record, err error)) {
 	client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
 		if err != nil {
 			err = fmt.Errorf("produce to %s: %w", r.Topic, err)
 		}
-		done(r.Offset, err)
+		acked(r, err)
 	})
 }
 
-// An epochProducer is the goka.Producer: it gets outputs and changelog records.
-type epochProducer struct{ epochs *Epochs }
+// noProducer is the goka.Producer. A gatedContext emits in its place; its Close ends what producerBuilder started.
+type noProducer struct{ epochs *Epochs }
 
-func (p *epochProducer) Emit(topic, key string, value []byte) *goka.Promise {
+func (p *noProducer) Emit(topic, key string, value []byte) *goka.Promise {
 	return p.EmitWithHeaders(topic, key, value, nil)
 }
 
-func (p *epochProducer) EmitWithHeaders(topic, key string, value []byte, headers goka.Headers) *goka.Promise {
+// EmitWithHeaders is not called for what a callback emits. It fails all partitions, because it is not known which
+// callback called it.
+func (p *noProducer) EmitWithHeaders(topic, _ string, _ []byte, _ goka.Headers) *goka.Promise {
+	err := fmt.Errorf("a record for %s was not emitted through the context of a callback", topic)
+	p.epochs.failAll(err)
 	promise, finish := goka.NewPromiseWithFinisher()
-	number := p.epochs.conf.PartitionOf(topic, key, headers)
-	partition := p.epochs.partition(number)
-	switch {
-	case partition == nil: // it is unknown which partition's callback emitted it, so none may go on
-		err := fmt.Errorf("output to %s for partition %d: %w", topic, number, errClosed)
-		p.epochs.failAll(err)
-		finish(nil, err)
-	case topic == p.epochs.conf.Table:
-		partition.addTablePromise(key, finish)
-	default:
-		r := &kgo.Record{
-			Topic: topic, Partition: number, Key: []byte(key), Value: value,
-			Headers: producer.Headers(headers),
-		}
-		partition.output(r, finish)
-	}
+	finish(nil, err)
 	return promise
 }
 
-func (p *epochProducer) Close() error {
+func (p *noProducer) Close() error {
 	close(p.epochs.closed)
 	<-p.epochs.touchDone
 	if p.epochs.transactions != nil {
 		p.epochs.transactions.close()
 	}
-	p.epochs.detector.close()
-	p.epochs.readback.close()
+	p.epochs.guard.close()
 	return producer.Close(p.epochs.client)
 }

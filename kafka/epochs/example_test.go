@@ -52,8 +52,7 @@ func ExampleGroup() {
 				goka.Output("counts", new(codec.Int64)),
 				goka.Persist(new(codec.Int64)))
 		},
-		Older:       func(record, stored []byte) bool { return number64(record) < number64(stored) },
-		PartitionOf: func(string, string, goka.Headers) int32 { return 0 }, // there is one
+		Older: func(record, stored []byte) bool { return number64(record) < number64(stored) },
 	})
 	ended := make(chan error)
 	go func() { ended <- group.Run(ctx) }()

@@ -123,7 +123,9 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 
 	epochs := newEpochs(g.conf, store, id.String())
 	options := append(clientOptions(g.conf.Cluster, g.conf.Hasher, g.conf.Log), epochs.options()...)
-	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, g.conf.Graph(epochs), options...)
+	graph := g.conf.Graph(epochs)
+	epochs.codecs = codecsOf(graph)
+	processor, err := goka.NewProcessor(g.conf.Cluster.Brokers, graph, options...)
 	if err != nil {
 		return fmt.Errorf("build processor: %w", err)
 	}

@@ -105,9 +105,8 @@ func (c *counter) conf(id, dir string, count goka.ProcessCallback) epochs.Config
 			r.Key = slices.Concat(r.Key, []byte("/row"))
 			return string(r.Value)
 		},
-		Older:       func(record, stored []byte) bool { return number(record) < number(stored) },
-		PartitionOf: func(_, key string, _ goka.Headers) int32 { return partitionOf(key) },
-		Hasher:      func() hash.Hash32 { return new(headHasher) },
+		Older:  func(record, stored []byte) bool { return number(record) < number(stored) },
+		Hasher: func() hash.Hash32 { return new(headHasher) },
 		Graph: func(e *epochs.Epochs) *goka.GroupGraph {
 			return goka.DefineGroup(goka.Group(c.group),
 				goka.Input(goka.Stream(c.events), raw{}, e.Callback(count)),
@@ -351,9 +350,8 @@ func TestGroupRefusesWhatCannotWork(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			conf := epochs.Config{
 				Cluster: committed.At("127.0.0.1:1"), Name: "g", Table: "g-table", Dir: t.TempDir(),
-				Graph:       graph("g", goka.Persist(raw{})),
-				Older:       func([]byte, []byte) bool { return false },
-				PartitionOf: func(string, string, goka.Headers) int32 { return 0 },
+				Graph: graph("g", goka.Persist(raw{})),
+				Older: func([]byte, []byte) bool { return false },
 			}
 			c.change(&conf)
 			group := epochs.NewGroup(conf)

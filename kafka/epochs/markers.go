@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"tidemark/kafka/committed"
@@ -18,7 +19,7 @@ const markerCheckInterval = 5 * time.Second
 // the session ends. No consumer is given them, so without this the committed offset would stay before them. Once
 // retention has emptied the partition, that offset is below the log start offset, which is also what a commit looks
 // like whose records were lost unread.
-func (s *session) skipMarkersUntilDone() {
+func (e *Epochs) skipMarkersUntilDone(s sarama.ConsumerGroupSession) {
 	tick := time.NewTicker(markerCheckInterval)
 	defer tick.Stop()
 	for {
@@ -27,9 +28,9 @@ func (s *session) skipMarkersUntilDone() {
 		case <-s.Context().Done():
 			return
 		}
-		for topic := range s.Claims() {
-			if err := s.skipMarkers(s.Context(), topic); err != nil && s.Context().Err() == nil {
-				s.epochs.conf.Log.WarnContext(s.Context(),
+		for topic, partitions := range s.Claims() {
+			if err := e.skipMarkers(s.Context(), topic, partitions); err != nil && s.Context().Err() == nil {
+				e.conf.Log.WarnContext(s.Context(),
 					"cannot look for transaction markers at the end of an input, trying again",
 					"topic", topic, "error", err)
 			}
@@ -37,37 +38,42 @@ func (s *session) skipMarkersUntilDone() {
 	}
 }
 
-// commitSkipped commits an offset behind which there are no records, only markers. The owner is that of the session:
-// once it is closed, nothing is committed for the partition.
-func (s *session) commitSkipped(owner *partitionEpochs, of partitionID, next int64) {
-	if s.ignoreMarks {
-		owner.callbackReturned(of.topic, next-1)
-		return
-	}
-	s.ConsumerGroupSession.MarkOffset(of.topic, of.number, next, owner.metadata.Load().(string))
+// An idleInput is an input of which no record is left to read or to process.
+type idleInput struct {
+	*input
+	of   *partitionEpochs
+	next int64
+	end  int64 // of the partition
 }
 
-// skipMarkers looks once, at all partitions of a topic.
-func (s *session) skipMarkers(ctx context.Context, topic string) error {
-	listed, err := kadm.NewClient(s.epochs.client).ListCommittedOffsets(ctx, topic)
+// skipMarkers looks once, at some partitions of a topic.
+func (e *Epochs) skipMarkers(ctx context.Context, topic string, partitions []int32) error {
+	listed, err := kadm.NewClient(e.client).ListCommittedOffsets(ctx, topic)
 	if err != nil {
 		return fmt.Errorf("look up the end of %s: %w", topic, err)
 	}
-	read, ends := map[int32]int64{}, map[int32]int64{}
-	for _, partition := range s.Claims()[topic] {
+	idle, ends := map[int32]idleInput{}, map[int32]int64{}
+	for _, partition := range partitions {
+		e.mu.RLock()
+		i := idleInput{input: e.inputs[partitionID{topic, partition}], of: e.byPartition[partition]}
+		e.mu.RUnlock()
 		end, found := listed.Lookup(topic, partition)
-		next, finished := s.prefixes[partitionID{topic, partition}].position()
-		if found && end.Err == nil && finished && next < end.Offset {
-			read[partition], ends[partition] = next, end.Offset
+		if i.input == nil || i.of == nil || !found || end.Err != nil {
+			continue
+		}
+		i.end = end.Offset
+		var nothingRuns bool
+		if i.next, nothingRuns = i.position(); nothingRuns && i.next < i.end {
+			idle[partition], ends[partition] = i, i.end
 		}
 	}
-	last, err := committed.Ends(ctx, s.epochs.client, topic, ends)
+	last, err := committed.Ends(ctx, e.client, topic, ends)
 	if err != nil {
 		return err
 	}
 	for partition, end := range last {
-		if end <= read[partition] { // no record is left to read
-			s.prefixes[partitionID{topic, partition}].skipTo(read[partition], ends[partition])
+		if i := idle[partition]; end <= i.next { // no record is left to read
+			i.skip(i.next, i.end, func() { i.of.callbackReturned(topic, i.end-1) })
 		}
 	}
 	return nil

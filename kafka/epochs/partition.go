@@ -2,11 +2,9 @@ package epochs
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 
-	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka/committed"
@@ -16,96 +14,107 @@ import (
 // partitionEpochs are the epochs of one partition: an open one, which callbacks fill, and at most one that is being
 // published.
 type partitionEpochs struct {
-	conf  Config
-	owner []byte
-	store *localstore.Partition
-	send  func(r *kgo.Record, done func(offset int64, err error))
+	conf      Config
+	store     *localstore.Partition
+	publisher publisher
+	// send sends an output as soon as a callback emits it; nil: outputs are buffered in the epoch.
+	send sender
+	// maxOutputs is how many outputs may be buffered, or sent and not acknowledged.
+	maxOutputs int
 
-	started    sync.Once    // startPartition, before the first record
-	recovered  atomic.Bool  // the rows are those of the changelog's end
-	readBackTo atomic.Int64 // the changelog is read back up to here, and stale records in it are rewritten
-	rowFound   atomic.Bool  // by goka's last Get
-	onFailure  func(error)  // called with the first failure, unless that is errClosed or errNotReturned
+	started   sync.Once   // startPartition, before the first record
+	recovered atomic.Bool // the rows are those of the changelog's end
+	onFailure func(error) // called with the first failure, unless that is errClosed or errNotReturned
 
 	gate           sync.Mutex // locked by a running callback, and while the open epoch is swapped
-	rowSet         bool       // the callback has set its row; guarded by gate, like the next two
 	removedEntries []string   // index entries that the next row does not have any more, and new ones: see Rows.Reindex
-	addedEntries   []string
+	addedEntries   []string   // both are guarded by gate
 
 	mu              sync.Mutex
 	room            *sync.Cond // signals that unacked or bufferedBytes went down, or err is set
 	waiting         int        // callbacks waiting for room
 	open            *epoch
-	cache           rowCache        // rows that are published
 	overlay         map[string]*row // rows of the open and the publishing epoch, which callbacks must see
-	pendingRewrites map[string]bool // keys whose last changelog record is stale; also on the disk: see readback.go
-	unacked         int             // outputs
-	bufferedBytes   int             // bytes of rows, and of outputs
-	mirror          mirrorState
+	cache           rowCache        // rows that are published
+	pendingRewrites map[string]bool // keys whose last changelog record is stale; also on the disk: see recovery.go
+	unacked         int             // outputs that are buffered, or sent and not acknowledged
+	bufferedBytes   int             // bytes of rows, and of those outputs
+	table, mirror   ownLog
 	changelogEnd    committed.ChangelogEnd
 	metadata        atomic.Value // string: the changelogEnd for the next commit
 	err             error        // the first failure; nothing is published after it
 
-	transactions *transactions // with ExactlyOnce; nil: the partition publishes its own epochs
-
 	failed chan struct{} // closed with err
-	dirty  chan struct{} // the open epoch has something in it
-	stop   chan struct{}
-	done   chan struct{}
 }
+
+// A publisher publishes the epochs of one or all partitions.
+type publisher interface {
+	// wake tells that an open epoch has effects.
+	wake()
+	// drain publishes what is in the open epoch, and returns when that is done, or has failed. No callback of the
+	// partition runs any more.
+	drain()
+	// fail is called with the first failure of a partition, after which its epochs are not published.
+	fail(err error)
+}
+
+// A sender sends a record to the partition that is set in it, and calls acked once, with its offset set, from another
+// goroutine.
+type sender func(r *kgo.Record, acked func(r *kgo.Record, err error))
 
 // An epoch is what is published together.
 type epoch struct {
-	outputs      int             // sent and not acknowledged
-	closed       bool            // swapped out: no more outputs are added
-	outputsAcked chan struct{}   // closed when the epoch is closed and its outputs are acknowledged
-	rows         map[string]*row // the newest per key
-	promises     []goka.PromiseFinisher
-
-	// With ExactlyOnce:
-	records     []*kgo.Record    // outputs that are not sent yet
+	rows        []*row           // the newest per key, in the order in which the keys were first set
 	nextOffsets map[string]int64 // by input topic, the offset after the newest record whose callback has returned
+
+	// Outputs that were sent at once:
+	outputs      int           // not acknowledged
+	closed       bool          // swapped out: no more outputs are added
+	outputsAcked chan struct{} // closed when the epoch is closed and its outputs are acknowledged
+	outputAcked  func(r *kgo.Record, err error)
+
+	records []*kgo.Record // outputs that are not sent yet
+
+	foreignFrom int64 // when it was closed: see ownLog.foreignFrom
 }
 
 // empty reports whether the epoch has no effects.
 func (e *epoch) empty() bool {
-	return e.outputs+len(e.records)+len(e.rows)+len(e.promises)+len(e.nextOffsets) == 0
+	return e.outputs+len(e.records)+len(e.rows)+len(e.nextOffsets) == 0
 }
 
-// A row is a buffered table record; a nil value deletes.
+// A row is a buffered table record.
 type row struct {
 	epoch        *epoch
-	value        []byte
+	key          string
+	value        []byte          // nil deletes
+	message      any             // what SetValue was called with; nil: not known
 	indexChanges map[string]bool // by index entry: whether the entry exists from this row on
 }
 
-func newEpoch() *epoch {
-	return &epoch{outputsAcked: make(chan struct{}), rows: make(map[string]*row), nextOffsets: make(map[string]int64)}
-}
-
-func newPartitionEpochs(
-	conf Config, owner []byte, store *localstore.Partition, send func(*kgo.Record, func(int64, error)),
-) *partitionEpochs {
+func newPartitionEpochs(conf Config, store *localstore.Partition) *partitionEpochs {
 	p := &partitionEpochs{
-		conf: conf, owner: owner, store: store, send: send, mirror: mirrorState{end: mirrorEnd{next: -1}},
-		open: newEpoch(), overlay: make(map[string]*row), pendingRewrites: make(map[string]bool),
-		onFailure: func(error) {}, failed: make(chan struct{}), dirty: make(chan struct{}, 1),
-		stop: make(chan struct{}), done: make(chan struct{}),
+		conf: conf, store: store, overlay: make(map[string]*row), pendingRewrites: make(map[string]bool),
+		table: ownLog{next: -1}, mirror: ownLog{next: -1},
+		onFailure: func(error) {}, failed: make(chan struct{}),
 	}
+	p.open = p.newEpoch()
 	p.room = sync.NewCond(&p.mu)
 	p.metadata.Store("")
 	return p
+}
+
+func (p *partitionEpochs) newEpoch() *epoch {
+	e := &epoch{outputsAcked: make(chan struct{}), nextOffsets: make(map[string]int64, 1)}
+	e.outputAcked = func(r *kgo.Record, err error) { p.outputAcked(e, r, err) }
+	return e
 }
 
 // enter waits for room and locks the gate. A wait inside the callback would keep the epoch from being closed.
 func (p *partitionEpochs) enter() error {
 	p.mu.Lock()
 	p.waiting++
-	limit := maxUnacked
-	if p.transactions != nil {
-		limit = maxUncommitted
-	}
-	for p.err == nil && (p.unacked >= limit || p.bufferedBytes >= maxBufferedBytes) {
+	for p.err == nil && (p.unacked >= p.maxOutputs || p.bufferedBytes >= maxBufferedBytes) {
 		p.room.Wait()
 	}
 	p.waiting--
@@ -130,130 +139,127 @@ func (p *partitionEpochs) failWaiting() {
 
 // callbackReturned notes that the callback of an input record has returned: all its effects are in the open epoch.
 func (p *partitionEpochs) callbackReturned(topic string, offset int64) {
-	if p.transactions == nil {
-		return
-	}
 	p.mu.Lock()
 	p.open.nextOffsets[topic] = offset + 1
 	p.mu.Unlock()
-	p.wake()
+	p.publisher.wake()
 }
 
-// output sends a record at once, and finishes its promise when it is acknowledged; the epoch's rows wait for that. With
-// ExactlyOnce the record is buffered until the epoch's transaction.
-func (p *partitionEpochs) output(r *kgo.Record, finish goka.PromiseFinisher) {
+// output adds an output to the open epoch. The gate is locked.
+func (p *partitionEpochs) output(r *kgo.Record) {
 	p.mu.Lock()
-	if err := p.err; err != nil {
+	if p.err != nil {
 		p.mu.Unlock()
-		finish(nil, err)
 		return
 	}
-	e, size := p.open, len(r.Key)+len(r.Value)
+	e := p.open
 	p.unacked++
-	p.bufferedBytes += size
-	mirrored := p.isMirrorRecord(r)
-	if mirrored {
+	p.bufferedBytes += len(r.Key) + len(r.Value)
+	if p.isMirrorRecord(r) {
 		p.mirror.noteSent(r.Key)
 	}
-	if p.transactions != nil {
+	if p.send == nil {
 		e.records = append(e.records, r)
-		e.promises = append(e.promises, finish)
-		p.mu.Unlock()
-		p.wake()
-		return
+	} else {
+		e.outputs++
 	}
-	e.outputs++
 	p.mu.Unlock()
-	p.wake()
-	p.send(r, func(offset int64, err error) {
-		if err != nil {
-			p.fail(err)
-		}
-		p.mu.Lock()
-		if mirrored && err == nil {
-			p.mirror.noteAcked(r.Key, offset)
-		}
-		e.outputs--
-		p.unacked--
-		p.bufferedBytes -= size
-		if e.outputs == 0 && e.closed {
-			close(e.outputsAcked)
-		}
-		p.signal()
-		p.mu.Unlock()
-		finish(nil, err)
-	})
+	if p.send != nil {
+		p.send(r, e.outputAcked)
+	}
 }
 
-// set buffers the newest value of a key in the open epoch; nil deletes it. The gate is locked.
-func (p *partitionEpochs) set(key string, value []byte) error {
+// outputAcked is called for each output that was sent at once.
+func (p *partitionEpochs) outputAcked(e *epoch, r *kgo.Record, err error) {
+	if err != nil {
+		p.fail(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil && p.isMirrorRecord(r) {
+		p.mirror.noteAcked(r.Key, r.Offset)
+		p.mirror.settle()
+	}
+	e.outputs--
+	if e.outputs == 0 && e.closed {
+		close(e.outputsAcked)
+	}
+	p.releaseOutput(r)
+	p.signal()
+}
+
+// releaseOutput makes room; p.mu is locked.
+func (p *partitionEpochs) releaseOutput(r *kgo.Record) {
+	p.unacked--
+	p.bufferedBytes -= len(r.Key) + len(r.Value)
+}
+
+// set buffers the newest row of a key in the open epoch; nil deletes it. The message is what the row decodes to, or
+// nil. The gate is locked.
+func (p *partitionEpochs) set(key string, value []byte, message any) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {
 		return p.err
 	}
-	if before := p.open.rows[key]; before != nil {
-		p.bufferedBytes -= len(before.value)
+	r := p.overlay[key]
+	if r != nil && r.epoch == p.open {
+		p.bufferedBytes -= len(r.value)
 		p.conf.Metrics.coalesced()
+	} else {
+		before := r
+		r = &row{epoch: p.open, key: key}
+		if before != nil {
+			r.indexChanges = before.indexChanges
+		}
+		p.open.rows = append(p.open.rows, r)
+		p.overlay[key] = r
 	}
-	r := &row{epoch: p.open, value: value}
-	p.reindex(r, p.overlay[key])
-	p.open.rows[key], p.overlay[key] = r, r
+	r.value, r.message = value, message
+	p.reindex(r)
 	p.bufferedBytes += len(value)
 	return nil
 }
 
-// addTablePromise keeps the promise of a changelog record until its row, which was passed to set, is published.
-func (p *partitionEpochs) addTablePromise(key string, finish goka.PromiseFinisher) {
+// current returns the newest row of a key; its value is nil when there is none.
+func (p *partitionEpochs) current(key string) (row, error) {
 	p.mu.Lock()
-	err, given := p.err, p.open.rows[key] != nil
-	if err == nil && !given {
-		err = fmt.Errorf("PartitionOf returned partition %d for the row of %q, which was set in another one",
-			p.store.Number(), key)
-	}
-	if err != nil {
-		p.mu.Unlock()
-		p.fail(err)
-		finish(nil, err)
-		return
-	}
-	p.open.promises = append(p.open.promises, finish)
-	p.mu.Unlock()
-	p.wake()
-}
-
-// bufferedRow returns a row of the open or the publishing epoch; found is false when the key must be looked up in the
-// store.
-func (p *partitionEpochs) bufferedRow(key string) (value []byte, found bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if r := p.overlay[key]; r != nil {
-		return r.value, true
+		defer p.mu.Unlock()
+		return *r, nil
 	}
-	return p.cache.get(key)
-}
-
-// current returns the newest row of a key; nil when there is none.
-func (p *partitionEpochs) current(key string) ([]byte, error) {
-	if row, found := p.bufferedRow(key); found {
-		return row, nil
+	value, found := p.cache.get(key)
+	p.mu.Unlock()
+	if found {
+		return row{value: value}, nil
 	}
-	row, err := p.store.Get(key)
-	if err == nil && row != nil {
+	value, err := p.store.Get(key)
+	if err == nil && value != nil {
 		p.mu.Lock()
 		if p.overlay[key] == nil {
-			p.cache.put(key, row)
+			p.cache.put(key, value)
 		}
 		p.mu.Unlock()
 	}
-	return row, err
+	return row{value: value}, err
 }
 
-func (p *partitionEpochs) wake() {
-	select {
-	case p.dirty <- struct{}{}:
-	default:
+// swap closes the open epoch and opens the next one; it returns nil when the epoch is empty, or the partition has
+// failed. The gate is locked.
+func (p *partitionEpochs) swap() *epoch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.open
+	if e.empty() || p.err != nil {
+		return nil
 	}
+	p.open = p.newEpoch()
+	e.foreignFrom = p.table.foreignFrom()
+	e.closed = true
+	if e.outputs == 0 {
+		close(e.outputsAcked)
+	}
+	return e
 }
 
 // signal wakes callbacks that wait for room; p.mu is locked.
@@ -263,65 +269,36 @@ func (p *partitionEpochs) signal() {
 	}
 }
 
-// fail rejects the promises of the open epoch. After it nothing is published.
+// fail ends the partition's epochs. After it nothing is published.
 func (p *partitionEpochs) fail(err error) {
-	p.mu.Lock()
-	if p.err != nil {
-		p.mu.Unlock()
+	if !p.end(err) {
 		return
 	}
-	p.err = err
-	close(p.failed)
-	finish := p.open.promises
-	p.open.promises = nil
-	p.room.Broadcast()
-	p.mu.Unlock()
-	for _, f := range finish {
-		f(nil, err)
-	}
-	if p.transactions != nil {
-		p.transactions.fail(err) // effects of one callback may be in several partitions
-	}
+	p.publisher.fail(err)
 	if !errors.Is(err, errClosed) && !errors.Is(err, errNotReturned) { // goka knows of a callback that did not return
 		p.onFailure(err)
 	}
 }
+
+// end sets the first failure, and reports whether this is it.
+func (p *partitionEpochs) end(err error) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return false
+	}
+	p.err = err
+	close(p.failed)
+	p.room.Broadcast()
+	return true
+}
+
+// close ends the epochs of a partition that is drained. It does not fail those of other partitions.
+func (p *partitionEpochs) close() { p.end(errClosed) }
 
 // failure returns the first failure; nil while the partition is published.
 func (p *partitionEpochs) failure() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err
-}
-
-// transactionCommitted drops the outputs of an epoch whose transaction is committed.
-func (p *partitionEpochs) transactionCommitted(e *epoch) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.unacked -= len(e.records)
-	for _, r := range e.records {
-		p.bufferedBytes -= len(r.Key) + len(r.Value)
-		if p.isMirrorRecord(r) {
-			p.mirror.end.transactionCommitted()
-		}
-	}
-	p.signal()
-}
-
-// close ends the partition's epochs. goka calls it when all promises are finished, or when it stops waiting for them.
-func (p *partitionEpochs) close() {
-	if p.transactions != nil {
-		close(p.done) // run was not started
-	}
-	p.mu.Lock()
-	pending := len(p.overlay) > 0 || p.unacked > 0
-	if !pending && p.err == nil {
-		p.err = errClosed
-	}
-	p.mu.Unlock()
-	if pending {
-		p.fail(errClosed)
-	}
-	close(p.stop)
-	<-p.done
 }

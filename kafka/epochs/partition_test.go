@@ -2,13 +2,14 @@ package epochs
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/IBM/sarama"
-	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka/localstore"
@@ -23,12 +24,20 @@ type wire struct {
 
 type flight struct {
 	*kgo.Record
-	done func(int64, error)
+	acked func(*kgo.Record, error)
 }
 
-func (w *wire) send(r *kgo.Record, done func(int64, error)) {
+// done acknowledges the record at an offset, or fails it.
+func (f *flight) done(offset int64, err error) {
+	f.Offset = offset
+	f.acked(f.Record, err)
+}
+
+func newWire() *wire { return &wire{came: make(chan struct{}, 1<<16)} }
+
+func (w *wire) send(r *kgo.Record, acked func(*kgo.Record, error)) {
 	w.mu.Lock()
-	w.sent = append(w.sent, &flight{r, done})
+	w.sent = append(w.sent, &flight{r, acked})
 	w.mu.Unlock()
 	w.came <- struct{}{}
 }
@@ -92,112 +101,149 @@ func get(t *testing.T, s *localstore.Store, partition int32, key string) string 
 
 type epochTest struct {
 	*partitionEpochs
-	wire  *wire
-	store *localstore.Store
+	wire    *wire
+	store   *localstore.Store
+	commits chan int64
+	next    int64 // offset of the next input
+}
+
+func testConfig() Config {
+	return Config{
+		Table: "table", Log: slog.New(slog.DiscardHandler), Interval: time.Millisecond,
+		Older: func(record, stored []byte) bool { return string(record) < string(stored) },
+	}
 }
 
 func newEpochTest(t *testing.T) *epochTest {
 	t.Helper()
 	store := openTestStore(t)
-	shelf, err := store.Partition(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{came: make(chan struct{}, 1<<16)}
-	conf := Config{
-		Table: "table", Log: slog.New(slog.DiscardHandler), Interval: time.Millisecond,
-		Older: func(record, stored []byte) bool { return string(record) < string(stored) },
-	}
-	p := newPartitionEpochs(conf, []byte("me"), shelf, w.send)
-	go p.run()
 	t.Cleanup(func() {
-		p.close()
 		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return &epochTest{p, w, store}
+	return newEpochTestOn(t, store)
 }
 
-// A promised is the result of a promise: nothing yet, nil, or an error.
-type promised chan error
-
-func (p promised) finish(_ *sarama.ProducerMessage, err error) *goka.Promise {
-	p <- err
-	return nil
-}
-
-func (p promised) pending(t *testing.T) {
+func newEpochTestOn(t *testing.T, store *localstore.Store) *epochTest {
 	t.Helper()
-	select {
-	case err := <-p:
-		t.Fatalf("finished too early: %v", err)
-	default:
+	shelf, err := store.Partition(0)
+	if err != nil {
+		t.Fatal(err)
 	}
+	e := &epochTest{newPartitionEpochs(testConfig(), shelf), newWire(), store, make(chan int64, 1<<16), 0}
+	startPipeline(e.partitionEpochs, e.wire.send, func(_ string, next int64, _ string) { e.commits <- next })
+	t.Cleanup(func() {
+		e.fail(errClosed)
+		e.publisher.drain()
+	})
+	return e
 }
 
-func (p promised) result(t *testing.T) error {
+// callback does what Epochs.Callback does around a callback, and returns the offset to commit after it.
+func (e *epochTest) callback(t *testing.T, effects func()) (next int64) {
 	t.Helper()
-	select {
-	case err := <-p:
-		return err
-	case <-time.After(5 * time.Second):
-		t.Fatal("never finished")
-		return nil
-	}
-}
-
-// fold does what a callback does: outputs, then the row.
-func (e *epochTest) fold(t *testing.T, key, value string) (output, table promised) {
-	t.Helper()
-	output, table = make(promised, 1), make(promised, 1)
 	if err := e.enter(); err != nil {
 		t.Fatal(err)
 	}
 	defer e.gate.Unlock()
-	e.output(&kgo.Record{Topic: "out", Key: []byte(key), Value: []byte(value)}, output.finish)
-	if err := e.set(key, []byte(value)); err != nil {
-		t.Fatal(err)
+	effects()
+	e.callbackReturned("in", e.next)
+	e.next++
+	return e.next
+}
+
+// fold is a callback with an output and a row.
+func (e *epochTest) fold(t *testing.T, key, value string) (next int64) {
+	t.Helper()
+	return e.callback(t, func() {
+		e.output(&kgo.Record{Topic: "out", Key: []byte(key), Value: []byte(value)})
+		if err := e.set(key, []byte(value), value); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// uncommitted checks that nothing more was committed.
+func (e *epochTest) uncommitted(t *testing.T) {
+	t.Helper()
+	select {
+	case next := <-e.commits:
+		t.Fatalf("offset %d was committed too early", next)
+	default:
 	}
-	e.addTablePromise(key, table.finish)
-	return output, table
+}
+
+// committed waits until an offset is committed.
+func (e *epochTest) committed(t *testing.T, next int64) {
+	t.Helper()
+	for {
+		select {
+		case got := <-e.commits:
+			if got == next {
+				return
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("offset %d was never committed", next)
+		}
+	}
+}
+
+// buffered returns a row that is not on the disk yet; empty when there is none.
+func (p *partitionEpochs) buffered(key string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.overlay[key]; r != nil {
+		return string(r.value)
+	}
+	return ""
 }
 
 func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 	e := newEpochTest(t)
 	put(t, e.store, 40) // recovered up to there
-	output, table := e.fold(t, "k", "v1")
+	next := e.fold(t, "k", "v1")
 	out := e.wire.next(t)
 	if out.Topic != "out" {
 		t.Fatalf("first sent was %s", out.Topic)
 	}
 	e.wire.quiet(t) // the row waits for the output
-	if value, held := e.bufferedRow("k"); !held || string(value) != "v1" {
-		t.Errorf("the next callback sees %q, %t", value, held)
+	if value := e.buffered("k"); value != "v1" {
+		t.Errorf("the next callback sees %q", value)
 	}
 	out.done(7, nil)
-	if err := output.result(t); err != nil {
-		t.Errorf("output: %v", err)
-	}
 	row := e.wire.next(t)
 	if row.Topic != "table" || string(row.Value) != "v1" {
 		t.Fatalf("sent %s %q", row.Topic, row.Value)
 	}
-	table.pending(t)
+	e.uncommitted(t)
 	if got := get(t, e.store, 0, "k"); got != "" {
 		t.Errorf("on the disk before its changelog record was acknowledged: %q", got)
 	}
 	row.done(41, nil)
-	if err := table.result(t); err != nil {
-		t.Errorf("row: %v", err)
-	}
+	e.committed(t, next)
 	offset, ok, err := e.store.Offset(0)
 	if get(t, e.store, 0, "k") != "v1" || offset != 41 || !ok || err != nil {
 		t.Errorf("on the disk: %q at %d (%t, %v)", get(t, e.store, 0, "k"), offset, ok, err)
 	}
-	if _, held := e.bufferedRow("k"); held {
-		t.Error("the row is still held")
+	if value := e.buffered("k"); value != "" {
+		t.Errorf("%q is still buffered", value)
 	}
+}
+
+// A record without effects is committed with those before it.
+func TestEpochWithoutEffectsIsCommittedInOrder(t *testing.T) {
+	e := newEpochTest(t)
+	e.fold(t, "k", "v1")
+	out := e.wire.next(t)
+	e.awaitClosed(t)
+	next := e.callback(t, func() {})
+	e.wire.quiet(t)
+	e.uncommitted(t)
+	out.done(0, nil)
+	e.wire.next(t).done(0, nil)
+	e.committed(t, next)
+	e.wire.quiet(t)
 }
 
 // The offset on the disk says that all records up to it are there. Foreign records are not: a zombie that becomes the
@@ -205,12 +251,10 @@ func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 func TestStoreOffsetStopsBeforeForeignRecords(t *testing.T) {
 	e := newEpochTest(t)
 	for _, step := range []struct{ landed, stored int64 }{{0, 0}, {1, 1}, {5, 1}, {6, 1}} {
-		_, table := e.fold(t, "k", "v")
+		next := e.fold(t, "k", "v")
 		e.wire.next(t).done(0, nil)
 		e.wire.next(t).done(step.landed, nil)
-		if err := table.result(t); err != nil {
-			t.Fatal(err)
-		}
+		e.committed(t, next)
 		if offset, ok, err := e.store.Offset(0); offset != step.stored || !ok || err != nil {
 			t.Errorf("a row at %d: the disk is at %d (%t, %v), wanted %d", step.landed, offset, ok, err, step.stored)
 		}
@@ -238,54 +282,43 @@ func (e *epochTest) awaitClosed(t *testing.T) {
 
 func TestEpochSendsTheNewestRowOfAKey(t *testing.T) {
 	e := newEpochTest(t)
-	_, first := e.fold(t, "k", "v1")
+	first := e.fold(t, "k", "v1")
 	out := e.wire.next(t)
 	e.awaitClosed(t) // the first epoch now waits for its output
-	_, second := e.fold(t, "k", "v2")
-	_, third := e.fold(t, "k", "v3")
+	e.fold(t, "k", "v2")
+	third := e.fold(t, "k", "v3")
 	out.done(0, nil)
 	e.wire.next(t).done(1, nil)
 	e.wire.next(t).done(2, nil)
-	if row := e.wire.next(t); string(row.Value) != "v1" {
-		t.Fatalf("row %q", row.Value)
-	} else {
-		if value, _ := e.bufferedRow("k"); string(value) != "v3" {
-			t.Errorf("callbacks see %q", value)
-		}
-		row.done(10, nil)
-	}
-	if err := first.result(t); err != nil {
-		t.Error(err)
-	}
 	row := e.wire.next(t)
+	if string(row.Value) != "v1" {
+		t.Fatalf("row %q", row.Value)
+	}
+	if value := e.buffered("k"); value != "v3" {
+		t.Errorf("callbacks see %q", value)
+	}
+	row.done(10, nil)
+	e.committed(t, first)
+	row = e.wire.next(t)
 	if string(row.Value) != "v3" {
 		t.Fatalf("row %q, want the newest only", row.Value)
 	}
-	second.pending(t)
+	e.uncommitted(t)
 	row.done(11, nil)
-	if err := errors.Join(second.result(t), third.result(t)); err != nil {
-		t.Error(err)
-	}
+	e.committed(t, third)
 	e.wire.quiet(t)
 }
 
 func TestFailedOutputRejectsBufferedRows(t *testing.T) {
 	e := newEpochTest(t)
 	lost := errors.New("no leader")
-	output1, table1 := e.fold(t, "k", "v1")
-	output2, table2 := e.fold(t, "l", "v1")
+	e.fold(t, "k", "v1")
+	e.fold(t, "l", "v1")
 	first, second := e.wire.next(t), e.wire.next(t)
 	second.done(8, nil)
 	first.done(0, lost)
-	for name, p := range map[string]promised{"output": output1, "its row": table1, "another row": table2} {
-		if err := p.result(t); !errors.Is(err, lost) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if err := output2.result(t); err != nil {
-		t.Errorf("the acknowledged output: %v", err)
-	}
 	e.wire.quiet(t)
+	e.uncommitted(t)
 	if err := e.enter(); !errors.Is(err, lost) {
 		t.Errorf("a callback could enter after the failure: %v", err)
 	}
@@ -297,11 +330,13 @@ func TestFailedOutputRejectsBufferedRows(t *testing.T) {
 func TestFailedRowIsNotStored(t *testing.T) {
 	e := newEpochTest(t)
 	lost := errors.New("not enough replicas")
-	_, table := e.fold(t, "k", "v1")
+	e.fold(t, "k", "v1")
 	e.wire.next(t).done(0, nil)
 	e.wire.next(t).done(0, lost)
-	if err := table.result(t); !errors.Is(err, lost) {
-		t.Errorf("row: %v", err)
+	e.wire.quiet(t)
+	e.uncommitted(t)
+	if err := e.failure(); !errors.Is(err, lost) {
+		t.Errorf("failed with %v", err)
 	}
 	if got := get(t, e.store, 0, "k"); got != "" {
 		t.Errorf("on the disk: %q", got)
@@ -311,11 +346,7 @@ func TestFailedRowIsNotStored(t *testing.T) {
 func TestTooMuchInFlightDelaysTheNextCallback(t *testing.T) {
 	e := newEpochTest(t)
 	for range maxUnacked {
-		if err := e.enter(); err != nil {
-			t.Fatal(err)
-		}
-		e.output(&kgo.Record{Topic: "out"}, make(promised, 1).finish)
-		e.gate.Unlock()
+		e.callback(t, func() { e.output(&kgo.Record{Topic: "out"}) })
 	}
 	entered := make(chan error, 1)
 	go func() {
@@ -344,61 +375,97 @@ func TestTooMuchInFlightDelaysTheNextCallback(t *testing.T) {
 	}
 }
 
-func TestClosedPartitionPublishesNothing(t *testing.T) {
+func TestFailedPartitionPublishesNothing(t *testing.T) {
 	e := newEpochTest(t)
-	_, table := e.fold(t, "k", "v1")
+	e.fold(t, "k", "v1")
 	out := e.wire.next(t)
-	e.fail(errClosed) // as close does with something pending
-	if err := table.result(t); !errors.Is(err, errClosed) {
-		t.Errorf("row: %v", err)
-	}
+	e.fail(errClosed)
 	out.done(3, nil)
 	e.wire.quiet(t)
-	late := make(promised, 1)
-	e.output(&kgo.Record{Topic: "out"}, late.finish)
-	if err := late.result(t); !errors.Is(err, errClosed) {
-		t.Errorf("an output after the end: %v", err)
-	}
-}
-
-// A row that is said to belong to another partition fails the group: it would be committed before it is written.
-func TestARowOfAnotherPartitionEndsTheEpoch(t *testing.T) {
-	e := newEpochTest(t)
-	output, table := make(promised, 1), make(promised, 1)
-	if err := e.enter(); err != nil {
-		t.Fatal(err)
-	}
-	e.addTablePromise("k", table.finish) // its row was set elsewhere
-	e.output(&kgo.Record{Topic: "out", Key: []byte("k")}, output.finish)
-	e.gate.Unlock()
-	if output.result(t) == nil || table.result(t) == nil || e.failure() == nil {
-		t.Error("the epoch went on")
-	}
+	e.output(&kgo.Record{Topic: "out"})
 	e.wire.quiet(t)
+	e.uncommitted(t)
 }
 
-// A null deletes the row, on the disk only once the changelog has it.
+// A partition that is closed first publishes and commits what its callbacks have done.
+func TestDrainPublishesWhatIsLeft(t *testing.T) {
+	e := newEpochTest(t)
+	e.conf.Interval = time.Hour
+	next := e.fold(t, "k", "v1")
+	drained := make(chan struct{})
+	go func() { e.publisher.drain(); close(drained) }()
+	e.wire.next(t).done(0, nil)
+	e.wire.next(t).done(0, nil)
+	e.committed(t, next)
+	<-drained
+	if got := get(t, e.store, 0, "k"); got != "v1" {
+		t.Errorf("on the disk: %q", got)
+	}
+}
+
+// A null deletes the row, on the disk only once the changelog has it. Its header tells it from another writer's null.
 func TestEpochDeletes(t *testing.T) {
 	e := newEpochTest(t)
 	put(t, e.store, 1, "k", "v")
-	table := make(promised, 1)
-	if err := e.enter(); err != nil {
-		t.Fatal(err)
+	next := e.callback(t, func() {
+		if err := e.set("k", nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if row, err := e.current("k"); row.value != nil || err != nil {
+		t.Errorf("callbacks see %q, %v", row.value, err)
 	}
-	if err := e.set("k", nil); err != nil {
-		t.Fatal(err)
+	record := e.wire.next(t)
+	if record.Value != nil || len(record.Headers) != 1 || record.Headers[0].Key != ownerHeader {
+		t.Errorf("record %q, %v", record.Value, record.Headers)
 	}
-	e.addTablePromise("k", table.finish)
-	e.gate.Unlock()
-	if value, held := e.bufferedRow("k"); !held || value != nil {
-		t.Errorf("callbacks see %q, %t", value, held)
+	record.done(2, nil)
+	if e.committed(t, next); get(t, e.store, 0, "k") != "" {
+		t.Errorf("on the disk %q", get(t, e.store, 0, "k"))
 	}
-	row := e.wire.next(t)
-	if row.Value != nil {
-		t.Errorf("record %q", row.Value)
-	}
-	row.done(2, nil)
-	if err := table.result(t); err != nil || get(t, e.store, 0, "k") != "" {
-		t.Errorf("%v; on the disk %q", err, get(t, e.store, 0, "k"))
+}
+
+// The row cache answers as the store would, whatever is dropped from it.
+func TestRowCacheHasTheRowsOfTheStore(t *testing.T) {
+	for seed := range uint64(20) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		e := newEpochTest(t)
+		size := random.Int64N(4000)
+		e.cache.share = func() int64 { return size }
+		want := map[string]string{}
+		go func() {
+			for range e.wire.came {
+				e.wire.mu.Lock()
+				f := e.wire.sent[0]
+				e.wire.sent = e.wire.sent[1:]
+				e.wire.mu.Unlock()
+				f.done(0, nil)
+			}
+		}()
+		for i := range 300 {
+			key := strconv.Itoa(random.IntN(30))
+			row, err := e.current(key)
+			if string(row.value) != want[key] || err != nil {
+				t.Fatalf("seed %d: %q, %v, want %q", seed, row.value, err, want[key])
+			}
+			var value []byte
+			if random.IntN(5) > 0 {
+				value = fmt.Appendf(nil, "%0*d", random.IntN(200), i)
+			}
+			e.callback(t, func() {
+				if err := e.set(key, value, nil); err != nil {
+					t.Fatal(err)
+				}
+			})
+			want[key] = string(value)
+			if random.IntN(20) == 0 {
+				time.Sleep(2 * time.Millisecond) // an epoch
+			}
+			e.mu.Lock()
+			if e.cache.bytes > size && len(e.cache.rows) > 0 {
+				t.Errorf("seed %d: %d bytes, want up to %d", seed, e.cache.bytes, size)
+			}
+			e.mu.Unlock()
+		}
 	}
 }

@@ -25,7 +25,7 @@ func (r Rows) Get(key string) ([]byte, error) {
 	if err != nil {
 		r.of.fail(err)
 	}
-	return row, err
+	return row.value, err
 }
 
 // Find returns the index entries that begin with prefix and sort after another entry, in order, at most limit of them;
@@ -48,14 +48,12 @@ func (r Rows) Reindex(gone, added []string) { r.of.removedEntries, r.of.addedEnt
 
 // reindex sets the index changes of a row that is buffered, on top of those of the buffered row before it. p.mu and the
 // gate are locked.
-func (p *partitionEpochs) reindex(r, before *row) {
-	if before != nil {
-		r.indexChanges = before.indexChanges
-	}
+func (p *partitionEpochs) reindex(r *row) {
 	if len(p.removedEntries)+len(p.addedEntries) == 0 {
 		return
 	}
-	if r.indexChanges = maps.Clone(r.indexChanges); r.indexChanges == nil { // storeRows may be reading before's map
+	// A copy: storeRows may be reading the map of the row before.
+	if r.indexChanges = maps.Clone(r.indexChanges); r.indexChanges == nil {
 		r.indexChanges = map[string]bool{}
 	}
 	for _, entry := range p.removedEntries {

@@ -18,7 +18,7 @@ func TestFindSeesBufferedRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPartitionEpochs(Config{}, nil, shelf, nil)
+	p := newPartitionEpochs(Config{}, shelf)
 	rows, random := Rows{p}, rand.New(rand.NewPCG(1, 1))
 	want := map[string]bool{}
 	for i := range 2000 {
@@ -32,7 +32,7 @@ func TestFindSeesBufferedRows(t *testing.T) {
 			want[entry] = true
 		}
 		// An entry belongs to one row: its last change is that of the row that was buffered last.
-		if err := p.set(entry, []byte(key)); err != nil {
+		if err := p.set(entry, []byte(key), nil); err != nil {
 			t.Fatal(err)
 		}
 		p.gate.Unlock()

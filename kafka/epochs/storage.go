@@ -9,60 +9,42 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// An epochStorage is the storage.Storage that goka uses. It reads the rows that are buffered in epochs, and below them
-// those on the disk. A row that is set through it reaches the disk when its epoch is published. Rows that goka recovers
-// from the changelog are published already, and written by Epochs.applyRecovered.
+// An epochStorage is the storage.Storage of one partition of the table. goka asks it for the offset at which recovery
+// begins, and opens and closes it. Callbacks read and set rows through their gatedContext, and rows that goka recovers
+// are written by Epochs.applyRecovered, so goka reads and writes none.
 type epochStorage struct {
 	*localstore.Partition
-	*partitionEpochs
-	epochs *Epochs
+	epochs    *Epochs
+	partition *partitionEpochs
 }
 
-// Get fails the partition on an error. goka fails only its own context, and while it stops the callback goes on as if
-// there were no row; what it does then must not be published.
-func (s *epochStorage) Get(key string) ([]byte, error) {
-	value, err := s.current(key)
-	if err != nil {
-		s.fail(err)
-	}
-	s.rowFound.Store(value != nil)
-	return value, err
-}
+var errNotByGoka = errors.New(
+	"rows are read and set through the context of a callback: a row that is not published must not be shown")
 
-func (s *epochStorage) Has(key string) (bool, error) {
-	value, err := s.Get(key)
-	return value != nil, err
-}
+// Get is refused, like all other calls for rows.
+func (s *epochStorage) Get(string) ([]byte, error) { return nil, errNotByGoka }
+func (s *epochStorage) Has(string) (bool, error)   { return false, errNotByGoka }
+func (s *epochStorage) Set(string, []byte) error   { return errNotByGoka }
+func (s *epochStorage) Delete(string) error        { return errNotByGoka }
 
-// Set notes the call for gatedContext.SetValue.
-func (s *epochStorage) Set(key string, value []byte) error {
-	s.rowSet = true
-	return s.set(key, value)
-}
+func (s *epochStorage) Iterator() (storage.Iterator, error) { return nil, errNotByGoka }
 
-func (s *epochStorage) Delete(key string) error { return s.set(key, nil) }
+func (s *epochStorage) IteratorWithRange(_, _ []byte) (storage.Iterator, error) {
+	return nil, errNotByGoka
+}
 
 // MarkRecovered does nothing: goka also calls it when the recovery was interrupted. See Epochs.startPartition.
 func (s *epochStorage) MarkRecovered() error { return nil }
 
-// Close stops the partition's epochs first: they write to the store.
+// Close publishes what the partition's callbacks have done, for up to drainTimeout, and ends its epochs. What is not
+// published by then is processed again by the next owner.
 func (s *epochStorage) Close() error {
-	if s.transactions != nil {
-		s.transactions.flush() // the effects of the last records, while the partition is still registered
-	}
+	overdue := time.AfterFunc(drainTimeout, func() { s.partition.fail(errClosed) })
+	s.partition.publisher.drain()
+	overdue.Stop()
 	s.epochs.removePartition(s.Number())
-	s.close()
+	s.partition.close()
 	return s.Partition.Close()
-}
-
-var errNoIterator = errors.New("a table with epochs has no iterators: read a view, which has the published rows")
-
-// Iterator and IteratorWithRange are refused: rows that are not published must not be shown, and callbacks do not need
-// them.
-func (s *epochStorage) Iterator() (storage.Iterator, error) { return nil, errNoIterator }
-
-func (s *epochStorage) IteratorWithRange(_, _ []byte) (storage.Iterator, error) {
-	return nil, errNoIterator
 }
 
 // touchInterval is shorter than the interval at which the store writes the time.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -26,7 +25,7 @@ const (
 
 // transactions publish the epochs of all partitions of one instance, each in one Kafka transaction:
 //
-//	outputs and rows → input offsets → commit → local store → promises
+//	outputs and rows → input offsets → commit → local store
 //
 // Callbacks meanwhile fill the next epochs: their outputs are buffered until the next transaction begins. All
 // partitions' epochs are closed at one moment while no callback runs, so the effects of a callback in several
@@ -40,8 +39,6 @@ const (
 // After the first failure nothing more is published: the attempt ends, and the next one fences this one's transaction.
 type transactions struct {
 	producer   txnProducer
-	table      string
-	owner      []byte
 	interval   time.Duration
 	partitions func() []*partitionEpochs
 	metrics    *Metrics
@@ -60,8 +57,8 @@ type transactions struct {
 type txnProducer interface {
 	// begin begins a transaction.
 	begin() error
-	// send produces a record and calls done once, from another goroutine.
-	send(r *kgo.Record, done func(offset int64, err error))
+	// send is a sender.
+	send(r *kgo.Record, acked func(r *kgo.Record, err error))
 	// flush sends buffered records without waiting for the linger time.
 	flush(ctx context.Context)
 	// addOffsets adds input offsets to the transaction.
@@ -85,16 +82,28 @@ const transactionTimeout = 15 * time.Second
 // abortTimeout limits an abort. If it fails, the next attempt aborts the transaction; consumers wait for that.
 const abortTimeout = 5 * time.Second
 
-func newTransactions(producer txnProducer, conf Config, owner []byte,
-	partitions func() []*partitionEpochs,
-) *transactions {
+func newTransactions(producer txnProducer, conf Config, partitions func() []*partitionEpochs) *transactions {
 	return &transactions{
-		producer: producer, table: conf.Table, owner: owner, interval: conf.Interval, partitions: partitions,
-		metrics: conf.Metrics,
-		dirty:   make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		producer: producer, interval: conf.Interval, partitions: partitions, metrics: conf.Metrics,
+		dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		failed: make(chan struct{}),
 	}
 }
+
+// join makes the transactions the publisher of a partition. Outputs are buffered until the next transaction begins.
+func (t *transactions) join(p *partitionEpochs) {
+	p.publisher, p.maxOutputs = t, maxUncommitted
+}
+
+func (t *transactions) wake() {
+	select {
+	case t.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// drain publishes the effects of all callbacks so far, while the partition that is closed is still registered.
+func (t *transactions) drain() { t.flush() }
 
 // run publishes until close. After a pause a record is published at once; under load transactions begin one interval
 // apart.
@@ -126,10 +135,23 @@ func (t *transactions) close() {
 
 // A closedEpoch is the epoch of a partition in a transaction.
 type closedEpoch struct {
-	partition  *partitionEpochs
-	epoch      *epoch
-	lastRow    int64 // changelog offset of its newest row
-	readBackTo int64 // up to here foreign changelog records are rewritten, in this epoch or before
+	partition   *partitionEpochs
+	epoch       *epoch
+	lastRow     int64 // changelog offset of its newest row
+	foreignFrom int64 // the foreign changelog records below it are rewritten, in this epoch or before
+}
+
+func (c *closedEpoch) outputAcked(r *kgo.Record) {
+	if p := c.partition; p.isMirrorRecord(r) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.mirror.noteAcked(r.Key, r.Offset)
+	}
+}
+
+func (c *closedEpoch) rowAcked(r *kgo.Record) {
+	c.lastRow = max(c.lastRow, r.Offset)
+	c.foreignFrom = min(c.foreignFrom, c.partition.rowAcked(r))
 }
 
 // flush publishes the effects of all callbacks so far, and returns when they are committed and on the disk, or it has
@@ -142,23 +164,32 @@ func (t *transactions) flush() {
 		return
 	}
 	begin := time.Now()
-	err := t.publish(batch)
-	if err != nil {
+	if err := t.publish(batch); err != nil {
 		t.fail(err)
+		return
 	}
 	rows := 0
 	for _, c := range batch {
-		if err == nil {
-			rows += len(c.epoch.rows)
-			c.partition.transactionCommitted(c.epoch)
-		}
-		for _, finish := range c.epoch.promises {
-			finish(nil, err) // nil: goka must not write the offset a second time
+		rows += len(c.epoch.rows)
+		c.partition.transactionCommitted(c.epoch)
+	}
+	t.metrics.published(rows, time.Since(begin))
+}
+
+// transactionCommitted drops the outputs of an epoch whose transaction is committed.
+func (p *partitionEpochs) transactionCommitted(e *epoch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range e.records {
+		p.releaseOutput(r)
+		if p.isMirrorRecord(r) {
+			p.mirror.transactionCommitted()
 		}
 	}
-	if err == nil {
-		t.metrics.published(rows, time.Since(begin))
+	if len(e.rows) > 0 {
+		p.table.transactionCommitted()
 	}
+	p.signal()
 }
 
 // closeEpochs closes the epochs of all partitions while no callback runs, and leaves out empty ones.
@@ -171,7 +202,7 @@ func (t *transactions) closeEpochs() []*closedEpoch {
 	var batch []*closedEpoch
 	for _, p := range partitions {
 		if e := p.swap(); e != nil {
-			batch = append(batch, &closedEpoch{partition: p, epoch: e, readBackTo: p.readBackTo.Load()})
+			batch = append(batch, &closedEpoch{partition: p, epoch: e, foreignFrom: e.foreignFrom})
 		}
 	}
 	return batch
@@ -218,7 +249,7 @@ func (t *transactions) store(batch []*closedEpoch) error {
 		if fenced { // without offsets a zombie is not fenced: see nextStoreOffset
 			// Not always that of the last row: a foreign record before it may not be handled yet, and the next start
 			// must recover it.
-			offset = max(stored, min(c.lastRow, c.readBackTo-1))
+			offset = max(stored, min(c.lastRow, c.foreignFrom-1))
 		}
 		if err := c.partition.storeRows(c.epoch, offset); err != nil {
 			return err
@@ -232,14 +263,14 @@ func (t *transactions) write(ctx context.Context, batch []*closedEpoch) error {
 	w := &pendingAcks{producer: t.producer, left: 1, done: make(chan struct{})}
 	for _, c := range batch {
 		for _, r := range c.epoch.records {
-			w.send(r, func(offset int64) { c.partition.mirrorAcknowledged(r, offset) })
+			w.send(r, c.outputAcked)
 		}
-		for _, r := range c.epoch.tableRecords(t.table, c.partition.store.Number(), t.owner) {
-			w.send(r, func(offset int64) { c.lastRow = max(c.lastRow, offset) })
+		for _, r := range c.partition.tableRecords(c.epoch) {
+			w.send(r, c.rowAcked)
 		}
 	}
 	go t.producer.flush(ctx)
-	w.acknowledged(func(int64) {}, 0, nil) // the 1 of left
+	w.acknowledged(func(*kgo.Record) {}, nil, nil) // the 1 of left
 	select {
 	case <-w.done:
 	case <-ctx.Done():
@@ -292,22 +323,22 @@ type pendingAcks struct {
 	done     chan struct{}
 }
 
-// send sends a record, and calls acked with its offset; never two at a time.
-func (w *pendingAcks) send(r *kgo.Record, acked func(offset int64)) {
+// send sends a record, and calls acked once it has its offset; never two at a time.
+func (w *pendingAcks) send(r *kgo.Record, acked func(r *kgo.Record)) {
 	w.mu.Lock()
 	w.left++
 	w.mu.Unlock()
-	w.producer.send(r, func(offset int64, err error) { w.acknowledged(acked, offset, err) })
+	w.producer.send(r, func(r *kgo.Record, err error) { w.acknowledged(acked, r, err) })
 }
 
-func (w *pendingAcks) acknowledged(acked func(int64), offset int64, err error) {
+func (w *pendingAcks) acknowledged(acked func(*kgo.Record), r *kgo.Record, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err == nil {
 		w.err = err
 	}
 	if err == nil {
-		acked(offset)
+		acked(r)
 	}
 	if w.left--; w.left == 0 {
 		close(w.done)
@@ -334,18 +365,4 @@ func (t *transactions) failure() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.err
-}
-
-// tableRecords returns the records of the epoch's rows, in key order.
-func (e *epoch) tableRecords(table string, partition int32, owner []byte) []*kgo.Record {
-	headers := []kgo.RecordHeader{{Key: ownerHeader, Value: owner}}
-	records := make([]*kgo.Record, 0, len(e.rows))
-	for _, key := range slices.Sorted(maps.Keys(e.rows)) {
-		records = append(records,
-			&kgo.Record{
-				Topic: table, Partition: partition, Key: []byte(key), Value: e.rows[key].value,
-				Headers: headers,
-			})
-	}
-	return records
 }

@@ -30,8 +30,9 @@ func (s *script) ask(what string) error {
 
 func (s *script) begin() error { return s.ask("begin") }
 
-func (s *script) send(r *kgo.Record, done func(int64, error)) {
-	s.steps <- step{fmt.Sprintf("%s/%d %s=%s", r.Topic, r.Partition, r.Key, r.Value), done}
+func (s *script) send(r *kgo.Record, acked func(*kgo.Record, error)) {
+	f := &flight{r, acked}
+	s.steps <- step{fmt.Sprintf("%s/%d %s=%s", r.Topic, r.Partition, r.Key, r.Value), f.done}
 }
 
 func (s *script) flush(context.Context) {}
@@ -102,18 +103,16 @@ type transactionTest struct {
 func newTransactionTest(t *testing.T, partitions int) *transactionTest {
 	t.Helper()
 	x := &transactionTest{script: &script{steps: make(chan step, 1000)}, store: openTestStore(t)}
-	conf := Config{
-		Table: "table", Interval: time.Millisecond,
-		Older: func(record, stored []byte) bool { return string(record) < string(stored) },
-	}
-	x.shared = newTransactions(x.script, conf, []byte("me"), func() []*partitionEpochs { return x.partitions })
+	conf := testConfig()
+	conf.Guarantee = ExactlyOnce
+	x.shared = newTransactions(x.script, conf, func() []*partitionEpochs { return x.partitions })
 	for number := range partitions {
 		shelf, err := x.store.Partition(int32(number))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := newPartitionEpochs(conf, []byte("me"), shelf, nil)
-		p.transactions, p.dirty = x.shared, x.shared.dirty
+		p := newPartitionEpochs(conf, shelf)
+		x.shared.join(p)
 		x.partitions = append(x.partitions, p)
 	}
 	go x.shared.run()
@@ -127,22 +126,18 @@ func newTransactionTest(t *testing.T, partitions int) *transactionTest {
 }
 
 // fold does what Epochs.Callback does around a callback with an output and a row.
-func (x *transactionTest) fold(t *testing.T, partition int, offset int64, key, value string) (output, table promised) {
+func (x *transactionTest) fold(t *testing.T, partition int, offset int64, key, value string) {
 	t.Helper()
 	p := x.partitions[partition]
-	output, table = make(promised, 1), make(promised, 1)
 	if err := p.enter(); err != nil {
 		t.Fatal(err)
 	}
 	defer p.gate.Unlock()
-	p.output(&kgo.Record{Topic: "out", Partition: int32(partition), Key: []byte(key), Value: []byte(value)},
-		output.finish)
-	if err := p.set(key, []byte(value)); err != nil {
+	p.output(&kgo.Record{Topic: "out", Partition: int32(partition), Key: []byte(key), Value: []byte(value)})
+	if err := p.set(key, []byte(value), value); err != nil {
 		t.Fatal(err)
 	}
-	p.addTablePromise(key, table.finish)
 	p.callbackReturned("in", offset)
-	return output, table
 }
 
 // together runs callbacks of several partitions while no epoch can be closed.
@@ -155,9 +150,8 @@ func (x *transactionTest) together(t *testing.T, callbacks func()) {
 
 func TestTransactionOrder(t *testing.T) {
 	x := newTransactionTest(t, 1)
-	x.partitions[0].readBackTo.Store(41)
-	var output, table promised
-	x.together(t, func() { output, table = x.fold(t, 0, 7, "k", "v1") })
+	x.partitions[0].table.next = 41
+	x.together(t, func() { x.fold(t, 0, 7, "k", "v1") })
 	x.goes(t, "begin")
 	out, row := x.expect(t, "out/0 k=v1"), x.expect(t, "table/0 k=v1")
 	row.done(41, nil)
@@ -165,20 +159,16 @@ func TestTransactionOrder(t *testing.T) {
 	out.done(3, nil)
 	x.goes(t, "add in/0=8")
 	commit := x.expect(t, "commit")
-	output.pending(t)
-	table.pending(t)
 	if got := get(t, x.store, 0, "k"); got != "" {
 		t.Errorf("on the disk before the commit: %q", got)
 	}
-	if value, held := x.partitions[0].bufferedRow("k"); !held || string(value) != "v1" {
-		t.Errorf("the next callback sees %q, %t", value, held)
+	if value := x.partitions[0].buffered("k"); value != "v1" {
+		t.Errorf("the next callback sees %q", value)
 	}
 	commit.done(0, nil)
-	if err := errors.Join(output.result(t), table.result(t)); err != nil {
-		t.Error(err)
-	}
+	x.shared.flush() // waits for the transaction
 	offset, ok, err := x.store.Offset(0)
-	if get(t, x.store, 0, "k") != "v1" || offset != 40 || !ok || err != nil {
+	if get(t, x.store, 0, "k") != "v1" || offset != 41 || !ok || err != nil {
 		t.Errorf("on the disk: %q at %d (%t, %v)", get(t, x.store, 0, "k"), offset, ok, err)
 	}
 	if p := x.partitions[0]; p.unacked != 0 || p.bufferedBytes != 0 || len(p.overlay) != 0 {
@@ -194,13 +184,10 @@ func TestTransactionIsFilledWhileAnotherIsCommitted(t *testing.T) {
 	x.goes(t, "begin", "out/0 k=v1", "table/0 k=v1", "add in/0=8")
 	commit := x.expect(t, "commit")
 	x.fold(t, 0, 8, "k", "v2")
-	_, last := x.fold(t, 0, 12, "k", "v3") // offsets have gaps
+	x.fold(t, 0, 12, "k", "v3") // offsets have gaps
 	x.quiet(t)
 	commit.done(0, nil)
 	x.goes(t, "begin", "out/0 k=v2", "out/0 k=v3", "table/0 k=v3", "add in/0=13", "commit")
-	if err := last.result(t); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestTransactionTakesAllPartitionsAtOnce(t *testing.T) {
@@ -217,7 +204,7 @@ func TestOffsetsAloneAreCommittedWithoutATransaction(t *testing.T) {
 	x.quiet(t)
 }
 
-// Whatever fails, nothing of the transaction is stored, its promises fail, and nothing more is published.
+// Whatever fails, nothing of the transaction is stored, and nothing more is published.
 func TestFailedTransactionKeepsNothing(t *testing.T) {
 	records := []string{"begin", "out/0 k=v1", "table/0 k=v1", "out/1 l=v1", "table/1 l=v1"}
 	offsets := append(slices.Clip(records), "add in/0=8 in/1=9")
@@ -235,11 +222,7 @@ func TestFailedTransactionKeepsNothing(t *testing.T) {
 		t.Run(test.failed, func(t *testing.T) {
 			lost := errors.New("lost")
 			x := newTransactionTest(t, 2)
-			var promises [4]promised
-			x.together(t, func() {
-				promises[0], promises[1] = x.fold(t, 0, 7, "k", "v1")
-				promises[2], promises[3] = x.fold(t, 1, 8, "l", "v1")
-			})
+			x.together(t, func() { x.fold(t, 0, 7, "k", "v1"); x.fold(t, 1, 8, "l", "v1") })
 			for _, what := range test.steps {
 				var err error
 				if what == test.failed {
@@ -250,11 +233,7 @@ func TestFailedTransactionKeepsNothing(t *testing.T) {
 			if test.abort {
 				x.goes(t, "abort")
 			}
-			for i, p := range promises {
-				if err := p.result(t); !errors.Is(err, lost) {
-					t.Errorf("promise %d: %v", i, err)
-				}
-			}
+			x.shared.flush() // waits for the end of the transaction
 			if get(t, x.store, 0, "k") != "" || get(t, x.store, 1, "l") != "" {
 				t.Error("a row of it is on the disk")
 			}
@@ -271,24 +250,16 @@ func TestFailedTransactionKeepsNothing(t *testing.T) {
 // A part of a callback's effects is never published, nor what other partitions have buffered, nor an offset.
 func TestFailedCallbackIsNotPublished(t *testing.T) {
 	x := newTransactionTest(t, 2)
-	half, bad := make(promised, 1), errors.New("bad")
-	var other promised
 	x.together(t, func() {
-		other, _ = x.fold(t, 1, 3, "l", "v1")
+		x.fold(t, 1, 3, "l", "v1")
 		p := x.partitions[0]
 		if err := p.enter(); err != nil {
 			t.Fatal(err)
 		}
-		p.output(&kgo.Record{Topic: "out"}, half.finish)
-		p.fail(bad)
+		p.output(&kgo.Record{Topic: "out"})
+		p.fail(errors.New("bad"))
 		p.gate.Unlock()
 	})
-	if err := half.result(t); !errors.Is(err, bad) {
-		t.Errorf("its output: %v", err)
-	}
-	if err := other.result(t); !errors.Is(err, bad) {
-		t.Errorf("another partition's output: %v", err)
-	}
 	x.shared.flush()
 	x.quiet(t)
 }
@@ -317,10 +288,9 @@ func TestFlushPublishesAndWaits(t *testing.T) {
 // not pass them until the rewrite is committed.
 func TestStoreOffsetStopsBeforeUnhandledRecords(t *testing.T) {
 	x := newTransactionTest(t, 1)
-	put(t, x.store, 1, "k", "v7")
+	put(t, x.store, 4, "k", "v7")
 	p := x.partitions[0]
-	p.readBackTo.Store(2)
-	r := &readback{owner: []byte("me"), partition: func(int32) *partitionEpochs { return p }}
+	p.table.next = 5
 	stands := func(want int64) {
 		t.Helper()
 		x.awaitStored(t, p)
@@ -328,64 +298,68 @@ func TestStoreOffsetStopsBeforeUnhandledRecords(t *testing.T) {
 			t.Errorf("the disk is at %d (%t, %v), wanted %d", offset, ok, err, want)
 		}
 	}
-	p.recovered.Store(true)
 	x.together(t, func() { x.fold(t, 0, 7, "other", "v1") })
 	x.goes(t, "begin", "out/0 other=v1")
-	x.expect(t, "table/0 other=v1").done(9, nil) // behind a strange record at 5
+	x.expect(t, "table/0 other=v1").done(9, nil) // behind foreign records from 5 on
 	x.goes(t, "add in/0=8")
 	commit := x.expect(t, "commit")
-	r.handle(&kgo.Record{Key: []byte("k"), Value: []byte("v5"), Offset: 5}) // answered in the next transaction
+	s := scanOf(t, p, guardedTopics(p.conf)[0])
+	s.lastRecords["k"] = &kgo.Record{Value: []byte("v5"), Offset: 5}
+	if err := s.repair(); err != nil { // rewritten in the next transaction
+		t.Fatal(err)
+	}
+	s.close()
 	commit.done(0, nil)
 	x.goes(t, "begin")
 	row := x.expect(t, "table/0 k=v7")
-	if offset, _, err := x.store.Offset(0); offset != 1 || err != nil {
-		t.Errorf("the answer is not committed, and the disk is at %d (%v)", offset, err)
+	if offset, _, err := x.store.Offset(0); offset != 4 || err != nil {
+		t.Errorf("the rewrite is not committed, and the disk is at %d (%v)", offset, err)
 	}
-	row.done(11, nil)
+	row.done(11, nil) // behind the marker at 10
 	x.goes(t, "commit")
-	stands(1) // rows alone move nothing: no offsets fence an owner that was paused
-	r.handle(&kgo.Record{
-		Key: []byte("other"), Value: []byte("v1"), Offset: 9,
-		Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}},
-	})
-	r.handle(&kgo.Record{
-		Key: []byte("k"), Value: []byte("v7"), Offset: 11,
-		Headers: []kgo.RecordHeader{{Key: ownerHeader, Value: []byte("me")}},
-	})
+	stands(4) // rows alone move nothing: no offsets fence an owner that was paused
 	x.together(t, func() { x.fold(t, 0, 8, "other", "v2") })
 	x.goes(t, "begin", "out/0 other=v2")
 	x.expect(t, "table/0 other=v2").done(13, nil)
 	x.goes(t, "add in/0=9", "commit")
-	stands(11)
+	stands(13)
+	x.together(t, func() { x.fold(t, 0, 9, "other", "v3") })
+	x.goes(t, "begin", "out/0 other=v3")
+	x.expect(t, "table/0 other=v3").done(20, nil) // behind foreign records
+	x.goes(t, "add in/0=10", "commit")
+	stands(13)
 }
 
-// The mirror end tracks the records of transactions, and their markers.
-func TestMirrorEndTracksTransactions(t *testing.T) {
+// Both logs track the records of transactions, and their markers.
+func TestOwnLogTracksTransactions(t *testing.T) {
 	x := newTransactionTest(t, 1)
 	p := x.partitions[0]
-	mirrored(&epochTest{partitionEpochs: p})
-	p.mirror.end.next = 3
+	mirrored(p)
+	p.mirror.next, p.table.next = 3, 6
 	put(t, x.store, 1, "k", "v7")
 	x.together(t, func() { x.fold(t, 0, 7, "other", "v1") })
 	x.goes(t, "begin")
 	x.expect(t, "out/0 other=v1").done(3, nil)
-	x.goes(t, "table/0 other=v1", "add in/0=8", "commit")
-	for end := time.Now().Add(5 * time.Second); !p.idle(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("outputs stay in flight")
+	x.expect(t, "table/0 other=v1").done(6, nil)
+	x.goes(t, "add in/0=8")
+	commit := x.expect(t, "commit")
+	for i, topic := range guardedTopics(p.conf) {
+		if startScan(p, topic, 100) != nil {
+			t.Errorf("topic %d: the end is believed in a transaction", i)
 		}
 	}
-	p.mirror.end.observed(5)
-	if p.mirror.end.hasForeign() {
-		t.Errorf("it suspects %v", p.mirror.end.foreign)
+	commit.done(0, nil)
+	x.shared.flush() // waits for the transaction
+	for i, topic := range guardedTopics(p.conf) {
+		marker := []int64{7, 4}[i]
+		if startScan(p, topic, marker+1) != nil {
+			t.Errorf("topic %d: the marker is taken for a foreign record", i)
+		}
+		if startScan(p, topic, marker+2) == nil {
+			t.Errorf("topic %d: a foreign record was not noticed", i)
+		}
 	}
-	p.mirror.end.observed(6) // another's behind the marker
-	if !p.mirror.end.hasForeign() {
-		t.Error("another's record was not noticed")
-	}
-	if err := p.repair("k", 5, nil); err != nil {
-		t.Fatal(err)
-	}
+	repairs(t, p, 1, "k", 5, nil)
 	x.goes(t, "begin")
 	x.expect(t, "out/0 k=of v7").done(6, nil)
 	x.goes(t, "commit")

@@ -83,8 +83,8 @@ func (p *kafkaTxnProducer) begin() error {
 	return p.client.BeginTransaction()
 }
 
-func (p *kafkaTxnProducer) send(r *kgo.Record, done func(offset int64, err error)) {
-	send(p.client, r, done)
+func (p *kafkaTxnProducer) send(r *kgo.Record, acked func(r *kgo.Record, err error)) {
+	send(p.client, r, acked)
 }
 
 // flush ends the linger time: all records of the transaction are sent. Each record's own callback gets its error.

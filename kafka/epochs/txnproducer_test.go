@@ -58,7 +58,7 @@ func (x *ledgerTest) write(t *testing.T, l *kafkaTxnProducer) {
 		t.Fatal(err)
 	}
 	sent := make(chan error, 1)
-	l.send(&kgo.Record{Topic: x.topic, Value: []byte("v")}, func(_ int64, err error) { sent <- err })
+	l.send(&kgo.Record{Topic: x.topic, Value: []byte("v")}, func(_ *kgo.Record, err error) { sent <- err })
 	if err := <-sent; err != nil {
 		t.Fatal(err)
 	}
