@@ -53,6 +53,7 @@ func newCounterAt(t *testing.T, guarantee epochs.Guarantee, brokers ...string) *
 	}
 	var err error
 	if c.client, err = kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...),
+		kgo.UnknownTopicRetries(-1), // a broker may not know a topic yet that was just created
 		kgo.RecordPartitioner(kgo.ManualPartitioner())); err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,8 @@ func (l *ownLog) finds(t *testing.T, next int64, want ...committed.Span) {
 // Records of other writers between or after our own are found, our own are not.
 func TestOwnLogFindsForeignOffsets(t *testing.T) {
 	l := &ownLog{next: -1}
-	if from := l.ackedAt(maxScanBack + 100); from != 100 { // whoever was the owner before wrote what lies before our first
+	// Whoever was the owner before wrote what lies before our first.
+	if from := l.ackedAt(maxScanBack + 100); from != 100 {
 		t.Errorf("foreign from %d", from)
 	}
 	l.finds(t, maxScanBack+101, committed.Span{From: 100, To: maxScanBack + 100})
@@ -125,8 +126,9 @@ func scanOf(t *testing.T, p *partitionEpochs, topic guardedTopic) *foreignScan {
 }
 
 // repairs repairs a key of the table (0) or its mirror (1) after a foreign record.
-func repairs(t *testing.T, p *partitionEpochs, topic int, key string, offset int64, value []byte) {
+func repairs(t *testing.T, p *partitionEpochs, topic int, key string, value []byte) {
 	t.Helper()
+	const offset = 5
 	s := scanOf(t, p, guardedTopics(p.conf)[topic])
 	defer s.close()
 	s.lastRecords[key] = &kgo.Record{Offset: offset, Value: value}
@@ -145,14 +147,14 @@ func TestOlderForeignRecordsAreRepaired(t *testing.T) {
 			mirrored(e.partitionEpochs)
 			put(t, e.store, 1, "k", "v7")
 			for _, value := range []string{of + "v7", of + "v8"} {
-				repairs(t, e.partitionEpochs, topic, "k", 5, []byte(value))
+				repairs(t, e.partitionEpochs, topic, "k", []byte(value))
 			}
 			for _, value := range [][]byte{[]byte(of + "v1"), nil} {
-				repairs(t, e.partitionEpochs, topic, "never seen", 5, value)
+				repairs(t, e.partitionEpochs, topic, "never seen", value)
 			}
 			e.wire.quiet(t)
 			for _, value := range [][]byte{[]byte(of + "v6"), nil} { // nil: deleted by another writer
-				repairs(t, e.partitionEpochs, topic, "k", 5, value)
+				repairs(t, e.partitionEpochs, topic, "k", value)
 				sent := e.wire.next(t)
 				if sent.Topic != name || string(sent.Key) != "k" || string(sent.Value) != of+"v7" {
 					t.Fatalf("%q is repaired with %s %q %q", value, sent.Topic, sent.Key, sent.Value)
@@ -236,7 +238,7 @@ func TestNoRepairInAClosedPartition(t *testing.T) {
 	e.publisher.drain()
 	e.close()
 	for topic := range 2 {
-		repairs(t, e.partitionEpochs, topic, "k", 5, nil)
+		repairs(t, e.partitionEpochs, topic, "k", nil)
 	}
 	e.wire.quiet(t)
 }

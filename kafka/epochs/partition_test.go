@@ -2,10 +2,7 @@ package epochs
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -189,11 +186,11 @@ func (e *epochTest) committed(t *testing.T, next int64) {
 	}
 }
 
-// buffered returns a row that is not on the disk yet; empty when there is none.
-func (p *partitionEpochs) buffered(key string) string {
+// buffered returns the row of k if it is not on the disk yet; empty when there is none.
+func (p *partitionEpochs) buffered() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r := p.overlay[key]; r != nil {
+	if r := p.overlay["k"]; r != nil {
 		return string(r.value)
 	}
 	return ""
@@ -208,7 +205,7 @@ func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 		t.Fatalf("first sent was %s", out.Topic)
 	}
 	e.wire.quiet(t) // the row waits for the output
-	if value := e.buffered("k"); value != "v1" {
+	if value := e.buffered(); value != "v1" {
 		t.Errorf("the next callback sees %q", value)
 	}
 	out.done(7, nil)
@@ -226,7 +223,7 @@ func TestEpochPublishesOutputsThenRowsThenStoreThenCommit(t *testing.T) {
 	if get(t, e.store, 0, "k") != "v1" || offset != 41 || !ok || err != nil {
 		t.Errorf("on the disk: %q at %d (%t, %v)", get(t, e.store, 0, "k"), offset, ok, err)
 	}
-	if value := e.buffered("k"); value != "" {
+	if value := e.buffered(); value != "" {
 		t.Errorf("%q is still buffered", value)
 	}
 }
@@ -294,7 +291,7 @@ func TestEpochSendsTheNewestRowOfAKey(t *testing.T) {
 	if string(row.Value) != "v1" {
 		t.Fatalf("row %q", row.Value)
 	}
-	if value := e.buffered("k"); value != "v3" {
+	if value := e.buffered(); value != "v3" {
 		t.Errorf("callbacks see %q", value)
 	}
 	row.done(10, nil)
@@ -422,50 +419,5 @@ func TestEpochDeletes(t *testing.T) {
 	record.done(2, nil)
 	if e.committed(t, next); get(t, e.store, 0, "k") != "" {
 		t.Errorf("on the disk %q", get(t, e.store, 0, "k"))
-	}
-}
-
-// The row cache answers as the store would, whatever is dropped from it.
-func TestRowCacheHasTheRowsOfTheStore(t *testing.T) {
-	for seed := range uint64(20) {
-		random := rand.New(rand.NewPCG(seed, 1))
-		e := newEpochTest(t)
-		size := random.Int64N(4000)
-		e.cache.share = func() int64 { return size }
-		want := map[string]string{}
-		go func() {
-			for range e.wire.came {
-				e.wire.mu.Lock()
-				f := e.wire.sent[0]
-				e.wire.sent = e.wire.sent[1:]
-				e.wire.mu.Unlock()
-				f.done(0, nil)
-			}
-		}()
-		for i := range 300 {
-			key := strconv.Itoa(random.IntN(30))
-			row, err := e.current(key)
-			if string(row.value) != want[key] || err != nil {
-				t.Fatalf("seed %d: %q, %v, want %q", seed, row.value, err, want[key])
-			}
-			var value []byte
-			if random.IntN(5) > 0 {
-				value = fmt.Appendf(nil, "%0*d", random.IntN(200), i)
-			}
-			e.callback(t, func() {
-				if err := e.set(key, value, nil); err != nil {
-					t.Fatal(err)
-				}
-			})
-			want[key] = string(value)
-			if random.IntN(20) == 0 {
-				time.Sleep(2 * time.Millisecond) // an epoch
-			}
-			e.mu.Lock()
-			if e.cache.bytes > size && len(e.cache.rows) > 0 {
-				t.Errorf("seed %d: %d bytes, want up to %d", seed, e.cache.bytes, size)
-			}
-			e.mu.Unlock()
-		}
 	}
 }

@@ -113,7 +113,7 @@ func TestFailedRewriteEndsTheSession(t *testing.T) {
 	put(t, e.store, 1, "k", "v7")
 	ctx, stop := epochs.whilePublishing(t.Context())
 	defer stop()
-	repairs(t, e.partitionEpochs, 0, "k", 5, []byte("v5"))
+	repairs(t, e.partitionEpochs, 0, "k", []byte("v5"))
 	refused := errors.New("refused")
 	e.wire.next(t).done(0, refused)
 	<-ctx.Done()

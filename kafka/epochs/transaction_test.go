@@ -162,7 +162,7 @@ func TestTransactionOrder(t *testing.T) {
 	if got := get(t, x.store, 0, "k"); got != "" {
 		t.Errorf("on the disk before the commit: %q", got)
 	}
-	if value := x.partitions[0].buffered("k"); value != "v1" {
+	if value := x.partitions[0].buffered(); value != "v1" {
 		t.Errorf("the next callback sees %q", value)
 	}
 	commit.done(0, nil)
@@ -359,7 +359,7 @@ func TestOwnLogTracksTransactions(t *testing.T) {
 			t.Errorf("topic %d: a foreign record was not noticed", i)
 		}
 	}
-	repairs(t, p, 1, "k", 5, nil)
+	repairs(t, p, 1, "k", nil)
 	x.goes(t, "begin")
 	x.expect(t, "out/0 k=of v7").done(6, nil)
 	x.goes(t, "commit")
