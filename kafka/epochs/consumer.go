@@ -118,12 +118,12 @@ type sessionHandler struct {
 // Setup calls Check first. Within one attempt the instance may be assigned partitions of another one, and where a topic
 // was created again no committed offset shows it.
 func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
+	h.session = &session{ConsumerGroupSession: s} // Cleanup is called also after an error
 	if check := h.epochs.conf.Check; check != nil {
 		if err := check(s.Context()); err != nil {
 			return err // the Group calls Check again and returns its error
 		}
 	}
-	h.session = &session{ConsumerGroupSession: s}
 	h.epochs.setSession(h.session)
 	if err := h.inner.Setup(h.session); err != nil {
 		return err
