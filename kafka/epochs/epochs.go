@@ -213,9 +213,11 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	p := newPartitionEpochs(e.conf, store)
 	p.cache.share = e.cacheShare.Load
 	p.onFailure, p.changelogEnd.Table = e.fail, e.tableID
+	p.open.recovery = true
 	if err := p.loadPendingRewrites(); err != nil {
 		return nil, err
 	}
+	go p.fillKeys()
 	e.mu.Lock()
 	session := e.session
 	e.mu.Unlock()

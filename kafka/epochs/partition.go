@@ -30,21 +30,26 @@ type partitionEpochs struct {
 	removedEntries []string   // index entries that the next row does not have any more, and new ones: see Rows.Reindex
 	addedEntries   []string   // both are guarded by gate
 
-	mu              sync.Mutex
-	room            *sync.Cond // signals that unacked or bufferedBytes went down, or err is set
-	waiting         int        // callbacks waiting for room
-	open            *epoch
-	overlay         map[string]*row // rows of the open and the publishing epoch, which callbacks must see
-	cache           rowCache        // rows that are published
-	pendingRewrites map[string]bool // keys whose last changelog record is stale; also on the disk: see recovery.go
-	unacked         int             // outputs that are buffered, or sent and not acknowledged
-	bufferedBytes   int             // bytes of rows, and of those outputs
-	table, mirror   ownLog
-	changelogEnd    committed.ChangelogEnd
-	metadata        atomic.Value // string: the changelogEnd for the next commit
-	err             error        // the first failure; nothing is published after it
+	mu               sync.Mutex
+	room             *sync.Cond // signals that unacked or bufferedBytes went down, or err is set
+	waiting          int        // callbacks waiting for room
+	open             *epoch
+	overlay          map[string]*row // rows of the open and the publishing epoch, which callbacks must see
+	cache            rowCache        // rows that are published
+	keys             *keyFilter
+	pendingRewrites  map[string]bool // keys whose last changelog record is stale; also on the disk: see recovery.go
+	pendingChanged   map[string]bool // changes of pendingRewrites that are not on the disk
+	recoveredTo      int64           // offset of the last changelog record that was recovered
+	recoveredRecords int             // that are not on the disk yet
+	unacked          int             // outputs that are buffered, or sent and not acknowledged
+	bufferedBytes    int             // bytes of rows, and of those outputs
+	table, mirror    ownLog
+	changelogEnd     committed.ChangelogEnd
+	metadata         atomic.Value // string: the changelogEnd for the next commit
+	err              error        // the first failure; nothing is published after it
 
-	failed chan struct{} // closed with err
+	failed    chan struct{} // closed with err
+	keysKnown chan struct{} // closed when keys are filled, or the partition has failed before
 }
 
 // A publisher publishes the epochs of one or all partitions.
@@ -76,6 +81,7 @@ type epoch struct {
 	records []*kgo.Record // outputs that are not sent yet
 
 	foreignFrom int64 // when it was closed: see ownLog.foreignFrom
+	recovery    bool  // it has rows that are published already: see recover
 }
 
 // empty reports whether the epoch has no effects.
@@ -95,8 +101,9 @@ type row struct {
 func newPartitionEpochs(conf Config, store *localstore.Partition) *partitionEpochs {
 	p := &partitionEpochs{
 		conf: conf, store: store, overlay: make(map[string]*row), pendingRewrites: make(map[string]bool),
-		table: ownLog{next: -1}, mirror: ownLog{next: -1},
-		onFailure: func(error) {}, failed: make(chan struct{}),
+		pendingChanged: make(map[string]bool),
+		keys:           newKeyFilter(), table: ownLog{next: -1}, mirror: ownLog{next: -1},
+		onFailure: func(error) {}, failed: make(chan struct{}), keysKnown: make(chan struct{}),
 	}
 	p.open = p.newEpoch()
 	p.room = sync.NewCond(&p.mu)
@@ -205,7 +212,9 @@ func (p *partitionEpochs) set(key string, value []byte, message any) error {
 	r := p.overlay[key]
 	if r != nil && r.epoch == p.open {
 		p.bufferedBytes -= len(r.value)
-		p.conf.Metrics.coalesced()
+		if !p.open.recovery {
+			p.conf.Metrics.coalesced()
+		}
 	} else {
 		before := r
 		r = &row{epoch: p.open, key: key}
@@ -214,6 +223,7 @@ func (p *partitionEpochs) set(key string, value []byte, message any) error {
 		}
 		p.open.rows = append(p.open.rows, r)
 		p.overlay[key] = r
+		p.keys.add([]byte(key))
 	}
 	r.value, r.message = value, message
 	p.reindex(r)
@@ -230,7 +240,7 @@ func (p *partitionEpochs) current(key string) (row, error) {
 	}
 	value, found := p.cache.get(key)
 	p.mu.Unlock()
-	if found {
+	if found || p.keys.excludes(key) {
 		return row{value: value}, nil
 	}
 	value, err := p.store.Get(key)
@@ -244,13 +254,13 @@ func (p *partitionEpochs) current(key string) (row, error) {
 	return row{value: value}, err
 }
 
-// swap closes the open epoch and opens the next one; it returns nil when the epoch is empty, or the partition has
-// failed. The gate is locked.
+// swap closes the open epoch and opens the next one; it returns nil when there is nothing to publish, or the partition
+// has failed. The gate is locked.
 func (p *partitionEpochs) swap() *epoch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.open
-	if e.empty() || p.err != nil {
+	if e.empty() || e.recovery || p.err != nil {
 		return nil
 	}
 	p.open = p.newEpoch()
@@ -294,7 +304,18 @@ func (p *partitionEpochs) end(err error) bool {
 }
 
 // close ends the epochs of a partition that is drained. It does not fail those of other partitions.
-func (p *partitionEpochs) close() { p.end(errClosed) }
+func (p *partitionEpochs) close() {
+	p.end(errClosed)
+	<-p.keysKnown // it reads the store
+}
+
+// fillKeys fills the key filter from the store.
+func (p *partitionEpochs) fillKeys() {
+	defer close(p.keysKnown)
+	if err := p.keys.fill(p.store, p.failed); err != nil {
+		p.fail(err)
+	}
+}
 
 // failure returns the first failure; nil while the partition is published.
 func (p *partitionEpochs) failure() error {

@@ -129,6 +129,7 @@ func newEpochTestOn(t *testing.T, store *localstore.Store) *epochTest {
 		t.Fatal(err)
 	}
 	e := &epochTest{newPartitionEpochs(testConfig(), shelf), newWire(), store, make(chan int64, 1<<16), 0}
+	close(e.keysKnown) // no filter
 	startPipeline(e.partitionEpochs, e.wire.send, func(_ string, next int64, _ string) { e.commits <- next })
 	t.Cleanup(func() {
 		e.fail(errClosed)

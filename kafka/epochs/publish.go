@@ -221,9 +221,7 @@ func (p *partitionEpochs) rowsSettled() {
 // storeRows writes the acknowledged rows and their changelog offset to the disk, and removes them from the overlay
 // unless the open epoch has newer ones.
 func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
-	p.mu.Lock()
-	pending := len(p.pendingRewrites) > 0
-	p.mu.Unlock()
+	pendingChanged := p.takePendingChanged(e)
 	err := p.store.Update(offset, func(w *localstore.Writer) error {
 		for _, r := range e.rows {
 			if r.value == nil {
@@ -232,10 +230,8 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 				w.Set(localstore.Rows, []byte(r.key), r.value)
 			}
 			storeIndex(w, r.indexChanges)
-			if pending {
-				p.storePendingRewrite(w, r.key, false)
-			}
 		}
+		storePendingRewrites(w, pendingChanged)
 		return nil
 	})
 	if err != nil {
@@ -245,7 +241,6 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	defer p.mu.Unlock()
 	for _, r := range e.rows {
 		p.bufferedBytes -= len(r.value)
-		delete(p.pendingRewrites, r.key)
 		switch newer := p.overlay[r.key]; {
 		case newer == r:
 			delete(p.overlay, r.key)

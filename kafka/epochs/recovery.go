@@ -1,7 +1,9 @@
 package epochs
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -11,53 +13,99 @@ import (
 	"tidemark/kafka/localstore"
 )
 
-// applyRecovered writes a changelog record that goka recovers to the disk: it is published already. A row that another
-// writer's null follows is kept, and written to the changelog again once the table is recovered.
+// A recovery batch is written to the disk at this size.
+const (
+	recoveryRecords = 1000
+	recoveryBytes   = 1 << 20
+)
+
+// applyRecovered takes a changelog record that goka recovers.
 func (e *Epochs) applyRecovered(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
-	older, p := false, e.partition(ctx.Partition())
-	err := e.store.Update(ctx.Partition(), ctx.Offset(), func(w *localstore.Writer) error {
-		stored, err := w.Get(localstore.Rows, []byte(key))
-		if err != nil {
+	p := e.partition(ctx.Partition())
+	if p == nil {
+		return fmt.Errorf("partition %d: %w", ctx.Partition(), errClosed)
+	}
+	return p.recover(key, value, ctx.Offset(), hasOwnerHeader(ctx.Headers()))
+}
+
+// recover sets a row that is published already, in an epoch that goes to the disk alone. A row that another writer's
+// null follows is kept, and written to the changelog again once the table is recovered.
+func (p *partitionEpochs) recover(key string, value []byte, offset int64, byOwner bool) error {
+	before, err := p.current(key)
+	if err != nil {
+		return err
+	}
+	older := before.value != nil
+	if value != nil {
+		older = older && p.conf.Older(value, before.value)
+	} else if byOwner {
+		older = false
+	}
+	if changes := value != nil || byOwner; changes && !older {
+		if p.conf.Index != nil {
+			p.removedEntries, p.addedEntries = p.indexOf(key, before.value), p.indexOf(key, value)
+		}
+		if err := p.set(key, bytes.Clone(value), nil); err != nil { // a clone: the value is part of a fetched batch
 			return err
 		}
-		switch {
-		case value == nil && hasOwnerHeader(ctx.Headers()):
-			w.Delete(localstore.Rows, []byte(key))
-			e.conf.recoverIndex(w, key, stored, nil)
-		case value == nil:
-			older = stored != nil
-		default:
-			if older = stored != nil && e.conf.Older(value, stored); !older {
-				w.Set(localstore.Rows, []byte(key), value)
-				e.conf.recoverIndex(w, key, stored, value)
-			}
-		}
-		if p != nil {
-			p.storePendingRewrite(w, key, older)
-		}
-		return nil
-	})
-	if p != nil && err == nil {
-		p.noteRecovered(key, older)
 	}
-	return err
+	p.noteRecovered(key, older)
+	p.mu.Lock()
+	p.recoveredTo = offset
+	p.recoveredRecords++
+	full := p.recoveredRecords >= recoveryRecords || p.bufferedBytes >= recoveryBytes
+	p.mu.Unlock()
+	if full {
+		return p.storeRecovered()
+	}
+	return nil
+}
+
+func (p *partitionEpochs) indexOf(key string, row []byte) []string {
+	if row == nil {
+		return nil
+	}
+	return p.conf.Index(key, row)
+}
+
+// storeRecovered writes what is recovered so far to the disk.
+func (p *partitionEpochs) storeRecovered() error {
+	p.mu.Lock()
+	e, offset, records := p.open, p.recoveredTo, p.recoveredRecords
+	if records == 0 {
+		p.mu.Unlock()
+		return nil
+	}
+	p.recoveredRecords = 0
+	p.open = p.newEpoch()
+	p.open.recovery = true
+	p.mu.Unlock()
+	return p.storeRows(e, offset)
 }
 
 // startPartition is called once, before the first record of a partition from any input. Its rows are recovered up to
 // the end of the changelog. goka's MarkRecovered is not used: it is also called when the session ended meanwhile.
 func (e *Epochs) startPartition(p *partitionEpochs) {
-	offset, err := p.store.GetOffset(-1)
-	if err == nil {
-		p.raiseChangelogEnd(offset + 1)
-		p.mu.Lock()
-		p.table.next = offset + 1
-		p.mu.Unlock()
-		p.recovered.Store(true)
-		err = p.writePendingRewrites()
-	}
-	if err != nil {
+	if err := p.start(); err != nil {
 		p.fail(err)
 	}
+}
+
+func (p *partitionEpochs) start() error {
+	if err := p.storeRecovered(); err != nil {
+		return err
+	}
+	offset, err := p.store.GetOffset(-1)
+	if err != nil {
+		return err
+	}
+	p.raiseChangelogEnd(offset + 1)
+	p.mu.Lock()
+	p.open.recovery = false
+	p.table.next = offset + 1
+	p.mu.Unlock()
+	p.recovered.Store(true)
+	return p.writePendingRewrites()
 }
 
 // hasOwnerHeader reports whether an owner, present or former, wrote a table record. Then a null is a callback's delete,
@@ -72,11 +120,37 @@ func hasOwnerHeader(headers goka.Headers) bool {
 func (p *partitionEpochs) noteRecovered(key string, older bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if older {
+	p.setPending(key, older)
+}
+
+// setPending sets whether the row of a key must be written again; p.mu is locked.
+func (p *partitionEpochs) setPending(key string, pending bool) {
+	if p.pendingRewrites[key] == pending {
+		return
+	}
+	if pending {
 		p.pendingRewrites[key] = true
-	} else if len(p.pendingRewrites) > 0 {
+	} else {
 		delete(p.pendingRewrites, key)
 	}
+	p.pendingChanged[key] = pending
+}
+
+// takePendingChanged returns which keys must be written again, or not any more, as it is not on the disk yet. The rows of
+// an epoch that is published are not pending any more.
+func (p *partitionEpochs) takePendingChanged(e *epoch) map[string]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !e.recovery && len(p.pendingRewrites) > 0 {
+		for _, r := range e.rows {
+			p.setPending(r.key, false)
+		}
+	}
+	changed := p.pendingChanged
+	if len(changed) > 0 {
+		p.pendingChanged = map[string]bool{}
+	}
+	return changed
 }
 
 // pendingRewriteSpace has the keys whose rows must be written to the changelog again.
@@ -92,15 +166,14 @@ func (p *partitionEpochs) loadPendingRewrites() error {
 	return errors.Join(scan.Err(), scan.Close())
 }
 
-// storePendingRewrite stores whether the row of a key must be written again, in the batch that writes the row.
-func (p *partitionEpochs) storePendingRewrite(w *localstore.Writer, key string, older bool) {
-	p.mu.Lock()
-	noted := p.pendingRewrites[key]
-	p.mu.Unlock()
-	if older && !noted {
-		w.Set(pendingRewriteSpace, []byte(key), nil)
-	} else if noted && !older {
-		w.Delete(pendingRewriteSpace, []byte(key))
+// storePendingRewrites stores which keys must be written again, in the batch that writes the rows.
+func storePendingRewrites(w *localstore.Writer, changed map[string]bool) {
+	for key, pending := range changed {
+		if pending {
+			w.Set(pendingRewriteSpace, []byte(key), nil)
+		} else {
+			w.Delete(pendingRewriteSpace, []byte(key))
+		}
 	}
 }
 

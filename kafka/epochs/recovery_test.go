@@ -3,18 +3,26 @@ package epochs
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/localstore"
 )
 
 // In recovery only an owner's null deletes. A row before another writer's null is kept, and written again unless its
 // owner has done so.
 func TestRecoveryKeepsARowBeforeAForeignNull(t *testing.T) {
 	e := newEpochTest(t)
+	e.open.recovery = true
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
 	ours := goka.Headers{ownerHeader: []byte("one before")}
@@ -43,6 +51,9 @@ func TestRecoveryKeepsARowBeforeAForeignNull(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := e.start(); err != nil {
+		t.Fatal(err)
+	}
 	for key, want := range map[string]string{
 		"kept": "v7", "answered": "v7", "deleted": "", "kept, then deleted": "",
 		"never seen": "",
@@ -50,9 +61,6 @@ func TestRecoveryKeepsARowBeforeAForeignNull(t *testing.T) {
 		if row := get(t, e.store, 0, key); row != want {
 			t.Errorf("the row of %q is %q, want %q", key, row, want)
 		}
-	}
-	if err := e.writePendingRewrites(); err != nil {
-		t.Fatal(err)
 	}
 	row := e.wire.next(t)
 	if string(row.Key) != "kept" || string(row.Value) != "v7" {
@@ -65,6 +73,7 @@ func TestRecoveryKeepsARowBeforeAForeignNull(t *testing.T) {
 // Pending rewrites are on the disk, because the stored offset is past the records that made them necessary.
 func TestPendingRewritesSurviveARestart(t *testing.T) {
 	e := newEpochTest(t)
+	e.open.recovery = true
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
 	for offset, value := range []string{"v7", "v5"} {
@@ -72,11 +81,14 @@ func TestPendingRewritesSurviveARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := e.storeRecovered(); err != nil {
+		t.Fatal(err)
+	}
 	next := newEpochTestOn(t, e.store)
 	if err := next.loadPendingRewrites(); err != nil {
 		t.Fatal(err)
 	}
-	if err := next.writePendingRewrites(); err != nil {
+	if err := next.start(); err != nil {
 		t.Fatal(err)
 	}
 	row := next.wire.next(t)
@@ -91,6 +103,117 @@ func TestPendingRewritesSurviveARestart(t *testing.T) {
 	last := newEpochTestOn(t, e.store)
 	if err := last.loadPendingRewrites(); err != nil || len(last.pendingRewrites) > 0 {
 		t.Errorf("still pending: %v, %v", last.pendingRewrites, err)
+	}
+}
+
+// A recovery in batches, of any size and interrupted at any record, is the same as one record after the other.
+func TestRecoveryInBatches(t *testing.T) {
+	for seed := range uint64(30) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		store := openTestStore(t)
+		rows, pending := map[string]string{}, map[string]bool{}
+		e := recoveringTestOn(t, store)
+		from := int64(0)
+		type change struct {
+			key, value string
+			byOwner    bool
+		}
+		var log []change
+		for len(log) < 400 {
+			c := change{key: strconv.Itoa(random.IntN(25)), byOwner: random.IntN(2) == 0}
+			if random.IntN(8) > 0 {
+				c.value = fmt.Sprintf("v%03d %c", max(0, len(log)-random.IntN(60)), 'a'+random.IntN(4))
+			}
+			log = append(log, c)
+			switch older := rows[c.key] != "" && (c.value == "" && !c.byOwner || c.value != "" && c.value < rows[c.key]); {
+			case older:
+				pending[c.key] = true
+			case c.value != "":
+				rows[c.key] = c.value
+				delete(pending, c.key)
+			default:
+				if c.byOwner {
+					delete(rows, c.key)
+				}
+				delete(pending, c.key)
+			}
+		}
+		for offset := int64(0); offset < int64(len(log)); offset++ {
+			c := log[offset]
+			var value []byte
+			if c.value != "" {
+				value = []byte(c.value)
+			}
+			if err := e.recover(c.key, value, offset, c.byOwner); err != nil {
+				t.Fatal(err)
+			}
+			if random.IntN(30) == 0 {
+				if err := e.storeRecovered(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if random.IntN(60) == 0 {
+				e = recoveringTestOn(t, store) // what is not on the disk is recovered again
+				stored, err := e.partitionEpochs.store.GetOffset(-1)
+				if err != nil || stored < from-1 {
+					t.Fatalf("seed %d: the disk is at %d, %v, and was at %d", seed, stored, err, from)
+				}
+				from, offset = stored+1, stored
+			}
+		}
+		if err := e.storeRecovered(); err != nil {
+			t.Fatal(err)
+		}
+		e.holdsRecovered(t, seed, rows, pending)
+		if err := store.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// recoveringTestOn is a partition before its first record, with the second word of a row as its index entry.
+func recoveringTestOn(t *testing.T, store *localstore.Store) *epochTest {
+	t.Helper()
+	shelf, err := store.Partition(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := testConfig()
+	conf.Index = func(key string, row []byte) []string { return []string{strings.Fields(string(row))[1] + "/" + key} }
+	e := &epochTest{partitionEpochs: newPartitionEpochs(conf, shelf), store: store}
+	e.open.recovery = true
+	e.cache.share = func() int64 { return 1000 }
+	if err := e.loadPendingRewrites(); err != nil {
+		t.Fatal(err)
+	}
+	e.fillKeys()
+	return e
+}
+
+func (e *epochTest) holdsRecovered(t *testing.T, seed uint64, rows map[string]string, pending map[string]bool) {
+	t.Helper()
+	entries := map[string]bool{}
+	for key := range 25 {
+		key := strconv.Itoa(key)
+		if got := get(t, e.store, 0, key); got != rows[key] {
+			t.Errorf("seed %d: row %s is %q, want %q", seed, key, got, rows[key])
+		}
+		if row, err := e.current(key); string(row.value) != rows[key] || err != nil {
+			t.Errorf("seed %d: callbacks see %q, %v, want %q", seed, row.value, err, rows[key])
+		}
+		if rows[key] != "" {
+			entries[e.conf.Index(key, []byte(rows[key]))[0]] = true
+		}
+	}
+	for space, want := range map[localstore.Space]map[string]bool{indexSpace: entries, pendingRewriteSpace: pending} {
+		found := map[string]bool{}
+		scan := e.partitionEpochs.store.Scan(space, nil, nil)
+		for scan.Next() {
+			found[string(scan.Key())] = true
+		}
+		if err := scan.Close(); err != nil || !maps.Equal(found, want) {
+			t.Errorf("seed %d: space %x has %v, %v, want %v", seed, space, found, err, want)
+		}
 	}
 }
 
@@ -152,7 +275,7 @@ func TestRecoveredTableEndsWithTheNewestRow(t *testing.T) {
 	e.noteRecovered("k", true)
 	e.noteRecovered("other", true)
 	e.noteRecovered("other", false) // it was written again
-	if err := e.writePendingRewrites(); err != nil {
+	if err := e.start(); err != nil {
 		t.Fatal(err)
 	}
 	row := e.wire.next(t)

@@ -76,25 +76,6 @@ func storeIndex(w *localstore.Writer, entries map[string]bool) {
 	}
 }
 
-// recoverIndex writes the index changes of a row that was recovered from the changelog and replaces the one before.
-func (c Config) recoverIndex(w *localstore.Writer, key string, before, row []byte) {
-	if c.Index == nil {
-		return
-	}
-	entries := map[string]bool{}
-	if before != nil {
-		for _, entry := range c.Index(key, before) {
-			entries[entry] = false
-		}
-	}
-	if row != nil {
-		for _, entry := range c.Index(key, row) {
-			entries[entry] = true
-		}
-	}
-	storeIndex(w, entries)
-}
-
 // find merges the index on the disk with its buffered changes.
 func (p *partitionEpochs) find(prefix, after string, limit int) (found []string, more bool, err error) {
 	from := []byte(prefix)

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"tidemark/kafka/localstore"
 )
 
 // A callback finds the same rows whether they are on the disk or buffered, in pages of any size.
@@ -70,35 +68,6 @@ func holds(t *testing.T, rows Rows, want map[string]bool, limit int) {
 		}
 		if slices.Sort(all); !slices.Equal(got, all) {
 			t.Fatalf("prefix %q, %d at a time: %v, want %v", prefix, limit, got, all)
-		}
-	}
-}
-
-// A recovered row adds its entries, and removes those of the row before.
-func TestRecoveredRowsAreIndexed(t *testing.T) {
-	store := openTestStore(t)
-	defer store.Close()
-	conf := Config{Index: func(_ string, row []byte) []string { return strings.Fields(string(row)) }}
-	for i, row := range []string{"a b", "b c", ""} {
-		before, err := store.Get(0, localstore.Rows, []byte("k"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = store.Update(0, int64(i), func(w *localstore.Writer) error {
-			w.Set(localstore.Rows, []byte("k"), []byte(row))
-			conf.recoverIndex(w, "k", before, []byte(row))
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var found []string
-		scan := store.Scan(0, indexSpace, nil, nil)
-		for scan.Next() {
-			found = append(found, string(scan.Key()))
-		}
-		if err := scan.Close(); err != nil || strings.Join(found, " ") != row {
-			t.Errorf("entries %v, want %q, %v", found, row, err)
 		}
 	}
 }

@@ -33,6 +33,9 @@ func (s *epochStorage) IteratorWithRange(_, _ []byte) (storage.Iterator, error) 
 	return nil, errNotByGoka
 }
 
+// SetOffset does nothing: the offset is written with the rows. See recover.
+func (s *epochStorage) SetOffset(int64) error { return nil }
+
 // MarkRecovered does nothing: goka also calls it when the recovery was interrupted. See Epochs.startPartition.
 func (s *epochStorage) MarkRecovered() error { return nil }
 

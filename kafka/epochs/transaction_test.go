@@ -112,6 +112,7 @@ func newTransactionTest(t *testing.T, partitions int) *transactionTest {
 			t.Fatal(err)
 		}
 		p := newPartitionEpochs(conf, shelf)
+		close(p.keysKnown) // no filter
 		x.shared.join(p)
 		x.partitions = append(x.partitions, p)
 	}
