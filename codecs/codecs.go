@@ -9,7 +9,9 @@
 package codecs
 
 import (
+	"bytes"
 	"fmt"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -53,3 +55,22 @@ func (Bytes) Encode(value any) ([]byte, error) {
 
 // Decode returns data.
 func (Bytes) Decode(data []byte) (any, error) { return data, nil }
+
+// buffers are what records are encoded in. Their size is not known before, and most of the memory that a processor
+// allocates is for them.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxKept is the largest buffer that is kept.
+const maxKept = 64 << 10
+
+// encoded returns what appendTo appends, in a slice of that size.
+func encoded(appendTo func(b []byte) []byte) []byte {
+	buffer := buffers.Get().(*[]byte)
+	b := appendTo((*buffer)[:0])
+	record := bytes.Clone(b)
+	if cap(b) <= maxKept {
+		*buffer = b
+		buffers.Put(buffer)
+	}
+	return record
+}

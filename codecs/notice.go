@@ -15,7 +15,7 @@ func (Index) Encode(value any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("encode index record: got a %T, want a *tidemarkv1.IndexOp", value)
 	}
-	return appendIndex(make([]byte, 0, 768), op), nil
+	return encoded(func(b []byte) []byte { return appendIndex(b, op) }), nil
 }
 
 // Decode returns a *tidemarkv1.IndexOp.
@@ -58,7 +58,7 @@ func (Notice) Encode(value any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("encode notice: got a %T, want a *tidemarkv1.Notice", value)
 	}
-	return appendNotice(make([]byte, 0, 1536+len(n.GetPayload())), n), nil
+	return encoded(func(b []byte) []byte { return appendNotice(b, n) }), nil
 }
 
 // Decode returns a *tidemarkv1.Notice, whose payload aliases data.

@@ -161,6 +161,29 @@ func appendUnescaped(b, raw []byte) []byte {
 
 // appendString appends s in quotes. Invalid UTF-8, which only a row of another program can have, becomes U+FFFD.
 func appendString(b []byte, s string) []byte {
-	b, _ = jsontext.AppendQuote(b, s) // the error says only that something was replaced
-	return b
+	if needsEscapes(s) {
+		b, _ = jsontext.AppendQuote(b, s) // the error says only that something was replaced
+		return b
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// needsEscapes reports whether s has a byte that needs a closer look in a JSON string, as nearly none has.
+func needsEscapes(s string) bool {
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		c := s[i : i+8]
+		if special(uint64(c[0])|uint64(c[1])<<8|uint64(c[2])<<16|uint64(c[3])<<24|
+			uint64(c[4])<<32|uint64(c[5])<<40|uint64(c[6])<<48|uint64(c[7])<<56) != 0 {
+			return true
+		}
+	}
+	for ; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return true
+		}
+	}
+	return false
 }

@@ -9,17 +9,16 @@
 //
 //   - Its callbacks go through Epochs.Callback, and set a row for every input with an effect: the row says which offset
 //     made it, so that an input which is processed again after a restart is recognised. Only AtLeastOnce needs that.
-//   - An output goes to the partition of its input, in its own topic (PartitionOf).
+//   - An output goes to the partition of its input, in its own topic.
 //   - Rows are ordered: Older distinguishes a row that a zombie appended late from the newest one.
 //   - Its topics exist. Inputs, table and outputs have the same number of partitions and accept MaxMessageBytes. The
 //     table is compacted with a delete.retention.ms of 24 h or more, which is how long a local store may be unused.
 //   - It may read and write its table, read its inputs and the mirror, write its outputs, and with ExactlyOnce use the
 //     TransactionalID. Brokers are Kafka 2.8 or newer; it was measured with 4.1.
 //
-// It refuses goka's joins, lookups and loops, and iterators over the table: they would read rows, or be read, before
-// these are published. With AtLeastOnce a callback may not call Delete, because a zombie's row could follow the delete.
-// With ExactlyOnce it may not call DeferCommit. Codecs must not fail: while goka stops, it publishes a null for an
-// output that it cannot encode. A power loss on all replicas at once is outside the promise.
+// It refuses goka's joins, lookups and loops, iterators over the table, and options of goka's context: Emit emits with
+// headers. With AtLeastOnce a callback may not call Delete, because a zombie's row could follow the delete. It may not
+// call DeferCommit. A power loss on all replicas at once is outside the promise.
 //
 // A callback may read other rows of its partition, by key or by an index of the local store (Rows), to decide what it
 // emits to one of the group's own inputs. Such a record is then processed like any other; see Rows for why what is read
@@ -27,39 +26,39 @@
 //
 // # The way of a record
 //
-// Each row of this table is one step of an input record's way, in order. "Epoch" is what one partition publishes
+// A record goes through five stages, each of which knows only the next. "Epoch" is what one partition publishes
 // together.
 //
-//	step                                          file             type or function
-//	1  fetched by sarama, Prepare is called       consumer.go      preparedClaim
-//	2  its prepared message waits for goka        prepared.go      preparedQueue
-//	3  its callback runs, within an epoch         epochs.go        Epochs.Callback
-//	   what goka's context allows                 context.go       gatedContext
-//	   reads and sets rows, in memory             storage.go       epochStorage
-//	   reads other rows                           rows.go          Rows
-//	   emits outputs                              epochs.go        epochProducer
-//	4  its effects are buffered in the epoch      partition.go     partitionEpochs, epoch
-//	5  the epoch is published
-//	   with AtLeastOnce, per partition            publish.go       partitionEpochs.publish
-//	   with ExactlyOnce, all partitions at once   transaction.go   transactions
-//	   the requests of the transaction            txnproducer.go   kafkaTxnProducer
-//	6  its rows are written to the disk           ../localstore    Partition
-//	7  its offset is committed
-//	   with AtLeastOnce, through sarama           prefix.go        prefix, session (consumer.go)
-//	   with ExactlyOnce, in the transaction       txnproducer.go   kafkaTxnProducer.addOffsets
-//	   the metadata of the commit                 changelogend.go  committed.ChangelogEnd
+//	stage       file            what it does                                          type or function
+//	intake      consumer.go     fetches with sarama, calls Prepare, keeps goka's      preparedClaim, session
+//	                            marks from being committed
+//	            input.go        keeps what Prepare returned until goka calls          input
+//	gate        epochs.go       runs the callback within an epoch                     Epochs.Callback
+//	            context.go      reads and sets its row, emits outputs                 gatedContext, Emit
+//	            rows.go         reads other rows of the partition                     Rows
+//	            partition.go    buffers the effects in the open epoch; a row is       partitionEpochs, epoch
+//	                            looked up there, in the row cache (rowcache.go),
+//	                            in the key filter (keyfilter.go), in the store
+//	publisher   publish.go      AtLeastOnce, one for each partition                   pipeline
+//	            transaction.go  ExactlyOnce, one for all partitions                   transactions
+//	            txnproducer.go  the requests of a transaction                         kafkaTxnProducer
+//	guard       ownlog.go       finds records of other writers, in the table and      ownLog
+//	                            its mirror, by the offsets that are not ours
+//	            guard.go        reads those, and has our record written again         guard
+//	store       ../localstore   has the published rows on the disk                    Partition
 //
-// Step 5 differs most:
+// The publishers differ most:
 //
-//	AtLeastOnce   outputs sent, acknowledged → rows sent, acknowledged → local store → goka's promises → commit
-//	ExactlyOnce   outputs and rows sent → offsets added → transaction committed → local store → goka's promises
+//	AtLeastOnce   outputs sent, acknowledged → rows sent, acknowledged → local store → commit through sarama
+//	ExactlyOnce   outputs and rows sent → offsets added → transaction committed → local store
 //
-// Besides, while a partition is assigned:
+// Besides:
 //
-//	readback.go   reads the changelog back; rewrites a row when another writer has appended an older one or a null
-//	mirror.go     does the same for a compacted output
-//	markers.go    commits past transaction markers at the end of an idle input
-//	group.go      restarts the processor after a failure
+//	group.go         runs one attempt after the other
+//	recovery.go      fills the store from the changelog before the first record
+//	storage.go       goka's storage: the offset at which it recovers, and the end of a partition
+//	changelogend.go  the metadata of a commit (committed.ChangelogEnd)
+//	markers.go       commits past transaction markers at the end of an idle input
 //
 // # What is promised
 //

@@ -125,8 +125,8 @@ func TestRecoveryInBatches(t *testing.T) {
 				c.value = fmt.Sprintf("v%03d %c", max(0, len(log)-random.IntN(60)), 'a'+random.IntN(4))
 			}
 			log = append(log, c)
-			switch older := rows[c.key] != "" && (c.value == "" && !c.byOwner || c.value != "" && c.value < rows[c.key]); {
-			case older:
+			switch row := rows[c.key]; {
+			case row != "" && (c.value == "" && !c.byOwner || c.value != "" && c.value < row):
 				pending[c.key] = true
 			case c.value != "":
 				rows[c.key] = c.value
