@@ -284,7 +284,10 @@ func roundTrip(t *testing.T, codec interface {
 }
 
 func TestAppendString(t *testing.T) {
-	for _, s := range []string{"", "plain", "<&>'", "\x00\x1f\x7f", "a\"b\\c/d", "\n\r\t\b\f", "né🙂\u2028", "\ufffd"} {
+	for _, s := range []string{
+		"", "plain", "<&>'", "\x00\x1f\x7f", "a\"b\\c/d", "\n\r\t\b\f", "né🙂\u2028", "\ufffd",
+		"eight by", "eight \"b", "eight by\n", "eight by te\\t", "eight byé",
+	} {
 		b := appendString(nil, s)
 		var back string
 		if err := json.Unmarshal(b, &back); err != nil || back != s {
@@ -296,17 +299,11 @@ func TestAppendString(t *testing.T) {
 	}
 }
 
-func BenchmarkAppendIndex(b *testing.B) {
-	op := &tidemarkv1.IndexOp{
+func benchIndex() *tidemarkv1.IndexOp {
+	return &tidemarkv1.IndexOp{
 		Op: tidemarkv1.IndexOp_OP_UPSERT, Id: "123/2abc", WorkspaceId: "123", FileId: "2abc", Version: 3,
 		Position: &tidemarkv1.Position{Partition: 7, Offset: 1234}, File: fullFile(),
 	}
-	buffer := make([]byte, 0, 4096)
-	b.ReportAllocs()
-	for b.Loop() {
-		buffer = appendIndex(buffer[:0], op)
-	}
-	b.SetBytes(int64(len(buffer)))
 }
 
 func benchNotice() *tidemarkv1.Notice {
@@ -319,13 +316,40 @@ func benchNotice() *tidemarkv1.Notice {
 	}
 }
 
-func BenchmarkAppendNotice(b *testing.B) {
-	n, buffer := benchNotice(), make([]byte, 0, 4096)
+func benchmarkEncode(b *testing.B, codec interface{ Encode(any) ([]byte, error) }, message any) {
+	b.Helper()
 	b.ReportAllocs()
 	for b.Loop() {
-		buffer = appendNotice(buffer[:0], n)
+		record, err := codec.Encode(message)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(int64(len(record)))
 	}
-	b.SetBytes(int64(len(buffer)))
+}
+
+func BenchmarkEncodeIndex(b *testing.B)  { benchmarkEncode(b, Index{}, benchIndex()) }
+func BenchmarkEncodeNotice(b *testing.B) { benchmarkEncode(b, Notice{}, benchNotice()) }
+
+// An output takes one allocation, of its own size.
+func TestEncodeAllocatesTheRecord(t *testing.T) {
+	for name, c := range map[string]struct {
+		codec   interface{ Encode(any) ([]byte, error) }
+		message any
+	}{"index": {Index{}, benchIndex()}, "notice": {Notice{}, benchNotice()}} {
+		record, err := c.codec.Encode(c.message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := testing.Benchmark(func(b *testing.B) {
+			b.Helper()
+			benchmarkEncode(b, c.codec, c.message)
+		})
+		if most := int64(len(record) + len(record)/4); r.AllocsPerOp() > 1 || r.AllocedBytesPerOp() > most {
+			t.Errorf("%s: %d allocations of %d bytes for a record of %d", name, r.AllocsPerOp(), r.AllocedBytesPerOp(),
+				len(record))
+		}
+	}
 }
 
 func BenchmarkDecodeNotice(b *testing.B) {

@@ -2,9 +2,13 @@ package epochs
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
 
 	"github.com/lovoo/goka"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tidemark/kafka/localstore"
 )
 
 // A stoppingContext is goka's while it stops: Fail returns.
@@ -105,4 +109,58 @@ func TestEmitWithHeaders(t *testing.T) {
 		t.Errorf("%q in partition %d with %v", r.Value, r.Partition, r.Headers)
 	}
 	r.done(0, nil)
+}
+
+// benchmarkCallback runs a callback that reads and sets its row, and emits two outputs.
+func benchmarkCallback(b *testing.B) {
+	b.Helper()
+	store, err := localstore.Open(b.TempDir(), "c/t", slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	shelf, err := store.Partition(0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	p := newPartitionEpochs(testConfig(), shelf)
+	close(p.keysKnown)
+	acked := int64(-1)
+	acks := make(chan func(), 1<<16)
+	go func() {
+		for ack := range acks {
+			ack()
+		}
+	}()
+	defer close(acks)
+	startPipeline(p, func(r *kgo.Record, done func(*kgo.Record, error)) {
+		acks <- func() {
+			acked++
+			r.Offset = acked
+			done(r, nil)
+		}
+	}, func(string, int64, string) {})
+	defer p.publisher.drain()
+	b.ReportAllocs()
+	for offset := int64(0); b.Loop(); offset++ {
+		if err := p.enter(); err != nil {
+			b.Fatal(err)
+		}
+		c := contextOf(p)
+		row, _ := c.Value().(string)
+		c.Emit("out", "k", "an output")
+		c.Emit("out", "k", "an output")
+		c.SetValue(row[:min(len(row), 100)] + "x")
+		p.callbackReturned("in", offset)
+		p.gate.Unlock()
+	}
+}
+
+func BenchmarkCallback(b *testing.B) { benchmarkCallback(b) }
+
+// What a callback allocates besides what its codecs do is counted: more of it is a step back.
+func TestCallbackAllocations(t *testing.T) {
+	if r := testing.Benchmark(benchmarkCallback); r.AllocsPerOp() > 16 || r.AllocedBytesPerOp() > 1400 {
+		t.Errorf("%d allocations, %d bytes", r.AllocsPerOp(), r.AllocedBytesPerOp())
+	}
 }
