@@ -136,8 +136,8 @@ func (p *partitionEpochs) setPending(key string, pending bool) {
 	p.pendingChanged[key] = pending
 }
 
-// takePendingChanged returns the changes of pendingRewrites that go to the disk with an epoch. The rows of an epoch that
-// is published are not pending any more.
+// takePendingChanged returns the changes of pendingRewrites that go to the disk with an epoch. The rows of an epoch
+// that is published are not pending any more.
 func (p *partitionEpochs) takePendingChanged(e *epoch) map[string]bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
