@@ -23,9 +23,9 @@ type Edit struct {
 // acknowledged. The log of the store's writes is on, so that the row survives kill -9.
 var rowsFirst = Mutant{
 	{
-		"kafka/epochs/storage.go",
-		"return s.set(key, value)",
-		"return errors.Join(s.set(key, value), s.Partition.Set(key, value))",
+		"kafka/epochs/context.go",
+		"return c.epochs.set(c.Key(), row, value)",
+		"return errors.Join(c.epochs.set(c.Key(), row, value), c.epochs.store.Set(c.Key(), row))",
 	},
 	{
 		"kafka/localstore/store.go",
@@ -42,12 +42,12 @@ var Mutants = map[string]Mutant{
 		"kafka/producer/producer.go", "kgo.RequiredAcks(kgo.AllISRAcks()),",
 		"kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(1),",
 	}},
-	// It commits past events that are not finished: goka marks each event when that is finished, and sarama commits
-	// the largest mark.
+	// It commits past events that are not published: goka marks each event when its callback has returned, and sarama
+	// commits the largest mark.
 	"stock-group": {{
 		"kafka/epochs/consumer.go",
-		"if next, grew := p.finish(offset - 1); grew &&",
-		"if next := offset;",
+		"type session struct{ sarama.ConsumerGroupSession }\n\nfunc (*session) MarkOffset(string, int32, int64, string)     {}\n",
+		"type session struct{ sarama.ConsumerGroupSession }\n\n",
 	}},
 	// It drops an event that it finds in the row, though its outputs may be lost.
 	"seen-return": rowsFirst,
@@ -65,12 +65,13 @@ var Mutants = map[string]Mutant{
 		"sinks/loop.go", "d, err = l.deliver(ctx, pausing, l.records(records))\n",
 		"p.Handled(records[len(records)-1])\n			d, err = l.deliver(ctx, pausing, l.records(records))\n",
 	}},
-	// It finishes an event, and so commits it, before what it emitted is acknowledged.
+	// It commits an epoch before what its callbacks emitted is acknowledged.
 	"commit-early": {{
-		"kafka/epochs/epochs.go", "promise, finish := goka.NewPromiseWithFinisher()\n",
-		`promise, early := goka.NewPromiseWithFinisher()
-	early(nil, nil)
-	_, finish := goka.NewPromiseWithFinisher()
+		"kafka/epochs/publish.go", "p, begin := l.partition, time.Now()\n",
+		`p, begin := l.partition, time.Now()
+	for topic, next := range e.nextOffsets {
+		l.commit(topic, next, "")
+	}
 `,
 	}},
 	// It answers from the partitions that it has given up to another instance, and so has ceased to read.
