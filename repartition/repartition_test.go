@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/encoding/prototext"
 
@@ -46,7 +47,7 @@ func install(t *testing.T, brokers []string, partitions int, guarantee epochs.Gu
 		Log: slog.New(slog.DiscardHandler), Guarantee: guarantee,
 	}}
 	if guarantee == epochs.ExactlyOnce {
-		i.conf.InstanceID = "i" // it then stays a member for 10 s
+		i.conf.InstanceID = "i" // it then stays a member for 10 s, see leave
 	}
 	// events have times of the past
 	if i.client, err = kafka.NewProducer(i.conf.Kafka, kgo.RecordDeliveryTimeout(0)); err != nil {
@@ -112,7 +113,26 @@ func (i *installation) run(t *testing.T, counting bool) {
 			t.Fatal(err)
 		}
 	}
-	await(func(l kafka.GroupLag) bool { return l.Members == 0 }) // static members stay for a while
+	for _, g := range groups {
+		i.leave(t, g.group)
+	}
+	await(func(l kafka.GroupLag) bool { return l.Members == 0 })
+}
+
+// leave removes the static member from a group, whose session would expire after 10 s.
+func (i *installation) leave(t *testing.T, group string) {
+	t.Helper()
+	if i.conf.InstanceID == "" {
+		return
+	}
+	left, err := kadm.NewClient(i.client).LeaveGroup(t.Context(),
+		kadm.LeaveGroup(group).InstanceIDs(i.conf.InstanceID).Reason("the test goes on"))
+	if err == nil {
+		err = left.Error()
+	}
+	if err != nil && !errors.Is(err, kerr.UnknownMemberID) { // it may have left by itself
+		t.Fatal(err)
+	}
 }
 
 // A happening is one record of a history, wherever it is to lie.
@@ -270,6 +290,7 @@ func TestAMoveIsAsIfItHadBeenSoFromTheStart(t *testing.T) {
 		from, to  int
 	}{{epochs.AtLeastOnce, 4, 8}, {epochs.ExactlyOnce, 4, 8}, {epochs.AtLeastOnce, 6, 4}} {
 		t.Run(fmt.Sprintf("%s %d to %d", c.guarantee, c.from, c.to), func(t *testing.T) {
+			t.Parallel() // most of their time they wait
 			brokers := devbroker.ForTest(t)
 			h := &historian{
 				rnd: rand.New(rand.NewPCG(uint64(c.from), uint64(c.to))),
