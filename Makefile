@@ -72,7 +72,7 @@ unit: tools ## tests that need no broker and no other server
 
 .PHONY: integration
 integration: tools ## tests on the embedded broker; part of `make test` only where Apache Kafka is not available
-	@KAFKA_BROKERS= KAFKA_SASL_BROKERS= .ci/gotest integration "$$($(with_broker)) $(with_server)"
+	@KAFKA_BROKERS= KAFKA_SASL_BROKERS= .ci/gotest integration "$$($(with_broker)) $(with_server)" -parallel 4
 
 .PHONY: dev
 dev: tools ## tests of `tidemark dev` on the embedded broker; a part of `make integration`
@@ -80,7 +80,7 @@ dev: tools ## tests of `tidemark dev` on the embedded broker; a part of `make in
 
 .PHONY: integration-kafka
 integration-kafka: tools ## the same tests on Apache Kafka
-	@NO_SKIP=1 .ci/kafka .ci/gotest integration-kafka "$$($(with_broker))"
+	@NO_SKIP=1 .ci/kafka .ci/gotest integration-kafka "$$($(with_broker))" -parallel 4
 
 .PHONY: generator
 generator: ## install the generator of Go clients, for e2e
