@@ -200,7 +200,7 @@ func TestConsumeEndsWithWhatWaitingDoesNotMend(t *testing.T) {
 }
 
 func TestConsumeDeletedTopic(t *testing.T) {
-	t.Parallel() // it waits for ten seconds
+	t.Parallel()
 	b := newConsumeBench(t, 1)
 	b.produce(t, 0, "a")
 	handled := make(chan struct{}, 1)
