@@ -28,6 +28,7 @@ import (
 // Kafka Connect reads the topics with its own converters, as deploy/connect configures them: every record once, also
 // over a restart, and one that is no JSON becomes a dead letter of Connect's.
 func TestConnect(t *testing.T) {
+	t.Parallel()
 	needKafkaTools(t)
 	if os.Getenv("KAFKA_BROKERS") == "" {
 		t.Skip("NOT TESTED: Kafka Connect needs Apache Kafka: make e2e-kafka")

@@ -37,6 +37,7 @@ type api struct {
 // TestOpenAPI: the document that the server has is true. schemathesis compares it with the answers, and clients that
 // are generated from it work.
 func TestOpenAPI(t *testing.T) {
+	t.Parallel()
 	a := startAPI(t)
 	t.Run("schemathesis", func(t *testing.T) {
 		defer a.sendOn(t)()

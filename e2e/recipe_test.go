@@ -110,6 +110,7 @@ func byIngress(t *testing.T, h *gen.History) (*fixture, *oracle.Model) {
 }
 
 func TestRecipeConsumer(t *testing.T) {
+	t.Parallel()
 	interpreter := python(t)
 	h := plain(300)
 	g, _ := byIngress(t, h)
@@ -159,6 +160,7 @@ func stderrOf(err error) []byte {
 }
 
 func TestRecipeFlaskProducer(t *testing.T) {
+	t.Parallel()
 	interpreter := python(t)
 	h := plain(400)
 	g := newFixture(t, 0)
@@ -210,6 +212,7 @@ func sameState(t *testing.T, ours, theirs *oracle.Model) {
 }
 
 func TestRecipeJavaProducer(t *testing.T) {
+	t.Parallel()
 	needKafkaTools(t)
 	h := plain(400)
 	var lines bytes.Buffer

@@ -27,6 +27,7 @@ import (
 //	retry N PROGRAM ARG..   run the program until it exits so; its last output is stdout
 //	produce TOPIC PARTITION KEY VALUE    put a record into a topic at $TIDEMARK_BROKERS, wherever it belongs
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	binary := build(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",

@@ -200,6 +200,7 @@ func TestConsumeEndsWithWhatWaitingDoesNotMend(t *testing.T) {
 }
 
 func TestConsumeDeletedTopic(t *testing.T) {
+	t.Parallel()
 	b := newConsumeBench(t, 1)
 	b.produce(t, 0, "a")
 	handled := make(chan struct{}, 1)

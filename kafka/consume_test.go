@@ -319,12 +319,15 @@ func TestConsumeRevokedPartitionIsFinished(t *testing.T) {
 		handled.add(batch)
 	}
 	config := kafka.ConsumerConfig{BatchRecords: 3, CommitEvery: time.Minute} // so that only revocations commit
+	var taken journal
 	_, stopFirst := b.consume(t, config, func(_ context.Context, batch []*kgo.Record) error {
+		if handled.count() > 50 && taken.count() == 0 {
+			time.Sleep(200 * time.Millisecond) // or it would handle all before the second has joined
+		}
 		slow(batch)
 		return nil
 	})
 	await(t, "the first", func() bool { return handled.count() > 50 })
-	var taken journal
 	_, stopSecond := b.consume(t, config, func(_ context.Context, batch []*kgo.Record) error {
 		taken.add(batch)
 		slow(batch)

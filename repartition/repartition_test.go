@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/encoding/prototext"
@@ -27,93 +25,6 @@ import (
 	"tidemark/repartition"
 	"tidemark/topology"
 )
-
-// An installation is topics under a prefix, and the groups to run on them.
-type installation struct {
-	conf   processors.Config
-	client *kgo.Client
-}
-
-func install(t *testing.T, brokers []string, partitions int, guarantee epochs.Guarantee) *installation {
-	t.Helper()
-	streams, err := topology.New(fmt.Sprintf("r%08x", rand.Uint32()),
-		topology.Sizing{Partitions: partitions, Replication: 1, MinISR: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := &installation{conf: processors.Config{
-		Kafka: kafka.Config{Brokers: brokers, ClientID: "test"}, Streams: streams, Dir: t.TempDir(),
-		Log: slog.New(slog.DiscardHandler), Guarantee: guarantee,
-	}}
-	if guarantee == epochs.ExactlyOnce {
-		i.conf.InstanceID = "i" // it then stays a member for 10 s
-	}
-	// events have times of the past
-	if i.client, err = kafka.NewProducer(i.conf.Kafka, kgo.RecordDeliveryTimeout(0)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(i.client.Close)
-	return i
-}
-
-func (i *installation) apply(t *testing.T) *installation {
-	t.Helper()
-	if _, err := kafka.ApplyTopics(t.Context(), i.conf.Kafka, i.conf.Streams.Topics()); err != nil {
-		t.Fatal(err)
-	}
-	return i
-}
-
-// process runs both groups until they have read everything.
-func (i *installation) process(t *testing.T) {
-	t.Helper()
-	i.run(t, true)
-}
-
-// run runs the files group, and that of the workspaces if notices are to be counted, until they have read everything.
-func (i *installation) run(t *testing.T, counting bool) {
-	t.Helper()
-	conf, s := i.conf, i.conf.Streams
-	conf.Metrics = prometheus.NewRegistry()
-	groups := []struct {
-		run          func(context.Context) error
-		group, topic string
-	}{{processors.NewFiles(conf).Run, s.FilesGroup, s.Events.Name}, {
-		processors.NewWorkspaces(conf).Run,
-		s.WorkspacesGroup, s.Notify.Name,
-	}}
-	if !counting {
-		groups = groups[:1]
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	ended := make(chan error, len(groups))
-	for _, g := range groups {
-		go func() { ended <- g.run(ctx) }()
-	}
-	await := func(what func(kafka.GroupLag) bool) {
-		t.Helper()
-		for _, g := range groups {
-			for begun := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-				lag, err := kafka.Lags(t.Context(), conf.Kafka, g.group, g.topic)
-				if err == nil && what(lag) {
-					break
-				}
-				if time.Since(begun) > time.Minute {
-					t.Fatalf("group %s: %+v, %v", g.group, lag, err)
-				}
-			}
-		}
-	}
-	await(func(l kafka.GroupLag) bool { return l.Members > 0 && l.Total() == 0 })
-	cancel()
-	for range groups {
-		if err := <-ended; err != nil {
-			t.Fatal(err)
-		}
-	}
-	await(func(l kafka.GroupLag) bool { return l.Members == 0 }) // static members stay for a while
-}
 
 // A happening is one record of a history, wherever it is to lie.
 type happening struct {
@@ -270,6 +181,7 @@ func TestAMoveIsAsIfItHadBeenSoFromTheStart(t *testing.T) {
 		from, to  int
 	}{{epochs.AtLeastOnce, 4, 8}, {epochs.ExactlyOnce, 4, 8}, {epochs.AtLeastOnce, 6, 4}} {
 		t.Run(fmt.Sprintf("%s %d to %d", c.guarantee, c.from, c.to), func(t *testing.T) {
+			t.Parallel() // most of their time they wait
 			brokers := devbroker.ForTest(t)
 			h := &historian{
 				rnd: rand.New(rand.NewPCG(uint64(c.from), uint64(c.to))),

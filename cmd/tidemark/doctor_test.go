@@ -175,6 +175,7 @@ func TestDoctorOfSecrets(t *testing.T) {
 
 // Nothing answers anywhere: still an answer, in time.
 func TestDoctorWithEverythingAway(t *testing.T) {
+	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and answers none
 	if err != nil {
 		t.Fatal(err)

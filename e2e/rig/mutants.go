@@ -164,5 +164,5 @@ func (m Mutant) Build(dir string) (string, error) {
 	if err := os.WriteFile(file, overlay, 0o600); err != nil {
 		return "", err
 	}
-	return Build(dir, "tidemark/cmd/tidemark", "-overlay", file)
+	return Build(dir, "tidemark/cmd/tidemark", "-overlay", file, "-ldflags=-s -w") // links in half the time
 }
