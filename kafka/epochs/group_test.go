@@ -65,6 +65,7 @@ func newCounterAt(t *testing.T, guarantee epochs.Guarantee, brokers ...string) *
 		t.Fatal(err)
 	}
 	t.Cleanup(c.client.Close)
+	devbroker.AwaitTopics(t, c.client, c.events, c.table, c.counts)
 	return c
 }
 
@@ -191,24 +192,44 @@ func run(t *testing.T, g *epochs.Group, done func() bool) {
 }
 
 // read returns all records of a topic.
-func (c *counter) read(t *testing.T, topic string) []*kgo.Record {
+func (c *counter) read(t *testing.T, topic string) (records []*kgo.Record) {
 	t.Helper()
+	admin := kadm.NewClient(c.client)
+	starts, err := admin.ListStartOffsets(t.Context(), topic)
+	if err = errors.Join(err, starts.Error()); err != nil {
+		t.Fatal(err)
+	}
+	ends, err := admin.ListCommittedOffsets(t.Context(), topic)
+	if err = errors.Join(err, ends.Error()); err != nil {
+		t.Fatal(err)
+	}
+	unread := map[int32]int64{} // the end of each partition
+	ends.Each(func(o kadm.ListedOffset) {
+		if start, found := starts.Lookup(topic, o.Partition); !found || start.Offset < o.Offset {
+			unread[o.Partition] = o.Offset
+		}
+	})
 	reader, err := kgo.NewClient(kgo.SeedBrokers(c.cluster.Brokers...), kgo.ConsumeTopics(topic),
-		kgo.FetchMaxWait(50*time.Millisecond),
+		kgo.FetchMaxWait(50*time.Millisecond), kgo.KeepControlRecords(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	var records []*kgo.Record
-	for quiet := 0; quiet < 3; {
-		ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
-		fetched := reader.PollFetches(ctx).Records()
-		cancel()
-		records = append(records, fetched...)
-		if quiet++; len(fetched) > 0 {
-			quiet = 0
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for len(unread) > 0 {
+		if ctx.Err() != nil {
+			t.Fatalf("%s is not read to its end in a minute: %v", topic, unread)
 		}
+		reader.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
+			if !r.Attrs.IsControl() {
+				records = append(records, r)
+			}
+			if end, found := unread[r.Partition]; found && r.Offset+1 >= end {
+				delete(unread, r.Partition)
+			}
+		})
 	}
 	return records
 }
@@ -243,7 +264,10 @@ func (c *counter) judge(t *testing.T, events int) {
 func eachGuarantee(t *testing.T, test func(t *testing.T, guarantee epochs.Guarantee)) {
 	t.Helper()
 	for _, guarantee := range []epochs.Guarantee{epochs.AtLeastOnce, epochs.ExactlyOnce} {
-		t.Run(string(guarantee), func(t *testing.T) { test(t, guarantee) })
+		t.Run(string(guarantee), func(t *testing.T) {
+			t.Parallel() // most of their time they wait
+			test(t, guarantee)
+		})
 	}
 }
 
@@ -376,6 +400,7 @@ func testTwoInputs(t *testing.T, guarantee epochs.Guarantee) {
 	if _, err := kadm.NewClient(c.client).CreateTopic(t.Context(), partitions, 1, nil, more); err != nil {
 		t.Fatal(err)
 	}
+	devbroker.AwaitTopics(t, c.client, more)
 	for _, topic := range []string{c.events, more} {
 		for i := range 500 {
 			key := fmt.Sprint(topic, i%20)

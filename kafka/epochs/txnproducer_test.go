@@ -37,6 +37,7 @@ func newLedgerTest(t *testing.T) *ledgerTest {
 	if _, err := x.admin.CreateTopic(t.Context(), 1, 1, nil, name); err != nil {
 		t.Fatal(err)
 	}
+	devbroker.AwaitTopics(t, client, name)
 	return x
 }
 
