@@ -46,7 +46,7 @@ func (u *suite) instances(ctx context.Context) error {
 		return err
 	}
 	defer counter.Close()
-	for rep := range u.reps {
+	for rep := range (u.reps + 1) / 2 { // no target depends on it
 		for i := range instanceCounts {
 			n := instanceCounts[(i+rep)%len(instanceCounts)]
 			for role, measure := range []func() (instancesRun, error){
@@ -77,9 +77,9 @@ func (c *contest) processes(ctx context.Context, counter *requests, n int) (run 
 	}
 	var programs []*rig.Program
 	for k := range n {
-		command := slices.Concat([]string{"process", "--groups", "files", "--instance-id", instanceName(k + 1)}, c.flags(),
-			counter.flags())
-		p := rig.New(c.binary, c.dir, instanceName(k+1), command...).Store()
+		name := instanceName(k + 1)
+		command := []string{"process", "--groups", "files", "--instance-id", name}
+		p := rig.New(c.binary, c.dir, name, slices.Concat(command, c.flags(), counter.flags())...).Store()
 		defer p.Close()
 		programs = append(programs, p)
 		if err := errors.Join(os.RemoveAll(p.Data), os.RemoveAll(p.Log)); err != nil {
@@ -158,12 +158,15 @@ func (c *contest) ingests(ctx context.Context, counter *requests, n int) (run in
 }
 
 // together ends an observation of instances, each of which has so many listeners.
-func (c *contest) together(o *observation, counter *requests, events float64, listeners int) (run instancesRun, err error) {
+func (c *contest) together(
+	o *observation, counter *requests, events float64, listeners int,
+) (run instancesRun, err error) {
 	run.Requests = counter.per(events / 1000)
 	if run.span, err = o.end(); err != nil {
 		return run, err
 	}
-	run.PerS, run.CPUus, run.BrokerUs = per(events, run.Seconds), per(run.CPU*1e6, events), per(run.BrokerCPU*1e6, events)
+	run.PerS, run.CPUus = per(events, run.Seconds), per(run.CPU*1e6, events)
+	run.BrokerUs = per(run.BrokerCPU*1e6, events)
 	for _, p := range o.programs {
 		ports, _ := p.Ports() // of accepted connections too, but those have the port of their listener
 		run.Connections += len(ports) - listeners

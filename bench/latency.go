@@ -77,7 +77,7 @@ func (u *suite) latencyOf(ctx context.Context, v variant, rep int) error {
 		if ok {
 			run.Variant, run.Repetition = v.name, rep
 			u.report.Latency = append(u.report.Latency, run)
-			say("%-13s at %4.0f/s: p50 %.1f ms, p99 %.1f ms, CPU %.0f s/M", v.name, rate, run.P50, run.P99, run.CPUPerMillion)
+			say("%s: p50 %.1f ms, p99 %.1f ms, CPU %.0f s/M", what, run.P50, run.P99, run.CPUPerMillion)
 		}
 	}
 	return errors.Join(stop(p.Program), c.close(ctx))
@@ -92,7 +92,7 @@ func (c *contest) latencyAt(
 		return run, err
 	}
 	pace, sent := rate.NewLimiter(rate.Limit(perSecond), 1), 0
-	for end := time.Now().Add(c.phase()); time.Now().Before(end); {
+	for end := time.Now().Add(c.phase() * 2 / 3); time.Now().Before(end); {
 		e, first := in.next()
 		if !first {
 			continue // a duplicate has no index record

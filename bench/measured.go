@@ -25,8 +25,8 @@ func (r *comparison) latencies(variant string, rate float64, of func(latencyRun)
 
 func latencies(r *comparison) section {
 	s := section{title: "Latency", text: "Milliseconds from the production of an event to its index record at a " +
-		"read_committed consumer. Here Kafka Streams has a linger of 1 ms, and with exactly_once_v2 a commit interval of " +
-		"20 ms; tidemark has its defaults."}
+		"read_committed consumer. Here Kafka Streams has a linger of 1 ms, and with exactly_once_v2 a commit interval " +
+		"of 20 ms; tidemark has its defaults."}
 	t := table{header: []string{"", "events/s", "p50, ms", "p99, ms", "CPU, " + perMillion}}
 	p := plot{file: "latency.svg", title: "Latency at " + whole(latencyRates[1]) + " events/s, p99", unit: "ms"}
 	for _, v := range prompt {
@@ -119,7 +119,9 @@ func (r *comparison) growthCPU(files int) spread {
 }
 
 func growthCost(r *comparison) section {
-	t := table{header: []string{"files", "CPU, µs per event", "CPU of the broker", "local store, MB", "peak memory, MB"}}
+	t := table{header: []string{
+		"files", "CPU, µs per event", "CPU of the broker", "local store, MB", "peak memory, MB",
+	}}
 	p := plot{file: "growth.svg", title: "CPU of the client against the number of files", unit: "µs per event"}
 	for _, files := range r.growthSizes() {
 		of := func(f func(growthRun) float64) string { return r.grown(files, f).text(1) }
@@ -138,7 +140,8 @@ func growthCost(r *comparison) section {
 
 func instanceCost(r *comparison) section {
 	t := table{header: []string{
-		"", "instances", "thousand/s", "CPU, µs each", "CPU of the broker", "memory of all, MB", "connections", "partitions",
+		"", "instances", "thousand/s", "CPU, µs each", "CPU of the broker", "memory of all, MB", "connections",
+		"partitions",
 	}}
 	kinds := table{header: []string{"requests to the broker per thousand events", "instances"}}
 	names := r.requestKinds()
@@ -150,7 +153,8 @@ func instanceCost(r *comparison) section {
 			}
 			t.rows = append(t.rows, []string{
 				"`" + role + "`", fmt.Sprint(n), of(func(x instancesRun) float64 { return x.PerS }, 1000),
-				of(func(x instancesRun) float64 { return x.CPUus }, 1), of(func(x instancesRun) float64 { return x.BrokerUs }, 1),
+				of(func(x instancesRun) float64 { return x.CPUus }, 1),
+				of(func(x instancesRun) float64 { return x.BrokerUs }, 1),
 				of(func(x instancesRun) float64 { return x.PeakRSSMB }, 1),
 				of(func(x instancesRun) float64 { return float64(x.Connections) }, 1), r.split(role, n),
 			})
@@ -161,8 +165,8 @@ func instanceCost(r *comparison) section {
 			kinds.rows = append(kinds.rows, row)
 		}
 	}
-	return section{title: "Several instances", tables: []table{t, kinds}, text: "All instances and the broker share the " +
-		"machine's CPUs, so that the rate cannot grow: the table has the cost of dividing the work. An event of " +
+	return section{title: "Several instances", tables: []table{t, kinds}, text: "All instances and the broker share " +
+		"the machine's CPUs, so that the rate cannot grow: the table has the cost of dividing the work. An event of " +
 		"`process`, with the start of the instances and their rebalances; a webhook of `ingest`. Requests pass through a " +
 		"proxy that counts them."}
 }

@@ -100,8 +100,8 @@ func (u *suite) reads(ctx context.Context, c *contest, in *input) error {
 			if ok {
 				run.Kind, run.Files, run.Repetition = l.kind, in.total, rep+1
 				u.report.Reads = append(u.report.Reads, run)
-				say("%s reads of %d files: %.0f/s, %.1f us, p50 %.2f ms, p99 %.2f ms", l.kind, in.total, run.PerS, run.CPUus,
-					run.P50, run.P99)
+				say("%s reads of %d files: %.0f/s, %.1f us, p50 %.2f ms, p99 %.2f ms", l.kind, in.total,
+					run.PerS, run.CPUus, run.P50, run.P99)
 			}
 		}
 	}
@@ -181,7 +181,7 @@ func (r *reader) get(q request) error {
 	if _, err := io.WriteString(r, "GET "+q.path+" HTTP/1.1\r\nHost: "+r.host+"\r\n\r\n"); err != nil {
 		return err
 	}
-	answer, err := http.ReadResponse(r.answers, nil)
+	answer, err := http.ReadResponse(r.answers, nil) //nolint:bodyclose // it is read to its end below
 	if err != nil {
 		return err
 	}

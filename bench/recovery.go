@@ -50,7 +50,9 @@ func (u *suite) recovery(ctx context.Context) error {
 		return err
 	}
 	for rep := range u.reps {
-		run, ok, err := counted(ctx, u, "process", rep+1, func() (recoveryRun, error) { return c.recover(ctx, records) })
+		run, ok, err := counted(ctx, u, "process", rep+1, func() (recoveryRun, error) {
+			return c.recover(ctx, records)
+		})
 		if err != nil {
 			return err
 		}
@@ -136,7 +138,8 @@ func (u *suite) view(ctx context.Context, c *contest, records int, history strin
 		}
 		mb, err := folderMB(p.Data)
 		return viewRun{
-			History: history, Records: records, RecordsPerS: per(float64(records), used.Seconds), StoreMB: mb, span: used,
+			History: history, Records: records, RecordsPerS: per(float64(records), used.Seconds), StoreMB: mb,
+			span: used,
 		}, err
 	})
 	if ok {

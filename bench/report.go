@@ -24,8 +24,21 @@ type section struct {
 }
 
 // sections are the parts of the report in their order. Another measurement is one more function here.
-var sections = []func(*comparison) section{
-	targetTable, throughput, ratios, latencies, starts, queries, webhooks, growthCost, instanceCost, writtenBytes, validity,
+var sections = []struct {
+	part string // without which it is left out; empty: it has figures of all
+	of   func(*comparison) section
+}{
+	{"", targetTable},
+	{"throughput", throughput},
+	{"throughput", ratios},
+	{"throughput", writtenBytes},
+	{"latency", latencies},
+	{"recovery", starts},
+	{"recovery", queries},
+	{"ingress", webhooks},
+	{"growth", growthCost},
+	{"instances", instanceCost},
+	{"", validity},
 }
 
 // A table has a row for each variant, ratio or load.
@@ -57,8 +70,8 @@ func (r *comparison) write(dir string) error {
 	failed := write(filepath.Join(folder, resultsFile), string(results)+"\n")
 	var b strings.Builder
 	b.WriteString("# Performance\n\nWritten by `make bench`; do not edit. What is compared, and what makes a run " +
-		"count: [decision 37](decisions/0037-bench.md).\nAll figures as JSON: [results.json](" + plotFolder + "/" + resultsFile +
-		"). What they mean for an installation: [scaling.md](scaling.md).\n\n")
+		"count: [decision 37](decisions/0037-bench.md).\nAll figures as JSON: [results.json](" +
+		plotFolder + "/" + resultsFile + "). What they mean for an installation: [scaling.md](scaling.md).\n\n")
 	for _, line := range r.Machine {
 		b.WriteString("- " + line + "\n")
 	}
@@ -69,8 +82,11 @@ func (r *comparison) write(dir string) error {
 			fmt.Fprintf(&b, "- %s: %s\n", p.name, when)
 		}
 	}
-	for _, make := range sections {
-		s := make(r)
+	for _, one := range sections {
+		if one.part != "" && r.Parts[one.part] == "" {
+			continue
+		}
+		s := one.of(r)
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", s.title, s.text)
 		for _, p := range s.plots {
 			fmt.Fprintf(&b, "\n![%s](%s/%s)\n", p.title, plotFolder, p.file)

@@ -66,7 +66,8 @@ func (r *comparison) costs() costs {
 	return costs{
 		process: cost{"`process`, an event", of + "cpu_s_per_million", us, run(func(t trial) float64 { return t.ClientCPU })},
 		processBroker: cost{
-			"the broker, for it", of + "broker_cpu_s_per_million", us, run(func(t trial) float64 { return t.BrokerCPU }),
+			"the broker, for it", of + "broker_cpu_s_per_million", us,
+			run(func(t trial) float64 { return t.BrokerCPU }),
 		},
 		ingest: cost{
 			"`ingest`, a webhook", "instances (ingest, 1): cpu_us_each", us,
@@ -108,8 +109,8 @@ func (r *comparison) costs() costs {
 func (c costs) table() table {
 	t := table{header: []string{"measured", "", "", "results.json"}}
 	for _, x := range []cost{
-		c.process, c.processBroker, c.ingest, c.ingestBroker, c.event, c.index, c.notice, c.row, c.indexRecord, c.rowRecord,
-		c.store, c.view, c.viewHistory, c.processMemory, c.ingestMemory, c.serveMemory,
+		c.process, c.processBroker, c.ingest, c.ingestBroker, c.event, c.index, c.notice, c.row, c.indexRecord,
+		c.rowRecord, c.store, c.view, c.viewHistory, c.processMemory, c.ingestMemory, c.serveMemory,
 	} {
 		t.rows = append(t.rows, []string{x.title, number(x.value), x.unit, "`" + x.field + "`"})
 	}

@@ -18,14 +18,14 @@ func (t target) row(r *comparison) []string {
 	if t.most {
 		sign, met = "≤", x <= t.want
 	}
-	measured, verdict := text(x, ok)+t.unit, "**not met**"
+	measured, verdict := short(x)+t.unit, "**not met**"
 	switch {
 	case !ok:
 		measured, verdict = "", "not measured"
 	case met:
 		verdict = "met"
 	}
-	return []string{t.title, sign + " " + text(t.want, true) + t.unit, measured, verdict}
+	return []string{t.title, fmt.Sprintf("%s %v%s", sign, t.want, t.unit), measured, verdict}
 }
 
 // relative is a target of the ratio of two variants.

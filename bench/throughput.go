@@ -183,8 +183,8 @@ func (c *contest) renew(ctx context.Context) error {
 		return err
 	}
 	for _, topic := range []string{c.topics.Index, c.topics.Notify, c.topics.Files} {
-		if rig.End(ctx, c.client, topic) != 0 { // it asks until each partition has a leader
-			return fmt.Errorf("%s is not a new topic", topic)
+		if end := rig.End(ctx, c.client, topic); end != 0 { // it asks until each partition has a leader
+			return fmt.Errorf("%s is not a new topic, its end is %d", topic, end)
 		}
 	}
 	return nil
