@@ -35,7 +35,7 @@ type comparison struct {
 	Recovery  []recoveryRun  `json:"recovery"`
 	Views     []viewRun      `json:"views"`
 	Reads     []readRun      `json:"reads"`
-	Ingress   []result       `json:"ingress"`
+	Ingress   []ingressTrial `json:"ingress"`
 	Growth    []growthRun    `json:"growth"`
 	Instances []instancesRun `json:"instances"`
 }

@@ -233,17 +233,3 @@ func (r *requests) per(n float64) map[string]float64 {
 	}
 	return each
 }
-
-// ingress measures the ingress beside the same server without Kafka.
-func (u *suite) ingress(ctx context.Context) error {
-	s := u.setup
-	s.seconds = int(u.phase().Seconds())
-	for range u.reps {
-		figures, err := ingress(ctx, s)
-		if err != nil {
-			return err
-		}
-		u.report.Ingress = append(u.report.Ingress, figures)
-	}
-	return nil
-}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"tidemark/e2e/rig"
@@ -78,7 +79,7 @@ type observation struct {
 	load      load
 }
 
-// observe begins. Programs may be started afterwards.
+// observe begins. Programs may be started afterwards. Without programs, those count that end meanwhile.
 func observe(brokerPID int, programs ...*rig.Program) (o *observation, err error) {
 	o = &observation{programs: programs, brokerPID: brokerPID, begin: time.Now()}
 	o.cpu, _ = o.usage()
@@ -87,6 +88,13 @@ func observe(brokerPID int, programs ...*rig.Program) (o *observation, err error
 }
 
 func (o *observation) usage() (cpu time.Duration, peakMB float64) {
+	if len(o.programs) == 0 {
+		var ended syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &ended); err == nil {
+			cpu = time.Duration(ended.Utime.Nano() + ended.Stime.Nano())
+		}
+		return cpu, 0
+	}
 	for _, p := range o.programs {
 		used := p.Usage()
 		cpu, peakMB = cpu+used.CPU, peakMB+used.PeakMB

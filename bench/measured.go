@@ -25,8 +25,8 @@ func (r *comparison) latencies(variant string, rate float64, of func(latencyRun)
 
 func latencies(r *comparison) section {
 	s := section{title: "Latency", text: "Milliseconds from the production of an event to its index record at a " +
-		"read_committed consumer. Here Kafka Streams has a linger of 1 ms, and with exactly_once_v2 a commit interval " +
-		"of 20 ms; tidemark has its defaults."}
+		"read_committed consumer. Here Kafka Streams has a linger of 1 ms, and with exactly_once_v2 a commit " +
+		"interval of 20 ms; tidemark has its defaults."}
 	t := table{header: []string{"", "events/s", "p50, ms", "p99, ms", "CPU, " + perMillion}}
 	p := plot{file: "latency.svg", title: "Latency at " + whole(latencyRates[1]) + " events/s, p99", unit: "ms"}
 	for _, v := range prompt {
@@ -198,10 +198,3 @@ func (r *comparison) requestKinds() []string {
 	}
 	return slices.Sorted(maps.Keys(kinds))
 }
-
-// ingressRatio divides rates.
-func ingressRatio(*comparison) (float64, bool) { return 0, false }
-
-func ingressP99(*comparison) spread { return spread{} }
-
-func webhooks(*comparison) section { return section{title: "Webhooks"} }

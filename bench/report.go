@@ -35,7 +35,7 @@ var sections = []struct {
 	{"latency", latencies},
 	{"recovery", starts},
 	{"recovery", queries},
-	{"ingress", webhooks},
+	{"ingress", webhookCost},
 	{"growth", growthCost},
 	{"instances", instanceCost},
 	{"", validity},
