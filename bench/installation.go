@@ -48,20 +48,26 @@ func (i *installation) close(ctx context.Context) error {
 	return i.deleteTopics(ctx, "")
 }
 
-// deleteTopics deletes all topics but one, with those that other programs created for themselves.
+// deleteTopics deletes all topics but one, with those that other programs created for themselves. It returns when the
+// broker does not list them any more: `topics apply` would not create what is still there.
 func (i *installation) deleteTopics(ctx context.Context, keep string) error {
-	all, err := i.admin.ListTopics(ctx)
-	if err != nil {
-		return err
-	}
-	old := slices.DeleteFunc(all.Names(), func(name string) bool {
-		return name == keep || !strings.HasPrefix(name, i.prefix+"-")
+	var deleted []string
+	_, err := rig.Until(ctx, time.Minute, func() (bool, error) {
+		all, err := i.admin.ListTopics(ctx)
+		if err != nil {
+			return false, err
+		}
+		old := slices.DeleteFunc(all.Names(), func(name string) bool {
+			return name == keep || !strings.HasPrefix(name, i.prefix+"-")
+		})
+		if len(old) == 0 || slices.Equal(old, deleted) {
+			return len(old) == 0, nil
+		}
+		deleted = old
+		answers, err := i.admin.DeleteTopics(ctx, old...)
+		return false, errors.Join(err, answers.Error())
 	})
-	if len(old) == 0 {
-		return nil
-	}
-	deleted, err := i.admin.DeleteTopics(ctx, old...)
-	return errors.Join(err, deleted.Error())
+	return err
 }
 
 // flags are what every command needs.

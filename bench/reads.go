@@ -39,12 +39,12 @@ type request struct {
 
 const pageSize = 100
 
-// readLoads are by kind.
+// readLoads are by kind. Points come as fast as one core answers them, pages one after another.
 var readLoads = []struct {
 	kind        string
 	connections int
 	requests    func(*input) []request
-}{{"point", 32, points}, {"page", 8, pages}}
+}{{"point", 16, points}, {"page", 1, pages}}
 
 // points reads single files, each as often as any other.
 func points(in *input) (all []request) {

@@ -122,6 +122,8 @@ func number(x float64) string {
 	switch {
 	case math.IsNaN(x) || math.IsInf(x, 0):
 		return "not measured"
+	case x == math.Trunc(x) && x < 1000:
+		return whole(x)
 	case x >= 1000:
 		digits := math.Pow(10, math.Floor(math.Log10(x))-2)
 		return whole(math.Round(x/digits) * digits)
@@ -129,21 +131,23 @@ func number(x float64) string {
 	return short(x)
 }
 
-// dailyEvents are the loads whose needs are computed.
-var dailyEvents = []struct {
+// A dailyLoad is a number of events a day.
+type dailyLoad struct {
 	title string
 	n     float64
-}{{"1 million", 1e6}, {"100 million", 100e6}, {"10 billion", 10e9}}
+}
+
+var dailyLoads = []dailyLoad{{"1 million", 1e6}, {"100 million", 100e6}, {"10 billion", 10e9}}
 
 // needs computes what each load needs.
-func (c costs) needs() table {
+func (c costs) needs(loads []dailyLoad) table {
 	t := table{header: []string{"events a day"}}
-	for _, d := range dailyEvents {
+	for _, d := range loads {
 		t.header = append(t.header, d.title)
 	}
 	row := func(title string, of func(daily float64) float64) {
 		cells := []string{title}
-		for _, d := range dailyEvents {
+		for _, d := range loads {
 			cells = append(cells, number(of(d.n)))
 		}
 		t.rows = append(t.rows, cells)
@@ -222,7 +226,7 @@ func (r *comparison) writeScaling(dir string) error {
 	}
 	c := r.costs()
 	page := string(text)
-	for name, t := range map[string]table{"costs": c.table(), "needs": c.needs()} {
+	for name, t := range map[string]table{"costs": c.table(), "needs": c.needs(dailyLoads)} {
 		if page, err = replaceBetween(page, name, t.markdown()); err != nil {
 			return err
 		}
