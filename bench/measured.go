@@ -87,7 +87,9 @@ func (r *comparison) reads(kind string, many bool, of func(readRun) float64) spr
 }
 
 func queries(r *comparison) section {
-	t := table{header: []string{"", "files", "connections", "thousand/s", "CPU, µs each", "p50, ms", "p99, ms", "peak memory, MB"}}
+	t := table{header: []string{
+		"", "files", "connections", "thousand/s", "CPU, µs each", "p50, ms", "p99, ms", "peak memory, MB",
+	}}
 	for _, l := range readLoads {
 		for i, files := range []string{whole(r.Files), whole(growthReads)} {
 			of := func(f func(readRun) float64, scale float64) string { return r.reads(l.kind, i == 1, f).text(scale) }
@@ -99,8 +101,8 @@ func queries(r *comparison) section {
 		}
 	}
 	return section{title: "Reads", tables: []table{t}, text: "`serve` on one core, over HTTP with keep-alive; the client " +
-		"has the others. A point read is one file of all; a page is 100 files below a folder, in a workspace that has " +
-		"hundreds there."}
+		"has the others. A point read is one file of all; a page is 100 files below a folder, in a workspace that " +
+		"has hundreds there."}
 }
 
 func (r *comparison) growthSizes() []int {

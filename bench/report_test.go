@@ -170,6 +170,24 @@ func TestScalingPage(t *testing.T) {
 	}
 }
 
+// TestWebhooks: the ratio and the latency at half of the rate are in the targets.
+func TestWebhooks(t *testing.T) {
+	figures, err := flat(result{"rate_ratio": 0.65, "half_p99_ms": 9, "without_kafka": result{"per_s": 21_000.0}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &comparison{Ingress: []ingressTrial{{Figures: figures}}}
+	page := targetTable(r).tables[0].markdown() + webhookCost(r).tables[0].markdown()
+	for _, line := range []string{
+		"without Kafka: rate | ≥ 0.7 | 0.65 | **not met** |", "half of its maximum | ≤ 10 ms | 9.00 ms | met |",
+		"| the same server without Kafka | 21.0 |",
+	} {
+		if !strings.Contains(page, line) {
+			t.Errorf("no %q in %s", line, page)
+		}
+	}
+}
+
 // TestFilesAreComputed: events of a file have its path, though files are not kept.
 func TestFilesAreComputed(t *testing.T) {
 	in := newInput(setup{events: 1, files: 50, workspaces: 3, partitions: 2, added: 0.2, seed: 1})

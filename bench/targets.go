@@ -74,10 +74,10 @@ func targets() (all []target) {
 	}
 	all = append(all,
 		absolute("`ingest` / the same server without Kafka: rate", 0.7, false, "", func(r *comparison) spread {
-			return r.webhooks("rate_over_none")
+			return r.webhooks("rate_ratio")
 		}, 1),
 		absolute("`ingest`: p99 at half of its maximum", 10, true, " ms", func(r *comparison) spread {
-			return r.webhooks("p99_ms_at_half")
+			return r.webhooks("half_p99_ms")
 		}, 1),
 	)
 	return append(all, readTargets()...)
