@@ -65,16 +65,20 @@ type part struct {
 	name    string
 	measure func(*suite, context.Context) error
 	reset   func(*comparison) // removes its figures
+	peers   bool              // it runs them
 }
 
 // parts are in their order. Recovery adds events to the input, so that no part after it may use that.
 var parts = []part{
-	{"throughput", (*suite).throughput, func(r *comparison) { r.Runs, r.Control = nil, "" }},
-	{"instances", (*suite).instances, func(r *comparison) { r.Instances = nil }},
-	{"recovery", (*suite).recovery, func(r *comparison) { r.Recovery, r.Views = nil, nil }},
-	{"latency", (*suite).latency, func(r *comparison) { r.Latency = nil }},
-	{"ingress", (*suite).ingress, func(r *comparison) { r.Ingress = nil }},
-	{"growth", (*suite).growth, func(r *comparison) { r.Growth = nil }},
+	{"throughput", (*suite).throughput, func(r *comparison) { r.Runs, r.Control = nil, "" }, true},
+	{"instances", (*suite).instances, func(r *comparison) { r.Instances = nil }, false},
+	{"recovery", (*suite).recovery, func(r *comparison) {
+		r.Recovery, r.Views = nil, nil
+		r.forgetReads(false)
+	}, false},
+	{"latency", (*suite).latency, func(r *comparison) { r.Latency = nil }, true},
+	{"ingress", (*suite).ingress, func(r *comparison) { r.Ingress = nil }, false},
+	{"growth", (*suite).growth, func(r *comparison) { r.Growth = nil; r.forgetReads(true) }, false},
 }
 
 // compare measures tidemark and its peers, checks all that they write, and writes the report.
@@ -95,8 +99,10 @@ func compare(ctx context.Context, s setup) (result, error) {
 	if u.report, err = begun(s); err != nil {
 		return nil, err
 	}
-	if err := u.peers.build(s.dir); err != nil {
-		return nil, err
+	if slices.ContainsFunc(chosen, func(p part) bool { return p.peers }) {
+		if err := u.peers.build(s.dir); err != nil {
+			return nil, err
+		}
 	}
 	var failed error
 	for _, p := range chosen {
@@ -118,6 +124,7 @@ func (u *suite) run(ctx context.Context, p part) error {
 	begin := time.Now()
 	u.part = p.name
 	p.reset(u.report)
+	delete(u.report.Parts, p.name)
 	others := func(x unused) bool { return x.Part == p.name }
 	u.report.Discarded = slices.DeleteFunc(u.report.Discarded, others)
 	u.report.Refused = slices.DeleteFunc(u.report.Refused, others)
@@ -216,7 +223,7 @@ func counted[T interface{ others() float64 }](
 	return figures, false, nil
 }
 
-// incomplete returns an error if a run was refused, or a variant has no figures.
+// incomplete returns an error if a run was refused, or if a variant or a target has no figure.
 func (r *comparison) incomplete(compared []variant) (err error) {
 	for _, run := range r.Refused {
 		err = errors.Join(err, fmt.Errorf("%s was refused: %s", run.Variant, run.Why))
@@ -224,6 +231,11 @@ func (r *comparison) incomplete(compared []variant) (err error) {
 	for _, v := range compared {
 		if r.Parts["throughput"] != "" && r.spread(v.name, eventRate.of).n == 0 {
 			err = errors.Join(err, fmt.Errorf("%s has no run that counts", v.name))
+		}
+	}
+	for _, t := range targets() {
+		if _, ok := t.figure(r); !ok && r.Parts[t.part] != "" {
+			err = errors.Join(err, fmt.Errorf("no run counts for the target %q", t.title))
 		}
 	}
 	return err

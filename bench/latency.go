@@ -69,7 +69,7 @@ func (u *suite) latencyOf(ctx context.Context, v variant, rep int) error {
 	for _, rate := range latencyRates {
 		what := fmt.Sprintf("%s at %.0f/s", v.name, rate)
 		run, ok, err := counted(ctx, u, what, rep, func() (latencyRun, error) {
-			return c.latencyAt(ctx, p, watch, in, rate)
+			return c.latencyAt(ctx, p, watch, in, rate, u.phase()*2/3)
 		})
 		if err != nil {
 			return err
@@ -85,14 +85,14 @@ func (u *suite) latencyOf(ctx context.Context, v variant, rep int) error {
 
 // latencyAt measures a program at a rate. Each event must give its index record.
 func (c *contest) latencyAt(
-	ctx context.Context, p started, watch *stopwatch, in *input, perSecond float64,
+	ctx context.Context, p started, watch *stopwatch, in *input, perSecond float64, howLong time.Duration,
 ) (run latencyRun, err error) {
 	o, err := observe(c.brokerPID, p.Program)
 	if err != nil {
 		return run, err
 	}
 	pace, sent := rate.NewLimiter(rate.Limit(perSecond), 1), 0
-	for end := time.Now().Add(c.phase() * 2 / 3); time.Now().Before(end); {
+	for end := time.Now().Add(howLong); time.Now().Before(end); {
 		e, first := in.next()
 		if !first {
 			continue // a duplicate has no index record

@@ -93,7 +93,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&s.plugins, "plugins", "", "of search: a folder for Kafka Connect's plugin.path")
 	flags.IntVar(&s.tasks, "tasks", 2, "of search: tasks.max of the connector")
 	flags.IntVar(&s.rounds, "rounds", 3, "of search")
-	flags.IntVar(&s.reps, "reps", 3, "of compare: repetitions")
+	flags.IntVar(&s.reps, "reps", 3, "of compare and ingress: runs of each variant")
 	flags.Float64Var(&s.foreign, "foreign", 0.1, "of compare: a run is discarded above this share of the CPU")
 	flags.StringVar(&s.only, "only", "", "of compare: names of variants; all when empty")
 	flags.StringVar(&s.report, "report", "docs", "of compare: the folder of the report")

@@ -31,6 +31,11 @@ type readRun struct {
 	span
 }
 
+// forgetReads removes the reads of more files than the input of throughput has, or of those.
+func (r *comparison) forgetReads(many bool) {
+	r.Reads = slices.DeleteFunc(r.Reads, func(x readRun) bool { return x.Files >= growthReads == many })
+}
+
 // A request has what must be in its answer so many times.
 type request struct {
 	path, want string
@@ -92,7 +97,7 @@ func (u *suite) reads(ctx context.Context, c *contest, in *input) error {
 				return errors.New("no workspace has enough files for a page")
 			}
 			run, ok, err := counted(ctx, u, l.kind+" reads", rep+1, func() (readRun, error) {
-				return c.read(ctx, p, requests, l.connections)
+				return c.read(ctx, p, requests, l.connections, u.phase()/2)
 			})
 			if err != nil {
 				return err
@@ -110,7 +115,7 @@ func (u *suite) reads(ctx context.Context, c *contest, in *input) error {
 
 // read sends requests over so many connections, each the next one when it has its answer, and checks all answers.
 func (c *contest) read(
-	ctx context.Context, p *rig.Program, requests []request, connections int,
+	ctx context.Context, p *rig.Program, requests []request, connections int, howLong time.Duration,
 ) (run readRun, err error) {
 	if _, err = drive(ctx, p, requests, connections, time.Second); err != nil { // warm up
 		return run, err
@@ -119,7 +124,7 @@ func (c *contest) read(
 	if err != nil {
 		return run, err
 	}
-	took, err := drive(ctx, p, requests, connections, c.phase()/2)
+	took, err := drive(ctx, p, requests, connections, howLong)
 	if err != nil {
 		return run, err
 	}

@@ -75,8 +75,12 @@ func (r *comparison) write(dir string) error {
 	for _, line := range r.Machine {
 		b.WriteString("- " + line + "\n")
 	}
-	fmt.Fprintf(&b, "- %d events of %d files, %d of them no repeats, in %d partitions; %d repetitions, by turns; one "+
-		"Apache Kafka broker on the same machine\n", r.Events, r.Files, r.Unique, r.Partitions, r.Repetitions)
+	if r.Files > 0 {
+		fmt.Fprintf(&b, "- The input: %s events of %s files, %s of them no repeats\n", whole(r.Events), whole(r.Files),
+			whole(r.Unique))
+	}
+	fmt.Fprintf(&b, "- %d partitions, %d repetitions by turns, one Apache Kafka broker on the same machine\n",
+		r.Partitions, r.Repetitions)
 	for _, p := range parts {
 		if when := r.Parts[p.name]; when != "" {
 			fmt.Fprintf(&b, "- %s: %s\n", p.name, when)

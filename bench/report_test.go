@@ -84,7 +84,7 @@ func TestParts(t *testing.T) {
 	u := &suite{setup: s, report: r}
 	measured := part{
 		"throughput", func(u *suite, _ context.Context) error { u.report.Runs = []trial{{Variant: "goka"}}; return nil },
-		func(r *comparison) { r.Runs = nil },
+		func(r *comparison) { r.Runs = nil }, false,
 	}
 	if err := u.run(t.Context(), measured); err != nil {
 		t.Fatal(err)

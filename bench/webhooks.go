@@ -16,7 +16,7 @@ type ingressTrial struct {
 // ingress measures the ingress beside the same server without Kafka.
 func (u *suite) ingress(ctx context.Context) error {
 	s := u.setup
-	s.reps, s.seconds = 1, int(u.phase().Seconds())
+	s.reps, s.seconds = 1, max(1, int(u.phase().Seconds()*2/3))
 	for rep := range u.reps {
 		run, ok, err := counted(ctx, u, "ingest", rep+1, func() (t ingressTrial, err error) {
 			o, err := observe(u.brokerPID)
