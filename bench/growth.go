@@ -105,11 +105,12 @@ func (u *suite) grow(ctx context.Context, g *grower, files int) error {
 	return nil
 }
 
-// fillTo adds files until there are so many, and waits until the local store has no more of that work to do.
+// fillTo adds files until there are so many, and waits until the local store has done the work of that.
 func (g *grower) fillTo(ctx context.Context, files int) error {
 	g.in.added = 1
 	err := g.write(ctx, func(int) bool { return g.in.total < files })
-	for idle := 0; err == nil && idle < 4; { // compaction goes on for a while
+	begin := time.Now()
+	for idle := 0; err == nil && idle < 4 && time.Since(begin) < time.Minute; { // compaction goes on for a while
 		before := g.program.Usage().CPU
 		if err = rig.Sleep(ctx, 250*time.Millisecond); g.program.Usage().CPU-before < 25*time.Millisecond {
 			idle++

@@ -51,7 +51,7 @@ func (i *installation) close(ctx context.Context) error {
 // deleteTopics deletes all topics but one, with those that other programs created for themselves. It returns when the
 // broker does not list them any more: `topics apply` would not create what is still there.
 func (i *installation) deleteTopics(ctx context.Context, keep string) error {
-	var deleted []string
+	deleted := map[string]bool{}
 	_, err := rig.Until(ctx, time.Minute, func() (bool, error) {
 		all, err := i.admin.ListTopics(ctx)
 		if err != nil {
@@ -60,10 +60,14 @@ func (i *installation) deleteTopics(ctx context.Context, keep string) error {
 		old := slices.DeleteFunc(all.Names(), func(name string) bool {
 			return name == keep || !strings.HasPrefix(name, i.prefix+"-")
 		})
-		if len(old) == 0 || slices.Equal(old, deleted) {
-			return len(old) == 0, nil
+		left := len(old)
+		old = slices.DeleteFunc(old, func(name string) bool { return deleted[name] })
+		if len(old) == 0 {
+			return left == 0, nil
 		}
-		deleted = old
+		for _, name := range old {
+			deleted[name] = true
+		}
 		answers, err := i.admin.DeleteTopics(ctx, old...)
 		return false, errors.Join(err, answers.Error())
 	})
