@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +29,7 @@ type instancesRun struct {
 	CPUus       float64            `json:"cpu_us_each"`        // of all instances together, for an event or a webhook
 	BrokerUs    float64            `json:"broker_cpu_us_each"` // with what the proxy costs the broker
 	Partitions  []int              `json:"partitions,omitempty"`
+	EventBytes  float64            `json:"event_bytes,omitempty"` // in the topic, as ingest writes it
 	Connections int                `json:"connections"`           // of all instances to the broker
 	Requests    map[string]float64 `json:"requests_per_thousand"` // events, by kind
 	span
@@ -79,7 +79,7 @@ func (c *contest) processes(ctx context.Context, counter *requests, n int) (run 
 	for k := range n {
 		name := instanceName(k + 1)
 		command := []string{"process", "--groups", "files", "--instance-id", name}
-		p := rig.New(c.binary, c.dir, name, slices.Concat(command, c.flags(), counter.flags())...).Store()
+		p := rig.New(c.binary, c.dir, name, append(command, counter.of(c.installation).flags()...)...).Store()
 		defer p.Close()
 		programs = append(programs, p)
 		if err := errors.Join(os.RemoveAll(p.Data), os.RemoveAll(p.Log)); err != nil {
@@ -127,7 +127,7 @@ func (c *contest) ingests(ctx context.Context, counter *requests, n int) (run in
 	}
 	var programs []*rig.Program
 	for k := range n {
-		p, err := i.ingress(ctx, "ingest"+instanceName(k+1), counter.flags()...)
+		p, err := counter.of(i).ingress(ctx, "ingest"+instanceName(k+1))
 		if err != nil {
 			return run, err
 		}
@@ -146,9 +146,15 @@ func (c *contest) ingests(ctx context.Context, counter *requests, n int) (run in
 	if run, err = c.together(o, counter, float64(accepted), 2); err != nil {
 		return run, err
 	}
-	if written := rig.End(ctx, i.client, i.topics.Events) - before; accepted == 0 || written < int64(accepted) {
+	end := rig.End(ctx, i.client, i.topics.Events)
+	if written := end - before; accepted == 0 || written < int64(accepted) {
 		return run, wrongOutput{fmt.Errorf("%d webhooks were answered 200, and %d are in the topic", accepted, written)}
 	}
+	sizes, err := i.sizes(ctx)
+	if err != nil {
+		return run, err
+	}
+	run.EventBytes = per(sizes[i.topics.Events], float64(end))
 	for _, p := range programs {
 		if err := stop(p); err != nil {
 			return run, err
@@ -215,8 +221,12 @@ func countRequests(brokers []string) (r *requests, err error) {
 	return r, nil
 }
 
-// flags go after others, and replace the address of the broker.
-func (r *requests) flags() []string { return []string{"--brokers", strings.Join(r.Addrs(), ",")} }
+// of returns the installation behind the proxy.
+func (r *requests) of(i *installation) *installation {
+	behind := *i
+	behind.brokers = r.Addrs()
+	return &behind
+}
 
 func (r *requests) reset() {
 	r.mu.Lock()

@@ -77,7 +77,10 @@ func (r *comparison) costs() costs {
 			"the broker, for it", "instances (ingest, 1): broker_cpu_us_each", us,
 			one(func(x instancesRun) float64 { return x.BrokerUs }),
 		},
-		event:       cost{"an event in `fastio-events`", of + "mb.events / events", bytes, perEvent("events")},
+		event: cost{
+			"an event in `fastio-events`", "instances (ingest, 1): event_bytes", bytes,
+			one(func(x instancesRun) float64 { return x.EventBytes }),
+		},
 		index:       cost{"its record in `fastio-index`", of + "mb.index / events", bytes, perEvent("index")},
 		notice:      cost{"its notice in `fastio-notify`", of + "mb.notify / events", bytes, perEvent("notify")},
 		row:         cost{"its row in `fastio-files-table`", of + "mb.table / events", bytes, perEvent("table")},
