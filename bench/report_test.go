@@ -133,7 +133,8 @@ func TestCounted(t *testing.T) {
 // TestNeeds: 86.4 million events a day are 1,000 a second, and 5,000 at the peak.
 func TestNeeds(t *testing.T) {
 	r := &comparison{Events: 1000, Runs: []trial{{
-		Variant: tidemarkOnce, ClientCPU: 24, MB: map[string]float64{"table": 0.2}, Records: map[string]int64{"table": 400},
+		Variant: tidemarkOnce, ClientCPU: 24, MB: map[string]float64{"table": 0.2},
+		Records: map[string]int64{"table": 400},
 	}}, Instances: []instancesRun{{Role: "ingest", Instances: 1, EventBytes: 500, CPUus: math.NaN()}}}
 	needs := map[string]string{}
 	for _, row := range r.costs().needs([]dailyLoad{{"", 86.4e6}}).rows {

@@ -26,7 +26,7 @@ type trial struct {
 	TotalClientCPU float64 `json:"total_client_cpu_s"` // from its start to its end, by wait4
 	span
 
-	MB      map[string]float64 `json:"mb"`      // of the topics events, index, notify and table
+	MB      map[string]float64 `json:"mb"`      // of the topics index, notify and table
 	Records map[string]int64   `json:"records"` // end offsets: with the markers of transactions
 	StoreMB float64            `json:"store_mb"`
 }
@@ -155,9 +155,7 @@ func (c *contest) measure(ctx context.Context, p started) (figures trial, err er
 		BrokerCPU: per(used.BrokerCPU, million), MB: map[string]float64{}, Records: map[string]int64{},
 	}
 	sizes, err := c.sizes(ctx)
-	for name, topic := range map[string]string{
-		"events": c.topics.Events, "index": c.topics.Index, "notify": c.topics.Notify, "table": p.table,
-	} {
+	for name, topic := range map[string]string{"index": c.topics.Index, "notify": c.topics.Notify, "table": p.table} {
 		figures.MB[name], figures.Records[name] = per(sizes[topic]/1e6, 1), rig.End(ctx, c.client, topic)
 	}
 	return figures, err
