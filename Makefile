@@ -124,7 +124,7 @@ faults: ## fault tests on three Apache Kafka brokers, an hour or more, and negat
 	@go run ./faults
 
 .PHONY: bench
-bench: ## tidemark, Kafka Streams, goka and a bound by turns; writes docs/performance.md. BENCH has flags of `go run ./bench compare`
+bench: ## tidemark, Kafka Streams, goka and a bound by turns; writes docs/performance.md, and the tables of docs/scaling.md. BENCH has flags of `go run ./bench compare`
 	@KAFKA_HEAP=1g KAFKA_JVM='-XX:+UseG1GC' deploy/kafka/kafka.sh run go run ./bench compare $(BENCH)
 
 .PHONY: kafka-start

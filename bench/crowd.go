@@ -29,6 +29,22 @@ type crowd struct {
 	sent        atomic.Int64
 }
 
+// crowd sends the events of an input, each connection the next one when it has its answer.
+func (s setup) crowd(to ...*rig.Program) *crowd {
+	var mu sync.Mutex
+	in := newInput(s)
+	return &crowd{
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: s.connections}},
+		to:     to, outstanding: s.connections,
+		body: func(int64) []byte {
+			mu.Lock()
+			defer mu.Unlock()
+			e, _ := in.next()
+			return e.value
+		},
+	}
+}
+
 // A tally has the answers to a crowd's events.
 type tally struct {
 	mu     sync.Mutex

@@ -23,7 +23,8 @@ type input struct {
 	cumulative []float64
 	workspaces []string
 	partitions []int32 // of the workspaces
-	files      [][]file
+	files      []int   // of the workspaces
+	seed       uint64
 	total, max int
 	added      float64
 	recent     []event
@@ -49,7 +50,7 @@ var folders = []string{"a", "finance", "2026", "reports", "shared", "archive", "
 
 func newInput(s setup) *input {
 	in := &input{
-		random: rand.New(rand.NewPCG(s.seed, s.seed)), max: s.files, added: s.added,
+		random: rand.New(rand.NewPCG(s.seed, s.seed)), seed: s.seed, max: s.files, added: s.added,
 		at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
 	sum := 0.0
@@ -60,17 +61,24 @@ func newInput(s setup) *input {
 		in.workspaces = append(in.workspaces, workspace)
 		in.partitions = append(in.partitions, int32(oracle.Partition("", workspace, s.partitions)))
 	}
-	in.files = make([][]file, s.workspaces)
+	in.files = make([]int, s.workspaces)
 	return in
 }
 
-func (in *input) id(n int) string {
+func (in *input) id(n int) string { return randomID(in.random, n) }
+
+func randomID(random *rand.Rand, n int) string {
 	const letters = "0123456789abcdefghijklmnopqrstuv"
 	b := make([]byte, n)
 	for i := range b {
-		b[i] = letters[in.random.IntN(len(letters))]
+		b[i] = letters[random.IntN(len(letters))]
 	}
 	return string(b)
+}
+
+// workspace chooses one.
+func (in *input) workspace() int {
+	return sort.SearchFloat64s(in.cumulative, in.random.Float64()*in.cumulative[len(in.cumulative)-1])
 }
 
 // next returns the next event, and whether it is sent for the first time.
@@ -78,7 +86,7 @@ func (in *input) next() (e event, first bool) {
 	if len(in.recent) > 100 && in.random.Float64() < 0.05 {
 		return in.recent[in.random.IntN(len(in.recent))], false
 	}
-	w := sort.SearchFloat64s(in.cumulative, in.random.Float64()*in.cumulative[len(in.cumulative)-1])
+	w := in.workspace()
 	kind := "updated"
 	if x := in.random.Float64(); x < in.added {
 		kind = "added"
@@ -86,12 +94,12 @@ func (in *input) next() (e event, first bool) {
 		kind = "deleted"
 	}
 	var f file
-	if here := in.files[w]; len(here) == 0 || kind == "added" && in.total < in.max {
-		f, kind = in.newFile(), "added"
-		in.files[w] = append(here, f)
+	if here := in.files[w]; here == 0 || kind == "added" && in.total < in.max {
+		f, kind = in.file(w, here), "added"
+		in.files[w]++
 		in.total++
 	} else {
-		f = here[in.random.IntN(len(here))]
+		f = in.file(w, in.random.IntN(here))
 	}
 	in.at = in.at.Add(time.Duration(1+in.random.IntN(5)) * time.Millisecond)
 	e = event{workspace: in.workspaces[w], id: "evt_" + in.id(26), partition: in.partitions[w]}
@@ -104,11 +112,14 @@ func (in *input) next() (e event, first bool) {
 	return e, true
 }
 
-func (in *input) newFile() file {
-	k := kinds[in.random.IntN(len(kinds))]
-	folder := func() string { return folders[in.random.IntN(len(folders))] }
-	name := fmt.Sprintf("report-%d.%s", in.random.IntN(100_000), k.extension)
-	return file{"2" + in.id(28), name, "/" + folder() + "/" + folder() + "/" + folder() + "/" + name, k.mime}
+// file is the n-th of a workspace. It is computed and not kept: millions of files would need gigabytes.
+func (in *input) file(workspace, n int) file {
+	random := rand.New(rand.NewPCG(in.seed+uint64(workspace), uint64(n)))
+	k := kinds[random.IntN(len(kinds))]
+	folder := func() string { return folders[random.IntN(len(folders))] }
+	name := fmt.Sprintf("report-%d.%s", random.IntN(100_000), k.extension)
+	path := "/" + folder() + "/" + folder() + "/" + folder() + "/" + name
+	return file{"2" + randomID(random, 28), name, path, k.mime}
 }
 
 // body is about 480 bytes, as the provider's are.

@@ -1,17 +1,16 @@
 // Command bench measures tidemark on one machine, against a real cluster.
 //
-//	go run ./bench compare   [-events N] [-reps N]    the files group beside Kafka Streams, goka and a bound; a report
-//	go run ./bench processor [-events N] [-files N]   events/s and CPU seconds per million events of the files group
-//	go run ./bench recovery  [-events N] [-files N]   seconds until an instance with an empty disk is ready
-//	go run ./bench latency   [-seconds S] [-rate N]   ms from an event to its notice at a read_committed consumer
+//	go run ./bench compare   [-events N] [-reps N]    tidemark beside Kafka Streams, goka and a bound; a report
 //	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
 //	go run ./bench search    [-events N] [-plugins DIR]   documents/s into OpenSearch, beside the stock connector
 //	go run ./bench searchable [-seconds S] [-rate N]  ms from a webhook to the answer of a search that has the file
 //	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients
 //
-// compare is `make bench`. Its short form, which takes three minutes and whose figures mean nothing:
+// compare is `make bench`. Its short form, which takes four minutes and whose figures mean nothing, and one part of it,
+// which leaves the others in the report as they are:
 //
 //	make bench BENCH='-events 100000 -reps 1 -foreign 1 -report .cache/bench'
+//	make bench BENCH='-parts latency,recovery'
 //
 // It runs the real binary as a process of its own, counts the output records before it reports a rate, and prints one
 // JSON object a line. It makes no claim about absolute speed: compare figures of one machine and one hour.
@@ -26,7 +25,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"time"
 
 	"tidemark/e2e/rig"
 )
@@ -42,9 +40,6 @@ type setup struct {
 	workspaces int
 	added      float64
 	seed       uint64
-	groups     string
-	guarantee  string
-	epoch      time.Duration
 
 	seconds     int
 	rate        float64
@@ -71,11 +66,10 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	measurements := map[string]func(context.Context, setup) (result, error){
-		"processor": processor, "recovery": recovery, "latency": latency, "ingress": ingress, "overload": overloaded,
-		"search": search, "searchable": searchable, "compare": compare,
+		"compare": compare, "ingress": ingress, "overload": overloaded, "search": search, "searchable": searchable,
 	}
 	if len(args) == 0 || measurements[args[0]] == nil {
-		return errors.New("usage: bench compare|processor|recovery|latency|ingress|overload|search|searchable [flags]")
+		return errors.New("usage: bench compare|ingress|overload|search|searchable [flags]")
 	}
 	var s setup
 	flags := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
@@ -87,21 +81,19 @@ func run(ctx context.Context, args []string) error {
 	flags.Float64Var(&s.added, "added", 0.2, "share of events that add a file, as long as there may be more")
 	flags.IntVar(&s.workspaces, "workspaces", 1000, "chosen by Zipf's law")
 	flags.Uint64Var(&s.seed, "seed", 42, "of the input")
-	flags.StringVar(&s.groups, "groups", "files", "what tidemark process runs: files, workspaces or files,workspaces")
-	flags.StringVar(&s.guarantee, "guarantee", "at_least_once", "of the groups, or exactly_once")
-	flags.DurationVar(&s.epoch, "epoch", 20*time.Millisecond, "of the groups")
 	flags.IntVar(&s.seconds, "seconds", 15, "of load")
-	flags.Float64Var(&s.rate, "rate", 200, "events a second of latency and searchable")
+	flags.Float64Var(&s.rate, "rate", 200, "events a second of searchable")
 	flags.IntVar(&s.connections, "connections", 32, "of ingress load")
 	flags.StringVar(&s.parts, "parts", "",
-		"of overload: hot_workspace, two_instances, slow_clients, broker_away; of search: tidemark, connect; "+
+		"of compare: throughput, instances, recovery, latency, ingress, growth; "+
+			"of overload: hot_workspace, two_instances, slow_clients, broker_away; of search: tidemark, connect; "+
 			"all when empty")
 	flags.IntVar(&s.slowClients, "slow", 2000, "clients of overload that send a byte a second")
 	flags.StringVar(&s.searchURL, "search-url", os.Getenv("OPENSEARCH_URL"), "of search; default $OPENSEARCH_URL")
 	flags.StringVar(&s.plugins, "plugins", "", "of search: a folder for Kafka Connect's plugin.path")
 	flags.IntVar(&s.tasks, "tasks", 2, "of search: tasks.max of the connector")
 	flags.IntVar(&s.rounds, "rounds", 3, "of search")
-	flags.IntVar(&s.reps, "reps", 3, "of compare: runs of each variant")
+	flags.IntVar(&s.reps, "reps", 3, "of compare and ingress: runs of each variant")
 	flags.Float64Var(&s.foreign, "foreign", 0.1, "of compare: a run is discarded above this share of the CPU")
 	flags.StringVar(&s.only, "only", "", "of compare: names of variants; all when empty")
 	flags.StringVar(&s.report, "report", "docs", "of compare: the folder of the report")

@@ -33,7 +33,7 @@ func search(ctx context.Context, s setup) (result, error) {
 		return nil, err
 	}
 	defer p.Close()
-	if err := errors.Join(i.awaitGroup(ctx), stop(p)); err != nil {
+	if err := errors.Join(i.awaitCommit(ctx, i.group(), p), stop(p)); err != nil {
 		return nil, err
 	}
 	fill := &fill{installation: i, documents: map[string]bool{}}

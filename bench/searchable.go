@@ -25,7 +25,7 @@ func searchable(ctx context.Context, s setup) (_ result, err error) {
 		return nil, err
 	}
 	defer ingest.Close()
-	process, err := i.process("--epoch", s.epoch.String())
+	process, err := i.process()
 	if err != nil {
 		return nil, err
 	}
@@ -44,23 +44,14 @@ func searchable(ctx context.Context, s setup) (_ result, err error) {
 			return nil, err
 		}
 	}
-	var mu sync.Mutex
-	in, client := newInput(s), &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: s.connections}}
-	load := &crowd{
-		client: client, to: []*rig.Program{ingest}, outstanding: s.connections, rate: int(s.rate),
-		body: func(int64) []byte {
-			mu.Lock()
-			defer mu.Unlock()
-			e, _ := in.next()
-			return e.value
-		},
-	}
+	load := s.crowd(ingest)
+	load.rate = int(s.rate)
 	howLong := time.Duration(s.seconds) * time.Second
 	running, end := context.WithTimeout(ctx, howLong)
 	defer end()
 	var loading sync.WaitGroup
 	loading.Go(func() { load.run(running, howLong) })
-	took, err := f.probe(running, &crowd{client: client, to: load.to})
+	took, err := f.probe(running, &crowd{client: load.client, to: load.to})
 	loading.Wait()
 	figures := result{
 		"measured": "searchable", "rate": s.rate, "probes": len(took),

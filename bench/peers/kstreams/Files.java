@@ -31,9 +31,11 @@ import org.rocksdb.RocksDB;
 
 /**
  * A peer of the benchmark: Kafka Streams, tuned. Streaming JSON, binary rows, a record cache that holds all rows,
- * Bloom filters and a block cache in RocksDB, large batches and a commit interval of a second.
+ * Bloom filters and a block cache in RocksDB, and large batches. linger and commit are in ms: 50 and 1000 are for
+ * throughput.
  *
- * <pre>Files brokers=B input=T index=T notify=T group=G data=DIR guarantee=at_least_once|exactly_once_v2 threads=N</pre>
+ * <pre>Files brokers=B input=T index=T notify=T group=G data=DIR guarantee=at_least_once|exactly_once_v2 threads=N
+ * linger=MS commit=MS</pre>
  */
 public class Files {
   static final class Fold implements Processor<String, Row.Event, String, byte[]> {
@@ -141,14 +143,14 @@ public class Files {
     p.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, args.get("guarantee"));
     p.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, args.get("threads"));
     p.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 512L << 20);
-    p.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 1000);
+    p.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, args.get("commit"));
     p.put(StreamsConfig.BUFFERED_RECORDS_PER_PARTITION_CONFIG, 5000);
     p.put(StreamsConfig.ROCKSDB_CONFIG_SETTER_CLASS_CONFIG, Rocks.class);
     p.put(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "earliest");
     p.put(StreamsConfig.mainConsumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 5000);
     p.put(StreamsConfig.mainConsumerPrefix(ConsumerConfig.MAX_PARTITION_FETCH_BYTES_CONFIG), 4 << 20);
     p.put(StreamsConfig.producerPrefix(ProducerConfig.ACKS_CONFIG), "all");
-    p.put(StreamsConfig.producerPrefix(ProducerConfig.LINGER_MS_CONFIG), 50);
+    p.put(StreamsConfig.producerPrefix(ProducerConfig.LINGER_MS_CONFIG), args.get("linger"));
     p.put(StreamsConfig.producerPrefix(ProducerConfig.BATCH_SIZE_CONFIG), 512 << 10);
     p.put(StreamsConfig.producerPrefix(ProducerConfig.BUFFER_MEMORY_CONFIG), 128L << 20);
     return p;
