@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"runtime"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/net/netutil"
 
 	"tidemark/ingress"
@@ -44,6 +47,10 @@ type ingestCommand struct {
 
 // Run receives webhooks until ctx ends.
 func (c *ingestCommand) Run(ctx context.Context, con console) error {
+	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+		ballast := make([]byte, ingress.HeapBallast)
+		defer runtime.KeepAlive(ballast)
+	}
 	scheme, err := c.scheme()
 	if err != nil {
 		return err
@@ -80,14 +87,17 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, scheme ingress.Scheme
 	if err != nil {
 		return service{}, err
 	}
+	producer, err := kafka.NewProducer(h.kafka, kgo.ProducerLinger(f.IngressLinger))
+	if err != nil {
+		return service{}, err
+	}
 	server, err := ingress.New(ingress.Config{
 		Scheme: scheme, Secrets: secrets, Aliases: aliases,
-		Brokers: h.kafka.Brokers, Topic: topic.Name,
-		Producer: kafka.ProducerBuilder(h.kafka, f.IngressLinger, topic.Partitions),
-		Check:    checker.Topics,
-		Rate:     f.WorkspaceRate, Burst: f.WorkspaceBurst,
-		MaxInFlight: f.MaxInFlight, Partitions: topic.Partitions,
-		Log: log, Metrics: h.registry,
+		Topic: topic.Name, Partitions: topic.Partitions, Producer: producer,
+		Check: checker.Topics,
+		Rate:  f.WorkspaceRate, Burst: f.WorkspaceBurst,
+		MaxInFlight: f.MaxInFlight,
+		Log:         log, Metrics: h.registry,
 	})
 	if err != nil {
 		return service{}, err
