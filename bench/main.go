@@ -4,7 +4,7 @@
 //	go run ./bench processor [-events N] [-files N]   events/s and CPU seconds per million events of the files group
 //	go run ./bench recovery  [-events N] [-files N]   seconds until an instance with an empty disk is ready
 //	go run ./bench latency   [-seconds S] [-rate N]   ms from an event to its notice at a read_committed consumer
-//	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
+//	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency, beside no Kafka
 //	go run ./bench search    [-events N] [-plugins DIR]   documents/s into OpenSearch, beside the stock connector
 //	go run ./bench searchable [-seconds S] [-rate N]  ms from a webhook to the answer of a search that has the file
 //	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients
@@ -101,7 +101,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&s.plugins, "plugins", "", "of search: a folder for Kafka Connect's plugin.path")
 	flags.IntVar(&s.tasks, "tasks", 2, "of search: tasks.max of the connector")
 	flags.IntVar(&s.rounds, "rounds", 3, "of search")
-	flags.IntVar(&s.reps, "reps", 3, "of compare: runs of each variant")
+	flags.IntVar(&s.reps, "reps", 3, "of compare and ingress: runs of each variant")
 	flags.Float64Var(&s.foreign, "foreign", 0.1, "of compare: a run is discarded above this share of the CPU")
 	flags.StringVar(&s.only, "only", "", "of compare: names of variants; all when empty")
 	flags.StringVar(&s.report, "report", "docs", "of compare: the folder of the report")
