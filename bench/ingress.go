@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -29,7 +30,8 @@ func (i *installation) ingress(ctx context.Context, name string, flags ...string
 }
 
 // An ingressRun is one run of the ingress, or of the same server without Kafka: first as many webhooks as are answered,
-// then half that rate.
+// then half of the ingress's rate. At equal rates the CPU of both can be compared: the more a server is idle, the more
+// each request costs.
 type ingressRun struct {
 	Kafka     bool    `json:"kafka"`
 	Accepted  int     `json:"accepted"`
@@ -67,15 +69,18 @@ func ingress(ctx context.Context, s setup) (result, error) {
 	}
 	perS := func(r ingressRun) float64 { return r.PerS }
 	cpu := func(r ingressRun) float64 { return r.CPUus }
+	halfCPU := func(r ingressRun) float64 { return r.HalfCPUus }
 	return result{
 		"measured": "ingress", "connections": s.connections, "runs": runs,
-		"per_s": of(true, perS), "cpu_us_each": of(true, cpu),
-		"p99_ms":           of(true, func(r ingressRun) float64 { return r.P99 }),
-		"p99_ms_at_half":   of(true, func(r ingressRun) float64 { return r.HalfP99 }),
-		"rate_over_none":   per(of(true, perS), of(false, perS)), // none: without Kafka
-		"none_cpu_over":    per(of(false, cpu), of(true, cpu)),
-		"none_per_s":       of(false, perS),
-		"none_cpu_us_each": of(false, cpu),
+		"per_s": of(true, perS), "cpu_us_each": of(true, cpu), "half_cpu_us_each": of(true, halfCPU),
+		"p99_ms":      of(true, func(r ingressRun) float64 { return r.P99 }),
+		"half_p99_ms": of(true, func(r ingressRun) float64 { return r.HalfP99 }),
+		"without_kafka": result{
+			"per_s": of(false, perS), "cpu_us_each": of(false, cpu), "half_cpu_us_each": of(false, halfCPU),
+		},
+		"rate_ratio":     per(of(true, perS), of(false, perS)),
+		"cpu_ratio":      per(of(false, cpu), of(true, cpu)), // each at its own maximum
+		"half_cpu_ratio": per(of(false, halfCPU), of(true, halfCPU)),
 	}, nil
 }
 
@@ -97,7 +102,7 @@ func ingressPair(ctx context.Context, s setup) ([]ingressRun, error) {
 		return nil, err
 	}
 	defer with.Close()
-	first, err := webhooks(ctx, s, with)
+	first, err := webhooks(ctx, s, with, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +114,7 @@ func ingressPair(ctx context.Context, s setup) ([]ingressRun, error) {
 	if _, err := without.AwaitReady(ctx, patience); err != nil {
 		return nil, err
 	}
-	second, err := webhooks(ctx, s, without)
+	second, err := webhooks(ctx, s, without, first.PerS/2)
 	if err != nil {
 		return nil, err
 	}
@@ -117,8 +122,8 @@ func ingressPair(ctx context.Context, s setup) ([]ingressRun, error) {
 }
 
 // webhooks sends signed webhooks over keep-alive connections, each waiting for its 200, as the provider does. It stops
-// the program.
-func webhooks(ctx context.Context, s setup, p *rig.Program) (ingressRun, error) {
+// the program. half is the second rate; 0: half of the first.
+func webhooks(ctx context.Context, s setup, p *rig.Program, half float64) (ingressRun, error) {
 	var mu sync.Mutex
 	in := newInput(s)
 	load := &crowd{
@@ -152,8 +157,9 @@ func webhooks(ctx context.Context, s setup, p *rig.Program) (ingressRun, error) 
 		return run, fmt.Errorf("no webhook was accepted, %d refused: see %s", run.Refused, p.Log)
 	}
 	run.Accepted, run.P50, run.P99 = len(took), quantile(took, 0.50), quantile(took, 0.99)
-	load.rate, load.outstanding = max(1, int(run.PerS/2)), 8*s.connections
+	load.rate, load.outstanding = max(1, int(cmp.Or(half, run.PerS/2))), 8*s.connections
 	took, run.HalfPerS, run.HalfCPUus = measure()
 	run.HalfP50, run.HalfP99 = quantile(took, 0.50), quantile(took, 0.99)
+	load.client.CloseIdleConnections() // a server that stops would wait for those that were never used
 	return run, stop(p)
 }

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -18,6 +19,22 @@ func (quickLog) TryProduce(_ context.Context, record *kgo.Record, promise func(*
 }
 
 func (quickLog) Close() {}
+
+// TestHandlerAllocations bounds what one request allocates between the HTTP server and the producer.
+func TestHandlerAllocations(t *testing.T) {
+	s, _ := newTestServer(t, nil)
+	s.producer = quickLog{}
+	r, w, body := post(t, minimal), httptest.NewRecorder(), strings.NewReader(minimal)
+	n := testing.AllocsPerRun(100, func() {
+		body.Reset(minimal)
+		w.Body.Reset()
+		r.Body = io.NopCloser(body)
+		s.Handler().ServeHTTP(w, r)
+	})
+	if w.Code != http.StatusOK || n > 32 {
+		t.Errorf("%d: %v allocations", w.Code, n)
+	}
+}
 
 // BenchmarkHandler is one whole request without the network and the brokers: what this package itself costs.
 func BenchmarkHandler(b *testing.B) {

@@ -26,7 +26,7 @@ type ingestFlags struct {
 	WorkspaceBurst int           `help:"Burst of events that one workspace may send; 0 for twice the rate." default:"0" placeholder:"N" group:"Webhooks"`
 	MaxInFlight    int           `help:"Most events that Kafka has not acknowledged yet; above it the answer is 503. 0 for 4096." default:"0" placeholder:"N" group:"Webhooks"`
 	MaxConnections int           `help:"Most open connections; further ones wait. 0 for 8192." default:"0" placeholder:"N" group:"Webhooks"`
-	IngressLinger  time.Duration `help:"How long an event waits for others to be sent in the same batch, as linger.ms." default:"1ms" placeholder:"TIME" group:"Webhooks"`
+	IngressLinger  time.Duration `help:"How long an event waits for others to be sent in the same batch, as linger.ms." default:"2ms" placeholder:"TIME" group:"Webhooks"`
 }
 
 // aliases parses --event-aliases.
