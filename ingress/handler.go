@@ -153,7 +153,6 @@ func (s *Server) append(record *kgo.Record) *problem.Problem {
 			outcome <- s.noAck
 		}
 	})
-	// With the request's context, the record of a sender that is gone might be taken back.
 	s.producer.TryProduce(context.Background(), record, func(_ *kgo.Record, err error) {
 		s.inFlight.release(partition, size)
 		inTime := decided.CompareAndSwap(false, true)

@@ -40,6 +40,7 @@ type Config struct {
 	Topic      string // of the events
 	Partitions int    // that it has
 	Producer   Producer
+	Linger     time.Duration // how long an event waits at most, while others are in flight, to share a batch
 	// Check returns why the topic cannot be written now; nil: it can. Readiness calls it at most every two seconds.
 	Check func(context.Context) error
 
@@ -77,8 +78,8 @@ type Server struct {
 	handler  http.Handler
 }
 
-// A Producer writes records to the log. It is what this package needs of a *kgo.Client with the options of package
-// kafka/producer and a partitioner that leaves the partition as it is.
+// A Producer writes records to the log. It is what this package needs of a *kgo.Client: one with the options of package
+// kafka/producer, no linger, and a partitioner that leaves the partition as it is.
 type Producer interface {
 	// TryProduce must not block. It calls promise exactly once, before it returns or long after: once the record is
 	// acknowledged and its offset is set, or with the reason why it may not have been written.
@@ -119,7 +120,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		scheme: c.Scheme, secrets: slices.Clone(c.Secrets), aliases: c.Aliases, ackTimeout: c.AckTimeout, now: c.Now,
 		noAck: fmt.Errorf("append to %s: no acknowledgement within %v", c.Topic, c.AckTimeout),
-		topic: c.Topic, producer: c.Producer,
+		topic: c.Topic, producer: newBatcher(c.Producer, c.Linger),
 		inFlight: inFlight, large: newSemaphore(maxLargeBytes/maxBody, maxLargeBytes),
 		limiter: newLimiter(c.Rate, c.Burst),
 		health:  newHealth(c.Check, c.Log), metrics: m, log: c.Log,

@@ -79,8 +79,16 @@ func (l *memoryLog) set(hold bool, err error) {
 // release acknowledges what is held back, and holds back no longer.
 func (l *memoryLog) release() {
 	l.mu.Lock()
+	l.hold = false
+	l.mu.Unlock()
+	l.acknowledge()
+}
+
+// acknowledge acknowledges what is held back.
+func (l *memoryLog) acknowledge() {
+	l.mu.Lock()
 	held := l.held
-	l.held, l.hold = nil, false
+	l.held = nil
 	l.mu.Unlock()
 	for _, settle := range held {
 		settle()
