@@ -8,9 +8,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A batcher is a Producer that makes batches by the speed of the brokers: while records are in flight, further ones wait
-// until all of those are acknowledged, but no longer than linger. A record that comes alone is sent at once, and the more
-// records come, the more share a request. The linger of franz-go delays every record.
+// A batcher is a Producer that makes batches by the speed of the brokers: while records are in flight, further ones
+// wait until all of those are acknowledged, but no longer than linger. A record that comes alone is sent at once, and
+// the more records come, the more share a request. The linger of franz-go delays every record.
 type batcher struct {
 	Producer
 	linger time.Duration
