@@ -79,7 +79,7 @@ func (c *crowd) run(ctx context.Context, howLong time.Duration) *tally {
 // atRate sends at the rate.
 func (c *crowd) atRate(ctx context.Context, howLong time.Duration, t *tally, open *sync.WaitGroup) {
 	places := make(chan struct{}, c.outstanding)
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	begin, due := time.Now(), 0
 	for elapsed := time.Duration(0); elapsed < howLong && ctx.Err() == nil; elapsed = time.Since(begin) {

@@ -1,7 +1,7 @@
 // Command bench measures tidemark on one machine, against a real cluster.
 //
 //	go run ./bench compare   [-events N] [-reps N]    tidemark beside Kafka Streams, goka and a bound; a report
-//	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
+//	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency, beside no Kafka
 //	go run ./bench search    [-events N] [-plugins DIR]   documents/s into OpenSearch, beside the stock connector
 //	go run ./bench searchable [-seconds S] [-rate N]  ms from a webhook to the answer of a search that has the file
 //	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients

@@ -1,19 +1,38 @@
 package ingress
 
 import (
+	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
-	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // A quickLog acknowledges at once and keeps nothing.
 type quickLog struct{}
 
-func (quickLog) Append(_ string, _ []byte, _ map[string][]byte, done func(*tidemarkv1.Position, error)) {
-	done(&tidemarkv1.Position{Partition: 7, Offset: 1234}, nil)
+func (quickLog) TryProduce(_ context.Context, record *kgo.Record, promise func(*kgo.Record, error)) {
+	promise(record, nil)
+}
+
+func (quickLog) Close() {}
+
+// TestHandlerAllocations bounds what one request allocates between the HTTP server and the producer.
+func TestHandlerAllocations(t *testing.T) {
+	s, _ := newTestServer(t, func(c *Config) { c.Producer = quickLog{} })
+	r, w, body := post(t, minimal), httptest.NewRecorder(), strings.NewReader(minimal)
+	n := testing.AllocsPerRun(100, func() {
+		body.Reset(minimal)
+		w.Body.Reset()
+		r.Body = io.NopCloser(body)
+		s.Handler().ServeHTTP(w, r)
+	})
+	if w.Code != http.StatusOK || n > 34 {
+		t.Errorf("%d: %v allocations", w.Code, n)
+	}
 }
 
 // BenchmarkHandler is one whole request without the network and the brokers: what this package itself costs.
@@ -25,8 +44,10 @@ func BenchmarkHandler(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			scheme := schemeOf(b, name)
 			s, _ := newTestServer(b,
-				func(c *Config) { c.Scheme, c.Secrets = scheme, secretsOf(b, scheme, keyFor(name, anyKey)) })
-			s.events = quickLog{}
+				func(c *Config) {
+					c.Scheme, c.Secrets = scheme, secretsOf(b, scheme, keyFor(name, anyKey))
+					c.Producer = quickLog{}
+				})
 			header := Sign(scheme, s.secrets[0], []byte(body), "msg", noon)
 			b.ReportAllocs()
 			b.SetBytes(int64(len(body)))

@@ -21,11 +21,14 @@ import (
 func onBroker(t *testing.T, brokers []string, events topology.Topic) *Server {
 	t.Helper()
 	config := kafka.Config{Brokers: brokers}
+	producer, err := kafka.NewProducer(config, kgo.ProducerLinger(time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
 	s, err := New(Config{
-		Secrets: secretsOf(t, Scheme{}, anyKey), Brokers: brokers, Topic: events.Name,
-		Producer: kafka.ProducerBuilder(config, time.Millisecond, 0),
-		Check:    func(ctx context.Context) error { return kafka.CheckTopics(ctx, config, []topology.Topic{events}) },
-		Now:      func() time.Time { return noon },
+		Secrets: secretsOf(t, Scheme{}, anyKey), Topic: events.Name, Partitions: events.Partitions, Producer: producer,
+		Check: func(ctx context.Context) error { return kafka.CheckTopics(ctx, config, []topology.Topic{events}) },
+		Now:   func() time.Time { return noon },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,7 @@ func FuzzWebhook(f *testing.F) {
 	secret := secretsOf(f, Scheme{}, anyKey)[0]
 	f.Fuzz(func(t *testing.T, body []byte) {
 		events := &memoryLog{}
-		s.events = events
+		s.producer = events
 		r := post(t, string(body))
 		r.Header.Set("Fastio-Signature", Sign(Scheme{}, secret, body, "", noon).Get("Fastio-Signature"))
 		w := serve(s, r)

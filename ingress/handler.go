@@ -1,42 +1,44 @@
 package ingress
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
 
-	"tidemark/problem"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/codecs"
-
-	"github.com/go-json-experiment/json/jsontext"
-	"github.com/gorilla/mux"
-
+	"tidemark/kafka"
+	"tidemark/problem"
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
 // Path is where webhooks are posted.
 const Path = "/webhook/fastio"
 
-// An appender writes events to the log. The handler needs no more of Kafka than this.
-type appender interface {
-	// Append must not block. It calls done exactly once, before it returns or long after: with the record's position,
-	// or with the reason why the record may not have been written.
-	Append(key string, value []byte, headers map[string][]byte, done func(at *tidemarkv1.Position, err error))
-}
-
 func (s *Server) routes() http.Handler {
-	router := mux.NewRouter().SkipClean(true) // a redirect would lose the body
-	router.HandleFunc(Path, s.answer(s.receive)).Methods(http.MethodPost)
-	router.MethodNotAllowedHandler = s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem.Problem) {
+	receive := s.answer(s.receive)
+	wrongMethod := s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem.Problem) {
 		return nil, problem.New(http.StatusMethodNotAllowed, "method_not_allowed",
 			"webhooks are sent with POST").With("Allow", http.MethodPost)
 	})
-	router.NotFoundHandler = s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem.Problem) {
+	notFound := s.answer(func(http.ResponseWriter, *http.Request) ([]byte, *problem.Problem) {
 		return nil, problem.New(http.StatusNotFound, "not_found", "nothing is here: webhooks are posted to "+Path)
 	})
-	return router
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != Path:
+			notFound(w, r)
+		case r.Method != http.MethodPost:
+			wrongMethod(w, r)
+		default:
+			receive(w, r)
+		}
+	})
 }
 
 // answer counts, logs and writes what handle returns.
@@ -50,7 +52,7 @@ func (s *Server) answer(handle func(http.ResponseWriter, *http.Request) ([]byte,
 			refused.Write(w)
 			return
 		}
-		s.metrics.requests.WithLabelValues(accepted).Inc()
+		s.metrics.accepted.Inc()
 		w.Header().Set("Content-Type", "application/json")
 		w.Write(body)
 	}
@@ -93,11 +95,14 @@ func (s *Server) receive(w http.ResponseWriter, r *http.Request) ([]byte, *probl
 	if err != nil {
 		return nil, s.invalid(err)
 	}
-	at, refused := s.append(event, value, r.Header)
-	if refused != nil {
+	record := &kgo.Record{
+		Topic: s.topic, Partition: kafka.Partition(event.GetWorkspaceId(), len(s.inFlight.partitions)),
+		Key: []byte(event.GetWorkspaceId()), Value: value, Headers: recordHeaders(event, r.Header),
+	}
+	if refused := s.append(record); refused != nil {
 		return nil, refused
 	}
-	return receipt(event.GetEventId(), at)
+	return receipt(event.GetEventId(), record)
 }
 
 // invalid turns an error of the codecs into a problem: a 400 if the event is at fault, else a 500.
@@ -124,60 +129,49 @@ const (
 	retryNoAck = 5 * time.Second
 )
 
-// The state of one append: whichever comes first, its acknowledgement or the timeout, sets it.
-const (
-	waiting int32 = iota
-	answered
-	abandoned
-)
-
-// append writes the event to the log and waits for its acknowledgement. The event counts as in flight until it is
-// acknowledged or failed, even after its sender was answered 503.
-func (s *Server) append(e *tidemarkv1.Event, value []byte, request http.Header) (*tidemarkv1.Position,
-	*problem.Problem,
-) {
-	release, err := s.inFlight.acquire(e.GetWorkspaceId(), len(value))
-	switch {
+// append writes the record to the log and waits for its acknowledgement, which sets the record's offset. The record
+// counts as in flight until it is acknowledged or failed, even after its sender was answered 503.
+func (s *Server) append(record *kgo.Record) *problem.Problem {
+	partition, size := record.Partition, len(record.Value) // the producer owns the record until it is acknowledged
+	switch err := s.inFlight.acquire(partition, size); {
 	case errors.Is(err, errClosed):
-		return nil, problem.New(http.StatusServiceUnavailable, "draining",
+		return problem.New(http.StatusServiceUnavailable, "draining",
 			"this server is shutting down: send it again after Retry-After").
 			With("Connection", "close").Retry(retryBusy)
 	case errors.Is(err, errPartitionFull):
-		return nil, busy("too many events wait for the log's partition of this workspace: send it again after " +
+		return busy("too many events wait for the log's partition of this workspace: send it again after " +
 			"Retry-After")
 	case err != nil:
-		return nil, busy("too many events wait for the log: send it again after Retry-After")
+		return busy("too many events wait for the log: send it again after Retry-After")
 	}
-	type ack struct {
-		at  *tidemarkv1.Position
-		err error
-	}
-	var state atomic.Int32
-	acks := make(chan ack, 1)
 	start := time.Now()
-	s.events.Append(e.GetWorkspaceId(), value, recordHeaders(e, request), func(at *tidemarkv1.Position, err error) {
-		release()
-		s.settle(start, err, !state.CompareAndSwap(waiting, answered))
-		acks <- ack{at, err}
-	})
-	timeout := time.NewTimer(s.ackTimeout)
-	defer timeout.Stop()
-	var a ack
-	select {
-	case a = <-acks:
-	case <-timeout.C:
-		if state.CompareAndSwap(waiting, abandoned) {
+	var decided atomic.Bool // by the acknowledgement or the timeout, whichever comes first
+	outcome := make(chan error, 1)
+	timeout := time.AfterFunc(s.ackTimeout, func() {
+		if decided.CompareAndSwap(false, true) {
 			s.health.appended(s.noAck)
-			return nil, unacknowledged("no_ack", "the event is not acknowledged yet and may still land: send it "+
-				"again after Retry-After, a file's event has its effect once")
+			outcome <- s.noAck
 		}
-		a = <-acks // acknowledged at the same moment
+	})
+	s.producer.TryProduce(context.Background(), record, func(_ *kgo.Record, err error) {
+		s.inFlight.release(partition, size)
+		inTime := decided.CompareAndSwap(false, true)
+		s.settle(start, err, inTime)
+		if inTime {
+			outcome <- err
+		}
+	})
+	err := <-outcome
+	timeout.Stop()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, s.noAck):
+		return unacknowledged("no_ack", "the event is not acknowledged yet and may still land: send it "+
+			"again after Retry-After, a file's event has its effect once")
 	}
-	if a.err != nil {
-		return nil, unacknowledged("log_unavailable",
-			"the event could not be written: send it again after Retry-After, a file's event has its effect once")
-	}
-	return a.at, nil
+	return unacknowledged("log_unavailable",
+		"the event could not be written: send it again after Retry-After, a file's event has its effect once")
 }
 
 func unacknowledged(code, detail string) *problem.Problem {
@@ -185,21 +179,22 @@ func unacknowledged(code, detail string) *problem.Problem {
 }
 
 // settle records the result of one append. A late one does not change readiness: its timeout already has.
-func (s *Server) settle(start time.Time, err error, late bool) {
-	outcome := failed
+func (s *Server) settle(start time.Time, err error, inTime bool) {
+	outcome := landed
 	if err == nil {
 		s.metrics.ackSeconds.Observe(time.Since(start).Seconds())
-		outcome = landed
+	} else {
+		outcome, err = failed, fmt.Errorf("append to %s: %w", s.topic, err)
 	}
-	if late {
-		s.metrics.late.WithLabelValues(outcome).Inc()
+	if inTime {
+		s.health.appended(err)
 		return
 	}
-	s.health.appended(err)
+	s.metrics.late.WithLabelValues(outcome).Inc()
 }
 
 // receipt is the answer to an accepted event.
-func receipt(eventID string, at *tidemarkv1.Position) ([]byte, *problem.Problem) {
+func receipt(eventID string, record *kgo.Record) ([]byte, *problem.Problem) {
 	b := make([]byte, 0, 64+len(eventID))
 	b = append(b, `{"event_id":`...)
 	b, err := jsontext.AppendQuote(b, eventID)
@@ -207,6 +202,7 @@ func receipt(eventID string, at *tidemarkv1.Position) ([]byte, *problem.Problem)
 		return nil, problem.New(http.StatusBadRequest, "bad_field", "the event id is not valid UTF-8").On("event_id")
 	}
 	b = append(b, `,"position":"`...)
+	at := tidemarkv1.Position{Partition: record.Partition, Offset: record.Offset}
 	b = at.AppendText(b)
 	return append(b, "\"}\n"...), nil
 }

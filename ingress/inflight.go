@@ -3,8 +3,6 @@ package ingress
 import (
 	"context"
 	"errors"
-
-	"tidemark/kafka"
 )
 
 // An inFlightLimit bounds the events that were given to the producer and are not acknowledged yet: all of them, and
@@ -25,7 +23,7 @@ func partitionShare(bound int64, n int) int64 {
 }
 
 func newInFlightLimit(maxCount int, maxBytes int64, partitions int) *inFlightLimit {
-	l := &inFlightLimit{total: newSemaphore(maxCount, maxBytes), partitions: make([]*semaphore, max(1, partitions))}
+	l := &inFlightLimit{total: newSemaphore(maxCount, maxBytes), partitions: make([]*semaphore, partitions)}
 	n := len(l.partitions)
 	for i := range l.partitions {
 		l.partitions[i] = newSemaphore(int(partitionShare(int64(maxCount), n)), partitionShare(maxBytes, n))
@@ -36,23 +34,24 @@ func newInFlightLimit(maxCount int, maxBytes int64, partitions int) *inFlightLim
 // errPartitionFull: the events in flight of one partition reached its share; other partitions have room.
 var errPartitionFull = errors.New("too many events of one partition are in flight")
 
-// acquire takes a place for an event of size bytes, until release is called.
-func (l *inFlightLimit) acquire(workspace string, size int) (release func(), err error) {
-	partition := l.partitions[kafka.Partition(workspace, len(l.partitions))]
-	if partition.acquire(size) != nil { // it is never closed
+// acquire takes a place for an event of size bytes, until release is called with the same arguments.
+func (l *inFlightLimit) acquire(partition int32, size int) error {
+	if l.partitions[partition].acquire(size) != nil { // it is never closed
 		if l.total.draining() {
-			return nil, errClosed
+			return errClosed
 		}
-		return nil, errPartitionFull
+		return errPartitionFull
 	}
 	if err := l.total.acquire(size); err != nil {
-		partition.release(size)
-		return nil, err
+		l.partitions[partition].release(size)
+		return err
 	}
-	return func() {
-		partition.release(size)
-		l.total.release(size)
-	}, nil
+	return nil
+}
+
+func (l *inFlightLimit) release(partition int32, size int) {
+	l.partitions[partition].release(size)
+	l.total.release(size)
 }
 
 func (l *inFlightLimit) usage() (count int, bytes int64) { return l.total.usage() }

@@ -46,7 +46,7 @@ func TestNoAckInTime(t *testing.T) {
 		if err := s.metrics.late.WithLabelValues(landed).Write(&late); err != nil || late.GetCounter().GetValue() != 1 {
 			t.Errorf("%v late acknowledgements counted (%v)", late.GetCounter().GetValue(), err)
 		}
-		took(t, serve(s, post(t, minimal)), "evt1", "7:1")
+		took(t, serve(s, post(t, minimal)), "evt1", "0:1")
 	})
 }
 
@@ -57,7 +57,7 @@ func TestLastMomentAck(t *testing.T) {
 		s, events := newTestServer(t, nil)
 		events.set(true, nil)
 		time.AfterFunc(MaxAckTimeout-time.Nanosecond, events.release)
-		took(t, serve(s, post(t, minimal)), "evt1", "7:0")
+		took(t, serve(s, post(t, minimal)), "evt1", "0:0")
 	})
 }
 
@@ -145,7 +145,7 @@ func TestAPartitionHasItsShare(t *testing.T) {
 func TestOneOverTheBound(t *testing.T) {
 	t.Parallel()
 	s, _ := newTestServer(t, func(c *Config) { c.MaxInFlightBytes = 1 })
-	took(t, serve(s, post(t, minimal)), "evt1", "7:0")
+	took(t, serve(s, post(t, minimal)), "evt1", "0:0")
 }
 
 func TestFailingLogAndRecovery(t *testing.T) {
@@ -164,7 +164,7 @@ func TestFailingLogAndRecovery(t *testing.T) {
 			t.Errorf("readiness says %v", err)
 		}
 		events.set(false, nil)
-		took(t, serve(s, post(t, minimal)), "evt1", "7:3")
+		took(t, serve(s, post(t, minimal)), "evt1", "0:3")
 		if err := s.Ready(); err != nil {
 			t.Errorf("readiness after recovery says %v", err)
 		}
@@ -266,11 +266,14 @@ func TestCloseDrains(t *testing.T) {
 			t.Fatalf("closed with an event in flight: %v", err)
 		default:
 		}
-		events.release()
-		if err := <-closed; err != nil {
-			t.Error(err)
+		if events.closed {
+			t.Error("the producer was closed with an event in flight")
 		}
-		took(t, <-answer, "evt1", "7:0")
+		events.release()
+		if err := <-closed; err != nil || !events.closed {
+			t.Errorf("closed the producer: %v, %v", events.closed, err)
+		}
+		took(t, <-answer, "evt1", "0:0")
 		if err := s.Close(t.Context()); err != nil {
 			t.Errorf("closed again: %v", err)
 		}
@@ -386,12 +389,13 @@ func TestMetrics(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
-	_, err = newServer(Config{
-		Secrets: s.secrets, Check: func(context.Context) error { return nil },
+	_, err = New(Config{
+		Secrets: s.secrets, Topic: "t", Partitions: 1, Producer: &memoryLog{},
+		Check:   func(context.Context) error { return nil },
 		Metrics: registry,
-	}, &memoryLog{}, nil)
-	if err == nil {
-		t.Error("two servers share one registry's names and New said nothing")
+	})
+	if err == nil || !strings.Contains(err.Error(), "metrics") {
+		t.Errorf("two servers share one registry's names and New said %v", err)
 	}
 }
 
@@ -409,11 +413,14 @@ func TestRefusedSettings(t *testing.T) {
 		{Config{Secrets: good, AckTimeout: 3 * time.Second}, "want at most 2.5s"},
 		{Config{Secrets: good, MaxInFlight: -1}, "bounds of -1 events"},
 	} {
-		if _, err := newServer(test.config, &memoryLog{}, nil); err == nil || !strings.Contains(err.Error(), test.err) {
+		c := test.config
+		c.Topic, c.Partitions, c.Producer = "fastio-events", 1, &memoryLog{}
+		c.Check = func(context.Context) error { return nil }
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), test.err) {
 			t.Errorf("%+v: %v, want %q", test.config, err, test.err)
 		}
 	}
-	if _, err := New(Config{Secrets: good, Topic: "fastio-events"}); err == nil ||
+	if _, err := New(Config{Secrets: good, Topic: "fastio-events", Partitions: 1}); err == nil ||
 		!strings.Contains(err.Error(), "Producer and Check") {
 		t.Errorf("without a producer: %v", err)
 	}

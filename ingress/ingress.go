@@ -18,8 +18,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/lovoo/goka"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // The defaults of Config, and the longest it may wait for an acknowledgement: the sender gives up after 3 s.
@@ -37,9 +37,10 @@ type Config struct {
 	Secrets []Secret // all are active; at least one
 	Aliases Aliases
 
-	Brokers  []string
-	Topic    string // of the events
-	Producer goka.ProducerBuilder
+	Topic      string // of the events
+	Partitions int    // that it has
+	Producer   Producer
+	Linger     time.Duration // how long an event waits at most, while others are in flight, to share a batch
 	// Check returns why the topic cannot be written now; nil: it can. Readiness calls it at most every two seconds.
 	Check func(context.Context) error
 
@@ -47,8 +48,7 @@ type Config struct {
 	Rate  float64
 	Burst int
 
-	// of the topic; each is limited to its share of the bounds. 0: no limit per partition
-	Partitions       int
+	// Each partition is limited to its share of the bounds.
 	MaxInFlight      int           // events not yet acknowledged; 0: DefaultMaxInFlight
 	MaxInFlightBytes int64         // 0: DefaultMaxInFlightBytes
 	AckTimeout       time.Duration // 0: MaxAckTimeout
@@ -67,8 +67,8 @@ type Server struct {
 	noAck      error // readiness's reason after an acknowledgement that came too late
 	now        func() time.Time
 
-	events   appender
-	close    func(context.Context) error
+	topic    string
+	producer Producer
 	inFlight *inFlightLimit
 	large    *semaphore // bodies over freeBody
 	limiter  *limiter
@@ -78,24 +78,20 @@ type Server struct {
 	handler  http.Handler
 }
 
-// New returns a Server, or an error that names the wrong setting. It connects to nothing: the producer is built on
-// first use, and rebuilt until that succeeds.
-func New(c Config) (*Server, error) {
-	if c.Topic == "" || c.Producer == nil || c.Check == nil {
-		return nil, errors.New("ingress: Topic, Producer and Check must be set")
-	}
-	events := newEmitterAppender(c.Brokers, c.Topic, c.Producer)
-	check := c.Check
-	c.Check = func(ctx context.Context) error {
-		if _, err := events.open(); err != nil {
-			return err
-		}
-		return check(ctx)
-	}
-	return newServer(c, events, events.Close)
+// A Producer writes records to the log. It is what this package needs of a *kgo.Client: one with the options of package
+// kafka/producer, no linger, and a partitioner that leaves the partition as it is.
+type Producer interface {
+	// TryProduce must not block. It calls promise exactly once, before it returns or long after: once the record is
+	// acknowledged and its offset is set, or with the reason why it may not have been written.
+	TryProduce(_ context.Context, record *kgo.Record, promise func(*kgo.Record, error))
+	Close()
 }
 
-func newServer(c Config, events appender, closeEvents func(context.Context) error) (*Server, error) {
+// New returns a Server, or an error that names the wrong setting. It connects to nothing.
+func New(c Config) (*Server, error) {
+	if c.Topic == "" || c.Partitions < 1 || c.Producer == nil || c.Check == nil {
+		return nil, errors.New("ingress: Topic, Partitions, Producer and Check must be set")
+	}
 	if len(c.Secrets) == 0 {
 		return nil, errors.New("no webhook secret given: set at least one")
 	}
@@ -111,9 +107,9 @@ func newServer(c Config, events appender, closeEvents func(context.Context) erro
 		return nil, fmt.Errorf("wait of %v for an acknowledgement: want at most %v, as the sender gives up after 3 s",
 			c.AckTimeout, MaxAckTimeout)
 	}
-	if c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 || c.Partitions < 0 {
-		return nil, fmt.Errorf("bounds of %d events and %d bytes in flight, %d partitions: want numbers from 0",
-			c.MaxInFlight, c.MaxInFlightBytes, c.Partitions)
+	if c.MaxInFlight < 0 || c.MaxInFlightBytes < 0 {
+		return nil, fmt.Errorf("bounds of %d events and %d bytes in flight: want numbers from 0", c.MaxInFlight,
+			c.MaxInFlightBytes)
 	}
 	c.setDefaults()
 	inFlight := newInFlightLimit(c.MaxInFlight, c.MaxInFlightBytes, c.Partitions)
@@ -123,8 +119,8 @@ func newServer(c Config, events appender, closeEvents func(context.Context) erro
 	}
 	s := &Server{
 		scheme: c.Scheme, secrets: slices.Clone(c.Secrets), aliases: c.Aliases, ackTimeout: c.AckTimeout, now: c.Now,
-		noAck:  fmt.Errorf("append to %s: no acknowledgement within %v", c.Topic, c.AckTimeout),
-		events: events, close: closeEvents,
+		noAck: fmt.Errorf("append to %s: no acknowledgement within %v", c.Topic, c.AckTimeout),
+		topic: c.Topic, producer: newBatcher(c.Producer, c.Linger),
 		inFlight: inFlight, large: newSemaphore(maxLargeBytes/maxBody, maxLargeBytes),
 		limiter: newLimiter(c.Rate, c.Burst),
 		health:  newHealth(c.Check, c.Log), metrics: m, log: c.Log,
@@ -168,5 +164,6 @@ func (s *Server) Ready() error {
 // Close refuses further events, waits until each one in flight is acknowledged or failed, and closes the producer; ctx
 // bounds the wait. Requests should be finished first: http.Server's Shutdown does that.
 func (s *Server) Close(ctx context.Context) error {
-	return errors.Join(s.inFlight.drain(ctx), s.close(ctx))
+	defer s.producer.Close()
+	return s.inFlight.drain(ctx)
 }

@@ -15,8 +15,7 @@ import (
 	"tidemark/problem"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	tidemarkv1 "tidemark/proto/tidemark/v1"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // noon is the time of every test that does not say otherwise.
@@ -36,29 +35,26 @@ type record struct {
 	headers map[string][]byte
 }
 
-// A memoryLog keeps what is appended. When hold is set it acknowledges nothing until release.
+// A memoryLog is a Producer that keeps what is appended. When hold is set it acknowledges nothing until release.
 type memoryLog struct {
 	mu      sync.Mutex
 	hold    bool
 	err     error // what appends fail with
 	records []record
 	held    []func()
+	closed  bool
 }
 
-func (l *memoryLog) Append(key string, value []byte, headers map[string][]byte,
-	done func(*tidemarkv1.Position, error),
-) {
-	l.mu.Lock()
-	at := &tidemarkv1.Position{Partition: 7, Offset: int64(len(l.records))}
-	l.records = append(l.records, record{key, bytes.Clone(value), maps.Clone(headers)})
-	err := l.err
-	settle := func() {
-		if err != nil {
-			done(nil, err)
-			return
-		}
-		done(at, nil)
+func (l *memoryLog) TryProduce(_ context.Context, r *kgo.Record, promise func(*kgo.Record, error)) {
+	headers := map[string][]byte{}
+	for _, h := range r.Headers {
+		headers[h.Key] = h.Value
 	}
+	l.mu.Lock()
+	r.Offset = int64(len(l.records))
+	l.records = append(l.records, record{string(r.Key), bytes.Clone(r.Value), headers})
+	err := l.err
+	settle := func() { promise(r, err) }
 	if l.hold {
 		l.held = append(l.held, settle)
 		l.mu.Unlock()
@@ -66,6 +62,12 @@ func (l *memoryLog) Append(key string, value []byte, headers map[string][]byte,
 	}
 	l.mu.Unlock()
 	settle()
+}
+
+func (l *memoryLog) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
 }
 
 func (l *memoryLog) set(hold bool, err error) {
@@ -77,8 +79,16 @@ func (l *memoryLog) set(hold bool, err error) {
 // release acknowledges what is held back, and holds back no longer.
 func (l *memoryLog) release() {
 	l.mu.Lock()
+	l.hold = false
+	l.mu.Unlock()
+	l.acknowledge()
+}
+
+// acknowledge acknowledges what is held back.
+func (l *memoryLog) acknowledge() {
+	l.mu.Lock()
 	held := l.held
-	l.held, l.hold = nil, false
+	l.held = nil
 	l.mu.Unlock()
 	for _, settle := range held {
 		settle()
@@ -118,7 +128,7 @@ func newTestServer(tb testing.TB, tweak func(*Config)) (*Server, *memoryLog) {
 	tb.Helper()
 	events := &memoryLog{}
 	c := Config{
-		Secrets: secretsOf(tb, Scheme{}, anyKey),
+		Secrets: secretsOf(tb, Scheme{}, anyKey), Topic: "fastio-events", Partitions: 1, Producer: events,
 		Check:   func(context.Context) error { return nil },
 		Now:     func() time.Time { return noon },
 		Metrics: prometheus.NewRegistry(),
@@ -126,7 +136,7 @@ func newTestServer(tb testing.TB, tweak func(*Config)) (*Server, *memoryLog) {
 	if tweak != nil {
 		tweak(&c)
 	}
-	s, err := newServer(c, events, func(context.Context) error { return nil })
+	s, err := New(c)
 	if err != nil {
 		tb.Fatal(err)
 	}

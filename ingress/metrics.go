@@ -9,6 +9,7 @@ import (
 // The label code is a problem's code, or "accepted": a fixed set of words, never an id.
 type metrics struct {
 	requests   *prometheus.CounterVec
+	accepted   prometheus.Counter // of requests
 	bytes      prometheus.Counter
 	ackSeconds prometheus.Histogram
 	late       *prometheus.CounterVec
@@ -41,6 +42,7 @@ func newMetrics(r prometheus.Registerer, limit *inFlightLimit) (*metrics, error)
 			"Events answered 503 without an acknowledgement in time, by outcome: landed or failed.")),
 			[]string{"outcome"}),
 	}
+	m.accepted = m.requests.WithLabelValues(accepted)
 	for _, outcome := range []string{landed, failed} {
 		m.late.WithLabelValues(outcome)
 	}

@@ -9,33 +9,35 @@ import (
 	"strings"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 	"tidemark/topology"
 )
 
-// recordHeaders returns the headers of an event's record: CloudEvents 1.0 in Kafka's binary mode, and traceparent.
+// recordHeaders returns the headers of an event's record, sorted by name: CloudEvents 1.0 in Kafka's binary mode, and
+// traceparent.
 //
 // ce_source is the URI-reference "fastio/" and the workspace's id, percent-escaped. CloudEvents wants ce_source and
 // ce_id to be unique together, and event ids are unique in their workspace only.
-func recordHeaders(e *tidemarkv1.Event, request http.Header) map[string][]byte {
-	h := map[string][]byte{
-		"ce_specversion":         []byte("1.0"),
-		topology.HeaderEventID:   []byte(e.GetEventId()),
-		"ce_source":              []byte("fastio/" + url.PathEscape(e.GetWorkspaceId())),
-		topology.HeaderEventType: []byte(e.GetEvent()),
-		"content-type":           []byte("application/json"),
-		"traceparent":            traceparent(request),
-	}
+func recordHeaders(e *tidemarkv1.Event, request http.Header) []kgo.RecordHeader {
+	h := append(make([]kgo.RecordHeader, 0, 8),
+		kgo.RecordHeader{Key: topology.HeaderEventID, Value: []byte(e.GetEventId())},
+		kgo.RecordHeader{Key: "ce_source", Value: []byte("fastio/" + url.PathEscape(e.GetWorkspaceId()))},
+		kgo.RecordHeader{Key: "ce_specversion", Value: []byte("1.0")})
 	if e.GetFileId() != "" {
-		h[topology.HeaderFileID] = []byte(e.GetFileId())
+		h = append(h, kgo.RecordHeader{Key: topology.HeaderFileID, Value: []byte(e.GetFileId())})
 	}
 	if e.OccurredAt != nil {
 		at := time.UnixMicro(e.GetOccurredAt()).UTC()
 		if year := at.Year(); year >= 0 && year <= 9999 { // RFC 3339 has no other years
-			h["ce_time"] = at.AppendFormat(nil, time.RFC3339Nano)
+			h = append(h, kgo.RecordHeader{Key: "ce_time", Value: at.AppendFormat(nil, time.RFC3339Nano)})
 		}
 	}
-	return h
+	return append(h,
+		kgo.RecordHeader{Key: topology.HeaderEventType, Value: []byte(e.GetEvent())},
+		kgo.RecordHeader{Key: "content-type", Value: []byte("application/json")},
+		kgo.RecordHeader{Key: "traceparent", Value: traceparent(request)})
 }
 
 // traceparent returns the request's own if it is valid (W3C Trace Context), else a new one that is not sampled, since

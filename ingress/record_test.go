@@ -4,9 +4,12 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"google.golang.org/protobuf/proto"
 
 	tidemarkv1 "tidemark/proto/tidemark/v1"
@@ -46,8 +49,13 @@ func TestRecordHeaders(t *testing.T) {
 		},
 	} {
 		got := map[string]string{}
-		for name, value := range recordHeaders(test.event, http.Header{"Traceparent": {traced}}) {
-			got[name] = string(value)
+		headers := recordHeaders(test.event, http.Header{"Traceparent": {traced}})
+		for _, h := range headers {
+			got[h.Key] = string(h.Value)
+		}
+		byName := func(a, b kgo.RecordHeader) int { return strings.Compare(a.Key, b.Key) }
+		if len(got) != len(headers) || !slices.IsSortedFunc(headers, byName) {
+			t.Errorf("%s: want each header once, sorted: %v", test.name, headers)
 		}
 		test.want["ce_specversion"], test.want["content-type"] = "1.0", "application/json"
 		test.want["traceparent"] = traced

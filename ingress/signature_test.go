@@ -232,7 +232,7 @@ func TestRotationAndBinding(t *testing.T) {
 			w := serve(s, r)
 			switch test.wantStatus {
 			case 200:
-				took(t, w, "e1", "7:0")
+				took(t, w, "e1", "0:0")
 			case 403:
 				refused(t, w, 403, "workspace_not_allowed", "workspace_id")
 			default:

@@ -4,10 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/IBM/sarama"
-	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -34,24 +32,15 @@ func (c Config) Cluster() committed.Cluster {
 	}
 }
 
-// ProducerBuilder returns goka's producer over franz-go (docs/decisions/0003-producer.md). A record waits up to linger
-// for others to share its batch. Keys are hashed over the given number of partitions; 0 is the topic's number.
-func ProducerBuilder(c Config, linger time.Duration, partitions int) goka.ProducerBuilder {
-	return producer.Builder(c.producer, linger, partitions)
-}
-
 // NewProducer returns a producer for callers that set the partition of each record: acknowledged by all in-sync
 // replicas, idempotent, in order per partition.
 func NewProducer(c Config, more ...kgo.Opt) (*kgo.Client, error) {
-	return c.producer(append(more, kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
-}
-
-func (c Config) producer(more ...kgo.Opt) (*kgo.Client, error) {
 	options, err := c.Franz()
 	if err != nil {
 		return nil, err
 	}
 	options = append(options, producer.Options(topology.MaxMessageBytes)...)
+	options = append(options, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	client, err := kgo.NewClient(append(options, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("start producer: %w", err)

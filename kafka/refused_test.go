@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"hash/fnv"
 	"math/big"
 	"net"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/e2e/proxy"
 	"tidemark/kafka"
@@ -46,21 +46,18 @@ func TestNewProducerOutlastsDroppedConnections(t *testing.T) {
 	done := make(chan error, 100)
 	const producers = 5
 	for range producers { // each asks any of the brokers for its id
-		producer, err := kafka.ProducerBuilder(conf, time.Millisecond, 0)(p.Addrs(), "test", fnv.New32a)
+		producer, err := kafka.NewProducer(conf)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() {
-			if err := producer.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		for _, key := range []string{"a", "b", "c", "d"} {
-			producer.Emit("t", key, []byte("value")).Then(func(err error) { done <- err })
+		t.Cleanup(producer.Close)
+		for partition := range int32(3) {
+			producer.Produce(t.Context(), &kgo.Record{Topic: "t", Partition: partition, Value: []byte("value")},
+				func(_ *kgo.Record, err error) { done <- err })
 		}
 	}
 	lifted := time.After(2 * time.Second)
-	for finished := 0; finished < producers*4; {
+	for finished := 0; finished < producers*3; {
 		select {
 		case <-lifted:
 			lift()

@@ -88,10 +88,14 @@ func TestDoctorOfAHealthyInstallation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	producer, err := kafka.NewProducer(config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	role, err := ingress.New(ingress.Config{
-		Scheme: scheme, Secrets: secrets, Brokers: brokers, Topic: streams.Events.Name,
-		Producer: kafka.ProducerBuilder(config, time.Millisecond, 0),
-		Check:    func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler),
+		Scheme: scheme, Secrets: secrets,
+		Topic: streams.Events.Name, Partitions: streams.Events.Partitions, Producer: producer,
+		Check: func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"runtime"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/net/netutil"
 
 	"tidemark/ingress"
@@ -23,7 +26,7 @@ type ingestFlags struct {
 	WorkspaceBurst int           `help:"Burst of events that one workspace may send; 0 for twice the rate." default:"0" placeholder:"N" group:"Webhooks"`
 	MaxInFlight    int           `help:"Most events that Kafka has not acknowledged yet; above it the answer is 503. 0 for 4096." default:"0" placeholder:"N" group:"Webhooks"`
 	MaxConnections int           `help:"Most open connections; further ones wait. 0 for 8192." default:"0" placeholder:"N" group:"Webhooks"`
-	IngressLinger  time.Duration `help:"How long an event waits for others to be sent in the same batch, as linger.ms." default:"1ms" placeholder:"TIME" group:"Webhooks"`
+	IngressLinger  time.Duration `help:"How long an event waits at most, while others are not acknowledged yet, to be sent in one batch with the next." default:"5ms" placeholder:"TIME" group:"Webhooks"`
 }
 
 // aliases parses --event-aliases.
@@ -44,6 +47,10 @@ type ingestCommand struct {
 
 // Run receives webhooks until ctx ends.
 func (c *ingestCommand) Run(ctx context.Context, con console) error {
+	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+		ballast := make([]byte, ingress.HeapBallast)
+		defer runtime.KeepAlive(ballast)
+	}
 	scheme, err := c.scheme()
 	if err != nil {
 		return err
@@ -80,14 +87,17 @@ func (f ingestFlags) ingress(ctx context.Context, h *host, scheme ingress.Scheme
 	if err != nil {
 		return service{}, err
 	}
+	producer, err := kafka.NewProducer(h.kafka, kgo.ProducerLinger(0))
+	if err != nil {
+		return service{}, err
+	}
 	server, err := ingress.New(ingress.Config{
 		Scheme: scheme, Secrets: secrets, Aliases: aliases,
-		Brokers: h.kafka.Brokers, Topic: topic.Name,
-		Producer: kafka.ProducerBuilder(h.kafka, f.IngressLinger, topic.Partitions),
-		Check:    checker.Topics,
-		Rate:     f.WorkspaceRate, Burst: f.WorkspaceBurst,
-		MaxInFlight: f.MaxInFlight, Partitions: topic.Partitions,
-		Log: log, Metrics: h.registry,
+		Topic: topic.Name, Partitions: topic.Partitions, Producer: producer, Linger: f.IngressLinger,
+		Check: checker.Topics,
+		Rate:  f.WorkspaceRate, Burst: f.WorkspaceBurst,
+		MaxInFlight: f.MaxInFlight,
+		Log:         log, Metrics: h.registry,
 	})
 	if err != nil {
 		return service{}, err

@@ -1,4 +1,4 @@
-// Package producer is goka's producer over franz-go, and the client settings by which no record is lost or reordered.
+// Package producer has the settings of a franz-go client by which no record is lost or reordered.
 //
 // A record is acknowledged by all in-sync replicas or fails with an error. The records of a partition are written once
 // and in order, and after one that fails none is written.
@@ -8,12 +8,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"hash"
 	"math/rand/v2"
 	"slices"
 	"time"
 
-	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -53,33 +51,6 @@ func backoff(fails int) time.Duration {
 	return wait*3/4 + rand.N(wait/2) // jitter, so that instances do not retry at the same time
 }
 
-// Builder returns goka's producer over a client, which open creates with Options and the options that it is passed. A
-// promise is finished with a message that has Partition and Offset. Where it was measured, it took half the CPU of
-// sarama's producer.
-//
-// A record waits up to linger for others to share its batch. Keys are hashed over the given number of partitions, also
-// once a topic has more: the records of a key that moved to another partition would have no order. 0 is the topic's
-// number.
-func Builder(open func(...kgo.Opt) (*kgo.Client, error), linger time.Duration, partitions int) goka.ProducerBuilder {
-	return func(brokers []string, clientID string, hasher func() hash.Hash32) (goka.Producer, error) {
-		byKey := kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
-			return func(r *kgo.Record, n int) int {
-				n = cmp.Or(partitions, n)
-				h := hasher()
-				_, _ = h.Write(r.Key)             // a hash never fails: see hash.Hash
-				at := int32(h.Sum32()) % int32(n) // like goka and sarama: the sign is dropped last
-				return int(max(at, -at))
-			}
-		})
-		client, err := open(kgo.SeedBrokers(brokers...), kgo.ClientID(clientID), kgo.RecordPartitioner(byKey),
-			kgo.ProducerLinger(linger))
-		if err != nil {
-			return nil, err
-		}
-		return &producer{client: client}, nil
-	}
-}
-
 // Close waits a moment for records in flight, then closes the client: the promises of the others are finished with an
 // error.
 func Close(client *kgo.Client) error {
@@ -92,28 +63,6 @@ func Close(client *kgo.Client) error {
 	}
 	return nil
 }
-
-// A producer is a goka.Producer that sends each record at once.
-type producer struct{ client *kgo.Client }
-
-func (p *producer) Emit(topic, key string, value []byte) *goka.Promise {
-	return p.EmitWithHeaders(topic, key, value, nil)
-}
-
-func (p *producer) EmitWithHeaders(topic, key string, value []byte, headers goka.Headers) *goka.Promise {
-	promise, finish := goka.NewPromiseWithFinisher()
-	record := &kgo.Record{Topic: topic, Key: []byte(key), Value: value, Headers: Headers(headers)}
-	p.client.Produce(context.Background(), record, func(r *kgo.Record, err error) {
-		if err != nil {
-			finish(nil, fmt.Errorf("produce to %s: %w", topic, err))
-			return
-		}
-		finish(&sarama.ProducerMessage{Topic: topic, Partition: r.Partition, Offset: r.Offset}, nil)
-	})
-	return promise
-}
-
-func (p *producer) Close() error { return Close(p.client) }
 
 // Headers sorts headers, so that records with the same content have the same bytes.
 func Headers(headers goka.Headers) []kgo.RecordHeader {
