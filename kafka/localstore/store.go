@@ -34,11 +34,15 @@ type Store struct {
 	db      *pebble.DB
 	lock    *pebble.Lock
 	cache   *pebble.Cache
+	options *pebble.Options
 	log     *slog.Logger
 	memory  Memory
 	maxIdle time.Duration
 	now     func() time.Time
 	corrupt atomic.Bool // set once by the first sign of corruption
+
+	loads     atomic.Int64  // that are open
+	finishing chan struct{} // has an element for each load that finishes
 
 	mu       sync.Mutex
 	touched  map[int32]time.Time // by partition
@@ -94,6 +98,7 @@ type Memory struct {
 func OpenWith(dir, pin string, log *slog.Logger, memory Memory) (*Store, error) {
 	s := &Store{
 		dir: dir, log: log, memory: memory, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{},
+		finishing: make(chan struct{}, 2),
 	}
 	if err := s.acquire(); err != nil {
 		return nil, fmt.Errorf("open local store %s: %w", dir, err)
@@ -125,6 +130,9 @@ func (s *Store) openOrWipe(pin string) error {
 		return err
 	}
 	if reason == "" {
+		if err := os.RemoveAll(filepath.Join(s.dir, loadDir)); err != nil {
+			return fmt.Errorf("remove the files of an interrupted load: %w", err)
+		}
 		if err = s.open(); !unusable(err) {
 			return err
 		}
@@ -215,12 +223,13 @@ func (s *Store) open() error {
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	options.EnsureDefaults() // also for the tables of loads
 	db, err := pebble.Open(s.dir, options)
 	if err != nil {
 		s.cache.Unref()
 		return err
 	}
-	s.db = db
+	s.db, s.options = db, options
 	return nil
 }
 
