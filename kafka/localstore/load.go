@@ -26,7 +26,10 @@ type Load struct {
 }
 
 // A Derive calls put with the index entries of a row, in any order. The row is valid until Derive returns.
-type Derive func(row Row, put func(space Space, key, value []byte) error) error
+type Derive func(row Row, put Put) error
+
+// A Put adds an index entry: any key of a space other than Rows.
+type Put func(space Space, key, value []byte) error
 
 // A Row is the row of a key after all records of the load.
 type Row struct {

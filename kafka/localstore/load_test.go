@@ -47,7 +47,7 @@ const (
 	byLast  Space = 3
 )
 
-func testIndex(row Row, put func(space Space, key, value []byte) error) error {
+func testIndex(row Row, put Put) error {
 	return errors.Join(
 		put(byLast, binary.BigEndian.AppendUint64(nil, uint64(row.Last)), row.Key),
 		put(byValue, append([]byte(fmt.Sprintf("%03d", 255-len(row.Value))), row.Key...),
@@ -150,7 +150,7 @@ func TestLoadEqualsUpdates(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	for i, c := range []struct{ records, memory int }{
-		{1, 1 << 20}, {500, 1 << 20}, {3000, 64 << 10}, {3000, 1}, {9000, 1}, {600, 600},
+		{1, 1 << 20}, {500, 1 << 20}, {3000, 64 << 10}, {300, 1}, {5000, 1}, {600, 600},
 	} {
 		t.Run(fmt.Sprintf("%d records, %d bytes", c.records, c.memory), func(t *testing.T) {
 			s := openForLoad(t, t.TempDir(), c.memory)
@@ -186,7 +186,7 @@ func TestInterruptedLoad(t *testing.T) {
 		"while records are added": func(*testing.T, *Load) {},
 		"while rows are merged": func(t *testing.T, l *Load) {
 			n := 0
-			l.derive = func(Row, func(Space, []byte, []byte) error) error {
+			l.derive = func(Row, Put) error {
 				if n++; n > 100 {
 					return failing
 				}
@@ -212,7 +212,7 @@ func TestInterruptedLoad(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			s := openForLoad(t, dir, 1)
+			s := openForLoad(t, dir, 20_000)
 			applyEach(t, s, 7, changes)
 			l := beginLoad(t, s, 1)
 			if err := addAll(l, changes[:2000]); err != nil {
@@ -225,7 +225,7 @@ func TestInterruptedLoad(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			s = openForLoad(t, dir, 1)
+			s = openForLoad(t, dir, 20_000)
 			defer s.Close() //nolint:errcheck // its content was compared
 			if _, err := os.Stat(filepath.Join(dir, loadDir)); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("the files of the load are still there: %v", err)
