@@ -7,6 +7,7 @@
 //	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency
 //	go run ./bench search    [-events N] [-plugins DIR]   documents/s into OpenSearch, beside the stock connector
 //	go run ./bench searchable [-seconds S] [-rate N]  ms from a webhook to the answer of a search that has the file
+//	go run ./bench reads     [-events N] [-files N]   records/s until a copy is ready, and reads of a file on one core
 //	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients
 //
 // compare is `make bench`. Its short form, which takes three minutes and whose figures mean nothing:
@@ -73,14 +74,16 @@ func run(ctx context.Context, args []string) error {
 	measurements := map[string]func(context.Context, setup) (result, error){
 		"processor": processor, "recovery": recovery, "latency": latency, "ingress": ingress, "overload": overloaded,
 		"search": search, "searchable": searchable, "compare": compare,
+		"reads": reads,
 	}
 	if len(args) == 0 || measurements[args[0]] == nil {
-		return errors.New("usage: bench compare|processor|recovery|latency|ingress|overload|search|searchable [flags]")
+		return errors.New("usage: bench compare|processor|recovery|latency|ingress|overload|reads|search|searchable " +
+			"[flags]")
 	}
 	var s setup
 	flags := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
 	brokers := flags.String("brokers", os.Getenv("KAFKA_BROKERS"), "the cluster; default $KAFKA_BROKERS")
-	flags.StringVar(&s.binary, "binary", "", "a tidemark binary; built from this source when empty")
+	flags.StringVar(&s.binary, "binary", "", "a tidemark binary; built from this source when empty; of reads a list")
 	flags.IntVar(&s.partitions, "partitions", 8, "of each topic")
 	flags.IntVar(&s.events, "events", 1_000_000, "to fold")
 	flags.IntVar(&s.files, "files", 200_000, "at most")
@@ -101,7 +104,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&s.plugins, "plugins", "", "of search: a folder for Kafka Connect's plugin.path")
 	flags.IntVar(&s.tasks, "tasks", 2, "of search: tasks.max of the connector")
 	flags.IntVar(&s.rounds, "rounds", 3, "of search")
-	flags.IntVar(&s.reps, "reps", 3, "of compare: runs of each variant")
+	flags.IntVar(&s.reps, "reps", 3, "of compare and reads: runs of each variant")
 	flags.Float64Var(&s.foreign, "foreign", 0.1, "of compare: a run is discarded above this share of the CPU")
 	flags.StringVar(&s.only, "only", "", "of compare: names of variants; all when empty")
 	flags.StringVar(&s.report, "report", "docs", "of compare: the folder of the report")
