@@ -3,7 +3,11 @@ package views
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -105,5 +109,54 @@ func BenchmarkRecovery(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(keys)), "ns/record")
 		})
+	}
+}
+
+// A discardWriter keeps the status of an answer only.
+type discardWriter struct {
+	header http.Header
+	status int
+}
+
+func (w *discardWriter) Header() http.Header            { return w.header }
+func (w *discardWriter) Write(b []byte) (int, error)    { return len(b), nil }
+func (w *discardWriter) WriteHeader(status int)         { w.status = status }
+func (*discardWriter) SetWriteDeadline(time.Time) error { return nil }
+
+// BenchmarkGetFile is the cost of a read of one file, without net/http.
+func BenchmarkGetFile(b *testing.B) {
+	const files = 50_000
+	f := newFixture(b)
+	keys, values := changelog(b, 2*files, files)
+	for partition := range int32(4) {
+		p, err := f.Server.files.newStorage(b.Context(), partition)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i, key := range keys {
+			if kafka.FilePartition([]byte(key), 4) == partition {
+				if err := p.apply(int64(i), key, values[i]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		if err := p.MarkRecovered(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	handler := f.Handler()
+	requests := make([]*http.Request, 4096)
+	for i := range requests {
+		workspace, file, _ := strings.Cut(keys[i*7%len(keys)], "/")
+		requests[i] = httptest.NewRequest(http.MethodGet, "/v1/workspaces/"+workspace+"/files/"+file, nil)
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		w := &discardWriter{header: http.Header{}}
+		if handler.ServeHTTP(w, requests[i%len(requests)]); w.status != http.StatusOK {
+			b.Fatal(w.status)
+		}
+		i++
 	}
 }
