@@ -140,7 +140,9 @@ func (i *installation) read(ctx context.Context, binary string, records int, tar
 		return nil, err
 	}
 	readers := &readers{addr: strings.TrimPrefix(p.URL, "http://"), targets: targets}
-	readers.run(ctx, i.connections, 3*time.Second) // warm up
+	if _, err := readers.run(ctx, i.connections, 3*time.Second); err != nil { // fills the cache
+		return nil, err
+	}
 	begin, before := time.Now(), p.Usage()
 	latencies, err := readers.run(ctx, i.connections, time.Duration(i.seconds)*time.Second)
 	if err != nil {
@@ -192,7 +194,7 @@ func (r *readers) readOn(ctx context.Context, random *rand.Rand) (took []time.Du
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close() //nolint:errcheck // nothing is written any more
+	defer c.Close()
 	in := bufio.NewReader(c)
 	var request, body []byte
 	for ctx.Err() == nil {

@@ -33,7 +33,7 @@ func (t *table) newStorage(ctx context.Context, partition int32) (*partitionStor
 }
 
 func (p *partitionStorage) beginLoad() (err error) {
-	p.load, err = p.Partition.Load(func(row localstore.Row, put localstore.Put) error {
+	p.load, err = p.Load(func(row localstore.Row, put localstore.Put) error {
 		p.table.partitions[p.number].reading.moved.Add(1)
 		return p.table.kind.derive(row, put)
 	})

@@ -56,7 +56,7 @@ func randomRecords(tb testing.TB, random *rand.Rand, n int) []tableRecord {
 // dumpPartition returns all keys and values of a partition but the time at which it was up to date.
 func dumpPartition(tb testing.TB, t *table, partition int32) (all []string) {
 	tb.Helper()
-	for space := localstore.Space(0); space < 0xff; space++ {
+	for space := range localstore.Space(0xff) {
 		scan := t.store.Scan(partition, space, nil, nil)
 		for scan.Next() {
 			all = append(all, fmt.Sprintf("%d %q=%q", space, scan.Key(), scan.Value()))

@@ -15,7 +15,7 @@ func BenchmarkGet(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer s.Close() //nolint:errcheck // nothing was written that is read again
+			defer s.Close()
 			p, err := s.Partition(0)
 			if err != nil {
 				b.Fatal(err)

@@ -150,11 +150,11 @@ func TestLoadEqualsUpdates(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	for i, c := range []struct{ records, memory int }{
-		{1, 1 << 20}, {500, 1 << 20}, {3000, 64 << 10}, {300, 1}, {5000, 1}, {600, 600},
+		{1, 1 << 20}, {500, 1 << 20}, {3000, 64 << 10}, {100, 1}, {1100, 1}, {600, 600},
 	} {
 		t.Run(fmt.Sprintf("%d records, %d bytes", c.records, c.memory), func(t *testing.T) {
 			s := openForLoad(t, t.TempDir(), c.memory)
-			defer s.Close() //nolint:errcheck // its content was compared
+			defer s.Close()
 			changes := randomChanges(random, c.records)
 			applyEach(t, s, 7, changes)
 			l := beginLoad(t, s, int32(i))
@@ -185,6 +185,7 @@ func TestInterruptedLoad(t *testing.T) {
 	for name, interrupt := range map[string]func(t *testing.T, l *Load){
 		"while records are added": func(*testing.T, *Load) {},
 		"while rows are merged": func(t *testing.T, l *Load) {
+			t.Helper()
 			n := 0
 			l.derive = func(Row, Put) error {
 				if n++; n > 100 {
@@ -197,12 +198,14 @@ func TestInterruptedLoad(t *testing.T) {
 			}
 		},
 		"while index entries are merged": func(t *testing.T, l *Load) {
+			t.Helper()
 			out := &tableWriter{store: l.store, dir: l.dir}
 			if err := errors.Join(l.write(t.Context(), out), out.close()); err != nil {
 				t.Error(err) // the tables are complete, and not in the database
 			}
 		},
 		"by its context": func(t *testing.T, l *Load) {
+			t.Helper()
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			if err := l.Finish(ctx); !errors.Is(err, context.Canceled) {
@@ -229,7 +232,7 @@ func TestInterruptedLoad(t *testing.T) {
 			dir = killed
 			s = openForLoad(t, dir, 20_000)
 			applyEach(t, s, 7, changes)
-			defer s.Close() //nolint:errcheck // its content was compared
+			defer s.Close()
 			if _, err := os.Stat(filepath.Join(dir, loadDir)); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("the files of the load are still there: %v", err)
 			}
@@ -249,7 +252,7 @@ func TestInterruptedLoad(t *testing.T) {
 
 func TestLoadOnlyOfAnEmptyPartition(t *testing.T) {
 	s := openForLoad(t, t.TempDir(), 1<<20)
-	defer s.Close() //nolint:errcheck // nothing is written after the last check
+	defer s.Close()
 	l := beginLoad(t, s, 1)
 	l.Pass(41) // a marker, or a record without a key
 	if err := l.Finish(t.Context()); err != nil {
@@ -269,7 +272,7 @@ func TestLoadOnlyOfAnEmptyPartition(t *testing.T) {
 
 func TestDamagedRunIsNotLoaded(t *testing.T) {
 	s := openForLoad(t, t.TempDir(), 1)
-	defer s.Close() //nolint:errcheck // nothing is written after the last check
+	defer s.Close()
 	l := beginLoad(t, s, 1)
 	if err := addAll(l, randomChanges(rand.New(rand.NewPCG(3, 4)), 100)); err != nil {
 		t.Fatal(err)

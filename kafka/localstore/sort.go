@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"container/heap"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -19,7 +20,14 @@ type sorter struct {
 	limit func() int // of the bytes in memory
 	data  []byte     // keys and values
 	heads []recordHead
+	order []sortKey
 	runs  []string // files, the oldest first
+}
+
+// A sortKey has the first bytes of a key after those that all keys have in common: most comparisons need no others.
+type sortKey struct {
+	prefix uint64
+	index  int // of the head
 }
 
 // A recordHead is a record in memory, without its key and value. It has no pointers, so the garbage collector does not
@@ -30,10 +38,10 @@ type recordHead struct {
 	recordInfo
 }
 
-const recordHeadSize = 48
+const recordHeadSize = 48 + 16 // with its sortKey
 
 // maxRuns is how many runs are merged at a time: each is an open file with a buffer.
-const maxRuns = 64
+const maxRuns = 32
 
 // add adds a record that is later than all before it.
 func (s *sorter) add(key, value []byte, info recordInfo) error {
@@ -139,10 +147,43 @@ type source interface {
 
 // inMemory sorts the records in memory.
 func (s *sorter) inMemory() *memorySource {
-	slices.SortFunc(s.heads, func(a, b recordHead) int {
-		return cmp.Or(bytes.Compare(s.key(a), s.key(b)), cmp.Compare(a.at, b.at))
+	s.order = s.order[:0]
+	common := s.commonLength()
+	for i, h := range s.heads {
+		var first [8]byte
+		copy(first[:], s.key(h)[common:])
+		s.order = append(s.order, sortKey{binary.BigEndian.Uint64(first[:]), i})
+	}
+	slices.SortFunc(s.order, func(a, b sortKey) int {
+		if a.prefix != b.prefix {
+			return cmp.Compare(a.prefix, b.prefix)
+		}
+		if c := bytes.Compare(s.key(s.heads[a.index]), s.key(s.heads[b.index])); c != 0 {
+			return c
+		}
+		return a.index - b.index
 	})
 	return &memorySource{from: s}
+}
+
+// commonLength returns how many bytes all keys begin with.
+func (s *sorter) commonLength() int {
+	if len(s.heads) == 0 {
+		return 0
+	}
+	first := s.key(s.heads[0])
+	common := len(first)
+	for _, h := range s.heads[1:] {
+		key := s.key(h)
+		common = min(common, len(key))
+		for i := range common {
+			if key[i] != first[i] {
+				common = i
+				break
+			}
+		}
+	}
+	return common
 }
 
 func (s *sorter) key(h recordHead) []byte { return s.data[h.at : h.at+int(h.keyLen)] }
@@ -160,7 +201,7 @@ func (m *memorySource) next() (*record, error) {
 		return nil, nil
 	}
 	for first := true; m.at < len(s.heads); m.at++ {
-		h := s.heads[m.at]
+		h := s.heads[s.order[m.at].index]
 		key := s.key(h)
 		r := record{key, s.data[h.at+len(key) : h.at+len(key)+int(h.valueLen)], h.recordInfo}
 		switch {
