@@ -33,10 +33,7 @@ func (t *table) newStorage(ctx context.Context, partition int32) (*partitionStor
 }
 
 func (p *partitionStorage) beginLoad() (err error) {
-	p.load, err = p.Load(func(row localstore.Row, put localstore.Put) error {
-		p.table.partitions[p.number].reading.moved.Add(1)
-		return p.table.kind.derive(row, put)
-	})
+	p.load, err = p.Load(p.table.kind.derive)
 	return err
 }
 
@@ -95,6 +92,9 @@ func (p *partitionStorage) MarkRecovered() error {
 	}
 	load, t := p.load, p.table
 	p.load = nil
+	finishing := &t.partitions[p.number].reading.finishing
+	finishing.Store(true)
+	defer finishing.Store(false)
 	if err := load.Finish(p.ctx); err != nil {
 		if p.ctx.Err() == nil {
 			err = errors.Join(err, p.beginLoad())

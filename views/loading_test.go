@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
@@ -178,7 +179,21 @@ func TestInterruptedLoadIsNotAnsweredFrom(t *testing.T) {
 		t.Errorf("goka would go on after offset %d: %v", offset, err)
 	}
 	f.poll()
-	if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "2 records, 50 %") {
+	next, _ := files.frontiers[of].offsets()
+	files.observe(of, 4, time.Now()) // reading resets the time after which a view is replaced
+	if err := p.apply(1, "ws/a", value); err != nil || next != 0 {
+		t.Fatal(next, err)
+	}
+	files.observe(of, 4, time.Now().Add(stallAfter))
+	files.partitions[of].reading.finishing.Store(true)
+	files.observe(of, 4, time.Now().Add(2*stallAfter))
+	files.partitions[of].reading.finishing.Store(false)
+	select {
+	case reason := <-files.restart:
+		t.Errorf("a view that loads is replaced: %s", reason)
+	default:
+	}
+	if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "3 records, 50 %") {
 		t.Errorf("it does not say how far it is: %v", err)
 	}
 	cancel()

@@ -13,7 +13,7 @@ type readingProgress struct {
 	records     atomic.Int64
 	first, next atomic.Int64 // offset of the first record, and the one after the last
 	end         atomic.Int64 // where the changelog ended at the first poll; 0 before it
-	moved       atomic.Int64 // grows with each record that is read and each row that a load writes
+	finishing   atomic.Bool  // a load is being finished: nothing is read meanwhile
 }
 
 func (r *readingProgress) begin() {
@@ -26,7 +26,6 @@ func (r *readingProgress) noteRead(offset int64) {
 		r.first.Store(offset)
 	}
 	r.next.Store(offset + 1)
-	r.moved.Add(1)
 }
 
 // A readSoFar is how much was read of the partitions of a table that are not complete.

@@ -50,11 +50,11 @@ type partitionState struct {
 	completed atomic.Int64 // the last generation in which the copy was complete
 
 	// What the last poll found; owned by the progress loop.
-	polled     int64 // the last generation with a poll
-	nextRecord int64
-	since      time.Time // when nextRecord was first found
-	movedThen  int64     // what moved was then
-	target     int64     // where the changelog ended at the first poll of this generation
+	polled      int64 // the last generation with a poll
+	nextRecord  int64
+	since       time.Time // when nextRecord was first found
+	recordsRead int64     // reading.records then
+	target      int64     // where the changelog ended at the first poll of this generation
 
 	reading readingProgress
 }
@@ -220,8 +220,9 @@ func (t *table) observe(partition int32, end int64, now time.Time) (upToDate boo
 	if next >= last.target && last.completed.Swap(generation) != generation && t.complete() {
 		t.log.Info("local copy is complete", "topic", t.topic.Name, "partitions", len(t.held.partitions()))
 	}
-	if moved := last.reading.moved.Load(); next >= end || next != last.nextRecord || moved != last.movedThen {
-		last.nextRecord, last.movedThen, last.since = next, moved, now
+	read, loads := last.reading.records.Load(), last.reading.finishing.Load()
+	if next >= end || next != last.nextRecord || read != last.recordsRead || loads {
+		last.nextRecord, last.recordsRead, last.since = next, read, now
 		return next >= end
 	}
 	if now.Sub(last.since) >= stallAfter {

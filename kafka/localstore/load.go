@@ -14,7 +14,8 @@ import (
 // index entries from the rows, and adds both and the changelog offset to the database in one step. Until then the
 // partition is empty: what a crash leaves is removed when the store is opened, and the changelog is read again.
 //
-// One goroutine may use a Load at a time. All that are open share the memory of the store.
+// One goroutine may use a Load at a time. It must be finished or discarded before the store is closed. All loads that
+// are open share the memory of the store.
 type Load struct {
 	store     *Store
 	partition int32
