@@ -1,7 +1,6 @@
 package localstore
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -58,7 +57,7 @@ func (w *tableWriter) close() error {
 	now := w.now
 	w.now = nil
 	if err := now.Close(); err != nil {
-		return errors.Join(fmt.Errorf("complete a table: %w", err))
+		return fmt.Errorf("complete a table: %w", err)
 	}
 	return nil
 }
