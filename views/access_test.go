@@ -44,7 +44,7 @@ func TestEveryRouteHasARule(t *testing.T) {
 		}
 	}
 	if err := f.Handler().(*mux.Router).Walk(func(r *mux.Route, _ *mux.Router, _ []*mux.Route) error {
-		template, err := r.GetPathTemplate()
+		template := r.GetName()
 		methods, _ := r.GetMethods() // the last route of a template has none: it refuses all others
 		for _, method := range methods {
 			routes--
@@ -52,7 +52,7 @@ func TestEveryRouteHasARule(t *testing.T) {
 				t.Errorf("the router has %s %s, which has no rule", method, template)
 			}
 		}
-		return err
+		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -129,6 +129,9 @@ func compress(body []byte) []byte {
 // Accept: application/json;IEEE754Compatible=true.
 func wantsSizesAsText(h http.Header) bool {
 	for accepted := range strings.SplitSeq(strings.Join(h.Values("Accept"), ","), ",") {
+		if !strings.Contains(accepted, ";") {
+			continue
+		}
 		_, parameters, err := mime.ParseMediaType(accepted)
 		if err == nil && strings.EqualFold(parameters["ieee754compatible"], "true") {
 			return true

@@ -73,7 +73,7 @@ func (f *fixture) open(table *table) {
 	table.store, table.reason = store, nil
 	f.t.Cleanup(func() { table.close() })
 	for p := range int32(4) {
-		if _, err := table.openPartition(table.topic.Name, p); err != nil {
+		if _, err := table.openPartition(p); err != nil {
 			f.t.Fatal(err)
 		}
 	}

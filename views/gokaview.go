@@ -37,6 +37,7 @@ func (t *table) runViews(ctx context.Context, conf kafka.Config, streams topolog
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go t.supervise(ctx, cancel, clients)
+	go t.logProgress(ctx)
 	t.setReason(nil)
 	return t.followHolding(ctx, conf, clients)
 }
@@ -81,11 +82,12 @@ func (t *table) followHolding(ctx context.Context, conf kafka.Config, clients *c
 			if views[partition] != nil {
 				continue
 			}
-			view, err := t.newView(partition, conf, clients)
+			running, cancel := context.WithCancel(ctx)
+			view, err := t.newView(running, partition, conf, clients)
 			if err != nil {
+				cancel()
 				return fmt.Errorf("build view: %w", err)
 			}
-			running, cancel := context.WithCancel(ctx)
 			v := &runningView{cancel: cancel, done: make(chan struct{})}
 			views[partition] = v
 			go func() {
@@ -125,15 +127,19 @@ func (t *table) dropIdle() {
 }
 
 // newView returns a goka view of one partition. goka numbers the partitions of a view from 0, so it calls this one 0.
-func (t *table) newView(partition int32, conf kafka.Config, clients *clients) (*goka.View, error) {
+func (t *table) newView(ctx context.Context, partition int32, conf kafka.Config, clients *clients) (
+	*goka.View, error,
+) {
+	var opened *partitionStorage
 	return goka.NewView(conf.Brokers, goka.Table(t.topic.Name), codecs.Bytes{},
 		goka.WithViewLogger(committed.GokaLog(t.log.With("partition", partition))),
 		goka.WithViewClientID(conf.ClientID),
 		goka.WithViewCallback(func(ctx goka.UpdateContext, _ storage.Storage, key string, value []byte) error {
-			return t.update(partition, ctx.Offset(), key, value)
+			return opened.apply(ctx.Offset(), key, value)
 		}),
-		goka.WithViewStorageBuilder(func(topic string, _ int32) (storage.Storage, error) {
-			return t.openPartition(topic, partition)
+		goka.WithViewStorageBuilder(func(string, int32) (_ storage.Storage, err error) {
+			opened, err = t.newStorage(ctx, partition)
+			return opened, err
 		}),
 		goka.WithViewConsumerSaramaBuilder(func([]string, string) (sarama.Consumer, error) {
 			return oneConsumer{clients.consumer, partition}, nil
@@ -192,10 +198,9 @@ func (t *table) supervise(ctx context.Context, cancel context.CancelCauseFunc, c
 }
 
 // openPartition opens the storage of a partition for goka, and records at which changelog offset reading resumes.
-func (t *table) openPartition(topic string, partition int32) (storage.Storage, error) {
-	var opened storage.Storage
-	err := t.read(func(s *localstore.Store) (err error) {
-		if opened, err = s.Builder()(topic, partition); err != nil {
+func (t *table) openPartition(partition int32) (opened *localstore.Partition, err error) {
+	err = t.read(func(s *localstore.Store) (err error) {
+		if opened, err = s.Partition(partition); err != nil {
 			return err
 		}
 		before, _ := t.frontiers[partition].offsets()
@@ -206,6 +211,7 @@ func (t *table) openPartition(topic string, partition int32) (storage.Storage, e
 			next = offset + 1
 		}
 		t.frontiers[partition].open(next)
+		t.partitions[partition].reading.begin()
 		if next < before && next == 0 { // localstore wiped it, since it was idle for too long
 			t.generation.Add(1)
 		}

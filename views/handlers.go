@@ -56,15 +56,15 @@ func (s *Server) checkAge(c *call) error {
 
 // row reads and decodes a row; false when there is none.
 func (s *Server) row(t *table, workspace, file string, into proto.Message) (bool, error) {
-	var value []byte
+	found := false
 	err := t.read(func(store *localstore.Store) (err error) {
-		value, err = store.Get(s.partition(workspace), localstore.Rows, []byte(tidemarkv1.JoinKey(workspace, file)))
+		key := []byte(tidemarkv1.JoinKey(workspace, file))
+		found, err = store.Read(s.partition(workspace), localstore.Rows, key, func(value []byte) error {
+			return proto.Unmarshal(value, into) // which copies what it keeps
+		})
 		return err
 	})
-	if err != nil || value == nil {
-		return false, err
-	}
-	return true, proto.Unmarshal(value, into)
+	return found, err
 }
 
 func (s *Server) getWorkspace(c *call) (*answer, error) {
@@ -141,8 +141,11 @@ func (s *Server) readFile(c *call) (*tidemarkv1.FileState, error) {
 // weak, and clients compare the tag of a file with its version.
 func fileAnswer(state *tidemarkv1.FileState) *answer {
 	etag := strconv.Quote(strconv.FormatInt(state.GetVersion(), 10))
-	return &answer{etag: etag, plain: true, body: codecs.AppendFile(nil, state)}
+	return &answer{etag: etag, plain: true, body: codecs.AppendFile(make([]byte, 0, usualFile), state)}
 }
+
+// usualFile is more than the length of most files as JSON.
+const usualFile = 1024
 
 func (s *Server) listFiles(c *call) (*answer, error) {
 	q, limit, err := parseQuery(c)

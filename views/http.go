@@ -172,10 +172,11 @@ func (s *Server) prepare(c *call, r route) (err error) {
 		return s.authorize(c, r)
 	}
 	vars := mux.Vars(c.request)
-	for name, target := range map[string]*string{
-		"workspace": &c.workspace, "file": &c.file, "position": &c.position,
-	} {
-		if *target, err = url.PathUnescape(vars[name]); err != nil {
+	for _, v := range []struct {
+		name   string
+		target *string
+	}{{"workspace", &c.workspace}, {"file", &c.file}, {"position", &c.position}} {
+		if *v.target, err = url.PathUnescape(vars[v.name]); err != nil {
 			return problem.New(http.StatusNotFound, codeUnknownPath, "the path holds a broken escape")
 		}
 	}
@@ -184,6 +185,10 @@ func (s *Server) prepare(c *call, r route) (err error) {
 	}
 	if c.query, err = url.ParseQuery(c.request.URL.RawQuery); err != nil {
 		return problem.New(http.StatusBadRequest, codeBadField, "the query string cannot be read: "+err.Error())
+	}
+	if len(c.query) == 0 {
+		c.barrier.wait = defaultWait
+		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.query)) {
 		if !slices.Contains(r.parameters, name) {

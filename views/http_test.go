@@ -352,11 +352,10 @@ func TestOpenAPIIsTrue(t *testing.T) {
 		}
 	}
 	if err := f.Handler().(*mux.Router).Walk(func(r *mux.Route, _ *mux.Router, _ []*mux.Route) error {
-		template, err := r.GetPathTemplate()
-		if len(doc.Paths[template]) == 0 {
+		if template := r.GetName(); len(doc.Paths[template]) == 0 {
 			t.Errorf("%s is not documented", template)
 		}
-		return err
+		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -159,29 +159,81 @@ const (
 	skipPartition = "wrong_partition"
 )
 
-// applyFile applies a record of the files table to rows and indexes. A null is ignored: the groups that own the tables
-// write none, so it is from another program, and the owner will write its row again.
-func applyFile(w *localstore.Writer, offset int64, key string, value []byte) (applied, error) {
+// A rowKind says how the records of a table become rows and indexes. Records that are applied one by one, and records
+// that are loaded, give the same.
+type rowKind struct {
+	// apply applies the record at a changelog offset.
+	apply func(w *localstore.Writer, offset int64, key string, value []byte) (applied, error)
+	// version returns the version of a record's row, or why the record is skipped.
+	version func(key string, value []byte) (version int64, skipped applied)
+	// derive returns the index entries of a row that was loaded.
+	derive localstore.Derive
+}
+
+var (
+	fileRows      = rowKind{applyFile, foldCountOf, deriveFile}
+	workspaceRows = rowKind{applyWorkspace, workspaceVersion, deriveNothing}
+)
+
+// parseFile decodes a record of the files table; skipped says why it has no effect. A null has none: the groups that
+// own the tables write none, so it is from another program, and the owner will write its row again.
+func parseFile(key string, value []byte, row *tidemarkv1.FileState) (file string, skipped applied) {
 	id, file, err := tidemarkv1.SplitKey(key)
 	if err != nil || file == "" {
-		return applied{skipped: skipBadKey, detail: err}, nil
+		return "", applied{skipped: skipBadKey, detail: err}
 	}
 	if value == nil {
-		return applied{skipped: skipNull}, nil
+		return "", applied{skipped: skipNull}
+	}
+	if err := proto.Unmarshal(value, row); err != nil || row.GetWorkspaceId() != id || row.GetFileId() != file {
+		return "", applied{skipped: skipBadValue, detail: err}
+	}
+	return file, applied{}
+}
+
+func foldCountOf(key string, value []byte) (version int64, skipped applied) {
+	var row tidemarkv1.FileState
+	_, skipped = parseFile(key, value, &row)
+	return rules.FoldCount(&row), skipped
+}
+
+func deriveFile(loaded localstore.Row, put localstore.Put) error {
+	var row tidemarkv1.FileState
+	file, skipped := parseFile(string(loaded.Key), loaded.Value, &row)
+	if skipped.skipped != "" {
+		return fmt.Errorf("%w: %s", errBadEntry, skipped.skipped) // it was decoded before it was loaded
+	}
+	key, _, _ := bytes.Cut(loaded.Key, []byte("/"))
+	workspace := string(key)
+	if path := pathKey(workspace, file, &row); path != nil {
+		if err := put(byPath, path, nil); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		put(byID, idKey(workspace, file, &row), idValue(loaded.Offset, row.GetVersion())),
+		put(byChange, changeKey(workspace, loaded.Offset), []byte(file)),
+	)
+}
+
+func deriveNothing(localstore.Row, localstore.Put) error { return nil }
+
+// applyFile applies a record of the files table to rows and indexes.
+func applyFile(w *localstore.Writer, offset int64, key string, value []byte) (applied, error) {
+	var before, row tidemarkv1.FileState
+	file, skipped := parseFile(key, value, &row)
+	if skipped.skipped != "" {
+		return skipped, nil
 	}
 	workspace, _, _ := strings.Cut(key, "/") // escaped, as in index keys
 	stored, err := w.Get(localstore.Rows, []byte(key))
 	if err != nil {
 		return applied{}, err
 	}
-	var before, row tidemarkv1.FileState
 	if stored != nil {
 		if err := proto.Unmarshal(stored, &before); err != nil {
 			return applied{}, err // it was decoded before it was stored
 		}
-	}
-	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id || row.GetFileId() != file {
-		return applied{skipped: skipBadValue, detail: err}, nil
 	}
 	done := applied{logID: row.GetLogId()}
 	if p := row.GetPosition(); p != nil {
@@ -235,25 +287,39 @@ func reindex(w *localstore.Writer, workspace, file string, before, row *tidemark
 	return nil
 }
 
-// applyWorkspace applies a record of the workspaces table. A null is ignored: see applyFile.
-func applyWorkspace(w *localstore.Writer, _ int64, key string, value []byte) (applied, error) {
+// parseWorkspace decodes a record of the workspaces table. A null has no effect: see parseFile.
+func parseWorkspace(key string, value []byte, row *tidemarkv1.WorkspaceState) (skipped applied) {
 	id, rest, err := tidemarkv1.SplitKey(key)
 	if err != nil || rest != "" {
-		return applied{skipped: skipBadKey, detail: err}, nil
+		return applied{skipped: skipBadKey, detail: err}
 	}
 	if value == nil {
-		return applied{skipped: skipNull}, nil
+		return applied{skipped: skipNull}
+	}
+	if err := proto.Unmarshal(value, row); err != nil || row.GetWorkspaceId() != id {
+		return applied{skipped: skipBadValue, detail: err}
+	}
+	return applied{}
+}
+
+func workspaceVersion(key string, value []byte) (version int64, skipped applied) {
+	var row tidemarkv1.WorkspaceState
+	skipped = parseWorkspace(key, value, &row)
+	return row.GetVersion(), skipped
+}
+
+// applyWorkspace applies a record of the workspaces table.
+func applyWorkspace(w *localstore.Writer, _ int64, key string, value []byte) (applied, error) {
+	var before, row tidemarkv1.WorkspaceState
+	if skipped := parseWorkspace(key, value, &row); skipped.skipped != "" {
+		return skipped, nil
 	}
 	stored, err := w.Get(localstore.Rows, []byte(key))
 	if err != nil {
 		return applied{}, err
 	}
-	var before, row tidemarkv1.WorkspaceState
 	if err := proto.Unmarshal(stored, &before); err != nil {
 		return applied{}, err
-	}
-	if err := proto.Unmarshal(value, &row); err != nil || row.GetWorkspaceId() != id {
-		return applied{skipped: skipBadValue, detail: err}, nil
 	}
 	done := applied{logID: row.GetLogId(), events: rules.AppliedOffsets(&row)}
 	if stored != nil && row.GetVersion() < before.GetVersion() {

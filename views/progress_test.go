@@ -278,7 +278,7 @@ func TestAWipedPartitionIsNotAnsweredFrom(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Server.files.store = empty
-	if _, err := f.Server.files.openPartition(f.Server.files.topic.Name, p); err != nil {
+	if _, err := f.Server.files.openPartition(p); err != nil {
 		t.Fatal(err)
 	}
 	f.poll()

@@ -25,6 +25,11 @@ var readOnly = []string{http.MethodGet, http.MethodHead}
 
 func (s *Server) routeList() []route {
 	return []route{
+		{ // first, since it is requested most
+			"/v1/workspaces/{workspace}/files/{file}", readOnly, s.files,
+			[]string{"as_of", "at_least", "wait"},
+			s.getFile,
+		},
 		{
 			"/v1/workspaces", readOnly, s.workspaces,
 			[]string{"limit", "cursor", "at_least", "wait"},
@@ -39,11 +44,6 @@ func (s *Server) routeList() []route {
 			"/v1/workspaces/{workspace}/files", readOnly, s.files,
 			[]string{"path_prefix", "status", "kind", "limit", "cursor", "as_of", "at_least", "wait"},
 			s.listFiles,
-		},
-		{
-			"/v1/workspaces/{workspace}/files/{file}", readOnly, s.files,
-			[]string{"as_of", "at_least", "wait"},
-			s.getFile,
 		},
 		{
 			"/v1/workspaces/{workspace}/files/{file}/history", readOnly, s.files,
@@ -106,11 +106,11 @@ func (s *Server) api(list []route) *mux.Router {
 	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
 	allowed := map[string][]string{}
 	for _, r := range list {
-		router.Handle(r.template, s.serve(r)).Methods(r.methods...)
+		router.Name(r.template).MatcherFunc(matchPath(r.template)).Methods(r.methods...).Handler(s.serve(r))
 		allowed[r.template] = append(allowed[r.template], r.methods...)
 	}
 	for _, template := range slices.Sorted(maps.Keys(allowed)) { // after all others, which take precedence
-		router.Handle(template, s.otherMethods(template, allowed[template]))
+		router.Name(template).MatcherFunc(matchPath(template)).Handler(s.otherMethods(template, allowed[template]))
 	}
 	router.NotFoundHandler = s.refuse(unknownPath())
 	return router

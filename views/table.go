@@ -23,7 +23,7 @@ type table struct {
 	topic   topology.Topic
 	held    *holding
 	dir     string
-	apply   applyFunc
+	kind    rowKind
 	metrics *metrics
 	log     *slog.Logger
 
@@ -44,19 +44,19 @@ type table struct {
 	partitions []partitionState
 }
 
-// An applyFunc applies the table record at a changelog offset to the rows and indexes of a copy.
-type applyFunc func(w *localstore.Writer, offset int64, key string, value []byte) (applied, error)
-
 // A partitionState says how far the copy of a partition is.
 type partitionState struct {
 	givenUp   atomic.Int64 // how often the partition was given up to another instance
 	completed atomic.Int64 // the last generation in which the copy was complete
 
 	// What the last poll found; owned by the progress loop.
-	polled     int64 // the last generation with a poll
-	nextRecord int64
-	since      time.Time // when nextRecord was first found
-	target     int64     // where the changelog ended at the first poll of this generation
+	polled      int64 // the last generation with a poll
+	nextRecord  int64
+	since       time.Time // when nextRecord was first found
+	recordsRead int64     // reading.records then
+	target      int64     // where the changelog ended at the first poll of this generation
+
+	reading readingProgress
 }
 
 // stallAfter is how long a partition may be behind without moving. The client closes a partition's channel on an error
@@ -67,10 +67,10 @@ const stallAfter = 30 * time.Second
 var errClosed = errors.New("the local copy is closed")
 
 func newTable(
-	name string, topic topology.Topic, held *holding, dir string, apply applyFunc, m *metrics, log *slog.Logger,
+	name string, topic topology.Topic, held *holding, dir string, kind rowKind, m *metrics, log *slog.Logger,
 ) *table {
 	t := &table{
-		coverage: newCoverage(name, topic.Partitions), topic: topic, held: held, dir: dir, apply: apply, metrics: m,
+		coverage: newCoverage(name, topic.Partitions), topic: topic, held: held, dir: dir, kind: kind, metrics: m,
 		log:    log.With("table", name),
 		reason: errors.New("not started"), restart: make(chan string, 1),
 		partitions: make([]partitionState, topic.Partitions),
@@ -91,7 +91,7 @@ func (t *table) ready() error {
 	case t.reason != nil:
 		return fmt.Errorf("topic %s: %w", t.topic.Name, t.reason)
 	}
-	return fmt.Errorf("topic %s: the local copy is still being read", t.topic.Name)
+	return fmt.Errorf("topic %s: the local copy is still being read: %s", t.topic.Name, t.readSoFar(time.Now()))
 }
 
 // running returns nil while the copy is being read, else the reason why it is not.
@@ -158,7 +158,7 @@ func (t *table) read(f func(s *localstore.Store) error) error {
 	return f(t.store)
 }
 
-// update is goka's callback for each record of the topic. Row, index and offset are written in one batch, so a crash
+// update applies a record of the topic. Row, index and offset are written in one batch, so a crash
 // cannot separate them.
 func (t *table) update(partition int32, offset int64, key string, value []byte) error {
 	var done applied
@@ -168,7 +168,7 @@ func (t *table) update(partition int32, offset int64, key string, value []byte) 
 				done.skipped = skipPartition
 				return nil
 			}
-			done, err = t.apply(w, offset, key, value)
+			done, err = t.kind.apply(w, offset, key, value)
 			return err
 		})
 	}); err != nil {
@@ -216,11 +216,13 @@ func (t *table) observe(partition int32, end int64, now time.Time) (upToDate boo
 		last.polled, last.target, last.since = generation, end, now
 	}
 	last.target = min(last.target, end) // the end is lower once it is known that only a marker precedes it
+	last.reading.end.Store(last.target)
 	if next >= last.target && last.completed.Swap(generation) != generation && t.complete() {
 		t.log.Info("local copy is complete", "topic", t.topic.Name, "partitions", len(t.held.partitions()))
 	}
-	if next >= end || next != last.nextRecord {
-		last.nextRecord, last.since = next, now
+	read, loads := last.reading.records.Load(), last.reading.finishing.Load()
+	if next >= end || next != last.nextRecord || read != last.recordsRead || loads {
+		last.nextRecord, last.recordsRead, last.since = next, read, now
 		return next >= end
 	}
 	if now.Sub(last.since) >= stallAfter {

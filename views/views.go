@@ -117,10 +117,10 @@ func New(conf Config) (*Server, error) {
 	if err := s.divide(); err != nil {
 		return nil, err
 	}
-	s.files = newTable("files", conf.Streams.Files, s.held, filepath.Join(conf.Dir, "files"), applyFile, s.metrics,
+	s.files = newTable("files", conf.Streams.Files, s.held, filepath.Join(conf.Dir, "files"), fileRows, s.metrics,
 		conf.Log)
 	s.workspaces = newTable("workspaces", conf.Streams.Workspaces, s.held, filepath.Join(conf.Dir, "workspaces"),
-		applyWorkspace, s.metrics, conf.Log)
+		workspaceRows, s.metrics, conf.Log)
 	if conf.Search != nil {
 		s.search = newSearchCoverage(conf.Streams.Events.Partitions, conf.Search.VisibleAfter)
 	}

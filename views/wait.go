@@ -255,6 +255,16 @@ func (w keyWait) cancel() {
 	}
 }
 
+// notifyAll is for records that were applied all at once.
+func (r *keyWaiters) notifyAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.keys {
+		close(c.done)
+	}
+	clear(r.keys)
+}
+
 func (r *keyWaiters) notify(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -85,8 +85,12 @@ func (s *Store) wipeIfIdle(partition int32) error {
 			"changelog",
 			"dir", s.dir, "partition", partition, "until", used.UTC().Format(time.RFC3339))
 	}
-	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
-		return s.wrapError("wipe partition", err)
+	if empty, err := s.empty(partition); err != nil {
+		return err
+	} else if !empty { // else the range would keep the tables of a Load out of the last level
+		if err := s.deletePartition(partition); err != nil {
+			return err
+		}
 	}
 	s.touched[partition] = now
 	return s.setUpToDate(partition, now)
@@ -106,9 +110,13 @@ func (s *Store) DropIdle(partition int32) error {
 	}
 	s.log.Info("a partition of the local store that is not used any more is wiped", "dir", s.dir,
 		"partition", partition, "until", used.UTC().Format(time.RFC3339))
+	delete(s.touched, partition)
+	return s.deletePartition(partition)
+}
+
+func (s *Store) deletePartition(partition int32) error {
 	if err := s.db.DeleteRange(storeKey(partition, 0, nil), storeKey(partition+1, 0, nil), pebble.NoSync); err != nil {
 		return s.wrapError("wipe partition", err)
 	}
-	delete(s.touched, partition)
 	return nil
 }

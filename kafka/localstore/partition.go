@@ -6,14 +6,6 @@ import (
 	"github.com/lovoo/goka/storage"
 )
 
-// Builder returns the storage builder for a goka view. A row is visible as soon as goka writes it; the table of a
-// processor needs package epochs, which first waits for acknowledgements.
-func (s *Store) Builder() storage.Builder {
-	return func(_ string, partition int32) (storage.Storage, error) {
-		return s.Partition(partition)
-	}
-}
-
 // A Partition is one partition of a Store as goka's storage.Storage.
 type Partition struct {
 	store     *Store

@@ -34,11 +34,15 @@ type Store struct {
 	db      *pebble.DB
 	lock    *pebble.Lock
 	cache   *pebble.Cache
+	options *pebble.Options
 	log     *slog.Logger
 	memory  Memory
 	maxIdle time.Duration
 	now     func() time.Time
 	corrupt atomic.Bool // set once by the first sign of corruption
+
+	loads     atomic.Int64  // that are open
+	finishing chan struct{} // has an element for each load that finishes
 
 	mu       sync.Mutex
 	touched  map[int32]time.Time // by partition
@@ -80,20 +84,14 @@ func wallClock() time.Time { return time.Now().Round(0) }
 // the topic that the rows come from ("cluster id/topic id"). A store with another pin, or one that cannot be read, is
 // wiped: everything in it can be recovered from the changelog. A folder with other content is an error.
 func Open(dir, pin string, log *slog.Logger) (*Store, error) {
-	return OpenWith(dir, pin, log, Memory{Cache: 64 << 20, MemTable: 32 << 20})
-}
-
-// Memory is what a store uses at most, in bytes: Cache for blocks that were read, and four times MemTable for what is
-// not yet on the disk.
-type Memory struct {
-	Cache    int64
-	MemTable uint64
+	return OpenWith(dir, pin, log, defaultMemory)
 }
 
 // OpenWith is Open with other sizes.
 func OpenWith(dir, pin string, log *slog.Logger, memory Memory) (*Store, error) {
 	s := &Store{
 		dir: dir, log: log, memory: memory, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{},
+		finishing: make(chan struct{}, 2),
 	}
 	if err := s.acquire(); err != nil {
 		return nil, fmt.Errorf("open local store %s: %w", dir, err)
@@ -125,6 +123,9 @@ func (s *Store) openOrWipe(pin string) error {
 		return err
 	}
 	if reason == "" {
+		if err := os.RemoveAll(filepath.Join(s.dir, loadDir)); err != nil {
+			return fmt.Errorf("remove the files of an interrupted load: %w", err)
+		}
 		if err = s.open(); !unusable(err) {
 			return err
 		}
@@ -198,7 +199,7 @@ func unusable(err error) bool {
 }
 
 func (s *Store) open() error {
-	s.cache = pebble.NewCache(s.memory.Cache)
+	s.cache = s.memory.cache()
 	options := &pebble.Options{
 		Cache:                       s.cache,
 		Lock:                        s.lock,
@@ -215,12 +216,13 @@ func (s *Store) open() error {
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	options.EnsureDefaults() // also for the tables of loads
 	db, err := pebble.Open(s.dir, options)
 	if err != nil {
 		s.cache.Unref()
 		return err
 	}
-	s.db = db
+	s.db, s.options = db, options
 	return nil
 }
 
@@ -253,20 +255,25 @@ func (s *Store) wrapError(doing string, err error) error {
 }
 
 // Get returns a copy of the value; nil when there is none.
-func (s *Store) Get(partition int32, space Space, key []byte) ([]byte, error) {
-	return s.get(s.db, storeKey(partition, space, key))
+func (s *Store) Get(partition int32, space Space, key []byte) (copied []byte, err error) {
+	_, err = s.Read(partition, space, key, func(value []byte) error {
+		copied = append(make([]byte, 0, len(value)), value...)
+		return nil
+	})
+	return copied, err
 }
 
-func (s *Store) get(from pebble.Reader, key []byte) ([]byte, error) {
-	value, closer, err := from.Get(key)
+// Read calls f with the value, without copying it, and reports whether there is one. The value is valid until f
+// returns.
+func (s *Store) Read(partition int32, space Space, key []byte, f func(value []byte) error) (found bool, err error) {
+	value, closer, err := s.db.Get(storeKey(partition, space, key))
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
-		return nil, nil
+		return false, nil
 	case err != nil:
-		return nil, s.wrapError("read", err)
+		return false, s.wrapError("read", err)
 	}
-	copied := append(make([]byte, 0, len(value)), value...)
-	return copied, closer.Close()
+	return true, errors.Join(f(value), closer.Close())
 }
 
 // Offset returns the changelog offset that the partition's rows are at; ok is false when none is stored.
