@@ -132,7 +132,7 @@ func (c *Copy) topics(ctx context.Context, look lookUp) (pin, logID string, err 
 }
 
 // memory is less than that of a table: most writes are of new keys, and few requests read the history.
-var memory = localstore.Memory{Cache: 16 << 20, MemTable: 8 << 20}
+var memory = localstore.Settings{Cache: 16 << 20, MemTable: 8 << 20}
 
 // Open opens the store. A store with another pin is closed first, and wiped. logID is the id of the events topic.
 func (c *Copy) Open(pin, logID string) error {

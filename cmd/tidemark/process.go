@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -23,13 +21,9 @@ type processFlags struct {
 	InstanceID   string        `help:"Name of this instance, unique and the same after a restart: a restarted instance then gets its partitions back at once, not after the session timeout of 10 s." name:"instance-id" placeholder:"NAME"`
 	Guarantee    string        `help:"What consumers see after a crash: at_least_once may repeat outputs byte for byte; exactly_once publishes in transactions, shows each output once to read_committed consumers, and needs --instance-id." enum:"at_least_once,exactly_once" default:"at_least_once" placeholder:"NAME"`
 	AcceptNewLog bool          `help:"Start although the events topic was deleted and recreated."`
-	RowCacheMB   int64         `help:"Memory for rows that were used last, of each group, in MB (2^20 bytes). A row that is not in it is read from the local store." name:"row-cache-mb" default:"64" placeholder:"MB"`
+	RowCacheMB   int64         `help:"Memory for rows that were used last, of each group, in MB (2^20 bytes). A row that is not in it is read from the local store." name:"row-cache-mb" default:"128" placeholder:"MB"`
 	Epoch        time.Duration `help:"How long table rows are collected before they are published." default:"20ms" placeholder:"TIME"`
 }
-
-// processGCPercent is GOGC of process. Nearly all that it allocates is garbage at once, and what stays is small, so
-// memory is a fair price for fewer collections.
-const processGCPercent = 200
 
 // check refuses exactly_once without an instance id, which is part of the transactional id.
 func (f processFlags) check() error {
@@ -52,9 +46,6 @@ type processCommand struct {
 func (c *processCommand) Run(ctx context.Context, con console) error {
 	if err := c.check(); err != nil {
 		return err
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(processGCPercent)
 	}
 	return c.runRole(ctx, con, topology.Streams.ProcessRole, func(h *host) (groups []service, err error) {
 		h.serveDeadLetters()

@@ -46,8 +46,7 @@ var Mutants = map[string]Mutant{
 	// commits the largest mark.
 	"stock-group": {{
 		"kafka/epochs/consumer.go",
-		"type session struct{ sarama.ConsumerGroupSession }\n\nfunc (*session) MarkOffset(string, int32, int64, string)     {}\n",
-		"type session struct{ sarama.ConsumerGroupSession }\n\n",
+		"func (*session) MarkOffset(string, int32, int64, string)     {}\n", "",
 	}},
 	// It drops an event that it finds in the row, though its outputs may be lost.
 	"seen-return": rowsFirst,

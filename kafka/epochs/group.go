@@ -37,6 +37,9 @@ const (
 // Records whose effects are not acknowledged by then are processed again.
 const drainTimeout = 15 * time.Second
 
+// storeSettings leave the memory to the row cache: a cached block has a few rows that are used, and must be searched.
+var storeSettings = localstore.Settings{Cache: 32 << 20, MemTable: 32 << 20, Uncompressed: true}
+
 // NewGroup returns a group that does nothing until Run.
 func NewGroup(conf Config) *Group {
 	return &Group{conf: conf.withDefaults(), err: errors.New("not started")}
@@ -115,7 +118,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	if g.conf.Index != nil {
 		pin += indexLayout
 	}
-	store, err := localstore.Open(g.conf.Dir, pin, g.conf.Log)
+	store, err := localstore.OpenWith(g.conf.Dir, pin, g.conf.Log, storeSettings)
 	if err != nil {
 		return err
 	}

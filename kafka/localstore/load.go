@@ -63,7 +63,7 @@ func (p *Partition) Load(derive Derive) (*Load, error) {
 // loadMemory is what a load may keep in memory: an equal share of what the memtables may use. A load has a sorter of
 // rows and one of index entries.
 func (s *Store) loadMemory() int {
-	return int(s.memory.MemTable) * 2 / int(max(1, s.loads.Load()))
+	return int(s.use.MemTable) * 2 / int(max(1, s.loads.Load()))
 }
 
 // empty reports whether a partition has neither rows nor an offset.

@@ -127,7 +127,7 @@ func openForLoad(t *testing.T, dir string, memory int) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.memory.MemTable = uint64(memory)
+	s.use.MemTable = uint64(memory)
 	return s
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -36,7 +37,7 @@ type Store struct {
 	cache   *pebble.Cache
 	options *pebble.Options
 	log     *slog.Logger
-	memory  Memory
+	use     Settings
 	maxIdle time.Duration
 	now     func() time.Time
 	corrupt atomic.Bool // set once by the first sign of corruption
@@ -84,13 +85,13 @@ func wallClock() time.Time { return time.Now().Round(0) }
 // the topic that the rows come from ("cluster id/topic id"). A store with another pin, or one that cannot be read, is
 // wiped: everything in it can be recovered from the changelog. A folder with other content is an error.
 func Open(dir, pin string, log *slog.Logger) (*Store, error) {
-	return OpenWith(dir, pin, log, defaultMemory)
+	return OpenWith(dir, pin, log, defaultSettings)
 }
 
-// OpenWith is Open with other sizes.
-func OpenWith(dir, pin string, log *slog.Logger, memory Memory) (*Store, error) {
+// OpenWith is Open with other settings.
+func OpenWith(dir, pin string, log *slog.Logger, use Settings) (*Store, error) {
 	s := &Store{
-		dir: dir, log: log, memory: memory, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{},
+		dir: dir, log: log, use: use, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{},
 		finishing: make(chan struct{}, 2),
 	}
 	if err := s.acquire(); err != nil {
@@ -199,12 +200,12 @@ func unusable(err error) bool {
 }
 
 func (s *Store) open() error {
-	s.cache = s.memory.cache()
+	s.cache = s.use.cache()
 	options := &pebble.Options{
 		Cache:                       s.cache,
 		Lock:                        s.lock,
 		DisableWAL:                  true,
-		MemTableSize:                s.memory.MemTable,
+		MemTableSize:                s.use.MemTable,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
@@ -215,6 +216,9 @@ func (s *Store) open() error {
 	}
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		if s.use.Uncompressed {
+			options.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+		}
 	}
 	options.EnsureDefaults() // also for the tables of loads
 	db, err := pebble.Open(s.dir, options)

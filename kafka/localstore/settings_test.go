@@ -13,7 +13,8 @@ func TestSharedCacheFollowsTheMemoryLimit(t *testing.T) {
 			t.Errorf("limit %d: %d, want %d", limit, size, want)
 		}
 	}
-	a, b, own := openTestStore(t, t.TempDir(), "a"), openTestStore(t, t.TempDir(), "b"), Memory{Cache: 1 << 20}.cache()
+	a, b := openTestStore(t, t.TempDir(), "a"), openTestStore(t, t.TempDir(), "b")
+	own := Settings{Cache: 1 << 20}.cache()
 	defer own.Unref()
 	if a.cache != b.cache || a.cache == own {
 		t.Error("stores do not share the cache, or one with a size of its own does")

@@ -8,14 +8,16 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Memory is what a store uses at most, in bytes: Cache for blocks that were read, and four times MemTable for what is
-// not yet on the disk. A Cache of 0 is the one that all such stores of the process share.
-type Memory struct {
+// Settings say what a store uses. Its memory is at most, in bytes, Cache for blocks that were read, and four times
+// MemTable for what is not yet on the disk. A Cache of 0 is the one that all such stores of the process share.
+type Settings struct {
 	Cache    int64
 	MemTable uint64
+	// Uncompressed takes about twice the disk and less CPU: for rows that are written often.
+	Uncompressed bool
 }
 
-var defaultMemory = Memory{MemTable: 32 << 20}
+var defaultSettings = Settings{MemTable: 32 << 20}
 
 const (
 	defaultCache = 256 << 20
@@ -35,9 +37,9 @@ var sharedCache = sync.OnceValue(func() *pebble.Cache {
 })
 
 // cache returns the block cache of a store, which the store must unreference when it is closed.
-func (m Memory) cache() *pebble.Cache {
-	if m.Cache > 0 {
-		return pebble.NewCache(m.Cache)
+func (s Settings) cache() *pebble.Cache {
+	if s.Cache > 0 {
+		return pebble.NewCache(s.Cache)
 	}
 	shared := sharedCache()
 	shared.Ref()
