@@ -103,7 +103,7 @@ var Mutants = map[string]Mutant{
 	},
 	// It recovers tables to whatever end a leader answers, also one that was replaced.
 	"stale ends": {{
-		"kafka/epochs/epochs.go", "committed.TopicManager(e.conf.Cluster, e.minEnd)",
+		"kafka/epochs/progress.go", "committed.TopicManager(e.conf.Cluster, e.minEnd)",
 		"committed.TopicManager(e.conf.Cluster, committed.NoMinEnd)",
 	}},
 	// It commits offsets in a transaction without the generation of the group.

@@ -56,6 +56,7 @@
 //
 //	group.go         runs one attempt after the other
 //	recovery.go      fills the store from the changelog before the first record
+//	progress.go      says how much of that is done
 //	storage.go       goka's storage: the offset at which it recovers, and the end of a partition
 //	changelogend.go  the metadata of a commit (committed.ChangelogEnd)
 //	markers.go       commits past transaction markers at the end of an idle input

@@ -15,7 +15,6 @@ import (
 	"github.com/lovoo/goka/storage"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"tidemark/kafka/committed"
 	"tidemark/kafka/localstore"
 	"tidemark/kafka/producer"
 )
@@ -90,7 +89,7 @@ func (e *Epochs) options() []goka.ProcessorOption {
 		goka.WithStorageBuilder(e.storageBuilder),
 		goka.WithConsumerGroupBuilder(e.groupBuilder),
 		goka.WithUpdateCallback(e.applyRecovered),
-		goka.WithTopicManagerBuilder(committed.TopicManager(e.conf.Cluster, e.minEnd)),
+		goka.WithTopicManagerBuilder(e.topicManagerBuilder),
 	}
 }
 
@@ -171,6 +170,7 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 		go e.transactions.run()
 	}
 	go e.touchPartitions()
+	go e.logRecovery(e.closed)
 	return &noProducer{epochs: e}, nil
 }
 

@@ -23,6 +23,7 @@ type Group struct {
 
 	mu        sync.Mutex
 	processor *goka.Processor // nil between two attempts
+	epochs    *Epochs         // of the processor
 	err       error           // why the last attempt ended
 }
 
@@ -50,7 +51,7 @@ func NewGroup(conf Config) *Group {
 // error at once.
 func (g *Group) Run(ctx context.Context) error {
 	if err := g.conf.validate(); err != nil {
-		g.set(nil, err)
+		g.set(nil, nil, err)
 		return err
 	}
 	pauses := backoff.ExponentialBackOff{
@@ -60,7 +61,7 @@ func (g *Group) Run(ctx context.Context) error {
 	for {
 		if g.conf.Check != nil {
 			if err := g.conf.Check(ctx); err != nil {
-				g.set(nil, err)
+				g.set(nil, nil, err)
 				return err
 			}
 		}
@@ -77,7 +78,7 @@ func (g *Group) Run(ctx context.Context) error {
 			pauses.Reset()
 		}
 		pause := pauses.NextBackOff()
-		g.set(nil, err)
+		g.set(nil, nil, err)
 		g.conf.Metrics.restarted()
 		g.conf.Log.ErrorContext(ctx, "processor ended, it will be restarted",
 			"group", g.conf.Name, "pause", pause.String(), "error", err)
@@ -97,15 +98,18 @@ func (g *Group) Ready() error {
 	case g.processor == nil:
 		return fmt.Errorf("group %s is not running: %w", g.conf.Name, g.err)
 	case !g.processor.Recovered():
+		if progress := g.epochs.recoverySoFar(time.Now()); progress != "" {
+			return fmt.Errorf("group %s is recovering its table: %s", g.conf.Name, progress)
+		}
 		return fmt.Errorf("group %s is joining or recovering its table", g.conf.Name)
 	}
 	return nil
 }
 
-func (g *Group) set(p *goka.Processor, err error) {
+func (g *Group) set(p *goka.Processor, e *Epochs, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.processor, g.err = p, err
+	g.processor, g.epochs, g.err = p, e, err
 }
 
 // attempt runs one processor from its start to its end.
@@ -132,7 +136,7 @@ func (g *Group) attempt(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("build processor: %w", err)
 	}
-	g.set(processor, nil)
+	g.set(processor, epochs, nil)
 	stopping := context.AfterFunc(ctx, func() { time.AfterFunc(drainTimeout, func() { epochs.failAll(errClosed) }) })
 	defer stopping()
 	if err := processor.Run(ctx); err != nil {

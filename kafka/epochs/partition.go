@@ -40,9 +40,10 @@ type partitionEpochs struct {
 	pendingRewrites  map[string]bool // keys whose last changelog record is stale; also on the disk: see recovery.go
 	pendingChanged   map[string]bool // changes of pendingRewrites that are not on the disk
 	recoveredTo      int64           // offset of the last changelog record that was recovered
-	recoveredRecords int             // that are not on the disk yet
-	unacked          int             // outputs that are buffered, or sent and not acknowledged
-	bufferedBytes    int             // bytes of rows, and of those outputs
+	progress         recoveryProgress
+	recoveredRecords int // that are not on the disk yet
+	unacked          int // outputs that are buffered, or sent and not acknowledged
+	bufferedBytes    int // bytes of rows, and of those outputs
 	table, mirror    ownLog
 	changelogEnd     committed.ChangelogEnd
 	metadata         atomic.Value // string: the changelogEnd for the next commit

@@ -53,6 +53,7 @@ func (p *partitionEpochs) recover(key string, value []byte, offset int64, byOwne
 	p.mu.Lock()
 	p.recoveredTo = offset
 	p.recoveredRecords++
+	p.progress.note(offset)
 	full := p.recoveredRecords >= recoveryRecords || p.bufferedBytes >= recoveryBytes
 	p.mu.Unlock()
 	if full {

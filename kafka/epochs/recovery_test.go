@@ -217,6 +217,30 @@ func (e *epochTest) holdsRecovered(t *testing.T, seed uint64, rows map[string]st
 	}
 }
 
+// The progress counts the partitions that are not recovered.
+func TestRecoveryProgress(t *testing.T) {
+	store := openTestStore(t)
+	defer store.Close()
+	epochs, now := newEpochs(testConfig(), store, ""), time.Now()
+	if text := epochs.recoverySoFar(now); text != "" {
+		t.Errorf("without partitions: %s", text)
+	}
+	for number := range int32(3) {
+		e := recoveringTestOn(t, store)
+		epochs.byPartition[number] = e.partitionEpochs
+		e.progress = recoveryProgress{began: now.Add(-6 * time.Second), first: -1, end: 1100}
+		for offset := range int64(50) {
+			if err := e.recover("k", []byte("v a"), 100+2*offset, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e.recovered.Store(number == 2)
+	}
+	if got, want := epochs.recoverySoFar(now), "100 records of 2 partitions, 10 %, about 55 s left"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 // recovering is the context that goka passes to the update callback.
 type recovering struct {
 	goka.UpdateContext
