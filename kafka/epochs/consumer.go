@@ -132,9 +132,10 @@ func (h *sessionHandler) Setup(s sarama.ConsumerGroupSession) error {
 	return nil
 }
 
+// setSession sets the session, or nil after its end, and drops the inputs of the one before.
 func (e *Epochs) setSession(s *session) {
 	e.mu.Lock()
-	e.session = s
+	e.session, e.inputs = s, make(map[partitionID]*input)
 	e.mu.Unlock()
 	switch {
 	case e.txnProducer == nil:
@@ -162,6 +163,7 @@ func (h *sessionHandler) Cleanup(sarama.ConsumerGroupSession) error {
 func (h *sessionHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
 	if p := h.epochs.partition(c.Partition()); p != nil && s.Context().Err() == nil {
 		p.started.Do(func() { h.epochs.startPartition(p) })
+		p.noteInput(c.Topic(), c.InitialOffset())
 	}
 	input := h.epochs.openInput(partitionID{c.Topic(), c.Partition()}, c.InitialOffset())
 	ready := &preparedClaim{ConsumerGroupClaim: c, messages: make(chan *sarama.ConsumerMessage, prefetchRecords)}

@@ -75,6 +75,9 @@ func (c *gatedContext) set(value any, options []goka.ContextOption) error {
 	if err != nil {
 		return err
 	}
+	if row == nil { // it would delete
+		return errNilRow
+	}
 	return c.epochs.set(c.Key(), row, value)
 }
 
@@ -114,7 +117,7 @@ func (c *gatedContext) emit(topic, key string, value any, headers goka.Headers) 
 }
 
 var (
-	errNilRow   = errors.New("a nil is no row; Delete removes a row")
+	errNilRow   = errors.New("a nil, or what is encoded as nil, is no row; Delete removes a row")
 	errNoOutput = errors.New("the graph has no goka.Output of this topic")
 	errOptions  = errors.New("goka's context options are not supported; epochs.Emit takes headers")
 	errDelete   = errors.New(

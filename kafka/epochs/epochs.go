@@ -100,12 +100,12 @@ func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 	return func(ctx goka.Context, message any) {
 		input, p := e.inputOf(ctx), e.partition(ctx.Partition())
 		if input == nil || p == nil {
-			e.reject(ctx, fmt.Errorf("partition %d: %w", ctx.Partition(), errClosed))
+			e.reject(ctx, p, fmt.Errorf("partition %d: %w", ctx.Partition(), errClosed))
 			return
 		}
 		prepared, found := input.take(ctx.Offset())
 		if !found {
-			e.reject(ctx, fmt.Errorf("%s/%d: no record was prepared for offset %d", ctx.Topic(), ctx.Partition(),
+			e.reject(ctx, p, fmt.Errorf("%s/%d: no record was prepared for offset %d", ctx.Topic(), ctx.Partition(),
 				ctx.Offset()))
 			return
 		}
@@ -113,7 +113,7 @@ func (e *Epochs) Callback(callback goka.ProcessCallback) goka.ProcessCallback {
 			message = prepared
 		}
 		if err := e.run(callback, ctx, p, message); err != nil {
-			e.reject(ctx, err)
+			e.reject(ctx, p, err)
 			return
 		}
 		input.callbackReturned(ctx.Offset())
@@ -141,9 +141,12 @@ func (e *Epochs) run(callback goka.ProcessCallback, ctx goka.Context, p *partiti
 	return nil
 }
 
-// reject ends the processor before the record's callback. Nothing from this record on may be committed.
-func (e *Epochs) reject(ctx goka.Context, err error) {
-	if e.transactions != nil {
+// reject ends the processor before the record's callback. Nothing from this record on may be committed, and goka may
+// call the next one. p is nil when the partition is closed.
+func (e *Epochs) reject(ctx goka.Context, p *partitionEpochs, err error) {
+	if p != nil {
+		p.fail(err)
+	} else if e.transactions != nil {
 		e.transactions.fail(err)
 	}
 	ctx.DeferCommit()(err)
@@ -206,6 +209,11 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 		return nil, fmt.Errorf("epochs store the table %s, not %s: joins and lookups need another storage",
 			e.conf.Table, topic)
 	}
+	if e.transactions != nil {
+		if err := e.transactions.failure(); err != nil { // of an earlier session: nothing would be published
+			return nil, err
+		}
+	}
 	store, err := e.store.Partition(partition)
 	if err != nil {
 		return nil, err
@@ -217,7 +225,6 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	if err := p.loadPendingRewrites(); err != nil {
 		return nil, err
 	}
-	go p.fillKeys()
 	e.mu.Lock()
 	session := e.session
 	e.mu.Unlock()
@@ -232,11 +239,7 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	e.byPartition[partition] = p
 	e.shareCache()
 	e.mu.Unlock()
-	if e.transactions != nil {
-		if err := e.transactions.failure(); err != nil {
-			p.fail(err)
-		}
-	}
+	go p.fillKeys()
 	return &epochStorage{Partition: store, epochs: e, partition: p}, nil
 }
 

@@ -121,15 +121,12 @@ func (g *guard) check(ctx context.Context, admin *kadm.Client, topic guardedTopi
 		return nil
 	}
 	ends, err := admin.ListEndOffsets(ctx, topic.name)
-	if err == nil {
-		err = ends.Error()
-	}
 	if err != nil {
 		return g.explained(topic.name, fmt.Errorf("look up the end of %s: %w", topic.name, err))
 	}
 	var scans []*foreignScan
 	ends.Each(func(end kadm.ListedOffset) {
-		if p := owned[end.Partition]; p != nil {
+		if p := owned[end.Partition]; p != nil && end.Err == nil { // a partition with an error is checked later
 			if s := startScan(p, topic, end.Offset); s != nil {
 				scans = append(scans, s)
 			}
@@ -138,7 +135,13 @@ func (g *guard) check(ctx context.Context, admin *kadm.Client, topic guardedTopi
 	for _, s := range scans {
 		defer s.close()
 	}
-	return g.scan(ctx, topic.name, scans)
+	if err := g.scan(ctx, topic.name, scans); err != nil {
+		return err
+	}
+	if err := ends.Error(); err != nil {
+		return g.explained(topic.name, fmt.Errorf("look up the end of %s: %w", topic.name, err))
+	}
+	return nil
 }
 
 func (g *guard) scan(ctx context.Context, topic string, scans []*foreignScan) error {

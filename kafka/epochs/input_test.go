@@ -1,6 +1,11 @@
 package epochs
 
-import "testing"
+import (
+	"errors"
+	"testing"
+
+	"github.com/lovoo/goka"
+)
 
 // A callback gets what was prepared for its record, whatever offsets are missing.
 func TestInputPassesWhatWasPrepared(t *testing.T) {
@@ -53,5 +58,50 @@ func TestInputSkipsOnlyWithoutNewRecords(t *testing.T) {
 	}
 	if next, idle := i.position(); !idle || next != 9 {
 		t.Errorf("at %d, %t; want 9, idle", next, idle)
+	}
+}
+
+// An inputContext is goka's for a record of the input.
+type inputContext struct {
+	gokaContext
+	offset int64
+	ended  error
+}
+
+func (*inputContext) Topic() goka.Stream         { return "in" }
+func (*inputContext) Partition() int32           { return 0 }
+func (c *inputContext) Offset() int64            { return c.offset }
+func (c *inputContext) DeferCommit() func(error) { return func(err error) { c.ended = err } }
+
+// goka may call the record after one that was rejected. Its offset must not be committed.
+func TestNothingIsPublishedAfterARejectedRecord(t *testing.T) {
+	e := newEpochTest(t)
+	epochs := newEpochs(e.conf, e.store, "")
+	epochs.byPartition[0] = e.partitionEpochs
+	input := epochs.openInput(partitionID{"in", 0}, 3)
+	called := 0
+	callback := epochs.Callback(func(goka.Context, any) { called++ })
+	input.put(4, 0, nil) // not 3
+	for _, offset := range []int64{3, 4} {
+		ctx := &inputContext{offset: offset}
+		if callback(ctx, nil); ctx.ended == nil {
+			t.Errorf("offset %d is not rejected", offset)
+		}
+	}
+	if called > 0 || e.failure() == nil {
+		t.Errorf("%d callbacks; the partition has failed: %v", called, e.failure())
+	}
+	e.wire.quiet(t)
+	e.uncommitted(t)
+}
+
+// What a session has read says nothing about the partitions of the next one.
+func TestInputsEndWithTheirSession(t *testing.T) {
+	epochs := newEpochs(testConfig(), nil, "")
+	epochs.openInput(partitionID{"in", 0}, 3)
+	epochs.setSession(nil)
+	ctx := &inputContext{offset: 3}
+	if epochs.Callback(func(goka.Context, any) {})(ctx, nil); !errors.Is(ctx.ended, errClosed) {
+		t.Errorf("rejected with %v", ctx.ended)
 	}
 }

@@ -58,7 +58,7 @@ func (e *Epochs) skipMarkers(ctx context.Context, topic string, partitions []int
 		i := idleInput{input: e.inputs[partitionID{topic, partition}], of: e.byPartition[partition]}
 		e.mu.RUnlock()
 		end, found := listed.Lookup(topic, partition)
-		if i.input == nil || i.of == nil || !found || end.Err != nil {
+		if i.input == nil || i.of == nil || !i.of.recovered.Load() || !found || end.Err != nil {
 			continue
 		}
 		i.end = end.Offset

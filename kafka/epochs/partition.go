@@ -45,6 +45,7 @@ type partitionEpochs struct {
 	unacked          int // outputs that are buffered, or sent and not acknowledged
 	bufferedBytes    int // bytes of rows, and of those outputs
 	table, mirror    ownLog
+	committedOffsets map[string]int64 // by input topic: see noteInput
 	changelogEnd     committed.ChangelogEnd
 	metadata         atomic.Value // string: the changelogEnd for the next commit
 	err              error        // the first failure; nothing is published after it
@@ -81,7 +82,7 @@ type epoch struct {
 
 	records []*kgo.Record // outputs that are not sent yet
 
-	foreignFrom int64 // when it was closed: see ownLog.foreignFrom
+	foreignFrom int64 // the foreign changelog records below it are rewritten, in this epoch or before
 	recovery    bool  // it has rows that are published already: see recover
 }
 
@@ -102,8 +103,8 @@ type row struct {
 func newPartitionEpochs(conf Config, store *localstore.Partition) *partitionEpochs {
 	p := &partitionEpochs{
 		conf: conf, store: store, overlay: make(map[string]*row), pendingRewrites: make(map[string]bool),
-		pendingChanged: make(map[string]bool),
-		keys:           newKeyFilter(), table: ownLog{next: -1}, mirror: ownLog{next: -1},
+		pendingChanged: make(map[string]bool), committedOffsets: make(map[string]int64),
+		keys: newKeyFilter(), table: ownLog{next: -1}, mirror: ownLog{next: -1},
 		onFailure: func(error) {}, failed: make(chan struct{}), keysKnown: make(chan struct{}),
 	}
 	p.open = p.newEpoch()
@@ -151,6 +152,16 @@ func (p *partitionEpochs) callbackReturned(topic string, offset int64) {
 	p.open.nextOffsets[topic] = offset + 1
 	p.mu.Unlock()
 	p.publisher.wake()
+}
+
+// noteInput notes the committed offset of an input, if it is known. A transaction that has only rows adds it again,
+// because a transaction without offsets is not fenced.
+func (p *partitionEpochs) noteInput(topic string, offset int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if offset >= 0 {
+		p.committedOffsets[topic] = max(offset, p.committedOffsets[topic])
+	}
 }
 
 // output adds an output to the open epoch. The gate is locked.

@@ -51,7 +51,7 @@ func (r *recoveryProgress) note(offset int64) {
 	r.records++
 }
 
-// recoverySoFar describes how much of the changelogs is read, of the partitions that are not recovered; empty when there
+// recoverySoFar describes how much of the changelogs of the partitions that are not recovered is read; empty when there
 // are none.
 func (e *Epochs) recoverySoFar(now time.Time) string {
 	var total recoveryProgress

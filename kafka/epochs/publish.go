@@ -186,12 +186,14 @@ func (l *pipeline) sendRows(e *epoch) (ackedRange, error) {
 // ownerHeader marks a null that a callback's delete wrote. A null without it deletes nothing: see hasOwnerHeader.
 const ownerHeader = "epochs-owner"
 
-// tableRecords returns the records of the epoch's rows, and notes that they are sent.
+// tableRecords returns the records of the epoch's rows, and notes that they are sent. Foreign records that were found
+// since the epoch was closed are rewritten in a later one.
 func (p *partitionEpochs) tableRecords(e *epoch) []*kgo.Record {
 	batch := make([]kgo.Record, len(e.rows))
 	records := make([]*kgo.Record, len(e.rows))
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	e.foreignFrom = min(e.foreignFrom, p.table.foreignFrom())
 	for i, r := range e.rows {
 		batch[i] = kgo.Record{Topic: p.conf.Table, Partition: p.store.Number(), Key: []byte(r.key), Value: r.value}
 		if r.value == nil {

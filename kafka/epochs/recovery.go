@@ -183,16 +183,22 @@ func (p *partitionEpochs) writePendingRewrites() error {
 	p.mu.Lock()
 	keys := slices.Sorted(maps.Keys(p.pendingRewrites))
 	p.mu.Unlock()
-	p.gate.Lock()
-	defer p.gate.Unlock()
 	for _, key := range keys {
-		row, err := p.current(key)
-		if err != nil {
-			return err
-		}
-		if err := p.rewrite(key, row.value); err != nil {
+		if err := p.writePendingRewrite(key); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (p *partitionEpochs) writePendingRewrite(key string) error {
+	if err := p.enter(); err != nil {
+		return err
+	}
+	defer p.gate.Unlock()
+	row, err := p.current(key)
+	if err != nil {
+		return err
+	}
+	return p.rewrite(key, row.value)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -55,6 +56,9 @@ type transactions struct {
 
 // A txnProducer is a transactional producer, as transactions need it.
 type txnProducer interface {
+	// bind binds the following calls to the current session of the group, so that offsets of its partitions are not
+	// committed in a later one.
+	bind()
 	// begin begins a transaction.
 	begin() error
 	// send is a sender.
@@ -135,10 +139,9 @@ func (t *transactions) close() {
 
 // A closedEpoch is the epoch of a partition in a transaction.
 type closedEpoch struct {
-	partition   *partitionEpochs
-	epoch       *epoch
-	lastRow     int64 // changelog offset of its newest row
-	foreignFrom int64 // the foreign changelog records below it are rewritten, in this epoch or before
+	partition *partitionEpochs
+	epoch     *epoch
+	lastRow   int64 // changelog offset of its newest row
 }
 
 func (c *closedEpoch) outputAcked(r *kgo.Record) {
@@ -151,7 +154,7 @@ func (c *closedEpoch) outputAcked(r *kgo.Record) {
 
 func (c *closedEpoch) rowAcked(r *kgo.Record) {
 	c.lastRow = max(c.lastRow, r.Offset)
-	c.foreignFrom = min(c.foreignFrom, c.partition.rowAcked(r))
+	c.epoch.foreignFrom = min(c.epoch.foreignFrom, c.partition.rowAcked(r))
 }
 
 // flush publishes the effects of all callbacks so far, and returns when they are committed and on the disk, or it has
@@ -159,6 +162,7 @@ func (c *closedEpoch) rowAcked(r *kgo.Record) {
 func (t *transactions) flush() {
 	t.round.Lock()
 	defer t.round.Unlock()
+	t.producer.bind()
 	batch := t.closeEpochs()
 	if len(batch) == 0 {
 		return
@@ -172,6 +176,9 @@ func (t *transactions) flush() {
 	for _, c := range batch {
 		rows += len(c.epoch.rows)
 		c.partition.transactionCommitted(c.epoch)
+		for topic, next := range c.epoch.nextOffsets {
+			c.partition.noteInput(topic, next)
+		}
 	}
 	t.metrics.published(rows, time.Since(begin))
 }
@@ -202,7 +209,7 @@ func (t *transactions) closeEpochs() []*closedEpoch {
 	var batch []*closedEpoch
 	for _, p := range partitions {
 		if e := p.swap(); e != nil {
-			batch = append(batch, &closedEpoch{partition: p, epoch: e, foreignFrom: e.foreignFrom})
+			batch = append(batch, &closedEpoch{partition: p, epoch: e})
 		}
 	}
 	return batch
@@ -249,7 +256,7 @@ func (t *transactions) store(batch []*closedEpoch) error {
 		if fenced { // without offsets a zombie is not fenced: see nextStoreOffset
 			// Not always that of the last row: a foreign record before it may not be handled yet, and the next start
 			// must recover it.
-			offset = max(stored, min(c.lastRow, c.foreignFrom-1))
+			offset = max(stored, min(c.lastRow, c.epoch.foreignFrom-1))
 		}
 		if err := c.partition.storeRows(c.epoch, offset); err != nil {
 			return err
@@ -304,7 +311,7 @@ func (t *transactions) write(ctx context.Context, batch []*closedEpoch) error {
 func inputOffsets(batch []*closedEpoch) map[partitionID]inputOffset {
 	next := map[partitionID]inputOffset{}
 	for _, c := range batch {
-		for topic, offset := range c.epoch.nextOffsets {
+		for topic, offset := range c.offsets() {
 			next[partitionID{topic, c.partition.store.Number()}] = inputOffset{
 				offset,
 				c.partition.metadata.Load().(string),
@@ -312,6 +319,16 @@ func inputOffsets(batch []*closedEpoch) map[partitionID]inputOffset {
 		}
 	}
 	return next
+}
+
+// offsets returns the offsets to commit with the epoch; if it has only rows, those that are committed: see noteInput.
+func (c *closedEpoch) offsets() map[string]int64 {
+	if len(c.epoch.nextOffsets) > 0 || len(c.epoch.rows) == 0 {
+		return c.epoch.nextOffsets
+	}
+	c.partition.mu.Lock()
+	defer c.partition.mu.Unlock()
+	return maps.Clone(c.partition.committedOffsets)
 }
 
 // pendingAcks waits for the acknowledgements of one transaction's records.

@@ -25,7 +25,7 @@ type kafkaTxnProducer struct {
 	transactionalID string
 	instance        string
 	session         atomic.Pointer[groupMember] // nil between two sessions
-	openedIn        *groupMember                // the session of the open transaction
+	bound           *groupMember                // the session that bind was called in
 }
 
 // A groupMember is this instance's membership during one session of the consumer group.
@@ -76,8 +76,10 @@ func openTxnProducer(conf Config, open opener, more ...kgo.Opt) (*kafkaTxnProduc
 // TransactionalID returns the transactional id of an instance of a group.
 func TransactionalID(group, instance string) string { return group + "-" + instance }
 
+func (p *kafkaTxnProducer) bind() { p.bound = p.session.Load() }
+
 func (p *kafkaTxnProducer) begin() error {
-	if p.openedIn = p.session.Load(); p.openedIn == nil {
+	if p.bound == nil {
 		return errClosed
 	}
 	return p.client.BeginTransaction()
@@ -107,7 +109,7 @@ func (p *kafkaTxnProducer) end(ctx context.Context, commit bool) error {
 }
 
 func (p *kafkaTxnProducer) addOffsets(ctx context.Context, next map[partitionID]inputOffset) error {
-	m := p.openedIn // not a later session, whose partitions may differ
+	m := p.bound
 	producer, epoch, err := p.client.ProducerID(ctx)
 	if err != nil {
 		return fmt.Errorf("transaction of %s: %w", p.transactionalID, err)
@@ -163,7 +165,7 @@ func (p *kafkaTxnProducer) addGroup(ctx context.Context, producer int64, epoch i
 
 // commitOffsets commits outside a transaction. The generation fences a former member.
 func (p *kafkaTxnProducer) commitOffsets(ctx context.Context, next map[partitionID]inputOffset) error {
-	m := p.session.Load()
+	m := p.bound
 	switch {
 	case m == nil:
 		return errClosed

@@ -49,6 +49,7 @@ func (x *ledgerTest) open(t *testing.T, m *groupMember) *kafkaTxnProducer {
 	}
 	t.Cleanup(l.client.Close)
 	l.session.Store(m)
+	l.bind()
 	return l
 }
 
