@@ -64,7 +64,7 @@ func parse(args []string) (o options, err error) {
 	flags.Uint64Var(&o.seed, "seed", 0, "seed of history and faults; 0 chooses one")
 	flags.IntVar(&o.events, "events", 0, "events that are sent; 0 for the form's own number")
 	flags.Float64Var(&o.scale, "scale", 1, "share of the long form's faults")
-	flags.BoolVar(&o.short, "short", false, "the form that CI runs: 40,000 events, a dozen faults")
+	flags.BoolVar(&o.short, "short", false, "the form that CI runs: 60,000 events, a dozen faults")
 	flags.DurationVar(&o.enough, "enough", 0, "begin no more deliveries after this time, once all faults are done; 0 "+
 		"for the form's own, which is to send all in the long one")
 	flags.IntVar(&o.base, "base", 19090, "first port of the brokers")
@@ -109,7 +109,7 @@ func parse(args []string) (o options, err error) {
 	if o.events == 0 {
 		o.events = 2_000_000
 		if o.short {
-			o.events = 40_000
+			o.events = 60_000
 		}
 	}
 	if o.enough == 0 && o.short {
