@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // A Load fills an empty partition from the beginning of its changelog, without a read of the store for each record.
@@ -21,6 +22,7 @@ type Load struct {
 	partition int32
 	derive    Derive
 	dir       string
+	begun     time.Time
 	rows      sorter
 	offset    int64 // of the last record; -1 before the first
 	records   int64
@@ -49,7 +51,7 @@ func (p *Partition) Load(derive Derive) (*Load, error) {
 		return nil, err
 	}
 	l := &Load{
-		store: s, partition: p.number, derive: derive, offset: -1,
+		store: s, partition: p.number, derive: derive, offset: -1, begun: s.now(),
 		dir: filepath.Join(s.dir, loadDir, fmt.Sprint(p.number)),
 	}
 	if err := errors.Join(os.RemoveAll(l.dir), os.MkdirAll(l.dir, 0o755)); err != nil {
@@ -148,7 +150,8 @@ func (l *Load) finish(ctx context.Context) error {
 	return l.store.db.Ingest(ctx, out.files)
 }
 
-// write writes all of the partition in the order of the keys of the database: rows, index entries, offset.
+// write writes all of the partition in the order of the keys of the database: rows, index entries, offset, and when it
+// was up to date. That time is of the beginning: the changelog may be longer than what was loaded.
 func (l *Load) write(ctx context.Context, out *tableWriter) error {
 	index := sorter{dir: filepath.Join(l.dir, "index"), limit: l.store.loadMemory}
 	if err := os.Mkdir(index.dir, 0o755); err != nil {
@@ -176,7 +179,14 @@ func (l *Load) write(ctx context.Context, out *tableWriter) error {
 	}); err != nil {
 		return err
 	}
-	return out.add(storeKey(l.partition, spaceOffset, nil), offsetBytes(l.offset))
+	if err := out.add(storeKey(l.partition, spaceOffset, nil), offsetBytes(l.offset)); err != nil {
+		return err
+	}
+	// Store.Partition has set this key: the table that has it too does not go to the last level, so it has nothing else.
+	if err := out.close(); err != nil {
+		return err
+	}
+	return out.add(storeKey(l.partition, spaceUpToDate, nil), timeBytes(l.begun))
 }
 
 // Discard ends the load. The partition stays as it is.

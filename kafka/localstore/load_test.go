@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -267,6 +268,39 @@ func TestLoadOnlyOfAnEmptyPartition(t *testing.T) {
 	}
 	if l, err := p.Load(testIndex); l != nil || err != nil {
 		t.Error(l, err)
+	}
+}
+
+// TestLoadSurvivesAKill opens a copy of the files as they are when Finish has returned.
+func TestLoadSurvivesAKill(t *testing.T) {
+	dir, killed := t.TempDir(), t.TempDir()
+	s := openForLoad(t, dir, 1<<20)
+	defer s.Close()
+	l := beginLoad(t, s, 1)
+	changes := randomChanges(rand.New(rand.NewPCG(5, 6)), 500)
+	if err := errors.Join(addAll(l, changes), l.Finish(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.db.Metrics().Levels[lastLevel].TablesCount; n != 1 {
+		t.Errorf("the last level has %d tables", n)
+	}
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	copied := openForLoad(t, killed, 1<<20)
+	defer copied.Close()
+	if _, err := copied.Partition(1); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(dump(t, s, 1), dump(t, copied, 1)); diff != "" {
+		t.Error(diff)
+	}
+	if found := dump(t, copied, 1); len(found) < 100 {
+		t.Errorf("there are %d keys", len(found))
+	}
+	copied.now = func() time.Time { return wallClock().Add(copied.maxIdle) } // the time of the load is known as well
+	if _, err := copied.Partition(1); err != nil || len(dump(t, copied, 1)) > 0 {
+		t.Errorf("a partition that was not up to date for a day is kept (%v)", err)
 	}
 }
 
