@@ -89,9 +89,6 @@ func (p *partitionStorage) GetOffset(none int64) (int64, error) {
 	return p.load.Offset(), nil
 }
 
-// SetOffset does nothing: apply stores the offset with each record.
-func (p *partitionStorage) SetOffset(int64) error { return nil }
-
 // MarkRecovered is called by goka once the changelog is read to its end. It is also called when the view ends before;
 // then the load is discarded.
 func (p *partitionStorage) MarkRecovered() error {
