@@ -90,7 +90,8 @@ func (p *partitionStorage) GetOffset(none int64) (int64, error) {
 }
 
 // MarkRecovered is called by goka once the changelog is read to its end. It is also called when the view ends before;
-// then the load is discarded.
+// then the load is discarded. And it is called when sarama closes the channel of a partition early: then what was read
+// is loaded, and the rest is applied record by record.
 func (p *partitionStorage) MarkRecovered() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
