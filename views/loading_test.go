@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -336,4 +337,25 @@ func TestLoadThatCannotBeFinished(t *testing.T) {
 	if next, _ := f.table.frontiers[0].offsets(); next != 2 || !f.table.completePartition(0) {
 		t.Errorf("read up to %d", next)
 	}
+}
+
+// TestProgressIsLogged has no line before the first record.
+func TestProgressIsLogged(t *testing.T) {
+	f := newFailing(t)
+	synctest.Test(t, func(t *testing.T) {
+		go f.table.logProgress(t.Context())
+		time.Sleep(logProgressEvery + time.Second)
+		synctest.Wait()
+		if f.logged.Len() > 0 {
+			t.Errorf("nothing is read, and the log has %s", f.logged)
+		}
+		if err := f.apply(0, f.key(), nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(logProgressEvery)
+		synctest.Wait()
+		if !strings.Contains(f.logged.String(), "records=1 share=0.500") {
+			t.Errorf("the log has %q", f.logged)
+		}
+	})
 }

@@ -124,7 +124,10 @@ func (l *Load) finish(ctx context.Context) error {
 	if err := out.close(); err != nil {
 		return err
 	}
-	return l.store.db.Ingest(ctx, out.files)
+	if err := l.store.db.Ingest(ctx, out.files); err != nil {
+		return l.store.wrapError("ingest", err)
+	}
+	return nil
 }
 
 // write writes all of the partition in the order of the keys of the database: rows, index entries, offset, and when it
