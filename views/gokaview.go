@@ -211,7 +211,6 @@ func (t *table) openPartition(partition int32) (opened *localstore.Partition, er
 			next = offset + 1
 		}
 		t.frontiers[partition].open(next)
-		t.partitions[partition].reading.begin()
 		if next < before && next == 0 { // localstore wiped it, since it was idle for too long
 			t.generation.Add(1)
 		}

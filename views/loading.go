@@ -33,22 +33,32 @@ func (t *table) newStorage(ctx context.Context, partition int32) (*partitionStor
 }
 
 func (p *partitionStorage) beginLoad() (err error) {
+	p.table.partitions[p.number].reading.begin()
 	p.load, err = p.Load(p.table.kind.derive)
 	return err
 }
 
-// apply is called for each record of the changelog.
-func (p *partitionStorage) apply(offset int64, key string, value []byte) error {
-	p.table.partitions[p.number].reading.noteRead(offset)
+// apply is called for each record of the changelog. After an error goka asks for the offset, and reads from there.
+func (p *partitionStorage) apply(offset int64, key string, value []byte) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.load == nil {
-		return p.table.update(p.number, offset, key, value)
+		err = p.table.update(p.number, offset, key, value)
+	} else if err = p.table.addTo(p.load, p.number, offset, key, value); err != nil {
+		err = errors.Join(err, p.load.Discard(), p.beginLoad())
 	}
-	if err := p.table.addTo(p.load, p.number, offset, key, value); err != nil {
-		return errors.Join(err, p.load.Discard(), p.beginLoad()) // goka asks for the offset, and reads from there
+	if err != nil {
+		p.warn("a record of the table could not be applied, it will be read again", err, "offset", offset)
+		return err
 	}
+	p.table.partitions[p.number].reading.noteRead(offset)
 	return nil
+}
+
+// warn logs an error that is returned to goka, which logs it for debugging only and tries again.
+func (p *partitionStorage) warn(text string, err error, args ...any) {
+	p.table.log.WarnContext(p.ctx, text,
+		append([]any{"topic", p.table.topic.Name, "partition", p.number, "error", err}, args...)...)
 }
 
 // addTo adds a record to a load, with the effect that update has.
@@ -79,11 +89,9 @@ func (p *partitionStorage) GetOffset(none int64) (int64, error) {
 	return p.load.Offset(), nil
 }
 
-// SetOffset does nothing: apply stores the offset with each record.
-func (p *partitionStorage) SetOffset(int64) error { return nil }
-
 // MarkRecovered is called by goka once the changelog is read to its end. It is also called when the view ends before;
-// then the load is discarded.
+// then the load is discarded. And it is called when sarama closes the channel of a partition early: then what was read
+// is loaded, and the rest is applied record by record.
 func (p *partitionStorage) MarkRecovered() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,6 +106,7 @@ func (p *partitionStorage) MarkRecovered() error {
 	if err := load.Finish(p.ctx); err != nil {
 		if p.ctx.Err() == nil {
 			err = errors.Join(err, p.beginLoad())
+			p.warn("the load of a partition failed, it starts over", err)
 		}
 		return fmt.Errorf("load %s/%d: %w", t.topic.Name, p.number, err)
 	}

@@ -1,12 +1,17 @@
 package views
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -222,4 +227,135 @@ func TestInterruptedLoadIsNotAnsweredFrom(t *testing.T) {
 	if w := f.get("/v1/workspaces/ws/files/a"); w.Code != 200 || f.Ready() != nil {
 		t.Errorf("%d %s, ready %v", w.Code, w.Body, f.Ready())
 	}
+}
+
+// A failing is a view of one partition whose storage fails.
+type failing struct {
+	*partitionStorage
+	fixture *fixture
+	logged  *bytes.Buffer
+	fail    error // of a load that is finished
+}
+
+func newFailing(t *testing.T) *failing {
+	t.Helper()
+	f := newFixture(t)
+	f.now.filesEnd[0] = 2
+	f.poll()
+	f.Server.files.generation.Add(1) // a new copy
+	logged := &bytes.Buffer{}
+	f.Server.files.log = slog.New(slog.NewTextHandler(logged, nil))
+	f.Server.files.kind.version = func(string, []byte) (int64, applied) { return 0, applied{} }
+	failing := &failing{fixture: f, logged: logged}
+	f.Server.files.kind.derive = func(localstore.Row, localstore.Put) error { return failing.fail }
+	var err error
+	if failing.partitionStorage, err = f.Server.files.newStorage(t.Context(), 0); err != nil || failing.load == nil {
+		t.Fatal(failing.load, err)
+	}
+	return failing
+}
+
+// key is in partition 0.
+func (f *failing) key() string {
+	for i := 0; ; i++ {
+		if key := fmt.Sprint("ws/", i); kafka.FilePartition([]byte(key), 4) == 0 {
+			return key
+		}
+	}
+}
+
+// readsFromTheBeginning checks what goka and a client see after a load was discarded.
+func (f *failing) readsFromTheBeginning(t *testing.T) {
+	t.Helper()
+	if offset, err := f.GetOffset(-3); f.load == nil || offset != -3 || err != nil {
+		t.Errorf("load %v: goka would go on after offset %d: %v", f.load, offset, err)
+	}
+	if err := f.fixture.Ready(); err == nil || !strings.Contains(err.Error(), "0 records, 0 %") {
+		t.Errorf("/readyz says %v", err)
+	}
+	if !strings.Contains(f.logged.String(), "level=WARN") {
+		t.Errorf("the log has %q", f.logged)
+	}
+}
+
+// TestRecordThatCannotBeApplied has a view replaced: goka tries the same record again and again.
+func TestRecordThatCannotBeApplied(t *testing.T) {
+	f := newFailing(t)
+	if err := f.MarkRecovered(); err != nil {
+		t.Fatal(err)
+	}
+	full := errors.New("no space left")
+	table := f.fixture.Server.files
+	table.kind.apply = func(*localstore.Writer, int64, string, []byte) (applied, error) { return applied{}, full }
+	now := time.Now()
+	for wait := time.Duration(0); wait <= stallAfter; wait += time.Second {
+		if err := f.apply(0, f.key(), nil); !errors.Is(err, full) {
+			t.Fatal(err)
+		}
+		table.observe(0, 2, now.Add(wait))
+	}
+	if len(table.restart) == 0 {
+		t.Error("the view is not replaced")
+	}
+	if !strings.Contains(f.logged.String(), "level=WARN") || !strings.Contains(f.logged.String(), full.Error()) {
+		t.Errorf("the log has %q", f.logged)
+	}
+}
+
+// TestRecordThatCannotBeLoaded removes the folder of the load before it needs it.
+func TestRecordThatCannotBeLoaded(t *testing.T) {
+	f := newFailing(t)
+	if err := os.RemoveAll(filepath.Join(f.fixture.conf.Dir, f.table.name, "load")); err != nil {
+		t.Fatal(err)
+	}
+	large := make([]byte, 40<<20) // two do not fit into memory
+	if err := f.apply(0, f.key(), large); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.apply(1, f.key(), large); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	f.readsFromTheBeginning(t)
+}
+
+func TestLoadThatCannotBeFinished(t *testing.T) {
+	f := newFailing(t)
+	full := errors.New("no space left")
+	f.fail = full
+	read := func() error {
+		return errors.Join(f.apply(0, f.key(), nil), f.apply(1, f.key(), nil), f.MarkRecovered())
+	}
+	if err := read(); !errors.Is(err, full) {
+		t.Fatal(err)
+	}
+	f.readsFromTheBeginning(t)
+	f.fail = nil
+	if err := read(); err != nil {
+		t.Error(err)
+	}
+	f.fixture.poll()
+	if next, _ := f.table.frontiers[0].offsets(); next != 2 || !f.table.completePartition(0) {
+		t.Errorf("read up to %d", next)
+	}
+}
+
+// TestProgressIsLogged has no line before the first record.
+func TestProgressIsLogged(t *testing.T) {
+	f := newFailing(t)
+	synctest.Test(t, func(t *testing.T) {
+		go f.table.logProgress(t.Context())
+		time.Sleep(logProgressEvery + time.Second)
+		synctest.Wait()
+		if f.logged.Len() > 0 {
+			t.Errorf("nothing is read, and the log has %s", f.logged)
+		}
+		if err := f.apply(0, f.key(), nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(logProgressEvery)
+		synctest.Wait()
+		if !strings.Contains(f.logged.String(), "records=1 share=0.500") {
+			t.Errorf("the log has %q", f.logged)
+		}
+	})
 }

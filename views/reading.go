@@ -85,6 +85,9 @@ func (t *table) logProgress(ctx context.Context) {
 				continue // further partitions may come
 			}
 			r := t.readSoFar(now)
+			if r.records == 0 {
+				continue // nothing is assigned, or the brokers do not answer
+			}
 			t.log.InfoContext(ctx, "local copy is being read", "topic", t.topic.Name, "records", r.records,
 				"share", fmt.Sprintf("%.3f", r.share), "seconds_left", int(r.left.Seconds()))
 		case <-ctx.Done():

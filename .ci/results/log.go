@@ -67,6 +67,7 @@ func (t *test) cause() (last string) {
 func read(from io.Reader) ([]*test, error) {
 	type key struct{ pkg, name string }
 	tests, builds, failing := map[key]*test{}, map[string][]string{}, map[string]bool{}
+	running := map[string]map[string]bool{} // names of tests, by package
 	lines := bufio.NewReader(from)
 	for {
 		line, err := lines.ReadBytes('\n')
@@ -94,22 +95,28 @@ func read(from io.Reader) ([]*test, error) {
 		case "start", "run":
 			t.current = nil
 			if e.Test == "" {
-				failing[e.Package] = false
+				failing[e.Package], running[e.Package] = false, map[string]bool{}
+			} else {
+				running[e.Package][e.Test] = true
 			}
 		case "output":
 			t.current = append(t.current, e.Output)
-		case "pass", "skip":
+		case "pass", "skip", "fail":
 			t.last = e.Action
-		case "fail":
-			t.last = e.Action
-			switch {
-			case e.Test != "":
+			delete(running[e.Package], e.Test)
+			if e.Action != "fail" {
+				continue
+			}
+			output := append(builds[e.FailedBuild], t.current...)
+			if e.Test != "" {
 				failing[e.Package] = true
-			case failing[e.Package]:
+			} else if cut := slices.Sorted(maps.Keys(running[e.Package])); len(cut) > 0 { // others may never have run
+				output = append(output, "the process ended during "+strings.Join(cut, ", "))
+			} else if failing[e.Package] {
 				continue // it failed because a test of it did
 			}
 			t.fails++
-			t.failed = append(builds[e.FailedBuild], t.current...)
+			t.failed = output
 		}
 	}
 	return slices.SortedFunc(maps.Values(tests), func(a, b *test) int {

@@ -84,6 +84,18 @@ func TestRun(t *testing.T) {
 				"failed": "FAILED unit: a\n    not closed\n", "names": "unit: a not closed\n",
 			},
 		},
+		// gotestsum runs X and Y again, each alone, and no test that comes after them.
+		"a process that ended during a test after one that failed": {
+			log: both([]string{
+				"start a -", "run a TestX", "output a TestX     x_test.go:1: late", "fail a TestX", "run a TestY",
+				"fail a -",
+			}, both(passes, []string{"start a -", "run a TestY", "pass a TestY", "pass a -"})),
+			expect: map[string]string{
+				"flaky":  "FLAKY unit: a TestX\n        x_test.go:1: late\n",
+				"failed": "FAILED unit: a\n    the process ended during TestY\n",
+				"names":  "unit: a the process ended during TestY\n",
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("NO_SKIP", "")

@@ -48,8 +48,8 @@ type ingestCommand struct {
 // Run receives webhooks until ctx ends.
 func (c *ingestCommand) Run(ctx context.Context, con console) error {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
-		ballast := make([]byte, ingress.HeapBallast)
-		defer runtime.KeepAlive(ballast)
+		heapReserve := make([]byte, ingress.HeapReserve)
+		defer runtime.KeepAlive(heapReserve)
 	}
 	scheme, err := c.scheme()
 	if err != nil {

@@ -57,6 +57,17 @@ func writeFile(t *testing.T, name, content string) string {
 	return path
 }
 
+func TestSizeOfTheRowCache(t *testing.T) {
+	for _, role := range [][]string{{"process"}, {"dev", "--brokers", "127.0.0.1:1"}} {
+		for _, size := range []string{"-1", "1048577"} {
+			_, errs, code := tidemark(t, append(role, "--row-cache-mb="+size)...)
+			if code != exitUsage || !strings.Contains(errs, "--row-cache-mb "+size) {
+				t.Errorf("%v of %s MB: exit %d, %s; want %d and the flag", role, size, code, errs, exitUsage)
+			}
+		}
+	}
+}
+
 func TestExactlyOnceNeedsANameOfTheInstance(t *testing.T) {
 	for _, role := range [][]string{{"process"}, {"dev", "--brokers", "127.0.0.1:1"}} {
 		_, errs, code := tidemark(t, append(role, "--guarantee", "exactly_once")...)

@@ -25,8 +25,14 @@ type processFlags struct {
 	Epoch        time.Duration `help:"How long table rows are collected before they are published." default:"20ms" placeholder:"TIME"`
 }
 
-// check refuses exactly_once without an instance id, which is part of the transactional id.
+// maxRowCacheMB is a terabyte: more is a mistake, such as a number of bytes.
+const maxRowCacheMB = 1 << 20
+
+// check refuses exactly_once without an instance id, which is part of the transactional id, and a wrong row cache.
 func (f processFlags) check() error {
+	if f.RowCacheMB < 0 || f.RowCacheMB > maxRowCacheMB {
+		return usagef("--row-cache-mb %d: want 0 to %d", f.RowCacheMB, maxRowCacheMB)
+	}
 	if f.Guarantee == string(epochs.ExactlyOnce) && f.InstanceID == "" {
 		return usagef("--guarantee exactly_once needs --instance-id: a name of this instance, unique and the same " +
 			"after a restart")

@@ -59,11 +59,14 @@ func (s *Store) flushIfDue(now time.Time) error {
 
 // setUpToDate stores when the partition was last up to date.
 func (s *Store) setUpToDate(partition int32, at time.Time) error {
-	if err := s.db.Set(storeKey(partition, spaceUpToDate, nil),
-		binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro())), pebble.NoSync); err != nil {
+	if err := s.db.Set(storeKey(partition, spaceUpToDate, nil), timeBytes(at), pebble.NoSync); err != nil {
 		return s.wrapError("write", err)
 	}
 	return nil
+}
+
+func timeBytes(at time.Time) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(at.UnixMicro()))
 }
 
 // wipeIfIdle wipes a partition that was not up to date for so long that tombstones it never read may be compacted away.

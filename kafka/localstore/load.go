@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // A Load fills an empty partition from the beginning of its changelog, without a read of the store for each record.
@@ -21,9 +22,9 @@ type Load struct {
 	partition int32
 	derive    Derive
 	dir       string
+	begun     time.Time
 	rows      sorter
 	offset    int64 // of the last record; -1 before the first
-	records   int64
 }
 
 // A Derive calls put with the index entries of a row, in any order. The row is valid until Derive returns.
@@ -36,7 +37,6 @@ type Put func(space Space, key, value []byte) error
 type Row struct {
 	Key, Value []byte
 	Offset     int64 // of the record that has the value
-	Last       int64 // of the last record of the key; greater than Offset if that was skipped or of a lower version
 }
 
 // loadDir is the folder in the store's with the files of loads.
@@ -49,7 +49,7 @@ func (p *Partition) Load(derive Derive) (*Load, error) {
 		return nil, err
 	}
 	l := &Load{
-		store: s, partition: p.number, derive: derive, offset: -1,
+		store: s, partition: p.number, derive: derive, offset: -1, begun: s.now(),
 		dir: filepath.Join(s.dir, loadDir, fmt.Sprint(p.number)),
 	}
 	if err := errors.Join(os.RemoveAll(l.dir), os.MkdirAll(l.dir, 0o755)); err != nil {
@@ -84,38 +84,17 @@ func (s *Store) empty(partition int32) (bool, error) {
 // Offset returns the changelog offset of the last record; -1 before the first.
 func (l *Load) Offset() int64 { return l.offset }
 
-// Records returns how many records were added.
-func (l *Load) Records() int64 { return l.records }
-
 // Set adds a record with a value. It replaces the value before unless its version is lower.
 func (l *Load) Set(offset, version int64, key, value []byte) error {
-	return l.add(key, value, recordInfo{version, offset, offset, hasValue})
-}
-
-// Delete adds a record that deletes the key, whatever the version of its value. A later record of any version sets it
-// again.
-func (l *Load) Delete(offset int64, key []byte) error {
-	return l.add(key, nil, recordInfo{last: offset, kind: deleted})
-}
-
-// Skip adds a record that has no effect on its key, except that Row.Last is its offset.
-func (l *Load) Skip(offset int64, key []byte) error {
-	return l.add(key, nil, recordInfo{last: offset})
+	if err := l.rows.add(key, value, recordInfo{version, offset}); err != nil {
+		return fmt.Errorf("load partition %d of local store %s: %w", l.partition, l.store.dir, err)
+	}
+	l.offset = offset
+	return nil
 }
 
 // Pass notes a record that has no effect on any key.
-func (l *Load) Pass(offset int64) {
-	l.offset = offset
-	l.records++
-}
-
-func (l *Load) add(key, value []byte, info recordInfo) error {
-	if err := l.rows.add(key, value, info); err != nil {
-		return fmt.Errorf("load partition %d of local store %s: %w", l.partition, l.store.dir, err)
-	}
-	l.Pass(info.last)
-	return nil
-}
+func (l *Load) Pass(offset int64) { l.offset = offset }
 
 // Finish makes the rows, the index entries and the offset of the last record visible in one step, and ends the load. It
 // reads all rows once. At most two loads of a store finish at a time, and the others wait. After an error the partition
@@ -145,10 +124,14 @@ func (l *Load) finish(ctx context.Context) error {
 	if err := out.close(); err != nil {
 		return err
 	}
-	return l.store.db.Ingest(ctx, out.files)
+	if err := l.store.db.Ingest(ctx, out.files); err != nil {
+		return l.store.wrapError("ingest", err)
+	}
+	return nil
 }
 
-// write writes all of the partition in the order of the keys of the database: rows, index entries, offset.
+// write writes all of the partition in the order of the keys of the database: rows, index entries, offset, and when it
+// was up to date. That time is of the beginning: the changelog may be longer than what was loaded.
 func (l *Load) write(ctx context.Context, out *tableWriter) error {
 	index := sorter{dir: filepath.Join(l.dir, "index"), limit: l.store.loadMemory}
 	if err := os.Mkdir(index.dir, 0o755); err != nil {
@@ -157,16 +140,13 @@ func (l *Load) write(ctx context.Context, out *tableWriter) error {
 	entry := []byte{}
 	put := func(space Space, key, value []byte) error {
 		entry = append(append(entry[:0], byte(space)), key...)
-		return index.add(entry, value, recordInfo{kind: hasValue})
+		return index.add(entry, value, recordInfo{})
 	}
 	if err := l.rows.each(ctx, func(r *record) error {
-		if r.kind&hasValue == 0 {
-			return nil
-		}
 		if err := out.add(storeKey(l.partition, Rows, r.key), r.value); err != nil {
 			return err
 		}
-		return l.derive(Row{r.key, r.value, r.offset, r.last}, put)
+		return l.derive(Row{r.key, r.value, r.offset}, put)
 	}); err != nil {
 		return err
 	}
@@ -176,7 +156,14 @@ func (l *Load) write(ctx context.Context, out *tableWriter) error {
 	}); err != nil {
 		return err
 	}
-	return out.add(storeKey(l.partition, spaceOffset, nil), offsetBytes(l.offset))
+	if err := out.add(storeKey(l.partition, spaceOffset, nil), offsetBytes(l.offset)); err != nil {
+		return err
+	}
+	// Store.Partition has set this key: the table that has it too does not go to the last level, so it has nothing else.
+	if err := out.close(); err != nil {
+		return err
+	}
+	return out.add(storeKey(l.partition, spaceUpToDate, nil), timeBytes(l.begun))
 }
 
 // Discard ends the load. The partition stays as it is.

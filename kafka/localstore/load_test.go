@@ -10,30 +10,25 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 // A change is a record of a changelog; its value has the version.
 type change struct {
-	key              string
-	value            []byte
-	version          int64
-	deletes, skipped bool
+	key     string
+	value   []byte
+	version int64
 }
 
-// randomChanges returns a changelog with repeated keys, versions out of order, deletions and records without effect.
+// randomChanges returns a changelog with repeated keys, versions out of order and empty values.
 func randomChanges(random *rand.Rand, n int) []change {
 	changes := make([]change, n)
 	for i := range changes {
 		c := change{key: fmt.Sprintf("ws%d/f%d", random.IntN(3), random.IntN(1+n/4)), version: int64(random.IntN(8))}
 		c.value = fmt.Appendf(nil, "v%d-%d-%0*d", c.version, i, random.IntN(200), i)
-		switch random.IntN(12) {
-		case 0:
-			c.deletes = true
-		case 1:
-			c.skipped = true
-		case 2:
+		if random.IntN(12) == 0 {
 			c.value = []byte{}
 		}
 		changes[i] = c
@@ -41,15 +36,15 @@ func randomChanges(random *rand.Rand, n int) []change {
 	return changes
 }
 
-// The indexes of the test: by value in reverse order of the keys, and by offset of the last record.
+// The indexes of the test: by value in reverse order of the keys, and by offset.
 const (
-	byValue Space = 1
-	byLast  Space = 3
+	byValue  Space = 1
+	byOffset Space = 3
 )
 
 func testIndex(row Row, put Put) error {
 	return errors.Join(
-		put(byLast, binary.BigEndian.AppendUint64(nil, uint64(row.Last)), row.Key),
+		put(byOffset, binary.BigEndian.AppendUint64(nil, uint64(row.Offset)), row.Key),
 		put(byValue, append([]byte(fmt.Sprintf("%03d", 255-len(row.Value))), row.Key...),
 			binary.BigEndian.AppendUint64(nil, uint64(row.Offset))),
 	)
@@ -61,19 +56,10 @@ func applyEach(t *testing.T, s *Store, partition int32, changes []change) {
 	rows := map[string]Row{}
 	versions := map[string]int64{}
 	for i, c := range changes {
-		row, exists := rows[c.key]
-		row.Last = int64(i)
-		switch {
-		case c.deletes:
-			delete(rows, c.key)
-			continue
-		case c.skipped, exists && c.version < versions[c.key]:
-			if exists {
-				rows[c.key] = row
-			}
+		if before, exists := versions[c.key]; exists && c.version < before {
 			continue
 		}
-		rows[c.key] = Row{Key: []byte(c.key), Value: c.value, Offset: int64(i), Last: int64(i)}
+		rows[c.key] = Row{Key: []byte(c.key), Value: c.value, Offset: int64(i)}
 		versions[c.key] = c.version
 	}
 	if err := s.Update(partition, int64(len(changes)-1), func(w *Writer) error {
@@ -94,14 +80,7 @@ func applyEach(t *testing.T, s *Store, partition int32, changes []change) {
 
 func addAll(l *Load, changes []change) (err error) {
 	for i, c := range changes {
-		switch {
-		case c.deletes:
-			err = errors.Join(err, l.Delete(int64(i), []byte(c.key)))
-		case c.skipped:
-			err = errors.Join(err, l.Skip(int64(i), []byte(c.key)))
-		default:
-			err = errors.Join(err, l.Set(int64(i), c.version, []byte(c.key), c.value))
-		}
+		err = errors.Join(err, l.Set(int64(i), c.version, []byte(c.key), c.value))
 	}
 	return err
 }
@@ -267,6 +246,39 @@ func TestLoadOnlyOfAnEmptyPartition(t *testing.T) {
 	}
 	if l, err := p.Load(testIndex); l != nil || err != nil {
 		t.Error(l, err)
+	}
+}
+
+// TestLoadSurvivesAKill opens a copy of the files as they are when Finish has returned.
+func TestLoadSurvivesAKill(t *testing.T) {
+	dir, killed := t.TempDir(), t.TempDir()
+	s := openForLoad(t, dir, 1<<20)
+	defer s.Close()
+	l := beginLoad(t, s, 1)
+	changes := randomChanges(rand.New(rand.NewPCG(5, 6)), 500)
+	if err := errors.Join(addAll(l, changes), l.Finish(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.db.Metrics().Levels[lastLevel].TablesCount; n != 1 {
+		t.Errorf("the last level has %d tables", n)
+	}
+	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	copied := openForLoad(t, killed, 1<<20)
+	defer copied.Close()
+	if _, err := copied.Partition(1); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(dump(t, s, 1), dump(t, copied, 1)); diff != "" {
+		t.Error(diff)
+	}
+	if found := dump(t, copied, 1); len(found) < 100 {
+		t.Errorf("there are %d keys", len(found))
+	}
+	copied.now = func() time.Time { return wallClock().Add(copied.maxIdle) } // the time of the load is known as well
+	if _, err := copied.Partition(1); err != nil || len(dump(t, copied, 1)) > 0 {
+		t.Errorf("a partition that was not up to date for a day is kept (%v)", err)
 	}
 }
 

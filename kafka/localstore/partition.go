@@ -1,16 +1,15 @@
 package localstore
 
 import (
-	"sync/atomic"
+	"errors"
 
 	"github.com/lovoo/goka/storage"
 )
 
 // A Partition is one partition of a Store as goka's storage.Storage.
 type Partition struct {
-	store     *Store
-	number    int32
-	recovered atomic.Bool // goka has called MarkRecovered
+	store  *Store
+	number int32
 }
 
 // Partition returns a partition. It is wiped first when it was not up to date for so long that tombstones may be
@@ -53,24 +52,21 @@ func (p *Partition) Has(key string) (bool, error) {
 // Get returns a copy of a row; nil when there is none.
 func (p *Partition) Get(key string) ([]byte, error) { return p.store.Get(p.number, Rows, []byte(key)) }
 
-// Set stores a row without changing the offset.
-func (p *Partition) Set(key string, value []byte) error {
-	return p.write(func(w *Writer) { w.Set(Rows, []byte(key), value) })
-}
+// Rows and their offset are written together, by Update. storage.Storage has calls that write one of them: Set and
+// Delete, which goka makes only for callbacks that we do not use, and SetOffset, after each record of the changelog.
+var errOnlyUpdate = errors.New("rows of a local store are written by Update, with the offset")
 
-// Delete removes a row without changing the offset.
-func (p *Partition) Delete(key string) error {
-	return p.write(func(w *Writer) { w.Delete(Rows, []byte(key)) })
-}
+// Set is refused.
+func (p *Partition) Set(string, []byte) error { return errOnlyUpdate }
 
-// write keeps the stored offset: goka calls SetOffset afterwards.
-func (p *Partition) write(write func(w *Writer)) error {
-	offset, err := p.GetOffset(-1)
-	if err != nil {
-		return err
-	}
-	return p.Update(offset, func(w *Writer) error { write(w); return nil })
-}
+// Delete is refused.
+func (p *Partition) Delete(string) error { return errOnlyUpdate }
+
+// SetOffset does nothing.
+func (p *Partition) SetOffset(int64) error { return nil }
+
+// MarkRecovered does nothing.
+func (p *Partition) MarkRecovered() error { return nil }
 
 // GetOffset returns the changelog offset that the rows are at; def when none is stored.
 func (p *Partition) GetOffset(def int64) (int64, error) {
@@ -79,27 +75,6 @@ func (p *Partition) GetOffset(def int64) (int64, error) {
 		return def, err
 	}
 	return offset, nil
-}
-
-// SetOffset is called by goka after each changelog record. An update callback that used Update has stored the offset
-// already; then nothing is written.
-func (p *Partition) SetOffset(offset int64) error {
-	if p.recovered.Load() {
-		if err := p.Touch(); err != nil {
-			return err
-		}
-	}
-	if stored, ok, err := p.store.Offset(p.number); err != nil || ok && stored == offset {
-		return err
-	}
-	return p.Update(offset, func(*Writer) error { return nil })
-}
-
-// MarkRecovered is called by goka once the changelog is read to its end. From then on each SetOffset also touches the
-// partition. A partition without records for a day must be touched by the caller.
-func (p *Partition) MarkRecovered() error {
-	p.recovered.Store(true)
-	return nil
 }
 
 // Iterator iterates over all rows of the partition in key order.

@@ -17,43 +17,30 @@ type record struct {
 	recordInfo
 }
 
-// A recordInfo says what the value of a record is. Of several records of a key, then keeps what a store would have that
-// applies one after the other, whatever their grouping.
+// A recordInfo says what the value of a record is. Of several records of a key, then keeps the one that a store would
+// have that applies one after the other, whatever their grouping.
 type recordInfo struct {
 	version int64
-	offset  int64 // of the record that has the value
-	last    int64 // offset of the last record of the key
-	kind    kind
+	offset  int64
 }
-
-// A kind is a set of flags.
-type kind byte
-
-const (
-	hasValue kind = 1 << iota
-	deleted       // a record before the value deletes the key, so no earlier value counts
-)
 
 // then applies a later record, and reports whether its value replaces the one before.
 func (a *recordInfo) then(b recordInfo) (replaces bool) {
-	switch {
-	case b.kind&deleted != 0:
-		*a = b
-		return true
-	case b.kind&hasValue == 0, a.kind&hasValue != 0 && b.version < a.version:
-		a.last = b.last
+	if b.version < a.version {
 		return false
 	}
-	b.kind |= a.kind & deleted
 	*a = b
 	return true
 }
 
 // A run file has records and then their checksum:
 //
-//	kind, varints of version, offset, last, and the lengths of key and value; key; value
+//	inRun, varints of version, offset, and the lengths of key and value; key; value
 //	endOfRun, CRC-32C as 4 bytes, big endian
-const endOfRun = 0xff
+const (
+	inRun    = 1
+	endOfRun = 0xff
+)
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -77,8 +64,8 @@ func createRun(name string) (*runWriter, error) {
 }
 
 func (w *runWriter) add(r *record) error {
-	w.head = append(w.head[:0], byte(r.kind))
-	for _, n := range []int64{r.version, r.offset, r.last, int64(len(r.key)), int64(len(r.value))} {
+	w.head = append(w.head[:0], inRun)
+	for _, n := range []int64{r.version, r.offset, int64(len(r.key)), int64(len(r.value))} {
 		w.head = binary.AppendVarint(w.head, n)
 	}
 	_, err := w.out.Write(w.head)
@@ -127,7 +114,7 @@ func (r *runReader) next() (*record, error) {
 }
 
 // maxRunHead is the greatest length of a record without key and value.
-const maxRunHead = 1 + 5*binary.MaxVarintLen64
+const maxRunHead = 1 + 4*binary.MaxVarintLen64
 
 var errBadRun = errors.New("the run of a load is damaged")
 
@@ -144,10 +131,10 @@ func (r *runReader) read() (*record, error) {
 			return nil, errBadRun
 		}
 		return nil, nil
-	case len(head) == 0:
+	case len(head) == 0 || head[0] != inRun:
 		return nil, errBadRun
 	}
-	var numbers [5]int64
+	var numbers [4]int64
 	size := 1
 	for i := range numbers {
 		n, length := binary.Varint(head[size:])
@@ -156,11 +143,11 @@ func (r *runReader) read() (*record, error) {
 		}
 		numbers[i], size = n, size+length
 	}
-	keyLen, valueLen := numbers[3], numbers[4]
+	keyLen, valueLen := numbers[2], numbers[3]
 	if keyLen < 0 || valueLen < 0 || keyLen+valueLen > 1<<30 {
 		return nil, errBadRun
 	}
-	r.now.recordInfo = recordInfo{numbers[0], numbers[1], numbers[2], kind(head[0])}
+	r.now.recordInfo = recordInfo{numbers[0], numbers[1]}
 	r.sum.Write(head[:size])
 	if _, err := r.in.Discard(size); err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ type recordHead struct {
 	recordInfo
 }
 
-const recordHeadSize = 48 + 16 // with its sortKey
+const recordHeadSize = 32 + 16 // with its sortKey
 
 // maxRuns is how many runs are merged at a time: each is an open file with a buffer.
 const maxRuns = 32

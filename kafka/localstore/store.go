@@ -220,6 +220,9 @@ func (s *Store) open() error {
 			options.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 		}
 	}
+	// The tables of a load must be durable when Ingest returns. Without a log, Pebble would have them only in memory
+	// until it has flushed older keys.
+	options.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	options.EnsureDefaults() // also for the tables of loads
 	db, err := pebble.Open(s.dir, options)
 	if err != nil {

@@ -258,15 +258,12 @@ func TestInterruptedRecoveryIsNotUpToDate(t *testing.T) {
 	s.now = func() time.Time { return now }
 	read := func(offset int64) *Partition {
 		t.Helper()
-		shelf, err := s.Partition(0)
+		p, err := s.Partition(0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		put(t, s, 0, offset, "k", "v")
-		if err := errors.Join(shelf.SetOffset(offset), shelf.Close()); err != nil {
-			t.Fatal(err)
-		}
-		return shelf
+		return p
 	}
 	read(1)
 	now = now.Add(20 * time.Hour)
@@ -275,12 +272,9 @@ func TestInterruptedRecoveryIsNotUpToDate(t *testing.T) {
 	if _, err := s.Partition(0); err != nil || get(t, s, 0, "k") != "" {
 		t.Errorf("rows of 40 hours ago were kept (%v)", err)
 	}
-	shelf := read(3)
-	if err := shelf.MarkRecovered(); err != nil {
-		t.Fatal(err)
-	}
+	p := read(3)
 	now = now.Add(20 * time.Hour)
-	if err := shelf.SetOffset(3); err != nil { // goka read on
+	if err := p.Touch(); err != nil { // it is recovered
 		t.Fatal(err)
 	}
 	now = now.Add(20 * time.Hour)

@@ -1,7 +1,8 @@
 // Package producer has the settings of a franz-go client by which no record is lost or reordered.
 //
 // A record is acknowledged by all in-sync replicas or fails with an error. The records of a partition are written once
-// and in order, and after one that fails none is written.
+// and in order. When one fails, those that are buffered behind it fail too, but records that are produced later are
+// written: the caller must stop.
 package producer
 
 import (
@@ -17,9 +18,9 @@ import (
 )
 
 // deliveryTimeout is how long a record may wait to be sent, retries included. It outlasts the election of a new leader
-// (9 s of session timeout and a few of metadata), and ends before goka stops waiting for promises (60 s). A record that
-// was in flight when the connection broke may have been written: franz-go retries it, and the records behind it, until
-// a broker answers.
+// (9 s of session timeout and a few of metadata). When a record fails, a group ends and processes its events again, and
+// the ingress does not acknowledge the event. A record that was in flight when the connection broke may have been
+// written: franz-go retries it, and the records behind it, until a broker answers.
 const deliveryTimeout = 45 * time.Second
 
 // Options returns the client options for what the package promises. A batch has at most maxBytes.
@@ -30,7 +31,7 @@ func Options(maxBytes int32) []kgo.Opt {
 		kgo.ProducerBatchMaxBytes(maxBytes),
 		// franz-go would choose snappy, which kafka-python and others cannot read without a library of its own.
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
-		// The callers limit what is in flight before they produce: blocking here would be inside a callback.
+		// More than callers have in flight: at the limit Produce blocks the callback of a group, and TryProduce fails.
 		kgo.MaxBufferedRecords(1 << 20),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RetryBackoffFn(backoff),

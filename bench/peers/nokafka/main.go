@@ -44,8 +44,8 @@ func run() error {
 	admin := flag.String("admin-addr", "", "for /readyz")
 	partitions := flag.Int("partitions", 8, "that events are divided into")
 	flag.Parse()
-	ballast := make([]byte, ingress.HeapBallast)
-	defer runtime.KeepAlive(ballast)
+	heapReserve := make([]byte, ingress.HeapReserve)
+	defer runtime.KeepAlive(heapReserve)
 	secrets, err := ingress.ParseSecrets(ingress.Scheme{}, os.Getenv("TIDEMARK_WEBHOOK_SECRETS"))
 	if err != nil {
 		return err
