@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"tidemark/kafka"
@@ -48,17 +49,17 @@ func (p *partitionStorage) apply(offset int64, key string, value []byte) (err er
 		err = errors.Join(err, p.load.Discard(), p.beginLoad())
 	}
 	if err != nil {
-		p.warn("a record of the table could not be applied, it will be read again", err, "offset", offset)
+		p.log().WarnContext(p.ctx, "a record of the table could not be applied, it will be read again",
+			"offset", offset, "error", err)
 		return err
 	}
 	p.table.partitions[p.number].reading.noteRead(offset)
 	return nil
 }
 
-// warn logs an error that is returned to goka, which logs it for debugging only and tries again.
-func (p *partitionStorage) warn(text string, err error, args ...any) {
-	p.table.log.WarnContext(p.ctx, text,
-		append([]any{"topic", p.table.topic.Name, "partition", p.number, "error", err}, args...)...)
+// log is for errors that are returned to goka, which logs them for debugging only and tries again.
+func (p *partitionStorage) log() *slog.Logger {
+	return p.table.log.With("topic", p.table.topic.Name, "partition", p.number)
 }
 
 // addTo adds a record to a load, with the effect that update has.
@@ -106,7 +107,7 @@ func (p *partitionStorage) MarkRecovered() error {
 	if err := load.Finish(p.ctx); err != nil {
 		if p.ctx.Err() == nil {
 			err = errors.Join(err, p.beginLoad())
-			p.warn("the load of a partition failed, it starts over", err)
+			p.log().WarnContext(p.ctx, "the load of a partition failed, it starts over", "error", err)
 		}
 		return fmt.Errorf("load %s/%d: %w", t.topic.Name, p.number, err)
 	}

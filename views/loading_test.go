@@ -241,8 +241,8 @@ func newFailing(t *testing.T) *failing {
 	t.Helper()
 	f := newFixture(t)
 	f.now.filesEnd[0] = 2
-	f.poll()
 	f.Server.files.generation.Add(1) // a new copy
+	f.poll()
 	logged := &bytes.Buffer{}
 	f.Server.files.log = slog.New(slog.NewTextHandler(logged, nil))
 	f.Server.files.kind.version = func(string, []byte) (int64, applied) { return 0, applied{} }
@@ -258,7 +258,7 @@ func newFailing(t *testing.T) *failing {
 // key is in partition 0.
 func (f *failing) key() string {
 	for i := 0; ; i++ {
-		if key := fmt.Sprint("ws/", i); kafka.FilePartition([]byte(key), 4) == 0 {
+		if key := fmt.Sprint("ws", i, "/f"); kafka.FilePartition([]byte(key), 4) == 0 {
 			return key
 		}
 	}

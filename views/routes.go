@@ -106,11 +106,11 @@ func (s *Server) api(list []route) *mux.Router {
 	router := mux.NewRouter().UseEncodedPath().SkipClean(true)
 	allowed := map[string][]string{}
 	for _, r := range list {
-		router.MatcherFunc(matchPath(r.template)).Methods(r.methods...).Handler(s.serve(r))
+		router.Name(r.template).MatcherFunc(matchPath(r.template)).Methods(r.methods...).Handler(s.serve(r))
 		allowed[r.template] = append(allowed[r.template], r.methods...)
 	}
 	for _, template := range slices.Sorted(maps.Keys(allowed)) { // after all others, which take precedence
-		router.MatcherFunc(matchPath(template)).Handler(s.otherMethods(template, allowed[template]))
+		router.Name(template).MatcherFunc(matchPath(template)).Handler(s.otherMethods(template, allowed[template]))
 	}
 	router.NotFoundHandler = s.refuse(unknownPath())
 	return router

@@ -159,7 +159,7 @@ func (l *Load) write(ctx context.Context, out *tableWriter) error {
 	if err := out.add(storeKey(l.partition, spaceOffset, nil), offsetBytes(l.offset)); err != nil {
 		return err
 	}
-	// Store.Partition has set this key: the table that has it too does not go to the last level, so it has nothing else.
+	// Store.Partition has set this key, so its table does not go to the last level: it has nothing else.
 	if err := out.close(); err != nil {
 		return err
 	}
