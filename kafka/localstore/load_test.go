@@ -259,12 +259,15 @@ func TestLoadSurvivesAKill(t *testing.T) {
 	if err := errors.Join(addAll(l, changes), l.Finish(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.db.Metrics().Levels[lastLevel].TablesCount; n != 1 {
-		t.Errorf("the last level has %d tables", n)
+	if n := s.db.Metrics().Levels[lastLevel].TablesCount; n == 0 { // else compactions rewrite all that was loaded
+		t.Error("the rows are not in the last level")
 	}
 	open := func() *Store {
 		killed := t.TempDir()
-		for os.CopyFS(killed, os.DirFS(dir)) != nil { // a compaction has removed a file
+		for try := 0; os.CopyFS(killed, os.DirFS(dir)) != nil; try++ { // a compaction has removed a file
+			if try == 100 {
+				t.Fatal("the folder cannot be copied")
+			}
 			killed = t.TempDir()
 		}
 		copied := openForLoad(t, killed, 1<<20)
