@@ -25,7 +25,23 @@ var rowsFirst = Mutant{
 	{
 		"kafka/epochs/context.go",
 		"return c.epochs.set(c.Key(), row, value)",
-		"return errors.Join(c.epochs.set(c.Key(), row, value), c.epochs.store.Set(c.Key(), row))",
+		"return errors.Join(c.epochs.set(c.Key(), row, value), c.epochs.storeAtOnce(c.Key(), row))",
+	},
+	{
+		"kafka/epochs/publish.go",
+		"// storeRows writes the acknowledged rows",
+		`func (p *partitionEpochs) storeAtOnce(key string, row []byte) error {
+	offset, err := p.store.GetOffset(-1)
+	if err != nil {
+		return err
+	}
+	return p.store.Update(offset, func(w *localstore.Writer) error {
+		w.Set(localstore.Rows, []byte(key), row)
+		return nil
+	})
+}
+
+// storeRows writes the acknowledged rows`,
 	},
 	{
 		"kafka/localstore/store.go",
