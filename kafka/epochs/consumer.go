@@ -93,7 +93,7 @@ func (g *consumerGroup) Consume(ctx context.Context, topics []string, handler sa
 }
 
 // whilePublishing returns a context that ends with ctx, and with the first failure of a partition. goka does not notice
-// all of these: rewritten rows, and transactions that contain only offsets, have no promise.
+// these, because it does not publish.
 func (e *Epochs) whilePublishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	session, cancel := context.WithCancelCause(ctx)
 	go func() {

@@ -17,8 +17,8 @@
 //     TransactionalID. Brokers are Kafka 2.8 or newer; it was measured with 4.1.
 //
 // It refuses goka's joins, lookups and loops, iterators over the table, and options of goka's context: Emit emits with
-// headers. With AtLeastOnce a callback may not call Delete, because a zombie's row could follow the delete. It may not
-// call DeferCommit. A power loss on all replicas at once is outside the promise.
+// headers. With AtLeastOnce a callback may not call Delete, because a zombie's row could follow the delete. With
+// either guarantee it may not call DeferCommit. A power loss on all replicas at once is outside the promise.
 //
 // A callback may read other rows of its partition, by key or by an index of the local store (Rows), to decide what it
 // emits to one of the group's own inputs. Such a record is then processed like any other; see Rows for why what is read
@@ -26,8 +26,8 @@
 //
 // # The way of a record
 //
-// A record goes through five stages, each of which knows only the next. "Epoch" is what one partition publishes
-// together.
+// A record goes through these stages, in order. "Epoch" is what one partition publishes together. The guard alone goes
+// back: what it repairs is a row or an output of the open epoch.
 //
 //	stage       file            what it does                                          type or function
 //	intake      consumer.go     fetches with sarama, calls Prepare, keeps goka's      preparedClaim, session

@@ -263,7 +263,7 @@ func (e *Epochs) failAll(why error) {
 	}
 }
 
-// fail notes the first failure of any partition. goka may not know of it: not every record has a promise.
+// fail notes the first failure of any partition. goka does not know of it: it does not publish.
 func (e *Epochs) fail(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
