@@ -20,7 +20,7 @@ import (
 
 // Files is the group that folds each event into the row of its file, and publishes what the event changed.
 //
-//	events ──▶ fold ──▶ index, notify     sent at once
+//	events ──▶ fold ──▶ index, notify     sent when the epoch is closed
 //	             │  ├─▶ dlq               dead letters
 //	             │  └─▶ events            events derived for the entries of a folder
 //	             └────▶ files-table       after those are acknowledged

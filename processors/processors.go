@@ -31,7 +31,7 @@ type Config struct {
 	Guarantee epochs.Guarantee
 	// AcceptNewLog lets the groups start although the events topic was recreated since the tables were last written.
 	AcceptNewLog bool
-	// Epoch is how long an epoch stays open; 0 means DefaultEpoch.
+	// Epoch is how long an epoch stays open while there is a backlog (see epochs.Config); 0 means DefaultEpoch.
 	Epoch time.Duration
 	// RowCache is how many bytes of rows each group keeps in memory: see epochs.Config.
 	RowCache int64
@@ -45,8 +45,8 @@ type Config struct {
 	Admit func(e *tidemarkv1.Event, at *tidemarkv1.Position) bool
 }
 
-// DefaultEpoch is long enough to merge table records of busy files. It delays commits, not outputs.
-const DefaultEpoch = 20 * time.Millisecond
+// DefaultEpoch makes batches large enough that the brokers need little CPU for each event of a backlog.
+const DefaultEpoch = 50 * time.Millisecond
 
 func (c Config) epoch() time.Duration {
 	if c.Epoch > 0 {

@@ -22,7 +22,7 @@ type processFlags struct {
 	Guarantee    string        `help:"What consumers see after a crash: at_least_once may repeat outputs byte for byte; exactly_once publishes in transactions, shows each output once to read_committed consumers, and needs --instance-id." enum:"at_least_once,exactly_once" default:"at_least_once" placeholder:"NAME"`
 	AcceptNewLog bool          `help:"Start although the events topic was deleted and recreated."`
 	RowCacheMB   int64         `help:"Memory for rows that were used last, of each group, in MB (2^20 bytes). A row that is not in it is read from the local store." name:"row-cache-mb" default:"128" placeholder:"MB"`
-	Epoch        time.Duration `help:"How long table rows are collected before they are published." default:"20ms" placeholder:"TIME"`
+	Epoch        time.Duration `help:"How long events are collected before their effects are published together, while there is a backlog; otherwise a tenth of it." default:"50ms" placeholder:"TIME"`
 }
 
 // maxRowCacheMB is a terabyte: more is a mistake, such as a number of bytes.

@@ -56,8 +56,8 @@ type Config struct {
 	// RowCache is how many bytes of rows that are published stay in memory, of all partitions that are assigned
 	// together: those that were used last. 0 for none.
 	RowCache int64
-	// Interval is how long an epoch stays open after its first record, unless publishing the one before it takes
-	// longer; 0: 20 ms.
+	// Interval is how long an epoch stays open while records wait for their callbacks, unless it is half full before.
+	// Otherwise epochs are closed up to ten times in the interval: see pace. 0: 50 ms.
 	Interval time.Duration
 	// MaxMessageBytes limits a batch, and must not be more than the topics' max.message.bytes; 0: 1 MB, Kafka's default
 	// for that.
@@ -69,7 +69,7 @@ func (c Config) withDefaults() Config {
 		c.MaxMessageBytes = 1_000_000
 	}
 	if c.Interval == 0 {
-		c.Interval = 20 * time.Millisecond
+		c.Interval = 50 * time.Millisecond
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -133,7 +133,7 @@ func benchmarkCallback(b *testing.B) {
 		}
 	}()
 	defer close(acks)
-	startPipeline(p, func(r *kgo.Record, done func(*kgo.Record, error)) {
+	startPipeline(p, noBacklog, func(r *kgo.Record, done func(*kgo.Record, error)) {
 		acks <- func() {
 			acked++
 			r.Offset = acked

@@ -42,6 +42,7 @@
 //	publisher   publish.go      AtLeastOnce, one for each partition                   pipeline
 //	            transaction.go  ExactlyOnce, one for all partitions                   transactions
 //	            txnproducer.go  the requests of a transaction                         kafkaTxnProducer
+//	            pace.go         decides when an epoch is closed                       pace
 //	guard       ownlog.go       finds records of other writers, in the table and      ownLog
 //	                            its mirror, by the offsets that are not ours
 //	            guard.go        reads those, and has our record written again         guard

@@ -26,12 +26,12 @@ import (
 //
 //	outputs → table rows → local store → commit
 //
-// Outputs are sent at once. Rows are buffered, the newest per key, until every output before them on that partition is
-// acknowledged. Then they are sent. When they are acknowledged too, they are written to the local store together with
-// their changelog offset, in one batch. Then the offset after the last input is committed. So a row that is found after
-// a crash proves that the outputs of all its inputs are in the log. An input whose row is not found is processed again
-// with the same row before it, and gives the same bytes. Each partition has its own epochs, so a slow one delays no
-// other.
+// Outputs and rows, the newest per key, are buffered while the epoch is open. When it is closed, its outputs are sent,
+// and when all of them are acknowledged, its rows. When these are acknowledged too, they are written to the local store
+// together with their changelog offset, in one batch. Then the offset after the last input is committed. So a row that
+// is found after a crash proves that the outputs of all its inputs are in the log. An input whose row is not found is
+// processed again with the same row before it, and gives the same bytes. Each partition has its own epochs, so a slow
+// one delays no other.
 //
 // After a failed send nothing of what is buffered is published; none of it was visible. The processor then ends, and
 // its Group starts the next one from the committed offsets.
@@ -62,7 +62,7 @@ type Epochs struct {
 
 // Limits of one partition. A consumer that recognises repeated outputs by their positions may rely on the first.
 const (
-	maxUnacked       = 1000    // outputs that are sent and not acknowledged
+	maxUnacked       = 1000    // outputs of an epoch, and so those that are sent and not acknowledged
 	maxBufferedBytes = 8 << 20 // bytes of rows not in the local store, and of outputs not acknowledged
 	// maxUncommitted replaces maxUnacked in transactions, where no output is repeated or seen out of order.
 	maxUncommitted = 4000
@@ -188,7 +188,7 @@ func (e *Epochs) openProducer(open opener) (err error) {
 		return err
 	}
 	e.client = e.txnProducer.client
-	e.transactions = newTransactions(e.txnProducer, e.conf, e.partitions)
+	e.transactions = newTransactions(e.txnProducer, e.conf, e.partitions, e.backlog)
 	return nil
 }
 
@@ -231,9 +231,8 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 	if e.transactions != nil {
 		e.transactions.join(p)
 	} else {
-		startPipeline(p, e.send, func(topic string, next int64, metadata string) {
-			session.commit(topic, partition, next, metadata)
-		})
+		startPipeline(p, func() bool { return e.backlog(partition) }, e.send,
+			func(topic string, next int64, metadata string) { session.commit(topic, partition, next, metadata) })
 	}
 	e.mu.Lock()
 	e.byPartition[partition] = p
@@ -286,16 +285,9 @@ func (e *Epochs) shareCache() {
 	e.cacheShare.Store(e.conf.RowCache / int64(max(1, len(e.byPartition))))
 }
 
-func (e *Epochs) send(r *kgo.Record, acked func(r *kgo.Record, err error)) { send(e.client, r, acked) }
-
 // send is a sender.
-func send(client *kgo.Client, r *kgo.Record, acked func(r *kgo.Record, err error)) {
-	client.Produce(context.Background(), r, func(r *kgo.Record, err error) {
-		if err != nil {
-			err = fmt.Errorf("produce to %s: %w", r.Topic, err)
-		}
-		acked(r, err)
-	})
+func (e *Epochs) send(r *kgo.Record, acked func(r *kgo.Record, err error)) {
+	e.client.Produce(context.Background(), r, acked)
 }
 
 // noProducer is the goka.Producer. A gatedContext emits in its place; its Close ends what producerBuilder started.

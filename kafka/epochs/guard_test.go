@@ -160,6 +160,7 @@ func TestOlderForeignRecordsAreRepaired(t *testing.T) {
 					t.Fatalf("%q is repaired with %s %q %q", value, sent.Topic, sent.Key, sent.Value)
 				}
 				sent.done(9, nil)
+				e.awaitIdle(t, guardedTopics(e.conf)[topic].log(e.partitionEpochs))
 			}
 		})
 	}
@@ -176,13 +177,29 @@ func TestRepairUsesUnpublishedRows(t *testing.T) {
 	if err := s.repairKey("k", &kgo.Record{Offset: 5, Value: []byte("of v7")}); err != nil {
 		t.Fatal(err)
 	}
+	output.done(1, nil)
+	e.wire.next(t).done(3, nil) // the row
 	again := e.wire.next(t)
 	if string(again.Value) != "of v8" {
 		t.Fatalf("repaired with %q", again.Value)
 	}
 	again.done(2, nil)
-	output.done(1, nil)
-	e.wire.next(t).done(3, nil) // the row
+}
+
+// awaitIdle waits until nothing of ours is in flight.
+func (e *epochTest) awaitIdle(t *testing.T, log *ownLog) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		e.mu.Lock()
+		idle := log.idle()
+		e.mu.Unlock()
+		if idle {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("something stays in flight")
+		}
+	}
 }
 
 // Our record that is in flight, or behind the foreign one, is the last one of its key anyway.

@@ -98,6 +98,13 @@ func (i *input) position() (next int64, idle bool) {
 	return i.next, i.next > 0 && i.returned == i.next
 }
 
+// waiting returns how many records wait for their callbacks.
+func (i *input) waiting() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.queue)
+}
+
 // skip moves the position on, because there are no records from the old to the new one, and calls commit. It does
 // nothing when a record was read since position returned from.
 func (i *input) skip(from, to int64, commit func()) {
@@ -124,4 +131,19 @@ func (e *Epochs) inputOf(ctx goka.Context) *input {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	return e.inputs[partitionID{string(ctx.Topic()), ctx.Partition()}]
+}
+
+// backlogRecords is how many records must wait for their callbacks until that is a backlog.
+const backlogRecords = prefetchRecords / 8
+
+// backlog reports whether callbacks of a partition are slower than its records arrive.
+func (e *Epochs) backlog(partition int32) bool {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for id, i := range e.inputs {
+		if id.number == partition && i.waiting() >= backlogRecords {
+			return true
+		}
+	}
+	return false
 }

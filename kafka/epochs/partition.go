@@ -17,9 +17,7 @@ type partitionEpochs struct {
 	conf      Config
 	store     *localstore.Partition
 	publisher publisher
-	// send sends an output as soon as a callback emits it; nil: outputs are buffered in the epoch.
-	send sender
-	// maxOutputs is how many outputs may be buffered, or sent and not acknowledged.
+	// maxOutputs is how many outputs an epoch may have before the next callback waits for its end.
 	maxOutputs int
 
 	started   sync.Once   // startPartition, before the first record
@@ -31,7 +29,7 @@ type partitionEpochs struct {
 	addedEntries   []string   // both are guarded by gate
 
 	mu               sync.Mutex
-	room             *sync.Cond // signals that unacked or bufferedBytes went down, or err is set
+	room             *sync.Cond // signals that an epoch was closed, bufferedBytes went down, or err is set
 	waiting          int        // callbacks waiting for room
 	open             *epoch
 	overlay          map[string]*row // rows of the open and the publishing epoch, which callbacks must see
@@ -42,8 +40,7 @@ type partitionEpochs struct {
 	recoveredTo      int64           // offset of the last changelog record that was recovered
 	progress         recoveryProgress
 	recoveredRecords int // that are not on the disk yet
-	unacked          int // outputs that are buffered, or sent and not acknowledged
-	bufferedBytes    int // bytes of rows, and of those outputs
+	bufferedBytes    int // bytes of rows that are not stored, and of outputs that are not acknowledged
 	table, mirror    ownLog
 	committedOffsets map[string]int64 // by input topic: see noteInput
 	changelogEnd     committed.ChangelogEnd
@@ -65,22 +62,11 @@ type publisher interface {
 	fail(err error)
 }
 
-// A sender sends a record to the partition that is set in it, and calls acked once, with its offset set, from another
-// goroutine.
-type sender func(r *kgo.Record, acked func(r *kgo.Record, err error))
-
 // An epoch is what is published together.
 type epoch struct {
+	outputs     []*kgo.Record
 	rows        []*row           // the newest per key, in the order in which the keys were first set
 	nextOffsets map[string]int64 // by input topic, the offset after the newest record whose callback has returned
-
-	// Outputs that were sent at once:
-	outputs      int           // not acknowledged
-	closed       bool          // swapped out: no more outputs are added
-	outputsAcked chan struct{} // closed when the epoch is closed and its outputs are acknowledged
-	outputAcked  func(r *kgo.Record, err error)
-
-	records []*kgo.Record // outputs that are not sent yet
 
 	foreignFrom int64 // the foreign changelog records below it are rewritten, in this epoch or before
 	recovery    bool  // it has rows that are published already: see recover
@@ -88,7 +74,7 @@ type epoch struct {
 
 // empty reports whether the epoch has no effects.
 func (e *epoch) empty() bool {
-	return e.outputs+len(e.records)+len(e.rows)+len(e.nextOffsets) == 0
+	return len(e.outputs)+len(e.rows)+len(e.nextOffsets) == 0
 }
 
 // A row is a buffered table record.
@@ -107,23 +93,19 @@ func newPartitionEpochs(conf Config, store *localstore.Partition) *partitionEpoc
 		keys: newKeyFilter(), table: ownLog{next: -1}, mirror: ownLog{next: -1},
 		onFailure: func(error) {}, failed: make(chan struct{}), keysKnown: make(chan struct{}),
 	}
-	p.open = p.newEpoch()
+	p.open = newEpoch()
 	p.room = sync.NewCond(&p.mu)
 	p.metadata.Store("")
 	return p
 }
 
-func (p *partitionEpochs) newEpoch() *epoch {
-	e := &epoch{outputsAcked: make(chan struct{}), nextOffsets: make(map[string]int64, 1)}
-	e.outputAcked = func(r *kgo.Record, err error) { p.outputAcked(e, r, err) }
-	return e
-}
+func newEpoch() *epoch { return &epoch{nextOffsets: make(map[string]int64, 1)} }
 
 // enter waits for room and locks the gate. A wait inside the callback would keep the epoch from being closed.
 func (p *partitionEpochs) enter() error {
 	p.mu.Lock()
 	p.waiting++
-	for p.err == nil && (p.unacked >= p.maxOutputs || p.bufferedBytes >= maxBufferedBytes) {
+	for p.err == nil && (len(p.open.outputs) >= p.maxOutputs || p.bufferedBytes >= maxBufferedBytes) {
 		p.room.Wait()
 	}
 	p.waiting--
@@ -167,50 +149,35 @@ func (p *partitionEpochs) noteInput(topic string, offset int64) {
 // output adds an output to the open epoch. The gate is locked.
 func (p *partitionEpochs) output(r *kgo.Record) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.err != nil {
-		p.mu.Unlock()
 		return
 	}
-	e := p.open
-	p.unacked++
+	p.open.outputs = append(p.open.outputs, r)
 	p.bufferedBytes += len(r.Key) + len(r.Value)
 	if p.isMirrorRecord(r) {
 		p.mirror.noteSent(r.Key)
 	}
-	if p.send == nil {
-		e.records = append(e.records, r)
-	} else {
-		e.outputs++
-	}
-	p.mu.Unlock()
-	if p.send != nil {
-		p.send(r, e.outputAcked)
-	}
 }
 
-// outputAcked is called for each output that was sent at once.
-func (p *partitionEpochs) outputAcked(e *epoch, r *kgo.Record, err error) {
-	if err != nil {
-		p.fail(err)
-	}
+// outputsAcked notes the offsets of an epoch's outputs. They come in the order in which the outputs were emitted.
+func (p *partitionEpochs) outputsAcked(e *epoch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err == nil && p.isMirrorRecord(r) {
-		p.mirror.noteAcked(r.Key, r.Offset)
-		p.mirror.settle()
+	for _, r := range e.outputs {
+		p.bufferedBytes -= len(r.Key) + len(r.Value)
+		if p.isMirrorRecord(r) {
+			p.mirror.noteAcked(r.Key, r.Offset)
+		}
 	}
-	e.outputs--
-	if e.outputs == 0 && e.closed {
-		close(e.outputsAcked)
-	}
-	p.releaseOutput(r)
 	p.signal()
 }
 
-// releaseOutput makes room; p.mu is locked.
-func (p *partitionEpochs) releaseOutput(r *kgo.Record) {
-	p.unacked--
-	p.bufferedBytes -= len(r.Key) + len(r.Value)
+// hasRoom reports whether the open epoch has room for as much again as it has.
+func (p *partitionEpochs) hasRoom() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open.outputs) < p.maxOutputs/2 && p.bufferedBytes < maxBufferedBytes/2
 }
 
 // set buffers the newest row of a key in the open epoch; nil deletes it. The message is what the row decodes to, or
@@ -275,12 +242,9 @@ func (p *partitionEpochs) swap() *epoch {
 	if e.empty() || e.recovery || p.err != nil {
 		return nil
 	}
-	p.open = p.newEpoch()
+	p.open = newEpoch()
 	e.foreignFrom = p.table.foreignFrom()
-	e.closed = true
-	if e.outputs == 0 {
-		close(e.outputsAcked)
-	}
+	p.signal()
 	return e
 }
 

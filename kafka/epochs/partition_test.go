@@ -104,6 +104,8 @@ type epochTest struct {
 	next    int64 // offset of the next input
 }
 
+func noBacklog() bool { return false }
+
 func testConfig() Config {
 	return Config{
 		Table: "table", Log: slog.New(slog.DiscardHandler), Interval: time.Millisecond,
@@ -128,9 +130,13 @@ func newEpochTestOn(t *testing.T, store *localstore.Store) *epochTest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &epochTest{newPartitionEpochs(testConfig(), shelf), newWire(), store, make(chan int64, 1<<16), 0}
+	e := &epochTest{
+		partitionEpochs: newPartitionEpochs(testConfig(), shelf), wire: newWire(), store: store,
+		commits: make(chan int64, 1<<16),
+	}
 	close(e.keysKnown) // no filter
-	startPipeline(e.partitionEpochs, e.wire.send, func(_ string, next int64, _ string) { e.commits <- next })
+	startPipeline(e.partitionEpochs, noBacklog, e.wire.send,
+		func(_ string, next int64, _ string) { e.commits <- next })
 	t.Cleanup(func() {
 		e.fail(errClosed)
 		e.publisher.drain()
@@ -285,9 +291,8 @@ func TestEpochSendsTheNewestRowOfAKey(t *testing.T) {
 	e.awaitClosed(t) // the first epoch now waits for its output
 	e.fold(t, "k", "v2")
 	third := e.fold(t, "k", "v3")
+	e.wire.quiet(t) // the outputs of the second epoch wait for the first
 	out.done(0, nil)
-	e.wire.next(t).done(1, nil)
-	e.wire.next(t).done(2, nil)
 	row := e.wire.next(t)
 	if string(row.Value) != "v1" {
 		t.Fatalf("row %q", row.Value)
@@ -297,6 +302,8 @@ func TestEpochSendsTheNewestRowOfAKey(t *testing.T) {
 	}
 	row.done(10, nil)
 	e.committed(t, first)
+	e.wire.next(t).done(1, nil)
+	e.wire.next(t).done(2, nil)
 	row = e.wire.next(t)
 	if string(row.Value) != "v3" {
 		t.Fatalf("row %q, want the newest only", row.Value)
@@ -310,8 +317,14 @@ func TestEpochSendsTheNewestRowOfAKey(t *testing.T) {
 func TestFailedOutputRejectsBufferedRows(t *testing.T) {
 	e := newEpochTest(t)
 	lost := errors.New("no leader")
-	e.fold(t, "k", "v1")
-	e.fold(t, "l", "v1")
+	e.callback(t, func() {
+		for _, key := range []string{"k", "l"} {
+			e.output(&kgo.Record{Topic: "out", Key: []byte(key)})
+			if err := e.set(key, []byte("v1"), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 	first, second := e.wire.next(t), e.wire.next(t)
 	second.done(8, nil)
 	first.done(0, lost)
@@ -341,11 +354,9 @@ func TestFailedRowIsNotStored(t *testing.T) {
 	}
 }
 
-func TestTooMuchInFlightDelaysTheNextCallback(t *testing.T) {
+func TestFullEpochDelaysTheNextCallback(t *testing.T) {
 	e := newEpochTest(t)
-	for range maxUnacked {
-		e.callback(t, func() { e.output(&kgo.Record{Topic: "out"}) })
-	}
+	e.fillUp(t)
 	entered := make(chan error, 1)
 	go func() {
 		err := e.enter()
@@ -356,20 +367,31 @@ func TestTooMuchInFlightDelaysTheNextCallback(t *testing.T) {
 	}()
 	select {
 	case err := <-entered:
-		t.Fatalf("entered with %d outputs in flight: %v", maxUnacked, err)
+		t.Fatalf("entered with %d outputs in the epoch: %v", maxUnacked, err)
 	case <-time.After(20 * time.Millisecond):
 	}
 	e.wire.next(t).done(1, nil)
+	e.wire.next(t).done(1, nil) // the epoch before is published, and the full one closed
 	select {
 	case err := <-entered:
 		if err != nil {
 			t.Error(err)
 		}
 	case <-time.After(5 * time.Second):
-		t.Fatal("an acknowledgement made no room")
+		t.Fatal("the end of the epoch made no room")
 	}
-	for range maxUnacked - 1 {
+	for range maxUnacked {
 		e.wire.next(t).done(1, nil)
+	}
+}
+
+// fillUp fills the open epoch while the one before it waits for an acknowledgement.
+func (e *epochTest) fillUp(t *testing.T) {
+	t.Helper()
+	e.fold(t, "k", "v")
+	e.awaitClosed(t)
+	for range maxUnacked {
+		e.callback(t, func() { e.output(&kgo.Record{Topic: "out"}) })
 	}
 }
 

@@ -1,6 +1,8 @@
 package epochs
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"sync"
@@ -13,9 +15,10 @@ import (
 
 // A pipeline publishes the epochs of one partition with AtLeastOnce, one after the other:
 //
-//	outputs acknowledged → rows sent, acknowledged → local store → commit
+//	outputs sent, acknowledged → rows sent, acknowledged → local store → commit
 type pipeline struct {
 	partition *partitionEpochs
+	pace      *pace
 	send      sender
 	commit    func(topic string, next int64, metadata string)
 
@@ -25,13 +28,19 @@ type pipeline struct {
 	done     chan struct{}
 }
 
-// startPipeline makes a pipeline the publisher of a partition. Outputs are sent at once.
-func startPipeline(p *partitionEpochs, send sender, commit func(topic string, next int64, metadata string)) {
+// startPipeline makes a pipeline the publisher of a partition.
+func startPipeline(p *partitionEpochs, backlog func() bool, send sender,
+	commit func(topic string, next int64, metadata string),
+) {
 	l := &pipeline{
 		partition: p, send: send, commit: commit,
 		dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
-	p.publisher, p.send, p.maxOutputs = l, send, maxUnacked
+	l.pace = &pace{
+		interval: p.conf.Interval, stop: l.stop, failed: p.failed,
+		worthWaiting: func() bool { return backlog() && p.hasRoom() },
+	}
+	p.publisher, p.maxOutputs = l, maxUnacked
 	go l.run()
 }
 
@@ -57,7 +66,7 @@ func (l *pipeline) run() {
 	for {
 		select {
 		case <-l.dirty:
-			l.await(l.partition.conf.Interval)
+			l.pace.await()
 		case <-l.stop:
 			l.publishOpen()
 			return
@@ -65,17 +74,6 @@ func (l *pipeline) run() {
 			return
 		}
 		l.publishOpen()
-	}
-}
-
-// await waits while the epoch is open, but not longer than until the partition is drained or fails.
-func (l *pipeline) await(interval time.Duration) {
-	timer := time.NewTimer(interval)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-l.stop:
-	case <-l.partition.failed:
 	}
 }
 
@@ -94,14 +92,18 @@ func (l *pipeline) publishOpen() {
 // publish does the steps in their order.
 func (l *pipeline) publish(e *epoch) error {
 	p, begin := l.partition, time.Now()
-	if err := p.wait(e.outputsAcked); err != nil {
+	if err := l.deliver(e.outputs); err != nil {
 		return err
 	}
+	p.outputsAcked(e)
+	p.settled(&p.mirror)
 	if len(e.rows) > 0 {
-		acked, err := l.sendRows(e)
-		if err != nil {
+		records := p.tableRecords(e)
+		if err := l.deliver(records); err != nil {
 			return err
 		}
+		acked, _ := p.rowsAcked(records)
+		p.settled(&p.table)
 		p.raiseChangelogEnd(acked.last + 1)
 		offset, err := p.nextStoreOffset(acked)
 		if err != nil {
@@ -118,13 +120,66 @@ func (l *pipeline) publish(e *epoch) error {
 	return nil
 }
 
-// wait returns when done is closed or the partition has failed.
-func (p *partitionEpochs) wait(done <-chan struct{}) error {
+// deliver sends records, and returns when they are acknowledged, or one or the partition has failed.
+func (l *pipeline) deliver(records []*kgo.Record) error {
+	d := deliver(l.send, records)
 	select {
-	case <-done:
-	case <-p.failed:
+	case <-d.done:
+		return errors.Join(d.failure(), l.partition.failure())
+	case <-l.partition.failed:
+		return l.partition.failure()
 	}
-	return p.failure()
+}
+
+// A sender sends a record to the partition that is set in it, and calls acked once, with its offset set, from another
+// goroutine.
+type sender func(r *kgo.Record, acked func(r *kgo.Record, err error))
+
+// A delivery is a number of records that are sent together.
+type delivery struct {
+	mu   sync.Mutex
+	left int
+	err  error         // the first
+	done chan struct{} // closed when all are acknowledged, or one has failed
+}
+
+// deliver sends records in their order.
+func deliver(send sender, batches ...[]*kgo.Record) *delivery {
+	d := &delivery{done: make(chan struct{})}
+	for _, records := range batches {
+		d.left += len(records)
+	}
+	if d.left == 0 {
+		close(d.done)
+	}
+	acked := d.acked
+	for _, records := range batches {
+		for _, r := range records {
+			send(r, acked)
+		}
+	}
+	return d
+}
+
+func (d *delivery) acked(r *kgo.Record, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.left--
+	switch {
+	case d.err != nil:
+	case err != nil:
+		d.err = fmt.Errorf("produce to %s: %w", r.Topic, err)
+		close(d.done)
+	case d.left == 0:
+		close(d.done)
+	}
+}
+
+// failure returns the first failure.
+func (d *delivery) failure() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
 }
 
 // An ackedRange is where in the changelog an epoch's rows were appended.
@@ -149,40 +204,6 @@ func (p *partitionEpochs) nextStoreOffset(acked ackedRange) (int64, error) {
 	return acked.last, nil
 }
 
-// sendRows sends the epoch's table records, and returns their offsets once they are acknowledged.
-func (l *pipeline) sendRows(e *epoch) (ackedRange, error) {
-	var (
-		p     = l.partition
-		mu    sync.Mutex
-		left  = len(e.rows)
-		acked = ackedRange{first: math.MaxInt64, last: -1, records: len(e.rows)}
-		done  = make(chan struct{})
-	)
-	rowAcked := func(r *kgo.Record, err error) {
-		if err != nil {
-			p.fail(err)
-		} else {
-			p.rowAcked(r)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		acked.first, acked.last = min(acked.first, r.Offset), max(acked.last, r.Offset)
-		if left--; left == 0 {
-			close(done)
-		}
-	}
-	for _, r := range p.tableRecords(e) {
-		l.send(r, rowAcked)
-	}
-	if err := p.wait(done); err != nil {
-		return ackedRange{}, err
-	}
-	p.rowsSettled()
-	mu.Lock()
-	defer mu.Unlock()
-	return acked, nil
-}
-
 // ownerHeader marks a null that a callback's delete wrote. A null without it deletes nothing: see hasOwnerHeader.
 const ownerHeader = "epochs-owner"
 
@@ -205,19 +226,24 @@ func (p *partitionEpochs) tableRecords(e *epoch) []*kgo.Record {
 	return records
 }
 
-// rowAcked notes the changelog offset of a row, and returns where foreign records begin that were found by it; see
-// ownLog.noteAcked.
-func (p *partitionEpochs) rowAcked(r *kgo.Record) (foreignFrom int64) {
+// rowsAcked notes the changelog offsets of rows. It returns their range, and where foreign records begin that were
+// found by them; see ownLog.noteAcked.
+func (p *partitionEpochs) rowsAcked(records []*kgo.Record) (acked ackedRange, foreignFrom int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.table.noteAcked(r.Key, r.Offset)
+	acked, foreignFrom = ackedRange{math.MaxInt64, -1, len(records)}, math.MaxInt64
+	for _, r := range records {
+		foreignFrom = min(foreignFrom, p.table.noteAcked(r.Key, r.Offset))
+		acked.first, acked.last = min(acked.first, r.Offset), max(acked.last, r.Offset)
+	}
+	return acked, foreignFrom
 }
 
-// rowsSettled notes that nothing will be appended to the changelog because of the rows that are acknowledged.
-func (p *partitionEpochs) rowsSettled() {
+// settled notes that nothing will be appended to a log because of our records that are acknowledged.
+func (p *partitionEpochs) settled(log *ownLog) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.table.settle()
+	log.settle()
 }
 
 // storeRows writes the acknowledged rows and their changelog offset to the disk, and removes them from the overlay

@@ -78,7 +78,7 @@ func (p *partitionEpochs) storeRecovered() error {
 		return nil
 	}
 	p.recoveredRecords = 0
-	p.open = p.newEpoch()
+	p.open = newEpoch()
 	p.open.recovery = true
 	p.mu.Unlock()
 	return p.storeRows(e, offset)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/lovoo/goka"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka/localstore"
 )
@@ -351,9 +350,7 @@ func (w waits) Cleanup(sarama.ConsumerGroupSession) error { return <-w.returned 
 func TestCallbackWaitingForRoomEndsWithItsSession(t *testing.T) {
 	t.Parallel()
 	e := newEpochTest(t)
-	for range maxUnacked {
-		e.callback(t, func() { e.output(&kgo.Record{Topic: "out"}) })
-	}
+	e.fillUp(t)
 	epochs := newEpochs(e.conf, e.store, "")
 	epochs.byPartition[0] = e.partitionEpochs
 	inner := waits{returned: make(chan error, 1)}

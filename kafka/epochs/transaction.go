@@ -1,6 +1,7 @@
 package epochs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ const (
 // After the first failure nothing more is published: the attempt ends, and the next one fences this one's transaction.
 type transactions struct {
 	producer   txnProducer
-	interval   time.Duration
+	pace       *pace
 	partitions func() []*partitionEpochs
 	metrics    *Metrics
 
@@ -86,15 +87,25 @@ const transactionTimeout = 15 * time.Second
 // abortTimeout limits an abort. If it fails, the next attempt aborts the transaction; consumers wait for that.
 const abortTimeout = 5 * time.Second
 
-func newTransactions(producer txnProducer, conf Config, partitions func() []*partitionEpochs) *transactions {
-	return &transactions{
-		producer: producer, interval: conf.Interval, partitions: partitions, metrics: conf.Metrics,
+func newTransactions(producer txnProducer, conf Config, partitions func() []*partitionEpochs,
+	backlog func(partition int32) bool,
+) *transactions {
+	t := &transactions{
+		producer: producer, partitions: partitions, metrics: conf.Metrics,
 		dirty: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 		failed: make(chan struct{}),
 	}
+	t.pace = &pace{interval: conf.Interval, stop: t.stop, failed: t.failed, worthWaiting: func() bool {
+		all, waiting := partitions(), false
+		for _, p := range all {
+			waiting = waiting || backlog(p.store.Number())
+		}
+		return waiting && !slices.ContainsFunc(all, func(p *partitionEpochs) bool { return !p.hasRoom() })
+	}}
+	return t
 }
 
-// join makes the transactions the publisher of a partition. Outputs are buffered until the next transaction begins.
+// join makes the transactions the publisher of a partition.
 func (t *transactions) join(p *partitionEpochs) {
 	p.publisher, p.maxOutputs = t, maxUncommitted
 }
@@ -109,8 +120,7 @@ func (t *transactions) wake() {
 // drain publishes the effects of all callbacks so far, while the partition that is closed is still registered.
 func (t *transactions) drain() { t.flush() }
 
-// run publishes until close. After a pause a record is published at once; under load transactions begin one interval
-// apart.
+// run publishes until close.
 func (t *transactions) run() {
 	defer close(t.done)
 	for {
@@ -121,13 +131,8 @@ func (t *transactions) run() {
 		case <-t.failed:
 			return
 		}
-		begin := time.Now()
+		t.pace.await()
 		t.flush()
-		select {
-		case <-time.After(t.interval - time.Since(begin)):
-		case <-t.stop:
-			return
-		}
 	}
 }
 
@@ -141,20 +146,17 @@ func (t *transactions) close() {
 type closedEpoch struct {
 	partition *partitionEpochs
 	epoch     *epoch
-	lastRow   int64 // changelog offset of its newest row
+	rows      []*kgo.Record // its table records
+	lastRow   int64         // changelog offset of the newest
 }
 
-func (c *closedEpoch) outputAcked(r *kgo.Record) {
-	if p := c.partition; p.isMirrorRecord(r) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.mirror.noteAcked(r.Key, r.Offset)
+// acked notes the offsets of its records.
+func (c *closedEpoch) acked() {
+	c.partition.outputsAcked(c.epoch)
+	if len(c.rows) > 0 {
+		rows, foreignFrom := c.partition.rowsAcked(c.rows)
+		c.lastRow, c.epoch.foreignFrom = rows.last, min(c.epoch.foreignFrom, foreignFrom)
 	}
-}
-
-func (c *closedEpoch) rowAcked(r *kgo.Record) {
-	c.lastRow = max(c.lastRow, r.Offset)
-	c.epoch.foreignFrom = min(c.epoch.foreignFrom, c.partition.rowAcked(r))
 }
 
 // flush publishes the effects of all callbacks so far, and returns when they are committed and on the disk, or it has
@@ -183,20 +185,16 @@ func (t *transactions) flush() {
 	t.metrics.published(rows, time.Since(begin))
 }
 
-// transactionCommitted drops the outputs of an epoch whose transaction is committed.
+// transactionCommitted notes that the transaction of an epoch is committed.
 func (p *partitionEpochs) transactionCommitted(e *epoch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, r := range e.records {
-		p.releaseOutput(r)
-		if p.isMirrorRecord(r) {
-			p.mirror.transactionCommitted()
-		}
+	if slices.ContainsFunc(e.outputs, p.isMirrorRecord) {
+		p.mirror.transactionCommitted()
 	}
 	if len(e.rows) > 0 {
 		p.table.transactionCommitted()
 	}
-	p.signal()
 }
 
 // closeEpochs closes the epochs of all partitions while no callback runs, and leaves out empty ones.
@@ -216,15 +214,12 @@ func (t *transactions) closeEpochs() []*closedEpoch {
 }
 
 func (t *transactions) publish(batch []*closedEpoch) error {
-	t.mu.Lock()
-	err := t.err
-	t.mu.Unlock()
-	if err != nil {
+	if err := t.failure(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*transactionTimeout) // a broker aborts it before that
 	defer cancel()
-	if !slices.ContainsFunc(batch, func(c *closedEpoch) bool { return len(c.epoch.records)+len(c.epoch.rows) > 0 }) {
+	if !slices.ContainsFunc(batch, func(c *closedEpoch) bool { return len(c.epoch.outputs)+len(c.epoch.rows) > 0 }) {
 		return t.producer.commitOffsets(ctx, inputOffsets(batch))
 	}
 	if err := t.producer.begin(); err != nil {
@@ -267,36 +262,24 @@ func (t *transactions) store(batch []*closedEpoch) error {
 
 // write sends all records of the transaction, and adds the offsets when they are acknowledged.
 func (t *transactions) write(ctx context.Context, batch []*closedEpoch) error {
-	w := &pendingAcks{producer: t.producer, left: 1, done: make(chan struct{})}
+	var records [][]*kgo.Record
 	for _, c := range batch {
-		for _, r := range c.epoch.records {
-			w.send(r, c.outputAcked)
-		}
-		for _, r := range c.partition.tableRecords(c.epoch) {
-			w.send(r, c.rowAcked)
-		}
+		c.rows = c.partition.tableRecords(c.epoch)
+		records = append(records, c.epoch.outputs, c.rows)
 	}
+	sent := deliver(t.producer.send, records...)
 	go t.producer.flush(ctx)
-	w.acknowledged(func(*kgo.Record) {}, nil, nil) // the 1 of left
 	select {
-	case <-w.done:
+	case <-sent.done:
 	case <-ctx.Done():
 		return fmt.Errorf("a transaction's records are not acknowledged: %w", ctx.Err())
 	case <-t.failed:
 	}
-	w.mu.Lock()
-	err := w.err
-	w.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	t.mu.Lock()
-	err = t.err
-	t.mu.Unlock()
-	if err != nil {
+	if err := cmp.Or(sent.failure(), t.failure()); err != nil {
 		return err
 	}
 	for _, c := range batch {
+		c.acked()
 		if len(c.epoch.rows) > 0 {
 			c.partition.raiseChangelogEnd(c.lastRow + 1)
 		}
@@ -329,37 +312,6 @@ func (c *closedEpoch) offsets() map[string]int64 {
 	c.partition.mu.Lock()
 	defer c.partition.mu.Unlock()
 	return maps.Clone(c.partition.committedOffsets)
-}
-
-// pendingAcks waits for the acknowledgements of one transaction's records.
-type pendingAcks struct {
-	producer txnProducer
-	mu       sync.Mutex
-	left     int
-	err      error // the first
-	done     chan struct{}
-}
-
-// send sends a record, and calls acked once it has its offset; never two at a time.
-func (w *pendingAcks) send(r *kgo.Record, acked func(r *kgo.Record)) {
-	w.mu.Lock()
-	w.left++
-	w.mu.Unlock()
-	w.producer.send(r, func(r *kgo.Record, err error) { w.acknowledged(acked, r, err) })
-}
-
-func (w *pendingAcks) acknowledged(acked func(*kgo.Record), r *kgo.Record, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err == nil {
-		w.err = err
-	}
-	if err == nil {
-		acked(r)
-	}
-	if w.left--; w.left == 0 {
-		close(w.done)
-	}
 }
 
 // fail fails all partitions.

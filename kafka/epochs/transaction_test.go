@@ -107,7 +107,8 @@ func newTransactionTest(t *testing.T, partitions int) *transactionTest {
 	x := &transactionTest{script: &script{steps: make(chan step, 1000)}, store: openTestStore(t)}
 	conf := testConfig()
 	conf.Guarantee = ExactlyOnce
-	x.shared = newTransactions(x.script, conf, func() []*partitionEpochs { return x.partitions })
+	x.shared = newTransactions(x.script, conf, func() []*partitionEpochs { return x.partitions },
+		func(int32) bool { return false })
 	for number := range partitions {
 		shelf, err := x.store.Partition(int32(number))
 		if err != nil {
@@ -174,8 +175,8 @@ func TestTransactionOrder(t *testing.T) {
 	if get(t, x.store, 0, "k") != "v1" || offset != 41 || !ok || err != nil {
 		t.Errorf("on the disk: %q at %d (%t, %v)", get(t, x.store, 0, "k"), offset, ok, err)
 	}
-	if p := x.partitions[0]; p.unacked != 0 || p.bufferedBytes != 0 || len(p.overlay) != 0 {
-		t.Errorf("still held: %d outputs, %d bytes, %d rows", p.unacked, p.bufferedBytes, len(p.overlay))
+	if p := x.partitions[0]; p.bufferedBytes != 0 || len(p.overlay) != 0 {
+		t.Errorf("still held: %d bytes, %d rows", p.bufferedBytes, len(p.overlay))
 	}
 	x.quiet(t)
 }

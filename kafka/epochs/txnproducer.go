@@ -86,7 +86,7 @@ func (p *kafkaTxnProducer) begin() error {
 }
 
 func (p *kafkaTxnProducer) send(r *kgo.Record, acked func(r *kgo.Record, err error)) {
-	send(p.client, r, acked)
+	p.client.Produce(context.Background(), r, acked)
 }
 
 // flush ends the linger time: all records of the transaction are sent. Each record's own callback gets its error.
@@ -204,7 +204,7 @@ func (p *kafkaTxnProducer) commitOffsets(ctx context.Context, next map[partition
 }
 
 // concurrentTransactionsBackoff is the pause while the markers of the transaction before are being written. franz-go's
-// own is 20 ms, as long as an epoch.
+// own is 20 ms, longer than most epochs.
 const concurrentTransactionsBackoff = 5 * time.Millisecond
 
 // retryCoordinator repeats a request while the coordinator answers with a retriable error or is busy with the
