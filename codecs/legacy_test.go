@@ -11,9 +11,7 @@ import (
 	tidemarkv1 "tidemark/proto/tidemark/v1"
 )
 
-func fileCodec() Proto[*tidemarkv1.FileState] {
-	return Proto[*tidemarkv1.FileState]{New: func() *tidemarkv1.FileState { return new(tidemarkv1.FileState) }}
-}
+func fileCodec() FileRow { return FileRow{} }
 
 // A program that still uses github.com/golang/protobuf reads what this one writes and writes what this one reads, byte
 // for byte, fields that it does not know included.

@@ -80,9 +80,7 @@ func (f *Files) graph(e *epochs.Epochs) *goka.GroupGraph {
 	s := f.conf.Streams
 	edges := []goka.Edge{
 		goka.Input(goka.Stream(s.Events.Name), codecs.Bytes{}, e.Callback(f.fold)),
-		goka.Persist(codecs.Proto[*tidemarkv1.FileState]{
-			New: func() *tidemarkv1.FileState { return new(tidemarkv1.FileState) },
-		}),
+		goka.Persist(codecs.FileRow{}),
 	}
 	if !f.conf.TableOnly {
 		edges = append(edges,
