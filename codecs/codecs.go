@@ -84,21 +84,23 @@ func (Bytes) Encode(value any) ([]byte, error) {
 // Decode returns data.
 func (Bytes) Decode(data []byte) (any, error) { return data, nil }
 
-// buffers are what records are encoded in. Their size is not known before, and most of the memory that a processor
-// allocates is for them.
+// buffers are what records are encoded in whose size is not known before.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // maxKept is the largest buffer that is kept.
 const maxKept = 64 << 10
 
-// encoded returns what appendTo appends, in a slice of that size.
-func encoded(appendTo func(b []byte) []byte) []byte {
+// encoded returns what is appended for a value, in a slice of that size.
+func encoded(value any, appendTo func(b []byte, value any) ([]byte, error)) ([]byte, error) {
 	buffer := buffers.Get().(*[]byte)
-	b := appendTo((*buffer)[:0])
+	b, err := appendTo((*buffer)[:0], value)
+	if err != nil {
+		return nil, err
+	}
 	record := bytes.Clone(b)
 	if cap(b) <= maxKept {
 		*buffer = b
 		buffers.Put(buffer)
 	}
-	return record
+	return record, nil
 }

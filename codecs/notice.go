@@ -11,11 +11,16 @@ type Index struct{}
 
 // Encode returns the JSON of value, which must be a *tidemarkv1.IndexOp.
 func (Index) Encode(value any) ([]byte, error) {
+	return encoded(value, Index{}.Append)
+}
+
+// Append appends the JSON of value, which must be a *tidemarkv1.IndexOp. It implements epochs.Appender.
+func (Index) Append(b []byte, value any) ([]byte, error) {
 	op, ok := value.(*tidemarkv1.IndexOp)
 	if !ok {
 		return nil, fmt.Errorf("encode index record: got a %T, want a *tidemarkv1.IndexOp", value)
 	}
-	return encoded(func(b []byte) []byte { return appendIndex(b, op) }), nil
+	return appendIndex(b, op), nil
 }
 
 // Decode returns a *tidemarkv1.IndexOp.
@@ -54,11 +59,16 @@ const maxNotice = 1 << 20
 
 // Encode returns the JSON of value, which must be a *tidemarkv1.Notice.
 func (Notice) Encode(value any) ([]byte, error) {
+	return encoded(value, Notice{}.Append)
+}
+
+// Append appends the JSON of value, which must be a *tidemarkv1.Notice. It implements epochs.Appender.
+func (Notice) Append(b []byte, value any) ([]byte, error) {
 	n, ok := value.(*tidemarkv1.Notice)
 	if !ok {
 		return nil, fmt.Errorf("encode notice: got a %T, want a *tidemarkv1.Notice", value)
 	}
-	return encoded(func(b []byte) []byte { return appendNotice(b, n) }), nil
+	return appendNotice(b, n), nil
 }
 
 // Decode returns a *tidemarkv1.Notice, whose payload aliases data.

@@ -142,10 +142,11 @@ type object struct {
 // name begins a member whose name needs no escapes.
 func (o *object) name(name string) {
 	if o.begun {
-		o.b = append(o.b, ',')
+		o.b = append(o.b, ',', '"')
+	} else {
+		o.begun = true
+		o.b = append(o.b, '"')
 	}
-	o.begun = true
-	o.b = append(o.b, '"')
 	o.b = append(o.b, name...)
 	o.b = append(o.b, '"', ':')
 }

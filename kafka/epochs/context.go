@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/lovoo/goka"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tidemark/kafka/producer"
 )
@@ -20,6 +19,7 @@ type gatedContext struct {
 	gokaContext
 	epochs *partitionEpochs
 	codecs *codecs
+	key    []byte // of the last output
 }
 
 // gokaContext is embedded under this name because the interface has a method Context.
@@ -104,14 +104,18 @@ func (c *gatedContext) emit(topic, key string, value any, headers goka.Headers) 
 	if codec == nil {
 		return errNoOutput
 	}
-	r := &kgo.Record{
-		Topic: topic, Partition: c.epochs.store.Number(), Key: []byte(key), Headers: producer.Headers(headers),
-	}
+	var encoded []byte
 	if value != nil {
-		if r.Value, err = codec.Encode(value); err != nil {
+		if encoded, err = c.epochs.buffers.encode(codec, value); err != nil {
 			return err
 		}
 	}
+	if string(c.key) != key {
+		c.key = []byte(key) // outputs share it
+	}
+	r := c.epochs.buffers.record()
+	r.Topic, r.Partition, r.Headers = topic, c.epochs.store.Number(), producer.Headers(headers)
+	r.Key, r.Value = c.key, encoded
 	c.epochs.output(r)
 	return nil
 }

@@ -26,7 +26,8 @@ type partitionEpochs struct {
 
 	gate           sync.Mutex // locked by a running callback, and while the open epoch is swapped
 	removedEntries []string   // index entries that the next row does not have any more, and new ones: see Rows.Reindex
-	addedEntries   []string   // both are guarded by gate
+	addedEntries   []string   // these three are guarded by gate
+	buffers        outputBuffers
 
 	mu               sync.Mutex
 	room             *sync.Cond // signals that an epoch was closed, bufferedBytes went down, or err is set
@@ -65,6 +66,7 @@ type publisher interface {
 // An epoch is what is published together.
 type epoch struct {
 	outputs     []*kgo.Record
+	buffers     []*[]byte        // of the outputs, once the epoch is closed
 	rows        []*row           // the newest per key, in the order in which the keys were first set
 	nextOffsets map[string]int64 // by input topic, the offset after the newest record whose callback has returned
 
@@ -160,8 +162,10 @@ func (p *partitionEpochs) output(r *kgo.Record) {
 	}
 }
 
-// outputsAcked notes the offsets of an epoch's outputs. They come in the order in which the outputs were emitted.
+// outputsAcked notes the offsets of an epoch's outputs. They come in the order in which the outputs were emitted. It
+// drops the values.
 func (p *partitionEpochs) outputsAcked(e *epoch) {
+	defer release(e.buffers)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range e.outputs {
@@ -243,7 +247,7 @@ func (p *partitionEpochs) swap() *epoch {
 		return nil
 	}
 	p.open = newEpoch()
-	e.foreignFrom = p.table.foreignFrom()
+	e.foreignFrom, e.buffers = p.table.foreignFrom(), p.buffers.take()
 	p.signal()
 	return e
 }
