@@ -65,7 +65,7 @@ const (
 	maxUnacked       = 1000    // outputs of an epoch, and so those that are sent and not acknowledged
 	maxBufferedBytes = 8 << 20 // bytes of rows not in the local store, and of outputs not acknowledged
 	// maxUncommitted replaces maxUnacked in transactions, where no output is repeated or seen out of order.
-	maxUncommitted = 4000
+	maxUncommitted = 2000
 )
 
 var (
