@@ -39,7 +39,7 @@ const (
 const drainTimeout = 15 * time.Second
 
 // storeSettings leave the memory to the row cache: a cached block has a few rows that are used, and must be searched.
-var storeSettings = localstore.Settings{Cache: 32 << 20, MemTable: 32 << 20, Uncompressed: true}
+var storeSettings = localstore.Settings{Cache: 32 << 20, MemTable: 32 << 20, WrittenOften: true}
 
 // NewGroup returns a group that does nothing until Run.
 func NewGroup(conf Config) *Group {

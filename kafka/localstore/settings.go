@@ -13,8 +13,17 @@ import (
 type Settings struct {
 	Cache    int64
 	MemTable uint64
-	// Uncompressed takes about twice the disk and less CPU: for rows that are written often.
-	Uncompressed bool
+	// WrittenOften takes about twice the disk and less CPU, for rows that are written more often than they are read from
+	// the store: they are not compressed, and a third as many compactions merge what the memtables have flushed.
+	WrittenOften bool
+}
+
+// l0Tables is the number of flushed memtables that are merged by one compaction.
+func (s Settings) l0Tables() int {
+	if s.WrittenOften {
+		return 12
+	}
+	return 4
 }
 
 var defaultSettings = Settings{MemTable: 32 << 20}

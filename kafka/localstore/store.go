@@ -207,7 +207,7 @@ func (s *Store) open() error {
 		DisableWAL:                  true,
 		MemTableSize:                s.use.MemTable,
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       4,
+		L0CompactionThreshold:       s.use.l0Tables(),
 		L0StopWritesThreshold:       24,
 		Logger:                      pebbleLog{s},
 		EventListener: &pebble.EventListener{
@@ -216,7 +216,7 @@ func (s *Store) open() error {
 	}
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-		if s.use.Uncompressed {
+		if s.use.WrittenOften {
 			options.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 		}
 	}
