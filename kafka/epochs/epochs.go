@@ -219,7 +219,7 @@ func (e *Epochs) storageBuilder(topic string, partition int32) (storage.Storage,
 		return nil, err
 	}
 	p := newPartitionEpochs(e.conf, store)
-	p.cache.share = e.cacheShare.Load
+	p.rows.share = e.cacheShare.Load
 	p.onFailure, p.changelogEnd.Table = e.fail, e.tableID
 	p.open.recovery = true
 	if err := p.loadPendingRewrites(); err != nil {

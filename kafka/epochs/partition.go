@@ -33,8 +33,8 @@ type partitionEpochs struct {
 	room             *sync.Cond // signals that an epoch was closed, bufferedBytes went down, or err is set
 	waiting          int        // callbacks waiting for room
 	open             *epoch
-	overlay          map[string]*row // rows of the open and the publishing epoch, which callbacks must see
-	cache            rowCache        // rows that are published
+	rows             memoryRows
+	publishingRows   []*row // of the epoch that is being published
 	keys             *keyFilter
 	pendingRewrites  map[string]bool // keys whose last changelog record is stale; also on the disk: see recovery.go
 	pendingChanged   map[string]bool // changes of pendingRewrites that are not on the disk
@@ -79,18 +79,9 @@ func (e *epoch) empty() bool {
 	return len(e.outputs)+len(e.rows)+len(e.nextOffsets) == 0
 }
 
-// A row is a buffered table record.
-type row struct {
-	epoch        *epoch
-	key          string
-	value        []byte          // nil deletes
-	message      any             // what SetValue was called with; nil: not known
-	indexChanges map[string]bool // by index entry: whether the entry exists from this row on
-}
-
 func newPartitionEpochs(conf Config, store *localstore.Partition) *partitionEpochs {
 	p := &partitionEpochs{
-		conf: conf, store: store, overlay: make(map[string]*row), pendingRewrites: make(map[string]bool),
+		conf: conf, store: store, rows: memoryRows{byKey: map[string]*row{}}, pendingRewrites: make(map[string]bool),
 		pendingChanged: make(map[string]bool), committedOffsets: make(map[string]int64),
 		keys: newKeyFilter(), table: ownLog{next: -1}, mirror: ownLog{next: -1},
 		onFailure: func(error) {}, failed: make(chan struct{}), keysKnown: make(chan struct{}),
@@ -192,21 +183,17 @@ func (p *partitionEpochs) set(key string, value []byte, message any) error {
 	if p.err != nil {
 		return p.err
 	}
-	r := p.overlay[key]
-	if r != nil && r.epoch == p.open {
+	r, had := p.rows.buffer(key, p.open)
+	if !had {
+		p.open.rows = append(p.open.rows, r)
+		if r.value == nil { // a new row, or one that is not in memory
+			p.keys.add([]byte(key))
+		}
+	} else {
 		p.bufferedBytes -= len(r.value)
 		if !p.open.recovery {
 			p.conf.Metrics.coalesced()
 		}
-	} else {
-		before := r
-		r = &row{epoch: p.open, key: key}
-		if before != nil {
-			r.indexChanges = before.indexChanges
-		}
-		p.open.rows = append(p.open.rows, r)
-		p.overlay[key] = r
-		p.keys.add([]byte(key))
 	}
 	r.value, r.message = value, message
 	p.reindex(r)
@@ -217,21 +204,18 @@ func (p *partitionEpochs) set(key string, value []byte, message any) error {
 // current returns the newest row of a key; its value is nil when there is none.
 func (p *partitionEpochs) current(key string) (row, error) {
 	p.mu.Lock()
-	if r := p.overlay[key]; r != nil {
+	if r := p.rows.get(key); r != nil {
 		defer p.mu.Unlock()
-		return *r, nil
+		return row{value: r.value, message: r.message}, nil
 	}
-	value, found := p.cache.get(key)
 	p.mu.Unlock()
-	if found || p.keys.excludes(key) {
-		return row{value: value}, nil
+	if p.keys.excludes(key) {
+		return row{}, nil
 	}
 	value, err := p.store.Get(key)
 	if err == nil && value != nil {
 		p.mu.Lock()
-		if p.overlay[key] == nil {
-			p.cache.put(key, value)
-		}
+		p.rows.cache(key, value)
 		p.mu.Unlock()
 	}
 	return row{value: value}, err
@@ -246,7 +230,7 @@ func (p *partitionEpochs) swap() *epoch {
 	if e.empty() || e.recovery || p.err != nil {
 		return nil
 	}
-	p.open = newEpoch()
+	p.open, p.publishingRows = newEpoch(), e.rows
 	e.foreignFrom, e.buffers = p.table.foreignFrom(), p.buffers.take()
 	p.signal()
 	return e

@@ -197,7 +197,7 @@ func (e *epochTest) committed(t *testing.T, next int64) {
 func (p *partitionEpochs) buffered() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r := p.overlay["k"]; r != nil {
+	if r := p.rows.byKey["k"]; r != nil && r.epoch != nil {
 		return string(r.value)
 	}
 	return ""

@@ -246,8 +246,7 @@ func (p *partitionEpochs) settled(log *ownLog) {
 	log.settle()
 }
 
-// storeRows writes the acknowledged rows and their changelog offset to the disk, and removes them from the overlay
-// unless the open epoch has newer ones.
+// storeRows writes the acknowledged rows and their changelog offset to the disk. They are not buffered any more.
 func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	pendingChanged := p.takePendingChanged(e)
 	err := p.store.Update(offset, func(w *localstore.Writer) error {
@@ -269,11 +268,7 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 	defer p.mu.Unlock()
 	for _, r := range e.rows {
 		p.bufferedBytes -= len(r.value)
-		switch newer := p.overlay[r.key]; {
-		case newer == r:
-			delete(p.overlay, r.key)
-			p.cache.put(r.key, r.value)
-		case newer != nil && len(r.indexChanges) > 0:
+		if newer := p.rows.published(r); newer != nil && len(r.indexChanges) > 0 {
 			newer.indexChanges = maps.Clone(newer.indexChanges)
 			maps.DeleteFunc(newer.indexChanges, func(entry string, there bool) bool {
 				stored, found := r.indexChanges[entry]
@@ -281,6 +276,7 @@ func (p *partitionEpochs) storeRows(e *epoch, offset int64) error {
 			})
 		}
 	}
+	p.publishingRows = nil
 	p.signal()
 	return nil
 }

@@ -78,7 +78,7 @@ func (p *partitionEpochs) storeRecovered() error {
 		return nil
 	}
 	p.recoveredRecords = 0
-	p.open = newEpoch()
+	p.open, p.publishingRows = newEpoch(), e.rows
 	p.open.recovery = true
 	p.mu.Unlock()
 	return p.storeRows(e, offset)

@@ -181,7 +181,7 @@ func recoveringTestOn(t *testing.T, store *localstore.Store) *epochTest {
 	conf.Index = func(key string, row []byte) []string { return []string{strings.Fields(string(row))[1] + "/" + key} }
 	e := &epochTest{partitionEpochs: newPartitionEpochs(conf, shelf), store: store}
 	e.open.recovery = true
-	e.cache.share = func() int64 { return 1000 }
+	e.rows.share = func() int64 { return 1000 }
 	if err := e.loadPendingRewrites(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,87 +1,117 @@
 package epochs
 
-// A rowCache has the rows of one partition that were used last, as they are in the local store. It costs a reading of
-// the store, which is most of the work of a callback, for each row that it has. A row is in memory once: buffered in an
-// epoch, then here.
-type rowCache struct {
-	rows          map[string]*cachedRow
-	newest, least *cachedRow // by use
-	bytes         int64
-	share         func() int64 // the most bytes; nil: 0
+// A row is the newest row of a key: buffered in an epoch until that is published, and then cached. Callbacks must see
+// either.
+type row struct {
+	key          string
+	value        []byte          // nil: there is no row, or it is deleted
+	message      any             // of a buffered row, what SetValue was called with; nil: not known
+	epoch        *epoch          // that it is buffered in; nil: it is cached
+	indexChanges map[string]bool // of a buffered row, by index entry: whether the entry exists from it on
+	replaced     bool            // a later epoch has a newer one
+
+	after, before *row // of a cached row, by use
 }
 
-type cachedRow struct {
-	key           string
-	value         []byte // nil: there is no row
-	after, before *cachedRow
+// rowCost is what a cached row costs besides its key and value.
+const rowCost = 200
+
+func (r *row) size() int64 { return int64(len(r.key) + cap(r.value) + rowCost) }
+
+// memoryRows are the rows of one partition that are in memory: all that are buffered, and those of the cached ones that
+// were used last. A cached row costs a reading of the store less, which is most of the work of a callback.
+type memoryRows struct {
+	byKey         map[string]*row
+	newest, least *row         // cached, by use
+	cachedBytes   int64        // of these
+	share         func() int64 // the most of them; nil: 0
 }
 
-// cachedRowCost is what a row costs besides its key and value.
-const cachedRowCost = 160
-
-func (r *cachedRow) size() int64 { return int64(len(r.key) + cap(r.value) + cachedRowCost) }
-
-func (c *rowCache) get(key string) (value []byte, found bool) {
-	r := c.rows[key]
-	if r == nil {
-		return nil, false
+// get returns the row of a key; nil when it is not in memory.
+func (m *memoryRows) get(key string) *row {
+	r := m.byKey[key]
+	if r != nil && r.epoch == nil && m.newest != r {
+		m.unlink(r)
+		m.link(r)
 	}
-	if c.newest != r {
-		c.unlink(r)
-		c.link(r)
-	}
-	return r.value, true
+	return r
 }
 
-// put adds a row, or replaces it, and drops those that were used least recently while there are too many bytes.
-func (c *rowCache) put(key string, value []byte) {
-	if c.share == nil {
-		return
+// buffer returns the row of a key in an open epoch, and whether the epoch had it already. If an epoch that is being
+// published has one, the new row begins with its index changes.
+func (m *memoryRows) buffer(key string, open *epoch) (r *row, had bool) {
+	switch r = m.byKey[key]; {
+	case r == nil:
+		r = &row{key: key}
+		m.byKey[key] = r
+	case r.epoch == open:
+		return r, true
+	case r.epoch == nil:
+		m.unlink(r)
+	default:
+		r.replaced = true
+		r = &row{key: key, indexChanges: r.indexChanges}
+		m.byKey[key] = r
 	}
-	r := c.rows[key]
-	if r == nil {
-		if c.rows == nil {
-			c.rows = map[string]*cachedRow{}
-		}
-		r = &cachedRow{key: key}
-		c.rows[key] = r
-	} else {
-		c.bytes -= r.size()
-		c.unlink(r)
-	}
-	r.value = value
-	c.bytes += r.size()
-	c.link(r)
-	for most := c.share(); c.bytes > most && c.least != nil; {
-		c.remove(c.least)
-	}
+	r.epoch = open
+	return r, false
 }
 
-func (c *rowCache) remove(r *cachedRow) {
-	c.bytes -= r.size()
-	c.unlink(r)
-	delete(c.rows, r.key)
+// published makes a buffered row a cached one, unless a later epoch has a newer one, which it returns.
+func (m *memoryRows) published(r *row) (newer *row) {
+	if r.replaced {
+		return m.byKey[r.key]
+	}
+	r.epoch, r.message, r.indexChanges = nil, nil, nil
+	m.add(r)
+	return nil
 }
 
-func (c *rowCache) link(r *cachedRow) {
-	r.before, r.after = c.newest, nil
-	if c.newest != nil {
-		c.newest.after = r
-	}
-	if c.newest = r; c.least == nil {
-		c.least = r
+// cache adds a row that was read from the store.
+func (m *memoryRows) cache(key string, value []byte) {
+	if m.byKey[key] == nil {
+		r := &row{key: key, value: value}
+		m.byKey[key] = r
+		m.add(r)
 	}
 }
 
-func (c *rowCache) unlink(r *cachedRow) {
+// add links a row as the one that was used last, and drops those that were used least recently while there are too many
+// bytes.
+func (m *memoryRows) add(r *row) {
+	m.link(r)
+	most := int64(0)
+	if m.share != nil {
+		most = m.share()
+	}
+	for m.cachedBytes > most && m.least != nil {
+		delete(m.byKey, m.least.key)
+		m.unlink(m.least)
+	}
+}
+
+func (m *memoryRows) link(r *row) {
+	m.cachedBytes += r.size()
+	r.before, r.after = m.newest, nil
+	if m.newest != nil {
+		m.newest.after = r
+	}
+	if m.newest = r; m.least == nil {
+		m.least = r
+	}
+}
+
+func (m *memoryRows) unlink(r *row) {
+	m.cachedBytes -= r.size()
 	if r.after != nil {
 		r.after.before = r.before
 	} else {
-		c.newest = r.before
+		m.newest = r.before
 	}
 	if r.before != nil {
 		r.before.after = r.after
 	} else {
-		c.least = r.after
+		m.least = r.after
 	}
+	r.after, r.before = nil, nil
 }

@@ -14,7 +14,7 @@ func TestRowCacheHasTheRowsOfTheStore(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		e := newEpochTest(t)
 		size := random.Int64N(4000)
-		e.cache.share = func() int64 { return size }
+		e.rows.share = func() int64 { return size }
 		want := map[string]string{}
 		go func() {
 			for range e.wire.came {
@@ -45,8 +45,8 @@ func TestRowCacheHasTheRowsOfTheStore(t *testing.T) {
 				time.Sleep(2 * time.Millisecond) // an epoch
 			}
 			e.mu.Lock()
-			if e.cache.bytes > size && len(e.cache.rows) > 0 {
-				t.Errorf("seed %d: %d bytes, want up to %d", seed, e.cache.bytes, size)
+			if e.rows.cachedBytes > size {
+				t.Errorf("seed %d: %d bytes, want up to %d", seed, e.rows.cachedBytes, size)
 			}
 			e.mu.Unlock()
 		}

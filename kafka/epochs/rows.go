@@ -115,10 +115,12 @@ func (p *partitionEpochs) bufferedEntries(prefix, after string) map[string]bool 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	buffered := map[string]bool{}
-	for _, r := range p.overlay {
-		for entry, there := range r.indexChanges {
-			if strings.HasPrefix(entry, prefix) && entry > after {
-				buffered[entry] = there
+	for _, rows := range [][]*row{p.publishingRows, p.open.rows} { // a newer row has all changes of the one before
+		for _, r := range rows {
+			for entry, there := range r.indexChanges {
+				if strings.HasPrefix(entry, prefix) && entry > after {
+					buffered[entry] = there
+				}
 			}
 		}
 	}

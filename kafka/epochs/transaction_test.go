@@ -175,8 +175,8 @@ func TestTransactionOrder(t *testing.T) {
 	if get(t, x.store, 0, "k") != "v1" || offset != 41 || !ok || err != nil {
 		t.Errorf("on the disk: %q at %d (%t, %v)", get(t, x.store, 0, "k"), offset, ok, err)
 	}
-	if p := x.partitions[0]; p.bufferedBytes != 0 || len(p.overlay) != 0 {
-		t.Errorf("still held: %d bytes, %d rows", p.bufferedBytes, len(p.overlay))
+	if p := x.partitions[0]; p.bufferedBytes != 0 || p.bufferedRows() != 0 {
+		t.Errorf("still held: %d bytes, %d rows", p.bufferedBytes, p.bufferedRows())
 	}
 	x.quiet(t)
 }
@@ -391,12 +391,14 @@ func TestOwnLogTracksTransactions(t *testing.T) {
 	x.goes(t, "commit")
 }
 
+func (p *partitionEpochs) bufferedRows() int { return len(p.open.rows) + len(p.publishingRows) }
+
 // awaitStored waits until a partition has no buffered rows.
 func (x *transactionTest) awaitStored(t *testing.T, p *partitionEpochs) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		p.mu.Lock()
-		left := len(p.overlay)
+		left := p.bufferedRows()
 		p.mu.Unlock()
 		if left == 0 {
 			return
