@@ -13,8 +13,8 @@ import (
 type Settings struct {
 	Cache    int64
 	MemTable uint64
-	// WrittenOften takes about twice the disk and less CPU, for rows that are written more often than they are read from
-	// the store: they are not compressed, and a third as many compactions merge what the memtables have flushed.
+	// WrittenOften takes about twice the disk and less CPU. It is for rows that are written more often than they are
+	// read from the store: they are not compressed, and a third as many compactions merge what memtables have flushed.
 	WrittenOften bool
 }
 
