@@ -181,7 +181,7 @@ func (e *Epochs) producerBuilder(brokers []string, clientID string, _ func() has
 func (e *Epochs) openProducer(open opener) (err error) {
 	safe := append(producer.Options(e.conf.MaxMessageBytes), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	if e.conf.Guarantee != ExactlyOnce {
-		e.client, err = open(append(safe, kgo.ProducerLinger(2*time.Millisecond))...)
+		e.client, err = open(append(safe, kgo.ProducerLinger(time.Millisecond))...)
 		return err
 	}
 	if e.txnProducer, err = openTxnProducer(e.conf, open, safe...); err != nil {

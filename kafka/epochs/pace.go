@@ -4,6 +4,10 @@ import "time"
 
 // A pace decides when an epoch is closed. An input that is read as fast as it is written gets short epochs, for a short
 // delay; a backlog gets long ones, because every batch costs the brokers about the same, however many records it has.
+//
+// Epochs are closed at multiples of a tenth of the interval by the wall clock, those of all partitions at the same
+// moments. So their batches go to a broker in one request. At 1,600 events/s, 200 in each of eight partitions, that is
+// a fifth of the requests.
 type pace struct {
 	interval     time.Duration
 	worthWaiting func() bool // more records wait for their callbacks, and the epoch has room for them
@@ -11,16 +15,18 @@ type pace struct {
 	closed       time.Time // when await last returned
 }
 
-// paceSteps is how many times an epoch may be closed in the interval.
-const paceSteps = 10
+// An epoch may be closed paceSteps times in the interval. After idleSteps without one, the next is closed at once.
+const (
+	paceSteps = 10
+	idleSteps = 4
+)
 
-// await returns when the open epoch should be closed: a tenth of the interval after the last one, and as long as that
-// is worth waiting, the whole interval. It returns at once when the publisher stops or has failed.
+// await returns when the open epoch should be closed. It returns at once when the publisher stops or has failed.
 func (t *pace) await() {
 	step := t.interval / paceSteps
-	for next := t.closed.Add(step); t.wait(time.Until(next)); next = next.Add(step) {
-		if time.Since(t.closed) >= t.interval || !t.worthWaiting() {
-			break
+	if time.Since(t.closed) < idleSteps*step {
+		for t.wait(step-time.Duration(time.Now().UnixNano())%step) &&
+			time.Since(t.closed) < t.interval && t.worthWaiting() {
 		}
 	}
 	t.closed = time.Now()
@@ -28,9 +34,6 @@ func (t *pace) await() {
 
 // wait waits, and reports false when the publisher stops or has failed.
 func (t *pace) wait(pause time.Duration) bool {
-	if pause <= 0 {
-		return true
-	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
