@@ -6,8 +6,8 @@ import "time"
 // delay; a backlog gets long ones, because every batch costs the brokers about the same, however many records it has.
 //
 // Epochs are closed at multiples of a tenth of the interval by the wall clock, those of all partitions at the same
-// moments. So their batches go to a broker in one request. At 1,600 events/s, 200 in each of eight partitions, that is
-// a fifth of the requests.
+// moments. So their batches go to a broker in one request: at 1,600 events/s in eight partitions, 270 requests a second
+// had 1,300 batches.
 type pace struct {
 	interval     time.Duration
 	worthWaiting func() bool // more records wait for their callbacks, and the epoch has room for them
@@ -23,7 +23,7 @@ const (
 
 // await returns when the open epoch should be closed. It returns at once when the publisher stops or has failed.
 func (t *pace) await() {
-	step := t.interval / paceSteps
+	step := max(t.interval/paceSteps, 1)
 	if time.Since(t.closed) < idleSteps*step {
 		for t.wait(step-time.Duration(time.Now().UnixNano())%step) &&
 			time.Since(t.closed) < t.interval && t.worthWaiting() {
