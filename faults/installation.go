@@ -122,7 +122,7 @@ func (g *installation) transactional() bool { return g.guarantee == epochs.Exact
 
 func (g *installation) newProcess(name string, args ...string) *rig.Program {
 	if g.transactional() {
-		args = append(args, "--guarantee", string(epochs.ExactlyOnce), "--epoch", "50ms")
+		args = append(args, "--guarantee", string(epochs.ExactlyOnce))
 	}
 	return g.role("process", "process"+name, args...).Store()
 }

@@ -128,9 +128,16 @@ func (w *workspaceRows) matchesByPath() (bool, error) {
 			return false, err
 		}
 		has = len(found) > 0
-		w.byPath[w.workspace] = has
+		w.setMatchesByPath(has)
 	}
 	return has, nil
+}
+
+// setMatchesByPath notes it. The key is a copy: the workspace may share memory with a row.
+func (w *workspaceRows) setMatchesByPath(has bool) {
+	if before, known := w.byPath[w.workspace]; !known || before != has {
+		w.byPath[strings.Clone(w.workspace)] = has
+	}
 }
 
 // derive emits the derived events that follow from an event: one for its own row, if that does not have what it
@@ -141,7 +148,7 @@ func (f *Files) derive(ctx goka.Context, e *tidemarkv1.Event, before, after *tid
 	}
 	rows := f.rowsOf(ctx, after.GetWorkspaceId())
 	if file.MatchesByPath(after) {
-		rows.byPath[rows.workspace] = true
+		rows.setMatchesByPath(true)
 	}
 	if err := f.deriveFor(ctx, rows, e, after); err != nil {
 		ctx.Fail(err)

@@ -110,7 +110,7 @@ func (c *gatedContext) emit(topic, key string, value any, headers goka.Headers) 
 			return err
 		}
 	}
-	if string(c.key) != key {
+	if c.key == nil || string(c.key) != key {
 		c.key = []byte(key) // outputs share it
 	}
 	r := c.epochs.buffers.record()

@@ -35,6 +35,7 @@
 //	            input.go        keeps what Prepare returned until goka calls          input
 //	gate        epochs.go       runs the callback within an epoch                     Epochs.Callback
 //	            context.go      reads and sets its row, emits outputs                 gatedContext, Emit
+//	            buffers.go      what outputs are encoded in                           outputBuffers
 //	            rows.go         reads other rows of the partition                     Rows
 //	            partition.go    buffers the effects in the open epoch; a row is       partitionEpochs, epoch
 //	                            looked up there, in the row cache (rowcache.go),

@@ -33,7 +33,7 @@ import (
 // processed again with the same row before it, and gives the same bytes. Each partition has its own epochs, so a slow
 // one delays no other.
 //
-// After a failed send nothing of what is buffered is published; none of it was visible. The processor then ends, and
+// After a failed send nothing more is published, and no row of the epoch was visible. The processor then ends, and
 // its Group starts the next one from the committed offsets.
 //
 // With ExactlyOnce the epochs of all partitions are published together in transactions: see type transactions.
@@ -62,10 +62,10 @@ type Epochs struct {
 
 // Limits of one partition. A consumer that recognises repeated outputs by their positions may rely on the first.
 const (
-	maxUnacked       = 1000    // outputs of an epoch, and so those that are sent and not acknowledged
+	maxUnacked       = 1000    // outputs that are buffered, or sent and not acknowledged
 	maxBufferedBytes = 8 << 20 // bytes of rows not in the local store, and of outputs not acknowledged
 	// maxUncommitted replaces maxUnacked in transactions, where no output is repeated or seen out of order.
-	maxUncommitted = 2000
+	maxUncommitted = 3000
 )
 
 var (

@@ -24,7 +24,7 @@ const (
 // await returns when the open epoch should be closed. It returns at once when the publisher stops or has failed.
 func (t *pace) await() {
 	step := max(t.interval/paceSteps, 1)
-	if time.Since(t.closed) < idleSteps*step {
+	if open := time.Since(t.closed); open < idleSteps*step || open < t.interval && t.worthWaiting() {
 		for t.wait(step-time.Duration(time.Now().UnixNano())%step) &&
 			time.Since(t.closed) < t.interval && t.worthWaiting() {
 		}

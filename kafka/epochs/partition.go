@@ -17,7 +17,7 @@ type partitionEpochs struct {
 	conf      Config
 	store     *localstore.Partition
 	publisher publisher
-	// maxOutputs is how many outputs an epoch may have before the next callback waits for its end.
+	// maxOutputs is how many outputs may be buffered, or sent and not acknowledged, before the next callback waits.
 	maxOutputs int
 
 	started   sync.Once   // startPartition, before the first record
@@ -30,7 +30,7 @@ type partitionEpochs struct {
 	buffers        outputBuffers
 
 	mu               sync.Mutex
-	room             *sync.Cond // signals that an epoch was closed, bufferedBytes went down, or err is set
+	room             *sync.Cond // signals that unacked or bufferedBytes went down, or err is set
 	waiting          int        // callbacks waiting for room
 	open             *epoch
 	rows             memoryRows
@@ -41,7 +41,8 @@ type partitionEpochs struct {
 	recoveredTo      int64           // offset of the last changelog record that was recovered
 	progress         recoveryProgress
 	recoveredRecords int // that are not on the disk yet
-	bufferedBytes    int // bytes of rows that are not stored, and of outputs that are not acknowledged
+	unacked          int // outputs that are buffered, or sent and not acknowledged
+	bufferedBytes    int // bytes of rows that are not stored, and of those outputs
 	table, mirror    ownLog
 	committedOffsets map[string]int64 // by input topic: see noteInput
 	changelogEnd     committed.ChangelogEnd
@@ -98,7 +99,7 @@ func newEpoch() *epoch { return &epoch{nextOffsets: make(map[string]int64, 1)} }
 func (p *partitionEpochs) enter() error {
 	p.mu.Lock()
 	p.waiting++
-	for p.err == nil && (len(p.open.outputs) >= p.maxOutputs || p.bufferedBytes >= maxBufferedBytes) {
+	for p.err == nil && (p.unacked >= p.maxOutputs || p.bufferedBytes >= maxBufferedBytes) {
 		p.room.Wait()
 	}
 	p.waiting--
@@ -147,6 +148,7 @@ func (p *partitionEpochs) output(r *kgo.Record) {
 		return
 	}
 	p.open.outputs = append(p.open.outputs, r)
+	p.unacked++
 	p.bufferedBytes += len(r.Key) + len(r.Value)
 	if p.isMirrorRecord(r) {
 		p.mirror.noteSent(r.Key)
@@ -154,16 +156,18 @@ func (p *partitionEpochs) output(r *kgo.Record) {
 }
 
 // outputsAcked notes the offsets of an epoch's outputs. They come in the order in which the outputs were emitted. It
-// drops the values.
+// drops the contents.
 func (p *partitionEpochs) outputsAcked(e *epoch) {
 	defer release(e.buffers)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.unacked -= len(e.outputs)
 	for _, r := range e.outputs {
 		p.bufferedBytes -= len(r.Key) + len(r.Value)
 		if p.isMirrorRecord(r) {
 			p.mirror.noteAcked(r.Key, r.Offset)
 		}
+		r.Key, r.Value, r.Headers = nil, nil, nil // the record may stay in its slab
 	}
 	p.signal()
 }
@@ -232,7 +236,6 @@ func (p *partitionEpochs) swap() *epoch {
 	}
 	p.open, p.publishingRows = newEpoch(), e.rows
 	e.foreignFrom, e.buffers = p.table.foreignFrom(), p.buffers.take()
-	p.signal()
 	return e
 }
 

@@ -155,6 +155,9 @@ func deliver(send sender, batches ...[]*kgo.Record) *delivery {
 	acked := d.acked
 	for _, records := range batches {
 		for _, r := range records {
+			if d.failure() != nil { // the rest would only be repeated
+				return d
+			}
 			send(r, acked)
 		}
 	}
