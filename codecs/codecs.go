@@ -9,9 +9,7 @@
 package codecs
 
 import (
-	"bytes"
 	"fmt"
-	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -83,24 +81,3 @@ func (Bytes) Encode(value any) ([]byte, error) {
 
 // Decode returns data.
 func (Bytes) Decode(data []byte) (any, error) { return data, nil }
-
-// buffers are what records are encoded in whose size is not known before.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// maxKept is the largest buffer that is kept.
-const maxKept = 64 << 10
-
-// encoded returns what is appended for a value, in a slice of that size.
-func encoded(value any, appendTo func(b []byte, value any) ([]byte, error)) ([]byte, error) {
-	buffer := buffers.Get().(*[]byte)
-	b, err := appendTo((*buffer)[:0], value)
-	if err != nil {
-		return nil, err
-	}
-	record := bytes.Clone(b)
-	if cap(b) <= maxKept {
-		*buffer = b
-		buffers.Put(buffer)
-	}
-	return record, nil
-}

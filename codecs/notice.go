@@ -11,7 +11,7 @@ type Index struct{}
 
 // Encode returns the JSON of value, which must be a *tidemarkv1.IndexOp.
 func (Index) Encode(value any) ([]byte, error) {
-	return encoded(value, Index{}.Append)
+	return Index{}.Append(nil, value)
 }
 
 // Append appends the JSON of value, which must be a *tidemarkv1.IndexOp. It implements epochs.Appender.
@@ -59,7 +59,7 @@ const maxNotice = 1 << 20
 
 // Encode returns the JSON of value, which must be a *tidemarkv1.Notice.
 func (Notice) Encode(value any) ([]byte, error) {
-	return encoded(value, Notice{}.Append)
+	return Notice{}.Append(nil, value)
 }
 
 // Append appends the JSON of value, which must be a *tidemarkv1.Notice. It implements epochs.Appender.

@@ -153,7 +153,7 @@ func appendTime(b []byte, us int64) []byte {
 }
 
 // appendSeconds appends a time in seconds since 1970 without its zone. A record has up to ten times, and package time
-// takes three times as long for each.
+// takes twice as long for each.
 func appendSeconds(b []byte, s int64) []byte {
 	// The day of the Gregorian calendar, counted from 0000-03-01 in cycles of 400 years, as in
 	// https://howardhinnant.github.io/date_algorithms.html#civil_from_days.

@@ -8,8 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// An Appender is a codec of outputs that appends to a buffer. What outputs are encoded in is most of the memory that a
-// processor allocates. With an Appender the outputs of an epoch share buffers, which are used again.
+// An Appender is a codec of outputs that appends to a buffer. With it the outputs of an epoch share buffers, which are
+// used again. Without it they are most of the memory that a processor allocates.
 type Appender interface {
 	Append(b []byte, value any) ([]byte, error)
 }
@@ -22,10 +22,11 @@ type outputBuffers struct {
 
 const (
 	bufferBytes   = 128 << 10
+	minRoom       = bufferBytes / 16 // a buffer with less is not used for more outputs: most need up to 2 kB
 	bufferRecords = 64
 )
 
-// free buffers are those of all partitions.
+// freeBuffers are those that no partition uses.
 var freeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, bufferBytes); return &b }}
 
 // encode encodes an output.
@@ -34,7 +35,7 @@ func (o *outputBuffers) encode(codec goka.Codec, value any) ([]byte, error) {
 	if !ok {
 		return codec.Encode(value)
 	}
-	if n := len(o.used); n == 0 || cap(*o.used[n-1])-len(*o.used[n-1]) < bufferBytes/16 {
+	if n := len(o.used); n == 0 || cap(*o.used[n-1])-len(*o.used[n-1]) < minRoom {
 		o.used = append(o.used, freeBuffers.Get().(*[]byte))
 	}
 	buffer := o.used[len(o.used)-1]
