@@ -172,6 +172,33 @@ func (c *counter) count(ctx goka.Context, _ any) {
 	ctx.SetValue(after)
 }
 
+// done reports that there are so many outputs, and that the group has committed all inputs. Outputs are visible first:
+// a group that is stopped in between processes their inputs again.
+func (c *counter) done(t *testing.T, outputs int) func() bool {
+	t.Helper()
+	return func() bool { return len(c.read(t, c.counts)) >= outputs && c.committed(t) }
+}
+
+// committed reports whether the group has committed all inputs.
+func (c *counter) committed(t *testing.T) bool {
+	t.Helper()
+	admin := kadm.NewClient(c.client)
+	ends, err := admin.ListEndOffsets(t.Context(), c.events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commits, err := admin.FetchOffsets(t.Context(), c.group)
+	if err != nil {
+		return false
+	}
+	for partition, end := range ends[c.events] {
+		if commit, _ := commits.Lookup(c.events, partition); end.Offset > 0 && commit.At != end.Offset {
+			return false
+		}
+	}
+	return true
+}
+
 // run runs the group until done returns true.
 func run(t *testing.T, g *epochs.Group, done func() bool) {
 	t.Helper()
