@@ -38,8 +38,9 @@ const (
 // Records whose effects are not acknowledged by then are processed again.
 const drainTimeout = 15 * time.Second
 
-// storeSettings leave the memory to the row cache: a cached block has a few rows that are used, and must be searched.
-var storeSettings = localstore.Settings{Cache: 32 << 20, MemTable: 32 << 20, WrittenOften: true}
+// storeSettings leave most of the memory to the row cache: a block has few rows that are used, and must be searched.
+// The block cache is for the filters and indexes of tables, which each read needs: 35 MB for 5 million rows.
+var storeSettings = localstore.Settings{Cache: 64 << 20, MemTable: 32 << 20, WrittenOften: true}
 
 // NewGroup returns a group that does nothing until Run.
 func NewGroup(conf Config) *Group {

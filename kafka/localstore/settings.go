@@ -41,14 +41,23 @@ func sharedCacheSize(limit int64) int64 {
 	return max(limit/4, minCache)
 }
 
+// sharing is how many stores of a process are expected to share a cache: the tables of files and of workspaces.
+const sharing = 2
+
 var sharedCache = sync.OnceValue(func() *pebble.Cache {
-	return pebble.NewCache(sharedCacheSize(debug.SetMemoryLimit(-1))) // which only reads it
+	limit := debug.SetMemoryLimit(-1) // which only reads it
+	return pebble.NewCache(sharedCacheSize(limit) + sharing*defaultSettings.reserved())
 })
+
+// reserved is what Pebble takes off the block cache for memtables: the one that is written to, and one that it keeps
+// for the next. A cache that is not larger than that has no block, and each read of a row reads the filters, the index
+// and the rows of several tables from their files.
+func (s Settings) reserved() int64 { return 2 * int64(s.MemTable) }
 
 // cache returns the block cache of a store, which the store must unreference when it is closed.
 func (s Settings) cache() *pebble.Cache {
 	if s.Cache > 0 {
-		return pebble.NewCache(s.Cache)
+		return pebble.NewCache(s.Cache + s.reserved())
 	}
 	shared := sharedCache()
 	shared.Ref()

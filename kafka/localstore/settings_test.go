@@ -1,7 +1,9 @@
 package localstore
 
 import (
+	"log/slog"
 	"math"
+	"strings"
 	"testing"
 )
 
@@ -30,6 +32,31 @@ func TestSharedCacheFollowsTheMemoryLimit(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Memtables are charged to the block cache. They must leave the blocks what the settings say.
+func TestBlocksAreCachedBesideMemtables(t *testing.T) {
+	use := Settings{Cache: 1 << 20, MemTable: 4 << 20}
+	s, err := OpenWith(t.TempDir(), "pin", slog.New(slog.DiscardHandler), use)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 { // 20 MB: Pebble begins with small memtables
+		put(t, s, 1, int64(i), "k", strings.Repeat("v", 100_000))
+	}
+	if err := s.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	get(t, s, 1, "k")
+	before := s.db.Metrics().BlockCache
+	get(t, s, 1, "k")
+	if after := s.db.Metrics().BlockCache; after.Hits == before.Hits || after.Misses > before.Misses {
+		t.Errorf("of the blocks of a second read %d were in the cache, and %d were not",
+			after.Hits-before.Hits, after.Misses-before.Misses)
+	}
+	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
 }
