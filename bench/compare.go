@@ -56,6 +56,7 @@ type suite struct {
 	brokerPID int
 	variants  []variant
 	report    *comparison
+	commit    string // when it began: the report that it writes is a change of its own
 	part      string
 	input     *contest // the input of throughput, written by the first part that needs it
 }
@@ -83,7 +84,7 @@ var parts = []part{
 
 // compare measures tidemark and its peers, checks all that they write, and writes the report.
 func compare(ctx context.Context, s setup) (result, error) {
-	u := &suite{setup: s, peers: &peers{}}
+	u := &suite{setup: s, peers: &peers{}, commit: describeCommit()}
 	var err error
 	if u.brokerPID, err = strconv.Atoi(os.Getenv("KAFKA_PID")); err != nil {
 		return nil, errors.New("KAFKA_PID is not set: compare counts the CPU time of a broker on this machine, " +
@@ -133,7 +134,7 @@ func (u *suite) run(ctx context.Context, p part) error {
 		err = fmt.Errorf("%s: %w", p.name, err)
 		say("%v", err)
 	} else {
-		u.report.Parts[p.name] = describeCommit()
+		u.report.Parts[p.name] = u.commit + ", " + time.Now().UTC().Format("2006-01-02 15:04 UTC")
 	}
 	say("%s took %.0f s", p.name, time.Since(begin).Seconds())
 	return errors.Join(err, u.report.write(u.setup.report))

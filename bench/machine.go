@@ -141,10 +141,7 @@ func firstLine(name string, args ...string) string {
 	return strings.TrimSpace(first)
 }
 
-func describeCommit() string {
-	return "commit " + firstLine("git", "describe", "--always", "--dirty") + ", " +
-		time.Now().UTC().Format("2006-01-02 15:04") + " UTC"
-}
+func describeCommit() string { return "commit " + firstLine("git", "describe", "--always", "--dirty") }
 
 // describeMachine is what a reader must know of where the figures come from.
 func describeMachine() []string {
