@@ -41,6 +41,7 @@ type Store struct {
 	maxIdle time.Duration
 	now     func() time.Time
 	corrupt atomic.Bool // set once by the first sign of corruption
+	writing writing
 
 	loads     atomic.Int64  // that are open
 	finishing chan struct{} // has an element for each load that finishes
@@ -92,7 +93,7 @@ func Open(dir, pin string, log *slog.Logger) (*Store, error) {
 func OpenWith(dir, pin string, log *slog.Logger, use Settings) (*Store, error) {
 	s := &Store{
 		dir: dir, log: log, use: use, maxIdle: deleteRetention, now: wallClock, touched: map[int32]time.Time{},
-		finishing: make(chan struct{}, 2),
+		finishing: make(chan struct{}, 2), writing: writing{pause: 50 * time.Millisecond, fatal: exit},
 	}
 	if err := s.acquire(); err != nil {
 		return nil, fmt.Errorf("open local store %s: %w", dir, err)
@@ -212,6 +213,8 @@ func (s *Store) open() error {
 		Logger:                      pebbleLog{s},
 		EventListener: &pebble.EventListener{
 			DataCorruption: func(i pebble.DataCorruptionInfo) { s.markCorrupt(i.Details) },
+			FlushEnd:       func(i pebble.FlushInfo) { s.wrote(i.Err) },
+			CompactionEnd:  func(i pebble.CompactionInfo) { s.wrote(i.Err) },
 		},
 	}
 	for i := range options.Levels {
@@ -332,18 +335,4 @@ func (w *Writer) Delete(space Space, key []byte) {
 // Get returns the value as it was before this update; nil when there was none.
 func (w *Writer) Get(space Space, key []byte) ([]byte, error) {
 	return w.store.Get(w.partition, space, key)
-}
-
-// pebbleLog logs Pebble's errors, without its progress messages.
-type pebbleLog struct{ store *Store }
-
-func (l pebbleLog) Infof(string, ...any) {}
-
-func (l pebbleLog) Errorf(format string, args ...any) {
-	l.store.log.Error("local store", "dir", l.store.dir, "error", fmt.Sprintf(format, args...))
-}
-
-// Fatalf is called by Pebble when it cannot go on; it must not return.
-func (l pebbleLog) Fatalf(format string, args ...any) {
-	panic("local store " + l.store.dir + ": " + fmt.Sprintf(format, args...))
 }
