@@ -239,6 +239,7 @@ func (s *Store) open() error {
 // Close flushes and closes the database.
 func (s *Store) Close() error {
 	defer s.cache.Unref()
+	s.writing.closing.Store(true)
 	return errors.Join(s.db.Flush(), s.db.Close(), s.lock.Close())
 }
 

@@ -12,16 +12,17 @@ import (
 // writing is how flushes and compactions went, which Pebble does in the background.
 type writing struct {
 	failures atomic.Int64  // one after another
-	pause    time.Duration // after the first
+	closing  atomic.Bool   // Close has been called
+	pause    time.Duration // after the first failure
 	fatal    func(message string)
 }
 
-// maxFailures is how many flushes and compactions may fail one after another. With the pauses that is 25 s.
+// maxFailures is how many may fail one after another while the store is closed. The pauses of so many are 25 s.
 const maxFailures = 35
 
-// wrote notes how a flush or a compaction ended. Pebble repeats one that failed at once and for ever, and Close waits
-// for it: with a folder that was gone that was 12,000 attempts a second, each with a line in the log. So there is a pause,
-// and in the end the process exits, as it does when it starts on a full disk. All that is lost is in the changelog.
+// wrote notes how a flush or a compaction ended. Pebble repeats one that failed at once and for ever: without a pause
+// that was 12,000 times a second when the folder was gone, each with a line in the log. Rows are read meanwhile. Close
+// would wait for ever, so there the process exits, and what is lost is in the changelog.
 func (s *Store) wrote(err error) {
 	switch {
 	case err == nil:
@@ -31,7 +32,7 @@ func (s *Store) wrote(err error) {
 		return
 	}
 	failures := s.writing.failures.Add(1)
-	if failures > maxFailures {
+	if failures > maxFailures && s.writing.closing.Load() {
 		pebbleLog{s}.Fatalf("it cannot be written: %v: free some disk space, or check the disk, and start again", err)
 	}
 	time.Sleep(min(time.Duration(failures)*s.writing.pause, 20*s.writing.pause))
