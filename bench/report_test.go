@@ -166,7 +166,7 @@ func TestScalingPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := replaceBetween(string(page), "needs", "x\n")
-	if err != nil || strings.Contains(again, "cores of") || !strings.Contains(again, "## How the work is divided") {
+	if err != nil || strings.Contains(again, "| cores of") || !strings.Contains(again, "## How the work is divided") {
 		t.Errorf("%v\n%s", err, again)
 	}
 }
