@@ -17,7 +17,8 @@ type writing struct {
 	fatal    func(message string)
 }
 
-// maxFailures is how many may fail one after another while the store is closed. The pauses of so many are 25 s.
+// maxFailures is how many may fail one after another once the store is being closed, those before it included. The
+// pauses of so many are 25 s.
 const maxFailures = 35
 
 // wrote notes how a flush or a compaction ended. Pebble repeats one that failed at once and for ever: without a pause
