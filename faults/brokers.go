@@ -108,7 +108,12 @@ func loneLeader(ctx context.Context, r *run) (figures, error) {
 	for _, n := range others(victim) {
 		errs = append(errs, r.node("pause", n))
 	}
-	errs = append(errs, rig.Sleep(ctx, r.between(1500*time.Millisecond, 2500*time.Millisecond)), r.node("kill", victim))
+	const before = 500 * time.Millisecond // requests that the followers have answered, or have in their fetches
+	errs = append(errs, rig.Sleep(ctx, before))
+	alone, end := r.traffic.watch()
+	errs = append(errs, rig.Sleep(ctx, r.between(1500*time.Millisecond, 2500*time.Millisecond)-before))
+	end()
+	errs = append(errs, r.node("kill", victim))
 	for _, n := range others(victim) {
 		errs = append(errs, r.node("cont", n))
 	}
@@ -120,8 +125,10 @@ func loneLeader(ctx context.Context, r *run) (figures, error) {
 		return nil, err
 	}
 	r.startNode(victim)
-	return figures{"s to the next 200": round(took)}, nil
+	return figures{"s to the next 200": round(took), acknowledgedAlone: float64(len(alone.ok))}, nil
 }
+
+const acknowledgedAlone = "200s without followers" // 0, unless the ingress is wrong
 
 // moveLeaders elects other leaders for the partitions of every topic, several times.
 func moveLeaders(ctx context.Context, r *run) (figures, error) {
