@@ -2,7 +2,9 @@
 
 import os
 import re
+import time
 
+import requests
 import schemathesis
 
 POSITION = os.environ["POSITION"]
@@ -52,3 +54,18 @@ def before_call(context, case, kwargs):
             body["rate"] = 0 if body.get("action") == "drop" else 1000
         if body.get("action") == "drop" and body.get("force") is True:
             body["force"] = False
+
+
+@schemathesis.hook
+def after_call(context, case, response):
+    """Asks again after a 503 with Retry-After, as clients must: on a busy machine the server may be late."""
+    for _ in range(3):
+        if response.status_code != 503 or "retry-after" not in response.headers:
+            return
+        print(f"asked again: {response.request.method} {response.request.url}: {response.content[:300]!r}", flush=True)
+        time.sleep(float(response.headers["retry-after"][0]))
+        with requests.Session() as session:
+            answer = session.send(response.request, timeout=10)
+        again = schemathesis.Response.from_requests(answer, verify=response.verify)
+        for name in ("status_code", "headers", "content", "content_size", "elapsed", "message", "encoding"):
+            setattr(response, name, getattr(again, name))
