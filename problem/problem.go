@@ -89,13 +89,14 @@ func (p *Problem) Body() []byte {
 	return body.Bytes()
 }
 
-// Write writes the whole answer. Headers that are set on w before stay.
+// Write writes the whole answer, which nobody may keep. Other headers that are set on w before stay.
 func (p *Problem) Write(w http.ResponseWriter) {
 	body := p.Body()
 	h := w.Header()
 	maps.Copy(h, p.header)
 	h.Set("Content-Type", ContentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(p.Status)
 	w.Write(body)

@@ -12,15 +12,15 @@ import (
 )
 
 // streamChanges returns a stream of server-sent events: the changes after a cursor, as they happen, and heartbeats,
-// which have a cursor also while nothing changes. The id of each event is the cursor after it. The first heartbeat
-// follows the changes there were at first. The stream ends when the client leaves or is too slow, or the server stops,
-// discards its copy or has one that is too old; a client continues by Last-Event-ID.
+// which have a cursor also while nothing changes, or nothing that is in the query. The id of each event is the cursor
+// after it. A heartbeat follows the changes there were at first. The stream ends when the client leaves or is too slow,
+// or the server stops, discards its copy or has one that is too old; a client continues by Last-Event-ID.
 func (s *Server) streamChanges(c *call, q query, at changesCursor, limit int) *answer {
 	partition, workspace := s.partition(q.workspace), tidemarkv1.EscapePart(q.workspace)
 	return &answer{contentType: "text/event-stream", stream: func(out *stream) error {
 		ticker := time.NewTicker(s.heartbeat)
 		defer ticker.Stop()
-		beat := true
+		beat, caughtUp := false, false
 		for {
 			wake := s.files.changes.wait(workspace) // before the read, so that no change is missed
 			c.lag, c.lagKnown = s.lagFor(c)
@@ -29,9 +29,15 @@ func (s *Server) streamChanges(c *call, q query, at changesCursor, limit int) *a
 				return nil
 			}
 			p, err := s.readSharedPage(partition, q, at, limit)
-			if err == nil {
-				err = s.writeEvents(out, q, at, p, beat && p.upToDate)
+			select {
+			case <-ticker.C:
+				beat = true
+			default:
 			}
+			if err == nil {
+				err = s.writeEvents(out, q, at, p, beat || p.upToDate && !caughtUp)
+			}
+			beat, caughtUp = false, caughtUp || p.upToDate
 			if err != nil || !p.upToDate {
 				wake.cancel()
 				if errors.Is(err, errStoreNotReady) || errors.Is(err, errClosed) {
@@ -43,7 +49,7 @@ func (s *Server) streamChanges(c *call, q query, at changesCursor, limit int) *a
 				at = p.at
 				continue
 			}
-			at, beat = p.at, false
+			at = p.at
 			select {
 			case <-wake.changed:
 			case <-ticker.C:
@@ -74,7 +80,8 @@ func (s *Server) writeEvents(out *stream, q query, at changesCursor, p changesPa
 		data, _ := json.Marshal(struct { // a text can always be encoded
 			CompleteTo string    `json:"complete_to,omitempty"`
 			ExpiresAt  time.Time `json:"expires_at"`
-		}{completeTo(p.at, s.partition(q.workspace)), s.expiresAt(p.at)})
+			UpToDate   bool      `json:"up_to_date"`
+		}{completeTo(p.at, s.partition(q.workspace)), s.expiresAt(p.at), p.upToDate})
 		b = appendEvent(b, "heartbeat", q.encodeChangesCursor(p.at), data)
 	}
 	if _, err := out.Write(b); err != nil {

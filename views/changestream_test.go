@@ -2,6 +2,7 @@ package views
 
 import (
 	"bufio"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -118,6 +119,35 @@ func TestChangesStream(t *testing.T) {
 			t.Errorf("at the end: %+v", e)
 		}
 	}
+}
+
+// While nothing that is read is in the query, heartbeats have cursors that advance.
+func TestHeartbeatsOfEmptyPages(t *testing.T) {
+	f := newFixture(t)
+	f.heartbeat = time.Nanosecond
+	for i := range 2*maxScanned + 10 {
+		f.put(fileRow("ws", fmt.Sprintf("f%05d", i), "", isTrashed, 1))
+	}
+	f.put(fileRow("ws", "last", "", isActive, 1))
+	server := httptest.NewServer(f.Handler())
+	defer server.Close()
+	all := openStream(t, server.URL+changesOfWs)
+	first, second := all.want("heartbeat", `"up_to_date":false`), all.want("heartbeat", `"up_to_date":false`)
+	all.want("change", `"file_id":"last"`)
+	all.want("heartbeat", `"up_to_date":true`)
+	at := func(e sentEvent) int64 {
+		q := query{workspace: "ws", status: statusActive, kind: kindFile}
+		cursor, err := q.decodeChangesCursor(e.id)
+		if err != nil {
+			t.Error(err)
+		}
+		return cursor.next
+	}
+	if at(first) != maxScanned || at(second) != 2*maxScanned {
+		t.Errorf("cursors are at %d and %d", at(first), at(second))
+	}
+	resumed := openStream(t, server.URL+changesOfWs, "Last-Event-ID", second.id)
+	resumed.want("change", `"file_id":"last"`)
 }
 
 // A browser does not show the body of a refusal, so a stream has an expired cursor as an event.

@@ -242,7 +242,7 @@ func (s *Server) writeHead(w http.ResponseWriter, c *call, a *answer) {
 	h := w.Header()
 	maps.Copy(h, a.header)
 	h.Set("Cache-Control", "no-cache")
-	if c.noStore {
+	if c.noStore || a.status >= http.StatusBadRequest {
 		h.Set("Cache-Control", "no-store")
 	}
 	if c.lagKnown {
