@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -198,13 +199,14 @@ func (c *clients) query(ctx context.Context, seed uint64, sender func() (scope, 
 
 func escape(id string) string { return strings.ReplaceAll(url.PathEscape(id), ".", "%2E") }
 
-// A feed is the state of a workspace's files as a reader of its changes knows it.
+// A feed is the state of a workspace's files as a reader of its changes knows it. It takes its cursor to the next
+// instance whenever one refuses it or ends its stream.
 type feed struct {
 	*clients
-	in    *instance
 	scope string
 
 	mu       sync.Mutex
+	in       *instance
 	files    map[string]string // JSON by id
 	versions map[string]int64
 }
@@ -219,6 +221,21 @@ type change struct {
 	Version int64
 	FileID  string `json:"file_id"`
 	File    json.RawMessage
+}
+
+// move continues at the next instance.
+func (f *feed) move() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.Index(f.instances, f.in)
+	f.in = f.instances[(i+1)%len(f.instances)]
+}
+
+// instance returns the one that is asked.
+func (f *feed) instance() *instance {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.in
 }
 
 func (f *feed) take(ch change) error {
@@ -253,8 +270,10 @@ func (f *feed) poll(ctx context.Context) error {
 		if cursor != "" {
 			path += "&cursor=" + url.QueryEscape(cursor)
 		}
-		body, err := f.get(ctx, f.in, f.about(f.scope), path)
+		in := f.instance()
+		body, err := f.get(ctx, in, f.about(f.scope), path)
 		if body == nil {
+			f.move()
 			sleep(ctx, 100*time.Millisecond)
 			continue
 		}
@@ -269,7 +288,7 @@ func (f *feed) poll(ctx context.Context) error {
 			err = errors.Join(err, f.take(ch))
 		}
 		if err != nil {
-			return fmt.Errorf("%s%s: %w", f.in.URL, path, err)
+			return fmt.Errorf("%s%s: %w", in.URL, path, err)
 		}
 		cursor = page.Cursor
 	}
@@ -281,7 +300,7 @@ func (f *feed) follow(ctx context.Context) error {
 	last := ""
 	for ctx.Err() == nil {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet,
-			f.in.URL+"/v1/workspaces/"+escape(f.scope)+"/changes?status=all&kind=all", nil)
+			f.instance().URL+"/v1/workspaces/"+escape(f.scope)+"/changes?status=all&kind=all", nil)
 		if err != nil {
 			return err
 		}
@@ -291,6 +310,7 @@ func (f *feed) follow(ctx context.Context) error {
 		}
 		response, err := f.http.Transport.RoundTrip(request)
 		if err != nil { // that the instance does not answer is noted by the other clients
+			f.move()
 			sleep(ctx, 100*time.Millisecond)
 			continue
 		}
@@ -299,6 +319,7 @@ func (f *feed) follow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		f.move()
 		sleep(ctx, 50*time.Millisecond)
 	}
 	return nil
@@ -311,7 +332,7 @@ func (f *feed) readEvents(response *http.Response, last string) (string, error) 
 	case http.StatusNotFound:
 		return last, nil
 	default:
-		f.violate("answers with a wrong status", "%s, events of %q: %s", f.in.Name, f.scope, response.Status)
+		f.violate("answers with a wrong status", "%s, events of %q: %s", f.instance().Name, f.scope, response.Status)
 		return last, nil
 	}
 	lines := bufio.NewReader(response.Body)

@@ -251,7 +251,7 @@ func awaitFeeds(ctx context.Context, c *clients, feeds []*feed, r *oracle.Report
 	took, err := rig.Until(ctx, 20*time.Second, func() (bool, error) {
 		clear(differences)
 		for _, read := range feeds {
-			want, err := c.listing(ctx, read.in, read.scope)
+			want, err := c.listing(ctx, read.instance(), read.scope)
 			if err != nil && !errors.Is(err, errRefused) {
 				return false, err
 			}
@@ -262,7 +262,7 @@ func awaitFeeds(ctx context.Context, c *clients, feeds []*feed, r *oracle.Report
 		return len(differences) == 0, nil
 	})
 	for read, difference := range differences {
-		c.violate("feeds that differ from the listing", "%s, %q: %s", read.in.Name, read.scope, difference)
+		c.violate("feeds that differ from the listing", "%s, %q: %s", read.instance().Name, read.scope, difference)
 	}
 	if err != nil && len(differences) == 0 {
 		c.violate("feeds that differ from the listing", "%v", err)

@@ -36,7 +36,9 @@ func (f corsFlags) crossOrigin(next http.Handler) http.Handler {
 		AllowedOrigins: f.CORSOrigin,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete},
 		AllowedHeaders: []string{"Authorization", "Content-Type", "Last-Event-ID", "If-None-Match"},
-		ExposedHeaders: []string{"ETag", "Tidemark-Lag-Seconds", "Tidemark-As-Of", "Retry-After"},
-		MaxAge:         600,
+		ExposedHeaders: []string{
+			"ETag", "Tidemark-Lag-Seconds", "Tidemark-As-Of", "Retry-After", "Location", "WWW-Authenticate",
+		},
+		MaxAge: 600,
 	}).Handler(next)
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -79,7 +81,47 @@ func TestThePastIsWhatWasAnswered(t *testing.T) {
 			if strings.Count(history, `"changed"`) != 5 || strings.Count(history, `"cause"`) != 2 || moves > 2 {
 				t.Errorf("%d positions of folders, %s", moves, history)
 			}
+			d.checkUsage(t, data)
 			d.stop(t)
 		})
+	}
+}
+
+// checkUsage sends each event twice, and asks what they add up to.
+func (d *devProcess) checkUsage(t *testing.T, data string) {
+	t.Helper()
+	var last string
+	for i, args := range [][]string{
+		{"--file", "x", "--path", "/r/x", "--size", "10"},
+		{"--file", "y", "--path", "/r/y", "--size", "5"},
+		{"--file", "x", "--event", "workspace_storage_file_updated", "--size", "12"},
+		{"--file", "y", "--event", "workspace_storage_file_deleted"},
+	} {
+		for range 2 {
+			id := []string{"--workspace", "u", "--event-id", fmt.Sprint("evt_u", i)}
+			last = d.send(t, data, append(id, args...)...)
+		}
+	}
+	status, body := d.ask(t, d.api+"/v1/workspaces/u/usage?by=folder&wait=30s&at_least="+last)
+	var u struct {
+		Totals   struct{ Files, Bytes int }
+		Activity struct{ Windows []map[string]any }
+	}
+	if err := json.Unmarshal([]byte(body), &u); err != nil || status != 200 {
+		t.Fatalf("%d %s: %v", status, body, err)
+	}
+	sums := map[string]float64{}
+	for _, w := range u.Activity.Windows { // two at midnight
+		for name, n := range w {
+			if n, ok := n.(float64); ok {
+				sums[name] += n
+			}
+		}
+	}
+	want := map[string]float64{
+		"events": 4, "added": 2, "updated": 1, "deleted": 1, "bytes_added": 17, "bytes_removed": 5,
+	}
+	if u.Totals.Files != 1 || u.Totals.Bytes != 12 || !maps.Equal(sums, want) {
+		t.Errorf("%s, want %v", body, want)
 	}
 }
