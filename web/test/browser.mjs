@@ -60,7 +60,7 @@ const looks = [
 	['light', wide, colors],
 ]
 
-/** Axe finds nothing, light and dark, on a phone and on a wide screen. Neither the page nor a table is wider than that. */
+/** Axe finds nothing, light and dark, on a phone and a wide screen. Neither the page nor a table is wider than that. */
 export async function accessible(page, view) {
 	const violations = []
 	await page.evaluate(axe.source)
