@@ -44,6 +44,9 @@ export function refused(error: unknown): Failure {
 /** The greatest lag of the partitions, in seconds. */
 export const lagOf = (status?: Status) => Math.max(0, ...(status?.partitions ?? []).map(p => p.lag_seconds))
 
+/** Whether the lag is the time since the last answer of the brokers: it is, where no record is missing. */
+export const isSilence = ({ partitions }: Status) => partitions.every(p => p.lag_records === 0)
+
 const path = 'v1/status'
 const pollEvery = 5_000
 const pollWhileFailing = 2_000

@@ -34,6 +34,11 @@ export interface Group {
 	example: Entry
 }
 
+export interface Summary {
+	entries: number
+	reasons: Group[]
+}
+
 export interface EntryPage {
 	entries: Entry[]
 	next_cursor: string | null

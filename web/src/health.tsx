@@ -1,7 +1,10 @@
 import type { Partition, Status } from './api'
-import { connection, lagOf } from './connection'
+import { connection, isSilence, lagOf } from './connection'
+import { path, type Summary } from './deadletters'
 import { count, duration } from './format'
+import { useLoad, useReloadOn } from './load'
 import { Command, Figure, Shown } from './parts'
+import { Groups } from './reasons'
 import { deadLettersLink } from './route'
 import { useStore } from './store'
 import { Bar } from './usage'
@@ -50,7 +53,9 @@ function Figures({ status }: { status: Status }) {
 			)}
 			{status.ready && behind && (
 				<Explained command="tidemark doctor">
-					Events are stored and not processed yet, the oldest for {duration(lag)}.
+					{isSilence(status)
+						? `The brokers have not answered for ${duration(lag)}: what has come since is not known.`
+						: `Events are stored and not processed yet, the oldest for ${duration(lag)}.`}
 				</Explained>
 			)}
 			{dead > 0 && (
@@ -59,8 +64,22 @@ function Figures({ status }: { status: Status }) {
 					<a href={deadLettersLink}>dead letters</a>.
 				</Explained>
 			)}
+			{dead > 0 && <Causes dead={dead} />}
 			<h2>Partitions</h2>
 			<Partitions all={status.partitions} />
+		</>
+	)
+}
+
+/** The dead letters by reason. Where this server or token has none, the link to them says why. */
+function Causes({ dead }: { dead: number }) {
+	const { data, reload } = useLoad<Summary>(path)
+	useReloadOn(dead, reload)
+	if (!data || data.entries === 0) return null
+	return (
+		<>
+			<h2>Dead letters by reason</h2>
+			<Groups of={data.reasons} />
 		</>
 	)
 }

@@ -1,5 +1,5 @@
 import { connection } from './connection'
-import { DeadLettersShown, type Group, type JobSummary, jobsPath, path, reasonOf } from './deadletters'
+import { DeadLettersShown, type Group, type JobSummary, jobsPath, path, reasonOf, type Summary } from './deadletters'
 import { count, Time } from './format'
 import { useLoad, usePoll, useReloadOn } from './load'
 import { entriesLink, entryLink, jobLink } from './route'
@@ -9,7 +9,7 @@ const pollEvery = 2000 // milliseconds
 
 /** The dead letters by reason and sink. */
 export function Reasons() {
-	const list = useLoad<{ entries: number; reasons: Group[] }>(path)
+	const list = useLoad<Summary>(path)
 	const jobs = useLoad<{ jobs: JobSummary[] }>(jobsPath, { every: pollEvery })
 	const { status } = useStore(connection)
 	useReloadOn(status?.dead_lettered, () => {
@@ -43,7 +43,7 @@ export function Reasons() {
 	)
 }
 
-function Groups({ of }: { of: Group[] }) {
+export function Groups({ of }: { of: Group[] }) {
 	return (
 		<div class="wide" role="region" tabIndex={0} aria-label="Reasons">
 			<table>

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { type Failure, failureOf, signIn, signOut } from './api'
-import { connection, lagOf, pollStatus, signedOut } from './connection'
+import { connection, isSilence, lagOf, pollStatus, signedOut } from './connection'
 import { Entries } from './entries'
 import { Entry } from './entry'
 import { Event } from './event'
@@ -138,8 +138,11 @@ function Banner() {
 	if (failure && !out) {
 		const since = answered ? `What you see is from ${clock(answered)}` : 'There is nothing to show yet'
 		text = `${sentence(failure.detail)} ${since}; the page tries again by itself.`
-	} else if (lag > late && !out) {
-		text = `Processing is ${duration(lag)} behind: what you see may be that old.`
+	} else if (status && lag > late && !out) {
+		const why = isSilence(status)
+			? `The brokers have not answered for ${duration(lag)}`
+			: `Processing is ${duration(lag)} behind`
+		text = `${why}: what you see may be that old.`
 	}
 	return (
 		<div role="status" class={text ? 'banner' : ''}>

@@ -43,6 +43,13 @@ async function left(entries) {
 test('a dead letter is replayed after a dry run, and leads to its new event', async () => {
 	await left(3)
 	const page = await open(browser, `${tidemark.url}#/health`)
+	const cause = page.getByRole('region', { name: 'Reasons' }).locator('tbody tr', { hasText: 'beyond_dedupe_window' })
+	await cause.getByText('3', { exact: true }).waitFor()
+	await accessible(page, 'health with dead letters')
+	await cause.getByRole('link', { name: 'beyond_dedupe_window' }).click()
+	await page.getByText('3 entries').waitFor()
+	assert.equal(new URLSearchParams(page.url().split('?')[1]).get('reason'), 'beyond_dedupe_window')
+	await page.goBack()
 	await page.locator('.figure a', { hasText: '3' }).click()
 	await page.locator('tr', { hasText: 'beyond_dedupe_window' }).getByText('3', { exact: true }).waitFor()
 	await accessible(page, 'dead letters')

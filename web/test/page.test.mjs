@@ -48,8 +48,8 @@ const hoursAgo = hours => new Date(Date.now() - 3_600_000 * hours).toISOString()
 
 const row = (page, text) => page.locator('[data-row]', { hasText: text })
 const at = (page, hash) => page.evaluate(h => (location.hash = h), hash)
-const shot = async (page, name) => {
-	if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png` })
+const shot = async (page, name, how) => {
+	if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png`, ...how })
 }
 
 test('workspaces are listed, and the first data comes soon', async t => {
@@ -172,6 +172,9 @@ test('a file shows its state and history, and changes while it is open', async (
 	await page.getByText('4.1 kB (4,096 bytes)').waitFor()
 	await page.getByText('All changes from position').waitFor()
 	await accessible(page, 'file')
+	await at(page, '#/workspaces/123/files/2q3')
+	await page.locator('[data-version]').nth(4).waitFor()
+	await shot(page, 'page-file', { fullPage: true })
 	await close(page)
 })
 
@@ -206,6 +209,19 @@ test('live changes count what they skip, and pause', async t => {
 	await close(page)
 })
 
+const cause = (reason, message, more) => {
+	const failed = { first_failed_at: hoursAgo(9), last_failed_at: hoursAgo(2) }
+	const example = { entry: '3:40112', reason, message, times: 1, dlq_position: '3:7', ...failed, ...more }
+	return { reason, entries: 1, records: 1, ...failed, ...more, example }
+}
+const causes = {
+	entries: 2,
+	reasons: [
+		cause('sink_rejected', '400 mapper_parsing_exception', { sink: 'search' }),
+		cause('beyond_dedupe_window', 'it is older than the events that are remembered'),
+	],
+}
+
 test('health shows each partition, and explains what is red', async () => {
 	const page = await open(browser, `${tidemark.url}#/health`)
 	await page.getByText('Partitions').waitFor()
@@ -223,13 +239,15 @@ test('health shows each partition, and explains what is red', async () => {
 		duplicates: 3,
 		dead_lettered: 2,
 	}
+	await page.route('**/v1/dlq', route => route.fulfill({ json: causes }))
 	await page.route('**/v1/status', route => route.fulfill({ json: red }))
 	await page.getByText('the local copy is still being read').waitFor()
 	await page.getByText('tidemark dlq list', { exact: true }).waitFor()
 	await page.getByText('tidemark doctor', { exact: true }).first().waitFor()
 	await page.getByText('Processing is 95 s behind').waitFor()
+	await page.getByRole('link', { name: 'sink_rejected (search)' }).waitFor()
 	await accessible(page, 'health, red')
-	await shot(page, 'page-health')
+	await shot(page, 'page-health', { fullPage: true })
 	const json = { code: 'forbidden', detail: 'the token has not the right read' }
 	await page.route('**/v1/status', route => route.fulfill({ status: 403, json }))
 	await page.reload()

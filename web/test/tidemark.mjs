@@ -1,4 +1,4 @@
-// Runs `tidemark dev` for the tests of the page, and sends it webhooks.
+// Runs `tidemark dev` and `tidemark serve` for the tests of the page, and sends webhooks.
 import { spawn } from 'node:child_process'
 import { createHmac } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -16,43 +16,50 @@ export class Tidemark {
 	#arguments
 	#sent = 0
 
-	/** Starts it with further arguments, on free ports. */
+	/** Starts `tidemark dev` with further arguments, on free ports. */
 	static async start(...more) {
 		const t = new Tidemark()
-		t.#data = await mkdtemp(join(tmpdir(), 'tidemark-page-'))
-		const [api, ingress, admin, kafka] = await Promise.all([freePort(), freePort(), freePort(), freePort()])
-		t.#addresses = { api, ingress }
-		t.#arguments = ['dev', '--data', t.#data, '--partitions', '4', '--archive-url', 'none', '--log-level', 'warn']
-		for (const [flag, port] of Object.entries({ api, ingress, admin, kafka })) {
-			t.#arguments.push(`--${flag}-addr`, `127.0.0.1:${port}`)
-		}
-		t.#arguments.push(...more)
-		await t.run()
+		await t.#begin('dev', ['api', 'ingress', 'admin', 'kafka'], ['--archive-url', 'none', ...more])
 		return t
 	}
 
+	/** Starts `tidemark serve` in a process of its own, on the broker of this one. */
+	async serve(...more) {
+		const s = new Tidemark()
+		const brokers = ['--brokers', this.#addresses.kafka, '--replication', '1', '--min-insync', '1']
+		await s.#begin('serve', ['api', 'admin'], [...brokers, ...more])
+		return s
+	}
+
+	async #begin(command, listeners, more) {
+		this.#data = await mkdtemp(join(tmpdir(), 'tidemark-page-'))
+		const ports = await Promise.all(listeners.map(freePort))
+		this.#addresses = Object.fromEntries(listeners.map((name, i) => [name, `127.0.0.1:${ports[i]}`]))
+		const addresses = Object.entries(this.#addresses).flatMap(([name, address]) => [`--${name}-addr`, address])
+		this.#arguments = [command, '--data', this.#data, '--partitions', '4', '--log-level', 'warn', ...addresses, ...more]
+		await this.run()
+	}
+
 	get url() {
-		return `http://127.0.0.1:${this.#addresses.api}/`
+		return `http://${this.#addresses.api}/`
 	}
 
 	/** Runs it on the same data and ports, and returns once it is ready. */
 	async run() {
 		const child = spawn(binary, this.#arguments, {
 			env: { ...process.env, TIDEMARK_WEBHOOK_SECRETS: secret },
-			stdio: ['ignore', 'pipe', 'pipe'],
+			stdio: ['ignore', 'ignore', 'pipe'],
 		})
 		this.#process = child
 		let errors = ''
+		let failure
 		child.stderr.on('data', data => (errors += data))
-		await new Promise((ready, failed) => {
-			let out = ''
-			child.stdout.on('data', data => {
-				out += data
-				if (/^ready$/m.test(out)) ready()
-			})
-			child.on('error', failed)
-			child.on('exit', code => failed(new Error(`tidemark dev ended with ${code}:\n${errors}`)))
-		})
+		child.on('error', error => (failure = error))
+		child.on('exit', code => (failure ??= new Error(`tidemark ${this.#arguments[0]} ended with ${code}:\n${errors}`)))
+		while (!(await fetch(`http://${this.#addresses.admin}/readyz`).then(r => r.ok, () => false))) {
+			if (failure) throw failure
+			await new Promise(resolve => setTimeout(resolve, 50))
+		}
 	}
 
 	async kill() {
@@ -75,7 +82,7 @@ export class Tidemark {
 			...fields,
 		}, (_, value) => (typeof value === 'bigint' ? `<${value}>` : value)).replaceAll(/"<(\d+)>"/g, '$1')
 		const signature = createHmac('sha256', secret).update(body).digest('hex')
-		const response = await fetch(`http://127.0.0.1:${this.#addresses.ingress}/webhook/fastio`, {
+		const response = await fetch(`http://${this.#addresses.ingress}/webhook/fastio`, {
 			method: 'POST',
 			body,
 			headers: { 'Fastio-Signature': `sha256=${signature}` },

@@ -51,6 +51,16 @@ test('a token is asked for, kept in a cookie that scripts cannot read, and remov
 	await page.evaluate(() => (location.hash = '#/workspaces/theirs'))
 	await page.getByText('There is no such workspace').waitFor()
 
+	const refused = page.waitForResponse(response => response.url().endsWith('/v1/dlq') && response.status() === 403)
+	await page.route('**/v1/status', async route => {
+		const response = await route.fetch()
+		await route.fulfill({ json: { ...(await response.json()), dead_lettered: 2 } })
+	})
+	await page.evaluate(() => (location.hash = '#/health'))
+	await refused
+	await page.locator('.figure a', { hasText: '2' }).waitFor()
+	assert.equal(await page.getByRole('region', { name: 'Reasons' }).count(), 0, 'the token is not for dead letters')
+	await page.unroute('**/v1/status')
 	await page.evaluate(() => (location.hash = '#/dead-letters'))
 	await page.getByText('Not allowed with this token').waitFor()
 	await accessible(page, 'dead letters without the right')
