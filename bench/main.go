@@ -4,6 +4,7 @@
 //	go run ./bench ingress   [-seconds S] [-connections N]   webhooks/s, CPU per webhook and latency, beside no Kafka
 //	go run ./bench search    [-events N] [-plugins DIR]   documents/s into OpenSearch, beside the stock connector
 //	go run ./bench searchable [-seconds S] [-rate N]  ms from a webhook to the answer of a search that has the file
+//	go run ./bench feed      [-seconds S]             1,000 readers of changes; a resync of 100,000 files
 //	go run ./bench overload  [-seconds S] [-slow N]   the ingress with a hot workspace, no broker, slow clients
 //
 // compare is `make bench`. Its short form, which takes four minutes and whose figures mean nothing, and one part of it,
@@ -67,9 +68,10 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	measurements := map[string]func(context.Context, setup) (result, error){
 		"compare": compare, "ingress": ingress, "overload": overloaded, "search": search, "searchable": searchable,
+		"feed": feed,
 	}
 	if len(args) == 0 || measurements[args[0]] == nil {
-		return errors.New("usage: bench compare|ingress|overload|search|searchable [flags]")
+		return errors.New("usage: bench compare|ingress|overload|search|searchable|feed [flags]")
 	}
 	var s setup
 	flags := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
