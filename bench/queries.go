@@ -9,7 +9,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,9 +82,16 @@ func pages(in *input) (all []request) {
 	return all
 }
 
-// reads measures the query API on one core. Its store is complete and was opened again, so that no cache is warm that
-// a restart would empty.
+// reads measures the query API on one core, which neither the client nor the broker uses. Its store is complete and was
+// opened again, so that no cache is warm that a restart would empty.
 func (u *suite) reads(ctx context.Context, c *contest, in *input) error {
+	others := runtime.NumCPU() - 1
+	for _, pid := range []int{os.Getpid(), c.brokerPID} {
+		if err := confine(ctx, pid, fmt.Sprintf("1-%d", others)); err != nil {
+			return err
+		}
+		defer confine(ctx, pid, fmt.Sprintf("0-%d", others)) //nolint:errcheck // as it could before
+	}
 	p := c.serve(noHistory)
 	p.Path, p.Args = "taskset", append([]string{"-c", "0", c.binary}, p.Args...)
 	if err := p.Start(); err != nil {
@@ -111,6 +122,15 @@ func (u *suite) reads(ctx context.Context, c *contest, in *input) error {
 		}
 	}
 	return stop(p)
+}
+
+// confine moves all threads of a process to some cores.
+func confine(ctx context.Context, pid int, cores string) error {
+	out, err := exec.CommandContext(ctx, "taskset", "-a", "-c", "-p", cores, strconv.Itoa(pid)).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("move process %d to cores %s: %w: %s", pid, cores, err, out)
+	}
+	return nil
 }
 
 // read sends requests over so many connections, each the next one when it has its answer, and checks all answers.
