@@ -72,6 +72,10 @@ func testRecreatedTable(t *testing.T, guarantee epochs.Guarantee) {
 	c.produce(t, 100)
 	run(t, c.one(t.TempDir(), c.count), c.done(t, 100)) // the refusal is by what is committed
 	admin := kadm.NewClient(c.client)
+	before, err := c.cluster.TopicID(t.Context(), c.table)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := admin.DeleteTopic(t.Context(), c.table); err != nil {
 		t.Fatal(err)
 	}
@@ -80,6 +84,14 @@ func testRecreatedTable(t *testing.T, guarantee epochs.Guarantee) {
 			break
 		}
 		time.Sleep(100 * time.Millisecond) // a broker deletes when it comes to it
+	}
+	// The broker may answer with the former id for a while. A group that starts then waits for the former end, and is
+	// refused only after endTimeout.
+	for {
+		if now, err := c.cluster.TopicID(t.Context(), c.table); err == nil && now != before {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 	c.produce(t, 10)
 	refused := c.one(t.TempDir(), c.count)

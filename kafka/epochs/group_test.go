@@ -208,7 +208,10 @@ func run(t *testing.T, g *epochs.Group, done func() bool) {
 	go func() { ended <- g.Run(ctx) }()
 	for deadline := time.Now().Add(60 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not done in a minute; ready: %v", g.Ready())
+			ready := g.Ready()
+			stop()
+			<-ended // before its folder is removed, without which its store would end the process
+			t.Fatalf("not done in a minute; ready: %v", ready)
 		}
 	}
 	stop()
