@@ -81,7 +81,8 @@ func killTwo(ctx context.Context, r *run) (figures, error) {
 	}
 	end()
 	if n := len(w.ok); n > 0 {
-		return nil, fmt.Errorf("%d webhooks were answered 200 with one broker of three", n)
+		return nil, fmt.Errorf("%d webhooks were answered 200 with one broker of three, the last one %v after those "+
+			"in flight had 500 ms", n, w.last.Sub(w.begin).Round(time.Millisecond))
 	}
 	for _, n := range others(left) {
 		r.startNode(n)
