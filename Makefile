@@ -24,7 +24,7 @@ alone = comm -23 <(go list ./... ./.ci/results | grep -v '^tidemark/e2e$$' | sor
 # A test that can run on both brokers runs on Apache Kafka, if that is available. The embedded broker then has the tests
 # of its own package, those of `tidemark dev`, and the rest of e2e.
 .PHONY: test
-test: ## all that CI runs, about 16 minutes; prints the result and duration of each step, and what failed
+test: ## all that CI runs, about 20 minutes; prints the result and duration of each step, and what failed
 	@if deploy/kafka/kafka.sh jars >/dev/null; then \
 		export ON_KAFKA='|^Test(FolderWalk|Zombie|Recipe.*)$$|^TestInstances$$/^share$$'; \
 		dev=+dev integration=integration-kafka; \
